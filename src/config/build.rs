@@ -1,0 +1,448 @@
+//! The tree of directives to a [`Config`]: contexts, counts, inheritance, and the order in which things are read.
+//!
+//! A block is read in three rounds: what sets something, then the steps of the request in their order, then the
+//! blocks in it, which inherit all that this one has set, wherever in it that stands.
+
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::listen::{ListenLine, Served, ServerName};
+use super::location::LocationDraft;
+use super::map::Expression;
+use super::syntax::{self, Directive, Error, Position, Word, placeholder};
+use super::table::{self, Spec, Treat};
+use super::upstream::UpstreamDraft;
+use super::{Config, ErrorLog, Folders, LogFormat, Main, Map, Note, Resolver, Settings, Step, Upstream};
+use crate::pattern::Pattern;
+use crate::template::{Builtin, Template, Variable};
+
+/// What has been read so far of the whole configuration.
+pub(super) struct Walk {
+    pub(super) folders: Folders,
+    pub(super) main: Main,
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    pub(super) maps: Vec<Map>,
+    pub(super) formats: HashMap<String, Arc<LogFormat>>,
+    pub(super) log_files: Vec<(u32, String)>,
+    pub(super) servers: Vec<Served>,
+    /// Upstreams by the name that `proxy_pass` uses.
+    pub(super) upstream_names: HashMap<String, u32>,
+    /// Each `proxy_pass` whose host the client chooses.
+    pub(super) open_proxies: Vec<Word>,
+    map_names: HashMap<String, u32>,
+    user_names: HashMap<String, u32>,
+    notes: Vec<Note>,
+    /// Whether a variable asks for fields of the answer.
+    keeps_sent: Cell<bool>,
+    /// Whether one asks for the request body.
+    keeps_body: Cell<bool>,
+}
+
+/// A block that is being read.
+pub(super) struct Draft {
+    pub(super) context: u16,
+    pub(super) settings: Settings,
+    /// Whether the directive at hand is the first of its name in this block: it replaces what was inherited.
+    pub(super) first: bool,
+    pub(super) listens: Vec<ListenLine>,
+    pub(super) names: Vec<ServerName>,
+    pub(super) steps: Vec<Step>,
+    pub(super) location: Option<LocationDraft>,
+    pub(super) locations: Vec<Arc<super::Location>>,
+    pub(super) upstream: UpstreamDraft,
+}
+
+impl Draft {
+    pub(super) fn new(context: u16, settings: Settings) -> Self {
+        Self {
+            context,
+            settings,
+            first: true,
+            listens: Vec::new(),
+            names: Vec::new(),
+            steps: Vec::new(),
+            location: None,
+            locations: Vec::new(),
+            upstream: UpstreamDraft::default(),
+        }
+    }
+}
+
+/// Where a configuration comes from.
+pub enum Source<'s> {
+    File(&'s Path),
+    /// A text with a name for messages.
+    Text(&'s str, String),
+}
+
+/// Loads a configuration; `extra` are the directives of `-g`.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log: ErrorLog) -> Result<Config, Error> {
+    let folder = match source {
+        Source::File(path) => path.parent().unwrap_or(Path::new(".")).to_owned(),
+        Source::Text(..) => folders.prefix.clone().into(),
+    };
+    let mut reader = syntax::Reader::new(&folder);
+    let mut tree = if extra.is_empty() { Vec::new() } else { reader.text("-g".to_owned(), extra.to_owned())? };
+    tree.extend(match source {
+        Source::File(path) => reader.file(path)?,
+        Source::Text(name, text) => reader.text(name.to_owned(), text)?,
+    });
+    let main = Main {
+        pid: None,
+        user: None,
+        group: None,
+        error_log: Arc::from([default_error_log]),
+        worker_connections: None,
+        worker_shutdown_timeout: None,
+        resolver: Resolver::default(),
+    };
+    let mut walk = Walk {
+        folders,
+        main,
+        upstreams: Vec::new(),
+        maps: Vec::new(),
+        formats: HashMap::new(),
+        log_files: Vec::new(),
+        servers: Vec::new(),
+        upstream_names: HashMap::new(),
+        open_proxies: Vec::new(),
+        map_names: HashMap::new(),
+        user_names: HashMap::new(),
+        notes: Vec::new(),
+        keeps_sent: Cell::new(false),
+        keeps_body: Cell::new(false),
+    };
+    walk.add_log_file_of(&walk.main.error_log.clone());
+    let tree = in_http(tree);
+    walk.collect_names(&tree);
+    let mut draft = Draft::new(table::MAIN, Settings::default());
+    walk.block(&tree, &mut draft)?;
+    let bindings = super::listen::bind(&walk.servers)?;
+    super::map::check_cycles(&walk.maps)?;
+    super::proxy::check_open_proxies(&walk)?;
+    Ok(Config {
+        main: walk.main,
+        bindings,
+        upstream_names: walk.upstream_names,
+        upstreams: walk.upstreams,
+        maps: walk.maps,
+        keeps_sent: walk.keeps_sent.get(),
+        keeps_body: walk.keeps_body.get(),
+        user_variables: walk.user_names.len(),
+        log_files: walk.log_files,
+        notes: walk.notes,
+        files: reader.files,
+    })
+}
+
+/// A file without `http {}` is read as if it were inside one: most published ones are such fragments.
+fn in_http(tree: Vec<Directive>) -> Vec<Directive> {
+    let is_main = |d: &Directive| table::find(&d.name.text).is_none_or(|spec| spec.contexts & table::MAIN != 0);
+    if tree.iter().any(|d| d.name.text == "http") || tree.iter().all(is_main) {
+        return tree;
+    }
+    let (mut main, inner): (Vec<_>, Vec<_>) = tree.into_iter().partition(is_main);
+    if let Some(first) = inner.first() {
+        let name = Word { text: "http".to_owned(), at: first.name.at.clone(), quoted: false };
+        main.push(Directive { name, args: Vec::new(), block: Some(inner) });
+    }
+    main
+}
+
+impl Walk {
+    /// Reads a block into `draft`.
+    pub(super) fn block(&mut self, directives: &[Directive], draft: &mut Draft) -> Result<(), Error> {
+        let mut seen = HashSet::new();
+        let mut checked = Vec::with_capacity(directives.len());
+        for directive in directives {
+            let spec = check(directive, draft.context)?;
+            let first = seen.insert(spec.name);
+            if !first && matches!(spec.treat, Treat::Once(_)) {
+                return Err(Error::new(&directive.name.at, format!("\"{}\" directive is duplicate", spec.name))
+                    .hint("it may stand once in a block"));
+            }
+            checked.push((directive, spec, first));
+        }
+        for (directive, spec, first) in &checked {
+            draft.first = *first;
+            match spec.treat {
+                Treat::Once(set) | Treat::Each(set) => set(self, draft, directive)?,
+                // Extensions are inherited like settings.
+                Treat::Block(set) if spec.name == "types" => set(self, draft, directive)?,
+                Treat::Note(text) => self.note(&directive.name, text),
+                Treat::Refuse(why) => return Err(refused(directive, why)),
+                Treat::OnlyOff(why) if directive.args.first().is_none_or(|arg| arg.text != "off") => {
+                    return Err(refused(directive, why));
+                }
+                _ => {}
+            }
+        }
+        for (directive, spec, _) in &checked {
+            if let Treat::Step(set) | Treat::StepBlock(set) = spec.treat {
+                set(self, draft, directive)?;
+            }
+        }
+        // Maps and upstreams before the servers that use them.
+        for round in [&["map", "events"][..], &["upstream"], &["http", "server", "location"]] {
+            for (directive, spec, _) in &checked {
+                if let Treat::Block(set) = spec.treat
+                    && round.contains(&spec.name)
+                {
+                    set(self, draft, directive)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, name: &Word, text: &'static str) {
+        self.notes.push(Note { at: name.at.clone(), directive: name.text.clone(), text });
+    }
+
+    /// Names of maps and of named groups, so that they are known before they are defined.
+    fn collect_names(&mut self, directives: &[Directive]) {
+        for directive in directives {
+            if directive.name.text == "map"
+                && let Some(name) = directive.args.get(1).and_then(|arg| arg.text.strip_prefix('$'))
+            {
+                let next = self.map_names.len() as u32;
+                self.map_names.entry(name.to_owned()).or_insert(next);
+            }
+            if directive.name.text == "set"
+                && let Some(name) = directive.args.first().and_then(|arg| arg.text.strip_prefix('$'))
+                && Variable::builtin(name).is_none_or(|known| !matches!(known, Variable::Builtin(_)))
+            {
+                let next = self.user_names.len() as u32;
+                self.user_names.entry(name.to_owned()).or_insert(next);
+            }
+            for word in std::iter::once(&directive.name).chain(&directive.args) {
+                for name in named_groups(&word.text) {
+                    let next = self.user_names.len() as u32;
+                    self.user_names.entry(name.to_owned()).or_insert(next);
+                }
+            }
+            self.collect_names(directive.block.as_deref().unwrap_or_default());
+        }
+    }
+
+    /// The number of the map that fills `$name`.
+    pub(super) fn map_number(&self, name: &str) -> Option<u32> {
+        self.map_names.get(name).copied()
+    }
+
+    /// The number of the variable that a named group fills.
+    pub(super) fn user_number(&self, name: &str) -> Option<u32> {
+        self.user_names.get(name).copied()
+    }
+
+    /// Reads a word with variables.
+    pub(super) fn template(&self, word: &Word) -> Result<Template, Error> {
+        Template::parse(&word.text, |name| self.variable(name)).map_err(|invalid| {
+            let error = Error::new(&word.at, invalid.to_string());
+            match invalid {
+                crate::template::Invalid::Unknown(unknown) => match unknown.nearest {
+                    Some(near) => error.hint(format!("did you mean \"${near}\"?")),
+                    None => error.hint("neither built in nor defined by \"map\" or a named group"),
+                },
+                _ => error,
+            }
+        })
+    }
+
+    fn variable(&self, name: &str) -> Result<Variable, UnknownVariable> {
+        if let Some(number) = self.map_number(name) {
+            return Ok(Variable::Map(number));
+        }
+        if let Some(number) = self.user_number(name) {
+            return Ok(Variable::User(number));
+        }
+        let builtin = Variable::builtin(name);
+        match builtin {
+            Some(Variable::SentField(_)) => self.keeps_sent.set(true),
+            Some(Variable::Builtin(Builtin::RequestBody)) => self.keeps_body.set(true),
+            _ => {}
+        }
+        builtin.ok_or_else(|| {
+            let mine: Vec<&str> = self.map_names.keys().map(String::as_str).collect();
+            let nearest = table::nearest_of(name, Variable::known_names())
+                .or_else(|| table::nearest_of(name, mine.into_iter()))
+                .map(str::to_owned);
+            UnknownVariable { name: name.to_owned(), nearest }
+        })
+    }
+
+    /// Compiles an expression.
+    pub(super) fn expression(&self, source: &str, any_case: bool, at: &Position) -> Result<Expression, Error> {
+        let pattern = Pattern::new(source, any_case).map_err(|why| {
+            Error::new(at, format!("invalid regular expression \"{source}\": {why}"))
+                .hint("an expression with \"{\", \"}\" or \";\" must be quoted")
+        })?;
+        let users = pattern.names().filter_map(|(group, name)| Some((group, self.user_number(name)?))).collect();
+        Ok(Expression { pattern, users })
+    }
+
+    /// The number of a log file, which is opened once however often it is named.
+    pub(super) fn log_file(&mut self, path: &str) -> u32 {
+        let path = self.folders.in_prefix(path);
+        let number = super::logging::number_of(&path);
+        if !self.log_files.iter().any(|(known, _)| *known == number) {
+            self.log_files.push((number, path));
+        }
+        number
+    }
+
+    /// The log file that `-e` names has its number already.
+    fn add_log_file_of(&mut self, logs: &[ErrorLog]) {
+        for log in logs {
+            if let Some(path) = &log.default_path {
+                let number = self.log_file(path);
+                self.main.error_log = Arc::from([ErrorLog { target: super::LogTarget::File(number), ..log.clone() }]);
+            }
+        }
+    }
+}
+
+struct UnknownVariable {
+    name: String,
+    nearest: Option<String>,
+}
+
+impl std::fmt::Display for UnknownVariable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "unknown \"{}\" variable", self.name)
+    }
+}
+
+/// `(?<name>` and `(?P<name>` in an expression.
+fn named_groups(text: &str) -> impl Iterator<Item = &str> {
+    text.split("(?").skip(1).filter_map(|rest| {
+        let (name, _) = rest.strip_prefix('P').unwrap_or(rest).strip_prefix('<')?.split_once('>')?;
+        (!name.is_empty() && !name.starts_with(['=', '!'])).then_some(name)
+    })
+}
+
+/// Whether the directive is known, may stand here, and has as many arguments as it takes.
+fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
+    let name = &directive.name;
+    let Some(spec) = table::find(&name.text) else {
+        let error = Error::new(&name.at, format!("unknown directive \"{}\"", name.text));
+        return Err(match (table::nearest(&name.text), placeholder(&name.text)) {
+            (Some(near), _) => error.hint(format!("did you mean \"{near}\"?")),
+            (None, Some(hint)) => error.hint(hint),
+            (None, None) if name.text.contains("_by_lua") => error.hint("there is no script engine here"),
+            (None, None) => error,
+        });
+    };
+    unended_line(directive)?;
+    if spec.contexts & context == 0 {
+        if let Treat::Refuse(why) = spec.treat {
+            return Err(refused(directive, why));
+        }
+        return Err(Error::new(&name.at, format!("\"{}\" directive is not allowed here", name.text))
+            .hint(format!("it may stand in {}", context_names(spec.contexts))));
+    }
+    if let Treat::Refuse(why) = spec.treat {
+        return Err(refused(directive, why));
+    }
+    let takes_block = matches!(spec.treat, Treat::Block(_) | Treat::StepBlock(_))
+        && !(spec.name == "server" && context == table::UPSTREAM);
+    match (&directive.block, takes_block) {
+        (Some(_), false) => {
+            let error = Error::new(&name.at, format!("directive \"{}\" is not terminated by \";\"", name.text));
+            return Err(match directive.block.as_deref() {
+                Some([inner]) if inner.args.is_empty() => {
+                    error.hint(format!("is \"{{{}}}\" a placeholder that was to be replaced?", inner.name.text))
+                }
+                _ => error.hint("it takes no block"),
+            });
+        }
+        (None, true) => {
+            return Err(Error::new(&name.at, format!("directive \"{}\" has no opening \"{{\"", name.text)));
+        }
+        _ => {}
+    }
+    let (min, max) = spec.args;
+    if directive.args.len() < min || directive.args.len() > max {
+        let expected = match (min, max) {
+            (0, 0) => "none is".to_owned(),
+            (1, 1) => "one is".to_owned(),
+            _ if min == max => format!("{min} are"),
+            (_, usize::MAX) => format!("{min} or more are"),
+            _ => format!("{min} to {max} are"),
+        };
+        return Err(Error::new(&name.at, format!("invalid number of arguments in \"{}\" directive", name.text))
+            .hint(format!("{expected} expected, {} given", directive.args.len())));
+    }
+    Ok(spec)
+}
+
+/// A missing `;` makes the next line's directive an argument: say so instead of what follows from it.
+fn unended_line(directive: &Directive) -> Result<(), Error> {
+    let words = || std::iter::once(&directive.name).chain(&directive.args);
+    for (before, word) in words().zip(&directive.args) {
+        let starts_line = word.at.line > before.at.line && !word.quoted;
+        if starts_line && table::find(&word.text).is_some() && !matches!(directive.name.text.as_str(), "gzip_types") {
+            let name = &directive.name;
+            return Err(Error::new(&name.at, format!("\"{}\" is not ended by \";\"", name.text))
+                .hint(format!("put a \";\" at the end of line {}, before \"{}\"", before.at.line, word.text)));
+        }
+    }
+    Ok(())
+}
+
+fn context_names(contexts: u16) -> String {
+    let names = [
+        (table::MAIN, "the main context"),
+        (table::EVENTS, "events"),
+        (table::HTTP, "http"),
+        (table::SERVER, "server"),
+        (table::LOCATION, "location"),
+        (table::UPSTREAM, "upstream"),
+    ];
+    let names: Vec<_> = names.iter().filter(|(bit, _)| contexts & bit != 0).map(|(_, name)| *name).collect();
+    names.join(", ")
+}
+
+fn refused(directive: &Directive, why: &str) -> Error {
+    Error::new(&directive.name.at, format!("\"{}\" is not supported", directive.name.text)).hint(why)
+}
+
+/// An argument that is not what the directive takes.
+pub(super) fn invalid(directive: &Directive, word: &Word, expected: &str) -> Error {
+    let error =
+        Error::new(&word.at, format!("invalid value \"{}\" in \"{}\" directive", word.text, directive.name.text));
+    error.hint(placeholder(&word.text).unwrap_or_else(|| format!("{expected} is expected")))
+}
+
+/// The argument number `at`, which [`check`] has counted.
+pub(super) fn arg(directive: &Directive, at: usize) -> Result<&Word, Error> {
+    directive.args.get(at).ok_or_else(|| Error::new(&directive.name.at, "an argument is missing"))
+}
+
+/// A configuration for the command line's `--listen` and `--proxy`.
+pub fn generate(listens: &[String], proxies: &[(String, String)]) -> String {
+    use std::fmt::Write;
+    let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', ""));
+    let mut text = String::from("server {\n");
+    for listen in listens {
+        let _ = writeln!(text, "    listen {};", quote(listen));
+    }
+    for (path, to) in proxies {
+        let _ = write!(
+            text,
+            "\n    location {} {{\n        proxy_pass {};\n        proxy_set_header Host $http_host;\n        \
+             proxy_set_header X-Real-IP $remote_addr;\n        \
+             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n        \
+             proxy_set_header X-Forwarded-Proto $scheme;\n    }}\n",
+            quote(path),
+            quote(&format!("http://{to}"))
+        );
+    }
+    text.push_str("}\n");
+    text
+}

@@ -1,0 +1,221 @@
+//! Setters of the program, of `http {}` and of `server {}` itself: timeouts, limits, fields, redirects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::build::{Draft, Walk, arg, invalid};
+use super::location::Locations;
+use super::syntax::{Directive, Error, Word};
+use super::{AddField, Server, table, units};
+use crate::head::Limits;
+
+type Set = Result<(), Error>;
+
+pub(super) fn time(directive: &Directive) -> Result<Duration, Error> {
+    let word = arg(directive, 0)?;
+    units::time(&word.text).ok_or_else(|| invalid(directive, word, "a time such as 60s, 5m or 1d"))
+}
+
+pub(super) fn switch(directive: &Directive) -> Result<bool, Error> {
+    let word = arg(directive, 0)?;
+    units::switch(&word.text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))
+}
+
+pub(super) fn size(directive: &Directive, word: &Word) -> Result<u64, Error> {
+    units::size(&word.text).ok_or_else(|| invalid(directive, word, "a size such as 8k or 10m"))
+}
+
+pub(super) fn number(directive: &Directive, word: &Word) -> Result<u32, Error> {
+    units::number(&word.text).ok_or_else(|| invalid(directive, word, "a number"))
+}
+
+pub(super) fn http(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut inner = Draft::new(table::HTTP, draft.settings.clone());
+    inner.settings.error_log = walk.main.error_log.clone();
+    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)
+}
+
+pub(super) fn events(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut inner = Draft::new(table::EVENTS, draft.settings.clone());
+    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)
+}
+
+pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    if draft.context == table::UPSTREAM {
+        return super::upstream::server(walk, draft, directive);
+    }
+    let mut inner = Draft::new(table::SERVER, draft.settings.clone());
+    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+    let name = inner.names.first().map_or(String::new(), |name| name.word.text.trim_start_matches('.').to_owned());
+    let locations = Locations::new(inner.locations, &directive.name)?;
+    let server = Server { name, settings: inner.settings, steps: inner.steps, locations };
+    walk.servers.push((Arc::new(server), inner.listens, inner.names));
+    Ok(())
+}
+
+pub(super) fn pid(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    walk.main.pid = Some(walk.folders.in_prefix(&arg(directive, 0)?.text));
+    Ok(())
+}
+
+pub(super) fn user(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    walk.main.user = Some(arg(directive, 0)?.text.clone());
+    walk.main.group = directive.args.get(1).map(|word| word.text.clone());
+    Ok(())
+}
+
+pub(super) fn worker_connections(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    walk.main.worker_connections = Some(number(directive, arg(directive, 0)?)?);
+    Ok(())
+}
+
+pub(super) fn worker_shutdown_timeout(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    walk.main.worker_shutdown_timeout = Some(time(directive)?);
+    Ok(())
+}
+
+/// The system's resolver is asked; of this directive `valid=` counts.
+pub(super) fn resolver(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    for word in &directive.args {
+        match word.text.split_once('=') {
+            Some(("valid", value)) => {
+                walk.main.resolver.valid =
+                    units::time(value).ok_or_else(|| invalid(directive, word, "a time such as valid=30s"))?;
+            }
+            Some(("ipv6" | "ipv4", value)) if units::switch(value).is_some() => {}
+            Some(("status_zone", _)) | None => {}
+            Some(_) => return Err(invalid(directive, word, "an address, valid=TIME or ipv6=on|off")),
+        }
+    }
+    draft.settings.resolves = true;
+    walk.note(&directive.name, "the system's resolver is asked; \"valid=\" says how long an answer is believed");
+    Ok(())
+}
+
+pub(super) fn resolver_timeout(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    walk.main.resolver.timeout = time(directive)?;
+    Ok(())
+}
+
+pub(super) fn client_max_body_size(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.body_bytes_max = size(directive, arg(directive, 0)?)?;
+    Ok(())
+}
+
+pub(super) fn client_header_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.header_timeout = time(directive)?;
+    Ok(())
+}
+
+pub(super) fn client_body_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.body_timeout = time(directive)?;
+    Ok(())
+}
+
+pub(super) fn send_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.send_timeout = time(directive)?;
+    Ok(())
+}
+
+pub(super) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let timeout = time(directive)?;
+    if draft.context == table::UPSTREAM {
+        draft.upstream.keepalive_timeout = Some(timeout);
+        return Ok(());
+    }
+    draft.settings.keepalive_timeout = timeout;
+    draft.settings.keepalive_header_secs = match directive.args.get(1) {
+        Some(word) => {
+            Some(units::time(&word.text).ok_or_else(|| invalid(directive, word, "a time such as 60s"))?.as_secs())
+        }
+        None => None,
+    };
+    Ok(())
+}
+
+pub(super) fn keepalive_requests(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let requests = number(directive, arg(directive, 0)?)?;
+    if draft.context == table::UPSTREAM {
+        draft.upstream.keepalive_requests = Some(requests);
+    } else {
+        draft.settings.keepalive_requests = requests;
+    }
+    Ok(())
+}
+
+pub(super) fn keepalive_time(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let longest = time(directive)?;
+    if draft.context == table::UPSTREAM {
+        draft.upstream.keepalive_time = Some(longest);
+    } else {
+        draft.settings.keepalive_time = longest;
+    }
+    Ok(())
+}
+
+pub(super) fn large_client_header_buffers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    /// Heads are kept in memory while a request lasts.
+    const HEAD_BYTES_MAX: u64 = 1 << 20;
+    let (count, each) = (arg(directive, 0)?, arg(directive, 1)?);
+    let line = size(directive, each)?;
+    let head = line.saturating_mul(number(directive, count)?.into());
+    if line == 0 || head > HEAD_BYTES_MAX {
+        return Err(invalid(directive, each, "a size that, times the number, is at most 1m"));
+    }
+    draft.settings.head_limits = Limits { line_bytes_max: line as usize, head_bytes_max: head as usize };
+    Ok(())
+}
+
+pub(super) fn server_tokens(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    draft.settings.server_tokens = match word.text.as_str() {
+        "build" => true,
+        text => units::switch(text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))?,
+    };
+    Ok(())
+}
+
+pub(super) fn default_type(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.default_type = crate::template::Template::text(arg(directive, 0)?.text.as_bytes());
+    Ok(())
+}
+
+/// Inherited only where the block has none of its own.
+pub(super) fn add_header(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let name = arg(directive, 0)?;
+    let value = walk.template(arg(directive, 1)?)?;
+    let always = match directive.args.get(2) {
+        None => false,
+        Some(word) if word.text == "always" => true,
+        Some(word) => return Err(invalid(directive, word, "\"always\" or nothing")),
+    };
+    check_field(directive, name)?;
+    let mut fields = if draft.first { Vec::new() } else { draft.settings.add_field.to_vec() };
+    fields.push(AddField { name: name.text.as_bytes().into(), value, always });
+    draft.settings.add_field = fields.into();
+    Ok(())
+}
+
+/// A field name is a token (RFC 9110 5.1).
+pub(super) fn check_field(directive: &Directive, name: &Word) -> Set {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.text.is_empty() || !name.text.bytes().all(token) {
+        return Err(invalid(directive, name, "the name of a header field"));
+    }
+    Ok(())
+}
+
+pub(super) fn absolute_redirect(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.absolute_redirect = switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn port_in_redirect(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.port_in_redirect = switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn server_name_in_redirect(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.server_name_in_redirect = switch(directive)?;
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! Setters about files: `root`, `alias`, `index`, `types`, `etag`, `if_modified_since`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use super::build::{Draft, Walk, arg, invalid};
+use super::core;
+use super::location::Matcher;
+use super::syntax::{Directive, Error};
+use crate::template::Template;
+
+type Set = Result<(), Error>;
+
+/// How files are found and described.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The folder that paths lead into; no files are served without one.
+    pub root: Option<Template>,
+    /// What stands for the matched part of the path, instead.
+    pub alias: Option<Template>,
+    pub index: Arc<[Template]>,
+    /// Extensions, in lower case, and their types.
+    pub types: Arc<HashMap<String, String>>,
+    pub etag: bool,
+    pub if_modified_since: IfModifiedSince,
+    pub log_not_found: bool,
+}
+
+/// When a file counts as not modified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfModifiedSince {
+    Off,
+    Exact,
+    Before,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self {
+            root: None,
+            alias: None,
+            index: Arc::from([Template::text(b"index.html")]),
+            types: BUILT_IN.clone(),
+            etag: true,
+            if_modified_since: IfModifiedSince::Exact,
+            log_not_found: true,
+        }
+    }
+}
+
+/// Types of what web applications are made of, where no `types` is configured.
+static BUILT_IN: LazyLock<Arc<HashMap<String, String>>> = LazyLock::new(|| {
+    const TYPES: &[(&str, &str)] = &[
+        ("text/html", "html htm shtml"),
+        ("text/css", "css"),
+        ("text/xml", "xml"),
+        ("text/plain", "txt log conf"),
+        ("text/markdown", "md"),
+        ("text/csv", "csv"),
+        ("text/calendar", "ics"),
+        ("application/javascript", "js mjs"),
+        ("application/json", "json map"),
+        ("application/manifest+json", "webmanifest"),
+        ("application/wasm", "wasm"),
+        ("application/pdf", "pdf"),
+        ("application/zip", "zip"),
+        ("application/gzip", "gz"),
+        ("application/x-tar", "tar"),
+        ("application/atom+xml", "atom"),
+        ("application/rss+xml", "rss"),
+        ("application/vnd.apple.mpegurl", "m3u8"),
+        ("image/png", "png"),
+        ("image/jpeg", "jpg jpeg"),
+        ("image/gif", "gif"),
+        ("image/svg+xml", "svg svgz"),
+        ("image/webp", "webp"),
+        ("image/avif", "avif"),
+        ("image/x-icon", "ico"),
+        ("image/bmp", "bmp"),
+        ("font/woff", "woff"),
+        ("font/woff2", "woff2"),
+        ("font/ttf", "ttf"),
+        ("font/otf", "otf"),
+        ("audio/mpeg", "mp3"),
+        ("audio/ogg", "ogg"),
+        ("audio/wav", "wav"),
+        ("video/mp4", "mp4"),
+        ("video/webm", "webm"),
+        ("video/mp2t", "ts"),
+    ];
+    let all = TYPES.iter().flat_map(|(name, list)| list.split(' ').map(|e| (e.to_owned(), (*name).to_owned())));
+    Arc::new(all.collect())
+});
+
+pub(super) fn root(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    let text = if word.text.starts_with(['/', '$']) { word.text.clone() } else { walk.folders.in_prefix(&word.text) };
+    let word = super::syntax::Word { text: text.trim_end_matches('/').to_owned(), ..word.clone() };
+    draft.settings.files.root = Some(walk.template(&word)?);
+    draft.settings.files.alias = None;
+    Ok(())
+}
+
+pub(super) fn alias(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    let Some(location) = &draft.location else { return Ok(()) };
+    // `location /a { alias /b/; }` would let `/a../x` out of /b/.
+    if matches!(location.matcher, Matcher::Prefix { .. }) && !location.path.ends_with('/') && word.text.ends_with('/') {
+        return Err(Error::new(
+            &word.at,
+            format!("\"alias {}\" lets \"{}..\" out of its folder", word.text, location.path),
+        )
+        .hint(format!("end both with a slash (location {}/), or neither", location.path)));
+    }
+    let text = if word.text.starts_with(['/', '$']) { word.text.clone() } else { walk.folders.in_prefix(&word.text) };
+    let word = super::syntax::Word { text, ..word.clone() };
+    draft.settings.files.alias = Some(walk.template(&word)?);
+    Ok(())
+}
+
+pub(super) fn index(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut names = if draft.first { Vec::new() } else { draft.settings.files.index.to_vec() };
+    for word in &directive.args {
+        names.push(walk.template(word)?);
+    }
+    draft.settings.files.index = names.into();
+    Ok(())
+}
+
+/// `types { text/html html htm; }`; an empty block leaves everything to `default_type`.
+pub(super) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut types = HashMap::new();
+    for entry in directive.block.as_deref().unwrap_or_default() {
+        if entry.block.is_some() || entry.args.is_empty() {
+            return Err(Error::new(&entry.name.at, "invalid number of arguments in \"types\" directive")
+                .hint("a type and its extensions are expected"));
+        }
+        for extension in &entry.args {
+            types.insert(extension.text.to_ascii_lowercase(), entry.name.text.clone());
+        }
+    }
+    draft.settings.files.types = Arc::new(types);
+    Ok(())
+}
+
+pub(super) fn etag(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.files.etag = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn log_not_found(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.files.log_not_found = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn if_modified_since(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    draft.settings.files.if_modified_since = match word.text.as_str() {
+        "off" => IfModifiedSince::Off,
+        "exact" => IfModifiedSince::Exact,
+        "before" => IfModifiedSince::Before,
+        _ => return Err(invalid(directive, word, "off, exact or before")),
+    };
+    Ok(())
+}

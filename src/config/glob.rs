@@ -1,0 +1,102 @@
+//! File name patterns of `include`: `*`, `?` and `[...]` within one component, as glob(3).
+
+use std::path::{Component, Path, PathBuf};
+
+/// Whether a name is a pattern at all.
+pub(super) fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?', '['])
+}
+
+/// The existing paths that `pattern` matches, sorted.
+pub(super) fn expand(pattern: &Path) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::new()];
+    for component in pattern.components() {
+        found = match component {
+            Component::Normal(name) if is_pattern(&name.to_string_lossy()) => {
+                let name = name.to_string_lossy();
+                found.iter().flat_map(|folder| entries(folder, &name)).collect()
+            }
+            other => found.into_iter().map(|path| path.join(other)).filter(|path| path.exists()).collect(),
+        };
+    }
+    found.sort();
+    found
+}
+
+fn entries(folder: &Path, pattern: &str) -> Vec<PathBuf> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            // A leading dot must be written out.
+            (!name.starts_with('.') || pattern.starts_with('.')) && matches(pattern.as_bytes(), name.as_bytes())
+        })
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Whether the whole of `name` matches.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern, name) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => (0..=name.len()).any(|at| matches(rest, name.get(at..).unwrap_or_default())),
+        ([b'?', rest @ ..], [_, tail @ ..]) => matches(rest, tail),
+        ([b'[', set @ ..], [byte, tail @ ..]) => match class(set, *byte) {
+            Some((true, rest)) => matches(rest, tail),
+            Some((false, _)) => false,
+            None => *byte == b'[' && matches(set, tail),
+        },
+        ([p, rest @ ..], [n, tail @ ..]) => p == n && matches(rest, tail),
+        _ => false,
+    }
+}
+
+/// Whether `byte` is in the set that starts here, and what follows the set. `None` if it has no end.
+fn class(set: &[u8], byte: u8) -> Option<(bool, &[u8])> {
+    let (negated, set) = match set {
+        [b'!' | b'^', rest @ ..] => (true, rest),
+        _ => (false, set),
+    };
+    // The first character belongs to the set, even if it is `]`.
+    let end = 1 + set.get(1..)?.iter().position(|b| *b == b']')?;
+    let (mut members, rest) = (set.get(..end)?, set.get(end + 1..)?);
+    let mut found = false;
+    while let Some((first, tail)) = members.split_first() {
+        members = match tail {
+            [b'-', last, tail @ ..] => {
+                found |= (*first..=*last).contains(&byte);
+                tail
+            }
+            _ => {
+                found |= *first == byte;
+                tail
+            }
+        };
+    }
+    Some((found != negated, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_glob_does() {
+        for (pattern, name, expected) in [
+            ("*.conf", "a.conf", true),
+            ("*.conf", "a.conf~", false),
+            ("events[.]conf", "events.conf", true),
+            ("a?c", "abc", true),
+            ("[a-c]x", "bx", true),
+            ("[!a-c]x", "bx", false),
+            ("[]x]", "]", true),
+            ("[x", "[x", true),
+            ("*", "", true),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! `listen` and `server_name`: which sockets to open, and which server a request on one of them is for.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Server;
+use super::build::{Draft, Walk, arg, invalid};
+use super::map::Expression;
+use super::syntax::{Directive, Error, Word, placeholder};
+use super::units;
+use crate::pattern::Captures;
+use crate::socket::{Addr, ListenOptions};
+
+/// Connections that wait to be accepted, if `backlog=` does not say: devices come back in herds.
+const BACKLOG: i32 = 4096;
+
+/// One `listen`.
+#[derive(Clone, Debug)]
+pub(super) struct ListenLine {
+    addr: Addr,
+    options: ListenOptions,
+    /// Whether something beside the address was said of the socket.
+    explicit: bool,
+    default: bool,
+    word: Word,
+}
+
+/// One word of a `server_name`.
+#[derive(Clone, Debug)]
+pub(super) struct ServerName {
+    pub(super) word: Word,
+    expression: Option<Arc<Expression>>,
+}
+
+/// A server, its addresses and its names.
+pub(super) type Served = (Arc<Server>, Vec<ListenLine>, Vec<ServerName>);
+
+/// One line that serves an address.
+type Line<'s> = (&'s ListenLine, &'s Arc<Server>, &'s [ServerName]);
+
+/// A socket to open, and what is behind it.
+#[derive(Debug)]
+pub struct Binding {
+    pub addr: Addr,
+    pub options: ListenOptions,
+    /// Groups of addresses that this socket also serves because it is bound to a wildcard.
+    pub specific: Vec<Arc<Group>>,
+    pub group: Arc<Group>,
+}
+
+/// The servers of one `listen` address.
+#[derive(Debug)]
+pub struct Group {
+    pub addr: Addr,
+    pub names: Names,
+}
+
+/// Server names of one address (nginx's order: exact, longest `*.x`, longest `x.*`, expressions as they come).
+#[derive(Debug)]
+pub struct Names {
+    exact: HashMap<String, Arc<Server>>,
+    /// `.example.com` for `*.example.com`.
+    leading: HashMap<String, Arc<Server>>,
+    /// `example.` for `example.*`.
+    trailing: HashMap<String, Arc<Server>>,
+    patterns: Vec<(Arc<Expression>, Arc<Server>)>,
+    default: Arc<Server>,
+    /// There is no other server than the default one, and no expression that captures.
+    alone: bool,
+}
+
+/// A server, and what an expression in its name captured.
+pub struct Found<'n> {
+    pub server: &'n Arc<Server>,
+    pub captures: Option<(&'n Expression, Captures)>,
+}
+
+impl Names {
+    /// The server for `host`, which is in lower case.
+    pub fn find(&self, host: &str) -> Found<'_> {
+        let found = |server| Found { server, captures: None };
+        if self.alone {
+            return found(&self.default);
+        }
+        if let Some(server) = self.exact.get(host) {
+            return found(server);
+        }
+        if !self.leading.is_empty() {
+            let suffixes = host.match_indices('.').map(|(at, _)| host.get(at..).unwrap_or_default());
+            if let Some(server) = suffixes.filter(|s| s.len() < host.len()).find_map(|suffix| self.leading.get(suffix))
+            {
+                return found(server);
+            }
+        }
+        if !self.trailing.is_empty() {
+            let prefixes = host.rmatch_indices('.').map(|(at, _)| host.get(..=at).unwrap_or_default());
+            if let Some(server) = prefixes.filter(|p| p.len() < host.len()).find_map(|prefix| self.trailing.get(prefix))
+            {
+                return found(server);
+            }
+        }
+        for (expression, server) in &self.patterns {
+            if let Some(captures) = expression.pattern.captures(host.as_bytes()) {
+                return Found { server, captures: Some((expression, captures)) };
+            }
+        }
+        found(&self.default)
+    }
+
+    pub fn default_server(&self) -> &Arc<Server> {
+        &self.default
+    }
+}
+
+pub(super) fn server_name(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    for word in &directive.args {
+        let name = &word.text;
+        let middle = name.strip_prefix("*.").or_else(|| name.strip_prefix('.')).unwrap_or(name);
+        let middle = middle.strip_suffix(".*").unwrap_or(middle);
+        let odd = |c: char| c == '*' || c == '/' || c == '<' || c == '>' || c == '{';
+        if !name.starts_with('~') && (middle.contains(odd) || name.starts_with("http:") || name.starts_with("https:")) {
+            return Err(invalid(directive, word, "a name, *.name, name.*, or ~ and an expression"));
+        }
+        let expression = match name.strip_prefix('~') {
+            Some(source) => Some(Arc::new(walk.expression(source, true, &word.at)?)),
+            None => None,
+        };
+        draft.names.push(ServerName { word: word.clone(), expression });
+    }
+    Ok(())
+}
+
+pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let word = arg(directive, 0)?;
+    let addrs = match word.text.strip_prefix("unix:") {
+        Some("") => return Err(invalid(directive, word, "a path after \"unix:\"")),
+        Some(path) => vec![Addr::Unix(Arc::from(path))],
+        None => units::listen_addrs(&word.text)
+            .ok_or_else(|| invalid(directive, word, "a port from 1 to 65535, an address, address:port, or unix:/path"))?
+            .map(Addr::Ip)
+            .collect(),
+    };
+    let mut line = ListenLine {
+        addr: Addr::Unix(Arc::from("")),
+        options: ListenOptions { backlog: BACKLOG, ipv6_only: true },
+        explicit: false,
+        default: false,
+        word: word.clone(),
+    };
+    for word in directive.args.iter().skip(1) {
+        let (name, value) = word.text.split_once('=').unwrap_or((&word.text, ""));
+        match (name, value) {
+            ("default_server" | "default", "") => line.default = true,
+            ("backlog", count) => {
+                let count = units::number(count).filter(|n| *n > 0).and_then(|n| i32::try_from(n).ok());
+                line.options.backlog = count.ok_or_else(|| invalid(directive, word, "a number"))?;
+                line.explicit = true;
+            }
+            ("ipv6only", value) => {
+                let value = units::switch(value);
+                line.options.ipv6_only = value.ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))?;
+                line.explicit = true;
+            }
+            ("quic", "") => {
+                walk.note(&directive.name, "HTTP/3 is not spoken: this address is not listened on for it");
+                return Ok(());
+            }
+            ("ssl", "") => {
+                return Err(Error::new(&word.at, "\"listen ... ssl\" is not supported").hint("this build has no TLS"));
+            }
+            ("proxy_protocol", "") => {
+                return Err(Error::new(&word.at, "\"listen ... proxy_protocol\" is not supported").hint(
+                    "the PROXY protocol is not spoken by this version, and its bytes would be taken for a request",
+                ));
+            }
+            ("http2" | "spdy", "") => {
+                walk.note(&directive.name, "\"http2\": HTTP/1.1 is spoken; clients fall back to it")
+            }
+            ("reuseport" | "deferred" | "bind", "") => {
+                line.explicit = true;
+                walk.note(&directive.name, "\"reuseport\", \"deferred\" and \"bind\": one socket serves all workers");
+            }
+            ("so_keepalive" | "fastopen" | "rcvbuf" | "sndbuf" | "setfib" | "accept_filter", _)
+                if !value.is_empty() =>
+            {
+                line.explicit = true;
+                walk.note(&directive.name, "socket options but \"backlog\" and \"ipv6only\" are the system's");
+            }
+            _ => {
+                let error = Error::new(&word.at, format!("invalid parameter \"{}\"", word.text));
+                return Err(error.hint(placeholder(&word.text).unwrap_or_else(|| "of \"listen\"".to_owned())));
+            }
+        }
+    }
+    for addr in addrs {
+        if draft.listens.iter().any(|known| known.addr == addr) {
+            return Err(
+                Error::new(&word.at, format!("a duplicate listen {}", word.text)).hint("this server has it already")
+            );
+        }
+        draft.listens.push(ListenLine { addr, ..line.clone() });
+    }
+    Ok(())
+}
+
+/// Servers to sockets: a wildcard socket also serves the specific addresses of its port, which can't be bound beside it.
+pub(super) fn bind(servers: &[Served]) -> Result<Vec<Binding>, Error> {
+    let unsaid = ListenLine {
+        addr: Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))),
+        options: ListenOptions { backlog: BACKLOG, ipv6_only: true },
+        explicit: false,
+        default: false,
+        word: Word {
+            text: "80".to_owned(),
+            at: super::Position {
+                file: Arc::new(super::syntax::File { name: String::new(), text: String::new() }),
+                line: 1,
+                column: 1,
+            },
+            quoted: false,
+        },
+    };
+    let mut order: Vec<Addr> = Vec::new();
+    let mut lines: HashMap<Addr, Vec<Line<'_>>> = HashMap::new();
+    for (server, listens, names) in servers {
+        for line in if listens.is_empty() { std::slice::from_ref(&unsaid) } else { listens.as_slice() } {
+            if !lines.contains_key(&line.addr) {
+                order.push(line.addr.clone());
+            }
+            lines.entry(line.addr.clone()).or_default().push((line, server, names));
+        }
+    }
+    let mut groups = Vec::new();
+    for addr in order {
+        let Some(lines) = lines.remove(&addr) else { continue };
+        groups.push((group(&addr, &lines)?, options(&lines)?));
+    }
+    let covers = |wild: &Addr, addr: &Addr| match (wild, addr) {
+        (Addr::Ip(w), Addr::Ip(a)) => {
+            w != a && w.ip().is_unspecified() && w.port() == a.port() && w.is_ipv4() == a.is_ipv4()
+        }
+        _ => false,
+    };
+    let covered = |addr: &Addr| groups.iter().any(|(group, _)| covers(&group.addr, addr));
+    let bindings = groups.iter().filter(|(group, _)| !covered(&group.addr)).map(|(group, options)| Binding {
+        addr: group.addr.clone(),
+        options: *options,
+        specific: groups.iter().filter(|(g, _)| covers(&group.addr, &g.addr)).map(|(g, _)| g.clone()).collect(),
+        group: group.clone(),
+    });
+    Ok(bindings.collect())
+}
+
+/// The options of an address may be said once.
+fn options(lines: &[Line<'_>]) -> Result<ListenOptions, Error> {
+    let mut said = lines.iter().filter(|(line, ..)| line.explicit).map(|(line, ..)| line);
+    let (first, second) = (said.next(), said.next());
+    if let Some(second) = second {
+        return Err(Error::new(&second.word.at, format!("duplicate listen options for {}", second.addr)));
+    }
+    Ok(first.map_or(ListenOptions { backlog: BACKLOG, ipv6_only: true }, |line| line.options))
+}
+
+fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<Group>, Error> {
+    let mut defaults = lines.iter().filter(|(line, ..)| line.default);
+    let default = defaults.next();
+    if let Some((line, ..)) = defaults.next() {
+        return Err(Error::new(&line.word.at, format!("a duplicate default server for {addr}")));
+    }
+    let first = default.or(lines.first()).ok_or_else(|| Error::nowhere("a listen without a server"))?;
+    let mut names = Names {
+        exact: HashMap::new(),
+        leading: HashMap::new(),
+        trailing: HashMap::new(),
+        patterns: Vec::new(),
+        default: first.1.clone(),
+        alone: lines.len() == 1 && lines.iter().all(|(_, _, names)| names.iter().all(|name| name.expression.is_none())),
+    };
+    for (_, server, words) in lines {
+        // A server without a name has the empty one.
+        if words.is_empty() {
+            names.exact.entry(String::new()).or_insert_with(|| (*server).clone());
+        }
+        for name in *words {
+            names.add(name, server);
+        }
+    }
+    Ok(Arc::new(Group { addr: addr.clone(), names }))
+}
+
+impl Names {
+    /// The first server of a name keeps it, as in nginx (which warns of the others).
+    fn add(&mut self, name: &ServerName, server: &Arc<Server>) {
+        if let Some(expression) = &name.expression {
+            self.patterns.push((expression.clone(), server.clone()));
+            return;
+        }
+        let keep = |map: &mut HashMap<String, Arc<Server>>, name: &str| {
+            map.entry(name.to_owned()).or_insert_with(|| server.clone());
+        };
+        let name = name.word.text.to_ascii_lowercase();
+        if let Some(suffix) = name.strip_prefix('*') {
+            keep(&mut self.leading, suffix);
+        } else if name.starts_with('.') {
+            keep(&mut self.leading, &name);
+            keep(&mut self.exact, name.trim_start_matches('.'));
+        } else if let Some(prefix) = name.strip_suffix('*') {
+            keep(&mut self.trailing, prefix);
+        } else {
+            keep(&mut self.exact, name.strip_suffix('.').unwrap_or(&name));
+        }
+    }
+}

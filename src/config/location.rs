@@ -1,0 +1,173 @@
+//! `location`: how one is found, and what it holds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::build::{Draft, Walk, arg};
+use super::map::Expression;
+use super::proxy::ProxyPass;
+use super::rewrite::Step;
+use super::syntax::{Directive, Error, Word};
+use super::{Settings, table};
+
+/// How a location is found.
+#[derive(Debug)]
+pub enum Matcher {
+    /// `= /path`
+    Exact,
+    /// `/path`; with `final_`, `^~ /path`: expressions are not tried then.
+    Prefix { skips_patterns: bool },
+    /// `~` and `~*`
+    Pattern(Expression),
+    /// `@name`
+    Named,
+}
+
+/// A `location {}`.
+#[derive(Debug)]
+pub struct Location {
+    pub matcher: Matcher,
+    pub path: String,
+    pub settings: Settings,
+    pub steps: Vec<Step>,
+    pub pass: Option<ProxyPass>,
+    pub inner: Locations,
+}
+
+/// The locations of one block, ready to be searched.
+#[derive(Debug, Default)]
+pub struct Locations {
+    exact: HashMap<Vec<u8>, Arc<Location>>,
+    /// Sorted by path, so that the longest prefix of a path is near where the path would stand.
+    prefixes: Vec<Arc<Location>>,
+    patterns: Vec<Arc<Location>>,
+    named: HashMap<String, Arc<Location>>,
+}
+
+/// What of a location is known while its block is read.
+pub(super) struct LocationDraft {
+    pub(super) matcher: Matcher,
+    pub(super) path: String,
+    pub(super) pass: Option<ProxyPass>,
+}
+
+impl LocationDraft {
+    /// The place of an `if` in this location.
+    pub(super) fn for_if(&self) -> Self {
+        Self { matcher: Matcher::Named, path: self.path.clone(), pass: None }
+    }
+}
+
+impl Locations {
+    pub(super) fn new(locations: Vec<Arc<Location>>, at: &Word) -> Result<Self, Error> {
+        let mut all = Self::default();
+        let duplicate = |path: &str| Error::new(&at.at, format!("duplicate location \"{path}\" in this block"));
+        for location in locations {
+            let path = location.path.clone();
+            let taken = match location.matcher {
+                Matcher::Exact => all.exact.insert(path.clone().into_bytes(), location).is_some(),
+                Matcher::Named => all.named.insert(path.clone(), location).is_some(),
+                Matcher::Pattern(_) => {
+                    all.patterns.push(location);
+                    false
+                }
+                Matcher::Prefix { .. } => {
+                    let taken = all.prefixes.iter().any(|known| known.path == path);
+                    all.prefixes.push(location);
+                    taken
+                }
+            };
+            if taken {
+                return Err(duplicate(&path));
+            }
+        }
+        all.prefixes.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(all)
+    }
+
+    pub fn exact(&self, path: &[u8]) -> Option<&Arc<Location>> {
+        if self.exact.is_empty() { None } else { self.exact.get(path) }
+    }
+
+    /// The location with the longest prefix of `path`.
+    pub fn longest_prefix(&self, path: &[u8]) -> Option<&Arc<Location>> {
+        let end = self.prefixes.partition_point(|location| location.path.as_bytes() <= path);
+        self.prefixes.get(..end)?.iter().rev().find(|location| path.starts_with(location.path.as_bytes()))
+    }
+
+    /// The location whose path is `path` and a slash.
+    pub fn with_slash(&self, path: &[u8]) -> Option<&Arc<Location>> {
+        let slashed =
+            |location: &&Arc<Location>| location.path.as_bytes().strip_suffix(b"/").is_some_and(|bare| bare == path);
+        self.prefixes.iter().find(slashed)
+    }
+
+    pub fn patterns(&self) -> impl Iterator<Item = (&Expression, &Arc<Location>)> {
+        self.patterns.iter().filter_map(|location| match &location.matcher {
+            Matcher::Pattern(expression) => Some((expression, location)),
+            _ => None,
+        })
+    }
+
+    pub fn named(&self, name: &str) -> Option<&Arc<Location>> {
+        self.named.get(name)
+    }
+}
+
+pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let (matcher, path) = matcher(walk, directive)?;
+    if let Some(outer) = &draft.location {
+        check_nesting(outer, &matcher, &path, directive)?;
+    }
+    let mut inner = Draft::new(table::LOCATION, draft.settings.clone());
+    inner.location = Some(LocationDraft { matcher, path, pass: None });
+    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+    let nested = Locations::new(inner.locations, &directive.name)?;
+    let Some(LocationDraft { matcher, path, pass }) = inner.location else { return Ok(()) };
+    let location = Location { matcher, path, settings: inner.settings, steps: inner.steps, pass, inner: nested };
+    draft.locations.push(Arc::new(location));
+    Ok(())
+}
+
+/// `location [ = | ~ | ~* | ^~ ] path`, the modifier apart or glued to the path.
+fn matcher(walk: &Walk, directive: &Directive) -> Result<(Matcher, String), Error> {
+    let first = arg(directive, 0)?;
+    let (modifier, path, word) = match directive.args.get(1) {
+        Some(second) => (first.text.as_str(), second.text.as_str(), second),
+        None => {
+            let glued = ["=", "^~", "~*", "~"].iter().find(|m| !first.quoted && first.text.starts_with(**m));
+            let modifier = glued.copied().unwrap_or_default();
+            (modifier, first.text.get(modifier.len()..).unwrap_or_default(), first)
+        }
+    };
+    let matcher = match modifier {
+        "=" => Matcher::Exact,
+        "^~" => Matcher::Prefix { skips_patterns: true },
+        "~" => Matcher::Pattern(walk.expression(path, false, &word.at)?),
+        "~*" => Matcher::Pattern(walk.expression(path, true, &word.at)?),
+        "" if path.starts_with('@') => Matcher::Named,
+        "" => Matcher::Prefix { skips_patterns: false },
+        _ => {
+            return Err(Error::new(&first.at, format!("invalid location modifier \"{modifier}\""))
+                .hint("=, ~, ~* or ^~ is expected"));
+        }
+    };
+    Ok((matcher, path.to_owned()))
+}
+
+fn check_nesting(outer: &LocationDraft, inner: &Matcher, path: &str, directive: &Directive) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::new(&directive.name.at, why));
+    match (&outer.matcher, inner) {
+        (Matcher::Exact, _) => {
+            refuse(format!("location \"{path}\" cannot be inside the exact location \"{}\"", outer.path))
+        }
+        (Matcher::Named, _) => {
+            refuse(format!("location \"{path}\" cannot be inside the named location \"{}\"", outer.path))
+        }
+        (_, Matcher::Named) => refuse(format!("named location \"{path}\" can be on the server level only")),
+        (Matcher::Prefix { .. }, Matcher::Exact | Matcher::Prefix { .. }) if !path.starts_with(&outer.path) => {
+            refuse(format!("location \"{path}\" is outside location \"{}\"", outer.path))
+        }
+        _ => Ok(()),
+    }
+}

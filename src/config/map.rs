@@ -1,0 +1,177 @@
+//! `map $source $name { ... }`: a value found by a value.
+
+use std::collections::HashMap;
+
+use super::build::{Draft, Walk, arg};
+use super::syntax::{Directive, Error, Word};
+use crate::pattern::{Captures, Pattern};
+use crate::template::{Template, Variable};
+
+/// Entries of one map.
+const ENTRIES_MAX: usize = 100_000;
+
+/// An expression, and the variables that its named groups fill.
+#[derive(Debug)]
+pub struct Expression {
+    pub pattern: Pattern,
+    /// Group and number of the variable.
+    pub users: Vec<(usize, u32)>,
+}
+
+/// A compiled map (nginx's order: text, longest `*.x`, longest `x.*`, expressions as they come, default).
+#[derive(Debug)]
+pub struct Map {
+    pub name: String,
+    pub source: Template,
+    exact: HashMap<Vec<u8>, Template>,
+    hosts: bool,
+    leading: HashMap<Vec<u8>, Template>,
+    trailing: HashMap<Vec<u8>, Template>,
+    patterns: Vec<(Expression, Template)>,
+    default: Template,
+}
+
+impl Map {
+    /// What `value` is mapped to, and what an expression captured on the way.
+    pub fn find(&self, value: &[u8]) -> (&Template, Option<(&Expression, Captures)>) {
+        let lower = value.to_ascii_lowercase();
+        let key = if self.hosts { lower.strip_suffix(b".").unwrap_or(&lower) } else { &lower };
+        if let Some(found) = self.exact.get(key) {
+            return (found, None);
+        }
+        if self.hosts {
+            let dots = || key.iter().enumerate().filter(|(_, b)| **b == b'.').map(|(at, _)| at);
+            let leading = dots().find_map(|at| self.leading.get(key.get(at..)?));
+            let trailing =
+                || dots().collect::<Vec<_>>().into_iter().rev().find_map(|at| self.trailing.get(key.get(..=at)?));
+            if let Some(found) = leading.or_else(trailing) {
+                return (found, None);
+            }
+        }
+        for (expression, template) in &self.patterns {
+            if let Some(captures) = expression.pattern.captures(value) {
+                return (template, Some((expression, captures)));
+            }
+        }
+        (&self.default, None)
+    }
+
+    /// Everything that it may be worth.
+    pub(super) fn values(&self) -> impl Iterator<Item = &Template> {
+        let tables = [&self.exact, &self.leading, &self.trailing];
+        let patterns = self.patterns.iter().map(|(_, template)| template);
+        tables.into_iter().flat_map(HashMap::values).chain(patterns).chain([&self.default])
+    }
+}
+
+pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let target = arg(directive, 1)?;
+    let name = target.text.strip_prefix('$').filter(|name| !name.is_empty()).ok_or_else(|| {
+        Error::new(&target.at, format!("invalid variable name \"{}\"", target.text)).hint("it must start with \"$\"")
+    })?;
+    let number = walk.map_number(name).map_or(usize::MAX, |number| number as usize);
+    if Variable::builtin(name).is_some_and(|v| matches!(v, Variable::Builtin(_) | Variable::Capture(_))) {
+        return Err(Error::new(&target.at, format!("the duplicate \"{name}\" variable")).hint("it is built in"));
+    }
+    let mut map = Map {
+        name: name.to_owned(),
+        source: walk.template(arg(directive, 0)?)?,
+        exact: HashMap::new(),
+        hosts: false,
+        leading: HashMap::new(),
+        trailing: HashMap::new(),
+        patterns: Vec::new(),
+        default: Template::default(),
+    };
+    let entries = directive.block.as_deref().unwrap_or_default();
+    if entries.len() > ENTRIES_MAX {
+        return Err(Error::new(&directive.name.at, format!("more than {ENTRIES_MAX} entries in a map")));
+    }
+    map.hosts = entries.iter().any(|entry| entry.name.text == "hostnames" && entry.args.is_empty());
+    let mut default_seen = false;
+    for entry in entries {
+        add(walk, &mut map, entry, &mut default_seen)?;
+    }
+    // Maps are read in the order of the file, which is that of their numbers; a second one of a name replaces it.
+    if number < walk.maps.len() {
+        return Err(Error::new(&target.at, format!("the duplicate \"{name}\" variable")));
+    }
+    walk.maps.push(map);
+    Ok(())
+}
+
+fn add(walk: &Walk, map: &mut Map, entry: &Directive, default_seen: &mut bool) -> Result<(), Error> {
+    let key = &entry.name;
+    let value = match entry.args.as_slice() {
+        [] if matches!(key.text.as_str(), "hostnames" | "volatile") => return Ok(()),
+        [value] if entry.block.is_none() => value,
+        _ => {
+            let error = Error::new(&key.at, "invalid number of the map parameters");
+            let broken = entry.args.windows(2).find(|pair| matches!(pair, [a, b] if b.at.line > a.at.line));
+            return Err(match broken {
+                Some([a, _]) => error.hint(format!("put a \";\" at the end of line {}", a.at.line)),
+                _ => error.hint("a key and a value are expected"),
+            });
+        }
+    };
+    let template = walk.template(value)?;
+    let duplicate = |word: &Word| Error::new(&word.at, format!("conflicting parameter \"{}\"", word.text));
+    let text = key.text.as_str();
+    if text == "default" && !key.quoted {
+        if std::mem::replace(default_seen, true) {
+            return Err(duplicate(key));
+        }
+        map.default = template;
+        return Ok(());
+    }
+    if let Some(source) = text.strip_prefix('~') {
+        let (source, any_case) = source.strip_prefix('*').map_or((source, false), |source| (source, true));
+        map.patterns.push((walk.expression(source, any_case, &key.at)?, template));
+        return Ok(());
+    }
+    // A backslash takes its meaning from a key: `\default`, `\~x`.
+    let text = text.strip_prefix('\\').unwrap_or(text).to_ascii_lowercase();
+    let wild = |text: &str| text.as_bytes().to_vec();
+    let old = match text.as_str() {
+        _ if !map.hosts => map.exact.insert(wild(&text), template),
+        t if t.starts_with("*.") => map.leading.insert(wild(t.get(1..).unwrap_or_default()), template),
+        t if t.ends_with(".*") => map.trailing.insert(wild(t.strip_suffix('*').unwrap_or_default()), template),
+        t if t.starts_with('.') => {
+            map.exact.insert(wild(t.get(1..).unwrap_or_default()), template.clone());
+            map.leading.insert(wild(t), template)
+        }
+        t => map.exact.insert(wild(t), template),
+    };
+    old.map_or(Ok(()), |_| Err(duplicate(key)))
+}
+
+/// A map whose value needs itself can't be evaluated.
+pub(super) fn check_cycles(maps: &[Map]) -> Result<(), Error> {
+    // 0: not seen, 1: on the way, 2: fine
+    let mut states = vec![0u8; maps.len()];
+    fn visit(at: usize, maps: &[Map], states: &mut [u8]) -> Result<(), Error> {
+        let Some(map) = maps.get(at) else { return Ok(()) };
+        match states.get(at).copied() {
+            Some(1) => {
+                return Err(Error::nowhere(format!(
+                    "cycle while evaluating variable \"{}\": a map needs itself",
+                    map.name
+                )));
+            }
+            Some(0) => {}
+            _ => return Ok(()),
+        }
+        let mut set = |state| states.get_mut(at).map(|s| *s = state);
+        set(1);
+        for variable in map.values().chain([&map.source]).flat_map(Template::variables) {
+            if let Variable::Map(next) = variable {
+                visit(*next as usize, maps, states)?;
+            }
+        }
+        if let Some(state) = states.get_mut(at) {
+            *state = 2;
+        }
+        Ok(())
+    }
+    (0..maps.len()).try_for_each(|at| visit(at, maps, &mut states))
+}

@@ -1,0 +1,185 @@
+//! What the operator asked for: text to a tree of directives ([`syntax`]), the tree to one immutable, typed [`Config`].
+//!
+//! All-or-nothing: after a load nothing reads text again, inheritance is resolved, templates, maps and expressions are
+//! compiled. What can't be done is refused with its place; what may be ignored leaves a [`Note`].
+
+mod build;
+mod core;
+mod files;
+mod glob;
+mod listen;
+mod location;
+mod logging;
+mod map;
+mod proxy;
+mod rewrite;
+pub mod syntax;
+mod table;
+pub mod units;
+mod upstream;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::build::{Source, generate, load};
+pub use self::files::{Files, IfModifiedSince};
+pub use self::listen::{Binding, Group, Names};
+pub use self::location::{Location, Locations, Matcher};
+pub use self::logging::{AccessLog, ErrorLog, Escape, Level, LogFormat, LogTarget};
+pub use self::map::{Expression, Map};
+pub use self::proxy::{Destination, NextUpstream, Proxy, ProxyPass, Redirect, SetField, Url, UrlError};
+pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, Step, Then};
+pub use self::syntax::{Error, Position};
+pub use self::upstream::{Balance, PeerSpec, Place, Upstream};
+
+use crate::head::Limits;
+use crate::template::Template;
+
+/// A configuration, whole and checked.
+#[derive(Debug)]
+pub struct Config {
+    pub main: Main,
+    pub bindings: Vec<Binding>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Upstreams by the name, or host and port, that a `proxy_pass` with variables may come to.
+    pub upstream_names: HashMap<String, u32>,
+    pub maps: Vec<Map>,
+    /// How many variables named groups fill.
+    pub user_variables: usize,
+    /// Whether a variable asks for fields of the answer, which must then be kept.
+    pub keeps_sent: bool,
+    /// Whether one asks for the start of the request body.
+    pub keeps_body: bool,
+    /// Files that logs are written to, each once, with their numbers.
+    pub log_files: Vec<(u32, String)>,
+    pub notes: Vec<Note>,
+    /// The texts it was made of.
+    pub files: Vec<Arc<syntax::File>>,
+}
+
+/// Settings of the whole program.
+#[derive(Clone, Debug)]
+pub struct Main {
+    pub pid: Option<String>,
+    pub user: Option<String>,
+    pub group: Option<String>,
+    pub error_log: Arc<[ErrorLog]>,
+    /// Connections a worker accepts at the same time; none if not set.
+    pub worker_connections: Option<u32>,
+    /// How long a graceful stop waits for tunnels; as long as they last if not set.
+    pub worker_shutdown_timeout: Option<Duration>,
+    pub resolver: Resolver,
+}
+
+/// How long an answer of the system's resolver is believed.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolver {
+    pub valid: Duration,
+    pub timeout: Duration,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self { valid: Duration::from_secs(30), timeout: Duration::from_secs(30) }
+    }
+}
+
+/// A directive that was accepted and does less than its name says.
+#[derive(Clone, Debug)]
+pub struct Note {
+    pub at: Position,
+    pub directive: String,
+    pub text: &'static str,
+}
+
+/// A `server {}`.
+#[derive(Debug)]
+pub struct Server {
+    /// The first name, for `$server_name`.
+    pub name: String,
+    pub settings: Settings,
+    pub steps: Vec<Step>,
+    pub locations: Locations,
+}
+
+/// What a location, a server or `http {}` sets and the blocks in it inherit.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub access_log: Arc<[AccessLog]>,
+    pub error_log: Arc<[ErrorLog]>,
+    /// Bytes of a request body; 0 for no limit.
+    pub body_bytes_max: u64,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub send_timeout: Duration,
+    /// Zero: no keep-alive.
+    pub keepalive_timeout: Duration,
+    /// Seconds that the `Keep-Alive` field tells the client.
+    pub keepalive_header_secs: Option<u64>,
+    pub keepalive_requests: u32,
+    /// The longest life of a keep-alive connection.
+    pub keepalive_time: Duration,
+    pub head_limits: Limits,
+    pub server_tokens: bool,
+    pub default_type: Template,
+    pub add_field: Arc<[AddField]>,
+    pub absolute_redirect: bool,
+    pub port_in_redirect: bool,
+    pub server_name_in_redirect: bool,
+    /// A `resolver` is set: names that a variable makes may be looked up.
+    pub resolves: bool,
+    pub files: Files,
+    pub proxy: Proxy,
+}
+
+/// An `add_header`.
+#[derive(Clone, Debug)]
+pub struct AddField {
+    pub name: Box<[u8]>,
+    pub value: Template,
+    pub always: bool,
+}
+
+impl Default for Settings {
+    /// nginx's defaults.
+    fn default() -> Self {
+        Self {
+            access_log: Arc::from([]),
+            error_log: Arc::from([]),
+            body_bytes_max: 1 << 20,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(75),
+            keepalive_header_secs: None,
+            keepalive_requests: 1000,
+            keepalive_time: Duration::from_secs(3600),
+            head_limits: Limits { line_bytes_max: 8192, head_bytes_max: 4 * 8192 },
+            server_tokens: true,
+            default_type: Template::text(b"text/plain"),
+            add_field: Arc::from([]),
+            absolute_redirect: true,
+            port_in_redirect: true,
+            server_name_in_redirect: false,
+            resolves: false,
+            files: Files::default(),
+            proxy: Proxy::default(),
+        }
+    }
+}
+
+/// Where relative names of a configuration lead to.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// `-p`: logs and the pid file.
+    pub prefix: String,
+}
+
+impl Folders {
+    /// `name`, relative to the prefix.
+    pub fn in_prefix(&self, name: &str) -> String {
+        Path::new(&self.prefix).join(name).display().to_string()
+    }
+}

@@ -1,0 +1,454 @@
+//! `proxy_pass` and the directives that say how a request goes to an upstream and how its answer comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::build::{Draft, Walk, arg, invalid};
+use super::location::Matcher;
+use super::map::Expression;
+use super::syntax::{Directive, Error, Word, placeholder};
+use super::upstream::{Place, Upstream, place};
+use super::{core, units};
+use crate::head::{Name, Version};
+use crate::template::{Builtin, Piece, Template, Variable};
+
+type Set = Result<(), Error>;
+
+/// How requests are proxied.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    pub set_field: Arc<[SetField]>,
+    pub connect_timeout: Duration,
+    /// As set; where it is not set, answers have 60 s and tunnels no limit.
+    pub read_timeout: Option<Duration>,
+    pub send_timeout: Option<Duration>,
+    pub redirect: Arc<[Redirect]>,
+    /// Fields of the upstream's answer that the client does not get, beyond nginx's own list.
+    pub hide: Arc<[Box<[u8]>]>,
+    /// Fields that it gets although they are on nginx's list.
+    pub pass: Arc<[Box<[u8]>]>,
+    pub method: Option<Template>,
+    pub version: Version,
+    pub next: NextUpstream,
+    /// Peers that are tried for one request; 0: all.
+    pub next_tries: u32,
+    /// How long other peers are tried; zero: without limit.
+    pub next_timeout: Duration,
+    pub pass_fields: bool,
+    pub pass_body: bool,
+}
+
+impl Proxy {
+    pub const TIMEOUT: Duration = Duration::from_secs(60);
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            set_field: Arc::from([]),
+            connect_timeout: Self::TIMEOUT,
+            read_timeout: None,
+            send_timeout: None,
+            redirect: Arc::from([Redirect::Default]),
+            hide: Arc::from([]),
+            pass: Arc::from([]),
+            method: None,
+            version: Version::Http11,
+            next: NextUpstream(NextUpstream::ERROR | NextUpstream::TIMEOUT),
+            next_tries: 0,
+            next_timeout: Duration::ZERO,
+            pass_fields: true,
+            pass_body: true,
+        }
+    }
+}
+
+/// A `proxy_set_header`.
+#[derive(Clone, Debug)]
+pub struct SetField {
+    pub kind: Name,
+    pub name: Box<[u8]>,
+    pub value: Template,
+}
+
+/// When another peer is tried (`proxy_next_upstream`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextUpstream(u16);
+
+impl NextUpstream {
+    pub const ERROR: u16 = 1;
+    pub const TIMEOUT: u16 = 2;
+    pub const INVALID_HEADER: u16 = 4;
+    pub const NON_IDEMPOTENT: u16 = 8;
+    const STATUSES: [(u16, u16); 7] =
+        [(500, 16), (502, 32), (503, 64), (504, 128), (403, 256), (404, 512), (429, 1024)];
+
+    pub fn has(self, flag: u16) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// Whether an answer with `status` makes the request go to another peer.
+    pub fn has_status(self, status: u16) -> bool {
+        Self::STATUSES.iter().any(|(code, flag)| *code == status && self.has(*flag))
+    }
+}
+
+/// How `Location` and `Refresh` of an answer are rewritten.
+#[derive(Clone, Debug)]
+pub enum Redirect {
+    /// From the URL of `proxy_pass` to the path of the location.
+    Default,
+    Prefix {
+        from: Template,
+        to: Template,
+    },
+    Pattern {
+        expression: Arc<Expression>,
+        to: Template,
+    },
+}
+
+/// A `proxy_pass`.
+#[derive(Clone, Debug)]
+pub struct ProxyPass {
+    pub destination: Destination,
+    /// What the Host field says by default, `$proxy_host`.
+    pub host: String,
+    pub port: u16,
+    /// The URL without its URI part, as written: what redirects are compared with.
+    pub base: String,
+    /// What replaces the part of the path that the location matched.
+    pub uri: Option<String>,
+}
+
+/// Where requests go.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// The number of an upstream.
+    Upstream(u32),
+    /// A URL that is made for each request. Where the client chooses its host, that must be one that the configuration
+    /// names, unless a `resolver` says that any is meant.
+    Made { url: Template, resolves: bool, only_named: bool },
+}
+
+/// A URL without variables, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Url<'u> {
+    /// `host`, `host:port` or `unix:/path`.
+    pub authority: &'u str,
+    pub uri: Option<&'u str>,
+}
+
+/// Why a URL is none to which requests can be passed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum UrlError {
+    Scheme,
+    Tls,
+    Host,
+}
+
+impl<'u> Url<'u> {
+    /// # Errors
+    /// Another scheme than `http://`, or no host.
+    pub fn parse(url: &'u str) -> Result<Self, UrlError> {
+        let rest = match url.split_at_checked(7) {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http://") => rest,
+            _ if url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) => {
+                return Err(UrlError::Tls);
+            }
+            _ => return Err(UrlError::Scheme),
+        };
+        let (authority, uri) = if let Some(path) = rest.strip_prefix("unix:") {
+            match path.find(':') {
+                Some(colon) => (rest.get(..colon + 5), rest.get(colon + 6..)),
+                None => (Some(rest), None),
+            }
+        } else {
+            match rest.find(['/', '?']) {
+                Some(at) => (rest.get(..at), rest.get(at..)),
+                None => (Some(rest), None),
+            }
+        };
+        let authority = authority.filter(|authority| !authority.is_empty()).ok_or(UrlError::Host)?;
+        Ok(Self { authority, uri: uri.filter(|uri| !uri.is_empty()) })
+    }
+
+    /// The value of `$proxy_host` and `$proxy_port`.
+    pub fn host_and_port(&self) -> (String, u16) {
+        if self.authority.starts_with("unix:") {
+            return ("localhost".to_owned(), 80);
+        }
+        match units::host_port(self.authority) {
+            Some((host, Some(80))) => (host.to_owned(), 80),
+            Some((_, Some(port))) => (self.authority.to_owned(), port),
+            _ => (self.authority.to_owned(), 80),
+        }
+    }
+
+    /// The place that the authority itself names.
+    pub fn place(&self) -> Option<Place> {
+        place(self.authority)
+    }
+}
+
+impl Walk {
+    pub(super) fn add_upstream(&mut self, key: String, upstream: Upstream) -> u32 {
+        let number = self.upstreams.len() as u32;
+        self.upstreams.push(Arc::new(upstream));
+        self.upstream_names.insert(key, number);
+        number
+    }
+
+    /// The upstream of an authority: one that was defined, or one that stands for this place alone.
+    fn upstream_of(&mut self, authority: &str) -> Option<u32> {
+        if let Some(number) = self.upstream_names.get(authority) {
+            return Some(*number);
+        }
+        let place = place(authority)?;
+        Some(self.add_upstream(authority.to_owned(), Upstream::single(authority.to_owned(), place)))
+    }
+}
+
+pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    let template = walk.template(word)?;
+    let pass = match template.as_text() {
+        Some(_) => {
+            let url = Url::parse(&word.text).map_err(|why| wrong_url(word, &why))?;
+            let number = walk.upstream_of(url.authority).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
+            let (host, port) = url.host_and_port();
+            let base = word.text.get(..word.text.len() - url.uri.map_or(0, str::len)).unwrap_or_default();
+            ProxyPass {
+                destination: Destination::Upstream(number),
+                host,
+                port,
+                base: base.to_owned(),
+                uri: url.uri.map(|uri| if uri.starts_with('?') { format!("/{uri}") } else { uri.to_owned() }),
+            }
+        }
+        None => {
+            let resolves = draft.settings.resolves;
+            let only_named = is_clients_choice(walk, &template, word)? && !resolves;
+            if only_named {
+                walk.open_proxies.push(word.clone());
+            }
+            ProxyPass {
+                destination: Destination::Made { url: template, resolves, only_named },
+                host: String::new(),
+                port: 80,
+                base: String::new(),
+                uri: None,
+            }
+        }
+    };
+    let Some(location) = &mut draft.location else { return Ok(()) };
+    if pass.uri.is_some() && matches!(location.matcher, Matcher::Pattern(_) | Matcher::Named) {
+        return Err(Error::new(
+            &word.at,
+            "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location",
+        )
+        .hint("leave out what follows the host, or use a variable such as $1 in it"));
+    }
+    location.pass = Some(pass);
+    Ok(())
+}
+
+/// A URL with variables: where its host is fixed the upstream is made known now. Whether the client chooses the host.
+fn is_clients_choice(walk: &mut Walk, template: &Template, word: &Word) -> Result<bool, Error> {
+    let (scheme, rest) = match template.pieces() {
+        [Piece::Text(text), rest @ ..] => (std::str::from_utf8(text).unwrap_or_default(), rest),
+        rest => ("", rest),
+    };
+    match Url::parse(scheme) {
+        Ok(url) => {
+            let path_follows = matches!(rest.first(), Some(Piece::Variable(variable)) if is_path(variable));
+            if url.uri.is_some() || path_follows {
+                walk.upstream_of(url.authority).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
+                return Ok(false);
+            }
+        }
+        Err(UrlError::Tls) => return Err(wrong_url(word, &UrlError::Tls)),
+        Err(_) => {}
+    }
+    Ok(is_made_of_clients(walk, template, 0))
+}
+
+/// Whether the client's words are in it, be it by way of a map's values.
+fn is_made_of_clients(walk: &Walk, template: &Template, depth: u8) -> bool {
+    template.variables().any(|variable| match variable {
+        Variable::Map(number) => {
+            let map = walk.maps.get(*number as usize).filter(|_| depth < 8);
+            map.is_some_and(|map| map.values().any(|value| is_made_of_clients(walk, value, depth + 1)))
+        }
+        variable => is_clients(variable) && !is_path(variable),
+    })
+}
+
+/// A host that clients choose must be one that the configuration names: where it names none, the operator has made an
+/// open proxy.
+pub(super) fn check_open_proxies(walk: &Walk) -> Set {
+    match walk.open_proxies.first() {
+        Some(word) if walk.upstreams.is_empty() => {
+            Err(Error::new(&word.at, format!("\"proxy_pass {}\" lets the client choose any host", word.text))
+                .hint("name the hosts as upstreams, or choose one by a map; if any is meant, set a \"resolver\""))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Variables that begin with a slash.
+fn is_path(variable: &Variable) -> bool {
+    matches!(variable, Variable::Builtin(Builtin::RequestUri | Builtin::Uri))
+}
+
+/// Variables that hold what the client says.
+fn is_clients(variable: &Variable) -> bool {
+    matches!(
+        variable,
+        Variable::Field(_)
+            | Variable::Arg(_)
+            | Variable::Cookie(_)
+            | Variable::Builtin(Builtin::Host | Builtin::Args | Builtin::RequestUri | Builtin::Uri | Builtin::Request)
+    )
+}
+
+fn wrong_url(word: &Word, why: &UrlError) -> Error {
+    let (message, hint) = match why {
+        UrlError::Scheme => (format!("invalid URL prefix in \"{}\"", word.text), "it must start with http://"),
+        UrlError::Tls => ("\"https://\" upstreams are not supported".to_owned(), "this build has no TLS"),
+        UrlError::Host => {
+            (format!("invalid host in \"{}\"", word.text), "http://host:port or http://unix:/path is expected")
+        }
+    };
+    Error::new(&word.at, message).hint(placeholder(&word.text).unwrap_or_else(|| hint.to_owned()))
+}
+
+pub(super) fn set_header(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let name = arg(directive, 0)?;
+    core::check_field(directive, name)?;
+    let value = walk.template(arg(directive, 1)?)?;
+    let mut fields = if draft.first { Vec::new() } else { draft.settings.proxy.set_field.to_vec() };
+    fields.push(SetField { kind: Name::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value });
+    draft.settings.proxy.set_field = fields.into();
+    Ok(())
+}
+
+pub(super) fn connect_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.proxy.connect_timeout = core::time(directive)?;
+    Ok(())
+}
+
+pub(super) fn read_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.proxy.read_timeout = Some(core::time(directive)?);
+    Ok(())
+}
+
+pub(super) fn send_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.proxy.send_timeout = Some(core::time(directive)?);
+    Ok(())
+}
+
+/// `proxy_redirect off`, `default`, or what to replace by what.
+pub(super) fn redirect(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let from = arg(directive, 0)?;
+    let mut redirects = if draft.first { Vec::new() } else { draft.settings.proxy.redirect.to_vec() };
+    match (directive.args.get(1), from.text.as_str()) {
+        (None, "off") => redirects.clear(),
+        (None, "default") => redirects.push(Redirect::Default),
+        (None, _) => return Err(invalid(directive, from, "\"off\", \"default\", or two values")),
+        (Some(to), text) => {
+            let to = walk.template(to)?;
+            redirects.push(match text.strip_prefix('~') {
+                Some(source) => {
+                    let (source, any_case) = source.strip_prefix('*').map_or((source, false), |source| (source, true));
+                    Redirect::Pattern { expression: Arc::new(walk.expression(source, any_case, &from.at)?), to }
+                }
+                None => Redirect::Prefix { from: walk.template(from)?, to },
+            });
+        }
+    }
+    draft.settings.proxy.redirect = redirects.into();
+    Ok(())
+}
+
+pub(super) fn hide_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let name = arg(directive, 0)?;
+    draft.settings.proxy.hide = with(draft.first, &draft.settings.proxy.hide, name);
+    Ok(())
+}
+
+pub(super) fn pass_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let name = arg(directive, 0)?;
+    draft.settings.proxy.pass = with(draft.first, &draft.settings.proxy.pass, name);
+    Ok(())
+}
+
+fn with(first: bool, list: &Arc<[Box<[u8]>]>, name: &Word) -> Arc<[Box<[u8]>]> {
+    let mut names = if first { Vec::new() } else { list.to_vec() };
+    names.push(name.text.as_bytes().into());
+    names.into()
+}
+
+pub(super) fn method(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.proxy.method = Some(walk.template(arg(directive, 0)?)?);
+    Ok(())
+}
+
+pub(super) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    draft.settings.proxy.version = match word.text.as_str() {
+        "1.0" => Version::Http10,
+        "1.1" => Version::Http11,
+        _ => return Err(invalid(directive, word, "1.0 or 1.1")),
+    };
+    Ok(())
+}
+
+pub(super) fn next_upstream(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut flags = 0;
+    for word in &directive.args {
+        flags |= match word.text.as_str() {
+            "off" => 0,
+            "error" => NextUpstream::ERROR,
+            "timeout" => NextUpstream::TIMEOUT,
+            "invalid_header" => NextUpstream::INVALID_HEADER,
+            "non_idempotent" => NextUpstream::NON_IDEMPOTENT,
+            "updating" => 0,
+            text => {
+                let code = text.strip_prefix("http_").and_then(units::number);
+                let known = NextUpstream::STATUSES.iter().find(|(status, _)| code == Some(u32::from(*status)));
+                known
+                    .ok_or_else(|| {
+                        invalid(
+                            directive,
+                            word,
+                            "error, timeout, invalid_header, http_502 and the like, non_idempotent or off",
+                        )
+                    })?
+                    .1
+            }
+        };
+    }
+    draft.settings.proxy.next = NextUpstream(flags);
+    Ok(())
+}
+
+pub(super) fn next_upstream_tries(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.proxy.next_tries = core::number(directive, arg(directive, 0)?)?;
+    Ok(())
+}
+
+pub(super) fn next_upstream_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.proxy.next_timeout = core::time(directive)?;
+    Ok(())
+}
+
+pub(super) fn pass_request_headers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.proxy.pass_fields = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn pass_request_body(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.proxy.pass_body = core::switch(directive)?;
+    Ok(())
+}

@@ -1,0 +1,474 @@
+//! The directives: name, where it may stand, how many arguments it takes, and what becomes of it.
+//!
+//! One line each, sorted by name. What is not here is unknown.
+
+use super::build::{Draft, Walk};
+use super::syntax::{Directive, Error};
+use super::{core, files, listen, location, logging, proxy, rewrite, upstream};
+
+/// Where a directive may stand.
+pub(super) const MAIN: u16 = 1;
+pub(super) const EVENTS: u16 = 2;
+pub(super) const HTTP: u16 = 4;
+pub(super) const SERVER: u16 = 8;
+pub(super) const LOCATION: u16 = 16;
+pub(super) const UPSTREAM: u16 = 32;
+pub(super) const SERVER_IF: u16 = 64;
+pub(super) const LOCATION_IF: u16 = 128;
+const HSL: u16 = HTTP | SERVER | LOCATION;
+const HS: u16 = HTTP | SERVER;
+const SL: u16 = SERVER | LOCATION;
+/// Where steps may stand.
+const STEPS: u16 = SL | SERVER_IF | LOCATION_IF;
+const HSLI: u16 = HSL | LOCATION_IF;
+const ANY: u16 = MAIN | EVENTS | HSL | UPSTREAM;
+
+pub(super) type Setter = fn(&mut Walk, &mut Draft, &Directive) -> Result<(), Error>;
+
+/// What becomes of a directive.
+#[derive(Clone, Copy)]
+pub(super) enum Treat {
+    /// Sets something; once in a block.
+    Once(Setter),
+    /// Sets something each time.
+    Each(Setter),
+    /// One step of what is done with a request, in order.
+    Step(Setter),
+    /// Such a step with a block.
+    StepBlock(Setter),
+    /// Has a block with its own reading.
+    Block(Setter),
+    /// Accepted and ignored: why that is harmless.
+    Note(&'static str),
+    /// Refused: why.
+    Refuse(&'static str),
+    /// `off` says what is done here anyway; anything else is refused.
+    OnlyOff(&'static str),
+}
+
+pub(super) struct Spec {
+    pub(super) name: &'static str,
+    pub(super) contexts: u16,
+    /// Fewest and most arguments.
+    pub(super) args: (usize, usize),
+    pub(super) treat: Treat,
+}
+
+impl Spec {
+    /// Whether it is part of the steps of a request.
+    pub(super) fn is_step(&self) -> bool {
+        matches!(self.treat, Treat::Step(_) | Treat::StepBlock(_))
+    }
+}
+
+const MANY: usize = usize::MAX;
+
+const fn spec(name: &'static str, contexts: u16, min: usize, max: usize, treat: Treat) -> Spec {
+    Spec { name, contexts, args: (min, max), treat }
+}
+
+pub(super) fn find(name: &str) -> Option<&'static Spec> {
+    TABLE.binary_search_by_key(&name, |spec| spec.name).ok().and_then(|at| TABLE.get(at))
+}
+
+/// The known name that `name` is most like, if one is near.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    let known = TABLE.iter().filter(|spec| !matches!(spec.treat, Treat::Refuse(_))).map(|spec| spec.name);
+    nearest_of(name, known.chain(["include", "default"]))
+}
+
+/// The one of `known` that is most like `name`, if one is near.
+pub(super) fn nearest_of<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let lower = name.to_ascii_lowercase();
+    let most = (lower.len() / 3).clamp(1, 3);
+    known.map(|k| (distance(&lower, k), k)).filter(|(far, _)| *far <= most).min_by_key(|(far, _)| *far).map(|(_, k)| k)
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours that make one word the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len().abs_diff(b.len()) > 3 {
+        return MANY;
+    }
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    let at = |row: &[usize], i: usize| row.get(i).copied().unwrap_or(MANY / 2);
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let mut best = (at(&last, j) + usize::from(x != y)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
+            if i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x) {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    at(&last, b.len())
+}
+
+use Treat::{Block, Each, Note, Once, OnlyOff, Refuse, Step, StepBlock};
+
+const ALWAYS_ON: &str = "it is always done";
+const BODIES_STREAM: &str = "bodies stream, nothing is buffered on disk";
+const NO_CACHE: &str = "there is no cache: every request goes to the upstream";
+const NO_HASHES: &str = "tables size themselves";
+const NO_FASTCGI: &str = "FastCGI, uWSGI, SCGI and gRPC are not spoken here; only HTTP/1.1 upstreams are";
+const NO_BODY_REWRITE: &str = "bodies are not rewritten here";
+const NO_ACCESS: &str = "access control is not done by this version, and ignoring it would let anybody in";
+const NO_TLS: &str = "this build has no TLS";
+const NO_REAL_IP: &str = "the client's address is not taken from a field by this version";
+const OWN_LIMITS: &str = "nothing waits in such a buffer here";
+const LATER: &str = "it is not done by this version";
+const HTTP1: &str = "HTTP/1.1 is spoken; clients fall back to it by themselves";
+const LUA: &str = "there is no script engine here";
+
+static TABLE: &[Spec] = &[
+    spec("absolute_redirect", HSL, 1, 1, Once(core::absolute_redirect)),
+    spec("access_by_lua_block", HSL, 0, MANY, Refuse(LUA)),
+    spec("access_by_lua_file", HSL, 0, MANY, Refuse(LUA)),
+    spec("access_log", HSLI, 1, MANY, Each(logging::access_log)),
+    spec("add_after_body", HSL, 1, 1, Refuse(NO_BODY_REWRITE)),
+    spec("add_before_body", HSL, 1, 1, Refuse(NO_BODY_REWRITE)),
+    spec("add_header", HSLI, 2, 3, Each(core::add_header)),
+    spec("add_trailer", HSL, 2, 3, Refuse("trailers are not sent here")),
+    spec("addition_types", HSL, 1, MANY, Refuse(NO_BODY_REWRITE)),
+    spec("aio", HSL, 1, 1, Note("files are not read by other threads")),
+    spec("aio_write", HSL, 1, 1, Note("nothing is written to disk")),
+    spec("alias", LOCATION, 1, 1, Once(files::alias)),
+    spec("allow", HSL, 1, 1, Refuse(NO_ACCESS)),
+    spec("ancient_browser", HSL, 1, MANY, Refuse(LATER)),
+    spec("auth_basic", HSL, 1, 1, OnlyOff(NO_ACCESS)),
+    spec("auth_basic_user_file", HSL, 1, 1, Refuse(NO_ACCESS)),
+    spec("auth_delay", HSL, 1, 1, Refuse(NO_ACCESS)),
+    spec("auth_request", HSL, 1, 1, OnlyOff(NO_ACCESS)),
+    spec("auth_request_set", HSL, 2, 2, Refuse(NO_ACCESS)),
+    spec("autoindex", HSL, 1, 1, OnlyOff(LATER)),
+    spec("autoindex_exact_size", HSL, 1, 1, Note("there is no autoindex")),
+    spec("autoindex_format", HSL, 1, 1, Note("there is no autoindex")),
+    spec("autoindex_localtime", HSL, 1, 1, Note("there is no autoindex")),
+    spec("break", STEPS, 0, 0, Step(rewrite::break_step)),
+    spec("brotli", HSL, 1, 1, Note("answers pass uncompressed")),
+    spec("brotli_comp_level", HSL, 1, 1, Note("answers pass uncompressed")),
+    spec("brotli_static", HSL, 1, 1, OnlyOff(LATER)),
+    spec("brotli_types", HSL, 1, MANY, Note("answers pass uncompressed")),
+    spec("charset", HSL, 1, 1, Note("Content-Type passes as the upstream sends it")),
+    spec("charset_types", HSL, 1, MANY, Note("Content-Type passes as the upstream sends it")),
+    spec("chunked_transfer_encoding", HSL, 1, 1, Note("HTTP/1.1 clients may get chunks")),
+    spec("client_body_buffer_size", HSL, 1, 1, Note(BODIES_STREAM)),
+    spec("client_body_in_file_only", HSL, 1, 1, Note(BODIES_STREAM)),
+    spec("client_body_in_single_buffer", HSL, 1, 1, Note(BODIES_STREAM)),
+    spec("client_body_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
+    spec("client_body_timeout", HSL, 1, 1, Once(core::client_body_timeout)),
+    spec("client_header_buffer_size", HS, 1, 1, Note(OWN_LIMITS)),
+    spec("client_header_timeout", HS, 1, 1, Once(core::client_header_timeout)),
+    spec("client_max_body_size", HSL, 1, 1, Once(core::client_max_body_size)),
+    spec("connection_pool_size", HS, 1, 1, Note(OWN_LIMITS)),
+    spec("content_by_lua_block", LOCATION, 0, MANY, Refuse(LUA)),
+    spec("content_by_lua_file", LOCATION, 0, MANY, Refuse(LUA)),
+    spec("daemon", MAIN, 1, 1, Note("the program stays in the foreground; a supervisor puts it into the background")),
+    spec("dav_access", HSL, 1, 3, Refuse("WebDAV is not spoken here")),
+    spec("dav_methods", HSL, 1, MANY, OnlyOff("WebDAV is not spoken here")),
+    spec("debug_connection", EVENTS, 1, 1, Note("there is no debug log per connection")),
+    spec("debug_points", MAIN, 1, 1, Note("there are no debug points")),
+    spec("default_type", HSL, 1, 1, Once(core::default_type)),
+    spec("deny", HSL, 1, 1, Refuse(NO_ACCESS)),
+    spec("directio", HSL, 1, 1, Note("files are opened and sent plainly")),
+    spec("directio_alignment", HSL, 1, 1, Note("files are opened and sent plainly")),
+    spec("disable_symlinks", HSL, 1, 2, OnlyOff(LATER)),
+    spec("empty_gif", LOCATION, 0, 0, Refuse(LATER)),
+    spec("env", MAIN, 1, 1, Note("no other program is started")),
+    spec("error_log", ANY, 1, 2, Each(logging::error_log)),
+    spec("error_page", HSL, 2, MANY, Refuse("error pages of one's own are not sent by this version")),
+    spec("etag", HSL, 1, 1, Once(files::etag)),
+    spec("events", MAIN, 0, 0, Block(core::events)),
+    spec(
+        "expires",
+        HSL,
+        1,
+        2,
+        OnlyOff("caching fields are not set by this version; \"add_header Cache-Control\" does it"),
+    ),
+    spec("fastcgi_cache_path", HTTP, 1, MANY, Note(NO_CACHE)),
+    spec("fastcgi_index", HSL, 1, 1, Refuse(NO_FASTCGI)),
+    spec("fastcgi_param", HSL, 2, 3, Refuse(NO_FASTCGI)),
+    spec("fastcgi_pass", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
+    spec("fastcgi_split_path_info", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
+    spec("fastcgi_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
+    spec("geo", HTTP, 1, 2, Refuse(LATER)),
+    spec("google_perftools_profiles", MAIN, 1, 1, Note("there is no profiler")),
+    spec("grpc_pass", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
+    spec("gzip", HSL, 1, 1, Note("answers pass uncompressed, or as the upstream compressed them")),
+    spec("gzip_buffers", HSL, 2, 2, Note("answers pass uncompressed")),
+    spec("gzip_comp_level", HSL, 1, 1, Note("answers pass uncompressed")),
+    spec("gzip_disable", HSL, 1, MANY, Note("answers pass uncompressed")),
+    spec("gzip_http_version", HSL, 1, 1, Note("answers pass uncompressed")),
+    spec("gzip_min_length", HSL, 1, 1, Note("answers pass uncompressed")),
+    spec("gzip_proxied", HSL, 1, MANY, Note("answers pass uncompressed")),
+    spec("gzip_static", HSL, 1, 1, OnlyOff(LATER)),
+    spec("gzip_types", HSL, 1, MANY, Note("answers pass uncompressed")),
+    spec("gzip_vary", HSL, 1, 1, Note("answers pass uncompressed")),
+    spec("hash", UPSTREAM, 1, 2, Refuse("this balancing method is not done by this version; round robin is")),
+    spec("http", MAIN, 0, 0, Block(core::http)),
+    spec("http2", HS, 1, 1, Note(HTTP1)),
+    spec("http2_body_preread_size", HS, 1, 1, Note(HTTP1)),
+    spec("http2_max_concurrent_streams", HS, 1, 1, Note(HTTP1)),
+    spec("http2_push_preload", HSL, 1, 1, Note(HTTP1)),
+    spec("http3", HS, 1, 1, Note(HTTP1)),
+    spec("if", SL, 1, MANY, StepBlock(rewrite::if_step)),
+    spec("if_modified_since", HSL, 1, 1, Once(files::if_modified_since)),
+    spec(
+        "ignore_invalid_headers",
+        HS,
+        1,
+        1,
+        Note("fields with other characters than letters, digits and \"-\" are always dropped"),
+    ),
+    spec("image_filter", LOCATION, 1, 3, Refuse(NO_BODY_REWRITE)),
+    spec("index", HSL, 1, MANY, Each(files::index)),
+    spec("internal", LOCATION, 0, 0, Refuse(LATER)),
+    spec("ip_hash", UPSTREAM, 0, 0, Once(upstream::ip_hash)),
+    spec("js_content", LOCATION, 1, MANY, Refuse(LUA)),
+    spec("js_import", HTTP, 1, MANY, Refuse(LUA)),
+    spec("keepalive", UPSTREAM, 1, 2, Once(upstream::keepalive)),
+    spec("keepalive_disable", HSL, 1, MANY, Note("keep-alive is as HTTP says")),
+    spec("keepalive_requests", HSL | UPSTREAM, 1, 1, Once(core::keepalive_requests)),
+    spec("keepalive_time", HSL | UPSTREAM, 1, 1, Once(core::keepalive_time)),
+    spec("keepalive_timeout", HSL | UPSTREAM, 1, 2, Once(core::keepalive_timeout)),
+    spec("large_client_header_buffers", HS, 2, 2, Once(core::large_client_header_buffers)),
+    spec("least_conn", UPSTREAM, 0, 0, Refuse("this balancing method is not done by this version; round robin is")),
+    spec("limit_conn", HSL, 2, 2, Refuse(NO_ACCESS)),
+    spec("limit_conn_zone", HTTP, 2, 2, Refuse(NO_ACCESS)),
+    spec("limit_except", LOCATION, 1, MANY, Refuse(NO_ACCESS)),
+    spec("limit_rate", HSL, 1, 1, Note("the rate is not limited")),
+    spec("limit_rate_after", HSL, 1, 1, Note("the rate is not limited")),
+    spec("limit_req", HSL, 1, 3, Refuse(NO_ACCESS)),
+    spec("limit_req_zone", HTTP, 3, 4, Refuse(NO_ACCESS)),
+    spec("lingering_close", HSL, 1, 1, Note("a connection is closed so that the client can read the answer")),
+    spec("lingering_time", HSL, 1, 1, Note("it is 30 s")),
+    spec("lingering_timeout", HSL, 1, 1, Note("it is 5 s")),
+    spec("listen", SERVER, 1, MANY, Each(listen::listen)),
+    spec("load_module", MAIN, 1, 1, Note("there are no modules; a directive that needs one is refused")),
+    spec("location", SL, 1, 2, Block(location::location)),
+    spec("lock_file", MAIN, 1, 1, Note("there is no lock")),
+    spec("log_format", HTTP, 2, MANY, Each(logging::log_format)),
+    spec("log_not_found", HSL, 1, 1, Once(files::log_not_found)),
+    spec("mail", MAIN, 0, 0, Refuse("only HTTP is proxied here")),
+    spec("map", HTTP, 2, 2, Block(super::map::map)),
+    spec("map_hash_bucket_size", HTTP, 1, 1, Note(NO_HASHES)),
+    spec("map_hash_max_size", HTTP, 1, 1, Note(NO_HASHES)),
+    spec("master_process", MAIN, 1, 1, Note("there is one process")),
+    spec("max_ranges", HSL, 1, 1, Note("several ranges in one request get the whole file")),
+    spec("merge_slashes", HS, 1, 1, Note("slashes are merged for matching, and pass as they came")),
+    spec("mirror", HSL, 1, 1, OnlyOff(LATER)),
+    spec(
+        "more_clear_headers",
+        HSL,
+        1,
+        MANY,
+        Refuse("it belongs to a module that is not here; \"proxy_hide_header\" may do"),
+    ),
+    spec("more_set_headers", HSL, 1, MANY, Refuse("it belongs to a module that is not here; \"add_header\" may do")),
+    spec("multi_accept", EVENTS, 1, 1, Note(ALWAYS_ON)),
+    spec("open_file_cache", HSL, 1, 2, Note("files are opened and sent plainly")),
+    spec("open_file_cache_errors", HSL, 1, 1, Note("files are opened and sent plainly")),
+    spec("open_file_cache_min_uses", HSL, 1, 1, Note("files are opened and sent plainly")),
+    spec("open_file_cache_valid", HSL, 1, 1, Note("files are opened and sent plainly")),
+    spec("output_buffers", HSL, 2, 2, Note(OWN_LIMITS)),
+    spec("pcre_jit", MAIN, 1, 1, Note("expressions take linear time")),
+    spec("perl", LOCATION, 1, 1, Refuse(LUA)),
+    spec("pid", MAIN, 1, 1, Once(core::pid)),
+    spec("port_in_redirect", HSL, 1, 1, Once(core::port_in_redirect)),
+    spec("postpone_output", HSL, 1, 1, Note("nothing is held back")),
+    spec("proxy_bind", HSL, 1, 2, OnlyOff(LATER)),
+    spec("proxy_buffer_size", HSL, 1, 1, Note("an upstream's head may have 32 KiB")),
+    spec("proxy_buffering", HSL, 1, 1, Note("answers always stream, as with \"off\"")),
+    spec("proxy_buffers", HSL, 2, 2, Note(BODIES_STREAM)),
+    spec("proxy_busy_buffers_size", HSL, 1, 1, Note(BODIES_STREAM)),
+    spec("proxy_cache", HSL, 1, 1, Note(NO_CACHE)),
+    spec("proxy_cache_background_update", HSL, 1, 1, Note(NO_CACHE)),
+    spec("proxy_cache_bypass", HSL, 1, MANY, Note(NO_CACHE)),
+    spec("proxy_cache_convert_head", HSL, 1, 1, Note(NO_CACHE)),
+    spec("proxy_cache_key", HSL, 1, 1, Note(NO_CACHE)),
+    spec("proxy_cache_lock", HSL, 1, 1, Note(NO_CACHE)),
+    spec("proxy_cache_lock_timeout", HSL, 1, 1, Note(NO_CACHE)),
+    spec("proxy_cache_methods", HSL, 1, MANY, Note(NO_CACHE)),
+    spec("proxy_cache_min_uses", HSL, 1, 1, Note(NO_CACHE)),
+    spec("proxy_cache_path", HTTP, 2, MANY, Note(NO_CACHE)),
+    spec("proxy_cache_revalidate", HSL, 1, 1, Note(NO_CACHE)),
+    spec("proxy_cache_use_stale", HSL, 1, MANY, Note(NO_CACHE)),
+    spec("proxy_cache_valid", HSL, 1, MANY, Note(NO_CACHE)),
+    spec("proxy_connect_timeout", HSL, 1, 1, Once(proxy::connect_timeout)),
+    spec("proxy_cookie_domain", HSL, 1, 2, OnlyOff(LATER)),
+    spec("proxy_cookie_flags", HSL, 1, MANY, OnlyOff(LATER)),
+    spec("proxy_cookie_path", HSL, 1, 2, OnlyOff(LATER)),
+    spec("proxy_force_ranges", HSL, 1, 1, OnlyOff(NO_CACHE)),
+    spec("proxy_headers_hash_bucket_size", HSL, 1, 1, Note(NO_HASHES)),
+    spec("proxy_headers_hash_max_size", HSL, 1, 1, Note(NO_HASHES)),
+    spec("proxy_hide_header", HSL, 1, 1, Each(proxy::hide_header)),
+    spec("proxy_http_version", HSL, 1, 1, Once(proxy::http_version)),
+    spec("proxy_ignore_client_abort", HSL, 1, 1, OnlyOff(LATER)),
+    spec("proxy_ignore_headers", HSL, 1, MANY, Note("X-Accel fields of an upstream are never obeyed")),
+    spec("proxy_intercept_errors", HSL, 1, 1, OnlyOff(LATER)),
+    spec("proxy_limit_rate", HSL, 1, 1, Note("the rate is not limited")),
+    spec("proxy_max_temp_file_size", HSL, 1, 1, Note(BODIES_STREAM)),
+    spec("proxy_method", HSL, 1, 1, Once(proxy::method)),
+    spec("proxy_next_upstream", HSL, 1, MANY, Once(proxy::next_upstream)),
+    spec("proxy_next_upstream_timeout", HSL, 1, 1, Once(proxy::next_upstream_timeout)),
+    spec("proxy_next_upstream_tries", HSL, 1, 1, Once(proxy::next_upstream_tries)),
+    spec("proxy_no_cache", HSL, 1, MANY, Note(NO_CACHE)),
+    spec("proxy_pass", LOCATION | LOCATION_IF, 1, 1, Once(proxy::pass)),
+    spec("proxy_pass_header", HSL, 1, 1, Each(proxy::pass_header)),
+    spec("proxy_pass_request_body", HSL, 1, 1, Once(proxy::pass_request_body)),
+    spec("proxy_pass_request_headers", HSL, 1, 1, Once(proxy::pass_request_headers)),
+    spec("proxy_read_timeout", HSL, 1, 1, Once(proxy::read_timeout)),
+    spec("proxy_redirect", HSL, 1, 2, Each(proxy::redirect)),
+    spec("proxy_request_buffering", HSL, 1, 1, Note("request bodies always stream, as with \"off\"")),
+    spec("proxy_send_lowat", HSL, 1, 1, Note("nothing is held back")),
+    spec("proxy_send_timeout", HSL, 1, 1, Once(proxy::send_timeout)),
+    spec("proxy_set_body", HSL, 1, 1, Refuse(LATER)),
+    spec("proxy_set_header", HSL, 2, 2, Each(proxy::set_header)),
+    spec("proxy_socket_keepalive", HSL, 1, 1, Note("tunnels always watch their peers by TCP keep-alive")),
+    spec("proxy_ssl_certificate", HSL, 1, 1, Refuse(NO_TLS)),
+    spec("proxy_ssl_certificate_key", HSL, 1, 1, Refuse(NO_TLS)),
+    spec("proxy_ssl_ciphers", HSL, 1, 1, Note(NO_TLS)),
+    spec("proxy_ssl_name", HSL, 1, 1, Refuse(NO_TLS)),
+    spec("proxy_ssl_protocols", HSL, 1, MANY, Note(NO_TLS)),
+    spec("proxy_ssl_server_name", HSL, 1, 1, OnlyOff(NO_TLS)),
+    spec("proxy_ssl_session_reuse", HSL, 1, 1, Note(NO_TLS)),
+    spec("proxy_ssl_trusted_certificate", HSL, 1, 1, Refuse(NO_TLS)),
+    spec("proxy_ssl_verify", HSL, 1, 1, OnlyOff(NO_TLS)),
+    spec("proxy_ssl_verify_depth", HSL, 1, 1, Note(NO_TLS)),
+    spec("proxy_store", HSL, 1, 1, OnlyOff("nothing is written to disk")),
+    spec("proxy_store_access", HSL, 1, 3, Note("nothing is written to disk")),
+    spec("proxy_temp_file_write_size", HSL, 1, 1, Note(BODIES_STREAM)),
+    spec("proxy_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
+    spec("quic_gso", HS, 1, 1, Note(HTTP1)),
+    spec("quic_retry", HS, 1, 1, Note(HTTP1)),
+    spec("random", UPSTREAM, 0, 2, Refuse("this balancing method is not done by this version; round robin is")),
+    spec("read_ahead", HSL, 1, 1, Note("the system reads ahead")),
+    spec("real_ip_header", HSL, 1, 1, Refuse(NO_REAL_IP)),
+    spec("real_ip_recursive", HSL, 1, 1, Refuse(NO_REAL_IP)),
+    spec("recursive_error_pages", HSL, 1, 1, OnlyOff(LATER)),
+    spec("request_pool_size", HS, 1, 1, Note(OWN_LIMITS)),
+    spec("reset_timedout_connection", HSL, 1, 1, Note("connections that timed out are closed")),
+    spec("resolver", HSL | UPSTREAM, 1, MANY, Once(core::resolver)),
+    spec("resolver_timeout", HSL | UPSTREAM, 1, 1, Once(core::resolver_timeout)),
+    spec("return", STEPS, 1, 2, Step(rewrite::return_step)),
+    spec("rewrite", STEPS, 2, 3, Step(rewrite::rewrite)),
+    spec("rewrite_log", HSLI, 1, 1, Note("steps are not logged")),
+    spec("root", HSLI, 1, 1, Once(files::root)),
+    spec("rtmp", MAIN, 0, 0, Refuse("only HTTP is proxied here")),
+    spec("satisfy", HSL, 1, 1, Refuse(NO_ACCESS)),
+    spec("scgi_cache_path", HTTP, 1, MANY, Note(NO_CACHE)),
+    spec("scgi_pass", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
+    spec("scgi_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
+    spec("secure_link", HSL, 1, 1, Refuse(NO_ACCESS)),
+    spec("send_lowat", HSL, 1, 1, Note("nothing is held back")),
+    spec("send_timeout", HSL, 1, 1, Once(core::send_timeout)),
+    spec("sendfile", HSLI, 1, 1, Note(ALWAYS_ON)),
+    spec("sendfile_max_chunk", HSLI, 1, 1, Note("128 KiB of a file are sent at once")),
+    spec("server", HTTP | UPSTREAM, 0, MANY, Block(core::server)),
+    spec("server_name", SERVER, 1, MANY, Each(listen::server_name)),
+    spec("server_name_in_redirect", HSL, 1, 1, Once(core::server_name_in_redirect)),
+    spec("server_names_hash_bucket_size", HTTP, 1, 1, Note(NO_HASHES)),
+    spec("server_names_hash_max_size", HTTP, 1, 1, Note(NO_HASHES)),
+    spec("server_tokens", HSL, 1, 1, Once(core::server_tokens)),
+    spec("set", STEPS, 2, 2, Step(rewrite::set)),
+    spec("set_real_ip_from", HSL, 1, 1, Refuse(NO_REAL_IP)),
+    spec("slice", HSL, 1, 1, OnlyOff(LATER)),
+    spec("split_clients", HTTP, 2, 2, Refuse(LATER)),
+    spec("ssi", HSL, 1, 1, OnlyOff(NO_BODY_REWRITE)),
+    spec("ssi_types", HSL, 1, MANY, Note("there are no server-side includes")),
+    spec("ssl", HS, 1, 1, OnlyOff(NO_TLS)),
+    spec("ssl_buffer_size", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_certificate", HS, 1, 1, Refuse(NO_TLS)),
+    spec("ssl_certificate_key", HS, 1, 1, Refuse(NO_TLS)),
+    spec("ssl_ciphers", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_client_certificate", HS, 1, 1, Refuse(NO_TLS)),
+    spec("ssl_conf_command", HS, 2, 2, Note(NO_TLS)),
+    spec("ssl_crl", HS, 1, 1, Refuse(NO_TLS)),
+    spec("ssl_dhparam", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_early_data", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_ecdh_curve", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_engine", MAIN, 1, 1, Note(NO_TLS)),
+    spec("ssl_password_file", HS, 1, 1, Refuse(NO_TLS)),
+    spec("ssl_prefer_server_ciphers", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_protocols", HS, 1, MANY, Note(NO_TLS)),
+    spec("ssl_reject_handshake", HS, 1, 1, OnlyOff(NO_TLS)),
+    spec("ssl_session_cache", HS, 1, 2, Note(NO_TLS)),
+    spec("ssl_session_ticket_key", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_session_tickets", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_session_timeout", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_stapling", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_stapling_file", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_stapling_verify", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_trusted_certificate", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl_verify_client", HS, 1, 1, OnlyOff(NO_ACCESS)),
+    spec("ssl_verify_depth", HS, 1, 1, Note(NO_TLS)),
+    spec("stream", MAIN, 0, 0, Refuse("only HTTP is proxied here")),
+    spec("stub_status", SL, 0, 1, Refuse(LATER)),
+    spec("sub_filter", HSL, 2, 2, Refuse(NO_BODY_REWRITE)),
+    spec("sub_filter_once", HSL, 1, 1, Refuse(NO_BODY_REWRITE)),
+    spec("sub_filter_types", HSL, 1, MANY, Refuse(NO_BODY_REWRITE)),
+    spec("subrequest_output_buffer_size", HSL, 1, 1, Note(OWN_LIMITS)),
+    spec("tcp_nodelay", HSL, 1, 1, Note(ALWAYS_ON)),
+    spec("tcp_nopush", HSL, 1, 1, Note("a small file and its head are sent at once")),
+    spec("thread_pool", MAIN, 1, 3, Note("files are not read by other threads")),
+    spec("timer_resolution", MAIN, 1, 1, Note("the clock is read once a turn")),
+    spec("try_files", SL, 2, MANY, Refuse(LATER)),
+    spec("types", HSL, 0, 0, Block(files::types)),
+    spec("types_hash_bucket_size", HSL, 1, 1, Note(NO_HASHES)),
+    spec("types_hash_max_size", HSL, 1, 1, Note(NO_HASHES)),
+    spec("underscores_in_headers", HS, 1, 1, OnlyOff(LATER)),
+    spec("upstream", HTTP, 1, 1, Block(upstream::upstream)),
+    spec("use", EVENTS, 1, 1, Note("epoll it is")),
+    spec("user", MAIN, 1, 2, Once(core::user)),
+    spec("userid", HSL, 1, 1, OnlyOff(LATER)),
+    spec("uwsgi_cache_path", HTTP, 1, MANY, Note(NO_CACHE)),
+    spec("uwsgi_param", HSL, 2, 3, Refuse(NO_FASTCGI)),
+    spec("uwsgi_pass", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
+    spec("uwsgi_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
+    spec("valid_referers", SL, 1, MANY, Refuse(NO_ACCESS)),
+    spec("variables_hash_bucket_size", HTTP, 1, 1, Note(NO_HASHES)),
+    spec("variables_hash_max_size", HTTP, 1, 1, Note(NO_HASHES)),
+    spec("worker_aio_requests", EVENTS, 1, 1, Note("files are not read by other threads")),
+    spec("worker_connections", EVENTS, 1, 1, Once(core::worker_connections)),
+    spec("worker_cpu_affinity", MAIN, 1, MANY, Note("one worker runs where the kernel puts it")),
+    spec("worker_priority", MAIN, 1, 1, Note("priority is the supervisor's")),
+    spec("worker_processes", MAIN, 1, 1, Note("one worker serves all connections")),
+    spec("worker_rlimit_core", MAIN, 1, 1, Note("limits are the supervisor's")),
+    spec("worker_rlimit_nofile", MAIN, 1, 1, Note("the soft limit is raised to the hard one")),
+    spec("worker_shutdown_timeout", MAIN, 1, 1, Once(core::worker_shutdown_timeout)),
+    spec("working_directory", MAIN, 1, 1, Note("names are relative to the prefix")),
+    spec("xclient", MAIN, 1, 1, Refuse("only HTTP is proxied here")),
+    spec("xslt_stylesheet", LOCATION, 1, MANY, Refuse(NO_BODY_REWRITE)),
+    spec("zone", UPSTREAM, 1, 2, Note("peers are always shared by all workers")),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_for_the_search() {
+        for pair in TABLE.windows(2) {
+            assert!(pair[0].name < pair[1].name, "{} before {}", pair[0].name, pair[1].name);
+        }
+    }
+
+    #[test]
+    fn slips_of_the_pen_find_the_name_that_was_meant() {
+        for (slip, meant) in [
+            ("proxy_set_headers", "proxy_set_header"),
+            ("proxy_set_Header", "proxy_set_header"),
+            ("loction", "location"),
+            ("sevrer", "server"),
+            ("proxypass", "proxy_pass"),
+            ("lissten", "listen"),
+        ] {
+            assert_eq!(nearest(slip), Some(meant));
+        }
+        assert_eq!(nearest("quux_frobnicate"), None);
+    }
+}

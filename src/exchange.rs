@@ -1,0 +1,207 @@
+//! One request on its way, with all that is known of it: who asked, what for, which server and location, which peers
+//! were tried, what was answered. Variables and log lines are read from here.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::{Config, Location, ProxyPass, Server, Settings};
+use crate::head::{Request, Response};
+use crate::pattern::Captures;
+use crate::reactor::{self, Millis};
+use crate::socket::Addr;
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub struct Client {
+    pub addr: Addr,
+    /// The address that the connection came to.
+    pub local: Addr,
+    /// The number of the connection in the logs.
+    pub number: u32,
+    pub since: Millis,
+}
+
+/// Who was tried.
+#[derive(Clone, Debug)]
+pub enum Tried {
+    Peer(Addr),
+    /// No peer of this upstream could be tried.
+    Nobody(String),
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(addr) => addr.fmt(f),
+            Self::Nobody(upstream) => upstream.fmt(f),
+        }
+    }
+}
+
+/// One try to get an answer from a peer. Times are milliseconds since the try began.
+#[derive(Clone, Debug)]
+pub struct Try {
+    pub peer: Tried,
+    pub began: Millis,
+    pub status: Option<u16>,
+    pub connected: Option<Millis>,
+    pub headed: Option<Millis>,
+    pub ended: Option<Millis>,
+    pub received: u64,
+    pub body: u64,
+    pub sent: u64,
+}
+
+impl Try {
+    pub fn new(peer: Tried) -> Self {
+        let began = reactor::now();
+        Self { peer, began, status: None, connected: None, headed: None, ended: None, received: 0, body: 0, sent: 0 }
+    }
+
+    pub fn elapsed(&self) -> Millis {
+        reactor::now().saturating_sub(self.began)
+    }
+}
+
+/// What was sent to the client.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// 0 as long as nothing was sent.
+    pub status: u16,
+    pub head_bytes: u64,
+    /// All bytes, with the head.
+    pub bytes: u64,
+    /// The head, if a log format or a map asks for fields of it.
+    pub head: Vec<u8>,
+    /// Whether all of it was sent.
+    pub complete: bool,
+}
+
+/// One request.
+pub struct Exchange {
+    pub config: Arc<Config>,
+    pub client: Rc<Client>,
+    pub server: Arc<Server>,
+    pub location: Option<Arc<Location>>,
+    pub request: Request,
+    /// The host that was asked for, in lower case without port; empty if the client named none.
+    pub host: String,
+    /// The normalized path, `$uri`.
+    pub path: Vec<u8>,
+    /// The path and query as the client wrote them, `$request_uri`.
+    pub written: Vec<u8>,
+    pub args: Option<Vec<u8>>,
+    /// The path is no longer what the client wrote.
+    pub rewritten: bool,
+    /// The arguments are not.
+    pub args_changed: bool,
+    /// The number of this request on its connection, from 1.
+    pub number: u32,
+    pub began: Millis,
+    /// What expressions captured last, and what their named groups filled.
+    pub captures: RefCell<Captures>,
+    pub users: RefCell<Vec<Vec<u8>>>,
+    pub tries: Vec<Try>,
+    pub upstream_head: Option<Rc<Response>>,
+    /// The host and port that a `proxy_pass` with variables came to.
+    pub made_host: Option<(String, u16)>,
+    /// Bytes of the request body that were read.
+    pub body_bytes: u64,
+    /// All of the request body was read.
+    pub body_taken: bool,
+    /// The start of the request body, if a variable asks for it.
+    pub body: Vec<u8>,
+    /// `100 Continue` was sent.
+    pub continued: bool,
+    pub answer: Answer,
+    request_id: RefCell<Option<String>>,
+}
+
+impl Exchange {
+    pub fn new(config: Arc<Config>, client: Rc<Client>, server: Arc<Server>, request: Request, number: u32) -> Self {
+        Self {
+            users: RefCell::new(vec![Vec::new(); config.user_variables]),
+            config,
+            client,
+            server,
+            location: None,
+            request,
+            host: String::new(),
+            path: Vec::new(),
+            written: Vec::new(),
+            args: None,
+            rewritten: false,
+            args_changed: false,
+            number,
+            began: reactor::now(),
+            captures: RefCell::default(),
+            tries: Vec::new(),
+            upstream_head: None,
+            made_host: None,
+            body_bytes: 0,
+            body_taken: false,
+            body: Vec::new(),
+            continued: false,
+            answer: Answer::default(),
+            request_id: RefCell::default(),
+        }
+    }
+
+    /// The settings in force: those of the location, once it is known.
+    pub fn settings(&self) -> &Settings {
+        self.location.as_ref().map_or(&self.server.settings, |location| &location.settings)
+    }
+
+    /// The `proxy_pass` of the location.
+    pub fn pass(&self) -> Option<&ProxyPass> {
+        self.location.as_ref().and_then(|location| location.pass.as_ref())
+    }
+
+    /// `$proxy_host` and `$proxy_port`.
+    pub fn proxy_host(&self) -> Option<(&str, u16)> {
+        let made = self.made_host.as_ref().map(|(host, port)| (host.as_str(), *port));
+        made.or_else(|| self.pass().map(|pass| (pass.host.as_str(), pass.port)))
+    }
+
+    /// Notes what an expression captured.
+    pub fn set_captures(&self, expression: &crate::config::Expression, captures: Captures) {
+        let mut users = self.users.borrow_mut();
+        for (group, number) in &expression.users {
+            if let Some(slot) = users.get_mut(*number as usize) {
+                *slot = captures.group(*group).to_vec();
+            }
+        }
+        // Expressions without groups leave the captures of the last one that had some, as in nginx.
+        if expression.pattern.groups() > 0 {
+            self.captures.replace(captures);
+        }
+    }
+
+    /// Whether the connection may serve another request after this one.
+    pub fn may_keep_alive(&self) -> bool {
+        let settings = self.settings();
+        let age = reactor::now().saturating_sub(self.client.since);
+        !settings.keepalive_timeout.is_zero()
+            && self.request.keeps_alive()
+            && self.number < settings.keepalive_requests
+            && u128::from(age) < settings.keepalive_time.as_millis()
+    }
+
+    /// Notes the head that is about to be sent.
+    pub fn begin_answer(&mut self, status: u16, head: &[u8]) {
+        let kept = if self.config.keeps_sent { head.to_vec() } else { Vec::new() };
+        self.answer = Answer { status, head_bytes: head.len() as u64, bytes: 0, head: kept, complete: false };
+    }
+
+    /// 16 random bytes in hexadecimal, the same all along.
+    pub fn request_id(&self) -> String {
+        self.request_id.borrow_mut().get_or_insert_with(|| format!("{:032x}", fastrand::u128(..))).clone()
+    }
+
+    /// Milliseconds since the first byte of the request was there.
+    pub fn elapsed(&self) -> Millis {
+        reactor::now().saturating_sub(self.began)
+    }
+}

@@ -1,0 +1,59 @@
+//! smolgate: an HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
+//!
+//! This file is the map. The modules are listed from the ground up, and a module uses only modules listed above it.
+//!
+//! ```text
+//!  client -> socket -> wire -> head::parse -> route::find -> rewrite::run -> reply::... | file::answer |
+//!            upstream::forward -> one log line
+//!         -> After::{KeepAlive, Close, Tunnel(upstream)} -> tunnel::relay
+//! ```
+//!
+//! # Words
+//!
+//! - **client**: who connects to us. **upstream**: a named group of servers behind us; **peer**: one of them.
+//! - **head**: start line and fields (RFC 9112). **field**: one line of it. **target**: the request-target.
+//! - **body**, **framing**: what follows the head, and how its end is known.
+//! - **server**, **location**: the blocks of the configuration. **reply**: an answer that we make ourselves.
+//! - **tunnel**: a blind relay (RFC 9110 3.7). **upgrade**: the step to it, a 101 (RFC 9110 7.8).
+//! - **stream**: bytes both ways. **wire**: a stream and what was read from it but not used. **listener**: accepts them.
+//! - **worker**: a thread with one reactor. **turn**: what it does between two waits.
+//! - **timeout**: a length of time. **deadline**: a point in time. **limit**: a number.
+
+// The ground: knows no HTTP.
+pub mod users;
+pub mod reactor;
+pub mod socket;
+pub mod wire;
+
+// The language: bytes in, values out; no socket, no file, no clock.
+pub mod head;
+pub mod body;
+pub mod target;
+pub mod pattern;
+pub mod template;
+
+// What the operator asked for, and one request seen with it.
+pub mod config;
+pub mod clock;
+pub mod exchange;
+pub mod variables;
+pub mod log;
+pub mod route;
+
+// What can be done with a request.
+pub mod reply;
+pub mod rewrite;
+pub mod file;
+pub mod transfer;
+pub mod names;
+pub mod balance;
+pub mod pool;
+pub mod running;
+pub mod heads;
+pub mod upstream;
+pub mod tunnel;
+
+// The life.
+pub mod worker;
+pub mod connection;
+pub mod server;

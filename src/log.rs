@@ -1,0 +1,354 @@
+//! Access lines and the error log: one record is one line, and writing never holds up a request.
+//!
+//! A line is one write(2) to a file opened for appending. A target that would block, or is full, loses the line; how
+//! many were lost is told once a minute. Bytes that a terminal or a log reader could misread are escaped.
+
+use std::cell::Cell;
+use std::fmt::{self, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use crate::clock;
+use crate::config::{AccessLog, ErrorLog, Escape, Level, LogTarget};
+use crate::exchange::{Client, Exchange};
+use crate::reactor;
+use crate::template::{Builtin, Piece, Variable};
+use crate::users::Account;
+use crate::variables;
+
+/// Lines of the error log that a worker writes in a second; more of them are counted.
+const ERRORS_PER_SECOND_MAX: u32 = 100;
+/// Bytes of a line of the error log.
+const LINE_BYTES_MAX: usize = 2048;
+
+/// The open log files by number. They live as long as the process: a reload adds to them.
+static FILES: RwLock<Vec<Option<File>>> = RwLock::new(Vec::new());
+
+struct File {
+    path: String,
+    fd: OwnedFd,
+    /// Lines that could not be written since it was opened.
+    lost: AtomicU32,
+}
+
+/// Opens the files of a configuration that are not open yet.
+///
+/// # Errors
+/// The first that can't be opened, with its name.
+pub fn open(files: &[(u32, String)]) -> Result<(), String> {
+    let mut all = FILES.write().unwrap_or_else(PoisonError::into_inner);
+    for (number, path) in files {
+        let at = *number as usize;
+        if all.len() <= at {
+            all.resize_with(at + 1, || None);
+        }
+        let Some(slot) = all.get_mut(at).filter(|slot| slot.is_none()) else { continue };
+        let fd = open_one(path).map_err(|error| format!("open() \"{path}\" failed ({})", describe(&error)))?;
+        *slot = Some(File { path: path.clone(), fd, lost: AtomicU32::new(0) });
+    }
+    Ok(())
+}
+
+/// Opens each file again under its name, after it was moved away; one that can't be opened stays as it is, and why is
+/// returned.
+pub fn reopen() -> Vec<String> {
+    let mut all = FILES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut failed = Vec::new();
+    for file in all.iter_mut().flatten() {
+        match open_one(&file.path) {
+            Ok(fd) => *file = File { path: std::mem::take(&mut file.path), fd, lost: AtomicU32::new(0) },
+            Err(error) => failed.push(format!("open() \"{}\" failed ({})", file.path, describe(&error))),
+        }
+    }
+    failed
+}
+
+/// Gives the open files to the account that the program becomes.
+pub fn give(account: &Account) {
+    FILES.read().unwrap_or_else(PoisonError::into_inner).iter().flatten().for_each(|file| account.give(&file.fd));
+}
+
+fn open_one(path: &str) -> io::Result<OwnedFd> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let opened = OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(nonblocking).open(path);
+    match opened {
+        Ok(file) => Ok(file.into()),
+        // Standard output that is a socket (of a supervisor) can't be opened by its name.
+        Err(_) if matches!(path, "/dev/stdout" | "/proc/self/fd/1") => io::stdout().as_fd().try_clone_to_owned(),
+        Err(error) => Err(error),
+    }
+}
+
+/// `Connection refused (os error 111)` as nginx writes it: `111: Connection refused`.
+pub fn describe(error: &io::Error) -> String {
+    let text = error.to_string();
+    match (error.raw_os_error(), text.split_once(" (os error")) {
+        (Some(code), Some((text, _))) => format!("{code}: {text}"),
+        _ => text,
+    }
+}
+
+/// Writes a whole line. A line that can't be written is lost.
+fn write(target: LogTarget, line: &[u8]) {
+    match target {
+        LogTarget::Nowhere => {}
+        LogTarget::Stderr => drop(io::stderr().write_all(line)),
+        LogTarget::File(number) => {
+            let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(Some(file)) = files.get(number as usize) else { return };
+            if rustix::io::write(&file.fd, line).is_ok() {
+                return;
+            }
+            if file.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+                let _ = writeln!(io::stderr(), "write to \"{}\" failed: lines are lost", file.path);
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// The second at hand, and how many errors it has seen.
+    static RATE: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// Whether a message of this level is written at all.
+pub fn enabled(logs: &[ErrorLog], level: Level) -> bool {
+    logs.iter().any(|log| level <= log.level && log.target != LogTarget::Nowhere)
+}
+
+/// A message of no connection.
+pub fn note(logs: &[ErrorLog], level: Level, message: fmt::Arguments<'_>) {
+    error(logs, level, None, message, "");
+}
+
+/// A message about a connection without a request.
+pub fn about_client(logs: &[ErrorLog], level: Level, client: &Client, message: fmt::Arguments<'_>) {
+    if enabled(logs, level) {
+        let context = format!(", client: {}, server: {}", client.addr.host(), client.local);
+        error(logs, level, Some(client.number), message, &context);
+    }
+}
+
+/// A message about a request: what it was and where it went stand behind it.
+pub fn about(exchange: &Exchange, level: Level, message: fmt::Arguments<'_>) {
+    let logs = &exchange.settings().error_log;
+    if enabled(logs, level) {
+        error(logs, level, Some(exchange.client.number), message, &context(exchange));
+    }
+}
+
+/// What the error log says of a request.
+pub fn context(exchange: &Exchange) -> String {
+    let text = |bytes: &[u8]| {
+        let mut out = Vec::new();
+        escape(bytes, Escape::Default, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    let mut context = format!(", client: {}, server: {}", exchange.client.addr.host(), exchange.server.name);
+    let _ = write!(context, ", request: \"{}\"", text(exchange.request.line()));
+    if let (Some(last), Some(pass)) = (exchange.tries.last(), exchange.pass()) {
+        let uri = pass.uri.as_deref().unwrap_or_default();
+        let path = if uri.is_empty() { text(&exchange.written) } else { uri.to_owned() };
+        let _ = write!(context, ", upstream: \"http://{}{path}\"", last.peer);
+    }
+    if let Some(host) = exchange.request.fields.first(crate::head::Name::Host) {
+        let _ = write!(context, ", host: \"{}\"", text(host));
+    }
+    context
+}
+
+/// Writes a message to all logs that want its level.
+pub fn error(logs: &[ErrorLog], level: Level, connection: Option<u32>, message: fmt::Arguments<'_>, context: &str) {
+    if !enabled(logs, level) || is_too_much(logs) {
+        return;
+    }
+    let pid = std::process::id();
+    let mut line = format!("{} [{}] {pid}#{pid}: ", clock::error_time(), level.name());
+    if let Some(number) = connection {
+        let _ = write!(line, "*{number} ");
+    }
+    let _ = write!(line, "{message}{context}");
+    if line.len() > LINE_BYTES_MAX {
+        let end = (0..=LINE_BYTES_MAX).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+        line.truncate(end);
+    }
+    let mut line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.push('\n');
+    for log in logs.iter().filter(|log| level <= log.level) {
+        write(log.target, line.as_bytes());
+    }
+}
+
+/// Counts messages: an attack must not fill the disk. What was left out is told in the next second that has room.
+fn is_too_much(logs: &[ErrorLog]) -> bool {
+    let second = reactor::now() / 1000;
+    let (last, count) = RATE.get();
+    if second != last {
+        RATE.set((second, 1));
+        if count > ERRORS_PER_SECOND_MAX {
+            let left_out = count - ERRORS_PER_SECOND_MAX;
+            note(logs, Level::Error, format_args!("{left_out} messages of one second were left out"));
+        }
+        return false;
+    }
+    RATE.set((last, count + 1));
+    count >= ERRORS_PER_SECOND_MAX
+}
+
+/// Writes the access line of an exchange.
+pub fn access(exchange: &Exchange) {
+    for log in exchange.settings().access_log.iter() {
+        if let Some(line) = Line::new(log, exchange, false) {
+            line.write(&Moved::default());
+        }
+    }
+}
+
+/// An access line that is whole but for what is known only at the end: bytes and times.
+pub struct Line {
+    target: LogTarget,
+    text: Box<[u8]>,
+    /// Where in the text which value goes, in order.
+    late: Box<[(u32, Late)]>,
+}
+
+#[derive(Clone, Copy)]
+enum Late {
+    BytesSent,
+    BodyBytesSent,
+    RequestTime,
+    Msec,
+    TimeLocal,
+    TimeIso8601,
+    UpstreamResponseTime,
+}
+
+impl Late {
+    fn of(variable: &Variable) -> Option<Self> {
+        match variable {
+            Variable::Builtin(Builtin::BytesSent) => Some(Self::BytesSent),
+            Variable::Builtin(Builtin::BodyBytesSent) => Some(Self::BodyBytesSent),
+            Variable::Builtin(Builtin::RequestTime) => Some(Self::RequestTime),
+            Variable::Builtin(Builtin::Msec) => Some(Self::Msec),
+            Variable::Builtin(Builtin::TimeLocal) => Some(Self::TimeLocal),
+            Variable::Builtin(Builtin::TimeIso8601) => Some(Self::TimeIso8601),
+            Variable::Builtin(Builtin::UpstreamResponseTime) => Some(Self::UpstreamResponseTime),
+            _ => None,
+        }
+    }
+}
+
+/// What is known of a tunnel when it ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved {
+    /// Bytes that the client got, with the head.
+    pub bytes: u64,
+    pub head_bytes: u64,
+    pub millis: u64,
+}
+
+impl Line {
+    /// `None` if the log does not want this exchange. With `later`, bytes and times are left to [`Line::write`].
+    pub fn new(log: &AccessLog, exchange: &Exchange, later: bool) -> Option<Self> {
+        if log.target == LogTarget::Nowhere || log.condition.as_ref().is_some_and(|c| !variables::holds(c, exchange)) {
+            return None;
+        }
+        let mut text = Vec::with_capacity(256);
+        let mut late = Vec::new();
+        let mut value = Vec::new();
+        for piece in log.format.template.pieces() {
+            match piece {
+                Piece::Text(plain) => text.extend_from_slice(plain),
+                Piece::Variable(variable) => match Late::of(variable).filter(|_| later) {
+                    Some(kind) => late.push((text.len() as u32, kind)),
+                    None => {
+                        value.clear();
+                        variables::write_variable(variable, exchange, &mut value, 0);
+                        match (value.is_empty(), log.format.escape) {
+                            (true, Escape::Default) => text.push(b'-'),
+                            (_, how) => escape(&value, how, &mut text),
+                        }
+                    }
+                },
+            }
+        }
+        text.push(b'\n');
+        Some(Self { target: log.target, text: text.into(), late: late.into() })
+    }
+
+    /// Fills in what was not known, and writes the line.
+    pub fn write(&self, moved: &Moved) {
+        let mut line = Vec::with_capacity(self.text.len() + 64);
+        let mut from = 0;
+        for (at, kind) in &self.late {
+            let at = *at as usize;
+            line.extend_from_slice(self.text.get(from..at).unwrap_or_default());
+            from = at;
+            match kind {
+                Late::BytesSent => drop(write!(line, "{}", moved.bytes)),
+                Late::BodyBytesSent => drop(write!(line, "{}", moved.bytes.saturating_sub(moved.head_bytes))),
+                Late::RequestTime | Late::UpstreamResponseTime => variables::write_seconds(moved.millis, &mut line),
+                Late::Msec => variables::write_seconds(clock::since_epoch().as_millis() as u64, &mut line),
+                Late::TimeLocal => clock::write_local(&mut line),
+                Late::TimeIso8601 => clock::write_iso(&mut line),
+            }
+        }
+        line.extend_from_slice(self.text.get(from..).unwrap_or_default());
+        write(self.target, &line);
+    }
+}
+
+/// Appends `bytes` so that a record stays one line.
+pub fn escape(bytes: &[u8], how: Escape, out: &mut Vec<u8>) {
+    for &byte in bytes {
+        match (how, byte) {
+            (Escape::None, b'\n' | b'\r') => out.push(b' '),
+            (Escape::None, _) => out.push(byte),
+            (Escape::Json, b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            (Escape::Json, b'\n') => out.extend_from_slice(b"\\n"),
+            (Escape::Json, b'\r') => out.extend_from_slice(b"\\r"),
+            (Escape::Json, b'\t') => out.extend_from_slice(b"\\t"),
+            (Escape::Json, 0..=0x1f | 0x7f) => drop(write!(out, "\\u{byte:04x}")),
+            (Escape::Default, b'"' | b'\\' | 0..=0x1f | 0x7f..) => drop(write!(out, "\\x{byte:02X}")),
+            _ => out.push(byte),
+        }
+    }
+    // Bytes that are no text would make the line no JSON.
+    if how == Escape::Json && std::str::from_utf8(bytes).is_err() {
+        let start = out.len() - escaped_len(bytes);
+        let text = String::from_utf8_lossy(out.get(start..).unwrap_or_default()).into_owned();
+        out.truncate(start);
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn escaped_len(bytes: &[u8]) -> usize {
+    let one = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..=0x1f | 0x7f => 6,
+        _ => 1,
+    };
+    bytes.iter().map(one).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn escaped(bytes: &[u8], how: Escape) -> Vec<u8> {
+        let mut out = Vec::new();
+        escape(bytes, how, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_record_stays_one_line_whatever_is_in_it() {
+        assert_eq!(escaped(b"a\"b\\\r\n\x1b\xff", Escape::Default), b"a\\x22b\\x5C\\x0D\\x0A\\x1B\\xFF");
+        assert_eq!(escaped(b"a\"b\\\n\x01\xff", Escape::Json), "a\\\"b\\\\\\n\\u0001\u{fffd}".as_bytes());
+        assert_eq!(escaped(b"a\nb", Escape::None), b"a b");
+    }
+}

@@ -1,0 +1,148 @@
+//! Regular expressions over bytes, as nginx's users write them.
+//!
+//! regex-lite matches text in linear time and has no look-around or back-references; of the expressions that published
+//! configurations hold none needs those. Paths are bytes: a haystack that is not ASCII is matched as Latin-1, one
+//! character a byte, and so is a pattern, which gives the byte-wise meaning of nginx's PCRE.
+
+use std::borrow::Cow;
+
+use regex_lite::{Regex, RegexBuilder};
+
+/// A compiled expression with the names of its groups.
+#[derive(Debug)]
+pub struct Pattern {
+    regex: Regex,
+    names: Vec<(usize, Box<str>)>,
+}
+
+/// What an expression's groups matched: ranges into the subject.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captures {
+    subject: Vec<u8>,
+    groups: Vec<Option<(usize, usize)>>,
+}
+
+impl Captures {
+    /// Group `number`, or nothing.
+    pub fn group(&self, number: usize) -> &[u8] {
+        match self.groups.get(number) {
+            Some(Some((start, end))) => self.subject.get(*start..*end).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+}
+
+impl Pattern {
+    /// Compiles `source`.
+    ///
+    /// # Errors
+    /// What regex-lite says about it.
+    pub fn new(source: &str, any_case: bool) -> Result<Self, String> {
+        let latin = latin(source.as_bytes());
+        let regex = RegexBuilder::new(&portable(&latin))
+            .case_insensitive(any_case)
+            .size_limit(1 << 20)
+            .build()
+            .map_err(|error| error.to_string().replace('\n', " "))?;
+        let names = regex.capture_names().enumerate().filter_map(|(at, name)| Some((at, Box::from(name?)))).collect();
+        Ok(Self { regex, names })
+    }
+
+    /// The named groups: number and name.
+    pub fn names(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.names.iter().map(|(at, name)| (*at, &**name))
+    }
+
+    /// Groups, without the whole match.
+    pub fn groups(&self) -> usize {
+        self.regex.captures_len() - 1
+    }
+
+    pub fn is_match(&self, subject: &[u8]) -> bool {
+        self.regex.is_match(&latin(subject))
+    }
+
+    /// Where the groups lie in `subject`, if it matches.
+    pub fn captures(&self, subject: &[u8]) -> Option<Captures> {
+        let text = latin(subject);
+        let found = self.regex.captures(&text)?;
+        // Offsets of characters in the text are those of bytes in the subject.
+        let byte =
+            |at: usize| if text.len() == subject.len() { at } else { text.get(..at).map_or(0, |s| s.chars().count()) };
+        let groups = (0..found.len()).map(|at| found.get(at).map(|m| (byte(m.start()), byte(m.end())))).collect();
+        Some(Captures { subject: subject.to_vec(), groups })
+    }
+}
+
+fn latin(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.is_ascii() => Cow::Borrowed(text),
+        _ => Cow::Owned(bytes.iter().map(|b| char::from(*b)).collect()),
+    }
+}
+
+/// PCRE takes `\` before any character that is not a letter or digit for that character; regex-lite knows fewer.
+/// `\Q` and `\E` quote what is between them.
+fn portable(source: &str) -> Cow<'_, str> {
+    let needs =
+        |c: char| matches!(c, '/' | '"' | '\'' | '!' | '@' | '%' | ',' | ':' | ';' | '<' | '=' | '>' | '_' | '`' | ' ');
+    if !source.contains('\\') {
+        return Cow::Borrowed(source);
+    }
+    let mut out = String::with_capacity(source.len());
+    let mut chars = source.chars().peekable();
+    let mut quoted = false;
+    while let Some(c) = chars.next() {
+        match (c, chars.peek().copied()) {
+            ('\\', Some(mark @ ('Q' | 'E'))) => {
+                chars.next();
+                quoted = mark == 'Q';
+            }
+            ('\\', Some('p')) if !quoted => {
+                // The few classes that byte-wise expressions use.
+                let name: String = chars.by_ref().take_while(|c| *c != '}').skip(2).collect();
+                out.push_str(match name.as_str() {
+                    "L" => "[A-Za-z]",
+                    "Lu" => "[A-Z]",
+                    "Ll" => "[a-z]",
+                    "N" | "Nd" => "[0-9]",
+                    _ => "\\p", // refused
+                });
+            }
+            _ if quoted => out.push_str(&regex_lite::escape(c.encode_utf8(&mut [0; 4]))),
+            ('\\', Some(next)) if needs(next) => {}
+            ('\\', Some(next)) => {
+                out.push(c);
+                out.push(next);
+                chars.next();
+            }
+            _ => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_byte_ranges_also_in_bytes_that_are_no_text() {
+        let pattern = Pattern::new(r"^/(.)/(?<rest>.*)$", false).unwrap();
+        let found = pattern.captures(b"/\xff/caf\xc3\xa9").unwrap();
+        assert_eq!((found.group(1), found.group(2)), (&b"\xff"[..], &b"caf\xc3\xa9"[..]));
+        assert_eq!(pattern.names().collect::<Vec<_>>(), [(2, "rest")]);
+        assert!(Pattern::new("caf\u{e9}", false).unwrap().is_match("caf\u{e9}".as_bytes()));
+    }
+
+    #[test]
+    fn what_people_write_for_pcre_compiles() {
+        for source in [r"\/api\/", r"^/static/[0-9a-fA-F]{8}\/(.*)$", r#"^/([^/?&:'"]+)$"#, r"~\.(gif|jpg)$", r"\-\_\:"]
+        {
+            Pattern::new(source, true).unwrap();
+        }
+        assert!(Pattern::new(r"^(?P<name>[a-z]+)\Q.example.com\E$", false).unwrap().is_match(b"www.example.com"));
+        assert!(!Pattern::new(r"^\Q.\E$", false).unwrap().is_match(b"x"));
+        assert!(Pattern::new("(", false).is_err());
+    }
+}

@@ -1,0 +1,113 @@
+//! Idle connections to upstreams, kept by each worker for the next request.
+//!
+//! A connection comes back only if its last answer was read to the end, and leaves again only if nothing was heard of
+//! it since: bytes that nobody asked for never become the start of an answer.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use crate::config::Upstream;
+use crate::reactor::{self, Millis};
+use crate::socket::Addr;
+use crate::wire::Wire;
+
+/// How often connections that nobody wants any more are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// A connection, and how much it was used.
+pub struct Pooled {
+    pub wire: Wire,
+    pub requests: u32,
+    pub since: Millis,
+    idle_since: Millis,
+    idle_max: Duration,
+}
+
+impl Pooled {
+    pub fn new(wire: Wire) -> Self {
+        Self { wire, requests: 0, since: reactor::now(), idle_since: 0, idle_max: Duration::ZERO }
+    }
+
+    fn is_usable(&self) -> bool {
+        let idle = reactor::now().saturating_sub(self.idle_since);
+        u128::from(idle) < self.idle_max.as_millis()
+            && self.wire.ahead().is_empty()
+            && self.wire.stream.socket().is_quiet()
+    }
+}
+
+#[derive(Default)]
+struct Pool {
+    /// A program has few peers: a list is found through faster than a table.
+    idle: Vec<(Addr, Vec<Pooled>)>,
+    sweeping: bool,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = RefCell::default();
+}
+
+/// An idle connection to `addr`, if there is a good one: the one that was used last.
+pub fn take(addr: &Addr) -> Option<Pooled> {
+    POOL.with_borrow_mut(|pool| {
+        let (_, idle) = pool.idle.iter_mut().find(|(known, _)| known == addr)?;
+        while let Some(pooled) = idle.pop() {
+            if pooled.is_usable() {
+                return Some(pooled);
+            }
+        }
+        None
+    })
+}
+
+/// Keeps a connection for the next request, as the upstream's settings allow.
+pub fn put(addr: &Addr, mut pooled: Pooled, upstream: &Upstream) {
+    let age = Duration::from_millis(reactor::now().saturating_sub(pooled.since));
+    if upstream.keepalive == 0 || pooled.requests >= upstream.keepalive_requests || age >= upstream.keepalive_time {
+        return;
+    }
+    pooled.idle_since = reactor::now();
+    pooled.idle_max = upstream.keepalive_timeout;
+    pooled.wire.stream.socket().release();
+    if !pooled.wire.stream.socket().is_quiet() {
+        return;
+    }
+    let sweep = POOL.with_borrow_mut(|pool| {
+        match pool.idle.iter_mut().find(|(known, _)| known == addr) {
+            Some((_, idle)) => {
+                if idle.len() >= upstream.keepalive as usize {
+                    idle.remove(0);
+                }
+                idle.push(pooled);
+            }
+            None => pool.idle.push((addr.clone(), vec![pooled])),
+        }
+        !std::mem::replace(&mut pool.sweeping, true)
+    });
+    if sweep {
+        reactor::spawn(sweep_while_needed());
+    }
+}
+
+/// Closes all idle connections.
+pub fn clear() {
+    POOL.with_borrow_mut(|pool| pool.idle.clear());
+}
+
+/// Closes what got old or was closed by the other side; ends when nothing is left, so that an idle process sleeps.
+async fn sweep_while_needed() {
+    loop {
+        reactor::sleep(SWEEP).await;
+        let done = POOL.with_borrow_mut(|pool| {
+            for (_, idle) in &mut pool.idle {
+                idle.retain(Pooled::is_usable);
+            }
+            pool.idle.retain(|(_, idle)| !idle.is_empty());
+            pool.sweeping = !pool.idle.is_empty();
+            !pool.sweeping
+        });
+        if done {
+            return;
+        }
+    }
+}

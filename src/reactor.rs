@@ -1,0 +1,592 @@
+//! One thread, one epoll, one executor: a worker.
+//!
+//! A socket is registered once, edge-triggered, and never modified. Each direction has a ready flag and one
+//! waker; all waiting goes through [`Source::poll_io`]. Timers are one ordered map, and lazy: moving a timer
+//! stores a number, and the map is touched only when the stored time has come. A turn is: run what is ready,
+//! wait, read the clock once, fire timers, hand out readiness.
+//!
+//! Invariant: a ready flag may be set although the socket is not ready (the next operation then clears it), but
+//! never clear although an edge was seen.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use smol::LocalExecutor;
+
+/// Bytes read from a socket at once, and so the most that one slow receiver makes a connection hold.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// Operations in a row that one direction of a socket may do before the others get their turn.
+const BURST_MAX: u8 = 16;
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 256;
+/// The epoll token of the bell; sockets count from 0.
+const BELL: u64 = u64::MAX;
+
+/// Milliseconds of the monotonic clock.
+pub type Millis = u64;
+
+thread_local! {
+    static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
+    static NOW: Cell<Millis> = const { Cell::new(0) };
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Worker {
+    epoll: OwnedFd,
+    bell: Arc<Bell>,
+    executor: LocalExecutor<'static>,
+    sources: RefCell<Slots>,
+    timers: RefCell<BTreeMap<(Millis, u32), Waker>>,
+    next_timer: Cell<u32>,
+    /// Tasks that used up their burst; they go on in the next turn.
+    deferred: RefCell<Vec<Waker>>,
+}
+
+#[derive(Default)]
+struct Slots {
+    entries: Vec<Option<Rc<Readiness>>>,
+    free: Vec<u32>,
+}
+
+/// What is known of one socket. One waker a direction is enough: a connection is one task.
+#[derive(Default)]
+struct Readiness {
+    read: Cell<bool>,
+    write: Cell<bool>,
+    /// The peer is gone or has finished: a short read does not mean that the next one would block.
+    ended: Cell<bool>,
+    /// The connection is broken, or both directions have ended.
+    failed: Cell<bool>,
+    burst: Cell<u8>,
+    reader: Cell<Option<Waker>>,
+    writer: Cell<Option<Waker>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Read,
+    Write,
+}
+
+/// Wakes the worker from its wait: by a flag from its own thread, by an eventfd from others.
+struct Bell {
+    rung: AtomicBool,
+    asleep: AtomicBool,
+    fd: OwnedFd,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::SeqCst);
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// Makes this thread a worker and runs `main` and all that it spawns until `main` is done; what is still running
+/// then is dropped.
+///
+/// # Errors
+/// Those of epoll and eventfd: out of descriptors or memory.
+pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
+    let worker = Rc::new(Worker::new()?);
+    WORKER.with(|cell| cell.set(worker.clone())).map_err(|_| io::Error::other("this thread is a worker already"))?;
+    SCRATCH.with(|scratch| scratch.borrow_mut().resize(SCRATCH_BYTES, 0));
+    read_clock();
+    let waker = Waker::from(worker.bell.clone());
+    let mut cx = Context::from_waker(&waker);
+    let mut root = pin!(worker.executor.run(main));
+    let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
+    loop {
+        if let Poll::Ready(value) = root.as_mut().poll(&mut cx) {
+            return Ok(value);
+        }
+        worker.turn(&mut events)?;
+    }
+}
+
+impl Worker {
+    fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &fd, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+        Ok(Self {
+            epoll,
+            bell: Arc::new(Bell { rung: AtomicBool::new(false), asleep: AtomicBool::new(false), fd }),
+            executor: LocalExecutor::new(),
+            sources: RefCell::default(),
+            timers: RefCell::default(),
+            next_timer: Cell::new(0),
+            deferred: RefCell::default(),
+        })
+    }
+
+    /// Waits for readiness, timers or the bell, and wakes whom it concerns.
+    fn turn(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
+        let bell = &self.bell;
+        bell.asleep.store(true, Ordering::SeqCst);
+        let timeout = if bell.rung.swap(false, Ordering::SeqCst) || !self.deferred.borrow().is_empty() {
+            Some(Duration::ZERO)
+        } else {
+            self.until_next_timer()
+        };
+        let timeout =
+            timeout.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: i64::from(d.subsec_nanos()) as _ });
+        events.clear();
+        let waited = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
+        bell.asleep.store(false, Ordering::SeqCst);
+        read_clock();
+        match waited {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => events.clear(),
+            Err(error) => return Err(error.into()),
+        }
+        for event in events.iter() {
+            self.dispatch(event);
+        }
+        self.fire_timers();
+        for waker in self.deferred.take() {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    fn dispatch(&self, event: &epoll::Event) {
+        // The event is a packed structure: copy the fields out.
+        let (flags, token) = (event.flags, event.data.u64());
+        if token == BELL {
+            let mut count = [0; 8];
+            let _ = rustix::io::read(&self.bell.fd, &mut count);
+            return;
+        }
+        let ready = usize::try_from(token).ok().and_then(|at| self.sources.borrow().entries.get(at).cloned().flatten());
+        let Some(ready) = ready else { return };
+        let failed = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
+        if failed || flags.contains(epoll::EventFlags::RDHUP) {
+            ready.ended.set(true);
+        }
+        if failed {
+            ready.failed.set(true);
+        }
+        if failed || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP) {
+            ready.read.set(true);
+            if let Some(waker) = ready.reader.take() {
+                waker.wake();
+            }
+        }
+        if failed || flags.contains(epoll::EventFlags::OUT) {
+            ready.write.set(true);
+            if let Some(waker) = ready.writer.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn until_next_timer(&self) -> Option<Duration> {
+        let (due, _) = *self.timers.borrow().first_key_value()?.0;
+        Some(Duration::from_millis(due.saturating_sub(now())))
+    }
+
+    fn fire_timers(&self) {
+        let due = {
+            let mut timers = self.timers.borrow_mut();
+            match timers.first_key_value() {
+                Some((&(at, _), _)) if at <= now() => {
+                    let later = timers.split_off(&(now() + 1, 0));
+                    std::mem::replace(&mut *timers, later)
+                }
+                _ => return,
+            }
+        };
+        due.into_values().for_each(Waker::wake);
+    }
+}
+
+fn worker<R>(with: impl FnOnce(&Rc<Worker>) -> R) -> Option<R> {
+    // None also while the thread ends and its tasks are dropped.
+    WORKER.try_with(|cell| cell.get().map(with)).ok().flatten()
+}
+
+/// Starts a task on this worker. It runs until it ends or the worker does.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    worker(|w| w.executor.spawn(future).detach());
+}
+
+/// Wakes every task that waits for a socket of this worker, to look around.
+pub fn wake_all() {
+    let all = worker(|w| w.sources.borrow().entries.iter().flatten().cloned().collect::<Vec<_>>());
+    all.unwrap_or_default().iter().for_each(|ready| ready.wake());
+}
+
+/// The time of this turn.
+pub fn now() -> Millis {
+    NOW.get()
+}
+
+/// Reads the clock; once a turn.
+fn read_clock() {
+    let time = clock_gettime(ClockId::Monotonic);
+    NOW.set(u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000);
+}
+
+/// Lends the worker's buffer of [`SCRATCH_BYTES`]. What is in it is gone when `with` returns.
+pub fn scratch<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
+    SCRATCH.with(|scratch| with(&mut scratch.borrow_mut()))
+}
+
+/// A descriptor that the worker watches.
+pub struct Source {
+    ready: Rc<Readiness>,
+    token: u32,
+    /// Other workers watch the same open socket, so that closing our descriptor does not unregister it.
+    shared: bool,
+    fd: OwnedFd,
+}
+
+impl Source {
+    /// Watches `fd`, which must be non-blocking, in both directions.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2), and when this thread is no worker.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        use epoll::EventFlags as F;
+        Self::watch(fd, F::IN | F::OUT | F::RDHUP | F::ET)
+    }
+
+    /// Watches a listening socket that other workers may watch as well: the kernel wakes one of them.
+    ///
+    /// # Errors
+    /// As [`Source::new`].
+    pub fn shared(fd: OwnedFd) -> io::Result<Self> {
+        use epoll::EventFlags as F;
+        Self::watch(fd, F::IN | F::ET | F::EXCLUSIVE)
+    }
+
+    fn watch(fd: OwnedFd, flags: epoll::EventFlags) -> io::Result<Self> {
+        worker(|w| {
+            // What can be read already comes as the first edge; a new socket can almost always be written to.
+            let ready = Rc::new(Readiness { write: Cell::new(true), ..Readiness::default() });
+            let mut slots = w.sources.borrow_mut();
+            let token = match slots.free.pop() {
+                Some(token) => token,
+                None => {
+                    slots.entries.push(None);
+                    slots.entries.len() as u32 - 1
+                }
+            };
+            if let Err(error) = epoll::add(&w.epoll, &fd, epoll::EventData::new_u64(token.into()), flags) {
+                slots.free.push(token);
+                return Err(error.into());
+            }
+            if let Some(slot) = slots.entries.get_mut(token as usize) {
+                *slot = Some(ready.clone());
+            }
+            Ok(Self { ready, token, shared: flags.contains(epoll::EventFlags::EXCLUSIVE), fd })
+        })
+        .unwrap_or_else(|| Err(io::Error::other("no worker runs on this thread")))
+    }
+
+    /// Does `op` as soon as the socket may be ready for it; the one place where a task waits for a socket.
+    ///
+    /// # Errors
+    /// Those of `op`, but for `WouldBlock` and `Interrupted`.
+    pub fn poll_io<T>(
+        &self,
+        cx: &mut Context<'_>,
+        direction: Direction,
+        mut op: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        let flag = self.ready.flag(direction);
+        if flag.get() && self.ready.burst.get() >= BURST_MAX {
+            self.ready.burst.set(0);
+            worker(|w| w.deferred.borrow_mut().push(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        while flag.get() {
+            match op(self.fd.as_fd()) {
+                Err(rustix::io::Errno::AGAIN) => flag.set(false),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+                Ok(value) => {
+                    self.ready.burst.set(self.ready.burst.get() + 1);
+                    return Poll::Ready(Ok(value));
+                }
+            }
+        }
+        self.ready.burst.set(0);
+        self.ready.park(direction, cx);
+        Poll::Pending
+    }
+
+    /// Notes that an operation moved less than it could have: the next one would only say so.
+    pub fn exhausted(&self, direction: Direction) {
+        if !self.ready.ended.get() {
+            self.ready.flag(direction).set(false);
+        }
+    }
+
+    /// Waits for the next edge in `direction`, whatever the flag says; for connect(2).
+    pub async fn edge(&self, direction: Direction) {
+        self.ready.flag(direction).set(false);
+        poll_fn(|cx| {
+            if self.ready.flag(direction).get() {
+                return Poll::Ready(());
+            }
+            self.ready.park(direction, cx);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether the peer is known to have finished or gone.
+    pub fn ended(&self) -> bool {
+        self.ready.ended.get()
+    }
+
+    /// Ready when the connection is broken, or both directions have ended. Something to read also wakes the task.
+    pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ready.failed.get() {
+            return Poll::Ready(());
+        }
+        self.ready.park(Direction::Read, cx);
+        Poll::Pending
+    }
+
+    /// Ready when there is something to read, as far as is known without asking.
+    pub fn poll_ready(&self, cx: &mut Context<'_>, direction: Direction) -> Poll<()> {
+        if self.ready.flag(direction).get() {
+            return Poll::Ready(());
+        }
+        self.ready.park(direction, cx);
+        Poll::Pending
+    }
+
+    /// Whether an edge says that there is something to read (or was not yet tried).
+    pub fn readable(&self) -> bool {
+        self.ready.read.get()
+    }
+
+    /// Wakes who waits for the socket, as if there was an edge.
+    pub fn wake(&self) {
+        self.ready.wake();
+    }
+
+    /// Drops the wakers, which belong to the task that had the socket before.
+    pub fn release(&self) {
+        self.ready.reader.set(None);
+        self.ready.writer.set(None);
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.release();
+        worker(|w| {
+            let mut slots = w.sources.borrow_mut();
+            if let Some(slot) = slots.entries.get_mut(self.token as usize) {
+                *slot = None;
+                slots.free.push(self.token);
+            }
+            if self.shared {
+                let _ = epoll::delete(&w.epoll, &self.fd);
+            }
+        });
+    }
+}
+
+impl Readiness {
+    fn wake(&self) {
+        [self.reader.take(), self.writer.take()].into_iter().flatten().for_each(Waker::wake);
+    }
+
+    fn flag(&self, direction: Direction) -> &Cell<bool> {
+        match direction {
+            Direction::Read => &self.read,
+            Direction::Write => &self.write,
+        }
+    }
+
+    fn park(&self, direction: Direction, cx: &Context<'_>) {
+        let slot = match direction {
+            Direction::Read => &self.reader,
+            Direction::Write => &self.writer,
+        };
+        let parked = slot.take().filter(|waker| waker.will_wake(cx.waker()));
+        slot.set(Some(parked.unwrap_or_else(|| cx.waker().clone())));
+    }
+}
+
+/// A point in time that a task waits for, moved at no cost as long as it moves into the future.
+pub struct Timer {
+    id: u32,
+    due: Cell<Millis>,
+    /// The time at which the map would wake us, if it knows of us.
+    armed: Cell<Option<Millis>>,
+}
+
+impl Timer {
+    pub fn new() -> Self {
+        let id = worker(|w| w.next_timer.replace(w.next_timer.get().wrapping_add(1))).unwrap_or(0);
+        Self { id, due: Cell::new(Millis::MAX), armed: Cell::new(None) }
+    }
+
+    /// Sets the timer to go off in `after`, counted from this turn.
+    pub fn set(&self, after: Duration) {
+        self.due.set(now().saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
+    }
+
+    /// Stops the timer.
+    pub fn clear(&self) {
+        self.due.set(Millis::MAX);
+    }
+
+    /// Ready when the time has come.
+    pub fn poll_due(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let due = self.due.get();
+        if due <= now() {
+            return Poll::Ready(());
+        }
+        if self.armed.get().is_some_and(|at| at <= now()) {
+            self.armed.set(None); // it has fired
+        }
+        if due != Millis::MAX && self.armed.get().is_none_or(|at| at > due) {
+            self.disarm();
+            worker(|w| w.timers.borrow_mut().insert((due, self.id), cx.waker().clone()));
+            self.armed.set(Some(due));
+        }
+        Poll::Pending
+    }
+
+    fn disarm(&self) {
+        if let Some(at) = self.armed.take() {
+            worker(|w| w.timers.borrow_mut().remove(&(at, self.id)));
+        }
+    }
+
+    /// Waits for `future`, but no longer than `limit`.
+    ///
+    /// # Errors
+    /// [`Elapsed`] when the time is over first.
+    pub async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+        self.set(limit);
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Ok(value)),
+            Poll::Pending => self.poll_due(cx).map(|()| Err(Elapsed)),
+        })
+        .await
+    }
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+/// The time was over.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Elapsed;
+
+/// Waits for `after`.
+pub async fn sleep(after: Duration) {
+    let timer = Timer::new();
+    timer.set(after);
+    poll_fn(|cx| timer.poll_due(cx)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_fire_in_order_and_a_moved_one_at_its_new_time() {
+        let order = run(async {
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let moved = Timer::new();
+            moved.set(Duration::from_millis(5));
+            for after in [30u64, 10, 20] {
+                let order = order.clone();
+                spawn(async move {
+                    sleep(Duration::from_millis(after)).await;
+                    order.borrow_mut().push(after);
+                });
+            }
+            poll_fn(|cx| {
+                let _ = moved.poll_due(cx); // armed at 5 ms
+                Poll::Ready(())
+            })
+            .await;
+            moved.set(Duration::from_millis(60));
+            poll_fn(|cx| moved.poll_due(cx)).await;
+            order.take()
+        });
+        assert_eq!(order.unwrap(), [10, 20, 30]);
+    }
+
+    #[test]
+    fn another_thread_wakes_the_worker() {
+        let value = run(async {
+            let slot: Arc<std::sync::Mutex<(Option<u32>, Option<Waker>)>> = Arc::default();
+            let theirs = slot.clone();
+            let thread = std::thread::spawn(move || {
+                let waker = {
+                    let mut slot = theirs.lock().unwrap();
+                    slot.0 = Some(7);
+                    slot.1.take()
+                };
+                waker.into_iter().for_each(Waker::wake);
+            });
+            let value = poll_fn(|cx| {
+                let mut slot = slot.lock().unwrap();
+                slot.1 = Some(cx.waker().clone());
+                slot.0.map_or(Poll::Pending, Poll::Ready)
+            })
+            .await;
+            thread.join().unwrap();
+            value
+        });
+        assert_eq!(value.unwrap(), 7);
+    }
+
+    #[test]
+    fn a_limit_ends_a_wait() {
+        let outcome = run(async {
+            let timer = Timer::new();
+            (
+                timer.within(Duration::from_millis(5), std::future::pending::<()>()).await,
+                timer.within(Duration::from_secs(5), std::future::ready(1)).await,
+            )
+        });
+        assert_eq!(outcome.unwrap(), (Err(Elapsed), Ok(1)));
+    }
+}

@@ -1,0 +1,260 @@
+//! Answers that we make ourselves, and what every head to a client has in common.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use crate::clock;
+use crate::config::Returned;
+use crate::exchange::Exchange;
+use crate::head::Version;
+use crate::target;
+use crate::variables;
+
+/// An answer of our own.
+#[derive(Debug, Default)]
+pub struct Reply {
+    pub status: u16,
+    pub content_type: Option<Vec<u8>>,
+    pub location: Option<Vec<u8>>,
+    pub content_range: Option<String>,
+    /// The methods that a 405 names, if they are not those of a proxy.
+    pub allow: Option<&'static [u8]>,
+    pub body: Vec<u8>,
+}
+
+/// Methods that may be proxied; others may as well, but for CONNECT and TRACE.
+const METHODS: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
+
+/// The text of a status code (RFC 9110 15).
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        102 => "Processing",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Moved Temporarily",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Time-out",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Request Entity Too Large",
+        414 => "Request-URI Too Large",
+        415 => "Unsupported Media Type",
+        416 => "Requested Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Temporarily Unavailable",
+        504 => "Gateway Time-out",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "",
+    }
+}
+
+impl Reply {
+    /// The small page of a status; nothing of the request is repeated in it.
+    pub fn page(status: u16, tokens: bool) -> Self {
+        let mut reply = Self { status, ..Self::default() };
+        if status >= 300 && !crate::head::is_bodyless(status) && !reason(status).is_empty() {
+            let (text, name) = (reason(status), program(tokens));
+            let _ = write!(
+                reply.body,
+                "<html>\r\n<head><title>{status} {text}</title></head>\r\n<body>\r\n<center><h1>{status} {text}</h1></center>\r\n\
+                 <hr><center>{name}</center>\r\n</body>\r\n</html>\r\n"
+            );
+            reply.content_type = Some(b"text/html".to_vec());
+        }
+        reply
+    }
+
+    /// A redirect to `url`, which is made absolute as the settings say.
+    pub fn redirect(exchange: &Exchange, status: u16, url: &[u8]) -> Self {
+        let mut reply = Self::page(status, exchange.settings().server_tokens);
+        reply.location = Some(absolute(exchange, url));
+        reply
+    }
+
+    /// Sends the client from the path to the same with a slash at its end.
+    pub fn with_slash(exchange: &Exchange) -> Self {
+        let mut url = Vec::new();
+        target::encode_path(&exchange.path, &mut url);
+        url.push(b'/');
+        if let Some(args) = &exchange.args {
+            url.push(b'?');
+            url.extend_from_slice(args);
+        }
+        Self::redirect(exchange, 301, &url)
+    }
+
+    /// The answer of a `return`.
+    pub fn returned(exchange: &Exchange, status: u16, what: &Returned) -> Self {
+        match what {
+            Returned::Page if matches!(status, 200..=299) && !crate::head::is_bodyless(status) => {
+                let content_type = Some(variables::value(&exchange.settings().default_type, exchange));
+                Self { status, content_type, ..Self::default() }
+            }
+            Returned::Page => Self::page(status, exchange.settings().server_tokens),
+            Returned::Redirect(url) => Self::redirect(exchange, status, &variables::value(url, exchange)),
+            // An empty text is no page of one's own.
+            Returned::Text(text) if status >= 400 && text.as_text() == Some(b"") => {
+                Self::page(status, exchange.settings().server_tokens)
+            }
+            Returned::Text(text) => Self {
+                status,
+                content_type: Some(variables::value(&exchange.settings().default_type, exchange)),
+                body: variables::value(text, exchange),
+                ..Self::default()
+            },
+        }
+    }
+
+    /// The head of this answer.
+    pub fn head(&self, exchange: &Exchange, keep_alive: bool) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        start(exchange, self.status, reason(self.status).as_bytes(), &mut out);
+        if let Some(content_type) = &self.content_type {
+            field(b"Content-Type", content_type, &mut out);
+        }
+        if !crate::head::is_bodyless(self.status) {
+            let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
+        }
+        if let Some(location) = &self.location {
+            field(b"Location", location, &mut out);
+        }
+        if let Some(range) = &self.content_range {
+            field(b"Content-Range", range.as_bytes(), &mut out);
+        }
+        if self.status == 405 {
+            field(b"Allow", self.allow.unwrap_or(METHODS), &mut out);
+        }
+        connection(exchange, keep_alive, &mut out);
+        finish(exchange, self.status, &mut out);
+        out
+    }
+}
+
+/// What the program calls itself (`server_tokens`).
+fn program(tokens: bool) -> &'static str {
+    if tokens { concat!("smolgate/", env!("CARGO_PKG_VERSION")) } else { "smolgate" }
+}
+
+/// The status line, `Server` and `Date`.
+pub fn start(exchange: &Exchange, status: u16, reason: &[u8], out: &mut Vec<u8>) {
+    start_line(status, reason, out);
+    server(exchange, out);
+    date(out);
+}
+
+/// `Server` (RFC 9110 10.2.4).
+pub fn server(exchange: &Exchange, out: &mut Vec<u8>) {
+    let _ = write!(out, "Server: {}\r\n", program(exchange.settings().server_tokens));
+}
+
+/// The status line alone.
+pub fn start_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
+    let _ = write!(out, "HTTP/1.1 {status:03} ");
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Date` (RFC 9110 6.6.1).
+pub fn date(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Date: ");
+    clock::write_http(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// One field. A value that would end the line early is left out with its name.
+pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        return;
+    }
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Connection`, and `Keep-Alive` where it is configured.
+pub fn connection(exchange: &Exchange, keep_alive: bool, out: &mut Vec<u8>) {
+    if !keep_alive {
+        out.extend_from_slice(b"Connection: close\r\n");
+        return;
+    }
+    out.extend_from_slice(b"Connection: keep-alive\r\n");
+    if let Some(secs) = exchange.settings().keepalive_header_secs {
+        let _ = write!(out, "Keep-Alive: timeout={secs}\r\n");
+    }
+}
+
+/// `add_header` fields and the end of the head.
+pub fn finish(exchange: &Exchange, status: u16, out: &mut Vec<u8>) {
+    let usual = matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308);
+    for add in exchange.settings().add_field.iter().filter(|add| add.always || usual) {
+        let value = variables::value(&add.value, exchange);
+        if !value.is_empty() {
+            field(&add.name, &value, out);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A URL for `Location`: control bytes are encoded, and one that starts with `/` gets scheme, host and port.
+pub fn absolute(exchange: &Exchange, url: &[u8]) -> Vec<u8> {
+    let safe: Cow<'_, [u8]> = if url.iter().any(u8::is_ascii_control) {
+        let mut safe = Vec::new();
+        for part in url.chunk_by(|a, b| a.is_ascii_control() == b.is_ascii_control()) {
+            if part.first().is_some_and(u8::is_ascii_control) {
+                target::encode_path(part, &mut safe);
+            } else {
+                safe.extend_from_slice(part);
+            }
+        }
+        safe.into()
+    } else {
+        url.into()
+    };
+    let settings = exchange.settings();
+    if !safe.starts_with(b"/") || !settings.absolute_redirect {
+        return safe.into_owned();
+    }
+    let name = exchange.server.name.as_str();
+    let local = exchange.client.local.host();
+    let host = match exchange.host.as_str() {
+        _ if settings.server_name_in_redirect && !name.is_empty() => name,
+        "" if exchange.request.version == Version::Http10 && !name.is_empty() => name,
+        "" => &local,
+        host => host,
+    };
+    let mut out = format!("http://{host}").into_bytes();
+    match exchange.client.local.port() {
+        Some(port) if settings.port_in_redirect && port != 80 => drop(write!(out, ":{port}")),
+        _ => {}
+    }
+    out.extend_from_slice(&safe);
+    out
+}

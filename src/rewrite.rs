@@ -1,0 +1,167 @@
+//! Runs the steps of a server or location on an exchange: `return`, `set`, `if`, `rewrite`, `break`.
+
+use crate::config::{Condition, FileTest, Level, Rewrite, Settable, Step, Then};
+use crate::exchange::Exchange;
+use crate::log;
+use crate::reply::Reply;
+use crate::target;
+use crate::template::{Piece, Template, Variable};
+use crate::variables;
+
+/// Bytes that a rewritten path may have.
+const PATH_BYTES_MAX: usize = 64 * 1024;
+
+/// How a run of steps ended.
+pub enum Outcome {
+    /// All steps were done; whether the path was changed so that another location may be meant.
+    Done { changed: bool },
+    /// The request ends here, with an answer or (`return 444`) without.
+    Answer(Option<Reply>),
+}
+
+/// What one step means for those behind it.
+enum Flow {
+    On,
+    Stop,
+    Answer(Option<Reply>),
+}
+
+/// Runs `steps`.
+pub fn run(steps: &[Step], exchange: &mut Exchange) -> Outcome {
+    let mut changed = false;
+    match walk(steps, exchange, &mut changed) {
+        Flow::On | Flow::Stop => Outcome::Done { changed },
+        Flow::Answer(reply) => Outcome::Answer(reply),
+    }
+}
+
+fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
+    for step in steps {
+        let flow = match step {
+            Step::Return { status: 444, .. } => Flow::Answer(None),
+            Step::Return { status, what } => Flow::Answer(Some(Reply::returned(exchange, *status, what))),
+            Step::Break => Flow::Stop,
+            Step::Set { to, value } => {
+                let value = variables::value(value, exchange);
+                match to {
+                    Settable::Args => {
+                        exchange.args = Some(value).filter(|args| !args.is_empty());
+                        exchange.args_changed = true;
+                    }
+                    Settable::User(number) => {
+                        if let Some(slot) = exchange.users.borrow_mut().get_mut(*number as usize) {
+                            *slot = value;
+                        }
+                    }
+                }
+                Flow::On
+            }
+            Step::If(step) if holds(&step.condition, exchange) => {
+                if let Some(scope) = &step.scope {
+                    exchange.location = Some(scope.clone());
+                }
+                walk(&step.steps, exchange, changed)
+            }
+            Step::If(_) => Flow::On,
+            Step::Rewrite(step) => rewrite(step, exchange, changed),
+        };
+        if !matches!(flow, Flow::On) {
+            return flow;
+        }
+    }
+    Flow::On
+}
+
+fn holds(condition: &Condition, exchange: &Exchange) -> bool {
+    match condition {
+        Condition::True(template) => variables::holds(template, exchange),
+        Condition::Equal { left, right, negated } => {
+            (variables::value(left, exchange) == variables::value(right, exchange)) != *negated
+        }
+        Condition::Match { subject, expression, negated } => {
+            let found = expression.pattern.captures(&variables::value(subject, exchange));
+            let matched = found.is_some();
+            if let Some(captures) = found {
+                exchange.set_captures(expression, captures);
+            }
+            matched != *negated
+        }
+        Condition::File { test, name, negated } => {
+            use std::os::unix::ffi::OsStringExt;
+            use std::os::unix::fs::PermissionsExt;
+            let path = std::ffi::OsString::from_vec(variables::value(name, exchange));
+            let meta = std::fs::metadata(path).ok();
+            let yes = meta.is_some_and(|meta| match test {
+                FileTest::File => meta.is_file(),
+                FileTest::Folder => meta.is_dir(),
+                FileTest::Exists => true,
+                FileTest::Executable => meta.permissions().mode() & 0o111 != 0,
+            });
+            yes != *negated
+        }
+    }
+}
+
+fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow {
+    let Some(captures) = step.expression.pattern.captures(&exchange.path) else { return Flow::On };
+    exchange.set_captures(&step.expression, captures);
+    let path = variables::value(&step.path, exchange);
+    let made = step.args.as_ref().map(|args| args_of(args, exchange)).unwrap_or_default();
+    let length = path.len() + made.len();
+    if path.is_empty() || length > PATH_BYTES_MAX {
+        log::about(exchange, Level::Error, format_args!("the rewritten URI has {length} bytes"));
+        return Flow::Answer(Some(Reply::page(500, exchange.settings().server_tokens)));
+    }
+    let own = exchange.args.as_deref().filter(|args| step.keeps_args && !args.is_empty());
+    let args = match (made.is_empty(), own) {
+        (true, own) => own.map(<[u8]>::to_vec),
+        (false, Some(own)) => Some([&made, &b"&"[..], own].concat()),
+        (false, None) => Some(made),
+    };
+    if let Then::Redirect(status) = step.then {
+        let mut url = Vec::new();
+        if path.starts_with(b"http") {
+            target::encode_url(&path, &mut url);
+        } else {
+            target::encode_path(&path, &mut url);
+        }
+        if let Some(args) = &args {
+            url.push(b'?');
+            url.extend_from_slice(args);
+        }
+        return Flow::Answer(Some(Reply::redirect(exchange, status, &url)));
+    }
+    exchange.path = path;
+    exchange.args = args;
+    exchange.rewritten = true;
+    match step.then {
+        Then::Break => Flow::Stop,
+        Then::Last => {
+            *changed = true;
+            Flow::Stop
+        }
+        Then::NextStep | Then::Redirect(_) => {
+            *changed = true;
+            Flow::On
+        }
+    }
+}
+
+/// Arguments of a replacement. What was captured of an escaped path is escaped again, or a client could add arguments.
+fn args_of(template: &Template, exchange: &Exchange) -> Vec<u8> {
+    let escaped = exchange.written.contains(&b'%');
+    let mut out = Vec::new();
+    let mut value = Vec::new();
+    for piece in template.pieces() {
+        match piece {
+            Piece::Text(text) => out.extend_from_slice(text),
+            Piece::Variable(variable @ Variable::Capture(_)) if escaped => {
+                value.clear();
+                variables::write_variable(variable, exchange, &mut value, 0);
+                target::encode_arg(&value, &mut out);
+            }
+            Piece::Variable(variable) => variables::write_variable(variable, exchange, &mut out, 0),
+        }
+    }
+    out
+}

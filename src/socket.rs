@@ -1,0 +1,375 @@
+//! Stream sockets over TCP and Unix domain: listen, accept, connect, read, write, half-close, options.
+//!
+//! Nothing here knows what the bytes mean. Every socket is non-blocking, close-on-exec and without Nagle's delay;
+//! options that every accepted socket needs are set on the listener, from which the kernel copies them.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags};
+use rustix::net::{SocketType, sockopt};
+
+use crate::reactor::{Direction, Source};
+
+/// Seconds of silence after which the kernel asks a tunnel's peer whether it is alive.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Seconds between further probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Probes without an answer after which the peer is dead.
+const KEEPALIVE_PROBES: u32 = 6;
+/// Milliseconds that sent bytes (or probes) may stay without an acknowledgement.
+const USER_TIMEOUT_MILLIS: u32 = 120_000;
+
+/// Where a socket is bound or connects to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Addr {
+    Ip(SocketAddr),
+    /// A path in the file system; empty for an unnamed peer.
+    Unix(Arc<str>),
+}
+
+impl Addr {
+    /// The address without the port; `unix:` for a Unix socket, as nginx's `$remote_addr`.
+    pub fn host(&self) -> String {
+        match self {
+            Self::Ip(addr) => addr.ip().to_string(),
+            Self::Unix(_) => "unix:".to_owned(),
+        }
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Ip(addr) => Some(addr.port()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// An IPv4 address that arrived over an IPv6 socket is an IPv4 address.
+    fn from_any(any: Option<SocketAddrAny>) -> Self {
+        let Some(any) = any else { return Self::Unix(Arc::from("")) };
+        if let Ok(addr) = SocketAddr::try_from(any.clone()) {
+            return Self::Ip(SocketAddr::new(addr.ip().to_canonical(), addr.port()));
+        }
+        let path = SocketAddrUnix::try_from(any).ok().and_then(|unix| {
+            unix.path_bytes().map(|path| String::from_utf8_lossy(path).trim_end_matches('\0').to_owned())
+        });
+        Self::Unix(Arc::from(path.unwrap_or_default()))
+    }
+
+    fn family(&self) -> AddressFamily {
+        match self {
+            Self::Ip(SocketAddr::V4(_)) => AddressFamily::INET,
+            Self::Ip(SocketAddr::V6(_)) => AddressFamily::INET6,
+            Self::Unix(_) => AddressFamily::UNIX,
+        }
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+fn open(addr: &Addr) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(net::socket_with(addr.family(), SocketType::STREAM, flags, None)?)
+}
+
+/// What a `listen` says beside its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
+    pub backlog: i32,
+    /// An IPv6 socket takes no IPv4 connections.
+    pub ipv6_only: bool,
+}
+
+/// Binds and listens. The descriptor can be given to several workers.
+///
+/// # Errors
+/// Those of socket(2), bind(2) and listen(2).
+pub fn listen(addr: &Addr, options: ListenOptions) -> io::Result<OwnedFd> {
+    let fd = open(addr)?;
+    match addr {
+        Addr::Ip(ip) => {
+            sockopt::set_socket_reuseaddr(&fd, true)?;
+            if ip.is_ipv6() {
+                sockopt::set_ipv6_v6only(&fd, options.ipv6_only)?;
+            }
+            sockopt::set_tcp_nodelay(&fd, true)?;
+            watch_peer(&fd);
+            net::bind(&fd, ip)?;
+        }
+        Addr::Unix(path) => bind_unix(&fd, path)?,
+    }
+    net::listen(&fd, options.backlog)?;
+    Ok(fd)
+}
+
+/// Binds to a path; one that a dead process left behind is taken over.
+fn bind_unix(fd: &OwnedFd, path: &str) -> io::Result<()> {
+    let unix = SocketAddrUnix::new(path)?;
+    let mut bound = net::bind(fd, &unix);
+    if bound == Err(rustix::io::Errno::ADDRINUSE) {
+        let probe = open(&Addr::Unix(Arc::from(path)))?;
+        if net::connect(&probe, &unix) == Err(rustix::io::Errno::CONNREFUSED) {
+            rustix::fs::unlink(path)?;
+            bound = net::bind(fd, &unix);
+        }
+    }
+    bound?;
+    // As nginx: who may connect is decided by the folder.
+    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o666))?;
+    Ok(())
+}
+
+/// Whether we are out of something: descriptors, ports or memory.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// The address that a listening or connected descriptor is bound to.
+///
+/// # Errors
+/// Those of getsockname(2).
+pub fn local_addr(fd: impl AsFd) -> io::Result<Addr> {
+    Ok(Addr::from_any(Some(net::getsockname(fd)?)))
+}
+
+/// Lets the kernel find out that a peer is gone: the only end of an idle tunnel that has no timeout.
+fn watch_peer(fd: impl AsFd) {
+    let fd = fd.as_fd();
+    let _ = sockopt::set_socket_keepalive(fd, true);
+    let _ = sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE);
+    let _ = sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL);
+    let _ = sockopt::set_tcp_keepcnt(fd, KEEPALIVE_PROBES);
+    let _ = sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT_MILLIS);
+}
+
+/// A listening socket of this worker.
+pub struct Listener {
+    source: Source,
+    local: Addr,
+}
+
+impl Listener {
+    /// Watches a descriptor that [`listen`] made.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2) and getsockname(2).
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let local = local_addr(&fd)?;
+        Ok(Self { source: Source::shared(fd)?, local })
+    }
+
+    /// The next connection, and who it is from.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, Addr)>> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        self.source
+            .poll_io(cx, Direction::Read, |fd| net::acceptfrom_with(fd, flags))
+            .map_ok(|(fd, addr)| (fd, Addr::from_any(addr)))
+    }
+
+    pub fn local(&self) -> &Addr {
+        &self.local
+    }
+
+    /// Wakes who waits for a connection.
+    pub fn wake(&self) {
+        self.source.wake();
+    }
+}
+
+/// A connected stream socket.
+pub struct Socket {
+    source: Source,
+}
+
+impl Socket {
+    /// Watches an accepted descriptor.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { source: Source::new(fd)? })
+    }
+
+    /// Connects to `addr`.
+    ///
+    /// # Errors
+    /// Those of connect(2); a Unix socket with a full backlog refuses.
+    pub async fn connect(addr: &Addr) -> io::Result<Self> {
+        let fd = open(addr)?;
+        let started = match addr {
+            Addr::Ip(ip) => {
+                sockopt::set_tcp_nodelay(&fd, true)?;
+                net::connect(&fd, ip)
+            }
+            Addr::Unix(path) => net::connect(&fd, &SocketAddrUnix::new(&**path)?),
+        };
+        match started {
+            Ok(()) => Self::new(fd),
+            Err(rustix::io::Errno::INPROGRESS) => {
+                let source = Source::new(fd)?;
+                source.edge(Direction::Write).await;
+                sockopt::socket_error(&source)??;
+                Ok(Self { source })
+            }
+            Err(rustix::io::Errno::AGAIN) => Err(io::ErrorKind::ConnectionRefused.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads into `buf`; 0 is the end.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let room = buf.len();
+        let read = self
+            .source
+            .poll_io(cx, Direction::Read, |fd| net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, count)| count));
+        if let Poll::Ready(Ok(count)) = read
+            && count < room
+        {
+            self.source.exhausted(Direction::Read);
+        }
+        read
+    }
+
+    /// Writes some of `bytes`.
+    pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.source.poll_io(cx, Direction::Write, |fd| net::send(fd, bytes, SendFlags::NOSIGNAL))
+    }
+
+    /// Writes some of `parts`, in order, with one system call.
+    pub fn poll_write_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.source.poll_io(cx, Direction::Write, |fd| {
+            net::sendmsg(fd, parts, &mut net::SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
+        })
+    }
+
+    /// Sends up to `count` bytes of `file` from `offset` on, which moves along; 0 is the end of the file.
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: impl AsFd,
+        offset: &mut u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.source.poll_io(cx, Direction::Write, |fd| rustix::fs::sendfile(fd, &file, Some(&mut *offset), count))
+    }
+
+    /// Ready when there may be something to read, or the end; nothing is asked of the kernel.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_ready(cx, Direction::Read)
+    }
+
+    /// Whether the peer has neither sent nor closed anything: such a connection can be used again.
+    pub fn is_quiet(&self) -> bool {
+        if self.source.ended() {
+            return false;
+        }
+        if !self.source.readable() {
+            return true; // the last read took all there was, and no edge came since
+        }
+        let mut byte = [0; 1];
+        matches!(
+            net::recv(&self.source, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
+            Err(rustix::io::Errno::AGAIN)
+        )
+    }
+
+    /// Ready when the connection is broken, or both directions have ended.
+    pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_failed(cx)
+    }
+
+    /// Whether the peer is known to have finished sending or to be gone.
+    pub fn ended(&self) -> bool {
+        self.source.ended()
+    }
+
+    /// Sends the end of our direction; the other goes on.
+    ///
+    /// # Errors
+    /// Those of shutdown(2).
+    pub fn finish(&self) -> io::Result<()> {
+        Ok(net::shutdown(&self.source, Shutdown::Write)?)
+    }
+
+    /// Makes closing the socket a reset.
+    pub fn abort(&self) {
+        let _ = sockopt::set_socket_linger(&self.source, Some(Duration::ZERO));
+    }
+
+    /// Lets the kernel find out when the peer of a connected socket is gone.
+    pub fn watch_peer(&self) {
+        watch_peer(&self.source);
+    }
+
+    /// Forgets who waited for this socket, before another task takes it over.
+    pub fn release(&self) {
+        self.source.release();
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor;
+    use std::future::poll_fn;
+
+    const OPTIONS: ListenOptions = ListenOptions { backlog: 16, ipv6_only: true };
+
+    #[test]
+    fn bytes_and_half_close_pass_over_tcp_and_unix() {
+        let path = std::env::temp_dir().join(format!("smolgate-socket-{}.sock", std::process::id()));
+        let addrs = [Addr::Ip("127.0.0.1:0".parse().unwrap()), Addr::Unix(Arc::from(path.to_str().unwrap()))];
+        reactor::run(async {
+            for addr in addrs {
+                let listener = Listener::new(listen(&addr, OPTIONS).unwrap()).unwrap();
+                let near = Socket::connect(listener.local()).await.unwrap();
+                let (fd, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+                let far = Socket::new(fd).unwrap();
+                assert_eq!(poll_fn(|cx| near.poll_write(cx, b"ping")).await.unwrap(), 4);
+                near.finish().unwrap();
+                let mut buf = [0; 16];
+                assert_eq!(poll_fn(|cx| far.poll_read(cx, &mut buf)).await.unwrap(), 4);
+                assert_eq!(&buf[..4], b"ping");
+                assert_eq!(poll_fn(|cx| far.poll_read(cx, &mut buf)).await.unwrap(), 0);
+                assert_eq!(poll_fn(|cx| far.poll_write(cx, b"pong")).await.unwrap(), 4);
+                assert_eq!(poll_fn(|cx| near.poll_read(cx, &mut buf)).await.unwrap(), 4);
+            }
+        })
+        .unwrap();
+        let _ = std::fs::remove_file(path);
+    }
+
+    #[test]
+    fn a_refused_connection_says_so() {
+        reactor::run(async {
+            let free = {
+                let listener = Listener::new(listen(&Addr::Ip("127.0.0.1:0".parse().unwrap()), OPTIONS).unwrap());
+                listener.unwrap().local().clone()
+            };
+            let error = Socket::connect(&free).await.err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        })
+        .unwrap();
+    }
+}

@@ -1,0 +1,331 @@
+//! Text with variables, `"http://$host${uri}x"`: taken apart once, names resolved once.
+//!
+//! What a variable is worth is not known here; a [`Template`] only says which one stands where.
+
+use std::fmt;
+
+/// A value of the configuration that may hold variables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    pieces: Box<[Piece]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Text(Box<[u8]>),
+    Variable(Variable),
+}
+
+/// A variable whose name has been looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Variable {
+    Builtin(Builtin),
+    /// `$http_NAME`
+    Field(Box<[u8]>),
+    /// `$sent_http_NAME`
+    SentField(Box<[u8]>),
+    /// `$upstream_http_NAME`
+    UpstreamField(Box<[u8]>),
+    /// `$upstream_cookie_NAME`
+    UpstreamCookie(Box<[u8]>),
+    /// `$arg_NAME`
+    Arg(Box<[u8]>),
+    /// `$cookie_NAME`
+    Cookie(Box<[u8]>),
+    /// `$1` to `$9`
+    Capture(u8),
+    /// Filled by a named group of an expression.
+    User(u32),
+    /// The result of the map with that number.
+    Map(u32),
+    /// A variable of nginx that is always empty here.
+    Empty,
+}
+
+/// Variables with a fixed name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builtin {
+    Args,
+    BinaryRemoteAddr,
+    BodyBytesSent,
+    BytesSent,
+    Connection,
+    ConnectionRequests,
+    ConnectionTime,
+    ContentLength,
+    ContentType,
+    DocumentRoot,
+    Host,
+    Hostname,
+    Https,
+    IsArgs,
+    Msec,
+    Pid,
+    Pipe,
+    ProxyAddXForwardedFor,
+    ProxyHost,
+    ProxyPort,
+    RemoteAddr,
+    RemotePort,
+    RemoteUser,
+    Request,
+    RequestBody,
+    RequestCompletion,
+    RequestFilename,
+    RequestId,
+    RequestLength,
+    RequestMethod,
+    RequestTime,
+    RequestUri,
+    Scheme,
+    ServerAddr,
+    ServerName,
+    ServerPort,
+    ServerProtocol,
+    Status,
+    TimeIso8601,
+    TimeLocal,
+    UpstreamAddr,
+    UpstreamBytesReceived,
+    UpstreamBytesSent,
+    UpstreamConnectTime,
+    UpstreamHeaderTime,
+    UpstreamResponseLength,
+    UpstreamResponseTime,
+    UpstreamStatus,
+    Uri,
+    Version,
+}
+
+/// Names and what they mean, sorted.
+const BUILTINS: &[(&str, Builtin)] = &[
+    ("args", Builtin::Args),
+    ("binary_remote_addr", Builtin::BinaryRemoteAddr),
+    ("body_bytes_sent", Builtin::BodyBytesSent),
+    ("bytes_sent", Builtin::BytesSent),
+    ("connection", Builtin::Connection),
+    ("connection_requests", Builtin::ConnectionRequests),
+    ("connection_time", Builtin::ConnectionTime),
+    ("content_length", Builtin::ContentLength),
+    ("content_type", Builtin::ContentType),
+    ("document_root", Builtin::DocumentRoot),
+    ("document_uri", Builtin::Uri),
+    ("host", Builtin::Host),
+    ("hostname", Builtin::Hostname),
+    ("https", Builtin::Https),
+    ("is_args", Builtin::IsArgs),
+    ("msec", Builtin::Msec),
+    ("nginx_version", Builtin::Version),
+    ("pid", Builtin::Pid),
+    ("pipe", Builtin::Pipe),
+    ("proxy_add_x_forwarded_for", Builtin::ProxyAddXForwardedFor),
+    ("proxy_host", Builtin::ProxyHost),
+    ("proxy_port", Builtin::ProxyPort),
+    ("query_string", Builtin::Args),
+    ("remote_addr", Builtin::RemoteAddr),
+    ("remote_port", Builtin::RemotePort),
+    ("remote_user", Builtin::RemoteUser),
+    ("request", Builtin::Request),
+    ("request_body", Builtin::RequestBody),
+    ("request_completion", Builtin::RequestCompletion),
+    ("request_filename", Builtin::RequestFilename),
+    ("request_id", Builtin::RequestId),
+    ("request_length", Builtin::RequestLength),
+    ("request_method", Builtin::RequestMethod),
+    ("request_time", Builtin::RequestTime),
+    ("request_uri", Builtin::RequestUri),
+    ("scheme", Builtin::Scheme),
+    ("server_addr", Builtin::ServerAddr),
+    ("server_name", Builtin::ServerName),
+    ("server_port", Builtin::ServerPort),
+    ("server_protocol", Builtin::ServerProtocol),
+    ("status", Builtin::Status),
+    ("time_iso8601", Builtin::TimeIso8601),
+    ("time_local", Builtin::TimeLocal),
+    ("upstream_addr", Builtin::UpstreamAddr),
+    ("upstream_bytes_received", Builtin::UpstreamBytesReceived),
+    ("upstream_bytes_sent", Builtin::UpstreamBytesSent),
+    ("upstream_connect_time", Builtin::UpstreamConnectTime),
+    ("upstream_header_time", Builtin::UpstreamHeaderTime),
+    ("upstream_response_length", Builtin::UpstreamResponseLength),
+    ("upstream_response_time", Builtin::UpstreamResponseTime),
+    ("upstream_status", Builtin::UpstreamStatus),
+    ("uri", Builtin::Uri),
+];
+
+/// Known to nginx, and never set in this program.
+const EMPTY: &[&str] = &[
+    "gzip_ratio",
+    "limit_conn_status",
+    "limit_rate",
+    "limit_req_status",
+    "proxy_protocol_addr",
+    "proxy_protocol_port",
+    "proxy_protocol_server_addr",
+    "proxy_protocol_server_port",
+    "realip_remote_addr",
+    "realip_remote_port",
+    "realpath_root",
+    "request_body_file",
+    "ssl_cipher",
+    "ssl_client_fingerprint",
+    "ssl_client_i_dn",
+    "ssl_client_s_dn",
+    "ssl_client_serial",
+    "ssl_client_verify",
+    "ssl_early_data",
+    "ssl_protocol",
+    "ssl_server_name",
+    "ssl_session_id",
+    "ssl_session_reused",
+    "upstream_cache_status",
+];
+
+impl Variable {
+    /// The variable of this program called `name`; maps and user variables are not known here.
+    pub fn builtin(name: &str) -> Option<Self> {
+        if let Ok(at) = BUILTINS.binary_search_by_key(&name, |(known, _)| known) {
+            return BUILTINS.get(at).map(|(_, builtin)| Self::Builtin(*builtin));
+        }
+        if EMPTY.binary_search(&name).is_ok() {
+            return Some(Self::Empty);
+        }
+        if let [digit @ b'1'..=b'9'] = name.as_bytes() {
+            return Some(Self::Capture(digit - b'0'));
+        }
+        let rest =
+            |prefix: &str| name.strip_prefix(prefix).filter(|rest| !rest.is_empty()).map(|rest| rest.as_bytes().into());
+        rest("http_")
+            .map(Self::Field)
+            .or_else(|| rest("sent_http_").map(Self::SentField))
+            .or_else(|| rest("upstream_http_").map(Self::UpstreamField))
+            .or_else(|| rest("upstream_cookie_").map(Self::UpstreamCookie))
+            .or_else(|| rest("arg_").map(Self::Arg))
+            .or_else(|| rest("cookie_").map(Self::Cookie))
+    }
+
+    /// Names of variables, for a "did you mean".
+    pub fn known_names() -> impl Iterator<Item = &'static str> {
+        BUILTINS.iter().map(|(name, _)| *name)
+    }
+}
+
+/// Why a text is no template.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Invalid<E> {
+    NameMissing,
+    Unclosed,
+    Unknown(E),
+}
+
+impl<E: fmt::Display> fmt::Display for Invalid<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NameMissing => f.write_str("invalid variable name: a name must follow \"$\""),
+            Self::Unclosed => f.write_str("the closing bracket of \"${\" is missing"),
+            Self::Unknown(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Template {
+    /// Cuts `text` into pieces; `resolve` turns a name into a variable.
+    ///
+    /// # Errors
+    /// A `$` without a name, a `${` without `}`, and what `resolve` says.
+    pub fn parse<E>(text: &str, mut resolve: impl FnMut(&str) -> Result<Variable, E>) -> Result<Self, Invalid<E>> {
+        let mut pieces = Vec::new();
+        let mut plain = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            plain.extend_from_slice(before.as_bytes());
+            let (name, tail) = match after.strip_prefix('{') {
+                Some(inner) => inner.split_once('}').ok_or(Invalid::Unclosed)?,
+                None => after.split_at(name_len(after)),
+            };
+            if name.is_empty() {
+                return Err(Invalid::NameMissing);
+            }
+            if !plain.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut plain).into()));
+            }
+            pieces.push(Piece::Variable(resolve(name).map_err(Invalid::Unknown)?));
+            rest = tail;
+        }
+        plain.extend_from_slice(rest.as_bytes());
+        if !plain.is_empty() {
+            pieces.push(Piece::Text(plain.into()));
+        }
+        Ok(Self { pieces: pieces.into() })
+    }
+
+    /// A template without variables.
+    pub fn text(text: &[u8]) -> Self {
+        let pieces = if text.is_empty() { Box::default() } else { Box::from([Piece::Text(text.into())]) };
+        Self { pieces }
+    }
+
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// The text, if there is no variable in it.
+    pub fn as_text(&self) -> Option<&[u8]> {
+        match &*self.pieces {
+            [] => Some(&[]),
+            [Piece::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The variables in it.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Variable(variable) => Some(variable),
+            Piece::Text(_) => None,
+        })
+    }
+}
+
+/// Letters, digits and `_`; but `$12` is `$1` and a 2, as in nginx.
+fn name_len(text: &str) -> usize {
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        return 1;
+    }
+    text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Template, Invalid<String>> {
+        Template::parse(text, |name| Variable::builtin(name).ok_or_else(|| name.to_owned()))
+    }
+
+    #[test]
+    fn tables_are_sorted_for_the_search() {
+        assert!(BUILTINS.is_sorted_by_key(|(name, _)| *name));
+        assert!(EMPTY.is_sorted());
+    }
+
+    #[test]
+    fn names_end_where_nginx_ends_them() {
+        let text = |t: &str| Piece::Text(t.as_bytes().into());
+        let template = parse("http://$host:8080${uri}x$1$http_x_y").unwrap();
+        let expected = [
+            text("http://"),
+            Piece::Variable(Variable::Builtin(Builtin::Host)),
+            text(":8080"),
+            Piece::Variable(Variable::Builtin(Builtin::Uri)),
+            text("x"),
+            Piece::Variable(Variable::Capture(1)),
+            Piece::Variable(Variable::Field(Box::from(&b"x_y"[..]))),
+        ];
+        assert_eq!(template.pieces(), expected);
+        assert_eq!(parse("a$"), Err(Invalid::NameMissing));
+        assert_eq!(parse("${a"), Err(Invalid::Unclosed));
+        assert_eq!(parse("$nope"), Err(Invalid::Unknown("nope".to_owned())));
+        assert_eq!(parse("plain").unwrap().as_text(), Some(&b"plain"[..]));
+    }
+}

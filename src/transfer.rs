@@ -1,0 +1,336 @@
+//! One body on its way: read from one wire, unframed, framed anew, written to the other side's stream.
+//!
+//! Bytes go from the scratch buffer straight into a send. What the receiver would not take yet is held, and nothing
+//! more is read until that is gone: the whole back-pressure. What is held at first is the head that goes before.
+
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use crate::body::{self, Decoder};
+use crate::head::Framing;
+use crate::reactor::Timer;
+use crate::wire::{Reader, Stream};
+
+/// Bytes of a body that are copied behind what is held rather than sent from where they are.
+const JOIN_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of a body that `$request_body` holds.
+const KEPT_BYTES_MAX: usize = 16 * 1024;
+
+/// Why a body did not come to its end.
+#[derive(Debug)]
+pub enum Failure {
+    /// Reading failed.
+    Source(io::Error),
+    /// The sender ended before the body did.
+    Cut,
+    SourceTimeout,
+    Malformed(body::Malformed),
+    /// There is more of it than allowed.
+    TooLarge,
+    /// Writing failed.
+    Sink(io::Error),
+    SinkTimeout,
+}
+
+/// How a body is framed for its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// As it is: its length was told, or the connection ends with it.
+    Plain,
+    Chunked,
+}
+
+/// Limits of one direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the body; 0: no limit.
+    pub bytes_max: u64,
+    pub read_timeout: Duration,
+    pub write_timeout: Duration,
+}
+
+/// A body on its way.
+pub struct Transfer {
+    decoder: Decoder,
+    coding: Coding,
+    limits: Limits,
+    /// Bytes that have to be written before anything else.
+    held: Vec<u8>,
+    written_of_held: usize,
+    /// Whether what is held may wait for the first bytes of the body, to go with them.
+    may_join: bool,
+    /// Bytes of the body that were read.
+    pub body_bytes: u64,
+    /// Bytes that were written, with heads and framing.
+    pub written: u64,
+    /// The start of the body, where a variable asks for it.
+    kept: Option<Vec<u8>>,
+    timer: Timer,
+    waits_for: Option<Side>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Source,
+    Sink,
+}
+
+impl Transfer {
+    /// `head` is written first, together with the first bytes of the body if they are there.
+    pub fn new(head: Vec<u8>, framing: Framing, coding: Coding, limits: Limits) -> Self {
+        Self {
+            decoder: Decoder::new(framing),
+            coding,
+            limits,
+            held: head,
+            written_of_held: 0,
+            may_join: true,
+            body_bytes: 0,
+            written: 0,
+            kept: None,
+            timer: Timer::new(),
+            waits_for: None,
+        }
+    }
+
+    /// Keeps the start of the body.
+    pub fn keep(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    /// What was kept.
+    pub fn kept(&self) -> &[u8] {
+        self.kept.as_deref().unwrap_or_default()
+    }
+
+    /// Moves what can be moved; ready when all of it is written.
+    pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut Reader<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
+        match self.poll_move(cx, from, to) {
+            Poll::Pending => match self.timer.poll_due(cx) {
+                Poll::Ready(()) if self.waits_for == Some(Side::Source) => Poll::Ready(Err(Failure::SourceTimeout)),
+                Poll::Ready(()) => Poll::Ready(Err(Failure::SinkTimeout)),
+                Poll::Pending => Poll::Pending,
+            },
+            ready => {
+                self.timer.clear();
+                ready
+            }
+        }
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>, from: &mut Reader<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
+        loop {
+            if !self.may_join || self.decoder.is_done() {
+                ready!(self.poll_held(cx, to))?;
+            }
+            if self.decoder.is_done() {
+                return Poll::Ready(Ok(()));
+            }
+            let moved = from.poll_bytes(cx, |cx, bytes| self.take(cx, bytes, to));
+            match moved {
+                Poll::Ready(Ok(Ok(()))) => self.progress(),
+                Poll::Ready(Ok(Err(failure))) => return Poll::Ready(Err(failure)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Source(error))),
+                Poll::Pending => {
+                    // Nothing of the body is there yet: the head does not wait for it.
+                    self.may_join = false;
+                    ready!(self.poll_held(cx, to))?;
+                    self.wait(Side::Source, self.limits.read_timeout);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Takes what is the body's of `bytes`, and sends it: how many bytes were used.
+    fn take(&mut self, cx: &mut Context<'_>, bytes: &[u8], to: &Stream) -> (usize, Result<(), Failure>) {
+        self.may_join = false;
+        if bytes.is_empty() {
+            if !self.decoder.ends_with_stream() {
+                return (0, Err(Failure::Cut));
+            }
+            self.decoder = Decoder::new(Framing::None);
+            if self.coding == Coding::Chunked {
+                self.held.extend_from_slice(body::LAST_CHUNK);
+            }
+            return (0, Ok(()));
+        }
+        let mut used = 0;
+        let mut parts: Vec<u8> = Vec::new();
+        let mut first: &[u8] = &[];
+        // Small chunks that arrive together leave as one.
+        while used < bytes.len() && !self.decoder.is_done() {
+            let piece = match self.decoder.read(bytes.get(used..).unwrap_or_default()) {
+                Ok(piece) => piece,
+                Err(malformed) => return (used, Err(Failure::Malformed(malformed))),
+            };
+            used += piece.used;
+            match (first.is_empty(), parts.is_empty()) {
+                (true, _) => first = piece.data,
+                (false, true) if !piece.data.is_empty() => {
+                    parts.extend_from_slice(first);
+                    parts.extend_from_slice(piece.data);
+                }
+                _ => parts.extend_from_slice(piece.data),
+            }
+        }
+        let data = if parts.is_empty() { first } else { &parts };
+        self.body_bytes += data.len() as u64;
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(data);
+            kept.truncate(KEPT_BYTES_MAX);
+        }
+        if self.limits.bytes_max > 0 && self.body_bytes > self.limits.bytes_max {
+            return (used, Err(Failure::TooLarge));
+        }
+        (used, self.send(cx, data, to))
+    }
+
+    /// Sends what is held and `data` with one call, and holds what was not taken.
+    fn send(&mut self, cx: &mut Context<'_>, data: &[u8], to: &Stream) -> Result<(), Failure> {
+        let mut tail: &[u8] = &[];
+        if self.coding == Coding::Chunked {
+            if !data.is_empty() {
+                body::write_chunk_size(&mut self.held, data.len());
+            }
+            tail = match (data.is_empty(), self.decoder.is_done()) {
+                (false, true) => b"\r\n0\r\n\r\n",
+                (false, false) => b"\r\n",
+                (true, true) => body::LAST_CHUNK,
+                (true, false) => b"",
+            };
+        }
+        // Small pieces are copied behind one another: cheaper than a call with several buffers.
+        let small = data.len() <= JOIN_BYTES_MAX && !(self.held.is_empty() && tail.is_empty());
+        let (data, tail) = if small {
+            self.held.extend_from_slice(data);
+            self.held.extend_from_slice(tail);
+            (&b""[..], &b""[..])
+        } else {
+            (data, tail)
+        };
+        let parts = [self.held.get(self.written_of_held..).unwrap_or_default(), data, tail];
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        if total == 0 {
+            return Ok(());
+        }
+        let written = match parts {
+            [one, [], []] | [[], one, []] => to.poll_write(cx, one),
+            parts => to.poll_write_vectored(cx, &parts.map(IoSlice::new)),
+        };
+        let mut count = match written {
+            Poll::Ready(Ok(count)) => count,
+            Poll::Ready(Err(error)) => return Err(Failure::Sink(error)),
+            Poll::Pending => 0,
+        };
+        self.written += count as u64;
+        if count == total {
+            self.held = Vec::new();
+            self.written_of_held = 0;
+            return Ok(());
+        }
+        let mut rest = Vec::with_capacity(total - count);
+        for part in parts {
+            let skip = count.min(part.len());
+            rest.extend_from_slice(part.get(skip..).unwrap_or_default());
+            count -= skip;
+        }
+        self.held = rest;
+        self.written_of_held = 0;
+        Ok(())
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
+        while self.written_of_held < self.held.len() {
+            let rest = self.held.get(self.written_of_held..).unwrap_or_default();
+            match to.poll_write(cx, rest) {
+                Poll::Ready(Ok(count)) => {
+                    self.written_of_held += count;
+                    self.written += count as u64;
+                    self.progress();
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Sink(error))),
+                Poll::Pending => {
+                    self.wait(Side::Sink, self.limits.write_timeout);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.written_of_held > 0 {
+            self.held = Vec::new();
+            self.written_of_held = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn progress(&mut self) {
+        self.waits_for = None;
+    }
+
+    /// Starts to wait for a side, unless it is waited for already.
+    fn wait(&mut self, side: Side, limit: Duration) {
+        if self.waits_for != Some(side) {
+            self.waits_for = Some(side);
+            self.timer.set(limit);
+        }
+    }
+}
+
+/// Bytes of a file that are sent at once, so that others get their turn.
+const FILE_BYTES_AT_ONCE: usize = 128 * 1024;
+
+/// Sends `count` bytes of `file` from `from` on: how many were sent. Fewer, if the file got shorter meanwhile.
+///
+/// # Errors
+/// [`Failure::Source`] for the file, [`Failure::Sink`], and [`Failure::SinkTimeout`] when nothing was taken for `limit`.
+pub async fn send_file(to: &Stream, file: OwnedFd, from: u64, count: u64, limit: Duration) -> Result<u64, Failure> {
+    let timer = Timer::new();
+    let mut offset = from;
+    timer.set(limit);
+    std::future::poll_fn(|cx| {
+        loop {
+            let left = from + count - offset;
+            if left == 0 {
+                return Poll::Ready(Ok(count));
+            }
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_BYTES_AT_ONCE);
+            match to.socket().poll_send_file(cx, &file, &mut offset, most) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(offset - from)),
+                Poll::Ready(Ok(_)) => timer.set(limit),
+                Poll::Ready(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                    return Poll::Ready(Err(Failure::Source(error)));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Sink(error))),
+                Poll::Pending => return timer.poll_due(cx).map(|()| Err(Failure::SinkTimeout)),
+            }
+        }
+    })
+    .await
+}
+
+/// Writes all of `bytes`.
+///
+/// # Errors
+/// [`Failure::Sink`], and [`Failure::SinkTimeout`] when nothing was taken for `limit`.
+pub async fn send_all(to: &Stream, bytes: &[u8], limit: Duration) -> Result<(), Failure> {
+    let timer = Timer::new();
+    let mut sent = 0;
+    timer.set(limit);
+    std::future::poll_fn(|cx| {
+        while sent < bytes.len() {
+            match to.poll_write(cx, bytes.get(sent..).unwrap_or_default()) {
+                Poll::Ready(Ok(count)) => {
+                    sent += count;
+                    timer.set(limit);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Sink(error))),
+                Poll::Pending => return timer.poll_due(cx).map(|()| Err(Failure::SinkTimeout)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}

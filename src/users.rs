@@ -1,0 +1,92 @@
+//! From root to an ordinary user, for good (`user`).
+//!
+//! Names are looked up in /etc/passwd and /etc/group: a static program has no name service. The calls are those of one
+//! thread, so this comes before any other is started.
+
+use std::os::fd::AsFd;
+
+use rustix::process::{Gid, Uid, geteuid};
+use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+/// Who is taken when root starts the program and no `user` is configured, as nginx does.
+const NOBODY: &str = "nobody";
+
+/// Who the program is to become.
+#[derive(Clone, Debug)]
+pub struct Account {
+    name: String,
+    uid: Uid,
+    gid: Gid,
+}
+
+/// Who the program is to become: `user` (and `group`, or the user's own) if it runs as root, otherwise nobody else.
+///
+/// # Errors
+/// An unknown name.
+pub fn account(user: Option<&str>, group: Option<&str>) -> Result<Option<Account>, String> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let name = user.unwrap_or(NOBODY);
+    let (uid, gid) = match (look_up(name), user) {
+        (Some(ids), _) => ids,
+        (None, None) => (65534, 65534),
+        (None, Some(_)) => return Err(format!("user \"{name}\" is not in /etc/passwd")),
+    };
+    let gid = match group {
+        Some(group) => group_id(group).ok_or_else(|| format!("group \"{group}\" is not in /etc/group"))?,
+        None => gid,
+    };
+    let account = Account { name: name.to_owned(), uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) };
+    Ok((uid != 0).then_some(account))
+}
+
+impl Account {
+    /// Gives an open file to the account, so that it can be written to or opened again later.
+    pub fn give(&self, file: impl AsFd) {
+        let _ = rustix::fs::fchown(file, Some(self.uid), Some(self.gid));
+    }
+
+    /// Becomes the account, for good.
+    ///
+    /// # Errors
+    /// A refusal of the kernel: then the program must not go on.
+    pub fn assume(&self) -> Result<(), String> {
+        let mut groups = member_of(&self.name);
+        groups.push(self.gid);
+        let done = set_thread_groups(&groups)
+            .and_then(|()| set_thread_res_gid(self.gid, self.gid, self.gid))
+            .and_then(|()| set_thread_res_uid(self.uid, self.uid, self.uid))
+            .and_then(|()| set_no_new_privs(true));
+        done.map_err(|error| format!("becoming user \"{}\" failed ({error})", self.name))
+    }
+}
+
+fn lines(path: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
+}
+
+fn look_up(name: &str) -> Option<(u32, u32)> {
+    lines("/etc/passwd").iter().find_map(|line| match line.as_slice() {
+        [known, _, uid, gid, ..] if known == name => Some((uid.parse().ok()?, gid.parse().ok()?)),
+        _ => None,
+    })
+}
+
+fn group_id(name: &str) -> Option<u32> {
+    lines("/etc/group").iter().find_map(|line| match line.as_slice() {
+        [known, _, gid, ..] if known == name => gid.parse().ok(),
+        _ => None,
+    })
+}
+
+/// The groups that list `user` as a member.
+fn member_of(user: &str) -> Vec<Gid> {
+    let groups = lines("/etc/group");
+    let mine = groups.iter().filter_map(|line| match line.as_slice() {
+        [_, _, gid, members, ..] if members.split(',').any(|member| member == user) => gid.parse().ok(),
+        _ => None,
+    });
+    mine.map(Gid::from_raw).collect()
+}

@@ -1,0 +1,324 @@
+//! What variables are worth for one exchange.
+
+use std::io::Write;
+
+use crate::clock;
+use crate::config::Matcher;
+use crate::exchange::{Exchange, Try};
+use crate::head::{self, Fields, Name};
+use crate::socket::Addr;
+use crate::template::{Builtin, Piece, Template, Variable};
+
+/// Maps within maps.
+const DEPTH_MAX: u8 = 32;
+/// Bytes that one value may come to (a head can be repeated in it many times over).
+const VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// The value of `template`.
+pub fn value(template: &Template, exchange: &Exchange) -> Vec<u8> {
+    match template.as_text() {
+        Some(text) => text.to_vec(),
+        None => {
+            let mut out = Vec::new();
+            write(template, exchange, &mut out);
+            out
+        }
+    }
+}
+
+/// Appends the value of `template` to `out`.
+pub fn write(template: &Template, exchange: &Exchange, out: &mut Vec<u8>) {
+    write_at(template, exchange, out, 0);
+}
+
+fn write_at(template: &Template, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
+    let limit = out.len() + VALUE_BYTES_MAX;
+    for piece in template.pieces() {
+        match piece {
+            Piece::Text(text) => out.extend_from_slice(text),
+            Piece::Variable(variable) => write_variable(variable, exchange, out, depth),
+        }
+        out.truncate(limit);
+    }
+}
+
+/// Appends the value of one variable. Whether it has one at all is told apart from an empty one only in logs.
+pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
+    match variable {
+        Variable::Empty => {}
+        Variable::Builtin(builtin) => write_builtin(*builtin, exchange, out),
+        Variable::Field(name) => write_fields(&exchange.request.fields, name, out),
+        Variable::SentField(name) => write_sent(exchange, name, out),
+        Variable::UpstreamField(name) => {
+            if let Some(head) = &exchange.upstream_head {
+                write_fields(&head.fields, name, out);
+            }
+        }
+        Variable::UpstreamCookie(name) => {
+            let cookies = exchange.upstream_head.iter().flat_map(|head| head.fields.all(Name::SetCookie));
+            write_first(cookies.filter_map(|cookie| cookie_value(cookie, name)), out);
+        }
+        Variable::Arg(name) => {
+            let args = exchange.args.as_deref().unwrap_or_default();
+            write_first(args.split(|b| *b == b'&').filter_map(|arg| arg_value(arg, name)), out);
+        }
+        Variable::Cookie(name) => {
+            let cookies = exchange.request.fields.all(Name::Cookie).flat_map(|line| line.split(|b| *b == b';'));
+            write_first(cookies.filter_map(|cookie| cookie_value(cookie, name)), out);
+        }
+        Variable::Capture(number) => out.extend_from_slice(exchange.captures.borrow().group(usize::from(*number))),
+        Variable::User(number) => {
+            if let Some(value) = exchange.users.borrow().get(*number as usize) {
+                out.extend_from_slice(value);
+            }
+        }
+        Variable::Map(number) => write_map(*number, exchange, out, depth),
+    }
+}
+
+fn write_map(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
+    let Some(map) = exchange.config.maps.get(number as usize).filter(|_| depth < DEPTH_MAX) else { return };
+    let mut source = Vec::new();
+    write_at(&map.source, exchange, &mut source, depth + 1);
+    let (template, captured) = map.find(&source);
+    if let Some((expression, captures)) = captured {
+        exchange.set_captures(expression, captures);
+    }
+    write_at(template, exchange, out, depth + 1);
+}
+
+fn write_first<'v>(mut values: impl Iterator<Item = &'v [u8]>, out: &mut Vec<u8>) {
+    if let Some(value) = values.next() {
+        out.extend_from_slice(value);
+    }
+}
+
+/// Several fields of a name are one list (RFC 9110 5.3); cookies are joined by `; ` (RFC 6265 5.4).
+fn write_fields(fields: &Fields, name: &[u8], out: &mut Vec<u8>) {
+    let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
+    for (at, value) in fields.named(name).enumerate() {
+        if at > 0 {
+            out.extend_from_slice(separator);
+        }
+        out.extend_from_slice(value);
+    }
+}
+
+/// A field of the head that was sent.
+fn write_sent(exchange: &Exchange, name: &[u8], out: &mut Vec<u8>) {
+    let mut found = 0;
+    for line in exchange.answer.head.split(|b| *b == b'\n').skip(1) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
+        if head::variable_name_matches(line.get(..colon).unwrap_or_default(), name) {
+            if found > 0 {
+                out.extend_from_slice(b", ");
+            }
+            found += 1;
+            out.extend_from_slice(line.get(colon + 2..).unwrap_or_default());
+        }
+    }
+}
+
+fn arg_value<'a>(arg: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (key, rest) = arg.split_at_checked(name.len())?;
+    let value = rest.strip_prefix(b"=")?;
+    key.eq_ignore_ascii_case(name).then_some(value)
+}
+
+/// `name = value; ...`, with spaces where people write them.
+fn cookie_value<'c>(cookie: &'c [u8], name: &[u8]) -> Option<&'c [u8]> {
+    let (key, rest) = without_spaces(cookie).split_at_checked(name.len())?;
+    let value = without_spaces(rest).strip_prefix(b"=").filter(|_| key.eq_ignore_ascii_case(name))?;
+    without_spaces(value).split(|b| *b == b';').next()
+}
+
+fn without_spaces(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// Whether a condition (`if=`) holds: neither empty nor `0`.
+pub fn holds(template: &Template, exchange: &Exchange) -> bool {
+    let value = value(template, exchange);
+    !value.is_empty() && value != b"0"
+}
+
+fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
+    let client = &exchange.client;
+    let answer = &exchange.answer;
+    let mut display = |value: &dyn std::fmt::Display| {
+        let _ = write!(out, "{value}");
+    };
+    match builtin {
+        Builtin::Args => out.extend_from_slice(exchange.args.as_deref().unwrap_or_default()),
+        Builtin::IsArgs => {
+            if exchange.args.as_ref().is_some_and(|args| !args.is_empty()) {
+                out.push(b'?');
+            }
+        }
+        Builtin::BinaryRemoteAddr => match &client.addr {
+            Addr::Ip(addr) => match addr.ip() {
+                std::net::IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
+                std::net::IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+            },
+            Addr::Unix(_) => out.extend_from_slice(b"unix:"),
+        },
+        Builtin::BodyBytesSent => display(&answer.bytes.saturating_sub(answer.head_bytes)),
+        Builtin::BytesSent => display(&answer.bytes),
+        Builtin::Connection => display(&client.number),
+        Builtin::ConnectionRequests => display(&exchange.number),
+        Builtin::ConnectionTime => write_seconds(crate::reactor::now().saturating_sub(client.since), out),
+        Builtin::ContentLength => {
+            out.extend_from_slice(exchange.request.fields.first(Name::ContentLength).unwrap_or_default());
+        }
+        Builtin::ContentType => {
+            out.extend_from_slice(exchange.request.fields.first(Name::ContentType).unwrap_or_default());
+        }
+        Builtin::Host => out.extend_from_slice(host(exchange).as_bytes()),
+        Builtin::Hostname => display(&rustix::system::uname().nodename().to_string_lossy()),
+        Builtin::Https => {} // there is no secure connection
+        Builtin::DocumentRoot => {
+            let files = &exchange.settings().files;
+            if let Some(root) = files.alias.as_ref().or(files.root.as_ref()) {
+                write(root, exchange, out);
+            }
+        }
+        Builtin::RequestFilename => write_file_name(exchange, out),
+        Builtin::Msec => write_seconds(clock::since_epoch().as_millis() as u64, out),
+        Builtin::Pid => display(&std::process::id()),
+        Builtin::Pipe => out.push(b'.'),
+        Builtin::ProxyAddXForwardedFor => {
+            write_fields(&exchange.request.fields, b"x_forwarded_for", out);
+            if !out.is_empty() && exchange.request.fields.named(b"x_forwarded_for").next().is_some() {
+                out.extend_from_slice(b", ");
+            }
+            let _ = write!(out, "{}", client.addr.host());
+        }
+        Builtin::ProxyHost => {
+            out.extend_from_slice(exchange.proxy_host().map_or(b"", |(host, _)| host.as_bytes()));
+        }
+        Builtin::ProxyPort => {
+            if let Some((_, port)) = exchange.proxy_host() {
+                display(&port);
+            }
+        }
+        Builtin::RemoteAddr => display(&client.addr.host()),
+        Builtin::RemotePort => {
+            if let Some(port) = client.addr.port() {
+                display(&port);
+            }
+        }
+        Builtin::RemoteUser => write_remote_user(exchange, out),
+        Builtin::Request => out.extend_from_slice(exchange.request.line()),
+        Builtin::RequestBody => out.extend_from_slice(&exchange.body),
+        Builtin::RequestCompletion => out.extend_from_slice(if answer.complete { b"OK" } else { b"" }),
+        Builtin::RequestId => display(&exchange.request_id()),
+        Builtin::RequestLength => display(&(exchange.request.len() as u64 + exchange.body_bytes)),
+        Builtin::RequestMethod => out.extend_from_slice(exchange.request.method()),
+        Builtin::RequestTime => write_seconds(exchange.elapsed(), out),
+        Builtin::RequestUri => out.extend_from_slice(&exchange.written),
+        Builtin::Scheme => out.extend_from_slice(b"http"),
+        Builtin::ServerAddr => display(&client.local.host()),
+        Builtin::ServerName => out.extend_from_slice(exchange.server.name.as_bytes()),
+        Builtin::ServerPort => {
+            if let Some(port) = client.local.port() {
+                display(&port);
+            }
+        }
+        Builtin::ServerProtocol => out.extend_from_slice(exchange.request.version.as_str().as_bytes()),
+        Builtin::Status => {
+            let _ = write!(out, "{:03}", answer.status);
+        }
+        Builtin::TimeIso8601 => clock::write_iso(out),
+        Builtin::TimeLocal => clock::write_local(out),
+        Builtin::UpstreamAddr
+        | Builtin::UpstreamStatus
+        | Builtin::UpstreamConnectTime
+        | Builtin::UpstreamHeaderTime
+        | Builtin::UpstreamResponseTime
+        | Builtin::UpstreamResponseLength
+        | Builtin::UpstreamBytesReceived
+        | Builtin::UpstreamBytesSent => write_tries(exchange, out, |one, out| write_try(builtin, one, out)),
+        Builtin::Uri => out.extend_from_slice(&exchange.path),
+        Builtin::Version => out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes()),
+    }
+}
+
+/// `root` and the path, or `alias` and what of the path the location did not match.
+pub fn write_file_name(exchange: &Exchange, out: &mut Vec<u8>) {
+    let files = &exchange.settings().files;
+    let matched = match (&files.alias, &files.root, &exchange.location) {
+        (Some(alias), _, location) => {
+            write(alias, exchange, out);
+            match location {
+                Some(location) if matches!(location.matcher, Matcher::Pattern(_)) => exchange.path.len(),
+                Some(location) => location.path.len(),
+                None => 0,
+            }
+        }
+        (None, Some(root), _) => {
+            write(root, exchange, out);
+            0
+        }
+        (None, None, _) => exchange.path.len(),
+    };
+    out.extend_from_slice(exchange.path.get(matched..).unwrap_or_default());
+}
+
+/// `$host`: the host of the request, or the name of the server that took it.
+pub fn host(exchange: &Exchange) -> &str {
+    if exchange.host.is_empty() { &exchange.server.name } else { &exchange.host }
+}
+
+/// Milliseconds as seconds with three decimals.
+pub fn write_seconds(millis: u64, out: &mut Vec<u8>) {
+    let _ = write!(out, "{}.{:03}", millis / 1000, millis % 1000);
+}
+
+fn write_or_dash<T>(value: Option<T>, out: &mut Vec<u8>, write: impl Fn(T, &mut Vec<u8>)) {
+    match value {
+        Some(value) => write(value, out),
+        None => out.push(b'-'),
+    }
+}
+
+/// What one try is worth to a variable.
+fn write_try(builtin: Builtin, one: &Try, out: &mut Vec<u8>) {
+    match builtin {
+        Builtin::UpstreamAddr => drop(write!(out, "{}", one.peer)),
+        Builtin::UpstreamStatus => write_or_dash(one.status, out, |status, out| drop(write!(out, "{status}"))),
+        Builtin::UpstreamConnectTime => write_or_dash(one.connected, out, write_seconds),
+        Builtin::UpstreamHeaderTime => write_or_dash(one.headed, out, write_seconds),
+        Builtin::UpstreamResponseTime => write_or_dash(one.ended, out, write_seconds),
+        Builtin::UpstreamResponseLength => drop(write!(out, "{}", one.body)),
+        Builtin::UpstreamBytesReceived => drop(write!(out, "{}", one.received)),
+        Builtin::UpstreamBytesSent => drop(write!(out, "{}", one.sent)),
+        _ => {}
+    }
+}
+
+/// Peers that were tried for one request stand in one value, with commas between them.
+fn write_tries(exchange: &Exchange, out: &mut Vec<u8>, write: impl Fn(&Try, &mut Vec<u8>)) {
+    for (at, one) in exchange.tries.iter().enumerate() {
+        if at > 0 {
+            out.extend_from_slice(b", ");
+        }
+        write(one, out);
+    }
+}
+
+/// The user of Basic authentication (RFC 7617), whether or not it was checked.
+fn write_remote_user(exchange: &Exchange, out: &mut Vec<u8>) {
+    let Some(value) = exchange.request.fields.named(b"authorization").next() else { return };
+    let Some((scheme, token)) = value.split_at_checked(6) else { return };
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return;
+    }
+    let decoded = data_encoding::BASE64.decode(token.trim_ascii()).unwrap_or_default();
+    if let Some(colon) = decoded.iter().position(|b| *b == b':') {
+        out.extend_from_slice(decoded.get(..colon).unwrap_or_default());
+    }
+}

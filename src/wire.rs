@@ -1,0 +1,216 @@
+//! A stream, and a stream with the bytes that were read from it but not yet used.
+//!
+//! Bytes are read into the worker's scratch buffer and used from there; only what is left over is kept, so that an
+//! idle wire owns no memory. That is what lets a pipelined request, or bytes that a peer sends early behind an
+//! upgrade, reach whoever comes next.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use crate::reactor;
+use crate::socket::Socket;
+
+/// Bytes both ways, whatever carries them.
+pub enum Stream {
+    Plain(Socket),
+}
+
+impl Stream {
+    /// Reads into `buf`; 0 is the end.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => socket.poll_read(cx, buf),
+        }
+    }
+
+    /// Writes some of `bytes`.
+    pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => socket.poll_write(cx, bytes),
+        }
+    }
+
+    /// Writes some of `parts`, in order.
+    pub fn poll_write_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => socket.poll_write_vectored(cx, parts),
+        }
+    }
+
+    /// Ends our direction.
+    ///
+    /// # Errors
+    /// Those of shutdown(2).
+    pub fn finish(&self) -> io::Result<()> {
+        self.socket().finish()
+    }
+
+    /// The socket below.
+    pub fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+        }
+    }
+}
+
+/// A stream and what was read ahead.
+pub struct Wire {
+    pub stream: Stream,
+    ahead: Ahead,
+}
+
+/// Bytes read but not yet used; owns no memory when there are none.
+#[derive(Default)]
+struct Ahead {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Ahead {
+    fn unused(&self) -> &[u8] {
+        self.bytes.get(self.used..).unwrap_or_default()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.used += count;
+        if self.used >= self.bytes.len() {
+            *self = Self::default();
+        }
+    }
+
+    fn append(&mut self, fresh: &[u8]) {
+        if !fresh.is_empty() {
+            self.bytes.drain(..self.used);
+            self.used = 0;
+            self.bytes.extend_from_slice(fresh);
+        }
+    }
+}
+
+/// Why nothing could be parsed.
+#[derive(Debug)]
+pub enum Unparsed<E> {
+    /// The peer ended before the first byte.
+    Nothing,
+    /// The peer ended in the middle.
+    Cut,
+    Failed(io::Error),
+    Malformed(E),
+}
+
+/// The reading side of a wire, apart from its stream: so that others may write to it meanwhile.
+pub struct Reader<'w> {
+    stream: &'w Stream,
+    ahead: &'w mut Ahead,
+}
+
+impl Wire {
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, ahead: Ahead::default() }
+    }
+
+    /// The stream, and what reads from it.
+    pub fn split(&mut self) -> (&Stream, Reader<'_>) {
+        (&self.stream, Reader { stream: &self.stream, ahead: &mut self.ahead })
+    }
+
+    /// What reads from it.
+    pub fn reader(&mut self) -> Reader<'_> {
+        self.split().1
+    }
+
+    /// What was read but not yet used.
+    pub fn ahead(&self) -> &[u8] {
+        self.ahead.unused()
+    }
+
+    /// Drops the first bytes of what was read.
+    pub fn consume(&mut self, count: usize) {
+        self.ahead.consume(count);
+    }
+
+    /// Takes what was read but not yet used.
+    pub fn take_ahead(&mut self) -> Vec<u8> {
+        let Ahead { mut bytes, used } = std::mem::take(&mut self.ahead);
+        bytes.drain(..used);
+        bytes
+    }
+
+    /// Ready when there may be something to use, or the stream has ended.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ahead().is_empty() { self.stream.socket().poll_readable(cx) } else { Poll::Ready(()) }
+    }
+}
+
+impl Reader<'_> {
+    /// What was read but not yet used.
+    pub fn ahead(&self) -> &[u8] {
+        self.ahead.unused()
+    }
+
+    /// Reads until `parse` finds a whole value and says how many bytes it is long. `parse` sees all that was read
+    /// so far, each time from the first byte.
+    pub fn poll_parse<T, E>(
+        &mut self,
+        cx: &mut Context<'_>,
+        parse: &mut impl FnMut(&[u8]) -> Result<Option<(T, usize)>, E>,
+    ) -> Poll<Result<T, Unparsed<E>>> {
+        if !self.ahead().is_empty()
+            && let Some((value, used)) = parse(self.ahead()).map_err(Unparsed::Malformed)?
+        {
+            self.ahead.consume(used);
+            return Poll::Ready(Ok(value));
+        }
+        let (stream, ahead) = (self.stream, &mut *self.ahead);
+        reactor::scratch(|scratch| {
+            loop {
+                let count = ready!(stream.poll_read(cx, scratch)).map_err(Unparsed::Failed)?;
+                let fresh = scratch.get(..count).unwrap_or_default();
+                if fresh.is_empty() {
+                    let nothing = ahead.unused().is_empty();
+                    return Poll::Ready(Err(if nothing { Unparsed::Nothing } else { Unparsed::Cut }));
+                }
+                if ahead.unused().is_empty() {
+                    match parse(fresh) {
+                        Ok(Some((value, used))) => {
+                            ahead.append(fresh.get(used..).unwrap_or_default());
+                            return Poll::Ready(Ok(value));
+                        }
+                        Ok(None) => ahead.append(fresh),
+                        Err(malformed) => {
+                            ahead.append(fresh); // for the log
+                            return Poll::Ready(Err(Unparsed::Malformed(malformed)));
+                        }
+                    }
+                } else {
+                    ahead.append(fresh);
+                    if let Some((value, used)) = parse(ahead.unused()).map_err(Unparsed::Malformed)? {
+                        ahead.consume(used);
+                        return Poll::Ready(Ok(value));
+                    }
+                }
+            }
+        })
+    }
+
+    /// Gives `with` the next bytes (none at the end of the stream); it says how many of them it used.
+    pub fn poll_bytes<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        with: impl FnOnce(&mut Context<'_>, &[u8]) -> (usize, R),
+    ) -> Poll<io::Result<R>> {
+        if !self.ahead().is_empty() {
+            let (used, result) = with(cx, self.ahead());
+            self.ahead.consume(used);
+            return Poll::Ready(Ok(result));
+        }
+        let (stream, ahead) = (self.stream, &mut *self.ahead);
+        reactor::scratch(|scratch| {
+            let count = ready!(stream.poll_read(cx, scratch))?;
+            let fresh = scratch.get(..count).unwrap_or_default();
+            let (used, result) = with(cx, fresh);
+            ahead.append(fresh.get(used..).unwrap_or_default());
+            Poll::Ready(Ok(result))
+        })
+    }
+}
