@@ -1,0 +1,262 @@
+//! The runner: smolgate and whichever other proxies are installed do the same work in turns, beside the bare relay.
+//!
+//! In every round each proxy has one turn at each piece of work, always with the same number of operations; what is
+//! compared is the CPU time that the proxy itself spent on one. Memory is measured before, each proxy alone and fresh.
+//! All on loopback; the proxy has a CPU of its own if there are two.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    env, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread::sleep,
+    time::Duration,
+};
+
+use argh::FromArgs;
+use smolgate_bench::{
+    process::{self, Cpus, Process, Result},
+    proxy::{self, Proxy, Running},
+    table::{self, Table},
+    trace::Trace,
+    turn::{self, Load, Turn, WORKS, Work},
+};
+
+/// Measure smolgate beside a bare relay and the proxies that are installed.
+#[derive(FromArgs)]
+struct Flags {
+    /// the smolgate to measure (the one beside this program: target/release/smolgate)
+    #[argh(option)]
+    smolgate: Option<PathBuf>,
+    /// only these, e.g. smolgate,nginx; the relay is always there
+    #[argh(option)]
+    proxies: Option<String>,
+    /// only this work: tunnel64,tunnel1,tunnel64k,get,memory
+    #[argh(option)]
+    only: Option<String>,
+    /// turns that each proxy has at each work (5)
+    #[argh(option, default = "5")]
+    rounds: usize,
+    /// a tenth of the operations and 1,000 idle tunnels: a look, not a result
+    #[argh(switch)]
+    quick: bool,
+    /// count system calls with strace instead
+    #[argh(switch)]
+    syscalls: bool,
+}
+
+fn main() -> ExitCode {
+    let flags: Flags = argh::from_env();
+    let dir = env::temp_dir().join(format!("smolgate-bench-{}", std::process::id()));
+    let result = fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()));
+    let result = result.and_then(|()| run(&flags, &dir));
+    let _ = fs::remove_dir_all(&dir); // of no use to anyone
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags, dir: &Path) -> Result<()> {
+    let works = chosen(flags.only.as_deref())?;
+    let proxies = proxy::find(flags.proxies.as_deref(), flags.smolgate.as_deref())?;
+    let tunnels = if flags.quick { 1_000 } else { 5_000 };
+    process::allow_descriptors(tunnels * 2 + 1_000)?;
+    let cpus = Cpus::divide()?;
+    let addr = process::free_addr()?;
+    let mut command = process::leashed(&cpus.others, &process::sibling("origin")?)?;
+    command.args(["--listen", &addr.to_string()]);
+    let _origin = Process::serve("origin", command, addr, dir)?;
+    let bench = Bench { flags, dir, proxies, works, cpus, origin: addr, tunnels: tunnels as usize };
+
+    bench.print_circumstances();
+    if flags.syscalls {
+        return bench.count_calls();
+    }
+    if !bench.works.is_empty() {
+        bench.compare()?;
+    }
+    if flags.only.as_deref().is_none_or(|only| only.split(',').any(|name| name.trim() == "memory")) {
+        bench.weigh()?;
+    }
+    Ok(())
+}
+
+fn chosen(only: Option<&str>) -> Result<Vec<Work>> {
+    let Some(only) = only else { return Ok(WORKS.into()) };
+    let known = |name: &str| name == "memory" || WORKS.iter().any(|work| work.name == name);
+    if let Some(name) = only.split(',').map(str::trim).find(|name| !known(name)) {
+        return Err(format!("unknown work \"{name}\"; known are tunnel64, tunnel1, tunnel64k, get, memory"));
+    }
+    Ok(WORKS.into_iter().filter(|work| only.split(',').any(|name| name.trim() == work.name)).collect())
+}
+
+/// Tunnels that are opened and closed before memory is measured, so that what a proxy sets up once doesn't count.
+const WARM_TUNNELS: usize = 50;
+
+/// Operations for counting system calls; few, because every call is slow then.
+const TRACED_TRIPS: usize = 5_000;
+
+struct Bench<'a> {
+    flags: &'a Flags,
+    dir: &'a Path,
+    proxies: Vec<Proxy>,
+    works: Vec<Work>,
+    cpus: Cpus,
+    origin: SocketAddr,
+    tunnels: usize,
+}
+
+impl Bench<'_> {
+    fn print_circumstances(&self) {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let Cpus { proxy, others } = &self.cpus;
+        let pinned = match self.cpus.are_apart() {
+            true => format!("proxy on CPU {proxy}, load and origin on CPU {others}"),
+            false => format!("everything shares CPU {proxy}"),
+        };
+        println!("Loopback, one worker each; {pinned}; Linux {}", kernel.trim());
+        for proxy in self.proxies.iter().skip(1) {
+            println!("- {}: {}", proxy.kind.name(), proxy.version());
+        }
+        println!();
+    }
+
+    fn start_all(&self) -> Result<Vec<Running>> {
+        self.proxies.iter().map(|proxy| proxy.start(self.dir, self.origin, false, &self.cpus)).collect()
+    }
+
+    fn table(&self, first: &str) -> Table {
+        Table::new(first, self.proxies.iter().map(|proxy| proxy.kind.name().to_owned()))
+    }
+
+    fn trips(&self, work: &Work) -> usize {
+        if self.flags.quick { work.trips / 10 } else { work.trips }
+    }
+
+    /// CPU time and latency of all proxies.
+    fn compare(&self) -> Result<()> {
+        let running = self.start_all()?;
+        // By work, then by round, then by proxy.
+        let mut results: Vec<Vec<Vec<Turn>>> = self.works.iter().map(|_| Vec::new()).collect();
+        for round in 1..=self.flags.rounds.max(1) {
+            for (work, rounds) in self.works.iter().zip(&mut results) {
+                eprintln!("bench: round {round} of {}: {}", self.flags.rounds.max(1), work.label);
+                rounds.push(self.round(work, &running, round)?);
+            }
+        }
+        let mut cpu = self.table("CPU of the proxy, us per round trip");
+        let mut latency = self.table("latency, p50 / p99, us");
+        for (work, rounds) in self.works.iter().zip(&results) {
+            let column = |proxy: usize, of: fn(&Turn) -> f64| -> Vec<f64> {
+                rounds.iter().filter_map(|turns| turns.get(proxy)).map(of).collect()
+            };
+            let relay = column(0, |turn| turn.cpu_us);
+            let proxies = 0..running.len();
+            cpu.row(
+                work.label,
+                proxies.clone().map(|proxy| table::with_ratio(&column(proxy, |turn| turn.cpu_us), &relay)),
+            );
+            let median = |proxy: usize, of: fn(&Turn) -> f64| table::short(table::median(column(proxy, of)));
+            let both = |proxy: usize| format!("{} / {}", median(proxy, |t| t.p50_us), median(proxy, |t| t.p99_us));
+            latency.row(work.label, proxies.map(both));
+            println!("The relay itself, {}: {} us from round to round", work.label, table::range(&relay));
+        }
+        println!();
+        cpu.print();
+        latency.print();
+        Ok(())
+    }
+
+    /// One turn for each proxy. Every round begins with another one, so that none always follows the same neighbour.
+    fn round(&self, work: &Work, running: &[Running], round: usize) -> Result<Vec<Turn>> {
+        let first = round % running.len();
+        let (before, after) = running.split_at(first);
+        let mut turns = Vec::with_capacity(running.len());
+        for proxy in after.iter().chain(before) {
+            let turn = turn::take(work, self.trips(work), proxy, &self.cpus);
+            turns.push(turn.map_err(|error| format!("{}: {}: {error}", proxy.kind.name(), work.label))?);
+        }
+        turns.rotate_right(first);
+        Ok(turns)
+    }
+
+    /// Memory of each proxy, one at a time.
+    fn weigh(&self) -> Result<()> {
+        let (mut idle, mut logged, mut rest, mut size) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for proxy in &self.proxies {
+            eprintln!("bench: memory of {}", proxy.kind.name());
+            let name = |error| format!("{}: idle tunnels: {error}", proxy.kind.name());
+            let plain = self.weigh_tunnels(proxy, false).map_err(name)?;
+            idle.push(plain.per_tunnel);
+            rest.push(plain.at_rest);
+            let log = proxy.kind.reads_nginx().then(|| self.weigh_tunnels(proxy, true).map_err(name)).transpose()?;
+            logged.push(log.map_or(f64::NAN, |weight| weight.per_tunnel));
+            size.push(proxy.size(self.dir)? as f64);
+        }
+        let mut memory = self.table("memory and size");
+        memory.row("idle tunnel, user bytes", idle.iter().map(|bytes| table::with_ratio(&[*bytes], &idle[..1])));
+        memory.row(
+            "idle tunnel, access log on",
+            logged.iter().map(|bytes| match bytes.is_nan() {
+                true => "-".to_owned(),
+                false => table::with_ratio(&[*bytes], &idle[..1]),
+            }),
+        );
+        memory.row("RSS at rest, MB", rest.iter().map(|bytes| table::short(bytes / 1e6)));
+        memory.row("program, stripped, kB", size.iter().map(|bytes| table::short(bytes / 1e3)));
+        memory.print();
+        Ok(())
+    }
+
+    fn weigh_tunnels(&self, proxy: &Proxy, access_log: bool) -> Result<Weight> {
+        let running = proxy.start(self.dir, self.origin, access_log, &self.cpus)?;
+        let settle = || sleep(Duration::from_millis(500));
+        let open = |count| Load::open("idle", count, 0, 0, running.addr, &self.cpus);
+        settle();
+        let at_rest = running.process.memory()?.resident as f64;
+        drop(open(WARM_TUNNELS)?);
+        settle();
+        let before = running.process.memory()?.anonymous as f64;
+        let tunnels = open(self.tunnels)?;
+        settle();
+        let after = running.process.memory()?.anonymous as f64;
+        drop(tunnels);
+        Ok(Weight { at_rest, per_tunnel: (after - before).max(0.0) / self.tunnels as f64 })
+    }
+
+    /// System calls of all proxies.
+    fn count_calls(&self) -> Result<()> {
+        let strace = proxy::installed("strace").ok_or("--syscalls needs strace, which is not installed")?;
+        let running = self.start_all()?;
+        println!("System calls per message. A tunnel's round trip is two messages, so is a GET and its answer.\n");
+        let mut table = Table::new("work", ["proxy", "calls per message", "which"].map(str::to_owned));
+        for work in &self.works {
+            for proxy in &running {
+                let trips = TRACED_TRIPS.min(self.trips(work));
+                let mut load = Load::open(work.mode, work.conns, work.bytes, trips, proxy.addr, &self.cpus)?;
+                let trace = Trace::attach(&strace, &proxy.process, self.dir, &self.cpus)?;
+                let done = turn::number(&load.go()?, "trips")?;
+                let calls = trace.detach()?;
+                let each = |count: u64| count as f64 / (done * 2.0);
+                let all = each(calls.iter().map(|&(_, count)| count).sum());
+                let some = calls.iter().filter(|&&(_, count)| each(count) >= 0.005);
+                let which: Vec<String> = some.map(|(name, count)| format!("{name} {:.2}", each(*count))).collect();
+                table.row(work.label, [proxy.kind.name().to_owned(), format!("{all:.2}"), which.join(", ")]);
+            }
+        }
+        table.print();
+        Ok(())
+    }
+}
+
+struct Weight {
+    at_rest: f64,
+    /// Bytes that the proxy itself has allocated for one idle tunnel.
+    per_tunnel: f64,
+}

@@ -1,0 +1,279 @@
+//! The load: connections that play ping-pong through a proxy, every byte verified.
+//!
+//! A round trip is a message and its echo (`tunnel`) or a GET and its answer (`get`); each connection has one under way,
+//! and `--trips` counts them over all connections, so that every proxy does the same number of operations. Before it
+//! starts it prints "ready" and, with `--wait`, goes on when a line comes on stdin and stays until stdin ends: in between,
+//! the runner reads the proxy's clocks. `idle` opens its tunnels, prints "ready" and holds them until stdin ends.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use argh::FromArgs;
+use smolgate_bench::{
+    end::{BUFFER_BYTES, End},
+    message,
+    poll::{self, Poll},
+};
+
+/// Play ping-pong through a proxy and print round trips and latencies.
+#[derive(FromArgs)]
+struct Flags {
+    /// tunnel, get or idle
+    #[argh(positional)]
+    mode: String,
+    /// address of the proxy
+    #[argh(option)]
+    to: SocketAddr,
+    /// connections (1)
+    #[argh(option, default = "1")]
+    conns: usize,
+    /// bytes of a tunnel message (64)
+    #[argh(option, default = "64")]
+    size: usize,
+    /// round trips over all connections (100000)
+    #[argh(option, default = "100_000")]
+    trips: usize,
+    /// seconds after which no new trip is begun (10)
+    #[argh(option, default = "10")]
+    seconds: u64,
+    /// wait for a line on stdin before the trips, and for its end after them
+    #[argh(switch)]
+    wait: bool,
+}
+
+/// How long a proxy may be silent before we give it up.
+const SILENCE: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    let flags: Flags = argh::from_env();
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {} {}: {error}", flags.mode, flags.to);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> io::Result<()> {
+    let work = match flags.mode.as_str() {
+        "tunnel" if flags.size > 0 => Work::tunnel(flags.size),
+        "get" => Work::get(),
+        "idle" => {
+            let _tunnels = (0..flags.conns).map(|_| connect(flags.to, true)).collect::<io::Result<Vec<_>>>()?;
+            println!("ready");
+            return io::copy(&mut io::stdin(), &mut io::sink()).map(|_| ());
+        }
+        _ => return Err(io::Error::other("expected tunnel, get or idle, and a size above 0")),
+    };
+    let mut rally = Rally::open(work, flags)?;
+    rally.play(flags.trips / 10 + 1, Duration::from_secs(flags.seconds))?;
+    println!("ready");
+    if flags.wait {
+        io::stdin().read_line(&mut String::new())?;
+    }
+    let begun = Instant::now();
+    let mut latencies = rally.play(flags.trips, Duration::from_secs(flags.seconds))?;
+    let seconds = begun.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    let us = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_nanos() as f64 / 1e3;
+    println!("trips {} seconds {seconds:.3} p50_us {:.1} p99_us {:.1}", latencies.len(), us(50), us(99));
+    if flags.wait {
+        io::copy(&mut io::stdin(), &mut io::sink())?;
+    }
+    Ok(())
+}
+
+/// Connects, and turns the connection into a tunnel if asked to.
+fn connect(to: SocketAddr, upgrade: bool) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    if !upgrade {
+        return Ok(stream);
+    }
+    stream.write_all(message::UPGRADE)?;
+    let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Err(io::Error::other("connection closed in the WebSocket handshake"));
+        }
+        head.extend_from_slice(&buffer[..count]);
+        let mut fields = [httparse::EMPTY_HEADER; message::FIELDS_MAX];
+        let mut answer = httparse::Response::new(&mut fields);
+        let httparse::Status::Complete(used) = answer.parse(&head).map_err(io::Error::other)? else { continue };
+        if answer.code != Some(101) {
+            return Err(io::Error::other(format!("answered {:?} where 101 was expected", answer.code)));
+        }
+        let accept = message::field(answer.headers, "Sec-WebSocket-Accept");
+        if accept != Some(message::websocket_accept(message::UPGRADE_KEY).as_bytes()) || used != head.len() {
+            return Err(io::Error::other("wrong Sec-WebSocket-Accept, or bytes after the 101 that nobody sent"));
+        }
+        return Ok(stream);
+    }
+}
+
+enum Work {
+    /// Messages of `size` bytes; each is a different window into `bytes`, so that a late echo can't pass for the right one.
+    Tunnel {
+        size: usize,
+        bytes: Vec<u8>,
+    },
+    Get {
+        body: Vec<u8>,
+    },
+}
+
+/// How many different messages a tunnel sends.
+const WINDOWS: usize = 251;
+
+impl Work {
+    fn tunnel(size: usize) -> Self {
+        Self::Tunnel { size, bytes: message::pattern(size + WINDOWS) }
+    }
+
+    fn get() -> Self {
+        Self::Get { body: message::pattern(message::GET_BODY_BYTES) }
+    }
+
+    fn question(&self, window: usize) -> &[u8] {
+        match self {
+            Self::Tunnel { size, bytes } => &bytes[window..window + size],
+            Self::Get { .. } => message::GET,
+        }
+    }
+
+    /// True if `came` is the whole answer, false if it is a true beginning of it.
+    fn is_answered(&self, window: usize, came: &[u8]) -> io::Result<bool> {
+        match self {
+            Self::Tunnel { size, .. } if self.question(window).starts_with(came) => Ok(came.len() == *size),
+            Self::Tunnel { .. } => Err(io::Error::other("the echo differs from what was sent")),
+            Self::Get { body } => is_response(came, body),
+        }
+    }
+}
+
+fn is_response(came: &[u8], body: &[u8]) -> io::Result<bool> {
+    let mut fields = [httparse::EMPTY_HEADER; message::FIELDS_MAX];
+    let mut answer = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(used) = answer.parse(came).map_err(io::Error::other)? else { return Ok(false) };
+    let length = message::field(answer.headers, "Content-Length");
+    if answer.code != Some(200) || length != Some(body.len().to_string().as_bytes()) {
+        return Err(io::Error::other(format!("expected 200 with {} bytes, got {:?}", body.len(), answer.code)));
+    }
+    match &came[used..] {
+        came if came == body => Ok(true),
+        came if body.starts_with(came) => Ok(false),
+        _ => Err(io::Error::other("the body differs from the one expected")),
+    }
+}
+
+/// All connections and what they play.
+struct Rally {
+    work: Work,
+    poll: Poll,
+    players: Vec<Player>,
+    buffer: Vec<u8>,
+}
+
+struct Player {
+    end: End,
+    /// The part of the answer that has come.
+    came: Vec<u8>,
+    window: usize,
+    begun: Instant,
+    waits: bool,
+}
+
+impl Rally {
+    fn open(work: Work, flags: &Flags) -> io::Result<Self> {
+        let (poll, mut players) = (Poll::new()?, Vec::new());
+        for number in 0..flags.conns {
+            let end = End::new(connect(flags.to, matches!(work, Work::Tunnel { .. }))?)?;
+            poll.add(&end.stream, number)?;
+            players.push(Player {
+                end,
+                came: Vec::new(),
+                window: number % WINDOWS,
+                begun: Instant::now(),
+                waits: false,
+            });
+        }
+        Ok(Self { work, poll, players, buffer: vec![0; BUFFER_BYTES] })
+    }
+
+    /// Plays `trips` round trips, fewer if `time` is over before, and gives how long each one took.
+    fn play(&mut self, trips: usize, time: Duration) -> io::Result<Vec<Duration>> {
+        let deadline = Instant::now() + time;
+        let mut latencies = Vec::with_capacity(trips);
+        let mut under_way = self.players.len().min(trips);
+        let mut left = trips - under_way;
+        for player in &mut self.players[..under_way] {
+            player.ask(&self.work, Instant::now())?;
+        }
+        let mut events = Vec::with_capacity(256);
+        while under_way > 0 {
+            self.poll.wait(&mut events, Some(SILENCE))?;
+            if events.is_empty() {
+                return Err(io::Error::other(format!("{under_way} round trips made no progress for {SILENCE:?}")));
+            }
+            for event in &events {
+                let player = &mut self.players[poll::token(event)];
+                player.end.note(event.flags);
+                let Some(now) = player.hear(&self.work, &mut self.buffer)? else { continue };
+                latencies.push(now - player.begun);
+                if left > 0 && now < deadline {
+                    left -= 1;
+                    player.ask(&self.work, now)?;
+                } else {
+                    under_way -= 1;
+                }
+            }
+        }
+        Ok(latencies)
+    }
+}
+
+impl Player {
+    fn ask(&mut self, work: &Work, now: Instant) -> io::Result<()> {
+        self.window = (self.window + 1) % WINDOWS;
+        (self.begun, self.waits) = (now, true);
+        self.end.send(work.question(self.window))
+    }
+
+    /// Reads what has come; gives the time if that completed the answer.
+    fn hear(&mut self, work: &Work, buffer: &mut [u8]) -> io::Result<Option<Instant>> {
+        self.end.flush()?;
+        while let Some(count) = self.end.read(buffer)? {
+            if count == 0 {
+                return Err(io::Error::other("connection closed in the middle of the work"));
+            }
+            if !self.waits {
+                return Err(io::Error::other("bytes came that nobody asked for"));
+            }
+            // The usual answer comes in one piece and is looked at where it lies.
+            let answered = if self.came.is_empty() {
+                let answered = work.is_answered(self.window, &buffer[..count])?;
+                if !answered {
+                    self.came.extend_from_slice(&buffer[..count]);
+                }
+                answered
+            } else {
+                self.came.extend_from_slice(&buffer[..count]);
+                work.is_answered(self.window, &self.came)?
+            };
+            if answered {
+                self.came.clear();
+                self.waits = false;
+                return Ok(Some(Instant::now()));
+            }
+        }
+        Ok(None)
+    }
+}

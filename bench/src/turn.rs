@@ -1,0 +1,121 @@
+//! One turn: a fixed amount of work through one proxy, and what it cost that proxy.
+//!
+//! `load` opens its connections and warms up, then says "ready" and waits; so the proxy's clock can be read right before
+//! and right after the work, and neither handshakes nor closing count.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::SocketAddr,
+    process::{ChildStdout, Stdio},
+};
+
+use crate::{
+    process::{self, Cpus, Process, Result},
+    proxy::Running,
+};
+
+pub struct Work {
+    /// For `--only`.
+    pub name: &'static str,
+    pub label: &'static str,
+    pub mode: &'static str,
+    pub conns: usize,
+    pub bytes: usize,
+    /// Round trips in one turn.
+    pub trips: usize,
+}
+
+pub const WORKS: [Work; 4] = [
+    Work { name: "tunnel64", label: "tunnel, 64 conns, 64 B", mode: "tunnel", conns: 64, bytes: 64, trips: 100_000 },
+    Work { name: "tunnel1", label: "tunnel, 1 conn, 64 B", mode: "tunnel", conns: 1, bytes: 64, trips: 20_000 },
+    Work {
+        name: "tunnel64k",
+        label: "tunnel, 16 conns, 64 KiB",
+        mode: "tunnel",
+        conns: 16,
+        bytes: 65_536,
+        trips: 10_000,
+    },
+    Work { name: "get", label: "GET 100 B, 64 conns", mode: "get", conns: 64, bytes: 100, trips: 60_000 },
+];
+
+/// A turn that takes longer than this ends early and counts the trips it made.
+const TURN_SECS_MAX: u64 = 20;
+
+pub struct Turn {
+    /// The proxy's own CPU time for one round trip.
+    pub cpu_us: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+}
+
+/// Does one turn; `trips` replaces the number of the work.
+pub fn take(work: &Work, trips: usize, proxy: &Running, cpus: &Cpus) -> Result<Turn> {
+    let mut load = Load::open(work.mode, work.conns, work.bytes, trips, proxy.addr, cpus)?;
+    let before = proxy.process.cpu_nanos()?;
+    let result = load.go()?;
+    let after = proxy.process.cpu_nanos()?;
+    let trips = number(&result, "trips")?;
+    let cpu_us = after.saturating_sub(before) as f64 / 1e3 / trips;
+    Ok(Turn { cpu_us, p50_us: number(&result, "p50_us")?, p99_us: number(&result, "p99_us")? })
+}
+
+/// The number after a word in a result of `load`.
+pub fn number(result: &str, key: &str) -> Result<f64> {
+    let value = result.split_whitespace().skip_while(|word| *word != key).nth(1);
+    value.and_then(|word| word.parse().ok()).ok_or_else(|| format!("load: no {key} in \"{}\"", result.trim()))
+}
+
+/// A running load generator; it closes its connections when it is dropped.
+pub struct Load {
+    process: Process,
+    output: BufReader<ChildStdout>,
+}
+
+impl Load {
+    /// Comes back when the connections are open and warm.
+    pub fn open(mode: &str, conns: usize, bytes: usize, trips: usize, to: SocketAddr, cpus: &Cpus) -> Result<Self> {
+        let mut command = process::leashed(&cpus.others, &process::sibling("load")?)?;
+        command.arg(mode).arg("--wait").args(["--to", &to.to_string()]);
+        for (flag, value) in [("--conns", conns), ("--size", bytes), ("--trips", trips)] {
+            command.args([flag, &value.to_string()]);
+        }
+        command.args(["--seconds", &TURN_SECS_MAX.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::start("load", &mut command)?;
+        let output = process.child.stdout.take().ok_or("load: no output")?;
+        let mut load = Self { process, output: BufReader::new(output) };
+        load.line()?;
+        Ok(load)
+    }
+
+    /// Lets it work and gives its result.
+    pub fn go(&mut self) -> Result<String> {
+        let input = self.process.child.stdin.as_mut().ok_or("load: no input")?;
+        input.write_all(b"go\n").map_err(|error| format!("load: {error}"))?;
+        self.line()
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        match self.output.read_line(&mut line) {
+            Ok(count) if count > 0 => Ok(line),
+            _ => {
+                let mut why = String::new();
+                let errors = self.process.child.stderr.take().map(|mut errors| errors.read_to_string(&mut why));
+                Err(if errors.is_some() && !why.is_empty() {
+                    why.trim().to_owned()
+                } else {
+                    "load: ended early".to_owned()
+                })
+            }
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        drop(self.process.child.stdin.take());
+        let _ = self.process.child.wait();
+    }
+}
