@@ -1,0 +1,221 @@
+//! The program under test: started in the foreground with a configuration of its own, killed when the test is over.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::peer::Peer;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_smolgate");
+/// How long anything that must happen may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Asks again and again until there is an answer; `None` if it does not come in time.
+pub(crate) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if began.elapsed() > limit {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits for what must come true.
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    assert!(within(PATIENCE, || holds().then_some(())).is_some(), "{what}: it did not happen");
+}
+
+/// A folder that goes away with the test.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("smolgate-test-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        // Started by root, a gate becomes somebody else, who has to rotate logs here.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// The lines of a file, none if it is not there yet.
+    pub(crate) fn lines(&self, name: &str) -> Vec<String> {
+        let bytes = fs::read(self.path(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// `smolgate -p FOLDER -c FILE` and more flags, run to its end.
+pub(crate) fn run(folder: &Folder, flags: &[&str], file: &str) -> Output {
+    let mut command = Command::new(BINARY);
+    command.arg("-p").arg(&folder.0).args(flags).arg("-c").arg(file).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// A running gate.
+pub(crate) struct Gate {
+    child: Child,
+    pub(crate) folder: Folder,
+    /// What stands for `LISTEN` in the configuration.
+    pub(crate) addr: SocketAddr,
+    /// What stands for `OTHER` in the configuration.
+    pub(crate) other: SocketAddr,
+}
+
+/// What each configuration starts with.
+const LOGS: &str = "error_log error.log info;\npid gate.pid;\naccess_log access.log;\n";
+
+impl Gate {
+    /// Starts with a configuration, and waits until it listens.
+    pub(crate) fn start(config: &str) -> Self {
+        Self::start_by(config, "exec \"$0\" \"$@\"")
+    }
+
+    /// Starts with a configuration in which names stand for peers.
+    pub(crate) fn before(config: &str, peers: &[(&str, &Peer)]) -> Self {
+        let place = |text: String, (name, peer): &(&str, &Peer)| text.replace(name, &peer.addr.to_string());
+        Self::start(&peers.iter().fold(config.to_owned(), place))
+    }
+
+    /// Starts by a line of shell, in which `"$0" "$@"` is the program with its flags.
+    pub(crate) fn start_by(config: &str, shell: &str) -> Self {
+        let config = if config.contains("access_log ") { config.to_owned() } else { format!("{LOGS}{config}") };
+        // A port that was free may be taken again before the program binds it: then another one is tried.
+        for _ in 0..20 {
+            let folder = Folder::new();
+            let held: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+            let addrs: Vec<SocketAddr> = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
+            let (addr, other) = (addrs[0], addrs[1]);
+            drop(held);
+            folder.write("gate.conf", fill(&config, addr, other));
+            let mut command = Command::new("sh");
+            command.args(["-c", shell, BINARY, "-p"]).arg(&folder.0).args(["-c", "gate.conf"]);
+            let err = fs::File::create(folder.path("stderr")).unwrap();
+            let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(err).spawn().unwrap();
+            let pid = folder.path("gate.pid");
+            let up =
+                within(PATIENCE, || match (pid.exists() && hears_signals(child.id()), child.try_wait().unwrap()) {
+                    (_, Some(_)) => Some(false),
+                    (true, None) => Some(true),
+                    _ => None,
+                });
+            match up {
+                Some(true) => return Self { child, folder, addr, other },
+                Some(false) if folder.lines("stderr").iter().any(|line| line.contains("bind()")) => {}
+                _ => {
+                    let _ = child.kill();
+                    panic!("the gate does not start: {:?}", folder.lines("stderr"));
+                }
+            }
+        }
+        panic!("no free port was found");
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Writes another configuration under the name of the first.
+    pub(crate) fn rewrite(&self, config: &str) {
+        self.folder.write("gate.conf", fill(&format!("{LOGS}{config}"), self.addr, self.other));
+    }
+
+    /// Sends a signal by its short name.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.pid());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// How it ended, if it ends within `limit`.
+    pub(crate) fn ends_within(&mut self, limit: Duration) -> Option<i32> {
+        within(limit, || self.child.try_wait().unwrap()).map(|status| status.code().unwrap_or(-1))
+    }
+
+    /// Lines of the access log.
+    pub(crate) fn access(&self) -> Vec<String> {
+        self.folder.lines("access.log")
+    }
+
+    /// Lines of the error log.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        self.folder.lines("error.log")
+    }
+
+    /// Waits for a line of the access log with all of `parts`.
+    pub(crate) fn wait_for_access(&self, parts: &[&str]) -> Result<(), String> {
+        let has = || self.access().iter().any(|line| parts.iter().all(|part| line.contains(part)));
+        within(Duration::from_secs(3), || has().then_some(()))
+            .ok_or_else(|| format!("no line with {parts:?} in the access log: {:?}", self.access()))
+    }
+
+    /// Waits for a line of the error log with all of `parts`.
+    pub(crate) fn wait_for_error(&self, parts: &[&str]) -> Result<(), String> {
+        let has = || self.errors().iter().any(|line| parts.iter().all(|part| line.contains(part)));
+        within(Duration::from_secs(3), || has().then_some(()))
+            .ok_or_else(|| format!("no line with {parts:?} in the error log: {:?}", self.errors()))
+    }
+
+    /// Descriptors that are open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(Path::new("/proc").join(self.pid().to_string()).join("fd")).map_or(0, Iterator::count)
+    }
+
+    /// Processor time used so far, in ticks of 10 ms.
+    pub(crate) fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// Memory in use, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether a process has a handler for SIGHUP: before that it would die of one.
+fn hears_signals(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+fn fill(config: &str, addr: SocketAddr, other: SocketAddr) -> String {
+    config.replace("LISTEN", &addr.to_string()).replace("OTHER", &other.to_string())
+}

@@ -1,0 +1,41 @@
+//! The real program from outside: exact bytes in, exact bytes out.
+//!
+//! What it is for: `proxying` (routes, upstreams, answers) and `files` (files, steps, the life of the program).
+//!
+//! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
+//! id, a class and a number, that a failure names; rows that look at one thing from more sides share it.
+//!
+//! - `heads`: A request lines, B targets, C hosts, D fields, E limits of heads
+//! - `bodies`: F Content-Length, G Transfer-Encoding, H chunks, I pipelines and expectations
+//! - `upgrades`: J; `upstreams`: K; `fields`: L fields that are set, taken away or must not be believed
+//! - `lifecycle`: O exhaustion and deadlines, P ends of connections; `logs`: Q; `configuration`: R; `process`: S
+//!
+//! Left out:
+//! - K66, K68 names that get other addresses, and answers of name servers: the system's resolver is asked
+//! - K70 and class N: this version speaks no TLS
+//! - L08 addresses of clients behind another proxy: `set_real_ip_from` is refused
+//! - class M static files: this table is about what is proxied
+//! - O04, O06, O10, O12 to O20, P04: they take minutes, gigabytes or thousands of connections; the benchmarks look there
+//! - P14 floods of one-byte segments: they are measured, not tested
+//! - Q05, Q08, Q10, R13: no secret is logged by default but in a request line; there is no syslog; limits of messages are
+//!   tested in `log`
+//! - S09, S10, S12, S13, S16: panics, crashes, suspended machines, accounts and read-only systems need more than a test
+//! - class T: rules of the source, tested where they stand
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
+
+mod asked;
+mod bodies;
+mod client;
+mod configuration;
+mod fields;
+mod files;
+mod gate;
+mod heads;
+mod lifecycle;
+mod logs;
+mod peer;
+mod process;
+mod proxying;
+mod table;
+mod upgrades;
+mod upstreams;

@@ -1,0 +1,178 @@
+//! Signals, reloads, and how the program stops (class S).
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::client::{Client, expand};
+use crate::gate::{Gate, wait_for};
+use crate::peer::Peer;
+use crate::table::{case, check, verify_at_once};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn server(status: u16) -> String {
+    format!("server {{ listen LISTEN; return {status}; }}")
+}
+
+/// What a request gets now.
+fn status(gate: &Gate) -> u16 {
+    let mut client = Client::asking(gate.addr, GET);
+    client.reply().map_or(0, |reply| reply.status)
+}
+
+fn tunnel(gate: &Gate) -> Client {
+    let mut client = Client::connect(gate.addr);
+    client.ask(&expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"), 101).unwrap();
+    client
+}
+
+fn ping(client: &mut Client) -> Result<(), String> {
+    client.send(b"ping");
+    client.take(4).map(drop)
+}
+
+#[test]
+fn reloads() {
+    let storm = || {
+        let gate = Gate::start(&server(201));
+        let before = if status(&gate) == 201 { gate.descriptors() } else { 0 };
+        let all =
+            format!("for i in 1 2 3 4 5 6 7 8 9 10; do {} done", format!("kill -HUP {};", gate.pid()).repeat(100));
+        check(std::process::Command::new("sh").args(["-c", &all]).status().unwrap().success(), || {
+            "it is gone".to_owned()
+        })?;
+        gate.rewrite(&server(202));
+        gate.signal("HUP");
+        wait_for("S01: the last configuration", || status(&gate) == 202);
+        let reloads = gate.errors().iter().filter(|line| line.contains("in force")).count();
+        check(reloads <= 1001, || format!("{reloads} reloads"))?;
+        wait_for("S01: descriptors", || gate.descriptors() <= before + 1);
+        Ok(())
+    };
+    let broken = || {
+        let gate = Gate::start(&server(201));
+        let lines = || gate.errors().iter().filter(|line| line.contains("[emerg]")).count();
+        for (number, text) in
+            ["server { listen LISTEN; return 202;", "frobnicate;", "server { listen 203.0.113.1:80; }"]
+                .iter()
+                .enumerate()
+        {
+            gate.rewrite(text);
+            gate.signal("HUP");
+            wait_for("S02: it is told", || lines() > number);
+            check(status(&gate) == 201, || format!("{text} is in force"))?;
+        }
+        check(lines() == 3, || format!("{:?}", gate.errors()))?;
+        gate.rewrite(&server(202));
+        gate.signal("HUP");
+        wait_for("S02: a good one", || status(&gate) == 202);
+        Ok(())
+    };
+    let removed = || {
+        let gate = Gate::start("server { listen LISTEN; listen OTHER; return 201; }");
+        let mut client = Client::connect(gate.other);
+        client.ask(GET, 201)?;
+        gate.rewrite(&server(202));
+        gate.signal("HUP");
+        wait_for("S04: the listener is gone", || TcpStream::connect(gate.other).is_err());
+        check(status(&gate) == 202, || "the other is not there".to_owned())
+    };
+    let tunnels = || {
+        let peer = Peer::polite();
+        let gate =
+            Gate::start(&format!("server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr));
+        let mut client = tunnel(&gate);
+        gate.rewrite(&server(202));
+        gate.signal("HUP");
+        wait_for("a reload", || status(&gate) == 202);
+        ping(&mut client)
+    };
+    let cases = vec![
+        case("S01", storm),
+        case("S02", broken),
+        case("S04", removed),
+        case("a tunnel lives through a reload", tunnels),
+    ];
+    verify_at_once(cases);
+}
+
+#[test]
+fn stops() {
+    let at_once = |signal: &str| {
+        let peer = Peer::polite();
+        let mut gate =
+            Gate::start(&format!("server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr));
+        let mut client = tunnel(&gate);
+        ping(&mut client)?;
+        gate.signal(signal);
+        let code = gate.ends_within(Duration::from_secs(1));
+        check(code == Some(0), || format!("exit code {code:?}"))?;
+        check(!gate.folder.path("gate.pid").exists(), || "the pid file stays".to_owned())
+    };
+    let graceful = || {
+        let peer = Peer::polite();
+        let config = "worker_shutdown_timeout 1s; server { listen LISTEN; location / { proxy_pass http://PEER; } }";
+        let mut gate = Gate::before(config, &[("PEER", &peer)]);
+        let mut idle = Client::connect(gate.addr);
+        idle.ask(GET, 200)?;
+        let mut client = tunnel(&gate);
+        gate.signal("QUIT");
+        idle.expect_end()?;
+        check(TcpStream::connect(gate.addr).is_err(), || "it still listens".to_owned())?;
+        ping(&mut client)?;
+        check(gate.is_running(), || "the tunnel was cut at once".to_owned())?;
+        let code = gate.ends_within(Duration::from_secs(3));
+        check(code == Some(0), || format!("exit code {code:?}"))
+    };
+    let patient = || {
+        let peer = Peer::polite();
+        let mut gate =
+            Gate::start(&format!("server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr));
+        let mut client = tunnel(&gate);
+        gate.signal("QUIT");
+        wait_for("S06: it listens no more", || TcpStream::connect(gate.addr).is_err());
+        ping(&mut client)?;
+        client.finish();
+        client.expect_end()?;
+        let code = gate.ends_within(Duration::from_secs(2));
+        check(code == Some(0), || format!("exit code {code:?}"))
+    };
+    let cases = vec![
+        case("S05 TERM", || at_once("TERM")),
+        case("S05 INT", || at_once("INT")),
+        case("S06", graceful),
+        case("S06 without a limit", patient),
+    ];
+    verify_at_once(cases);
+}
+
+#[test]
+fn other_signals() {
+    let survives = |signal: &str| {
+        let mut gate = Gate::start(&server(201));
+        gate.signal(signal);
+        // A signal that kills does so before the next request is answered.
+        let _ = status(&gate);
+        check(gate.ends_within(Duration::from_millis(50)).is_none(), || "it has ended".to_owned())?;
+        check(status(&gate) == 201, || "it does not serve".to_owned())
+    };
+    let cases = vec![
+        case("S08 USR1", || survives("USR1")),
+        case("S08 USR2", || survives("USR2")),
+        case("S08 WINCH", || survives("WINCH")),
+        case("S08 CHLD", || survives("CHLD")),
+        case("S08 PIPE", || survives("PIPE")),
+    ];
+    verify_at_once(cases);
+}
+
+/// Standard streams that are closed do not become sockets.
+#[test]
+fn closed_streams() {
+    let gate = Gate::start_by(&server(201), "exec \"$0\" \"$@\" <&- >&- 2>&-");
+    for fd in 0..3 {
+        let target = std::fs::read_link(format!("/proc/{}/fd/{fd}", gate.pid())).unwrap_or_default();
+        assert_eq!(target.to_string_lossy(), "/dev/null", "S14: descriptor {fd}");
+    }
+    assert_eq!(status(&gate), 201, "S14");
+}

@@ -1,0 +1,191 @@
+//! The configurations in `configs/` and what README.md says of the language: both must be true.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use smolgate::config::syntax::{Directive, Reader};
+use smolgate::config::{self, Config, Destination, ErrorLog, Folders, Source};
+
+const README: &str = include_str!("../README.md");
+const TABLE: &str = include_str!("../src/config/table.rs");
+
+fn load(source: Source<'_>) -> Result<Config, String> {
+    let folders = Folders { prefix: ".".to_owned() };
+    config::load(source, "", folders, ErrorLog::default_to(None)).map_err(|error| error.to_string())
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name)
+}
+
+/// The configuration in a file, which must give no note.
+fn loaded(name: &str) -> Config {
+    let config = load(Source::File(&path(name))).unwrap_or_else(|why| panic!("{why}"));
+    let notes: Vec<_> = config.notes.iter().map(|note| format!("{}: {}", note.directive, note.text)).collect();
+    assert!(notes.is_empty(), "{name}: {notes:?}");
+    config
+}
+
+/// How many blocks of a name are in a file, at whatever depth.
+fn count(directives: &[Directive], name: &str) -> usize {
+    let blocks = directives.iter().filter_map(|directive| Some((directive, directive.block.as_deref()?)));
+    blocks.map(|(directive, inner)| usize::from(directive.name.text == name) + count(inner, name)).sum()
+}
+
+/// The upstream that a request with this Host and path goes to; what a location answers without one is empty.
+fn upstream(config: &Config, host: &str, path: &str) -> String {
+    let server = config.bindings[0].group.names.find(host).server;
+    let locations = &server.locations;
+    let found = locations.exact(path.as_bytes()).or_else(|| locations.longest_prefix(path.as_bytes()));
+    match found.and_then(|location| location.pass.as_ref()).map(|pass| &pass.destination) {
+        Some(Destination::Upstream(number)) => config.upstreams[*number as usize].name.clone(),
+        _ => String::new(),
+    }
+}
+
+#[test]
+fn every_file_is_known_here_and_has_what_it_says() {
+    let mut files: Vec<String> =
+        std::fs::read_dir(path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, ["chat.conf", "hub.conf", "openwrt.conf", "vps.conf"]);
+    for (name, servers, locations, upstreams) in
+        [("chat.conf", 1, 3, 2), ("hub.conf", 3, 7, 4), ("openwrt.conf", 1, 4, 2), ("vps.conf", 5, 5, 0)]
+    {
+        loaded(name);
+        let tree = Reader::new(&path("")).file(&path(name)).unwrap();
+        let counts = ["server", "location", "upstream"].map(|block| count(&tree, block));
+        assert_eq!(counts, [servers, locations, upstreams], "{name}");
+    }
+}
+
+#[test]
+fn requests_reach_the_application_that_the_comments_name() {
+    for (name, host, path, expected) in [
+        ("hub.conf", "192.168.1.2", "/lovelace/0", "homeassistant"),
+        ("hub.conf", "hub.home.arpa", "/api/websocket", "homeassistant"),
+        ("hub.conf", "hub.home.arpa", "/mqtt", "mosquitto"),
+        ("hub.conf", "nodered.home.arpa", "/comms", "nodered"),
+        ("hub.conf", "nodered.home.arpa", "/mqtt", "nodered"),
+        ("hub.conf", "esphome.home.arpa", "/ws", "esphome"),
+        ("openwrt.conf", "", "/camera/live", "camera"),
+        ("openwrt.conf", "", "/heating/ws", "heating"),
+        ("openwrt.conf", "", "/", ""),
+        ("vps.conf", "app.example.com", "/", "127.0.0.1:3000"),
+        ("vps.conf", "chat.example.com", "/ws", "unix:/run/chat/chat.sock"),
+        ("vps.conf", "grafana.example.com", "/api/live/ws", "127.0.0.1:3001"),
+        ("vps.conf", "grafana.example.com", "/metrics", ""),
+        ("vps.conf", "198.51.100.1", "/", ""),
+        ("chat.conf", "chat.example.com", "/socket.io/", "chat"),
+        ("chat.conf", "chat.example.com", "/api/rooms", "api"),
+    ] {
+        assert_eq!(upstream(&loaded(name), host, path), expected, "{name}: {host} {path}");
+    }
+}
+
+#[test]
+fn who_asks_for_no_known_name_gets_no_answer() {
+    let config = loaded("vps.conf");
+    assert_eq!(config.bindings.len(), 2);
+    for binding in &config.bindings {
+        let steps = &binding.group.names.find("198.51.100.1").server.steps;
+        assert!(matches!(steps[..], [config::Step::Return { status: 444, .. }]));
+    }
+}
+
+#[test]
+fn nginx_blocks_of_the_readme_load() {
+    let blocks: Vec<&str> = README.split("```nginx\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 2, "README.md has lost its examples");
+    for block in blocks {
+        let config = load(Source::Text("README.md", block.to_owned())).unwrap_or_else(|why| panic!("{why}"));
+        assert!(config.notes.is_empty(), "{:?}", config.notes);
+    }
+}
+
+/// What becomes of a directive, and where it may stand: of `src/config/table.rs`.
+fn known() -> BTreeMap<&'static str, (&'static str, BTreeSet<&'static str>)> {
+    let lines = TABLE.split("static TABLE").nth(1).unwrap().split("#[cfg(test)]").next().unwrap();
+    let one = |spec: &'static str| {
+        let (name, rest) = spec.split_once('"').unwrap();
+        let contexts = rest.trim_start_matches(',').split(',').next().unwrap();
+        let treat = ["Refuse(", "OnlyOff(", "Note("].into_iter().find(|treat| rest.contains(treat)).unwrap_or("works");
+        (name, (treat.trim_end_matches('('), meaning(contexts)))
+    };
+    lines.split("spec(").skip(1).map(|spec| one(spec.trim_start().trim_start_matches('"'))).collect()
+}
+
+/// The names of contexts that an expression like `HSL | UPSTREAM` stands for.
+fn meaning(contexts: &'static str) -> BTreeSet<&'static str> {
+    let one = |context: &'static str| match context {
+        "MAIN" => BTreeSet::from(["main"]),
+        "EVENTS" => BTreeSet::from(["events"]),
+        "HTTP" => BTreeSet::from(["http"]),
+        "SERVER" => BTreeSet::from(["server"]),
+        "LOCATION" => BTreeSet::from(["location"]),
+        "UPSTREAM" => BTreeSet::from(["upstream"]),
+        "SERVER_IF" | "LOCATION_IF" => BTreeSet::from(["if"]),
+        other => meaning(TABLE.split(&format!("const {other}: u16 = ")).nth(1).unwrap().split(';').next().unwrap()),
+    };
+    contexts.split('|').flat_map(|context| one(context.trim())).collect()
+}
+
+/// Rows of the README's tables between a heading and the next one of its rank or above: names, and the second cell.
+fn rows(heading: &str) -> Vec<(Vec<&'static str>, &'static str)> {
+    let section = README.split(&format!("\n### {heading}\n")).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
+    let section = section.split("\n### ").next().unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `")).map(|line| {
+        let mut cells = line.trim_matches('|').split(" | ");
+        let names = cells.next().unwrap().split('`').skip(1).step_by(2).collect();
+        (names, cells.next().unwrap().trim())
+    });
+    rows.collect()
+}
+
+#[test]
+fn the_readme_lists_every_directive_where_it_belongs() {
+    let known = known();
+    assert!(known.len() > 200, "the table was not understood");
+    for (heading, treat) in [
+        ("Directives that work", "works"),
+        ("Accepted with a note", "Note"),
+        ("Accepted only with `off`", "OnlyOff"),
+        ("Refused", "Refuse"),
+    ] {
+        let listed: BTreeSet<_> = rows(heading).into_iter().flat_map(|(names, _)| names).collect();
+        let mut expected: BTreeSet<_> = known.iter().filter(|(_, (t, _))| *t == treat).map(|(name, _)| *name).collect();
+        if treat == "works" {
+            expected.insert("include"); // known to the syntax
+        }
+        assert_eq!(listed, expected, "{heading}");
+    }
+}
+
+#[test]
+fn the_readme_names_the_contexts_of_directives_that_work() {
+    let known = known();
+    for (names, contexts) in rows("Directives that work") {
+        for name in names.into_iter().filter(|name| *name != "include") {
+            let written: BTreeSet<_> = match contexts {
+                "any" => known["error_log"].1.clone(),
+                _ => contexts.split(", ").collect(),
+            };
+            assert_eq!(written, known[name].1, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_lists_every_variable() {
+    let listed: BTreeSet<_> = rows("Variables").into_iter().flat_map(|(names, _)| names).collect();
+    let missing: Vec<_> = smolgate::template::Variable::known_names()
+        .filter(|name| !listed.contains(format!("${name}").as_str()))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for name in listed {
+        let example = name.replace("NAME", "x").replace("$1", "$2").replace("…", "");
+        let text = format!("map \"{example}\" $mine {{ default 1; }} server {{ return 200 $mine; }}");
+        load(Source::Text("a variable", text)).unwrap_or_else(|why| panic!("{why}"));
+    }
+}
