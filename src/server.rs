@@ -93,6 +93,7 @@ async fn next_signal(pipe: &Socket) {
 /// # Errors
 /// What keeps it from starting, and what ends it while it runs.
 pub fn run(config: Config, load: &Load<'_>) -> Result<(), Failure> {
+    serves_somebody(&config).map_err(Failure)?;
     log::open(&config.log_files).map_err(Failure)?;
     raise_descriptor_limit();
     let config = Arc::new(config);
@@ -147,6 +148,18 @@ impl Drop for PidFile {
         if std::fs::remove_file(&self.path).is_err() {
             let _ = self.file.set_len(0);
         }
+    }
+}
+
+/// A configuration without a server is a mistake: at a reload most often a file that is just being written, and taking it
+/// would drop every listener.
+fn serves_somebody(config: &Config) -> Result<(), String> {
+    match config.bindings.is_empty() {
+        false => Ok(()),
+        true => Err(format!(
+            "{}: there is no \"server {{ }}\" in it: nothing would be listened on",
+            config.files.first().map_or("the configuration", |file| file.name.as_str())
+        )),
     }
 }
 
@@ -320,8 +333,8 @@ fn reload(worker: &Rc<Worker>, listeners: &mut HashMap<Addr, Accepting>, load: &
     let refuse = |why: String| {
         log::note(&logs, Level::Emerg, format_args!("the new configuration was not taken: {}", why.replace('\n', " ")));
     };
-    let config = match load() {
-        Ok(config) => Arc::new(config),
+    let config = match load().and_then(|config| serves_somebody(&config).map(|()| Arc::new(config))) {
+        Ok(config) => config,
         Err(why) => return refuse(why),
     };
     let mut fresh = Vec::new();

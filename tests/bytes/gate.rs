@@ -144,7 +144,9 @@ impl Gate {
 
     /// Writes another configuration under the name of the first.
     pub(crate) fn rewrite(&self, config: &str) {
-        self.folder.write("gate.conf", fill(&format!("{LOGS}{config}"), self.addr, self.other));
+        // In one step, as editors do it: a reload that is still to come reads the old text or the new.
+        self.folder.write("gate.conf.new", fill(&format!("{LOGS}{config}"), self.addr, self.other));
+        fs::rename(self.folder.path("gate.conf.new"), self.folder.path("gate.conf")).unwrap();
     }
 
     /// Sends a signal by its short name.
