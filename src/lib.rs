@@ -36,6 +36,7 @@ pub mod template;
 pub mod config;
 pub mod clock;
 pub mod exchange;
+pub mod coding;
 pub mod variables;
 pub mod log;
 pub mod route;
