@@ -281,12 +281,13 @@ impl FileHead {
         if let Some(etag) = &self.etag {
             reply::field(b"ETag", etag.as_bytes(), &mut out);
         }
+        reply::added(exchange, self.status, &mut out);
         match &self.range {
             Some(range) => reply::field(b"Content-Range", range.as_bytes(), &mut out),
             None if self.status == 200 => out.extend_from_slice(b"Accept-Ranges: bytes\r\n"),
             None => {}
         }
-        reply::finish(exchange, self.status, &mut out);
+        out.extend_from_slice(b"\r\n");
         out
     }
 }

@@ -213,6 +213,12 @@ pub fn connection(exchange: &Exchange, keep_alive: bool, out: &mut Vec<u8>) {
 
 /// `add_header` fields and the end of the head.
 pub fn finish(exchange: &Exchange, status: u16, out: &mut Vec<u8>) {
+    added(exchange, status, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `add_header` fields.
+pub fn added(exchange: &Exchange, status: u16, out: &mut Vec<u8>) {
     let usual = matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308);
     for add in exchange.settings().add_field.iter().filter(|add| add.always || usual) {
         let value = variables::value(&add.value, exchange);
@@ -220,7 +226,6 @@ pub fn finish(exchange: &Exchange, status: u16, out: &mut Vec<u8>) {
             field(&add.name, &value, out);
         }
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// A URL for `Location`: control bytes are encoded, and one that starts with `/` gets scheme, host and port.

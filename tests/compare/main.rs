@@ -1,0 +1,16 @@
+//! smolgate beside nginx: both are started with the same file and asked the same, and their answers are compared.
+//!
+//! Where nginx is not installed, nothing is compared and a line says so. Where smolgate differs on purpose, a row says
+//! what it answers instead, and why.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that meets what it does not expect fails"
+)]
+
+mod pair;
+mod peer;
+mod reply;
+mod rows;
+mod tutorial;

@@ -1,0 +1,44 @@
+//! An upstream that tells its name and what it was sent, or echoes behind a 101.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+/// Starts one; it ends with the test.
+pub(crate) fn start(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || serve(name, stream));
+        }
+    });
+    addr
+}
+
+fn serve(name: &str, mut stream: TcpStream) {
+    let mut came = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        while let Some(end) = came.windows(4).position(|part| part == b"\r\n\r\n") {
+            let head: Vec<u8> = came.drain(..end + 4).collect();
+            if head.windows(7).any(|part| part == b"Upgrade") {
+                let _ = stream.write_all(
+                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+                );
+                let _ = stream.write_all(&came);
+                while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                    let _ = stream.write_all(&buffer[..count]);
+                }
+                return;
+            }
+            let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
+            let body = [name.as_bytes(), b": ", line].concat();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+        }
+        match stream.read(&mut buffer) {
+            Ok(count @ 1..) => came.extend_from_slice(&buffer[..count]),
+            _ => return,
+        }
+    }
+}
