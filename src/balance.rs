@@ -32,6 +32,34 @@ struct Peer {
     accessed: Millis,
     checked: Millis,
     conns: u32,
+    tries: u64,
+    failures: u64,
+}
+
+/// How a peer is, for people and programs that watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerState {
+    /// Its address, or its name as long as nobody has looked that up.
+    pub place: String,
+    pub health: Health,
+    pub backup: bool,
+    pub weight: u32,
+    /// Connections that are in use; idle ones are not.
+    pub conns: u32,
+    /// Requests that were sent to it or could not be, and those of them that it failed.
+    pub tries: u64,
+    pub failures: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Up,
+    /// Left alone for a while because of its failures (`max_fails`).
+    Failed,
+    /// Taken out by the configuration (`down`).
+    Down,
+    /// Its name was not looked up yet, or has no address.
+    Unknown,
 }
 
 impl Peer {
@@ -41,6 +69,16 @@ impl Peer {
 
     fn is_among(&self, ids: &[PeerId]) -> bool {
         ids.iter().any(|id| self.is(id))
+    }
+
+    fn state(&self, spec: &PeerSpec, alone: bool) -> PeerState {
+        let health = match spec.down {
+            true => Health::Down,
+            false if !alone && has_failed(self, spec) => Health::Failed,
+            false => Health::Up,
+        };
+        let (conns, tries, failures) = (self.conns, self.tries, self.failures);
+        PeerState { place: self.addr.to_string(), health, conns, tries, failures, ..unknown(spec) }
     }
 }
 
@@ -128,6 +166,8 @@ impl Group {
                         accessed: 0,
                         checked: 0,
                         conns: 0,
+                        tries: 0,
+                        failures: 0,
                     })
                 })
                 .collect();
@@ -136,6 +176,18 @@ impl Group {
 
     fn spec(&self, at: usize) -> Option<&PeerSpec> {
         self.upstream.peers.get(at)
+    }
+
+    /// How its peers are, in the order of their lines.
+    pub fn states(&self) -> Vec<PeerState> {
+        let peers = self.lock();
+        let alone = peers.len() == 1;
+        let of_line = |(at, spec): (usize, &PeerSpec)| {
+            let known: Vec<PeerState> =
+                peers.iter().filter(|peer| peer.spec == at).map(|peer| peer.state(spec, alone)).collect();
+            if known.is_empty() { vec![unknown(spec)] } else { known }
+        };
+        self.upstream.peers.iter().enumerate().flat_map(of_line).collect()
     }
 
     /// How many peers there are to try.
@@ -159,6 +211,7 @@ impl Group {
             .or_else(|| self.by_turn(&mut peers, tried, true))?;
         let peer = peers.get_mut(at)?;
         peer.conns += 1;
+        peer.tries += 1;
         let now = reactor::now();
         if self.spec(peer.spec).is_some_and(|spec| now.saturating_sub(peer.checked) > millis(spec.fail_timeout)) {
             peer.checked = now;
@@ -232,6 +285,7 @@ impl Group {
             Outcome::Answered => {}
             Outcome::Failed => {
                 peer.fails += 1;
+                peer.failures += 1;
                 peer.accessed = now;
                 peer.checked = now;
                 let lost = i64::from(spec.weight).checked_div(spec.max_fails.into()).unwrap_or(0);
@@ -239,6 +293,16 @@ impl Group {
             }
         }
     }
+}
+
+/// A line of which no address is known. Addresses that were written down are as good as their peers.
+fn unknown(spec: &PeerSpec) -> PeerState {
+    let (place, health) = match &spec.place {
+        Place::Addr(addr) => (addr.to_string(), Health::Up),
+        Place::Name { host, port } => (format!("{host}:{port}"), Health::Unknown),
+    };
+    let health = if spec.down { Health::Down } else { health };
+    PeerState { place, health, backup: spec.backup, weight: spec.weight, conns: 0, tries: 0, failures: 0 }
 }
 
 /// The only peer of a group is never left alone for its failures, as in nginx: there is no other to ask.
@@ -298,6 +362,22 @@ mod tests {
         assert_eq!(ports(&down, 2), [3, 3]);
         let backup = down.choose(&addr(9), &[]).unwrap().peer.clone();
         assert!(down.choose(&addr(9), &[backup]).is_none());
+    }
+
+    #[test]
+    fn peers_are_seen_with_what_became_of_them() {
+        let watched = group(&[(1, 2, false, false), (2, 1, false, true), (3, 1, true, false)], Balance::RoundRobin);
+        let chosen = watched.choose(&addr(9), &[]).unwrap();
+        let seen =
+            || watched.states().into_iter().map(|s| (s.health, s.backup, s.weight, s.conns, s.tries, s.failures));
+        assert_eq!(
+            seen().collect::<Vec<_>>(),
+            [(Health::Up, false, 2, 1, 1, 0), (Health::Down, false, 1, 0, 0, 0), (Health::Up, true, 1, 0, 0, 0)]
+        );
+        chosen.report(Outcome::Failed);
+        drop(chosen);
+        assert_eq!(seen().next(), Some((Health::Failed, false, 2, 0, 1, 1)));
+        assert_eq!(watched.states()[0].place, "127.0.0.1:1");
     }
 
     #[test]

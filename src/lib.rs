@@ -21,6 +21,7 @@
 
 // The ground: knows no HTTP.
 pub mod users;
+pub mod counters;
 pub mod reactor;
 pub mod socket;
 pub mod wire;

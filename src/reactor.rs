@@ -25,6 +25,8 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use smol::LocalExecutor;
 
+use crate::counters::{Seat, Side};
+
 /// Bytes read from a socket at once, and so the most that one slow receiver makes a connection hold.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// Operations in a row that one direction of a socket may do before the others get their turn.
@@ -52,6 +54,7 @@ struct Worker {
     next_timer: Cell<u32>,
     /// Tasks that used up their burst; they go on in the next turn.
     deferred: RefCell<Vec<Waker>>,
+    seat: Seat,
 }
 
 #[derive(Default)]
@@ -127,9 +130,11 @@ impl Worker {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &fd, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+        let bell = Arc::new(Bell { rung: AtomicBool::new(false), asleep: AtomicBool::new(false), fd });
         Ok(Self {
             epoll,
-            bell: Arc::new(Bell { rung: AtomicBool::new(false), asleep: AtomicBool::new(false), fd }),
+            seat: Seat::take(Waker::from(bell.clone())),
+            bell,
             executor: LocalExecutor::new(),
             sources: RefCell::default(),
             timers: RefCell::default(),
@@ -162,6 +167,7 @@ impl Worker {
             self.dispatch(event);
         }
         self.fire_timers();
+        self.seat.answer();
         for waker in self.deferred.take() {
             waker.wake();
         }
@@ -257,6 +263,8 @@ pub struct Source {
     token: u32,
     /// Other workers watch the same open socket, so that closing our descriptor does not unregister it.
     shared: bool,
+    /// Stands here because there is room: a socket is no larger for it.
+    side: Side,
     fd: OwnedFd,
 }
 
@@ -265,9 +273,9 @@ impl Source {
     ///
     /// # Errors
     /// Those of epoll_ctl(2), and when this thread is no worker.
-    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub fn new(fd: OwnedFd, side: Side) -> io::Result<Self> {
         use epoll::EventFlags as F;
-        Self::watch(fd, F::IN | F::OUT | F::RDHUP | F::ET)
+        Self::watch(fd, F::IN | F::OUT | F::RDHUP | F::ET, side)
     }
 
     /// Watches a listening socket that other workers may watch as well: the kernel wakes one of them.
@@ -276,10 +284,10 @@ impl Source {
     /// As [`Source::new`].
     pub fn shared(fd: OwnedFd) -> io::Result<Self> {
         use epoll::EventFlags as F;
-        Self::watch(fd, F::IN | F::ET | F::EXCLUSIVE)
+        Self::watch(fd, F::IN | F::ET | F::EXCLUSIVE, Side::Inner)
     }
 
-    fn watch(fd: OwnedFd, flags: epoll::EventFlags) -> io::Result<Self> {
+    fn watch(fd: OwnedFd, flags: epoll::EventFlags, side: Side) -> io::Result<Self> {
         worker(|w| {
             // What can be read already comes as the first edge; a new socket can almost always be written to.
             let ready = Rc::new(Readiness { write: Cell::new(true), ..Readiness::default() });
@@ -298,7 +306,7 @@ impl Source {
             if let Some(slot) = slots.entries.get_mut(token as usize) {
                 *slot = Some(ready.clone());
             }
-            Ok(Self { ready, token, shared: flags.contains(epoll::EventFlags::EXCLUSIVE), fd })
+            Ok(Self { ready, token, shared: flags.contains(epoll::EventFlags::EXCLUSIVE), side, fd })
         })
         .unwrap_or_else(|| Err(io::Error::other("no worker runs on this thread")))
     }
@@ -340,6 +348,11 @@ impl Source {
         if !self.ready.ended.get() {
             self.ready.flag(direction).set(false);
         }
+    }
+
+    /// Whose bytes it moves.
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// Waits for the next edge in `direction`, whatever the flag says; for connect(2).

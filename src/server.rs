@@ -78,7 +78,7 @@ impl Signals {
 
     /// What tells the worker of this thread that a signal came.
     fn watch(&self) -> io::Result<Socket> {
-        Socket::new(self.pipe.try_clone()?)
+        Socket::inner(self.pipe.try_clone()?)
     }
 }
 

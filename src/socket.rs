@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags};
 use rustix::net::{SocketType, sockopt};
 
+use crate::counters::{self, Side};
 use crate::reactor::{Direction, Source};
 
 /// Seconds of silence after which the kernel asks a tunnel's peer whether it is alive.
@@ -202,7 +203,19 @@ impl Socket {
     /// # Errors
     /// Those of epoll_ctl(2).
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { source: Source::new(fd)? })
+        Ok(Self { source: Source::new(fd, Side::Client)? })
+    }
+
+    /// Watches a descriptor that has nobody else at its other end.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn inner(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { source: Source::new(fd, Side::Inner)? })
+    }
+
+    fn upstream(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { source: Source::new(fd, Side::Upstream)? })
     }
 
     /// Connects to `addr`.
@@ -219,12 +232,12 @@ impl Socket {
             Addr::Unix(path) => net::connect(&fd, &SocketAddrUnix::new(&**path)?),
         };
         match started {
-            Ok(()) => Self::new(fd),
+            Ok(()) => Self::upstream(fd),
             Err(rustix::io::Errno::INPROGRESS) => {
-                let source = Source::new(fd)?;
-                source.edge(Direction::Write).await;
-                sockopt::socket_error(&source)??;
-                Ok(Self { source })
+                let connected = Self::upstream(fd)?;
+                connected.source.edge(Direction::Write).await;
+                sockopt::socket_error(&connected.source)??;
+                Ok(connected)
             }
             Err(rustix::io::Errno::AGAIN) => Err(io::ErrorKind::ConnectionRefused.into()),
             Err(error) => Err(error.into()),
@@ -237,24 +250,25 @@ impl Socket {
         let read = self
             .source
             .poll_io(cx, Direction::Read, |fd| net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, count)| count));
-        if let Poll::Ready(Ok(count)) = read
-            && count < room
-        {
-            self.source.exhausted(Direction::Read);
+        if let Poll::Ready(Ok(count)) = read {
+            counters::received(self.source.side(), count);
+            if count < room {
+                self.source.exhausted(Direction::Read);
+            }
         }
         read
     }
 
     /// Writes some of `bytes`.
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.source.poll_io(cx, Direction::Write, |fd| net::send(fd, bytes, SendFlags::NOSIGNAL))
+        self.counted(self.source.poll_io(cx, Direction::Write, |fd| net::send(fd, bytes, SendFlags::NOSIGNAL)))
     }
 
     /// Writes some of `parts`, in order, with one system call.
     pub fn poll_write_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.source.poll_io(cx, Direction::Write, |fd| {
+        self.counted(self.source.poll_io(cx, Direction::Write, |fd| {
             net::sendmsg(fd, parts, &mut net::SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
-        })
+        }))
     }
 
     /// Sends up to `count` bytes of `file` from `offset` on, which moves along; 0 is the end of the file.
@@ -265,7 +279,16 @@ impl Socket {
         offset: &mut u64,
         count: usize,
     ) -> Poll<io::Result<usize>> {
-        self.source.poll_io(cx, Direction::Write, |fd| rustix::fs::sendfile(fd, &file, Some(&mut *offset), count))
+        let send = |fd: BorrowedFd<'_>| rustix::fs::sendfile(fd, &file, Some(&mut *offset), count);
+        self.counted(self.source.poll_io(cx, Direction::Write, send))
+    }
+
+    /// Counts what was written.
+    fn counted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            counters::sent(self.source.side(), count);
+        }
+        written
     }
 
     /// Ready when there may be something to read, or the end; nothing is asked of the kernel.

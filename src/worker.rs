@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::config::{Binding, ErrorLog, Group};
+use crate::counters::{self, Count};
 use crate::reactor::Elapsed;
 use crate::running::Running;
 use crate::socket::Addr;
@@ -30,6 +31,7 @@ pub struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        counters::remove(Count::Active);
         let left = self.worker.connections.get().saturating_sub(1);
         self.worker.connections.set(left);
         if left == 0
@@ -118,11 +120,14 @@ impl Worker {
 
     /// Counts a connection, unless there are as many as `worker_connections` allows.
     pub fn enter(self: &Rc<Self>) -> Option<Slot> {
+        counters::add(Count::Accepted, 1);
         let limit = self.running.borrow().config.main.worker_connections;
         if limit.is_some_and(|limit| self.connections.get() >= limit) {
             return None;
         }
         self.connections.set(self.connections.get() + 1);
+        counters::add(Count::Handled, 1);
+        counters::add(Count::Active, 1);
         Some(Slot { worker: self.clone() })
     }
 

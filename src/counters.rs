@@ -1,0 +1,289 @@
+//! What the program has done and is doing, in numbers.
+//!
+//! Each worker counts for itself in cells of its thread: an add is an add, without a lock and without an atomic, and the
+//! numbers have 64 bits on processors that have no atomics of that size. Who wants the sum over all workers asks; each
+//! worker then writes its numbers down in its next turn ([`Seat::answer`]). As long as nobody asks, a turn costs one look
+//! at a flag more.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Connections of clients that were accepted, and those of them that were not turned away.
+    Accepted,
+    Handled,
+    /// Connections of clients that are open.
+    Active,
+    /// Of these: a request is being read; one is being answered, or the connection is a tunnel.
+    Reading,
+    Writing,
+    /// Requests that were begun.
+    Requests,
+    /// Answers by the first digit of their status.
+    Answers1xx,
+    Answers2xx,
+    Answers3xx,
+    Answers4xx,
+    Answers5xx,
+    /// Tunnels that are open, and all that were.
+    OpenTunnels,
+    Tunnels,
+    /// Bytes as the sockets moved them, heads included.
+    FromClients,
+    ToClients,
+    FromUpstreams,
+    ToUpstreams,
+}
+
+/// Whose bytes a socket moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Client,
+    Upstream,
+    /// Our own: nobody counts them.
+    Inner,
+}
+
+const COUNTS: usize = Count::ToUpstreams as usize + 1;
+
+/// Numbers of one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures([u64; COUNTS]);
+
+impl Figures {
+    pub fn of(&self, count: Count) -> u64 {
+        self.0.get(count as usize).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, other: &Self) {
+        // Numbers of things that last may pass from one worker to another, so that one of them goes below zero.
+        self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine = mine.wrapping_add(theirs));
+    }
+}
+
+thread_local! {
+    static CELLS: [Cell<u64>; COUNTS] = const { [const { Cell::new(0) }; COUNTS] };
+    /// The seat of this thread; 0: none.
+    static SEAT: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Adds to one number of this worker.
+pub fn add(count: Count, more: u64) {
+    CELLS.with(|cells| {
+        if let Some(cell) = cells.get(count as usize) {
+            cell.set(cell.get().wrapping_add(more));
+        }
+    });
+}
+
+/// Takes one from a number that says how many there are now.
+pub fn remove(count: Count) {
+    add(count, u64::MAX);
+}
+
+/// Counts bytes that were read.
+pub fn received(side: Side, bytes: usize) {
+    match side {
+        Side::Client => add(Count::FromClients, bytes as u64),
+        Side::Upstream => add(Count::FromUpstreams, bytes as u64),
+        Side::Inner => {}
+    }
+}
+
+/// Counts bytes that were written.
+pub fn sent(side: Side, bytes: usize) {
+    match side {
+        Side::Client => add(Count::ToClients, bytes as u64),
+        Side::Upstream => add(Count::ToUpstreams, bytes as u64),
+        Side::Inner => {}
+    }
+}
+
+/// Counts an answer by its status.
+pub fn answered(status: u16) {
+    let class = match status {
+        100..=199 => Count::Answers1xx,
+        200..=299 => Count::Answers2xx,
+        300..=399 => Count::Answers3xx,
+        400..=499 => Count::Answers4xx,
+        500..=599 => Count::Answers5xx,
+        _ => return,
+    };
+    add(class, 1);
+}
+
+/// A request on its way: it is read, then answered.
+pub struct Request(Count);
+
+impl Request {
+    pub fn begin() -> Self {
+        add(Count::Requests, 1);
+        add(Count::Reading, 1);
+        Self(Count::Reading)
+    }
+
+    /// Its head is there.
+    pub fn is_read(&mut self) {
+        remove(self.0);
+        add(Count::Writing, 1);
+        self.0 = Count::Writing;
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        remove(self.0);
+    }
+}
+
+/// A tunnel, as long as it is open. Takes no room.
+pub struct Tunnel(());
+
+impl Tunnel {
+    pub fn open() -> Self {
+        [Count::Tunnels, Count::OpenTunnels, Count::Writing].into_iter().for_each(|count| add(count, 1));
+        Self(())
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        [Count::OpenTunnels, Count::Writing].into_iter().for_each(remove);
+    }
+}
+
+fn own() -> Figures {
+    CELLS.with(|cells| Figures(std::array::from_fn(|at| cells.get(at).map_or(0, Cell::get))))
+}
+
+/// What all workers have written down.
+struct Board {
+    seats: Vec<Arc<Shared>>,
+    last: u32,
+    /// Of workers that have ended.
+    past: Figures,
+}
+
+static BOARD: Mutex<Board> = Mutex::new(Board { seats: Vec::new(), last: 0, past: Figures([0; COUNTS]) });
+
+fn board() -> MutexGuard<'static, Board> {
+    BOARD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What of a worker others see.
+struct Shared {
+    number: u32,
+    asked: AtomicBool,
+    waker: Waker,
+    written: Mutex<Figures>,
+}
+
+/// A worker's seat at the board.
+pub struct Seat(Arc<Shared>);
+
+impl Seat {
+    /// Takes a seat for this thread. `waker` makes its worker take a turn.
+    pub fn take(waker: Waker) -> Self {
+        let mut board = board();
+        board.last += 1;
+        let number = board.last;
+        let seat = Arc::new(Shared { number, asked: AtomicBool::new(false), waker, written: Mutex::default() });
+        board.seats.push(seat.clone());
+        SEAT.set(number);
+        Self(seat)
+    }
+
+    /// Writes down this worker's numbers, if somebody has asked.
+    pub fn answer(&self) {
+        if self.0.asked.load(Ordering::Acquire) {
+            *self.0.written.lock().unwrap_or_else(PoisonError::into_inner) = own();
+            self.0.asked.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut board = board();
+        board.seats.retain(|seat| seat.number != self.0.number);
+        board.past.add(&own());
+        SEAT.set(0);
+    }
+}
+
+/// Asks all other workers for their numbers; they come with [`total`] when [`is_answered`].
+pub fn ask() {
+    for seat in board().seats.iter().filter(|seat| seat.number != SEAT.get()) {
+        seat.asked.store(true, Ordering::Release);
+        seat.waker.wake_by_ref();
+    }
+}
+
+pub fn is_answered() -> bool {
+    !board().seats.iter().any(|seat| seat.asked.load(Ordering::Acquire))
+}
+
+/// The numbers of all workers: of this one as they are, of the others as they were last asked for.
+pub fn total() -> Figures {
+    let board = board();
+    let mut sum = own();
+    sum.add(&board.past);
+    for seat in board.seats.iter().filter(|seat| seat.number != SEAT.get()) {
+        sum.add(&seat.written.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tests of other modules count as well, so only what grows here is looked at.
+    #[test]
+    fn workers_answer_when_asked() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let before = total().of(Count::Tunnels);
+        let other = std::thread::spawn(move || {
+            let seat = Seat::take(Waker::noop().clone());
+            let tunnel = Tunnel::open();
+            add(Count::ToClients, 5);
+            seat.answer();
+            told.send(()).unwrap();
+            while ended.try_recv().is_err() {
+                seat.answer();
+            }
+            drop(tunnel);
+        });
+        heard.recv().unwrap();
+        assert_eq!(total().of(Count::Tunnels), before, "nobody has asked");
+        ask();
+        while total().of(Count::Tunnels) == before {}
+        assert_eq!(total().of(Count::Tunnels), before + 1);
+        assert!(total().of(Count::ToClients) >= 5);
+        end.send(()).unwrap();
+        other.join().unwrap();
+        assert_eq!(total().of(Count::Tunnels), before + 1, "what a worker has done stays when it has ended");
+    }
+
+    #[test]
+    fn what_lasts_is_counted_as_long_as_it_lasts() {
+        let now = |count| own().of(count);
+        let mut request = Request::begin();
+        assert_eq!((now(Count::Reading), now(Count::Writing), now(Count::Requests)), (1, 0, 1));
+        request.is_read();
+        let tunnel = Tunnel::open();
+        assert_eq!((now(Count::Reading), now(Count::Writing), now(Count::OpenTunnels)), (0, 2, 1));
+        drop((request, tunnel));
+        assert_eq!((now(Count::Reading), now(Count::Writing), now(Count::OpenTunnels)), (0, 0, 0));
+        for status in [101, 200, 304, 404, 502, 502, 999] {
+            answered(status);
+        }
+        assert_eq!((now(Count::Answers1xx), now(Count::Answers4xx), now(Count::Answers5xx)), (1, 1, 2));
+        assert_eq!(size_of::<Tunnel>(), 0);
+    }
+}
