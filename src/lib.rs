@@ -24,6 +24,7 @@ pub mod users;
 pub mod counters;
 pub mod reactor;
 pub mod socket;
+pub mod cidr;
 pub mod wire;
 
 // The language: bytes in, values out; no socket, no file, no clock.
