@@ -11,24 +11,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::answer;
 use crate::balance::Chosen;
-use crate::body::{self, Decoder};
 use crate::config::{Group, Level, Server};
 use crate::exchange::{Client, Exchange};
-use crate::file;
-use crate::head::Framing;
 use crate::head::{Malformed, Request, Scan, Version};
 use crate::log;
+use crate::phases::{Done, Phases};
 use crate::reactor::{self, Timer};
 use crate::reply::Reply;
-use crate::rewrite;
-use crate::route;
 use crate::running::Running;
 use crate::socket::{Addr, Socket};
 use crate::target;
-use crate::transfer::{self, send_all};
 use crate::tunnel;
-use crate::upstream::{self, Forwarded, Upgraded};
+use crate::upstream::Upgraded;
 use crate::wire::{Stream, Unparsed, Wire};
 use crate::worker::{Slot, Worker};
 
@@ -40,9 +36,6 @@ const LINGER_PAUSE: Duration = Duration::from_secs(5);
 /// How long a connection keeps its working memory when a request is answered, for the next one.
 const WARM: Duration = Duration::from_millis(100);
 
-/// How often the path of one request may be changed for another location to be found.
-const CYCLES_MAX: u8 = 10;
-
 /// What happens with a connection after a request.
 enum After {
     KeepAlive,
@@ -50,6 +43,16 @@ enum After {
     /// Close, but let the client read the answer although it still sends.
     Linger,
     Tunnel(Box<Tunnel>),
+}
+
+impl From<answer::After> for After {
+    fn from(after: answer::After) -> Self {
+        match after {
+            answer::After::KeepAlive => Self::KeepAlive,
+            answer::After::Close => Self::Close,
+            answer::After::Linger => Self::Linger,
+        }
+    }
 }
 
 /// A tunnel that is about to be dug.
@@ -165,9 +168,13 @@ impl One<'_> {
                 Level::Info,
                 format_args!("client sent {malformed} while reading client request headers"),
             );
-            return (self.page(&mut exchange, malformed.status(), false).await, Duration::ZERO);
+            return (self.page(&mut exchange, malformed.status()).await, Duration::ZERO);
         }
-        let after = self.act(&mut exchange).await;
+        let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
+        let after = match phases.act(&mut exchange).await {
+            Done::Answered(after) => After::from(after),
+            Done::Upgraded(upgraded) => After::Tunnel(Box::new(tunnel_of(&exchange, *upgraded))),
+        };
         if !matches!(after, After::Tunnel(_)) {
             log::access(&exchange);
         }
@@ -226,197 +233,16 @@ impl One<'_> {
             Level::Info,
             format_args!("client sent {malformed} while reading client request headers"),
         );
-        self.page(&mut exchange, malformed.status(), false).await
+        self.page(&mut exchange, malformed.status()).await
     }
 
     /// Sends a page, writes the log line, and closes.
-    async fn page(&self, exchange: &mut Exchange, status: u16, keep_alive: bool) -> After {
+    async fn page(&self, exchange: &mut Exchange, status: u16) -> After {
         let reply = Reply::page(status, exchange.settings().server_tokens);
-        let after = self.send(exchange, reply, keep_alive).await;
+        let after = answer::send_last(exchange, self.wire, reply).await;
         log::access(exchange);
-        after
+        After::from(after)
     }
-
-    /// Does what the configuration says with a request.
-    async fn act(&mut self, exchange: &mut Exchange) -> After {
-        let server = exchange.server.clone();
-        if let rewrite::Outcome::Answer(reply) = rewrite::run(&server.steps, exchange) {
-            return self.answer(exchange, reply).await;
-        }
-        for _ in 0..=CYCLES_MAX {
-            if let Some(after) = self.visit(exchange).await {
-                return after;
-            }
-        }
-        log::about(exchange, Level::Error, format_args!("rewrite or internal redirection cycle"));
-        self.answer_page(exchange, 500).await
-    }
-
-    /// Finds the location and does what it says; `None`: the path was changed, and another location is meant.
-    async fn visit(&mut self, exchange: &mut Exchange) -> Option<After> {
-        let location = match route::find(exchange) {
-            route::Found::Location(location) => location,
-            route::Found::AddSlash => {
-                let reply = Reply::with_slash(exchange);
-                return Some(self.answer(exchange, Some(reply)).await);
-            }
-            route::Found::Nothing => {
-                exchange.location = None;
-                return self.send_file(exchange).await;
-            }
-        };
-        exchange.location = Some(location.clone());
-        let most = exchange.settings().body_bytes_max;
-        if let Framing::Length(length) = exchange.request.framing
-            && most > 0
-            && length > most
-        {
-            log::about(exchange, Level::Error, format_args!("client intended to send too large body: {length} bytes"));
-            return Some(self.answer_and_close(exchange, 413).await);
-        }
-        match rewrite::run(&location.steps, exchange) {
-            rewrite::Outcome::Answer(reply) => return Some(self.answer(exchange, reply).await),
-            rewrite::Outcome::Done { changed: true } => return None,
-            rewrite::Outcome::Done { changed: false } => {}
-        }
-        if exchange.pass().is_none() {
-            return self.send_file(exchange).await;
-        }
-        Some(self.forward(exchange).await)
-    }
-
-    async fn forward(&mut self, exchange: &mut Exchange) -> After {
-        let running = self.running.clone();
-        match upstream::forward(exchange, self.wire, &running, self.timer).await {
-            Forwarded::Answered { reusable: true } => After::KeepAlive,
-            Forwarded::Answered { reusable: false } => After::Linger,
-            Forwarded::Broken => After::Close,
-            Forwarded::Refused(499) => {
-                exchange.answer.status = 499;
-                After::Close
-            }
-            Forwarded::Refused(status @ (400 | 408 | 413 | 431)) => self.answer_and_close(exchange, status).await,
-            Forwarded::Refused(status) => self.answer_page(exchange, status).await,
-            Forwarded::Upgraded(upgraded) => After::Tunnel(Box::new(tunnel_of(exchange, *upgraded))),
-        }
-    }
-
-    /// Answers with a file; `None`: another path is to be looked for.
-    async fn send_file(&mut self, exchange: &mut Exchange) -> Option<After> {
-        let found = match file::answer(exchange) {
-            file::Answer::Reply(reply) => return Some(self.answer(exchange, Some(reply)).await),
-            file::Answer::Instead(path) => {
-                exchange.path = path;
-                exchange.rewritten = true;
-                return None;
-            }
-            file::Answer::File(found) => found,
-        };
-        let keep_alive = exchange.may_keep_alive() && self.skip_body(exchange.request.framing).await == Left::Nothing;
-        exchange.answer.status = found.head.status;
-        let mut out = found.head.write(exchange, keep_alive);
-        exchange.begin_answer(found.head.status, &out);
-        let wants_body = exchange.request.method() != b"HEAD" && found.head.status != 304;
-        let limit = exchange.settings().send_timeout;
-        let mut rest = None;
-        match found.body {
-            file::Body::Bytes(bytes) if wants_body => out.extend_from_slice(&bytes),
-            file::Body::File { fd, from, count } if wants_body => rest = Some((fd, from, count)),
-            _ => {}
-        }
-        if send_all(&self.wire.stream, &out, limit).await.is_err() {
-            return Some(After::Close);
-        }
-        exchange.answer.bytes = out.len() as u64;
-        if let Some((fd, from, count)) = rest {
-            match transfer::send_file(&self.wire.stream, fd, from, count, limit).await {
-                Ok(sent) => {
-                    exchange.answer.bytes += sent;
-                    if sent < count {
-                        log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));
-                        return Some(After::Close);
-                    }
-                }
-                Err(_) => return Some(After::Close),
-            }
-        }
-        exchange.answer.complete = true;
-        Some(if keep_alive { After::KeepAlive } else { After::Linger })
-    }
-
-    async fn answer_page(&mut self, exchange: &mut Exchange, status: u16) -> After {
-        let reply = Reply::page(status, exchange.settings().server_tokens);
-        self.answer(exchange, Some(reply)).await
-    }
-
-    /// Sends an answer of our own, or closes without one (`return 444`).
-    async fn answer(&mut self, exchange: &mut Exchange, reply: Option<Reply>) -> After {
-        let Some(reply) = reply else {
-            exchange.answer.status = 444;
-            return After::Close;
-        };
-        // What is left of the body must be here already if the next request is to be found behind it.
-        let left = match exchange.body_bytes {
-            _ if exchange.body_taken => Left::Nothing,
-            0 => self.skip_body(exchange.request.framing).await,
-            _ => Left::Some,
-        };
-        if let Left::Malformed(malformed) = left {
-            log::about(exchange, Level::Info, format_args!("client sent {malformed}"));
-            return self.answer_and_close(exchange, malformed.status()).await;
-        }
-        let keep_alive = exchange.may_keep_alive() && left == Left::Nothing;
-        self.send(exchange, reply, keep_alive).await
-    }
-
-    async fn answer_and_close(&self, exchange: &mut Exchange, status: u16) -> After {
-        let reply = Reply::page(status, exchange.settings().server_tokens);
-        self.send(exchange, reply, false).await
-    }
-
-    async fn send(&self, exchange: &mut Exchange, reply: Reply, keep_alive: bool) -> After {
-        exchange.answer.status = reply.status;
-        let mut out = reply.head(exchange, keep_alive);
-        exchange.begin_answer(reply.status, &out);
-        if exchange.request.method() != b"HEAD" {
-            out.extend_from_slice(&reply.body);
-        }
-        let limit = exchange.settings().send_timeout;
-        if send_all(&self.wire.stream, &out, limit).await.is_err() {
-            return After::Close;
-        }
-        exchange.answer.bytes = out.len() as u64;
-        exchange.answer.complete = true;
-        if keep_alive { After::KeepAlive } else { After::Linger }
-    }
-
-    /// Drops what has come of a body that nobody wants.
-    async fn skip_body(&mut self, framing: Framing) -> Left {
-        let mut decoder = Decoder::new(framing);
-        let mut reader = self.wire.reader();
-        while !decoder.is_done() && !reader.ahead().is_empty() {
-            let next = poll_fn(|cx| {
-                reader.poll_bytes(cx, |_, bytes| match decoder.read(bytes) {
-                    Ok(piece) => (piece.used, Ok(())),
-                    Err(malformed) => (0, Err(malformed)),
-                })
-            });
-            match next.await {
-                Ok(Ok(())) => {}
-                Ok(Err(malformed)) => return Left::Malformed(malformed),
-                Err(_) => return Left::Some,
-            }
-        }
-        if decoder.is_done() { Left::Nothing } else { Left::Some }
-    }
-}
-
-/// What is left of a request's body.
-#[derive(PartialEq, Eq)]
-enum Left {
-    Nothing,
-    Some,
-    Malformed(body::Malformed),
 }
 
 /// Takes the target and the host apart, and finds the server.

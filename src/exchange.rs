@@ -97,6 +97,22 @@ pub struct Exchange {
     pub rewritten: bool,
     /// The arguments are not.
     pub args_changed: bool,
+    /// `rewrite ... break` made the path: it goes to the upstream whole, whatever the URI of `proxy_pass`.
+    pub broke: bool,
+    /// Sent on by the configuration: it may enter an `internal` location.
+    pub internal: bool,
+    /// The path is what follows an alias, although an expression found the location.
+    pub adds_path: bool,
+    /// A page of our own was replaced already.
+    pub in_error_page: bool,
+    /// The status that is answered with, whatever the answer has (`error_page 404 =200 ...`).
+    pub status: Option<u16>,
+    /// Fields that the answer gets beside its own.
+    pub extra: Vec<(&'static [u8], Vec<u8>)>,
+    /// The request's body goes nowhere: the request has become a GET.
+    pub drops_body: bool,
+    /// The connection ends with the answer.
+    pub closes: bool,
     /// The number of this request on its connection, from 1.
     pub number: u32,
     pub began: Millis,
@@ -111,6 +127,8 @@ pub struct Exchange {
     pub body_bytes: u64,
     /// All of the request body was read.
     pub body_taken: bool,
+    /// All of it, if it was there at once: it can be sent to one peer after the other.
+    pub whole_body: Option<Rc<Vec<u8>>>,
     /// The start of the request body, if a variable asks for it.
     pub body: Vec<u8>,
     /// `100 Continue` was sent.
@@ -134,6 +152,14 @@ impl Exchange {
             args: None,
             rewritten: false,
             args_changed: false,
+            broke: false,
+            internal: false,
+            adds_path: false,
+            in_error_page: false,
+            status: None,
+            extra: Vec::new(),
+            drops_body: false,
+            closes: false,
             number,
             began: reactor::now(),
             captures: RefCell::default(),
@@ -142,6 +168,7 @@ impl Exchange {
             made_host: None,
             body_bytes: 0,
             body_taken: false,
+            whole_body: None,
             body: Vec::new(),
             continued: false,
             answer: Answer::default(),
@@ -165,6 +192,25 @@ impl Exchange {
         made.or_else(|| self.pass().map(|pass| (pass.host.as_str(), pass.port)))
     }
 
+    /// Goes on with another path and its arguments, as if it had been asked for.
+    pub fn redirect(&mut self, target: &[u8]) {
+        let (path, args) = match target.iter().position(|b| *b == b'?') {
+            Some(at) => (target.get(..at), target.get(at + 1..)),
+            None => (Some(target), None),
+        };
+        self.path = path.unwrap_or_default().to_vec();
+        self.args = args.map(<[u8]>::to_vec);
+        self.rewritten = true;
+        self.broke = false;
+        self.adds_path = false;
+        self.internal = true;
+    }
+
+    /// Whether an upstream gets the request's body.
+    pub fn passes_body(&self) -> bool {
+        self.settings().proxy.pass_body && !self.drops_body
+    }
+
     /// Notes what an expression captured.
     pub fn set_captures(&self, expression: &crate::config::Expression, captures: Captures) {
         let mut users = self.users.borrow_mut();
@@ -183,7 +229,8 @@ impl Exchange {
     pub fn may_keep_alive(&self) -> bool {
         let settings = self.settings();
         let age = reactor::now().saturating_sub(self.client.since);
-        !settings.keepalive_timeout.is_zero()
+        !self.closes
+            && !settings.keepalive_timeout.is_zero()
             && self.request.keeps_alive()
             && self.number < settings.keepalive_requests
             && u128::from(age) < settings.keepalive_time.as_millis()

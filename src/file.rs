@@ -67,6 +67,10 @@ pub fn answer(exchange: &Exchange) -> Answer {
     }
     let mut name = Vec::new();
     variables::write_file_name(exchange, &mut name);
+    if exchange.rewritten && variables::climbs(&exchange.path) {
+        log::about(exchange, Level::Error, format_args!("the path that was made leads out of its folder"));
+        return page(404);
+    }
     if exchange.path.ends_with(b"/") {
         return index(exchange, &name);
     }
@@ -134,7 +138,7 @@ fn index(exchange: &Exchange, folder: &[u8]) -> Answer {
     Answer::Reply(Reply::page(status, settings.server_tokens))
 }
 
-fn describe(exchange: &Exchange, mut file: File, meta: &Metadata) -> Answer {
+fn describe(exchange: &Exchange, file: File, meta: &Metadata) -> Answer {
     let settings = exchange.settings();
     let modified = u64::try_from(meta.mtime()).unwrap_or(0);
     let size = meta.len();
@@ -142,6 +146,11 @@ fn describe(exchange: &Exchange, mut file: File, meta: &Metadata) -> Answer {
     let etag = settings.files.etag.then(|| format!("\"{modified:x}-{size:x}\""));
     let mut head =
         FileHead { status: 200, content_type: content_type(exchange), length: size, modified, etag, range: None };
+    if let Some(status) = exchange.status.filter(|status| *status != 200) {
+        // An error page is sent whole.
+        head.status = status;
+        return body_of(exchange, head, file, 0, size);
+    }
     match precondition(exchange, &head) {
         Some(304) => {
             head.status = 304;
@@ -165,10 +174,15 @@ fn describe(exchange: &Exchange, mut file: File, meta: &Metadata) -> Answer {
         }
         None => {}
     }
+    body_of(exchange, head, file, from, count)
+}
+
+/// Small files are read at once.
+fn body_of(exchange: &Exchange, head: FileHead, mut file: File, from: u64, count: u64) -> Answer {
     let body = if count <= SMALL_BYTES_MAX && from == 0 {
         let mut bytes = Vec::with_capacity(count as usize);
         if (&mut file).take(count).read_to_end(&mut bytes).is_err() || bytes.len() as u64 != count {
-            return Answer::Reply(Reply::page(500, settings.server_tokens));
+            return Answer::Reply(Reply::page(500, exchange.settings().server_tokens));
         }
         Body::Bytes(bytes)
     } else {

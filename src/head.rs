@@ -509,6 +509,8 @@ pub struct Request {
     pub expects_continue: bool,
     /// Its lines end with LF alone: nothing follows it on its connection.
     lf_alone: bool,
+    /// It counts as a GET, whatever the client wrote.
+    as_get: bool,
 }
 
 impl Request {
@@ -530,7 +532,7 @@ impl Request {
             Some(value) if !value.is_empty() => return Err(Malformed::Expect),
             _ => false,
         };
-        let request = Self { method, target, version, fields, framing, expects_continue, lf_alone };
+        let request = Self { method, target, version, fields, framing, expects_continue, lf_alone, as_get: false };
         if request.fields.all(Name::Host).count() > 1 {
             return Err(Malformed::HostTwice);
         }
@@ -554,11 +556,20 @@ impl Request {
             framing: Framing::None,
             expects_continue: false,
             lf_alone: false,
+            as_get: false,
         }
     }
 
     pub fn method(&self) -> &[u8] {
+        if self.as_get {
+            return b"GET";
+        }
         self.method.of(&self.fields.bytes)
+    }
+
+    /// From now on it is a GET, as error pages are asked for.
+    pub fn become_get(&mut self) {
+        self.as_get = true;
     }
 
     pub fn target(&self) -> &[u8] {

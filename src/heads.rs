@@ -58,7 +58,7 @@ pub fn outgoing(exchange: &Exchange, uri: &[u8], body: Option<&[u8]>) -> Result<
     let request = &exchange.request;
     let proxy = &exchange.settings().proxy;
     let framing = match body {
-        _ if !proxy.pass_body => Framing::None,
+        _ if !exchange.passes_body() => Framing::None,
         Some(body) => Framing::Length(body.len() as u64),
         None => request.framing,
     };
@@ -145,7 +145,7 @@ pub fn outgoing(exchange: &Exchange, uri: &[u8], body: Option<&[u8]>) -> Result<
         }
     }
     out.extend_from_slice(b"\r\n");
-    let whole = body.filter(|_| proxy.pass_body);
+    let whole = body.filter(|_| exchange.passes_body());
     out.extend_from_slice(whole.unwrap_or_default());
     let framing = if whole.is_some() { Framing::None } else { framing };
     let closes = head::tokens(&connection).any(|token| token.eq_ignore_ascii_case(b"close"));
@@ -198,14 +198,18 @@ pub fn answer(exchange: &Exchange, head: &Response, chunked: bool, keep_alive: b
     let proxy = &exchange.settings().proxy;
     let passes = |name: &str| proxy.pass.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
     let mut out = Vec::with_capacity(head.len() + 128);
+    let (status, reason) = match exchange.status {
+        Some(status) => (status, reply::reason(status).as_bytes()),
+        None => (head.status, head.reason()),
+    };
     match (passes("server"), passes("date")) {
-        (false, false) => reply::start(exchange, head.status, head.reason(), &mut out),
+        (false, false) => reply::start(exchange, status, reason, &mut out),
         (true, false) => {
-            reply::start_line(head.status, head.reason(), &mut out);
+            reply::start_line(status, reason, &mut out);
             reply::date(&mut out);
         }
         (server, _) => {
-            reply::start_line(head.status, head.reason(), &mut out);
+            reply::start_line(status, reason, &mut out);
             if !server {
                 reply::server(exchange, &mut out);
             }
@@ -214,7 +218,7 @@ pub fn answer(exchange: &Exchange, head: &Response, chunked: bool, keep_alive: b
     for field in passed_fields(exchange, head) {
         match field.kind {
             Name::ContentLength => {
-                if let Some(length) = head.content_length().filter(|_| !chunked && head.status != 204) {
+                if let Some(length) = head.content_length().filter(|_| !chunked && status != 204) {
                     let _ = write!(out, "Content-Length: {length}\r\n");
                 }
             }
@@ -227,7 +231,7 @@ pub fn answer(exchange: &Exchange, head: &Response, chunked: bool, keep_alive: b
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     reply::connection(exchange, keep_alive, &mut out);
-    reply::finish(exchange, head.status, &mut out);
+    reply::finish(exchange, status, &mut out);
     out
 }
 

@@ -3,8 +3,8 @@
 //! This file is the map. The modules are listed from the ground up, and a module uses only modules listed above it.
 //!
 //! ```text
-//!  client -> socket -> wire -> head::parse -> route::find -> rewrite::run -> reply::... | file::answer |
-//!            upstream::forward -> one log line
+//!  client -> socket -> wire -> head::parse -> phases::act (rewrite::run, route::find, try_files::find) ->
+//!            reply | file | upstream::forward -> error_page::find -> answer::send -> one log line
 //!         -> After::{KeepAlive, Close, Tunnel(upstream)} -> tunnel::relay
 //! ```
 //!
@@ -45,9 +45,12 @@ pub mod route;
 
 // What can be done with a request.
 pub mod reply;
+pub mod error_page;
 pub mod rewrite;
+pub mod try_files;
 pub mod file;
 pub mod transfer;
+pub mod answer;
 pub mod names;
 pub mod balance;
 pub mod pool;
@@ -55,6 +58,7 @@ pub mod running;
 pub mod heads;
 pub mod upstream;
 pub mod tunnel;
+pub mod phases;
 
 // The life.
 pub mod worker;

@@ -19,6 +19,10 @@ pub struct Reply {
     pub content_range: Option<String>,
     /// The methods that a 405 names, if they are not those of a proxy.
     pub allow: Option<&'static [u8]>,
+    /// Further fields.
+    pub fields: Vec<(&'static [u8], Vec<u8>)>,
+    /// A page of ours, which `error_page` may replace.
+    pub is_page: bool,
     pub body: Vec<u8>,
 }
 
@@ -78,7 +82,7 @@ pub fn reason(status: u16) -> &'static str {
 impl Reply {
     /// The small page of a status; nothing of the request is repeated in it.
     pub fn page(status: u16, tokens: bool) -> Self {
-        let mut reply = Self { status, ..Self::default() };
+        let mut reply = Self { status, is_page: true, ..Self::default() };
         if status >= 300 && !crate::head::is_bodyless(status) && !reason(status).is_empty() {
             let (text, name) = (reason(status), program(tokens));
             let _ = write!(
@@ -152,6 +156,7 @@ impl Reply {
             field(b"Allow", self.allow.unwrap_or(METHODS), &mut out);
         }
         connection(exchange, keep_alive, &mut out);
+        self.fields.iter().for_each(|(name, value)| field(name, value, &mut out));
         finish(exchange, self.status, &mut out);
         out
     }
@@ -211,14 +216,15 @@ pub fn connection(exchange: &Exchange, keep_alive: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// `add_header` fields and the end of the head.
+/// What is added to every head, and its end.
 pub fn finish(exchange: &Exchange, status: u16, out: &mut Vec<u8>) {
     added(exchange, status, out);
     out.extend_from_slice(b"\r\n");
 }
 
-/// `add_header` fields.
+/// What phases have added, and `add_header` fields.
 pub fn added(exchange: &Exchange, status: u16, out: &mut Vec<u8>) {
+    exchange.extra.iter().for_each(|(name, value)| field(name, value, out));
     let usual = matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308);
     for add in exchange.settings().add_field.iter().filter(|add| add.always || usual) {
         let value = variables::value(&add.value, exchange);

@@ -134,6 +134,8 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow 
     exchange.path = path;
     exchange.args = args;
     exchange.rewritten = true;
+    exchange.internal = true;
+    exchange.broke = step.then == Then::Break;
     match step.then {
         Then::Break => Flow::Stop,
         Then::Last => {

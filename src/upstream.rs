@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use crate::balance::{Chosen, Group, Outcome, PeerId};
 use crate::body::Decoder;
 use crate::config::{Destination, Level, NextUpstream, Place, Proxy, Url};
+use crate::error_page;
 use crate::exchange::{Exchange, Tried, Try};
 use crate::head::Framing;
 use crate::head::{self, Limits, Malformed, Name, Response, Scan, Version};
@@ -77,6 +78,10 @@ pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Runni
             return Forwarded::Refused(if message.starts_with("invalid") { 500 } else { 502 });
         }
     };
+    if exchange.body_bytes > 0 && !exchange.body_taken && exchange.passes_body() {
+        log::about(exchange, Level::Error, format_args!("the request body was sent to another upstream already"));
+        return Forwarded::Refused(502);
+    }
     let body = match early_body(exchange, client) {
         Ok(body) => body,
         Err((status, why)) => {
@@ -84,8 +89,10 @@ pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Runni
             return Forwarded::Refused(status);
         }
     };
-    let outgoing = match heads::outgoing(exchange, &uri, body.as_deref()) {
-        Ok(outgoing) if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, Vec::len)) > heads::BYTES_MAX => {
+    let outgoing = match heads::outgoing(exchange, &uri, whole(body.as_ref())) {
+        Ok(outgoing)
+            if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > heads::BYTES_MAX =>
+        {
             log::about(exchange, Level::Error, format_args!("the request head for the upstream is longer than 64 KiB"));
             return Forwarded::Refused(500);
         }
@@ -101,7 +108,10 @@ pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Runni
 
 /// What has already come of the body is checked before anything is sent. If it is all of it, it is taken, and can be sent
 /// to one peer after the other.
-fn early_body(exchange: &mut Exchange, client: &mut Wire) -> Result<Option<Vec<u8>>, (u16, String)> {
+fn early_body(exchange: &mut Exchange, client: &mut Wire) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
+    if exchange.body_taken {
+        return Ok(exchange.whole_body.clone());
+    }
     if matches!(exchange.request.framing, Framing::None | Framing::Length(0)) || client.ahead().is_empty() {
         return Ok(None);
     }
@@ -127,7 +137,12 @@ fn early_body(exchange: &mut Exchange, client: &mut Wire) -> Result<Option<Vec<u
     if exchange.config.keeps_body {
         exchange.body = body.clone();
     }
-    Ok(Some(body))
+    exchange.whole_body = Some(Rc::new(body));
+    Ok(exchange.whole_body.clone())
+}
+
+fn whole(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
+    body.map(|body| body.as_slice())
 }
 
 /// Where the request goes, and the target that it gets there.
@@ -174,8 +189,8 @@ async fn destination(exchange: &mut Exchange, running: &Running) -> Result<(Arc<
 
 /// The target: as the client wrote it, or with the location's part replaced by the URI of `proxy_pass`.
 fn passed_uri(exchange: &Exchange, replacement: Option<&str>) -> Vec<u8> {
-    // A rewritten path goes as it is now, whatever `proxy_pass` says (nginx).
-    let replacement = replacement.filter(|_| !exchange.rewritten);
+    // What `rewrite ... break` made goes as it is, whatever `proxy_pass` says (nginx).
+    let replacement = replacement.filter(|_| !exchange.broke);
     if replacement.is_none() && !exchange.rewritten && !exchange.args_changed {
         return exchange.written.clone();
     }
@@ -200,7 +215,7 @@ struct Attempts<'e> {
     group: Arc<Group>,
     uri: Vec<u8>,
     /// The request's body, if all of it was there at once.
-    body: Option<Vec<u8>>,
+    body: Option<Rc<Vec<u8>>>,
     outgoing: Outgoing,
     tried: Vec<PeerId>,
     /// The status that the client gets if no peer is left.
@@ -269,6 +284,9 @@ impl Attempts<'_> {
                             // Fields that are added to the answer may ask for the upstream's.
                             let head = Rc::new(head);
                             self.exchange.upstream_head = Some(head.clone());
+                            if error_page::intercepts(self.exchange, head.status) {
+                                return Ok(self.intercept(&chosen, &head));
+                            }
                             return self.relay(pooled, chosen, &head, sent).await;
                         }
                         Err(missed) => missed,
@@ -286,6 +304,17 @@ impl Attempts<'_> {
             }
             return Err(self.judge(&chosen, &missed, &sent));
         }
+    }
+
+    /// Drops the answer: `error_page` has another one.
+    fn intercept(&mut self, chosen: &Chosen, head: &Response) -> Forwarded {
+        chosen.report(Outcome::Answered);
+        self.end_try(None);
+        if head.status == 401 {
+            let asked = head.fields.named(b"www_authenticate").map(|value| (&b"WWW-Authenticate"[..], value.to_vec()));
+            self.exchange.extra.extend(asked);
+        }
+        Forwarded::Refused(head.status)
     }
 
     /// Whether the request can be sent once more: nothing of its body is gone, and doing it twice does no harm
@@ -405,13 +434,13 @@ impl Attempts<'_> {
         let coding = if framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
         let http11 = self.exchange.request.version == Version::Http11;
         let has_body = !matches!(self.exchange.request.framing, Framing::None | Framing::Length(0));
-        let goes_on = self.exchange.request.expects_continue && has_body;
+        let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.passes_body();
         let send_timeout = settings.send_timeout;
         let upgrade = !self.outgoing.offered.is_empty();
         // The first try takes the head; the rare further one writes it again.
         let head = match std::mem::take(&mut self.outgoing.head) {
             head if !head.is_empty() => head,
-            _ => heads::outgoing(self.exchange, &self.uri, self.body.as_deref()).map_err(Missed::Invalid)?.head,
+            _ => heads::outgoing(self.exchange, &self.uri, whole(self.body.as_ref())).map_err(Missed::Invalid)?.head,
         };
         let mut upload = Upload::new(Transfer::new(head, framing, coding, limits));
         if self.exchange.config.keeps_body {
@@ -506,7 +535,9 @@ impl Attempts<'_> {
         chosen.report(Outcome::Answered);
         let settings = self.exchange.settings();
         // Asked with GET for a client that wants the head alone.
-        let unread = self.exchange.request.method() == b"HEAD" && !self.outgoing.to_head;
+        let status = self.exchange.status.unwrap_or(head.status);
+        let unread = (self.exchange.request.method() == b"HEAD" && !self.outgoing.to_head)
+            || (head::is_bodyless(status) && !head::is_bodyless(head.status));
         let upstream_framing = head.framing(self.outgoing.to_head);
         let framing = if unread { Framing::None } else { upstream_framing };
         let http11 = self.exchange.request.version == Version::Http11;
@@ -516,7 +547,7 @@ impl Attempts<'_> {
             Framing::None | Framing::Length(_) => (Coding::Plain, true),
         };
         // A body that is not passed on must not be taken for the next request.
-        let unread_body = !settings.proxy.pass_body
+        let unread_body = !self.exchange.passes_body()
             && !self.exchange.body_taken
             && !matches!(self.exchange.request.framing, Framing::None | Framing::Length(0));
         let keep_alive = delimited && sent.upload.is_none() && !unread_body && self.exchange.may_keep_alive();
@@ -525,9 +556,9 @@ impl Attempts<'_> {
             read_timeout: settings.proxy.read_timeout.unwrap_or(Proxy::TIMEOUT),
             write_timeout: settings.send_timeout,
         };
-        self.exchange.answer.status = head.status;
+        self.exchange.answer.status = status;
         let out = heads::answer(self.exchange, head, coding == Coding::Chunked, keep_alive);
-        self.exchange.begin_answer(head.status, &out);
+        self.exchange.begin_answer(status, &out);
         let reusable = self.outgoing.keeps_alive
             && head.keeps_alive()
             && framing == upstream_framing

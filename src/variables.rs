@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use crate::clock;
-use crate::config::Matcher;
 use crate::exchange::{Exchange, Try};
 use crate::head::{self, Fields, Name};
 use crate::socket::Addr;
@@ -249,12 +248,19 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
 
 /// `root` and the path, or `alias` and what of the path the location did not match.
 pub fn write_file_name(exchange: &Exchange, out: &mut Vec<u8>) {
+    let matched = write_root(exchange, out);
+    let matched = if exchange.adds_path { 0 } else { matched };
+    out.extend_from_slice(exchange.path.get(matched..).unwrap_or_default());
+}
+
+/// `root`, or `alias` and for how many bytes of the path it stands.
+pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
     let files = &exchange.settings().files;
-    let matched = match (&files.alias, &files.root, &exchange.location) {
+    match (&files.alias, &files.root, &exchange.location) {
         (Some(alias), _, location) => {
             write(alias, exchange, out);
             match location {
-                Some(location) if matches!(location.matcher, Matcher::Pattern(_)) => exchange.path.len(),
+                Some(location) if location.takes_whole_path => exchange.path.len(),
                 Some(location) => location.path.len(),
                 None => 0,
             }
@@ -264,8 +270,12 @@ pub fn write_file_name(exchange: &Exchange, out: &mut Vec<u8>) {
             0
         }
         (None, None, _) => exchange.path.len(),
-    };
-    out.extend_from_slice(exchange.path.get(matched..).unwrap_or_default());
+    }
+}
+
+/// Whether a path leads out of its folder. Paths of clients never do; one that was made of variables may.
+pub fn climbs(path: &[u8]) -> bool {
+    path.split(|b| *b == b'/').any(|segment| segment == b"..")
 }
 
 /// `$host`: the host of the request, or the name of the server that took it.

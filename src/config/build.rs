@@ -14,7 +14,7 @@ use super::map::Expression;
 use super::syntax::{self, Directive, Error, Position, Word, placeholder};
 use super::table::{self, Spec, Treat};
 use super::upstream::UpstreamDraft;
-use super::{Config, ErrorLog, Folders, LogFormat, Main, Map, Note, Resolver, Settings, Step, Upstream};
+use super::{Config, ErrorLog, Folders, LogFormat, Main, Map, Note, Resolver, Settings, Step, TryFiles, Upstream};
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Template, Variable};
 
@@ -49,6 +49,7 @@ pub(super) struct Draft {
     pub(super) listens: Vec<ListenLine>,
     pub(super) names: Vec<ServerName>,
     pub(super) steps: Vec<Step>,
+    pub(super) try_files: Option<TryFiles>,
     pub(super) location: Option<LocationDraft>,
     pub(super) locations: Vec<Arc<super::Location>>,
     pub(super) upstream: UpstreamDraft,
@@ -63,6 +64,7 @@ impl Draft {
             listens: Vec::new(),
             names: Vec::new(),
             steps: Vec::new(),
+            try_files: None,
             location: None,
             locations: Vec::new(),
             upstream: UpstreamDraft::default(),

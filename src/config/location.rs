@@ -8,7 +8,7 @@ use super::map::Expression;
 use super::proxy::ProxyPass;
 use super::rewrite::Step;
 use super::syntax::{Directive, Error, Word};
-use super::{Settings, table};
+use super::{Settings, TryFiles, table};
 
 /// How a location is found.
 #[derive(Debug)]
@@ -30,6 +30,11 @@ pub struct Location {
     pub path: String,
     pub settings: Settings,
     pub steps: Vec<Step>,
+    pub try_files: Option<TryFiles>,
+    /// Only for requests that were sent here by another location.
+    pub internal: bool,
+    /// Found by an expression: an alias stands for all of the path.
+    pub takes_whole_path: bool,
     pub pass: Option<ProxyPass>,
     pub inner: Locations,
 }
@@ -49,12 +54,20 @@ pub(super) struct LocationDraft {
     pub(super) matcher: Matcher,
     pub(super) path: String,
     pub(super) pass: Option<ProxyPass>,
+    pub(super) internal: bool,
+    pub(super) takes_whole_path: bool,
 }
 
 impl LocationDraft {
     /// The place of an `if` in this location.
     pub(super) fn for_if(&self) -> Self {
-        Self { matcher: Matcher::Named, path: self.path.clone(), pass: None }
+        Self {
+            matcher: Matcher::Named,
+            path: self.path.clone(),
+            pass: None,
+            internal: self.internal,
+            takes_whole_path: self.takes_whole_path,
+        }
     }
 }
 
@@ -120,12 +133,22 @@ pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
         check_nesting(outer, &matcher, &path, directive)?;
     }
     let mut inner = Draft::new(table::LOCATION, draft.settings.clone());
-    inner.location = Some(LocationDraft { matcher, path, pass: None });
+    let takes_whole_path = matches!(matcher, Matcher::Pattern(_));
+    inner.location = Some(LocationDraft { matcher, path, pass: None, internal: false, takes_whole_path });
     walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
     let nested = Locations::new(inner.locations, &directive.name)?;
-    let Some(LocationDraft { matcher, path, pass }) = inner.location else { return Ok(()) };
-    let location = Location { matcher, path, settings: inner.settings, steps: inner.steps, pass, inner: nested };
-    draft.locations.push(Arc::new(location));
+    let Some(own) = inner.location else { return Ok(()) };
+    draft.locations.push(Arc::new(Location {
+        matcher: own.matcher,
+        path: own.path,
+        settings: inner.settings,
+        steps: inner.steps,
+        try_files: inner.try_files,
+        internal: own.internal,
+        takes_whole_path: own.takes_whole_path,
+        pass: own.pass,
+        inner: nested,
+    }));
     Ok(())
 }
 

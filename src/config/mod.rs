@@ -7,6 +7,7 @@ mod build;
 mod core;
 mod files;
 mod glob;
+mod internal;
 mod listen;
 mod location;
 mod logging;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 pub use self::build::{Source, generate, load};
 pub use self::files::{Files, IfModifiedSince};
+pub use self::internal::{ErrorPage, Otherwise, TryFiles, Tryable};
 pub use self::listen::{Binding, Group, Names};
 pub use self::location::{Location, Locations, Matcher};
 pub use self::logging::{AccessLog, ErrorLog, Escape, Level, LogFormat, LogTarget};
@@ -101,6 +103,7 @@ pub struct Server {
     pub name: String,
     pub settings: Settings,
     pub steps: Vec<Step>,
+    pub try_files: Option<TryFiles>,
     pub locations: Locations,
 }
 
@@ -125,6 +128,8 @@ pub struct Settings {
     pub server_tokens: bool,
     pub default_type: Template,
     pub add_field: Arc<[AddField]>,
+    pub error_pages: Arc<[ErrorPage]>,
+    pub recursive_error_pages: bool,
     pub absolute_redirect: bool,
     pub port_in_redirect: bool,
     pub server_name_in_redirect: bool,
@@ -160,6 +165,8 @@ impl Default for Settings {
             server_tokens: true,
             default_type: Template::text(b"text/plain"),
             add_field: Arc::from([]),
+            error_pages: Arc::from([]),
+            recursive_error_pages: false,
             absolute_redirect: true,
             port_in_redirect: true,
             server_name_in_redirect: false,

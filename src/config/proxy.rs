@@ -36,6 +36,8 @@ pub struct Proxy {
     pub next_timeout: Duration,
     pub pass_fields: bool,
     pub pass_body: bool,
+    /// Answers with a status that has an `error_page` make room for it.
+    pub intercepts: bool,
 }
 
 impl Proxy {
@@ -59,6 +61,7 @@ impl Default for Proxy {
             next_timeout: Duration::ZERO,
             pass_fields: true,
             pass_body: true,
+            intercepts: false,
         }
     }
 }
@@ -450,5 +453,10 @@ pub(super) fn pass_request_headers(_: &mut Walk, draft: &mut Draft, directive: &
 
 pub(super) fn pass_request_body(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     draft.settings.proxy.pass_body = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn intercept_errors(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.proxy.intercepts = core::switch(directive)?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 
 use super::build::{Draft, Walk};
 use super::syntax::{Directive, Error};
-use super::{core, files, listen, location, logging, proxy, rewrite, upstream};
+use super::{core, files, internal, listen, location, logging, proxy, rewrite, upstream};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -179,7 +179,7 @@ static TABLE: &[Spec] = &[
     spec("empty_gif", LOCATION, 0, 0, Refuse(LATER)),
     spec("env", MAIN, 1, 1, Note("no other program is started")),
     spec("error_log", ANY, 1, 2, Each(logging::error_log)),
-    spec("error_page", HSL, 2, MANY, Refuse("error pages of one's own are not sent by this version")),
+    spec("error_page", HSLI, 2, MANY, Each(internal::error_page)),
     spec("etag", HSL, 1, 1, Once(files::etag)),
     spec("events", MAIN, 0, 0, Block(core::events)),
     spec(
@@ -226,7 +226,7 @@ static TABLE: &[Spec] = &[
     ),
     spec("image_filter", LOCATION, 1, 3, Refuse(NO_BODY_REWRITE)),
     spec("index", HSL, 1, MANY, Each(files::index)),
-    spec("internal", LOCATION, 0, 0, Refuse(LATER)),
+    spec("internal", LOCATION, 0, 0, Once(internal::internal)),
     spec("ip_hash", UPSTREAM, 0, 0, Once(upstream::ip_hash)),
     spec("js_content", LOCATION, 1, MANY, Refuse(LUA)),
     spec("js_import", HTTP, 1, MANY, Refuse(LUA)),
@@ -309,7 +309,7 @@ static TABLE: &[Spec] = &[
     spec("proxy_http_version", HSL, 1, 1, Once(proxy::http_version)),
     spec("proxy_ignore_client_abort", HSL, 1, 1, OnlyOff(LATER)),
     spec("proxy_ignore_headers", HSL, 1, MANY, Note("X-Accel fields of an upstream are never obeyed")),
-    spec("proxy_intercept_errors", HSL, 1, 1, OnlyOff(LATER)),
+    spec("proxy_intercept_errors", HSL, 1, 1, Once(proxy::intercept_errors)),
     spec("proxy_limit_rate", HSL, 1, 1, Note("the rate is not limited")),
     spec("proxy_max_temp_file_size", HSL, 1, 1, Note(BODIES_STREAM)),
     spec("proxy_method", HSL, 1, 1, Once(proxy::method)),
@@ -349,7 +349,7 @@ static TABLE: &[Spec] = &[
     spec("read_ahead", HSL, 1, 1, Note("the system reads ahead")),
     spec("real_ip_header", HSL, 1, 1, Refuse(NO_REAL_IP)),
     spec("real_ip_recursive", HSL, 1, 1, Refuse(NO_REAL_IP)),
-    spec("recursive_error_pages", HSL, 1, 1, OnlyOff(LATER)),
+    spec("recursive_error_pages", HSL, 1, 1, Once(internal::recursive_error_pages)),
     spec("request_pool_size", HS, 1, 1, Note(OWN_LIMITS)),
     spec("reset_timedout_connection", HSL, 1, 1, Note("connections that timed out are closed")),
     spec("resolver", HSL | UPSTREAM, 1, MANY, Once(core::resolver)),
@@ -416,7 +416,7 @@ static TABLE: &[Spec] = &[
     spec("tcp_nopush", HSL, 1, 1, Note("a small file and its head are sent at once")),
     spec("thread_pool", MAIN, 1, 3, Note("files are not read by other threads")),
     spec("timer_resolution", MAIN, 1, 1, Note("the clock is read once a turn")),
-    spec("try_files", SL, 2, MANY, Refuse(LATER)),
+    spec("try_files", SL, 2, MANY, Once(internal::try_files)),
     spec("types", HSL, 0, 0, Block(files::types)),
     spec("types_hash_bucket_size", HSL, 1, 1, Note(NO_HASHES)),
     spec("types_hash_max_size", HSL, 1, 1, Note(NO_HASHES)),

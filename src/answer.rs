@@ -1,0 +1,127 @@
+//! An answer on its way to the client: its status, whether the connection can be used again, head and body.
+
+use std::future::poll_fn;
+
+use crate::body::{self, Decoder};
+use crate::config::Level;
+use crate::exchange::Exchange;
+use crate::file;
+use crate::head::{self, Framing};
+use crate::log;
+use crate::reply::Reply;
+use crate::transfer::{self, send_all};
+use crate::wire::Wire;
+
+/// What can be done with a connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    KeepAlive,
+    Close,
+    /// Close, but let the client read the answer although it still sends.
+    Linger,
+}
+
+/// What is left of a request's body.
+#[derive(PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Some,
+    Malformed(body::Malformed),
+}
+
+/// Sends an answer of our own.
+pub async fn send(exchange: &mut Exchange, wire: &mut Wire, reply: Reply) -> After {
+    let keep_alive = match left_of_body(exchange, wire).await {
+        Left::Nothing => exchange.may_keep_alive(),
+        Left::Some => false,
+        Left::Malformed(malformed) => {
+            log::about(exchange, Level::Info, format_args!("client sent {malformed}"));
+            let reply = Reply::page(malformed.status(), exchange.settings().server_tokens);
+            return write(exchange, wire, reply, false).await;
+        }
+    };
+    write(exchange, wire, reply, keep_alive).await
+}
+
+/// Sends an answer to what could not be understood: nothing more is read from this connection.
+pub async fn send_last(exchange: &mut Exchange, wire: &Wire, reply: Reply) -> After {
+    write(exchange, wire, reply, false).await
+}
+
+async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_alive: bool) -> After {
+    if let Some(status) = exchange.status.filter(|_| !reply.is_page) {
+        reply.status = status;
+    }
+    exchange.answer.status = reply.status;
+    let mut out = reply.head(exchange, keep_alive);
+    exchange.begin_answer(reply.status, &out);
+    if exchange.request.method() != b"HEAD" && !head::is_bodyless(reply.status) {
+        out.extend_from_slice(&reply.body);
+    }
+    let limit = exchange.settings().send_timeout;
+    if send_all(&wire.stream, &out, limit).await.is_err() {
+        return After::Close;
+    }
+    exchange.answer.bytes = out.len() as u64;
+    exchange.answer.complete = true;
+    if keep_alive { After::KeepAlive } else { After::Linger }
+}
+
+/// Sends a file.
+pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Found) -> After {
+    let keep_alive = left_of_body(exchange, wire).await == Left::Nothing && exchange.may_keep_alive();
+    exchange.answer.status = found.head.status;
+    let mut out = found.head.write(exchange, keep_alive);
+    exchange.begin_answer(found.head.status, &out);
+    let wants_body = exchange.request.method() != b"HEAD" && !head::is_bodyless(found.head.status);
+    let limit = exchange.settings().send_timeout;
+    let mut rest = None;
+    match found.body {
+        file::Body::Bytes(bytes) if wants_body => out.extend_from_slice(&bytes),
+        file::Body::File { fd, from, count } if wants_body => rest = Some((fd, from, count)),
+        _ => {}
+    }
+    if send_all(&wire.stream, &out, limit).await.is_err() {
+        return After::Close;
+    }
+    exchange.answer.bytes = out.len() as u64;
+    if let Some((fd, from, count)) = rest {
+        let Ok(sent) = transfer::send_file(&wire.stream, fd, from, count, limit).await else { return After::Close };
+        exchange.answer.bytes += sent;
+        if sent < count {
+            log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));
+            return After::Close;
+        }
+    }
+    exchange.answer.complete = true;
+    if keep_alive { After::KeepAlive } else { After::Linger }
+}
+
+/// Drops what has come of a body that nobody wants. All of it must be here already if the next request is to be found
+/// behind it.
+async fn left_of_body(exchange: &Exchange, wire: &mut Wire) -> Left {
+    match exchange.body_bytes {
+        _ if exchange.body_taken => Left::Nothing,
+        0 => skip_body(wire, exchange.request.framing).await,
+        _ => Left::Some,
+    }
+}
+
+async fn skip_body(wire: &mut Wire, framing: Framing) -> Left {
+    let mut decoder = Decoder::new(framing);
+    let mut reader = wire.reader();
+    while !decoder.is_done() && !reader.ahead().is_empty() {
+        let next = poll_fn(|cx| {
+            reader.poll_bytes(cx, |_, bytes| match decoder.read(bytes) {
+                Ok(piece) => (piece.used, Ok(())),
+                Err(malformed) => (0, Err(malformed)),
+            })
+        });
+        match next.await {
+            Ok(Ok(())) => {}
+            Ok(Err(malformed)) => return Left::Malformed(malformed),
+            Err(_) => return Left::Some,
+        }
+    }
+    if decoder.is_done() { Left::Nothing } else { Left::Some }
+}

@@ -1,0 +1,208 @@
+//! What is done with one request, in nginx's order: the steps of its server; then, for the location that its path leads
+//! to, what may keep it out, the steps of the location, `try_files`, and what the location answers with.
+//!
+//! A phase may send the request back to the start with another path, or to a location by name; [`CHANGES_MAX`] bounds
+//! that. Every page of our own passes by `error_page` before it is sent.
+
+use std::sync::Arc;
+
+use crate::answer::{self, After};
+use crate::config::{Level, Location};
+use crate::error_page::{self, Instead};
+use crate::exchange::Exchange;
+use crate::file;
+use crate::head::Framing;
+use crate::log;
+use crate::reactor::Timer;
+use crate::reply::Reply;
+use crate::rewrite;
+use crate::route;
+use crate::running::Running;
+use crate::try_files::{self, Tried};
+use crate::upstream::{self, Forwarded, Upgraded};
+use crate::wire::Wire;
+
+/// How often one request may be sent to another path or location.
+const CHANGES_MAX: u8 = 10;
+
+/// How a request ended.
+pub enum Done {
+    Answered(After),
+    Upgraded(Box<Upgraded>),
+}
+
+/// What comes next for a request.
+enum Next {
+    /// The steps of the server.
+    Server,
+    /// The location that the path leads to.
+    Search,
+    /// A location by its name.
+    Named(Vec<u8>),
+    /// An answer of our own; without one the connection is closed (`return 444`).
+    Answer(Option<Reply>),
+    Done(Done),
+}
+
+/// One request's way through the phases.
+pub struct Phases<'c> {
+    pub wire: &'c mut Wire,
+    pub running: &'c Arc<Running>,
+    /// The connection's.
+    pub timer: &'c Timer,
+}
+
+impl Phases<'_> {
+    /// Does what the configuration says with a request.
+    pub async fn act(mut self, exchange: &mut Exchange) -> Done {
+        let mut next = Next::Server;
+        let mut changes = 0;
+        loop {
+            if matches!(next, Next::Server | Next::Search | Next::Named(_)) {
+                changes += 1;
+                if changes > CHANGES_MAX + 1 {
+                    log::about(exchange, Level::Error, format_args!("rewrite or internal redirection cycle"));
+                    return Done::Answered(self.send(exchange, page(exchange, 500)).await);
+                }
+            }
+            next = match next {
+                Next::Server => match rewrite::run(&exchange.server.clone().steps, exchange) {
+                    rewrite::Outcome::Answer(reply) => Next::Answer(reply),
+                    rewrite::Outcome::Done { .. } => {
+                        changes -= 1; // it is no change of its own
+                        Next::Search
+                    }
+                },
+                Next::Search => self.search(exchange).await,
+                Next::Named(name) => self.enter_named(exchange, &name).await,
+                Next::Answer(Some(reply)) => self.answer(exchange, reply).await,
+                Next::Answer(None) => {
+                    exchange.answer.status = 444;
+                    return Done::Answered(After::Close);
+                }
+                Next::Done(done) => return done,
+            };
+        }
+    }
+
+    /// Finds the location of the path.
+    async fn search(&mut self, exchange: &mut Exchange) -> Next {
+        match route::find(exchange) {
+            route::Found::Location(location) if location.internal && !exchange.internal => {
+                exchange.location = Some(location);
+                Next::Answer(Some(page(exchange, 404)))
+            }
+            route::Found::Location(location) => self.enter(exchange, Some(location)).await,
+            route::Found::AddSlash => Next::Answer(Some(Reply::with_slash(exchange))),
+            route::Found::Nothing => self.enter(exchange, None).await,
+        }
+    }
+
+    async fn enter_named(&mut self, exchange: &mut Exchange, name: &[u8]) -> Next {
+        let text = String::from_utf8_lossy(name);
+        let Some(location) = exchange.server.locations.named(&text).cloned() else {
+            log::about(exchange, Level::Error, format_args!("could not find named location \"{text}\""));
+            return Next::Answer(Some(page(exchange, 500)));
+        };
+        exchange.internal = true;
+        exchange.rewritten = true;
+        self.enter(exchange, Some(location)).await
+    }
+
+    /// Takes the request through a location; without one, the server's own settings count.
+    async fn enter(&mut self, exchange: &mut Exchange, location: Option<Arc<Location>>) -> Next {
+        exchange.location.clone_from(&location);
+        let most = exchange.settings().body_bytes_max;
+        if let Framing::Length(length) = exchange.request.framing
+            && most > 0
+            && length > most
+            && !exchange.drops_body
+        {
+            log::about(exchange, Level::Error, format_args!("client intended to send too large body: {length} bytes"));
+            exchange.closes = true;
+            return Next::Answer(Some(page(exchange, 413)));
+        }
+        if let Some(location) = &location {
+            match rewrite::run(&location.steps, exchange) {
+                rewrite::Outcome::Answer(reply) => return Next::Answer(reply),
+                rewrite::Outcome::Done { changed: true } => return Next::Search,
+                rewrite::Outcome::Done { changed: false } => {}
+            }
+        }
+        if let Some(next) = try_files(exchange) {
+            return next;
+        }
+        self.content(exchange).await
+    }
+
+    /// What the location answers with.
+    async fn content(&mut self, exchange: &mut Exchange) -> Next {
+        if exchange.pass().is_some() {
+            return self.forward(exchange).await;
+        }
+        match file::answer(exchange) {
+            file::Answer::Reply(reply) => Next::Answer(Some(reply)),
+            file::Answer::Instead(path) => {
+                exchange.path = path;
+                exchange.rewritten = true;
+                exchange.internal = true;
+                Next::Server
+            }
+            file::Answer::File(found) => {
+                Next::Done(Done::Answered(answer::send_file(exchange, self.wire, found).await))
+            }
+        }
+    }
+
+    async fn forward(&mut self, exchange: &mut Exchange) -> Next {
+        let after = match upstream::forward(exchange, self.wire, self.running, self.timer).await {
+            Forwarded::Answered { reusable: true } => After::KeepAlive,
+            Forwarded::Answered { reusable: false } => After::Linger,
+            Forwarded::Broken => After::Close,
+            Forwarded::Refused(499) => {
+                exchange.answer.status = 499;
+                After::Close
+            }
+            Forwarded::Refused(status) => {
+                // What is left of a request that could not be understood is not to be understood either.
+                exchange.closes |= matches!(status, 400 | 408 | 413 | 431);
+                return Next::Answer(Some(page(exchange, status)));
+            }
+            Forwarded::Upgraded(upgraded) => return Next::Done(Done::Upgraded(upgraded)),
+        };
+        Next::Done(Done::Answered(after))
+    }
+
+    /// Sends an answer of our own, unless `error_page` has another one.
+    async fn answer(&mut self, exchange: &mut Exchange, reply: Reply) -> Next {
+        match error_page::find(exchange, reply) {
+            Instead::Nothing(reply) => Next::Done(Done::Answered(self.send(exchange, reply).await)),
+            Instead::Path => Next::Server,
+            Instead::Named(name) => Next::Named(name),
+        }
+    }
+
+    async fn send(&mut self, exchange: &mut Exchange, reply: Reply) -> After {
+        if exchange.closes {
+            return answer::send_last(exchange, self.wire, reply).await;
+        }
+        answer::send(exchange, self.wire, reply).await
+    }
+}
+
+fn page(exchange: &Exchange, status: u16) -> Reply {
+    Reply::page(status, exchange.settings().server_tokens)
+}
+
+/// Looks which of the files of `try_files` is there; nothing, if the request goes on with the path that it has now.
+fn try_files(exchange: &mut Exchange) -> Option<Next> {
+    match try_files::find(exchange)? {
+        Tried::Found => None,
+        Tried::Status(status) => Some(Next::Answer(Some(page(exchange, status)))),
+        Tried::Otherwise(name) if name.starts_with(b"@") => Some(Next::Named(name)),
+        Tried::Otherwise(target) => {
+            exchange.redirect(&target);
+            Some(Next::Server)
+        }
+    }
+}
