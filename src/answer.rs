@@ -53,6 +53,9 @@ async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_aliv
         reply.status = status;
     }
     exchange.answer.status = reply.status;
+    if reply.location.is_some() {
+        exchange.forget_location();
+    }
     let mut out = reply.head(exchange, keep_alive);
     exchange.begin_answer(reply.status, &out);
     if exchange.request.method() != b"HEAD" && !head::is_bodyless(reply.status) {

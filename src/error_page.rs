@@ -27,7 +27,7 @@ pub fn find(exchange: &mut Exchange, reply: Reply) -> Instead {
     // Who comes to log in, or is sent elsewhere, has to learn how.
     exchange.extra.extend(reply.fields);
     if let Some(location) = reply.location {
-        exchange.extra.retain(|(name, _)| **name != *b"Location");
+        exchange.forget_location();
         exchange.extra.push((b"Location", location));
     }
     match target.first() {
@@ -46,7 +46,6 @@ pub fn find(exchange: &mut Exchange, reply: Reply) -> Instead {
         }
         _ => {
             let status = page.answer.filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
-            exchange.extra.retain(|(name, _)| **name != *b"Location");
             let mut redirect = Reply::page(status, exchange.settings().server_tokens);
             redirect.location = Some(target);
             Instead::Nothing(redirect)

@@ -206,6 +206,11 @@ impl Exchange {
         self.internal = true;
     }
 
+    /// The answer has a `Location` of its own, and none of a page that it stands for.
+    pub fn forget_location(&mut self) {
+        self.extra.retain(|(name, _)| !name.eq_ignore_ascii_case(b"location"));
+    }
+
     /// Whether an upstream gets the request's body.
     pub fn passes_body(&self) -> bool {
         self.settings().proxy.pass_body && !self.drops_body

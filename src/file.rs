@@ -58,9 +58,14 @@ pub enum Body {
 pub fn answer(exchange: &Exchange) -> Answer {
     let files = &exchange.settings().files;
     let page = |status| Answer::Reply(Reply::page(status, exchange.settings().server_tokens));
-    if !matches!(exchange.request.method(), b"GET" | b"HEAD") {
+    let not_allowed = || {
         let reply = Reply::page(405, exchange.settings().server_tokens);
-        return Answer::Reply(Reply { allow: Some(b"GET, HEAD"), ..reply });
+        Answer::Reply(Reply { allow: Some(b"GET, HEAD"), ..reply })
+    };
+    // A POST to what is not there gets 404, as from nginx.
+    let posted = exchange.request.method() == b"POST";
+    if !posted && !matches!(exchange.request.method(), b"GET" | b"HEAD") {
+        return not_allowed();
     }
     if files.root.is_none() && files.alias.is_none() {
         return page(404);
@@ -75,6 +80,7 @@ pub fn answer(exchange: &Exchange) -> Answer {
         return index(exchange, &name);
     }
     match open(&name) {
+        Ok((_, meta)) if meta.is_file() && posted => not_allowed(),
         Ok((file, meta)) if meta.is_file() => describe(exchange, file, &meta),
         // A folder is asked for again with a slash.
         Ok((_, meta)) if meta.is_dir() => Answer::Reply(Reply::with_slash(exchange)),

@@ -82,7 +82,7 @@ pub fn reason(status: u16) -> &'static str {
 impl Reply {
     /// The small page of a status; nothing of the request is repeated in it.
     pub fn page(status: u16, tokens: bool) -> Self {
-        let mut reply = Self { status, is_page: true, ..Self::default() };
+        let mut reply = Self { status, is_page: status >= 300, ..Self::default() };
         if status >= 300 && !crate::head::is_bodyless(status) && !reason(status).is_empty() {
             let (text, name) = (reason(status), program(tokens));
             let _ = write!(

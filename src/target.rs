@@ -121,17 +121,22 @@ pub fn decode(raw: &[u8]) -> Option<Vec<u8>> {
 
 /// Percent-encodes what a path may not hold, as nginx does when it writes `$uri` into a request or a redirect.
 pub fn encode_path(path: &[u8], out: &mut Vec<u8>) {
-    encode(path, out, |b| matches!(b, 0..=b' ' | b'%' | b'?' | b'#' | 0x7f..));
+    encode(path, out, |b| is_delimiter(b) || matches!(b, b'%' | b'?' | b'#'));
 }
 
 /// Percent-encodes what would end an argument or start another, as nginx does with captures.
 pub fn encode_arg(value: &[u8], out: &mut Vec<u8>) {
-    encode(value, out, |b| matches!(b, 0..=b' ' | b'%' | b'&' | b'+' | b'?' | b'#' | 0x7f..));
+    encode(value, out, |b| is_delimiter(b) || matches!(b, b'%' | b'&' | b'+' | b';' | b'?' | b'#'));
 }
 
 /// Percent-encodes what a URL may not hold, and leaves what gives it its shape.
 pub fn encode_url(url: &[u8], out: &mut Vec<u8>) {
     encode(url, out, |b| matches!(b, 0..=b' ' | 0x7f..));
+}
+
+/// What no part of a URL holds (RFC 3986 appendix C).
+fn is_delimiter(byte: u8) -> bool {
+    matches!(byte, 0..=b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..)
 }
 
 fn encode(bytes: &[u8], out: &mut Vec<u8>, must: impl Fn(u8) -> bool) {

@@ -28,7 +28,7 @@ pub fn find(exchange: &mut Exchange) -> Option<Tried> {
     };
     let mut root = Vec::new();
     let aliased = variables::write_root(exchange, &mut root);
-    let whole = location.as_ref().is_some_and(|location| location.takes_whole_path);
+    let whole = exchange.settings().files.alias.as_ref().is_some_and(|alias| alias.replaces.is_none());
     for tryable in &list.names {
         let mut name = variables::value(&tryable.name, exchange);
         // What an alias stands for is no part of the file's name.
@@ -36,7 +36,7 @@ pub fn find(exchange: &mut Exchange) -> Option<Tried> {
         let matched = matched.map_or(0, <[u8]>::len);
         name.drain(..matched);
         if is_there(exchange, tryable, &root, &name) {
-            if whole && aliased > 0 {
+            if whole {
                 if !tryable.is_folder {
                     exchange.path = name;
                     exchange.adds_path = true;

@@ -557,6 +557,9 @@ impl Attempts<'_> {
             write_timeout: settings.send_timeout,
         };
         self.exchange.answer.status = status;
+        if head.fields.named(b"location").next().is_some() {
+            self.exchange.forget_location();
+        }
         let out = heads::answer(self.exchange, head, coding == Coding::Chunked, keep_alive);
         self.exchange.begin_answer(status, &out);
         let reusable = self.outgoing.keeps_alive

@@ -181,7 +181,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::Https => {} // there is no secure connection
         Builtin::DocumentRoot => {
             let files = &exchange.settings().files;
-            if let Some(root) = files.alias.as_ref().or(files.root.as_ref()) {
+            if let Some(root) = files.alias.as_ref().map(|alias| &alias.to).or(files.root.as_ref()) {
                 write(root, exchange, out);
             }
         }
@@ -256,20 +256,16 @@ pub fn write_file_name(exchange: &Exchange, out: &mut Vec<u8>) {
 /// `root`, or `alias` and for how many bytes of the path it stands.
 pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
     let files = &exchange.settings().files;
-    match (&files.alias, &files.root, &exchange.location) {
-        (Some(alias), _, location) => {
-            write(alias, exchange, out);
-            match location {
-                Some(location) if location.takes_whole_path => exchange.path.len(),
-                Some(location) => location.path.len(),
-                None => 0,
-            }
+    match (&files.alias, &files.root) {
+        (Some(alias), _) => {
+            write(&alias.to, exchange, out);
+            alias.replaces.unwrap_or(exchange.path.len())
         }
-        (None, Some(root), _) => {
+        (None, Some(root)) => {
             write(root, exchange, out);
             0
         }
-        (None, None, _) => exchange.path.len(),
+        (None, None) => exchange.path.len(),
     }
 }
 

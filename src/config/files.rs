@@ -17,13 +17,21 @@ pub struct Files {
     /// The folder that paths lead into; no files are served without one.
     pub root: Option<Template>,
     /// What stands for the matched part of the path, instead.
-    pub alias: Option<Template>,
+    pub alias: Option<Alias>,
     pub index: Arc<[Template]>,
     /// Extensions, in lower case, and their types.
     pub types: Arc<HashMap<String, String>>,
     pub etag: bool,
     pub if_modified_since: IfModifiedSince,
     pub log_not_found: bool,
+}
+
+/// An `alias`.
+#[derive(Clone, Debug)]
+pub struct Alias {
+    pub to: Template,
+    /// For how many bytes of the path it stands: the path of its location. None: for all, an expression found it.
+    pub replaces: Option<usize>,
 }
 
 /// When a file counts as not modified.
@@ -114,7 +122,8 @@ pub(super) fn alias(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -
     }
     let text = if word.text.starts_with(['/', '$']) { word.text.clone() } else { walk.folders.in_prefix(&word.text) };
     let word = super::syntax::Word { text, ..word.clone() };
-    draft.settings.files.alias = Some(walk.template(&word)?);
+    let replaces = (!matches!(location.matcher, Matcher::Pattern(_))).then_some(location.path.len());
+    draft.settings.files.alias = Some(Alias { to: walk.template(&word)?, replaces });
     Ok(())
 }
 

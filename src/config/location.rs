@@ -33,8 +33,6 @@ pub struct Location {
     pub try_files: Option<TryFiles>,
     /// Only for requests that were sent here by another location.
     pub internal: bool,
-    /// Found by an expression: an alias stands for all of the path.
-    pub takes_whole_path: bool,
     pub pass: Option<ProxyPass>,
     pub inner: Locations,
 }
@@ -55,19 +53,12 @@ pub(super) struct LocationDraft {
     pub(super) path: String,
     pub(super) pass: Option<ProxyPass>,
     pub(super) internal: bool,
-    pub(super) takes_whole_path: bool,
 }
 
 impl LocationDraft {
     /// The place of an `if` in this location.
     pub(super) fn for_if(&self) -> Self {
-        Self {
-            matcher: Matcher::Named,
-            path: self.path.clone(),
-            pass: None,
-            internal: self.internal,
-            takes_whole_path: self.takes_whole_path,
-        }
+        Self { matcher: Matcher::Named, path: self.path.clone(), pass: None, internal: self.internal }
     }
 }
 
@@ -133,8 +124,7 @@ pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
         check_nesting(outer, &matcher, &path, directive)?;
     }
     let mut inner = Draft::new(table::LOCATION, draft.settings.clone());
-    let takes_whole_path = matches!(matcher, Matcher::Pattern(_));
-    inner.location = Some(LocationDraft { matcher, path, pass: None, internal: false, takes_whole_path });
+    inner.location = Some(LocationDraft { matcher, path, pass: None, internal: false });
     walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
     let nested = Locations::new(inner.locations, &directive.name)?;
     let Some(own) = inner.location else { return Ok(()) };
@@ -145,7 +135,6 @@ pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
         steps: inner.steps,
         try_files: inner.try_files,
         internal: own.internal,
-        takes_whole_path: own.takes_whole_path,
         pass: own.pass,
         inner: nested,
     }));

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::build::{Source, generate, load};
-pub use self::files::{Files, IfModifiedSince};
+pub use self::files::{Alias, Files, IfModifiedSince};
 pub use self::internal::{ErrorPage, Otherwise, TryFiles, Tryable};
 pub use self::listen::{Binding, Group, Names};
 pub use self::location::{Location, Locations, Matcher};

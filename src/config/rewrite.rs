@@ -178,7 +178,6 @@ pub(super) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
             steps: Vec::new(),
             try_files: None,
             internal: own.internal,
-            takes_whole_path: own.takes_whole_path,
             pass,
             inner: Locations::default(),
         })
