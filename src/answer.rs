@@ -1,6 +1,7 @@
 //! An answer on its way to the client: its status, whether the connection can be used again, head and body.
 
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 
 use crate::body::{self, Decoder};
 use crate::config::Level;
@@ -8,6 +9,7 @@ use crate::exchange::Exchange;
 use crate::file;
 use crate::head::{self, Framing};
 use crate::log;
+use crate::range::Part;
 use crate::reply::Reply;
 use crate::transfer::{self, send_all};
 use crate::wire::Wire;
@@ -77,27 +79,52 @@ pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Fo
     let mut out = found.head.write(exchange, keep_alive);
     exchange.begin_answer(found.head.status, &out);
     let wants_body = exchange.request.method() != b"HEAD" && !head::is_bodyless(found.head.status);
-    let limit = exchange.settings().send_timeout;
-    let mut rest = None;
-    match found.body {
-        file::Body::Bytes(bytes) if wants_body => out.extend_from_slice(&bytes),
-        file::Body::File { fd, from, count } if wants_body => rest = Some((fd, from, count)),
-        _ => {}
-    }
-    if send_all(&wire.stream, &out, limit).await.is_err() {
-        return After::Close;
-    }
-    exchange.answer.bytes = out.len() as u64;
-    if let Some((fd, from, count)) = rest {
-        let Ok(sent) = transfer::send_file(&wire.stream, fd, from, count, limit).await else { return After::Close };
-        exchange.answer.bytes += sent;
-        if sent < count {
-            log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));
-            return After::Close;
+    let (fd, parts, end) = match found.body {
+        file::Body::File { fd, from, count } if wants_body => {
+            (Some(fd), vec![(Vec::new(), Part { from, count })], Vec::new())
         }
+        file::Body::Parts { fd, parts, end } if wants_body => (Some(fd), parts, end),
+        file::Body::Bytes(bytes) if wants_body => (None, Vec::new(), bytes),
+        _ => (None, Vec::new(), Vec::new()),
+    };
+    let sent = async {
+        if let Some(fd) = fd {
+            for (before, part) in parts {
+                out.extend_from_slice(&before);
+                send_bytes(exchange, wire, &mut out).await?;
+                send_part(exchange, wire, &fd, part).await?;
+            }
+        }
+        out.extend_from_slice(&end);
+        send_bytes(exchange, wire, &mut out).await
+    };
+    if sent.await.is_err() {
+        return After::Close;
     }
     exchange.answer.complete = true;
     if keep_alive { After::KeepAlive } else { After::Linger }
+}
+
+/// An answer that can't come to its end.
+struct BrokenOff;
+
+/// Sends what has gathered.
+async fn send_bytes(exchange: &mut Exchange, wire: &Wire, out: &mut Vec<u8>) -> Result<(), BrokenOff> {
+    send_all(&wire.stream, out, exchange.settings().send_timeout).await.map_err(|_| BrokenOff)?;
+    exchange.answer.bytes += out.len() as u64;
+    out.clear();
+    Ok(())
+}
+
+async fn send_part(exchange: &mut Exchange, wire: &Wire, fd: &OwnedFd, part: Part) -> Result<(), BrokenOff> {
+    let limit = exchange.settings().send_timeout;
+    let sent = transfer::send_file(&wire.stream, fd, part.from, part.count, limit).await.map_err(|_| BrokenOff)?;
+    exchange.answer.bytes += sent;
+    if sent < part.count {
+        log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));
+        return Err(BrokenOff);
+    }
+    Ok(())
 }
 
 /// Drops what has come of a body that nobody wants. All of it must be here already if the next request is to be found

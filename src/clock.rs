@@ -63,6 +63,19 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
+/// A time since 1970 in seconds as a date (RFC 9110 5.6.7); the last one that can be told, if it is later.
+pub fn http_time(secs: u64) -> String {
+    /// The end of the year 9999.
+    const SECS_MAX: u64 = 253_402_300_799;
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(secs.min(SECS_MAX)))
+}
+
+/// Seconds since 1970 of a date (RFC 9110 5.6.7).
+pub fn parse_http_time(date: &[u8]) -> Option<u64> {
+    let date = httpdate::parse_http_date(std::str::from_utf8(date).ok()?).ok()?;
+    Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs())
+}
+
 /// `Sat, 21 Nov 2026 03:21:00 GMT` (RFC 9110 5.6.7).
 pub fn write_http(out: &mut Vec<u8>) {
     with(|texts| out.extend_from_slice(texts.http.as_bytes()));

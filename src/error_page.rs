@@ -2,7 +2,7 @@
 
 use crate::exchange::Exchange;
 use crate::head;
-use crate::reply::Reply;
+use crate::reply::{self, Reply};
 use crate::variables;
 
 /// What is answered.
@@ -28,6 +28,7 @@ pub fn find(exchange: &mut Exchange, reply: Reply) -> Instead {
     exchange.extra.extend(reply.fields);
     if let Some(location) = reply.location {
         exchange.forget_location();
+        let location = reply::absolute(exchange, &location);
         exchange.extra.push((b"Location", location));
     }
     match target.first() {

@@ -9,11 +9,15 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::config::{IfModifiedSince, Level};
+use crate::added::Added;
+use crate::clock;
+use crate::config::Level;
 use crate::exchange::Exchange;
+use crate::head::{Name, field};
 use crate::log;
+use crate::marks::Marks;
+use crate::range::{self, Multipart, Part, Wanted};
 use crate::reply::{self, Reply};
 use crate::variables;
 
@@ -39,9 +43,17 @@ pub struct FileHead {
     pub status: u16,
     content_type: Vec<u8>,
     length: u64,
-    modified: u64,
-    etag: Option<String>,
-    range: Option<String>,
+    marks: Marks,
+    ranges: Ranges,
+}
+
+/// What the head says of ranges.
+enum Ranges {
+    Nothing,
+    /// They may be asked for.
+    Accepted,
+    /// `Content-Range`
+    One(String),
 }
 
 pub enum Body {
@@ -51,6 +63,12 @@ pub enum Body {
         fd: OwnedFd,
         from: u64,
         count: u64,
+    },
+    /// Parts with what goes before each of them, and the end.
+    Parts {
+        fd: OwnedFd,
+        parts: Vec<(Vec<u8>, Part)>,
+        end: Vec<u8>,
     },
 }
 
@@ -149,42 +167,72 @@ fn describe(exchange: &Exchange, file: File, meta: &Metadata) -> Answer {
     let modified = u64::try_from(meta.mtime()).unwrap_or(0);
     let size = meta.len();
     // nginx's form, so that caches in front survive a change of the program.
-    let etag = settings.files.etag.then(|| format!("\"{modified:x}-{size:x}\""));
-    let mut head =
-        FileHead { status: 200, content_type: content_type(exchange), length: size, modified, etag, range: None };
-    if let Some(status) = exchange.status.filter(|status| *status != 200) {
-        // An error page is sent whole.
-        head.status = status;
-        return body_of(exchange, head, file, 0, size);
+    let etag = settings.files.etag.then(|| format!("\"{modified:x}-{size:x}\"").into_bytes());
+    let mut head = FileHead {
+        status: exchange.status.unwrap_or(200),
+        content_type: content_type(exchange),
+        length: size,
+        marks: Marks { modified: Some(modified), etag },
+        ranges: Ranges::Nothing,
+    };
+    // An error page is sent whole.
+    if head.status != 200 {
+        return body_of(exchange, head, file, Part { from: 0, count: size });
     }
-    match precondition(exchange, &head) {
+    match head.marks.precondition(exchange) {
         Some(304) => {
             head.status = 304;
-            return Answer::File(Found { head, body: Body::Bytes(Vec::new()) });
+            Answer::File(Found { head, body: Body::Bytes(Vec::new()) })
         }
-        Some(status) => return Answer::Reply(Reply::page(status, settings.server_tokens)),
-        None => {}
+        Some(status) => Answer::Reply(Reply::page(status, settings.server_tokens)),
+        None => ranged(exchange, head, file, size),
     }
-    let (mut from, mut count) = (0, size);
-    match range(exchange, &head) {
-        Some(Ok((start, end))) => {
-            (from, count) = (start, end - start + 1);
+}
+
+/// What the request wants of the file.
+fn ranged(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> Answer {
+    let whole = Part { from: 0, count: size };
+    let most = exchange.settings().files.max_ranges.unwrap_or(range::PARTS_USUAL);
+    if most == 0 {
+        return body_of(exchange, head, file, whole);
+    }
+    head.ranges = Ranges::Accepted;
+    let asked = exchange.request.fields.named(b"range").next();
+    let wanted = match asked.filter(|_| head.marks.allow_range(exchange)) {
+        Some(asked) => range::parse(asked, size, most),
+        None => Wanted::Whole,
+    };
+    match wanted {
+        Wanted::Whole => body_of(exchange, head, file, whole),
+        Wanted::Nothing => Answer::Reply(out_of_range(exchange, &head, size)),
+        Wanted::Parts(parts) => {
             head.status = 206;
-            head.length = count;
-            head.range = Some(format!("bytes {start}-{end}/{size}"));
+            if let [part] = parts.as_slice() {
+                head.length = part.count;
+                head.ranges = Ranges::One(range::content_range(*part, size));
+                return body_of(exchange, head, file, *part);
+            }
+            let multipart = Multipart::new(&parts, size, &head.content_type);
+            head.content_type = format!("multipart/byteranges; boundary={}", multipart.boundary).into_bytes();
+            head.length = multipart.length;
+            head.ranges = Ranges::Nothing;
+            let parts = multipart.heads.into_iter().zip(parts).collect();
+            Answer::File(Found { head, body: Body::Parts { fd: file.into(), parts, end: multipart.end } })
         }
-        Some(Err(())) => {
-            let mut reply = Reply::page(416, settings.server_tokens);
-            reply.content_range = Some(format!("bytes */{size}"));
-            return Answer::Reply(reply);
-        }
-        None => {}
     }
-    body_of(exchange, head, file, from, count)
+}
+
+/// A 416. It keeps what was added to the answer that it takes the place of.
+fn out_of_range(exchange: &Exchange, head: &FileHead, size: u64) -> Reply {
+    let mut reply = Reply::page(416, exchange.settings().server_tokens);
+    Added::new(exchange, 200, head.marks.modified).finish_usual(&mut reply.lines);
+    field(b"Content-Range", format!("bytes */{size}").as_bytes(), &mut reply.lines);
+    reply
 }
 
 /// Small files are read at once.
-fn body_of(exchange: &Exchange, head: FileHead, mut file: File, from: u64, count: u64) -> Answer {
+fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> Answer {
+    let Part { from, count } = part;
     let body = if count <= SMALL_BYTES_MAX && from == 0 {
         let mut bytes = Vec::with_capacity(count as usize);
         if (&mut file).take(count).read_to_end(&mut bytes).is_err() || bytes.len() as u64 != count {
@@ -209,103 +257,28 @@ fn content_type(exchange: &Exchange) -> Vec<u8> {
     }
 }
 
-/// RFC 9110 13.2.2: the status that a precondition leads to.
-fn precondition(exchange: &Exchange, head: &FileHead) -> Option<u16> {
-    let field = |name: &'static [u8]| exchange.request.fields.named(name).next();
-    let time = |value: &[u8]| {
-        let text = std::str::from_utf8(value).ok()?;
-        Some(httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?.as_secs())
-    };
-    if let Some(list) = field(b"if_match") {
-        if !etag_in(list, head, false) {
-            return Some(412);
-        }
-    } else if let Some(since) = field(b"if_unmodified_since").and_then(time)
-        && head.modified > since
-    {
-        return Some(412);
-    }
-    if let Some(list) = field(b"if_none_match") {
-        return etag_in(list, head, true).then_some(304);
-    }
-    let since = field(b"if_modified_since").and_then(time)?;
-    let fresh = match exchange.settings().files.if_modified_since {
-        IfModifiedSince::Off => false,
-        IfModifiedSince::Exact => since == head.modified,
-        IfModifiedSince::Before => head.modified <= since,
-    };
-    fresh.then_some(304)
-}
-
-fn etag_in(list: &[u8], head: &FileHead, weakly: bool) -> bool {
-    if list == b"*" {
-        return true;
-    }
-    let Some(etag) = &head.etag else { return false };
-    crate::head::tokens(list).any(|token| {
-        let strong = token.strip_prefix(b"W/").filter(|_| weakly).unwrap_or(token);
-        strong == etag.as_bytes()
-    })
-}
-
-/// The one range that was asked for (RFC 9110 14.2), first and last byte; several ranges get the whole file.
-fn range(exchange: &Exchange, head: &FileHead) -> Option<Result<(u64, u64), ()>> {
-    if exchange.request.method() != b"GET" {
-        return None;
-    }
-    let field = |name: &'static [u8]| exchange.request.fields.named(name).next();
-    let spec = std::str::from_utf8(field(b"range")?).ok()?;
-    if let Some(validator) = field(b"if_range") {
-        let same_tag = head.etag.as_ref().is_some_and(|etag| validator == etag.as_bytes());
-        let same_time = validator == http_time(head.modified).as_bytes();
-        if !same_tag && !same_time {
-            return None;
-        }
-    }
-    let (unit, list) = spec.split_once('=')?;
-    if !unit.eq_ignore_ascii_case("bytes") || list.contains(',') {
-        return None;
-    }
-    let size = head.length;
-    if size == 0 {
-        return None;
-    }
-    let Some((first, last)) = list.trim().split_once('-') else { return Some(Err(())) };
-    let number = |text: &str| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse::<u64>().unwrap_or(u64::MAX))
-    };
-    Some(match (number(first), number(last)) {
-        (Some(first), Some(last)) if first <= last && first < size => Ok((first, last.min(size - 1))),
-        (Some(first), None) if last.is_empty() && first < size => Ok((first, size - 1)),
-        (None, Some(count)) if first.is_empty() && count > 0 => Ok((size.saturating_sub(count), size - 1)),
-        _ => Err(()),
-    })
-}
-
-fn http_time(seconds: u64) -> String {
-    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-}
-
 impl FileHead {
     /// The head of the answer.
     pub fn write(&self, exchange: &Exchange, keep_alive: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
+        let added = Added::new(exchange, self.status, self.marks.modified);
         reply::start(exchange, self.status, reply::reason(self.status).as_bytes(), &mut out);
         if self.status != 304 {
-            reply::field(b"Content-Type", &self.content_type, &mut out);
+            field(b"Content-Type", &self.content_type, &mut out);
             let _ = write!(out, "Content-Length: {}\r\n", self.length);
         }
-        reply::field(b"Last-Modified", http_time(self.modified).as_bytes(), &mut out);
-        reply::connection(exchange, keep_alive, &mut out);
-        if let Some(etag) = &self.etag {
-            reply::field(b"ETag", etag.as_bytes(), &mut out);
+        if let Some(modified) = self.marks.modified.filter(|_| added.value(Name::LastModified).is_none()) {
+            field(b"Last-Modified", clock::http_time(modified).as_bytes(), &mut out);
         }
-        reply::added(exchange, self.status, &mut out);
-        match &self.range {
-            Some(range) => reply::field(b"Content-Range", range.as_bytes(), &mut out),
-            None if self.status == 200 => out.extend_from_slice(b"Accept-Ranges: bytes\r\n"),
-            None => {}
+        reply::connection(exchange, keep_alive, &mut out);
+        if let Some(etag) = self.marks.etag.as_ref().filter(|_| added.value(Name::Etag).is_none()) {
+            field(b"ETag", etag, &mut out);
+        }
+        added.finish(&mut out);
+        match &self.ranges {
+            Ranges::One(range) => field(b"Content-Range", range.as_bytes(), &mut out),
+            Ranges::Accepted if self.status == 200 => out.extend_from_slice(b"Accept-Ranges: bytes\r\n"),
+            _ => {}
         }
         out.extend_from_slice(b"\r\n");
         out

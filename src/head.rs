@@ -126,12 +126,15 @@ impl Version {
 pub enum Name {
     Other,
     AcceptEncoding,
+    CacheControl,
     Connection,
     ContentLength,
     ContentType,
     Cookie,
     Date,
+    Etag,
     Expect,
+    Expires,
     Host,
     Http2Settings,
     KeepAlive,
@@ -158,6 +161,7 @@ impl Name {
             2 if is("te") => Self::Te,
             4 if is("host") => Self::Host,
             4 if is("date") => Self::Date,
+            4 if is("etag") => Self::Etag,
             6 if is("cookie") => Self::Cookie,
             6 if is("expect") => Self::Expect,
             6 if is("server") => Self::Server,
@@ -165,11 +169,13 @@ impl Name {
             7 if is("upgrade") => Self::Upgrade,
             7 if is("trailer") => Self::Trailer,
             7 if is("refresh") => Self::Refresh,
+            7 if is("expires") => Self::Expires,
             8 if is("location") => Self::Location,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::KeepAlive,
             10 if is("set-cookie") => Self::SetCookie,
             12 if is("content-type") => Self::ContentType,
+            13 if is("cache-control") => Self::CacheControl,
             13 if is("last-modified") => Self::LastModified,
             14 if is("content-length") => Self::ContentLength,
             14 if is("http2-settings") => Self::Http2Settings,
@@ -331,6 +337,17 @@ pub fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub fn variable_name_matches(field: &[u8], name: &[u8]) -> bool {
     field.len() == name.len()
         && field.iter().zip(name).all(|(f, n)| f.eq_ignore_ascii_case(n) || (*f == b'-' && *n == b'_'))
+}
+
+/// Writes one field. A value that would end the line early is left out with its name.
+pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        return;
+    }
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Finds the end of a head in bytes that arrive in any pieces; each byte is looked at once.

@@ -5,6 +5,8 @@
 
 use std::io::Write;
 
+use crate::added::Added;
+use crate::clock;
 use crate::config::{Destination, Location, Matcher, Redirect};
 use crate::exchange::Exchange;
 use crate::head::Framing;
@@ -215,8 +217,11 @@ pub fn answer(exchange: &Exchange, head: &Response, chunked: bool, keep_alive: b
             }
         }
     }
+    let modified = head.fields.first(Name::LastModified).and_then(clock::parse_http_time);
+    let mut added = Added::new(exchange, status, modified);
     for field in passed_fields(exchange, head) {
         match field.kind {
+            kind if added.replace(kind, &mut out) => {}
             Name::ContentLength => {
                 if let Some(length) = head.content_length().filter(|_| !chunked && status != 204) {
                     let _ = write!(out, "Content-Length: {length}\r\n");
@@ -231,7 +236,8 @@ pub fn answer(exchange: &Exchange, head: &Response, chunked: bool, keep_alive: b
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     reply::connection(exchange, keep_alive, &mut out);
-    reply::finish(exchange, status, &mut out);
+    added.finish(&mut out);
+    out.extend_from_slice(b"\r\n");
     out
 }
 

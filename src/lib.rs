@@ -44,10 +44,14 @@ pub mod log;
 pub mod route;
 
 // What can be done with a request.
+pub mod freshness;
+pub mod added;
 pub mod reply;
 pub mod error_page;
 pub mod rewrite;
 pub mod try_files;
+pub mod marks;
+pub mod range;
 pub mod file;
 pub mod transfer;
 pub mod answer;

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::io::Write;
 
+use crate::added::Added;
 use crate::clock;
 use crate::config::Returned;
 use crate::exchange::Exchange;
 use crate::head::Version;
+pub use crate::head::field;
 use crate::target;
 use crate::variables;
 
@@ -15,10 +17,12 @@ use crate::variables;
 pub struct Reply {
     pub status: u16,
     pub content_type: Option<Vec<u8>>,
+    /// A URL that is made absolute when it is sent, as the settings say.
     pub location: Option<Vec<u8>>,
-    pub content_range: Option<String>,
     /// The methods that a 405 names, if they are not those of a proxy.
     pub allow: Option<&'static [u8]>,
+    /// Lines of the head that are written already.
+    pub lines: Vec<u8>,
     /// Further fields.
     pub fields: Vec<(&'static [u8], Vec<u8>)>,
     /// A page of ours, which `error_page` may replace.
@@ -79,12 +83,21 @@ pub fn reason(status: u16) -> &'static str {
     }
 }
 
+/// The text of a status code on its page, as nginx has it.
+fn page_title(status: u16) -> &'static str {
+    match status {
+        302 => "Found",
+        401 => "Authorization Required",
+        _ => reason(status),
+    }
+}
+
 impl Reply {
     /// The small page of a status; nothing of the request is repeated in it.
     pub fn page(status: u16, tokens: bool) -> Self {
         let mut reply = Self { status, is_page: status >= 300, ..Self::default() };
         if status >= 300 && !crate::head::is_bodyless(status) && !reason(status).is_empty() {
-            let (text, name) = (reason(status), program(tokens));
+            let (text, name) = (page_title(status), program(tokens));
             let _ = write!(
                 reply.body,
                 "<html>\r\n<head><title>{status} {text}</title></head>\r\n<body>\r\n<center><h1>{status} {text}</h1></center>\r\n\
@@ -95,10 +108,10 @@ impl Reply {
         reply
     }
 
-    /// A redirect to `url`, which is made absolute as the settings say.
+    /// A redirect to `url`.
     pub fn redirect(exchange: &Exchange, status: u16, url: &[u8]) -> Self {
         let mut reply = Self::page(status, exchange.settings().server_tokens);
-        reply.location = Some(absolute(exchange, url));
+        reply.location = Some(url.to_vec());
         reply
     }
 
@@ -146,16 +159,20 @@ impl Reply {
         if !crate::head::is_bodyless(self.status) {
             let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
         }
-        if let Some(location) = &self.location {
+        let location = self.location.as_ref().map(|url| absolute(exchange, url));
+        // Where nginx has it: what it made absolute stands among the fields that each answer has.
+        let is_made = self.location != location;
+        if let Some(location) = location.as_ref().filter(|_| is_made) {
             field(b"Location", location, &mut out);
         }
-        if let Some(range) = &self.content_range {
-            field(b"Content-Range", range.as_bytes(), &mut out);
+        connection(exchange, keep_alive, &mut out);
+        if let Some(location) = location.as_ref().filter(|_| !is_made) {
+            field(b"Location", location, &mut out);
         }
         if self.status == 405 {
             field(b"Allow", self.allow.unwrap_or(METHODS), &mut out);
         }
-        connection(exchange, keep_alive, &mut out);
+        out.extend_from_slice(&self.lines);
         self.fields.iter().for_each(|(name, value)| field(name, value, &mut out));
         finish(exchange, self.status, &mut out);
         out
@@ -193,17 +210,6 @@ pub fn date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// One field. A value that would end the line early is left out with its name.
-pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
-        return;
-    }
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
 /// `Connection`, and `Keep-Alive` where it is configured.
 pub fn connection(exchange: &Exchange, keep_alive: bool, out: &mut Vec<u8>) {
     if !keep_alive {
@@ -218,20 +224,8 @@ pub fn connection(exchange: &Exchange, keep_alive: bool, out: &mut Vec<u8>) {
 
 /// What is added to every head, and its end.
 pub fn finish(exchange: &Exchange, status: u16, out: &mut Vec<u8>) {
-    added(exchange, status, out);
+    Added::new(exchange, status, None).finish(out);
     out.extend_from_slice(b"\r\n");
-}
-
-/// What phases have added, and `add_header` fields.
-pub fn added(exchange: &Exchange, status: u16, out: &mut Vec<u8>) {
-    exchange.extra.iter().for_each(|(name, value)| field(name, value, out));
-    let usual = matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308);
-    for add in exchange.settings().add_field.iter().filter(|add| add.always || usual) {
-        let value = variables::value(&add.value, exchange);
-        if !value.is_empty() {
-            field(&add.name, &value, out);
-        }
-    }
 }
 
 /// A URL for `Location`: control bytes are encoded, and one that starts with `/` gets scheme, host and port.

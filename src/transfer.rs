@@ -286,7 +286,7 @@ const FILE_BYTES_AT_ONCE: usize = 128 * 1024;
 ///
 /// # Errors
 /// [`Failure::Source`] for the file, [`Failure::Sink`], and [`Failure::SinkTimeout`] when nothing was taken for `limit`.
-pub async fn send_file(to: &Stream, file: OwnedFd, from: u64, count: u64, limit: Duration) -> Result<u64, Failure> {
+pub async fn send_file(to: &Stream, file: &OwnedFd, from: u64, count: u64, limit: Duration) -> Result<u64, Failure> {
     let timer = Timer::new();
     let mut offset = from;
     timer.set(limit);
@@ -297,7 +297,7 @@ pub async fn send_file(to: &Stream, file: OwnedFd, from: u64, count: u64, limit:
                 return Poll::Ready(Ok(count));
             }
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_BYTES_AT_ONCE);
-            match to.socket().poll_send_file(cx, &file, &mut offset, most) {
+            match to.socket().poll_send_file(cx, file, &mut offset, most) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(offset - from)),
                 Poll::Ready(Ok(_)) => timer.set(limit),
                 Poll::Ready(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {

@@ -7,7 +7,7 @@ use super::build::{Draft, Walk, arg, invalid};
 use super::location::Locations;
 use super::syntax::{Directive, Error, Word};
 use super::{AddField, Server, table, units};
-use crate::head::Limits;
+use crate::head::{Limits, Name};
 
 type Set = Result<(), Error>;
 
@@ -191,7 +191,7 @@ pub(super) fn add_header(walk: &mut Walk, draft: &mut Draft, directive: &Directi
     };
     check_field(directive, name)?;
     let mut fields = if draft.first { Vec::new() } else { draft.settings.add_field.to_vec() };
-    fields.push(AddField { name: name.text.as_bytes().into(), value, always });
+    fields.push(AddField { kind: Name::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value, always });
     draft.settings.add_field = fields.into();
     Ok(())
 }

@@ -24,6 +24,8 @@ pub struct Files {
     pub etag: bool,
     pub if_modified_since: IfModifiedSince,
     pub log_not_found: bool,
+    /// Ranges that one request may ask for; as many as usual, if it is not set.
+    pub max_ranges: Option<u32>,
 }
 
 /// An `alias`.
@@ -52,6 +54,7 @@ impl Default for Files {
             etag: true,
             if_modified_since: IfModifiedSince::Exact,
             log_not_found: true,
+            max_ranges: None,
         }
     }
 }
@@ -159,6 +162,11 @@ pub(super) fn etag(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Se
 
 pub(super) fn log_not_found(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     draft.settings.files.log_not_found = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn max_ranges(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.files.max_ranges = Some(core::number(directive, arg(directive, 0)?)?);
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 mod build;
 mod core;
 mod files;
+mod freshness;
 mod glob;
 mod internal;
 mod listen;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use self::build::{Source, generate, load};
 pub use self::files::{Alias, Files, IfModifiedSince};
+pub use self::freshness::{Expires, Lifetime};
 pub use self::internal::{ErrorPage, Otherwise, TryFiles, Tryable};
 pub use self::listen::{Binding, Group, Names};
 pub use self::location::{Location, Locations, Matcher};
@@ -36,7 +38,7 @@ pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, St
 pub use self::syntax::{Error, Position};
 pub use self::upstream::{Balance, PeerSpec, Place, Upstream};
 
-use crate::head::Limits;
+use crate::head::{Limits, Name};
 use crate::template::Template;
 
 /// A configuration, whole and checked.
@@ -128,6 +130,7 @@ pub struct Settings {
     pub server_tokens: bool,
     pub default_type: Template,
     pub add_field: Arc<[AddField]>,
+    pub expires: Option<Arc<Expires>>,
     pub error_pages: Arc<[ErrorPage]>,
     pub recursive_error_pages: bool,
     pub absolute_redirect: bool,
@@ -142,6 +145,7 @@ pub struct Settings {
 /// An `add_header`.
 #[derive(Clone, Debug)]
 pub struct AddField {
+    pub kind: Name,
     pub name: Box<[u8]>,
     pub value: Template,
     pub always: bool,
@@ -165,6 +169,7 @@ impl Default for Settings {
             server_tokens: true,
             default_type: Template::text(b"text/plain"),
             add_field: Arc::from([]),
+            expires: None,
             error_pages: Arc::from([]),
             recursive_error_pages: false,
             absolute_redirect: true,

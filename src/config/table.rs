@@ -4,7 +4,7 @@
 
 use super::build::{Draft, Walk};
 use super::syntax::{Directive, Error};
-use super::{core, files, internal, listen, location, logging, proxy, rewrite, upstream};
+use super::{core, files, freshness, internal, listen, location, logging, proxy, rewrite, upstream};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -182,13 +182,7 @@ static TABLE: &[Spec] = &[
     spec("error_page", HSLI, 2, MANY, Each(internal::error_page)),
     spec("etag", HSL, 1, 1, Once(files::etag)),
     spec("events", MAIN, 0, 0, Block(core::events)),
-    spec(
-        "expires",
-        HSL,
-        1,
-        2,
-        OnlyOff("caching fields are not set by this version; \"add_header Cache-Control\" does it"),
-    ),
+    spec("expires", HSLI, 1, 2, Once(freshness::expires)),
     spec("fastcgi_cache_path", HTTP, 1, MANY, Note(NO_CACHE)),
     spec("fastcgi_index", HSL, 1, 1, Refuse(NO_FASTCGI)),
     spec("fastcgi_param", HSL, 2, 3, Refuse(NO_FASTCGI)),
@@ -258,7 +252,7 @@ static TABLE: &[Spec] = &[
     spec("map_hash_bucket_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("map_hash_max_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("master_process", MAIN, 1, 1, Note("there is one process")),
-    spec("max_ranges", HSL, 1, 1, Note("several ranges in one request get the whole file")),
+    spec("max_ranges", HSL, 1, 1, Once(files::max_ranges)),
     spec("merge_slashes", HS, 1, 1, Note("slashes are merged for matching, and pass as they came")),
     spec("mirror", HSL, 1, 1, OnlyOff(LATER)),
     spec(

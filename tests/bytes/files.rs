@@ -17,7 +17,7 @@ use crate::table::{case, check, same, verify, verify_at_once};
 /// Tue, 14 Nov 2023 22:13:20 GMT, 6553f100 in hexadecimal.
 const MODIFIED: Duration = Duration::from_secs(1_700_000_000);
 
-fn put(folder: &Folder, name: &str, text: impl AsRef<[u8]>) {
+pub(crate) fn put(folder: &Folder, name: &str, text: impl AsRef<[u8]>) {
     let path = folder.path(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, text).unwrap();
@@ -171,6 +171,12 @@ fn preconditions_of_files() {
             ("none match, anything", "/f.txt\nIf-None-Match: *", 304, FRESH),
             ("none match, HEAD", "HEAD /f.txt\nIf-None-Match: *", 304, FRESH),
             ("none match, another", "/f.txt\nIf-None-Match: \"6553f100-6\"", 200, "=hello"),
+            (
+                "none match, but modified",
+                "/f.txt\nIf-None-Match: \"6553f100-5\"\nIf-Modified-Since: yesterday",
+                200,
+                "",
+            ),
             ("none match, no quotes", "/f.txt\nIf-None-Match: 6553f100-5", 200, "=hello"),
             ("none match, no file", "/none\nIf-None-Match: *", 404, ""),
             ("since then", "/f.txt\nIf-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT", 304, FRESH),
@@ -188,6 +194,7 @@ fn preconditions_of_files() {
             ("match, weak", "/f.txt\nIf-Match: W/\"6553f100-5\"", 412, ""),
             ("unmodified since then", "/f.txt\nIf-Unmodified-Since: Tue, 14 Nov 2023 22:13:20 GMT", 200, "=hello"),
             ("unmodified since later", "/f.txt\nIf-Unmodified-Since: Wed, 15 Nov 2023 00:00:00 GMT", 200, "=hello"),
+            ("unmodified since nonsense", "/f.txt\nIf-Unmodified-Since: yesterday", 412, ""),
             ("unmodified since earlier", "/f.txt\nIf-Unmodified-Since: Tue, 14 Nov 2023 22:13:19 GMT", 412, ""),
         ],
     );
@@ -218,7 +225,9 @@ fn ranges_of_files() {
             ("no numbers", "/ten\nRange: bytes=abc", 416, BEYOND),
             ("no range", "/ten\nRange: bytes=-", 416, BEYOND),
             ("another unit", "/ten\nRange: lines=0-1", 200, WHOLE),
-            ("several", "/ten\nRange: bytes=0-1,3-4", 200, WHOLE),
+            ("several that are more than the file", "/ten\nRange: bytes=0-5,0-5", 200, WHOLE),
+            ("several, of which one is there", "/ten\nRange: bytes=3-4, 10-", 206, "Content-Range: bytes 3-4/10 | =34"),
+            ("of HEAD", "HEAD /ten\nRange: bytes=0-1", 206, "Content-Range: bytes 0-1/10 | Content-Length: 2"),
             ("nothing of an empty file", "/empty.txt\nRange: bytes=-5", 200, "Content-Length: 0"),
             ("all of an empty file", "/empty.txt\nRange: bytes=0-", 200, "Content-Length: 0"),
             ("if tag", "/f.txt\nIf-Range: \"6553f100-5\"\nRange: bytes=1-2", 206, "=el"),

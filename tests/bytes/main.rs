@@ -1,7 +1,7 @@
 //! The real program from outside: exact bytes in, exact bytes out.
 //!
-//! What it is for: `proxying` (routes, upstreams, answers), `files` (files, steps, the life of the program) and `internal`
-//! (requests that are sent elsewhere).
+//! What it is for: `proxying` (routes, upstreams, answers), `serving` (heads and bodies of files), `files` (files, steps,
+//! the life of the program) and `internal` (requests that are sent elsewhere).
 //!
 //! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
 //! id, a class and a number, that a failure names; rows that look at one thing from more sides share it.
@@ -38,6 +38,7 @@ mod logs;
 mod peer;
 mod process;
 mod proxying;
+mod serving;
 mod table;
 mod upgrades;
 mod upstreams;

@@ -1,0 +1,104 @@
+//! Fields that are added to the head of an answer, whatever it is: `expires`, `add_header` and what phases say.
+//!
+//! `Expires`, `Cache-Control`, `ETag` and `Last-Modified` take the place of the answer's own.
+
+use crate::config::AddField;
+use crate::exchange::Exchange;
+use crate::freshness::{self, Freshness};
+use crate::head::{Name, field};
+use crate::variables;
+
+/// What is added to one answer.
+pub struct Added<'e> {
+    exchange: &'e Exchange,
+    /// In their order, with their values.
+    fields: Vec<(&'e AddField, Vec<u8>)>,
+    freshness: Option<Freshness>,
+    /// Those of the four that are written already.
+    written: Vec<Name>,
+}
+
+impl<'e> Added<'e> {
+    /// What an answer with this status gets that last changed at `modified`.
+    pub fn new(exchange: &'e Exchange, status: u16, modified: Option<u64>) -> Self {
+        let usual = is_usual(status);
+        let applies = |add: &&AddField| add.always || usual;
+        let fields = exchange.settings().add_field.iter().filter(applies);
+        Self {
+            exchange,
+            fields: fields.map(|add| (add, variables::value(&add.value, exchange))).collect(),
+            freshness: if usual { freshness::of(exchange, modified) } else { None },
+            written: Vec::new(),
+        }
+    }
+
+    /// The value that an `add_header` gives to a field, the last one if there are more. An empty one takes it away.
+    pub fn value(&self, kind: Name) -> Option<&[u8]> {
+        self.fields.iter().rev().find(|(add, _)| add.kind == kind).map(|(_, value)| value.as_slice())
+    }
+
+    /// Writes what stands in the place of a field of the answer; false, if that stays as it is.
+    pub fn replace(&mut self, kind: Name, out: &mut Vec<u8>) -> bool {
+        let value = match (kind, &self.freshness) {
+            (Name::Expires, Some(freshness)) => Some(freshness.expires.as_bytes()),
+            (Name::CacheControl, Some(freshness)) => Some(freshness.cache_control.as_bytes()),
+            (Name::Etag, _) => self.value(kind),
+            // It moves to where the directive has it.
+            (Name::LastModified, _) => return self.value(kind).is_some(),
+            _ => None,
+        };
+        let Some(value) = value else { return false };
+        if !self.written.contains(&kind) {
+            write(kind, value, out);
+            self.written.push(kind);
+        }
+        true
+    }
+
+    /// Writes what only usual answers get, for one that takes the place of one.
+    pub fn finish_usual(mut self, out: &mut Vec<u8>) {
+        self.fields.retain(|(add, _)| !add.always && !matches!(add.kind, Name::Etag | Name::LastModified));
+        self.finish(out);
+    }
+
+    /// Writes what is left, behind what phases have added.
+    pub fn finish(mut self, out: &mut Vec<u8>) {
+        self.exchange.extra.iter().for_each(|(name, value)| field(name, value, out));
+        for kind in [Name::Etag, Name::Expires, Name::CacheControl] {
+            if !self.written.contains(&kind) {
+                self.replace(kind, out);
+            }
+        }
+        let last_modified = self.value(Name::LastModified).unwrap_or_default();
+        let mut modified_written = last_modified.is_empty();
+        for (add, value) in &self.fields {
+            match add.kind {
+                Name::Etag => {}
+                Name::LastModified if modified_written => {}
+                Name::LastModified => {
+                    write(add.kind, last_modified, out);
+                    modified_written = true;
+                }
+                _ if value.is_empty() => {}
+                _ => field(&add.name, value, out),
+            }
+        }
+    }
+}
+
+fn write(kind: Name, value: &[u8], out: &mut Vec<u8>) {
+    let name: &[u8] = match kind {
+        Name::CacheControl => b"Cache-Control",
+        Name::Etag => b"ETag",
+        Name::Expires => b"Expires",
+        _ => b"Last-Modified",
+    };
+    if !value.is_empty() {
+        field(name, value, out);
+    }
+}
+
+/// Answers that get what is not added to all.
+fn is_usual(status: u16) -> bool {
+    matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
+}
