@@ -230,6 +230,11 @@ impl Exchange {
         }
     }
 
+    /// Forgets what was captured: a step whose expression does not match leaves no `$1`.
+    pub fn forget_captures(&self) {
+        self.captures.take();
+    }
+
     /// Whether the connection may serve another request after this one.
     pub fn may_keep_alive(&self) -> bool {
         let settings = self.settings();

@@ -62,6 +62,7 @@ impl Phases<'_> {
                 changes += 1;
                 if changes > CHANGES_MAX + 1 {
                     log::about(exchange, Level::Error, format_args!("rewrite or internal redirection cycle"));
+                    exchange.closes = true;
                     return Done::Answered(self.send(exchange, page(exchange, 500)).await);
                 }
             }
@@ -175,6 +176,8 @@ impl Phases<'_> {
 
     /// Sends an answer of our own, unless `error_page` has another one.
     async fn answer(&mut self, exchange: &mut Exchange, reply: Reply) -> Next {
+        // As nginx does: these say that either side was not understood.
+        exchange.closes |= reply.is_page && matches!(reply.status, 400 | 413 | 414 | 500 | 501);
         match error_page::find(exchange, reply) {
             Instead::Nothing(reply) => Next::Done(Done::Answered(self.send(exchange, reply).await)),
             Instead::Path => Next::Server,

@@ -7,7 +7,6 @@ use crate::added::Added;
 use crate::clock;
 use crate::config::Returned;
 use crate::exchange::Exchange;
-use crate::head::Version;
 pub use crate::head::field;
 use crate::target;
 use crate::variables;
@@ -153,10 +152,10 @@ impl Reply {
     pub fn head(&self, exchange: &Exchange, keep_alive: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         start(exchange, self.status, reason(self.status).as_bytes(), &mut out);
-        if let Some(content_type) = &self.content_type {
-            field(b"Content-Type", content_type, &mut out);
-        }
         if !crate::head::is_bodyless(self.status) {
+            if let Some(content_type) = &self.content_type {
+                field(b"Content-Type", content_type, &mut out);
+            }
             let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
         }
         let location = self.location.as_ref().map(|url| absolute(exchange, url));
@@ -251,7 +250,6 @@ pub fn absolute(exchange: &Exchange, url: &[u8]) -> Vec<u8> {
     let local = exchange.client.local.host();
     let host = match exchange.host.as_str() {
         _ if settings.server_name_in_redirect && !name.is_empty() => name,
-        "" if exchange.request.version == Version::Http10 && !name.is_empty() => name,
         "" => &local,
         host => host,
     };

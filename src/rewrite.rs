@@ -39,7 +39,10 @@ fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
     for step in steps {
         let flow = match step {
             Step::Return { status: 444, .. } => Flow::Answer(None),
-            Step::Return { status, what } => Flow::Answer(Some(Reply::returned(exchange, *status, what))),
+            Step::Return { status, what } => {
+                exchange.answer.status = *status; // what it says may name it
+                Flow::Answer(Some(Reply::returned(exchange, *status, what)))
+            }
             Step::Break => Flow::Stop,
             Step::Set { to, value } => {
                 let value = variables::value(value, exchange);
@@ -81,8 +84,9 @@ fn holds(condition: &Condition, exchange: &Exchange) -> bool {
         Condition::Match { subject, expression, negated } => {
             let found = expression.pattern.captures(&variables::value(subject, exchange));
             let matched = found.is_some();
-            if let Some(captures) = found {
-                exchange.set_captures(expression, captures);
+            match found {
+                Some(captures) => exchange.set_captures(expression, captures),
+                None => exchange.forget_captures(),
             }
             matched != *negated
         }
@@ -103,7 +107,10 @@ fn holds(condition: &Condition, exchange: &Exchange) -> bool {
 }
 
 fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow {
-    let Some(captures) = step.expression.pattern.captures(&exchange.path) else { return Flow::On };
+    let Some(captures) = step.expression.pattern.captures(&exchange.path) else {
+        exchange.forget_captures();
+        return Flow::On;
+    };
     exchange.set_captures(&step.expression, captures);
     let path = variables::value(&step.path, exchange);
     let made = step.args.as_ref().map(|args| args_of(args, exchange)).unwrap_or_default();

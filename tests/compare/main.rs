@@ -13,4 +13,5 @@ mod pair;
 mod peer;
 mod reply;
 mod rows;
+mod steps;
 mod tutorial;
