@@ -9,9 +9,10 @@ use crate::exchange::Exchange;
 use crate::file;
 use crate::head::{self, Framing};
 use crate::log;
+use crate::pace::{self, Pace};
 use crate::range::Part;
 use crate::reply::Reply;
-use crate::transfer::{self, send_all};
+use crate::transfer::{self, send_slowly};
 use crate::wire::Wire;
 
 /// What can be done with a connection after an answer.
@@ -64,7 +65,7 @@ async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_aliv
         out.extend_from_slice(&reply.body);
     }
     let limit = exchange.settings().send_timeout;
-    if send_all(&wire.stream, &out, limit).await.is_err() {
+    if send_slowly(&wire.stream, &out, limit, slowness(exchange)).await.is_err() {
         return After::Close;
     }
     exchange.answer.bytes = out.len() as u64;
@@ -105,12 +106,18 @@ pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Fo
     if keep_alive { After::KeepAlive } else { After::Linger }
 }
 
+/// How fast the answer may go, and how much of it has gone already.
+fn slowness(exchange: &Exchange) -> Option<(Pace, u64)> {
+    pace::to_client(exchange).map(|pace| (pace, exchange.answer.bytes))
+}
+
 /// An answer that can't come to its end.
 struct BrokenOff;
 
 /// Sends what has gathered.
 async fn send_bytes(exchange: &mut Exchange, wire: &Wire, out: &mut Vec<u8>) -> Result<(), BrokenOff> {
-    send_all(&wire.stream, out, exchange.settings().send_timeout).await.map_err(|_| BrokenOff)?;
+    let limit = exchange.settings().send_timeout;
+    send_slowly(&wire.stream, out, limit, slowness(exchange)).await.map_err(|_| BrokenOff)?;
     exchange.answer.bytes += out.len() as u64;
     out.clear();
     Ok(())
@@ -118,7 +125,9 @@ async fn send_bytes(exchange: &mut Exchange, wire: &Wire, out: &mut Vec<u8>) -> 
 
 async fn send_part(exchange: &mut Exchange, wire: &Wire, fd: &OwnedFd, part: Part) -> Result<(), BrokenOff> {
     let limit = exchange.settings().send_timeout;
-    let sent = transfer::send_file(&wire.stream, fd, part.from, part.count, limit).await.map_err(|_| BrokenOff)?;
+    let slow = slowness(exchange);
+    let sent =
+        transfer::send_file(&wire.stream, fd, part.from, part.count, limit, slow).await.map_err(|_| BrokenOff)?;
     exchange.answer.bytes += sent;
     if sent < part.count {
         log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));

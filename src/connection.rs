@@ -18,6 +18,7 @@ use crate::exchange::{Client, Exchange};
 use crate::head::{Malformed, Request, Scan, Version};
 use crate::log;
 use crate::phases::{Done, Phases};
+use crate::quota::Held;
 use crate::reactor::{self, Timer};
 use crate::reply::Reply;
 use crate::running::Running;
@@ -60,6 +61,8 @@ struct Tunnel {
     upgraded: Upgraded,
     limits: tunnel::Limits,
     end: Option<Box<Ending>>,
+    /// What the request holds of `limit_conn`, the tunnel holds on to.
+    held: Vec<Held>,
 }
 
 /// What is written when a tunnel ends, rendered while the request was known.
@@ -101,7 +104,7 @@ pub async fn serve(fd: OwnedFd, addr: Addr, local: Addr, group: Arc<Group>, work
         match after {
             After::KeepAlive if !worker.is_stopping() => idle_max = idle.saturating_sub(WARM),
             After::Linger => return Box::pin(linger(wire)).await,
-            After::Tunnel(tunnel) => return reactor::spawn(tunnel.dig(wire, slot)),
+            After::Tunnel(tunnel) => return tunnel.start(wire, slot),
             After::KeepAlive | After::Close => return,
         }
     }
@@ -173,7 +176,7 @@ impl One<'_> {
         let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
         let after = match phases.act(&mut exchange).await {
             Done::Answered(after) => After::from(after),
-            Done::Upgraded(upgraded) => After::Tunnel(Box::new(tunnel_of(&exchange, *upgraded))),
+            Done::Upgraded(upgraded) => After::Tunnel(Box::new(tunnel_of(&mut exchange, *upgraded))),
         };
         if !matches!(after, After::Tunnel(_)) {
             log::access(&exchange);
@@ -294,7 +297,8 @@ async fn linger(mut wire: Wire) {
 }
 
 /// What a tunnel needs of the request that dug it.
-fn tunnel_of(exchange: &Exchange, upgraded: Upgraded) -> Tunnel {
+fn tunnel_of(exchange: &mut Exchange, upgraded: Upgraded) -> Tunnel {
+    let held = std::mem::take(&mut exchange.limits.held);
     let settings = exchange.settings();
     let lines: Vec<log::Line> =
         settings.access_log.iter().filter_map(|log| log::Line::new(log, exchange, true)).collect();
@@ -310,11 +314,23 @@ fn tunnel_of(exchange: &Exchange, upgraded: Upgraded) -> Tunnel {
         })
     });
     let limits = tunnel::Limits { idle: settings.proxy.read_timeout, send: settings.proxy.send_timeout };
-    Tunnel { upgraded, limits, end }
+    Tunnel { upgraded, limits, end, held }
 }
 
 impl Tunnel {
-    /// The task that the connection goes on as.
+    /// Starts the task that the connection goes on as. What is held by few is no part of what all have.
+    fn start(mut self, wire: Wire, slot: Slot) {
+        let held = std::mem::take(&mut self.held);
+        let digging = self.dig(wire, slot);
+        if held.is_empty() {
+            return reactor::spawn(digging);
+        }
+        reactor::spawn(async move {
+            digging.await;
+            drop(held);
+        });
+    }
+
     fn dig(self, mut wire: Wire, slot: Slot) -> Digging {
         let Upgraded { stream, early, chosen } = self.upgraded;
         let early = (wire.take_ahead(), early);

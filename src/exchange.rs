@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::config::{Config, Location, ProxyPass, Server, Settings};
 use crate::head::{Request, Response};
 use crate::pattern::Captures;
+use crate::quota::Rulings;
 use crate::reactor::{self, Millis};
 use crate::socket::Addr;
 
@@ -133,6 +134,7 @@ pub struct Exchange {
     pub body: Vec<u8>,
     /// `100 Continue` was sent.
     pub continued: bool,
+    pub limits: Rulings,
     pub answer: Answer,
     request_id: RefCell<Option<String>>,
 }
@@ -171,6 +173,7 @@ impl Exchange {
             whole_body: None,
             body: Vec::new(),
             continued: false,
+            limits: Rulings::default(),
             answer: Answer::default(),
             request_id: RefCell::default(),
         }

@@ -26,6 +26,8 @@ pub mod reactor;
 pub mod socket;
 pub mod cidr;
 pub mod wire;
+pub mod zone;
+pub mod quota;
 
 // The language: bytes in, values out; no socket, no file, no clock.
 pub mod head;
@@ -41,6 +43,7 @@ pub mod exchange;
 pub mod coding;
 pub mod variables;
 pub mod log;
+pub mod pace;
 pub mod route;
 
 // What can be done with a request.
@@ -59,6 +62,7 @@ pub mod names;
 pub mod balance;
 pub mod pool;
 pub mod running;
+pub mod limit;
 pub mod heads;
 pub mod upstream;
 pub mod tunnel;

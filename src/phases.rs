@@ -12,6 +12,7 @@ use crate::error_page::{self, Instead};
 use crate::exchange::Exchange;
 use crate::file;
 use crate::head::Framing;
+use crate::limit;
 use crate::log;
 use crate::reactor::Timer;
 use crate::reply::Reply;
@@ -130,6 +131,9 @@ impl Phases<'_> {
                 rewrite::Outcome::Done { changed: false } => {}
             }
         }
+        if let Err(status) = limit::enter(exchange, self.running, self.timer, self.wire.stream.socket()).await {
+            return refused(exchange, status);
+        }
         if let Some(next) = try_files(exchange) {
             return next;
         }
@@ -160,14 +164,10 @@ impl Phases<'_> {
             Forwarded::Answered { reusable: true } => After::KeepAlive,
             Forwarded::Answered { reusable: false } => After::Linger,
             Forwarded::Broken => After::Close,
-            Forwarded::Refused(499) => {
-                exchange.answer.status = 499;
-                After::Close
-            }
             Forwarded::Refused(status) => {
                 // What is left of a request that could not be understood is not to be understood either.
                 exchange.closes |= matches!(status, 400 | 408 | 413 | 431);
-                return Next::Answer(Some(page(exchange, status)));
+                return refused(exchange, status);
             }
             Forwarded::Upgraded(upgraded) => return Next::Done(Done::Upgraded(upgraded)),
         };
@@ -191,6 +191,15 @@ impl Phases<'_> {
         }
         answer::send(exchange, self.wire, reply).await
     }
+}
+
+/// The page of a status; but a client that is gone (499) gets none.
+fn refused(exchange: &mut Exchange, status: u16) -> Next {
+    if status == 499 {
+        exchange.answer.status = status;
+        return Next::Done(Done::Answered(After::Close));
+    }
+    Next::Answer(Some(page(exchange, status)))
 }
 
 fn page(exchange: &Exchange, status: u16) -> Reply {

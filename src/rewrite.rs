@@ -3,6 +3,7 @@
 use crate::config::{Condition, FileTest, Level, Rewrite, Settable, Step, Then};
 use crate::exchange::Exchange;
 use crate::log;
+use crate::pace;
 use crate::reply::Reply;
 use crate::target;
 use crate::template::{Piece, Template, Variable};
@@ -50,6 +51,9 @@ fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
                     Settable::Args => {
                         exchange.args = Some(value).filter(|args| !args.is_empty());
                         exchange.args_changed = true;
+                    }
+                    Settable::LimitRate => {
+                        exchange.limits.rate = pace::parse(&value, exchange).or(exchange.limits.rate)
                     }
                     Settable::User(number) => {
                         if let Some(slot) = exchange.users.borrow_mut().get_mut(*number as usize) {

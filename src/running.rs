@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::balance::{self, Group};
-use crate::config::{Config, Place, Upstream};
+use crate::config::{Config, Counted, Place, Upstream, ZoneSpec};
+use crate::quota::{Connections, Requests};
 
 /// Upstreams that `proxy_pass` made of variables and that are remembered.
 const MADE_MAX: usize = 256;
@@ -14,11 +15,59 @@ pub struct Running {
     groups: Vec<Arc<Group>>,
     /// By host and port, as requests named them.
     made: Mutex<HashMap<String, Arc<Group>>>,
+    zones: Vec<Zone>,
+}
+
+/// The state of a zone. It outlives its configuration if the next one has the same zone.
+#[derive(Clone)]
+enum Zone {
+    Requests(Arc<Requests>),
+    Connections(Arc<Connections>),
+}
+
+impl Zone {
+    fn new(spec: &ZoneSpec) -> Self {
+        match spec.counted {
+            Counted::Requests { .. } => Self::Requests(Arc::new(Requests::new(spec.bytes))),
+            Counted::Connections => Self::Connections(Arc::new(Connections::new(spec.bytes))),
+        }
+    }
 }
 
 impl Running {
     pub fn new(config: Arc<Config>) -> Self {
-        Self { groups: balance::groups(&config), config, made: Mutex::default() }
+        let zones = config.zones.iter().map(Zone::new).collect();
+        Self { groups: balance::groups(&config), config, made: Mutex::default(), zones }
+    }
+
+    /// A configuration that follows `old`, and takes its zones over where name, size and key are the same.
+    pub fn after(config: Arc<Config>, old: &Self) -> Self {
+        let zones = config.zones.iter().map(|spec| old.zone_like(spec).unwrap_or_else(|| Zone::new(spec))).collect();
+        Self { zones, ..Self::new(config) }
+    }
+
+    fn zone_like(&self, spec: &ZoneSpec) -> Option<Zone> {
+        let same = |(known, zone): &(&ZoneSpec, &Zone)| {
+            let kind = matches!(spec.counted, Counted::Requests { .. }) == matches!(zone, Zone::Requests(_));
+            kind && known.name == spec.name && known.bytes == spec.bytes && known.key_text == spec.key_text
+        };
+        self.config.zones.iter().zip(&self.zones).find(same).map(|(_, zone)| zone.clone())
+    }
+
+    /// The zone of a `limit_req`, and what is to be known of it.
+    pub fn requests(&self, number: u32) -> Option<(&ZoneSpec, &Arc<Requests>)> {
+        match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
+            (spec, Zone::Requests(zone)) => Some((spec, zone)),
+            _ => None,
+        }
+    }
+
+    /// The zone of a `limit_conn`, and what is to be known of it.
+    pub fn connections(&self, number: u32) -> Option<(&ZoneSpec, &Arc<Connections>)> {
+        match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
+            (spec, Zone::Connections(zone)) => Some((spec, zone)),
+            _ => None,
+        }
     }
 
     pub fn group(&self, number: u32) -> Option<Arc<Group>> {

@@ -347,7 +347,7 @@ fn reload(worker: &Rc<Worker>, listeners: &mut HashMap<Addr, Accepting>, load: &
     if let Err(why) = log::open(&config.log_files) {
         return refuse(why);
     }
-    worker.replace(Running::new(config.clone()));
+    worker.replace(Running::after(config.clone(), &worker.running()));
     listeners.retain(|addr, _| config.bindings.iter().any(|binding| binding.addr == *addr));
     for (addr, fd) in fresh {
         match start_accepting(fd, worker) {

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::body::{self, Decoder};
 use crate::head::Framing;
-use crate::reactor::Timer;
+use crate::pace::Pace;
+use crate::reactor::{self, Timer};
 use crate::wire::{Reader, Stream};
 
 /// Bytes of a body that are copied behind what is held rather than sent from where they are.
@@ -70,12 +71,16 @@ pub struct Transfer {
     kept: Option<Vec<u8>>,
     timer: Timer,
     waits_for: Option<Side>,
+    /// How fast it may go, at most.
+    paces: Vec<Pace>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Source,
     Sink,
+    /// Neither: the next bytes may not go yet.
+    Pace,
 }
 
 impl Transfer {
@@ -93,7 +98,13 @@ impl Transfer {
             kept: None,
             timer: Timer::new(),
             waits_for: None,
+            paces: Vec::new(),
         }
+    }
+
+    /// Goes no faster than this.
+    pub fn slow_down(&mut self, pace: Option<Pace>) {
+        self.paces.extend(pace);
     }
 
     /// Keeps the start of the body.
@@ -108,15 +119,17 @@ impl Transfer {
 
     /// Moves what can be moved; ready when all of it is written.
     pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut Reader<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
-        match self.poll_move(cx, from, to) {
-            Poll::Pending => match self.timer.poll_due(cx) {
-                Poll::Ready(()) if self.waits_for == Some(Side::Source) => Poll::Ready(Err(Failure::SourceTimeout)),
-                Poll::Ready(()) => Poll::Ready(Err(Failure::SinkTimeout)),
-                Poll::Pending => Poll::Pending,
-            },
-            ready => {
+        loop {
+            let moved = self.poll_move(cx, from, to);
+            if moved.is_ready() {
                 self.timer.clear();
-                ready
+                return moved;
+            }
+            ready!(self.timer.poll_due(cx));
+            match self.waits_for {
+                Some(Side::Pace) => self.waits_for = None,
+                Some(Side::Source) => return Poll::Ready(Err(Failure::SourceTimeout)),
+                _ => return Poll::Ready(Err(Failure::SinkTimeout)),
             }
         }
     }
@@ -129,7 +142,18 @@ impl Transfer {
             if self.decoder.is_done() {
                 return Poll::Ready(Ok(()));
             }
-            let moved = from.poll_bytes(cx, |cx, bytes| self.take(cx, bytes, to));
+            let room = match self.room() {
+                Ok(room) => room,
+                Err(wait) => {
+                    self.waits_for = Some(Side::Pace);
+                    self.timer.set(wait);
+                    return Poll::Pending;
+                }
+            };
+            let moved = from.poll_bytes(cx, |cx, bytes| {
+                let bytes = bytes.get(..room).unwrap_or(bytes);
+                self.take(cx, bytes, to)
+            });
             match moved {
                 Poll::Ready(Ok(Ok(()))) => self.progress(),
                 Poll::Ready(Ok(Err(failure))) => return Poll::Ready(Err(failure)),
@@ -143,6 +167,16 @@ impl Transfer {
                 }
             }
         }
+    }
+
+    /// How many bytes may be taken, or how long to wait for some.
+    fn room(&self) -> Result<usize, Duration> {
+        let mut most = usize::MAX;
+        for pace in &self.paces {
+            let room = pace.room(self.written, reactor::now())?;
+            most = most.min(usize::try_from(room).unwrap_or(usize::MAX));
+        }
+        Ok(most)
     }
 
     /// Takes what is the body's of `bytes`, and sends it: how many bytes were used.
@@ -282,11 +316,19 @@ impl Transfer {
 /// Bytes of a file that are sent at once, so that others get their turn.
 const FILE_BYTES_AT_ONCE: usize = 128 * 1024;
 
-/// Sends `count` bytes of `file` from `from` on: how many were sent. Fewer, if the file got shorter meanwhile.
+/// Sends `count` bytes of `file` from `from` on: how many were sent. Fewer, if the file got shorter meanwhile. `slow` is
+/// a pace and how many bytes went at it before.
 ///
 /// # Errors
 /// [`Failure::Source`] for the file, [`Failure::Sink`], and [`Failure::SinkTimeout`] when nothing was taken for `limit`.
-pub async fn send_file(to: &Stream, file: &OwnedFd, from: u64, count: u64, limit: Duration) -> Result<u64, Failure> {
+pub async fn send_file(
+    to: &Stream,
+    file: &OwnedFd,
+    from: u64,
+    count: u64,
+    limit: Duration,
+    slow: Option<(Pace, u64)>,
+) -> Result<u64, Failure> {
     let timer = Timer::new();
     let mut offset = from;
     timer.set(limit);
@@ -296,7 +338,8 @@ pub async fn send_file(to: &Stream, file: &OwnedFd, from: u64, count: u64, limit
             if left == 0 {
                 return Poll::Ready(Ok(count));
             }
-            let most = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_BYTES_AT_ONCE);
+            let room = ready!(poll_room(cx, slow, offset - from, &timer, limit));
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_BYTES_AT_ONCE).min(room);
             match to.socket().poll_send_file(cx, file, &mut offset, most) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(offset - from)),
                 Poll::Ready(Ok(_)) => timer.set(limit),
@@ -311,17 +354,46 @@ pub async fn send_file(to: &Stream, file: &OwnedFd, from: u64, count: u64, limit
     .await
 }
 
+/// How many bytes may go now; ready when some may. The `timer` waits for `limit` again then.
+fn poll_room(
+    cx: &mut Context<'_>,
+    slow: Option<(Pace, u64)>,
+    sent: u64,
+    timer: &Timer,
+    limit: Duration,
+) -> Poll<usize> {
+    let Some((pace, before)) = slow else { return Poll::Ready(usize::MAX) };
+    loop {
+        match pace.room(before + sent, reactor::now()) {
+            Ok(room) => return Poll::Ready(usize::try_from(room).unwrap_or(usize::MAX)),
+            Err(wait) => timer.set(wait),
+        }
+        ready!(timer.poll_due(cx));
+        timer.set(limit);
+    }
+}
+
 /// Writes all of `bytes`.
 ///
 /// # Errors
 /// [`Failure::Sink`], and [`Failure::SinkTimeout`] when nothing was taken for `limit`.
 pub async fn send_all(to: &Stream, bytes: &[u8], limit: Duration) -> Result<(), Failure> {
+    send_slowly(to, bytes, limit, None).await
+}
+
+/// Writes all of `bytes`; `slow` as with [`send_file`].
+///
+/// # Errors
+/// As [`send_all`].
+pub async fn send_slowly(to: &Stream, bytes: &[u8], limit: Duration, slow: Option<(Pace, u64)>) -> Result<(), Failure> {
     let timer = Timer::new();
     let mut sent = 0;
     timer.set(limit);
     std::future::poll_fn(|cx| {
         while sent < bytes.len() {
-            match to.poll_write(cx, bytes.get(sent..).unwrap_or_default()) {
+            let room = ready!(poll_room(cx, slow, sent as u64, &timer, limit));
+            let rest = bytes.get(sent..).unwrap_or_default();
+            match to.poll_write(cx, rest.get(..room).unwrap_or(rest)) {
                 Poll::Ready(Ok(count)) => {
                     sent += count;
                     timer.set(limit);

@@ -20,6 +20,7 @@ use crate::head::Framing;
 use crate::head::{self, Limits, Malformed, Name, Response, Scan, Version};
 use crate::heads::{self, Outgoing};
 use crate::log;
+use crate::pace;
 use crate::pool::{self, Pooled};
 use crate::reactor::{self, Timer};
 use crate::running::Running;
@@ -399,17 +400,23 @@ impl Attempts<'_> {
         }
     }
 
+    /// Whether a client that ends its side does not wait any more: one that is to upgrade, or that keeps others out
+    /// (`limit_conn`).
+    fn end_counts(&self) -> bool {
+        !self.outgoing.offered.is_empty() || !self.exchange.limits.held.is_empty()
+    }
+
     async fn connect(&self, addr: &Addr) -> Result<Pooled, Missed> {
         let timer = self.timer;
         let limit = self.exchange.settings().proxy.connect_timeout;
-        let upgrade = !self.outgoing.offered.is_empty();
+        let end_counts = self.end_counts();
         let mut connecting = std::pin::pin!(timer.within(limit, Socket::connect(addr)));
         let client = &self.client.stream;
         let connected = poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(Some(connected));
             }
-            poll_gone(client, upgrade, cx).map(|()| None)
+            poll_gone(client, end_counts, cx).map(|()| None)
         });
         match connected.await {
             None => Err(Missed::Gone),
@@ -436,7 +443,7 @@ impl Attempts<'_> {
         let has_body = !matches!(self.exchange.request.framing, Framing::None | Framing::Length(0));
         let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.passes_body();
         let send_timeout = settings.send_timeout;
-        let upgrade = !self.outgoing.offered.is_empty();
+        let end_counts = self.end_counts();
         // The first try takes the head; the rare further one writes it again.
         let head = match std::mem::take(&mut self.outgoing.head) {
             head if !head.is_empty() => head,
@@ -472,7 +479,7 @@ impl Attempts<'_> {
                     Poll::Ready(Err(unparsed)) => return Poll::Ready(Err(Upload::why_no_head(unparsed))),
                     Poll::Pending => {}
                 }
-                if let Poll::Ready(()) = poll_gone(client_tx, upgrade, cx) {
+                if let Poll::Ready(()) = poll_gone(client_tx, end_counts, cx) {
                     return Poll::Ready(Err(Missed::Gone));
                 }
                 if !upload.is_over() {
@@ -567,7 +574,10 @@ impl Attempts<'_> {
             && framing == upstream_framing
             && framing != Framing::UntilClose;
         let mut download = Transfer::new(out, framing, coding, limits);
+        download.slow_down(pace::to_client(self.exchange));
+        download.slow_down(pace::from_upstream(self.exchange, reactor::now()));
         let mut upload = sent.upload;
+        let end_counts = !self.exchange.limits.held.is_empty();
         let (client_tx, mut client_rx) = self.client.split();
         let (upstream_tx, mut upstream_rx) = pooled.wire.split();
         let done = poll_fn(|cx| {
@@ -578,7 +588,7 @@ impl Attempts<'_> {
             }
             match download.poll(cx, &mut upstream_rx, client_tx) {
                 Poll::Ready(done) => Poll::Ready(done.map_err(Stopped::Download)),
-                Poll::Pending => poll_gone(client_tx, false, cx).map(|()| Err(Stopped::Gone)),
+                Poll::Pending => poll_gone(client_tx, end_counts, cx).map(|()| Err(Stopped::Gone)),
             }
         })
         .await;
@@ -782,7 +792,7 @@ impl std::fmt::Display for Stopped {
     }
 }
 
-/// Ready when the client is gone; a client that only stopped sending still waits for its answer, unless it is to upgrade.
+/// Ready when the client is gone; a client that only stopped sending still waits for its answer, unless `end_counts`.
 fn poll_gone(client: &Stream, end_counts: bool, cx: &mut Context<'_>) -> Poll<()> {
     if end_counts && client.socket().ended() {
         return Poll::Ready(());

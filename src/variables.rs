@@ -5,6 +5,7 @@ use std::io::Write;
 use crate::clock;
 use crate::exchange::{Exchange, Try};
 use crate::head::{self, Fields, Name};
+use crate::quota::Ruling;
 use crate::socket::Addr;
 use crate::template::{Builtin, Piece, Template, Variable};
 
@@ -186,6 +187,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
             }
         }
         Builtin::RequestFilename => write_file_name(exchange, out),
+        Builtin::LimitConnStatus | Builtin::LimitRate | Builtin::LimitReqStatus => write_limit(builtin, exchange, out),
         Builtin::Msec => write_seconds(clock::since_epoch().as_millis() as u64, out),
         Builtin::Pid => display(&std::process::id()),
         Builtin::Pipe => out.push(b'.'),
@@ -244,6 +246,17 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::Uri => out.extend_from_slice(&exchange.path),
         Builtin::Version => out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes()),
     }
+}
+
+/// What limits said of the request.
+fn write_limit(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
+    let limits = &exchange.limits;
+    let ruling = match builtin {
+        Builtin::LimitRate => return drop(write!(out, "{}", limits.rate.unwrap_or(0))),
+        Builtin::LimitReqStatus => limits.requests,
+        _ => limits.connections,
+    };
+    out.extend_from_slice(ruling.map_or("", Ruling::as_str).as_bytes());
 }
 
 /// `root` and the path, or `alias` and what of the path the location did not match.

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::limits::Zones;
 use super::listen::{ListenLine, Served, ServerName};
 use super::location::LocationDraft;
 use super::map::Expression;
@@ -24,6 +25,7 @@ pub(super) struct Walk {
     pub(super) main: Main,
     pub(super) upstreams: Vec<Arc<Upstream>>,
     pub(super) maps: Vec<Map>,
+    pub(super) zones: Zones,
     pub(super) formats: HashMap<String, Arc<LogFormat>>,
     pub(super) log_files: Vec<(u32, String)>,
     pub(super) servers: Vec<Served>,
@@ -108,6 +110,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         main,
         upstreams: Vec::new(),
         maps: Vec::new(),
+        zones: Zones::default(),
         formats: HashMap::new(),
         log_files: Vec::new(),
         servers: Vec::new(),
@@ -133,6 +136,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         upstream_names: walk.upstream_names,
         upstreams: walk.upstreams,
         maps: walk.maps,
+        zones: walk.zones.finish()?,
         keeps_sent: walk.keeps_sent.get(),
         keeps_body: walk.keeps_body.get(),
         user_variables: walk.user_names.len(),

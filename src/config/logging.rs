@@ -36,7 +36,7 @@ impl Level {
         Self::ALL.iter().find(|(level, _)| *level == self).map_or("", |(_, name)| name)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, name)| *name == text).map(|(level, _)| *level)
     }
 }

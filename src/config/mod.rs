@@ -9,6 +9,7 @@ mod files;
 mod freshness;
 mod glob;
 mod internal;
+mod limits;
 mod listen;
 mod location;
 mod logging;
@@ -29,6 +30,7 @@ pub use self::build::{Source, generate, load};
 pub use self::files::{Alias, Files, IfModifiedSince};
 pub use self::freshness::{Expires, Lifetime};
 pub use self::internal::{ErrorPage, Otherwise, TryFiles, Tryable};
+pub use self::limits::{ConnectionLimit, Counted, Limits, RequestLimit, ZoneSpec};
 pub use self::listen::{Binding, Group, Names};
 pub use self::location::{Location, Locations, Matcher};
 pub use self::logging::{AccessLog, ErrorLog, Escape, Level, LogFormat, LogTarget};
@@ -38,7 +40,7 @@ pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, St
 pub use self::syntax::{Error, Position};
 pub use self::upstream::{Balance, PeerSpec, Place, Upstream};
 
-use crate::head::{Limits, Name};
+use crate::head::{self, Name};
 use crate::template::Template;
 
 /// A configuration, whole and checked.
@@ -50,6 +52,8 @@ pub struct Config {
     /// Upstreams by the name, or host and port, that a `proxy_pass` with variables may come to.
     pub upstream_names: HashMap<String, u32>,
     pub maps: Vec<Map>,
+    /// Zones of `limit_req` and `limit_conn`.
+    pub zones: Vec<ZoneSpec>,
     /// How many variables named groups fill.
     pub user_variables: usize,
     /// Whether a variable asks for fields of the answer, which must then be kept.
@@ -126,7 +130,7 @@ pub struct Settings {
     pub keepalive_requests: u32,
     /// The longest life of a keep-alive connection.
     pub keepalive_time: Duration,
-    pub head_limits: Limits,
+    pub head_limits: head::Limits,
     pub server_tokens: bool,
     pub default_type: Template,
     pub add_field: Arc<[AddField]>,
@@ -140,6 +144,7 @@ pub struct Settings {
     pub resolves: bool,
     pub files: Files,
     pub proxy: Proxy,
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// An `add_header`.
@@ -165,7 +170,7 @@ impl Default for Settings {
             keepalive_header_secs: None,
             keepalive_requests: 1000,
             keepalive_time: Duration::from_secs(3600),
-            head_limits: Limits { line_bytes_max: 8192, head_bytes_max: 4 * 8192 },
+            head_limits: head::Limits { line_bytes_max: 8192, head_bytes_max: 4 * 8192 },
             server_tokens: true,
             default_type: Template::text(b"text/plain"),
             add_field: Arc::from([]),
@@ -178,6 +183,7 @@ impl Default for Settings {
             resolves: false,
             files: Files::default(),
             proxy: Proxy::default(),
+            limits: None,
         }
     }
 }

@@ -34,6 +34,7 @@ pub enum Returned {
 pub enum Settable {
     User(u32),
     Args,
+    LimitRate,
 }
 
 /// An `if`.
@@ -127,6 +128,7 @@ pub(super) fn set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> 
     let to = match walk.user_number(name) {
         Some(number) => Settable::User(number),
         None if name == "args" || name == "query_string" => Settable::Args,
+        None if name == "limit_rate" => Settable::LimitRate,
         None => {
             return Err(Error::new(&target.at, format!("the duplicate \"{name}\" variable"))
                 .hint("a built-in variable or the result of a map can't be set"));

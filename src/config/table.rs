@@ -4,7 +4,7 @@
 
 use super::build::{Draft, Walk};
 use super::syntax::{Directive, Error};
-use super::{core, files, freshness, internal, listen, location, logging, proxy, rewrite, upstream};
+use super::{core, files, freshness, internal, limits, listen, location, logging, proxy, rewrite, upstream};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -231,13 +231,19 @@ static TABLE: &[Spec] = &[
     spec("keepalive_timeout", HSL | UPSTREAM, 1, 2, Once(core::keepalive_timeout)),
     spec("large_client_header_buffers", HS, 2, 2, Once(core::large_client_header_buffers)),
     spec("least_conn", UPSTREAM, 0, 0, Refuse("this balancing method is not done by this version; round robin is")),
-    spec("limit_conn", HSL, 2, 2, Refuse(NO_ACCESS)),
-    spec("limit_conn_zone", HTTP, 2, 2, Refuse(NO_ACCESS)),
+    spec("limit_conn", HSL, 2, 2, Each(limits::limit_conn)),
+    spec("limit_conn_dry_run", HSL, 1, 1, Once(limits::limit_conn_dry_run)),
+    spec("limit_conn_log_level", HSL, 1, 1, Once(limits::limit_conn_log_level)),
+    spec("limit_conn_status", HSL, 1, 1, Once(limits::limit_conn_status)),
+    spec("limit_conn_zone", HTTP, 2, 2, Each(limits::limit_conn_zone)),
     spec("limit_except", LOCATION, 1, MANY, Refuse(NO_ACCESS)),
-    spec("limit_rate", HSL, 1, 1, Note("the rate is not limited")),
-    spec("limit_rate_after", HSL, 1, 1, Note("the rate is not limited")),
-    spec("limit_req", HSL, 1, 3, Refuse(NO_ACCESS)),
-    spec("limit_req_zone", HTTP, 3, 4, Refuse(NO_ACCESS)),
+    spec("limit_rate", HSLI, 1, 1, Once(limits::limit_rate)),
+    spec("limit_rate_after", HSLI, 1, 1, Once(limits::limit_rate_after)),
+    spec("limit_req", HSL, 1, 3, Each(limits::limit_req)),
+    spec("limit_req_dry_run", HSL, 1, 1, Once(limits::limit_req_dry_run)),
+    spec("limit_req_log_level", HSL, 1, 1, Once(limits::limit_req_log_level)),
+    spec("limit_req_status", HSL, 1, 1, Once(limits::limit_req_status)),
+    spec("limit_req_zone", HTTP, 3, 3, Each(limits::limit_req_zone)),
     spec("lingering_close", HSL, 1, 1, Note("a connection is closed so that the client can read the answer")),
     spec("lingering_time", HSL, 1, 1, Note("it is 30 s")),
     spec("lingering_timeout", HSL, 1, 1, Note("it is 5 s")),
@@ -304,7 +310,7 @@ static TABLE: &[Spec] = &[
     spec("proxy_ignore_client_abort", HSL, 1, 1, OnlyOff(LATER)),
     spec("proxy_ignore_headers", HSL, 1, MANY, Note("X-Accel fields of an upstream are never obeyed")),
     spec("proxy_intercept_errors", HSL, 1, 1, Once(proxy::intercept_errors)),
-    spec("proxy_limit_rate", HSL, 1, 1, Note("the rate is not limited")),
+    spec("proxy_limit_rate", HSL, 1, 1, Once(limits::proxy_limit_rate)),
     spec("proxy_max_temp_file_size", HSL, 1, 1, Note(BODIES_STREAM)),
     spec("proxy_method", HSL, 1, 1, Once(proxy::method)),
     spec("proxy_next_upstream", HSL, 1, MANY, Once(proxy::next_upstream)),

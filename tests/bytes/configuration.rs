@@ -120,8 +120,6 @@ fn directives_that_are_not_known() {
         "R06 auth_basic x;",
         "R06 auth_basic_user_file x;",
         "R06 auth_request /x;",
-        "R06 limit_req zone=x;",
-        "R06 limit_conn x 1;",
         "R06 ssl_verify_client on;",
         "R06 satisfy all;",
         "R06 valid_referers none;",

@@ -1,7 +1,7 @@
 //! The real program from outside: exact bytes in, exact bytes out.
 //!
 //! What it is for: `proxying` (routes, upstreams, answers), `serving` (heads and bodies of files), `files` (files, steps,
-//! the life of the program) and `internal` (requests that are sent elsewhere).
+//! the life of the program), `internal` (requests that are sent elsewhere) and `limits` (how much a client may ask for).
 //!
 //! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
 //! id, a class and a number, that a failure names; rows that look at one thing from more sides share it.
@@ -34,6 +34,7 @@ mod gate;
 mod heads;
 mod internal;
 mod lifecycle;
+mod limits;
 mod logs;
 mod peer;
 mod process;

@@ -1,0 +1,264 @@
+//! A table of entries by key that never takes more memory than it was given; the oldest can be asked for, to make room.
+//!
+//! Keys are what clients choose: they are hashed with a secret, and bytes are counted with what the allocator and the
+//! table itself need. Entries have numbers that stay theirs as long as they live.
+
+use std::hash::{BuildHasher, RandomState};
+
+/// The number of an entry. 0 is none.
+pub type Id = u32;
+
+/// What the allocator needs beside a key.
+const KEY_OVERHEAD_BYTES: usize = 16;
+/// What a place in the array of buckets takes.
+const BUCKET_BYTES: usize = size_of::<Id>();
+
+struct Entry<V> {
+    key: Box<[u8]>,
+    value: V,
+    /// The next entry of the same bucket, or the next free one.
+    next: Id,
+    newer: Id,
+    older: Id,
+}
+
+/// Entries by key.
+pub struct Table<V> {
+    hasher: RandomState,
+    /// The first entry of each chain; their number is a power of two.
+    buckets: Vec<Id>,
+    entries: Vec<Entry<V>>,
+    free: Id,
+    newest: Id,
+    oldest: Id,
+    /// Bytes of all keys.
+    key_bytes: usize,
+    bytes_max: usize,
+}
+
+impl<V: Default> Table<V> {
+    /// A table that may take `bytes_max` bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        // About one bucket to two entries with short keys. Pages of it that nobody uses cost nothing.
+        let buckets = (bytes_max / Self::bytes_of_entries(2)).next_power_of_two();
+        Self {
+            hasher: RandomState::new(),
+            buckets: vec![0; buckets],
+            entries: Vec::new(),
+            free: 0,
+            newest: 0,
+            oldest: 0,
+            key_bytes: 0,
+            bytes_max,
+        }
+    }
+
+    const fn bytes_of_entries(count: usize) -> usize {
+        count * size_of::<Entry<V>>()
+    }
+
+    fn bytes_of_key(key: &[u8]) -> usize {
+        if key.is_empty() { 0 } else { key.len() + KEY_OVERHEAD_BYTES }
+    }
+
+    /// Bytes in use.
+    pub fn bytes(&self) -> usize {
+        self.buckets.len() * BUCKET_BYTES + Self::bytes_of_entries(self.entries.capacity()) + self.key_bytes
+    }
+
+    fn entry(&self, id: Id) -> Option<&Entry<V>> {
+        self.entries.get((id as usize).checked_sub(1)?)
+    }
+
+    fn entry_mut(&mut self, id: Id) -> Option<&mut Entry<V>> {
+        self.entries.get_mut((id as usize).checked_sub(1)?)
+    }
+
+    pub fn value(&self, id: Id) -> Option<&V> {
+        self.entry(id).map(|entry| &entry.value)
+    }
+
+    pub fn value_mut(&mut self, id: Id) -> Option<&mut V> {
+        self.entry_mut(id).map(|entry| &mut entry.value)
+    }
+
+    fn bucket(&self, key: &[u8]) -> usize {
+        self.hasher.hash_one(key) as usize & (self.buckets.len() - 1)
+    }
+
+    pub fn find(&self, key: &[u8]) -> Option<Id> {
+        let bucket = self.bucket(key);
+        let mut id = self.buckets.get(bucket).copied()?;
+        loop {
+            let entry = self.entry(id)?;
+            if *entry.key == *key {
+                return Some(id);
+            }
+            id = entry.next;
+        }
+    }
+
+    /// A new entry for a key that has none, the newest. `None`: there is no room.
+    pub fn insert(&mut self, key: &[u8]) -> Option<Id> {
+        let key_bytes = Self::bytes_of_key(key);
+        let left = self.bytes_max.checked_sub(self.bytes() + key_bytes)?;
+        let id = self.take_free(left, key_bytes)?;
+        let bucket = self.bucket(key);
+        let next = std::mem::replace(self.buckets.get_mut(bucket)?, id);
+        let entry = self.entry_mut(id)?;
+        entry.key = key.into();
+        entry.next = next;
+        self.key_bytes += key_bytes;
+        self.link(id);
+        Some(id)
+    }
+
+    /// An unused entry: one that was given back, or a new one.
+    fn take_free(&mut self, left: usize, key_bytes: usize) -> Option<Id> {
+        if let Some(entry) = self.entry(self.free) {
+            let next = entry.next;
+            return Some(std::mem::replace(&mut self.free, next));
+        }
+        if self.entries.len() == self.entries.capacity() {
+            // What is left is for entries and their keys.
+            let most = left / (Self::bytes_of_entries(1) + key_bytes);
+            let more = (self.entries.len() / 4).max(16).min(most);
+            if more == 0 {
+                return None;
+            }
+            self.entries.reserve_exact(more);
+        }
+        self.entries.push(Entry { key: Box::default(), value: V::default(), next: 0, newer: 0, older: 0 });
+        Id::try_from(self.entries.len()).ok()
+    }
+
+    /// Takes an entry out.
+    pub fn remove(&mut self, id: Id) {
+        let Some(entry) = self.entry_mut(id) else { return };
+        let (key, next) = (std::mem::take(&mut entry.key), entry.next);
+        entry.value = V::default();
+        self.key_bytes -= Self::bytes_of_key(&key);
+        self.unlink(id);
+        let bucket = self.bucket(&key);
+        match self.buckets.get_mut(bucket) {
+            Some(first) if *first == id => *first = next,
+            Some(first) => {
+                let mut before = *first;
+                while let Some(entry) = self.entry_mut(before) {
+                    if entry.next == id {
+                        entry.next = next;
+                        break;
+                    }
+                    before = entry.next;
+                }
+            }
+            None => {}
+        }
+        let free = std::mem::replace(&mut self.free, id);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.next = free;
+        }
+    }
+
+    /// The entry that was not touched for the longest time.
+    pub fn oldest(&self) -> Option<Id> {
+        (self.oldest != 0).then_some(self.oldest)
+    }
+
+    /// Makes an entry the newest.
+    pub fn touch(&mut self, id: Id) {
+        if self.newest != id {
+            self.unlink(id);
+            self.link(id);
+        }
+    }
+
+    fn link(&mut self, id: Id) {
+        let before = std::mem::replace(&mut self.newest, id);
+        if let Some(entry) = self.entry_mut(id) {
+            (entry.newer, entry.older) = (0, before);
+        }
+        match self.entry_mut(before) {
+            Some(entry) => entry.newer = id,
+            None => self.oldest = id,
+        }
+    }
+
+    fn unlink(&mut self, id: Id) {
+        let Some(entry) = self.entry(id) else { return };
+        let (newer, older) = (entry.newer, entry.older);
+        match self.entry_mut(newer) {
+            Some(entry) => entry.older = older,
+            None => self.newest = older,
+        }
+        match self.entry_mut(older) {
+            Some(entry) => entry.newer = newer,
+            None => self.oldest = newer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_found_until_they_are_taken_out() {
+        let mut table: Table<u32> = Table::new(64 * 1024);
+        for number in 0..300u32 {
+            let id = table.insert(&number.to_be_bytes()).unwrap();
+            *table.value_mut(id).unwrap() = number;
+        }
+        for number in (0..300u32).step_by(2) {
+            let id = table.find(&number.to_be_bytes()).unwrap();
+            table.remove(id);
+        }
+        for number in 0..300u32 {
+            let found = table.find(&number.to_be_bytes());
+            assert_eq!(found.and_then(|id| table.value(id)).copied(), (number % 2 == 1).then_some(number));
+        }
+        // The places of those that went are used again.
+        let bytes = table.bytes();
+        for number in (0..300u32).step_by(2) {
+            table.insert(&number.to_be_bytes()).unwrap();
+        }
+        assert!(table.bytes() <= bytes + 150 * (4 + KEY_OVERHEAD_BYTES));
+    }
+
+    #[test]
+    fn the_oldest_is_the_one_that_was_not_touched() {
+        let mut table: Table<()> = Table::new(64 * 1024);
+        let ids: Vec<Id> = [b"a", b"b", b"c"].iter().map(|key| table.insert(*key).unwrap()).collect();
+        assert_eq!(table.oldest(), Some(ids[0]));
+        table.touch(ids[0]);
+        assert_eq!(table.oldest(), Some(ids[1]));
+        table.remove(ids[1]);
+        assert_eq!(table.oldest(), Some(ids[2]));
+        table.remove(ids[2]);
+        table.remove(ids[0]);
+        assert_eq!(table.oldest(), None);
+    }
+
+    #[test]
+    fn a_table_takes_no_more_than_it_was_given_whatever_the_keys() {
+        const BYTES: usize = 1 << 20;
+        for len in [0, 4, 16, 300, 5000] {
+            let mut table: Table<[u64; 3]> = Table::new(BYTES);
+            let mut held = 0;
+            for number in 0..40_000u32 {
+                let mut key = number.to_be_bytes().to_vec();
+                key.resize(4 + len, 0);
+                while table.insert(&key).is_none() {
+                    let oldest = table.oldest().unwrap();
+                    table.remove(oldest);
+                    held -= 1;
+                }
+                held += 1;
+                assert!(table.bytes() <= BYTES, "{} bytes for keys of {len}", table.bytes());
+            }
+            assert!(held * (4 + len + 80) > BYTES / 2, "{held} keys of {len} bytes fit");
+        }
+        let mut table: Table<[u64; 3]> = Table::new(BYTES);
+        assert_eq!(table.insert(&vec![0; BYTES]), None);
+    }
+}
