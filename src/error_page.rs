@@ -15,14 +15,15 @@ pub enum Instead {
     Named(Vec<u8>),
 }
 
-/// Finds what `error_page` says of a page. A page for a page is looked for only with `recursive_error_pages`.
+/// Finds what `error_page` says of a page. A page for a page is looked for only where the location
+/// of the one before has `recursive_error_pages`.
 pub fn find(exchange: &mut Exchange, reply: Reply) -> Instead {
-    if !reply.is_page || (exchange.in_error_page && !exchange.settings().recursive_error_pages) {
+    if !reply.is_page || exchange.in_error_page {
         return Instead::Nothing(reply);
     }
     let pages = exchange.settings().error_pages.clone();
     let Some(page) = pages.iter().find(|page| page.status == reply.status) else { return Instead::Nothing(reply) };
-    exchange.in_error_page = true;
+    exchange.in_error_page = !exchange.settings().recursive_error_pages;
     let target = variables::value(&page.target, exchange);
     // Who comes to log in, or is sent elsewhere, has to learn how.
     exchange.extra.extend(reply.fields);

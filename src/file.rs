@@ -170,7 +170,7 @@ fn describe(exchange: &Exchange, file: File, meta: &Metadata) -> Answer {
     let etag = settings.files.etag.then(|| format!("\"{modified:x}-{size:x}\"").into_bytes());
     let mut head = FileHead {
         status: exchange.status.unwrap_or(200),
-        content_type: content_type(exchange),
+        content_type: reply::content_type(exchange),
         length: size,
         marks: Marks { modified: Some(modified), etag },
         ranges: Ranges::Nothing,
@@ -245,18 +245,6 @@ fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> A
     Answer::File(Found { head, body })
 }
 
-/// The type by the extension, in any letter case.
-fn content_type(exchange: &Exchange) -> Vec<u8> {
-    let settings = exchange.settings();
-    let name = exchange.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
-    let extension = name.iter().rposition(|b| *b == b'.').and_then(|dot| name.get(dot + 1..)).unwrap_or_default();
-    let extension = String::from_utf8_lossy(extension).to_ascii_lowercase();
-    match settings.files.types.get(&extension) {
-        Some(known) => known.clone().into_bytes(),
-        None => variables::value(&settings.default_type, exchange),
-    }
-}
-
 impl FileHead {
     /// The head of the answer.
     pub fn write(&self, exchange: &Exchange, keep_alive: bool) -> Vec<u8> {
@@ -267,7 +255,11 @@ impl FileHead {
             field(b"Content-Type", &self.content_type, &mut out);
             let _ = write!(out, "Content-Length: {}\r\n", self.length);
         }
-        if let Some(modified) = self.marks.modified.filter(|_| added.value(Name::LastModified).is_none()) {
+        if let Some(modified) = self
+            .marks
+            .modified
+            .filter(|_| matches!(self.status, 200 | 206 | 304) && added.value(Name::LastModified).is_none())
+        {
             field(b"Last-Modified", clock::http_time(modified).as_bytes(), &mut out);
         }
         reply::connection(exchange, keep_alive, &mut out);

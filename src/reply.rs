@@ -130,7 +130,7 @@ impl Reply {
     pub fn returned(exchange: &Exchange, status: u16, what: &Returned) -> Self {
         match what {
             Returned::Page if matches!(status, 200..=299) && !crate::head::is_bodyless(status) => {
-                let content_type = Some(variables::value(&exchange.settings().default_type, exchange));
+                let content_type = Some(content_type(exchange));
                 Self { status, content_type, ..Self::default() }
             }
             Returned::Page => Self::page(status, exchange.settings().server_tokens),
@@ -141,7 +141,7 @@ impl Reply {
             }
             Returned::Text(text) => Self {
                 status,
-                content_type: Some(variables::value(&exchange.settings().default_type, exchange)),
+                content_type: Some(content_type(exchange)),
                 body: variables::value(text, exchange),
                 ..Self::default()
             },
@@ -175,6 +175,18 @@ impl Reply {
         self.fields.iter().for_each(|(name, value)| field(name, value, &mut out));
         finish(exchange, self.status, &mut out);
         out
+    }
+}
+
+/// The type by the extension, in any letter case.
+pub fn content_type(exchange: &Exchange) -> Vec<u8> {
+    let settings = exchange.settings();
+    let name = exchange.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    let extension = name.iter().rposition(|b| *b == b'.').and_then(|dot| name.get(dot + 1..)).unwrap_or_default();
+    let extension = String::from_utf8_lossy(extension).to_ascii_lowercase();
+    match settings.files.types.get(&extension) {
+        Some(known) => known.clone().into_bytes(),
+        None => variables::value(&settings.default_type, exchange),
     }
 }
 

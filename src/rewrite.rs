@@ -41,7 +41,7 @@ fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
         let flow = match step {
             Step::Return { status: 444, .. } => Flow::Answer(None),
             Step::Return { status, what } => {
-                exchange.answer.status = *status; // what it says may name it
+                exchange.answer.status = exchange.status.unwrap_or(*status); // what it says may name it
                 Flow::Answer(Some(Reply::returned(exchange, *status, what)))
             }
             Step::Break => Flow::Stop,

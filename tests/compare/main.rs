@@ -9,6 +9,7 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
+mod choices;
 mod pair;
 mod peer;
 mod reply;

@@ -31,9 +31,13 @@ fn serve(name: &str, mut stream: TcpStream) {
                 }
                 return;
             }
+            // Without the version: nginx speaks 1.0 where it is not told otherwise.
             let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
+            let line = line.strip_suffix(b" HTTP/1.1").or(line.strip_suffix(b" HTTP/1.0")).unwrap_or(line);
             let body = [name.as_bytes(), b": ", line].concat();
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", body.len());
+            let status = if line.windows(8).any(|part| part == b"/missing") { "404 Not Found" } else { "200 OK" };
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", body.len());
             let _ = stream.write_all(&[head.as_bytes(), &body].concat());
         }
         match stream.read(&mut buffer) {
