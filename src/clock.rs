@@ -4,7 +4,8 @@
 
 use std::cell::RefCell;
 use std::fmt::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The texts of one second.
 #[derive(Default)]
@@ -18,6 +19,19 @@ struct Texts {
 
 thread_local! {
     static TEXTS: RefCell<Texts> = RefCell::default();
+}
+
+static START: OnceLock<(Instant, Duration)> = OnceLock::new();
+
+/// When the program began: the first call of it says so. Since 1970.
+pub fn start() -> Duration {
+    START.get_or_init(|| (Instant::now(), since_epoch())).1
+}
+
+/// How long the program has run.
+pub fn uptime() -> Duration {
+    start();
+    START.get().map_or(Duration::ZERO, |(began, _)| began.elapsed())
 }
 
 /// Since 1970.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::answer;
 use crate::balance::Chosen;
 use crate::config::{Group, Level, Server};
+use crate::counters;
 use crate::exchange::{Client, Exchange};
 use crate::head::{Malformed, Request, Scan, Version};
 use crate::log;
@@ -155,6 +156,7 @@ struct One<'c> {
 impl One<'_> {
     /// Reads one request and answers it: what comes after, and how long the next one is waited for.
     async fn serve(mut self) -> (After, Duration) {
+        let mut counted = counters::Request::begin();
         let began = reactor::now();
         let server = self.group.names.default_server().clone();
         let request = match self.read_head(&server).await {
@@ -162,6 +164,7 @@ impl One<'_> {
             Err(Some(malformed)) => return (self.refuse(&server, malformed).await, Duration::ZERO),
             Err(None) => return (After::Close, Duration::ZERO),
         };
+        counted.is_read();
         let mut exchange =
             Exchange::new(self.running.config.clone(), self.client.clone(), server, request, self.number);
         exchange.began = began;
@@ -178,8 +181,9 @@ impl One<'_> {
             Done::Answered(after) => After::from(after),
             Done::Upgraded(upgraded) => After::Tunnel(Box::new(tunnel_of(&mut exchange, *upgraded))),
         };
-        if !matches!(after, After::Tunnel(_)) {
-            log::access(&exchange);
+        match after {
+            After::Tunnel(_) => counters::answered(exchange.answer.status), // its log line is written at its end
+            _ => end(&exchange),
         }
         (after, exchange.settings().keepalive_timeout)
     }
@@ -225,7 +229,7 @@ impl One<'_> {
     fn log_unread(&self, server: &Arc<Server>, status: u16) {
         let mut exchange = self.unread(server);
         exchange.answer.status = status;
-        log::access(&exchange);
+        end(&exchange);
     }
 
     /// Answers a head that could not be read.
@@ -243,9 +247,15 @@ impl One<'_> {
     async fn page(&self, exchange: &mut Exchange, status: u16) -> After {
         let reply = Reply::page(status, exchange.settings().server_tokens);
         let after = answer::send_last(exchange, self.wire, reply).await;
-        log::access(exchange);
+        end(exchange);
         After::from(after)
     }
+}
+
+/// Counts a request that is over, and writes its log line.
+fn end(exchange: &Exchange) {
+    counters::answered(exchange.answer.status);
+    log::access(exchange);
 }
 
 /// Takes the target and the host apart, and finds the server.
@@ -335,7 +345,7 @@ impl Tunnel {
         let Upgraded { stream, early, chosen } = self.upgraded;
         let early = (wire.take_ahead(), early);
         let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.limits);
-        Digging { relay, end: self.end, _counted: (chosen, slot) }
+        Digging { relay, end: self.end, _counted: (chosen, slot, counters::Tunnel::open()) }
     }
 }
 
@@ -344,7 +354,7 @@ struct Digging {
     relay: tunnel::Tunnel,
     end: Option<Box<Ending>>,
     /// The tunnel is a connection of its peer, and of the worker.
-    _counted: (Chosen, Slot),
+    _counted: (Chosen, Slot, counters::Tunnel),
 }
 
 impl Future for Digging {

@@ -59,6 +59,11 @@ impl Figures {
         self.0.get(count as usize).copied().unwrap_or(0)
     }
 
+    /// Connections of clients that have nothing to do.
+    pub fn waiting(&self) -> u64 {
+        self.of(Count::Active).saturating_sub(self.of(Count::Reading)).saturating_sub(self.of(Count::Writing))
+    }
+
     fn add(&mut self, other: &Self) {
         // Numbers of things that last may pass from one worker to another, so that one of them goes below zero.
         self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine = mine.wrapping_add(theirs));

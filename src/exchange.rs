@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::{Config, Location, ProxyPass, Server, Settings};
+use crate::config::{Config, Content, Location, ProxyPass, Server, Settings};
 use crate::head::{Request, Response};
 use crate::pattern::Captures;
 use crate::quota::Rulings;
@@ -187,6 +187,11 @@ impl Exchange {
     /// The `proxy_pass` of the location.
     pub fn pass(&self) -> Option<&ProxyPass> {
         self.location.as_ref().and_then(|location| location.pass.as_ref())
+    }
+
+    /// What is answered by ourselves, if it is neither a file nor an upstream's.
+    pub fn content(&self) -> Option<Content> {
+        self.location.as_ref().map_or(self.server.content, |location| location.content)
     }
 
     /// `$proxy_host` and `$proxy_port`.

@@ -66,6 +66,7 @@ pub mod limit;
 pub mod heads;
 pub mod upstream;
 pub mod tunnel;
+pub mod status;
 pub mod phases;
 
 // The life.

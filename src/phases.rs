@@ -19,6 +19,7 @@ use crate::reply::Reply;
 use crate::rewrite;
 use crate::route;
 use crate::running::Running;
+use crate::status;
 use crate::try_files::{self, Tried};
 use crate::upstream::{self, Forwarded, Upgraded};
 use crate::wire::Wire;
@@ -142,6 +143,9 @@ impl Phases<'_> {
 
     /// What the location answers with.
     async fn content(&mut self, exchange: &mut Exchange) -> Next {
+        if let Some(content) = exchange.content() {
+            return Next::Answer(Some(status::answer(exchange, content, self.running).await));
+        }
         if exchange.pass().is_some() {
             return self.forward(exchange).await;
         }

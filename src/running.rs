@@ -74,6 +74,14 @@ impl Running {
         self.groups.get(number as usize).cloned()
     }
 
+    /// All upstreams: those of the configuration, then those that requests have named, by name.
+    pub fn all_groups(&self) -> Vec<Arc<Group>> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named: Vec<_> = made.values().cloned().collect();
+        named.sort_by(|a, b| a.upstream.name.cmp(&b.upstream.name));
+        self.groups.iter().cloned().chain(named).collect()
+    }
+
     /// The upstream that the configuration knows by this name, or host and port.
     pub fn group_named(&self, authority: &str) -> Option<Arc<Group>> {
         self.config.upstream_names.get(authority).and_then(|number| self.group(*number))

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 
+use crate::clock;
 use crate::config::{Binding, Config, Level};
 use crate::connection;
 use crate::log;
@@ -93,6 +94,7 @@ async fn next_signal(pipe: &Socket) {
 /// # Errors
 /// What keeps it from starting, and what ends it while it runs.
 pub fn run(config: Config, load: &Load<'_>) -> Result<(), Failure> {
+    clock::start();
     serves_somebody(&config).map_err(Failure)?;
     log::open(&config.log_files).map_err(Failure)?;
     raise_descriptor_limit();

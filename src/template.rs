@@ -52,6 +52,7 @@ pub enum Builtin {
     Connection,
     ConnectionRequests,
     ConnectionTime,
+    Connections(ConnectionState),
     ContentLength,
     ContentType,
     DocumentRoot,
@@ -100,6 +101,15 @@ pub enum Builtin {
     Version,
 }
 
+/// Connections of clients by what they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    Active,
+    Reading,
+    Waiting,
+    Writing,
+}
+
 /// Names and what they mean, sorted.
 const BUILTINS: &[(&str, Builtin)] = &[
     ("args", Builtin::Args),
@@ -109,6 +119,10 @@ const BUILTINS: &[(&str, Builtin)] = &[
     ("connection", Builtin::Connection),
     ("connection_requests", Builtin::ConnectionRequests),
     ("connection_time", Builtin::ConnectionTime),
+    ("connections_active", Builtin::Connections(ConnectionState::Active)),
+    ("connections_reading", Builtin::Connections(ConnectionState::Reading)),
+    ("connections_waiting", Builtin::Connections(ConnectionState::Waiting)),
+    ("connections_writing", Builtin::Connections(ConnectionState::Writing)),
     ("content_length", Builtin::ContentLength),
     ("content_type", Builtin::ContentType),
     ("document_root", Builtin::DocumentRoot),

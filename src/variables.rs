@@ -3,11 +3,12 @@
 use std::io::Write;
 
 use crate::clock;
+use crate::counters::{self, Count};
 use crate::exchange::{Exchange, Try};
 use crate::head::{self, Fields, Name};
 use crate::quota::Ruling;
 use crate::socket::Addr;
-use crate::template::{Builtin, Piece, Template, Variable};
+use crate::template::{Builtin, ConnectionState, Piece, Template, Variable};
 
 /// Maps within maps.
 const DEPTH_MAX: u8 = 32;
@@ -171,6 +172,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::Connection => display(&client.number),
         Builtin::ConnectionRequests => display(&exchange.number),
         Builtin::ConnectionTime => write_seconds(crate::reactor::now().saturating_sub(client.since), out),
+        Builtin::Connections(state) => display(&connections(state)),
         Builtin::ContentLength => {
             out.extend_from_slice(exchange.request.fields.first(Name::ContentLength).unwrap_or_default());
         }
@@ -257,6 +259,17 @@ fn write_limit(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         _ => limits.connections,
     };
     out.extend_from_slice(ruling.map_or("", Ruling::as_str).as_bytes());
+}
+
+/// How many connections of clients there are.
+fn connections(state: ConnectionState) -> u64 {
+    let figures = counters::total();
+    match state {
+        ConnectionState::Active => figures.of(Count::Active),
+        ConnectionState::Reading => figures.of(Count::Reading),
+        ConnectionState::Waiting => figures.waiting(),
+        ConnectionState::Writing => figures.of(Count::Writing),
+    }
 }
 
 /// `root` and the path, or `alias` and what of the path the location did not match.

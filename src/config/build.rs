@@ -15,7 +15,9 @@ use super::map::Expression;
 use super::syntax::{self, Directive, Error, Position, Word, placeholder};
 use super::table::{self, Spec, Treat};
 use super::upstream::UpstreamDraft;
-use super::{Config, ErrorLog, Folders, LogFormat, Main, Map, Note, Resolver, Settings, Step, TryFiles, Upstream};
+use super::{
+    Config, Content, ErrorLog, Folders, LogFormat, Main, Map, Note, Resolver, Settings, Step, TryFiles, Upstream,
+};
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Template, Variable};
 
@@ -52,6 +54,7 @@ pub(super) struct Draft {
     pub(super) names: Vec<ServerName>,
     pub(super) steps: Vec<Step>,
     pub(super) try_files: Option<TryFiles>,
+    pub(super) content: Option<Content>,
     pub(super) location: Option<LocationDraft>,
     pub(super) locations: Vec<Arc<super::Location>>,
     pub(super) upstream: UpstreamDraft,
@@ -67,6 +70,7 @@ impl Draft {
             names: Vec::new(),
             steps: Vec::new(),
             try_files: None,
+            content: None,
             location: None,
             locations: Vec::new(),
             upstream: UpstreamDraft::default(),

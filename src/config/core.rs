@@ -48,7 +48,14 @@ pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
     walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
     let name = inner.names.first().map_or(String::new(), |name| name.word.text.trim_start_matches('.').to_owned());
     let locations = Locations::new(inner.locations, &directive.name)?;
-    let server = Server { name, settings: inner.settings, steps: inner.steps, try_files: inner.try_files, locations };
+    let server = Server {
+        name,
+        settings: inner.settings,
+        steps: inner.steps,
+        try_files: inner.try_files,
+        content: inner.content,
+        locations,
+    };
     walk.servers.push((Arc::new(server), inner.listens, inner.names));
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::map::Expression;
 use super::proxy::ProxyPass;
 use super::rewrite::Step;
 use super::syntax::{Directive, Error, Word};
-use super::{Settings, TryFiles, table};
+use super::{Content, Settings, TryFiles, content, table};
 
 /// How a location is found.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub struct Location {
     /// Only for requests that were sent here by another location.
     pub internal: bool,
     pub pass: Option<ProxyPass>,
+    pub content: Option<Content>,
     pub inner: Locations,
 }
 
@@ -126,6 +127,7 @@ pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
     let mut inner = Draft::new(table::LOCATION, draft.settings.clone());
     inner.location = Some(LocationDraft { matcher, path, pass: None, internal: false });
     walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+    content::check(&inner, &directive.name)?;
     let nested = Locations::new(inner.locations, &directive.name)?;
     let Some(own) = inner.location else { return Ok(()) };
     draft.locations.push(Arc::new(Location {
@@ -136,6 +138,7 @@ pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
         try_files: inner.try_files,
         internal: own.internal,
         pass: own.pass,
+        content: inner.content,
         inner: nested,
     }));
     Ok(())

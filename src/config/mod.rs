@@ -4,6 +4,7 @@
 //! compiled. What can't be done is refused with its place; what may be ignored leaves a [`Note`].
 
 mod build;
+mod content;
 mod core;
 mod files;
 mod freshness;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::build::{Source, generate, load};
+pub use self::content::{Content, StatusForm};
 pub use self::files::{Alias, Files, IfModifiedSince};
 pub use self::freshness::{Expires, Lifetime};
 pub use self::internal::{ErrorPage, Otherwise, TryFiles, Tryable};
@@ -110,6 +112,7 @@ pub struct Server {
     pub settings: Settings,
     pub steps: Vec<Step>,
     pub try_files: Option<TryFiles>,
+    pub content: Option<Content>,
     pub locations: Locations,
 }
 

@@ -172,6 +172,7 @@ pub(super) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
     walk.block(block, &mut inner)?;
     let steps_only = block.iter().all(|d| matches!(table::find(&d.name.text), Some(spec) if spec.is_step()));
     let scope = inner.location.filter(|_| !steps_only).map(|own| {
+        let content = draft.content.filter(|_| own.pass.is_none());
         let pass = own.pass.or_else(|| draft.location.as_ref().and_then(|outer| outer.pass.clone()));
         Arc::new(Location {
             matcher: Matcher::Named,
@@ -181,6 +182,7 @@ pub(super) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
             try_files: None,
             internal: own.internal,
             pass,
+            content,
             inner: Locations::default(),
         })
     });

@@ -4,7 +4,7 @@
 
 use super::build::{Draft, Walk};
 use super::syntax::{Directive, Error};
-use super::{core, files, freshness, internal, limits, listen, location, logging, proxy, rewrite, upstream};
+use super::{content, core, files, freshness, internal, limits, listen, location, logging, proxy, rewrite, upstream};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -406,8 +406,9 @@ static TABLE: &[Spec] = &[
     spec("ssl_trusted_certificate", HS, 1, 1, Note(NO_TLS)),
     spec("ssl_verify_client", HS, 1, 1, OnlyOff(NO_ACCESS)),
     spec("ssl_verify_depth", HS, 1, 1, Note(NO_TLS)),
+    spec("status", LOCATION, 0, 1, Once(content::status)),
     spec("stream", MAIN, 0, 0, Refuse("only HTTP is proxied here")),
-    spec("stub_status", SL, 0, 1, Refuse(LATER)),
+    spec("stub_status", SL, 0, 1, Once(content::stub_status)),
     spec("sub_filter", HSL, 2, 2, Refuse(NO_BODY_REWRITE)),
     spec("sub_filter_once", HSL, 1, 1, Refuse(NO_BODY_REWRITE)),
     spec("sub_filter_types", HSL, 1, MANY, Refuse(NO_BODY_REWRITE)),
