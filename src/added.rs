@@ -37,6 +37,13 @@ impl<'e> Added<'e> {
         self.fields.iter().rev().find(|(add, _)| add.kind == kind).map(|(_, value)| value.as_slice())
     }
 
+    /// The answer is sent in another coding.
+    pub fn weaken(&mut self) {
+        for (_, value) in self.fields.iter_mut().filter(|(add, _)| add.kind == Name::Etag) {
+            *value = weakened(value).unwrap_or_default();
+        }
+    }
+
     /// Writes what stands in the place of a field of the answer; false, if that stays as it is.
     pub fn replace(&mut self, kind: Name, out: &mut Vec<u8>) -> bool {
         let value = match (kind, &self.freshness) {
@@ -101,4 +108,26 @@ fn write(kind: Name, value: &[u8], out: &mut Vec<u8>) {
 /// Answers that get what is not added to all.
 fn is_usual(status: u16) -> bool {
     matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
+}
+
+/// The same answer in another coding is not the same bytes: its entity tag becomes a weak one (RFC 9110 8.8.1).
+/// One that is none goes.
+pub fn weakened(etag: &[u8]) -> Option<Vec<u8>> {
+    match etag {
+        [b'W', b'/', ..] => Some(etag.to_vec()),
+        [b'"', ..] => Some([b"W/", etag].concat()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_become_weak_once() {
+        assert_eq!(weakened(b"\"a\"").as_deref(), Some(&b"W/\"a\""[..]));
+        assert_eq!(weakened(b"W/\"a\"").as_deref(), Some(&b"W/\"a\""[..]));
+        assert_eq!(weakened(b"a"), None);
+    }
 }

@@ -7,12 +7,13 @@ use crate::body::{self, Decoder};
 use crate::config::Level;
 use crate::exchange::Exchange;
 use crate::file;
-use crate::head::{self, Framing};
+use crate::gzip;
+use crate::head::{self, Framing, Version};
 use crate::log;
 use crate::pace::{self, Pace};
 use crate::range::Part;
-use crate::reply::Reply;
-use crate::transfer::{self, send_slowly};
+use crate::reply::{Carriage, Packing, Reply};
+use crate::transfer::{self, Coding, Packer, Source, send_slowly};
 use crate::wire::Wire;
 
 /// What can be done with a connection after an answer.
@@ -59,28 +60,69 @@ async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_aliv
     if reply.location.is_some() {
         exchange.forget_location();
     }
-    let mut out = reply.head(exchange, keep_alive);
-    exchange.begin_answer(reply.status, &out);
-    if exchange.request.method() != b"HEAD" && !head::is_bodyless(reply.status) {
-        out.extend_from_slice(&reply.body);
-    }
-    let limit = exchange.settings().send_timeout;
-    if send_slowly(&wire.stream, &out, limit, slowness(exchange)).await.is_err() {
-        return After::Close;
-    }
-    exchange.answer.bytes = out.len() as u64;
-    exchange.answer.complete = true;
-    if keep_alive { After::KeepAlive } else { After::Linger }
+    let length = reply.body.len() as u64;
+    let about = gzip::About {
+        status: reply.status,
+        content_type: reply.content_type.as_deref(),
+        length: Some(length),
+        fields: None,
+        is_file: false,
+    };
+    let carriage = carriage(exchange, &about, keep_alive);
+    let head = reply.head(exchange, carriage);
+    let body = file::Body::Bytes(reply.body);
+    deliver(exchange, wire, Delivery { head, body, length, carriage }).await
 }
 
 /// Sends a file.
 pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Found) -> After {
     let keep_alive = left_of_body(exchange, wire).await == Left::Nothing && exchange.may_keep_alive();
     exchange.answer.status = found.head.status;
-    let mut out = found.head.write(exchange, keep_alive);
-    exchange.begin_answer(found.head.status, &out);
-    let wants_body = exchange.request.method() != b"HEAD" && !head::is_bodyless(found.head.status);
-    let (fd, parts, end) = match found.body {
+    let about = found.head.about();
+    let length = about.length.unwrap_or(0);
+    let carriage = carriage(exchange, &about, keep_alive);
+    let head = found.head.write(exchange, carriage);
+    deliver(exchange, wire, Delivery { head, body: found.body, length, carriage }).await
+}
+
+/// How an answer of our own travels.
+fn carriage(exchange: &Exchange, about: &gzip::About<'_>, keep_alive: bool) -> Carriage {
+    let packing = gzip::packing(exchange, about);
+    let unknown = packing == Packing::Gzip && wants_body(exchange);
+    let http11 = exchange.request.version == Version::Http11;
+    Carriage { keep_alive: keep_alive && (http11 || !unknown), chunked: http11 && unknown, packing }
+}
+
+fn wants_body(exchange: &Exchange) -> bool {
+    exchange.request.method() != b"HEAD" && !head::is_bodyless(exchange.answer.status)
+}
+
+/// A head and what belongs to it.
+struct Delivery {
+    head: Vec<u8>,
+    body: file::Body,
+    length: u64,
+    carriage: Carriage,
+}
+
+async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> After {
+    let keep_alive = delivery.carriage.keep_alive;
+    exchange.begin_answer(exchange.answer.status, &delivery.head);
+    let sent = match delivery.carriage.packing {
+        Packing::Gzip if wants_body(exchange) => Box::pin(pack(exchange, wire, delivery)).await,
+        _ => write_out(exchange, wire, delivery).await,
+    };
+    if sent.is_err() {
+        return After::Close;
+    }
+    exchange.answer.complete = true;
+    if keep_alive { After::KeepAlive } else { After::Linger }
+}
+
+/// Sends an answer as it is.
+async fn write_out(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Result<(), BrokenOff> {
+    let wants_body = wants_body(exchange);
+    let (fd, parts, end) = match delivery.body {
         file::Body::File { fd, from, count } if wants_body => {
             (Some(fd), vec![(Vec::new(), Part { from, count })], Vec::new())
         }
@@ -88,22 +130,43 @@ pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Fo
         file::Body::Bytes(bytes) if wants_body => (None, Vec::new(), bytes),
         _ => (None, Vec::new(), Vec::new()),
     };
-    let sent = async {
-        if let Some(fd) = fd {
-            for (before, part) in parts {
-                out.extend_from_slice(&before);
-                send_bytes(exchange, wire, &mut out).await?;
-                send_part(exchange, wire, &fd, part).await?;
-            }
+    let mut out = delivery.head;
+    if let Some(fd) = fd {
+        for (before, part) in parts {
+            out.extend_from_slice(&before);
+            send_bytes(exchange, wire, &mut out).await?;
+            send_part(exchange, wire, &fd, part).await?;
         }
-        out.extend_from_slice(&end);
-        send_bytes(exchange, wire, &mut out).await
-    };
-    if sent.await.is_err() {
-        return After::Close;
     }
-    exchange.answer.complete = true;
-    if keep_alive { After::KeepAlive } else { After::Linger }
+    out.extend_from_slice(&end);
+    send_bytes(exchange, wire, &mut out).await
+}
+
+/// Sends an answer compressed. Parts of a file never are.
+async fn pack(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Result<(), BrokenOff> {
+    let mut packer = Packer {
+        encoder: gzip::encoder(exchange, Some(delivery.length)),
+        coding: if delivery.carriage.chunked { Coding::Chunked } else { Coding::Plain },
+        write_timeout: exchange.settings().send_timeout,
+        pace: pace::to_client(exchange),
+        sent: 0,
+    };
+    let source = match &delivery.body {
+        file::Body::Bytes(bytes) => Source::Bytes(bytes),
+        file::Body::File { fd, from, count } => Source::File { fd, from: *from, count: *count },
+        file::Body::Parts { .. } => return Err(BrokenOff),
+    };
+    let sent = packer.send(&wire.stream, delivery.head, source).await;
+    exchange.answer.bytes = packer.sent;
+    exchange.answer.packed = Some((packer.encoder.read, packer.encoder.written));
+    match sent {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));
+            Err(BrokenOff)
+        }
+        Err(_) => Err(BrokenOff),
+    }
 }
 
 /// How fast the answer may go, and how much of it has gone already.

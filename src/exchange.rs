@@ -78,6 +78,8 @@ pub struct Answer {
     pub head: Vec<u8>,
     /// Whether all of it was sent.
     pub complete: bool,
+    /// Bytes of the body before and after it was compressed.
+    pub packed: Option<(u64, u64)>,
 }
 
 /// One request.
@@ -257,7 +259,7 @@ impl Exchange {
     /// Notes the head that is about to be sent.
     pub fn begin_answer(&mut self, status: u16, head: &[u8]) {
         let kept = if self.config.keeps_sent { head.to_vec() } else { Vec::new() };
-        self.answer = Answer { status, head_bytes: head.len() as u64, bytes: 0, head: kept, complete: false };
+        self.answer = Answer { status, head_bytes: head.len() as u64, head: kept, ..Answer::default() };
     }
 
     /// 16 random bytes in hexadecimal, the same all along.

@@ -10,15 +10,16 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-use crate::added::Added;
+use crate::added::{Added, weakened};
 use crate::clock;
 use crate::config::Level;
 use crate::exchange::Exchange;
+use crate::gzip;
 use crate::head::{Name, field};
 use crate::log;
 use crate::marks::Marks;
 use crate::range::{self, Multipart, Part, Wanted};
-use crate::reply::{self, Reply};
+use crate::reply::{self, Carriage, Packing, Reply};
 use crate::variables;
 
 /// A file that is sent with its head in one call.
@@ -246,14 +247,31 @@ fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> A
 }
 
 impl FileHead {
+    /// What compression has to know.
+    pub fn about(&self) -> gzip::About<'_> {
+        gzip::About {
+            status: self.status,
+            content_type: Some(&self.content_type),
+            length: Some(self.length),
+            fields: None,
+            is_file: true,
+        }
+    }
+
     /// The head of the answer.
-    pub fn write(&self, exchange: &Exchange, keep_alive: bool) -> Vec<u8> {
+    pub fn write(&self, exchange: &Exchange, carriage: Carriage) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
-        let added = Added::new(exchange, self.status, self.marks.modified);
+        let packed = carriage.packing == Packing::Gzip;
+        let mut added = Added::new(exchange, self.status, self.marks.modified);
+        if packed {
+            added.weaken();
+        }
         reply::start(exchange, self.status, reply::reason(self.status).as_bytes(), &mut out);
         if self.status != 304 {
             field(b"Content-Type", &self.content_type, &mut out);
-            let _ = write!(out, "Content-Length: {}\r\n", self.length);
+            if !packed {
+                let _ = write!(out, "Content-Length: {}\r\n", self.length);
+            }
         }
         if let Some(modified) = self
             .marks
@@ -262,14 +280,15 @@ impl FileHead {
         {
             field(b"Last-Modified", clock::http_time(modified).as_bytes(), &mut out);
         }
-        reply::connection(exchange, keep_alive, &mut out);
+        reply::connection(exchange, carriage, &mut out);
         if let Some(etag) = self.marks.etag.as_ref().filter(|_| added.value(Name::Etag).is_none()) {
-            field(b"ETag", etag, &mut out);
+            let weak = weakened(etag).filter(|_| packed);
+            field(b"ETag", weak.as_deref().unwrap_or(etag), &mut out);
         }
         added.finish(&mut out);
         match &self.ranges {
             Ranges::One(range) => field(b"Content-Range", range.as_bytes(), &mut out),
-            Ranges::Accepted if self.status == 200 => out.extend_from_slice(b"Accept-Ranges: bytes\r\n"),
+            Ranges::Accepted if self.status == 200 && !packed => out.extend_from_slice(b"Accept-Ranges: bytes\r\n"),
             _ => {}
         }
         out.extend_from_slice(b"\r\n");

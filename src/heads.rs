@@ -5,13 +5,13 @@
 
 use std::io::Write;
 
-use crate::added::Added;
+use crate::added::{Added, weakened};
 use crate::clock;
 use crate::config::{Destination, Location, Matcher, Redirect};
 use crate::exchange::Exchange;
 use crate::head::Framing;
 use crate::head::{self, Malformed, Name, Response, Version};
-use crate::reply;
+use crate::reply::{self, Carriage, Packing};
 use crate::target;
 use crate::variables;
 
@@ -196,7 +196,7 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
 }
 
 /// The head of an answer, written anew for the client.
-pub fn answer(exchange: &Exchange, head: &Response, chunked: bool, keep_alive: bool) -> Vec<u8> {
+pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u8> {
     let proxy = &exchange.settings().proxy;
     let passes = |name: &str| proxy.pass.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
     let mut out = Vec::with_capacity(head.len() + 128);
@@ -219,23 +219,31 @@ pub fn answer(exchange: &Exchange, head: &Response, chunked: bool, keep_alive: b
     }
     let modified = head.fields.first(Name::LastModified).and_then(clock::parse_http_time);
     let mut added = Added::new(exchange, status, modified);
+    let packed = carriage.packing == Packing::Gzip;
+    if packed {
+        added.weaken();
+    }
     for field in passed_fields(exchange, head) {
         match field.kind {
             kind if added.replace(kind, &mut out) => {}
             Name::ContentLength => {
-                if let Some(length) = head.content_length().filter(|_| !chunked && status != 204) {
+                let told = !carriage.chunked && !packed && status != 204;
+                if let Some(length) = head.content_length().filter(|_| told) {
                     let _ = write!(out, "Content-Length: {length}\r\n");
                 }
             }
             Name::Location => reply::field(field.name, &redirected(exchange, field.value), &mut out),
             Name::Refresh => reply::field(field.name, &refreshed(exchange, field.value), &mut out),
+            Name::Etag if packed => {
+                if let Some(weak) = weakened(field.value) {
+                    reply::field(field.name, &weak, &mut out);
+                }
+            }
+            _ if packed && field.name.eq_ignore_ascii_case(b"accept-ranges") => {}
             _ => reply::field(field.name, field.value, &mut out),
         }
     }
-    if chunked {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-    }
-    reply::connection(exchange, keep_alive, &mut out);
+    reply::connection(exchange, carriage, &mut out);
     added.finish(&mut out);
     out.extend_from_slice(b"\r\n");
     out

@@ -35,6 +35,7 @@ pub mod body;
 pub mod target;
 pub mod pattern;
 pub mod template;
+pub mod compress;
 
 // What the operator asked for, and one request seen with it.
 pub mod config;
@@ -50,6 +51,7 @@ pub mod route;
 pub mod freshness;
 pub mod added;
 pub mod reply;
+pub mod gzip;
 pub mod error_page;
 pub mod rewrite;
 pub mod try_files;

@@ -241,6 +241,24 @@ pub fn wake_all() {
     all.unwrap_or_default().iter().for_each(|ready| ready.wake());
 }
 
+/// Wakes the task in the next turn, so that others get theirs first.
+pub fn wake_next_turn(cx: &Context<'_>) {
+    worker(|w| w.deferred.borrow_mut().push(cx.waker().clone()));
+}
+
+/// Waits for the next turn.
+pub async fn next_turn() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        wake_next_turn(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
 /// The time of this turn.
 pub fn now() -> Millis {
     NOW.get()
@@ -324,7 +342,7 @@ impl Source {
         let flag = self.ready.flag(direction);
         if flag.get() && self.ready.burst.get() >= BURST_MAX {
             self.ready.burst.set(0);
-            worker(|w| w.deferred.borrow_mut().push(cx.waker().clone()));
+            wake_next_turn(cx);
             return Poll::Pending;
         }
         while flag.get() {

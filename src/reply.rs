@@ -29,6 +29,24 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+/// What becomes of the body of an answer on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Nothing, for no client.
+    Plain,
+    /// Nothing for this client; for others it may be another.
+    Varies,
+    Gzip,
+}
+
+/// How an answer travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carriage {
+    pub keep_alive: bool,
+    pub chunked: bool,
+    pub packing: Packing,
+}
+
 /// Methods that may be proxied; others may as well, but for CONNECT and TRACE.
 const METHODS: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
 
@@ -149,14 +167,16 @@ impl Reply {
     }
 
     /// The head of this answer.
-    pub fn head(&self, exchange: &Exchange, keep_alive: bool) -> Vec<u8> {
+    pub fn head(&self, exchange: &Exchange, carriage: Carriage) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         start(exchange, self.status, reason(self.status).as_bytes(), &mut out);
         if !crate::head::is_bodyless(self.status) {
             if let Some(content_type) = &self.content_type {
                 field(b"Content-Type", content_type, &mut out);
             }
-            let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
+            if carriage.packing != Packing::Gzip {
+                let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
+            }
         }
         let location = self.location.as_ref().map(|url| absolute(exchange, url));
         // Where nginx has it: what it made absolute stands among the fields that each answer has.
@@ -164,7 +184,7 @@ impl Reply {
         if let Some(location) = location.as_ref().filter(|_| is_made) {
             field(b"Location", location, &mut out);
         }
-        connection(exchange, keep_alive, &mut out);
+        connection(exchange, carriage, &mut out);
         if let Some(location) = location.as_ref().filter(|_| !is_made) {
             field(b"Location", location, &mut out);
         }
@@ -221,15 +241,25 @@ pub fn date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `Connection`, and `Keep-Alive` where it is configured.
-pub fn connection(exchange: &Exchange, keep_alive: bool, out: &mut Vec<u8>) {
-    if !keep_alive {
-        out.extend_from_slice(b"Connection: close\r\n");
-        return;
+/// The fields that say how an answer travels.
+pub fn connection(exchange: &Exchange, carriage: Carriage, out: &mut Vec<u8>) {
+    let settings = exchange.settings();
+    if carriage.chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    out.extend_from_slice(b"Connection: keep-alive\r\n");
-    if let Some(secs) = exchange.settings().keepalive_header_secs {
+    if carriage.keep_alive {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    } else {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    if let Some(secs) = settings.keepalive_header_secs.filter(|_| carriage.keep_alive) {
         let _ = write!(out, "Keep-Alive: timeout={secs}\r\n");
+    }
+    if carriage.packing != Packing::Plain && settings.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
+        out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
+    }
+    if carriage.packing == Packing::Gzip {
+        out.extend_from_slice(b"Content-Encoding: gzip\r\n");
     }
 }
 

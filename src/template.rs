@@ -56,6 +56,7 @@ pub enum Builtin {
     ContentLength,
     ContentType,
     DocumentRoot,
+    GzipRatio,
     Host,
     Hostname,
     Https,
@@ -127,6 +128,7 @@ const BUILTINS: &[(&str, Builtin)] = &[
     ("content_type", Builtin::ContentType),
     ("document_root", Builtin::DocumentRoot),
     ("document_uri", Builtin::Uri),
+    ("gzip_ratio", Builtin::GzipRatio),
     ("host", Builtin::Host),
     ("hostname", Builtin::Hostname),
     ("https", Builtin::Https),
@@ -175,7 +177,6 @@ const BUILTINS: &[(&str, Builtin)] = &[
 
 /// Known to nginx, and never set in this program.
 const EMPTY: &[&str] = &[
-    "gzip_ratio",
     "proxy_protocol_addr",
     "proxy_protocol_port",
     "proxy_protocol_server_addr",

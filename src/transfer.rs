@@ -2,16 +2,21 @@
 //!
 //! Bytes go from the scratch buffer straight into a send. What the receiver would not take yet is held, and nothing
 //! more is read until that is gone: the whole back-pressure. What is held at first is the head that goes before.
+//!
+//! A body that is compressed on its way goes through an encoder in between. Whenever its sender pauses, all of it comes
+//! out: what is sent event by event arrives event by event.
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::body::{self, Decoder};
+use crate::compress::{Broken, Encoder, Then};
 use crate::head::Framing;
 use crate::pace::Pace;
-use crate::reactor::{self, Timer};
+use crate::reactor::{self, Elapsed, Timer};
 use crate::wire::{Reader, Stream};
 
 /// Bytes of a body that are copied behind what is held rather than sent from where they are.
@@ -19,6 +24,9 @@ const JOIN_BYTES_MAX: usize = 8 * 1024;
 
 /// Bytes of a body that `$request_body` holds.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
+
+/// How long an encoder keeps its memory while nothing moves.
+const REST_AFTER: Duration = Duration::from_millis(250);
 
 /// Why a body did not come to its end.
 #[derive(Debug)]
@@ -34,6 +42,14 @@ pub enum Failure {
     /// Writing failed.
     Sink(io::Error),
     SinkTimeout,
+    /// It could not be compressed.
+    Encoder,
+}
+
+impl From<Broken> for Failure {
+    fn from(_: Broken) -> Self {
+        Self::Encoder
+    }
 }
 
 /// How a body is framed for its receiver.
@@ -42,6 +58,19 @@ pub enum Coding {
     /// As it is: its length was told, or the connection ends with it.
     Plain,
     Chunked,
+}
+
+impl Coding {
+    /// Appends a piece of a body.
+    fn write(self, data: &[u8], out: &mut Vec<u8>) {
+        if self == Self::Chunked && !data.is_empty() {
+            body::write_chunk_size(out, data.len());
+            out.extend_from_slice(data);
+            out.extend_from_slice(b"\r\n");
+        } else {
+            out.extend_from_slice(data);
+        }
+    }
 }
 
 /// Limits of one direction.
@@ -69,6 +98,7 @@ pub struct Transfer {
     pub written: u64,
     /// The start of the body, where a variable asks for it.
     kept: Option<Vec<u8>>,
+    encoder: Option<Box<Encoder>>,
     timer: Timer,
     waits_for: Option<Side>,
     /// How fast it may go, at most.
@@ -96,6 +126,7 @@ impl Transfer {
             body_bytes: 0,
             written: 0,
             kept: None,
+            encoder: None,
             timer: Timer::new(),
             waits_for: None,
             paces: Vec::new(),
@@ -117,6 +148,16 @@ impl Transfer {
         self.kept.as_deref().unwrap_or_default()
     }
 
+    /// Compresses the body on its way.
+    pub fn pack(&mut self, encoder: Encoder) {
+        self.encoder = Some(Box::new(encoder));
+    }
+
+    /// Bytes of the body before and after it was compressed.
+    pub fn packed(&self) -> Option<(u64, u64)> {
+        self.encoder.as_ref().map(|encoder| (encoder.read, encoder.written))
+    }
+
     /// Moves what can be moved; ready when all of it is written.
     pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut Reader<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
         loop {
@@ -125,13 +166,36 @@ impl Transfer {
                 self.timer.clear();
                 return moved;
             }
+            // Or its turn is over.
+            let Some(side) = self.waits_for else { return Poll::Pending };
             ready!(self.timer.poll_due(cx));
-            match self.waits_for {
-                Some(Side::Pace) => self.waits_for = None,
-                Some(Side::Source) => return Poll::Ready(Err(Failure::SourceTimeout)),
-                _ => return Poll::Ready(Err(Failure::SinkTimeout)),
+            let (limit, failure) = match side {
+                Side::Source => (self.limits.read_timeout, Failure::SourceTimeout),
+                Side::Sink => (self.limits.write_timeout, Failure::SinkTimeout),
+                Side::Pace => {
+                    self.waits_for = None;
+                    continue;
+                }
+            };
+            if !self.may_rest(limit) {
+                return Poll::Ready(Err(failure));
             }
+            self.rest()?;
+            self.timer.set(limit.saturating_sub(REST_AFTER));
         }
+    }
+
+    /// Whether a wait is long enough for the encoder to rest in it.
+    fn may_rest(&self, wait: Duration) -> bool {
+        wait > REST_AFTER && self.encoder.as_ref().is_some_and(|encoder| encoder.is_awake())
+    }
+
+    fn rest(&mut self) -> Result<(), Failure> {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        let mut packed = Vec::new();
+        encoder.rest(&mut packed)?;
+        self.coding.write(&packed, &mut self.held);
+        Ok(())
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>, from: &mut Reader<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
@@ -145,6 +209,9 @@ impl Transfer {
             let room = match self.room() {
                 Ok(room) => room,
                 Err(wait) => {
+                    if self.may_rest(wait) {
+                        self.rest()?;
+                    }
                     self.waits_for = Some(Side::Pace);
                     self.timer.set(wait);
                     return Poll::Pending;
@@ -155,12 +222,18 @@ impl Transfer {
                 self.take(cx, bytes, to)
             });
             match moved {
+                Poll::Ready(Ok(Ok(()))) if self.encoder.is_some() && !self.decoder.is_done() => {
+                    self.progress();
+                    reactor::wake_next_turn(cx);
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(Ok(()))) => self.progress(),
                 Poll::Ready(Ok(Err(failure))) => return Poll::Ready(Err(failure)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Source(error))),
                 Poll::Pending => {
                     // Nothing of the body is there yet: the head does not wait for it.
                     self.may_join = false;
+                    self.encode(cx, &[], Then::Pause, to)?;
                     ready!(self.poll_held(cx, to))?;
                     self.wait(Side::Source, self.limits.read_timeout);
                     return Poll::Pending;
@@ -187,6 +260,9 @@ impl Transfer {
                 return (0, Err(Failure::Cut));
             }
             self.decoder = Decoder::new(Framing::None);
+            if self.encoder.is_some() {
+                return (0, self.encode(cx, &[], Then::End, to));
+            }
             if self.coding == Coding::Chunked {
                 self.held.extend_from_slice(body::LAST_CHUNK);
             }
@@ -220,7 +296,16 @@ impl Transfer {
         if self.limits.bytes_max > 0 && self.body_bytes > self.limits.bytes_max {
             return (used, Err(Failure::TooLarge));
         }
-        (used, self.send(cx, data, to))
+        let then = if self.decoder.is_done() { Then::End } else { Then::More };
+        (used, if self.encoder.is_some() { self.encode(cx, data, then, to) } else { self.send(cx, data, to) })
+    }
+
+    /// Sends what comes of `data` when it is compressed.
+    fn encode(&mut self, cx: &mut Context<'_>, data: &[u8], then: Then, to: &Stream) -> Result<(), Failure> {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        let mut packed = Vec::new();
+        encoder.encode(data, then, &mut packed)?;
+        if packed.is_empty() { Ok(()) } else { self.send(cx, &packed, to) }
     }
 
     /// Sends what is held and `data` with one call, and holds what was not taken.
@@ -308,7 +393,7 @@ impl Transfer {
     fn wait(&mut self, side: Side, limit: Duration) {
         if self.waits_for != Some(side) {
             self.waits_for = Some(side);
-            self.timer.set(limit);
+            self.timer.set(if self.may_rest(limit) { REST_AFTER } else { limit });
         }
     }
 }
@@ -352,6 +437,99 @@ pub async fn send_file(
         }
     })
     .await
+}
+
+/// Bytes of a body of our own that are compressed in one turn.
+const PACKED_AT_ONCE: u64 = reactor::SCRATCH_BYTES as u64;
+
+/// A body of our own.
+pub enum Source<'b> {
+    Bytes(&'b [u8]),
+    /// So many bytes from there on.
+    File {
+        fd: &'b OwnedFd,
+        from: u64,
+        count: u64,
+    },
+}
+
+impl Source<'_> {
+    /// Takes the next bytes, and whether they are the last; none, if the file got shorter meanwhile.
+    fn next<R>(&mut self, with: impl FnOnce(&[u8], bool) -> R) -> io::Result<R> {
+        match self {
+            Source::Bytes(bytes) => {
+                let (part, rest) = bytes.split_at(bytes.len().min(PACKED_AT_ONCE as usize));
+                *bytes = rest;
+                Ok(with(part, rest.is_empty()))
+            }
+            Source::File { fd, from, count } => reactor::scratch(|scratch| {
+                let room = scratch.get_mut(..PACKED_AT_ONCE.min(*count) as usize).unwrap_or_default();
+                let read = rustix::io::pread(*fd, &mut *room, *from)?;
+                *from += read as u64;
+                *count -= read as u64;
+                Ok(with(room.get(..read).unwrap_or_default(), *count == 0))
+            }),
+        }
+    }
+}
+
+/// Compresses a body of our own on its way.
+pub struct Packer {
+    pub encoder: Encoder,
+    pub coding: Coding,
+    pub write_timeout: Duration,
+    /// How fast it may go, at most.
+    pub pace: Option<Pace>,
+    /// Bytes that were written, with the head.
+    pub sent: u64,
+}
+
+impl Packer {
+    /// Sends `head` and all of `source`; false, if a file got shorter meanwhile.
+    ///
+    /// # Errors
+    /// As [`send_file`], and [`Failure::Encoder`].
+    pub async fn send(&mut self, to: &Stream, head: Vec<u8>, mut source: Source<'_>) -> Result<bool, Failure> {
+        let mut out = head;
+        loop {
+            let mut packed = Vec::new();
+            let encode = |part: &[u8], last| {
+                self.encoder.encode(part, if last { Then::End } else { Then::More }, &mut packed)?;
+                Ok::<_, Failure>((part.is_empty() && !last, last))
+            };
+            let (is_cut, last) = source.next(encode).map_err(Failure::Source)??;
+            if is_cut {
+                return Ok(false);
+            }
+            self.coding.write(&packed, &mut out);
+            if last && self.coding == Coding::Chunked {
+                out.extend_from_slice(body::LAST_CHUNK);
+            }
+            out = self.send_and_rest(to, out).await?;
+            if last {
+                return Ok(true);
+            }
+            reactor::next_turn().await;
+        }
+    }
+
+    /// Writes all of `bytes`; if the receiver takes them slowly the encoder rests, and what it wrote first has to follow.
+    async fn send_and_rest(&mut self, to: &Stream, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let mut follows = Vec::new();
+        let slow = self.pace.map(|pace| (pace, self.sent));
+        let mut sending = pin!(send_slowly(to, &bytes, self.write_timeout, slow));
+        match Timer::new().within(REST_AFTER, sending.as_mut()).await {
+            Ok(sent) => sent?,
+            Err(Elapsed) => {
+                let mut packed = Vec::new();
+                self.encoder.rest(&mut packed)?;
+                self.coding.write(&packed, &mut follows);
+                sending.await?;
+            }
+        }
+        self.sent += bytes.len() as u64;
+        Ok(follows)
+    }
 }
 
 /// How many bytes may go now; ready when some may. The `timer` waits for `limit` again then.

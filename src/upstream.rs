@@ -16,6 +16,7 @@ use crate::body::Decoder;
 use crate::config::{Destination, Level, NextUpstream, Place, Proxy, Url};
 use crate::error_page;
 use crate::exchange::{Exchange, Tried, Try};
+use crate::gzip;
 use crate::head::Framing;
 use crate::head::{self, Limits, Malformed, Name, Response, Scan, Version};
 use crate::heads::{self, Outgoing};
@@ -23,6 +24,7 @@ use crate::log;
 use crate::pace;
 use crate::pool::{self, Pooled};
 use crate::reactor::{self, Timer};
+use crate::reply::{Carriage, Packing};
 use crate::running::Running;
 use crate::socket::{self, Addr, Socket};
 use crate::target;
@@ -548,10 +550,12 @@ impl Attempts<'_> {
         let upstream_framing = head.framing(self.outgoing.to_head);
         let framing = if unread { Framing::None } else { upstream_framing };
         let http11 = self.exchange.request.version == Version::Http11;
+        let packing = gzip::packing(self.exchange, &about(head, status));
         let (coding, delimited) = match framing {
-            Framing::Chunked | Framing::UntilClose if http11 => (Coding::Chunked, true),
-            Framing::Chunked | Framing::UntilClose => (Coding::Plain, false),
-            Framing::None | Framing::Length(_) => (Coding::Plain, true),
+            Framing::None => (Coding::Plain, true),
+            Framing::Length(_) if packing != Packing::Gzip => (Coding::Plain, true),
+            _ if http11 => (Coding::Chunked, true),
+            _ => (Coding::Plain, false),
         };
         // A body that is not passed on must not be taken for the next request.
         let unread_body = !self.exchange.passes_body()
@@ -567,13 +571,17 @@ impl Attempts<'_> {
         if head.fields.named(b"location").next().is_some() {
             self.exchange.forget_location();
         }
-        let out = heads::answer(self.exchange, head, coding == Coding::Chunked, keep_alive);
+        let chunked = coding == Coding::Chunked;
+        let out = heads::answer(self.exchange, head, Carriage { keep_alive, chunked, packing });
         self.exchange.begin_answer(status, &out);
         let reusable = self.outgoing.keeps_alive
             && head.keeps_alive()
             && framing == upstream_framing
             && framing != Framing::UntilClose;
         let mut download = Transfer::new(out, framing, coding, limits);
+        if packing == Packing::Gzip {
+            download.pack(gzip::encoder(self.exchange, head.content_length()));
+        }
         download.slow_down(pace::to_client(self.exchange));
         download.slow_down(pace::from_upstream(self.exchange, reactor::now()));
         let mut upload = sent.upload;
@@ -593,6 +601,7 @@ impl Attempts<'_> {
         })
         .await;
         self.exchange.answer.bytes = download.written;
+        self.exchange.answer.packed = download.packed();
         let uploaded = upload.as_ref().is_none_or(|upload| upload.complete);
         if let Some(upload) = &upload {
             self.exchange.body_bytes = upload.transfer.body_bytes;
@@ -671,6 +680,17 @@ impl Attempts<'_> {
     }
 }
 
+/// What compression has to know of an upstream's answer.
+fn about(head: &Response, status: u16) -> gzip::About<'_> {
+    gzip::About {
+        status,
+        content_type: head.fields.first(Name::ContentType),
+        length: head.content_length(),
+        fields: Some(&head.fields),
+        is_file: false,
+    }
+}
+
 /// What of a request has left for a peer.
 #[derive(Default)]
 struct Sent {
@@ -729,6 +749,8 @@ impl Upload {
                 client_fault(400, "prematurely closed connection while sending request body")
             }
             Poll::Ready(Err(Failure::SourceTimeout)) => client_fault(408, "timed out while sending request body"),
+            // Nothing is compressed on this way.
+            Poll::Ready(Err(Failure::Encoder)) => Err(Missed::Gone),
             Poll::Ready(Err(Failure::TooLarge)) => client_fault(413, "sent too large body"),
             Poll::Ready(Err(Failure::Malformed(why))) => Err(Missed::Client(why.status(), format!("sent {why}"))),
         }
@@ -786,6 +808,7 @@ impl std::fmt::Display for Stopped {
             Self::Download(Failure::Sink(error)) => {
                 write!(f, "send() failed ({}) while sending to client", log::describe(error))
             }
+            Self::Download(Failure::Encoder) => f.write_str("the answer could not be compressed"),
             Self::Download(Failure::SinkTimeout) => f.write_str("client timed out while sending to client"),
             Self::Download(Failure::TooLarge) => f.write_str("upstream sent too large body"),
         }

@@ -160,13 +160,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
                 out.push(b'?');
             }
         }
-        Builtin::BinaryRemoteAddr => match &client.addr {
-            Addr::Ip(addr) => match addr.ip() {
-                std::net::IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
-                std::net::IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
-            },
-            Addr::Unix(_) => out.extend_from_slice(b"unix:"),
-        },
+        Builtin::BinaryRemoteAddr => write_binary(&client.addr, out),
         Builtin::BodyBytesSent => display(&answer.bytes.saturating_sub(answer.head_bytes)),
         Builtin::BytesSent => display(&answer.bytes),
         Builtin::Connection => display(&client.number),
@@ -179,6 +173,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::ContentType => {
             out.extend_from_slice(exchange.request.fields.first(Name::ContentType).unwrap_or_default());
         }
+        Builtin::GzipRatio => write_ratio(answer.packed, out),
         Builtin::Host => out.extend_from_slice(host(exchange).as_bytes()),
         Builtin::Hostname => display(&rustix::system::uname().nodename().to_string_lossy()),
         Builtin::Https => {} // there is no secure connection
@@ -193,13 +188,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::Msec => write_seconds(clock::since_epoch().as_millis() as u64, out),
         Builtin::Pid => display(&std::process::id()),
         Builtin::Pipe => out.push(b'.'),
-        Builtin::ProxyAddXForwardedFor => {
-            write_fields(&exchange.request.fields, b"x_forwarded_for", out);
-            if !out.is_empty() && exchange.request.fields.named(b"x_forwarded_for").next().is_some() {
-                out.extend_from_slice(b", ");
-            }
-            let _ = write!(out, "{}", client.addr.host());
-        }
+        Builtin::ProxyAddXForwardedFor => write_forwarded_for(exchange, out),
         Builtin::ProxyHost => {
             out.extend_from_slice(exchange.proxy_host().map_or(b"", |(host, _)| host.as_bytes()));
         }
@@ -248,6 +237,25 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::Uri => out.extend_from_slice(&exchange.path),
         Builtin::Version => out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes()),
     }
+}
+
+fn write_binary(addr: &Addr, out: &mut Vec<u8>) {
+    match addr {
+        Addr::Ip(addr) => match addr.ip() {
+            std::net::IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
+            std::net::IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+        },
+        Addr::Unix(_) => out.extend_from_slice(b"unix:"),
+    }
+}
+
+/// `X-Forwarded-For` with the client at its end.
+fn write_forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) {
+    write_fields(&exchange.request.fields, b"x_forwarded_for", out);
+    if !out.is_empty() && exchange.request.fields.named(b"x_forwarded_for").next().is_some() {
+        out.extend_from_slice(b", ");
+    }
+    let _ = write!(out, "{}", exchange.client.addr.host());
 }
 
 /// What limits said of the request.
@@ -308,6 +316,14 @@ pub fn host(exchange: &Exchange) -> &str {
 /// Milliseconds as seconds with three decimals.
 pub fn write_seconds(millis: u64, out: &mut Vec<u8>) {
     let _ = write!(out, "{}.{:03}", millis / 1000, millis % 1000);
+}
+
+/// How many times smaller a body became, in hundredths, rounded as nginx does it.
+fn write_ratio(packed: Option<(u64, u64)>, out: &mut Vec<u8>) {
+    if let Some((before, after)) = packed.filter(|(_, after)| *after > 0) {
+        let hundredths = (before.saturating_mul(1000) / after + 5) / 10;
+        let _ = write!(out, "{}.{:02}", hundredths / 100, hundredths % 100);
+    }
 }
 
 fn write_or_dash<T>(value: Option<T>, out: &mut Vec<u8>, write: impl Fn(T, &mut Vec<u8>)) {

@@ -9,6 +9,7 @@ mod core;
 mod files;
 mod freshness;
 mod glob;
+mod gzip;
 mod internal;
 mod limits;
 mod listen;
@@ -31,6 +32,7 @@ pub use self::build::{Source, generate, load};
 pub use self::content::{Content, StatusForm};
 pub use self::files::{Alias, Files, IfModifiedSince};
 pub use self::freshness::{Expires, Lifetime};
+pub use self::gzip::{Gzip, Proxied, Types};
 pub use self::internal::{ErrorPage, Otherwise, TryFiles, Tryable};
 pub use self::limits::{ConnectionLimit, Counted, Limits, RequestLimit, ZoneSpec};
 pub use self::listen::{Binding, Group, Names};
@@ -146,6 +148,8 @@ pub struct Settings {
     /// A `resolver` is set: names that a variable makes may be looked up.
     pub resolves: bool,
     pub files: Files,
+    /// Where something of it is set.
+    pub gzip: Option<Arc<Gzip>>,
     pub proxy: Proxy,
     pub limits: Option<Arc<Limits>>,
 }
@@ -185,6 +189,7 @@ impl Default for Settings {
             server_name_in_redirect: false,
             resolves: false,
             files: Files::default(),
+            gzip: None,
             proxy: Proxy::default(),
             limits: None,
         }

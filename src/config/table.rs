@@ -4,7 +4,9 @@
 
 use super::build::{Draft, Walk};
 use super::syntax::{Directive, Error};
-use super::{content, core, files, freshness, internal, limits, listen, location, logging, proxy, rewrite, upstream};
+use super::{
+    content, core, files, freshness, gzip, internal, limits, listen, location, logging, proxy, rewrite, upstream,
+};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -148,10 +150,10 @@ static TABLE: &[Spec] = &[
     spec("autoindex_format", HSL, 1, 1, Note("there is no autoindex")),
     spec("autoindex_localtime", HSL, 1, 1, Note("there is no autoindex")),
     spec("break", STEPS, 0, 0, Step(rewrite::break_step)),
-    spec("brotli", HSL, 1, 1, Note("answers pass uncompressed")),
-    spec("brotli_comp_level", HSL, 1, 1, Note("answers pass uncompressed")),
+    spec("brotli", HSL, 1, 1, Note("gzip can be had")),
+    spec("brotli_comp_level", HSL, 1, 1, Note("gzip can be had")),
     spec("brotli_static", HSL, 1, 1, OnlyOff(LATER)),
-    spec("brotli_types", HSL, 1, MANY, Note("answers pass uncompressed")),
+    spec("brotli_types", HSL, 1, MANY, Note("gzip can be had")),
     spec("charset", HSL, 1, 1, Note("Content-Type passes as the upstream sends it")),
     spec("charset_types", HSL, 1, MANY, Note("Content-Type passes as the upstream sends it")),
     spec("chunked_transfer_encoding", HSL, 1, 1, Note("HTTP/1.1 clients may get chunks")),
@@ -192,16 +194,18 @@ static TABLE: &[Spec] = &[
     spec("geo", HTTP, 1, 2, Refuse(LATER)),
     spec("google_perftools_profiles", MAIN, 1, 1, Note("there is no profiler")),
     spec("grpc_pass", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
-    spec("gzip", HSL, 1, 1, Note("answers pass uncompressed, or as the upstream compressed them")),
-    spec("gzip_buffers", HSL, 2, 2, Note("answers pass uncompressed")),
-    spec("gzip_comp_level", HSL, 1, 1, Note("answers pass uncompressed")),
-    spec("gzip_disable", HSL, 1, MANY, Note("answers pass uncompressed")),
-    spec("gzip_http_version", HSL, 1, 1, Note("answers pass uncompressed")),
-    spec("gzip_min_length", HSL, 1, 1, Note("answers pass uncompressed")),
-    spec("gzip_proxied", HSL, 1, MANY, Note("answers pass uncompressed")),
+    spec("gzip", HSLI, 1, 1, Once(gzip::gzip)),
+    spec("gzip_buffers", HSL, 2, 2, Note(OWN_LIMITS)),
+    spec("gzip_comp_level", HSL, 1, 1, Once(gzip::comp_level)),
+    spec("gzip_disable", HSL, 1, MANY, Each(gzip::disable)),
+    spec("gzip_hash", HSL, 1, 1, Once(gzip::hash)),
+    spec("gzip_http_version", HSL, 1, 1, Once(gzip::http_version)),
+    spec("gzip_min_length", HSL, 1, 1, Once(gzip::min_length)),
+    spec("gzip_proxied", HSL, 1, MANY, Each(gzip::proxied)),
     spec("gzip_static", HSL, 1, 1, OnlyOff(LATER)),
-    spec("gzip_types", HSL, 1, MANY, Note("answers pass uncompressed")),
-    spec("gzip_vary", HSL, 1, 1, Note("answers pass uncompressed")),
+    spec("gzip_types", HSL, 1, MANY, Each(gzip::types)),
+    spec("gzip_vary", HSL, 1, 1, Once(gzip::vary)),
+    spec("gzip_window", HSL, 1, 1, Once(gzip::window)),
     spec("hash", UPSTREAM, 1, 2, Refuse("this balancing method is not done by this version; round robin is")),
     spec("http", MAIN, 0, 0, Block(core::http)),
     spec("http2", HS, 1, 1, Note(HTTP1)),

@@ -159,9 +159,23 @@ impl Client {
         }
     }
 
+    /// Reads a head.
+    pub(crate) fn head(&mut self) -> Result<String, String> {
+        Ok(String::from_utf8_lossy(&self.until(b"\r\n\r\n")?).into_owned())
+    }
+
+    /// Reads a chunk: its size line, and its data with the end of the line.
+    pub(crate) fn chunk(&mut self) -> Result<(Vec<u8>, Vec<u8>), String> {
+        let line = self.until(b"\r\n")?;
+        let size = String::from_utf8_lossy(&line).trim_end().to_owned();
+        let size = usize::from_str_radix(&size, 16).map_err(|_| format!("no chunk size: {size:?}"))?;
+        let data = self.take(size + 2)?;
+        Ok((line, data))
+    }
+
     /// Reads a reply to `method`.
     pub(crate) fn reply_to(&mut self, method: &str) -> Result<Reply, String> {
-        let head = String::from_utf8_lossy(&self.until(b"\r\n\r\n")?).into_owned();
+        let head = self.head()?;
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
         let status: u16 = status.ok_or_else(|| format!("no status line: {head:?}"))?;
         let mut reply = Reply { status, head, body: Vec::new(), framed: Vec::new() };
@@ -170,14 +184,11 @@ impl Client {
         }
         if reply.field("Transfer-Encoding") == Some("chunked") {
             loop {
-                let line = self.until(b"\r\n")?;
-                let size = String::from_utf8_lossy(&line).trim_end().to_owned();
-                let size = usize::from_str_radix(&size, 16).map_err(|_| format!("no chunk size: {size:?}"))?;
-                let data = self.take(size + 2)?;
+                let (line, data) = self.chunk()?;
                 reply.framed.extend_from_slice(&line);
                 reply.framed.extend_from_slice(&data);
-                reply.body.extend_from_slice(&data[..size]);
-                if size == 0 {
+                reply.body.extend_from_slice(&data[..data.len() - 2]);
+                if data.len() == 2 {
                     return Ok(reply);
                 }
             }

@@ -19,7 +19,7 @@ fn refuses(folder: &Folder, file: &str, parts: &[&str]) -> Result<(), String> {
     check(told.len() < 4000 && began.elapsed() < Duration::from_secs(4), || "it took long".to_owned())
 }
 
-fn refuses_text(text: impl AsRef<[u8]>, parts: &[&str]) -> Result<(), String> {
+pub(crate) fn refuses_text(text: impl AsRef<[u8]>, parts: &[&str]) -> Result<(), String> {
     let folder = Folder::new();
     folder.write("gate.conf", text);
     refuses(&folder, "gate.conf", parts)

@@ -1,8 +1,8 @@
 //! The real program from outside: exact bytes in, exact bytes out.
 //!
 //! What it is for: `proxying` (routes, upstreams, answers), `serving` (heads and bodies of files), `files` (files, steps,
-//! the life of the program), `internal` (requests that are sent elsewhere), `limits` (how much a client may ask for) and
-//! `status` (what the program tells of itself).
+//! the life of the program), `internal` (requests that are sent elsewhere), `limits` (how much a client may ask for),
+//! `status` (what the program tells of itself) and `compression`.
 //!
 //! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
 //! id, a class and a number, that a failure names; rows that look at one thing from more sides share it.
@@ -28,6 +28,7 @@
 mod asked;
 mod bodies;
 mod client;
+mod compression;
 mod configuration;
 mod fields;
 mod files;

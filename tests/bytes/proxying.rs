@@ -35,7 +35,7 @@ fn named(name: &'static str) -> Peer {
 }
 
 /// Answers as the request says: `X-Send: 200 OK|Name: value|=body`.
-fn told() -> Peer {
+pub(crate) fn told() -> Peer {
     Peer::start(|connection| {
         while let Some(request) = connection.request() {
             let line = request.head.lines().find_map(|line| line.strip_prefix("X-Send: "));

@@ -1,0 +1,289 @@
+//! One body on its way into gzip (RFC 1952): bytes in, bytes out.
+//!
+//! What a pause has ended can be read without what follows. An encoder with nothing to do for a while is put to rest:
+//! its tables, most of its memory, are given back, and it goes on later with a dictionary of what it read last.
+
+use zlib_rs::crc32::crc32;
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Method, Status, Strategy};
+
+/// The smallest window of the library.
+const BITS_MIN: u8 = 9;
+/// Bytes of the window that are not looked back at.
+const LOOKAHEAD_BYTES: u64 = 262;
+/// Bytes that an encoder at rest remembers of what it read: enough for the next event to resemble the last ones.
+const HISTORY_BYTES: usize = 4 * 1024;
+/// Bytes of output that are asked for at a time.
+const STEP_BYTES: usize = 8 * 1024;
+/// Magic number, deflate, no flags, no time, no hints, Unix (RFC 1952 2.3).
+const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+
+/// How far back an encoder looks for what it has seen already, and how much it collects before it writes: its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Binary logarithm of its bytes, 9 to 15.
+    pub bits: u8,
+    /// zlib's measure of the rest, 1 to 9.
+    pub memory: u8,
+}
+
+impl Default for Window {
+    /// A quarter less memory than zlib's own choice (8), for 4 % more time.
+    fn default() -> Self {
+        Self { bits: 15, memory: 6 }
+    }
+}
+
+/// What follows the bytes at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// More, soon: it may wait for that.
+    More,
+    /// Nothing for now: all of it must come out.
+    Pause,
+    End,
+}
+
+/// The encoder is in a state that it can't be in.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Broken;
+
+/// Makes one gzip member.
+pub struct Encoder {
+    config: DeflateConfig,
+    /// None before the first byte and at rest.
+    deflate: Option<Deflate>,
+    history: Vec<u8>,
+    crc: u32,
+    /// Bytes were given that may not have come out.
+    holds: bool,
+    /// Bytes that were read.
+    pub read: u64,
+    /// Bytes that were written.
+    pub written: u64,
+}
+
+impl Encoder {
+    /// `length` is that of the body, if it is known: a small one needs no large window.
+    pub fn new(level: u8, window: Window, length: Option<u64>) -> Self {
+        // The first level of this library writes a fifth more than zlib's. Its second writes less than that, and takes
+        // less time for it than zlib's first.
+        let level = i32::from(level).max(2);
+        let Window { mut bits, mut memory } = window;
+        while bits > BITS_MIN && length.is_some_and(|length| length + LOOKAHEAD_BYTES <= 1 << (bits - 1)) {
+            bits -= 1;
+            memory = memory.saturating_sub(1).max(1);
+        }
+        let config = DeflateConfig {
+            level,
+            method: Method::Deflated,
+            window_bits: -i32::from(bits), // without zlib's frame
+            mem_level: i32::from(memory),
+            strategy: Strategy::Default,
+        };
+        Self { config, deflate: None, history: Vec::new(), crc: 0, holds: false, read: 0, written: 0 }
+    }
+
+    /// Encodes `data`, and appends what comes of it to `out`.
+    ///
+    /// # Errors
+    /// Never, as long as the library keeps its word.
+    pub fn encode(&mut self, data: &[u8], then: Then, out: &mut Vec<u8>) -> Result<(), Broken> {
+        let before = out.len();
+        if self.read == 0 && self.written == 0 && (!data.is_empty() || then == Then::End) {
+            out.extend_from_slice(&HEAD);
+        }
+        self.crc = crc32(self.crc, data);
+        self.read += data.len() as u64;
+        self.holds |= !data.is_empty();
+        if self.holds || then == Then::End {
+            let flush = match then {
+                Then::More => DeflateFlush::NoFlush,
+                Then::Pause => DeflateFlush::SyncFlush,
+                Then::End => DeflateFlush::Finish,
+            };
+            self.deflate(data, flush, out)?;
+            self.holds = then == Then::More;
+        }
+        if then == Then::End {
+            self.deflate = None;
+            self.history = Vec::new();
+            out.extend_from_slice(&self.crc.to_le_bytes());
+            out.extend_from_slice(&(self.read as u32).to_le_bytes()); // modulo 2^32 (RFC 1952 2.3.1)
+        }
+        if then != Then::End {
+            self.remember(data);
+        }
+        self.written += (out.len() - before) as u64;
+        Ok(())
+    }
+
+    fn deflate(&mut self, mut data: &[u8], flush: DeflateFlush, out: &mut Vec<u8>) -> Result<(), Broken> {
+        let deflate = match &mut self.deflate {
+            Some(deflate) => deflate,
+            None => {
+                let mut fresh = Deflate::new_with_config(self.config);
+                if !self.history.is_empty() {
+                    fresh.set_dictionary(&self.history).map_err(|_| Broken)?;
+                }
+                self.deflate.insert(fresh)
+            }
+        };
+        loop {
+            let start = out.len();
+            out.resize(start + STEP_BYTES, 0);
+            let (read, written) = (deflate.total_in(), deflate.total_out());
+            let status = deflate.compress(data, out.get_mut(start..).unwrap_or_default(), flush);
+            let made = (deflate.total_out() - written) as usize;
+            data = data.get((deflate.total_in() - read) as usize..).unwrap_or_default();
+            out.truncate(start + made);
+            match status {
+                Ok(Status::StreamEnd) => return Ok(()),
+                Ok(_) if made == STEP_BYTES => {}
+                Ok(_) if data.is_empty() && flush != DeflateFlush::Finish => return Ok(()),
+                Ok(_) | Err(_) => return Err(Broken),
+            }
+        }
+    }
+
+    /// Writes what is held back, and gives the tables back until there is more to encode.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn rest(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
+        self.encode(&[], Then::Pause, out)?;
+        self.deflate = None;
+        Ok(())
+    }
+
+    /// Whether there is something to give back.
+    pub fn is_awake(&self) -> bool {
+        self.deflate.is_some()
+    }
+
+    fn remember(&mut self, data: &[u8]) {
+        let fresh = data.get(data.len().saturating_sub(HISTORY_BYTES)..).unwrap_or_default();
+        let excess = (self.history.len() + fresh.len()).saturating_sub(HISTORY_BYTES);
+        self.history.drain(..excess);
+        self.history.extend_from_slice(fresh);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zlib_rs::{Inflate, InflateFlush};
+
+    /// What a receiver can read of `packed`, and whether it is the end of it.
+    fn unpack(packed: &[u8]) -> (Vec<u8>, bool) {
+        let mut inflate = Inflate::new(true, 16 + 15);
+        let mut out = vec![0; 4 << 20];
+        let status = inflate.decompress(packed, &mut out, InflateFlush::SyncFlush).unwrap();
+        assert_eq!(inflate.total_in(), packed.len() as u64);
+        out.truncate(inflate.total_out() as usize);
+        (out, status == Status::StreamEnd)
+    }
+
+    /// Words of a small language: it can be compressed, but no stretch of it is like the one before.
+    fn text(length: usize) -> Vec<u8> {
+        let mut state = 1u32;
+        let mut out = Vec::new();
+        while out.len() < length {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            out.extend_from_slice(format!("word{} ", state >> 22).as_bytes());
+        }
+        out.truncate(length);
+        out
+    }
+
+    #[test]
+    fn what_went_in_comes_out_at_every_level_and_window() {
+        let body = text(70_000);
+        for level in 1..=9 {
+            for (bits, memory) in [(15, 8), (15, 6), (13, 5), (9, 1)] {
+                let mut encoder = Encoder::new(level, Window { bits, memory }, None);
+                let mut out = Vec::new();
+                for part in body.chunks(40_000) {
+                    encoder.encode(part, Then::More, &mut out).unwrap();
+                }
+                encoder.encode(&[], Then::End, &mut out).unwrap();
+                assert!(out.len() < body.len() * 6 / 10, "{level} {bits} {memory}: {}", out.len());
+                assert_eq!((encoder.read, encoder.written), (body.len() as u64, out.len() as u64));
+                assert!(unpack(&out) == (body.clone(), true), "{level} {bits} {memory}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_body_is_a_whole_member() {
+        let mut out = Vec::new();
+        let mut encoder = Encoder::new(6, Window::default(), Some(0));
+        encoder.encode(&[], Then::Pause, &mut out).unwrap();
+        assert_eq!(out, b"");
+        encoder.encode(&[], Then::End, &mut out).unwrap();
+        assert_eq!(out, b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0");
+        assert_eq!(unpack(&out), (Vec::new(), true));
+    }
+
+    #[test]
+    fn a_pause_keeps_nothing_back_and_a_second_one_adds_nothing() {
+        let mut encoder = Encoder::new(1, Window::default(), None);
+        let mut out = Vec::new();
+        let mut sent = Vec::new();
+        for size in [1, 100, 8 * 1024, 70_000, 3] {
+            sent.extend_from_slice(&text(size));
+            encoder.encode(&text(size), Then::Pause, &mut out).unwrap();
+            assert_eq!(unpack(&out), (sent.clone(), false));
+            let length = out.len();
+            encoder.encode(&[], Then::Pause, &mut out).unwrap();
+            assert_eq!(out.len(), length);
+        }
+    }
+
+    #[test]
+    fn output_of_every_length_is_complete_at_a_pause() {
+        // Noise comes out as long as it went in, so that some pause ends exactly with a step of the output.
+        let mut state = 1u32;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        for size in STEP_BYTES - 40..STEP_BYTES + 4 {
+            let body: Vec<u8> = (0..size).map(|_| noise()).collect();
+            let mut encoder = Encoder::new(1, Window::default(), None);
+            let mut out = Vec::new();
+            encoder.encode(&body, Then::Pause, &mut out).unwrap();
+            assert!(unpack(&out) == (body, false), "{size}");
+        }
+    }
+
+    #[test]
+    fn events_after_a_rest_still_resemble_those_before() {
+        let event = |number: usize| format!("data: {{\"id\":{number},\"kind\":\"state_changed\",\"value\":true}}\n\n");
+        let (mut encoder, mut sent) = (Encoder::new(1, Window::default(), None), String::new());
+        let mut out = Vec::new();
+        let mut length = 0;
+        for number in 0..200 {
+            length = out.len();
+            sent.push_str(&event(number));
+            encoder.encode(event(number).as_bytes(), Then::More, &mut out).unwrap();
+            assert!(encoder.is_awake());
+            encoder.rest(&mut out).unwrap();
+            assert!(!encoder.is_awake());
+        }
+        assert!(out.len() - length < event(199).len() / 2, "{}", out.len() - length);
+        encoder.encode(&text(100_000), Then::End, &mut out).unwrap();
+        assert!(unpack(&out) == ([sent.as_bytes(), &text(100_000)].concat(), true));
+    }
+
+    #[test]
+    fn a_body_of_known_length_gets_no_larger_window_than_it_can_use() {
+        for (length, bits) in [(0, 9), (250, 9), (251, 10), (4096, 13), (16_122, 14), (16_123, 15), (1 << 30, 15)] {
+            let encoder = Encoder::new(1, Window::default(), Some(length));
+            assert_eq!(encoder.config.window_bits, -bits, "{length}");
+            let body = text(length.min(100_000) as usize);
+            let (mut encoder, mut out) = (encoder, Vec::new());
+            encoder.encode(&body, Then::End, &mut out).unwrap();
+            assert!(unpack(&out) == (body, true), "{length}");
+        }
+    }
+}

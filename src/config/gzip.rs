@@ -1,0 +1,198 @@
+//! Setters of compression on the fly: `gzip` and what begins with `gzip_`.
+
+use std::sync::Arc;
+
+use super::build::{Draft, Walk, arg, invalid};
+use super::core;
+use super::syntax::{Directive, Error};
+use crate::compress::Window;
+use crate::head::Version;
+use crate::pattern::Pattern;
+
+type Set = Result<(), Error>;
+
+/// Which answers are compressed, and how.
+#[derive(Clone, Debug)]
+pub struct Gzip {
+    pub on: bool,
+    /// Tell caches that the answer depends on what the client accepts.
+    pub vary: bool,
+    pub level: u8,
+    pub window: Window,
+    /// Bytes of a body whose length is known.
+    pub length_min: u64,
+    pub version_min: Version,
+    pub proxied: Proxied,
+    pub types: Types,
+    /// Clients of before 2006 that claim more than they can.
+    pub not_msie6: bool,
+    /// User agents that get nothing compressed.
+    pub disable: Vec<Arc<Pattern>>,
+}
+
+impl Default for Gzip {
+    fn default() -> Self {
+        Self {
+            on: false,
+            vary: false,
+            level: 1,
+            window: Window::default(),
+            length_min: 20,
+            version_min: Version::Http11,
+            proxied: Proxied(Proxied::OFF),
+            types: Types::Listed(vec![HTML.into()]),
+            not_msie6: false,
+            disable: Vec::new(),
+        }
+    }
+}
+
+const HTML: &str = "text/html";
+
+/// Media types, in lower case.
+#[derive(Clone, Debug)]
+pub enum Types {
+    All,
+    Listed(Vec<Box<str>>),
+}
+
+/// Which answers to requests that came by another proxy are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proxied(u16);
+
+impl Proxied {
+    pub const OFF: u16 = 1;
+    pub const EXPIRED: u16 = 2;
+    pub const NO_CACHE: u16 = 4;
+    pub const NO_STORE: u16 = 8;
+    pub const PRIVATE: u16 = 16;
+    pub const NO_LAST_MODIFIED: u16 = 32;
+    pub const NO_ETAG: u16 = 64;
+    pub const AUTH: u16 = 128;
+    pub const ANY: u16 = 256;
+
+    pub fn has(self, word: u16) -> bool {
+        self.0 & word != 0
+    }
+}
+
+fn of(draft: &mut Draft) -> &mut Gzip {
+    Arc::make_mut(draft.settings.gzip.get_or_insert_default())
+}
+
+pub(super) fn gzip(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).on = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn vary(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).vary = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn comp_level(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    let level = word.text.parse().ok().filter(|level| (1..=9).contains(level));
+    of(draft).level = level.ok_or_else(|| invalid(directive, word, "a number from 1 to 9"))?;
+    Ok(())
+}
+
+/// nginx has this one too, and does not tell.
+pub(super) fn window(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let bits = binary_logarithm(directive, 9, 15, "512, 1k, 2k, 4k, 8k, 16k or 32k")?;
+    of(draft).window.bits = bits;
+    Ok(())
+}
+
+/// And this one.
+pub(super) fn hash(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let bits = binary_logarithm(directive, 9, 17, "512, 1k, 2k and so on to 128k")?;
+    of(draft).window.memory = bits - 8;
+    Ok(())
+}
+
+fn binary_logarithm(directive: &Directive, min: u8, max: u8, expected: &str) -> Result<u8, Error> {
+    let word = arg(directive, 0)?;
+    let size = super::units::size(&word.text);
+    let bits = (min..=max).find(|bits| size == Some(1 << bits));
+    bits.ok_or_else(|| invalid(directive, word, expected))
+}
+
+pub(super) fn min_length(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).length_min = core::size(directive, arg(directive, 0)?)?;
+    Ok(())
+}
+
+pub(super) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    of(draft).version_min = match word.text.as_str() {
+        "1.0" => Version::Http10,
+        "1.1" => Version::Http11,
+        _ => return Err(invalid(directive, word, "1.0 or 1.1")),
+    };
+    Ok(())
+}
+
+/// Words add up, also those of several directives in one block.
+pub(super) fn proxied(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut words = if draft.first { 0 } else { of(draft).proxied.0 };
+    for word in &directive.args {
+        words |= match word.text.as_str() {
+            "off" => Proxied::OFF,
+            "expired" => Proxied::EXPIRED,
+            "no-cache" => Proxied::NO_CACHE,
+            "no-store" => Proxied::NO_STORE,
+            "private" => Proxied::PRIVATE,
+            "no_last_modified" => Proxied::NO_LAST_MODIFIED,
+            "no_etag" => Proxied::NO_ETAG,
+            "auth" => Proxied::AUTH,
+            "any" => Proxied::ANY,
+            _ => {
+                let expected = "off, expired, no-cache, no-store, private, no_last_modified, no_etag, auth or any";
+                return Err(invalid(directive, word, expected));
+            }
+        };
+    }
+    of(draft).proxied = Proxied(words);
+    Ok(())
+}
+
+/// `text/html` is always among them.
+pub(super) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let first = draft.first;
+    let mut listed = match &of(draft).types {
+        Types::All if !first => return Ok(()),
+        Types::Listed(listed) if !first => listed.clone(),
+        _ => vec![HTML.into()],
+    };
+    for word in &directive.args {
+        if word.text == "*" {
+            of(draft).types = Types::All;
+            return Ok(());
+        }
+        if !word.text.contains('/') {
+            return Err(invalid(directive, word, "a media type such as text/css, or *"));
+        }
+        listed.push(word.text.to_ascii_lowercase().into());
+    }
+    of(draft).types = Types::Listed(listed);
+    Ok(())
+}
+
+/// `msie6` is short for an expression that nginx can match faster.
+pub(super) fn disable(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    if draft.first {
+        of(draft).not_msie6 = false;
+        of(draft).disable.clear();
+    }
+    for word in &directive.args {
+        if word.text == "msie6" {
+            of(draft).not_msie6 = true;
+            continue;
+        }
+        let failed = |why| Error::new(&word.at, format!("invalid regular expression \"{}\": {why}", word.text));
+        let pattern = Pattern::new(&word.text, true).map_err(failed)?;
+        of(draft).disable.push(Arc::new(pattern));
+    }
+    Ok(())
+}

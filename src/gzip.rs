@@ -1,0 +1,167 @@
+//! Which answers are compressed on their way, and for whom: nginx's rules (`gzip` and what begins with `gzip_`), and
+//! `no-transform` of an upstream besides (RFC 9110 7.7).
+
+use crate::added::Added;
+use crate::clock;
+use crate::coding;
+use crate::compress::Encoder;
+use crate::config::{Gzip, Proxied, Types};
+use crate::exchange::Exchange;
+use crate::head::{self, Fields, Name};
+use crate::reply::Packing;
+
+/// What the rules ask of an answer.
+pub struct About<'a> {
+    pub status: u16,
+    pub content_type: Option<&'a [u8]>,
+    pub length: Option<u64>,
+    /// The fields of an upstream's head.
+    pub fields: Option<&'a Fields>,
+    /// Has `Last-Modified` and `ETag` of its own.
+    pub is_file: bool,
+}
+
+/// What becomes of the body of an answer.
+pub fn packing(exchange: &Exchange, about: &About<'_>) -> Packing {
+    match &exchange.settings().gzip {
+        Some(gzip) if gzip.on && is_meant(gzip, about) => {
+            // A part of a file is a part of what it is itself.
+            if about.status != 206 && coding::accepts(exchange, b"gzip") && may_pack(exchange, about) {
+                Packing::Gzip
+            } else {
+                Packing::Varies
+            }
+        }
+        _ => Packing::Plain,
+    }
+}
+
+/// An encoder as the configuration describes it; `length` is that of the body, if it is known.
+pub fn encoder(exchange: &Exchange, length: Option<u64>) -> Encoder {
+    let default = Gzip::default();
+    let gzip = exchange.settings().gzip.as_deref().unwrap_or(&default);
+    Encoder::new(gzip.level, gzip.window, length)
+}
+
+/// Whether clients that accept it get the answer compressed.
+fn is_meant(gzip: &Gzip, about: &About<'_>) -> bool {
+    (matches!(about.status, 200 | 403 | 404) || about.status == 206 && about.is_file)
+        && about.length.is_none_or(|length| length >= gzip.length_min.max(1))
+        && is_listed(&gzip.types, about.content_type.unwrap_or_default())
+        && about.fields.is_none_or(|fields| {
+            let encoded = fields.named(b"content_encoding").any(|value| !value.is_empty());
+            let mut fixed = fields.all(Name::CacheControl).flat_map(head::tokens);
+            !encoded && !fixed.any(|token| token.eq_ignore_ascii_case(b"no-transform"))
+        })
+}
+
+/// Whether a media type is in the list, whatever its parameters.
+fn is_listed(types: &Types, content_type: &[u8]) -> bool {
+    let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    match types {
+        Types::All => true,
+        Types::Listed(listed) => listed.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(media_type)),
+    }
+}
+
+/// Whether this client, that says it accepts it, may get the answer encoded. Also for what was compressed beforehand.
+pub fn may_pack(exchange: &Exchange, about: &About<'_>) -> bool {
+    let default = Gzip::default();
+    let gzip = exchange.settings().gzip.as_deref().unwrap_or(&default);
+    let request = &exchange.request;
+    if request.version < gzip.version_min {
+        return false;
+    }
+    if request.fields.named(b"via").next().is_some() && !may_pack_for_proxy(exchange, gzip.proxied, about) {
+        return false;
+    }
+    let agent = request.fields.named(b"user_agent").next().unwrap_or_default();
+    let disabled = gzip.not_msie6 && is_msie6(agent);
+    !disabled && !gzip.disable.iter().any(|pattern| !agent.is_empty() && pattern.is_match(agent))
+}
+
+/// `gzip_proxied`: another proxy may keep an answer, and give it to those who can't read it.
+fn may_pack_for_proxy(exchange: &Exchange, proxied: Proxied, about: &About<'_>) -> bool {
+    if proxied.has(Proxied::OFF) {
+        return false;
+    }
+    let authorized = || exchange.request.fields.named(b"authorization").next().is_some();
+    if proxied.has(Proxied::ANY) || proxied.has(Proxied::AUTH) && authorized() {
+        return true;
+    }
+    let mut lines = Vec::new();
+    Added::new(exchange, about.status, None).finish(&mut lines);
+    let added = lines.split(|b| *b == b'\n').filter_map(name_and_value);
+    let sent = about.fields.into_iter().flat_map(Fields::iter).map(|field| (field.kind, field.value));
+    let sent: Vec<(Name, &[u8])> = added.chain(sent).collect();
+    let values = |kind| sent.iter().filter(move |(known, _)| *known == kind).map(|(_, value)| *value);
+    if let Some(expires) = values(Name::Expires).next() {
+        let at = clock::parse_http_time(expires);
+        return proxied.has(Proxied::EXPIRED) && at.is_some_and(|at| at < clock::since_epoch().as_secs());
+    }
+    if values(Name::CacheControl).next().is_some() {
+        let has = |word: &[u8]| {
+            values(Name::CacheControl).flat_map(head::tokens).any(|token| token.eq_ignore_ascii_case(word))
+        };
+        return proxied.has(Proxied::NO_CACHE) && has(b"no-cache")
+            || proxied.has(Proxied::NO_STORE) && has(b"no-store")
+            || proxied.has(Proxied::PRIVATE) && has(b"private");
+    }
+    let is_dated = about.is_file || values(Name::LastModified).next().is_some();
+    let is_tagged = about.is_file && exchange.settings().files.etag || values(Name::Etag).next().is_some();
+    !(proxied.has(Proxied::NO_LAST_MODIFIED) && is_dated || proxied.has(Proxied::NO_ETAG) && is_tagged)
+}
+
+fn name_and_value(line: &[u8]) -> Option<(Name, &[u8])> {
+    let colon = line.iter().position(|b| *b == b':')?;
+    let (name, rest) = line.split_at(colon);
+    Some((Name::of(name), rest.strip_prefix(b":")?.trim_ascii()))
+}
+
+/// Internet Explorer up to 6, but for that of Windows XP's second service pack, and whoever else calls himself that.
+fn is_msie6(agent: &[u8]) -> bool {
+    let find = |word: &[u8]| agent.windows(word.len()).position(|part| part == word);
+    let Some(at) = find(b"MSIE ") else { return false };
+    let old = match agent.get(at + 5..at + 7) {
+        Some(b"4." | b"5.") => true,
+        Some(b"6.") => find(b"SV1").is_none(),
+        _ => false,
+    };
+    old && find(b"Opera").is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_are_compared_without_parameters_and_letter_case() {
+        let listed = Types::Listed(vec!["text/html".into(), "text/css".into()]);
+        for (content_type, expected) in [
+            ("text/html", true),
+            ("Text/HTML; charset=utf-8", true),
+            ("text/css ;a", true),
+            ("text/html5", false),
+            ("text", false),
+            ("", false),
+        ] {
+            assert_eq!(is_listed(&listed, content_type.as_bytes()), expected, "{content_type}");
+            assert!(is_listed(&Types::All, content_type.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn old_browsers_are_known_by_their_names() {
+        for (agent, expected) in [
+            ("Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1)", true),
+            ("Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1; SV1)", false),
+            ("Mozilla/4.0 (compatible; MSIE 5.5; Windows 98)", true),
+            ("Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 6.0)", false),
+            ("Mozilla/4.0 (compatible; MSIE 6.0; X11; Linux i686) Opera 8.5", false),
+            ("MSIE ", false),
+            ("", false),
+        ] {
+            assert_eq!(is_msie6(agent.as_bytes()), expected, "{agent}");
+        }
+    }
+}
