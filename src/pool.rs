@@ -38,20 +38,30 @@ impl Pooled {
 
 #[derive(Default)]
 struct Pool {
-    /// A program has few peers: a list is found through faster than a table.
-    idle: Vec<(Addr, Vec<Pooled>)>,
+    /// By the names of upstreams. A program has few of them: a list is found through faster than a table.
+    idle: Vec<(Box<str>, Idle)>,
     sweeping: bool,
 }
+
+/// The idle connections of an upstream; that which was used last stands last.
+type Idle = Vec<(Addr, Pooled)>;
 
 thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
-/// An idle connection to `addr`, if there is a good one: the one that was used last.
-pub fn take(addr: &Addr) -> Option<Pooled> {
+impl Pool {
+    fn of(&mut self, upstream: &Upstream) -> Option<&mut Idle> {
+        self.idle.iter_mut().find(|(name, _)| **name == *upstream.name).map(|(_, idle)| idle)
+    }
+}
+
+/// An idle connection to a peer of `upstream`, if there is a good one: the one that was used last.
+pub fn take(addr: &Addr, upstream: &Upstream) -> Option<Pooled> {
     POOL.with_borrow_mut(|pool| {
-        let (_, idle) = pool.idle.iter_mut().find(|(known, _)| known == addr)?;
-        while let Some(pooled) = idle.pop() {
+        let idle = pool.of(upstream)?;
+        while let Some(at) = idle.iter().rposition(|(known, _)| known == addr) {
+            let (_, pooled) = idle.remove(at);
             if pooled.is_usable() {
                 return Some(pooled);
             }
@@ -60,7 +70,8 @@ pub fn take(addr: &Addr) -> Option<Pooled> {
     })
 }
 
-/// Keeps a connection for the next request, as the upstream's settings allow.
+/// Keeps a connection for the next request, as the upstream's settings allow. Where there is no room the one that lay idle
+/// for the longest time gives way.
 pub fn put(addr: &Addr, mut pooled: Pooled, upstream: &Upstream) {
     let age = Duration::from_millis(reactor::now().saturating_sub(pooled.since));
     if upstream.keepalive == 0 || pooled.requests >= upstream.keepalive_requests || age >= upstream.keepalive_time {
@@ -73,14 +84,14 @@ pub fn put(addr: &Addr, mut pooled: Pooled, upstream: &Upstream) {
         return;
     }
     let sweep = POOL.with_borrow_mut(|pool| {
-        match pool.idle.iter_mut().find(|(known, _)| known == addr) {
-            Some((_, idle)) => {
+        match pool.of(upstream) {
+            Some(idle) => {
                 if idle.len() >= upstream.keepalive as usize {
                     idle.remove(0);
                 }
-                idle.push(pooled);
+                idle.push((addr.clone(), pooled));
             }
-            None => pool.idle.push((addr.clone(), vec![pooled])),
+            None => pool.idle.push((upstream.name.as_str().into(), vec![(addr.clone(), pooled)])),
         }
         !std::mem::replace(&mut pool.sweeping, true)
     });
@@ -100,7 +111,7 @@ async fn sweep_while_needed() {
         reactor::sleep(SWEEP).await;
         let done = POOL.with_borrow_mut(|pool| {
             for (_, idle) in &mut pool.idle {
-                idle.retain(Pooled::is_usable);
+                idle.retain(|(_, pooled)| pooled.is_usable());
             }
             pool.idle.retain(|(_, idle)| !idle.is_empty());
             pool.sweeping = !pool.idle.is_empty();

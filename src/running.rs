@@ -37,13 +37,14 @@ impl Zone {
 impl Running {
     pub fn new(config: Arc<Config>) -> Self {
         let zones = config.zones.iter().map(Zone::new).collect();
-        Self { groups: balance::groups(&config), config, made: Mutex::default(), zones }
+        Self { groups: balance::groups(&config, &[]), config, made: Mutex::default(), zones }
     }
 
-    /// A configuration that follows `old`, and takes its zones over where name, size and key are the same.
+    /// A configuration that follows `old`: it takes its zones over where name, size and key are the same, and keeps the
+    /// connections of its peers in mind.
     pub fn after(config: Arc<Config>, old: &Self) -> Self {
         let zones = config.zones.iter().map(|spec| old.zone_like(spec).unwrap_or_else(|| Zone::new(spec))).collect();
-        Self { zones, ..Self::new(config) }
+        Self { groups: balance::groups(&config, &old.groups), config, made: Mutex::default(), zones }
     }
 
     fn zone_like(&self, spec: &ZoneSpec) -> Option<Zone> {
@@ -93,7 +94,7 @@ impl Running {
         if let Some(group) = made.get(authority) {
             return group.clone();
         }
-        let group = Arc::new(Group::new(Arc::new(Upstream::single(authority.to_owned(), place))));
+        let group = Arc::new(Group::new(Arc::new(Upstream::single(authority.to_owned(), place)), None));
         if made.len() >= MADE_MAX {
             made.clear();
         }

@@ -283,6 +283,11 @@ impl Template {
         Self { pieces }
     }
 
+    /// A template of one variable.
+    pub fn variable(variable: Variable) -> Self {
+        Self { pieces: Box::from([Piece::Variable(variable)]) }
+    }
+
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::balance::{Chosen, Group, Outcome, PeerId};
+use crate::balance::{Chosen, Group, Outcome, Search};
 use crate::body::Decoder;
 use crate::config::{Destination, Level, NextUpstream, Place, Proxy, Url};
 use crate::error_page;
@@ -23,7 +23,7 @@ use crate::heads::{self, Outgoing};
 use crate::log;
 use crate::pace;
 use crate::pool::{self, Pooled};
-use crate::reactor::{self, Timer};
+use crate::reactor::{self, Millis, Timer};
 use crate::reply::{Carriage, Packing};
 use crate::running::Running;
 use crate::socket::{self, Addr, Socket};
@@ -63,6 +63,8 @@ enum Missed {
     Closed(Option<io::Error>),
     Timeout(&'static str),
     Invalid(Malformed),
+    /// It would leave HTTP for something else than was asked for.
+    Upgrade(&'static str),
     /// It answered with a status that means: ask another.
     Status(u16),
     /// The client's fault; no other peer is tried.
@@ -106,7 +108,8 @@ pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Runni
         }
     };
     group.refresh(running.config.main.resolver).await;
-    Attempts { timer, exchange, client, group, uri, body, outgoing, tried: Vec::new(), last: 502 }.run().await
+    let search = Search::new(&group.upstream, exchange);
+    Attempts { timer, exchange, client, group, uri, body, outgoing, search, began: reactor::now() }.run().await
 }
 
 /// What has already come of the body is checked before anything is sent. If it is all of it, it is taken, and can be sent
@@ -220,28 +223,16 @@ struct Attempts<'e> {
     /// The request's body, if all of it was there at once.
     body: Option<Rc<Vec<u8>>>,
     outgoing: Outgoing,
-    tried: Vec<PeerId>,
-    /// The status that the client gets if no peer is left.
-    last: u16,
+    search: Search,
+    began: Millis,
 }
 
 impl Attempts<'_> {
     async fn run(mut self) -> Forwarded {
-        let began = reactor::now();
         loop {
-            let proxy = &self.exchange.settings().proxy;
-            let tries = self.tried.len() as u32;
-            let used_up = proxy.next_tries > 0 && tries >= proxy.next_tries;
-            let too_late = tries > 0
-                && !proxy.next_timeout.is_zero()
-                && u128::from(reactor::now().saturating_sub(began)) >= proxy.next_timeout.as_millis();
-            if used_up || too_late {
-                return Forwarded::Refused(self.last);
-            }
-            let Some(chosen) = self.group.choose(&self.exchange.client.addr, &self.tried) else {
+            let Some(chosen) = self.group.choose(&mut self.search) else {
                 return Forwarded::Refused(self.no_peer());
             };
-            self.tried.push(chosen.peer.clone());
             self.exchange.tries.push(Try::new(Tried::Peer(chosen.peer.addr.clone())));
             match self.with(chosen).await {
                 Ok(done) => return done,
@@ -251,11 +242,18 @@ impl Attempts<'_> {
         }
     }
 
+    /// Whether one more peer may be tried, if there is one.
+    fn may_go_on(&self) -> bool {
+        let proxy = &self.exchange.settings().proxy;
+        let tries = self.search.tries();
+        let is_late = !proxy.next_timeout.is_zero()
+            && u128::from(reactor::now().saturating_sub(self.began)) >= proxy.next_timeout.as_millis();
+        let used_up = proxy.next_tries > 0 && tries >= proxy.next_tries as usize;
+        !is_late && !used_up && tries < self.group.tries()
+    }
+
     /// No peer is left, or none can be tried.
     fn no_peer(&mut self) -> u16 {
-        if !self.tried.is_empty() {
-            return self.last;
-        }
         let name = &self.group.upstream.name;
         self.exchange.tries.push(Try { status: Some(502), ended: Some(0), ..Try::new(Tried::Nobody(name.clone())) });
         let why = if self.group.is_empty() { "could not be resolved" } else { "no live upstreams" };
@@ -268,7 +266,7 @@ impl Attempts<'_> {
     async fn with(&mut self, chosen: Chosen) -> Result<Forwarded, Option<u16>> {
         let mut stale = false;
         loop {
-            let pooled = if stale { None } else { pool::take(&chosen.peer.addr) };
+            let pooled = if stale { None } else { pool::take(&chosen.peer.addr, &self.group.upstream) };
             let reused = pooled.is_some();
             let pooled = match pooled {
                 Some(pooled) => Ok(pooled),
@@ -360,6 +358,7 @@ impl Attempts<'_> {
                 NextUpstream::INVALID_HEADER,
                 format!("upstream sent {why} while reading response header from upstream"),
             ),
+            Missed::Upgrade(what) => (502, NextUpstream::INVALID_HEADER, format!("upstream sent a 101 that {what}")),
             Missed::Status(status) => (*status, 0, String::new()),
             Missed::Client(status, why) => {
                 chosen.report(Outcome::Neutral);
@@ -384,14 +383,16 @@ impl Attempts<'_> {
             Missed::Connect(error) => !socket::is_shortage(error),
             _ => true,
         };
-        chosen.report(if fault { Outcome::Failed } else { Outcome::Neutral });
+        let disabled = chosen.report(if fault { Outcome::Failed } else { Outcome::Neutral });
         self.end_try(Some(status));
         if !message.is_empty() {
             log::about(self.exchange, Level::Error, format_args!("{message}"));
         }
-        self.last = status;
+        if disabled {
+            log::about(self.exchange, Level::Warn, format_args!("upstream server temporarily disabled"));
+        }
         let allowed = flag == 0 || next.has(flag);
-        let again = allowed && self.may_repeat(sent) && self.tried.len() < self.group.len();
+        let again = allowed && self.may_repeat(sent) && self.may_go_on();
         if again { None } else { Some(status) }
     }
 
@@ -516,15 +517,28 @@ impl Attempts<'_> {
             }
         };
         sent.upload = (!upload.complete).then_some(upload);
+        self.heed(head, sent)
+    }
+
+    /// Whether an answer is one that the client gets.
+    fn heed(&mut self, head: Response, sent: &Sent) -> Result<Response, Missed> {
+        if head.status == 101 && (sent.upload.is_some() || self.agreed(&head).is_none()) {
+            let asked = !self.outgoing.offered.is_empty();
+            return Err(Missed::Upgrade(if asked { "does not name what was asked for" } else { "nobody asked for" }));
+        }
         if let Some(now) = self.exchange.tries.last_mut() {
             now.headed = Some(now.elapsed());
             now.status = Some(head.status);
             now.received += head.len() as u64;
             now.sent = sent.bytes;
         }
+        // Where no other peer can be asked this answer is better than none.
         let status = head.status;
-        let others = self.tried.len() < self.group.len();
-        if others && self.exchange.settings().proxy.next.has_status(status) && self.may_repeat(sent) {
+        if self.exchange.settings().proxy.next.has_status(status)
+            && self.may_repeat(sent)
+            && self.may_go_on()
+            && self.group.has_another(&self.search)
+        {
             return Err(Missed::Status(status));
         }
         Ok(head)
@@ -539,7 +553,7 @@ impl Attempts<'_> {
         sent: Sent,
     ) -> Result<Forwarded, Option<u16>> {
         if head.status == 101 {
-            return self.upgrade(pooled, chosen, head, sent.upload.is_none()).await;
+            return self.upgrade(pooled, chosen, head).await;
         }
         chosen.report(Outcome::Answered);
         let settings = self.exchange.settings();
@@ -571,6 +585,7 @@ impl Attempts<'_> {
         if head.fields.named(b"location").next().is_some() {
             self.exchange.forget_location();
         }
+        self.bind(&chosen);
         let chunked = coding == Coding::Chunked;
         let out = heads::answer(self.exchange, head, Carriage { keep_alive, chunked, packing });
         self.exchange.begin_answer(status, &out);
@@ -636,36 +651,26 @@ impl Attempts<'_> {
         }
     }
 
-    /// The upstream leaves HTTP: right if we asked for what it names, and it has had the whole request.
-    async fn upgrade(
-        &mut self,
-        pooled: Pooled,
-        chosen: Chosen,
-        head: &Response,
-        asked: bool,
-    ) -> Result<Forwarded, Option<u16>> {
-        let offered =
-            |token: &[u8]| head::tokens(&self.outgoing.offered).any(|known| known.eq_ignore_ascii_case(token));
-        let named = head.fields.first(Name::Upgrade).and_then(|value| head::tokens(value).next());
-        let agreed = named.filter(|token| {
-            asked
-                && head.version == Version::Http11
-                && head.fields.has_token(Name::Connection, "upgrade")
-                && offered(token)
-        });
-        let Some(token) = agreed else {
-            let what =
-                if self.outgoing.offered.is_empty() { "nobody asked for" } else { "does not name what was asked for" };
-            log::about(self.exchange, Level::Error, format_args!("upstream sent a 101 that {what}"));
-            chosen.report(Outcome::Neutral);
-            self.end_try(None);
-            if let Some(now) = self.exchange.tries.last_mut() {
-                now.status = Some(502);
-            }
-            return Err(Some(502));
-        };
+    /// Tells the client which peer it is bound to from now on.
+    fn bind(&mut self, chosen: &Chosen) {
+        let cookie = self.group.cookie(&chosen.peer, self.exchange);
+        self.exchange.extra.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
+    }
+
+    /// What the upstream leaves HTTP for, if that is one of what we asked for.
+    fn agreed<'h>(&self, head: &'h Response) -> Option<&'h [u8]> {
+        let named = head.fields.first(Name::Upgrade).and_then(|value| head::tokens(value).next())?;
+        let is_offered = head::tokens(&self.outgoing.offered).any(|known| known.eq_ignore_ascii_case(named));
+        let is_upgrade = head.version == Version::Http11 && head.fields.has_token(Name::Connection, "upgrade");
+        (is_offered && is_upgrade).then_some(named)
+    }
+
+    /// The upstream leaves HTTP, as was asked for.
+    async fn upgrade(&mut self, pooled: Pooled, chosen: Chosen, head: &Response) -> Result<Forwarded, Option<u16>> {
+        let token = self.agreed(head).unwrap_or_default();
         chosen.report(Outcome::Answered);
         self.exchange.answer.status = 101;
+        self.bind(&chosen);
         let out = heads::upgraded(self.exchange, head, token);
         self.exchange.begin_answer(101, &out);
         let limit = self.exchange.settings().send_timeout;

@@ -3,6 +3,7 @@
 //! All-or-nothing: after a load nothing reads text again, inheritance is resolved, templates, maps and expressions are
 //! compiled. What can't be done is refused with its place; what may be ignored leaves a [`Note`].
 
+mod balance;
 mod build;
 mod content;
 mod core;
@@ -28,6 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::balance::{Balance, CookieLife, Sticky, StickyCookie};
 pub use self::build::{Source, generate, load};
 pub use self::content::{Content, StatusForm};
 pub use self::files::{Alias, Files, IfModifiedSince};
@@ -42,7 +44,7 @@ pub use self::map::{Expression, Map};
 pub use self::proxy::{Destination, NextUpstream, Proxy, ProxyPass, Redirect, SetField, Url, UrlError};
 pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, Step, Then};
 pub use self::syntax::{Error, Position};
-pub use self::upstream::{Balance, PeerSpec, Place, Upstream};
+pub use self::upstream::{PeerSpec, Place, Upstream};
 
 use crate::head::{self, Name};
 use crate::template::Template;

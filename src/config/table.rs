@@ -5,7 +5,8 @@
 use super::build::{Draft, Walk};
 use super::syntax::{Directive, Error};
 use super::{
-    content, core, files, freshness, gzip, internal, limits, listen, location, logging, proxy, rewrite, upstream,
+    balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, proxy, rewrite,
+    upstream,
 };
 
 /// Where a directive may stand.
@@ -206,7 +207,7 @@ static TABLE: &[Spec] = &[
     spec("gzip_types", HSL, 1, MANY, Each(gzip::types)),
     spec("gzip_vary", HSL, 1, 1, Once(gzip::vary)),
     spec("gzip_window", HSL, 1, 1, Once(gzip::window)),
-    spec("hash", UPSTREAM, 1, 2, Refuse("this balancing method is not done by this version; round robin is")),
+    spec("hash", UPSTREAM, 1, 2, Once(balance::hash)),
     spec("http", MAIN, 0, 0, Block(core::http)),
     spec("http2", HS, 1, 1, Note(HTTP1)),
     spec("http2_body_preread_size", HS, 1, 1, Note(HTTP1)),
@@ -225,7 +226,7 @@ static TABLE: &[Spec] = &[
     spec("image_filter", LOCATION, 1, 3, Refuse(NO_BODY_REWRITE)),
     spec("index", HSL, 1, MANY, Each(files::index)),
     spec("internal", LOCATION, 0, 0, Once(internal::internal)),
-    spec("ip_hash", UPSTREAM, 0, 0, Once(upstream::ip_hash)),
+    spec("ip_hash", UPSTREAM, 0, 0, Once(balance::ip_hash)),
     spec("js_content", LOCATION, 1, MANY, Refuse(LUA)),
     spec("js_import", HTTP, 1, MANY, Refuse(LUA)),
     spec("keepalive", UPSTREAM, 1, 2, Once(upstream::keepalive)),
@@ -234,7 +235,7 @@ static TABLE: &[Spec] = &[
     spec("keepalive_time", HSL | UPSTREAM, 1, 1, Once(core::keepalive_time)),
     spec("keepalive_timeout", HSL | UPSTREAM, 1, 2, Once(core::keepalive_timeout)),
     spec("large_client_header_buffers", HS, 2, 2, Once(core::large_client_header_buffers)),
-    spec("least_conn", UPSTREAM, 0, 0, Refuse("this balancing method is not done by this version; round robin is")),
+    spec("least_conn", UPSTREAM, 0, 0, Once(balance::least_conn)),
     spec("limit_conn", HSL, 2, 2, Each(limits::limit_conn)),
     spec("limit_conn_dry_run", HSL, 1, 1, Once(limits::limit_conn_dry_run)),
     spec("limit_conn_log_level", HSL, 1, 1, Once(limits::limit_conn_log_level)),
@@ -349,7 +350,7 @@ static TABLE: &[Spec] = &[
     spec("proxy_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
     spec("quic_gso", HS, 1, 1, Note(HTTP1)),
     spec("quic_retry", HS, 1, 1, Note(HTTP1)),
-    spec("random", UPSTREAM, 0, 2, Refuse("this balancing method is not done by this version; round robin is")),
+    spec("random", UPSTREAM, 0, 2, Once(balance::random)),
     spec("read_ahead", HSL, 1, 1, Note("the system reads ahead")),
     spec("real_ip_header", HSL, 1, 1, Refuse(NO_REAL_IP)),
     spec("real_ip_recursive", HSL, 1, 1, Refuse(NO_REAL_IP)),
@@ -411,6 +412,7 @@ static TABLE: &[Spec] = &[
     spec("ssl_verify_client", HS, 1, 1, OnlyOff(NO_ACCESS)),
     spec("ssl_verify_depth", HS, 1, 1, Note(NO_TLS)),
     spec("status", LOCATION, 0, 1, Once(content::status)),
+    spec("sticky", UPSTREAM, 1, MANY, Once(balance::sticky)),
     spec("stream", MAIN, 0, 0, Refuse("only HTTP is proxied here")),
     spec("stub_status", SL, 0, 1, Once(content::stub_status)),
     spec("sub_filter", HSL, 2, 2, Refuse(NO_BODY_REWRITE)),
@@ -448,7 +450,7 @@ static TABLE: &[Spec] = &[
     spec("working_directory", MAIN, 1, 1, Note("names are relative to the prefix")),
     spec("xclient", MAIN, 1, 1, Refuse("only HTTP is proxied here")),
     spec("xslt_stylesheet", LOCATION, 1, MANY, Refuse(NO_BODY_REWRITE)),
-    spec("zone", UPSTREAM, 1, 2, Note("peers are always shared by all workers")),
+    spec("zone", UPSTREAM, 1, 2, Once(upstream::zone)),
 ];
 
 #[cfg(test)]

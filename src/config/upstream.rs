@@ -1,20 +1,25 @@
-//! `upstream {}`: a named group of peers, and how one of them is chosen.
+//! `upstream {}`: a named group of peers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balance::{Balance, Sticky};
 use super::build::{Draft, Walk, arg, invalid};
 use super::syntax::{Directive, Error, Word, placeholder};
 use super::{core, table, units};
 use crate::socket::Addr;
+
+/// Bytes of a `route=`.
+const ROUTE_BYTES_MAX: usize = 32;
 
 /// A group of peers.
 #[derive(Debug)]
 pub struct Upstream {
     /// As `proxy_pass` names it.
     pub name: String,
-    pub peers: Vec<PeerSpec>,
+    pub peers: Vec<Arc<PeerSpec>>,
     pub balance: Balance,
+    pub sticky: Option<Sticky>,
     /// Idle connections that a worker keeps to it.
     pub keepalive: u32,
     pub keepalive_requests: u32,
@@ -22,16 +27,11 @@ pub struct Upstream {
     pub keepalive_time: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    RoundRobin,
-    /// By the client's address: the first three bytes of IPv4, all of IPv6.
-    IpHash,
-}
-
 /// One `server` of an upstream. A name may stand for several addresses, each of which is a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSpec {
+    /// As it was written, which consistent hashing goes by.
+    pub name: String,
     pub place: Place,
     pub weight: u32,
     /// Failures within `fail_timeout` after which a peer is left alone as long; 0: never.
@@ -39,8 +39,14 @@ pub struct PeerSpec {
     pub fail_timeout: Duration,
     /// Connections at the same time; 0: no limit.
     pub max_conns: u32,
+    /// How long a peer that comes back gets less than its share; zero: it gets all at once.
+    pub slow_start: Duration,
+    /// What `sticky` knows it by, if it is not its address.
+    pub route: Option<String>,
     pub backup: bool,
     pub down: bool,
+    /// It gets only who is bound to it.
+    pub drain: bool,
 }
 
 /// Where a peer is.
@@ -51,15 +57,19 @@ pub enum Place {
 }
 
 impl PeerSpec {
-    pub fn new(place: Place) -> Self {
+    pub fn new(name: String, place: Place) -> Self {
         Self {
+            name,
             place,
             weight: 1,
             max_fails: 1,
             fail_timeout: Duration::from_secs(10),
             max_conns: 0,
+            slow_start: Duration::ZERO,
+            route: None,
             backup: false,
             down: false,
+            drain: false,
         }
     }
 }
@@ -67,8 +77,9 @@ impl PeerSpec {
 /// What of an upstream is known while its block is read.
 #[derive(Default)]
 pub(super) struct UpstreamDraft {
-    peers: Vec<PeerSpec>,
-    balance: Option<Balance>,
+    peers: Vec<Arc<PeerSpec>>,
+    pub(super) balance: Option<Balance>,
+    pub(super) sticky: Option<Sticky>,
     keepalive: Option<u32>,
     pub(super) keepalive_requests: Option<u32>,
     pub(super) keepalive_timeout: Option<Duration>,
@@ -82,6 +93,7 @@ impl UpstreamDraft {
             name,
             peers: self.peers,
             balance: self.balance.unwrap_or(Balance::RoundRobin),
+            sticky: self.sticky,
             keepalive: self.keepalive.unwrap_or(32),
             keepalive_requests: self.keepalive_requests.unwrap_or(1000),
             keepalive_timeout: self.keepalive_timeout.unwrap_or(Duration::from_secs(60)),
@@ -93,9 +105,8 @@ impl UpstreamDraft {
 impl Upstream {
     /// The group that stands behind a `proxy_pass` to a single place.
     pub fn single(name: String, place: Place) -> Self {
-        // nginx never marks the only peer as failed.
-        let peer = PeerSpec { max_fails: 0, ..PeerSpec::new(place) };
-        UpstreamDraft { peers: vec![peer], ..UpstreamDraft::default() }.finish(name)
+        let peer = PeerSpec::new(name.clone(), place);
+        UpstreamDraft { peers: vec![Arc::new(peer)], ..UpstreamDraft::default() }.finish(name)
     }
 }
 
@@ -133,34 +144,46 @@ pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive
     Ok(())
 }
 
-/// `server address [weight=n] [max_fails=n] [fail_timeout=t] [max_conns=n] [backup] [down];`
+/// `server address [parameters];`
 pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
     let word = arg(directive, 0)?;
     let place = place(&word.text).ok_or_else(|| wrong_place(directive, word))?;
-    let mut peer = PeerSpec::new(place);
+    let mut peer = PeerSpec::new(word.text.clone(), place);
     for word in directive.args.iter().skip(1) {
-        let (name, value) = word.text.split_once('=').unwrap_or((&word.text, ""));
-        let count = || units::number(value).ok_or_else(|| invalid(directive, word, "a number"));
-        match name {
-            "weight" => {
-                peer.weight = count()
-                    .and_then(|n| if n > 0 { Ok(n) } else { Err(invalid(directive, word, "a weight of 1 or more")) })?
-            }
-            "max_fails" => peer.max_fails = count()?,
-            "max_conns" => peer.max_conns = count()?,
-            "fail_timeout" => {
-                peer.fail_timeout = units::time(value).ok_or_else(|| invalid(directive, word, "a time such as 10s"))?;
-            }
-            "backup" if value.is_empty() => peer.backup = true,
-            "down" if value.is_empty() => peer.down = true,
-            "resolve" if value.is_empty() => walk.note(&directive.name, "\"resolve\": names are always resolved again"),
-            _ => {
-                return Err(Error::new(&word.at, format!("invalid parameter \"{}\"", word.text))
-                    .hint("weight=, max_fails=, fail_timeout=, max_conns=, backup, down or resolve is expected"));
-            }
+        if word.text == "resolve" {
+            walk.note(&directive.name, "\"resolve\": names are always resolved again");
+        } else {
+            parameter(&mut peer, directive, word)?;
         }
     }
-    draft.upstream.peers.push(peer);
+    draft.upstream.peers.push(Arc::new(peer));
+    Ok(())
+}
+
+fn parameter(peer: &mut PeerSpec, directive: &Directive, word: &Word) -> Result<(), Error> {
+    let count = |value: &str| units::number(value).ok_or_else(|| invalid(directive, word, "a number"));
+    let time = |value: &str| units::time(value).ok_or_else(|| invalid(directive, word, "a time such as 10s"));
+    match word.text.split_once('=') {
+        Some(("weight", value)) => match count(value)? {
+            0 => return Err(invalid(directive, word, "a weight of 1 or more")),
+            weight => peer.weight = weight,
+        },
+        Some(("max_fails", value)) => peer.max_fails = count(value)?,
+        Some(("max_conns", value)) => peer.max_conns = count(value)?,
+        Some(("fail_timeout", value)) => peer.fail_timeout = time(value)?,
+        Some(("slow_start", value)) => peer.slow_start = time(value)?,
+        Some(("route", value)) if value.len() <= ROUTE_BYTES_MAX => peer.route = Some(value.to_owned()),
+        Some(("route", _)) => return Err(invalid(directive, word, "a route of at most 32 bytes")),
+        None if word.text == "backup" => peer.backup = true,
+        None if word.text == "down" => peer.down = true,
+        None if word.text == "drain" => peer.drain = true,
+        _ => {
+            return Err(Error::new(&word.at, format!("invalid parameter \"{}\"", word.text)).hint(
+                "weight=, max_fails=, fail_timeout=, max_conns=, slow_start=, route=, backup, down, drain or resolve \
+                 is expected",
+            ));
+        }
+    }
     Ok(())
 }
 
@@ -176,12 +199,15 @@ fn wrong_place(directive: &Directive, word: &Word) -> Error {
     }
 }
 
-pub(super) fn ip_hash(_: &mut Walk, draft: &mut Draft, _: &Directive) -> Result<(), Error> {
-    draft.upstream.balance = Some(Balance::IpHash);
-    Ok(())
-}
-
 pub(super) fn keepalive(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
     draft.upstream.keepalive = Some(core::number(directive, arg(directive, 0)?)?);
     Ok(())
+}
+
+/// State is always shared by all workers; the name and the size don't matter.
+pub(super) fn zone(_: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    match directive.args.get(1) {
+        Some(size) => core::size(directive, size).map(drop),
+        None => Ok(()),
+    }
 }

@@ -1,8 +1,8 @@
 //! The real program from outside: exact bytes in, exact bytes out.
 //!
-//! What it is for: `proxying` (routes, upstreams, answers), `serving` (heads and bodies of files), `files` (files, steps,
-//! the life of the program), `internal` (requests that are sent elsewhere), `limits` (how much a client may ask for),
-//! `status` (what the program tells of itself) and `compression`.
+//! What it is for: `proxying` (routes, upstreams, answers), `balancing` (which peer), `serving` (heads and bodies of files),
+//! `files` (files, steps, the life of the program), `internal` (requests that are sent elsewhere), `limits` (how much a
+//! client may ask for), `status` (what the program tells of itself) and `compression`.
 //!
 //! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
 //! id, a class and a number, that a failure names; rows that look at one thing from more sides share it.
@@ -26,6 +26,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
 
 mod asked;
+mod balancing;
 mod bodies;
 mod client;
 mod compression;

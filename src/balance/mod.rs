@@ -1,0 +1,262 @@
+//! Which peer of an upstream gets the next request, and what is known of the peers.
+//!
+//! Each method has a file and says only who is next; all follow nginx's rules, to the same peers. A group's state is
+//! shared by all workers and locked for a few comparisons. Backups are asked when no other peer can be.
+
+mod crc;
+mod hash;
+mod least_conn;
+mod member;
+mod random;
+mod ring;
+mod round_robin;
+mod search;
+mod state;
+mod sticky;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use self::member::Member;
+use self::ring::Ring;
+
+pub use self::member::Peer;
+pub use self::search::Search;
+pub use self::state::{Health, PeerState};
+
+use crate::config::{Balance, Config, PeerSpec, Place, Resolver, Sticky, Upstream};
+use crate::exchange::Exchange;
+use crate::names;
+use crate::reactor::{self, Millis};
+use crate::socket::Addr;
+
+/// An upstream and the state of its peers.
+pub struct Group {
+    pub upstream: Arc<Upstream>,
+    /// For consistent hashing.
+    ring: Option<Ring>,
+    /// No peer is known by a name.
+    fixed: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Backups stand last.
+    members: Vec<Member>,
+    primaries: usize,
+    /// Peers of the configuration before, which may be members again.
+    before: Vec<Arc<Peer>>,
+}
+
+/// How a try with a peer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Answered,
+    Failed,
+    /// Neither its success nor its fault.
+    Neutral,
+}
+
+/// A peer that was chosen; a connection to it is counted until this is dropped.
+pub struct Chosen {
+    group: Arc<Group>,
+    pub peer: Arc<Peer>,
+}
+
+impl Chosen {
+    /// Tells how it went: whether the peer will be left alone for a while.
+    pub fn report(&self, outcome: Outcome) -> bool {
+        self.group.report(&self.peer, outcome, reactor::now())
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        self.peer.leave();
+    }
+}
+
+/// The groups of a configuration, in its order. Peers that were there before keep their connections.
+pub fn groups(config: &Config, before: &[Arc<Group>]) -> Vec<Arc<Group>> {
+    let of = |upstream: &Arc<Upstream>| before.iter().find(|group| group.upstream.name == upstream.name);
+    config.upstreams.iter().map(|upstream| Arc::new(Group::new(upstream.clone(), of(upstream)))).collect()
+}
+
+impl Group {
+    pub fn new(upstream: Arc<Upstream>, before: Option<&Arc<Self>>) -> Self {
+        let ring = match upstream.balance {
+            Balance::Hash { consistent: true, .. } => Some(Ring::new(&upstream.peers)),
+            _ => None,
+        };
+        let known = |spec: &Arc<PeerSpec>| match &spec.place {
+            Place::Addr(addr) => Some((spec.clone(), addr.clone())),
+            Place::Name { .. } => None,
+        };
+        let addrs: Vec<_> = upstream.peers.iter().filter_map(known).collect();
+        let fixed = addrs.len() == upstream.peers.len();
+        let before = before.map(|group| group.lock().peers()).unwrap_or_default();
+        let group = Self { ring, fixed, state: Mutex::new(State { before, ..State::default() }), upstream };
+        if fixed {
+            group.replace(addrs);
+        }
+        group
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings the peers up to date with what their names stand for. Names that were resolved before don't wait.
+    pub async fn refresh(&self, resolver: Resolver) {
+        if self.fixed {
+            return;
+        }
+        let mut addrs = Vec::new();
+        for spec in &self.upstream.peers {
+            match &spec.place {
+                Place::Addr(addr) => addrs.push((spec.clone(), addr.clone())),
+                Place::Name { host, port } => {
+                    let ips = names::resolve(host, resolver).await;
+                    addrs.extend(ips.into_iter().map(|ip| (spec.clone(), Addr::Ip((ip, *port).into()))));
+                }
+            }
+        }
+        self.replace(addrs);
+    }
+
+    /// From now on these are the peers. Those that were there already stay as they are.
+    fn replace(&self, mut addrs: Vec<(Arc<PeerSpec>, Addr)>) {
+        addrs.sort_by_key(|(spec, _)| spec.backup);
+        let mut state = self.lock();
+        let is = |member: &Member, spec: &Arc<PeerSpec>, addr: &Addr| {
+            Arc::ptr_eq(&member.spec, spec) && member.peer.addr == *addr
+        };
+        let same = state.members.len() == addrs.len()
+            && state.members.iter().zip(&addrs).all(|(member, (spec, addr))| is(member, spec, addr));
+        if same {
+            return;
+        }
+        state.primaries = addrs.iter().filter(|(spec, _)| !spec.backup).count();
+        let mut known = std::mem::take(&mut state.members);
+        for (spec, addr) in addrs {
+            let member = match known.iter().position(|member| is(member, &spec, &addr)) {
+                Some(at) => known.remove(at),
+                None => {
+                    let peer = state.take_before(&addr).unwrap_or_else(|| Arc::new(Peer::new(addr)));
+                    let id = self.id(&spec, &peer);
+                    Member::new(peer, spec, id)
+                }
+            };
+            state.members.push(member);
+        }
+    }
+
+    /// What `sticky` knows a peer by.
+    fn id(&self, spec: &PeerSpec, peer: &Peer) -> String {
+        match (&self.upstream.sticky, &spec.route) {
+            (None, _) => String::new(),
+            (Some(_), Some(route)) => route.clone(),
+            (Some(Sticky::Cookie(_)), None) => sticky::id(&peer.addr),
+            (Some(Sticky::Route(_)), None) => String::new(),
+        }
+    }
+
+    /// How many peers may be tried for one request.
+    pub fn tries(&self) -> usize {
+        self.lock().members.iter().filter(|member| !member.spec.down).count()
+    }
+
+    /// Whether no address is known.
+    pub fn is_empty(&self) -> bool {
+        self.lock().members.is_empty()
+    }
+
+    /// The next peer for a request.
+    pub fn choose(self: &Arc<Self>, search: &mut Search) -> Option<Chosen> {
+        self.choose_at(search, reactor::now())
+    }
+
+    fn choose_at(self: &Arc<Self>, search: &mut Search, now: Millis) -> Option<Chosen> {
+        let mut state = self.lock();
+        let alone = state.members.len() == 1;
+        let primaries = state.primaries;
+        let (first, backups) = state.members.split_at_mut_checked(primaries)?;
+        let member = match self.among(first, search, now, alone) {
+            Some(at) => first.get_mut(at),
+            None => self.among(backups, search, now, alone).and_then(|at| backups.get_mut(at)),
+        }?;
+        member.take(now);
+        search.tried.push(member.peer.clone());
+        Some(Chosen { group: self.clone(), peer: member.peer.clone() })
+    }
+
+    /// The next one of `members`: first the one that the client is bound to, then by the method, then by turn.
+    fn among(&self, members: &mut [Member], search: &mut Search, now: Millis, alone: bool) -> Option<usize> {
+        let Search { bound, tried, trail } = search;
+        let open = |member: &Member| member.is_open(now, alone) && !tried.iter().any(|p| Arc::ptr_eq(p, &member.peer));
+        if !bound.is_empty()
+            && let Some(at) = members.iter().position(|member| member.id.as_bytes() == bound && open(member))
+        {
+            return Some(at);
+        }
+        let usable = |member: &Member| !member.spec.drain && open(member);
+        let backups = members.first().is_some_and(|member| member.spec.backup);
+        let chosen = match (&self.upstream.balance, &self.ring) {
+            (Balance::LeastConn, _) => return least_conn::choose(members, now, &usable),
+            (Balance::RoundRobin, _) => None,
+            _ if alone || backups => None,
+            (_, Some(ring)) => ring.choose(members, &self.upstream.peers, trail, now, &usable),
+            (Balance::IpHash, _) => hash::by_address(members, trail, &usable),
+            (Balance::Hash { .. }, _) => hash::by_text(members, trail, &usable),
+            (Balance::Random { two }, _) => random::choose(members, trail, now, *two, &usable),
+        };
+        chosen.or_else(|| round_robin::choose(members, now, &usable))
+    }
+
+    /// Whether there is a peer that was not tried and can be.
+    pub fn has_another(&self, search: &Search) -> bool {
+        let now = reactor::now();
+        let tried = |member: &Member| search.tried.iter().any(|peer| Arc::ptr_eq(peer, &member.peer));
+        let state = self.lock();
+        let alone = state.members.len() == 1;
+        state.members.iter().any(|member| !tried(member) && !member.spec.drain && member.is_open(now, alone))
+    }
+
+    /// The `Set-Cookie` that binds a client to the peer that it came to.
+    pub fn cookie(&self, peer: &Arc<Peer>, exchange: &Exchange) -> Option<String> {
+        let Some(Sticky::Cookie(cookie)) = &self.upstream.sticky else { return None };
+        let state = self.lock();
+        let member = state.members.iter().find(|member| Arc::ptr_eq(&member.peer, peer))?;
+        Some(sticky::write(cookie, &member.id, exchange))
+    }
+
+    fn report(&self, peer: &Arc<Peer>, outcome: Outcome, now: Millis) -> bool {
+        let mut state = self.lock();
+        let alone = state.members.len() == 1;
+        let Some(member) = state.members.iter_mut().find(|member| Arc::ptr_eq(&member.peer, peer)) else {
+            return false;
+        };
+        match outcome {
+            Outcome::Neutral => false,
+            Outcome::Answered => {
+                member.answered(now);
+                false
+            }
+            Outcome::Failed => member.fail(now) && !alone,
+        }
+    }
+}
+
+impl State {
+    fn peers(&self) -> Vec<Arc<Peer>> {
+        self.members.iter().map(|member| &member.peer).chain(&self.before).cloned().collect()
+    }
+
+    /// A peer with this address from before.
+    fn take_before(&mut self, addr: &Addr) -> Option<Arc<Peer>> {
+        let at = self.before.iter().position(|peer| peer.addr == *addr)?;
+        Some(self.before.remove(at))
+    }
+}

@@ -1,0 +1,69 @@
+//! How peers are, for people and programs that watch.
+
+use super::Group;
+use super::member::Member;
+use crate::config::{PeerSpec, Place};
+use crate::reactor::{self, Millis};
+
+/// How a peer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerState {
+    /// Its address, or its name as long as nobody has looked that up.
+    pub place: String,
+    pub health: Health,
+    pub backup: bool,
+    pub weight: u32,
+    /// Connections that are in use; idle ones are not.
+    pub conns: u32,
+    /// Requests that were sent to it or could not be, and those of them that it failed.
+    pub tries: u64,
+    pub failures: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Up,
+    /// Left alone for a while because of its failures (`max_fails`).
+    Failed,
+    /// Taken out by the configuration (`down`).
+    Down,
+    /// Its name was not looked up yet, or has no address.
+    Unknown,
+}
+
+impl Group {
+    /// How its peers are, in the order of their lines.
+    pub fn states(&self) -> Vec<PeerState> {
+        let now = reactor::now();
+        let state = self.lock();
+        let alone = state.members.len() == 1;
+        let of_line = |spec| {
+            let known = state.members.iter().filter(|member| std::sync::Arc::ptr_eq(&member.spec, spec));
+            let known: Vec<PeerState> = known.map(|member| member.state(now, alone)).collect();
+            if known.is_empty() { vec![unknown(spec)] } else { known }
+        };
+        self.upstream.peers.iter().flat_map(of_line).collect()
+    }
+}
+
+impl Member {
+    fn state(&self, now: Millis, alone: bool) -> PeerState {
+        let health = match self.spec.down {
+            true => Health::Down,
+            false if !alone && self.has_failed(now) => Health::Failed,
+            false => Health::Up,
+        };
+        let (conns, tries, failures) = (self.conns(), self.tries, self.failures);
+        PeerState { place: self.peer.addr.to_string(), health, conns, tries, failures, ..unknown(&self.spec) }
+    }
+}
+
+/// A line of which no address is known. Addresses that were written down are as good as their peers.
+fn unknown(spec: &PeerSpec) -> PeerState {
+    let (place, health) = match &spec.place {
+        Place::Addr(addr) => (addr.to_string(), Health::Up),
+        Place::Name { host, port } => (format!("{host}:{port}"), Health::Unknown),
+    };
+    let health = if spec.down { Health::Down } else { health };
+    PeerState { place, health, backup: spec.backup, weight: spec.weight, conns: 0, tries: 0, failures: 0 }
+}

@@ -1,0 +1,162 @@
+//! How an upstream chooses among its peers: the method, and what binds a client to one of them.
+
+use std::time::Duration;
+
+use super::build::{Draft, Walk, arg, invalid};
+use super::core;
+use super::syntax::{Directive, Error, Word};
+use super::units;
+use crate::template::{Template, Variable};
+
+type Set = Result<(), Error>;
+
+/// The method of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    /// The fewest connections for the weight.
+    LeastConn,
+    /// By the client's address: the first three bytes of IPv4, all of IPv6.
+    IpHash,
+    /// By any text.
+    Hash {
+        key: Template,
+        /// Another set of peers moves few keys.
+        consistent: bool,
+    },
+    Random {
+        /// Of two peers, the one with fewer connections.
+        two: bool,
+    },
+}
+
+/// What binds a client to a peer, as long as that can serve it.
+#[derive(Clone, Debug)]
+pub enum Sticky {
+    /// A cookie that we set.
+    Cookie(StickyCookie),
+    /// The first of these values that is not empty is the `route=` of a peer.
+    Route(Vec<Template>),
+}
+
+/// The cookie that names a peer.
+#[derive(Clone, Debug)]
+pub struct StickyCookie {
+    pub name: String,
+    /// What the client sent of it.
+    pub sent: Template,
+    pub expires: Option<CookieLife>,
+    pub domain: Option<Template>,
+    pub path: Option<Template>,
+    pub samesite: Option<Template>,
+    pub secure: bool,
+    pub http_only: bool,
+}
+
+/// How long a browser keeps a cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CookieLife {
+    After(Duration),
+    Max,
+}
+
+fn set_method(walk: &mut Walk, draft: &mut Draft, directive: &Directive, method: Balance) {
+    if draft.upstream.balance.replace(method).is_some() {
+        walk.note(&directive.name, "another method was set before; the last one counts");
+    }
+}
+
+pub(super) fn ip_hash(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    set_method(walk, draft, directive, Balance::IpHash);
+    Ok(())
+}
+
+pub(super) fn least_conn(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    set_method(walk, draft, directive, Balance::LeastConn);
+    Ok(())
+}
+
+/// `hash KEY [consistent];`
+pub(super) fn hash(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let key = walk.template(arg(directive, 0)?)?;
+    let consistent = match directive.args.get(1) {
+        None => false,
+        Some(word) if word.text == "consistent" => true,
+        Some(word) => return Err(invalid(directive, word, "\"consistent\" or nothing")),
+    };
+    set_method(walk, draft, directive, Balance::Hash { key, consistent });
+    Ok(())
+}
+
+/// `random [two [least_conn]];`
+pub(super) fn random(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let words: Vec<&str> = directive.args.iter().map(|word| word.text.as_str()).collect();
+    let two = match (words.as_slice(), directive.args.last()) {
+        ([], _) => false,
+        (["two"] | ["two", "least_conn"], _) => true,
+        (_, Some(last)) => return Err(invalid(directive, last, "\"two\", \"two least_conn\" or nothing")),
+        (_, None) => false,
+    };
+    set_method(walk, draft, directive, Balance::Random { two });
+    Ok(())
+}
+
+/// `sticky cookie NAME ...;` or `sticky route $VARIABLE ...;`
+pub(super) fn sticky(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let kind = arg(directive, 0)?;
+    let sticky = match kind.text.as_str() {
+        "cookie" => Sticky::Cookie(sticky_cookie(walk, directive)?),
+        "route" if directive.args.len() > 1 => {
+            let values = directive.args.iter().skip(1).map(|word| walk.template(word));
+            Sticky::Route(values.collect::<Result<_, _>>()?)
+        }
+        "route" => return Err(invalid(directive, kind, "a variable behind \"route\"")),
+        "learn" => {
+            return Err(Error::new(&kind.at, "\"sticky learn\" is not supported")
+                .hint("\"sticky cookie\" needs nothing of the application"));
+        }
+        _ => return Err(invalid(directive, kind, "\"cookie\" or \"route\"")),
+    };
+    draft.upstream.sticky = Some(sticky);
+    Ok(())
+}
+
+/// What stands behind `sticky cookie`.
+fn sticky_cookie(walk: &Walk, directive: &Directive) -> Result<StickyCookie, Error> {
+    let Some(name) = directive.args.get(1) else {
+        return Err(invalid(directive, arg(directive, 0)?, "the name of a cookie behind \"cookie\""));
+    };
+    core::check_field(directive, name)?;
+    let sent = Variable::Cookie(name.text.as_bytes().into());
+    let mut cookie = StickyCookie {
+        name: name.text.clone(),
+        sent: Template::variable(sent),
+        expires: None,
+        domain: None,
+        path: None,
+        samesite: None,
+        secure: false,
+        http_only: false,
+    };
+    for word in directive.args.iter().skip(2) {
+        let value = |prefix: &str| walk.template(&Word { text: word.text.replacen(prefix, "", 1), ..word.clone() });
+        match word.text.split_once('=') {
+            None if word.text == "secure" => cookie.secure = true,
+            None if word.text == "httponly" => cookie.http_only = true,
+            Some(("expires", "max")) => cookie.expires = Some(CookieLife::Max),
+            Some(("expires", time)) => {
+                let time = units::time(time).ok_or_else(|| invalid(directive, word, "a time such as expires=1h"))?;
+                cookie.expires = Some(CookieLife::After(time));
+            }
+            Some(("domain", _)) => cookie.domain = Some(value("domain=")?),
+            Some(("path", _)) => cookie.path = Some(value("path=")?),
+            Some(("samesite", "strict" | "lax" | "none")) => cookie.samesite = Some(value("samesite=")?),
+            Some(("samesite", text)) if text.contains('$') => cookie.samesite = Some(value("samesite=")?),
+            _ => {
+                let known = "expires=, domain=, path=, samesite=strict|lax|none, secure or httponly";
+                return Err(invalid(directive, word, known));
+            }
+        }
+    }
+    Ok(cookie)
+}
