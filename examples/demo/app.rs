@@ -1,4 +1,4 @@
-//! The application: `/echo` says every message back, `/chat` says it to everybody, `/` is a page that uses both.
+//! The application: two WebSockets. `/ws/echo` says every message back, `/ws/chat` says it to everybody.
 
 use std::io;
 use std::net::Shutdown;
@@ -10,8 +10,6 @@ use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use smol::net::{TcpListener, TcpStream};
 
 use crate::websocket::{self, CLOSE, End, TEXT, encode, next_message};
-
-pub(crate) const PAGE: &str = include_str!("page.html");
 
 /// Bytes of a head.
 const HEAD_BYTES_MAX: u64 = 8 * 1024;
@@ -37,7 +35,7 @@ async fn serve(mut stream: TcpStream, room: Room) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.clone());
     let (reply, path) = answer(&read_head(&mut reader).await?);
-    let room = (path.as_deref() == Some("/chat")).then_some(room);
+    let room = (path.as_deref() == Some("/ws/chat")).then_some(room);
     let (sender, receiver) = channel::bounded(WAITING_MAX);
     if let Some(room) = &room {
         room.lock().unwrap_or_else(PoisonError::into_inner).push(sender.clone());
@@ -77,9 +75,8 @@ fn answer(head: &[u8]) -> (String, Option<String>) {
     let has_key = data_encoding::BASE64.decode(key.as_bytes()).is_ok_and(|nonce| nonce.len() == 16);
     let upgrades = has("Connection", "upgrade") && has("Upgrade", "websocket") && has_key;
     match (method, path) {
-        _ if !complete => (page("400 Bad Request", "text/plain", "this is no request\n"), None),
-        ("GET", "/") => (page("200 OK", "text/html; charset=utf-8", PAGE), None),
-        ("GET", "/echo" | "/chat") if upgrades && field("Sec-WebSocket-Version") == "13" => {
+        _ if !complete => (refusal("400 Bad Request", "this is no request\n"), None),
+        ("GET", "/ws/echo" | "/ws/chat") if upgrades && field("Sec-WebSocket-Version") == "13" => {
             let reply = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Accept: {}\r\n\r\n",
@@ -87,17 +84,19 @@ fn answer(head: &[u8]) -> (String, Option<String>) {
             );
             (reply, Some(path.to_owned()))
         }
-        ("GET", "/echo" | "/chat") => {
+        ("GET", "/ws/echo" | "/ws/chat") => {
             let status = "426 Upgrade Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
-            (page(status, "text/plain", "this is a WebSocket\n"), None)
+            (refusal(status, "this is a WebSocket\n"), None)
         }
-        _ => (page("404 Not Found", "text/plain", "nothing is here\n"), None),
+        _ => (refusal("404 Not Found", "nothing is here\n"), None),
     }
 }
 
-fn page(status: &str, kind: &str, body: &str) -> String {
-    let length = body.len();
-    format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+fn refusal(status: &str, text: &str) -> String {
+    let length = text.len();
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}"
+    )
 }
 
 /// Reads messages, and says them back or, in a `room`, the texts to all. At the end [`send`] ends too.

@@ -1,14 +1,19 @@
 //! A chat server and smolgate in front of it, in one process: `cargo run --release --example demo`.
 //!
-//! [`app`] stands for any application that speaks WebSocket: it knows nothing of the proxy, and its page reaches it
-//! through the proxy alone. With `--once` the program is its own visitor: it checks all of this, prints `ok` and ends.
+//! [`app`] stands for any application that speaks WebSocket: it knows nothing of the proxy. The page comes from a folder,
+//! as smolgate's own file; its WebSockets go through smolgate to the application; and `/status` shows both. Configuration
+//! and page lie in a temporary folder as long as the demo runs. With `--once` the program is its own visitor: it checks all
+//! of this, prints `ok` and ends.
 
 mod app;
 mod websocket;
 
 use std::error::Error;
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -18,6 +23,9 @@ use smolgate::config::{self, ErrorLog, Folders, Source};
 use smolgate::server;
 
 use websocket::{BINARY, CLOSE, TEXT, encode, read_frame};
+
+const PAGE: &str = include_str!("page.html");
+const CONFIGURATION: &str = "smolgate.conf";
 
 /// For everything that `--once` does.
 const CHECK: Duration = Duration::from_secs(20);
@@ -50,13 +58,16 @@ fn demo(once: bool) -> Result<(), Failure> {
     let upstream = listener.local_addr()?;
     smol::spawn(app::accept(listener)).detach();
 
-    // This is what a program does that has smolgate inside.
     let addr = free_addr()?;
     let text = configuration(addr, upstream);
+    let site = Site::write(&text)?;
     println!("{text}");
+
+    // This is what a program does that has smolgate inside.
+    let folder = site.path.clone();
     let load = move || {
-        let folders = Folders { prefix: ".".to_owned() };
-        config::load(Source::Text("the demo", text.clone()), "", folders, ErrorLog::default_to(None))
+        let folders = Folders { prefix: folder.display().to_string() };
+        config::load(Source::File(&folder.join(CONFIGURATION)), "", folders, ErrorLog::default_to(None))
             .map_err(|error| error.to_string())
     };
     let config = load()?;
@@ -74,6 +85,7 @@ fn demo(once: bool) -> Result<(), Failure> {
         signal_hook::low_level::raise(signal_hook::consts::SIGTERM)?; // smolgate stops as it does after Ctrl-C
     } else if !proxy.is_finished() {
         println!("smolgate listens: open http://{addr}/ in two windows; Ctrl-C ends it");
+        println!("(after a change of {}: kill -HUP {})", site.path.join(CONFIGURATION).display(), std::process::id());
     }
     proxy.join().map_err(|_| "the proxy's thread panicked")??;
     Ok(())
@@ -85,7 +97,33 @@ fn free_addr() -> io::Result<SocketAddr> {
     bind(8080).or_else(|_| bind(0))?.local_addr()
 }
 
-/// What would stand in a file.
+/// The folder that smolgate runs in; gone when this is dropped.
+struct Site {
+    path: PathBuf,
+}
+
+impl Site {
+    fn write(configuration: &str) -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("smolgate-demo-{:016x}", fastrand::u64(..)));
+        fs::create_dir(&path)?;
+        let site = Self { path };
+        fs::create_dir(site.path.join("www"))?;
+        fs::write(site.path.join("www/index.html"), PAGE)?;
+        fs::write(site.path.join(CONFIGURATION), configuration)?;
+        // Started by root, smolgate becomes somebody else, who has to read this.
+        for (name, mode) in [("", 0o755), ("www", 0o755), ("www/index.html", 0o644), (CONFIGURATION, 0o644)] {
+            fs::set_permissions(site.path.join(name), fs::Permissions::from_mode(mode))?;
+        }
+        Ok(site)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
 fn configuration(listen: SocketAddr, upstream: SocketAddr) -> String {
     let text = "\
 map $http_upgrade $connection_upgrade {
@@ -100,12 +138,21 @@ upstream app {
 server {
     listen LISTEN;
 
-    location / {
+    # The page.
+    root www;
+
+    # Its WebSockets.
+    location /ws/ {
         proxy_pass http://app;
         proxy_http_version 1.1;
         proxy_set_header Upgrade $http_upgrade;
         proxy_set_header Connection $connection_upgrade;
         proxy_set_header Host $http_host;
+    }
+
+    # What smolgate is doing.
+    location /status {
+        status;
     }
 }
 ";
@@ -114,15 +161,12 @@ server {
 
 /// A visitor of the page at `addr`: what went well, in one line.
 async fn visit(addr: SocketAddr) -> Result<String, Failure> {
-    let mut page = TcpStream::connect(addr).await?;
-    page.write_all(format!("GET / HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
-    let mut reply = String::new();
-    page.read_to_string(&mut reply).await?;
-    if !reply.starts_with("HTTP/1.1 200 ") || !reply.ends_with(app::PAGE) {
-        return Err(format!("the page did not come: {reply}").into());
+    let page = get(addr, "/").await?;
+    if !page.starts_with("HTTP/1.1 200 ") || !page.ends_with(PAGE) {
+        return Err(format!("the page did not come: {page}").into());
     }
 
-    let mut echo = Visitor::open(addr, "/echo").await?;
+    let mut echo = Visitor::open(addr, "/ws/echo").await?;
     let began = Instant::now();
     for number in 0..MESSAGES {
         let message = vec![number as u8; number * number]; // 0 to 9,801 bytes: two of the three forms of a length
@@ -134,7 +178,7 @@ async fn visit(addr: SocketAddr) -> Result<String, Failure> {
     echo.say(TEXT, &largest).await?;
     echo.hear(TEXT, &largest).await?;
 
-    let mut chat = [Visitor::open(addr, "/chat").await?, Visitor::open(addr, "/chat").await?];
+    let mut chat = [Visitor::open(addr, "/ws/chat").await?, Visitor::open(addr, "/ws/chat").await?];
     let hello = "hello, всем".as_bytes();
     for speaker in 0..chat.len() {
         if let Some(visitor) = chat.get_mut(speaker) {
@@ -144,11 +188,24 @@ async fn visit(addr: SocketAddr) -> Result<String, Failure> {
             visitor.hear(TEXT, hello).await?;
         }
     }
+    let status = get(addr, "/status.json").await?;
+    if !status.contains("\"tunnels\":{\"open\":3,\"opened\":3}") {
+        return Err(format!("the status does not show three tunnels: {status}").into());
+    }
     for visitor in chat.iter_mut().chain([&mut echo]) {
         visitor.say(CLOSE, &1000u16.to_be_bytes()).await?;
         visitor.hear(CLOSE, &1000u16.to_be_bytes()).await?;
     }
-    Ok(format!("ok: a page, a chat, and {MESSAGES} echoes through smolgate, {} us each", each.as_micros()))
+    Ok(format!("ok: a page, a chat, a status, and {MESSAGES} echoes through smolgate, {} us each", each.as_micros()))
+}
+
+/// The answer to a GET, with its head.
+async fn get(addr: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(addr).await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// The client's end of a WebSocket.

@@ -24,8 +24,8 @@ const PAGE: &str = include_str!("page.html");
 /// The page's style and script, by their SHA-256, may be used; nothing else may, and nobody may frame it.
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "; style-src 'sha256-SkkXZ0Xyq2kS3ckKEk6T3/RJzNZvDrCUjfH4zWyjHAE='",
-    "; script-src 'sha256-UF9PxlS9To/qqNslsnPGKUthMQmFPbTC/2uqrboTnH0='",
+    "; style-src 'sha256-OV/RmENlKRHsYjclZeiKRIrlvjct0M6jODN1F3DhjG0='",
+    "; script-src 'sha256-tmekb1WOTJhMN6/CQWKk79ih5c9vYtKM43YM20jUDZA='",
 );
 
 /// How long other workers are waited for: one that is busier tells what it told last.
