@@ -3,6 +3,7 @@
 //! What waits is small: the wait for the next request holds a socket and nothing else, the work on a request is a boxed
 //! future that ends with it, and a tunnel is a task of its own.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -19,8 +20,10 @@ use crate::exchange::{Client, Exchange};
 use crate::head::{Malformed, Request, Scan, Version};
 use crate::log;
 use crate::phases::{Done, Phases};
+use crate::proxy_protocol::{self, Addresses};
 use crate::quota::Held;
 use crate::reactor::{self, Timer};
+use crate::real_ip;
 use crate::reply::Reply;
 use crate::running::Running;
 use crate::socket::{Addr, Socket};
@@ -76,12 +79,25 @@ struct Ending {
     began: reactor::Millis,
 }
 
-/// Serves a connection from its first byte to its last.
-pub async fn serve(fd: OwnedFd, addr: Addr, local: Addr, group: Arc<Group>, worker: Rc<Worker>, slot: Slot) {
+/// Starts the task of a connection.
+pub fn start(fd: OwnedFd, addr: Addr, local: Addr, group: Arc<Group>, worker: Rc<Worker>, slot: Slot) {
     let Ok(socket) = Socket::new(fd) else { return };
     let mut wire = Wire::new(Stream::Plain(socket));
-    let client = Rc::new(Client { addr, local, number: worker.next_connection(), since: reactor::now() });
-    let mut group = group;
+    let number = worker.next_connection();
+    let mut client = Client { addr, local, number, since: reactor::now(), proxied: None };
+    if !group.proxied {
+        return reactor::spawn(serve(wire, Rc::new(client), group, worker, slot));
+    }
+    reactor::spawn(async move {
+        if let Some(proxied) = introduce(&client, &mut wire, &group, &worker).await {
+            client.proxied = proxied;
+            serve(wire, Rc::new(client), group, worker, slot).await;
+        }
+    });
+}
+
+/// Serves a connection from its first byte to its last.
+async fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, worker: Rc<Worker>, slot: Slot) {
     let timer = Timer::new();
     let mut number = 0;
     let mut idle_max = group.names.default_server().settings.header_timeout;
@@ -109,6 +125,39 @@ pub async fn serve(fd: OwnedFd, addr: Addr, local: Addr, group: Arc<Group>, work
             After::KeepAlive | After::Close => return,
         }
     }
+}
+
+/// Reads what the PROXY protocol says of the client before its first request. `None`: the connection ends, as with one who
+/// may not say it.
+async fn introduce(client: &Client, wire: &mut Wire, group: &Group, worker: &Worker) -> Option<Option<Rc<Addresses>>> {
+    let settings = &group.names.default_server().settings;
+    let info = |why: fmt::Arguments<'_>| {
+        log::about_client(&settings.error_log, Level::Info, client, format_args!("{why} while reading PROXY protocol"));
+    };
+    if settings
+        .real_ip
+        .as_ref()
+        .is_some_and(|known| !known.from.is_empty() && !real_ip::is_trusted(known, &client.addr))
+    {
+        info(format_args!("client is none of \"set_real_ip_from\""));
+        return None;
+    }
+    let timer = Timer::new();
+    let limit = settings.header_timeout;
+    if !worker.wait(timer.within(limit, poll_fn(|cx| wire.poll_readable(cx)))).await {
+        return None;
+    }
+    let mut reader = wire.reader();
+    let mut parse = proxy_protocol::parse;
+    match timer.within(limit, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await {
+        Ok(Ok(told)) => return Some(told.map(Rc::new)),
+        Ok(Err(Unparsed::Nothing)) => {}
+        Ok(Err(Unparsed::Cut)) => info(format_args!("client closed connection")),
+        Ok(Err(Unparsed::Malformed(malformed))) => info(format_args!("client sent {malformed}")),
+        Ok(Err(Unparsed::Failed(error))) => info(format_args!("recv() failed ({})", log::describe(&error))),
+        Err(reactor::Elapsed) => info(format_args!("client timed out (110: Connection timed out)")),
+    }
+    None
 }
 
 /// A connection whose requests come one after the other: it keeps its working memory between them.

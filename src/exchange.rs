@@ -9,12 +9,13 @@ use std::sync::Arc;
 use crate::config::{Config, Content, Location, ProxyPass, Server, Settings};
 use crate::head::{Request, Response};
 use crate::pattern::Captures;
+use crate::proxy_protocol::Addresses;
 use crate::quota::Rulings;
 use crate::reactor::{self, Millis};
 use crate::socket::Addr;
 
 /// Who is at the other end of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     pub addr: Addr,
     /// The address that the connection came to.
@@ -22,6 +23,8 @@ pub struct Client {
     /// The number of the connection in the logs.
     pub number: u32,
     pub since: Millis,
+    /// What the PROXY protocol said.
+    pub proxied: Option<Rc<Addresses>>,
 }
 
 /// Who was tried.
@@ -86,6 +89,8 @@ pub struct Answer {
 pub struct Exchange {
     pub config: Arc<Config>,
     pub client: Rc<Client>,
+    /// Who has connected, where that is not the client but speaks for it.
+    pub connected: Option<Rc<Client>>,
     pub server: Arc<Server>,
     pub location: Option<Arc<Location>>,
     pub request: Request,
@@ -147,6 +152,7 @@ impl Exchange {
             users: RefCell::new(vec![Vec::new(); config.user_variables]),
             config,
             client,
+            connected: None,
             server,
             location: None,
             request,

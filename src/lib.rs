@@ -33,6 +33,7 @@ pub mod quota;
 pub mod head;
 pub mod body;
 pub mod target;
+pub mod proxy_protocol;
 pub mod pattern;
 pub mod template;
 pub mod compress;
@@ -44,6 +45,7 @@ pub mod exchange;
 pub mod coding;
 pub mod variables;
 pub mod log;
+pub mod real_ip;
 pub mod pace;
 pub mod route;
 

@@ -15,6 +15,7 @@ use crate::head::Framing;
 use crate::limit;
 use crate::log;
 use crate::reactor::Timer;
+use crate::real_ip;
 use crate::reply::Reply;
 use crate::rewrite;
 use crate::route;
@@ -57,6 +58,7 @@ pub struct Phases<'c> {
 impl Phases<'_> {
     /// Does what the configuration says with a request.
     pub async fn act(mut self, exchange: &mut Exchange) -> Done {
+        real_ip::apply(exchange);
         let mut next = Next::Server;
         let mut changes = 0;
         loop {
@@ -132,6 +134,7 @@ impl Phases<'_> {
                 rewrite::Outcome::Done { changed: false } => {}
             }
         }
+        real_ip::apply(exchange);
         if let Err(status) = limit::enter(exchange, self.running, self.timer, self.wire.stream.socket()).await {
             return refused(exchange, status);
         }

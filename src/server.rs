@@ -301,7 +301,7 @@ fn start_connection(fd: OwnedFd, addr: Addr, listener: &Listener, worker: &Rc<Wo
         _ => bound.clone(),
     };
     if let Some(group) = worker.group_at(bound, &local) {
-        reactor::spawn(connection::serve(fd, addr, local, group, worker.clone(), slot));
+        connection::start(fd, addr, local, group, worker.clone(), slot);
     }
 }
 

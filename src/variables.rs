@@ -160,7 +160,15 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
                 out.push(b'?');
             }
         }
-        Builtin::BinaryRemoteAddr => write_binary(&client.addr, out),
+        Builtin::BinaryRemoteAddr
+        | Builtin::ProxyProtocolAddr
+        | Builtin::ProxyProtocolPort
+        | Builtin::ProxyProtocolServerAddr
+        | Builtin::ProxyProtocolServerPort
+        | Builtin::RealipRemoteAddr
+        | Builtin::RealipRemotePort
+        | Builtin::RemoteAddr
+        | Builtin::RemotePort => write_client(builtin, exchange, out),
         Builtin::BodyBytesSent => display(&answer.bytes.saturating_sub(answer.head_bytes)),
         Builtin::BytesSent => display(&answer.bytes),
         Builtin::Connection => display(&client.number),
@@ -194,12 +202,6 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         }
         Builtin::ProxyPort => {
             if let Some((_, port)) = exchange.proxy_host() {
-                display(&port);
-            }
-        }
-        Builtin::RemoteAddr => display(&client.addr.host()),
-        Builtin::RemotePort => {
-            if let Some(port) = client.addr.port() {
                 display(&port);
             }
         }
@@ -237,6 +239,26 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::Uri => out.extend_from_slice(&exchange.path),
         Builtin::Version => out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes()),
     }
+}
+
+/// Who the client is, who has connected for it, and what the PROXY protocol said.
+fn write_client(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
+    let client = &exchange.client;
+    let connected = exchange.connected.as_ref().unwrap_or(client);
+    let proxied = client.proxied.as_ref();
+    // A port that a field did not tell is 0.
+    let port = |port: Option<u16>, out: &mut Vec<u8>| port.filter(|port| *port > 0).map(|port| write!(out, "{port}"));
+    let _ = match builtin {
+        Builtin::BinaryRemoteAddr => return write_binary(&client.addr, out),
+        Builtin::RemoteAddr => Some(write!(out, "{}", client.addr.host())),
+        Builtin::RemotePort => port(client.addr.port(), out),
+        Builtin::RealipRemoteAddr => Some(write!(out, "{}", connected.addr.host())),
+        Builtin::RealipRemotePort => port(connected.addr.port(), out),
+        Builtin::ProxyProtocolAddr => proxied.map(|proxied| write!(out, "{}", proxied.source.ip())),
+        Builtin::ProxyProtocolPort => proxied.map(|proxied| write!(out, "{}", proxied.source.port())),
+        Builtin::ProxyProtocolServerAddr => proxied.map(|proxied| write!(out, "{}", proxied.target.ip())),
+        _ => proxied.map(|proxied| write!(out, "{}", proxied.target.port())),
+    };
 }
 
 fn write_binary(addr: &Addr, out: &mut Vec<u8>) {

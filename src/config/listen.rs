@@ -23,6 +23,7 @@ pub(super) struct ListenLine {
     /// Whether something beside the address was said of the socket.
     explicit: bool,
     default: bool,
+    proxied: bool,
     word: Word,
 }
 
@@ -54,6 +55,8 @@ pub struct Binding {
 pub struct Group {
     pub addr: Addr,
     pub names: Names,
+    /// Connections start with the PROXY protocol.
+    pub proxied: bool,
 }
 
 /// Server names of one address (nginx's order: exact, longest `*.x`, longest `x.*`, expressions as they come).
@@ -146,6 +149,7 @@ pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
         options: ListenOptions { backlog: BACKLOG, ipv6_only: true },
         explicit: false,
         default: false,
+        proxied: false,
         word: word.clone(),
     };
     for word in directive.args.iter().skip(1) {
@@ -169,11 +173,7 @@ pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
             ("ssl", "") => {
                 return Err(Error::new(&word.at, "\"listen ... ssl\" is not supported").hint("this build has no TLS"));
             }
-            ("proxy_protocol", "") => {
-                return Err(Error::new(&word.at, "\"listen ... proxy_protocol\" is not supported").hint(
-                    "the PROXY protocol is not spoken by this version, and its bytes would be taken for a request",
-                ));
-            }
+            ("proxy_protocol", "") => line.proxied = true,
             ("http2" | "spdy", "") => {
                 walk.note(&directive.name, "\"http2\": HTTP/1.1 is spoken; clients fall back to it")
             }
@@ -211,6 +211,7 @@ pub(super) fn bind(servers: &[Served]) -> Result<Vec<Binding>, Error> {
         options: ListenOptions { backlog: BACKLOG, ipv6_only: true },
         explicit: false,
         default: false,
+        proxied: false,
         word: Word {
             text: "80".to_owned(),
             at: super::Position {
@@ -286,7 +287,8 @@ fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<Group>, Error> {
             names.add(name, server);
         }
     }
-    Ok(Arc::new(Group { addr: addr.clone(), names }))
+    let proxied = lines.iter().any(|(line, ..)| line.proxied);
+    Ok(Arc::new(Group { addr: addr.clone(), names, proxied }))
 }
 
 impl Names {

@@ -18,6 +18,7 @@ mod location;
 mod logging;
 mod map;
 mod proxy;
+mod real_ip;
 mod rewrite;
 pub mod syntax;
 mod table;
@@ -42,6 +43,7 @@ pub use self::location::{Location, Locations, Matcher};
 pub use self::logging::{AccessLog, ErrorLog, Escape, Level, LogFormat, LogTarget};
 pub use self::map::{Expression, Map};
 pub use self::proxy::{Destination, NextUpstream, Proxy, ProxyPass, Redirect, SetField, Url, UrlError};
+pub use self::real_ip::{RealIp, Told};
 pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, Step, Then};
 pub use self::syntax::{Error, Position};
 pub use self::upstream::{PeerSpec, Place, Upstream};
@@ -154,6 +156,7 @@ pub struct Settings {
     pub gzip: Option<Arc<Gzip>>,
     pub proxy: Proxy,
     pub limits: Option<Arc<Limits>>,
+    pub real_ip: Option<Arc<RealIp>>,
 }
 
 /// An `add_header`.
@@ -194,6 +197,7 @@ impl Default for Settings {
             gzip: None,
             proxy: Proxy::default(),
             limits: None,
+            real_ip: None,
         }
     }
 }

@@ -5,8 +5,8 @@
 use super::build::{Draft, Walk};
 use super::syntax::{Directive, Error};
 use super::{
-    balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, proxy, rewrite,
-    upstream,
+    balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, proxy, real_ip,
+    rewrite, upstream,
 };
 
 /// Where a directive may stand.
@@ -120,7 +120,6 @@ const NO_FASTCGI: &str = "FastCGI, uWSGI, SCGI and gRPC are not spoken here; onl
 const NO_BODY_REWRITE: &str = "bodies are not rewritten here";
 const NO_ACCESS: &str = "access control is not done by this version, and ignoring it would let anybody in";
 const NO_TLS: &str = "this build has no TLS";
-const NO_REAL_IP: &str = "the client's address is not taken from a field by this version";
 const OWN_LIMITS: &str = "nothing waits in such a buffer here";
 const LATER: &str = "it is not done by this version";
 const HTTP1: &str = "HTTP/1.1 is spoken; clients fall back to it by themselves";
@@ -352,8 +351,8 @@ static TABLE: &[Spec] = &[
     spec("quic_retry", HS, 1, 1, Note(HTTP1)),
     spec("random", UPSTREAM, 0, 2, Once(balance::random)),
     spec("read_ahead", HSL, 1, 1, Note("the system reads ahead")),
-    spec("real_ip_header", HSL, 1, 1, Refuse(NO_REAL_IP)),
-    spec("real_ip_recursive", HSL, 1, 1, Refuse(NO_REAL_IP)),
+    spec("real_ip_header", HSL, 1, 1, Once(real_ip::real_ip_header)),
+    spec("real_ip_recursive", HSL, 1, 1, Once(real_ip::real_ip_recursive)),
     spec("recursive_error_pages", HSL, 1, 1, Once(internal::recursive_error_pages)),
     spec("request_pool_size", HS, 1, 1, Note(OWN_LIMITS)),
     spec("reset_timedout_connection", HSL, 1, 1, Note("connections that timed out are closed")),
@@ -380,7 +379,7 @@ static TABLE: &[Spec] = &[
     spec("server_names_hash_max_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("server_tokens", HSL, 1, 1, Once(core::server_tokens)),
     spec("set", STEPS, 2, 2, Step(rewrite::set)),
-    spec("set_real_ip_from", HSL, 1, 1, Refuse(NO_REAL_IP)),
+    spec("set_real_ip_from", HSL, 1, 1, Each(real_ip::set_real_ip_from)),
     spec("slice", HSL, 1, 1, OnlyOff(LATER)),
     spec("split_clients", HTTP, 2, 2, Refuse(LATER)),
     spec("ssi", HSL, 1, 1, OnlyOff(NO_BODY_REWRITE)),

@@ -124,7 +124,6 @@ fn directives_that_are_not_known() {
         "R06 satisfy all;",
         "R06 valid_referers none;",
         "R06 secure_link x;",
-        "R06 set_real_ip_from 10.0.0.0/8;",
         "R06 limit_except GET { deny all; }",
         "R06 mirror /x;",
     ];

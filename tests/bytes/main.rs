@@ -2,7 +2,7 @@
 //!
 //! What it is for: `proxying` (routes, upstreams, answers), `balancing` (which peer), `serving` (heads and bodies of files),
 //! `files` (files, steps, the life of the program), `internal` (requests that are sent elsewhere), `limits` (how much a
-//! client may ask for), `status` (what the program tells of itself) and `compression`.
+//! client may ask for), `clients` (where it comes from), `status` (what the program tells of itself) and `compression`.
 //!
 //! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
 //! id, a class and a number, that a failure names; rows that look at one thing from more sides share it.
@@ -15,7 +15,6 @@
 //! Left out:
 //! - K66, K68 names that get other addresses, and answers of name servers: the system's resolver is asked
 //! - K70 and class N: this version speaks no TLS
-//! - L08 addresses of clients behind another proxy: `set_real_ip_from` is refused
 //! - class M static files: this table is about what is proxied
 //! - O04, O06, O10, O12 to O20, P04: they take minutes, gigabytes or thousands of connections; the benchmarks look there
 //! - P14 floods of one-byte segments: they are measured, not tested
@@ -29,6 +28,7 @@ mod asked;
 mod balancing;
 mod bodies;
 mod client;
+mod clients;
 mod compression;
 mod configuration;
 mod fields;

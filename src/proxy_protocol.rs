@@ -1,0 +1,203 @@
+//! The PROXY protocol, versions 1 and 2: what a proxy of the transport says before the first byte of its client.
+//!
+//! Who the client is and whom it meant, or nothing of that. What follows the addresses (TLVs) is passed over.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Bytes of a line of version 1, with its end.
+const LINE_BYTES_MAX: usize = 107;
+/// Bytes of a header of version 2.
+const BYTES_MAX: usize = 4096;
+/// What version 2 starts with.
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// The client of the proxy, and where it had connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    pub source: SocketAddr,
+    pub target: SocketAddr,
+}
+
+/// What is wrong with a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    Missing,
+    Line,
+    Version,
+    TooLong,
+    Addresses,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "no PROXY protocol header",
+            Self::Line => "an invalid PROXY protocol line",
+            Self::Version => "a PROXY protocol header of an unknown version",
+            Self::TooLong => "a too long PROXY protocol header",
+            Self::Addresses => "a PROXY protocol header that is too short for its addresses",
+        })
+    }
+}
+
+/// What a header says, and how many bytes it is long. `None`: there is more to come.
+pub type Header = Option<(Option<Addresses>, usize)>;
+
+/// Reads the header that `bytes` start with.
+///
+/// # Errors
+/// As soon as what is there can't become one.
+pub fn parse(bytes: &[u8]) -> Result<Header, Malformed> {
+    let begins = |start: &[u8]| bytes.iter().zip(start).all(|(byte, known)| byte == known);
+    if begins(b"PROXY ") {
+        parse_line(bytes)
+    } else if begins(SIGNATURE) {
+        parse_binary(bytes)
+    } else {
+        Err(Malformed::Missing)
+    }
+}
+
+/// Version 1: `PROXY TCP4 source target port port CRLF`, or `PROXY UNKNOWN` and anything.
+fn parse_line(bytes: &[u8]) -> Result<Header, Malformed> {
+    let most = bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes);
+    let Some(end) = most.windows(2).position(|pair| pair == b"\r\n") else {
+        return if bytes.len() < LINE_BYTES_MAX { Ok(None) } else { Err(Malformed::TooLong) };
+    };
+    let line = most.get(..end).and_then(|line| std::str::from_utf8(line).ok()).ok_or(Malformed::Line)?;
+    let words: Vec<&str> = line.split(' ').collect();
+    let addresses = match words.as_slice() {
+        ["PROXY", "UNKNOWN", ..] => None,
+        ["PROXY", family @ ("TCP4" | "TCP6"), source, target, from, to] => {
+            let addr = |host: &str, digits: &str| Some(SocketAddr::new(ip(family, host)?, port(digits)?));
+            let addresses = addr(source, from).zip(addr(target, to));
+            let (source, target) = addresses.ok_or(Malformed::Line)?;
+            Some(Addresses { source, target })
+        }
+        _ => return Err(Malformed::Line),
+    };
+    Ok(Some((addresses, end + 2)))
+}
+
+fn ip(family: &str, text: &str) -> Option<IpAddr> {
+    match family {
+        "TCP4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+        _ => text.parse::<Ipv6Addr>().ok().map(|ip| ip.to_canonical()),
+    }
+}
+
+/// Digits alone: Rust's own parser would take a sign.
+fn port(digits: &str) -> Option<u16> {
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// Version 2: the signature, version and command, family and transport, and the length of what follows.
+fn parse_binary(bytes: &[u8]) -> Result<Header, Malformed> {
+    let Some((head, rest)) = bytes.split_at_checked(SIGNATURE.len() + 4) else { return Ok(None) };
+    let Some(&[command, family, high, low]) = head.last_chunk() else { return Ok(None) };
+    let len = usize::from(u16::from_be_bytes([high, low]));
+    // LOCAL, as in health checks of the proxy itself, or PROXY.
+    if !matches!(command, 0x20 | 0x21) {
+        return Err(Malformed::Version);
+    }
+    if head.len() + len > BYTES_MAX {
+        return Err(Malformed::TooLong);
+    }
+    let Some(body) = rest.get(..len) else { return Ok(None) };
+    let addresses = match (command, family) {
+        (0x21, 0x11) => Some(v4(body).ok_or(Malformed::Addresses)?),
+        (0x21, 0x21) => Some(v6(body).ok_or(Malformed::Addresses)?),
+        _ => None, // a local socket, a datagram, or nothing that is known
+    };
+    Ok(Some((addresses, head.len() + len)))
+}
+
+fn v4(body: &[u8]) -> Option<Addresses> {
+    let (source, rest) = body.split_first_chunk::<4>()?;
+    let (target, rest) = rest.split_first_chunk::<4>()?;
+    Some(with_ports(Ipv4Addr::from(*source).into(), Ipv4Addr::from(*target).into(), rest.first_chunk()?))
+}
+
+fn v6(body: &[u8]) -> Option<Addresses> {
+    let (source, rest) = body.split_first_chunk::<16>()?;
+    let (target, rest) = rest.split_first_chunk::<16>()?;
+    let (source, target) = (Ipv6Addr::from(*source).to_canonical(), Ipv6Addr::from(*target).to_canonical());
+    Some(with_ports(source, target, rest.first_chunk()?))
+}
+
+fn with_ports(source: IpAddr, target: IpAddr, [a, b, c, d]: &[u8; 4]) -> Addresses {
+    Addresses {
+        source: SocketAddr::new(source, u16::from_be_bytes([*a, *b])),
+        target: SocketAddr::new(target, u16::from_be_bytes([*c, *d])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(source: &str, target: &str) -> Option<Addresses> {
+        Some(Addresses { source: source.parse().unwrap(), target: target.parse().unwrap() })
+    }
+
+    fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+        [SIGNATURE, &[command, family], &(body.len() as u16).to_be_bytes(), body].concat()
+    }
+
+    #[test]
+    fn headers_are_the_same_however_they_are_split() {
+        let v4_body = [192, 0, 2, 1, 192, 0, 2, 2, 0, 123, 22, 46];
+        let mut v6_body = [0; 36];
+        (v6_body[0], v6_body[15], v6_body[16], v6_body[31], v6_body[33], v6_body[35]) = (0x20, 1, 0x20, 2, 5, 6);
+        for (header, expected) in [
+            (b"PROXY TCP4 192.0.2.1 192.0.2.2 123 5678\r\n".to_vec(), addresses("192.0.2.1:123", "192.0.2.2:5678")),
+            (
+                b"PROXY TCP6 2001:Db8::1 ::ffff:192.0.2.2 0 65535\r\n".to_vec(),
+                addresses("[2001:db8::1]:0", "192.0.2.2:65535"),
+            ),
+            (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (b"PROXY UNKNOWN 1 2 3 4 \xc3\xa4\r\n".to_vec(), None),
+            (binary(0x21, 0x11, &v4_body), addresses("192.0.2.1:123", "192.0.2.2:5678")),
+            (
+                binary(0x21, 0x11, &[&v4_body[..], &[3, 0, 4, 1, 2, 3, 4]].concat()),
+                addresses("192.0.2.1:123", "192.0.2.2:5678"),
+            ),
+            (binary(0x21, 0x21, &v6_body), addresses("[2000::1]:5", "[2000::2]:6")),
+            (binary(0x20, 0x11, &v4_body), None),
+            (binary(0x21, 0x00, &[]), None),
+            (binary(0x21, 0x31, &[0; 216]), None),
+            (binary(0x21, 0x41, &[1, 2, 3, 4]), None),
+        ] {
+            let whole = [&header[..], b"GET /"].concat();
+            for end in 0..header.len() {
+                assert_eq!(parse(&whole[..end]), Ok(None), "{:?}", whole[..end].escape_ascii());
+            }
+            assert_eq!(parse(&whole), Ok(Some((expected, header.len()))));
+        }
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused_at_once() {
+        for (bytes, expected) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Malformed::Missing),
+            (b"\r\n\r\n\0\r\nX", Malformed::Missing),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1\r\n", Malformed::Line),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2 3\r\n", Malformed::Line),
+            (b"PROXY TCP4  1.2.3.4 1.2.3.4 1 2\r\n", Malformed::Line),
+            (b"PROXY TCP4 ::1 ::1 1 2\r\n", Malformed::Line),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 +1 2\r\n", Malformed::Line),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 65536\r\n", Malformed::Line),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4  2\r\n", Malformed::Line),
+            (b"PROXY UDP4 1.2.3.4 1.2.3.4 1 2\r\n", Malformed::Line),
+            (&[b"PROXY UNKNOWN ", &[b'x'; 100][..]].concat(), Malformed::TooLong),
+            (&binary(0x11, 0x11, &[0; 12]), Malformed::Version),
+            (&binary(0x22, 0x11, &[0; 12]), Malformed::Version),
+            (&binary(0x21, 0x11, &[0; 11]), Malformed::Addresses),
+            (&binary(0x21, 0x21, &[0; 35]), Malformed::Addresses),
+            (&binary(0x21, 0x11, &[0; 5000])[..16], Malformed::TooLong),
+        ] {
+            assert_eq!(parse(bytes), Err(expected), "{:?}", bytes.escape_ascii());
+        }
+    }
+}
