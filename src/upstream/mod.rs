@@ -1,0 +1,436 @@
+//! One request to an upstream and its answer back: choose a peer, write the head anew, stream both bodies, try another
+//! peer where that is safe, keep or drop the connection.
+//!
+//! Bodies go both ways at once: an answer that comes early reaches the client while it still sends. Nothing of a request
+//! is sent before what has come of its body has been checked.
+
+mod destination;
+mod missed;
+mod relay;
+mod upload;
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use self::destination::destination;
+use self::missed::Missed;
+use self::upload::{Sent, Upload};
+
+use crate::balance::{Chosen, Group, Outcome, Search};
+use crate::body::Decoder;
+use crate::config::{Level, NextUpstream, Proxy};
+use crate::error_page;
+use crate::exchange::{Exchange, Tried, Try};
+use crate::head::Framing;
+use crate::head::{self, Limits, Malformed, Response, Scan, Version};
+use crate::heads::{self, Outgoing};
+use crate::log;
+use crate::pool::{self, Pooled};
+use crate::reactor::{self, Millis, Timer};
+use crate::running::Running;
+use crate::socket::{self, Addr, Socket};
+use crate::transfer::{self, Coding, Transfer, send_all};
+use crate::wire::{Stream, Wire};
+
+/// Interim answers (1xx) to one request.
+const INTERIM_MAX: u32 = 32;
+
+/// What became of a request.
+pub enum Forwarded {
+    /// The answer was relayed; whether the client's connection can be used again.
+    Answered { reusable: bool },
+    /// Nothing was sent to the client: it gets this status.
+    Refused(u16),
+    /// The answer broke off, or the client is gone: close.
+    Broken,
+    /// Both sides have agreed on another protocol.
+    Upgraded(Box<Upgraded>),
+}
+
+/// An upstream that has left HTTP, and what it has sent already.
+pub struct Upgraded {
+    pub stream: Stream,
+    pub early: Vec<u8>,
+    /// Counts the tunnel as a connection of its peer.
+    pub chosen: Chosen,
+}
+
+/// Passes the request on, and the answer back.
+/// `timer` is the connection's.
+pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Running, timer: &Timer) -> Forwarded {
+    let (group, uri) = match destination(exchange, running).await {
+        Ok(found) => found,
+        Err(message) => {
+            log::about(exchange, Level::Error, format_args!("{message}"));
+            return Forwarded::Refused(if message.starts_with("invalid") { 500 } else { 502 });
+        }
+    };
+    if exchange.body_bytes > 0 && !exchange.body_taken && exchange.passes_body() {
+        log::about(exchange, Level::Error, format_args!("the request body was sent to another upstream already"));
+        return Forwarded::Refused(502);
+    }
+    let body = match early_body(exchange, client) {
+        Ok(body) => body,
+        Err((status, why)) => {
+            log::about(exchange, Level::Info, format_args!("client sent {why}"));
+            return Forwarded::Refused(status);
+        }
+    };
+    let outgoing = match heads::outgoing(exchange, &uri, whole(body.as_ref())) {
+        Ok(outgoing)
+            if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > heads::BYTES_MAX =>
+        {
+            log::about(exchange, Level::Error, format_args!("the request head for the upstream is longer than 64 KiB"));
+            return Forwarded::Refused(500);
+        }
+        Ok(outgoing) => outgoing,
+        Err(why) => {
+            log::about(exchange, Level::Info, format_args!("client sent {why}"));
+            return Forwarded::Refused(why.status());
+        }
+    };
+    group.refresh(running.config.main.resolver).await;
+    let search = Search::new(&group.upstream, exchange);
+    Attempts { timer, exchange, client, group, uri, body, outgoing, search, began: reactor::now() }.run().await
+}
+
+/// What has already come of the body is checked before anything is sent. If it is all of it, it is taken, and can be sent
+/// to one peer after the other.
+fn early_body(exchange: &mut Exchange, client: &mut Wire) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
+    if exchange.body_taken {
+        return Ok(exchange.whole_body.clone());
+    }
+    if matches!(exchange.request.framing, Framing::None | Framing::Length(0)) || client.ahead().is_empty() {
+        return Ok(None);
+    }
+    let most = exchange.settings().body_bytes_max;
+    let mut decoder = Decoder::new(exchange.request.framing);
+    let mut body = Vec::new();
+    let mut used = 0;
+    while used < client.ahead().len() && !decoder.is_done() {
+        let rest = client.ahead().get(used..).unwrap_or_default();
+        let piece = decoder.read(rest).map_err(|why| (why.status(), why.to_string()))?;
+        used += piece.used;
+        body.extend_from_slice(piece.data);
+        if most > 0 && body.len() as u64 > most {
+            return Err((413, "too large body".to_owned()));
+        }
+    }
+    if !decoder.is_done() {
+        return Ok(None);
+    }
+    client.consume(used);
+    exchange.body_taken = true;
+    exchange.body_bytes = body.len() as u64;
+    if exchange.config.keeps_body {
+        exchange.body = body.clone();
+    }
+    exchange.whole_body = Some(Rc::new(body));
+    Ok(exchange.whole_body.clone())
+}
+
+fn whole(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
+    body.map(|body| body.as_slice())
+}
+
+/// The tries of one request, one peer after the other.
+struct Attempts<'e> {
+    timer: &'e Timer,
+    exchange: &'e mut Exchange,
+    client: &'e mut Wire,
+    group: Arc<Group>,
+    uri: Vec<u8>,
+    /// The request's body, if all of it was there at once.
+    body: Option<Rc<Vec<u8>>>,
+    outgoing: Outgoing,
+    search: Search,
+    began: Millis,
+}
+
+impl Attempts<'_> {
+    async fn run(mut self) -> Forwarded {
+        loop {
+            let Some(chosen) = self.group.choose(&mut self.search) else {
+                return Forwarded::Refused(self.no_peer());
+            };
+            self.exchange.tries.push(Try::new(Tried::Peer(chosen.peer.addr.clone())));
+            match self.with(chosen).await {
+                Ok(done) => return done,
+                Err(Some(status)) => return Forwarded::Refused(status),
+                Err(None) => {}
+            }
+        }
+    }
+
+    /// Whether one more peer may be tried, if there is one.
+    fn may_go_on(&self) -> bool {
+        let proxy = &self.exchange.settings().proxy;
+        let tries = self.search.tries();
+        let is_late = !proxy.next_timeout.is_zero()
+            && u128::from(reactor::now().saturating_sub(self.began)) >= proxy.next_timeout.as_millis();
+        let used_up = proxy.next_tries > 0 && tries >= proxy.next_tries as usize;
+        !is_late && !used_up && tries < self.group.tries()
+    }
+
+    /// No peer is left, or none can be tried.
+    fn no_peer(&mut self) -> u16 {
+        let name = &self.group.upstream.name;
+        self.exchange.tries.push(Try { status: Some(502), ended: Some(0), ..Try::new(Tried::Nobody(name.clone())) });
+        let why = if self.group.is_empty() { "could not be resolved" } else { "no live upstreams" };
+        let message = if self.group.is_empty() { format!("{name} {why}") } else { why.to_owned() };
+        log::about(self.exchange, Level::Error, format_args!("{message} while connecting to upstream"));
+        502
+    }
+
+    /// Tries one peer: what came of it, or the status to end with, or nothing: try the next.
+    async fn with(&mut self, chosen: Chosen) -> Result<Forwarded, Option<u16>> {
+        let mut stale = false;
+        loop {
+            let pooled = if stale { None } else { pool::take(&chosen.peer.addr, &self.group.upstream) };
+            let reused = pooled.is_some();
+            let pooled = match pooled {
+                Some(pooled) => Ok(pooled),
+                None => self.connect(&chosen.peer.addr).await,
+            };
+            if let Some(now) = self.exchange.tries.last_mut().filter(|_| pooled.is_ok()) {
+                now.connected = Some(now.elapsed());
+            }
+            let mut sent = Sent::default();
+            let missed = match pooled {
+                Ok(pooled) => {
+                    let mut pooled = pooled;
+                    pooled.requests += 1;
+                    match self.ask(&mut pooled, &mut sent).await {
+                        Ok(head) => {
+                            // Fields that are added to the answer may ask for the upstream's.
+                            let head = Rc::new(head);
+                            self.exchange.upstream_head = Some(head.clone());
+                            if error_page::intercepts(self.exchange, head.status) {
+                                return Ok(self.intercept(&chosen, &head));
+                            }
+                            return self.relay(pooled, chosen, &head, sent).await;
+                        }
+                        Err(missed) => missed,
+                    }
+                }
+                Err(missed) => {
+                    sent.nothing = true;
+                    missed
+                }
+            };
+            // A connection that was closed while it lay idle says nothing of its peer: once more, on a new one.
+            if reused && matches!(missed, Missed::Closed(_)) && self.may_repeat(&sent) {
+                stale = true;
+                continue;
+            }
+            return Err(self.judge(&chosen, &missed, &sent));
+        }
+    }
+
+    /// Drops the answer: `error_page` has another one.
+    fn intercept(&mut self, chosen: &Chosen, head: &Response) -> Forwarded {
+        chosen.report(Outcome::Answered);
+        self.end_try(None);
+        if head.status == 401 {
+            let asked = head.fields.named(b"www_authenticate").map(|value| (&b"WWW-Authenticate"[..], value.to_vec()));
+            self.exchange.extra.extend(asked);
+        }
+        Forwarded::Refused(head.status)
+    }
+
+    /// Whether the request can be sent once more: nothing of its body is gone, and doing it twice does no harm
+    /// (RFC 9110 9.2.2).
+    fn may_repeat(&self, sent: &Sent) -> bool {
+        let proxy = &self.exchange.settings().proxy;
+        let idempotent = !matches!(self.exchange.request.method(), b"POST" | b"LOCK" | b"PATCH");
+        sent.body_bytes == 0 && (sent.nothing || idempotent || proxy.next.has(NextUpstream::NON_IDEMPOTENT))
+    }
+
+    /// What a miss means: for the log, for the peer, and for the client. `None`: another peer is tried.
+    fn judge(&mut self, chosen: &Chosen, missed: &Missed, sent: &Sent) -> Option<u16> {
+        let status = missed.status();
+        if let Missed::Client(..) | Missed::Gone = missed {
+            chosen.report(Outcome::Neutral);
+            self.end_try(matches!(missed, Missed::Gone).then_some(status));
+            log::about(self.exchange, Level::Info, format_args!("{missed}"));
+            return Some(status);
+        }
+        let fault = match missed {
+            Missed::Status(status) => !matches!(status, 403 | 404),
+            // Being out of descriptors, ports or memory is no fault of the peer.
+            Missed::Connect(error) => !socket::is_shortage(error),
+            _ => true,
+        };
+        let disabled = chosen.report(if fault { Outcome::Failed } else { Outcome::Neutral });
+        self.end_try(Some(status));
+        if !matches!(missed, Missed::Status(_)) {
+            log::about(self.exchange, Level::Error, format_args!("{missed}"));
+        }
+        if disabled {
+            log::about(self.exchange, Level::Warn, format_args!("upstream server temporarily disabled"));
+        }
+        let allowed = missed.flag().is_none_or(|flag| self.exchange.settings().proxy.next.has(flag));
+        let again = allowed && self.may_repeat(sent) && self.may_go_on();
+        if again { None } else { Some(status) }
+    }
+
+    fn end_try(&mut self, status: Option<u16>) {
+        if let Some(now) = self.exchange.tries.last_mut() {
+            now.status = now.status.or(status);
+            now.ended = Some(now.elapsed());
+        }
+    }
+
+    /// Whether a client that ends its side does not wait any more: one that is to upgrade, or that keeps others out
+    /// (`limit_conn`).
+    fn end_counts(&self) -> bool {
+        !self.outgoing.offered.is_empty() || !self.exchange.limits.held.is_empty()
+    }
+
+    async fn connect(&self, addr: &Addr) -> Result<Pooled, Missed> {
+        let timer = self.timer;
+        let limit = self.exchange.settings().proxy.connect_timeout;
+        let end_counts = self.end_counts();
+        let mut connecting = std::pin::pin!(timer.within(limit, Socket::connect(addr)));
+        let client = &self.client.stream;
+        let connected = poll_fn(|cx| {
+            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(Some(connected));
+            }
+            poll_gone(client, end_counts, cx).map(|()| None)
+        });
+        match connected.await {
+            None => Err(Missed::Gone),
+            Some(Err(reactor::Elapsed)) => Err(Missed::ConnectTimeout),
+            Some(Ok(Err(error))) if error.kind() == io::ErrorKind::TimedOut => Err(Missed::ConnectTimeout),
+            Some(Ok(Err(error))) => Err(Missed::Connect(error)),
+            Some(Ok(Ok(socket))) => Ok(Pooled::new(Wire::new(Stream::Plain(socket)))),
+        }
+    }
+
+    /// Sends the request, and reads heads until a final one is there. What is left of the body goes on later.
+    async fn ask(&mut self, pooled: &mut Pooled, sent: &mut Sent) -> Result<Response, Missed> {
+        let settings = self.exchange.settings();
+        let proxy = &settings.proxy;
+        let read_timeout = proxy.read_timeout.unwrap_or(Proxy::TIMEOUT);
+        let framing = self.outgoing.framing;
+        let limits = transfer::Limits {
+            bytes_max: settings.body_bytes_max,
+            read_timeout: settings.body_timeout,
+            write_timeout: proxy.send_timeout.unwrap_or(Proxy::TIMEOUT),
+        };
+        let coding = if framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
+        let http11 = self.exchange.request.version == Version::Http11;
+        let has_body = !matches!(self.exchange.request.framing, Framing::None | Framing::Length(0));
+        let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.passes_body();
+        let send_timeout = settings.send_timeout;
+        let end_counts = self.end_counts();
+        // The first try takes the head; the rare further one writes it again.
+        let head = match std::mem::take(&mut self.outgoing.head) {
+            head if !head.is_empty() => head,
+            _ => heads::outgoing(self.exchange, &self.uri, whole(self.body.as_ref())).map_err(Missed::Invalid)?.head,
+        };
+        let mut upload = Upload::new(Transfer::new(head, framing, coding, limits));
+        if self.exchange.config.keeps_body {
+            upload.transfer.keep();
+        }
+        let (client_tx, mut client_rx) = self.client.split();
+        let (upstream_tx, mut upstream_rx) = pooled.wire.split();
+        if goes_on && !self.exchange.continued {
+            self.exchange.continued = true;
+            send_all(client_tx, b"HTTP/1.1 100 Continue\r\n\r\n", send_timeout).await.map_err(|_| Missed::Gone)?;
+        }
+        let timer = self.timer;
+        let mut waiting = false;
+        let mut interim = 0;
+        let head = loop {
+            let mut scan = Scan::response();
+            let mut parse = |bytes: &[u8]| {
+                let limits =
+                    Limits { line_bytes_max: head::RESPONSE_BYTES_MAX, head_bytes_max: head::RESPONSE_BYTES_MAX };
+                let Some((start, end)) = scan.find_end(bytes, limits)? else { return Ok(None) };
+                Response::parse(bytes.get(start..end).unwrap_or_default()).map(|head| Some((head, end)))
+            };
+            let read = poll_fn(|cx| {
+                if let Err(missed) = upload.poll(cx, &mut client_rx, upstream_tx) {
+                    return Poll::Ready(Err(missed));
+                }
+                match upstream_rx.poll_parse(cx, &mut parse) {
+                    Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
+                    Poll::Ready(Err(unparsed)) => return Poll::Ready(Err(Upload::why_no_head(unparsed))),
+                    Poll::Pending => {}
+                }
+                if let Poll::Ready(()) = poll_gone(client_tx, end_counts, cx) {
+                    return Poll::Ready(Err(Missed::Gone));
+                }
+                if !upload.is_over() {
+                    return Poll::Pending;
+                }
+                if !std::mem::replace(&mut waiting, true) {
+                    timer.set(read_timeout);
+                }
+                timer.poll_due(cx).map(|()| Err(Missed::Timeout("while reading response header from upstream")))
+            })
+            .await;
+            sent.take(&upload);
+            if self.body.is_none() {
+                self.exchange.body_bytes = sent.body_bytes;
+                self.exchange.body = upload.transfer.kept().to_vec();
+            }
+            let head = read?;
+            match head.status {
+                101 => break head,
+                100..=199 => {
+                    interim += 1;
+                    if interim > INTERIM_MAX {
+                        return Err(Missed::Invalid(Malformed::HeadTooLong));
+                    }
+                    // We have said `100 Continue` ourselves.
+                    if head.status != 100 && http11 {
+                        let bytes = heads::interim(&head);
+                        send_all(client_tx, &bytes, send_timeout).await.map_err(|_| Missed::Gone)?;
+                    }
+                }
+                _ => break head,
+            }
+        };
+        sent.upload = (!upload.complete).then_some(upload);
+        self.heed(head, sent)
+    }
+
+    /// Whether an answer is one that the client gets.
+    fn heed(&mut self, head: Response, sent: &Sent) -> Result<Response, Missed> {
+        if head.status == 101 && (sent.upload.is_some() || self.agreed(&head).is_none()) {
+            let asked = !self.outgoing.offered.is_empty();
+            return Err(Missed::Upgrade(if asked { "does not name what was asked for" } else { "nobody asked for" }));
+        }
+        if let Some(now) = self.exchange.tries.last_mut() {
+            now.headed = Some(now.elapsed());
+            now.status = Some(head.status);
+            now.received += head.len() as u64;
+            now.sent = sent.bytes;
+        }
+        // Where no other peer can be asked this answer is better than none.
+        let status = head.status;
+        if self.exchange.settings().proxy.next.has_status(status)
+            && self.may_repeat(sent)
+            && self.may_go_on()
+            && self.group.has_another(&self.search)
+        {
+            return Err(Missed::Status(status));
+        }
+        Ok(head)
+    }
+}
+
+/// Ready when the client is gone; a client that only stopped sending still waits for its answer, unless `end_counts`.
+fn poll_gone(client: &Stream, end_counts: bool, cx: &mut Context<'_>) -> Poll<()> {
+    if end_counts && client.socket().ended() {
+        return Poll::Ready(());
+    }
+    client.socket().poll_failed(cx)
+}

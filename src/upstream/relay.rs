@@ -1,0 +1,172 @@
+//! The answer of a peer on its way to the client: as HTTP, or as the start of a tunnel.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::missed::Stopped;
+use super::upload::Sent;
+use super::{Attempts, Forwarded, Upgraded, poll_gone};
+use crate::balance::{Chosen, Outcome};
+use crate::config::Proxy;
+use crate::gzip;
+use crate::head::{self, Framing, Name, Response, Version};
+use crate::heads;
+use crate::log;
+use crate::pace;
+use crate::pool::{self, Pooled};
+use crate::reactor;
+use crate::reply::{Carriage, Packing};
+use crate::transfer::{self, Coding, Transfer, send_all};
+
+impl Attempts<'_> {
+    /// Passes the answer on.
+    pub(super) async fn relay(
+        &mut self,
+        mut pooled: Pooled,
+        chosen: Chosen,
+        head: &Response,
+        sent: Sent,
+    ) -> Result<Forwarded, Option<u16>> {
+        if head.status == 101 {
+            return self.upgrade(pooled, chosen, head).await;
+        }
+        chosen.report(Outcome::Answered);
+        let settings = self.exchange.settings();
+        // Asked with GET for a client that wants the head alone.
+        let status = self.exchange.status.unwrap_or(head.status);
+        let unread = (self.exchange.request.method() == b"HEAD" && !self.outgoing.to_head)
+            || (head::is_bodyless(status) && !head::is_bodyless(head.status));
+        let upstream_framing = head.framing(self.outgoing.to_head);
+        let framing = if unread { Framing::None } else { upstream_framing };
+        let http11 = self.exchange.request.version == Version::Http11;
+        let packing = gzip::packing(self.exchange, &about(head, status));
+        let (coding, delimited) = match framing {
+            Framing::None => (Coding::Plain, true),
+            Framing::Length(_) if packing != Packing::Gzip => (Coding::Plain, true),
+            _ if http11 => (Coding::Chunked, true),
+            _ => (Coding::Plain, false),
+        };
+        // A body that is not passed on must not be taken for the next request.
+        let unread_body = !self.exchange.passes_body()
+            && !self.exchange.body_taken
+            && !matches!(self.exchange.request.framing, Framing::None | Framing::Length(0));
+        let keep_alive = delimited && sent.upload.is_none() && !unread_body && self.exchange.may_keep_alive();
+        let limits = transfer::Limits {
+            bytes_max: 0,
+            read_timeout: settings.proxy.read_timeout.unwrap_or(Proxy::TIMEOUT),
+            write_timeout: settings.send_timeout,
+        };
+        self.exchange.answer.status = status;
+        if head.fields.named(b"location").next().is_some() {
+            self.exchange.forget_location();
+        }
+        self.bind(&chosen);
+        let chunked = coding == Coding::Chunked;
+        let out = heads::answer(self.exchange, head, Carriage { keep_alive, chunked, packing });
+        self.exchange.begin_answer(status, &out);
+        let reusable = self.outgoing.keeps_alive
+            && head.keeps_alive()
+            && framing == upstream_framing
+            && framing != Framing::UntilClose;
+        let mut download = Transfer::new(out, framing, coding, limits);
+        if packing == Packing::Gzip {
+            download.pack(gzip::encoder(self.exchange, head.content_length()));
+        }
+        download.slow_down(pace::to_client(self.exchange));
+        download.slow_down(pace::from_upstream(self.exchange, reactor::now()));
+        let mut upload = sent.upload;
+        let end_counts = !self.exchange.limits.held.is_empty();
+        let (client_tx, mut client_rx) = self.client.split();
+        let (upstream_tx, mut upstream_rx) = pooled.wire.split();
+        let done = poll_fn(|cx| {
+            if let Some(upload) = &mut upload
+                && let Err(missed) = upload.poll(cx, &mut client_rx, upstream_tx)
+            {
+                return Poll::Ready(Err(Stopped::Upload(missed)));
+            }
+            match download.poll(cx, &mut upstream_rx, client_tx) {
+                Poll::Ready(done) => Poll::Ready(done.map_err(Stopped::Download)),
+                Poll::Pending => poll_gone(client_tx, end_counts, cx).map(|()| Err(Stopped::Gone)),
+            }
+        })
+        .await;
+        self.exchange.answer.bytes = download.written;
+        self.exchange.answer.packed = download.packed();
+        let uploaded = upload.as_ref().is_none_or(|upload| upload.complete);
+        if let Some(upload) = &upload {
+            self.exchange.body_bytes = upload.transfer.body_bytes;
+        }
+        if let Some(now) = self.exchange.tries.last_mut() {
+            now.body = download.body_bytes;
+            now.received += download.body_bytes;
+            now.ended = Some(now.elapsed());
+        }
+        match done {
+            Ok(()) => {
+                self.exchange.answer.complete = true;
+                if reusable && uploaded && pooled.wire.ahead().is_empty() {
+                    pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
+                }
+                Ok(Forwarded::Answered { reusable: keep_alive })
+            }
+            Err(stopped) => {
+                let untouched = download.written == 0 && stopped.is_upstreams();
+                log::about(self.exchange, stopped.level(), format_args!("{stopped}"));
+                if !untouched {
+                    if stopped.is_clients() {
+                        self.exchange.answer.status = 499; // the client did not wait for the rest
+                    }
+                    return Ok(Forwarded::Broken);
+                }
+                if let Some(now) = self.exchange.tries.last_mut() {
+                    now.status = Some(502);
+                }
+                Err(Some(502))
+            }
+        }
+    }
+
+    /// Tells the client which peer it is bound to from now on.
+    fn bind(&mut self, chosen: &Chosen) {
+        let cookie = self.group.cookie(&chosen.peer, self.exchange);
+        self.exchange.extra.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
+    }
+
+    /// What the upstream leaves HTTP for, if that is one of what we asked for.
+    pub(super) fn agreed<'h>(&self, head: &'h Response) -> Option<&'h [u8]> {
+        let named = head.fields.first(Name::Upgrade).and_then(|value| head::tokens(value).next())?;
+        let is_offered = head::tokens(&self.outgoing.offered).any(|known| known.eq_ignore_ascii_case(named));
+        let is_upgrade = head.version == Version::Http11 && head.fields.has_token(Name::Connection, "upgrade");
+        (is_offered && is_upgrade).then_some(named)
+    }
+
+    /// The upstream leaves HTTP, as was asked for.
+    async fn upgrade(&mut self, pooled: Pooled, chosen: Chosen, head: &Response) -> Result<Forwarded, Option<u16>> {
+        let token = self.agreed(head).unwrap_or_default();
+        chosen.report(Outcome::Answered);
+        self.exchange.answer.status = 101;
+        self.bind(&chosen);
+        let out = heads::upgraded(self.exchange, head, token);
+        self.exchange.begin_answer(101, &out);
+        let limit = self.exchange.settings().send_timeout;
+        if send_all(&self.client.stream, &out, limit).await.is_err() {
+            return Ok(Forwarded::Broken);
+        }
+        self.exchange.answer.bytes = out.len() as u64;
+        self.exchange.answer.complete = true;
+        let Pooled { mut wire, .. } = pooled;
+        let early = wire.take_ahead();
+        Ok(Forwarded::Upgraded(Box::new(Upgraded { stream: wire.stream, early, chosen })))
+    }
+}
+
+/// What compression has to know of an upstream's answer.
+fn about(head: &Response, status: u16) -> gzip::About<'_> {
+    gzip::About {
+        status,
+        content_type: head.fields.first(Name::ContentType),
+        length: head.content_length(),
+        fields: Some(&head.fields),
+        is_file: false,
+    }
+}

@@ -1,0 +1,88 @@
+//! The request on its way to a peer, and how much of it has left.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use super::missed::Missed;
+use crate::head::Malformed;
+use crate::transfer::{Failure, Transfer};
+use crate::wire::{Reader, Stream, Unparsed};
+
+/// What of a request has left for a peer.
+#[derive(Default)]
+pub(super) struct Sent {
+    /// Not even the connection was made.
+    pub(super) nothing: bool,
+    pub(super) body_bytes: u64,
+    pub(super) bytes: u64,
+    /// The rest of the body, if it was not sent to its end.
+    pub(super) upload: Option<Upload>,
+}
+
+impl Sent {
+    pub(super) fn take(&mut self, upload: &Upload) {
+        self.body_bytes = upload.transfer.body_bytes;
+        self.bytes = upload.transfer.written;
+    }
+}
+
+/// The request on its way to the upstream.
+pub(super) struct Upload {
+    pub(super) transfer: Transfer,
+    /// All of it was sent.
+    pub(super) complete: bool,
+    /// The upstream takes no more of it; its answer may still come.
+    refused: Option<io::Error>,
+}
+
+impl Upload {
+    pub(super) fn new(transfer: Transfer) -> Self {
+        Self { transfer, complete: false, refused: None }
+    }
+
+    /// Nothing more is sent.
+    pub(super) fn is_over(&self) -> bool {
+        self.complete || self.refused.is_some()
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Reader<'_>,
+        upstream: &Stream,
+    ) -> Result<(), Missed> {
+        if self.is_over() {
+            return Ok(());
+        }
+        let client_fault = |status, why: &str| Err(Missed::Client(status, why.to_owned()));
+        match self.transfer.poll(cx, client, upstream) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(())) => {
+                self.complete = true;
+                Ok(())
+            }
+            Poll::Ready(Err(Failure::Sink(error))) => {
+                self.refused = Some(error);
+                Ok(())
+            }
+            Poll::Ready(Err(Failure::SinkTimeout)) => Err(Missed::Timeout("while sending request to upstream")),
+            Poll::Ready(Err(Failure::Source(_))) => Err(Missed::Gone),
+            Poll::Ready(Err(Failure::Cut)) => {
+                client_fault(400, "prematurely closed connection while sending request body")
+            }
+            Poll::Ready(Err(Failure::SourceTimeout)) => client_fault(408, "timed out while sending request body"),
+            // Nothing is compressed on this way.
+            Poll::Ready(Err(Failure::Encoder)) => Err(Missed::Gone),
+            Poll::Ready(Err(Failure::TooLarge)) => client_fault(413, "sent too large body"),
+            Poll::Ready(Err(Failure::Malformed(why))) => Err(Missed::Client(why.status(), format!("sent {why}"))),
+        }
+    }
+
+    pub(super) fn why_no_head(unparsed: Unparsed<Malformed>) -> Missed {
+        match unparsed {
+            Unparsed::Nothing | Unparsed::Cut => Missed::Closed(None),
+            Unparsed::Failed(error) => Missed::Closed(Some(error)),
+            Unparsed::Malformed(why) => Missed::Invalid(why),
+        }
+    }
+}
