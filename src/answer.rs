@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 
+use crate::autoindex::Listing;
 use crate::body::{self, Decoder};
 use crate::config::Level;
 use crate::exchange::Exchange;
@@ -60,11 +61,11 @@ async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_aliv
     if reply.location.is_some() {
         exchange.forget_location();
     }
-    let length = reply.body.len() as u64;
+    let length = Some(reply.body.len() as u64);
     let about = gzip::About {
         status: reply.status,
         content_type: reply.content_type.as_deref(),
-        length: Some(length),
+        length,
         fields: None,
         is_file: false,
     };
@@ -79,7 +80,7 @@ pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Fo
     let keep_alive = left_of_body(exchange, wire).await == Left::Nothing && exchange.may_keep_alive();
     exchange.answer.status = found.head.status;
     let about = found.head.about();
-    let length = about.length.unwrap_or(0);
+    let length = about.length;
     let carriage = carriage(exchange, &about, keep_alive);
     let head = found.head.write(exchange, carriage);
     deliver(exchange, wire, Delivery { head, body: found.body, length, carriage }).await
@@ -88,7 +89,7 @@ pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Fo
 /// How an answer of our own travels.
 fn carriage(exchange: &Exchange, about: &gzip::About<'_>, keep_alive: bool) -> Carriage {
     let packing = gzip::packing(exchange, about);
-    let unknown = packing == Packing::Gzip && wants_body(exchange);
+    let unknown = (packing == Packing::Gzip || about.length.is_none()) && wants_body(exchange);
     let http11 = exchange.request.version == Version::Http11;
     Carriage { keep_alive: keep_alive && (http11 || !unknown), chunked: http11 && unknown, packing }
 }
@@ -101,7 +102,8 @@ fn wants_body(exchange: &Exchange) -> bool {
 struct Delivery {
     head: Vec<u8>,
     body: file::Body,
-    length: u64,
+    /// Bytes of the body, if they were counted.
+    length: Option<u64>,
     carriage: Carriage,
 }
 
@@ -122,12 +124,16 @@ async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Af
 /// Sends an answer as it is.
 async fn write_out(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Result<(), BrokenOff> {
     let wants_body = wants_body(exchange);
+    let coding = coding(delivery.carriage);
     let (fd, parts, end) = match delivery.body {
         file::Body::File { fd, from, count } if wants_body => {
             (Some(fd), vec![(Vec::new(), Part { from, count })], Vec::new())
         }
         file::Body::Parts { fd, parts, end } if wants_body => (Some(fd), parts, end),
         file::Body::Bytes(bytes) if wants_body => (None, Vec::new(), bytes),
+        file::Body::Listing(listing) if wants_body => {
+            return list(exchange, wire, delivery.head, listing, coding).await;
+        }
         _ => (None, Vec::new(), Vec::new()),
     };
     let mut out = delivery.head;
@@ -142,18 +148,45 @@ async fn write_out(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> 
     send_bytes(exchange, wire, &mut out).await
 }
 
+/// Sends the list of a folder.
+async fn list(
+    exchange: &mut Exchange,
+    wire: &Wire,
+    mut out: Vec<u8>,
+    mut listing: Listing,
+    coding: Coding,
+) -> Result<(), BrokenOff> {
+    loop {
+        let mut piece = Vec::new();
+        listing.write_piece(&mut piece);
+        coding.write(&piece, &mut out);
+        if piece.is_empty() && coding == Coding::Chunked {
+            out.extend_from_slice(body::LAST_CHUNK);
+        }
+        send_bytes(exchange, wire, &mut out).await?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+fn coding(carriage: Carriage) -> Coding {
+    if carriage.chunked { Coding::Chunked } else { Coding::Plain }
+}
+
 /// Sends an answer compressed. Parts of a file never are.
-async fn pack(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Result<(), BrokenOff> {
+async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Delivery) -> Result<(), BrokenOff> {
     let mut packer = Packer {
-        encoder: gzip::encoder(exchange, Some(delivery.length)),
-        coding: if delivery.carriage.chunked { Coding::Chunked } else { Coding::Plain },
+        encoder: gzip::encoder(exchange, delivery.length),
+        coding: coding(delivery.carriage),
         write_timeout: exchange.settings().send_timeout,
         pace: pace::to_client(exchange),
         sent: 0,
     };
-    let source = match &delivery.body {
+    let source = match &mut delivery.body {
         file::Body::Bytes(bytes) => Source::Bytes(bytes),
         file::Body::File { fd, from, count } => Source::File { fd, from: *from, count: *count },
+        file::Body::Listing(listing) => Source::Made(Box::new(|out| listing.write_piece(out))),
         file::Body::Parts { .. } => return Err(BrokenOff),
     };
     let sent = packer.send(&wire.stream, delivery.head, source).await;

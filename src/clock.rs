@@ -52,16 +52,20 @@ fn with<R>(pick: impl FnOnce(&Texts) -> R) -> R {
 
 impl Texts {
     fn at(now: SystemTime, second: u64) -> Self {
-        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let (year, month, day) = date(second / 86400);
         let (hour, minute, sec) = (second / 3600 % 24, second / 60 % 60, second % 60);
-        let name = MONTHS.get(month as usize - 1).copied().unwrap_or_default();
+        let name = month_name(month);
         let mut texts = Self { second, http: httpdate::fmt_http_date(now), ..Self::default() };
         let _ = write!(texts.local, "{day:02}/{name}/{year}:{hour:02}:{minute:02}:{sec:02} +0000");
         let _ = write!(texts.iso, "{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{sec:02}+00:00");
         let _ = write!(texts.error, "{year}/{month:02}/{day:02} {hour:02}:{minute:02}:{sec:02}");
         texts
     }
+}
+
+fn month_name(month: u64) -> &'static str {
+    const NAMES: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    NAMES.get(month as usize - 1).copied().unwrap_or_default()
 }
 
 /// Days since 1970 to year, month and day, by Howard Hinnant's algorithm.
@@ -82,6 +86,18 @@ pub fn http_time(secs: u64) -> String {
     /// The end of the year 9999.
     const SECS_MAX: u64 = 253_402_300_799;
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(secs.min(SECS_MAX)))
+}
+
+/// A time since 1970 in seconds as people read it: `14-Nov-2023 22:13`.
+pub fn short_time(secs: u64) -> String {
+    let (year, month, day) = date(secs / 86400);
+    format!("{day:02}-{}-{year} {:02}:{:02}", month_name(month), secs / 3600 % 24, secs / 60 % 60)
+}
+
+/// A time since 1970 in seconds as programs read it: `2023-11-14T22:13:20Z`.
+pub fn iso_time(secs: u64) -> String {
+    let (year, month, day) = date(secs / 86400);
+    format!("{year}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", secs / 3600 % 24, secs / 60 % 60, secs % 60)
 }
 
 /// Seconds since 1970 of a date (RFC 9110 5.6.7).
@@ -122,6 +138,8 @@ mod tests {
             assert_eq!(date(days), expected);
         }
         let texts = Texts::at(UNIX_EPOCH + Duration::from_secs(784_111_777), 784_111_777);
+        assert_eq!(short_time(784_111_777), "06-Nov-1994 08:49");
+        assert_eq!(iso_time(784_111_777), "1994-11-06T08:49:37Z");
         assert_eq!(texts.http, "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(texts.local, "06/Nov/1994:08:49:37 +0000");
         assert_eq!(texts.iso, "1994-11-06T08:49:37+00:00");

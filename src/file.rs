@@ -3,21 +3,21 @@
 //! What is served was opened and looked at through one descriptor: nothing is looked up by name a second time, and only
 //! regular files are sent.
 
-use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 
 use crate::added::{Added, weakened};
+use crate::autoindex::{self, Listing};
 use crate::clock;
-use crate::config::Level;
+use crate::config::{Level, ListingFormat};
 use crate::exchange::Exchange;
 use crate::gzip;
 use crate::head::{Name, field};
 use crate::log;
 use crate::marks::Marks;
+use crate::open;
 use crate::range::{self, Multipart, Part, Wanted};
 use crate::reply::{self, Carriage, Packing, Reply};
 use crate::variables;
@@ -43,7 +43,8 @@ pub struct Found {
 pub struct FileHead {
     pub status: u16,
     content_type: Vec<u8>,
-    length: u64,
+    /// Bytes of the body, if they were counted.
+    pub length: Option<u64>,
     marks: Marks,
     ranges: Ranges,
 }
@@ -71,96 +72,142 @@ pub enum Body {
         parts: Vec<(Vec<u8>, Part)>,
         end: Vec<u8>,
     },
+    Listing(Listing),
 }
 
-/// Answers a request for a file.
-pub fn answer(exchange: &Exchange) -> Answer {
+/// Answers a request for a file or a folder.
+pub async fn answer(exchange: &Exchange) -> Answer {
     let files = &exchange.settings().files;
-    let page = |status| Answer::Reply(Reply::page(status, exchange.settings().server_tokens));
-    let not_allowed = || {
-        let reply = Reply::page(405, exchange.settings().server_tokens);
-        Answer::Reply(Reply { allow: Some(b"GET, HEAD"), ..reply })
-    };
-    // A POST to what is not there gets 404, as from nginx.
-    let posted = exchange.request.method() == b"POST";
-    if !posted && !matches!(exchange.request.method(), b"GET" | b"HEAD") {
-        return not_allowed();
+    if !matches!(exchange.request.method(), b"GET" | b"HEAD" | b"POST") {
+        return not_allowed(exchange);
     }
     if files.root.is_none() && files.alias.is_none() {
-        return page(404);
+        return page(exchange, 404);
     }
     let mut name = Vec::new();
     variables::write_file_name(exchange, &mut name);
     if exchange.rewritten && variables::climbs(&exchange.path) {
         log::about(exchange, Level::Error, format_args!("the path that was made leads out of its folder"));
-        return page(404);
+        return page(exchange, 404);
     }
     if exchange.path.ends_with(b"/") {
-        return index(exchange, &name);
+        return folder(exchange, &name).await;
     }
-    match open(&name) {
-        Ok((_, meta)) if meta.is_file() && posted => not_allowed(),
-        Ok((file, meta)) if meta.is_file() => describe(exchange, file, &meta),
+    match open::open(exchange, &name) {
         // A folder is asked for again with a slash.
         Ok((_, meta)) if meta.is_dir() => Answer::Reply(Reply::with_slash(exchange)),
-        Ok(_) => page(404),
+        Ok((_, meta)) if !meta.is_file() => {
+            let name = String::from_utf8_lossy(&name);
+            log::about(exchange, Level::Crit, format_args!("\"{name}\" is not a regular file"));
+            page(exchange, 404)
+        }
+        Ok(_) if exchange.request.method() == b"POST" => not_allowed(exchange),
+        Ok((file, meta)) => describe(exchange, file, &meta),
         Err(error) => {
-            let (status, level) = status_of(&error);
+            let (status, level) = open::status_of(&error);
             if status != 404 || files.log_not_found {
-                let path = String::from_utf8_lossy(&name);
-                log::about(exchange, level, format_args!("open() \"{path}\" failed ({})", log::describe(&error)));
+                let name = String::from_utf8_lossy(&name);
+                log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", log::describe(&error)));
             }
-            page(status)
+            page(exchange, status)
         }
     }
 }
 
-fn status_of(error: &io::Error) -> (u16, Level) {
-    use rustix::io::Errno;
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        // A socket can't be opened at all: NXIO.
-        Some(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::NXIO) => (404, Level::Error),
-        Some(Errno::ACCESS | Errno::LOOP | Errno::PERM) => (403, Level::Error),
-        _ => (500, Level::Crit),
-    }
+fn page(exchange: &Exchange, status: u16) -> Answer {
+    Answer::Reply(Reply::page(status, exchange.settings().server_tokens))
 }
 
-/// Opened without waiting: a FIFO must not hold up the worker.
-fn open(name: &[u8]) -> io::Result<(File, Metadata)> {
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(OsString::from_vec(name.to_vec()))?;
-    let meta = file.metadata()?;
-    Ok((file, meta))
+fn not_allowed(exchange: &Exchange) -> Answer {
+    let reply = Reply::page(405, exchange.settings().server_tokens);
+    Answer::Reply(Reply { allow: Some(b"GET, HEAD"), ..reply })
 }
 
-/// The first index file that is there.
-fn index(exchange: &Exchange, folder: &[u8]) -> Answer {
-    let settings = exchange.settings();
-    for template in settings.files.index.iter() {
+/// A folder: its first index that is there, or a list of what is in it, or nothing.
+async fn folder(exchange: &Exchange, folder: &[u8]) -> Answer {
+    let files = &exchange.settings().files;
+    let mut is_there = false;
+    for template in files.index.iter() {
         let name = variables::value(template, exchange);
         if name.starts_with(b"/") {
             return Answer::Instead(name);
         }
-        let full = OsString::from_vec([folder, &name].concat());
-        if std::fs::metadata(full).is_ok_and(|meta| meta.is_file()) {
-            return Answer::Instead([exchange.path.as_slice(), &name].concat());
+        if name.is_empty() {
+            continue;
+        }
+        let full = [folder, &name].concat();
+        match open::metadata(exchange, &full) {
+            Ok(_) => return Answer::Instead([exchange.path.as_slice(), &name].concat()),
+            // It is the folder that is not there, rather than the file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match open::metadata(exchange, folder) {
+                Ok(_) => is_there = true,
+                Err(_) => return no_index(exchange, &full, &error),
+            },
+            Err(error) => return no_index(exchange, &full, &error),
         }
     }
-    let status = match std::fs::metadata(OsString::from_vec(folder.to_vec())) {
-        Ok(_) => 403,
-        Err(_) => 404,
-    };
-    let path = String::from_utf8_lossy(folder);
-    if status == 404 && !settings.files.log_not_found {
-        return Answer::Reply(Reply::page(status, settings.server_tokens));
+    if files.autoindex.on && matches!(exchange.request.method(), b"GET" | b"HEAD") {
+        return list(exchange, folder).await;
     }
-    let what = if status == 403 { "directory index of" } else { "there is no" };
-    log::about(
-        exchange,
-        Level::Error,
-        format_args!("{what} \"{path}\"{}", if status == 403 { " is forbidden" } else { "" }),
-    );
-    Answer::Reply(Reply::page(status, settings.server_tokens))
+    if !is_there && let Err(error) = open::metadata(exchange, folder) {
+        return no_index(exchange, folder, &error);
+    }
+    let folder = String::from_utf8_lossy(folder);
+    log::about(exchange, Level::Error, format_args!("directory index of \"{folder}\" is forbidden"));
+    page(exchange, 403)
+}
+
+fn no_index(exchange: &Exchange, name: &[u8], error: &io::Error) -> Answer {
+    let (status, level) = open::status_of(error);
+    if status != 404 || exchange.settings().files.log_not_found {
+        let name = String::from_utf8_lossy(name);
+        let what = if status == 404 { "is not found" } else { "is forbidden" };
+        log::about(exchange, level, format_args!("\"{name}\" {what} ({})", log::describe(error)));
+    }
+    page(exchange, status)
+}
+
+async fn list(exchange: &Exchange, name: &[u8]) -> Answer {
+    let settings = exchange.settings().files.autoindex;
+    let args = exchange.args.as_deref().unwrap_or_default();
+    let callback = variables::arg(args, b"callback").filter(|_| settings.format == ListingFormat::Jsonp);
+    let callback = callback.unwrap_or_default();
+    if !autoindex::is_callback(callback) {
+        log::about(exchange, Level::Info, format_args!("client sent invalid callback name"));
+        return page(exchange, 400);
+    }
+    let read = async {
+        let (folder, _) = open::open(exchange, name)?;
+        Listing::read(&folder, &exchange.path, settings).await
+    };
+    let listing = match read.await {
+        Ok(listing) => listing.for_callback(callback),
+        Err(error) => {
+            let (status, level) = open::status_of(&error);
+            let name = String::from_utf8_lossy(name);
+            log::about(exchange, level, format_args!("opendir() \"{name}\" failed ({})", log::describe(&error)));
+            return page(exchange, status);
+        }
+    };
+    if listing.is_cut {
+        let (name, most) = (String::from_utf8_lossy(name), autoindex::ENTRIES_MAX);
+        log::about(exchange, Level::Error, format_args!("\"{name}\" has more than the {most} entries that are listed"));
+    }
+    let mut head = FileHead {
+        status: exchange.status.unwrap_or(200),
+        content_type: listing.content_type().to_vec(),
+        length: None,
+        marks: Marks::default(),
+        ranges: Ranges::Nothing,
+    };
+    match head.marks.precondition(exchange).filter(|_| head.status == 200) {
+        Some(304) => {
+            head.status = 304;
+            Answer::File(Found { head, body: Body::Bytes(Vec::new()) })
+        }
+        Some(status) => page(exchange, status),
+        None => Answer::File(Found { head, body: Body::Listing(listing) }),
+    }
 }
 
 fn describe(exchange: &Exchange, file: File, meta: &Metadata) -> Answer {
@@ -172,7 +219,7 @@ fn describe(exchange: &Exchange, file: File, meta: &Metadata) -> Answer {
     let mut head = FileHead {
         status: exchange.status.unwrap_or(200),
         content_type: reply::content_type(exchange),
-        length: size,
+        length: Some(size),
         marks: Marks { modified: Some(modified), etag },
         ranges: Ranges::Nothing,
     };
@@ -209,13 +256,13 @@ fn ranged(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> Ans
         Wanted::Parts(parts) => {
             head.status = 206;
             if let [part] = parts.as_slice() {
-                head.length = part.count;
+                head.length = Some(part.count);
                 head.ranges = Ranges::One(range::content_range(*part, size));
                 return body_of(exchange, head, file, *part);
             }
             let multipart = Multipart::new(&parts, size, &head.content_type);
             head.content_type = format!("multipart/byteranges; boundary={}", multipart.boundary).into_bytes();
-            head.length = multipart.length;
+            head.length = Some(multipart.length);
             head.ranges = Ranges::Nothing;
             let parts = multipart.heads.into_iter().zip(parts).collect();
             Answer::File(Found { head, body: Body::Parts { fd: file.into(), parts, end: multipart.end } })
@@ -252,7 +299,7 @@ impl FileHead {
         gzip::About {
             status: self.status,
             content_type: Some(&self.content_type),
-            length: Some(self.length),
+            length: self.length,
             fields: None,
             is_file: true,
         }
@@ -269,8 +316,8 @@ impl FileHead {
         reply::start(exchange, self.status, reply::reason(self.status).as_bytes(), &mut out);
         if self.status != 304 {
             field(b"Content-Type", &self.content_type, &mut out);
-            if !packed {
-                let _ = write!(out, "Content-Length: {}\r\n", self.length);
+            if let Some(length) = self.length.filter(|_| !packed) {
+                let _ = write!(out, "Content-Length: {length}\r\n");
             }
         }
         if let Some(modified) = self

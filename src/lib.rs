@@ -47,6 +47,7 @@ pub mod variables;
 pub mod log;
 pub mod real_ip;
 pub mod pace;
+pub mod open;
 pub mod route;
 
 // What can be done with a request.
@@ -59,6 +60,7 @@ pub mod rewrite;
 pub mod try_files;
 pub mod marks;
 pub mod range;
+pub mod autoindex;
 pub mod file;
 pub mod transfer;
 pub mod answer;

@@ -152,7 +152,7 @@ impl Phases<'_> {
         if exchange.pass().is_some() {
             return self.forward(exchange).await;
         }
-        match file::answer(exchange) {
+        match file::answer(exchange).await {
             file::Answer::Reply(reply) => Next::Answer(Some(reply)),
             file::Answer::Instead(path) => {
                 exchange.path = path;

@@ -3,6 +3,7 @@
 use crate::config::{Condition, FileTest, Level, Rewrite, Settable, Step, Then};
 use crate::exchange::Exchange;
 use crate::log;
+use crate::open;
 use crate::pace;
 use crate::reply::Reply;
 use crate::target;
@@ -95,10 +96,8 @@ fn holds(condition: &Condition, exchange: &Exchange) -> bool {
             matched != *negated
         }
         Condition::File { test, name, negated } => {
-            use std::os::unix::ffi::OsStringExt;
             use std::os::unix::fs::PermissionsExt;
-            let path = std::ffi::OsString::from_vec(variables::value(name, exchange));
-            let meta = std::fs::metadata(path).ok();
+            let meta = open::metadata(exchange, &variables::value(name, exchange)).ok();
             let yes = meta.is_some_and(|meta| match test {
                 FileTest::File => meta.is_file(),
                 FileTest::Folder => meta.is_dir(),

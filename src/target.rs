@@ -129,6 +129,11 @@ pub fn encode_arg(value: &[u8], out: &mut Vec<u8>) {
     encode(value, out, |b| is_delimiter(b) || matches!(b, b'%' | b'&' | b'+' | b';' | b'?' | b'#'));
 }
 
+/// Percent-encodes all that RFC 3986 2.3 does not leave to names.
+pub fn encode_component(name: &[u8], out: &mut Vec<u8>) {
+    encode(name, out, |b| !(b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')));
+}
+
 /// Percent-encodes what a URL may not hold, and leaves what gives it its shape.
 pub fn encode_url(url: &[u8], out: &mut Vec<u8>) {
     encode(url, out, |b| matches!(b, 0..=b' ' | 0x7f..));

@@ -62,7 +62,7 @@ pub enum Coding {
 
 impl Coding {
     /// Appends a piece of a body.
-    fn write(self, data: &[u8], out: &mut Vec<u8>) {
+    pub fn write(self, data: &[u8], out: &mut Vec<u8>) {
         if self == Self::Chunked && !data.is_empty() {
             body::write_chunk_size(out, data.len());
             out.extend_from_slice(data);
@@ -442,6 +442,9 @@ pub async fn send_file(
 /// Bytes of a body of our own that are compressed in one turn.
 const PACKED_AT_ONCE: u64 = reactor::SCRATCH_BYTES as u64;
 
+/// Writes the next piece of a body.
+pub type Pieces<'b> = Box<dyn FnMut(&mut Vec<u8>) + 'b>;
+
 /// A body of our own.
 pub enum Source<'b> {
     Bytes(&'b [u8]),
@@ -451,6 +454,8 @@ pub enum Source<'b> {
         from: u64,
         count: u64,
     },
+    /// Piece by piece; an empty one ends it.
+    Made(Pieces<'b>),
 }
 
 impl Source<'_> {
@@ -461,6 +466,11 @@ impl Source<'_> {
                 let (part, rest) = bytes.split_at(bytes.len().min(PACKED_AT_ONCE as usize));
                 *bytes = rest;
                 Ok(with(part, rest.is_empty()))
+            }
+            Source::Made(write) => {
+                let mut piece = Vec::new();
+                write(&mut piece);
+                Ok(with(&piece, piece.is_empty()))
             }
             Source::File { fd, from, count } => reactor::scratch(|scratch| {
                 let room = scratch.get_mut(..PACKED_AT_ONCE.min(*count) as usize).unwrap_or_default();

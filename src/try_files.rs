@@ -1,12 +1,11 @@
 //! The first file or folder of a list that is there (`try_files`).
 
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 
 use crate::config::{Level, Otherwise, Tryable};
 use crate::exchange::Exchange;
 use crate::log;
+use crate::open;
 use crate::variables;
 
 /// What came of it.
@@ -59,7 +58,7 @@ fn is_there(exchange: &Exchange, tryable: &Tryable, root: &[u8], name: &[u8]) ->
         return false;
     }
     let path = [root, name].concat();
-    match std::fs::metadata(OsString::from_vec(path)) {
+    match open::metadata(exchange, &path) {
         Ok(meta) => meta.is_dir() == tryable.is_folder,
         Err(error) => {
             if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {

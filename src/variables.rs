@@ -61,7 +61,7 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
         }
         Variable::Arg(name) => {
             let args = exchange.args.as_deref().unwrap_or_default();
-            write_first(args.split(|b| *b == b'&').filter_map(|arg| arg_value(arg, name)), out);
+            out.extend_from_slice(arg(args, name).unwrap_or_default());
         }
         Variable::Cookie(name) => {
             let cookies = exchange.request.fields.all(Name::Cookie).flat_map(|line| line.split(|b| *b == b';'));
@@ -119,6 +119,11 @@ fn write_sent(exchange: &Exchange, name: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(line.get(colon + 2..).unwrap_or_default());
         }
     }
+}
+
+/// The value of an argument, the first of its name.
+pub fn arg<'a>(args: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    args.split(|b| *b == b'&').find_map(|arg| arg_value(arg, name))
 }
 
 fn arg_value<'a>(arg: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {

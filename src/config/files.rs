@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
+use super::autoindex::Autoindex;
 use super::build::{Draft, Walk, arg, invalid};
 use super::core;
 use super::location::Matcher;
+use super::symlinks::Symlinks;
 use super::syntax::{Directive, Error};
 use crate::template::Template;
 
@@ -24,6 +26,8 @@ pub struct Files {
     pub etag: bool,
     pub if_modified_since: IfModifiedSince,
     pub log_not_found: bool,
+    pub autoindex: Autoindex,
+    pub symlinks: Option<Arc<Symlinks>>,
     /// Ranges that one request may ask for; as many as usual, if it is not set.
     pub max_ranges: Option<u32>,
 }
@@ -54,6 +58,8 @@ impl Default for Files {
             etag: true,
             if_modified_since: IfModifiedSince::Exact,
             log_not_found: true,
+            autoindex: Autoindex::default(),
+            symlinks: None,
             max_ranges: None,
         }
     }

@@ -3,6 +3,7 @@
 //! All-or-nothing: after a load nothing reads text again, inheritance is resolved, templates, maps and expressions are
 //! compiled. What can't be done is refused with its place; what may be ignored leaves a [`Note`].
 
+mod autoindex;
 mod balance;
 mod build;
 mod content;
@@ -20,6 +21,7 @@ mod map;
 mod proxy;
 mod real_ip;
 mod rewrite;
+mod symlinks;
 pub mod syntax;
 mod table;
 pub mod units;
@@ -30,6 +32,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::autoindex::{Autoindex, ListingFormat};
 pub use self::balance::{Balance, CookieLife, Sticky, StickyCookie};
 pub use self::build::{Source, generate, load};
 pub use self::content::{Content, StatusForm};
@@ -45,6 +48,7 @@ pub use self::map::{Expression, Map};
 pub use self::proxy::{Destination, NextUpstream, Proxy, ProxyPass, Redirect, SetField, Url, UrlError};
 pub use self::real_ip::{RealIp, Told};
 pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, Step, Then};
+pub use self::symlinks::Symlinks;
 pub use self::syntax::{Error, Position};
 pub use self::upstream::{PeerSpec, Place, Upstream};
 

@@ -4,6 +4,7 @@
 
 use super::build::{Draft, Walk};
 use super::syntax::{Directive, Error};
+use super::{autoindex, symlinks};
 use super::{
     balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, proxy, real_ip,
     rewrite, upstream,
@@ -145,10 +146,10 @@ static TABLE: &[Spec] = &[
     spec("auth_delay", HSL, 1, 1, Refuse(NO_ACCESS)),
     spec("auth_request", HSL, 1, 1, OnlyOff(NO_ACCESS)),
     spec("auth_request_set", HSL, 2, 2, Refuse(NO_ACCESS)),
-    spec("autoindex", HSL, 1, 1, OnlyOff(LATER)),
-    spec("autoindex_exact_size", HSL, 1, 1, Note("there is no autoindex")),
-    spec("autoindex_format", HSL, 1, 1, Note("there is no autoindex")),
-    spec("autoindex_localtime", HSL, 1, 1, Note("there is no autoindex")),
+    spec("autoindex", HSL, 1, 1, Once(autoindex::autoindex)),
+    spec("autoindex_exact_size", HSL, 1, 1, Once(autoindex::exact_size)),
+    spec("autoindex_format", HSL, 1, 1, Once(autoindex::format)),
+    spec("autoindex_localtime", HSL, 1, 1, Once(autoindex::localtime)),
     spec("break", STEPS, 0, 0, Step(rewrite::break_step)),
     spec("brotli", HSL, 1, 1, Note("gzip can be had")),
     spec("brotli_comp_level", HSL, 1, 1, Note("gzip can be had")),
@@ -177,7 +178,7 @@ static TABLE: &[Spec] = &[
     spec("deny", HSL, 1, 1, Refuse(NO_ACCESS)),
     spec("directio", HSL, 1, 1, Note("files are opened and sent plainly")),
     spec("directio_alignment", HSL, 1, 1, Note("files are opened and sent plainly")),
-    spec("disable_symlinks", HSL, 1, 2, OnlyOff(LATER)),
+    spec("disable_symlinks", HSL, 1, 2, Once(symlinks::disable_symlinks)),
     spec("empty_gif", LOCATION, 0, 0, Refuse(LATER)),
     spec("env", MAIN, 1, 1, Note("no other program is started")),
     spec("error_log", ANY, 1, 2, Each(logging::error_log)),

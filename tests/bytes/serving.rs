@@ -1,9 +1,13 @@
 //! What heads and bodies of files are like.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, lchown, symlink};
+use std::process::Command;
+
 use crate::asked::{ask_rows, request};
 use crate::client::{Client, Reply};
 use crate::files::put;
-use crate::gate::Gate;
+use crate::gate::{Gate, wait_for};
 use crate::peer::Peer;
 use crate::table::same;
 
@@ -164,4 +168,191 @@ fn several_ranges() {
     gate.wait_for_access(&["GET /large", &format!(" 206 {} ", expected.len())]).unwrap();
     let many = format!("/large\nRange: bytes={}0-0", "0-0,".repeat(1500));
     assert_eq!(ask(&gate, &many, 200).body.len(), 400_000, "an abuse gets all of the file, once");
+}
+
+#[test]
+fn a_file_that_gets_shorter_ends_the_connection() {
+    const WHOLE: u64 = 64 << 20;
+    let gate = Gate::start("server { listen LISTEN; root www; }");
+    put(&gate.folder, "www/shrinks", "");
+    let file = fs::File::options().write(true).open(gate.folder.path("www/shrinks")).unwrap();
+    file.set_len(WHOLE).unwrap();
+    let mut client = Client::asking(gate.addr, request("/shrinks").as_bytes());
+    client.stream.peek(&mut [0; 12]).unwrap();
+    // More is on its way than a socket holds; the rest is gone when it is asked for.
+    file.set_len(1).unwrap();
+    let came = client.rest().unwrap();
+    assert!(came.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    assert!((came.len() as u64) < WHOLE, "{} bytes", came.len());
+    wait_for("the error log tells of it", || gate.errors().iter().any(|line| line.contains("the file was truncated")));
+    assert_eq!(Client::connect(gate.addr).ask(request("/shrinks").as_bytes(), 200).unwrap().body.len(), 1);
+}
+
+#[test]
+fn links_are_followed_as_configured() {
+    let gate = Gate::start(
+        "server {
+            listen LISTEN;
+            root www;
+            location /on/ { alias www/; disable_symlinks on from=$document_root; }
+            location /all/ { alias www/; disable_symlinks on; }
+            location /owner/ { alias www/; disable_symlinks if_not_owner from=$document_root; }
+            location /try/ { alias www/; disable_symlinks on from=$document_root; try_files /try/link /try/f =404; }
+            location /if/ { alias www/; disable_symlinks on from=$document_root;
+                if (-f $request_filename) { return 200 file; } return 200 none; }
+            location /deep/ { alias www/dirlink/../; disable_symlinks on from=www; }
+        }",
+    );
+    let www = |name: &str| gate.folder.path(&format!("www/{name}"));
+    put(&gate.folder, "www/f", "file");
+    put(&gate.folder, "www/dir/index.html", "index");
+    put(&gate.folder, "www/linked/other", "other");
+    for (to, name) in [("f", "link"), ("dir", "dirlink"), ("/proc/version", "foreign"), ("../f", "linked/index.html")] {
+        symlink(to, www(name)).unwrap();
+    }
+    // A gate that root has started serves as somebody else: the files must be of one owner, who is not that of /proc.
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        for name in ["f", "link", "dir", "dirlink", "dir/index.html", "foreign"] {
+            lchown(www(name), Some(65_534), None).unwrap();
+        }
+    }
+    ask_rows(
+        &gate,
+        &[
+            ("off", "/link", 200, "=file"),
+            ("off, a folder", "/dirlink/", 200, "=index"),
+            ("on", "/on/f", 200, "=file"),
+            ("on, in a folder", "/on/dir/", 200, "=index"),
+            ("on, a link", "/on/link", 403, ""),
+            ("on, a link to a folder", "/on/dirlink", 403, ""),
+            ("on, in a linked folder", "/on/dirlink/index.html", 404, ""),
+            ("on, the index of a linked folder", "/on/dirlink/", 404, ""),
+            ("on, a linked index", "/on/linked/", 403, ""),
+            ("on, not there", "/on/none", 404, ""),
+            ("if not owner", "/owner/link", 200, "=file"),
+            ("if not owner, a folder", "/owner/dirlink/", 200, "=index"),
+            ("if not owner, of another", "/owner/foreign", 403, ""),
+            ("try_files", "/try/x", 200, "=file"),
+            ("if, a file", "/if/f", 200, "=file"),
+            ("if, a link", "/if/link", 200, "=none"),
+        ],
+    );
+    gate.folder.path("www").canonicalize().map(|path| assert_eq!(path, gate.folder.path("www"))).unwrap();
+    assert_eq!(ask(&gate, "/all/f", 200).body, b"file");
+}
+
+#[test]
+fn folders_are_listed() {
+    let gate = Gate::start(
+        "server {
+            listen LISTEN;
+            root www;
+            autoindex on;
+            expires 1d;
+            location /off/ { alias www/; autoindex off; }
+            location /size/ { alias www/list/; autoindex_exact_size off; autoindex_localtime on; }
+            location /json/ { alias www/list/; autoindex_format json; }
+            location /jsonp/ { alias www/list/; autoindex_format jsonp; }
+            location /xml/ { alias www/list/; autoindex_format xml; }
+            location /utf8/ { alias www/list/; charset utf-8; }
+        }",
+    );
+    put(&gate.folder, "www/has/index.html", "index");
+    fs::create_dir_all(gate.folder.path("www/list/sub dir")).unwrap();
+    let long = "l".repeat(51);
+    for (name, text) in [("b<&>\"'", "12345"), (".hidden", ""), (&long, ""), ("a%?#:\n\\", ""), ("é", ""), ("k", "")] {
+        put(&gate.folder, &format!("www/list/{name}"), text);
+    }
+    symlink("nowhere", gate.folder.path("www/list/dangling")).unwrap();
+    let lchange = ["-h", "-d", "@1700000000"];
+    let touch =
+        |name: &str| Command::new("touch").args(lchange).arg(gate.folder.path(name)).status().unwrap().success();
+    assert!(touch("www/list/dangling") && touch("www/list/sub dir"));
+    fs::File::options().write(true).open(gate.folder.path("www/list/k")).unwrap().set_len(12_345_678).unwrap();
+    assert!(touch("www/list/k"));
+    let row = |href: &str, shown: &str, chars: usize, size: &str| {
+        format!("<a href=\"{href}\">{shown}</a>{:1$} 14-Nov-2023 22:13 {size:>19}\r\n", "", 50 - chars)
+    };
+    let page = |path: &str, rows: &[String]| {
+        format!(
+            "<html>\r\n<head><title>Index of {path}</title></head>\r\n<body>\r\n<h1>Index of {path}</h1><hr><pre>\
+             <a href=\"../\">../</a>\r\n{}</pre><hr></body>\r\n</html>\r\n",
+            rows.concat()
+        )
+    };
+    let shortened = format!("{}..&gt;", "l".repeat(47));
+    let rows = [
+        row("sub%20dir/", "sub dir/", 8, "-"),
+        row("a%25%3F%23%3A%0A%5C", "a%?#:\n\\", 7, "0"),
+        row("b%3C%26%3E%22%27", "b&lt;&amp;&gt;&quot;'", 6, "5"),
+        row("dangling", "dangling", 8, "7"),
+        row("k", "k", 1, "12345678"),
+        row(&long, &shortened, 50, "0"),
+        row("%C3%A9", "é", 2, "0"),
+    ];
+    let reply = ask(&gate, "/list/", 200);
+    same("the client", &reply.body, page("/list/", &rows).as_bytes()).unwrap();
+    assert_eq!(names(&reply), "Content-Type Transfer-Encoding Connection Expires Cache-Control");
+    assert_eq!(reply.field("Content-Type"), Some("text/html"));
+    let sized = String::from_utf8(ask(&gate, "/size/", 200).body).unwrap();
+    assert!(sized.contains("14-Nov-2023 22:13     12M\r\n"), "{sized}");
+    let time = "Tue, 14 Nov 2023 22:13:20 GMT";
+    let json = [
+        format!("{{ \"name\":\"sub dir\", \"type\":\"directory\", \"mtime\":\"{time}\" }}"),
+        format!("{{ \"name\":\"a%?#:\\n\\\\\", \"type\":\"file\", \"mtime\":\"{time}\", \"size\":0 }}"),
+        format!("{{ \"name\":\"b<&>\\\"'\", \"type\":\"file\", \"mtime\":\"{time}\", \"size\":5 }}"),
+        format!("{{ \"name\":\"dangling\", \"type\":\"other\", \"mtime\":\"{time}\" }}"),
+        format!("{{ \"name\":\"k\", \"type\":\"file\", \"mtime\":\"{time}\", \"size\":12345678 }}"),
+        format!("{{ \"name\":\"{long}\", \"type\":\"file\", \"mtime\":\"{time}\", \"size\":0 }}"),
+        format!("{{ \"name\":\"é\", \"type\":\"file\", \"mtime\":\"{time}\", \"size\":0 }}"),
+    ];
+    let json = format!("[\r\n{}\r\n]", json.join(",\r\n"));
+    let called = format!("/* callback */\r\nf({json});");
+    let xml = String::from_utf8(ask(&gate, "/xml/", 200).body).unwrap();
+    assert!(xml.starts_with(
+        "<?xml version=\"1.0\"?>\r\n<list>\r\n<directory mtime=\"2023-11-14T22:13:20Z\">sub dir</directory>\r\n"
+    ));
+    assert!(xml.contains("<file mtime=\"2023-11-14T22:13:20Z\" size=\"5\">b&lt;&amp;&gt;&quot;'</file>\r\n"), "{xml}");
+    assert!(xml.ends_with("</file>\r\n</list>\r\n"), "{xml}");
+    ask_rows(
+        &gate,
+        &[
+            ("an empty folder", "/list/sub%20dir/", 200, &format!("={}", page("/list/sub dir/", &[]))),
+            ("an index comes first", "/has/", 200, "=index"),
+            ("off", "/off/", 403, ""),
+            ("no folder", "/none/", 404, ""),
+            ("POST", "POST /list/\nContent-Length: 0", 403, ""),
+            ("HEAD", "HEAD /list/", 200, "!Transfer-Encoding | !Content-Length | Connection: keep-alive"),
+            ("json", "/json/", 200, &format!("Content-Type: application/json | ={json}")),
+            ("jsonp", "/jsonp/?callback=f", 200, &format!("Content-Type: application/javascript | ={called}")),
+            ("jsonp without a name", "/jsonp/?callback=", 200, &format!("Content-Type: application/json | ={json}")),
+            ("jsonp with what is none", "/jsonp/?callback=alert(1)", 400, ""),
+            ("xml", "/xml/", 200, "Content-Type: text/xml; charset=utf-8"),
+            ("a condition", "/list/\nIf-None-Match: *", 304, ""),
+        ],
+    );
+    let mut old = Client::asking(gate.addr, b"GET /list/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let reply = old.expect(200).unwrap();
+    assert!(reply.closes() && reply.field("Transfer-Encoding").is_none(), "{}", reply.head);
+    same("an old client", &reply.body, page("/list/", &rows).as_bytes()).unwrap();
+    many_are_listed(&gate);
+}
+
+/// Far more than are sent at once, and more than are listed at all.
+fn many_are_listed(gate: &Gate) {
+    const MOST: usize = 16 * 1024;
+    fs::create_dir_all(gate.folder.path("www/many")).unwrap();
+    let add = |number: usize| fs::File::create(gate.folder.path(&format!("www/many/{number:05}"))).unwrap();
+    let listed = || {
+        let page = String::from_utf8(ask(gate, "/many/", 200).body).unwrap();
+        assert!(page.ends_with("</pre><hr></body>\r\n</html>\r\n"));
+        let names: Vec<String> = page.split("<a href=\"").skip(2).map(|row| row[..5].to_owned()).collect();
+        assert!(names.is_sorted());
+        names.len()
+    };
+    (0..MOST).for_each(|number| drop(add(number)));
+    assert_eq!(listed(), MOST);
+    add(MOST);
+    assert_eq!(listed(), MOST);
+    wait_for("the error log tells of it", || gate.errors().iter().any(|line| line.contains("has more than the 16384")));
 }

@@ -145,6 +145,7 @@ const PATHS: &[&str] = &[
     "/static/sub/",
     "/static/sub/index.html",
     "/static/sub?x=1",
+    "/static/wrong/",
     "/static/sub/?x=1",
     "/static//sub",
     "/static/sub/deep",
@@ -356,7 +357,6 @@ const ENCODINGS: &[&str] = &[
 ];
 
 const OTHERWISE: &[Otherwise] = &[
-    ("/static/wrong/", "403", "a folder is no index"),
     (
         "GET /static/app.js\nExpect: 100-continue\nContent-Length: 0",
         "200",

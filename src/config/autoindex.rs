@@ -1,0 +1,59 @@
+//! `autoindex`: what a folder without an index is answered with.
+
+use super::build::{Draft, Walk, arg, invalid};
+use super::core;
+use super::syntax::{Directive, Error};
+
+type Set = Result<(), Error>;
+
+/// How folders are listed.
+#[derive(Clone, Copy, Debug)]
+pub struct Autoindex {
+    pub on: bool,
+    pub format: ListingFormat,
+    /// Sizes in bytes, rather than in the largest unit that fits.
+    pub exact_size: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListingFormat {
+    Html,
+    Xml,
+    Json,
+    Jsonp,
+}
+
+impl Default for Autoindex {
+    fn default() -> Self {
+        Self { on: false, format: ListingFormat::Html, exact_size: true }
+    }
+}
+
+pub(super) fn autoindex(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.files.autoindex.on = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn exact_size(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.files.autoindex.exact_size = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn localtime(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    if core::switch(directive)? {
+        walk.note(&directive.name, "times are UTC: there are no time zones here");
+    }
+    Ok(())
+}
+
+pub(super) fn format(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    draft.settings.files.autoindex.format = match word.text.as_str() {
+        "html" => ListingFormat::Html,
+        "xml" => ListingFormat::Xml,
+        "json" => ListingFormat::Json,
+        "jsonp" => ListingFormat::Jsonp,
+        _ => return Err(invalid(directive, word, "html, xml, json or jsonp")),
+    };
+    Ok(())
+}

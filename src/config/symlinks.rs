@@ -1,0 +1,38 @@
+//! `disable_symlinks`: which symbolic links lead nowhere.
+
+use std::sync::Arc;
+
+use super::build::{Draft, Walk, arg, invalid};
+use super::syntax::{Directive, Error, Word};
+use crate::template::Template;
+
+/// A `disable_symlinks` that is not off.
+#[derive(Clone, Debug)]
+pub struct Symlinks {
+    /// Links are followed to what their owner owns.
+    pub of_same_owner: bool,
+    /// The start of names that is not looked at.
+    pub from: Option<Template>,
+}
+
+pub(super) fn disable_symlinks(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let word = arg(directive, 0)?;
+    let of_same_owner = match word.text.as_str() {
+        "off" => None,
+        "on" => Some(false),
+        "if_not_owner" => Some(true),
+        _ => return Err(invalid(directive, word, "on, if_not_owner or off")),
+    };
+    let from = match directive.args.get(1).map(|word| (word, word.text.strip_prefix("from="))) {
+        None => None,
+        Some((word, Some(text))) if of_same_owner.is_some() => {
+            Some(walk.template(&Word { text: text.to_owned(), ..word.clone() })?)
+        }
+        Some((word, _)) => {
+            return Err(invalid(directive, word, "from= and the start of names, behind on or if_not_owner,"));
+        }
+    };
+    let symlinks = of_same_owner.map(|of_same_owner| Arc::new(Symlinks { of_same_owner, from }));
+    draft.settings.files.symlinks = symlinks;
+    Ok(())
+}
