@@ -17,6 +17,7 @@ use crate::balance::Chosen;
 use crate::config::{Group, Level, Server};
 use crate::counters;
 use crate::exchange::{Client, Exchange};
+use crate::frames::Frames;
 use crate::head::{Malformed, Request, Scan, Version};
 use crate::log;
 use crate::phases::{Done, Phases};
@@ -63,6 +64,7 @@ impl From<answer::After> for After {
 /// A tunnel that is about to be dug.
 struct Tunnel {
     upgraded: Upgraded,
+    frames: Frames,
     limits: tunnel::Limits,
     end: Option<Box<Ending>>,
     /// What the request holds of `limit_conn`, the tunnel holds on to.
@@ -373,7 +375,9 @@ fn tunnel_of(exchange: &mut Exchange, upgraded: Upgraded) -> Tunnel {
         })
     });
     let limits = tunnel::Limits { idle: settings.proxy.read_timeout, send: settings.proxy.send_timeout };
-    Tunnel { upgraded, limits, end, held }
+    let websocket = exchange.request.wants_upgrade("websocket");
+    let frames = if websocket { Frames::START } else { Frames::UNKNOWN };
+    Tunnel { upgraded, frames, limits, end, held }
 }
 
 impl Tunnel {
@@ -393,7 +397,7 @@ impl Tunnel {
     fn dig(self, mut wire: Wire, slot: Slot) -> Digging {
         let Upgraded { stream, early, chosen } = self.upgraded;
         let early = (wire.take_ahead(), early);
-        let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.limits);
+        let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.frames, self.limits);
         Digging { relay, end: self.end, _counted: (chosen, slot, counters::Tunnel::open()) }
     }
 }
@@ -423,6 +427,7 @@ impl Ending {
     fn write(&self, summary: &tunnel::Summary) {
         let why = match summary.end {
             tunnel::End::Closed => None,
+            tunnel::End::Drained => Some("the tunnel was closed: the worker shuts down"),
             tunnel::End::Idle => {
                 Some("upstream timed out (110: Connection timed out) while proxying upgraded connection")
             }

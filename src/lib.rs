@@ -23,6 +23,7 @@
 pub mod users;
 pub mod counters;
 pub mod reactor;
+pub mod mailbox;
 pub mod socket;
 pub mod cidr;
 pub mod wire;
@@ -32,6 +33,7 @@ pub mod quota;
 // The language: bytes in, values out; no socket, no file, no clock.
 pub mod head;
 pub mod body;
+pub mod frames;
 pub mod target;
 pub mod proxy_protocol;
 pub mod pattern;
@@ -78,4 +80,5 @@ pub mod phases;
 // The life.
 pub mod worker;
 pub mod connection;
+pub mod listening;
 pub mod server;

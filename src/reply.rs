@@ -166,6 +166,17 @@ impl Reply {
         }
     }
 
+    /// The whole answer to nobody in particular, who may send no other request.
+    pub fn bare(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        start_line(self.status, reason(self.status).as_bytes(), &mut out);
+        date(&mut out);
+        field(b"Content-Type", b"text/html", &mut out);
+        let _ = write!(out, "Content-Length: {}\r\nConnection: close\r\n\r\n", self.body.len());
+        out.extend_from_slice(&self.body);
+        out
+    }
+
     /// The head of this answer.
     pub fn head(&self, exchange: &Exchange, carriage: Carriage) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);

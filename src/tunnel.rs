@@ -3,17 +3,41 @@
 //! One small future and nothing else: bytes pass through the worker's scratch buffer, one recv and one send a hop. Only
 //! what a receiver would not take yet is held, at most one scratch buffer a direction, and its sender is not read
 //! meanwhile. The end of one side is passed on as a half-close, a reset as a reset.
+//!
+//! A worker that stops may [`drain`] its tunnels: each is closed at a time of its own, with a WebSocket Close frame where
+//! that fits between two frames.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::frames::{self, Frames};
 use crate::reactor::{self, Millis, Timer};
 use crate::wire::Stream;
 
 /// How long the other side may go on after one has ended.
 const HALF_CLOSED: Duration = Duration::from_secs(30);
+
+/// How long a tunnel that we close waits for both sides to close as well.
+pub const FAREWELL: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// When the tunnels of this worker are closed: from, and until.
+    static DRAIN: Cell<Option<(Millis, Millis)>> = const { Cell::new(None) };
+}
+
+fn millis(time: Duration) -> Millis {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Closes the tunnels of this worker, spread over `window`: their clients would all come back at once.
+pub fn drain(window: Duration) {
+    let now = reactor::now();
+    DRAIN.set(Some((now, now + millis(window))));
+    reactor::wake_all();
+}
 
 /// How a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +46,8 @@ pub enum End {
     Closed,
     /// Nothing moved for as long as the configuration allows.
     Idle,
+    /// We closed it.
+    Drained,
     ClientFailed,
     UpstreamFailed,
 }
@@ -52,17 +78,17 @@ impl Limits {
 }
 
 /// One direction.
-#[derive(Default)]
 struct Half {
     /// What the receiver would not take yet.
     held: Vec<u8>,
     state: State,
     moved: u64,
+    /// Where the sender's frames stand.
+    frames: Frames,
 }
 
-#[derive(Default, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum State {
-    #[default]
     Flowing,
     /// The sender has ended; what is held goes first.
     Ending,
@@ -76,8 +102,19 @@ enum Broken {
 }
 
 impl Half {
-    fn with(early: Vec<u8>) -> Self {
-        Self { held: early, ..Self::default() }
+    fn with(early: Vec<u8>, mut frames: Frames) -> Self {
+        frames.pass(&early);
+        Self { held: early, state: State::Flowing, moved: 0, frames }
+    }
+
+    /// Ends the direction from our side, with a Close frame if it has room for one.
+    fn close(&mut self, key: Option<[u8; 4]>) {
+        if self.state == State::Flowing {
+            if self.frames.is_between() {
+                self.held.extend_from_slice(&frames::going_away(key));
+            }
+            self.state = State::Ending;
+        }
     }
 
     /// Moves what can be moved; ready when the end was passed on.
@@ -114,6 +151,7 @@ impl Half {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        self.frames.pass(bytes);
         let written = match to.poll_write(cx, bytes) {
             Poll::Ready(written) => written.map_err(|_| Broken::Sink)?,
             Poll::Pending => 0,
@@ -147,11 +185,13 @@ pub struct Tunnel {
     timer: Timer,
     /// How much had moved when something moved last, and when that was.
     last: (u64, Millis),
+    /// When the worker closes it, if it does.
+    closes: Option<Millis>,
 }
 
 impl Tunnel {
-    /// `early` bytes were read before: from the client, and from the upstream.
-    pub fn new(client: Stream, upstream: Stream, early: (Vec<u8>, Vec<u8>), limits: Limits) -> Self {
+    /// `early` bytes were read before: from the client, and from the upstream. `frames` is how both begin.
+    pub fn new(client: Stream, upstream: Stream, early: (Vec<u8>, Vec<u8>), frames: Frames, limits: Limits) -> Self {
         for stream in [&client, &upstream] {
             stream.socket().release();
             stream.socket().watch_peer();
@@ -159,15 +199,19 @@ impl Tunnel {
         Self {
             client,
             upstream,
-            up: Half::with(early.0),
-            down: Half::with(early.1),
+            up: Half::with(early.0, frames),
+            down: Half::with(early.1, frames),
             limits,
             timer: Timer::new(),
             last: (0, reactor::now()),
+            closes: None,
         }
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(drain) = DRAIN.get() {
+            self.close_in_time(drain);
+        }
         let upwards = self.up.poll(cx, &self.client, &self.upstream);
         let downwards = self.down.poll(cx, &self.upstream, &self.client);
         match (upwards, downwards) {
@@ -177,13 +221,48 @@ impl Tunnel {
             (Poll::Ready(Err(Broken::Sink)), _) | (_, Poll::Ready(Err(Broken::Source))) => {
                 Poll::Ready(End::UpstreamFailed)
             }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) if self.closes.is_some_and(|at| at <= reactor::now()) => {
+                self.poll_farewell(cx)
+            }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Closed),
             _ => self.poll_still(cx),
         }
     }
 
+    /// Chooses a time to close, and closes when it has come.
+    fn close_in_time(&mut self, (from, until): (Millis, Millis)) {
+        let at = *self.closes.get_or_insert_with(|| fastrand::u64(from..=until));
+        if at <= reactor::now() {
+            self.up.close(Some(fastrand::u32(..).to_ne_bytes()));
+            self.down.close(None);
+        }
+    }
+
+    /// Takes what still comes, so that closing does not take our last words from their receivers.
+    fn poll_farewell(&self, cx: &mut Context<'_>) -> Poll<End> {
+        let over = self.closes.unwrap_or(0) + millis(FAREWELL);
+        self.timer.set(Duration::from_millis(over.saturating_sub(reactor::now())));
+        let mut open = false;
+        for stream in [&self.client, &self.upstream] {
+            open |= loop {
+                match reactor::scratch(|scratch| stream.poll_read(cx, scratch)) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => break false,
+                    Poll::Pending => break true,
+                }
+            };
+        }
+        if open { self.timer.poll_due(cx).map(|()| End::Drained) } else { Poll::Ready(End::Drained) }
+    }
+
     /// Ready when nothing has moved for too long.
     fn poll_still(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(at) = self.closes {
+            // What is held then has as long as a farewell to go.
+            let at = if at <= reactor::now() { at + millis(FAREWELL) } else { at };
+            self.timer.set(Duration::from_millis(at.saturating_sub(reactor::now())));
+            return self.timer.poll_due(cx).map(|()| End::Drained);
+        }
         let half_closed = self.up.state == State::Done || self.down.state == State::Done;
         let Some(limit) = self.limits.now(half_closed, !self.up.held.is_empty()) else { return Poll::Pending };
         // Activity stores a number; the timer looks at it when it goes off.

@@ -1,23 +1,84 @@
 //! What the tasks of one worker share: the configuration in force, how many connections there are, whether the program
-//! stops.
+//! stops. And what workers know of one another: who has the fewest connections, and how to reach it.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use crate::config::{Binding, ErrorLog, Group};
 use crate::counters::{self, Count};
+use crate::mailbox::Mailbox;
 use crate::reactor::Elapsed;
 use crate::running::Running;
 use crate::socket::Addr;
 
+/// A connection that one worker has accepted and another one serves.
+pub struct Newcomer {
+    pub fd: OwnedFd,
+    pub addr: Addr,
+    /// The address that the listening socket is bound to.
+    pub bound: Addr,
+}
+
+/// What a worker is told to do.
+pub enum Order {
+    /// A new configuration comes into force.
+    Take(Arc<Running>),
+    /// Another socket is to be listened on; the address is the one that is configured.
+    Listen(Addr, OwnedFd),
+    Serve(Newcomer),
+    /// Stop when all that was begun is done.
+    Finish,
+    Stop,
+}
+
+/// Where a new connection goes.
+pub enum Place<'w> {
+    Here(Slot),
+    There(&'w Desk),
+    /// There are as many as allowed.
+    Nowhere,
+}
+
+/// A worker as the others see it.
+#[derive(Default)]
+pub struct Desk {
+    pub orders: Mailbox<Order>,
+    /// Connections that it serves.
+    connections: AtomicU32,
+}
+
+/// All workers.
+pub struct Crew {
+    pub desks: Box<[Desk]>,
+    /// How workers ended.
+    pub ends: Mailbox<std::io::Result<()>>,
+}
+
+impl Crew {
+    pub fn new(workers: usize) -> Arc<Self> {
+        let desks = std::iter::repeat_with(Desk::default).take(workers.max(1)).collect();
+        Arc::new(Self { desks, ends: Mailbox::default() })
+    }
+
+    /// Tells every worker the same.
+    pub fn tell(&self, order: impl Fn() -> Order) {
+        self.desks.iter().for_each(|desk| desk.orders.put(order()));
+    }
+}
+
 /// One worker's part of the program.
 pub struct Worker {
     running: RefCell<Arc<Running>>,
-    connections: Cell<u32>,
+    crew: Arc<Crew>,
+    /// Which of the crew it is.
+    number: usize,
+    connections_max: u32,
     last_connection: Cell<u32>,
     stopping: Cell<bool>,
     /// Who waits for the last connection to end.
@@ -32,9 +93,8 @@ pub struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         counters::remove(Count::Active);
-        let left = self.worker.connections.get().saturating_sub(1);
-        self.worker.connections.set(left);
-        if left == 0
+        let left = self.worker.desk().map_or(1, |desk| desk.connections.fetch_sub(1, Ordering::Relaxed));
+        if left == 1
             && let Some(waker) = self.worker.waiting.take()
         {
             waker.wake();
@@ -43,19 +103,64 @@ impl Drop for Slot {
 }
 
 impl Worker {
-    pub fn new(running: Arc<Running>) -> Self {
+    /// The worker `number` of `crew`. It serves `connections_max` connections at the same time, if `worker_connections`
+    /// does not say.
+    pub fn new(running: Arc<Running>, crew: Arc<Crew>, number: usize, connections_max: u32) -> Self {
         Self {
             running: RefCell::new(running),
-            connections: Cell::new(0),
+            crew,
+            number,
+            connections_max,
             last_connection: Cell::new(0),
             stopping: Cell::new(false),
             waiting: Cell::new(None),
         }
     }
 
+    fn desk(&self) -> Option<&Desk> {
+        self.crew.desks.get(self.number)
+    }
+
+    /// The next order for this worker.
+    pub fn poll_order(&self, cx: &Context<'_>) -> Poll<Order> {
+        self.desk().map_or(Poll::Pending, |desk| desk.orders.poll_next(cx))
+    }
+
+    pub fn connections(&self) -> u32 {
+        self.desk().map_or(0, |desk| desk.connections.load(Ordering::Relaxed))
+    }
+
+    /// The place for a new connection: with the worker that has the fewest, if even that one has room.
+    pub fn place(self: &Rc<Self>) -> Place<'_> {
+        counters::add(Count::Accepted, 1);
+        let own = self.desk().map(|desk| (self.connections(), desk));
+        // A worker that stops sends nobody to others, who may have ended.
+        let others = self.crew.desks.iter().filter(|_| self.crew.desks.len() > 1 && !self.is_stopping());
+        let counted = others.map(|desk| (desk.connections.load(Ordering::Relaxed), desk));
+        let Some((least, desk)) = own.into_iter().chain(counted).min_by_key(|(count, _)| *count) else {
+            return Place::Nowhere;
+        };
+        if least >= self.running.borrow().config.main.worker_connections.unwrap_or(self.connections_max) {
+            return Place::Nowhere;
+        }
+        desk.connections.fetch_add(1, Ordering::Relaxed);
+        if self.desk().is_some_and(|own| std::ptr::eq(own, desk)) {
+            Place::Here(self.slot())
+        } else {
+            Place::There(desk)
+        }
+    }
+
+    /// The slot of a connection that was counted when this worker was chosen for it.
+    pub fn slot(self: &Rc<Self>) -> Slot {
+        counters::add(Count::Handled, 1);
+        counters::add(Count::Active, 1);
+        Slot { worker: self.clone() }
+    }
+
     /// Takes another configuration into force.
-    pub fn replace(&self, running: Running) {
-        self.running.replace(Arc::new(running));
+    pub fn replace(&self, running: Arc<Running>) {
+        self.running.replace(running);
     }
 
     /// From now on nothing new is begun.
@@ -65,7 +170,7 @@ impl Worker {
 
     /// Ready when no connection is left.
     pub fn poll_empty(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.connections.get() == 0 {
+        if self.connections() == 0 {
             return Poll::Ready(());
         }
         self.waiting.set(Some(cx.waker().clone()));
@@ -81,10 +186,11 @@ impl Worker {
         self.stopping.get()
     }
 
-    /// The number of a new connection.
+    /// The number of a new connection; no other worker gives the same.
     pub fn next_connection(&self) -> u32 {
+        let workers = self.crew.desks.len() as u32;
         self.last_connection.set(self.last_connection.get().wrapping_add(1));
-        self.last_connection.get()
+        (self.last_connection.get() - 1).wrapping_mul(workers).wrapping_add(self.number as u32 + 1)
     }
 
     /// The servers behind a new connection to `local` on the socket bound to `bound`.
@@ -116,19 +222,6 @@ impl Worker {
             Poll::Pending => Poll::Pending,
         })
         .await
-    }
-
-    /// Counts a connection, unless there are as many as `worker_connections` allows.
-    pub fn enter(self: &Rc<Self>) -> Option<Slot> {
-        counters::add(Count::Accepted, 1);
-        let limit = self.running.borrow().config.main.worker_connections;
-        if limit.is_some_and(|limit| self.connections.get() >= limit) {
-            return None;
-        }
-        self.connections.set(self.connections.get() + 1);
-        counters::add(Count::Handled, 1);
-        counters::add(Count::Active, 1);
-        Some(Slot { worker: self.clone() })
     }
 
     pub fn error_log(&self) -> Arc<[ErrorLog]> {

@@ -106,6 +106,9 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         group: None,
         error_log: Arc::from([default_error_log]),
         worker_connections: None,
+        workers: 1,
+        affinity: super::Affinity::Any,
+        descriptors: None,
         worker_shutdown_timeout: None,
         resolver: Resolver::default(),
     };

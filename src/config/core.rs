@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::build::{Draft, Walk, arg, invalid};
 use super::location::Locations;
 use super::syntax::{Directive, Error, Word};
-use super::{AddField, Server, table, units};
+use super::{AddField, Affinity, Server, table, units};
 use crate::head::{Limits, Name};
 
 type Set = Result<(), Error>;
@@ -73,6 +73,48 @@ pub(super) fn user(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set
 
 pub(super) fn worker_connections(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     walk.main.worker_connections = Some(number(directive, arg(directive, 0)?)?);
+    Ok(())
+}
+
+/// `auto` is one for each processor that the program may use.
+pub(super) fn worker_processes(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    const WORKERS_MAX: u32 = 256;
+    let word = arg(directive, 0)?;
+    walk.main.workers = match word.text.as_str() {
+        "auto" => std::thread::available_parallelism().map_or(1, |count| count.get() as u32).min(WORKERS_MAX),
+        _ => units::number(&word.text)
+            .filter(|count| (1..=WORKERS_MAX).contains(count))
+            .ok_or_else(|| invalid(directive, word, "auto, or a number from 1 to 256"))?,
+    };
+    Ok(())
+}
+
+/// `auto`, with or without a mask that is not looked at, or a mask of processors for each worker, the first one last.
+pub(super) fn worker_cpu_affinity(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    const PROCESSORS_MAX: usize = 1024;
+    if arg(directive, 0)?.text == "auto" {
+        walk.main.affinity = Affinity::Auto;
+        return Ok(());
+    }
+    let mut lists = Vec::new();
+    for word in &directive.args {
+        if word.text.is_empty() || word.text.len() > PROCESSORS_MAX || !word.text.bytes().all(|b| b"01".contains(&b)) {
+            return Err(invalid(directive, word, "auto, or masks such as 0001 0010"));
+        }
+        let bits = word.text.bytes().rev().enumerate();
+        lists.push(bits.filter(|(_, bit)| *bit == b'1').map(|(at, _)| at).collect());
+    }
+    walk.main.affinity = Affinity::Lists(lists);
+    Ok(())
+}
+
+pub(super) fn worker_rlimit_nofile(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    let count = number(directive, word)?;
+    if count == 0 {
+        return Err(invalid(directive, word, "a number of open files"));
+    }
+    walk.main.descriptors = Some(count.into());
     Ok(())
 }
 

@@ -86,11 +86,26 @@ pub struct Main {
     pub user: Option<String>,
     pub group: Option<String>,
     pub error_log: Arc<[ErrorLog]>,
-    /// Connections a worker accepts at the same time; none if not set.
+    /// Connections that a worker serves at the same time; as many as descriptors allow if not set.
     pub worker_connections: Option<u32>,
+    pub workers: u32,
+    pub affinity: Affinity,
+    /// The limit of open files, if not as many as allowed.
+    pub descriptors: Option<u64>,
     /// How long a graceful stop waits for tunnels; as long as they last if not set.
     pub worker_shutdown_timeout: Option<Duration>,
     pub resolver: Resolver,
+}
+
+/// On which processors workers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// Wherever the kernel puts them.
+    Any,
+    /// Each on one of its own, as far as there are enough.
+    Auto,
+    /// The first worker on the processors of the first list, and so on; the last list counts for all that are left.
+    Lists(Vec<Vec<usize>>),
 }
 
 /// How long an answer of the system's resolver is believed.

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::client::{Client, expand};
-use crate::gate::{Gate, wait_for};
+use crate::gate::{Gate, PATIENCE, wait_for};
 use crate::peer::Peer;
 use crate::table::{case, check, verify_at_once};
 
@@ -33,7 +33,10 @@ fn ping(client: &mut Client) -> Result<(), String> {
 
 #[test]
 fn reloads() {
-    let storm = || {
+    let storm = |workers: &str| {
+        let server = |status: u16| format!("{workers} {}", server(status));
+        // Each worker opens two when it starts, maybe after they were counted.
+        let starting = if workers.is_empty() { 0 } else { 4 };
         let gate = Gate::start(&server(201));
         let before = if status(&gate) == 201 { gate.descriptors() } else { 0 };
         let all =
@@ -46,7 +49,7 @@ fn reloads() {
         wait_for("S01: the last configuration", || status(&gate) == 202);
         let reloads = gate.errors().iter().filter(|line| line.contains("in force")).count();
         check(reloads <= 1001, || format!("{reloads} reloads"))?;
-        wait_for("S01: descriptors", || gate.descriptors() <= before + 1);
+        wait_for("S01: descriptors", || gate.descriptors() <= before + 1 + starting);
         Ok(())
     };
     let broken = || {
@@ -92,12 +95,66 @@ fn reloads() {
         ping(&mut client)
     };
     let cases = vec![
-        case("S01", storm),
+        case("S01", || storm("")),
+        case("S01 three workers", || storm("worker_processes 3;")),
         case("S02", broken),
         case("S04", removed),
         case("a tunnel lives through a reload", tunnels),
     ];
     verify_at_once(cases);
+}
+
+/// Each worker serves as many connections as the others; at the limit a client learns why it is not served.
+#[test]
+fn workers() {
+    let gate = Gate::start("worker_processes 4; server { listen LISTEN; return 200 $connection; }");
+    let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(gate.addr)).collect();
+    let mut spread = [0; 4];
+    for client in &mut clients {
+        let body = client.ask(GET, 200).unwrap().body;
+        let number: usize = String::from_utf8(body).unwrap().parse().unwrap();
+        spread[(number - 1) % 4] += 1;
+    }
+    assert_eq!(spread, [10; 4]);
+    let limited =
+        Gate::start("worker_processes 2; events { worker_connections 2; } server { listen LISTEN; return 204; }");
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(limited.addr)).collect();
+    clients.iter_mut().for_each(|client| drop(client.ask(GET, 204).unwrap()));
+    let mut one_more = Client::asking(limited.addr, GET);
+    let reply = one_more.expect(503).unwrap();
+    assert!(reply.closes(), "{}", reply.head);
+    one_more.expect_end().unwrap();
+    limited.wait_for_error(&["[alert]", "worker_connections are not enough"]).unwrap();
+    clients.pop();
+    wait_for("room for another one", || status(&limited) == 204);
+}
+
+/// At the end of a graceful stop tunnels are closed with a Close frame, where there is room for one.
+#[test]
+fn farewells() {
+    let peer = Peer::polite();
+    let config = "worker_processes 2; worker_shutdown_timeout 1s;
+        server { listen LISTEN; location / { proxy_pass http://PEER; } }";
+    let mut gate = Gate::before(config, &[("PEER", &peer)]);
+    let mut idle = tunnel(&gate);
+    let mut talking = tunnel(&gate);
+    let frame = [0x81, 0x85, 0, 0, 0, 0, b'h', b'e', b'l', b'l', b'o'];
+    talking.send(&frame);
+    assert_eq!(talking.take(frame.len()).unwrap(), frame);
+    let mut within = tunnel(&gate);
+    within.send(&frame[..7]);
+    assert_eq!(within.take(7).unwrap(), frame[..7]);
+    let seen = peer.bytes().len();
+    gate.signal("QUIT");
+    for client in [&mut idle, &mut talking] {
+        assert_eq!(client.take(4).unwrap(), [0x88, 2, 0x03, 0xe9]);
+        client.expect_end().unwrap();
+    }
+    within.expect_end().unwrap();
+    assert_eq!(gate.ends_within(PATIENCE), Some(0));
+    // To the peers the frames are masked.
+    let farewells = peer.bytes()[seen..].chunks(8).filter(|frame| frame.starts_with(&[0x88, 0x82])).count();
+    assert_eq!(farewells, 2, "{:?}", &peer.bytes()[seen..]);
 }
 
 #[test]

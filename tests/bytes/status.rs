@@ -50,7 +50,9 @@ fn stub_tells_who_was_turned_away() -> Result<(), String> {
     let gate = Gate::start(&format!("events {{ worker_connections 1; }} {STUB}"));
     let mut client = Client::connect(gate.addr);
     client.ask(request("/").as_bytes(), 200)?;
-    Client::connect(gate.addr).expect_end()?;
+    let mut away = Client::connect(gate.addr);
+    away.expect(503)?;
+    away.expect_end()?;
     let reply = client.ask(request("/stub").as_bytes(), 200)?;
     let text = String::from_utf8_lossy(&reply.body).into_owned();
     check(text.contains("\n 2 1 2 \n"), || text)
