@@ -27,6 +27,8 @@ pub enum Health {
     Failed,
     /// Taken out by the configuration (`down`).
     Down,
+    /// It gets only what sticks to it (`drain`).
+    Draining,
     /// Its name was not looked up yet, or has no address.
     Unknown,
 }
@@ -48,13 +50,22 @@ impl Group {
 
 impl Member {
     fn state(&self, now: Millis, alone: bool) -> PeerState {
-        let health = match self.spec.down {
-            true => Health::Down,
-            false if !alone && self.has_failed(now) => Health::Failed,
-            false => Health::Up,
+        let health = match chosen(&self.spec) {
+            None if !alone && self.has_failed(now) => Health::Failed,
+            None => Health::Up,
+            Some(health) => health,
         };
         let (conns, tries, failures) = (self.conns(), self.tries, self.failures);
         PeerState { place: self.peer.addr.to_string(), health, conns, tries, failures, ..unknown(&self.spec) }
+    }
+}
+
+/// What the configuration says, whatever becomes of the peer.
+fn chosen(spec: &PeerSpec) -> Option<Health> {
+    match (spec.down, spec.drain) {
+        (true, _) => Some(Health::Down),
+        (false, true) => Some(Health::Draining),
+        (false, false) => None,
     }
 }
 
@@ -64,6 +75,6 @@ fn unknown(spec: &PeerSpec) -> PeerState {
         Place::Addr(addr) => (addr.to_string(), Health::Up),
         Place::Name { host, port } => (format!("{host}:{port}"), Health::Unknown),
     };
-    let health = if spec.down { Health::Down } else { health };
+    let health = chosen(spec).unwrap_or(health);
     PeerState { place, health, backup: spec.backup, weight: spec.weight, conns: 0, tries: 0, failures: 0 }
 }

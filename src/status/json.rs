@@ -71,6 +71,7 @@ fn write_peer(peer: &PeerState, out: &mut String) {
         Health::Up => "up",
         Health::Failed => "failed",
         Health::Down => "down",
+        Health::Draining => "draining",
         Health::Unknown => "unknown",
     };
     out.push_str("{\"address\":");

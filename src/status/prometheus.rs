@@ -66,7 +66,9 @@ fn upstreams(report: &Report, text: &mut Text) {
     let peers = peers(report);
     type Value = fn(&PeerState) -> u64;
     let metrics: [(&str, Kind, &str, Value); 4] = [
-        ("smolgate_peer_up", Kind::Gauge, "Whether the peer gets requests.", |peer| (peer.health == Health::Up).into()),
+        ("smolgate_peer_up", Kind::Gauge, "Whether the peer gets all its requests.", |peer| {
+            (peer.health == Health::Up).into()
+        }),
         ("smolgate_peer_connections", Kind::Gauge, "Connections to the peer in use.", |peer| peer.conns.into()),
         ("smolgate_peer_tries_total", Kind::Counter, "Requests tried with the peer.", |peer| peer.tries),
         ("smolgate_peer_failures_total", Kind::Counter, "Of these, those that it failed.", |peer| peer.failures),

@@ -185,6 +185,12 @@ fn a_tunnel_and_its_bytes() {
     ] {
         assert!(open_text.lines().any(|known| known == line), "{line:?} expected in {open_text}");
     }
+    gate.signal("HUP");
+    gate.wait_for_error(&["the new configuration is in force"]).unwrap();
+    let reloaded = watcher.ask(asked.as_bytes(), 200).unwrap();
+    let text = String::from_utf8_lossy(&reloaded.body).into_owned();
+    let still = format!("smolgate_peer_connections{{upstream=\"{addr}\",peer=\"{addr}\"}} 1\n");
+    assert!(text.contains("smolgate_tunnels 1\n") && text.contains(&still), "{text}");
     drop(client);
     let peer_gone = format!("smolgate_peer_connections{{upstream=\"{addr}\",peer=\"{addr}\"}} 0\n");
     let parts = ["smolgate_tunnels 0\n", "smolgate_tunnels_opened_total 1\n", peer_gone.as_str()];
@@ -197,12 +203,13 @@ fn peers_with_their_health() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let peer = Peer::polite();
     let config = r#"upstream mixed { server DEAD; server PEER; server 'unix:/nowhere/x"<i>.sock' down;
-            server name.invalid:81 backup; }
+            server 127.0.0.1:1 drain; server name.invalid:81 backup; }
         server { listen LISTEN; location / { proxy_pass http://mixed; } location /status { status; } }"#;
     let gate = Gate::before(&config.replace("DEAD", &dead.to_string()), &[("PEER", &peer)]);
     let before = text(&gate, "/status.json").unwrap();
     let unseen = ["\"connections\":0", "\"tries\":0", "\"failures\":0}"].join(",");
     for line in [
+        format!("{{\"address\":\"127.0.0.1:1\",\"state\":\"draining\",\"backup\":false,\"weight\":1,{unseen}"),
         format!("{{\"address\":\"{dead}\",\"state\":\"up\",\"backup\":false,\"weight\":1,{unseen}"),
         format!(
             "{{\"address\":\"unix:/nowhere/x\\\"\\u003ci\\u003e.sock\",\"state\":\"down\",\"backup\":false,\"weight\":1,{unseen}"
