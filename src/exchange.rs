@@ -121,6 +121,8 @@ pub struct Exchange {
     pub drops_body: bool,
     /// The connection ends with the answer.
     pub closes: bool,
+    /// This is what `auth_request` asks for the sake of a request with this method. Nothing of it goes to the client.
+    pub asked_for: Option<Box<[u8]>>,
     /// The number of this request on its connection, from 1.
     pub number: u32,
     pub began: Millis,
@@ -170,6 +172,7 @@ impl Exchange {
             extra: Vec::new(),
             drops_body: false,
             closes: false,
+            asked_for: None,
             number,
             began: reactor::now(),
             captures: RefCell::default(),
@@ -220,6 +223,28 @@ impl Exchange {
         self.broke = false;
         self.adds_path = false;
         self.internal = true;
+    }
+
+    /// A request to another path for the sake of this one: a GET with the same fields, which shares its variables. Its
+    /// answer is for us alone.
+    pub fn ask(&mut self, path: &[u8]) -> Self {
+        let request = self.request.bodyless_get();
+        let mut asked = Self::new(self.config.clone(), self.client.clone(), self.server.clone(), request, self.number);
+        asked.asked_for = Some(self.request.method().into());
+        asked.host.clone_from(&self.host);
+        asked.written.clone_from(&self.written);
+        asked.path = path.to_vec();
+        asked.rewritten = true;
+        asked.internal = true;
+        asked.drops_body = true;
+        asked.users.swap(&self.users);
+        asked.request_id = RefCell::new(Some(self.request_id()));
+        asked
+    }
+
+    /// `$request_method`: that of the client's request.
+    pub fn method(&self) -> &[u8] {
+        self.asked_for.as_deref().unwrap_or(self.request.method())
     }
 
     /// The answer has a `Location` of its own, and none of a page that it stands for.

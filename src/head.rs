@@ -239,7 +239,7 @@ pub struct Field<'h> {
 }
 
 /// The fields of a head, in the order in which they came.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Fields {
     bytes: Box<[u8]>,
     lines: Vec<Line>,
@@ -582,6 +582,12 @@ impl Request {
             return b"GET";
         }
         self.method.of(&self.fields.bytes)
+    }
+
+    /// The same fields in a GET without a body.
+    pub fn bodyless_get(&self) -> Self {
+        let fields = self.fields.clone();
+        Self { fields, framing: Framing::None, expects_continue: false, as_get: true, ..*self }
     }
 
     /// From now on it is a GET, as error pages are asked for.

@@ -101,6 +101,8 @@ pub fn outgoing(exchange: &Exchange, uri: &[u8], body: Option<&[u8]>) -> Result<
             // Framing is ours, whatever is configured.
             Name::ContentLength | Name::TransferEncoding | Name::Http2Settings | Name::Expect => {}
             _ if value.is_empty() => {}
+            // A question stays one, even for the sake of an upgrade.
+            Name::Upgrade | Name::Connection if exchange.asked_for.is_some() => {}
             Name::Upgrade => offered = without_h2c(&value),
             Name::Connection if connection.is_empty() => connection = std::mem::take(&mut value),
             Name::Connection => {}
@@ -108,7 +110,8 @@ pub fn outgoing(exchange: &Exchange, uri: &[u8], body: Option<&[u8]>) -> Result<
         }
     }
     // Where the configuration says nothing of it, WebSocket is passed on by itself.
-    if !is_set(Name::Upgrade) && !is_set(Name::Connection) && version == Version::Http11 {
+    if !is_set(Name::Upgrade) && !is_set(Name::Connection) && version == Version::Http11 && exchange.asked_for.is_none()
+    {
         let websocket = request.method() == b"GET" && request.wants_upgrade("websocket");
         if websocket {
             offered = b"websocket".to_vec();

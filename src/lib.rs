@@ -3,7 +3,7 @@
 //! This file is the map. The modules are listed from the ground up, and a module uses only modules listed above it.
 //!
 //! ```text
-//!  client -> socket -> wire -> head::parse -> phases::act (rewrite::run, route::find, try_files::find) ->
+//!  client -> socket -> wire -> head::parse -> phases::act (rewrite::run, route::find, access, try_files::find) ->
 //!            reply | file | upstream::forward -> error_page::find -> answer::send -> one log line
 //!         -> After::{KeepAlive, Close, Tunnel(upstream)} -> tunnel::relay
 //! ```
@@ -34,6 +34,8 @@ pub mod quota;
 pub mod head;
 pub mod body;
 pub mod frames;
+pub mod credentials;
+pub mod password;
 pub mod target;
 pub mod proxy_protocol;
 pub mod pattern;
@@ -64,6 +66,9 @@ pub mod marks;
 pub mod range;
 pub mod autoindex;
 pub mod file;
+pub mod user_file;
+pub mod verifier;
+pub mod access;
 pub mod transfer;
 pub mod answer;
 pub mod names;

@@ -150,6 +150,9 @@ pub fn context(exchange: &Exchange) -> String {
     };
     let mut context = format!(", client: {}, server: {}", exchange.client.addr.host(), exchange.server.name);
     let _ = write!(context, ", request: \"{}\"", text(exchange.request.line()));
+    if exchange.asked_for.is_some() {
+        let _ = write!(context, ", subrequest: \"{}\"", text(&exchange.path));
+    }
     if let (Some(last), Some(pass)) = (exchange.tries.last(), exchange.pass()) {
         let uri = pass.uri.as_deref().unwrap_or_default();
         let path = if uri.is_empty() { text(&exchange.written) } else { uri.to_owned() };

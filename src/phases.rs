@@ -4,10 +4,14 @@
 //! A phase may send the request back to the start with another path, or to a location by name; [`CHANGES_MAX`] bounds
 //! that. Every page of our own passes by `error_page` before it is sent.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
+use crate::access::{self, Denied, Gate, Verdict};
 use crate::answer::{self, After};
-use crate::config::{Level, Location};
+use crate::config::{Access, AuthRequest, Level, Location, Settable};
 use crate::error_page::{self, Instead};
 use crate::exchange::Exchange;
 use crate::file;
@@ -23,6 +27,7 @@ use crate::running::Running;
 use crate::status;
 use crate::try_files::{self, Tried};
 use crate::upstream::{self, Forwarded, Upgraded};
+use crate::variables;
 use crate::wire::Wire;
 
 /// How often one request may be sent to another path or location.
@@ -57,9 +62,12 @@ pub struct Phases<'c> {
 
 impl Phases<'_> {
     /// Does what the configuration says with a request.
-    pub async fn act(mut self, exchange: &mut Exchange) -> Done {
+    pub async fn act(self, exchange: &mut Exchange) -> Done {
         real_ip::apply(exchange);
-        let mut next = Next::Server;
+        self.act_from(Next::Server, exchange).await
+    }
+
+    async fn act_from(mut self, mut next: Next, exchange: &mut Exchange) -> Done {
         let mut changes = 0;
         loop {
             if matches!(next, Next::Server | Next::Search | Next::Named(_)) {
@@ -116,6 +124,9 @@ impl Phases<'_> {
 
     /// Takes the request through a location; without one, the server's own settings count.
     async fn enter(&mut self, exchange: &mut Exchange, location: Option<Arc<Location>>) -> Next {
+        let except = location.as_ref().and_then(|location| location.except.as_ref());
+        let except = except.filter(|except| except.is_for(exchange.request.method()));
+        let location = except.map(|except| except.scope.clone()).or(location);
         exchange.location.clone_from(&location);
         let most = exchange.settings().body_bytes_max;
         if let Framing::Length(length) = exchange.request.framing
@@ -138,10 +149,77 @@ impl Phases<'_> {
         if let Err(status) = limit::enter(exchange, self.running, self.timer, self.wire.stream.socket()).await {
             return refused(exchange, status);
         }
+        // A question is asked by who has been let in, or is about to be.
+        if let Some(access) = exchange.settings().access.clone().filter(|_| exchange.asked_for.is_none())
+            && let Err(next) = Box::pin(self.admit(exchange, &access)).await
+        {
+            return next;
+        }
         if let Some(next) = try_files(exchange) {
             return next;
         }
         self.content(exchange).await
+    }
+
+    /// Keeps out whom the location does not let in.
+    async fn admit(&mut self, exchange: &mut Exchange, access: &Access) -> Result<(), Next> {
+        let mut gate = Gate::new(access);
+        let mut settled = gate.take(access::by_address(access, exchange));
+        if settled.is_none() {
+            settled = gate.take(access::by_password(access, exchange, self.wire).await);
+        }
+        if settled.is_none()
+            && let Some(request) = &access.request
+        {
+            settled = gate.take(self.ask(exchange, access, request).await?);
+        }
+        let Err(denied) = settled.unwrap_or_else(|| gate.close(exchange)) else { return Ok(()) };
+        Err(self.deny(exchange, access, denied).await)
+    }
+
+    /// Asks another location (`auth_request`); an end, if the client has gone or must go meanwhile.
+    async fn ask(&mut self, exchange: &mut Exchange, access: &Access, request: &AuthRequest) -> Result<Verdict, Next> {
+        let mut asked = exchange.ask(&request.target);
+        let first = match request.target.as_slice() {
+            name @ [b'@', ..] => Next::Named(name.to_vec()),
+            _ => Next::Server,
+        };
+        let phases = Phases { wire: &mut *self.wire, running: self.running, timer: self.timer };
+        let done = Box::pin(phases.act_from(first, &mut asked)).await;
+        for (to, value) in access.set.iter() {
+            let value = variables::value(value, &asked);
+            let holder = if matches!(to, Settable::User(_)) { &mut asked } else { &mut *exchange };
+            rewrite::assign(holder, *to, value);
+        }
+        asked.users.swap(&exchange.users);
+        match done {
+            Done::Answered(After::Close) => {
+                exchange.answer.status = asked.answer.status;
+                Err(Next::Done(Done::Answered(After::Close)))
+            }
+            _ => Ok(access::by_answer(exchange, &asked)),
+        }
+    }
+
+    async fn deny(&self, exchange: &mut Exchange, access: &Access, denied: Denied) -> Next {
+        let waits = denied.status == 401 && !access.delay.is_zero();
+        if denied.status == 499 || (waits && !self.keep_waiting(exchange, access.delay).await) {
+            exchange.answer.status = 499;
+            return Next::Done(Done::Answered(After::Close));
+        }
+        let mut reply = page(exchange, denied.status);
+        reply.fields = denied.challenges.into_iter().map(|value| (&b"WWW-Authenticate"[..], value)).collect();
+        Next::Answer(Some(reply))
+    }
+
+    /// Does nothing for a while (`auth_delay`); whether the client is still there then. One that stops sending is not, as
+    /// in nginx.
+    async fn keep_waiting(&self, exchange: &Exchange, delay: Duration) -> bool {
+        log::about(exchange, Level::Info, format_args!("delaying unauthorized request"));
+        self.timer.set(delay);
+        let socket = self.wire.stream.socket();
+        let over = poll_fn(|cx| if socket.ended() { Poll::Ready(()) } else { self.timer.poll_due(cx) });
+        access::unless_gone(self.wire, over).await.is_some() && !socket.ended()
     }
 
     /// What the location answers with.
@@ -159,6 +237,10 @@ impl Phases<'_> {
                 exchange.rewritten = true;
                 exchange.internal = true;
                 Next::Server
+            }
+            file::Answer::File(_) if exchange.asked_for.is_some() => {
+                exchange.answer.status = exchange.status.unwrap_or(200);
+                Next::Done(Done::Answered(After::KeepAlive))
             }
             file::Answer::File(found) => {
                 Next::Done(Done::Answered(answer::send_file(exchange, self.wire, found).await))
@@ -193,6 +275,10 @@ impl Phases<'_> {
     }
 
     async fn send(&mut self, exchange: &mut Exchange, reply: Reply) -> After {
+        if exchange.asked_for.is_some() {
+            exchange.answer.status = exchange.status.filter(|_| !reply.is_page).unwrap_or(reply.status);
+            return After::KeepAlive;
+        }
         if exchange.closes {
             return answer::send_last(exchange, self.wire, reply).await;
         }

@@ -48,20 +48,7 @@ fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
             Step::Break => Flow::Stop,
             Step::Set { to, value } => {
                 let value = variables::value(value, exchange);
-                match to {
-                    Settable::Args => {
-                        exchange.args = Some(value).filter(|args| !args.is_empty());
-                        exchange.args_changed = true;
-                    }
-                    Settable::LimitRate => {
-                        exchange.limits.rate = pace::parse(&value, exchange).or(exchange.limits.rate)
-                    }
-                    Settable::User(number) => {
-                        if let Some(slot) = exchange.users.borrow_mut().get_mut(*number as usize) {
-                            *slot = value;
-                        }
-                    }
-                }
+                assign(exchange, *to, value);
                 Flow::On
             }
             Step::If(step) if holds(&step.condition, exchange) => {
@@ -78,6 +65,22 @@ fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
         }
     }
     Flow::On
+}
+
+/// Fills a variable.
+pub fn assign(exchange: &mut Exchange, to: Settable, value: Vec<u8>) {
+    match to {
+        Settable::Args => {
+            exchange.args = Some(value).filter(|args| !args.is_empty());
+            exchange.args_changed = true;
+        }
+        Settable::LimitRate => exchange.limits.rate = pace::parse(&value, exchange).or(exchange.limits.rate),
+        Settable::User(number) => {
+            if let Some(slot) = exchange.users.get_mut().get_mut(number as usize) {
+                *slot = value;
+            }
+        }
+    }
 }
 
 fn holds(condition: &Condition, exchange: &Exchange) -> bool {

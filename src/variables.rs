@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::clock;
 use crate::counters::{self, Count};
+use crate::credentials::Credentials;
 use crate::exchange::{Exchange, Try};
 use crate::head::{self, Fields, Name};
 use crate::quota::Ruling;
@@ -216,7 +217,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::RequestCompletion => out.extend_from_slice(if answer.complete { b"OK" } else { b"" }),
         Builtin::RequestId => display(&exchange.request_id()),
         Builtin::RequestLength => display(&(exchange.request.len() as u64 + exchange.body_bytes)),
-        Builtin::RequestMethod => out.extend_from_slice(exchange.request.method()),
+        Builtin::RequestMethod => out.extend_from_slice(exchange.method()),
         Builtin::RequestTime => write_seconds(exchange.elapsed(), out),
         Builtin::RequestUri => out.extend_from_slice(&exchange.written),
         Builtin::Scheme => out.extend_from_slice(b"http"),
@@ -385,15 +386,9 @@ fn write_tries(exchange: &Exchange, out: &mut Vec<u8>, write: impl Fn(&Try, &mut
     }
 }
 
-/// The user of Basic authentication (RFC 7617), whether or not it was checked.
+/// The user of Basic authentication, whether or not the password was checked.
 fn write_remote_user(exchange: &Exchange, out: &mut Vec<u8>) {
-    let Some(value) = exchange.request.fields.named(b"authorization").next() else { return };
-    let Some((scheme, token)) = value.split_at_checked(6) else { return };
-    if !scheme.eq_ignore_ascii_case(b"basic ") {
-        return;
-    }
-    let decoded = data_encoding::BASE64.decode(token.trim_ascii()).unwrap_or_default();
-    if let Some(colon) = decoded.iter().position(|b| *b == b':') {
-        out.extend_from_slice(decoded.get(..colon).unwrap_or_default());
+    if let Some(credentials) = Credentials::of(&exchange.request.fields) {
+        out.extend_from_slice(&credentials.user);
     }
 }

@@ -125,6 +125,7 @@ fn meaning(contexts: &'static str) -> BTreeSet<&'static str> {
         "SERVER" => BTreeSet::from(["server"]),
         "LOCATION" => BTreeSet::from(["location"]),
         "UPSTREAM" => BTreeSet::from(["upstream"]),
+        "LIMIT_EXCEPT" => BTreeSet::from(["limit_except"]),
         "SERVER_IF" | "LOCATION_IF" => BTreeSet::from(["if"]),
         other => meaning(TABLE.split(&format!("const {other}: u16 = ")).nth(1).unwrap().split(';').next().unwrap()),
     };

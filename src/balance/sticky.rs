@@ -3,6 +3,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
+use data_encoding::HEXLOWER;
+use md5::{Digest, Md5};
+
 use crate::config::{CookieLife, StickyCookie};
 use crate::exchange::Exchange;
 use crate::socket::Addr;
@@ -11,7 +14,7 @@ use crate::variables;
 
 /// What a cookie says of a peer without a `route=`: not where it is. nginx says the same.
 pub(super) fn id(addr: &Addr) -> String {
-    format!("{:x}", md5::compute(addr.to_string()))
+    HEXLOWER.encode(&Md5::digest(addr.to_string()))
 }
 
 /// The value of `Set-Cookie` that names the peer with that id.

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::limits::Zones;
@@ -24,6 +24,8 @@ use crate::template::{Builtin, Template, Variable};
 /// What has been read so far of the whole configuration.
 pub(super) struct Walk {
     pub(super) folders: Folders,
+    /// Where the main file is.
+    pub(super) folder: PathBuf,
     pub(super) main: Main,
     pub(super) upstreams: Vec<Arc<Upstream>>,
     pub(super) maps: Vec<Map>,
@@ -50,6 +52,8 @@ pub(super) struct Draft {
     pub(super) settings: Settings,
     /// Whether the directive at hand is the first of its name in this block: it replaces what was inherited.
     pub(super) first: bool,
+    /// Whether it has an `allow` or `deny` of its own.
+    pub(super) has_rules: bool,
     pub(super) listens: Vec<ListenLine>,
     pub(super) names: Vec<ServerName>,
     pub(super) steps: Vec<Step>,
@@ -66,6 +70,7 @@ impl Draft {
             context,
             settings,
             first: true,
+            has_rules: false,
             listens: Vec::new(),
             names: Vec::new(),
             steps: Vec::new(),
@@ -114,6 +119,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
     };
     let mut walk = Walk {
         folders,
+        folder,
         main,
         upstreams: Vec::new(),
         maps: Vec::new(),
@@ -201,7 +207,7 @@ impl Walk {
             }
         }
         // Maps and upstreams before the servers that use them.
-        for round in [&["map", "events"][..], &["upstream"], &["http", "server", "location"]] {
+        for round in [&["map", "events"][..], &["upstream"], &["limit_except", "http", "server", "location"]] {
             for (directive, spec, _) in &checked {
                 if let Treat::Block(set) = spec.treat
                     && round.contains(&spec.name)
@@ -226,7 +232,7 @@ impl Walk {
                 let next = self.map_names.len() as u32;
                 self.map_names.entry(name.to_owned()).or_insert(next);
             }
-            if directive.name.text == "set"
+            if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
                 && let Some(name) = directive.args.first().and_then(|arg| arg.text.strip_prefix('$'))
                 && Variable::builtin(name).is_none_or(|known| !matches!(known, Variable::Builtin(_)))
             {
@@ -416,6 +422,7 @@ fn context_names(contexts: u16) -> String {
         (table::SERVER, "server"),
         (table::LOCATION, "location"),
         (table::UPSTREAM, "upstream"),
+        (table::LIMIT_EXCEPT, "limit_except"),
     ];
     let names: Vec<_> = names.iter().filter(|(bit, _)| contexts & bit != 0).map(|(_, name)| *name).collect();
     names.join(", ")

@@ -46,6 +46,9 @@ pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
     }
     let mut inner = Draft::new(table::SERVER, draft.settings.clone());
     walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+    if inner.locations.is_empty() {
+        super::access::check(&inner.settings, directive)?;
+    }
     let name = inner.names.first().map_or(String::new(), |name| name.word.text.trim_start_matches('.').to_owned());
     let locations = Locations::new(inner.locations, &directive.name)?;
     let server = Server {

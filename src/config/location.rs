@@ -8,7 +8,7 @@ use super::map::Expression;
 use super::proxy::ProxyPass;
 use super::rewrite::Step;
 use super::syntax::{Directive, Error, Word};
-use super::{Content, Settings, TryFiles, content, table};
+use super::{Content, Except, Settings, TryFiles, content, table};
 
 /// How a location is found.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub struct Location {
     pub internal: bool,
     pub pass: Option<ProxyPass>,
     pub content: Option<Content>,
+    pub except: Option<Except>,
     pub inner: Locations,
 }
 
@@ -54,12 +55,13 @@ pub(super) struct LocationDraft {
     pub(super) path: String,
     pub(super) pass: Option<ProxyPass>,
     pub(super) internal: bool,
+    pub(super) except: Option<Except>,
 }
 
 impl LocationDraft {
     /// The place of an `if` in this location.
     pub(super) fn for_if(&self) -> Self {
-        Self { matcher: Matcher::Named, path: self.path.clone(), pass: None, internal: self.internal }
+        Self { matcher: Matcher::Named, path: self.path.clone(), pass: None, internal: self.internal, except: None }
     }
 }
 
@@ -125,9 +127,12 @@ pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
         check_nesting(outer, &matcher, &path, directive)?;
     }
     let mut inner = Draft::new(table::LOCATION, draft.settings.clone());
-    inner.location = Some(LocationDraft { matcher, path, pass: None, internal: false });
+    inner.location = Some(LocationDraft { matcher, path, pass: None, internal: false, except: None });
     walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
     content::check(&inner, &directive.name)?;
+    if inner.locations.is_empty() {
+        super::access::check(&inner.settings, directive)?;
+    }
     let nested = Locations::new(inner.locations, &directive.name)?;
     let Some(own) = inner.location else { return Ok(()) };
     draft.locations.push(Arc::new(Location {
@@ -139,6 +144,7 @@ pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
         internal: own.internal,
         pass: own.pass,
         content: inner.content,
+        except: own.except,
         inner: nested,
     }));
     Ok(())

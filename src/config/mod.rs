@@ -5,6 +5,7 @@
 
 mod autoindex;
 mod balance;
+mod access;
 mod build;
 mod content;
 mod core;
@@ -32,6 +33,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::access::{Access, AuthRequest, Basic, Except, Rule};
 pub use self::autoindex::{Autoindex, ListingFormat};
 pub use self::balance::{Balance, CookieLife, Sticky, StickyCookie};
 pub use self::build::{Source, generate, load};
@@ -170,6 +172,8 @@ pub struct Settings {
     pub server_name_in_redirect: bool,
     /// A `resolver` is set: names that a variable makes may be looked up.
     pub resolves: bool,
+    /// Nothing is asked if there is none.
+    pub access: Option<Arc<Access>>,
     pub files: Files,
     /// Where something of it is set.
     pub gzip: Option<Arc<Gzip>>,
@@ -212,6 +216,7 @@ impl Default for Settings {
             port_in_redirect: true,
             server_name_in_redirect: false,
             resolves: false,
+            access: None,
             files: Files::default(),
             gzip: None,
             proxy: Proxy::default(),

@@ -120,20 +120,25 @@ pub(super) fn break_step(_: &mut Walk, draft: &mut Draft, _: &Directive) -> Set 
     Ok(())
 }
 
-pub(super) fn set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let target = arg(directive, 0)?;
-    let name = target.text.strip_prefix('$').filter(|name| !name.is_empty()).ok_or_else(|| {
-        Error::new(&target.at, format!("invalid variable name \"{}\"", target.text)).hint("it must start with \"$\"")
-    })?;
-    let to = match walk.user_number(name) {
-        Some(number) => Settable::User(number),
-        None if name == "args" || name == "query_string" => Settable::Args,
-        None if name == "limit_rate" => Settable::LimitRate,
-        None => {
-            return Err(Error::new(&target.at, format!("the duplicate \"{name}\" variable"))
-                .hint("a built-in variable or the result of a map can't be set"));
+impl Walk {
+    /// The variable that a directive fills.
+    pub(super) fn settable(&self, target: &Word) -> Result<Settable, Error> {
+        let name = target.text.strip_prefix('$').filter(|name| !name.is_empty()).ok_or_else(|| {
+            Error::new(&target.at, format!("invalid variable name \"{}\"", target.text))
+                .hint("it must start with \"$\"")
+        })?;
+        match self.user_number(name) {
+            Some(number) => Ok(Settable::User(number)),
+            None if name == "args" || name == "query_string" => Ok(Settable::Args),
+            None if name == "limit_rate" => Ok(Settable::LimitRate),
+            None => Err(Error::new(&target.at, format!("the duplicate \"{name}\" variable"))
+                .hint("a built-in variable or the result of a map can't be set")),
         }
-    };
+    }
+}
+
+pub(super) fn set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let to = walk.settable(arg(directive, 0)?)?;
     let value = walk.template(arg(directive, 1)?)?;
     draft.steps.push(Step::Set { to, value });
     Ok(())
@@ -183,6 +188,7 @@ pub(super) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
             internal: own.internal,
             pass,
             content,
+            except: None,
             inner: Locations::default(),
         })
     });

@@ -4,11 +4,11 @@
 
 use super::build::{Draft, Walk};
 use super::syntax::{Directive, Error};
-use super::{autoindex, symlinks};
 use super::{
-    balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, proxy, real_ip,
-    rewrite, upstream,
+    access, balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, proxy,
+    real_ip, rewrite, upstream,
 };
+use super::{autoindex, symlinks};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -19,11 +19,14 @@ pub(super) const LOCATION: u16 = 16;
 pub(super) const UPSTREAM: u16 = 32;
 pub(super) const SERVER_IF: u16 = 64;
 pub(super) const LOCATION_IF: u16 = 128;
+pub(super) const LIMIT_EXCEPT: u16 = 256;
 const HSL: u16 = HTTP | SERVER | LOCATION;
 const HS: u16 = HTTP | SERVER;
 const SL: u16 = SERVER | LOCATION;
 /// Where steps may stand.
 const STEPS: u16 = SL | SERVER_IF | LOCATION_IF;
+/// Where something is said of who comes in.
+const HSLX: u16 = HSL | LIMIT_EXCEPT;
 const HSLI: u16 = HSL | LOCATION_IF;
 const ANY: u16 = MAIN | EVENTS | HSL | UPSTREAM;
 
@@ -130,7 +133,7 @@ static TABLE: &[Spec] = &[
     spec("absolute_redirect", HSL, 1, 1, Once(core::absolute_redirect)),
     spec("access_by_lua_block", HSL, 0, MANY, Refuse(LUA)),
     spec("access_by_lua_file", HSL, 0, MANY, Refuse(LUA)),
-    spec("access_log", HSLI, 1, MANY, Each(logging::access_log)),
+    spec("access_log", HSLI | LIMIT_EXCEPT, 1, MANY, Each(logging::access_log)),
     spec("add_after_body", HSL, 1, 1, Refuse(NO_BODY_REWRITE)),
     spec("add_before_body", HSL, 1, 1, Refuse(NO_BODY_REWRITE)),
     spec("add_header", HSLI, 2, 3, Each(core::add_header)),
@@ -139,13 +142,13 @@ static TABLE: &[Spec] = &[
     spec("aio", HSL, 1, 1, Note("files are not read by other threads")),
     spec("aio_write", HSL, 1, 1, Note("nothing is written to disk")),
     spec("alias", LOCATION, 1, 1, Once(files::alias)),
-    spec("allow", HSL, 1, 1, Refuse(NO_ACCESS)),
+    spec("allow", HSLX, 1, 1, Each(access::allow)),
     spec("ancient_browser", HSL, 1, MANY, Refuse(LATER)),
-    spec("auth_basic", HSL, 1, 1, OnlyOff(NO_ACCESS)),
-    spec("auth_basic_user_file", HSL, 1, 1, Refuse(NO_ACCESS)),
-    spec("auth_delay", HSL, 1, 1, Refuse(NO_ACCESS)),
-    spec("auth_request", HSL, 1, 1, OnlyOff(NO_ACCESS)),
-    spec("auth_request_set", HSL, 2, 2, Refuse(NO_ACCESS)),
+    spec("auth_basic", HSLX, 1, 1, Once(access::basic)),
+    spec("auth_basic_user_file", HSLX, 1, 1, Once(access::basic_user_file)),
+    spec("auth_delay", HSL, 1, 1, Once(access::delay)),
+    spec("auth_request", HSL, 1, 1, Once(access::request)),
+    spec("auth_request_set", HSL, 2, 2, Each(access::request_set)),
     spec("autoindex", HSL, 1, 1, Once(autoindex::autoindex)),
     spec("autoindex_exact_size", HSL, 1, 1, Once(autoindex::exact_size)),
     spec("autoindex_format", HSL, 1, 1, Once(autoindex::format)),
@@ -175,7 +178,7 @@ static TABLE: &[Spec] = &[
     spec("debug_connection", EVENTS, 1, 1, Note("there is no debug log per connection")),
     spec("debug_points", MAIN, 1, 1, Note("there are no debug points")),
     spec("default_type", HSL, 1, 1, Once(core::default_type)),
-    spec("deny", HSL, 1, 1, Refuse(NO_ACCESS)),
+    spec("deny", HSLX, 1, 1, Each(access::deny)),
     spec("directio", HSL, 1, 1, Note("files are opened and sent plainly")),
     spec("directio_alignment", HSL, 1, 1, Note("files are opened and sent plainly")),
     spec("disable_symlinks", HSL, 1, 2, Once(symlinks::disable_symlinks)),
@@ -241,7 +244,7 @@ static TABLE: &[Spec] = &[
     spec("limit_conn_log_level", HSL, 1, 1, Once(limits::limit_conn_log_level)),
     spec("limit_conn_status", HSL, 1, 1, Once(limits::limit_conn_status)),
     spec("limit_conn_zone", HTTP, 2, 2, Each(limits::limit_conn_zone)),
-    spec("limit_except", LOCATION, 1, MANY, Refuse(NO_ACCESS)),
+    spec("limit_except", LOCATION, 1, MANY, Block(access::limit_except)),
     spec("limit_rate", HSLI, 1, 1, Once(limits::limit_rate)),
     spec("limit_rate_after", HSLI, 1, 1, Once(limits::limit_rate_after)),
     spec("limit_req", HSL, 1, 3, Each(limits::limit_req)),
@@ -322,7 +325,7 @@ static TABLE: &[Spec] = &[
     spec("proxy_next_upstream_timeout", HSL, 1, 1, Once(proxy::next_upstream_timeout)),
     spec("proxy_next_upstream_tries", HSL, 1, 1, Once(proxy::next_upstream_tries)),
     spec("proxy_no_cache", HSL, 1, MANY, Note(NO_CACHE)),
-    spec("proxy_pass", LOCATION | LOCATION_IF, 1, 1, Once(proxy::pass)),
+    spec("proxy_pass", LOCATION | LOCATION_IF | LIMIT_EXCEPT, 1, 1, Once(proxy::pass)),
     spec("proxy_pass_header", HSL, 1, 1, Each(proxy::pass_header)),
     spec("proxy_pass_request_body", HSL, 1, 1, Once(proxy::pass_request_body)),
     spec("proxy_pass_request_headers", HSL, 1, 1, Once(proxy::pass_request_headers)),
@@ -364,7 +367,7 @@ static TABLE: &[Spec] = &[
     spec("rewrite_log", HSLI, 1, 1, Note("steps are not logged")),
     spec("root", HSLI, 1, 1, Once(files::root)),
     spec("rtmp", MAIN, 0, 0, Refuse("only HTTP is proxied here")),
-    spec("satisfy", HSL, 1, 1, Refuse(NO_ACCESS)),
+    spec("satisfy", HSL, 1, 1, Once(access::satisfy)),
     spec("scgi_cache_path", HTTP, 1, MANY, Note(NO_CACHE)),
     spec("scgi_pass", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
     spec("scgi_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),

@@ -212,6 +212,9 @@ impl Attempts<'_> {
                             if error_page::intercepts(self.exchange, head.status) {
                                 return Ok(self.intercept(&chosen, &head));
                             }
+                            if self.exchange.asked_for.is_some() {
+                                return Ok(self.hear(pooled, &chosen, &head));
+                            }
                             return self.relay(pooled, chosen, &head, sent).await;
                         }
                         Err(missed) => missed,
@@ -229,6 +232,26 @@ impl Attempts<'_> {
             }
             return Err(self.judge(&chosen, &missed, &sent));
         }
+    }
+
+    /// Keeps the status and drops the body. If that is here already, the connection can be used again.
+    fn hear(&mut self, mut pooled: Pooled, chosen: &Chosen, head: &Response) -> Forwarded {
+        chosen.report(Outcome::Answered);
+        self.end_try(None);
+        self.exchange.answer.status = self.exchange.status.unwrap_or(head.status);
+        let mut decoder = Decoder::new(head.framing(self.outgoing.to_head));
+        while !decoder.is_done()
+            && let Ok(piece) = decoder.read(pooled.wire.ahead())
+            && piece.used > 0
+        {
+            let used = piece.used;
+            pooled.wire.consume(used);
+        }
+        let whole = decoder.is_done() && pooled.wire.ahead().is_empty() && head.status != 101;
+        if whole && self.outgoing.keeps_alive && head.keeps_alive() {
+            pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
+        }
+        Forwarded::Answered { reusable: true }
     }
 
     /// Drops the answer: `error_page` has another one.
@@ -390,7 +413,7 @@ impl Attempts<'_> {
                         return Err(Missed::Invalid(Malformed::HeadTooLong));
                     }
                     // We have said `100 Continue` ourselves.
-                    if head.status != 100 && http11 {
+                    if head.status != 100 && http11 && self.exchange.asked_for.is_none() {
                         let bytes = heads::interim(&head);
                         send_all(client_tx, &bytes, send_timeout).await.map_err(|_| Missed::Gone)?;
                     }

@@ -1,0 +1,230 @@
+//! Who is let in: `allow`, `deny`, `auth_basic`, `auth_request`, `satisfy`, `limit_except`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::build::{Draft, Walk, arg, invalid};
+use super::location::{Location, Locations, Matcher};
+use super::rewrite::Settable;
+use super::syntax::{Directive, Error};
+use super::{Settings, core, table};
+use crate::cidr::Cidr;
+use crate::socket::Addr;
+use crate::template::Template;
+
+type Set = Result<(), Error>;
+
+/// What is asked of a request before its location does anything for it.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The first one that fits counts; none: come in.
+    pub rules: Arc<[Rule]>,
+    pub basic: Option<Arc<Basic>>,
+    pub request: Option<Arc<AuthRequest>>,
+    /// What `auth_request` leaves behind, in order.
+    pub set: Arc<[(Settable, Template)]>,
+    /// One of the checks is enough (`satisfy any`).
+    pub any: bool,
+    /// How long a 401 keeps its client waiting.
+    pub delay: Duration,
+}
+
+/// An `allow` or a `deny`.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// None: everybody.
+    pub range: Option<Cidr>,
+    pub allows: bool,
+}
+
+impl Rule {
+    pub fn fits(&self, addr: &Addr) -> bool {
+        self.range.is_none_or(|range| range.contains(addr))
+    }
+}
+
+/// Users and their passwords.
+#[derive(Clone, Debug, Default)]
+pub struct Basic {
+    /// What the password is asked for; none: nothing is asked.
+    pub realm: Option<Template>,
+    /// Where users are found; none: nobody is known.
+    pub file: Option<Template>,
+    /// What the name of that file is relative to.
+    pub folder: Arc<str>,
+}
+
+/// Another request that decides.
+#[derive(Clone, Debug)]
+pub struct AuthRequest {
+    /// A path, or the name of a location.
+    pub target: Vec<u8>,
+}
+
+/// What counts instead of a location's own settings for some methods (`limit_except`).
+#[derive(Debug)]
+pub struct Except {
+    /// Methods that it is not for.
+    methods: Vec<&'static str>,
+    pub scope: Arc<Location>,
+}
+
+impl Except {
+    pub fn is_for(&self, method: &[u8]) -> bool {
+        !self.methods.iter().any(|known| known.as_bytes() == method)
+    }
+}
+
+/// The access settings of a block, which are its own from now on.
+fn own(draft: &mut Draft) -> &mut Access {
+    Arc::make_mut(draft.settings.access.get_or_insert_default())
+}
+
+fn own_basic(draft: &mut Draft) -> &mut Basic {
+    Arc::make_mut(own(draft).basic.get_or_insert_default())
+}
+
+pub(super) fn allow(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    rule(draft, directive, true)
+}
+
+pub(super) fn deny(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    rule(draft, directive, false)
+}
+
+/// The first rule of a block, be it `allow` or `deny`, takes the place of all inherited ones.
+fn rule(draft: &mut Draft, directive: &Directive, allows: bool) -> Set {
+    let word = arg(directive, 0)?;
+    let range = match word.text.as_str() {
+        "all" => None,
+        text => {
+            let range = Cidr::parse(text);
+            Some(range.ok_or_else(|| invalid(directive, word, "an address, a range like 10.0.0.0/8, unix: or all"))?)
+        }
+    };
+    let inherited = !std::mem::replace(&mut draft.has_rules, true);
+    let access = own(draft);
+    let mut rules = if inherited { Vec::new() } else { access.rules.to_vec() };
+    rules.push(Rule { range, allows });
+    access.rules = rules.into();
+    Ok(())
+}
+
+pub(super) fn satisfy(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    own(draft).any = match word.text.as_str() {
+        "all" => false,
+        "any" => true,
+        _ => return Err(invalid(directive, word, "all or any")),
+    };
+    Ok(())
+}
+
+/// `auth_basic realm` or `off`, which a variable may come to as well.
+pub(super) fn basic(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let realm = walk.template(arg(directive, 0)?)?;
+    own_basic(draft).realm = (realm.as_text() != Some(b"off")).then_some(realm);
+    Ok(())
+}
+
+pub(super) fn basic_user_file(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let file = walk.template(arg(directive, 0)?)?;
+    let basic = own_basic(draft);
+    basic.file = Some(file);
+    basic.folder = walk.folder.display().to_string().into();
+    Ok(())
+}
+
+/// Without a user file nginx would let everybody in: that can't be what is meant.
+pub(super) fn check(settings: &Settings, directive: &Directive) -> Set {
+    let basic = settings.access.as_ref().and_then(|access| access.basic.as_ref());
+    match basic {
+        Some(basic) if basic.realm.is_some() && basic.file.is_none() => {
+            Err(Error::new(&directive.name.at, "\"auth_basic\" is set without \"auth_basic_user_file\"")
+                .hint("name the file that holds users and passwords, as htpasswd writes it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn delay(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    own(draft).delay = core::time(directive)?;
+    Ok(())
+}
+
+pub(super) fn request(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    own(draft).request = match word.text.as_str() {
+        "off" => None,
+        text if text.starts_with(['/', '@']) => Some(Arc::new(AuthRequest { target: text.as_bytes().to_vec() })),
+        _ => return Err(invalid(directive, word, "a path such as /auth, or off")),
+    };
+    Ok(())
+}
+
+pub(super) fn request_set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let to = walk.settable(arg(directive, 0)?)?;
+    let value = walk.template(arg(directive, 1)?)?;
+    let first = draft.first;
+    let access = own(draft);
+    let mut set = if first { Vec::new() } else { access.set.to_vec() };
+    set.push((to, value));
+    access.set = set.into();
+    Ok(())
+}
+
+/// Methods that `limit_except` may name.
+const METHODS: [&str; 14] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "OPTIONS",
+    "PROPFIND",
+    "PROPPATCH",
+    "LOCK",
+    "UNLOCK",
+    "PATCH",
+];
+
+/// `limit_except method ... { ... }`. It inherits all but steps and `try_files`, as in nginx.
+pub(super) fn limit_except(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut methods = Vec::new();
+    for word in &directive.args {
+        let known = METHODS.iter().find(|known| known.eq_ignore_ascii_case(&word.text));
+        methods.push(*known.ok_or_else(|| invalid(directive, word, &format!("one of {}", METHODS.join(", "))))?);
+    }
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    let Some(outer) = draft.location.as_ref() else { return Ok(()) };
+    let mut inner = Draft::new(table::LIMIT_EXCEPT, draft.settings.clone());
+    inner.location = Some(outer.for_if());
+    let matcher = match outer.matcher {
+        Matcher::Exact => Matcher::Exact,
+        Matcher::Prefix { skips_patterns } => Matcher::Prefix { skips_patterns },
+        Matcher::Pattern(_) | Matcher::Named => Matcher::Named,
+    };
+    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+    check(&inner.settings, directive)?;
+    let (Some(outer), Some(own)) = (&mut draft.location, inner.location) else { return Ok(()) };
+    let content = draft.content.filter(|_| own.pass.is_none());
+    let scope = Location {
+        matcher,
+        path: own.path,
+        settings: inner.settings,
+        steps: Vec::new(),
+        try_files: None,
+        internal: own.internal,
+        pass: own.pass.or_else(|| outer.pass.clone()),
+        content,
+        except: None,
+        inner: Locations::default(),
+    };
+    outer.except = Some(Except { methods, scope: Arc::new(scope) });
+    Ok(())
+}

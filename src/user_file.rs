@@ -1,0 +1,143 @@
+//! Files of users and their passwords, as htpasswd writes them: `user:password[:comment]`, a line each.
+//!
+//! Each worker keeps the files that it has read, and reads one again when it is not the same any more.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::OFlags;
+
+/// Bytes of one file.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Files that are kept.
+const FILES_MAX: usize = 32;
+
+/// What was read of a file.
+#[derive(Debug, Default)]
+pub struct Users {
+    /// The password of each user as it is stored.
+    stored: HashMap<Box<[u8]>, Box<[u8]>>,
+}
+
+/// By what a changed file is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    modified: (i64, i64),
+    changed: (i64, i64),
+    length: u64,
+    inode: (u64, u64),
+}
+
+thread_local! {
+    static KEPT: RefCell<HashMap<PathBuf, (Mark, Rc<Users>)>> = RefCell::default();
+}
+
+impl Users {
+    fn parse(text: &[u8]) -> Self {
+        let mut users = Self::default();
+        for line in text.split(|b| *b == b'\n') {
+            let mut columns = line.strip_suffix(b"\r").unwrap_or(line).split(|b| *b == b':');
+            if let (Some(name), Some(stored)) = (columns.next(), columns.next())
+                && !name.starts_with(b"#")
+            {
+                users.stored.entry(name.into()).or_insert_with(|| stored.into());
+            }
+        }
+        users
+    }
+
+    /// The stored password of the first user of this name.
+    pub fn find(&self, name: &[u8]) -> Option<&[u8]> {
+        self.stored.get(name).map(|stored| &**stored)
+    }
+}
+
+impl Mark {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+            length: meta.len(),
+            inode: (meta.dev(), meta.ino()),
+        }
+    }
+}
+
+/// The users in a file, as it is now.
+///
+/// # Errors
+/// Those of opening and reading; when it is no file or too big.
+pub fn read(path: &Path) -> io::Result<Rc<Users>> {
+    let mark = Mark::of(&std::fs::metadata(path)?);
+    let kept = KEPT.with_borrow(|kept| kept.get(path).filter(|(old, _)| *old == mark).map(|(_, users)| users.clone()));
+    if let Some(users) = kept {
+        return Ok(users);
+    }
+    // Whatever the name leads to, opening it must not wait.
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    let mark = Mark::of(&file.metadata()?);
+    let users = Rc::new(Users::parse(&text(file)?));
+    KEPT.with_borrow_mut(|kept| {
+        if kept.len() >= FILES_MAX {
+            kept.clear();
+        }
+        kept.insert(path.to_owned(), (mark, users.clone()));
+    });
+    Ok(users)
+}
+
+fn text(file: File) -> io::Result<Vec<u8>> {
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    if meta.len() > FILE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
+    let mut text = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_of_a_user_counts() {
+        let users = Users::parse(b"# a comment\n#u:x\na:1\r\nb:2:who\na:3\nc\n\nd:\ne:5");
+        let found = |name: &[u8]| users.find(name).map(|stored| String::from_utf8_lossy(stored).into_owned());
+        let expected: [(&str, Option<&str>); 9] = [
+            ("a", Some("1")),
+            ("b", Some("2")),
+            ("c", None),
+            ("d", Some("")),
+            ("e", Some("5")),
+            ("u", None),
+            ("#u", None),
+            ("", None),
+            ("A", None),
+        ];
+        for (name, stored) in expected {
+            assert_eq!(found(name.as_bytes()).as_deref(), stored, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_again_when_it_has_changed() {
+        let path = std::env::temp_dir().join(format!("smolgate-users-{}", std::process::id()));
+        std::fs::write(&path, "a:1").unwrap();
+        let first = read(&path).unwrap();
+        assert!(Rc::ptr_eq(&first, &read(&path).unwrap()));
+        std::fs::write(&path, "a:22").unwrap();
+        assert_eq!(read(&path).unwrap().find(b"a"), Some(&b"22"[..]));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(read(&std::env::temp_dir()).is_err());
+    }
+}

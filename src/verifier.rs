@@ -1,0 +1,185 @@
+//! Checks passwords off the reactor's thread: one check may take a tenth of a second, and the small machine has other
+//! things to do meanwhile.
+//!
+//! A password that was right is known again by a digest of it, so that a page with many parts costs one check. The key of
+//! these digests lives as long as the process, and no password is kept.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use sha2::{Digest, Sha256};
+use smol::lock::Semaphore;
+
+use crate::password::Stored;
+
+/// Slow checks at the same time, of all workers; each has a thread meanwhile.
+const CHECKS_MAX: usize = 2;
+/// Requests of a worker that wait for a check.
+const WAITING_MAX: u32 = 64;
+/// Right passwords that a worker knows again.
+const KNOWN_MAX: usize = 256;
+
+static CHECKS: Semaphore = Semaphore::new(CHECKS_MAX);
+
+thread_local! {
+    static WAITING: Cell<u32> = const { Cell::new(0) };
+    static KNOWN: RefCell<Known> = RefCell::new(Known::new());
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Right,
+    Wrong,
+    /// The stored password has a form that is not known.
+    Unknown,
+    /// Too many others wait.
+    Busy,
+}
+
+/// Whether `password` is the one that is stored as a user file has it.
+pub async fn check(stored: &[u8], password: &[u8]) -> Outcome {
+    let Some(form) = Stored::parse(stored) else { return Outcome::Unknown };
+    if !form.is_slow() {
+        return outcome(form.is(password));
+    }
+    let digest = KNOWN.with_borrow(|known| known.digest(stored, password));
+    let is_known = || KNOWN.with_borrow(|known| known.digests.contains(&digest));
+    if is_known() {
+        return Outcome::Right;
+    }
+    let Some(_waiting) = Waiting::new() else { return Outcome::Busy };
+    let permit = CHECKS.acquire().await;
+    // Somebody before us may have asked the same.
+    if is_known() {
+        return Outcome::Right;
+    }
+    let (stored, password) = (stored.to_vec(), password.to_vec());
+    let right = smol::unblock(move || {
+        let _permit = permit; // a check that nobody waits for any more still counts
+        Stored::parse(&stored).is_some_and(|form| form.is(&password))
+    });
+    let right = right.await;
+    if right {
+        KNOWN.with_borrow_mut(|known| known.add(digest));
+    }
+    outcome(right)
+}
+
+fn outcome(right: bool) -> Outcome {
+    if right { Outcome::Right } else { Outcome::Wrong }
+}
+
+/// A place among those that wait.
+struct Waiting;
+
+impl Waiting {
+    fn new() -> Option<Self> {
+        let waiting = WAITING.get();
+        if waiting >= WAITING_MAX {
+            return None;
+        }
+        WAITING.set(waiting + 1);
+        Some(Self)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.set(WAITING.get().saturating_sub(1));
+    }
+}
+
+/// Digests of passwords that were right, the oldest first.
+struct Known {
+    key: [u8; 32],
+    digests: VecDeque<[u8; 32]>,
+}
+
+impl Known {
+    fn new() -> Self {
+        Self { key: key(), digests: VecDeque::new() }
+    }
+
+    fn digest(&self, stored: &[u8], password: &[u8]) -> [u8; 32] {
+        let hash = Sha256::new().chain_update(self.key).chain_update((stored.len() as u64).to_le_bytes());
+        hash.chain_update(stored).chain_update(password).finalize().into()
+    }
+
+    fn add(&mut self, digest: [u8; 32]) {
+        if self.digests.len() >= KNOWN_MAX {
+            self.digests.pop_front();
+        }
+        self.digests.push_back(digest);
+    }
+}
+
+/// A key that nobody knows: std has it from the kernel for its tables.
+fn key() -> [u8; 32] {
+    use std::hash::{BuildHasher, RandomState};
+    let words = [(); 4].map(|()| RandomState::new().hash_one(0).to_le_bytes());
+    let mut key = [0; 32];
+    key.iter_mut().zip(words.into_iter().flatten()).for_each(|(to, from)| *to = from);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::reactor;
+
+    const STORED: &[u8] = b"$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
+
+    #[test]
+    fn what_was_right_is_known_again_and_what_was_wrong_is_not() {
+        let outcomes = reactor::run(async {
+            let mut outcomes = Vec::new();
+            for (stored, password) in
+                [(STORED, "secret"), (STORED, "Secret"), (STORED, "secret"), (b"aaPwJ9XL9Y99E", "secret")]
+            {
+                outcomes.push(check(stored, password.as_bytes()).await);
+            }
+            outcomes
+        });
+        assert_eq!(outcomes.unwrap(), [Outcome::Right, Outcome::Wrong, Outcome::Right, Outcome::Unknown]);
+        KNOWN.with_borrow(|known| {
+            assert_eq!(known.digests, [known.digest(STORED, b"secret")]);
+            assert_ne!(known.digest(STORED, b"secret"), Known::new().digest(STORED, b"secret"));
+        });
+    }
+
+    #[test]
+    fn a_slow_check_lets_others_run() {
+        let slow = b"$2b$08$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
+        let first = reactor::run(async {
+            let mut check = pin!(check(slow, b"secret"));
+            let first = poll_fn(|cx| Poll::Ready(check.as_mut().poll(cx).is_pending())).await;
+            (first, check.await)
+        });
+        assert_eq!(first.unwrap(), (true, Outcome::Wrong));
+    }
+
+    #[test]
+    fn not_more_is_remembered_than_there_is_room_for() {
+        let mut known = Known::new();
+        (0..KNOWN_MAX as u32 + 2).for_each(|n| known.add(known.digest(&n.to_le_bytes(), b"")));
+        assert_eq!(known.digests.len(), KNOWN_MAX);
+        assert_eq!(known.digests.front(), Some(&known.digest(&2u32.to_le_bytes(), b"")));
+    }
+
+    #[test]
+    fn who_finds_too_many_waiting_is_sent_away() {
+        let places: Vec<Option<Waiting>> = (0..WAITING_MAX).map(|_| Waiting::new()).collect();
+        assert!(places.iter().all(Option::is_some));
+        let outcomes = reactor::run(async {
+            let busy = check(STORED, b"no").await;
+            drop(places);
+            (busy, check(STORED, b"no").await)
+        });
+        assert_eq!(outcomes.unwrap(), (Outcome::Busy, Outcome::Wrong));
+    }
+}
