@@ -70,6 +70,7 @@ async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_aliv
         is_file: false,
     };
     let carriage = carriage(exchange, &about, keep_alive);
+    exchange.announce(reply.content_type.as_deref().unwrap_or_default());
     let head = reply.head(exchange, carriage);
     let body = file::Body::Bytes(reply.body);
     deliver(exchange, wire, Delivery { head, body, length, carriage }).await
@@ -82,6 +83,7 @@ pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Fo
     let about = found.head.about();
     let length = about.length;
     let carriage = carriage(exchange, &about, keep_alive);
+    exchange.announce(found.head.content_type());
     let head = found.head.write(exchange, carriage);
     deliver(exchange, wire, Delivery { head, body: found.body, length, carriage }).await
 }

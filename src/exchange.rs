@@ -287,6 +287,13 @@ impl Exchange {
             && u128::from(age) < settings.keepalive_time.as_millis()
     }
 
+    /// Notes the type of the answer, by which `expires` and the like may choose, before there is a head.
+    pub fn announce(&mut self, content_type: &[u8]) {
+        if self.config.keeps_sent {
+            self.answer.head = [b"\r\nContent-Type: ", content_type, b"\r\n"].concat();
+        }
+    }
+
     /// Notes the head that is about to be sent.
     pub fn begin_answer(&mut self, status: u16, head: &[u8]) {
         let kept = if self.config.keeps_sent { head.to_vec() } else { Vec::new() };

@@ -305,6 +305,10 @@ impl FileHead {
         }
     }
 
+    pub fn content_type(&self) -> &[u8] {
+        &self.content_type
+    }
+
     /// The head of the answer.
     pub fn write(&self, exchange: &Exchange, carriage: Carriage) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
@@ -315,7 +319,9 @@ impl FileHead {
         }
         reply::start(exchange, self.status, reply::reason(self.status).as_bytes(), &mut out);
         if self.status != 304 {
-            field(b"Content-Type", &self.content_type, &mut out);
+            if !self.content_type.is_empty() {
+                field(b"Content-Type", &self.content_type, &mut out);
+            }
             if let Some(length) = self.length.filter(|_| !packed) {
                 let _ = write!(out, "Content-Length: {length}\r\n");
             }

@@ -182,7 +182,7 @@ impl Reply {
         let mut out = Vec::with_capacity(256);
         start(exchange, self.status, reason(self.status).as_bytes(), &mut out);
         if !crate::head::is_bodyless(self.status) {
-            if let Some(content_type) = &self.content_type {
+            if let Some(content_type) = self.content_type.as_ref().filter(|kind| !kind.is_empty()) {
                 field(b"Content-Type", content_type, &mut out);
             }
             if carriage.packing != Packing::Gzip {

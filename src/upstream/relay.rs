@@ -62,6 +62,7 @@ impl Attempts<'_> {
         }
         self.bind(&chosen);
         let chunked = coding == Coding::Chunked;
+        self.exchange.announce(head.fields.first(Name::ContentType).unwrap_or_default());
         let out = heads::answer(self.exchange, head, Carriage { keep_alive, chunked, packing });
         self.exchange.begin_answer(status, &out);
         let reusable = self.outgoing.keeps_alive

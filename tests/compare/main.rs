@@ -9,10 +9,13 @@
     reason = "a test that meets what it does not expect fails"
 )]
 
+mod access;
 mod choices;
+mod listings;
 mod pair;
 mod peer;
 mod reply;
 mod rows;
 mod steps;
 mod tutorial;
+mod values;
