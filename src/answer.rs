@@ -69,7 +69,7 @@ async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_aliv
         fields: None,
         is_file: false,
     };
-    let carriage = carriage(exchange, &about, keep_alive);
+    let carriage = carriage(exchange, gzip::packing(exchange, &about), length, keep_alive);
     exchange.announce(reply.content_type.as_deref().unwrap_or_default());
     let head = reply.head(exchange, carriage);
     let body = file::Body::Bytes(reply.body);
@@ -80,18 +80,16 @@ async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_aliv
 pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Found) -> After {
     let keep_alive = left_of_body(exchange, wire).await == Left::Nothing && exchange.may_keep_alive();
     exchange.answer.status = found.head.status;
-    let about = found.head.about();
-    let length = about.length;
-    let carriage = carriage(exchange, &about, keep_alive);
+    let length = found.head.length;
+    let carriage = carriage(exchange, found.head.packing(exchange), length, keep_alive);
     exchange.announce(found.head.content_type());
     let head = found.head.write(exchange, carriage);
     deliver(exchange, wire, Delivery { head, body: found.body, length, carriage }).await
 }
 
 /// How an answer of our own travels.
-fn carriage(exchange: &Exchange, about: &gzip::About<'_>, keep_alive: bool) -> Carriage {
-    let packing = gzip::packing(exchange, about);
-    let unknown = (packing == Packing::Gzip || about.length.is_none()) && wants_body(exchange);
+fn carriage(exchange: &Exchange, packing: Packing, length: Option<u64>, keep_alive: bool) -> Carriage {
+    let unknown = (packing == Packing::Gzip || length.is_none()) && wants_body(exchange);
     let http11 = exchange.request.version == Version::Http11;
     Carriage { keep_alive: keep_alive && (http11 || !unknown), chunked: http11 && unknown, packing }
 }

@@ -18,6 +18,7 @@ use crate::head::{Name, field};
 use crate::log;
 use crate::marks::Marks;
 use crate::open;
+use crate::precompressed;
 use crate::range::{self, Multipart, Part, Wanted};
 use crate::reply::{self, Carriage, Packing, Reply};
 use crate::variables;
@@ -47,6 +48,16 @@ pub struct FileHead {
     pub length: Option<u64>,
     marks: Marks,
     ranges: Ranges,
+    coded: Coded,
+}
+
+/// What lies compressed beside a file.
+#[derive(Clone, Copy, Default)]
+struct Coded {
+    /// It is this that is sent, in this coding.
+    coding: Option<&'static [u8]>,
+    /// Another client may get another file.
+    varies: bool,
 }
 
 /// What the head says of ranges.
@@ -93,6 +104,14 @@ pub async fn answer(exchange: &Exchange) -> Answer {
     if exchange.path.ends_with(b"/") {
         return folder(exchange, &name).await;
     }
+    let mut varies = false;
+    if (files.gzip, files.brotli) != Default::default() && exchange.request.method() != b"POST" {
+        let beside = precompressed::find(exchange, &name);
+        varies = beside.varies;
+        if let Some((file, meta, coding)) = beside.file {
+            return describe(exchange, file, &meta, Coded { coding: Some(coding), varies });
+        }
+    }
     match open::open(exchange, &name) {
         // A folder is asked for again with a slash.
         Ok((_, meta)) if meta.is_dir() => Answer::Reply(Reply::with_slash(exchange)),
@@ -102,14 +121,18 @@ pub async fn answer(exchange: &Exchange) -> Answer {
             page(exchange, 404)
         }
         Ok(_) if exchange.request.method() == b"POST" => not_allowed(exchange),
-        Ok((file, meta)) => describe(exchange, file, &meta),
+        Ok((file, meta)) => describe(exchange, file, &meta, Coded { coding: None, varies }),
         Err(error) => {
             let (status, level) = open::status_of(&error);
             if status != 404 || files.log_not_found {
                 let name = String::from_utf8_lossy(&name);
                 log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", log::describe(&error)));
             }
-            page(exchange, status)
+            let mut reply = Reply::page(status, exchange.settings().server_tokens);
+            if varies && gzip::tells(exchange) {
+                reply.fields.push((b"Vary", b"Accept-Encoding".to_vec()));
+            }
+            Answer::Reply(reply)
         }
     }
 }
@@ -199,6 +222,7 @@ async fn list(exchange: &Exchange, name: &[u8]) -> Answer {
         length: None,
         marks: Marks::default(),
         ranges: Ranges::Nothing,
+        coded: Coded::default(),
     };
     match head.marks.precondition(exchange).filter(|_| head.status == 200) {
         Some(304) => {
@@ -210,7 +234,7 @@ async fn list(exchange: &Exchange, name: &[u8]) -> Answer {
     }
 }
 
-fn describe(exchange: &Exchange, file: File, meta: &Metadata) -> Answer {
+fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) -> Answer {
     let settings = exchange.settings();
     let modified = u64::try_from(meta.mtime()).unwrap_or(0);
     let size = meta.len();
@@ -222,6 +246,7 @@ fn describe(exchange: &Exchange, file: File, meta: &Metadata) -> Answer {
         length: Some(size),
         marks: Marks { modified: Some(modified), etag },
         ranges: Ranges::Nothing,
+        coded,
     };
     // An error page is sent whole.
     if head.status != 200 {
@@ -233,6 +258,8 @@ fn describe(exchange: &Exchange, file: File, meta: &Metadata) -> Answer {
             Answer::File(Found { head, body: Body::Bytes(Vec::new()) })
         }
         Some(status) => Answer::Reply(Reply::page(status, settings.server_tokens)),
+        // What was compressed beforehand has no parts that a client could put together with others (nginx).
+        None if coded.coding.is_some() => body_of(exchange, head, file, Part { from: 0, count: size }),
         None => ranged(exchange, head, file, size),
     }
 }
@@ -294,8 +321,17 @@ fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> A
 }
 
 impl FileHead {
+    /// How the body is packed.
+    pub fn packing(&self, exchange: &Exchange) -> Packing {
+        let packing = match self.coded.coding {
+            Some(_) => Packing::Plain,
+            None => gzip::packing(exchange, &self.about()),
+        };
+        if packing == Packing::Plain && self.coded.varies { Packing::Varies } else { packing }
+    }
+
     /// What compression has to know.
-    pub fn about(&self) -> gzip::About<'_> {
+    fn about(&self) -> gzip::About<'_> {
         gzip::About {
             status: self.status,
             content_type: Some(&self.content_type),
@@ -338,7 +374,11 @@ impl FileHead {
             let weak = weakened(etag).filter(|_| packed);
             field(b"ETag", weak.as_deref().unwrap_or(etag), &mut out);
         }
+        if let Some(coding) = self.coded.coding.filter(|_| self.status != 304) {
+            field(b"Content-Encoding", coding, &mut out);
+        }
         added.finish(&mut out);
+        reply::packing(carriage, &mut out);
         match &self.ranges {
             Ranges::One(range) => field(b"Content-Range", range.as_bytes(), &mut out),
             Ranges::Accepted if self.status == 200 && !packed => out.extend_from_slice(b"Accept-Ranges: bytes\r\n"),

@@ -36,6 +36,11 @@ pub fn packing(exchange: &Exchange, about: &About<'_>) -> Packing {
     }
 }
 
+/// Whether caches are told what depends on the coding that a client takes (`gzip_vary`).
+pub fn tells(exchange: &Exchange) -> bool {
+    exchange.settings().gzip.as_ref().is_some_and(|gzip| gzip.vary)
+}
+
 /// An encoder as the configuration describes it; `length` is that of the body, if it is known.
 pub fn encoder(exchange: &Exchange, length: Option<u64>) -> Encoder {
     let default = Gzip::default();

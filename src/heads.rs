@@ -248,6 +248,7 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u
     }
     reply::connection(exchange, carriage, &mut out);
     added.finish(&mut out);
+    reply::packing(carriage, &mut out);
     out.extend_from_slice(b"\r\n");
     out
 }
@@ -316,6 +317,7 @@ pub fn upgraded(exchange: &Exchange, head: &Response, token: &[u8]) -> Vec<u8> {
             reply::field(field.name, field.value, &mut out);
         }
     }
-    reply::finish(exchange, 101, &mut out);
+    Added::new(exchange, 101, None).finish(&mut out);
+    out.extend_from_slice(b"\r\n");
     out
 }

@@ -65,6 +65,7 @@ pub mod try_files;
 pub mod marks;
 pub mod range;
 pub mod autoindex;
+pub mod precompressed;
 pub mod file;
 pub mod user_file;
 pub mod verifier;

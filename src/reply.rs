@@ -204,7 +204,9 @@ impl Reply {
         }
         out.extend_from_slice(&self.lines);
         self.fields.iter().for_each(|(name, value)| field(name, value, &mut out));
-        finish(exchange, self.status, &mut out);
+        Added::new(exchange, self.status, None).finish(&mut out);
+        packing(carriage, &mut out);
+        out.extend_from_slice(b"\r\n");
         out
     }
 }
@@ -269,15 +271,13 @@ pub fn connection(exchange: &Exchange, carriage: Carriage, out: &mut Vec<u8>) {
     if carriage.packing != Packing::Plain && settings.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
         out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
     }
+}
+
+/// `Content-Encoding` of what is compressed on its way: nginx has it behind the other fields.
+pub fn packing(carriage: Carriage, out: &mut Vec<u8>) {
     if carriage.packing == Packing::Gzip {
         out.extend_from_slice(b"Content-Encoding: gzip\r\n");
     }
-}
-
-/// What is added to every head, and its end.
-pub fn finish(exchange: &Exchange, status: u16, out: &mut Vec<u8>) {
-    Added::new(exchange, status, None).finish(out);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// A URL for `Location`: control bytes are encoded, and one that starts with `/` gets scheme, host and port.

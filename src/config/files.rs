@@ -7,6 +7,7 @@ use super::autoindex::Autoindex;
 use super::build::{Draft, Walk, arg, invalid};
 use super::core;
 use super::location::Matcher;
+use super::precompressed::Precompressed;
 use super::symlinks::Symlinks;
 use super::syntax::{Directive, Error};
 use crate::template::Template;
@@ -28,6 +29,9 @@ pub struct Files {
     pub log_not_found: bool,
     pub autoindex: Autoindex,
     pub symlinks: Option<Arc<Symlinks>>,
+    /// Whether compressed files are looked for beside the plain ones.
+    pub gzip: Precompressed,
+    pub brotli: Precompressed,
     /// Ranges that one request may ask for; as many as usual, if it is not set.
     pub max_ranges: Option<u32>,
 }
@@ -60,6 +64,8 @@ impl Default for Files {
             log_not_found: true,
             autoindex: Autoindex::default(),
             symlinks: None,
+            gzip: Precompressed::Off,
+            brotli: Precompressed::Off,
             max_ranges: None,
         }
     }

@@ -3,6 +3,7 @@
 //! One line each, sorted by name. What is not here is unknown.
 
 use super::build::{Draft, Walk};
+use super::precompressed;
 use super::syntax::{Directive, Error};
 use super::{
     access, balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, proxy,
@@ -156,7 +157,7 @@ static TABLE: &[Spec] = &[
     spec("break", STEPS, 0, 0, Step(rewrite::break_step)),
     spec("brotli", HSL, 1, 1, Note("gzip can be had")),
     spec("brotli_comp_level", HSL, 1, 1, Note("gzip can be had")),
-    spec("brotli_static", HSL, 1, 1, OnlyOff(LATER)),
+    spec("brotli_static", HSL, 1, 1, Once(precompressed::brotli_static)),
     spec("brotli_types", HSL, 1, MANY, Note("gzip can be had")),
     spec("charset", HSL, 1, 1, Note("Content-Type passes as the upstream sends it")),
     spec("charset_types", HSL, 1, MANY, Note("Content-Type passes as the upstream sends it")),
@@ -206,7 +207,7 @@ static TABLE: &[Spec] = &[
     spec("gzip_http_version", HSL, 1, 1, Once(gzip::http_version)),
     spec("gzip_min_length", HSL, 1, 1, Once(gzip::min_length)),
     spec("gzip_proxied", HSL, 1, MANY, Each(gzip::proxied)),
-    spec("gzip_static", HSL, 1, 1, OnlyOff(LATER)),
+    spec("gzip_static", HSL, 1, 1, Once(precompressed::gzip_static)),
     spec("gzip_types", HSL, 1, MANY, Each(gzip::types)),
     spec("gzip_vary", HSL, 1, 1, Once(gzip::vary)),
     spec("gzip_window", HSL, 1, 1, Once(gzip::window)),

@@ -356,3 +356,69 @@ fn many_are_listed(gate: &Gate) {
     assert_eq!(listed(), MOST);
     wait_for("the error log tells of it", || gate.errors().iter().any(|line| line.contains("has more than the 16384")));
 }
+
+#[test]
+fn compressed_files_beside_plain_ones() {
+    let gate = Gate::start(
+        "server {
+            listen LISTEN;
+            root www;
+            location / { gzip_static on; }
+            location /vary/ { alias www/; gzip_static on; gzip_vary on; expires epoch; add_header X-A a; }
+            location /always/ { alias www/; gzip_static always; gzip_vary on; }
+            location /both/ { alias www/; gzip_static on; brotli_static on; gzip_vary on; }
+            location /also/ { alias www/; gzip_static on; gzip on; gzip_min_length 1; gzip_types text/plain; }
+            location /off/ { alias www/; }
+        }",
+    );
+    for (name, text) in [
+        ("f.txt", "plain"),
+        ("f.txt.gz", "not really gzip"),
+        ("f.txt.br", "brotli"),
+        ("only.txt.gz", "only"),
+        ("plain.txt", "alone"),
+        ("dir.txt", "plain"),
+        ("dir.txt.gz/x", "in a folder"),
+        ("index.html", "index"),
+        ("index.html.gz", "compressed index"),
+    ] {
+        put(&gate.folder, &format!("www/{name}"), text);
+    }
+    const GZIP: &str = "Content-Encoding: gzip | Content-Type: text/plain | ETag: \"6553f100-f\" | =not really gzip";
+    const NOT: &str = "!Content-Encoding | =plain";
+    ask_rows(
+        &gate,
+        &[
+            ("accepted", "/f.txt\nAccept-Encoding: gzip", 200, GZIP),
+            ("no ranges", "/f.txt\nAccept-Encoding: gzip\nRange: bytes=0-1", 200, "!Accept-Ranges | =not really gzip"),
+            ("not accepted", "/f.txt", 200, "!Content-Encoding | !Vary | Accept-Ranges: bytes | =plain"),
+            ("refused", "/f.txt\nAccept-Encoding: gzip;q=0", 200, NOT),
+            ("by a proxy", "/f.txt\nAccept-Encoding: gzip\nVia: 1.1 x", 200, NOT),
+            ("HEAD", "HEAD /f.txt\nAccept-Encoding: gzip", 200, "Content-Encoding: gzip | Content-Length: 15"),
+            ("not modified", "/f.txt\nAccept-Encoding: gzip\nIf-None-Match: \"6553f100-f\"", 304, "!Content-Encoding"),
+            ("modified", "/f.txt\nAccept-Encoding: gzip\nIf-None-Match: \"6553f100-5\"", 200, GZIP),
+            ("POST", "POST /f.txt\nAccept-Encoding: gzip\nContent-Length: 0", 405, ""),
+            ("nothing beside it", "/plain.txt\nAccept-Encoding: gzip", 200, "!Content-Encoding | =alone"),
+            ("nothing but it", "/only.txt\nAccept-Encoding: gzip", 200, "Content-Encoding: gzip | =only"),
+            ("nothing but it, not accepted", "/only.txt", 404, "!Vary"),
+            ("a folder beside it", "/dir.txt\nAccept-Encoding: gzip", 200, NOT),
+            ("of an index", "/\nAccept-Encoding: gzip", 200, "Content-Type: text/html | =compressed index"),
+            ("vary", "/vary/f.txt\nAccept-Encoding: gzip", 200, &format!("Vary: Accept-Encoding | {GZIP}")),
+            ("vary, not accepted", "/vary/f.txt", 200, "Vary: Accept-Encoding | =plain"),
+            ("vary, not modified", "/vary/f.txt\nIf-None-Match: *", 304, "Vary: Accept-Encoding"),
+            ("vary, nothing beside it", "/vary/plain.txt", 200, "!Vary"),
+            ("vary, nothing but it", "/vary/only.txt", 404, "Vary: Accept-Encoding"),
+            ("always", "/always/f.txt", 200, &format!("!Vary | {GZIP}")),
+            ("always, nothing beside it", "/always/plain.txt", 200, "!Content-Encoding | =alone"),
+            ("brotli before gzip", "/both/f.txt\nAccept-Encoding: gzip, br", 200, "Content-Encoding: br | =brotli"),
+            ("brotli is not taken", "/both/f.txt\nAccept-Encoding: gzip", 200, GZIP),
+            ("neither is taken", "/both/f.txt", 200, "Vary: Accept-Encoding | =plain"),
+            ("nothing is compressed twice", "/also/f.txt\nAccept-Encoding: gzip", 200, GZIP),
+            ("off", "/off/f.txt\nAccept-Encoding: gzip", 200, NOT),
+        ],
+    );
+    assert_eq!(
+        names(&ask(&gate, "/vary/f.txt\nAccept-Encoding: gzip", 200)),
+        "Content-Type Content-Length Last-Modified Connection Vary ETag Content-Encoding Expires Cache-Control X-A"
+    );
+}
