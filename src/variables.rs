@@ -297,8 +297,9 @@ fn write_limit(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     out.extend_from_slice(ruling.map_or("", Ruling::as_str).as_bytes());
 }
 
-/// How many connections of clients there are.
+/// How many connections of clients there are: those of other workers when they were asked last.
 fn connections(state: ConnectionState) -> u64 {
+    counters::ask();
     let figures = counters::total();
     match state {
         ConnectionState::Active => figures.of(Count::Active),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Report;
+use super::{Report, seconds};
 use crate::balance::{Health, PeerState};
 use crate::counters::Count;
 
@@ -12,11 +12,11 @@ pub(super) fn render(report: &Report) -> String {
     let memory = report.memory_bytes.map_or("null".to_owned(), |bytes| bytes.to_string());
     let _ = writeln!(
         out,
-        "{{\n\"program\":\"smolgate\",\"version\":\"{}\",\"pid\":{},\n\"uptime_seconds\":{:.3},\"memory_bytes\":{memory},\
+        "{{\n\"program\":\"smolgate\",\"version\":\"{}\",\"pid\":{},\n\"uptime_seconds\":{},\"memory_bytes\":{memory},\
          \"notes\":{},",
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
-        report.uptime.as_secs_f64(),
+        seconds(report.uptime),
         report.notes,
     );
     let _ = writeln!(

@@ -29,7 +29,7 @@ const POLICY: &str = concat!(
 );
 
 /// How long other workers are waited for: one that is busier tells what it told last.
-const ANSWERS_MAX: Duration = Duration::from_millis(50);
+const ANSWERS_MAX: Duration = Duration::from_millis(250);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// All that is told.
@@ -138,10 +138,16 @@ fn by_accept(accept: &[&[u8]]) -> StatusForm {
     best.1
 }
 
-/// A weight from 0 to 1; what is none counts as 0.
+/// A weight from 0 to 1 (RFC 9110 12.4.2); what is none counts as 0. Without floating point, whose reading and writing
+/// would make the program larger by more than the rest of this module.
 fn thousandths(weight: &[u8]) -> u32 {
-    let weight = std::str::from_utf8(weight).ok().and_then(|text| text.parse::<f32>().ok()).unwrap_or(0.0);
-    (weight.clamp(0.0, 1.0) * 1000.0) as u32
+    let (whole, digits) = match weight {
+        [b'1'] | [b'1', b'.', ..] => return 1000,
+        [whole, b'.', digits @ ..] => (whole, digits),
+        _ => return 0,
+    };
+    let digit = |at: usize| digits.get(at).filter(|b| b.is_ascii_digit()).map_or(0, |b| u32::from(b - b'0'));
+    if *whole == b'0' { digit(0) * 100 + digit(1) * 10 + digit(2) } else { 0 }
 }
 
 /// Lets other workers write down their numbers.
@@ -164,6 +170,11 @@ async fn report(running: &Running) -> Report {
         notes: running.config.notes.len(),
         upstreams: groups.iter().map(|group| (group.upstream.name.clone(), group.states())).collect(),
     }
+}
+
+/// A time in seconds with three decimals.
+fn seconds(time: Duration) -> String {
+    format!("{}.{:03}", time.as_secs(), time.subsec_millis())
 }
 
 /// Bytes of memory that are in use, code included.

@@ -4,7 +4,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::Report;
+use super::{Report, seconds};
 use crate::balance::{Health, PeerState};
 use crate::counters::Count;
 
@@ -22,7 +22,7 @@ fn program(report: &Report, text: &mut Text) {
     text.metric("smolgate_configuration_notes", Kind::Gauge, "Directives that do less than they say.");
     text.sample("smolgate_configuration_notes", &[], report.notes);
     text.metric("process_start_time_seconds", Kind::Gauge, "Start time of the process since 1970 in seconds.");
-    text.sample("process_start_time_seconds", &[], report.started.as_secs_f64());
+    text.sample("process_start_time_seconds", &[], seconds(report.started));
     if let Some(bytes) = report.memory_bytes {
         text.metric("process_resident_memory_bytes", Kind::Gauge, "Resident memory size in bytes.");
         text.sample("process_resident_memory_bytes", &[], bytes);
@@ -159,7 +159,7 @@ mod tests {
     fn labels_are_escaped() {
         let mut text = Text(String::new());
         text.sample("a_total", &[("name", "x\"\\\n}"), ("b", "c")], 7);
-        text.sample("c", &[], 1.5);
+        text.sample("c", &[], "1.5");
         assert_eq!(text.0, "a_total{name=\"x\\\"\\\\\\n}\",b=\"c\"} 7\nc 1.5\n");
     }
 

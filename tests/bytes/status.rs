@@ -238,3 +238,24 @@ fn peers_with_their_health() {
         assert!(metrics.contains(&line), "{line} expected in {metrics}");
     }
 }
+
+/// Workers count for themselves, and whoever is asked tells of all.
+#[test]
+fn the_sum_over_workers() {
+    let peer = Peer::polite();
+    let config = "worker_processes 3; server { listen LISTEN; location / { proxy_pass http://PEER; }
+        location /stub { stub_status; } location /status { status; } }";
+    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let upgrade = expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n");
+    let mut clients: Vec<Client> = (0..9).map(|_| Client::asking(gate.addr, &upgrade)).collect();
+    for client in &mut clients {
+        client.expect(101).unwrap();
+    }
+    let all = ["smolgate_tunnels 9\n", "smolgate_connections{state=\"writing\"} 10\n", "{class=\"1xx\"} 9\n"];
+    wait_for_text(&gate, "/status.prom", &all).unwrap();
+    wait_for_text(&gate, "/stub", &["Active connections: 10 \n", "Reading: 0 Writing: 10 Waiting: 0"]).unwrap();
+    drop(clients);
+    let all =
+        ["smolgate_tunnels 0\n", "smolgate_tunnels_opened_total 9\n", "smolgate_connections{state=\"writing\"} 1\n"];
+    wait_for_text(&gate, "/status.prom", &all).unwrap();
+}
