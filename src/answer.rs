@@ -13,7 +13,7 @@ use crate::head::{self, Framing, Version};
 use crate::log;
 use crate::pace::{self, Pace};
 use crate::range::Part;
-use crate::reply::{Carriage, Packing, Reply};
+use crate::reply::{self, Carriage, Packing, Reply};
 use crate::transfer::{self, Coding, Packer, Source, send_slowly};
 use crate::wire::Wire;
 
@@ -56,6 +56,9 @@ pub async fn send_last(exchange: &mut Exchange, wire: &Wire, reply: Reply) -> Af
 async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_alive: bool) -> After {
     if let Some(status) = exchange.status.filter(|_| !reply.is_page) {
         reply.status = status;
+    }
+    if reply::fault(reply.status).is_some() {
+        reply.status = 400;
     }
     exchange.answer.status = reply.status;
     if reply.location.is_some() {

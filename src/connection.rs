@@ -18,6 +18,7 @@ use crate::config::{Group, Level, Server};
 use crate::counters;
 use crate::exchange::{Client, Exchange};
 use crate::frames::Frames;
+use crate::handshake;
 use crate::head::{Malformed, Request, Scan, Version};
 use crate::log;
 use crate::phases::{Done, Phases};
@@ -84,18 +85,29 @@ struct Ending {
 /// Starts the task of a connection.
 pub fn start(fd: OwnedFd, addr: Addr, local: Addr, group: Arc<Group>, worker: Rc<Worker>, slot: Slot) {
     let Ok(socket) = Socket::new(fd) else { return };
-    let mut wire = Wire::new(Stream::Plain(socket));
+    let wire = Wire::new(Stream::Plain(socket));
     let number = worker.next_connection();
-    let mut client = Client { addr, local, number, since: reactor::now(), proxied: None };
-    if !group.proxied {
+    let client = Client { addr, local, number, since: reactor::now(), proxied: None, tls: None };
+    if !group.proxied && !group.tls {
         return reactor::spawn(serve(wire, Rc::new(client), group, worker, slot));
     }
+    // A task of its own, whose memory is not the connection's.
     reactor::spawn(async move {
-        if let Some(proxied) = introduce(&client, &mut wire, &group, &worker).await {
-            client.proxied = proxied;
-            serve(wire, Rc::new(client), group, worker, slot).await;
+        if let Some((wire, client)) = open(wire, client, &group, &worker).await {
+            reactor::spawn(serve(wire, Rc::new(client), group, worker, slot));
         }
     });
+}
+
+/// What comes before the first request: whom a proxy speaks for, and the handshake of TLS. `None`: the connection ends.
+async fn open(mut wire: Wire, mut client: Client, group: &Group, worker: &Worker) -> Option<(Wire, Client)> {
+    if group.proxied {
+        client.proxied = introduce(&client, &mut wire, group, worker).await?;
+    }
+    if group.tls {
+        return handshake::secure(wire, client, group, worker).await;
+    }
+    Some((wire, client))
 }
 
 /// Serves a connection from its first byte to its last.
@@ -228,7 +240,11 @@ impl One<'_> {
             return (self.page(&mut exchange, malformed.status()).await, Duration::ZERO);
         }
         let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
-        let after = match phases.act(&mut exchange).await {
+        let done = match handshake::check(&exchange, self.group) {
+            Ok(()) => phases.act(&mut exchange).await,
+            Err(status) => phases.refuse(&mut exchange, status).await,
+        };
+        let after = match done {
             Done::Answered(after) => After::from(after),
             Done::Upgraded(upgraded) => After::Tunnel(Box::new(tunnel_of(&mut exchange, *upgraded))),
         };
@@ -342,10 +358,11 @@ fn understand(exchange: &mut Exchange, group: &Group) -> Result<(), Malformed> {
 
 /// Reads what a client still sends, so that closing does not take the answer from it (RFC 9112 9.6).
 async fn linger(mut wire: Wire) {
-    if wire.stream.finish().is_err() {
+    let timer = Timer::new();
+    let finished = timer.within(LINGER_PAUSE, poll_fn(|cx| wire.stream.poll_finish(cx)));
+    if !matches!(finished.await, Ok(Ok(()))) {
         return;
     }
-    let timer = Timer::new();
     let began = reactor::now();
     let mut reader = wire.reader();
     while u128::from(reactor::now().saturating_sub(began)) < LINGER.as_millis() {

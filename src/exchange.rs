@@ -13,6 +13,7 @@ use crate::proxy_protocol::Addresses;
 use crate::quota::Rulings;
 use crate::reactor::{self, Millis};
 use crate::socket::Addr;
+use crate::tls::Secured;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -25,6 +26,15 @@ pub struct Client {
     pub since: Millis,
     /// What the PROXY protocol said.
     pub proxied: Option<Rc<Addresses>>,
+    /// What is known of the connection, if it is a secured one.
+    pub tls: Option<Rc<Secured>>,
+}
+
+impl Client {
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
 }
 
 /// Who was tried.

@@ -3,7 +3,8 @@
 //! This file is the map. The modules are listed from the ground up, and a module uses only modules listed above it.
 //!
 //! ```text
-//!  client -> socket -> wire -> head::parse -> phases::act (rewrite::run, route::find, access, try_files::find) ->
+//!  client -> socket -> tls -> wire -> head::parse ->
+//!         phases::act (rewrite::run, route::find, access, try_files::find) ->
 //!            reply | file | upstream::forward -> error_page::find -> answer::send -> one log line
 //!         -> After::{KeepAlive, Close, Tunnel(upstream)} -> tunnel::relay
 //! ```
@@ -26,6 +27,7 @@ pub mod reactor;
 pub mod mailbox;
 pub mod socket;
 pub mod cidr;
+pub mod tls;
 pub mod wire;
 pub mod zone;
 pub mod quota;
@@ -85,6 +87,7 @@ pub mod phases;
 
 // The life.
 pub mod worker;
+pub mod handshake;
 pub mod connection;
 pub mod listening;
 pub mod server;

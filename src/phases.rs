@@ -67,6 +67,13 @@ impl Phases<'_> {
         self.act_from(Next::Server, exchange).await
     }
 
+    /// Answers a request that is not served.
+    pub async fn refuse(self, exchange: &mut Exchange, status: u16) -> Done {
+        exchange.closes = true;
+        let reply = page(exchange, status);
+        self.act_from(Next::Answer(Some(reply)), exchange).await
+    }
+
     async fn act_from(mut self, mut next: Next, exchange: &mut Exchange) -> Done {
         let mut changes = 0;
         loop {

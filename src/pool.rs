@@ -30,9 +30,7 @@ impl Pooled {
 
     fn is_usable(&self) -> bool {
         let idle = reactor::now().saturating_sub(self.idle_since);
-        u128::from(idle) < self.idle_max.as_millis()
-            && self.wire.ahead().is_empty()
-            && self.wire.stream.socket().is_quiet()
+        u128::from(idle) < self.idle_max.as_millis() && self.wire.ahead().is_empty() && self.wire.stream.is_quiet()
     }
 }
 
@@ -80,7 +78,7 @@ pub fn put(addr: &Addr, mut pooled: Pooled, upstream: &Upstream) {
     pooled.idle_since = reactor::now();
     pooled.idle_max = upstream.keepalive_timeout;
     pooled.wire.stream.socket().release();
-    if !pooled.wire.stream.socket().is_quiet() {
+    if !pooled.wire.stream.is_quiet() {
         return;
     }
     let sweep = POOL.with_borrow_mut(|pool| {

@@ -42,6 +42,7 @@ pub type Millis = u64;
 thread_local! {
     static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
     static NOW: Cell<Millis> = const { Cell::new(0) };
+    static TURN: Cell<u32> = const { Cell::new(0) };
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -264,8 +265,14 @@ pub fn now() -> Millis {
     NOW.get()
 }
 
+/// The number of this turn, which begins anew after the last one.
+pub fn turn() -> u32 {
+    TURN.get()
+}
+
 /// Reads the clock; once a turn.
 fn read_clock() {
+    TURN.set(TURN.get().wrapping_add(1));
     let time = clock_gettime(ClockId::Monotonic);
     NOW.set(u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000);
 }

@@ -109,9 +109,33 @@ fn page_title(status: u16) -> &'static str {
     }
 }
 
+/// What is wrong with a connection rather than with a request. `error_page` knows it by a status of its own, the client
+/// is told 400.
+pub fn fault(status: u16) -> Option<&'static str> {
+    match status {
+        CERTIFICATE_ERROR => Some("The SSL certificate error"),
+        NO_CERTIFICATE => Some("No required SSL certificate was sent"),
+        TO_HTTPS => Some("The plain HTTP request was sent to HTTPS port"),
+        _ => None,
+    }
+}
+
+pub const CERTIFICATE_ERROR: u16 = 495;
+pub const NO_CERTIFICATE: u16 = 496;
+pub const TO_HTTPS: u16 = 497;
+
 impl Reply {
     /// The small page of a status; nothing of the request is repeated in it.
     pub fn page(status: u16, tokens: bool) -> Self {
+        if let Some(fault) = fault(status) {
+            let (text, name) = (reason(400), program(tokens));
+            let body = format!(
+                "<html>\r\n<head><title>400 {fault}</title></head>\r\n<body>\r\n<center><h1>400 {text}</h1></center>\r\n\
+                 <center>{fault}</center>\r\n<hr><center>{name}</center>\r\n</body>\r\n</html>\r\n"
+            );
+            let content_type = Some(b"text/html".to_vec());
+            return Self { status, is_page: true, content_type, body: body.into_bytes(), ..Self::default() };
+        }
         let mut reply = Self { status, is_page: status >= 300, ..Self::default() };
         if status >= 300 && !crate::head::is_bodyless(status) && !reason(status).is_empty() {
             let (text, name) = (page_title(status), program(tokens));
@@ -306,9 +330,11 @@ pub fn absolute(exchange: &Exchange, url: &[u8]) -> Vec<u8> {
         "" => &local,
         host => host,
     };
-    let mut out = format!("http://{host}").into_bytes();
+    let scheme = exchange.client.scheme();
+    let usual = if scheme == "https" { 443 } else { 80 };
+    let mut out = format!("{scheme}://{host}").into_bytes();
     match exchange.client.local.port() {
-        Some(port) if settings.port_in_redirect && port != 80 => drop(write!(out, ":{port}")),
+        Some(port) if settings.port_in_redirect && port != usual => drop(write!(out, ":{port}")),
         _ => {}
     }
     out.extend_from_slice(&safe);

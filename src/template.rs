@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::tls::Fact;
+
 /// A value of the configuration that may hold variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
@@ -93,6 +95,8 @@ pub enum Builtin {
     ServerName,
     ServerPort,
     ServerProtocol,
+    /// One of the `$ssl_` variables.
+    Ssl(Fact),
     Status,
     TimeIso8601,
     TimeLocal,
@@ -173,6 +177,27 @@ const BUILTINS: &[(&str, Builtin)] = &[
     ("server_name", Builtin::ServerName),
     ("server_port", Builtin::ServerPort),
     ("server_protocol", Builtin::ServerProtocol),
+    ("ssl_alpn_protocol", Builtin::Ssl(Fact::Alpn)),
+    ("ssl_cipher", Builtin::Ssl(Fact::Cipher)),
+    ("ssl_ciphers", Builtin::Ssl(Fact::Ciphers)),
+    ("ssl_client_cert", Builtin::Ssl(Fact::ClientCert)),
+    ("ssl_client_escaped_cert", Builtin::Ssl(Fact::ClientEscapedCert)),
+    ("ssl_client_fingerprint", Builtin::Ssl(Fact::ClientFingerprint)),
+    ("ssl_client_i_dn", Builtin::Ssl(Fact::ClientIssuer)),
+    ("ssl_client_i_dn_legacy", Builtin::Ssl(Fact::ClientIssuerLegacy)),
+    ("ssl_client_raw_cert", Builtin::Ssl(Fact::ClientRawCert)),
+    ("ssl_client_s_dn", Builtin::Ssl(Fact::ClientSubject)),
+    ("ssl_client_s_dn_legacy", Builtin::Ssl(Fact::ClientSubjectLegacy)),
+    ("ssl_client_serial", Builtin::Ssl(Fact::ClientSerial)),
+    ("ssl_client_v_end", Builtin::Ssl(Fact::ClientValidEnd)),
+    ("ssl_client_v_remain", Builtin::Ssl(Fact::ClientValidRemain)),
+    ("ssl_client_v_start", Builtin::Ssl(Fact::ClientValidStart)),
+    ("ssl_client_verify", Builtin::Ssl(Fact::ClientVerify)),
+    ("ssl_curve", Builtin::Ssl(Fact::Curve)),
+    ("ssl_curves", Builtin::Ssl(Fact::Curves)),
+    ("ssl_protocol", Builtin::Ssl(Fact::Protocol)),
+    ("ssl_server_name", Builtin::Ssl(Fact::ServerName)),
+    ("ssl_session_reused", Builtin::Ssl(Fact::SessionReused)),
     ("status", Builtin::Status),
     ("time_iso8601", Builtin::TimeIso8601),
     ("time_local", Builtin::TimeLocal),
@@ -188,22 +213,8 @@ const BUILTINS: &[(&str, Builtin)] = &[
 ];
 
 /// Known to nginx, and never set in this program.
-const EMPTY: &[&str] = &[
-    "realpath_root",
-    "request_body_file",
-    "ssl_cipher",
-    "ssl_client_fingerprint",
-    "ssl_client_i_dn",
-    "ssl_client_s_dn",
-    "ssl_client_serial",
-    "ssl_client_verify",
-    "ssl_early_data",
-    "ssl_protocol",
-    "ssl_server_name",
-    "ssl_session_id",
-    "ssl_session_reused",
-    "upstream_cache_status",
-];
+const EMPTY: &[&str] =
+    &["realpath_root", "request_body_file", "ssl_early_data", "ssl_session_id", "upstream_cache_status"];
 
 impl Variable {
     /// The variable of this program called `name`; maps and user variables are not known here.

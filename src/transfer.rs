@@ -217,7 +217,11 @@ impl Transfer {
                     return Poll::Pending;
                 }
             };
+            let source = from.stream();
             let moved = from.poll_bytes(cx, |cx, bytes| {
+                if bytes.is_empty() && source.is_cut() {
+                    return (0, Err(Failure::Cut));
+                }
                 let bytes = bytes.get(..room).unwrap_or(bytes);
                 self.take(cx, bytes, to)
             });
@@ -425,7 +429,7 @@ pub async fn send_file(
             }
             let room = ready!(poll_room(cx, slow, offset - from, &timer, limit));
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_BYTES_AT_ONCE).min(room);
-            match to.socket().poll_send_file(cx, file, &mut offset, most) {
+            match to.poll_send_file(cx, file, &mut offset, most) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(offset - from)),
                 Poll::Ready(Ok(_)) => timer.set(limit),
                 Poll::Ready(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {

@@ -125,7 +125,7 @@ impl Half {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Ending => {
                     // A receiver that is gone already has ended anyway.
-                    let _ = to.finish();
+                    let _ = ready!(to.poll_finish(cx));
                     self.state = State::Done;
                 }
                 State::Flowing => {
@@ -283,8 +283,8 @@ impl Future for Tunnel {
         let this = self.get_mut();
         let end = ready!(this.poll_end(cx));
         if matches!(end, End::ClientFailed | End::UpstreamFailed) {
-            this.client.socket().abort();
-            this.upstream.socket().abort();
+            this.client.abort();
+            this.upstream.abort();
         }
         Poll::Ready(Summary { end, to_client: this.down.moved, to_upstream: this.up.moved })
     }

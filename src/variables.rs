@@ -190,7 +190,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::GzipRatio => write_ratio(answer.packed, out),
         Builtin::Host => out.extend_from_slice(host(exchange).as_bytes()),
         Builtin::Hostname => display(&rustix::system::uname().nodename().to_string_lossy()),
-        Builtin::Https => {} // there is no secure connection
+        Builtin::Https => out.extend_from_slice(if client.tls.is_some() { b"on" } else { b"" }),
         Builtin::DocumentRoot => {
             let files = &exchange.settings().files;
             if let Some(root) = files.alias.as_ref().map(|alias| &alias.to).or(files.root.as_ref()) {
@@ -220,7 +220,8 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::RequestMethod => out.extend_from_slice(exchange.method()),
         Builtin::RequestTime => write_seconds(exchange.elapsed(), out),
         Builtin::RequestUri => out.extend_from_slice(&exchange.written),
-        Builtin::Scheme => out.extend_from_slice(b"http"),
+        Builtin::Scheme => out.extend_from_slice(client.scheme().as_bytes()),
+        Builtin::Ssl(fact) => client.tls.iter().for_each(|secured| secured.write(fact, out)),
         Builtin::ServerAddr => display(&client.local.host()),
         Builtin::ServerName => out.extend_from_slice(exchange.server.name.as_bytes()),
         Builtin::ServerPort => {

@@ -5,14 +5,21 @@
 //! upgrade, reach whoever comes next.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use crate::reactor;
 use crate::socket::Socket;
+use crate::tls;
+
+/// Bytes of a file that are read at once where sendfile(2) can't be used.
+const FILE_BYTES_AT_ONCE: usize = 64 * 1024;
 
 /// Bytes both ways, whatever carries them.
 pub enum Stream {
     Plain(Socket),
+    /// Apart, so that a plain stream is no larger for it.
+    Tls(Box<tls::Session>),
 }
 
 impl Stream {
@@ -20,13 +27,15 @@ impl Stream {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_read(cx, buf),
+            Self::Tls(session) => session.poll_read(cx, buf),
         }
     }
 
-    /// Writes some of `bytes`.
+    /// Writes some of `bytes`. What was not counted must come again, and nothing else.
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_write(cx, bytes),
+            Self::Tls(session) => session.poll_write(cx, bytes),
         }
     }
 
@@ -34,21 +43,89 @@ impl Stream {
     pub fn poll_write_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_write_vectored(cx, parts),
+            // A record for each part would take more time than bringing them together.
+            Self::Tls(session) => {
+                let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+                session.poll_write(cx, &whole)
+            }
         }
     }
 
+    /// Sends up to `count` bytes of `file` from `offset` on, which moves along; 0 is the end of the file. The error of a
+    /// file that can't be read is EIO.
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: impl AsFd,
+        offset: &mut u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        let session = match self {
+            Self::Plain(socket) => return socket.poll_send_file(cx, file, offset, count),
+            Self::Tls(session) => session,
+        };
+        reactor::scratch(|scratch| {
+            let room = scratch.get_mut(..count.min(FILE_BYTES_AT_ONCE)).unwrap_or_default();
+            let read = rustix::io::pread(file, &mut *room, *offset).map_err(|_| rustix::io::Errno::IO)?;
+            if read == 0 {
+                return Poll::Ready(Ok(0));
+            }
+            let sent = ready!(session.poll_write(cx, room.get(..read).unwrap_or_default()))?;
+            *offset += sent as u64;
+            Poll::Ready(Ok(sent))
+        })
+    }
+
     /// Ends our direction.
-    ///
-    /// # Errors
-    /// Those of shutdown(2).
-    pub fn finish(&self) -> io::Result<()> {
-        self.socket().finish()
+    pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => Poll::Ready(socket.finish()),
+            Self::Tls(session) => session.poll_finish(cx),
+        }
+    }
+
+    /// Makes closing the stream a reset.
+    pub fn abort(&self) {
+        self.break_off();
+        self.socket().abort();
+    }
+
+    /// Closing the stream will not look like an end that was meant.
+    pub fn break_off(&self) {
+        if let Self::Tls(session) = self {
+            session.break_off();
+        }
+    }
+
+    /// Whether the peer's end may have been made by somebody else: it did not say that it would end.
+    pub fn is_cut(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(session) => session.is_cut(),
+        }
+    }
+
+    /// Whether the peer has neither sent nor closed anything: such a connection can be used again.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.is_quiet(),
+            Self::Tls(session) => session.is_quiet(),
+        }
+    }
+
+    /// Ready when there may be something to read, or the end.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tls(session) if session.is_readable() => Poll::Ready(()),
+            _ => self.socket().poll_readable(cx),
+        }
     }
 
     /// The socket below.
     pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
+            Self::Tls(session) => session.socket(),
         }
     }
 }
@@ -138,14 +215,19 @@ impl Wire {
 
     /// Ready when there may be something to use, or the stream has ended.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ahead().is_empty() { self.stream.socket().poll_readable(cx) } else { Poll::Ready(()) }
+        if self.ahead().is_empty() { self.stream.poll_readable(cx) } else { Poll::Ready(()) }
     }
 }
 
-impl Reader<'_> {
+impl<'w> Reader<'w> {
     /// What was read but not yet used.
     pub fn ahead(&self) -> &[u8] {
         self.ahead.unused()
+    }
+
+    /// The stream that it reads from.
+    pub fn stream(&self) -> &'w Stream {
+        self.stream
     }
 
     /// Reads until `parse` finds a whole value and says how many bytes it is long. `parse` sees all that was read

@@ -14,18 +14,21 @@ use super::location::LocationDraft;
 use super::map::Expression;
 use super::syntax::{self, Directive, Error, Position, Word, placeholder};
 use super::table::{self, Spec, Treat};
+use super::tls::TlsDraft;
 use super::upstream::UpstreamDraft;
 use super::{
     Config, Content, ErrorLog, Folders, LogFormat, Main, Map, Note, Resolver, Settings, Step, TryFiles, Upstream,
 };
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Template, Variable};
+use crate::tls::Loaded;
 
 /// What has been read so far of the whole configuration.
 pub(super) struct Walk {
     pub(super) folders: Folders,
     /// Where the main file is.
     pub(super) folder: PathBuf,
+    pub(super) tls: Loaded,
     pub(super) main: Main,
     pub(super) upstreams: Vec<Arc<Upstream>>,
     pub(super) maps: Vec<Map>,
@@ -62,6 +65,7 @@ pub(super) struct Draft {
     pub(super) location: Option<LocationDraft>,
     pub(super) locations: Vec<Arc<super::Location>>,
     pub(super) upstream: UpstreamDraft,
+    pub(super) tls: TlsDraft,
 }
 
 impl Draft {
@@ -79,6 +83,7 @@ impl Draft {
             location: None,
             locations: Vec::new(),
             upstream: UpstreamDraft::default(),
+            tls: TlsDraft::default(),
         }
     }
 }
@@ -120,6 +125,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
     let mut walk = Walk {
         folders,
         folder,
+        tls: Loaded::default(),
         main,
         upstreams: Vec::new(),
         maps: Vec::new(),
@@ -155,6 +161,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         user_variables: walk.user_names.len(),
         log_files: walk.log_files,
         notes: walk.notes,
+        tls: walk.tls,
         files: reader.files,
     })
 }
@@ -217,6 +224,11 @@ impl Walk {
             }
         }
         Ok(())
+    }
+
+    /// `name`, relative to the folder of the main file.
+    pub(super) fn in_folder(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
     }
 
     pub(super) fn note(&mut self, name: &Word, text: &'static str) {

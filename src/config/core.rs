@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{Draft, Walk, arg, invalid};
+use super::listen::ListenLine;
 use super::location::Locations;
 use super::syntax::{Directive, Error, Word};
 use super::{AddField, Affinity, Server, table, units};
@@ -45,10 +46,15 @@ pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
         return super::upstream::server(walk, draft, directive);
     }
     let mut inner = Draft::new(table::SERVER, draft.settings.clone());
+    inner.tls = draft.tls.clone();
     walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
     if inner.locations.is_empty() {
         super::access::check(&inner.settings, directive)?;
     }
+    if inner.tls.on {
+        inner.listens.iter_mut().for_each(ListenLine::secure);
+    }
+    let tls = super::tls::site(walk, &inner.tls, directive)?;
     let name = inner.names.first().map_or(String::new(), |name| name.word.text.trim_start_matches('.').to_owned());
     let locations = Locations::new(inner.locations, &directive.name)?;
     let server = Server {
@@ -58,6 +64,7 @@ pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
         try_files: inner.try_files,
         content: inner.content,
         locations,
+        tls,
     };
     walk.servers.push((Arc::new(server), inner.listens, inner.names));
     Ok(())

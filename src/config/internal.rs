@@ -62,7 +62,9 @@ pub(super) fn error_page(walk: &mut Walk, draft: &mut Draft, directive: &Directi
     for word in codes {
         let status = status(&word.text).filter(|code| (300..=599).contains(code) && *code != 499);
         let status = status.ok_or_else(|| invalid(directive, word, "a status code from 300 to 599, but not 499"))?;
-        pages.push(ErrorPage { status, answer: answer.unwrap_or(Some(status)), target: template.clone() });
+        // What is wrong with the connection has a number that is nobody else's business.
+        let shown = if matches!(status, 494..=497) { 400 } else { status };
+        pages.push(ErrorPage { status, answer: answer.unwrap_or(Some(shown)), target: template.clone() });
     }
     draft.settings.error_pages = pages.into();
     Ok(())

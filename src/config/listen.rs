@@ -11,6 +11,7 @@ use super::syntax::{Directive, Error, Word, placeholder};
 use super::units;
 use crate::pattern::Captures;
 use crate::socket::{Addr, ListenOptions};
+use crate::tls::{self, Site};
 
 /// Connections that wait to be accepted, if `backlog=` does not say: devices come back in herds.
 const BACKLOG: i32 = 4096;
@@ -24,7 +25,15 @@ pub(super) struct ListenLine {
     explicit: bool,
     default: bool,
     proxied: bool,
+    tls: bool,
     word: Word,
+}
+
+impl ListenLine {
+    /// As if it said `ssl`.
+    pub(super) fn secure(&mut self) {
+        self.tls = true;
+    }
 }
 
 /// One word of a `server_name`.
@@ -57,6 +66,8 @@ pub struct Group {
     pub names: Names,
     /// Connections start with the PROXY protocol.
     pub proxied: bool,
+    /// Connections begin with a handshake.
+    pub tls: bool,
 }
 
 /// Server names of one address (nginx's order: exact, longest `*.x`, longest `x.*`, expressions as they come).
@@ -111,6 +122,12 @@ impl Names {
         found(&self.default)
     }
 
+    /// How the handshake is made for `name`.
+    pub fn site(&self, name: Option<&str>) -> Option<Arc<Site>> {
+        let named = name.map(|name| self.find(&name.to_ascii_lowercase()).server.tls.as_ref());
+        named.flatten().or(self.default.tls.as_ref()).cloned()
+    }
+
     pub fn default_server(&self) -> &Arc<Server> {
         &self.default
     }
@@ -150,6 +167,7 @@ pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
         explicit: false,
         default: false,
         proxied: false,
+        tls: false,
         word: word.clone(),
     };
     for word in directive.args.iter().skip(1) {
@@ -170,6 +188,7 @@ pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
                 walk.note(&directive.name, "HTTP/3 is not spoken: this address is not listened on for it");
                 return Ok(());
             }
+            ("ssl", "") if tls::AVAILABLE => line.tls = true,
             ("ssl", "") => {
                 return Err(Error::new(&word.at, "\"listen ... ssl\" is not supported").hint("this build has no TLS"));
             }
@@ -212,6 +231,7 @@ pub(super) fn bind(servers: &[Served]) -> Result<Vec<Binding>, Error> {
         explicit: false,
         default: false,
         proxied: false,
+        tls: false,
         word: Word {
             text: "80".to_owned(),
             at: super::Position {
@@ -288,7 +308,13 @@ fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<Group>, Error> {
         }
     }
     let proxied = lines.iter().any(|(line, ..)| line.proxied);
-    Ok(Arc::new(Group { addr: addr.clone(), names, proxied }))
+    let tls = lines.iter().any(|(line, ..)| line.tls);
+    if tls && names.default.tls.is_none() {
+        let message = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
+        return Err(Error::new(&first.0.word.at, message)
+            .hint("\"ssl_certificate\" and \"ssl_certificate_key\" name its files"));
+    }
+    Ok(Arc::new(Group { addr: addr.clone(), names, proxied, tls }))
 }
 
 impl Names {

@@ -26,6 +26,7 @@ mod rewrite;
 mod symlinks;
 pub mod syntax;
 mod table;
+mod tls;
 pub mod units;
 mod upstream;
 
@@ -58,6 +59,7 @@ pub use self::upstream::{PeerSpec, Place, Upstream};
 
 use crate::head::{self, Name};
 use crate::template::Template;
+use crate::tls::{Loaded, Site};
 
 /// A configuration, whole and checked.
 #[derive(Debug)]
@@ -79,6 +81,8 @@ pub struct Config {
     /// Files that logs are written to, each once, with their numbers.
     pub log_files: Vec<(u32, String)>,
     pub notes: Vec<Note>,
+    /// Certificates and their keys.
+    pub tls: Loaded,
     /// The texts it was made of.
     pub files: Vec<Arc<syntax::File>>,
 }
@@ -143,6 +147,8 @@ pub struct Server {
     pub try_files: Option<TryFiles>,
     pub content: Option<Content>,
     pub locations: Locations,
+    /// How handshakes are made for it, if it says anything of that.
+    pub tls: Option<Arc<Site>>,
 }
 
 /// What a location, a server or `http {}` sets and the blocks in it inherit.

@@ -7,7 +7,7 @@ use super::precompressed;
 use super::syntax::{Directive, Error};
 use super::{
     access, balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, proxy,
-    real_ip, rewrite, upstream,
+    real_ip, rewrite, tls, upstream,
 };
 use super::{autoindex, symlinks};
 
@@ -124,7 +124,8 @@ const NO_HASHES: &str = "tables size themselves";
 const NO_FASTCGI: &str = "FastCGI, uWSGI, SCGI and gRPC are not spoken here; only HTTP/1.1 upstreams are";
 const NO_BODY_REWRITE: &str = "bodies are not rewritten here";
 const NO_ACCESS: &str = "access control is not done by this version, and ignoring it would let anybody in";
-const NO_TLS: &str = "this build has no TLS";
+const NO_TLS: &str = "upstreams are not spoken to by TLS in this version";
+const OWN_CIPHERS: &str = "rustls has only ciphers and curves that are safe";
 const OWN_LIMITS: &str = "nothing waits in such a buffer here";
 const LATER: &str = "it is not done by this version";
 const HTTP1: &str = "HTTP/1.1 is spoken; clients fall back to it by themselves";
@@ -340,7 +341,7 @@ static TABLE: &[Spec] = &[
     spec("proxy_socket_keepalive", HSL, 1, 1, Note("tunnels always watch their peers by TCP keep-alive")),
     spec("proxy_ssl_certificate", HSL, 1, 1, Refuse(NO_TLS)),
     spec("proxy_ssl_certificate_key", HSL, 1, 1, Refuse(NO_TLS)),
-    spec("proxy_ssl_ciphers", HSL, 1, 1, Note(NO_TLS)),
+    spec("proxy_ssl_ciphers", HSL, 1, 1, Note(OWN_CIPHERS)),
     spec("proxy_ssl_name", HSL, 1, 1, Refuse(NO_TLS)),
     spec("proxy_ssl_protocols", HSL, 1, MANY, Note(NO_TLS)),
     spec("proxy_ssl_server_name", HSL, 1, 1, OnlyOff(NO_TLS)),
@@ -389,32 +390,32 @@ static TABLE: &[Spec] = &[
     spec("split_clients", HTTP, 2, 2, Refuse(LATER)),
     spec("ssi", HSL, 1, 1, OnlyOff(NO_BODY_REWRITE)),
     spec("ssi_types", HSL, 1, MANY, Note("there are no server-side includes")),
-    spec("ssl", HS, 1, 1, OnlyOff(NO_TLS)),
-    spec("ssl_buffer_size", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_certificate", HS, 1, 1, Refuse(NO_TLS)),
-    spec("ssl_certificate_key", HS, 1, 1, Refuse(NO_TLS)),
-    spec("ssl_ciphers", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_client_certificate", HS, 1, 1, Refuse(NO_TLS)),
-    spec("ssl_conf_command", HS, 2, 2, Note(NO_TLS)),
-    spec("ssl_crl", HS, 1, 1, Refuse(NO_TLS)),
-    spec("ssl_dhparam", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_early_data", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_ecdh_curve", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_engine", MAIN, 1, 1, Note(NO_TLS)),
-    spec("ssl_password_file", HS, 1, 1, Refuse(NO_TLS)),
-    spec("ssl_prefer_server_ciphers", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_protocols", HS, 1, MANY, Note(NO_TLS)),
-    spec("ssl_reject_handshake", HS, 1, 1, OnlyOff(NO_TLS)),
-    spec("ssl_session_cache", HS, 1, 2, Note(NO_TLS)),
-    spec("ssl_session_ticket_key", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_session_tickets", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_session_timeout", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_stapling", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_stapling_file", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_stapling_verify", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_trusted_certificate", HS, 1, 1, Note(NO_TLS)),
-    spec("ssl_verify_client", HS, 1, 1, OnlyOff(NO_ACCESS)),
-    spec("ssl_verify_depth", HS, 1, 1, Note(NO_TLS)),
+    spec("ssl", HS, 1, 1, Once(tls::on)),
+    spec("ssl_buffer_size", HS, 1, 1, Note("a record has what there is to send, 16 KiB at most")),
+    spec("ssl_certificate", HS, 1, 1, Each(tls::certificate)),
+    spec("ssl_certificate_key", HS, 1, 1, Each(tls::certificate_key)),
+    spec("ssl_ciphers", HS, 1, 1, Note(OWN_CIPHERS)),
+    spec("ssl_client_certificate", HS, 1, 1, Once(tls::client_certificate)),
+    spec("ssl_conf_command", HS, 2, 2, Note(OWN_CIPHERS)),
+    spec("ssl_crl", HS, 1, 1, Once(tls::crl)),
+    spec("ssl_dhparam", HS, 1, 1, Note(OWN_CIPHERS)),
+    spec("ssl_early_data", HS, 1, 1, Note("early data, which others may repeat, is not taken")),
+    spec("ssl_ecdh_curve", HS, 1, 1, Note(OWN_CIPHERS)),
+    spec("ssl_engine", MAIN, 1, 1, Note("rustls and ring do the cryptography")),
+    spec("ssl_password_file", HS, 1, 1, Note("keys must not be encrypted: one that is gets refused")),
+    spec("ssl_prefer_server_ciphers", HS, 1, 1, Note(OWN_CIPHERS)),
+    spec("ssl_protocols", HS, 1, MANY, Once(tls::protocols)),
+    spec("ssl_reject_handshake", HS, 1, 1, Once(tls::reject_handshake)),
+    spec("ssl_session_cache", HS, 1, 2, Once(tls::session_cache)),
+    spec("ssl_session_ticket_key", HS, 1, 1, Note("the keys of tickets are made at start and change every six hours")),
+    spec("ssl_session_tickets", HS, 1, 1, Once(tls::session_tickets)),
+    spec("ssl_session_timeout", HS, 1, 1, Once(tls::session_timeout)),
+    spec("ssl_stapling", HS, 1, 1, Note("revocation is not stapled")),
+    spec("ssl_stapling_file", HS, 1, 1, Note("revocation is not stapled")),
+    spec("ssl_stapling_verify", HS, 1, 1, Note("revocation is not stapled")),
+    spec("ssl_trusted_certificate", HS, 1, 1, Once(tls::trusted_certificate)),
+    spec("ssl_verify_client", HS, 1, 1, Once(tls::verify_client)),
+    spec("ssl_verify_depth", HS, 1, 1, Once(tls::verify_depth)),
     spec("status", LOCATION, 0, 1, Once(content::status)),
     spec("sticky", UPSTREAM, 1, MANY, Once(balance::sticky)),
     spec("stream", MAIN, 0, 0, Refuse("only HTTP is proxied here")),

@@ -1,0 +1,186 @@
+//! `ssl_*`: what servers say in handshakes, and what they ask of clients.
+
+use std::sync::Arc;
+
+use super::build::{Draft, Walk, arg, invalid};
+use super::core;
+use super::syntax::{Directive, Error, Word, placeholder};
+use super::units;
+use crate::tls::{self, Protocols, ServerSpec, Site, Verify};
+
+type Set = Result<(), Error>;
+
+/// Bytes of a session cache whose size is not said, and at least.
+const CACHE_BYTES: usize = 256 * 1024;
+/// Bytes of a session cache, at most.
+const CACHE_BYTES_MAX: u64 = 64 << 20;
+
+/// What a block has said so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TlsDraft {
+    /// The old `ssl on`.
+    pub(super) on: bool,
+    certificates: Vec<Word>,
+    keys: Vec<Word>,
+    spec: ServerSpec,
+}
+
+/// Reads what the draft of a server names.
+pub(super) fn site(walk: &mut Walk, draft: &TlsDraft, directive: &Directive) -> Result<Option<Arc<Site>>, Error> {
+    if !tls::AVAILABLE || (draft.certificates.is_empty() && !draft.spec.rejects) {
+        return Ok(None);
+    }
+    let at = draft.certificates.first().map_or(&directive.name.at, |word| &word.at);
+    let mut spec = draft.spec.clone();
+    for (number, certificate) in draft.certificates.iter().enumerate() {
+        let Some(key) = draft.keys.get(number) else {
+            return Err(Error::new(
+                &certificate.at,
+                format!("no \"ssl_certificate_key\" is defined for certificate \"{}\"", certificate.text),
+            ));
+        };
+        spec.pairs.push((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
+    }
+    let clients = &spec.clients;
+    if matches!(clients.verify, Verify::On | Verify::Optional) && clients.named.is_none() && clients.trusted.is_none() {
+        return Err(Error::new(at, "no \"ssl_client_certificate\" for \"ssl_verify_client\"")
+            .hint("it names the file with the certificates of those who issue certificates to clients"));
+    }
+    walk.tls.site(&spec).map(Some).map_err(|why| Error::new(at, why))
+}
+
+/// A file of TLS. What nginx would make of variables, or would ask a device for, can't be read here.
+fn file<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word, Error> {
+    if let Some(hint) = placeholder(&word.text) {
+        return Err(invalid(directive, word, "the name of a file").hint(hint));
+    }
+    let odd = word.text.is_empty()
+        || word.text.contains('$')
+        || ["data:", "engine:", "store:"].iter().any(|prefix| word.text.starts_with(prefix));
+    if odd { Err(invalid(directive, word, "the name of a file, without variables")) } else { Ok(word) }
+}
+
+pub(super) fn on(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.tls.on = core::switch(directive)?;
+    if draft.tls.on && !tls::AVAILABLE {
+        return Err(Error::new(&directive.name.at, "\"ssl on\" is not supported").hint("this build has no TLS"));
+    }
+    Ok(())
+}
+
+pub(super) fn certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = file(directive, arg(directive, 0)?)?;
+    if draft.first {
+        draft.tls.certificates.clear();
+    }
+    draft.tls.certificates.push(word.clone());
+    Ok(())
+}
+
+pub(super) fn certificate_key(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = file(directive, arg(directive, 0)?)?;
+    if draft.first {
+        draft.tls.keys.clear();
+    }
+    draft.tls.keys.push(word.clone());
+    Ok(())
+}
+
+/// Which of the versions that are named can be spoken.
+pub(super) fn versions(walk: &mut Walk, directive: &Directive) -> Result<Protocols, Error> {
+    let mut protocols = Protocols { tls12: false, tls13: false };
+    let mut old = false;
+    for word in &directive.args {
+        match word.text.as_str() {
+            "TLSv1.2" => protocols.tls12 = true,
+            "TLSv1.3" => protocols.tls13 = true,
+            "SSLv2" | "SSLv3" | "TLSv1" | "TLSv1.1" => old = true,
+            _ => return Err(invalid(directive, word, "TLSv1.2 or TLSv1.3")),
+        }
+    }
+    if !protocols.tls12 && !protocols.tls13 {
+        return Err(Error::new(
+            &directive.name.at,
+            format!("\"{}\" names no version that is spoken here", directive.name.text),
+        )
+        .hint("TLSv1.2 and TLSv1.3 are; older ones are broken"));
+    }
+    if old {
+        walk.note(&directive.name, "versions before TLSv1.2 are not spoken");
+    }
+    Ok(protocols)
+}
+
+pub(super) fn protocols(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.tls.spec.protocols = versions(walk, directive)?;
+    Ok(())
+}
+
+pub(super) fn session_tickets(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.tls.spec.tickets = core::switch(directive)?;
+    Ok(())
+}
+
+/// `off`, `none`, `builtin`, `builtin:SESSIONS`, `shared:NAME:SIZE`
+pub(super) fn session_cache(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut bytes = 0;
+    for word in &directive.args {
+        let parts: Vec<&str> = word.text.split(':').collect();
+        let found = match parts.as_slice() {
+            ["off" | "none"] => Some(0),
+            ["builtin"] => Some(CACHE_BYTES as u64),
+            ["builtin", count] => units::number(count).map(|count| u64::from(count) * 1024),
+            ["shared", name, size] if !name.is_empty() => units::size(size),
+            _ => None,
+        };
+        let found = found.ok_or_else(|| invalid(directive, word, "off, none, builtin or shared:NAME:SIZE"))?;
+        bytes = bytes.max(if found > 0 { found.clamp(CACHE_BYTES as u64, CACHE_BYTES_MAX) as usize } else { 0 });
+    }
+    draft.tls.spec.cache_bytes = bytes;
+    Ok(())
+}
+
+pub(super) fn session_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.tls.spec.session_timeout = core::time(directive)?;
+    Ok(())
+}
+
+pub(super) fn reject_handshake(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.tls.spec.rejects = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn verify_client(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    draft.tls.spec.clients.verify = match word.text.as_str() {
+        "off" => Verify::Off,
+        "on" => Verify::On,
+        "optional" => Verify::Optional,
+        "optional_no_ca" => Verify::OptionalNoCa,
+        _ => return Err(invalid(directive, word, "on, off, optional or optional_no_ca")),
+    };
+    Ok(())
+}
+
+pub(super) fn verify_depth(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.tls.spec.clients.depth = core::number(directive, arg(directive, 0)?)?;
+    Ok(())
+}
+
+pub(super) fn client_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = file(directive, arg(directive, 0)?)?;
+    draft.tls.spec.clients.named = Some(walk.in_folder(&word.text));
+    Ok(())
+}
+
+pub(super) fn trusted_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = file(directive, arg(directive, 0)?)?;
+    draft.tls.spec.clients.trusted = Some(walk.in_folder(&word.text));
+    Ok(())
+}
+
+pub(super) fn crl(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = file(directive, arg(directive, 0)?)?;
+    draft.tls.spec.clients.revoked = Some(walk.in_folder(&word.text));
+    Ok(())
+}

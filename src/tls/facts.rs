@@ -1,0 +1,27 @@
+//! What can be asked of a secured connection: the `$ssl_*` variables.
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact {
+    Alpn,
+    Cipher,
+    Ciphers,
+    ClientCert,
+    ClientEscapedCert,
+    ClientFingerprint,
+    ClientIssuer,
+    ClientIssuerLegacy,
+    ClientRawCert,
+    ClientSerial,
+    ClientSubject,
+    ClientSubjectLegacy,
+    ClientValidEnd,
+    ClientValidRemain,
+    ClientValidStart,
+    ClientVerify,
+    Curve,
+    Curves,
+    Protocol,
+    ServerName,
+    SessionReused,
+}

@@ -1,0 +1,302 @@
+//! How a client's connection becomes a secured one.
+//!
+//! What a client makes us do is bounded in each way: until its first message is whole it has a buffer of that size and
+//! nothing else; a worker answers few first messages in one turn, so that others have theirs; and of handshakes that
+//! were answered and wait for the client there are so many, the oldest of which give way to new ones.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use futures_rustls::rustls;
+use rustls::server::{Accepted, Acceptor, UnbufferedServerConnection};
+
+use super::secured::{Hello, Secured};
+use super::session::{Session, Side};
+use super::site::Site;
+use crate::reactor::{self, Millis, Timer};
+use crate::socket::Socket;
+
+/// Bytes of a client's first message.
+const HELLO_BYTES_MAX: usize = 32 * 1024;
+/// Bytes that are read of it at once.
+const HELLO_BYTES_AT_ONCE: usize = 4 * 1024;
+/// First messages that a worker answers in one turn: each costs up to a few milliseconds on a small processor.
+const ANSWERS_PER_TURN: u32 = 2;
+/// Handshakes of a worker that were answered and are not done.
+const UNDER_WAY_MAX: usize = 512;
+/// How long one of them is safe from giving way.
+const SAFE: Duration = Duration::from_secs(5);
+
+/// Why there is no secured connection.
+#[derive(Debug)]
+pub enum Failure {
+    /// The client has ended or broken the connection.
+    Gone(io::Error),
+    /// The name that it asked for gets no handshake.
+    Rejected,
+    /// It made way for others.
+    Crowded,
+    /// What it sent is against the rules, or we have nothing in common.
+    Protocol(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                f.write_str("client closed connection while SSL handshaking")
+            }
+            Self::Gone(error) => write!(f, "SSL_do_handshake() failed ({error}) while SSL handshaking"),
+            Self::Rejected => f.write_str("handshake rejected while SSL handshaking"),
+            Self::Crowded => f.write_str("too many handshakes are not done: the oldest one ends"),
+            Self::Protocol(why) => write!(f, "SSL_do_handshake() failed ({why}) while SSL handshaking"),
+        }
+    }
+}
+
+/// Makes the handshake with a client. `sealed` are the bytes that have come; `choose` gives the site for the name that
+/// the client asks for.
+///
+/// # Errors
+/// [`Failure`]; the client was told, as far as it listens.
+pub async fn accept(
+    socket: Socket,
+    mut sealed: Vec<u8>,
+    choose: impl FnOnce(Option<&str>) -> Option<Arc<Site>>,
+) -> Result<(Session, Secured), Failure> {
+    let accepted = read_hello(&socket, &mut sealed).await?;
+    let hello = accepted.client_hello();
+    let site = choose(hello.server_name()).filter(|site| !site.rejects);
+    let Some(site) = site else {
+        refuse(&socket, UNRECOGNIZED_NAME);
+        return Err(Failure::Rejected);
+    };
+    let hello = Hello::of(&hello);
+    drop(accepted);
+    let place = Place::take().await;
+    turn_with_room().await;
+    let connection =
+        UnbufferedServerConnection::new(site.server.clone()).map_err(|error| Failure::Protocol(error.to_string()))?;
+    let session = Session::new(socket, Side::Server(connection), sealed);
+    poll_fn(|cx| match place.poll_lost(cx) {
+        Poll::Ready(()) => Poll::Ready(Err(Failure::Crowded)),
+        Poll::Pending => session.poll_handshake(cx).map_err(explain),
+    })
+    .await?;
+    let secured = session.with_side(|side| Secured::new(side.common(), site, hello));
+    Ok((session, secured))
+}
+
+fn explain(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::InvalidData => Failure::Protocol(error.to_string()),
+        _ => Failure::Gone(error),
+    }
+}
+
+/// A fatal alert (RFC 8446 6) that nothing has sealed yet.
+const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
+
+/// Sends an alert, if the socket takes it at once.
+fn refuse(socket: &Socket, alert: &[u8]) {
+    let _ = socket.poll_write(&mut Context::from_waker(Waker::noop()), alert);
+}
+
+/// Reads the client's first message. All that was read stays in `sealed`.
+async fn read_hello(socket: &Socket, sealed: &mut Vec<u8>) -> Result<Accepted, Failure> {
+    loop {
+        if may_be_whole(sealed) {
+            let mut acceptor = Acceptor::default();
+            let mut rest = sealed.as_slice();
+            while !rest.is_empty() {
+                // An error comes again from what is asked next.
+                if acceptor.read_tls(&mut rest).is_err() {
+                    break;
+                }
+                match acceptor.accept() {
+                    Ok(Some(accepted)) => return Ok(accepted),
+                    Ok(None) => {}
+                    Err((error, mut alert)) => {
+                        let mut bytes = Vec::new();
+                        let _ = alert.write_all(&mut bytes);
+                        refuse(socket, &bytes);
+                        return Err(Failure::Protocol(error.to_string()));
+                    }
+                }
+            }
+        }
+        if sealed.len() > HELLO_BYTES_MAX {
+            return Err(Failure::Protocol("the first message is too long".to_owned()));
+        }
+        let mut room = [0; HELLO_BYTES_AT_ONCE];
+        let count = poll_fn(|cx| socket.poll_read(cx, &mut room)).await.map_err(Failure::Gone)?;
+        if count == 0 {
+            return Err(Failure::Gone(io::ErrorKind::UnexpectedEof.into()));
+        }
+        sealed.extend_from_slice(room.get(..count).unwrap_or_default());
+    }
+}
+
+/// Whether a first message may be whole: a cheap look, so that one that comes byte by byte is not read anew with each.
+/// What is no beginning of a handshake is to be looked at more closely at once.
+fn may_be_whole(sealed: &[u8]) -> bool {
+    let mut message = Vec::new();
+    let mut rest = sealed;
+    loop {
+        let Some((header, after)) = rest.split_first_chunk::<5>() else {
+            return rest.first().is_some_and(|kind| *kind != 22);
+        };
+        let [kind, _, _, high, low] = *header;
+        let length = usize::from(high) << 8 | usize::from(low);
+        if kind != 22 || length == 0 || length > 1 << 14 {
+            return true;
+        }
+        let fragment = after.get(..length.min(after.len())).unwrap_or_default();
+        let missing = 4usize.saturating_sub(message.len()).min(fragment.len());
+        message.extend_from_slice(fragment.get(..missing).unwrap_or_default());
+        message.resize(message.len() + fragment.len() - missing, 0);
+        if let [kind, a, b, c, ..] = message.as_slice() {
+            let needed = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            if *kind != 1 || needed > HELLO_BYTES_MAX || message.len() >= 4 + needed {
+                return true;
+            }
+        }
+        rest = after.get(fragment.len()..).unwrap_or_default();
+        if fragment.len() < length {
+            return false;
+        }
+    }
+}
+
+thread_local! {
+    /// The turn, and how many answers it has seen.
+    static ANSWERS: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+    static UNDER_WAY: RefCell<UnderWay> = RefCell::default();
+}
+
+/// Waits for a turn that has room for another answer.
+async fn turn_with_room() {
+    loop {
+        let (turn, answers) = ANSWERS.get();
+        let answers = if turn == reactor::turn() { answers } else { 0 };
+        if answers < ANSWERS_PER_TURN {
+            return ANSWERS.set((reactor::turn(), answers + 1));
+        }
+        reactor::next_turn().await;
+    }
+}
+
+/// Handshakes that were answered and are not done.
+#[derive(Default)]
+struct UnderWay {
+    /// By number, so that the oldest is first.
+    held: BTreeMap<u64, (Millis, Rc<Holder>)>,
+    next: u64,
+    waiting: VecDeque<Waker>,
+}
+
+#[derive(Default)]
+struct Holder {
+    lost: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+/// One of the places of those that are under way.
+struct Place {
+    number: u64,
+    holder: Rc<Holder>,
+}
+
+impl Place {
+    /// Waits for a place.
+    async fn take() -> Self {
+        let timer = Timer::new();
+        poll_fn(|cx| {
+            UNDER_WAY.with_borrow_mut(|under_way| {
+                ready!(under_way.poll_room(cx, &timer));
+                let (number, holder) = (under_way.next, Rc::<Holder>::default());
+                under_way.next += 1;
+                under_way.held.insert(number, (reactor::now(), holder.clone()));
+                Poll::Ready(Self { number, holder })
+            })
+        })
+        .await
+    }
+
+    /// Ready when the place was given to another.
+    fn poll_lost(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.holder.lost.get() {
+            return Poll::Ready(());
+        }
+        self.holder.waker.set(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+}
+
+impl UnderWay {
+    /// Ready when there is room, or was made.
+    fn poll_room(&mut self, cx: &mut Context<'_>, timer: &Timer) -> Poll<()> {
+        if self.held.len() < UNDER_WAY_MAX {
+            return Poll::Ready(());
+        }
+        let Some(oldest) = self.held.first_entry() else { return Poll::Ready(()) };
+        let age = Duration::from_millis(reactor::now().saturating_sub(oldest.get().0));
+        if age >= SAFE {
+            let (_, holder) = oldest.remove();
+            holder.lost.set(true);
+            holder.waker.take().into_iter().for_each(Waker::wake);
+            return Poll::Ready(());
+        }
+        timer.set(SAFE - age);
+        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push_back(cx.waker().clone());
+        }
+        timer.poll_due(cx)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let next = UNDER_WAY.try_with(|under_way| {
+            let mut under_way = under_way.try_borrow_mut().ok()?;
+            under_way.held.remove(&self.number);
+            under_way.waiting.pop_front()
+        });
+        next.ok().flatten().into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_message_is_looked_at_when_it_is_whole_or_odd() {
+        let hello = [22, 3, 1, 0, 9, 1, 0, 0, 5, 1, 2, 3, 4, 5];
+        for end in 0..hello.len() {
+            assert!(!may_be_whole(&hello[..end]), "{end}");
+        }
+        assert!(may_be_whole(&hello));
+        // In two records, the first of which ends in the header of the message.
+        let torn = [22, 3, 1, 0, 2, 1, 0, 22, 3, 1, 0, 7, 0, 5, 1, 2, 3, 4, 5];
+        for end in 0..torn.len() {
+            assert!(!may_be_whole(&torn[..end]), "{end}");
+        }
+        assert!(may_be_whole(&torn));
+        for odd in [
+            &[0x80, 0x2e][..],
+            &[22, 3, 1, 0xff, 0xff],
+            &[22, 3, 1, 0, 4, 2, 0, 0, 9],
+            &[22, 3, 1, 2, 0, 1, 0xff, 0, 0],
+        ] {
+            assert!(may_be_whole(odd), "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What a server says in a handshake: its certificates, the versions it speaks, what it asks of clients.
+//!
+//! Servers that say the same share one [`Site`], and files that several name are read once.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use futures_rustls::rustls;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme, SupportedProtocolVersion,
+};
+
+use super::files;
+use super::spec::{ClientsSpec, Protocols, ServerSpec, Verify};
+use super::tickets::{self, Cache, Tickets};
+use super::trust::{self, Distrust, Purpose, Trust};
+use super::x509::Certificate;
+
+/// Protocols above TLS that are spoken here.
+const ALPN: [&[u8]; 3] = [b"http/1.1", b"http/1.0", b"http/0.9"];
+
+/// A certificate and its key, as their files were when they were read last.
+pub(super) struct Pair {
+    certificate: String,
+    key: String,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pair").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+impl Pair {
+    fn current(&self) -> Arc<CertifiedKey> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What was read of the files of a configuration.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pairs: Vec<Arc<Pair>>,
+    sites: Vec<(ServerSpec, Arc<Site>)>,
+}
+
+impl Loaded {
+    /// What a server says, by its directives.
+    ///
+    /// # Errors
+    /// The first file that can't be used, and why.
+    pub fn site(&mut self, spec: &ServerSpec) -> Result<Arc<Site>, String> {
+        if let Some((_, site)) = self.sites.iter().find(|(known, _)| known == spec) {
+            return Ok(site.clone());
+        }
+        let mut pairs = Vec::new();
+        for (certificate, key) in &spec.pairs {
+            pairs.push(self.pair(certificate, key)?);
+        }
+        let site = Arc::new(Site::new(spec, pairs)?);
+        self.sites.push((spec.clone(), site.clone()));
+        Ok(site)
+    }
+
+    fn pair(&mut self, certificate: &str, key: &str) -> Result<Arc<Pair>, String> {
+        let known = self.pairs.iter().find(|pair| pair.certificate == certificate && pair.key == key);
+        if let Some(pair) = known {
+            return Ok(pair.clone());
+        }
+        let current = RwLock::new(Arc::new(files::pair(certificate, key)?));
+        let pair = Arc::new(Pair { certificate: certificate.to_owned(), key: key.to_owned(), current });
+        self.pairs.push(pair.clone());
+        Ok(pair)
+    }
+}
+
+/// One way to make handshakes.
+#[derive(Debug)]
+pub struct Site {
+    pub(super) server: Arc<ServerConfig>,
+    pub(super) rejects: bool,
+    verify: Verify,
+    trust: Trust,
+}
+
+impl Site {
+    fn new(spec: &ServerSpec, pairs: Vec<Arc<Pair>>) -> Result<Self, String> {
+        let trust = trust(&spec.clients)?;
+        let builder = ServerConfig::builder_with_provider(provider().clone())
+            .with_protocol_versions(&versions(spec.protocols))
+            .map_err(|error| error.to_string())?;
+        let builder = match spec.clients.verify {
+            Verify::Off => builder.with_no_client_auth(),
+            _ => builder.with_client_cert_verifier(Arc::new(Asking {
+                names: names(&spec.clients)?,
+                algorithms: trust.algorithms,
+            })),
+        };
+        let mut server = builder.with_cert_resolver(Arc::new(Keys(pairs)));
+        server.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+        // Without instructions for AES its software is several times slower than ChaCha20.
+        server.ignore_client_order = !has_aes();
+        server.session_storage = match spec.cache_bytes {
+            0 => Arc::new(NoServerSessionStorage {}),
+            bytes => Arc::new(Cache::new(bytes, spec.session_timeout)),
+        };
+        if spec.tickets {
+            let keys = ring::Ticketer::new().map_err(|error| error.to_string())?;
+            server.ticketer = Arc::new(Tickets { keys, lifetime: spec.session_timeout });
+        }
+        if !spec.tickets && spec.cache_bytes == 0 {
+            server.send_tls13_tickets = 0;
+        }
+        Ok(Self { server: Arc::new(server), rejects: spec.rejects, verify: spec.clients.verify, trust })
+    }
+
+    /// Whether certificates are asked for.
+    pub fn verifies(&self) -> bool {
+        self.verify != Verify::Off
+    }
+
+    /// Whether clients without a certificate are turned away.
+    pub(super) fn requires(&self) -> bool {
+        self.verify == Verify::On
+    }
+
+    /// Whether a client whose certificate is not trusted is nevertheless served.
+    pub(super) fn tolerates(&self, why: Distrust) -> bool {
+        self.verify == Verify::OptionalNoCa && why.is_unknown_issuer()
+    }
+
+    /// Judges the certificate of a client.
+    pub(super) fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), Distrust> {
+        self.trust.judge(chain, Purpose::Client, i64::try_from(tickets::now()).unwrap_or(i64::MAX))
+    }
+}
+
+fn trust(spec: &ClientsSpec) -> Result<Trust, String> {
+    let mut anchors = Vec::new();
+    if spec.verify != Verify::Off {
+        for path in spec.named.iter().chain(&spec.trusted) {
+            anchors.extend(files::trusted(path)?);
+        }
+    }
+    let revoked = match &spec.revoked {
+        Some(path) if spec.verify != Verify::Off => files::revoked(path)?,
+        _ => Vec::new(),
+    };
+    Ok(Trust { anchors, revoked, depth: spec.depth, algorithms: provider().signature_verification_algorithms })
+}
+
+/// The names of issuers that clients are told of.
+fn names(spec: &ClientsSpec) -> Result<Vec<DistinguishedName>, String> {
+    let Some(path) = &spec.named else { return Ok(Vec::new()) };
+    let listed = files::trusted(path)?;
+    Ok(listed.iter().filter_map(|der| Some(Certificate::parse(der)?.subject.to_vec().into())).collect())
+}
+
+/// The cryptography, with the fastest ciphers of this machine first.
+pub(super) fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| {
+        let mut provider = ring::default_provider();
+        if !has_aes() {
+            let is_aes = |suite: &rustls::SupportedCipherSuite| !format!("{:?}", suite.suite()).contains("CHACHA20");
+            provider.cipher_suites.sort_by_key(is_aes);
+        }
+        Arc::new(provider)
+    })
+}
+
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn has_aes() -> bool {
+    std::arch::is_x86_feature_detected!("aes")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_aes() -> bool {
+    std::arch::is_aarch64_feature_detected!("aes")
+}
+
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_aes() -> bool {
+    false
+}
+
+pub(super) fn versions(protocols: Protocols) -> Vec<&'static SupportedProtocolVersion> {
+    let known = [(protocols.tls13, &rustls::version::TLS13), (protocols.tls12, &rustls::version::TLS12)];
+    known.into_iter().filter(|(wanted, _)| *wanted).map(|(_, version)| version).collect()
+}
+
+/// The certificates of a server, of which one suits each client.
+#[derive(Debug)]
+struct Keys(Vec<Arc<Pair>>);
+
+impl ResolvesServerCert for Keys {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let suiting = self.0.iter().map(|pair| pair.current());
+        let mut suiting = suiting.filter(|pair| pair.key.choose_scheme(hello.signature_schemes()).is_some()).peekable();
+        let first = suiting.peek().cloned();
+        // Signing with another key than RSA takes a tenth of the time.
+        suiting.find(|pair| pair.key.algorithm() != rustls::SignatureAlgorithm::RSA).or(first)
+    }
+}
+
+/// Asks for certificates and takes any: they are judged when the handshake is done, so that who has no good one learns
+/// it from an answer (400) rather than from a broken connection.
+#[derive(Debug)]
+struct Asking {
+    names: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for Asking {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.names
+    }
+
+    fn verify_client_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match Certificate::parse(own) {
+            Some(_) => Ok(ClientCertVerified::assertion()),
+            None => Err(CertificateError::BadEncoding.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        signature(trust::is_signed(message, own, signed, &self.algorithms, false))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        signature(trust::is_signed(message, own, signed, &self.algorithms, true))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+pub(super) fn signature(valid: bool) -> Result<HandshakeSignatureValid, Error> {
+    match valid {
+        true => Ok(HandshakeSignatureValid::assertion()),
+        false => Err(CertificateError::BadSignature.into()),
+    }
+}

@@ -1,0 +1,573 @@
+//! What a certificate says (RFC 5280), read from its DER form: strictly, without copying, and only what is needed here.
+
+use std::io::Write;
+
+/// One certificate. Names, algorithms and keys are the bytes of their DER elements.
+#[derive(Clone, Debug)]
+pub(super) struct Certificate<'d> {
+    /// All of it but the signature.
+    pub(super) signed: &'d [u8],
+    /// Version 1 has no extensions.
+    pub(super) is_v1: bool,
+    pub(super) serial: &'d [u8],
+    pub(super) issuer: &'d [u8],
+    pub(super) subject: &'d [u8],
+    /// Seconds since 1970.
+    pub(super) not_before: i64,
+    pub(super) not_after: i64,
+    /// SubjectPublicKeyInfo, whole.
+    pub(super) key_info: &'d [u8],
+    pub(super) key_algorithm: &'d [u8],
+    pub(super) key: &'d [u8],
+    pub(super) extensions: Extensions<'d>,
+    pub(super) signature_algorithm: &'d [u8],
+    pub(super) signature: &'d [u8],
+}
+
+/// Extensions that matter here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Extensions<'d> {
+    /// BasicConstraints: whether it may sign others, and how many of these may follow one another.
+    pub(super) ca: Option<(bool, Option<u32>)>,
+    /// KeyUsage has keyCertSign.
+    pub(super) signs: Option<bool>,
+    /// The object identifiers of ExtendedKeyUsage.
+    pub(super) purposes: Option<Vec<&'d [u8]>>,
+    /// SubjectAltName: tags and values.
+    pub(super) names: Option<Vec<(u8, &'d [u8])>>,
+    /// There is something that must be understood and is not.
+    pub(super) beyond: bool,
+}
+
+/// A list of certificates that are no longer valid.
+#[derive(Clone, Debug)]
+pub(super) struct RevocationList<'d> {
+    pub(super) signed: &'d [u8],
+    pub(super) issuer: &'d [u8],
+    pub(super) this_update: i64,
+    pub(super) next_update: Option<i64>,
+    pub(super) serials: Vec<&'d [u8]>,
+    pub(super) signature_algorithm: &'d [u8],
+    pub(super) signature: &'d [u8],
+}
+
+const BOOLEAN: u8 = 0x01;
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+
+/// What is left of a run of DER elements.
+#[derive(Clone)]
+struct Elements<'d>(&'d [u8]);
+
+impl<'d> Elements<'d> {
+    /// The next element: its tag, its content, and the whole of it.
+    fn next(&mut self) -> Option<(u8, &'d [u8], &'d [u8])> {
+        let (&tag, rest) = self.0.split_first()?;
+        let (&first, rest) = rest.split_first()?;
+        let (length, rest) = match first {
+            0..=0x7f => (usize::from(first), rest),
+            0x81..=0x83 => {
+                let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+                let length = digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit));
+                // The shortest form is the only one.
+                (Some(length).filter(|length| *length > 0x7f && digits.first() != Some(&0))?, rest)
+            }
+            _ => return None,
+        };
+        let (content, after) = rest.split_at_checked(length)?;
+        let whole = self.0.get(..self.0.len() - after.len())?;
+        // Tags above 30 do not occur.
+        (tag & 0x1f != 0x1f).then_some(())?;
+        self.0 = after;
+        Some((tag, content, whole))
+    }
+
+    /// The content of the next element, which must have this tag.
+    fn expect(&mut self, tag: u8) -> Option<&'d [u8]> {
+        self.next().filter(|(found, ..)| *found == tag).map(|(_, content, _)| content)
+    }
+
+    /// The next element, whole.
+    fn expect_whole(&mut self, tag: u8) -> Option<&'d [u8]> {
+        self.next().filter(|(found, ..)| *found == tag).map(|(.., whole)| whole)
+    }
+
+    /// The content of the next element if it has this tag; otherwise it stays.
+    fn optional(&mut self, tag: u8) -> Option<&'d [u8]> {
+        if self.0.first() == Some(&tag) { self.expect(tag) } else { None }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn end(&self) -> Option<()> {
+        self.is_empty().then_some(())
+    }
+}
+
+/// The only element of `der`.
+fn only(der: &[u8], tag: u8) -> Option<&[u8]> {
+    let mut elements = Elements(der);
+    let content = elements.expect(tag)?;
+    elements.end()?;
+    Some(content)
+}
+
+/// Bits that come to whole bytes.
+fn bits(content: &[u8]) -> Option<&[u8]> {
+    content.split_first().filter(|(unused, _)| **unused == 0).map(|(_, bits)| bits)
+}
+
+fn seconds(elements: &mut Elements<'_>) -> Option<i64> {
+    let (tag, text, _) = elements.next()?;
+    let digits = text.strip_suffix(b"Z").filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    let number = |at: usize, len: usize| {
+        let digits = digits.get(at..at + len)?;
+        Some(digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')))
+    };
+    let (year, at) = match (tag, digits.len()) {
+        // RFC 5280 4.1.2.5.1: 50 is 1950.
+        (UTC_TIME, 12) => (number(0, 2).map(|year| if year < 50 { year + 2000 } else { year + 1900 })?, 2),
+        (GENERALIZED_TIME, 14) => (number(0, 4)?, 4),
+        _ => return None,
+    };
+    let part = |n: usize| number(at + 2 * n, 2);
+    let (month, day, hour, minute, second) = (part(0)?, part(1)?, part(2)?, part(3)?, part(4)?);
+    let sane = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 61;
+    sane.then(|| days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+/// Days from 1970-01-01 in the Gregorian calendar; years begin in March, so that the odd day comes last.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let month = (month + 9) % 12;
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 306 + 5) / 10 + day
+        - 719_469
+}
+
+impl<'d> Certificate<'d> {
+    /// Reads a certificate; `None` if it is none.
+    pub(super) fn parse(der: &'d [u8]) -> Option<Self> {
+        let mut outer = Elements(only(der, SEQUENCE)?);
+        let signed = outer.expect_whole(SEQUENCE)?;
+        let signature_algorithm = outer.expect(SEQUENCE)?;
+        let signature = bits(outer.expect(BIT_STRING)?)?;
+        outer.end()?;
+        let mut inner = Elements(only(signed, SEQUENCE)?);
+        let version = match inner.optional(0xa0) {
+            None => 0,
+            Some(version) => *only(version, INTEGER)?.first()?,
+        };
+        let serial = inner.expect(INTEGER)?;
+        (inner.expect(SEQUENCE)? == signature_algorithm).then_some(())?;
+        let issuer = inner.expect_whole(SEQUENCE)?;
+        let mut validity = Elements(inner.expect(SEQUENCE)?);
+        let (not_before, not_after) = (seconds(&mut validity)?, seconds(&mut validity)?);
+        let subject = inner.expect_whole(SEQUENCE)?;
+        let key_info = inner.expect_whole(SEQUENCE)?;
+        let mut key_parts = Elements(only(key_info, SEQUENCE)?);
+        let (key_algorithm, key) = (key_parts.expect(SEQUENCE)?, bits(key_parts.expect(BIT_STRING)?)?);
+        key_parts.end()?;
+        // Identifiers of version 2 mean nothing to anybody.
+        inner.optional(0x81);
+        inner.optional(0x82);
+        let extensions = match inner.optional(0xa3) {
+            Some(list) if version == 2 => Extensions::parse(only(list, SEQUENCE)?)?,
+            Some(_) => return None,
+            None => Extensions::default(),
+        };
+        inner.end()?;
+        Some(Self {
+            signed,
+            is_v1: version == 0,
+            serial,
+            issuer,
+            subject,
+            not_before,
+            not_after,
+            key_info,
+            key_algorithm,
+            key,
+            extensions,
+            signature_algorithm,
+            signature,
+        })
+    }
+
+    /// Whether it names itself as its issuer.
+    pub(super) fn is_self_issued(&self) -> bool {
+        self.subject == self.issuer
+    }
+
+    /// The serial number in hexadecimal.
+    pub(super) fn write_serial(&self, out: &mut Vec<u8>) {
+        let significant = self.serial.iter().position(|b| *b != 0).and_then(|at| self.serial.get(at..)).unwrap_or(&[0]);
+        for byte in significant {
+            let _ = write!(out, "{byte:02X}");
+        }
+    }
+
+    /// The common name of the subject, as text.
+    pub(super) fn common_name(&self) -> Option<String> {
+        let last = attributes(self.subject).filter(|attribute| attribute.id == COMMON_NAME).last()?;
+        Some(last.text())
+    }
+}
+
+impl<'d> Extensions<'d> {
+    fn parse(list: &'d [u8]) -> Option<Self> {
+        let mut found = Self::default();
+        let mut list = Elements(list);
+        while !list.is_empty() {
+            let mut extension = Elements(list.expect(SEQUENCE)?);
+            let id = extension.expect(OBJECT_IDENTIFIER)?;
+            let critical = extension.optional(BOOLEAN).is_some_and(|value| value != [0]);
+            let value = extension.expect(OCTET_STRING)?;
+            extension.end()?;
+            found.take(id, critical, value)?;
+        }
+        Some(found)
+    }
+
+    fn take(&mut self, id: &[u8], critical: bool, value: &'d [u8]) -> Option<()> {
+        match id {
+            // 2.5.29.19, 15, 37, 17
+            [0x55, 0x1d, 19] => self.ca = Some(basic_constraints(value)?),
+            [0x55, 0x1d, 15] => {
+                let (_, usage) = only(value, BIT_STRING)?.split_first()?;
+                self.signs = Some(usage.first().is_some_and(|bits| bits & 0x04 != 0));
+            }
+            [0x55, 0x1d, 37] => {
+                let mut list = Elements(only(value, SEQUENCE)?);
+                let purposes = self.purposes.insert(Vec::new());
+                while !list.is_empty() {
+                    purposes.push(list.expect(OBJECT_IDENTIFIER)?);
+                }
+            }
+            [0x55, 0x1d, 17] => {
+                let mut list = Elements(only(value, SEQUENCE)?);
+                let names = self.names.insert(Vec::new());
+                while !list.is_empty() {
+                    let (tag, name, _) = list.next()?;
+                    names.push((tag, name));
+                }
+            }
+            // NameConstraints are not applied: who has them must not be trusted as if he had none.
+            [0x55, 0x1d, 30] => self.beyond = true,
+            // Policies constrain nothing as long as nobody asks for one.
+            [0x55, 0x1d, 32] => {}
+            _ => self.beyond |= critical,
+        }
+        Some(())
+    }
+}
+
+fn basic_constraints(value: &[u8]) -> Option<(bool, Option<u32>)> {
+    let mut parts = Elements(only(value, SEQUENCE)?);
+    let ca = parts.optional(BOOLEAN).is_some_and(|value| value != [0]);
+    let most = match parts.optional(INTEGER) {
+        Some(digits) if digits.len() <= 3 => Some(digits.iter().fold(0, |n, digit| n << 8 | u32::from(*digit))),
+        Some(_) => return None,
+        None => None,
+    };
+    parts.end()?;
+    Some((ca, most))
+}
+
+impl<'d> RevocationList<'d> {
+    /// Reads a list; `None` if it is none, or says something of which nothing is known here.
+    pub(super) fn parse(der: &'d [u8]) -> Option<Self> {
+        let mut outer = Elements(only(der, SEQUENCE)?);
+        let signed = outer.expect_whole(SEQUENCE)?;
+        let signature_algorithm = outer.expect(SEQUENCE)?;
+        let signature = bits(outer.expect(BIT_STRING)?)?;
+        outer.end()?;
+        let mut inner = Elements(only(signed, SEQUENCE)?);
+        inner.optional(INTEGER);
+        (inner.expect(SEQUENCE)? == signature_algorithm).then_some(())?;
+        let issuer = inner.expect_whole(SEQUENCE)?;
+        let this_update = seconds(&mut inner)?;
+        let has_next = matches!(inner.0.first(), Some(&(UTC_TIME | GENERALIZED_TIME)));
+        let next_update = if has_next { Some(seconds(&mut inner)?) } else { None };
+        let mut serials = Vec::new();
+        let mut revoked = Elements(inner.optional(SEQUENCE).unwrap_or_default());
+        while !revoked.is_empty() {
+            let mut entry = Elements(revoked.expect(SEQUENCE)?);
+            serials.push(entry.expect(INTEGER)?);
+            seconds(&mut entry)?;
+            if let Some(extensions) = entry.optional(SEQUENCE) {
+                (!has_critical(extensions)?).then_some(())?;
+            }
+        }
+        if let Some(extensions) = inner.optional(0xa0) {
+            (!has_critical(only(extensions, SEQUENCE)?)?).then_some(())?;
+        }
+        inner.end()?;
+        Some(Self { signed, issuer, this_update, next_update, serials, signature_algorithm, signature })
+    }
+}
+
+fn has_critical(list: &[u8]) -> Option<bool> {
+    let mut list = Elements(list);
+    let mut critical = false;
+    while !list.is_empty() {
+        let mut extension = Elements(list.expect(SEQUENCE)?);
+        extension.expect(OBJECT_IDENTIFIER)?;
+        critical |= extension.optional(BOOLEAN).is_some_and(|value| value != [0]);
+    }
+    Some(critical)
+}
+
+/// 2.5.4.3
+const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+
+/// Short names of attributes, by object identifier.
+const ATTRIBUTES: [(&[u8], &str); 14] = [
+    (COMMON_NAME, "CN"),
+    (&[0x55, 4, 4], "SN"),
+    (&[0x55, 4, 5], "serialNumber"),
+    (&[0x55, 4, 6], "C"),
+    (&[0x55, 4, 7], "L"),
+    (&[0x55, 4, 8], "ST"),
+    (&[0x55, 4, 9], "street"),
+    (&[0x55, 4, 10], "O"),
+    (&[0x55, 4, 11], "OU"),
+    (&[0x55, 4, 12], "title"),
+    (&[0x55, 4, 42], "GN"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1], "emailAddress"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 1], "UID"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 25], "DC"),
+];
+
+/// One attribute of a distinguished name.
+struct Attribute<'d> {
+    /// It stands beside the one before, in the same set.
+    joined: bool,
+    id: &'d [u8],
+    tag: u8,
+    value: &'d [u8],
+}
+
+fn attributes(name: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+    let mut sets = Elements(only(name, SEQUENCE).unwrap_or_default());
+    let mut all = Vec::new();
+    while let Some(set) = sets.optional(SET) {
+        let mut set = Elements(set);
+        let mut joined = false;
+        while let Some(pair) = set.optional(SEQUENCE) {
+            let mut pair = Elements(pair);
+            if let (Some(id), Some((tag, value, _))) = (pair.expect(OBJECT_IDENTIFIER), pair.next()) {
+                all.push(Attribute { joined, id, tag, value });
+                joined = true;
+            }
+        }
+    }
+    all.into_iter()
+}
+
+impl Attribute<'_> {
+    fn text(&self) -> String {
+        let units =
+            |size: usize| self.value.chunks(size).map(|unit| unit.iter().fold(0, |n, b| n << 8 | u32::from(*b)));
+        match self.tag {
+            // BMPString, UniversalString, TeletexString
+            0x1e => {
+                let units: Vec<u16> = units(2).filter_map(|unit| u16::try_from(unit).ok()).collect();
+                String::from_utf16_lossy(&units)
+            }
+            0x1c => units(4).map(|unit| char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)).collect(),
+            0x14 => self.value.iter().map(|b| char::from(*b)).collect(),
+            _ => String::from_utf8_lossy(self.value).into_owned(),
+        }
+    }
+
+    fn write_type(&self, out: &mut Vec<u8>) {
+        if let Some((_, name)) = ATTRIBUTES.iter().find(|(id, _)| *id == self.id) {
+            return out.extend_from_slice(name.as_bytes());
+        }
+        let mut arc = 0u64;
+        let mut first = true;
+        for byte in self.id {
+            arc = arc << 7 & (u64::MAX >> 1) | u64::from(byte & 0x7f);
+            if byte & 0x80 == 0 {
+                let _ = match (first, arc) {
+                    (true, _) => write!(out, "{}.{}", (arc / 40).min(2), arc - 40 * (arc / 40).min(2)),
+                    (false, _) => write!(out, ".{arc}"),
+                };
+                (arc, first) = (0, false);
+            }
+        }
+    }
+}
+
+/// A name as RFC 2253 writes it: the last part first, with commas between.
+pub(super) fn write_name(name: &[u8], out: &mut Vec<u8>) {
+    let all: Vec<Attribute<'_>> = attributes(name).collect();
+    let mut sets: Vec<&[Attribute<'_>]> = all.chunk_by(|_, next| next.joined).collect();
+    sets.reverse();
+    for (at, set) in sets.iter().enumerate() {
+        for (within, attribute) in set.iter().enumerate() {
+            match (at, within) {
+                (0, 0) => {}
+                (_, 0) => out.push(b','),
+                _ => out.push(b'+'),
+            }
+            attribute.write_type(out);
+            out.push(b'=');
+            write_value(&attribute.text(), out);
+        }
+    }
+}
+
+/// RFC 2253 2.4; what is not ASCII is escaped byte by byte.
+fn write_value(text: &str, out: &mut Vec<u8>) {
+    let last = text.len().saturating_sub(1);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' => out.extend_from_slice(&[b'\\', byte]),
+            b'#' | b' ' if at == 0 => out.extend_from_slice(&[b'\\', byte]),
+            b' ' if at == last => out.extend_from_slice(b"\\ "),
+            0x20..=0x7e => out.push(byte),
+            _ => drop(write!(out, "\\{byte:02X}")),
+        }
+    }
+}
+
+/// A name as it was written before there was an RFC: `/C=DE/CN=name`.
+pub(super) fn write_name_with_slashes(name: &[u8], out: &mut Vec<u8>) {
+    for attribute in attributes(name) {
+        out.push(if attribute.joined { b'+' } else { b'/' });
+        attribute.write_type(out);
+        out.push(b'=');
+        for byte in attribute.text().bytes() {
+            match byte {
+                0x20..=0x7e => out.push(byte),
+                _ => drop(write!(out, "\\x{byte:02X}")),
+            }
+        }
+    }
+}
+
+/// `Jan  2 03:04:05 2030 GMT`
+pub(super) fn write_time(seconds: i64, out: &mut Vec<u8>) {
+    const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
+    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // The year that began last, in March, and the day of it.
+    let since = day + 719_468;
+    let era = since.div_euclid(146_097);
+    let of_era = since.rem_euclid(146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let year = year + era * 400 + i64::from(month >= 10);
+    let name = usize::try_from(month).ok().and_then(|month| MONTHS.get(month)).copied().unwrap_or_default();
+    let _ = write!(
+        out,
+        "{name} {:2} {:02}:{:02}:{:02} {year} GMT",
+        of_year - (153 * month + 2) / 5 + 1,
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(edit: impl FnOnce(&mut rcgen::CertificateParams)) -> Vec<u8> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        edit(&mut params);
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_is_read() {
+        let der = made(|params| {
+            params.not_before = rcgen::date_time_ymd(2024, 2, 29);
+            params.not_after = rcgen::date_time_ymd(2061, 12, 31);
+            params.serial_number = Some(rcgen::SerialNumber::from(vec![0x12, 0xab]));
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(2));
+            params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+            params.distinguished_name.push(rcgen::DnType::CountryName, "DE");
+            params.distinguished_name.push(rcgen::DnType::CommonName, "a, b #\u{e9} ");
+        });
+        let certificate = Certificate::parse(&der).unwrap();
+        assert!(!certificate.is_v1 && certificate.is_self_issued());
+        assert_eq!(certificate.extensions.ca, Some((true, Some(2))));
+        assert_eq!(certificate.extensions.names.as_ref().unwrap()[..], [(0x82, &b"a.example"[..])]);
+        assert_eq!(certificate.extensions.purposes.as_ref().unwrap().len(), 1);
+        assert_eq!(written(|out| certificate.write_serial(out)), "12AB");
+        assert_eq!(written(|out| write_time(certificate.not_before, out)), "Feb 29 00:00:00 2024 GMT");
+        assert_eq!(written(|out| write_time(certificate.not_after, out)), "Dec 31 00:00:00 2061 GMT");
+        let name = written(|out| write_name(certificate.subject, out));
+        assert!(name.contains("CN=a\\, b #\\C3\\A9\\ "), "{name}");
+        let name = written(|out| write_name_with_slashes(certificate.subject, out));
+        assert!(name.contains("/C=DE") && name.contains("/CN=a, b #\\xC3\\xA9 "), "{name}");
+    }
+
+    #[test]
+    fn no_part_of_a_certificate_and_no_flipped_byte_is_a_panic() {
+        let der = made(|_| {});
+        for end in 0..der.len() {
+            assert!(Certificate::parse(&der[..end]).is_none(), "cut at {end}");
+        }
+        for at in 0..der.len() {
+            for bit in [1, 0x80, 0xff] {
+                let mut odd = der.clone();
+                odd[at] ^= bit;
+                if let Some(certificate) = Certificate::parse(&odd) {
+                    written_lossy(&certificate);
+                }
+                let _ = RevocationList::parse(&odd);
+            }
+        }
+    }
+
+    fn written_lossy(certificate: &Certificate<'_>) {
+        let mut out = Vec::new();
+        write_name(certificate.subject, &mut out);
+        write_name_with_slashes(certificate.issuer, &mut out);
+        certificate.write_serial(&mut out);
+        write_time(certificate.not_after, &mut out);
+        let _ = certificate.common_name();
+    }
+
+    #[test]
+    fn lengths_have_one_form() {
+        assert_eq!(only(&[4, 1, 9], 4), Some(&[9][..]));
+        for odd in [&[4, 0x81, 1, 9][..], &[4, 0x80, 9], &[4, 0x82, 0, 1, 9], &[4, 2, 9], &[4, 1, 9, 0], &[0x1f, 1, 9]]
+        {
+            assert_eq!(only(odd, odd[0]), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_both_forms() {
+        for (tag, text, expected) in [
+            (UTC_TIME, &b"700101000000Z"[..], Some(0)),
+            (UTC_TIME, b"491231235959Z", Some(2_524_607_999)),
+            (GENERALIZED_TIME, b"20000229120000Z", Some(951_825_600)),
+            (GENERALIZED_TIME, b"20001329120000Z", None),
+            (UTC_TIME, b"7001010000Z", None),
+            (UTC_TIME, b"700101000000+", None),
+        ] {
+            let der = [&[tag, text.len() as u8], text].concat();
+            assert_eq!(seconds(&mut Elements(&der)), expected, "{text:?}");
+        }
+    }
+}
