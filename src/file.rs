@@ -335,7 +335,8 @@ impl FileHead {
         gzip::About {
             status: self.status,
             content_type: Some(&self.content_type),
-            length: self.length,
+            // That of a part says nothing of the file.
+            length: self.length.filter(|_| self.status != 206),
             fields: None,
             is_file: true,
         }
