@@ -1,7 +1,10 @@
 //! One body on its way into gzip (RFC 1952): bytes in, bytes out.
 //!
 //! What a pause has ended can be read without what follows. An encoder with nothing to do for a while is put to rest:
-//! its tables, most of its memory, are given back, and it goes on later with a dictionary of what it read last.
+//! its tables, most of its memory, are given back, and it goes on later with a dictionary of what it read last. Where
+//! many are at work, those that come last do so whenever they are called.
+
+use std::cell::Cell;
 
 use zlib_rs::crc32::crc32;
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Method, Status, Strategy};
@@ -12,6 +15,8 @@ const BITS_MIN: u8 = 9;
 const LOOKAHEAD_BYTES: u64 = 262;
 /// Bytes that an encoder at rest remembers of what it read: enough for the next event to resemble the last ones.
 const HISTORY_BYTES: usize = 4 * 1024;
+/// Encoders of one worker that keep their tables between two calls.
+const AWAKE_MAX: u32 = 8;
 /// Bytes of output that are asked for at a time.
 const STEP_BYTES: usize = 8 * 1024;
 /// Magic number, deflate, no flags, no time, no hints, Unix (RFC 1952 2.3).
@@ -47,11 +52,32 @@ pub enum Then {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Broken;
 
+thread_local! {
+    /// Encoders of this worker that have tables.
+    static AWAKE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The tables of an encoder, counted.
+struct Tables(Deflate);
+
+impl Tables {
+    fn new(config: DeflateConfig) -> Self {
+        AWAKE.set(AWAKE.get() + 1);
+        Self(Deflate::new_with_config(config))
+    }
+}
+
+impl Drop for Tables {
+    fn drop(&mut self) {
+        AWAKE.set(AWAKE.get() - 1);
+    }
+}
+
 /// Makes one gzip member.
 pub struct Encoder {
     config: DeflateConfig,
     /// None before the first byte and at rest.
-    deflate: Option<Deflate>,
+    tables: Option<Tables>,
     history: Vec<u8>,
     crc: u32,
     /// Bytes were given that may not have come out.
@@ -80,7 +106,7 @@ impl Encoder {
             mem_level: i32::from(memory),
             strategy: Strategy::Default,
         };
-        Self { config, deflate: None, history: Vec::new(), crc: 0, holds: false, read: 0, written: 0 }
+        Self { config, tables: None, history: Vec::new(), crc: 0, holds: false, read: 0, written: 0 }
     }
 
     /// Encodes `data`, and appends what comes of it to `out`.
@@ -105,7 +131,7 @@ impl Encoder {
             self.holds = then == Then::More;
         }
         if then == Then::End {
-            self.deflate = None;
+            self.tables = None;
             self.history = Vec::new();
             out.extend_from_slice(&self.crc.to_le_bytes());
             out.extend_from_slice(&(self.read as u32).to_le_bytes()); // modulo 2^32 (RFC 1952 2.3.1)
@@ -114,18 +140,21 @@ impl Encoder {
             self.remember(data);
         }
         self.written += (out.len() - before) as u64;
+        if self.tables.is_some() && AWAKE.get() > AWAKE_MAX {
+            self.rest(out)?;
+        }
         Ok(())
     }
 
     fn deflate(&mut self, mut data: &[u8], flush: DeflateFlush, out: &mut Vec<u8>) -> Result<(), Broken> {
-        let deflate = match &mut self.deflate {
-            Some(deflate) => deflate,
+        let Tables(deflate) = match &mut self.tables {
+            Some(tables) => tables,
             None => {
-                let mut fresh = Deflate::new_with_config(self.config);
+                let mut fresh = Tables::new(self.config);
                 if !self.history.is_empty() {
-                    fresh.set_dictionary(&self.history).map_err(|_| Broken)?;
+                    fresh.0.set_dictionary(&self.history).map_err(|_| Broken)?;
                 }
-                self.deflate.insert(fresh)
+                self.tables.insert(fresh)
             }
         };
         loop {
@@ -150,14 +179,19 @@ impl Encoder {
     /// # Errors
     /// As [`Self::encode`].
     pub fn rest(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
-        self.encode(&[], Then::Pause, out)?;
-        self.deflate = None;
+        let before = out.len();
+        if self.holds {
+            self.deflate(&[], DeflateFlush::SyncFlush, out)?;
+        }
+        self.holds = false;
+        self.tables = None;
+        self.written += (out.len() - before) as u64;
         Ok(())
     }
 
     /// Whether there is something to give back.
     pub fn is_awake(&self) -> bool {
-        self.deflate.is_some()
+        self.tables.is_some()
     }
 
     fn remember(&mut self, data: &[u8]) {
@@ -273,6 +307,27 @@ mod tests {
         assert!(out.len() - length < event(199).len() / 2, "{}", out.len() - length);
         encoder.encode(&text(100_000), Then::End, &mut out).unwrap();
         assert!(unpack(&out) == ([sent.as_bytes(), &text(100_000)].concat(), true));
+    }
+
+    #[test]
+    fn where_many_are_at_work_the_last_rest_between_calls() {
+        let body = text(100_000);
+        let mut encoders: Vec<_> = (0..20).map(|_| (Encoder::new(1, Window::default(), None), Vec::new())).collect();
+        for part in body.chunks(10_000) {
+            for (encoder, out) in &mut encoders {
+                encoder.encode(part, Then::More, out).unwrap();
+            }
+            let awake = encoders.iter().filter(|(encoder, _)| encoder.is_awake()).count();
+            assert_eq!(awake as u32, AWAKE_MAX);
+        }
+        for (encoder, out) in &mut encoders {
+            encoder.encode(&[], Then::End, out).unwrap();
+            assert!(unpack(out) == (body.clone(), true));
+        }
+        let (first, last) = (encoders[0].1.len(), encoders[19].1.len());
+        assert!(last < first + first / 8, "{first} {last}");
+        drop(encoders);
+        assert_eq!(AWAKE.get(), 0);
     }
 
     #[test]
