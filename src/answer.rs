@@ -76,18 +76,18 @@ async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_aliv
     exchange.announce(reply.content_type.as_deref().unwrap_or_default());
     let head = reply.head(exchange, carriage);
     let body = file::Body::Bytes(reply.body);
-    deliver(exchange, wire, Delivery { head, body, length, carriage }).await
+    deliver(exchange, wire, Delivery { head, body, carriage }).await
 }
 
 /// Sends a file.
 pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Found) -> After {
     let keep_alive = left_of_body(exchange, wire).await == Left::Nothing && exchange.may_keep_alive();
     exchange.answer.status = found.head.status;
-    let length = found.head.length;
-    let carriage = carriage(exchange, found.head.packing(exchange), length, keep_alive);
+    let packing = found.head.packing(exchange);
+    let carriage = carriage(exchange, packing, found.head.length, keep_alive);
     exchange.announce(found.head.content_type());
     let head = found.head.write(exchange, carriage);
-    deliver(exchange, wire, Delivery { head, body: found.body, length, carriage }).await
+    deliver(exchange, wire, Delivery { head, body: found.body, carriage }).await
 }
 
 /// How an answer of our own travels.
@@ -105,8 +105,6 @@ fn wants_body(exchange: &Exchange) -> bool {
 struct Delivery {
     head: Vec<u8>,
     body: file::Body,
-    /// Bytes of the body, if they were counted.
-    length: Option<u64>,
     carriage: Carriage,
 }
 
@@ -160,14 +158,15 @@ async fn list(
     coding: Coding,
 ) -> Result<(), BrokenOff> {
     loop {
-        let mut piece = Vec::new();
-        listing.write_piece(&mut piece);
-        coding.write(&piece, &mut out);
-        if piece.is_empty() && coding == Coding::Chunked {
+        let start = out.len();
+        listing.write_piece(&mut out);
+        let is_end = out.len() == start;
+        coding.frame(start, &mut out);
+        if is_end && coding == Coding::Chunked {
             out.extend_from_slice(body::LAST_CHUNK);
         }
         send_bytes(exchange, wire, &mut out).await?;
-        if piece.is_empty() {
+        if is_end {
             return Ok(());
         }
     }
@@ -180,7 +179,7 @@ fn coding(carriage: Carriage) -> Coding {
 /// Sends an answer compressed. Parts of a file never are.
 async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Delivery) -> Result<(), BrokenOff> {
     let mut packer = Packer {
-        encoder: gzip::encoder(exchange, delivery.length),
+        encoder: gzip::encoder(exchange),
         coding: coding(delivery.carriage),
         write_timeout: exchange.settings().send_timeout,
         pace: pace::to_client(exchange),

@@ -2,41 +2,28 @@
 //!
 //! What a pause has ended can be read without what follows. An encoder with nothing to do for a while is put to rest:
 //! its tables, most of its memory, are given back, and it goes on later with a dictionary of what it read last. Where
-//! many are at work, those that come last do so whenever they are called.
+//! many are at work, those that come last do so whenever they are called. One set of tables stays for a moment, for the
+//! next answer: to make them costs more than a small answer does.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use zlib_rs::crc32::crc32;
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Method, Status, Strategy};
 
-/// The smallest window of the library.
-const BITS_MIN: u8 = 9;
-/// Bytes of the window that are not looked back at.
-const LOOKAHEAD_BYTES: u64 = 262;
+use crate::config::Window;
+use crate::reactor;
+
 /// Bytes that an encoder at rest remembers of what it read: enough for the next event to resemble the last ones.
 const HISTORY_BYTES: usize = 4 * 1024;
-/// Encoders of one worker that keep their tables between two calls.
-const AWAKE_MAX: u32 = 8;
+/// Encoders of one worker that keep their tables between two calls. The others write some 1 % more in as much more time.
+const AWAKE_MAX: u32 = 4;
+/// How long tables that nobody needs are kept.
+const SPARE_KEPT: Duration = Duration::from_millis(250);
 /// Bytes of output that are asked for at a time.
 const STEP_BYTES: usize = 8 * 1024;
 /// Magic number, deflate, no flags, no time, no hints, Unix (RFC 1952 2.3).
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
-
-/// How far back an encoder looks for what it has seen already, and how much it collects before it writes: its memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Binary logarithm of its bytes, 9 to 15.
-    pub bits: u8,
-    /// zlib's measure of the rest, 1 to 9.
-    pub memory: u8,
-}
-
-impl Default for Window {
-    /// A quarter less memory than zlib's own choice (8), for 4 % more time.
-    fn default() -> Self {
-        Self { bits: 15, memory: 6 }
-    }
-}
 
 /// What follows the bytes at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,29 +42,27 @@ pub struct Broken;
 thread_local! {
     /// Encoders of this worker that have tables.
     static AWAKE: Cell<u32> = const { Cell::new(0) };
+    static SPARE: RefCell<Option<(DeflateConfig, Deflate)>> = const { RefCell::new(None) };
+    /// Spare tables were put away since somebody looked.
+    static USED: Cell<bool> = const { Cell::new(false) };
+    /// Somebody looks.
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The tables of an encoder, counted.
-struct Tables(Deflate);
-
-impl Tables {
-    fn new(config: DeflateConfig) -> Self {
-        AWAKE.set(AWAKE.get() + 1);
-        Self(Deflate::new_with_config(config))
+/// Drops the spare tables when nobody has used them for a while.
+async fn drop_spare() {
+    while USED.replace(false) {
+        reactor::sleep(SPARE_KEPT).await;
     }
-}
-
-impl Drop for Tables {
-    fn drop(&mut self) {
-        AWAKE.set(AWAKE.get() - 1);
-    }
+    SPARE.take();
+    WATCHED.set(false);
 }
 
 /// Makes one gzip member.
 pub struct Encoder {
     config: DeflateConfig,
     /// None before the first byte and at rest.
-    tables: Option<Tables>,
+    tables: Option<Deflate>,
     history: Vec<u8>,
     crc: u32,
     /// Bytes were given that may not have come out.
@@ -89,21 +74,15 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// `length` is that of the body, if it is known: a small one needs no large window.
-    pub fn new(level: u8, window: Window, length: Option<u64>) -> Self {
+    pub fn new(level: u8, window: Window) -> Self {
         // The first level of this library writes a fifth more than zlib's. Its second writes less than that, and takes
         // less time for it than zlib's first.
         let level = i32::from(level).max(2);
-        let Window { mut bits, mut memory } = window;
-        while bits > BITS_MIN && length.is_some_and(|length| length + LOOKAHEAD_BYTES <= 1 << (bits - 1)) {
-            bits -= 1;
-            memory = memory.saturating_sub(1).max(1);
-        }
         let config = DeflateConfig {
             level,
             method: Method::Deflated,
-            window_bits: -i32::from(bits), // without zlib's frame
-            mem_level: i32::from(memory),
+            window_bits: -i32::from(window.bits), // without zlib's frame
+            mem_level: i32::from(window.memory),
             strategy: Strategy::Default,
         };
         Self { config, tables: None, history: Vec::new(), crc: 0, holds: false, read: 0, written: 0 }
@@ -131,7 +110,7 @@ impl Encoder {
             self.holds = then == Then::More;
         }
         if then == Then::End {
-            self.tables = None;
+            self.put_away();
             self.history = Vec::new();
             out.extend_from_slice(&self.crc.to_le_bytes());
             out.extend_from_slice(&(self.read as u32).to_le_bytes()); // modulo 2^32 (RFC 1952 2.3.1)
@@ -147,14 +126,15 @@ impl Encoder {
     }
 
     fn deflate(&mut self, mut data: &[u8], flush: DeflateFlush, out: &mut Vec<u8>) -> Result<(), Broken> {
-        let Tables(deflate) = match &mut self.tables {
-            Some(tables) => tables,
+        let deflate = match &mut self.tables {
+            Some(deflate) => deflate,
             None => {
-                let mut fresh = Tables::new(self.config);
+                let mut deflate = tables(self.config);
                 if !self.history.is_empty() {
-                    fresh.0.set_dictionary(&self.history).map_err(|_| Broken)?;
+                    deflate.set_dictionary(&self.history).map_err(|_| Broken)?;
                 }
-                self.tables.insert(fresh)
+                AWAKE.set(AWAKE.get() + 1);
+                self.tables.insert(deflate)
             }
         };
         loop {
@@ -184,7 +164,7 @@ impl Encoder {
             self.deflate(&[], DeflateFlush::SyncFlush, out)?;
         }
         self.holds = false;
-        self.tables = None;
+        self.put_away();
         self.written += (out.len() - before) as u64;
         Ok(())
     }
@@ -194,11 +174,39 @@ impl Encoder {
         self.tables.is_some()
     }
 
+    fn put_away(&mut self) {
+        let Some(deflate) = self.tables.take() else { return };
+        AWAKE.set(AWAKE.get() - 1);
+        // None while the thread ends.
+        let kept = SPARE.try_with(|spare| spare.replace(Some((self.config, deflate))));
+        USED.set(true);
+        if kept.is_ok() && !WATCHED.replace(true) {
+            reactor::spawn(drop_spare());
+        }
+    }
+
     fn remember(&mut self, data: &[u8]) {
         let fresh = data.get(data.len().saturating_sub(HISTORY_BYTES)..).unwrap_or_default();
         let excess = (self.history.len() + fresh.len()).saturating_sub(HISTORY_BYTES);
         self.history.drain(..excess);
         self.history.extend_from_slice(fresh);
+    }
+}
+
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        self.put_away();
+    }
+}
+
+/// The spare tables, or new ones.
+fn tables(config: DeflateConfig) -> Deflate {
+    match SPARE.take() {
+        Some((known, mut deflate)) if known == config => {
+            deflate.reset();
+            deflate
+        }
+        _ => Deflate::new_with_config(config),
     }
 }
 
@@ -234,7 +242,7 @@ mod tests {
         let body = text(70_000);
         for level in 1..=9 {
             for (bits, memory) in [(15, 8), (15, 6), (13, 5), (9, 1)] {
-                let mut encoder = Encoder::new(level, Window { bits, memory }, None);
+                let mut encoder = Encoder::new(level, Window { bits, memory });
                 let mut out = Vec::new();
                 for part in body.chunks(40_000) {
                     encoder.encode(part, Then::More, &mut out).unwrap();
@@ -250,7 +258,7 @@ mod tests {
     #[test]
     fn an_empty_body_is_a_whole_member() {
         let mut out = Vec::new();
-        let mut encoder = Encoder::new(6, Window::default(), Some(0));
+        let mut encoder = Encoder::new(6, Window::default());
         encoder.encode(&[], Then::Pause, &mut out).unwrap();
         assert_eq!(out, b"");
         encoder.encode(&[], Then::End, &mut out).unwrap();
@@ -260,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_pause_keeps_nothing_back_and_a_second_one_adds_nothing() {
-        let mut encoder = Encoder::new(1, Window::default(), None);
+        let mut encoder = Encoder::new(1, Window::default());
         let mut out = Vec::new();
         let mut sent = Vec::new();
         for size in [1, 100, 8 * 1024, 70_000, 3] {
@@ -283,7 +291,7 @@ mod tests {
         };
         for size in STEP_BYTES - 40..STEP_BYTES + 4 {
             let body: Vec<u8> = (0..size).map(|_| noise()).collect();
-            let mut encoder = Encoder::new(1, Window::default(), None);
+            let mut encoder = Encoder::new(1, Window::default());
             let mut out = Vec::new();
             encoder.encode(&body, Then::Pause, &mut out).unwrap();
             assert!(unpack(&out) == (body, false), "{size}");
@@ -293,7 +301,7 @@ mod tests {
     #[test]
     fn events_after_a_rest_still_resemble_those_before() {
         let event = |number: usize| format!("data: {{\"id\":{number},\"kind\":\"state_changed\",\"value\":true}}\n\n");
-        let (mut encoder, mut sent) = (Encoder::new(1, Window::default(), None), String::new());
+        let (mut encoder, mut sent) = (Encoder::new(1, Window::default()), String::new());
         let mut out = Vec::new();
         let mut length = 0;
         for number in 0..200 {
@@ -312,7 +320,7 @@ mod tests {
     #[test]
     fn where_many_are_at_work_the_last_rest_between_calls() {
         let body = text(100_000);
-        let mut encoders: Vec<_> = (0..20).map(|_| (Encoder::new(1, Window::default(), None), Vec::new())).collect();
+        let mut encoders: Vec<_> = (0..20).map(|_| (Encoder::new(1, Window::default()), Vec::new())).collect();
         for part in body.chunks(10_000) {
             for (encoder, out) in &mut encoders {
                 encoder.encode(part, Then::More, out).unwrap();
@@ -328,17 +336,5 @@ mod tests {
         assert!(last < first + first / 8, "{first} {last}");
         drop(encoders);
         assert_eq!(AWAKE.get(), 0);
-    }
-
-    #[test]
-    fn a_body_of_known_length_gets_no_larger_window_than_it_can_use() {
-        for (length, bits) in [(0, 9), (250, 9), (251, 10), (4096, 13), (16_122, 14), (16_123, 15), (1 << 30, 15)] {
-            let encoder = Encoder::new(1, Window::default(), Some(length));
-            assert_eq!(encoder.config.window_bits, -bits, "{length}");
-            let body = text(length.min(100_000) as usize);
-            let (mut encoder, mut out) = (encoder, Vec::new());
-            encoder.encode(&body, Then::End, &mut out).unwrap();
-            assert!(unpack(&out) == (body, true), "{length}");
-        }
     }
 }

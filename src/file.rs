@@ -335,8 +335,7 @@ impl FileHead {
         gzip::About {
             status: self.status,
             content_type: Some(&self.content_type),
-            // That of a part says nothing of the file.
-            length: self.length.filter(|_| self.status != 206),
+            length: self.length,
             fields: None,
             is_file: true,
         }

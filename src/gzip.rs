@@ -41,17 +41,19 @@ pub fn tells(exchange: &Exchange) -> bool {
     exchange.settings().gzip.as_ref().is_some_and(|gzip| gzip.vary)
 }
 
-/// An encoder as the configuration describes it; `length` is that of the body, if it is known.
-pub fn encoder(exchange: &Exchange, length: Option<u64>) -> Encoder {
+/// An encoder as the configuration describes it.
+pub fn encoder(exchange: &Exchange) -> Encoder {
     let default = Gzip::default();
     let gzip = exchange.settings().gzip.as_deref().unwrap_or(&default);
-    Encoder::new(gzip.level, gzip.window, length)
+    Encoder::new(gzip.level, gzip.window)
 }
 
 /// Whether clients that accept it get the answer compressed.
 fn is_meant(gzip: &Gzip, about: &About<'_>) -> bool {
-    (matches!(about.status, 200 | 403 | 404) || about.status == 206 && about.is_file)
-        && about.length.is_none_or(|length| length >= gzip.length_min.max(1))
+    // The length of a part says nothing of the file.
+    let is_part = about.status == 206 && about.is_file;
+    let is_long = about.length.is_none_or(|length| length >= gzip.length_min.max(1));
+    (is_part || matches!(about.status, 200 | 403 | 404) && is_long)
         && is_listed(&gzip.types, about.content_type.unwrap_or_default())
         && about.fields.is_none_or(|fields| {
             let encoded = fields.named(b"content_encoding").any(|value| !value.is_empty());

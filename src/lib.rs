@@ -42,7 +42,6 @@ pub mod target;
 pub mod proxy_protocol;
 pub mod pattern;
 pub mod template;
-pub mod compress;
 
 // What the operator asked for, and one request seen with it.
 pub mod config;
@@ -60,6 +59,7 @@ pub mod route;
 pub mod freshness;
 pub mod added;
 pub mod reply;
+pub mod compress;
 pub mod gzip;
 pub mod error_page;
 pub mod rewrite;

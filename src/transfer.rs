@@ -61,14 +61,14 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// Appends a piece of a body.
-    pub fn write(self, data: &[u8], out: &mut Vec<u8>) {
-        if self == Self::Chunked && !data.is_empty() {
-            body::write_chunk_size(out, data.len());
-            out.extend_from_slice(data);
+    /// Frames the piece of a body that `out` has from `start` on.
+    pub fn frame(self, start: usize, out: &mut Vec<u8>) {
+        let length = out.len() - start;
+        if self == Self::Chunked && length > 0 {
+            let mut size = Vec::new();
+            body::write_chunk_size(&mut size, length);
+            out.splice(start..start, size);
             out.extend_from_slice(b"\r\n");
-        } else {
-            out.extend_from_slice(data);
         }
     }
 }
@@ -192,9 +192,9 @@ impl Transfer {
 
     fn rest(&mut self) -> Result<(), Failure> {
         let Some(encoder) = &mut self.encoder else { return Ok(()) };
-        let mut packed = Vec::new();
-        encoder.rest(&mut packed)?;
-        self.coding.write(&packed, &mut self.held);
+        let start = self.held.len();
+        encoder.rest(&mut self.held)?;
+        self.coding.frame(start, &mut self.held);
         Ok(())
     }
 
@@ -506,16 +506,16 @@ impl Packer {
     pub async fn send(&mut self, to: &Stream, head: Vec<u8>, mut source: Source<'_>) -> Result<bool, Failure> {
         let mut out = head;
         loop {
-            let mut packed = Vec::new();
+            let start = out.len();
             let encode = |part: &[u8], last| {
-                self.encoder.encode(part, if last { Then::End } else { Then::More }, &mut packed)?;
+                self.encoder.encode(part, if last { Then::End } else { Then::More }, &mut out)?;
                 Ok::<_, Failure>((part.is_empty() && !last, last))
             };
             let (is_cut, last) = source.next(encode).map_err(Failure::Source)??;
             if is_cut {
                 return Ok(false);
             }
-            self.coding.write(&packed, &mut out);
+            self.coding.frame(start, &mut out);
             if last && self.coding == Coding::Chunked {
                 out.extend_from_slice(body::LAST_CHUNK);
             }
@@ -535,9 +535,8 @@ impl Packer {
         match Timer::new().within(REST_AFTER, sending.as_mut()).await {
             Ok(sent) => sent?,
             Err(Elapsed) => {
-                let mut packed = Vec::new();
-                self.encoder.rest(&mut packed)?;
-                self.coding.write(&packed, &mut follows);
+                self.encoder.rest(&mut follows)?;
+                self.coding.frame(0, &mut follows);
                 sending.await?;
             }
         }

@@ -42,7 +42,7 @@ pub use self::build::{Source, generate, load};
 pub use self::content::{Content, StatusForm};
 pub use self::files::{Alias, Files, IfModifiedSince};
 pub use self::freshness::{Expires, Lifetime};
-pub use self::gzip::{Gzip, Proxied, Types};
+pub use self::gzip::{Gzip, Proxied, Types, Window};
 pub use self::internal::{ErrorPage, Otherwise, TryFiles, Tryable};
 pub use self::limits::{ConnectionLimit, Counted, Limits, RequestLimit, ZoneSpec};
 pub use self::listen::{Binding, Group, Names};

@@ -71,7 +71,7 @@ impl Attempts<'_> {
             && framing != Framing::UntilClose;
         let mut download = Transfer::new(out, framing, coding, limits);
         if packing == Packing::Gzip {
-            download.pack(gzip::encoder(self.exchange, head.content_length()));
+            download.pack(gzip::encoder(self.exchange));
         }
         download.slow_down(pace::to_client(self.exchange));
         download.slow_down(pace::from_upstream(self.exchange, reactor::now()));

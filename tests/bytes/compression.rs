@@ -333,6 +333,7 @@ fn files_are_compressed_piece_by_piece() {
         let part = client.ask(asking(&format!("/{size}.html\nRange: bytes=5-9")).as_bytes(), 206).unwrap();
         same("a part", &part.body, &text(size)[5..10]).unwrap();
         assert!(part.field("Content-Encoding").is_none());
+        assert_eq!(part.field("Vary"), Some("Accept-Encoding"));
     }
     gate.wait_for_access(&["/300000.html 4."]).unwrap();
     gate.wait_for_access(&["/300000.png -"]).unwrap();
