@@ -427,7 +427,7 @@ pub async fn send_file(
             if left == 0 {
                 return Poll::Ready(Ok(count));
             }
-            let room = ready!(poll_room(cx, slow, offset - from, &timer, limit));
+            let room = ready!(poll_room(cx, to, slow, offset - from, &timer, limit));
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_BYTES_AT_ONCE).min(room);
             match to.poll_send_file(cx, file, &mut offset, most) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(offset - from)),
@@ -545,9 +545,11 @@ impl Packer {
     }
 }
 
-/// How many bytes may go now; ready when some may. The `timer` waits for `limit` again then.
+/// How many bytes may go now; ready when some may, or when `to` is gone, as the next write says. The `timer` waits for
+/// `limit` again then.
 fn poll_room(
     cx: &mut Context<'_>,
+    to: &Stream,
     slow: Option<(Pace, u64)>,
     sent: u64,
     timer: &Timer,
@@ -558,6 +560,9 @@ fn poll_room(
         match pace.room(before + sent, reactor::now()) {
             Ok(room) => return Poll::Ready(usize::try_from(room).unwrap_or(usize::MAX)),
             Err(wait) => timer.set(wait),
+        }
+        if to.socket().poll_failed(cx).is_ready() {
+            return Poll::Ready(usize::MAX);
         }
         ready!(timer.poll_due(cx));
         timer.set(limit);
@@ -582,7 +587,7 @@ pub async fn send_slowly(to: &Stream, bytes: &[u8], limit: Duration, slow: Optio
     timer.set(limit);
     std::future::poll_fn(|cx| {
         while sent < bytes.len() {
-            let room = ready!(poll_room(cx, slow, sent as u64, &timer, limit));
+            let room = ready!(poll_room(cx, to, slow, sent as u64, &timer, limit));
             let rest = bytes.get(sent..).unwrap_or_default();
             match to.poll_write(cx, rest.get(..room).unwrap_or(rest)) {
                 Poll::Ready(Ok(count)) => {
