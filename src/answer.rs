@@ -14,7 +14,7 @@ use crate::log;
 use crate::pace::{self, Pace};
 use crate::range::Part;
 use crate::reply::{self, Carriage, Packing, Reply};
-use crate::transfer::{self, Coding, Packer, Source, send_slowly};
+use crate::transfer::{self, Coding, Failure, Packer, Source, send_slowly};
 use crate::wire::Wire;
 
 /// What can be done with a connection after an answer.
@@ -200,7 +200,7 @@ async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Delivery) -> R
             log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));
             Err(BrokenOff)
         }
-        Err(_) => Err(BrokenOff),
+        Err(failure) => Err(broken_off(exchange, &failure)),
     }
 }
 
@@ -212,10 +212,23 @@ fn slowness(exchange: &Exchange) -> Option<(Pace, u64)> {
 /// An answer that can't come to its end.
 struct BrokenOff;
 
+fn broken_off(exchange: &mut Exchange, failure: &Failure) -> BrokenOff {
+    if matches!(failure, Failure::SinkTimeout) {
+        exchange.timed_out = true;
+        log::about(
+            exchange,
+            Level::Info,
+            format_args!("client timed out (110: Connection timed out) while sending to it"),
+        );
+    }
+    BrokenOff
+}
+
 /// Sends what has gathered.
 async fn send_bytes(exchange: &mut Exchange, wire: &Wire, out: &mut Vec<u8>) -> Result<(), BrokenOff> {
     let limit = exchange.settings().send_timeout;
-    send_slowly(&wire.stream, out, limit, slowness(exchange)).await.map_err(|_| BrokenOff)?;
+    let sent = send_slowly(&wire.stream, out, limit, slowness(exchange)).await;
+    sent.map_err(|failure| broken_off(exchange, &failure))?;
     exchange.answer.bytes += out.len() as u64;
     out.clear();
     Ok(())
@@ -224,8 +237,8 @@ async fn send_bytes(exchange: &mut Exchange, wire: &Wire, out: &mut Vec<u8>) -> 
 async fn send_part(exchange: &mut Exchange, wire: &Wire, fd: &OwnedFd, part: Part) -> Result<(), BrokenOff> {
     let limit = exchange.settings().send_timeout;
     let slow = slowness(exchange);
-    let sent =
-        transfer::send_file(&wire.stream, fd, part.from, part.count, limit, slow).await.map_err(|_| BrokenOff)?;
+    let sent = transfer::send_file(&wire.stream, fd, part.from, part.count, limit, slow).await;
+    let sent = sent.map_err(|failure| broken_off(exchange, &failure))?;
     exchange.answer.bytes += sent;
     if sent < part.count {
         log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));

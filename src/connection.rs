@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::answer;
 use crate::balance::Chosen;
-use crate::config::{Group, Level, Server};
+use crate::config::{Group, Level, Lingering, Server};
 use crate::counters;
 use crate::exchange::{Client, Exchange};
 use crate::frames::Frames;
@@ -35,11 +35,6 @@ use crate::upstream::Upgraded;
 use crate::wire::{Stream, Unparsed, Wire};
 use crate::worker::{Slot, Worker};
 
-/// A client that still sends when we have answered may go on so long, that it can read the answer.
-const LINGER: Duration = Duration::from_secs(30);
-/// And may pause so long.
-const LINGER_PAUSE: Duration = Duration::from_secs(5);
-
 /// How long a connection keeps its working memory when a request is answered, for the next one.
 const WARM: Duration = Duration::from_millis(100);
 
@@ -48,18 +43,8 @@ enum After {
     KeepAlive,
     Close,
     /// Close, but let the client read the answer although it still sends.
-    Linger,
+    Linger(Lingering),
     Tunnel(Box<Tunnel>),
-}
-
-impl From<answer::After> for After {
-    fn from(after: answer::After) -> Self {
-        match after {
-            answer::After::KeepAlive => Self::KeepAlive,
-            answer::After::Close => Self::Close,
-            answer::After::Linger => Self::Linger,
-        }
-    }
 }
 
 /// A tunnel that is about to be dug.
@@ -134,7 +119,7 @@ async fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, worker
         let (after, idle) = Box::pin(warm.serve()).await;
         match after {
             After::KeepAlive if !worker.is_stopping() => idle_max = idle.saturating_sub(WARM),
-            After::Linger => return Box::pin(linger(wire)).await,
+            After::Linger(how) => return Box::pin(linger(wire, how)).await,
             After::Tunnel(tunnel) => return tunnel.start(wire, slot),
             After::KeepAlive | After::Close => return,
         }
@@ -245,7 +230,7 @@ impl One<'_> {
             Err(status) => phases.refuse(&mut exchange, status).await,
         };
         let after = match done {
-            Done::Answered(after) => After::from(after),
+            Done::Answered(after) => self.after(after, &exchange),
             Done::Upgraded(upgraded) => After::Tunnel(Box::new(tunnel_of(&mut exchange, *upgraded))),
         };
         match after {
@@ -258,10 +243,11 @@ impl One<'_> {
     /// The next head. `Err(None)`: nothing to answer.
     async fn read_head(&mut self, server: &Arc<Server>) -> Result<Request, Option<Malformed>> {
         let settings = &server.settings;
+        let names = settings.manners.names();
         let mut scan = Scan::request();
         let mut parse = |bytes: &[u8]| {
             let Some((start, end)) = scan.find_end(bytes, settings.head_limits)? else { return Ok(None) };
-            Request::parse(bytes.get(start..end).unwrap_or_default()).map(|request| Some((request, end)))
+            Request::parse(bytes.get(start..end).unwrap_or_default(), names).map(|request| Some((request, end)))
         };
         let mut reader = self.wire.reader();
         let read = self.timer.within(settings.header_timeout, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await;
@@ -310,12 +296,25 @@ impl One<'_> {
         self.page(&mut exchange, malformed.status()).await
     }
 
+    /// How the connection goes on.
+    fn after(&self, after: answer::After, exchange: &Exchange) -> After {
+        let manners = &exchange.settings().manners;
+        if manners.reset_timed_out && (exchange.timed_out || exchange.answer.status == 444) {
+            self.wire.stream.socket().abort();
+        }
+        match after {
+            answer::After::KeepAlive => After::KeepAlive,
+            answer::After::Linger if manners.lingering.on => After::Linger(manners.lingering),
+            answer::After::Linger | answer::After::Close => After::Close,
+        }
+    }
+
     /// Sends a page, writes the log line, and closes.
     async fn page(&self, exchange: &mut Exchange, status: u16) -> After {
         let reply = Reply::page(status, exchange.settings().server_tokens);
         let after = answer::send_last(exchange, self.wire, reply).await;
         end(exchange);
-        After::from(after)
+        self.after(after, exchange)
     }
 }
 
@@ -328,7 +327,7 @@ fn end(exchange: &Exchange) {
 /// Takes the target and the host apart, and finds the server.
 fn understand(exchange: &mut Exchange, group: &Group) -> Result<(), Malformed> {
     let request = &exchange.request;
-    let parsed = target::parse(request.target())?;
+    let parsed = target::parse(request.target(), exchange.settings().manners.merge_slashes)?;
     let field = request.fields.first(crate::head::Name::Host);
     let host = match (parsed.authority, field) {
         (Some(authority), field) => {
@@ -357,17 +356,17 @@ fn understand(exchange: &mut Exchange, group: &Group) -> Result<(), Malformed> {
 }
 
 /// Reads what a client still sends, so that closing does not take the answer from it (RFC 9112 9.6).
-async fn linger(mut wire: Wire) {
+async fn linger(mut wire: Wire, how: Lingering) {
     let timer = Timer::new();
-    let finished = timer.within(LINGER_PAUSE, poll_fn(|cx| wire.stream.poll_finish(cx)));
+    let finished = timer.within(how.pause, poll_fn(|cx| wire.stream.poll_finish(cx)));
     if !matches!(finished.await, Ok(Ok(()))) {
         return;
     }
     let began = reactor::now();
     let mut reader = wire.reader();
-    while u128::from(reactor::now().saturating_sub(began)) < LINGER.as_millis() {
+    while u128::from(reactor::now().saturating_sub(began)) < how.time.as_millis() {
         let next = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| (bytes.len(), bytes.len())));
-        match timer.within(LINGER_PAUSE, next).await {
+        match timer.within(how.pause, next).await {
             Ok(Ok(count)) if count > 0 => {}
             _ => return,
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::{Config, Content, Location, ProxyPass, Server, Settings};
+use crate::config::{Browsers, Config, Content, Location, ProxyPass, Server, Settings};
 use crate::head::{Request, Response};
 use crate::pattern::Captures;
 use crate::proxy_protocol::Addresses;
@@ -133,6 +133,8 @@ pub struct Exchange {
     pub closes: bool,
     /// This is what `auth_request` asks for the sake of a request with this method. Nothing of it goes to the client.
     pub asked_for: Option<Box<[u8]>>,
+    /// The client took too long.
+    pub timed_out: bool,
     /// The number of this request on its connection, from 1.
     pub number: u32,
     pub began: Millis,
@@ -183,6 +185,7 @@ impl Exchange {
             drops_body: false,
             closes: false,
             asked_for: None,
+            timed_out: false,
             number,
             began: reactor::now(),
             captures: RefCell::default(),
@@ -295,6 +298,21 @@ impl Exchange {
             && self.request.keeps_alive()
             && self.number < settings.keepalive_requests
             && u128::from(age) < settings.keepalive_time.as_millis()
+            && !self.is_from(settings.manners.keepalive_disable)
+    }
+
+    /// Whether the client is a browser that can't be trusted with keep-alive. As nginx tells them.
+    fn is_from(&self, browsers: Browsers) -> bool {
+        let msie6 = browsers.msie6 && self.request.method() == b"POST";
+        if !msie6 && !browsers.safari {
+            return false;
+        }
+        let agent = String::from_utf8_lossy(self.request.fields.named(b"user_agent").next().unwrap_or_default());
+        let has = |name: &str| agent.contains(name);
+        let version = agent.split_once("MSIE ").map_or("", |(_, version)| version);
+        let old = ["4.", "5.", "6."].iter().any(|old| version.starts_with(old)) && !version.contains("SV1");
+        let safari = has("Safari/") && has("Mac OS X") && !["MSIE ", "Opera", "Gecko/", "Chrome/"].into_iter().any(has);
+        (msie6 && old && !has("Opera")) || (browsers.safari && safari)
     }
 
     /// Notes the type of the answer, by which `expires` and the like may choose, before there is a head.

@@ -204,6 +204,35 @@ impl Name {
     }
 }
 
+/// Which names of fields are taken; a field with another one is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Letters, digits and `-`, as nginx does: `_` and `.` collide with `-` in CGI-like applications.
+    Plain,
+    /// And `_`.
+    Underscores,
+    /// Any token (RFC 9110 5.6.2).
+    Any,
+}
+
+impl Names {
+    fn take(self, name: &[u8]) -> bool {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        if name.iter().all(|b| plain(*b)) {
+            return true;
+        }
+        let known = match self {
+            Self::Plain => false,
+            Self::Underscores => name.iter().all(|b| plain(*b) || *b == b'_'),
+            Self::Any => true,
+        };
+        // What an application could take for a field that frames the request or names its host never passes.
+        let meant: Vec<u8> = name.iter().map(|b| if plain(*b) { *b } else { b'-' }).collect();
+        let kind = Name::of(&meant);
+        known && !kind.is_hop_by_hop() && !matches!(kind, Name::ContentLength | Name::Host | Name::Expect)
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {
     start: u32,
@@ -278,17 +307,22 @@ impl Fields {
     }
 
     /// Splits `bytes`, the field lines up to and with the empty line.
-    fn parse(bytes: Box<[u8]>, from: usize) -> Result<Self, Malformed> {
+    fn parse(bytes: Box<[u8]>, from: usize, names: Names) -> Result<Self, Malformed> {
         // Most heads are short: the long array is made for those that are not.
-        let lines = match split(&bytes, from, &mut [httparse::EMPTY_HEADER; FIELDS_USUAL]) {
-            Err(Malformed::TooManyFields) => split(&bytes, from, &mut [httparse::EMPTY_HEADER; FIELDS_MAX])?,
+        let lines = match split(&bytes, from, names, &mut [httparse::EMPTY_HEADER; FIELDS_USUAL]) {
+            Err(Malformed::TooManyFields) => split(&bytes, from, names, &mut [httparse::EMPTY_HEADER; FIELDS_MAX])?,
             usual => usual?,
         };
         Ok(Self { bytes, lines })
     }
 }
 
-fn split<'h>(bytes: &'h [u8], from: usize, headers: &mut [httparse::Header<'h>]) -> Result<Vec<Line>, Malformed> {
+fn split<'h>(
+    bytes: &'h [u8],
+    from: usize,
+    names: Names,
+    headers: &mut [httparse::Header<'h>],
+) -> Result<Vec<Line>, Malformed> {
     let section = bytes.get(from..).unwrap_or_default();
     let parsed = match httparse::parse_headers(section, headers) {
         Ok(httparse::Status::Complete((_, parsed))) => parsed,
@@ -296,7 +330,7 @@ fn split<'h>(bytes: &'h [u8], from: usize, headers: &mut [httparse::Header<'h>])
         Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed::Field),
     };
     let mut lines = Vec::with_capacity(parsed.len());
-    lines.extend(parsed.iter().filter(|header| is_plain_name(header.name.as_bytes())).map(|header| Line {
+    lines.extend(parsed.iter().filter(|header| names.take(header.name.as_bytes())).map(|header| Line {
         kind: Name::of(header.name.as_bytes()),
         name: Span::within(bytes, header.name.as_bytes()),
         value: Span::within(bytes, trim(header.value)),
@@ -309,12 +343,7 @@ fn split<'h>(bytes: &'h [u8], from: usize, headers: &mut [httparse::Header<'h>])
 /// # Errors
 /// As for a head.
 pub fn check_trailers(lines: &[u8]) -> Result<(), Malformed> {
-    Fields::parse(Box::from(lines), 0).map(drop)
-}
-
-/// Names with other characters are passed over, as nginx does: `_` and `.` collide with `-` in CGI-like applications.
-fn is_plain_name(name: &[u8]) -> bool {
-    name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    Fields::parse(Box::from(lines), 0, Names::Plain).map(drop)
 }
 
 /// Optional white space is space and tab and nothing else (RFC 9110 5.6.3).
@@ -535,14 +564,14 @@ impl Request {
     ///
     /// # Errors
     /// What RFC 9112 forbids, and what servers are known to understand differently.
-    pub fn parse(head: &[u8]) -> Result<Self, Malformed> {
+    pub fn parse(head: &[u8], names: Names) -> Result<Self, Malformed> {
         let bytes: Box<[u8]> = Box::from(head);
         let (first, next) = first_line(&bytes).ok_or(Malformed::RequestLine)?;
         let line = RequestLine::parse(first)?;
         let lf_alone = first.len() + 1 == next;
         let (method, target, version) =
             (Span::within(&bytes, line.method), Span::within(&bytes, line.target), line.version);
-        let fields = Fields::parse(bytes, next)?;
+        let fields = Fields::parse(bytes, next, names)?;
         let framing = request_framing(&fields, version)?;
         let expects_continue = match fields.first(Name::Expect) {
             Some(value) if value.eq_ignore_ascii_case(b"100-continue") => version == Version::Http11,
@@ -734,7 +763,7 @@ impl Response {
         }
         let status = code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
         let reason = Span::within(&bytes, reason);
-        let fields = Fields::parse(bytes, next)?;
+        let fields = Fields::parse(bytes, next, Names::Plain)?;
         let declared = match declared_framing(&fields, version) {
             // A body of such a response is never read: what it declares does not matter.
             Err(_) if is_bodyless(status) => None,
@@ -793,7 +822,7 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<Option<Request>, Malformed> {
         let Some((start, end)) = Scan::request().find_end(bytes, LIMITS)? else { return Ok(None) };
-        Request::parse(&bytes[start..end]).map(Some)
+        Request::parse(&bytes[start..end], Names::Plain).map(Some)
     }
 
     #[test]
@@ -804,7 +833,7 @@ mod tests {
             assert_eq!(scan.find_end(&whole[..end], LIMITS), Ok(None), "{end}");
         }
         let (start, end) = scan.find_end(whole, LIMITS).unwrap().unwrap();
-        let request = Request::parse(&whole[start..end]).unwrap();
+        let request = Request::parse(&whole[start..end], Names::Plain).unwrap();
         assert_eq!((request.method(), request.target()), (&b"GET"[..], &b"/a?b"[..]));
         assert_eq!(request.fields.named(b"x_y").next(), Some(&b"z"[..]));
         assert_eq!(&whole[end..], b"rest");

@@ -52,6 +52,12 @@ fn is_protected(name: &[u8]) -> bool {
         || NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
+/// Whether an application may take one name for the other: CGI makes `_` of `-`.
+fn is_like(name: &[u8], set: &[u8]) -> bool {
+    let same = |a: u8, b: u8| a.eq_ignore_ascii_case(&b) || (b == b'-' && !a.is_ascii_alphanumeric());
+    name.len() == set.len() && name.iter().zip(set).all(|(a, b)| same(*a, *b))
+}
+
 /// Writes the request head: what is configured, what frames the body, and the client's fields that are left.
 /// A whole `body` follows at once.
 /// # Errors
@@ -143,7 +149,7 @@ pub fn outgoing(exchange: &Exchange, uri: &[u8], body: Option<&[u8]>) -> Result<
         for field in request.fields.iter() {
             let ours = matches!(field.kind, Name::Host | Name::ContentLength | Name::Expect);
             let named = || named.iter().any(|name| name.eq_ignore_ascii_case(field.name)) && !is_protected(field.name);
-            let set = || proxy.set_field.iter().any(|set| set.name.eq_ignore_ascii_case(field.name));
+            let set = || proxy.set_field.iter().any(|set| is_like(field.name, &set.name));
             if !(ours || field.kind.is_hop_by_hop() || named() || set()) {
                 reply::field(field.name, field.value, &mut out);
             }

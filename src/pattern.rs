@@ -58,6 +58,11 @@ impl Pattern {
         self.regex.captures_len() - 1
     }
 
+    /// The expression.
+    pub fn source(&self) -> &str {
+        self.regex.as_str()
+    }
+
     pub fn is_match(&self, subject: &[u8]) -> bool {
         self.regex.is_match(&latin(subject))
     }

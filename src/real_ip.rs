@@ -66,12 +66,12 @@ fn parse(word: &[u8]) -> Option<SocketAddr> {
 mod tests {
     use super::*;
     use crate::cidr::Cidr;
-    use crate::head::Request;
+    use crate::head::{Names, Request};
 
     /// What a list comes to, told by 127.0.0.1.
     fn found(lists: &[&str], recursive: bool) -> Option<String> {
         let head = lists.iter().map(|list| format!("X-Forwarded-For: {list}\r\n")).collect::<String>();
-        let request = Request::parse(format!("GET / HTTP/1.0\r\n{head}\r\n").as_bytes()).unwrap();
+        let request = Request::parse(format!("GET / HTTP/1.0\r\n{head}\r\n").as_bytes(), Names::Plain).unwrap();
         let from = ["127.0.0.1", "10.0.1.0/24", "::1"].map(|range| Cidr::parse(range).unwrap()).to_vec();
         let real_ip = RealIp { from, recursive, ..RealIp::default() };
         let peer = Addr::Ip("127.0.0.1:5".parse().unwrap());

@@ -160,6 +160,9 @@ impl Reply {
     pub fn with_slash(exchange: &Exchange) -> Self {
         let mut url = Vec::new();
         target::encode_path(&exchange.path, &mut url);
+        // `//host/` would lead to another host (`merge_slashes off`).
+        let doubled = url.iter().take_while(|b| **b == b'/').count().saturating_sub(1);
+        url.drain(..doubled);
         url.push(b'/');
         if let Some(args) = &exchange.args {
             url.push(b'?');

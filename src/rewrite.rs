@@ -1,6 +1,6 @@
 //! Runs the steps of a server or location on an exchange: `return`, `set`, `if`, `rewrite`, `break`.
 
-use crate::config::{Condition, FileTest, Level, Rewrite, Settable, Step, Then};
+use crate::config::{Condition, Expression, FileTest, Level, Rewrite, Settable, Step, Then};
 use crate::exchange::Exchange;
 use crate::log;
 use crate::open;
@@ -90,8 +90,10 @@ fn holds(condition: &Condition, exchange: &Exchange) -> bool {
             (variables::value(left, exchange) == variables::value(right, exchange)) != *negated
         }
         Condition::Match { subject, expression, negated } => {
-            let found = expression.pattern.captures(&variables::value(subject, exchange));
+            let subject = variables::value(subject, exchange);
+            let found = expression.pattern.captures(&subject);
             let matched = found.is_some();
+            note_match(exchange, expression, &subject, matched);
             match found {
                 Some(captures) => exchange.set_captures(expression, captures),
                 None => exchange.forget_captures(),
@@ -113,7 +115,9 @@ fn holds(condition: &Condition, exchange: &Exchange) -> bool {
 }
 
 fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow {
-    let Some(captures) = step.expression.pattern.captures(&exchange.path) else {
+    let found = step.expression.pattern.captures(&exchange.path);
+    note_match(exchange, &step.expression, &exchange.path, found.is_some());
+    let Some(captures) = found else {
         exchange.forget_captures();
         return Flow::On;
     };
@@ -142,10 +146,12 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow 
             url.push(b'?');
             url.extend_from_slice(args);
         }
+        note(exchange, format_args!("rewritten redirect: \"{}\"", String::from_utf8_lossy(&url)));
         return Flow::Answer(Some(Reply::redirect(exchange, status, &url)));
     }
     exchange.path = path;
     exchange.args = args;
+    note_target(exchange);
     exchange.rewritten = true;
     exchange.internal = true;
     exchange.broke = step.then == Then::Break;
@@ -160,6 +166,25 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow 
             Flow::On
         }
     }
+}
+
+/// Tells what a step does, if it is to (`rewrite_log`).
+fn note(exchange: &Exchange, message: std::fmt::Arguments<'_>) {
+    if exchange.settings().manners.rewrite_log {
+        log::about(exchange, Level::Notice, message);
+    }
+}
+
+fn note_match(exchange: &Exchange, expression: &Expression, subject: &[u8], matched: bool) {
+    let what = if matched { "matches" } else { "does not match" };
+    let (source, subject) = (expression.pattern.source(), subject.escape_ascii());
+    note(exchange, format_args!("\"{source}\" {what} \"{subject}\""));
+}
+
+fn note_target(exchange: &Exchange) {
+    let args = exchange.args.as_deref().unwrap_or_default();
+    let (path, args) = (exchange.path.escape_ascii(), args.escape_ascii());
+    note(exchange, format_args!("rewritten data: \"{path}\", args: \"{args}\""));
 }
 
 /// Arguments of a replacement. What was captured of an escaped path is escaped again, or a client could add arguments.

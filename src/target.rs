@@ -26,7 +26,7 @@ pub struct Target<'h> {
 /// # Errors
 /// [`Malformed::Target`]: neither origin-form nor http absolute-form (`*` asks about the proxy itself, which has nothing
 /// to say), a bad percent escape, `%00`, or a path above the root.
-pub fn parse(target: &[u8]) -> Result<Target<'_>, Malformed> {
+pub fn parse(target: &[u8], merge_slashes: bool) -> Result<Target<'_>, Malformed> {
     let end = target.iter().position(|b| *b == b'#').unwrap_or(target.len());
     let target = target.get(..end).unwrap_or_default();
     let (authority, rest) = match target {
@@ -38,7 +38,7 @@ pub fn parse(target: &[u8]) -> Result<Target<'_>, Malformed> {
         None => (rest, None),
     };
     let written = if raw.is_empty() { Cow::Owned([b"/", rest].concat()) } else { Cow::Borrowed(rest) };
-    let path = if raw.is_empty() { Some(Cow::Borrowed(&b"/"[..])) } else { normalize(raw) };
+    let path = if raw.is_empty() { Some(Cow::Borrowed(&b"/"[..])) } else { normalize(raw, merge_slashes) };
     Ok(Target { authority, written, path: path.ok_or(Malformed::Target)?, args })
 }
 
@@ -59,8 +59,8 @@ fn absolute(target: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Malformed> {
     Ok((Some(authority), rest))
 }
 
-/// Decodes once, merges slashes, resolves dot segments. `None` if that can't be done safely.
-pub fn normalize(raw: &[u8]) -> Option<Cow<'_, [u8]>> {
+/// Decodes once, merges slashes if it is to, resolves dot segments. `None` if that can't be done safely.
+pub fn normalize(raw: &[u8], merge_slashes: bool) -> Option<Cow<'_, [u8]>> {
     let simple =
         !raw.contains(&b'%') && raw.windows(2).all(|pair| !matches!(pair, b"//" | b"/.")) && raw.first() == Some(&b'/');
     if simple {
@@ -79,6 +79,7 @@ pub fn normalize(raw: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut segments = segments.peekable();
     while let Some(segment) = segments.next() {
         match segment {
+            b"" if !merge_slashes && segments.peek().is_some() => path.push(b'/'),
             b"" | b"." => {}
             b".." => {
                 // `path` ends with `/`; drop the segment before it.
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
 
     fn path(target: &str) -> Option<String> {
-        parse(target.as_bytes()).ok().map(|t| String::from_utf8_lossy(&t.path).into_owned())
+        parse(target.as_bytes(), true).ok().map(|t| String::from_utf8_lossy(&t.path).into_owned())
     }
 
     #[test]
@@ -247,6 +248,22 @@ mod tests {
         ] {
             assert_eq!(path(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn slashes_stay_where_they_are_not_to_be_merged() {
+        for (raw, expected) in [
+            ("/foo//../bar", "/foo/bar"),
+            ("/foo///../bar", "/foo//bar"),
+            ("//a///b//", "//a///b//"),
+            ("//", "//"),
+            ("//..", "/"),
+            ("/a//./b/.//c", "/a//b//c"),
+        ] {
+            let path = normalize(raw.as_bytes(), false).unwrap();
+            assert_eq!(String::from_utf8_lossy(&path), expected, "{raw}");
+        }
+        assert_eq!(normalize(b"//../..", false), None);
     }
 
     #[test]

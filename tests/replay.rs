@@ -10,7 +10,7 @@ use std::path::Path;
 
 use smolgate::body::Decoder;
 use smolgate::config::{self, ErrorLog, Folders, Source};
-use smolgate::head::{Framing, Limits, Request, Response, Scan};
+use smolgate::head::{Framing, Limits, Names, Request, Response, Scan};
 use smolgate::target;
 
 /// Small, so that small inputs pass them.
@@ -129,7 +129,7 @@ fn head(mut scan: Scan, pieces: &[&[u8]], parse: impl Fn(&[u8]) -> Result<String
 
 #[test]
 fn requests() {
-    let parse = |head: &[u8]| Request::parse(head).map(|request| format!("{request:?}")).map_err(drop);
+    let parse = |head: &[u8]| Request::parse(head, Names::Plain).map(|request| format!("{request:?}")).map_err(drop);
     replay("request", 4000, |input| in_pieces(input, |pieces| head(Scan::request(), pieces, parse)));
 }
 
@@ -170,14 +170,14 @@ fn targets() {
         if !input.iter().all(u8::is_ascii_graphic) {
             return;
         }
-        let path = target::parse(input).ok().map(|target| target.path.into_owned());
-        for path in path.into_iter().chain(target::normalize(input).map(std::borrow::Cow::into_owned)) {
+        let path = target::parse(input, true).ok().map(|target| target.path.into_owned());
+        for path in path.into_iter().chain(target::normalize(input, true).map(std::borrow::Cow::into_owned)) {
             let safe = path.starts_with(b"/") && !path.contains(&0) && !path.windows(2).any(|pair| pair == b"//");
             let climbs = path.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."));
             assert!(safe && !climbs, "{} of {}", path.escape_ascii(), input.escape_ascii());
             let mut encoded = Vec::new();
             target::encode_path(&path, &mut encoded);
-            assert_eq!(target::normalize(&encoded).as_deref(), Some(&path[..]), "{}", input.escape_ascii());
+            assert_eq!(target::normalize(&encoded, true).as_deref(), Some(&path[..]), "{}", input.escape_ascii());
         }
     });
 }

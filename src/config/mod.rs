@@ -18,6 +18,7 @@ mod limits;
 mod listen;
 mod location;
 mod logging;
+mod manners;
 mod map;
 mod precompressed;
 mod proxy;
@@ -48,6 +49,7 @@ pub use self::limits::{ConnectionLimit, Counted, Limits, RequestLimit, ZoneSpec}
 pub use self::listen::{Binding, Group, Names};
 pub use self::location::{Location, Locations, Matcher};
 pub use self::logging::{AccessLog, ErrorLog, Escape, Level, LogFormat, LogTarget};
+pub use self::manners::{Browsers, Lingering, Manners};
 pub use self::map::{Expression, Map};
 pub use self::precompressed::Precompressed;
 pub use self::proxy::{Destination, NextUpstream, Proxy, ProxyPass, Redirect, SetField, Url, UrlError};
@@ -188,6 +190,7 @@ pub struct Settings {
     pub proxy: Proxy,
     pub limits: Option<Arc<Limits>>,
     pub real_ip: Option<Arc<RealIp>>,
+    pub manners: Manners,
 }
 
 /// An `add_header`.
@@ -230,6 +233,7 @@ impl Default for Settings {
             proxy: Proxy::default(),
             limits: None,
             real_ip: None,
+            manners: Manners::default(),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::pace;
 use crate::pool::{self, Pooled};
 use crate::reactor;
 use crate::reply::{Carriage, Packing};
-use crate::transfer::{self, Coding, Transfer, send_all};
+use crate::transfer::{self, Coding, Failure, Transfer, send_all};
 
 impl Attempts<'_> {
     /// Passes the answer on.
@@ -112,6 +112,7 @@ impl Attempts<'_> {
             }
             Err(stopped) => {
                 let untouched = download.written == 0 && stopped.is_upstreams();
+                self.exchange.timed_out = matches!(stopped, Stopped::Download(Failure::SinkTimeout));
                 log::about(self.exchange, stopped.level(), format_args!("{stopped}"));
                 if !untouched {
                     if stopped.is_clients() {

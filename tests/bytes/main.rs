@@ -1,9 +1,9 @@
 //! The real program from outside: exact bytes in, exact bytes out.
 //!
-//! What it is for: `proxying` (routes, upstreams, answers), `balancing` (which peer), `serving` (heads and bodies of files),
-//! `files` (files, steps, the life of the program), `internal` (requests that are sent elsewhere), `limits` (how much a
-//! client may ask for), `clients` (where it comes from), `status` (what the program tells of itself), `compression`
-//! and `access` (who is let in).
+//! What it is for: `proxying` (routes, upstreams, answers), `balancing` (which peer), `serving` (heads and bodies of
+//! files), `files` (files, steps, the life of the program), `internal` (requests that are sent elsewhere), `limits`
+//! (how much a client may ask for), `clients` (where it comes from), `manners` (how clients are dealt with), `status`
+//! (what the program tells of itself), `compression` and `access` (who is let in).
 //!
 //! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
 //! id, a class and a number, that a failure names; rows that look at one thing from more sides share it.
@@ -41,6 +41,7 @@ mod internal;
 mod lifecycle;
 mod limits;
 mod logs;
+mod manners;
 mod peer;
 mod process;
 mod proxying;

@@ -1,0 +1,127 @@
+//! How clients are dealt with: which names of fields are taken, whether slashes are merged, and how connections end.
+
+use std::time::Duration;
+
+use super::build::{Draft, Walk, arg, invalid};
+use super::core;
+use super::syntax::{Directive, Error};
+use crate::head::Names;
+
+type Set = Result<(), Error>;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    pub ignores_invalid: bool,
+    pub underscores: bool,
+    pub merge_slashes: bool,
+    /// Browsers whose connections end with each answer.
+    pub keepalive_disable: Browsers,
+    pub rewrite_log: bool,
+    /// A connection that timed out, or is closed without an answer, ends with a reset.
+    pub reset_timed_out: bool,
+    pub lingering: Lingering,
+}
+
+/// How a connection is closed whose client may still send.
+#[derive(Clone, Copy, Debug)]
+pub struct Lingering {
+    pub on: bool,
+    /// How long all of it may last.
+    pub time: Duration,
+    /// How long the client may pause.
+    pub pause: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Browsers {
+    /// Old ones, after POST.
+    pub msie6: bool,
+    /// Safari and its like on macOS.
+    pub safari: bool,
+}
+
+impl Default for Manners {
+    /// nginx's defaults.
+    fn default() -> Self {
+        Self {
+            ignores_invalid: true,
+            underscores: false,
+            merge_slashes: true,
+            keepalive_disable: Browsers { msie6: true, safari: false },
+            rewrite_log: false,
+            reset_timed_out: false,
+            lingering: Lingering { on: true, time: Duration::from_secs(30), pause: Duration::from_secs(5) },
+        }
+    }
+}
+
+impl Manners {
+    /// The names of fields that are taken.
+    pub fn names(&self) -> Names {
+        match (self.ignores_invalid, self.underscores) {
+            (false, _) => Names::Any,
+            (true, true) => Names::Underscores,
+            (true, false) => Names::Plain,
+        }
+    }
+}
+
+pub(super) fn ignore_invalid_headers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.manners.ignores_invalid = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn underscores_in_headers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.manners.underscores = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn merge_slashes(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.manners.merge_slashes = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn keepalive_disable(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut browsers = Browsers::default();
+    for word in &directive.args {
+        match word.text.as_str() {
+            "msie6" => browsers.msie6 = true,
+            "safari" => browsers.safari = true,
+            "none" => {}
+            _ => return Err(invalid(directive, word, "none, msie6 or safari")),
+        }
+    }
+    draft.settings.manners.keepalive_disable = browsers;
+    Ok(())
+}
+
+pub(super) fn rewrite_log(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.manners.rewrite_log = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn reset_timedout_connection(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.manners.reset_timed_out = core::switch(directive)?;
+    Ok(())
+}
+
+/// A connection that is closed behind an answer always waits for its client, unless it is told not to.
+pub(super) fn lingering_close(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    draft.settings.manners.lingering.on = match word.text.as_str() {
+        "on" | "always" => true,
+        "off" => false,
+        _ => return Err(invalid(directive, word, "on, always or off")),
+    };
+    Ok(())
+}
+
+pub(super) fn lingering_time(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.manners.lingering.time = core::time(directive)?;
+    Ok(())
+}
+
+pub(super) fn lingering_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.manners.lingering.pause = core::time(directive)?;
+    Ok(())
+}
