@@ -337,4 +337,29 @@ mod tests {
         drop(encoders);
         assert_eq!(AWAKE.get(), 0);
     }
+
+    #[test]
+    fn spare_tables_serve_the_next_and_go_after_a_while() {
+        let has_spare = || SPARE.with_borrow(Option::is_some);
+        let pack = |level: u8| {
+            let mut out = Vec::new();
+            Encoder::new(level, Window::default()).encode(&text(1000), Then::End, &mut out).unwrap();
+            out
+        };
+        reactor::run(async {
+            let first = pack(1);
+            assert!(has_spare());
+            // What another level left behind changes nothing.
+            pack(9);
+            assert_eq!([pack(1), pack(1)], [first.clone(), first]);
+            let mut waits = 0;
+            while has_spare() {
+                waits += 1;
+                assert!(waits < 200);
+                reactor::sleep(Duration::from_millis(50)).await;
+            }
+            assert!(!WATCHED.get());
+        })
+        .unwrap();
+    }
 }

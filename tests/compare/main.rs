@@ -11,6 +11,7 @@
 
 mod access;
 mod choices;
+mod compression;
 mod listings;
 mod pair;
 mod peer;

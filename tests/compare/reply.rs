@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use zlib_rs::{Inflate, InflateFlush, Status};
+
 use crate::pair::PATIENCE;
 
 /// An answer.
@@ -129,6 +131,11 @@ impl Reply {
     /// `Content-Length` is not the length of the body.
     pub(crate) fn comparable(mut self, own: &Own) -> Result<Self, String> {
         let before = self.body.len();
+        if self.field("Content-Encoding") == Some("gzip")
+            && let Some(body) = unpacked(&self.body)
+        {
+            self.body = body;
+        }
         if let Some(boundary) = self.field("Content-Type").and_then(|kind| kind.split_once("boundary=")) {
             let boundary = boundary.1.to_owned();
             self.replace(boundary.as_bytes(), b"BOUNDARY");
@@ -180,6 +187,15 @@ impl Reply {
         let body = format!("body of {} bytes: {start}", self.body.len());
         self.lines.iter().cloned().chain([body]).collect()
     }
+}
+
+/// What is in a whole gzip member.
+fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
+    let mut inflate = Inflate::new(true, 16 + 15);
+    let mut body = vec![0; 1 << 20];
+    let status = inflate.decompress(packed, &mut body, InflateFlush::Finish).ok()?;
+    body.truncate(inflate.total_out() as usize);
+    (status == Status::StreamEnd && inflate.total_in() == packed.len() as u64).then_some(body)
 }
 
 /// Seconds since 1970 of an IMF-fixdate (RFC 9110 5.6.7).
