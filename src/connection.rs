@@ -17,6 +17,7 @@ use crate::balance::Chosen;
 use crate::config::{Group, Level, Lingering, Server};
 use crate::counters;
 use crate::exchange::{Client, Exchange};
+use crate::forwarded;
 use crate::frames::Frames;
 use crate::handshake;
 use crate::head::{Malformed, Request, Scan, Version};
@@ -25,7 +26,6 @@ use crate::phases::{Done, Phases};
 use crate::proxy_protocol::{self, Addresses};
 use crate::quota::Held;
 use crate::reactor::{self, Timer};
-use crate::real_ip;
 use crate::reply::Reply;
 use crate::running::Running;
 use crate::socket::{Addr, Socket};
@@ -136,7 +136,7 @@ async fn introduce(client: &Client, wire: &mut Wire, group: &Group, worker: &Wor
     if settings
         .real_ip
         .as_ref()
-        .is_some_and(|known| !known.from.is_empty() && !real_ip::is_trusted(known, &client.addr))
+        .is_some_and(|known| !known.from.is_empty() && !forwarded::is_trusted(&known.from, &client.addr))
     {
         info(format_args!("client is none of \"set_real_ip_from\""));
         return None;

@@ -250,6 +250,7 @@ impl Exchange {
         asked.rewritten = true;
         asked.internal = true;
         asked.drops_body = true;
+        asked.connected.clone_from(&self.connected);
         asked.users.swap(&self.users);
         asked.request_id = RefCell::new(Some(self.request_id()));
         asked

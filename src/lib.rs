@@ -37,6 +37,7 @@ pub mod head;
 pub mod body;
 pub mod frames;
 pub mod credentials;
+pub mod forwarded;
 pub mod password;
 pub mod target;
 pub mod proxy_protocol;

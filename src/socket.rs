@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -40,6 +40,14 @@ impl Addr {
         match self {
             Self::Ip(addr) => addr.ip().to_string(),
             Self::Unix(_) => "unix:".to_owned(),
+        }
+    }
+
+    /// The address, if it is one of IP.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(addr) => Some(addr.ip()),
+            Self::Unix(_) => None,
         }
     }
 

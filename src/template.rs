@@ -40,6 +40,10 @@ pub enum Variable {
     User(u32),
     /// The result of the map with that number.
     Map(u32),
+    /// That of a `geo`.
+    Geo(u32),
+    /// That of a `split_clients`.
+    Split(u32),
     /// A variable of nginx that is always empty here.
     Empty,
 }
@@ -62,6 +66,7 @@ pub enum Builtin {
     Host,
     Hostname,
     Https,
+    InvalidReferer,
     IsArgs,
     LimitConnStatus,
     LimitRate,
@@ -142,6 +147,7 @@ const BUILTINS: &[(&str, Builtin)] = &[
     ("host", Builtin::Host),
     ("hostname", Builtin::Hostname),
     ("https", Builtin::Https),
+    ("invalid_referer", Builtin::InvalidReferer),
     ("is_args", Builtin::IsArgs),
     ("limit_conn_status", Builtin::LimitConnStatus),
     ("limit_rate", Builtin::LimitRate),

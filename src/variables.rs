@@ -1,11 +1,13 @@
 //! What variables are worth for one exchange.
 
 use std::io::Write;
+use std::net::IpAddr;
 
 use crate::clock;
 use crate::counters::{self, Count};
 use crate::credentials::Credentials;
 use crate::exchange::{Exchange, Try};
+use crate::forwarded;
 use crate::head::{self, Fields, Name};
 use crate::quota::Ruling;
 use crate::socket::Addr;
@@ -75,6 +77,8 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
             }
         }
         Variable::Map(number) => write_map(*number, exchange, out, depth),
+        Variable::Geo(number) => write_geo(*number, exchange, out, depth),
+        Variable::Split(number) => write_split(*number, exchange, out, depth),
     }
 }
 
@@ -87,6 +91,31 @@ fn write_map(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
         exchange.set_captures(expression, captures);
     }
     write_at(template, exchange, out, depth + 1);
+}
+
+fn write_geo(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
+    let Some(geo) = exchange.config.geos.get(number as usize).filter(|_| depth < DEPTH_MAX) else { return };
+    let addr = match &geo.source {
+        None => Some(exchange.client.addr.clone()),
+        Some(source) => {
+            let mut text = Vec::new();
+            write_at(source, exchange, &mut text, depth + 1);
+            let ip = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+            ip.map(|ip: IpAddr| Addr::Ip((ip, 0).into()))
+        }
+    };
+    let fields = &exchange.request.fields;
+    let told = addr.as_ref().filter(|_| !geo.proxies.is_empty()).and_then(|addr| {
+        forwarded::address(addr, fields, b"x_forwarded_for", &geo.proxies, geo.recursive).map(|addr| addr.ip())
+    });
+    out.extend_from_slice(geo.find(told.or(addr.and_then(|addr| addr.ip()))));
+}
+
+fn write_split(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
+    let Some(split) = exchange.config.splits.get(number as usize).filter(|_| depth < DEPTH_MAX) else { return };
+    let mut text = Vec::new();
+    write_at(&split.source, exchange, &mut text, depth + 1);
+    out.extend_from_slice(split.find(&text));
 }
 
 fn write_first<'v>(mut values: impl Iterator<Item = &'v [u8]>, out: &mut Vec<u8>) {
@@ -191,6 +220,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::Host => out.extend_from_slice(host(exchange).as_bytes()),
         Builtin::Hostname => display(&rustix::system::uname().nodename().to_string_lossy()),
         Builtin::Https => out.extend_from_slice(if client.tls.is_some() { b"on" } else { b"" }),
+        Builtin::InvalidReferer => write_invalid_referer(exchange, out),
         Builtin::DocumentRoot => {
             let files = &exchange.settings().files;
             if let Some(root) = files.alias.as_ref().map(|alias| &alias.to).or(files.root.as_ref()) {
@@ -385,6 +415,15 @@ fn write_tries(exchange: &Exchange, out: &mut Vec<u8>, write: impl Fn(&Try, &mut
             out.extend_from_slice(b", ");
         }
         write(one, out);
+    }
+}
+
+/// 1, unless `valid_referers` says that the referer is one.
+fn write_invalid_referer(exchange: &Exchange, out: &mut Vec<u8>) {
+    let referer = exchange.request.fields.named(b"referer").next();
+    let names = &exchange.server.names;
+    if exchange.settings().referers.as_ref().is_some_and(|referers| !referers.allow(referer, names)) {
+        out.push(b'1');
     }
 }
 

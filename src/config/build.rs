@@ -17,7 +17,8 @@ use super::table::{self, Spec, Treat};
 use super::tls::TlsDraft;
 use super::upstream::UpstreamDraft;
 use super::{
-    Config, Content, ErrorLog, Folders, LogFormat, Main, Map, Note, Resolver, Settings, Step, TryFiles, Upstream,
+    Config, Content, ErrorLog, Folders, Geo, LogFormat, Main, Map, Note, Resolver, Settings, Split, Step, TryFiles,
+    Upstream,
 };
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Template, Variable};
@@ -32,6 +33,8 @@ pub(super) struct Walk {
     pub(super) main: Main,
     pub(super) upstreams: Vec<Arc<Upstream>>,
     pub(super) maps: Vec<Map>,
+    pub(super) geos: Vec<Geo>,
+    pub(super) splits: Vec<Split>,
     pub(super) zones: Zones,
     pub(super) formats: HashMap<String, Arc<LogFormat>>,
     pub(super) log_files: Vec<(u32, String)>,
@@ -40,7 +43,8 @@ pub(super) struct Walk {
     pub(super) upstream_names: HashMap<String, u32>,
     /// Each `proxy_pass` whose host the client chooses.
     pub(super) open_proxies: Vec<Word>,
-    map_names: HashMap<String, u32>,
+    /// Variables that a block of their own defines.
+    made_names: HashMap<String, Variable>,
     user_names: HashMap<String, u32>,
     notes: Vec<Note>,
     /// Whether a variable asks for fields of the answer.
@@ -129,13 +133,15 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         main,
         upstreams: Vec::new(),
         maps: Vec::new(),
+        geos: Vec::new(),
+        splits: Vec::new(),
         zones: Zones::default(),
         formats: HashMap::new(),
         log_files: Vec::new(),
         servers: Vec::new(),
         upstream_names: HashMap::new(),
         open_proxies: Vec::new(),
-        map_names: HashMap::new(),
+        made_names: HashMap::new(),
         user_names: HashMap::new(),
         notes: Vec::new(),
         keeps_sent: Cell::new(false),
@@ -155,6 +161,8 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         upstream_names: walk.upstream_names,
         upstreams: walk.upstreams,
         maps: walk.maps,
+        geos: walk.geos,
+        splits: walk.splits,
         zones: walk.zones.finish()?,
         keeps_sent: walk.keeps_sent.get(),
         keeps_body: walk.keeps_body.get(),
@@ -214,7 +222,11 @@ impl Walk {
             }
         }
         // Maps and upstreams before the servers that use them.
-        for round in [&["map", "events"][..], &["upstream"], &["limit_except", "http", "server", "location"]] {
+        for round in [
+            &["map", "geo", "split_clients", "events"][..],
+            &["upstream"],
+            &["limit_except", "http", "server", "location"],
+        ] {
             for (directive, spec, _) in &checked {
                 if let Treat::Block(set) = spec.treat
                     && round.contains(&spec.name)
@@ -238,11 +250,18 @@ impl Walk {
     /// Names of maps and of named groups, so that they are known before they are defined.
     fn collect_names(&mut self, directives: &[Directive]) {
         for directive in directives {
-            if directive.name.text == "map"
-                && let Some(name) = directive.args.get(1).and_then(|arg| arg.text.strip_prefix('$'))
+            let make: Option<fn(u32) -> Variable> = match directive.name.text.as_str() {
+                "map" => Some(Variable::Map),
+                "geo" => Some(Variable::Geo),
+                "split_clients" => Some(Variable::Split),
+                _ => None,
+            };
+            if let Some(make) = make
+                && let Some(name) = directive.args.last().and_then(|arg| arg.text.strip_prefix('$'))
             {
-                let next = self.map_names.len() as u32;
-                self.map_names.entry(name.to_owned()).or_insert(next);
+                let same = |known: &&Variable| std::mem::discriminant(*known) == std::mem::discriminant(&make(0));
+                let next = self.made_names.values().filter(same).count() as u32;
+                self.made_names.entry(name.to_owned()).or_insert(make(next));
             }
             if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
                 && let Some(name) = directive.args.first().and_then(|arg| arg.text.strip_prefix('$'))
@@ -261,9 +280,18 @@ impl Walk {
         }
     }
 
-    /// The number of the map that fills `$name`.
-    pub(super) fn map_number(&self, name: &str) -> Option<u32> {
-        self.map_names.get(name).copied()
+    /// The name of the variable that a block defines, without its `$`. Blocks are read in the order of their numbers:
+    /// one that has another number is the second of its name.
+    pub(super) fn new_name(&self, target: &Word, variable: &Variable) -> Result<String, Error> {
+        let name = target.text.strip_prefix('$').filter(|name| !name.is_empty()).ok_or_else(|| {
+            Error::new(&target.at, format!("invalid variable name \"{}\"", target.text))
+                .hint("it must start with \"$\"")
+        })?;
+        let duplicate = Error::new(&target.at, format!("the duplicate \"{name}\" variable"));
+        if matches!(Variable::builtin(name), Some(Variable::Builtin(_) | Variable::Capture(_))) {
+            return Err(duplicate.hint("it is built in"));
+        }
+        if self.made_names.get(name) == Some(variable) { Ok(name.to_owned()) } else { Err(duplicate) }
     }
 
     /// The number of the variable that a named group fills.
@@ -286,8 +314,8 @@ impl Walk {
     }
 
     fn variable(&self, name: &str) -> Result<Variable, UnknownVariable> {
-        if let Some(number) = self.map_number(name) {
-            return Ok(Variable::Map(number));
+        if let Some(made) = self.made_names.get(name) {
+            return Ok(made.clone());
         }
         if let Some(number) = self.user_number(name) {
             return Ok(Variable::User(number));
@@ -299,7 +327,7 @@ impl Walk {
             _ => {}
         }
         builtin.ok_or_else(|| {
-            let mine: Vec<&str> = self.map_names.keys().map(String::as_str).collect();
+            let mine: Vec<&str> = self.made_names.keys().map(String::as_str).collect();
             let nearest = table::nearest_of(name, Variable::known_names())
                 .or_else(|| table::nearest_of(name, mine.into_iter()))
                 .map(str::to_owned);

@@ -57,8 +57,10 @@ pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
     let tls = super::tls::site(walk, &inner.tls, directive)?;
     let name = inner.names.first().map_or(String::new(), |name| name.word.text.trim_start_matches('.').to_owned());
     let locations = Locations::new(inner.locations, &directive.name)?;
+    let names = inner.names.iter().map(super::listen::ServerName::host_name).collect();
     let server = Server {
         name,
+        names,
         settings: inner.settings,
         steps: inner.steps,
         try_files: inner.try_files,

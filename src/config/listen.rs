@@ -8,7 +8,7 @@ use super::Server;
 use super::build::{Draft, Walk, arg, invalid};
 use super::map::Expression;
 use super::syntax::{Directive, Error, Word, placeholder};
-use super::units;
+use super::{HostName, units};
 use crate::pattern::Captures;
 use crate::socket::{Addr, ListenOptions};
 use crate::tls::{self, Site};
@@ -41,6 +41,15 @@ impl ListenLine {
 pub(super) struct ServerName {
     pub(super) word: Word,
     expression: Option<Arc<Expression>>,
+}
+
+impl ServerName {
+    pub(super) fn host_name(&self) -> HostName {
+        match &self.expression {
+            Some(expression) => HostName::Pattern(expression.clone()),
+            None => HostName::new(&self.word.text),
+        }
+    }
 }
 
 /// A server, its addresses and its names.

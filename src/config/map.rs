@@ -65,16 +65,9 @@ impl Map {
 }
 
 pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let target = arg(directive, 1)?;
-    let name = target.text.strip_prefix('$').filter(|name| !name.is_empty()).ok_or_else(|| {
-        Error::new(&target.at, format!("invalid variable name \"{}\"", target.text)).hint("it must start with \"$\"")
-    })?;
-    let number = walk.map_number(name).map_or(usize::MAX, |number| number as usize);
-    if Variable::builtin(name).is_some_and(|v| matches!(v, Variable::Builtin(_) | Variable::Capture(_))) {
-        return Err(Error::new(&target.at, format!("the duplicate \"{name}\" variable")).hint("it is built in"));
-    }
+    let name = walk.new_name(arg(directive, 1)?, &Variable::Map(walk.maps.len() as u32))?;
     let mut map = Map {
-        name: name.to_owned(),
+        name,
         source: walk.template(arg(directive, 0)?)?,
         exact: HashMap::new(),
         hosts: false,
@@ -91,10 +84,6 @@ pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Resu
     let mut default_seen = false;
     for entry in entries {
         add(walk, &mut map, entry, &mut default_seen)?;
-    }
-    // Maps are read in the order of the file, which is that of their numbers; a second one of a name replaces it.
-    if number < walk.maps.len() {
-        return Err(Error::new(&target.at, format!("the duplicate \"{name}\" variable")));
     }
     walk.maps.push(map);
     Ok(())

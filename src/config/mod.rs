@@ -11,6 +11,7 @@ mod content;
 mod core;
 mod files;
 mod freshness;
+mod geo;
 mod glob;
 mod gzip;
 mod internal;
@@ -23,7 +24,9 @@ mod map;
 mod precompressed;
 mod proxy;
 mod real_ip;
+mod referers;
 mod rewrite;
+mod split;
 mod symlinks;
 pub mod syntax;
 mod table;
@@ -43,6 +46,7 @@ pub use self::build::{Source, generate, load};
 pub use self::content::{Content, StatusForm};
 pub use self::files::{Alias, Files, IfModifiedSince};
 pub use self::freshness::{Expires, Lifetime};
+pub use self::geo::Geo;
 pub use self::gzip::{Gzip, Proxied, Types, Window};
 pub use self::internal::{ErrorPage, Otherwise, TryFiles, Tryable};
 pub use self::limits::{ConnectionLimit, Counted, Limits, RequestLimit, ZoneSpec};
@@ -54,7 +58,9 @@ pub use self::map::{Expression, Map};
 pub use self::precompressed::Precompressed;
 pub use self::proxy::{Destination, NextUpstream, Proxy, ProxyPass, Redirect, SetField, Url, UrlError};
 pub use self::real_ip::{RealIp, Told};
+pub use self::referers::{HostName, Referers};
 pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, Step, Then};
+pub use self::split::Split;
 pub use self::symlinks::Symlinks;
 pub use self::syntax::{Error, Position};
 pub use self::upstream::{PeerSpec, Place, Upstream};
@@ -72,6 +78,8 @@ pub struct Config {
     /// Upstreams by the name, or host and port, that a `proxy_pass` with variables may come to.
     pub upstream_names: HashMap<String, u32>,
     pub maps: Vec<Map>,
+    pub geos: Vec<Geo>,
+    pub splits: Vec<Split>,
     /// Zones of `limit_req` and `limit_conn`.
     pub zones: Vec<ZoneSpec>,
     /// How many variables named groups fill.
@@ -144,6 +152,8 @@ pub struct Note {
 pub struct Server {
     /// The first name, for `$server_name`.
     pub name: String,
+    /// All of them, for `valid_referers`.
+    pub names: Vec<HostName>,
     pub settings: Settings,
     pub steps: Vec<Step>,
     pub try_files: Option<TryFiles>,
@@ -184,6 +194,7 @@ pub struct Settings {
     pub resolves: bool,
     /// Nothing is asked if there is none.
     pub access: Option<Arc<Access>>,
+    pub referers: Option<Arc<Referers>>,
     pub files: Files,
     /// Where something of it is set.
     pub gzip: Option<Arc<Gzip>>,
@@ -228,6 +239,7 @@ impl Default for Settings {
             server_name_in_redirect: false,
             resolves: false,
             access: None,
+            referers: None,
             files: Files::default(),
             gzip: None,
             proxy: Proxy::default(),

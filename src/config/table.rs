@@ -9,7 +9,7 @@ use super::{
     access, balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, manners,
     proxy, real_ip, rewrite, tls, upstream,
 };
-use super::{autoindex, symlinks};
+use super::{autoindex, geo, referers, split, symlinks};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -197,7 +197,7 @@ static TABLE: &[Spec] = &[
     spec("fastcgi_pass", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
     spec("fastcgi_split_path_info", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
     spec("fastcgi_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
-    spec("geo", HTTP, 1, 2, Refuse(LATER)),
+    spec("geo", HTTP, 1, 2, Block(geo::geo)),
     spec("google_perftools_profiles", MAIN, 1, 1, Note("there is no profiler")),
     spec("grpc_pass", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
     spec("gzip", HSLI, 1, 1, Once(gzip::gzip)),
@@ -381,7 +381,7 @@ static TABLE: &[Spec] = &[
     spec("set", STEPS, 2, 2, Step(rewrite::set)),
     spec("set_real_ip_from", HSL, 1, 1, Each(real_ip::set_real_ip_from)),
     spec("slice", HSL, 1, 1, OnlyOff(LATER)),
-    spec("split_clients", HTTP, 2, 2, Refuse(LATER)),
+    spec("split_clients", HTTP, 2, 2, Block(split::split_clients)),
     spec("ssi", HSL, 1, 1, OnlyOff(NO_BODY_REWRITE)),
     spec("ssi_types", HSL, 1, MANY, Note("there are no server-side includes")),
     spec("ssl", HS, 1, 1, Once(tls::on)),
@@ -435,7 +435,7 @@ static TABLE: &[Spec] = &[
     spec("uwsgi_param", HSL, 2, 3, Refuse(NO_FASTCGI)),
     spec("uwsgi_pass", LOCATION, 1, 1, Refuse(NO_FASTCGI)),
     spec("uwsgi_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
-    spec("valid_referers", SL, 1, MANY, Refuse(NO_ACCESS)),
+    spec("valid_referers", SL, 1, MANY, Each(referers::valid_referers)),
     spec("variables_hash_bucket_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("variables_hash_max_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("worker_aio_requests", EVENTS, 1, 1, Note("files are not read by other threads")),

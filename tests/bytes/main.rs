@@ -29,6 +29,7 @@ mod access;
 mod asked;
 mod balancing;
 mod bodies;
+mod choices;
 mod client;
 mod clients;
 mod compression;
