@@ -25,6 +25,8 @@ use crate::socket::Socket;
 
 /// Bytes of a client's first message.
 const HELLO_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a record that nothing has sealed (RFC 8446 5.1).
+const RECORD_BYTES_MAX: u16 = 1 << 14;
 /// Bytes that are read of it at once.
 const HELLO_BYTES_AT_ONCE: usize = 4 * 1024;
 /// First messages that a worker answers in one turn: each costs up to a few milliseconds on a small processor.
@@ -101,8 +103,10 @@ fn explain(error: io::Error) -> Failure {
     }
 }
 
-/// A fatal alert (RFC 8446 6) that nothing has sealed yet.
+/// Fatal alerts (RFC 8446 6) that nothing has sealed yet.
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
+const ILLEGAL_PARAMETER: &[u8] = &[21, 3, 3, 0, 2, 2, 47];
+const RECORD_OVERFLOW: &[u8] = &[21, 3, 3, 0, 2, 2, 22];
 
 /// Sends an alert, if the socket takes it at once.
 fn refuse(socket: &Socket, alert: &[u8]) {
@@ -112,6 +116,12 @@ fn refuse(socket: &Socket, alert: &[u8]) {
 /// Reads the client's first message. All that was read stays in `sealed`.
 async fn read_hello(socket: &Socket, sealed: &mut Vec<u8>) -> Result<Accepted, Failure> {
     loop {
+        if let [22, _, _, high, low, ..] = sealed.as_slice()
+            && u16::from_be_bytes([*high, *low]) > RECORD_BYTES_MAX
+        {
+            refuse(socket, RECORD_OVERFLOW);
+            return Err(Failure::Protocol("a record is too long".to_owned()));
+        }
         if may_be_whole(sealed) {
             let mut acceptor = Acceptor::default();
             let mut rest = sealed.as_slice();
@@ -126,7 +136,7 @@ async fn read_hello(socket: &Socket, sealed: &mut Vec<u8>) -> Result<Accepted, F
                     Err((error, mut alert)) => {
                         let mut bytes = Vec::new();
                         let _ = alert.write_all(&mut bytes);
-                        refuse(socket, &bytes);
+                        refuse(socket, if bytes.is_empty() { ILLEGAL_PARAMETER } else { &bytes });
                         return Err(Failure::Protocol(error.to_string()));
                     }
                 }
@@ -155,7 +165,7 @@ fn may_be_whole(sealed: &[u8]) -> bool {
         };
         let [kind, _, _, high, low] = *header;
         let length = usize::from(high) << 8 | usize::from(low);
-        if kind != 22 || length == 0 || length > 1 << 14 {
+        if kind != 22 || length == 0 || length > usize::from(RECORD_BYTES_MAX) {
             return true;
         }
         let fragment = after.get(..length.min(after.len())).unwrap_or_default();

@@ -202,9 +202,10 @@ struct Keys(Vec<Arc<Pair>>);
 
 impl ResolvesServerCert for Keys {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let suiting = self.0.iter().map(|pair| pair.current());
-        let mut suiting = suiting.filter(|pair| pair.key.choose_scheme(hello.signature_schemes()).is_some()).peekable();
-        let first = suiting.peek().cloned();
+        let suits = |pair: &Arc<CertifiedKey>| pair.key.choose_scheme(hello.signature_schemes()).is_some();
+        let mut suiting = self.0.iter().map(|pair| pair.current()).filter(suits).peekable();
+        // If none does, any will do to tell the client that there is nothing in common.
+        let first = suiting.peek().cloned().or_else(|| self.0.first().map(|pair| pair.current()));
         // Signing with another key than RSA takes a tenth of the time.
         suiting.find(|pair| pair.key.algorithm() != rustls::SignatureAlgorithm::RSA).or(first)
     }

@@ -55,9 +55,9 @@ pub(crate) fn show(bytes: &[u8]) -> String {
     format!("\"{}\"{more}", short.escape_ascii())
 }
 
-/// One client.
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+/// One client, over TCP or what is above it.
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     ahead: Vec<u8>,
 }
 
@@ -100,14 +100,22 @@ impl Client {
         client
     }
 
-    /// Sends; a gate that has refused the request may not take all of it.
-    pub(crate) fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
-    }
-
     /// Ends our direction.
     pub(crate) fn finish(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// A client on a stream that is there already.
+    #[cfg(feature = "tls")]
+    pub(crate) fn on(stream: S) -> Self {
+        Self { stream, ahead: Vec::new() }
+    }
+
+    /// Sends; a gate that has refused the request may not take all of it.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
     }
 
     fn read(&mut self) -> Result<bool, String> {

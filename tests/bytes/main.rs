@@ -10,12 +10,13 @@
 //!
 //! - `heads`: A request lines, B targets, C hosts, D fields, E limits of heads
 //! - `bodies`: F Content-Length, G Transfer-Encoding, H chunks, I pipelines and expectations
+//! - `tls`: N
 //! - `upgrades`: J; `upstreams`: K; `fields`: L fields that are set, taken away or must not be believed
 //! - `lifecycle`: O exhaustion and deadlines, P ends of connections; `logs`: Q; `configuration`: R; `process`: S
 //!
 //! Left out:
 //! - K66, K68 names that get other addresses, and answers of name servers: the system's resolver is asked
-//! - K70 and class N: this version speaks no TLS
+//! - K70 and N10, N12, N21: rustls's own rules and floods of handshakes
 //! - class M static files: this table is about what is proxied
 //! - O04, O06, O10, O12 to O20, P04: they take minutes, gigabytes or thousands of connections; the benchmarks look there
 //! - P14 floods of one-byte segments: they are measured, not tested
@@ -49,5 +50,9 @@ mod proxying;
 mod serving;
 mod status;
 mod table;
+#[cfg(feature = "tls")]
+mod secrets;
+#[cfg(feature = "tls")]
+mod tls;
 mod upgrades;
 mod upstreams;
