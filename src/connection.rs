@@ -4,36 +4,31 @@
 //! future that ends with it, and a tunnel is a task of its own.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::answer;
-use crate::balance::Chosen;
 use crate::config::{Group, Level, Lingering, Server};
 use crate::counters;
 use crate::exchange::{Client, Exchange};
 use crate::forwarded;
-use crate::frames::Frames;
 use crate::handshake;
 use crate::head::{Malformed, Request, Scan, Version};
 use crate::log;
+use crate::parcel::{self, Packer};
+use crate::passage::Passage;
 use crate::phases::{Done, Phases};
 use crate::proxy_protocol::{self, Addresses};
-use crate::quota::Held;
 use crate::reactor::{self, Timer};
 use crate::reply::Reply;
 use crate::running::Running;
 use crate::socket::{Addr, Socket};
 use crate::target;
-use crate::tunnel;
-use crate::upstream::Upgraded;
 use crate::wire::{Stream, Unparsed, Wire};
-use crate::worker::{Slot, Worker};
+use crate::worker::{Slot, Waited, Worker};
 
 /// How long a connection keeps its working memory when a request is answered, for the next one.
 const WARM: Duration = Duration::from_millis(100);
@@ -44,27 +39,7 @@ enum After {
     Close,
     /// Close, but let the client read the answer although it still sends.
     Linger(Lingering),
-    Tunnel(Box<Tunnel>),
-}
-
-/// A tunnel that is about to be dug.
-struct Tunnel {
-    upgraded: Upgraded,
-    frames: Frames,
-    limits: tunnel::Limits,
-    end: Option<Box<Ending>>,
-    /// What the request holds of `limit_conn`, the tunnel holds on to.
-    held: Vec<Held>,
-}
-
-/// What is written when a tunnel ends, rendered while the request was known.
-struct Ending {
-    lines: Vec<log::Line>,
-    logs: Arc<[crate::config::ErrorLog]>,
-    connection: u32,
-    context: String,
-    head_bytes: u64,
-    began: reactor::Millis,
+    Tunnel(Box<Passage>),
 }
 
 /// Starts the task of a connection.
@@ -102,8 +77,10 @@ async fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, worker
     let mut idle_max = group.names.default_server().settings.header_timeout;
     loop {
         let readable = timer.within(idle_max, poll_fn(|cx| wire.poll_readable(cx)));
-        if !worker.wait(readable).await {
-            return;
+        match worker.wait(readable).await {
+            Waited::Readable => {}
+            Waited::Over => return,
+            Waited::Leaving => return leave(wire, &client, &worker),
         }
         if let Some(newer) = worker.group(&client.local, &group) {
             group = newer;
@@ -126,6 +103,19 @@ async fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, worker
     }
 }
 
+/// Leaves a connection, of which nothing was read yet, to the next program; one that it could not go on with is closed.
+fn leave(wire: Wire, client: &Client, worker: &Worker) {
+    if client.proxied.is_none()
+        && let Some(fd) = wire.into_fd()
+    {
+        let mut packer = Packer::default();
+        packer.text(&client.addr);
+        packer.text(&client.local);
+        packer.fd(fd);
+        worker.pack(|all| all.entry(parcel::CONNECTION, packer));
+    }
+}
+
 /// Reads what the PROXY protocol says of the client before its first request. `None`: the connection ends, as with one who
 /// may not say it.
 async fn introduce(client: &Client, wire: &mut Wire, group: &Group, worker: &Worker) -> Option<Option<Rc<Addresses>>> {
@@ -143,7 +133,7 @@ async fn introduce(client: &Client, wire: &mut Wire, group: &Group, worker: &Wor
     }
     let timer = Timer::new();
     let limit = settings.header_timeout;
-    if !worker.wait(timer.within(limit, poll_fn(|cx| wire.poll_readable(cx)))).await {
+    if worker.wait(timer.within(limit, poll_fn(|cx| wire.poll_readable(cx)))).await != Waited::Readable {
         return None;
     }
     let mut reader = wire.reader();
@@ -183,7 +173,8 @@ impl Warm<'_> {
             let wire = &*self.wire;
             if !matches!(after, After::KeepAlive)
                 || !Arc::ptr_eq(&running, &self.worker.running())
-                || !self.worker.wait(timer.within(idle.min(WARM), poll_fn(|cx| wire.poll_readable(cx)))).await
+                || self.worker.wait(timer.within(idle.min(WARM), poll_fn(|cx| wire.poll_readable(cx)))).await
+                    != Waited::Readable
             {
                 return (after, idle);
             }
@@ -231,7 +222,7 @@ impl One<'_> {
         };
         let after = match done {
             Done::Answered(after) => self.after(after, &exchange),
-            Done::Upgraded(upgraded) => After::Tunnel(Box::new(tunnel_of(&mut exchange, *upgraded))),
+            Done::Upgraded(upgraded) => After::Tunnel(Box::new(Passage::new(&mut exchange, *upgraded))),
         };
         match after {
             After::Tunnel(_) => counters::answered(exchange.answer.status), // its log line is written at its end
@@ -370,94 +361,5 @@ async fn linger(mut wire: Wire, how: Lingering) {
             Ok(Ok(count)) if count > 0 => {}
             _ => return,
         }
-    }
-}
-
-/// What a tunnel needs of the request that dug it.
-fn tunnel_of(exchange: &mut Exchange, upgraded: Upgraded) -> Tunnel {
-    let held = std::mem::take(&mut exchange.limits.held);
-    let settings = exchange.settings();
-    let lines: Vec<log::Line> =
-        settings.access_log.iter().filter_map(|log| log::Line::new(log, exchange, true)).collect();
-    let wanted = log::enabled(&settings.error_log, Level::Info);
-    let end = (!lines.is_empty() || wanted).then(|| {
-        Box::new(Ending {
-            lines,
-            logs: settings.error_log.clone(),
-            connection: exchange.client.number,
-            context: if wanted { log::context(exchange) } else { String::new() },
-            head_bytes: exchange.answer.head_bytes,
-            began: exchange.began,
-        })
-    });
-    let limits = tunnel::Limits { idle: settings.proxy.read_timeout, send: settings.proxy.send_timeout };
-    let websocket = exchange.request.wants_upgrade("websocket");
-    let frames = if websocket { Frames::START } else { Frames::UNKNOWN };
-    Tunnel { upgraded, frames, limits, end, held }
-}
-
-impl Tunnel {
-    /// Starts the task that the connection goes on as. What is held by few is no part of what all have.
-    fn start(mut self, wire: Wire, slot: Slot) {
-        let held = std::mem::take(&mut self.held);
-        let digging = self.dig(wire, slot);
-        if held.is_empty() {
-            return reactor::spawn(digging);
-        }
-        reactor::spawn(async move {
-            digging.await;
-            drop(held);
-        });
-    }
-
-    fn dig(self, mut wire: Wire, slot: Slot) -> Digging {
-        let Upgraded { stream, early, chosen } = self.upgraded;
-        let early = (wire.take_ahead(), early);
-        let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.frames, self.limits);
-        Digging { relay, end: self.end, _counted: (chosen, slot, counters::Tunnel::open()) }
-    }
-}
-
-/// A tunnel with what has to be done at its end. Written out rather than `async`, which would hold most of it twice.
-struct Digging {
-    relay: tunnel::Tunnel,
-    end: Option<Box<Ending>>,
-    /// The tunnel is a connection of its peer, and of the worker.
-    _counted: (Chosen, Slot, counters::Tunnel),
-}
-
-impl Future for Digging {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        let summary = ready!(Pin::new(&mut this.relay).poll(cx));
-        if let Some(ending) = this.end.take() {
-            ending.write(&summary);
-        }
-        Poll::Ready(())
-    }
-}
-
-impl Ending {
-    fn write(&self, summary: &tunnel::Summary) {
-        let why = match summary.end {
-            tunnel::End::Closed => None,
-            tunnel::End::Drained => Some("the tunnel was closed: the worker shuts down"),
-            tunnel::End::Idle => {
-                Some("upstream timed out (110: Connection timed out) while proxying upgraded connection")
-            }
-            tunnel::End::ClientFailed => Some("client broke the connection while proxying upgraded connection"),
-            tunnel::End::UpstreamFailed => Some("upstream broke the connection while proxying upgraded connection"),
-        };
-        if let Some(why) = why {
-            log::error(&self.logs, Level::Info, Some(self.connection), format_args!("{why}"), &self.context);
-        }
-        let moved = log::Moved {
-            bytes: self.head_bytes + summary.to_client,
-            head_bytes: self.head_bytes,
-            millis: reactor::now().saturating_sub(self.began),
-        };
-        self.lines.iter().for_each(|line| line.write(&moved));
     }
 }

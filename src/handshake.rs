@@ -11,14 +11,16 @@ use crate::reactor::{Elapsed, Timer};
 use crate::reply::{CERTIFICATE_ERROR, NO_CERTIFICATE, TO_HTTPS};
 use crate::tls::{self, Refusal};
 use crate::wire::{Stream, Wire};
-use crate::worker::Worker;
+use crate::worker::{Waited, Worker};
 
 /// Makes the handshake with a client, unless it speaks plainly: then it is to be told so by an answer. `None`: it is over.
 pub async fn secure(mut wire: Wire, client: Client, group: &Group, worker: &Worker) -> Option<(Wire, Client)> {
     let settings = &group.names.default_server().settings;
     let info = |message: std::fmt::Arguments<'_>| log::about_client(&settings.error_log, Level::Info, &client, message);
     let timer = Timer::new();
-    if !worker.wait(timer.within(settings.header_timeout, poll_fn(|cx| wire.poll_readable(cx)))).await {
+    if worker.wait(timer.within(settings.header_timeout, poll_fn(|cx| wire.poll_readable(cx)))).await
+        != Waited::Readable
+    {
         return None;
     }
     let mut reader = wire.reader();

@@ -24,7 +24,9 @@
 pub mod users;
 pub mod counters;
 pub mod reactor;
+pub mod signals;
 pub mod mailbox;
+pub mod parcel;
 pub mod socket;
 pub mod cidr;
 pub mod tls;
@@ -88,7 +90,12 @@ pub mod phases;
 
 // The life.
 pub mod worker;
+pub mod passage;
 pub mod handshake;
 pub mod connection;
 pub mod listening;
+pub mod duty;
+pub mod sockets;
+pub mod upgrade;
+pub mod command;
 pub mod server;

@@ -40,11 +40,22 @@ enum State {
     Open,
     /// What has come is taken, and then no more.
     Closing,
+    /// Who comes now is for somebody else.
+    Left,
+}
+
+impl Accepting {
+    /// Ends without taking what has come.
+    pub fn leave(self) {
+        self.state.set(State::Left);
+    }
 }
 
 impl Drop for Accepting {
     fn drop(&mut self) {
-        self.state.set(State::Closing);
+        if self.state.get() == State::Open {
+            self.state.set(State::Closing);
+        }
         self.listener.wake();
     }
 }
@@ -64,9 +75,12 @@ async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worke
     let mut short = false;
     loop {
         // Whoever connected to a socket that is being closed is served as well.
-        let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
-            Poll::Pending if state.get() == State::Closing => Poll::Ready(None),
-            accepted => accepted.map(Some),
+        let accepted = poll_fn(|cx| match state.get() {
+            State::Left => Poll::Ready(None),
+            state => match listener.poll_accept(cx) {
+                Poll::Pending if state == State::Closing => Poll::Ready(None),
+                accepted => accepted.map(Some),
+            },
         });
         match accepted.await {
             None => return,

@@ -13,13 +13,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use crate::clock;
-use crate::config::{AccessLog, ErrorLog, Escape, Level, LogTarget};
+use crate::config::{self, AccessLog, ErrorLog, Escape, Level, LogTarget};
 use crate::exchange::{Client, Exchange};
+use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
 use crate::template::{Builtin, Piece, Variable};
 use crate::users::Account;
 use crate::variables;
 
+/// Stands for standard error where a file is named.
+const STDERR: &str = "stderr";
 /// Lines of the error log that a worker writes in a second; more of them are counted.
 const ERRORS_PER_SECOND_MAX: u32 = 100;
 /// Bytes of a line of the error log.
@@ -231,6 +234,20 @@ enum Late {
 }
 
 impl Late {
+    const ALL: [Self; 7] = [
+        Self::BytesSent,
+        Self::BodyBytesSent,
+        Self::RequestTime,
+        Self::Msec,
+        Self::TimeLocal,
+        Self::TimeIso8601,
+        Self::UpstreamResponseTime,
+    ];
+
+    fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == code)
+    }
+
     fn of(variable: &Variable) -> Option<Self> {
         match variable {
             Variable::Builtin(Builtin::BytesSent) => Some(Self::BytesSent),
@@ -281,6 +298,44 @@ impl Line {
         }
         text.push(b'\n');
         Some(Self { target: log.target, text: text.into(), late: late.into() })
+    }
+
+    /// For the next program: by the name of the file, since numbers are not the same there.
+    pub fn pack(&self, packer: &mut Packer) {
+        let path = match self.target {
+            LogTarget::Nowhere => String::new(),
+            LogTarget::Stderr => STDERR.to_owned(),
+            LogTarget::File(number) => {
+                let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
+                files.get(number as usize).and_then(Option::as_ref).map_or(String::new(), |file| file.path.clone())
+            }
+        };
+        packer.text(&path);
+        packer.bytes(&self.text);
+        packer.u64(self.late.len() as u64);
+        for (at, kind) in &self.late {
+            packer.u64(u64::from(*at));
+            packer.u8(*kind as u8);
+        }
+    }
+
+    /// What [`Line::pack`] wrote.
+    pub fn unpack(parcel: &mut Unpacker) -> Option<Self> {
+        let target = match parcel.text()?.as_str() {
+            "" => LogTarget::Nowhere,
+            STDERR => LogTarget::Stderr,
+            path => {
+                let number = config::log_number(path);
+                match open(&[(number, path.to_owned())]) {
+                    Ok(()) => LogTarget::File(number),
+                    Err(_) => LogTarget::Nowhere,
+                }
+            }
+        };
+        let text = parcel.bytes()?.into();
+        let one = |parcel: &mut Unpacker| Some((u32::try_from(parcel.u64()?).ok()?, Late::from_code(parcel.u8()?)?));
+        let late = (0..parcel.u64()?).map(|_| one(parcel)).collect::<Option<Vec<_>>>()?;
+        Some(Self { target, text, late: late.into() })
     }
 
     /// Fills in what was not known, and writes the line.

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 use smolgate::config::{self, Config, ErrorLog, Folders, Place, Source};
-use smolgate::server;
+use smolgate::upgrade::{self, Program};
+use smolgate::{parcel, server};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -36,9 +37,12 @@ struct Flags {
     /// say nothing but errors while checking
     #[argh(switch, short = 'q', long = "quiet")]
     quiet: bool,
-    /// tell the running program to stop, quit, reload or reopen
+    /// tell the running program to stop, quit, reload, reopen or upgrade
     #[argh(option, short = 's', long = "signal", arg_name = "signal")]
     signal: Option<String>,
+    /// check whether this version could go on with the connections of another
+    #[argh(option, long = "takes-over", arg_name = "version", hidden_help)]
+    takes_over: Option<u32>,
     /// print the version
     #[argh(switch, short = 'v', long = "version")]
     version: bool,
@@ -69,6 +73,9 @@ fn main() -> ExitCode {
         }
         Err(exit) => return complain(exit.output.trim_end(), USAGE),
     };
+    if flags.takes_over.is_some_and(|version| version != parcel::VERSION) {
+        return complain("it does not understand what the running program would leave to it", USAGE);
+    }
     if flags.version || flags.build {
         print_version(flags.build);
         return ExitCode::SUCCESS;
@@ -180,11 +187,23 @@ impl Asked {
     }
 
     fn run(&self) -> ExitCode {
+        let parcel = match upgrade::inherited() {
+            Some(Ok(parcel)) => Some(parcel),
+            Some(Err(error)) => {
+                complain(&error.to_string(), 1);
+                None
+            }
+            None => None,
+        };
         let config = match self.load() {
             Ok(config) => config,
             Err(why) => return complain(&why, USAGE),
         };
-        match server::run(config, &|| self.load()) {
+        let program = match Program::current() {
+            Ok(program) => program,
+            Err(error) => return complain(&format!("/proc/self/exe: {error}"), 1),
+        };
+        match server::run_as(Some(program), config, &|| self.load(), parcel) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => complain(&format!("[emerg] {failure}"), 1),
         }
@@ -242,9 +261,10 @@ impl Asked {
             "quit" => Signal::QUIT,
             "reload" => Signal::HUP,
             "reopen" => Signal::USR1,
+            "upgrade" => Signal::USR2,
             other => {
                 return complain(
-                    &format!("invalid option: \"-s {other}\": stop, quit, reload or reopen is expected"),
+                    &format!("invalid option: \"-s {other}\": stop, quit, reload, reopen or upgrade is expected"),
                     USAGE,
                 );
             }

@@ -426,6 +426,18 @@ impl Source {
         self.ready.wake();
     }
 
+    /// Watches the descriptor no more, and gives it away.
+    ///
+    /// # Errors
+    /// No descriptor is left to be made.
+    pub fn leave(self) -> io::Result<OwnedFd> {
+        let fd = self.fd.try_clone()?;
+        worker(|w| {
+            let _ = epoll::delete(&w.epoll, &self.fd);
+        });
+        Ok(fd)
+    }
+
     /// Drops the wakers, which belong to the task that had the socket before.
     pub fn release(&self) {
         self.ready.reader.set(None);

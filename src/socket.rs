@@ -70,6 +70,14 @@ impl Addr {
         Self::Unix(Arc::from(path.unwrap_or_default()))
     }
 
+    /// What [`fmt::Display`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Some(Self::Unix(Arc::from(path))),
+            None => text.parse().ok().map(Self::Ip),
+        }
+    }
+
     fn family(&self) -> AddressFamily {
         match self {
             Self::Ip(SocketAddr::V4(_)) => AddressFamily::INET,
@@ -222,7 +230,19 @@ impl Socket {
         Ok(Self { source: Source::new(fd, Side::Inner)? })
     }
 
-    fn upstream(fd: OwnedFd) -> io::Result<Self> {
+    /// The descriptor, which nobody watches any more.
+    ///
+    /// # Errors
+    /// No descriptor is left to be made.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        self.source.leave()
+    }
+
+    /// Watches the connected descriptor of an upstream.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn upstream(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { source: Source::new(fd, Side::Upstream)? })
     }
 

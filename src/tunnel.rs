@@ -9,12 +9,15 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::frames::{self, Frames};
+use crate::parcel::{Packer, Unpacker};
 use crate::reactor::{self, Millis, Timer};
+use crate::socket::Socket;
 use crate::wire::Stream;
 
 /// How long the other side may go on after one has ended.
@@ -26,6 +29,11 @@ pub const FAREWELL: Duration = Duration::from_secs(1);
 thread_local! {
     /// When the tunnels of this worker are closed: from, and until.
     static DRAIN: Cell<Option<(Millis, Millis)>> = const { Cell::new(None) };
+}
+
+/// Tunnels that were to be closed go on after all.
+pub fn go_on() {
+    DRAIN.set(None);
 }
 
 fn millis(time: Duration) -> Millis {
@@ -105,6 +113,27 @@ impl Half {
     fn with(early: Vec<u8>, mut frames: Frames) -> Self {
         frames.pass(&early);
         Self { held: early, state: State::Flowing, moved: 0, frames }
+    }
+
+    fn pack(&self, packer: &mut Packer) {
+        packer.bytes(&self.held);
+        packer.u8(match self.state {
+            State::Flowing => 0,
+            State::Ending => 1,
+            State::Done => 2,
+        });
+        packer.u64(self.moved);
+        packer.maybe(self.frames.to_parts());
+    }
+
+    fn unpack(parcel: &mut Unpacker) -> Option<Self> {
+        let held = parcel.bytes()?;
+        let state = match parcel.u8()? {
+            0 => State::Flowing,
+            1 => State::Ending,
+            _ => State::Done,
+        };
+        Some(Self { held, state, moved: parcel.u64()?, frames: Frames::from_parts(parcel.maybe()?) })
     }
 
     /// Ends the direction from our side, with a Close frame if it has room for one.
@@ -206,6 +235,44 @@ impl Tunnel {
             last: (0, reactor::now()),
             closes: None,
         }
+    }
+
+    /// Whether another program could go on with it: its streams are no more than descriptors.
+    pub fn can_leave(&self) -> bool {
+        self.client.is_plain() && self.upstream.is_plain()
+    }
+
+    /// Leaves the tunnel to another program: descriptors, what is held, and where it stands.
+    ///
+    /// # Errors
+    /// No descriptor is left to be made.
+    pub fn pack(self, packer: &mut Packer) -> io::Result<()> {
+        let (client, upstream) = (self.client.into_fd()?, self.upstream.into_fd()?);
+        packer.fd(client);
+        packer.fd(upstream);
+        self.up.pack(packer);
+        self.down.pack(packer);
+        packer.duration(self.limits.idle);
+        packer.duration(self.limits.send);
+        Ok(())
+    }
+
+    /// What [`Tunnel::pack`] left; an error, if its sockets can't be watched.
+    pub fn unpack(parcel: &mut Unpacker) -> Option<io::Result<Self>> {
+        let (client, upstream) = (parcel.fd()?, parcel.fd()?);
+        let (up, down) = (Half::unpack(parcel)?, Half::unpack(parcel)?);
+        let limits = Limits { idle: parcel.duration()?, send: parcel.duration()? };
+        let sockets = Socket::new(client).and_then(|client| Ok((client, Socket::upstream(upstream)?)));
+        Some(sockets.map(|(client, upstream)| Self {
+            client: Stream::Plain(client),
+            upstream: Stream::Plain(upstream),
+            up,
+            down,
+            limits,
+            timer: Timer::new(),
+            last: (0, reactor::now()),
+            closes: None,
+        }))
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {

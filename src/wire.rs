@@ -5,7 +5,7 @@
 //! upgrade, reach whoever comes next.
 
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use crate::reactor;
@@ -121,6 +121,25 @@ impl Stream {
         }
     }
 
+    /// A descriptor is all there is to it.
+    pub fn is_plain(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(_) => false,
+        }
+    }
+
+    /// The descriptor below, which nobody watches any more.
+    ///
+    /// # Errors
+    /// No descriptor is left to be made.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Plain(socket) => socket.into_fd(),
+            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// The socket below.
     pub fn socket(&self) -> &Socket {
         match self {
@@ -189,6 +208,11 @@ impl Wire {
     /// The stream, and what reads from it.
     pub fn split(&mut self) -> (&Stream, Reader<'_>) {
         (&self.stream, Reader { stream: &self.stream, ahead: &mut self.ahead })
+    }
+
+    /// The descriptor below, if nothing is lost with the rest: nothing was read ahead, and it is not encrypted.
+    pub fn into_fd(self) -> Option<OwnedFd> {
+        if self.ahead().is_empty() && self.stream.is_plain() { self.stream.into_fd().ok() } else { None }
     }
 
     /// What reads from it.

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use crate::config::{Binding, ErrorLog, Group};
 use crate::counters::{self, Count};
 use crate::mailbox::Mailbox;
+use crate::parcel::{Packer, Unpacker};
 use crate::reactor::Elapsed;
 use crate::running::Running;
 use crate::socket::Addr;
@@ -34,6 +35,14 @@ pub enum Order {
     Serve(Newcomer),
     /// Stop when all that was begun is done.
     Finish,
+    /// Another program is about to go on: accept nothing, and finish requests.
+    Leave,
+    /// Pack all that is left.
+    Freeze,
+    /// Go on with this.
+    Resume(Unpacker),
+    /// Go on as if nothing had been.
+    Stay,
     Stop,
 }
 
@@ -56,14 +65,25 @@ pub struct Desk {
 /// All workers.
 pub struct Crew {
     pub desks: Box<[Desk]>,
-    /// How workers ended.
-    pub ends: Mailbox<std::io::Result<()>>,
+    pub reports: Mailbox<Report>,
+}
+
+/// What is told to who gives the orders.
+pub enum Report {
+    /// A worker has ended.
+    Ended(std::io::Result<()>),
+    /// A new program says whether it could go on.
+    Checked(Result<(), String>),
+    /// A worker has nothing but tunnels left, or its time is over.
+    Settled,
+    /// What the next program gets of a worker.
+    Packed(Packer),
 }
 
 impl Crew {
     pub fn new(workers: usize) -> Arc<Self> {
         let desks = std::iter::repeat_with(Desk::default).take(workers.max(1)).collect();
-        Arc::new(Self { desks, ends: Mailbox::default() })
+        Arc::new(Self { desks, reports: Mailbox::default() })
     }
 
     /// Tells every worker the same.
@@ -81,7 +101,12 @@ pub struct Worker {
     connections_max: u32,
     last_connection: Cell<u32>,
     stopping: Cell<bool>,
-    /// Who waits for the last connection to end.
+    /// Another program is about to go on: connections without a request are packed, and when frozen, tunnels as well.
+    leaving: Cell<bool>,
+    frozen: Cell<bool>,
+    packer: RefCell<Packer>,
+    tunnels: Cell<u32>,
+    /// Who waits for connections to end.
     waiting: Cell<Option<Waker>>,
 }
 
@@ -93,13 +118,27 @@ pub struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         counters::remove(Count::Active);
-        let left = self.worker.desk().map_or(1, |desk| desk.connections.fetch_sub(1, Ordering::Relaxed));
-        if left == 1
-            && let Some(waker) = self.worker.waiting.take()
-        {
-            waker.wake();
+        if let Some(desk) = self.worker.desk() {
+            desk.connections.fetch_sub(1, Ordering::Relaxed);
         }
+        self.worker.wake_waiting();
     }
+}
+
+impl Slot {
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+}
+
+/// How a wait for the next request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    Readable,
+    /// There will be none: the time is over, or the program stops and nothing has come of one.
+    Over,
+    /// Nothing has come yet, and another program goes on.
+    Leaving,
 }
 
 impl Worker {
@@ -113,6 +152,10 @@ impl Worker {
             connections_max,
             last_connection: Cell::new(0),
             stopping: Cell::new(false),
+            leaving: Cell::new(false),
+            frozen: Cell::new(false),
+            packer: RefCell::default(),
+            tunnels: Cell::new(0),
             waiting: Cell::new(None),
         }
     }
@@ -170,11 +213,86 @@ impl Worker {
 
     /// Ready when no connection is left.
     pub fn poll_empty(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.connections() == 0 {
+        self.poll_fewer(cx, 0)
+    }
+
+    /// Ready when there are only tunnels.
+    pub fn poll_settled(&self, cx: &Context<'_>) -> Poll<()> {
+        self.poll_fewer(cx, self.tunnels.get())
+    }
+
+    fn poll_fewer(&self, cx: &Context<'_>, most: u32) -> Poll<()> {
+        if self.connections() <= most {
             return Poll::Ready(());
         }
         self.waiting.set(Some(cx.waker().clone()));
         Poll::Pending
+    }
+
+    fn wake_waiting(&self) {
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    pub fn tunnel_begins(&self) {
+        self.tunnels.set(self.tunnels.get() + 1);
+        self.wake_waiting();
+    }
+
+    pub fn tunnel_ends(&self) {
+        self.tunnels.set(self.tunnels.get().saturating_sub(1));
+    }
+
+    /// From now on connections without a request are packed.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+    }
+
+    /// From now on tunnels are packed as well.
+    pub fn freeze(&self) {
+        self.frozen.set(true);
+    }
+
+    /// Nobody leaves after all.
+    pub fn stay(&self) {
+        self.leaving.set(false);
+        self.frozen.set(false);
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.get()
+    }
+
+    /// Adds to what the next program gets.
+    pub fn pack(&self, with: impl FnOnce(&mut Packer)) {
+        with(&mut self.packer.borrow_mut());
+    }
+
+    /// What the next program gets of this worker.
+    pub fn take_packed(&self) -> Packer {
+        self.packer.take()
+    }
+
+    /// The slot of a connection that was let in by the program before.
+    pub fn admit(self: &Rc<Self>) -> Slot {
+        if let Some(desk) = self.desk() {
+            desk.connections.fetch_add(1, Ordering::Relaxed);
+        }
+        counters::add(Count::Active, 1);
+        Slot { worker: self.clone() }
+    }
+
+    /// Tells something to who gives the orders.
+    pub fn report(&self, report: Report) {
+        self.crew.reports.put(report);
+    }
+
+    /// The servers behind a connection of the program before.
+    pub fn group_of(&self, local: &Addr) -> Option<Arc<Group>> {
+        let running = self.running.borrow();
+        let binding = running.config.bindings.iter().find(|binding| serves(&binding.addr, local))?;
+        Some(group_of(binding, local))
     }
 
     /// The configuration in force.
@@ -212,13 +330,14 @@ impl Worker {
         (!Arc::ptr_eq(&newer, group)).then_some(newer)
     }
 
-    /// Waits for the next request. False: there will be none; the time is over, or the program stops and nothing has come
-    /// of one.
-    pub async fn wait(&self, readable: impl Future<Output = Result<(), Elapsed>>) -> bool {
+    /// Waits for the next request.
+    pub async fn wait(&self, readable: impl Future<Output = Result<(), Elapsed>>) -> Waited {
         let mut readable = pin!(readable);
         poll_fn(|cx| match readable.as_mut().poll(cx) {
-            Poll::Ready(outcome) => Poll::Ready(outcome.is_ok()),
-            Poll::Pending if self.stopping.get() => Poll::Ready(false),
+            Poll::Ready(Ok(())) => Poll::Ready(Waited::Readable),
+            Poll::Ready(Err(Elapsed)) => Poll::Ready(Waited::Over),
+            Poll::Pending if self.stopping.get() => Poll::Ready(Waited::Over),
+            Poll::Pending if self.leaving.get() => Poll::Ready(Waited::Leaving),
             Poll::Pending => Poll::Pending,
         })
         .await

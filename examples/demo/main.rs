@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use smol::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use smol::net::{TcpListener, TcpStream};
 use smolgate::config::{self, ErrorLog, Folders, Source};
-use smolgate::server;
+use smolgate::{server, signals};
 
 use websocket::{BINARY, CLOSE, TEXT, encode, read_frame};
 
@@ -54,6 +54,8 @@ fn main() -> ExitCode {
 }
 
 fn demo(once: bool) -> Result<(), Failure> {
+    // Before there are other threads: smolgate reads signals, and no other thread is to get them.
+    signals::hold()?;
     let listener = smol::block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
     let upstream = listener.local_addr()?;
     smol::spawn(app::accept(listener)).detach();
@@ -82,7 +84,7 @@ fn demo(once: bool) -> Result<(), Failure> {
             Err("the check took too long".into())
         };
         println!("{}", smol::block_on(smol::future::or(visit(addr), late))?);
-        signal_hook::low_level::raise(signal_hook::consts::SIGTERM)?; // smolgate stops as it does after Ctrl-C
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)?; // smolgate stops as it does after Ctrl-C
     } else if !proxy.is_finished() {
         println!("smolgate listens: open http://{addr}/ in two windows; Ctrl-C ends it");
         println!("(after a change of {}: kill -HUP {})", site.path.join(CONFIGURATION).display(), std::process::id());

@@ -72,6 +72,13 @@ impl Chosen {
     }
 }
 
+impl Chosen {
+    /// The name of its upstream.
+    pub fn upstream(&self) -> &str {
+        &self.group.upstream.name
+    }
+}
+
 impl Drop for Chosen {
     fn drop(&mut self) {
         self.peer.leave();
@@ -161,6 +168,15 @@ impl Group {
             (Some(Sticky::Cookie(_)), None) => sticky::id(&peer.addr),
             (Some(Sticky::Route(_)), None) => String::new(),
         }
+    }
+
+    /// Counts a connection that is there already, to `addr`, which may be no peer any more.
+    pub fn adopt(self: &Arc<Self>, addr: Addr) -> Chosen {
+        let state = self.lock();
+        let known = state.members.iter().find(|member| member.peer.addr == addr).map(|member| member.peer.clone());
+        let peer = known.unwrap_or_else(|| Arc::new(Peer::new(addr)));
+        peer.enter();
+        Chosen { group: self.clone(), peer }
     }
 
     /// How many peers may be tried for one request.

@@ -55,7 +55,7 @@ pub enum LogTarget {
 static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// The number of a log file.
-pub(super) fn number_of(path: &str) -> u32 {
+pub fn number_of(path: &str) -> u32 {
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     let at = names.iter().position(|known| known == path).unwrap_or_else(|| {
         names.push(path.to_owned());

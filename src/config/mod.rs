@@ -52,6 +52,7 @@ pub use self::internal::{ErrorPage, Otherwise, TryFiles, Tryable};
 pub use self::limits::{ConnectionLimit, Counted, Limits, RequestLimit, ZoneSpec};
 pub use self::listen::{Binding, Group, Names};
 pub use self::location::{Location, Locations, Matcher};
+pub use self::logging::number_of as log_number;
 pub use self::logging::{AccessLog, ErrorLog, Escape, Level, LogFormat, LogTarget};
 pub use self::manners::{Browsers, Lingering, Manners};
 pub use self::map::{Expression, Map};

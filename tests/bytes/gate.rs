@@ -211,11 +211,11 @@ impl Drop for Gate {
     }
 }
 
-/// Whether a process has a handler for SIGHUP: before that it would die of one.
+/// Whether a process holds SIGHUP back to read it: before that it would die of one.
 fn hears_signals(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+    let held = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    held.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 fn fill(config: &str, addr: SocketAddr, other: SocketAddr) -> String {

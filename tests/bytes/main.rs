@@ -54,5 +54,6 @@ mod table;
 mod secrets;
 #[cfg(feature = "tls")]
 mod tls;
+mod upgrade;
 mod upgrades;
 mod upstreams;

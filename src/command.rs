@@ -1,0 +1,266 @@
+//! What the workers are told: signals become orders, reports become the next step.
+//!
+//! A reload makes the new configuration ready beside the old one and swaps them; what was begun goes on under the old one,
+//! and tunnels do not notice. An upgrade goes step by step, and each step can still be taken back.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::config::{Config, Level};
+use crate::log;
+use crate::parcel::{self, Packer, Unpacker};
+use crate::reactor::{self, Timer};
+use crate::running::Running;
+use crate::signals::Signals;
+use crate::sockets::{self, Fresh, Sockets};
+use crate::upgrade::Program;
+use crate::worker::{Crew, Order, Report};
+
+/// How long a stop at once may take.
+const STOP: Duration = Duration::from_secs(1);
+
+/// Makes a configuration anew, for a reload.
+pub type Load<'l> = dyn Fn() -> Result<Config, String> + 'l;
+
+/// Who tells the workers what to do.
+pub struct Command<'r> {
+    pub crew: Arc<Crew>,
+    /// Each socket that is listened on, from which the workers have their descriptors.
+    pub sockets: &'r mut Sockets,
+    pub signals: Signals,
+    pub load: &'r Load<'r>,
+    pub program: Option<Program>,
+    pub running: Arc<Running>,
+    /// A program that is about to take the place of this one.
+    pub upgrade: Option<Upgrade>,
+    /// The program was told to stop at once.
+    pub stops: bool,
+}
+
+/// How far an upgrade has come.
+#[derive(Default)]
+pub struct Upgrade {
+    /// Workers that have nothing but tunnels left, and those that have packed them.
+    settled: usize,
+    packed: usize,
+    packer: Packer,
+}
+
+impl Command<'_> {
+    /// Passes on what signals say, until all workers have ended.
+    ///
+    /// # Errors
+    /// What ended a worker.
+    pub async fn give(mut self) -> io::Result<()> {
+        let mut left = self.crew.desks.len();
+        let timer = Timer::new();
+        let mut limit = Duration::MAX;
+        loop {
+            let happened = {
+                let signal = pin!(self.signals.next());
+                let report = pin!(self.crew.reports.next());
+                timer.within(limit, select(signal, report)).await
+            };
+            match happened {
+                Ok(Some(Report::Ended(ended))) => {
+                    ended?;
+                    left -= 1;
+                    if left == 0 {
+                        return Ok(());
+                    }
+                }
+                Ok(Some(report)) => {
+                    self.go_on_with_upgrade(report);
+                    self.obey();
+                }
+                Ok(None) => self.obey(),
+                // A worker that hangs in a call to the system is not waited for.
+                Err(reactor::Elapsed) => return Ok(()),
+            }
+            if self.stops {
+                limit = STOP;
+            }
+        }
+    }
+
+    /// Does what the signals that came ask for. While another program is about to go on, all but a stop waits: the new one
+    /// reads its configuration and opens its logs anyway.
+    fn obey(&mut self) {
+        if self.signals.take(Signal::SIGTERM) | self.signals.take(Signal::SIGINT) {
+            self.stops = true;
+            self.crew.tell(|| Order::Stop);
+        }
+        if self.upgrade.is_some() {
+            return;
+        }
+        if self.signals.take(Signal::SIGUSR1) {
+            self.reopen();
+        }
+        if self.signals.take(Signal::SIGQUIT) {
+            sockets::remove_paths(self.sockets);
+            self.sockets.clear();
+            self.crew.tell(|| Order::Finish);
+        }
+        if self.signals.take(Signal::SIGHUP) {
+            self.reload();
+        }
+        if self.signals.take(Signal::SIGUSR2) && !self.sockets.is_empty() {
+            self.note(Level::Notice, format_args!("an upgrade was asked for: the new program is checked"));
+            self.upgrade = Some(Upgrade::default());
+            let asked = self.program.as_ref().map_or_else(
+                || Err(io::Error::other("there is no program to be executed")),
+                |program| program.check(self.crew.clone()),
+            );
+            if let Err(error) = asked {
+                self.go_on_with_upgrade(Report::Checked(Err(log::describe(&error))));
+            }
+        }
+    }
+
+    /// One step after the other: the new program is asked, requests end, everything is packed, the program is executed.
+    fn go_on_with_upgrade(&mut self, report: Report) {
+        let Some(upgrade) = &mut self.upgrade else { return };
+        let workers = self.crew.desks.len();
+        match report {
+            Report::Checked(Ok(())) => self.crew.tell(|| Order::Leave),
+            Report::Checked(Err(why)) => {
+                self.upgrade = None;
+                self.note(Level::Emerg, format_args!("no upgrade: {why}"));
+            }
+            Report::Settled => {
+                upgrade.settled += 1;
+                if upgrade.settled == workers {
+                    self.crew.tell(|| Order::Freeze);
+                }
+            }
+            Report::Packed(packer) => {
+                upgrade.packed += 1;
+                upgrade.packer.append(packer);
+                if upgrade.packed == workers {
+                    self.execute();
+                }
+            }
+            Report::Ended(_) => {}
+        }
+    }
+
+    /// Becomes the new program. If that fails, everything goes on here.
+    fn execute(&mut self) {
+        let packed = self.upgrade.take().unwrap_or_default().packer;
+        let failed = match self.become_other(&packed) {
+            Ok(never) => match never {},
+            Err(error) => log::describe(&error),
+        };
+        self.note(Level::Emerg, format_args!("no upgrade: {failed}"));
+        let again: io::Result<Vec<_>> =
+            self.sockets.iter().map(|(addr, fd)| Ok((addr.clone(), sockets::copies(fd, &self.crew)?))).collect();
+        for (addr, copies) in again.unwrap_or_default() {
+            sockets::listen(&self.crew, &addr, copies);
+        }
+        self.crew.tell(|| Order::Stay);
+        share_out(packed.open(), &self.crew);
+    }
+
+    fn become_other(&self, packed: &Packer) -> io::Result<Infallible> {
+        if self.signals.has(Signal::SIGQUIT) {
+            return Err(io::Error::other("the program is to stop"));
+        }
+        let mut all = Packer::default();
+        for (addr, fd) in self.sockets.iter() {
+            let mut socket = Packer::default();
+            socket.text(addr);
+            socket.fd(fd.try_clone()?);
+            all.entry(parcel::LISTENER, socket);
+        }
+        let parcel = all.send_with(packed)?;
+        match &self.program {
+            Some(program) => program.execute(&parcel),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn note(&self, level: Level, message: fmt::Arguments<'_>) {
+        log::note(&self.running.config.main.error_log, level, message);
+    }
+
+    fn reopen(&self) {
+        let failed = log::reopen();
+        for why in &failed {
+            self.note(Level::Error, format_args!("{why}: the old file is still written to"));
+        }
+        if failed.is_empty() {
+            self.note(Level::Notice, format_args!("logs were reopened"));
+        }
+    }
+
+    /// Takes a new configuration into force; the old one stays if anything is wrong with it.
+    fn reload(&mut self) {
+        match self.prepare() {
+            Err(why) => {
+                self.note(Level::Emerg, format_args!("the new configuration was not taken: {}", why.replace('\n', " ")))
+            }
+            Ok((config, fresh)) => {
+                if config.main.workers as usize != self.crew.desks.len() {
+                    self.note(Level::Warn, format_args!("the number of workers stays until the program starts anew"));
+                }
+                self.running = Arc::new(Running::after(config.clone(), &self.running));
+                // No worker listens before all of them know for whom.
+                self.crew.tell(|| Order::Take(self.running.clone()));
+                self.sockets.retain(|addr, _| config.bindings.iter().any(|binding| binding.addr == *addr));
+                for (addr, fd, copies) in fresh {
+                    sockets::listen(&self.crew, &addr, copies);
+                    self.sockets.insert(addr, fd);
+                }
+                self.note(Level::Notice, format_args!("the new configuration is in force"));
+            }
+        }
+    }
+
+    /// Makes everything ready that can go wrong.
+    fn prepare(&self) -> Result<(Arc<Config>, Vec<Fresh>), String> {
+        let config = (self.load)()?;
+        sockets::serves_somebody(&config)?;
+        let mut fresh = Vec::new();
+        for binding in config.bindings.iter().filter(|binding| !self.sockets.contains_key(&binding.addr)) {
+            let fd = sockets::bind(binding)?;
+            let copies = sockets::copies(&fd, &self.crew).map_err(|error| log::describe(&error))?;
+            fresh.push((binding.addr.clone(), fd, copies));
+        }
+        log::open(&config.log_files)?;
+        Ok((Arc::new(config), fresh))
+    }
+}
+
+/// The first of a signal (nothing) and a report.
+async fn select<T>(
+    mut signal: Pin<&mut impl Future<Output = ()>>,
+    mut report: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    poll_fn(|cx| match report.as_mut().poll(cx) {
+        Poll::Ready(report) => Poll::Ready(Some(report)),
+        Poll::Pending => signal.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
+/// Gives each worker its part of what another program left, or what this one has packed.
+pub fn share_out(mut parcel: Unpacker, crew: &Crew) {
+    let mut parts: Vec<Packer> = crew.desks.iter().map(|_| Packer::default()).collect();
+    let mut next = (0..parts.len()).cycle();
+    while let Some((kind, content)) = parcel.entry() {
+        if let Some(part) = next.next().and_then(|at| parts.get_mut(at)) {
+            part.entry(kind, content.close());
+        }
+    }
+    for (desk, part) in crew.desks.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
+        desk.orders.put(Order::Resume(part.open()));
+    }
+}

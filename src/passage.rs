@@ -1,0 +1,205 @@
+//! A tunnel as one of the connections of a worker: it is counted, its end is logged, and it may go on in the next program.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use crate::balance::{Chosen, Group};
+use crate::config::{Level, Place, Upstream};
+use crate::counters;
+use crate::exchange::Exchange;
+use crate::frames::Frames;
+use crate::log;
+use crate::parcel::{self, Packer, Unpacker};
+use crate::quota::Held;
+use crate::reactor;
+use crate::socket::Addr;
+use crate::tunnel;
+use crate::upstream::Upgraded;
+use crate::wire::Wire;
+use crate::worker::{Slot, Worker};
+
+/// A tunnel that is about to be dug.
+pub struct Passage {
+    upgraded: Upgraded,
+    frames: Frames,
+    limits: tunnel::Limits,
+    end: Option<Box<Ending>>,
+    /// What the request holds of `limit_conn`, the tunnel holds on to.
+    held: Vec<Held>,
+}
+
+/// What is written when a tunnel ends, rendered while the request was known.
+struct Ending {
+    lines: Vec<log::Line>,
+    logs: Arc<[crate::config::ErrorLog]>,
+    connection: u32,
+    context: String,
+    head_bytes: u64,
+    began: reactor::Millis,
+}
+
+impl Passage {
+    /// What a tunnel needs of the request that dug it.
+    pub fn new(exchange: &mut Exchange, upgraded: Upgraded) -> Self {
+        let held = std::mem::take(&mut exchange.limits.held);
+        let settings = exchange.settings();
+        let lines: Vec<log::Line> =
+            settings.access_log.iter().filter_map(|log| log::Line::new(log, exchange, true)).collect();
+        let wanted = log::enabled(&settings.error_log, Level::Info);
+        let end = (!lines.is_empty() || wanted).then(|| {
+            Box::new(Ending {
+                lines,
+                logs: settings.error_log.clone(),
+                connection: exchange.client.number,
+                context: if wanted { log::context(exchange) } else { String::new() },
+                head_bytes: exchange.answer.head_bytes,
+                began: exchange.began,
+            })
+        });
+        let limits = tunnel::Limits { idle: settings.proxy.read_timeout, send: settings.proxy.send_timeout };
+        let websocket = exchange.request.wants_upgrade("websocket");
+        let frames = if websocket { Frames::START } else { Frames::UNKNOWN };
+        Self { upgraded, frames, limits, end, held }
+    }
+
+    /// Starts the task that the connection goes on as. What is held by few is no part of what all have.
+    pub fn start(mut self, wire: Wire, slot: Slot) {
+        let held = std::mem::take(&mut self.held);
+        let digging = self.dig(wire, slot);
+        if held.is_empty() {
+            return reactor::spawn(digging);
+        }
+        reactor::spawn(async move {
+            digging.await;
+            drop(held);
+        });
+    }
+
+    fn dig(self, mut wire: Wire, slot: Slot) -> Digging {
+        let Upgraded { stream, early, chosen } = self.upgraded;
+        let early = (wire.take_ahead(), early);
+        let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.frames, self.limits);
+        Digging::new(relay, self.end, chosen, slot)
+    }
+}
+
+/// A tunnel with what has to be done at its end. Written out rather than `async`, which would hold most of it twice.
+struct Digging {
+    /// Gone when the tunnel was left to the next program.
+    relay: Option<tunnel::Tunnel>,
+    end: Option<Box<Ending>>,
+    /// The tunnel is a connection of its peer, and of the worker.
+    chosen: Chosen,
+    slot: Slot,
+    _open: counters::Tunnel,
+}
+
+impl Digging {
+    fn new(relay: tunnel::Tunnel, end: Option<Box<Ending>>, chosen: Chosen, slot: Slot) -> Self {
+        slot.worker().tunnel_begins();
+        Self { relay: Some(relay), end, chosen, slot, _open: counters::Tunnel::open() }
+    }
+
+    /// Leaves the tunnel to the next program, if that can go on with it.
+    fn leave(&mut self) {
+        let Some(relay) = self.relay.take_if(|relay| relay.can_leave()) else { return };
+        let mut packer = Packer::default();
+        if relay.pack(&mut packer).is_err() {
+            return;
+        }
+        packer.text(&self.chosen.upstream());
+        packer.text(&self.chosen.peer.addr);
+        packer.u8(self.end.is_some().into());
+        if let Some(ending) = self.end.take() {
+            ending.pack(&mut packer);
+        }
+        self.slot.worker().pack(|all| all.entry(parcel::TUNNEL, packer));
+    }
+}
+
+impl Drop for Digging {
+    fn drop(&mut self) {
+        self.slot.worker().tunnel_ends();
+    }
+}
+
+impl Future for Digging {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.slot.worker().is_frozen() {
+            this.leave();
+        }
+        let Some(relay) = &mut this.relay else { return Poll::Ready(()) };
+        let summary = ready!(Pin::new(relay).poll(cx));
+        if let Some(ending) = this.end.take() {
+            ending.write(&summary);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Goes on with a tunnel of the program before. `None`: the parcel is broken.
+pub fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
+    let relay = tunnel::Tunnel::unpack(parcel)?;
+    let (upstream, peer) = (parcel.text()?, Addr::parse(&parcel.text()?)?);
+    let end = if parcel.u8()? == 0 { None } else { Some(Box::new(Ending::unpack(parcel, worker)?)) };
+    let groups = worker.running().all_groups();
+    let group = groups
+        .into_iter()
+        .find(|group| group.upstream.name == upstream)
+        .unwrap_or_else(|| Arc::new(Group::new(Arc::new(Upstream::single(upstream, Place::Addr(peer.clone()))), None)));
+    // A broken socket ends its own tunnel and no other.
+    if let Ok(relay) = relay {
+        reactor::spawn(Digging::new(relay, end, group.adopt(peer), worker.admit()));
+    }
+    Some(())
+}
+
+impl Ending {
+    fn pack(&self, packer: &mut Packer) {
+        packer.u64(self.lines.len() as u64);
+        self.lines.iter().for_each(|line| line.pack(packer));
+        packer.u64(self.connection.into());
+        packer.bytes(self.context.as_bytes());
+        packer.u64(self.head_bytes);
+        packer.u64(reactor::now().saturating_sub(self.began));
+    }
+
+    fn unpack(parcel: &mut Unpacker, worker: &Worker) -> Option<Self> {
+        let lines = (0..parcel.u64()?).map(|_| log::Line::unpack(parcel)).collect::<Option<Vec<_>>>()?;
+        Some(Self {
+            lines,
+            logs: worker.error_log(),
+            connection: u32::try_from(parcel.u64()?).ok()?,
+            context: parcel.text()?,
+            head_bytes: parcel.u64()?,
+            began: reactor::now().saturating_sub(parcel.u64()?),
+        })
+    }
+
+    fn write(&self, summary: &tunnel::Summary) {
+        let why = match summary.end {
+            tunnel::End::Closed => None,
+            tunnel::End::Drained => Some("the tunnel was closed: the worker shuts down"),
+            tunnel::End::Idle => {
+                Some("upstream timed out (110: Connection timed out) while proxying upgraded connection")
+            }
+            tunnel::End::ClientFailed => Some("client broke the connection while proxying upgraded connection"),
+            tunnel::End::UpstreamFailed => Some("upstream broke the connection while proxying upgraded connection"),
+        };
+        if let Some(why) = why {
+            log::error(&self.logs, Level::Info, Some(self.connection), format_args!("{why}"), &self.context);
+        }
+        let moved = log::Moved {
+            bytes: self.head_bytes + summary.to_client,
+            head_bytes: self.head_bytes,
+            millis: reactor::now().saturating_sub(self.began),
+        };
+        self.lines.iter().for_each(|line| line.write(&moved));
+    }
+}

@@ -1,0 +1,153 @@
+//! Another program in place of the running one: tunnels and connections go on, and nothing is lost when it fails.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs, thread};
+
+use crate::client::{Client, expand};
+use crate::gate::{Gate, PATIENCE, wait_for};
+use crate::peer::Peer;
+
+const GET: &[u8] = b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn config(peer: &Peer, workers: u32, body: &str) -> String {
+    format!(
+        "worker_processes {workers}; server {{ listen LISTEN; location / {{ proxy_pass http://{}; }}
+         location /who {{ return 200 {body}; }} }}",
+        peer.addr
+    )
+}
+
+fn tunnel(gate: &Gate) -> Client {
+    let mut client = Client::connect(gate.addr);
+    client.ask(&expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"), 101).unwrap();
+    client
+}
+
+/// Counts through a tunnel until told to end: every byte comes back, once and in order.
+fn count(mut client: Client, end: &AtomicBool) -> Result<u64, String> {
+    let mut number = 0u64;
+    while !end.load(Ordering::Relaxed) {
+        let sent: Vec<u8> = (number..number + 64).flat_map(u64::to_be_bytes).collect();
+        client.stream.write_all(&sent).map_err(|error| format!("{number}: {error}"))?;
+        let mut back = vec![0; sent.len()];
+        client.stream.read_exact(&mut back).map_err(|error| format!("{number}: {error}"))?;
+        if back != sent {
+            return Err(format!("{number}: other bytes came back"));
+        }
+        number += 64;
+    }
+    Ok(number)
+}
+
+fn starts(gate: &Gate) -> usize {
+    gate.errors().iter().filter(|line| line.contains("listens on")).count()
+}
+
+fn who(gate: &Gate) -> String {
+    let reply = Client::connect(gate.addr).ask(GET, 200).unwrap();
+    String::from_utf8(reply.body).unwrap()
+}
+
+/// Tunnels count on while the program is replaced and reloaded, again and again.
+#[test]
+fn tunnels_do_not_notice() {
+    let peer = Peer::polite();
+    for workers in [1, 3] {
+        let gate = Gate::start(&config(&peer, workers, "v0"));
+        let end = AtomicBool::new(false);
+        let pid = gate.pid();
+        let mut idle = tunnel(&gate);
+        let mut kept = Client::connect(gate.addr);
+        kept.ask(GET, 200).unwrap();
+        thread::scope(|scope| {
+            let counting: Vec<_> = (0..8)
+                .map(|_| {
+                    let client = tunnel(&gate);
+                    scope.spawn(|| count(client, &end))
+                })
+                .collect();
+            for round in 1..=4 {
+                gate.rewrite(&config(&peer, workers, &format!("v{round}")));
+                gate.signal("HUP");
+                gate.signal("USR2");
+                wait_for("the next program", || starts(&gate) > round);
+                wait_for("its configuration", || who(&gate) == format!("v{round}"));
+                // A connection without a request goes on as well.
+                assert_eq!(kept.ask(GET, 200).unwrap().body, format!("v{round}").as_bytes());
+            }
+            end.store(true, Ordering::Relaxed);
+            for one in counting {
+                assert!(one.join().unwrap().unwrap() > 0);
+            }
+        });
+        idle.send(b"still here");
+        assert_eq!(idle.take(10).unwrap(), b"still here");
+        assert_eq!(
+            (gate.pid(), fs::read_to_string(gate.folder.path("gate.pid")).unwrap().trim()),
+            (pid, &*pid.to_string())
+        );
+        drop(idle);
+        gate.wait_for_access(&["/ws", " 101 "]).unwrap();
+    }
+}
+
+/// A program that can't go on is not executed, and one that can't be executed takes nothing away.
+#[test]
+fn upgrades_that_fail() {
+    let peer = Peer::polite();
+    let first = config(&peer, 2, "first");
+    let gate = Gate::start_by(&first, "cp \"$0\" \"$2/smolgate\"; exec \"$2/smolgate\" \"$@\"");
+    let mut client = tunnel(&gate);
+    let mut kept = Client::connect(gate.addr);
+    kept.ask(GET, 200).unwrap();
+    let mut still = |what: &str| {
+        client.send(b"ping");
+        assert_eq!(client.take(4).unwrap(), b"ping", "{what}");
+        assert_eq!(kept.ask(GET, 200).unwrap().body, b"first", "{what}");
+        assert_eq!(who(&gate), "first", "{what}");
+    };
+    let refused = |times: usize| {
+        gate.signal("USR2");
+        wait_for("it is told", || gate.errors().iter().filter(|line| line.contains("no upgrade: ")).count() == times);
+    };
+    gate.rewrite("server { listen LISTEN; frobnicate; }");
+    refused(1);
+    gate.wait_for_error(&["no upgrade: ", "unknown directive"]).unwrap();
+    still("a broken configuration");
+    gate.rewrite(&first);
+    let replace = |script: &str| {
+        gate.folder.write("new", script);
+        fs::set_permissions(gate.folder.path("new"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(gate.folder.path("new"), gate.folder.path("smolgate")).unwrap();
+    };
+    replace("#!/bin/sh\necho 'unknown flag --takes-over' >&2\nexit 2\n");
+    refused(2);
+    gate.wait_for_error(&["no upgrade: ", "unknown flag --takes-over"]).unwrap();
+    still("a program that does not understand");
+    replace("#!/bin/sh\nrm \"$0\"\n");
+    refused(3);
+    gate.wait_for_error(&["no upgrade: 2: No such file or directory"]).unwrap();
+    still("a program that is gone");
+}
+
+/// What is said of the version by whoever would be next.
+#[test]
+fn versions_that_are_not_known() {
+    let gate = Gate::start("server { listen LISTEN; return 204; }");
+    let check = |version: &str| crate::gate::run(&gate.folder, &["-t", "-q", "--takes-over", version], "gate.conf");
+    assert_eq!(check("1").status.code(), Some(0), "{:?}", check("1"));
+    assert_eq!(check("999").status.code(), Some(2));
+}
+
+/// A stop that comes while another program is about to go on is a stop.
+#[test]
+fn stops_come_first() {
+    let peer = Peer::polite();
+    let mut gate = Gate::start(&config(&peer, 1, "first"));
+    let _client = tunnel(&gate);
+    gate.signal("USR2");
+    gate.signal("TERM");
+    assert_eq!(gate.ends_within(PATIENCE), Some(0));
+}
