@@ -58,6 +58,8 @@ impl fmt::Display for Tried {
 #[derive(Clone, Debug)]
 pub struct Try {
     pub peer: Tried,
+    /// It was of another upstream than the try before, to which the request was sent on.
+    pub elsewhere: bool,
     pub began: Millis,
     pub status: Option<u16>,
     pub connected: Option<Millis>,
@@ -71,7 +73,18 @@ pub struct Try {
 impl Try {
     pub fn new(peer: Tried) -> Self {
         let began = reactor::now();
-        Self { peer, began, status: None, connected: None, headed: None, ended: None, received: 0, body: 0, sent: 0 }
+        Self {
+            peer,
+            elsewhere: false,
+            began,
+            status: None,
+            connected: None,
+            headed: None,
+            ended: None,
+            received: 0,
+            body: 0,
+            sent: 0,
+        }
     }
 
     pub fn elapsed(&self) -> Millis {
@@ -127,6 +140,8 @@ pub struct Exchange {
     pub status: Option<u16>,
     /// Fields that the answer gets beside its own.
     pub extra: Vec<(&'static [u8], Vec<u8>)>,
+    /// The type of what an upstream has sent us for (`X-Accel-Redirect`), whatever it would be otherwise.
+    pub given_type: Option<Vec<u8>>,
     /// The request's body goes nowhere: the request has become a GET.
     pub drops_body: bool,
     /// The connection ends with the answer.
@@ -182,6 +197,7 @@ impl Exchange {
             in_error_page: false,
             status: None,
             extra: Vec::new(),
+            given_type: None,
             drops_body: false,
             closes: false,
             asked_for: None,
@@ -266,9 +282,10 @@ impl Exchange {
         self.extra.retain(|(name, _)| !name.eq_ignore_ascii_case(b"location"));
     }
 
-    /// Whether an upstream gets the request's body.
+    /// Whether an upstream gets the request's body, and not another one.
     pub fn passes_body(&self) -> bool {
-        self.settings().proxy.pass_body && !self.drops_body
+        let proxy = &self.settings().proxy;
+        proxy.pass_body && proxy.set_body.is_none() && !self.drops_body
     }
 
     /// Notes what an expression captured.

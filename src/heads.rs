@@ -3,11 +3,13 @@
 //! Nothing is copied blindly. Hop-by-hop fields end here, framing is ours, what is configured is added behind what the
 //! client could take away, and `Upgrade` goes on only as configured, or by itself for WebSocket.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use crate::added::{Added, weakened};
 use crate::clock;
 use crate::config::{Destination, Location, Matcher, Redirect};
+use crate::cookies;
 use crate::exchange::Exchange;
 use crate::head::Framing;
 use crate::head::{self, Malformed, Name, Response, Version};
@@ -65,8 +67,9 @@ fn is_like(name: &[u8], set: &[u8]) -> bool {
 pub fn outgoing(exchange: &Exchange, uri: &[u8], body: Option<&[u8]>) -> Result<Outgoing, Malformed> {
     let request = &exchange.request;
     let proxy = &exchange.settings().proxy;
+    let sends_body = proxy.set_body.is_some() || exchange.passes_body();
     let framing = match body {
-        _ if !exchange.passes_body() => Framing::None,
+        _ if !sends_body => Framing::None,
         Some(body) => Framing::Length(body.len() as u64),
         None => request.framing,
     };
@@ -156,7 +159,7 @@ pub fn outgoing(exchange: &Exchange, uri: &[u8], body: Option<&[u8]>) -> Result<
         }
     }
     out.extend_from_slice(b"\r\n");
-    let whole = body.filter(|_| exchange.passes_body());
+    let whole = body.filter(|_| sends_body);
     out.extend_from_slice(whole.unwrap_or_default());
     let framing = if whole.is_some() { Framing::None } else { framing };
     let closes = head::tokens(&connection).any(|token| token.eq_ignore_ascii_case(b"close"));
@@ -243,6 +246,7 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u
             }
             Name::Location => reply::field(field.name, &redirected(exchange, field.value), &mut out),
             Name::Refresh => reply::field(field.name, &refreshed(exchange, field.value), &mut out),
+            Name::SetCookie => reply::field(field.name, &cookie(exchange, field.value), &mut out),
             Name::Etag if packed => {
                 if let Some(weak) = weakened(field.value) {
                     reply::field(field.name, &weak, &mut out);
@@ -257,6 +261,14 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u
     reply::packing(carriage, &mut out);
     out.extend_from_slice(b"\r\n");
     out
+}
+
+/// A cookie as the client gets it (`proxy_cookie_path` and the like).
+fn cookie<'v>(exchange: &Exchange, value: &'v [u8]) -> Cow<'v, [u8]> {
+    match &exchange.settings().proxy.cookies {
+        Some(rules) => cookies::rewrite(rules, value, exchange),
+        None => Cow::Borrowed(value),
+    }
 }
 
 /// `proxy_redirect` for a Location.
@@ -319,8 +331,10 @@ pub fn upgraded(exchange: &Exchange, head: &Response, token: &[u8]) -> Vec<u8> {
     reply::field(b"Upgrade", token, &mut out);
     reply::field(b"Connection", b"upgrade", &mut out);
     for field in passed_fields(exchange, head) {
-        if field.kind != Name::ContentLength {
-            reply::field(field.name, field.value, &mut out);
+        match field.kind {
+            Name::ContentLength => {}
+            Name::SetCookie => reply::field(field.name, &cookie(exchange, field.value), &mut out),
+            _ => reply::field(field.name, field.value, &mut out),
         }
     }
     Added::new(exchange, 101, None).finish(&mut out);

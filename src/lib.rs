@@ -63,6 +63,7 @@ pub mod freshness;
 pub mod added;
 pub mod reply;
 pub mod compress;
+pub mod cookies;
 pub mod gzip;
 pub mod error_page;
 pub mod rewrite;

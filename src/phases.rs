@@ -265,6 +265,11 @@ impl Phases<'_> {
                 exchange.closes |= matches!(status, 400 | 408 | 413 | 431);
                 return refused(exchange, status);
             }
+            Forwarded::Elsewhere(name) if name.starts_with(b"@") => return Next::Named(name),
+            Forwarded::Elsewhere(target) => {
+                exchange.redirect(&target);
+                return Next::Server;
+            }
             Forwarded::Upgraded(upgraded) => return Next::Done(Done::Upgraded(upgraded)),
         };
         Next::Done(Done::Answered(after))

@@ -17,6 +17,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// A connection, and how much it was used.
 pub struct Pooled {
     pub wire: Wire,
+    /// The address that it was bound to (`proxy_bind`).
+    from: Option<Addr>,
     pub requests: u32,
     pub since: Millis,
     idle_since: Millis,
@@ -24,8 +26,8 @@ pub struct Pooled {
 }
 
 impl Pooled {
-    pub fn new(wire: Wire) -> Self {
-        Self { wire, requests: 0, since: reactor::now(), idle_since: 0, idle_max: Duration::ZERO }
+    pub fn new(wire: Wire, from: Option<Addr>) -> Self {
+        Self { wire, from, requests: 0, since: reactor::now(), idle_since: 0, idle_max: Duration::ZERO }
     }
 
     fn is_usable(&self) -> bool {
@@ -54,11 +56,12 @@ impl Pool {
     }
 }
 
-/// An idle connection to a peer of `upstream`, if there is a good one: the one that was used last.
-pub fn take(addr: &Addr, upstream: &Upstream) -> Option<Pooled> {
+/// An idle connection to a peer of `upstream` from the address `from`, if there is a good one: the one that was used last.
+pub fn take(addr: &Addr, from: Option<&Addr>, upstream: &Upstream) -> Option<Pooled> {
     POOL.with_borrow_mut(|pool| {
         let idle = pool.of(upstream)?;
-        while let Some(at) = idle.iter().rposition(|(known, _)| known == addr) {
+        let fits = |(known, pooled): &(Addr, Pooled)| known == addr && pooled.from.as_ref() == from;
+        while let Some(at) = idle.iter().rposition(fits) {
             let (_, pooled) = idle.remove(at);
             if pooled.is_usable() {
                 return Some(pooled);

@@ -240,6 +240,9 @@ impl Reply {
 
 /// The type by the extension, in any letter case.
 pub fn content_type(exchange: &Exchange) -> Vec<u8> {
+    if let Some(given) = &exchange.given_type {
+        return given.clone();
+    }
     let settings = exchange.settings();
     let name = exchange.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
     let extension = name.iter().rposition(|b| *b == b'.').and_then(|dot| name.get(dot + 1..)).unwrap_or_default();

@@ -246,12 +246,16 @@ impl Socket {
         Ok(Self { source: Source::new(fd, Side::Upstream)? })
     }
 
-    /// Connects to `addr`.
+    /// Connects to `addr`, from an address of this machine if one is given.
     ///
     /// # Errors
-    /// Those of connect(2); a Unix socket with a full backlog refuses.
-    pub async fn connect(addr: &Addr) -> io::Result<Self> {
+    /// Those of bind(2) and connect(2); a Unix socket with a full backlog refuses.
+    pub async fn connect(addr: &Addr, from: Option<&Addr>) -> io::Result<Self> {
         let fd = open(addr)?;
+        if let (Addr::Ip(_), Some(Addr::Ip(from))) = (addr, from) {
+            sockopt::set_socket_reuseaddr(&fd, from.port() > 0)?;
+            net::bind(&fd, from)?;
+        }
         let started = match addr {
             Addr::Ip(ip) => {
                 sockopt::set_tcp_nodelay(&fd, true)?;
@@ -394,7 +398,7 @@ mod tests {
         reactor::run(async {
             for addr in addrs {
                 let listener = Listener::new(listen(&addr, OPTIONS).unwrap()).unwrap();
-                let near = Socket::connect(listener.local()).await.unwrap();
+                let near = Socket::connect(listener.local(), None).await.unwrap();
                 let (fd, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
                 let far = Socket::new(fd).unwrap();
                 assert_eq!(poll_fn(|cx| near.poll_write(cx, b"ping")).await.unwrap(), 4);
@@ -418,7 +422,7 @@ mod tests {
                 let listener = Listener::new(listen(&Addr::Ip("127.0.0.1:0".parse().unwrap()), OPTIONS).unwrap());
                 listener.unwrap().local().clone()
             };
-            let error = Socket::connect(&free).await.err().unwrap();
+            let error = Socket::connect(&free, None).await.err().unwrap();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         })
         .unwrap();

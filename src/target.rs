@@ -42,6 +42,16 @@ pub fn parse(target: &[u8], merge_slashes: bool) -> Result<Target<'_>, Malformed
     Ok(Target { authority, written, path: path.ok_or(Malformed::Target)?, args })
 }
 
+/// The path, decoded, and the query of a target that an upstream sends us to, joined again. `None` if it is not safe: a
+/// path must begin at the root and not lead upwards.
+pub fn inner(target: &[u8]) -> Option<Vec<u8>> {
+    let (path, query) = target.split_at(target.iter().position(|b| *b == b'?').unwrap_or(target.len()));
+    let path = decode(path)?;
+    let safe = path.starts_with(b"/") && !path.contains(&0) && !path.split(|b| *b == b'/').any(|part| part == b"..");
+    // What is encoded there as `?` is part of the path, and can't be told from the query any more.
+    (safe && !path.contains(&b'?')).then(|| [&path, query].concat())
+}
+
 /// `http://authority[/path][?query]`; no user information (RFC 9110 4.2.4).
 fn absolute(target: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Malformed> {
     let rest = ["http://", "https://"]

@@ -103,6 +103,8 @@ pub struct Transfer {
     waits_for: Option<Side>,
     /// How fast it may go, at most.
     paces: Vec<Pace>,
+    /// The receiver is gone: what comes is dropped.
+    drops: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,12 +132,23 @@ impl Transfer {
             timer: Timer::new(),
             waits_for: None,
             paces: Vec::new(),
+            drops: false,
         }
     }
 
     /// Goes no faster than this.
     pub fn slow_down(&mut self, pace: Option<Pace>) {
         self.paces.extend(pace);
+    }
+
+    /// Goes on to the end of the body, without its receiver.
+    pub fn drop_the_rest(&mut self) {
+        self.drops = true;
+        self.held = Vec::new();
+        self.written_of_held = 0;
+        self.encoder = None;
+        self.paces = Vec::new();
+        self.waits_for = None;
     }
 
     /// Keeps the start of the body.
@@ -314,6 +327,9 @@ impl Transfer {
 
     /// Sends what is held and `data` with one call, and holds what was not taken.
     fn send(&mut self, cx: &mut Context<'_>, data: &[u8], to: &Stream) -> Result<(), Failure> {
+        if self.drops {
+            return Ok(());
+        }
         let mut tail: &[u8] = &[];
         if self.coding == Coding::Chunked {
             if !data.is_empty() {

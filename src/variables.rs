@@ -408,11 +408,11 @@ fn write_try(builtin: Builtin, one: &Try, out: &mut Vec<u8>) {
     }
 }
 
-/// Peers that were tried for one request stand in one value, with commas between them.
+/// Peers that were tried for one request stand in one value, with commas between them, and colons between upstreams.
 fn write_tries(exchange: &Exchange, out: &mut Vec<u8>, write: impl Fn(&Try, &mut Vec<u8>)) {
     for (at, one) in exchange.tries.iter().enumerate() {
         if at > 0 {
-            out.extend_from_slice(b", ");
+            out.extend_from_slice(if one.elsewhere { b" : " } else { b", " });
         }
         write(one, out);
     }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{Draft, Walk, arg, invalid};
+use super::cookies::Cookies;
 use super::location::Matcher;
 use super::map::Expression;
+use super::passing::IgnoredFields;
 use super::syntax::{Directive, Error, Word, placeholder};
 use super::upstream::{Place, Upstream, place};
 use super::{core, units};
@@ -38,6 +40,16 @@ pub struct Proxy {
     pub pass_body: bool,
     /// Answers with a status that has an `error_page` make room for it.
     pub intercepts: bool,
+    /// What is sent in place of the client's body.
+    pub set_body: Option<Template>,
+    pub cookies: Option<Arc<Cookies>>,
+    pub ignored: IgnoredFields,
+    /// The address that connections come from.
+    pub bind: Option<Template>,
+    /// The kernel watches connections on which nothing moves.
+    pub socket_keepalive: bool,
+    /// A request goes on when its client has gone.
+    pub ignores_abort: bool,
 }
 
 impl Proxy {
@@ -62,6 +74,12 @@ impl Default for Proxy {
             pass_fields: true,
             pass_body: true,
             intercepts: false,
+            set_body: None,
+            cookies: None,
+            ignored: IgnoredFields::default(),
+            bind: None,
+            socket_keepalive: false,
+            ignores_abort: false,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{
     proxy, real_ip, rewrite, tls, upstream,
 };
 use super::{autoindex, geo, referers, split, symlinks};
+use super::{cookies, passing};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -284,7 +285,7 @@ static TABLE: &[Spec] = &[
     spec("pid", MAIN, 1, 1, Once(core::pid)),
     spec("port_in_redirect", HSL, 1, 1, Once(core::port_in_redirect)),
     spec("postpone_output", HSL, 1, 1, Note("nothing is held back")),
-    spec("proxy_bind", HSL, 1, 2, OnlyOff(LATER)),
+    spec("proxy_bind", HSL, 1, 2, Once(passing::bind)),
     spec("proxy_buffer_size", HSL, 1, 1, Note("an upstream's head may have 32 KiB")),
     spec("proxy_buffering", HSL, 1, 1, Note("answers always stream, as with \"off\"")),
     spec("proxy_buffers", HSL, 2, 2, Note(BODIES_STREAM)),
@@ -303,16 +304,16 @@ static TABLE: &[Spec] = &[
     spec("proxy_cache_use_stale", HSL, 1, MANY, Note(NO_CACHE)),
     spec("proxy_cache_valid", HSL, 1, MANY, Note(NO_CACHE)),
     spec("proxy_connect_timeout", HSL, 1, 1, Once(proxy::connect_timeout)),
-    spec("proxy_cookie_domain", HSL, 1, 2, OnlyOff(LATER)),
-    spec("proxy_cookie_flags", HSL, 1, MANY, OnlyOff(LATER)),
-    spec("proxy_cookie_path", HSL, 1, 2, OnlyOff(LATER)),
+    spec("proxy_cookie_domain", HSL, 1, 2, Each(cookies::domain)),
+    spec("proxy_cookie_flags", HSL, 1, MANY, Each(cookies::flags)),
+    spec("proxy_cookie_path", HSL, 1, 2, Each(cookies::path)),
     spec("proxy_force_ranges", HSL, 1, 1, OnlyOff(NO_CACHE)),
     spec("proxy_headers_hash_bucket_size", HSL, 1, 1, Note(NO_HASHES)),
     spec("proxy_headers_hash_max_size", HSL, 1, 1, Note(NO_HASHES)),
     spec("proxy_hide_header", HSL, 1, 1, Each(proxy::hide_header)),
     spec("proxy_http_version", HSL, 1, 1, Once(proxy::http_version)),
-    spec("proxy_ignore_client_abort", HSL, 1, 1, OnlyOff(LATER)),
-    spec("proxy_ignore_headers", HSL, 1, MANY, Note("X-Accel fields of an upstream are never obeyed")),
+    spec("proxy_ignore_client_abort", HSL, 1, 1, Once(passing::ignore_client_abort)),
+    spec("proxy_ignore_headers", HSL, 1, MANY, Once(passing::ignore_headers)),
     spec("proxy_intercept_errors", HSL, 1, 1, Once(proxy::intercept_errors)),
     spec("proxy_limit_rate", HSL, 1, 1, Once(limits::proxy_limit_rate)),
     spec("proxy_max_temp_file_size", HSL, 1, 1, Note(BODIES_STREAM)),
@@ -330,9 +331,9 @@ static TABLE: &[Spec] = &[
     spec("proxy_request_buffering", HSL, 1, 1, Note("request bodies always stream, as with \"off\"")),
     spec("proxy_send_lowat", HSL, 1, 1, Note("nothing is held back")),
     spec("proxy_send_timeout", HSL, 1, 1, Once(proxy::send_timeout)),
-    spec("proxy_set_body", HSL, 1, 1, Refuse(LATER)),
+    spec("proxy_set_body", HSL, 1, 1, Once(passing::set_body)),
     spec("proxy_set_header", HSL, 2, 2, Each(proxy::set_header)),
-    spec("proxy_socket_keepalive", HSL, 1, 1, Note("tunnels always watch their peers by TCP keep-alive")),
+    spec("proxy_socket_keepalive", HSL, 1, 1, Once(passing::socket_keepalive)),
     spec("proxy_ssl_certificate", HSL, 1, 1, Refuse(NO_TLS)),
     spec("proxy_ssl_certificate_key", HSL, 1, 1, Refuse(NO_TLS)),
     spec("proxy_ssl_ciphers", HSL, 1, 1, Note(OWN_CIPHERS)),

@@ -22,18 +22,20 @@ use self::upload::{Sent, Upload};
 
 use crate::balance::{Chosen, Group, Outcome, Search};
 use crate::body::Decoder;
-use crate::config::{Level, NextUpstream, Proxy};
+use crate::config::{Level, NextUpstream, Proxy, bind_addr};
 use crate::error_page;
 use crate::exchange::{Exchange, Tried, Try};
 use crate::head::Framing;
-use crate::head::{self, Limits, Malformed, Response, Scan, Version};
+use crate::head::{self, Limits, Malformed, Name, Response, Scan, Version};
 use crate::heads::{self, Outgoing};
 use crate::log;
 use crate::pool::{self, Pooled};
 use crate::reactor::{self, Millis, Timer};
 use crate::running::Running;
 use crate::socket::{self, Addr, Socket};
+use crate::target;
 use crate::transfer::{self, Coding, Transfer, send_all};
+use crate::variables;
 use crate::wire::{Stream, Wire};
 
 /// Interim answers (1xx) to one request.
@@ -47,6 +49,8 @@ pub enum Forwarded {
     Refused(u16),
     /// The answer broke off, or the client is gone: close.
     Broken,
+    /// The upstream sends the request on: to another target, or a location by its name.
+    Elsewhere(Vec<u8>),
     /// Both sides have agreed on another protocol.
     Upgraded(Box<Upgraded>),
 }
@@ -80,6 +84,10 @@ pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Runni
             return Forwarded::Refused(status);
         }
     };
+    let body = match &exchange.settings().proxy.set_body {
+        Some(template) => Some(Rc::new(variables::value(template, exchange))),
+        None => body,
+    };
     let outgoing = match heads::outgoing(exchange, &uri, whole(body.as_ref())) {
         Ok(outgoing)
             if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > heads::BYTES_MAX =>
@@ -94,8 +102,29 @@ pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Runni
         }
     };
     group.refresh(running.config.main.resolver).await;
+    let from = match origin(exchange) {
+        Ok(from) => from,
+        Err(message) => {
+            log::about(exchange, Level::Error, format_args!("{message}"));
+            return Forwarded::Refused(500);
+        }
+    };
     let search = Search::new(&group.upstream, exchange);
-    Attempts { timer, exchange, client, group, uri, body, outgoing, search, began: reactor::now() }.run().await
+    let earlier = exchange.tries.len();
+    let began = reactor::now();
+    Attempts { timer, exchange, client, group, uri, body, outgoing, search, from, earlier, began }.run().await
+}
+
+/// The address that connections come from (`proxy_bind`).
+fn origin(exchange: &Exchange) -> Result<Option<Addr>, String> {
+    let Some(template) = &exchange.settings().proxy.bind else { return Ok(None) };
+    let text = variables::value(template, exchange);
+    let text = String::from_utf8_lossy(&text);
+    match bind_addr(&text) {
+        _ if text.is_empty() => Ok(None),
+        Some(addr) => Ok(Some(addr)),
+        None => Err(format!("invalid local address \"{text}\"")),
+    }
 }
 
 /// What has already come of the body is checked before anything is sent. If it is all of it, it is taken, and can be sent
@@ -148,6 +177,10 @@ struct Attempts<'e> {
     body: Option<Rc<Vec<u8>>>,
     outgoing: Outgoing,
     search: Search,
+    /// The address that connections come from, if it is not the kernel's choice.
+    from: Option<Addr>,
+    /// Tries of upstreams that have sent the request on.
+    earlier: usize,
     began: Millis,
 }
 
@@ -157,7 +190,7 @@ impl Attempts<'_> {
             let Some(chosen) = self.group.choose(&mut self.search) else {
                 return Forwarded::Refused(self.no_peer());
             };
-            self.exchange.tries.push(Try::new(Tried::Peer(chosen.peer.addr.clone())));
+            self.begin_try(Tried::Peer(chosen.peer.addr.clone()));
             match self.with(chosen).await {
                 Ok(done) => return done,
                 Err(Some(status)) => return Forwarded::Refused(status),
@@ -178,8 +211,9 @@ impl Attempts<'_> {
 
     /// No peer is left, or none can be tried.
     fn no_peer(&mut self) -> u16 {
-        let name = &self.group.upstream.name;
-        self.exchange.tries.push(Try { status: Some(502), ended: Some(0), ..Try::new(Tried::Nobody(name.clone())) });
+        let name = &self.group.upstream.name.clone();
+        self.begin_try(Tried::Nobody(name.clone()));
+        self.end_try(Some(502));
         let why = if self.group.is_empty() { "could not be resolved" } else { "no live upstreams" };
         let message = if self.group.is_empty() { format!("{name} {why}") } else { why.to_owned() };
         log::about(self.exchange, Level::Error, format_args!("{message} while connecting to upstream"));
@@ -190,7 +224,8 @@ impl Attempts<'_> {
     async fn with(&mut self, chosen: Chosen) -> Result<Forwarded, Option<u16>> {
         let mut stale = false;
         loop {
-            let pooled = if stale { None } else { pool::take(&chosen.peer.addr, &self.group.upstream) };
+            let pooled =
+                if stale { None } else { pool::take(&chosen.peer.addr, self.from.as_ref(), &self.group.upstream) };
             let reused = pooled.is_some();
             let pooled = match pooled {
                 Some(pooled) => Ok(pooled),
@@ -214,6 +249,9 @@ impl Attempts<'_> {
                             }
                             if self.exchange.asked_for.is_some() {
                                 return Ok(self.hear(pooled, &chosen, &head));
+                            }
+                            if let Some(target) = self.accelerate(&head) {
+                                return Ok(self.send_on(&chosen, &head, target));
                             }
                             return self.relay(pooled, chosen, &head, sent).await;
                         }
@@ -265,6 +303,47 @@ impl Attempts<'_> {
         Forwarded::Refused(head.status)
     }
 
+    /// Does what the upstream tells us to do: the target that it sends the request to.
+    fn accelerate(&mut self, head: &Response) -> Option<Vec<u8>> {
+        head.fields.first(Name::Accel)?;
+        let ignored = self.exchange.settings().proxy.ignored;
+        let rate = head.fields.named(b"x_accel_limit_rate").next().filter(|_| !ignored.limit_rate);
+        if let Some(rate) = rate.and_then(|rate| std::str::from_utf8(rate).ok()?.parse().ok()) {
+            self.exchange.limits.rate = Some(rate);
+        }
+        head.fields.named(b"x_accel_redirect").next().filter(|_| !ignored.redirect).map(<[u8]>::to_vec)
+    }
+
+    /// The upstream has sent the request on: what it answers with is found anew, with some of its fields (nginx's choice).
+    fn send_on(&mut self, chosen: &Chosen, head: &Response, target: Vec<u8>) -> Forwarded {
+        const PASSED: [(&[u8], &[u8]); 5] = [
+            (b"Set-Cookie", b"set_cookie"),
+            (b"Content-Disposition", b"content_disposition"),
+            (b"Cache-Control", b"cache_control"),
+            (b"Expires", b"expires"),
+            (b"Accept-Ranges", b"accept_ranges"),
+        ];
+        chosen.report(Outcome::Answered);
+        self.end_try(None);
+        let exchange = &mut *self.exchange;
+        for (name, known) in PASSED {
+            exchange.extra.extend(head.fields.named(known).map(|value| (name, value.to_vec())));
+        }
+        exchange.given_type = head.fields.first(Name::ContentType).map(<[u8]>::to_vec);
+        if target.starts_with(b"@") {
+            return Forwarded::Elsewhere(target);
+        }
+        let Some(target) = target::inner(&target) else {
+            log::about(exchange, Level::Error, format_args!("upstream sent unsafe \"X-Accel-Redirect\""));
+            return Forwarded::Refused(404);
+        };
+        if exchange.request.method() != b"HEAD" {
+            exchange.request.become_get();
+            exchange.drops_body = true;
+        }
+        Forwarded::Elsewhere(target)
+    }
+
     /// Whether the request can be sent once more: nothing of its body is gone, and doing it twice does no harm
     /// (RFC 9110 9.2.2).
     fn may_repeat(&self, sent: &Sent) -> bool {
@@ -301,6 +380,11 @@ impl Attempts<'_> {
         if again { None } else { Some(status) }
     }
 
+    fn begin_try(&mut self, peer: Tried) {
+        let elsewhere = self.earlier > 0 && self.exchange.tries.len() == self.earlier;
+        self.exchange.tries.push(Try { elsewhere, ..Try::new(peer) });
+    }
+
     fn end_try(&mut self, status: Option<u16>) {
         if let Some(now) = self.exchange.tries.last_mut() {
             now.status = now.status.or(status);
@@ -308,30 +392,38 @@ impl Attempts<'_> {
         }
     }
 
-    /// Whether a client that ends its side does not wait any more: one that is to upgrade, or that keeps others out
-    /// (`limit_conn`).
-    fn end_counts(&self) -> bool {
-        !self.outgoing.offered.is_empty() || !self.exchange.limits.held.is_empty()
+    /// When the client is known not to wait any more. One that is to upgrade, or that keeps others out (`limit_conn`), must
+    /// not end its side.
+    fn patience(&self) -> Patience {
+        match self.exchange.settings().proxy.ignores_abort {
+            true => Patience::Endless,
+            false if self.outgoing.offered.is_empty() && self.exchange.limits.held.is_empty() => Patience::WhileOpen,
+            false => Patience::WhileSending,
+        }
     }
 
     async fn connect(&self, addr: &Addr) -> Result<Pooled, Missed> {
         let timer = self.timer;
         let limit = self.exchange.settings().proxy.connect_timeout;
-        let end_counts = self.end_counts();
-        let mut connecting = std::pin::pin!(timer.within(limit, Socket::connect(addr)));
-        let client = &self.client.stream;
+        let waits = self.patience();
+        let mut connecting = std::pin::pin!(timer.within(limit, Socket::connect(addr, self.from.as_ref())));
         let connected = poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(Some(connected));
             }
-            poll_gone(client, end_counts, cx).map(|()| None)
+            poll_gone(&self.client.stream, waits, cx).map(|()| None)
         });
         match connected.await {
             None => Err(Missed::Gone),
             Some(Err(reactor::Elapsed)) => Err(Missed::ConnectTimeout),
             Some(Ok(Err(error))) if error.kind() == io::ErrorKind::TimedOut => Err(Missed::ConnectTimeout),
             Some(Ok(Err(error))) => Err(Missed::Connect(error)),
-            Some(Ok(Ok(socket))) => Ok(Pooled::new(Wire::new(Stream::Plain(socket)))),
+            Some(Ok(Ok(socket))) => {
+                if self.exchange.settings().proxy.socket_keepalive {
+                    socket.watch_peer();
+                }
+                Ok(Pooled::new(Wire::new(Stream::Plain(socket)), self.from.clone()))
+            }
         }
     }
 
@@ -351,7 +443,7 @@ impl Attempts<'_> {
         let has_body = !matches!(self.exchange.request.framing, Framing::None | Framing::Length(0));
         let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.passes_body();
         let send_timeout = settings.send_timeout;
-        let end_counts = self.end_counts();
+        let waits = self.patience();
         // The first try takes the head; the rare further one writes it again.
         let head = match std::mem::take(&mut self.outgoing.head) {
             head if !head.is_empty() => head,
@@ -387,7 +479,7 @@ impl Attempts<'_> {
                     Poll::Ready(Err(unparsed)) => return Poll::Ready(Err(Upload::why_no_head(unparsed))),
                     Poll::Pending => {}
                 }
-                if let Poll::Ready(()) = poll_gone(client_tx, end_counts, cx) {
+                if let Poll::Ready(()) = poll_gone(client_tx, waits, cx) {
                     return Poll::Ready(Err(Missed::Gone));
                 }
                 if !upload.is_over() {
@@ -450,10 +542,22 @@ impl Attempts<'_> {
     }
 }
 
-/// Ready when the client is gone; a client that only stopped sending still waits for its answer, unless `end_counts`.
-fn poll_gone(client: &Stream, end_counts: bool, cx: &mut Context<'_>) -> Poll<()> {
-    if end_counts && client.socket().ended() {
-        return Poll::Ready(());
+/// How long a client waits for its answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// As long as its side is open.
+    WhileSending,
+    /// As long as the connection is not broken: a client that only stopped sending still waits.
+    WhileOpen,
+    /// Whatever it does, the request goes on (`proxy_ignore_client_abort`).
+    Endless,
+}
+
+/// Ready when the client does not wait any more.
+fn poll_gone(client: &Stream, patience: Patience, cx: &mut Context<'_>) -> Poll<()> {
+    match patience {
+        Patience::Endless => Poll::Pending,
+        Patience::WhileSending if client.socket().ended() => Poll::Ready(()),
+        Patience::WhileSending | Patience::WhileOpen => client.socket().poll_failed(cx),
     }
-    client.socket().poll_failed(cx)
 }

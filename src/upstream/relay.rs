@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use super::missed::Stopped;
 use super::upload::Sent;
-use super::{Attempts, Forwarded, Upgraded, poll_gone};
+use super::{Attempts, Forwarded, Patience, Upgraded, poll_gone};
 use crate::balance::{Chosen, Outcome};
 use crate::config::Proxy;
 use crate::gzip;
@@ -17,6 +17,17 @@ use crate::pool::{self, Pooled};
 use crate::reactor;
 use crate::reply::{Carriage, Packing};
 use crate::transfer::{self, Coding, Failure, Transfer, send_all};
+
+/// How an answer goes on to the client.
+struct Plan {
+    status: u16,
+    framing: Framing,
+    coding: Coding,
+    packing: Packing,
+    keep_alive: bool,
+    /// Whether the upstream's connection can be used again.
+    reusable: bool,
+}
 
 impl Attempts<'_> {
     /// Passes the answer on.
@@ -31,26 +42,8 @@ impl Attempts<'_> {
             return self.upgrade(pooled, chosen, head).await;
         }
         chosen.report(Outcome::Answered);
+        let Plan { status, framing, coding, packing, keep_alive, reusable } = self.plan(head, sent.upload.is_none());
         let settings = self.exchange.settings();
-        // Asked with GET for a client that wants the head alone.
-        let status = self.exchange.status.unwrap_or(head.status);
-        let unread = (self.exchange.request.method() == b"HEAD" && !self.outgoing.to_head)
-            || (head::is_bodyless(status) && !head::is_bodyless(head.status));
-        let upstream_framing = head.framing(self.outgoing.to_head);
-        let framing = if unread { Framing::None } else { upstream_framing };
-        let http11 = self.exchange.request.version == Version::Http11;
-        let packing = gzip::packing(self.exchange, &about(head, status));
-        let (coding, delimited) = match framing {
-            Framing::None => (Coding::Plain, true),
-            Framing::Length(_) if packing != Packing::Gzip => (Coding::Plain, true),
-            _ if http11 => (Coding::Chunked, true),
-            _ => (Coding::Plain, false),
-        };
-        // A body that is not passed on must not be taken for the next request.
-        let unread_body = !self.exchange.passes_body()
-            && !self.exchange.body_taken
-            && !matches!(self.exchange.request.framing, Framing::None | Framing::Length(0));
-        let keep_alive = delimited && sent.upload.is_none() && !unread_body && self.exchange.may_keep_alive();
         let limits = transfer::Limits {
             bytes_max: 0,
             read_timeout: settings.proxy.read_timeout.unwrap_or(Proxy::TIMEOUT),
@@ -65,10 +58,6 @@ impl Attempts<'_> {
         self.exchange.announce(head.fields.first(Name::ContentType).unwrap_or_default());
         let out = heads::answer(self.exchange, head, Carriage { keep_alive, chunked, packing });
         self.exchange.begin_answer(status, &out);
-        let reusable = self.outgoing.keeps_alive
-            && head.keeps_alive()
-            && framing == upstream_framing
-            && framing != Framing::UntilClose;
         let mut download = Transfer::new(out, framing, coding, limits);
         if packing == Packing::Gzip {
             download.pack(gzip::encoder(self.exchange));
@@ -76,7 +65,10 @@ impl Attempts<'_> {
         download.slow_down(pace::to_client(self.exchange));
         download.slow_down(pace::from_upstream(self.exchange, reactor::now()));
         let mut upload = sent.upload;
-        let end_counts = !self.exchange.limits.held.is_empty();
+        let waits = match self.patience() {
+            Patience::WhileSending if self.exchange.limits.held.is_empty() => Patience::WhileOpen,
+            patience => patience,
+        };
         let (client_tx, mut client_rx) = self.client.split();
         let (upstream_tx, mut upstream_rx) = pooled.wire.split();
         let done = poll_fn(|cx| {
@@ -86,8 +78,13 @@ impl Attempts<'_> {
                 return Poll::Ready(Err(Stopped::Upload(missed)));
             }
             match download.poll(cx, &mut upstream_rx, client_tx) {
+                Poll::Ready(Err(Failure::Sink(_))) if waits == Patience::Endless => {
+                    download.drop_the_rest();
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
                 Poll::Ready(done) => Poll::Ready(done.map_err(Stopped::Download)),
-                Poll::Pending => poll_gone(client_tx, end_counts, cx).map(|()| Err(Stopped::Gone)),
+                Poll::Pending => poll_gone(client_tx, waits, cx).map(|()| Err(Stopped::Gone)),
             }
         })
         .await;
@@ -126,6 +123,34 @@ impl Attempts<'_> {
                 Err(Some(502))
             }
         }
+    }
+
+    /// How an answer goes on; `all_sent`: the request has left.
+    fn plan(&self, head: &Response, all_sent: bool) -> Plan {
+        let exchange = &self.exchange;
+        let status = exchange.status.unwrap_or(head.status);
+        // Asked with GET for a client that wants the head alone.
+        let unread = (exchange.request.method() == b"HEAD" && !self.outgoing.to_head)
+            || (head::is_bodyless(status) && !head::is_bodyless(head.status));
+        let upstream_framing = head.framing(self.outgoing.to_head);
+        let framing = if unread { Framing::None } else { upstream_framing };
+        let packing = gzip::packing(exchange, &about(head, status));
+        let (coding, delimited) = match framing {
+            Framing::None => (Coding::Plain, true),
+            Framing::Length(_) if packing != Packing::Gzip => (Coding::Plain, true),
+            _ if exchange.request.version == Version::Http11 => (Coding::Chunked, true),
+            _ => (Coding::Plain, false),
+        };
+        // A body that is not passed on must not be taken for the next request.
+        let unread_body = !exchange.passes_body()
+            && !exchange.body_taken
+            && !matches!(exchange.request.framing, Framing::None | Framing::Length(0));
+        let keep_alive = delimited && all_sent && !unread_body && exchange.may_keep_alive();
+        let reusable = self.outgoing.keeps_alive
+            && head.keeps_alive()
+            && framing == upstream_framing
+            && framing != Framing::UntilClose;
+        Plan { status, framing, coding, packing, keep_alive, reusable }
     }
 
     /// Tells the client which peer it is bound to from now on.

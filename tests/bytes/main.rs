@@ -44,6 +44,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod manners;
+mod passing;
 mod peer;
 mod process;
 mod proxying;

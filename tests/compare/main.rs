@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod balancing;
 mod choices;
 mod compression;
 mod listings;

@@ -22,9 +22,8 @@ fn serve(name: &str, mut stream: TcpStream) {
         while let Some(end) = came.windows(4).position(|part| part == b"\r\n\r\n") {
             let head: Vec<u8> = came.drain(..end + 4).collect();
             if head.windows(7).any(|part| part == b"Upgrade") {
-                let _ = stream.write_all(
-                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-                );
+                let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+                let _ = stream.write_all(format!("{head}X-Name: {name}\r\n\r\n").as_bytes());
                 let _ = stream.write_all(&came);
                 while let Ok(count @ 1..) = stream.read(&mut buffer) {
                     let _ = stream.write_all(&buffer[..count]);
