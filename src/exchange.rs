@@ -260,6 +260,8 @@ impl Exchange {
         let request = self.request.bodyless_get();
         let mut asked = Self::new(self.config.clone(), self.client.clone(), self.server.clone(), request, self.number);
         asked.asked_for = Some(self.request.method().into());
+        asked.connected.clone_from(&self.connected);
+        asked.limits = self.limits.for_another();
         asked.host.clone_from(&self.host);
         asked.written.clone_from(&self.written);
         asked.path = path.to_vec();

@@ -199,6 +199,7 @@ impl Phases<'_> {
             rewrite::assign(holder, *to, value);
         }
         asked.users.swap(&exchange.users);
+        exchange.limits.take(&mut asked.limits);
         match done {
             Done::Answered(After::Close) => {
                 exchange.answer.status = asked.answer.status;

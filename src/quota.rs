@@ -91,6 +91,19 @@ pub struct Rulings {
     pub rate: Option<u64>,
 }
 
+impl Rulings {
+    /// What counts for a request for the sake of this one: its limits have been asked already.
+    pub fn for_another(&self) -> Self {
+        Self { requests: self.requests, connections: self.connections, ..Self::default() }
+    }
+
+    /// Takes over what such a request got.
+    pub fn take(&mut self, other: &mut Self) {
+        (self.requests, self.connections) = (other.requests, other.connections);
+        self.held.append(&mut other.held);
+    }
+}
+
 /// The buckets of a zone.
 pub struct Requests {
     table: Mutex<Table<Bucket>>,

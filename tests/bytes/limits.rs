@@ -75,6 +75,24 @@ fn requests_that_are_too_many_are_refused() {
     gate.wait_for_error(&["[error]", "limiting requests, excess: 3.000 by zone \"a\""]).unwrap();
 }
 
+/// `auth_request` asks for the sake of a request that was counted already.
+#[test]
+fn a_question_is_no_request() {
+    let config = "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
+        limit_conn_zone $binary_remote_addr zone=b:1m;
+        set_real_ip_from 127.0.0.1; set_real_ip_from 192.0.2.0/24;
+        server { listen LISTEN; limit_req zone=a; limit_conn b 1;
+            location / { auth_request /auth; auth_request_set $from $realip_remote_addr; error_page 404 =200 @ok; }
+            location /auth { internal; error_page 404 =204 @none; }
+            location @none { return 204; } location @ok { return 200 \"$limit_req_status $limit_conn_status $from\"; } }";
+    let gate = Gate::start(config);
+    let mut client = Client::connect(gate.addr);
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\n\r\n";
+    let reply = client.ask(request, 200).unwrap();
+    assert_eq!(String::from_utf8_lossy(&reply.body), "PASSED PASSED 127.0.0.1");
+    client.ask(request, 503).unwrap();
+}
+
 #[test]
 fn requests_that_come_too_early_wait() {
     let config = "limit_req_zone $arg_a zone=a:1m rate=1r/s;

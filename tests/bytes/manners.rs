@@ -130,6 +130,9 @@ fn clients_that_still_send() {
             location /now { lingering_close off; return 403; }
             location /total { lingering_time 1s; return 403; } }";
     let gate = Gate::start(config);
+    // A gate that has answered has opened all that it opens.
+    let mut other = Client::connect(gate.addr);
+    other.ask(b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n", 403).unwrap();
     // How long the connection was kept behind its answer.
     let kept = |path: &str, drips: bool| {
         let before = gate.descriptors();
