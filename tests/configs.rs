@@ -49,10 +49,14 @@ fn every_file_is_known_here_and_has_what_it_says() {
     let mut files: Vec<String> =
         std::fs::read_dir(path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
-    assert_eq!(files, ["chat.conf", "hub.conf", "openwrt.conf", "vps.conf"]);
-    for (name, servers, locations, upstreams) in
-        [("chat.conf", 1, 3, 2), ("hub.conf", 3, 7, 4), ("openwrt.conf", 1, 4, 2), ("vps.conf", 5, 5, 0)]
-    {
+    assert_eq!(files, ["chat.conf", "hub.conf", "openwrt.conf", "vps.conf", "websocket-origin.conf"]);
+    for (name, servers, locations, upstreams) in [
+        ("chat.conf", 1, 3, 2),
+        ("hub.conf", 3, 7, 4),
+        ("openwrt.conf", 1, 4, 2),
+        ("vps.conf", 5, 5, 0),
+        ("websocket-origin.conf", 1, 1, 1),
+    ] {
         loaded(name);
         let tree = Reader::new(&path("")).file(&path(name)).unwrap();
         let counts = ["server", "location", "upstream"].map(|block| count(&tree, block));
@@ -79,6 +83,7 @@ fn requests_reach_the_application_that_the_comments_name() {
         ("vps.conf", "198.51.100.1", "/", ""),
         ("chat.conf", "chat.example.com", "/socket.io/", "chat"),
         ("chat.conf", "chat.example.com", "/api/rooms", "api"),
+        ("websocket-origin.conf", "app.example.com", "/ws", "app"),
     ] {
         assert_eq!(upstream(&loaded(name), host, path), expected, "{name}: {host} {path}");
     }

@@ -423,6 +423,52 @@ fn upgrades() {
         .unwrap();
 }
 
+const ORIGINS: &str = include_str!("../../configs/websocket-origin.conf");
+
+/// The file in `configs/` keeps the pages of other sites from opening WebSockets in the name of their visitors.
+#[test]
+fn upgrades_from_pages_of_others() {
+    let peer = Peer::polite();
+    let config = ORIGINS.replace("listen 8000;", "listen LISTEN;").replace("127.0.0.1:3000", "UP");
+    let gate = Gate::before(&config, &[("UP", &peer)]);
+    let upgrade = |fields: &str| {
+        let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+        let fields = fields.replace('\n', "\r\n");
+        format!("GET /ws HTTP/1.1\r\nHost: app.example.com\r\nConnection: Upgrade\r\n{key}\r\n{fields}\r\n\r\n")
+    };
+    let others = [
+        "Upgrade: websocket",
+        "Upgrade: websocket\nOrigin: https://evil.test",
+        "Upgrade: websocket\nOrigin: null",
+        "Upgrade: websocket\nOrigin:",
+        "Upgrade: websocket\nOrigin: http://app.example.com",
+        "Upgrade: websocket\nOrigin: https://app.example.com.evil.test",
+        "Upgrade: websocket\nOrigin: https://evil.test/https://app.example.com",
+        "Upgrade: websocket\nOrigin: https://a.b.preview.example.com",
+        "Upgrade: websocket\nOrigin: https://a.preview.example.com.evil.test",
+        "Upgrade: websocket\nOrigin: https://app.example.com\nOrigin: https://evil.test",
+        "Upgrade: websocket\nOrigin: https://evil.test\nOrigin: https://app.example.com",
+        "upgrade: WebSocket\norigin: https://evil.test",
+        "Upgrade: h2c, websocket\nOrigin: https://evil.test",
+        "Upgrade: websocket:1\nOrigin: https://evil.test",
+    ];
+    verify(others.map(|fields| {
+        let gate = &gate;
+        (fields, move || Client::asking(gate.addr, upgrade(fields).as_bytes()).expect(403).map(drop))
+    }));
+    assert_eq!(peer.connections(), 0);
+    for origin in ["https://app.example.com", "https://EXAMPLE.com", "https://pr-7.preview.example.com"] {
+        verify([(origin, || {
+            let asked = upgrade(&format!("Upgrade: websocket\nOrigin: {origin}"));
+            let mut client = Client::asking(gate.addr, asked.as_bytes());
+            client.expect(101)?;
+            client.send(b"ping");
+            same("the client", &client.take(4)?, b"ping")
+        })]);
+    }
+    verify([("no upgrade", || ask_row(&gate, &("", "/x\nOrigin: https://evil.test", 200, "=/x")))]);
+}
+
 /// Who guesses passwords of the slow kind waits in a queue, and the others do not.
 #[test]
 fn guessing_stops_nobody() {
