@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use std::{fs, thread};
 
 use crate::client::{Client, expand};
@@ -150,4 +151,128 @@ fn stops_come_first() {
     gate.signal("USR2");
     gate.signal("TERM");
     assert_eq!(gate.ends_within(PATIENCE), Some(0));
+}
+
+/// An upstream that sends back whatever comes behind its 101.
+async fn echo(mut stream: smol::net::TcpStream) -> std::io::Result<()> {
+    use smol::io::{AsyncReadExt, AsyncWriteExt};
+    let mut head = Vec::new();
+    let mut buf = vec![0; 4096];
+    while !head.ends_with(b"\r\n\r\n") {
+        let count = stream.read(&mut buf).await?;
+        head.extend_from_slice(&buf[..count]);
+        if count == 0 {
+            return Ok(());
+        }
+    }
+    stream.write_all(crate::peer::SWITCHING).await?;
+    loop {
+        let count = stream.read(&mut buf).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        stream.write_all(&buf[..count]).await?;
+    }
+}
+
+/// Sends numbers through a tunnel and reads them back, now and then: how many came back.
+async fn numbers(addr: std::net::SocketAddr, end: &AtomicBool) -> Result<u64, String> {
+    use smol::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = smol::net::TcpStream::connect(addr).await.map_err(|error| format!("connect: {error}"))?;
+    stream.write_all(&expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n")).await.map_err(|error| error.to_string())?;
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).await.map_err(|error| format!("head: {error}"))?;
+        head.push(byte[0]);
+    }
+    if !head.starts_with(b"HTTP/1.1 101 ") {
+        return Err(String::from_utf8_lossy(&head).into_owned());
+    }
+    let mut number = 0u64;
+    while !end.load(Ordering::Relaxed) {
+        let sent: Vec<u8> = (number..number + 8).flat_map(u64::to_be_bytes).collect();
+        stream.write_all(&sent).await.map_err(|error| format!("{number}: {error}"))?;
+        let mut back = vec![0; sent.len()];
+        stream.read_exact(&mut back).await.map_err(|error| format!("{number}: {error}"))?;
+        if back != sent {
+            return Err(format!("{number}: other bytes came back"));
+        }
+        number += 8;
+        smol::Timer::after(Duration::from_millis(fastrand::u64(5..200))).await;
+    }
+    Ok(number)
+}
+
+/// 2,000 tunnels, 200 reloads (half of them of broken files, some without the tunnels' location), 20 upgrades, and a new
+/// client all the time.
+#[test]
+#[ignore = "takes a minute: cargo test --release --test bytes storm -- --ignored --nocapture"]
+fn storm() {
+    const TUNNELS: usize = 2000;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = listener.local_addr().unwrap();
+    let config = |round: usize| {
+        let tunnels = format!("location /ws {{ proxy_pass http://{upstream}; }}");
+        let tunnels = if round % 7 == 3 { "" } else { &tunnels };
+        let broken = if round % 2 == 1 { "frobnicate on;" } else { "" };
+        format!(
+            "worker_processes 2; {broken} server {{ listen LISTEN; {tunnels} location /who {{ return 200 r{round}; }} }}"
+        )
+    };
+    let gate = Gate::start(&config(0));
+    let end = AtomicBool::new(false);
+    smol::spawn(async move {
+        let listener = smol::net::TcpListener::try_from(smol::Async::new(listener).unwrap()).unwrap();
+        while let Ok((stream, _)) = listener.accept().await {
+            smol::spawn(echo(stream)).detach();
+        }
+    })
+    .detach();
+    let (moved, refused, before, after) = smol::block_on(async {
+        let executor = smol::LocalExecutor::new();
+        let tasks: Vec<_> = (0..TUNNELS).map(|_| executor.spawn(numbers(gate.addr, &end))).collect();
+        let fresh = executor.spawn(async {
+            let (mut asked, mut refused) = (0, 0);
+            while !end.load(Ordering::Relaxed) {
+                let (addr, get) = (gate.addr, GET);
+                let answered = smol::unblock(move || {
+                    let mut client = Client::connect(addr);
+                    client.ask(get, 200).is_ok()
+                });
+                refused += usize::from(!answered.await);
+                asked += 1;
+            }
+            (asked, refused)
+        });
+        let storm = async {
+            smol::Timer::after(Duration::from_secs(5)).await;
+            let before = gate.resident_kib();
+            for round in 1..=200 {
+                gate.rewrite(&config(round));
+                gate.signal("HUP");
+                smol::Timer::after(Duration::from_millis(100)).await;
+                if round % 10 == 0 {
+                    gate.rewrite(&config(0));
+                    gate.signal("USR2");
+                    smol::Timer::after(Duration::from_millis(500)).await;
+                }
+            }
+            smol::Timer::after(Duration::from_secs(2)).await;
+            end.store(true, Ordering::Relaxed);
+            (before, gate.resident_kib())
+        };
+        let (before, after) = executor.run(storm).await;
+        let mut moved = 0;
+        for task in tasks {
+            moved += executor.run(task).await.unwrap();
+        }
+        (moved, executor.run(fresh).await, before, after)
+    });
+    let upgrades = starts(&gate) - 1;
+    println!(
+        "{upgrades} upgrades, {moved} numbers, {refused:?} (asked, refused), {before} KiB before, {after} KiB after"
+    );
+    assert_eq!(refused.1, 0);
+    assert!(upgrades >= 18, "{upgrades} upgrades: {:?}", gate.errors().last());
 }
