@@ -15,12 +15,14 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::config::{Config, Level};
+use crate::counters::{self, Count};
 use crate::log;
 use crate::parcel::{self, Packer, Unpacker};
 use crate::reactor::{self, Timer};
 use crate::running::Running;
 use crate::signals::Signals;
 use crate::sockets::{self, Fresh, Sockets};
+use crate::supervisor;
 use crate::upgrade::Program;
 use crate::worker::{Crew, Order, Report};
 
@@ -62,8 +64,10 @@ impl Command<'_> {
     pub async fn give(mut self) -> io::Result<()> {
         let mut left = self.crew.desks.len();
         let timer = Timer::new();
-        let mut limit = Duration::MAX;
+        let watched = supervisor::interval();
+        supervisor::ready(&status());
         loop {
+            let limit = if self.stops { STOP } else { watched.unwrap_or(Duration::MAX) };
             let happened = {
                 let signal = pin!(self.signals.next());
                 let report = pin!(self.crew.reports.next());
@@ -83,10 +87,8 @@ impl Command<'_> {
                 }
                 Ok(None) => self.obey(),
                 // A worker that hangs in a call to the system is not waited for.
-                Err(reactor::Elapsed) => return Ok(()),
-            }
-            if self.stops {
-                limit = STOP;
+                Err(reactor::Elapsed) if self.stops => return Ok(()),
+                Err(reactor::Elapsed) => supervisor::alive(&status()),
             }
         }
     }
@@ -96,6 +98,7 @@ impl Command<'_> {
     fn obey(&mut self) {
         if self.signals.take(Signal::SIGTERM) | self.signals.take(Signal::SIGINT) {
             self.stops = true;
+            supervisor::stopping("it stops");
             self.crew.tell(|| Order::Stop);
         }
         if self.upgrade.is_some() {
@@ -107,10 +110,13 @@ impl Command<'_> {
         if self.signals.take(Signal::SIGQUIT) {
             sockets::remove_paths(self.sockets);
             self.sockets.clear();
+            supervisor::stopping("it finishes what was begun");
             self.crew.tell(|| Order::Finish);
         }
         if self.signals.take(Signal::SIGHUP) {
+            supervisor::reloading();
             self.reload();
+            supervisor::ready(&status());
         }
         if self.signals.take(Signal::SIGUSR2) && !self.sockets.is_empty() {
             self.note(Level::Notice, format_args!("an upgrade was asked for: the new program is checked"));
@@ -237,6 +243,13 @@ impl Command<'_> {
         log::open(&config.log_files)?;
         Ok((Arc::new(config), fresh))
     }
+}
+
+/// What a supervisor shows of the program. Of other workers it knows what was last asked for.
+fn status() -> String {
+    counters::ask();
+    let now = counters::total();
+    format!("{} tunnels, {} connections", now.of(Count::OpenTunnels), now.of(Count::Active))
 }
 
 /// The first of a signal (nothing) and a report.

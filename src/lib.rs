@@ -98,5 +98,6 @@ pub mod listening;
 pub mod duty;
 pub mod sockets;
 pub mod upgrade;
+pub mod supervisor;
 pub mod command;
 pub mod server;

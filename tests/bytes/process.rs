@@ -104,6 +104,38 @@ fn reloads() {
     verify_at_once(cases);
 }
 
+/// systemd hears when the program is ready, reloads and stops.
+#[test]
+fn supervisors() {
+    let folder = std::env::temp_dir().join(format!("smolgate-notify-{}", std::process::id()));
+    let socket = std::os::unix::net::UnixDatagram::bind(&folder).unwrap();
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let shell = format!("export NOTIFY_SOCKET={} WATCHDOG_USEC=400000; exec \"$0\" \"$@\"", folder.display());
+    let mut gate = Gate::start_by(&server(201), &shell);
+    let wait = |expected: &str| {
+        let mut buf = [0; 256];
+        loop {
+            let count = socket.recv(&mut buf).unwrap_or_else(|error| panic!("{expected}: {error}"));
+            let message = String::from_utf8_lossy(&buf[..count]).into_owned();
+            if message.contains(expected) {
+                return message;
+            }
+        }
+    };
+    assert!(wait("READY=1").contains("STATUS=0 tunnels"));
+    wait("WATCHDOG=1");
+    gate.signal("HUP");
+    assert!(wait("RELOADING=1").contains("MONOTONIC_USEC="));
+    wait("READY=1");
+    gate.signal("USR2");
+    wait("READY=1");
+    gate.signal("TERM");
+    wait("STOPPING=1");
+    assert_eq!(gate.ends_within(PATIENCE), Some(0));
+    std::fs::remove_file(folder).unwrap();
+}
+
 /// Each worker serves as many connections as the others; at the limit a client learns why it is not served.
 #[test]
 fn workers() {

@@ -223,7 +223,7 @@ fn storm() {
     let gate = Gate::start(&config(0));
     let end = AtomicBool::new(false);
     smol::spawn(async move {
-        let listener = smol::net::TcpListener::try_from(smol::Async::new(listener).unwrap()).unwrap();
+        let listener = smol::net::TcpListener::from(smol::Async::new(listener).unwrap());
         while let Ok((stream, _)) = listener.accept().await {
             smol::spawn(echo(stream)).detach();
         }
