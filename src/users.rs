@@ -6,6 +6,7 @@
 use std::os::fd::AsFd;
 
 use rustix::process::{Gid, Uid, geteuid};
+use rustix::thread::{CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// Who is taken when root starts the program and no `user` is configured, as nginx does.
@@ -54,11 +55,28 @@ impl Account {
     pub fn assume(&self) -> Result<(), String> {
         let mut groups = member_of(&self.name);
         groups.push(self.gid);
+        let may_bind = rustix::thread::set_keep_capabilities(true).is_ok();
         let done = set_thread_groups(&groups)
             .and_then(|()| set_thread_res_gid(self.gid, self.gid, self.gid))
             .and_then(|()| set_thread_res_uid(self.uid, self.uid, self.uid))
             .and_then(|()| set_no_new_privs(true));
+        if may_bind && done.is_ok() {
+            keep_binding();
+        }
         done.map_err(|error| format!("becoming user \"{}\" failed ({error})", self.name))
+    }
+}
+
+/// Of all that root may do, only binding to ports below 1024 stays: a reload can add one, also in the next program.
+fn keep_binding() {
+    let only = CapabilitySet::NET_BIND_SERVICE;
+    let sets = CapabilitySets { effective: only, permitted: only, inheritable: only };
+    // What the bounding set of a container does not have is not missed.
+    if set_capabilities(None, sets).is_ok() {
+        let _ = configure_capability_in_ambient_set(only, true);
+    } else {
+        let none = CapabilitySet::empty();
+        let _ = set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none });
     }
 }
 

@@ -104,6 +104,24 @@ fn reloads() {
     verify_at_once(cases);
 }
 
+/// What root may do is given up, but for binding to ports below 1024: a reload may add one.
+#[test]
+fn privileged_ports() {
+    let free = (600..1024).rev().find_map(|port| std::net::TcpListener::bind(("127.0.0.1", port)).ok());
+    let Some(free) = free else { return }; // only root can have been root
+    let addr = free.local_addr().unwrap();
+    drop(free);
+    let gate = Gate::start(&server(201));
+    let text = std::fs::read_to_string(format!("/proc/{}/status", gate.pid())).unwrap();
+    if text.lines().any(|line| line.starts_with("Uid:\t0")) {
+        return;
+    }
+    gate.rewrite(&format!("server {{ listen LISTEN; listen {addr}; return 202; }}"));
+    gate.signal("HUP");
+    wait_for("the new port", || TcpStream::connect(addr).is_ok());
+    assert!(!text.contains("CapEff:\t000001"), "{text}");
+}
+
 /// systemd hears when the program is ready, reloads and stops.
 #[test]
 fn supervisors() {
