@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 
 use crate::autoindex::Listing;
 use crate::body::{self, Decoder};
-use crate::config::Level;
+use crate::charset;
+use crate::config::{Level, Recoding};
 use crate::exchange::Exchange;
 use crate::file;
 use crate::gzip;
@@ -13,6 +14,7 @@ use crate::head::{self, Framing, Version};
 use crate::log;
 use crate::pace::{self, Pace};
 use crate::range::Part;
+use crate::reactor;
 use crate::reply::{self, Carriage, Packing, Reply};
 use crate::transfer::{self, Coding, Failure, Packer, Source, send_slowly};
 use crate::wire::Wire;
@@ -74,9 +76,13 @@ async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_aliv
     };
     let carriage = carriage(exchange, gzip::packing(exchange, &about), length, keep_alive);
     exchange.announce(reply.content_type.as_deref().unwrap_or_default());
+    if let Some(told) = charset::of(exchange, reply.status, reply.content_type.as_deref().unwrap_or_default(), false) {
+        reply.content_type = Some(told.content_type);
+        told.recoding.iter().for_each(|recoding| charset::recode(recoding, &mut reply.body));
+    }
     let head = reply.head(exchange, carriage);
     let body = file::Body::Bytes(reply.body);
-    deliver(exchange, wire, Delivery { head, body, carriage }).await
+    deliver(exchange, wire, Delivery { head, body, carriage, recoding: None }).await
 }
 
 /// Sends a file.
@@ -87,7 +93,11 @@ pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Fo
     let carriage = carriage(exchange, packing, found.head.length, keep_alive);
     exchange.announce(found.head.content_type());
     let head = found.head.write(exchange, carriage);
-    deliver(exchange, wire, Delivery { head, body: found.body, carriage }).await
+    let (mut body, recoding) = (found.body, found.head.recoding());
+    if let (file::Body::Bytes(bytes), Some(recoding)) = (&mut body, &recoding) {
+        charset::recode(recoding, bytes);
+    }
+    deliver(exchange, wire, Delivery { head, body, carriage, recoding }).await
 }
 
 /// How an answer of our own travels.
@@ -106,6 +116,7 @@ struct Delivery {
     head: Vec<u8>,
     body: file::Body,
     carriage: Carriage,
+    recoding: Option<Recoding>,
 }
 
 async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> After {
@@ -142,7 +153,10 @@ async fn write_out(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> 
         for (before, part) in parts {
             out.extend_from_slice(&before);
             send_bytes(exchange, wire, &mut out).await?;
-            send_part(exchange, wire, &fd, part).await?;
+            match &delivery.recoding {
+                Some(recoding) => send_recoded(exchange, wire, &fd, part, recoding).await?,
+                None => send_part(exchange, wire, &fd, part).await?,
+            }
         }
     }
     out.extend_from_slice(&end);
@@ -187,7 +201,9 @@ async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Delivery) -> R
     };
     let source = match &mut delivery.body {
         file::Body::Bytes(bytes) => Source::Bytes(bytes),
-        file::Body::File { fd, from, count } => Source::File { fd, from: *from, count: *count },
+        file::Body::File { fd, from, count } => {
+            Source::File { fd, from: *from, count: *count, recoding: delivery.recoding }
+        }
         file::Body::Listing(listing) => Source::Made(Box::new(|out| listing.write_piece(out))),
         file::Body::Parts { .. } => return Err(BrokenOff),
     };
@@ -245,6 +261,29 @@ async fn send_part(exchange: &mut Exchange, wire: &Wire, fd: &OwnedFd, part: Par
         return Err(BrokenOff);
     }
     Ok(())
+}
+
+/// Sends a part of a file whose bytes become others.
+async fn send_recoded(
+    exchange: &mut Exchange,
+    wire: &Wire,
+    fd: &OwnedFd,
+    part: Part,
+    recoding: &Recoding,
+) -> Result<(), BrokenOff> {
+    let mut source = Source::File { fd, from: part.from, count: part.count, recoding: Some(recoding.clone()) };
+    loop {
+        let (mut bytes, last) = source.next(|bytes, last| (bytes.to_vec(), last)).map_err(|_| BrokenOff)?;
+        if bytes.is_empty() && !last {
+            log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));
+            return Err(BrokenOff);
+        }
+        send_bytes(exchange, wire, &mut bytes).await?;
+        if last {
+            return Ok(());
+        }
+        reactor::next_turn().await;
+    }
 }
 
 /// Drops what has come of a body that nobody wants. All of it must be here already if the next request is to be found

@@ -9,8 +9,9 @@ use std::io::{self, Write};
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 use rustix::io::Errno;
 
+use crate::charset;
 use crate::clock;
-use crate::config::{Autoindex, ListingFormat};
+use crate::config::{Autoindex, ListingFormat, Recoding};
 use crate::reactor;
 use crate::target;
 
@@ -38,7 +39,9 @@ pub struct Listing {
     entries: Vec<Entry>,
     settings: Autoindex,
     /// Names are UTF-8, as far as the client is told.
-    utf8: bool,
+    pub utf8: bool,
+    /// What each byte becomes.
+    pub recoding: Option<Recoding>,
     /// The function that the list is given to, in JSONP.
     callback: Option<Vec<u8>>,
     next: Next,
@@ -77,13 +80,16 @@ impl Listing {
             entries.extend(look(folder, name.to_bytes())?);
         }
         entries.sort_unstable_by(|a, b| b.is_folder.cmp(&a.is_folder).then_with(|| a.name.cmp(&b.name)));
-        Ok(Self { path: path.to_vec(), entries, settings, utf8: false, callback: None, next: Next::Start, is_cut })
-    }
-
-    /// Names are shown as UTF-8, `charset utf-8;` says that they are.
-    pub fn in_utf8(mut self, utf8: bool) -> Self {
-        self.utf8 = utf8;
-        self
+        Ok(Self {
+            path: path.to_vec(),
+            entries,
+            settings,
+            utf8: false,
+            recoding: None,
+            callback: None,
+            next: Next::Start,
+            is_cut,
+        })
     }
 
     /// The list is given to a function.
@@ -103,6 +109,14 @@ impl Listing {
 
     /// Writes the next piece; nothing, when all of it was written.
     pub fn write_piece(&mut self, out: &mut Vec<u8>) {
+        let start = out.len();
+        self.write_rows(out);
+        if let (Some(recoding), Some(piece)) = (&self.recoding, out.get_mut(start..)) {
+            charset::recode(recoding, piece);
+        }
+    }
+
+    fn write_rows(&mut self, out: &mut Vec<u8>) {
         let end = out.len() + PIECE_BYTES;
         while out.len() < end {
             self.next = match self.next {

@@ -10,8 +10,9 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::added::{Added, weakened};
 use crate::autoindex::{self, Listing};
+use crate::charset::{self, Told};
 use crate::clock;
-use crate::config::{Level, ListingFormat};
+use crate::config::{Level, ListingFormat, Recoding};
 use crate::exchange::Exchange;
 use crate::gzip;
 use crate::head::{Name, field};
@@ -49,6 +50,8 @@ pub struct FileHead {
     marks: Marks,
     ranges: Ranges,
     coded: Coded,
+    /// The type as the client is told it.
+    told: Option<Told>,
 }
 
 /// What lies compressed beside a file.
@@ -203,7 +206,7 @@ async fn list(exchange: &Exchange, name: &[u8]) -> Answer {
         let (folder, _) = open::open(exchange, name)?;
         Listing::read(&folder, &exchange.path, settings).await
     };
-    let listing = match read.await {
+    let mut listing = match read.await {
         Ok(listing) => listing.for_callback(callback),
         Err(error) => {
             let (status, level) = open::status_of(&error);
@@ -223,7 +226,11 @@ async fn list(exchange: &Exchange, name: &[u8]) -> Answer {
         marks: Marks::default(),
         ranges: Ranges::Nothing,
         coded: Coded::default(),
+        told: None,
     };
+    head.told = charset::of(exchange, head.status, &head.content_type, false);
+    listing.utf8 = charset::is_utf8(head.told.as_ref());
+    listing.recoding = head.recoding();
     match head.marks.precondition(exchange).filter(|_| head.status == 200) {
         Some(304) => {
             head.status = 304;
@@ -247,7 +254,9 @@ fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) -> A
         marks: Marks { modified: Some(modified), etag },
         ranges: Ranges::Nothing,
         coded,
+        told: None,
     };
+    head.told = charset::of(exchange, head.status, &head.content_type, head.coded.coding.is_some());
     // An error page is sent whole.
     if head.status != 200 {
         return body_of(exchange, head, file, Part { from: 0, count: size });
@@ -287,8 +296,12 @@ fn ranged(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> Ans
                 head.ranges = Ranges::One(range::content_range(*part, size));
                 return body_of(exchange, head, file, *part);
             }
-            let multipart = Multipart::new(&parts, size, &head.content_type);
+            let told = head.told.as_ref().map_or(&head.content_type, |told| &told.content_type);
+            let multipart = Multipart::new(&parts, size, told);
             head.content_type = format!("multipart/byteranges; boundary={}", multipart.boundary).into_bytes();
+            if let Some(told) = &mut head.told {
+                told.content_type.clone_from(&head.content_type);
+            }
             head.length = Some(multipart.length);
             head.ranges = Ranges::Nothing;
             let parts = multipart.heads.into_iter().zip(parts).collect();
@@ -330,6 +343,11 @@ impl FileHead {
         if packing == Packing::Plain && self.coded.varies { Packing::Varies } else { packing }
     }
 
+    /// What each byte of the body becomes.
+    pub fn recoding(&self) -> Option<Recoding> {
+        self.told.as_ref().and_then(|told| told.recoding.clone())
+    }
+
     /// What compression has to know.
     fn about(&self) -> gzip::About<'_> {
         gzip::About {
@@ -356,7 +374,8 @@ impl FileHead {
         reply::start(exchange, self.status, reply::reason(self.status).as_bytes(), &mut out);
         if self.status != 304 {
             if !self.content_type.is_empty() {
-                field(b"Content-Type", &self.content_type, &mut out);
+                let told = self.told.as_ref().map_or(&self.content_type, |told| &told.content_type);
+                field(b"Content-Type", told, &mut out);
             }
             if let Some(length) = self.length.filter(|_| !packed) {
                 let _ = write!(out, "Content-Length: {length}\r\n");

@@ -65,10 +65,7 @@ fn is_meant(gzip: &Gzip, about: &About<'_>) -> bool {
 /// Whether a media type is in the list, whatever its parameters.
 fn is_listed(types: &Types, content_type: &[u8]) -> bool {
     let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    match types {
-        Types::All => true,
-        Types::Listed(listed) => listed.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(media_type)),
-    }
+    types.has(media_type)
 }
 
 /// Whether this client, that says it accepts it, may get the answer encoded. Also for what was compressed beforehand.

@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::io::Write;
 
 use crate::added::{Added, weakened};
+use crate::charset::{self, Told};
 use crate::clock;
-use crate::config::{Destination, Location, Matcher, Redirect};
+use crate::config::{Destination, Location, Matcher, Recoding, Redirect};
 use crate::cookies;
 use crate::exchange::Exchange;
 use crate::head::Framing;
@@ -207,6 +208,16 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
     })
 }
 
+/// What each byte of the body of an answer becomes.
+pub fn recoding(exchange: &Exchange, head: &Response) -> Option<Recoding> {
+    told(exchange, head, head.fields.first(Name::ContentType)?)?.recoding
+}
+
+fn told(exchange: &Exchange, head: &Response, content_type: &[u8]) -> Option<Told> {
+    let is_packed = head.fields.named(b"content_encoding").any(|value| !value.is_empty());
+    charset::of(exchange, exchange.status.unwrap_or(head.status), content_type, is_packed)
+}
+
 /// The head of an answer, written anew for the client.
 pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u8> {
     let proxy = &exchange.settings().proxy;
@@ -243,6 +254,10 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u
                 if let Some(length) = head.content_length().filter(|_| told) {
                     let _ = write!(out, "Content-Length: {length}\r\n");
                 }
+            }
+            Name::ContentType => {
+                let told = told(exchange, head, field.value);
+                reply::field(field.name, told.as_ref().map_or(field.value, |told| &told.content_type), &mut out);
             }
             Name::Location => reply::field(field.name, &redirected(exchange, field.value), &mut out),
             Name::Refresh => reply::field(field.name, &refreshed(exchange, field.value), &mut out),

@@ -56,6 +56,7 @@ pub mod log;
 pub mod real_ip;
 pub mod pace;
 pub mod open;
+pub mod charset;
 pub mod route;
 
 // What can be done with a request.

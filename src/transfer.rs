@@ -13,7 +13,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::body::{self, Decoder};
+use crate::charset;
 use crate::compress::{Broken, Encoder, Then};
+use crate::config::Recoding;
 use crate::head::Framing;
 use crate::pace::Pace;
 use crate::reactor::{self, Elapsed, Timer};
@@ -99,6 +101,7 @@ pub struct Transfer {
     /// The start of the body, where a variable asks for it.
     kept: Option<Vec<u8>>,
     encoder: Option<Box<Encoder>>,
+    recoding: Option<Recoding>,
     timer: Timer,
     waits_for: Option<Side>,
     /// How fast it may go, at most.
@@ -129,6 +132,7 @@ impl Transfer {
             written: 0,
             kept: None,
             encoder: None,
+            recoding: None,
             timer: Timer::new(),
             waits_for: None,
             paces: Vec::new(),
@@ -159,6 +163,11 @@ impl Transfer {
     /// What was kept.
     pub fn kept(&self) -> &[u8] {
         self.kept.as_deref().unwrap_or_default()
+    }
+
+    /// Recodes the body on its way, before it is compressed.
+    pub fn recode(&mut self, recoding: Option<Recoding>) {
+        self.recoding = recoding;
     }
 
     /// Compresses the body on its way.
@@ -304,7 +313,15 @@ impl Transfer {
                 _ => parts.extend_from_slice(piece.data),
             }
         }
-        let data = if parts.is_empty() { first } else { &parts };
+        let data = match &self.recoding {
+            Some(recoding) => {
+                parts = if parts.is_empty() { first.to_vec() } else { parts };
+                charset::recode(recoding, &mut parts);
+                &parts
+            }
+            None if parts.is_empty() => first,
+            None => &parts,
+        };
         self.body_bytes += data.len() as u64;
         if let Some(kept) = &mut self.kept {
             kept.extend_from_slice(data);
@@ -473,6 +490,7 @@ pub enum Source<'b> {
         fd: &'b OwnedFd,
         from: u64,
         count: u64,
+        recoding: Option<Recoding>,
     },
     /// Piece by piece; an empty one ends it.
     Made(Pieces<'b>),
@@ -480,7 +498,7 @@ pub enum Source<'b> {
 
 impl Source<'_> {
     /// Takes the next bytes, and whether they are the last; none, if the file got shorter meanwhile.
-    fn next<R>(&mut self, with: impl FnOnce(&[u8], bool) -> R) -> io::Result<R> {
+    pub fn next<R>(&mut self, with: impl FnOnce(&[u8], bool) -> R) -> io::Result<R> {
         match self {
             Source::Bytes(bytes) => {
                 let (part, rest) = bytes.split_at(bytes.len().min(PACKED_AT_ONCE as usize));
@@ -492,11 +510,14 @@ impl Source<'_> {
                 write(&mut piece);
                 Ok(with(&piece, piece.is_empty()))
             }
-            Source::File { fd, from, count } => reactor::scratch(|scratch| {
+            Source::File { fd, from, count, recoding } => reactor::scratch(|scratch| {
                 let room = scratch.get_mut(..PACKED_AT_ONCE.min(*count) as usize).unwrap_or_default();
                 let read = rustix::io::pread(*fd, &mut *room, *from)?;
                 *from += read as u64;
                 *count -= read as u64;
+                if let Some(recoding) = recoding {
+                    charset::recode(recoding, room);
+                }
                 Ok(with(room.get(..read).unwrap_or_default(), *count == 0))
             }),
         }

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::CharsetMap;
 use super::limits::Zones;
 use super::listen::{ListenLine, Served, ServerName};
 use super::location::LocationDraft;
@@ -35,6 +36,9 @@ pub(super) struct Walk {
     pub(super) maps: Vec<Map>,
     pub(super) geos: Vec<Geo>,
     pub(super) splits: Vec<Split>,
+    pub(super) charset_maps: Vec<CharsetMap>,
+    /// Each pair of charsets that some block recodes between.
+    pub(super) recodings: Vec<super::charset::Needed>,
     pub(super) zones: Zones,
     pub(super) formats: HashMap<String, Arc<LogFormat>>,
     pub(super) log_files: Vec<(u32, String)>,
@@ -135,6 +139,8 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         maps: Vec::new(),
         geos: Vec::new(),
         splits: Vec::new(),
+        charset_maps: Vec::new(),
+        recodings: Vec::new(),
         zones: Zones::default(),
         formats: HashMap::new(),
         log_files: Vec::new(),
@@ -154,6 +160,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
     walk.block(&tree, &mut draft)?;
     let bindings = super::listen::bind(&walk.servers)?;
     super::map::check_cycles(&walk.maps)?;
+    super::charset::check_recodings(&walk)?;
     super::proxy::check_open_proxies(&walk)?;
     Ok(Config {
         main: walk.main,
@@ -163,6 +170,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         maps: walk.maps,
         geos: walk.geos,
         splits: walk.splits,
+        charset_maps: walk.charset_maps,
         zones: walk.zones.finish()?,
         keeps_sent: walk.keeps_sent.get(),
         keeps_body: walk.keeps_body.get(),
@@ -216,6 +224,7 @@ impl Walk {
                 _ => {}
             }
         }
+        super::charset::note_recoding(self, draft, directives);
         for (directive, spec, _) in &checked {
             if let Treat::Step(set) | Treat::StepBlock(set) = spec.treat {
                 set(self, draft, directive)?;
@@ -223,7 +232,7 @@ impl Walk {
         }
         // Maps and upstreams before the servers that use them.
         for round in [
-            &["map", "geo", "split_clients", "events"][..],
+            &["map", "geo", "split_clients", "charset_map", "events"][..],
             &["upstream"],
             &["limit_except", "http", "server", "location"],
         ] {

@@ -71,6 +71,36 @@ pub enum Types {
     Listed(Vec<Box<str>>),
 }
 
+impl Types {
+    /// Whether a media type without parameters is in the list.
+    pub fn has(&self, media_type: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Listed(listed) => listed.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(media_type)),
+        }
+    }
+
+    /// With those of a directive, which if it is the first of its block takes the place of what was there. `text/html` is
+    /// always among them.
+    pub(super) fn with(self, directive: &Directive, first: bool) -> Result<Self, Error> {
+        let mut listed = match self {
+            Self::All if !first => return Ok(Self::All),
+            Self::Listed(listed) if !first => listed,
+            _ => vec![HTML.into()],
+        };
+        for word in &directive.args {
+            if word.text == "*" {
+                return Ok(Self::All);
+            }
+            if !word.text.contains('/') {
+                return Err(invalid(directive, word, "a media type such as text/css, or *"));
+            }
+            listed.push(word.text.to_ascii_lowercase().into());
+        }
+        Ok(Self::Listed(listed))
+    }
+}
+
 /// Which answers to requests that came by another proxy are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proxied(u16);
@@ -172,25 +202,9 @@ pub(super) fn proxied(_: &mut Walk, draft: &mut Draft, directive: &Directive) ->
     Ok(())
 }
 
-/// `text/html` is always among them.
 pub(super) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let first = draft.first;
-    let mut listed = match &of(draft).types {
-        Types::All if !first => return Ok(()),
-        Types::Listed(listed) if !first => listed.clone(),
-        _ => vec![HTML.into()],
-    };
-    for word in &directive.args {
-        if word.text == "*" {
-            of(draft).types = Types::All;
-            return Ok(());
-        }
-        if !word.text.contains('/') {
-            return Err(invalid(directive, word, "a media type such as text/css, or *"));
-        }
-        listed.push(word.text.to_ascii_lowercase().into());
-    }
-    of(draft).types = Types::Listed(listed);
+    let types = of(draft).types.clone();
+    of(draft).types = types.with(directive, draft.first)?;
     Ok(())
 }
 

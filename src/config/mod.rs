@@ -7,6 +7,7 @@ mod autoindex;
 mod balance;
 mod access;
 mod build;
+mod charset;
 mod content;
 mod cookies;
 mod core;
@@ -45,6 +46,7 @@ pub use self::access::{Access, AuthRequest, Basic, Except, Rule};
 pub use self::autoindex::{Autoindex, ListingFormat};
 pub use self::balance::{Balance, CookieLife, Sticky, StickyCookie};
 pub use self::build::{Source, generate, load};
+pub use self::charset::{Charset, CharsetMap, Recoding};
 pub use self::content::{Content, StatusForm};
 pub use self::cookies::{CookieFlags, CookieMatch, CookieRule, Cookies};
 pub use self::files::{Alias, Files, IfModifiedSince};
@@ -85,6 +87,7 @@ pub struct Config {
     pub maps: Vec<Map>,
     pub geos: Vec<Geo>,
     pub splits: Vec<Split>,
+    pub charset_maps: Vec<CharsetMap>,
     /// Zones of `limit_req` and `limit_conn`.
     pub zones: Vec<ZoneSpec>,
     /// How many variables named groups fill.
@@ -190,6 +193,7 @@ pub struct Settings {
     pub default_type: Template,
     pub add_field: Arc<[AddField]>,
     pub expires: Option<Arc<Expires>>,
+    pub charset: Option<Arc<Charset>>,
     pub error_pages: Arc<[ErrorPage]>,
     pub recursive_error_pages: bool,
     pub absolute_redirect: bool,
@@ -237,6 +241,7 @@ impl Default for Settings {
             default_type: Template::text(b"text/plain"),
             add_field: Arc::from([]),
             expires: None,
+            charset: None,
             error_pages: Arc::from([]),
             recursive_error_pages: false,
             absolute_redirect: true,

@@ -3,6 +3,7 @@
 //! One line each, sorted by name. What is not here is unknown.
 
 use super::build::{Draft, Walk};
+use super::charset;
 use super::precompressed;
 use super::syntax::{Directive, Error};
 use super::{
@@ -161,8 +162,9 @@ static TABLE: &[Spec] = &[
     spec("brotli_comp_level", HSL, 1, 1, Note("gzip can be had")),
     spec("brotli_static", HSL, 1, 1, Once(precompressed::brotli_static)),
     spec("brotli_types", HSL, 1, MANY, Note("gzip can be had")),
-    spec("charset", HSL, 1, 1, Note("Content-Type passes as the upstream sends it")),
-    spec("charset_types", HSL, 1, MANY, Note("Content-Type passes as the upstream sends it")),
+    spec("charset", HSLI, 1, 1, Once(charset::charset)),
+    spec("charset_map", HTTP, 2, 2, Block(charset::charset_map)),
+    spec("charset_types", HSL, 1, MANY, Each(charset::charset_types)),
     spec("chunked_transfer_encoding", HSL, 1, 1, Note("HTTP/1.1 clients may get chunks")),
     spec("client_body_buffer_size", HSL, 1, 1, Note(BODIES_STREAM)),
     spec("client_body_in_file_only", HSL, 1, 1, Note(BODIES_STREAM)),
@@ -280,6 +282,7 @@ static TABLE: &[Spec] = &[
     spec("open_file_cache_min_uses", HSL, 1, 1, Note("files are opened and sent plainly")),
     spec("open_file_cache_valid", HSL, 1, 1, Note("files are opened and sent plainly")),
     spec("output_buffers", HSL, 2, 2, Note(OWN_LIMITS)),
+    spec("override_charset", HSLI, 1, 1, Once(charset::override_charset)),
     spec("pcre_jit", MAIN, 1, 1, Note("expressions take linear time")),
     spec("perl", LOCATION, 1, 1, Refuse(LUA)),
     spec("pid", MAIN, 1, 1, Once(core::pid)),
@@ -382,6 +385,7 @@ static TABLE: &[Spec] = &[
     spec("set", STEPS, 2, 2, Step(rewrite::set)),
     spec("set_real_ip_from", HSL, 1, 1, Each(real_ip::set_real_ip_from)),
     spec("slice", HSL, 1, 1, OnlyOff(LATER)),
+    spec("source_charset", HSLI, 1, 1, Once(charset::source_charset)),
     spec("split_clients", HTTP, 2, 2, Block(split::split_clients)),
     spec("ssi", HSL, 1, 1, OnlyOff(NO_BODY_REWRITE)),
     spec("ssi_types", HSL, 1, MANY, Note("there are no server-side includes")),

@@ -59,6 +59,7 @@ impl Attempts<'_> {
         let out = heads::answer(self.exchange, head, Carriage { keep_alive, chunked, packing });
         self.exchange.begin_answer(status, &out);
         let mut download = Transfer::new(out, framing, coding, limits);
+        download.recode(heads::recoding(self.exchange, head));
         if packing == Packing::Gzip {
             download.pack(gzip::encoder(self.exchange));
         }

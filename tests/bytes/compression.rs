@@ -45,7 +45,7 @@ impl Unpacker {
     }
 }
 
-fn unpack(packed: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) fn unpack(packed: &[u8]) -> Result<Vec<u8>, String> {
     let mut unpacker = Unpacker::new();
     let out = unpacker.read(packed)?;
     check(unpacker.ended, || format!("only a part: {}", show(packed)))?;

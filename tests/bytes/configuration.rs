@@ -25,7 +25,7 @@ pub(crate) fn refuses_text(text: impl AsRef<[u8]>, parts: &[&str]) -> Result<(),
     refuses(&folder, "gate.conf", parts)
 }
 
-fn accepts_text(text: impl AsRef<[u8]>) -> Result<(), String> {
+pub(crate) fn accepts_text(text: impl AsRef<[u8]>) -> Result<(), String> {
     let folder = Folder::new();
     folder.write("gate.conf", text);
     let output = run(&folder, &["-t"], "gate.conf");

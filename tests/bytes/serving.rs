@@ -6,6 +6,8 @@ use std::process::Command;
 
 use crate::asked::{ask_rows, request};
 use crate::client::{Client, Reply};
+use crate::compression::unpack;
+use crate::configuration::{accepts_text, refuses_text};
 use crate::files::put;
 use crate::gate::{Gate, wait_for};
 use crate::peer::Peer;
@@ -421,4 +423,125 @@ fn compressed_files_beside_plain_ones() {
         names(&ask(&gate, "/vary/f.txt\nAccept-Encoding: gzip", 200)),
         "Content-Type Content-Length Last-Modified Connection Vary ETag Content-Encoding Expires Cache-Control X-A"
     );
+}
+
+#[test]
+fn charsets() {
+    let answer = |content_type: &str| {
+        let fields = format!("Content-Type: {content_type}\r\nTransfer-Encoding: chunked");
+        format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n2\r\nXa\r\n3\r\nbXX\r\n0\r\n\r\n").into_bytes()
+    };
+    let (plain, told) = (Peer::answering(answer("text/html")), Peer::answering(answer("text/html;charset=\"b\"")));
+    let gate = Gate::before(
+        "charset_map B A { 58 59; C0 FF; }
+        server {
+            listen LISTEN;
+            root www;
+            charset utf-8;
+            location /types/ { alias www/; charset_types application/json; }
+            location /all/ { alias www/; charset_types *; }
+            location /off/ { alias www/; charset off; }
+            location /made/ { alias www/; charset $arg_c; }
+            location /parameter/ { alias www/; types { } default_type 'text/html; charset=x'; }
+            location /missing { return 404; }
+            location /redirect { return 302 /; }
+            location /recoded/ { alias www/; charset A; source_charset B; autoindex on; gzip_static on; }
+            location /back/ { alias www/; charset b; source_charset a; }
+            location /packed/ { alias www/; charset A; source_charset B; gzip on; gzip_types text/plain; }
+            location /plain/ { proxy_pass http://PLAIN; }
+            location /told/ { proxy_pass http://TOLD; }
+            location /told-off/ { proxy_pass http://TOLD; charset off; }
+            location /overridden/ { proxy_pass http://TOLD; charset A; override_charset on; }
+            location /no-map/ { proxy_pass http://TOLD; override_charset on; }
+            location /source/ { proxy_pass http://PLAIN; charset A; source_charset B; }
+        }",
+        &[("PLAIN", &plain), ("TOLD", &told)],
+    );
+    let large = "X-".repeat(100_000);
+    for (name, text) in [("f.txt", "aX"), ("f.css", "X"), ("f.json", "{}"), ("f.txt.gz", "X"), ("page.html", "<p>")] {
+        put(&gate.folder, &format!("www/{name}"), text);
+    }
+    put(&gate.folder, "www/large.txt", &large);
+    fs::write(gate.folder.path("www/bytes.txt"), b"\xc0\xc1z").unwrap();
+    fs::create_dir(gate.folder.path("www/dX")).unwrap();
+    ask_rows(
+        &gate,
+        &[
+            ("a text", "/f.txt", 200, "Content-Type: text/plain; charset=utf-8 | =aX"),
+            ("a page", "/page.html", 200, "Content-Type: text/html; charset=utf-8"),
+            ("another type", "/f.css", 200, "Content-Type: text/css"),
+            ("given types", "/types/f.json", 200, "Content-Type: application/json; charset=utf-8"),
+            ("given types and html", "/types/page.html", 200, "Content-Type: text/html; charset=utf-8"),
+            ("given types take the place of others", "/types/f.txt", 200, "Content-Type: text/plain"),
+            ("all types", "/all/f.css", 200, "Content-Type: text/css; charset=utf-8"),
+            ("off", "/off/f.txt", 200, "Content-Type: text/plain"),
+            ("a variable", "/made/f.txt?c=koi8-r", 200, "Content-Type: text/plain; charset=koi8-r"),
+            ("an empty variable", "/made/f.txt", 200, "Content-Type: text/plain"),
+            ("one that is there", "/parameter/f.txt", 200, "Content-Type: text/html; charset=x"),
+            ("a page of our own", "/missing", 404, "Content-Type: text/html; charset=utf-8"),
+            ("a redirect", "/redirect", 302, "Content-Type: text/html"),
+            ("parts", "/f.txt\nRange: bytes=0-0", 206, "Content-Type: text/plain; charset=utf-8 | =a"),
+            ("recoded", "/recoded/f.txt", 200, "Content-Type: text/plain; charset=A | Content-Length: 2 | =aY"),
+            ("recoded back", "/back/f.txt", 200, "Content-Type: text/plain; charset=b | =aX"),
+            ("recoded in part", "/recoded/f.txt\nRange: bytes=1-", 206, "Content-Range: bytes 1-1/2 | =Y"),
+            ("not what is compressed", "/recoded/f.txt\nAccept-Encoding: gzip", 200, "Content-Type: text/plain | =X"),
+            ("upstream", "/plain/", 200, "Content-Type: text/html; charset=utf-8 | =XabXX"),
+            ("upstream, that tells it", "/told/", 200, "Content-Type: text/html;charset=\"b\" | =XabXX"),
+            ("upstream, off", "/told-off/", 200, "Content-Type: text/html;charset=\"b\" | =XabXX"),
+            ("upstream, overridden", "/overridden/", 200, "Content-Type: text/html; charset=A | =YabYY"),
+            ("upstream, no map", "/no-map/", 200, "Content-Type: text/html;charset=\"b\" | =XabXX"),
+            ("upstream, recoded", "/source/", 200, "Content-Type: text/html; charset=A | =YabYY"),
+        ],
+    );
+    assert_eq!(ask(&gate, "/recoded/bytes.txt", 200).body, b"\xff?z");
+    let expected = large.replace('X', "Y");
+    same("a large file", &ask(&gate, "/recoded/large.txt", 200).body, expected.as_bytes()).unwrap();
+    let parts = ask(&gate, "/recoded/large.txt\nRange: bytes=0-2,100000-100001", 206);
+    let text = String::from_utf8(parts.body).unwrap();
+    assert!(text.contains("Content-Type: text/plain; charset=A\r\n"), "{text}");
+    assert!(text.contains("\r\n\r\nY-Y\r\n") && text.contains("\r\n\r\nY-\r\n"), "{text}");
+    assert!(parts.head.contains("Content-Type: multipart/byteranges; boundary="), "{}", parts.head);
+    let listed = String::from_utf8(ask(&gate, "/recoded/", 200).body).unwrap();
+    assert!(listed.contains(">dY/</a>"), "{listed}");
+    let packed = ask(&gate, "/packed/large.txt\nAccept-Encoding: gzip", 200);
+    same("compressed", &unpack(&packed.body).unwrap(), expected.as_bytes()).unwrap();
+    assert!(
+        gate.errors().iter().any(|line| line.contains("no \"charset_map\" between the charsets \"b\" and \"utf-8\""))
+    );
+}
+
+#[test]
+fn what_files_are_not_configured_with() {
+    const MAP: &str = "charset_map b a { 58 59; }";
+    let http = |http: &str, text: &str| format!("{http}\nserver {{ listen 8080; {text} }}");
+    let refused = [
+        ("expires soon;", "\"soon\""),
+        ("expires modified @1h;", "\"modified\" does not go with"),
+        ("expires @25h;", "less than 24 hours"),
+        ("expires x 1d;", "\"modified\" and a time"),
+        ("max_ranges -1;", "max_ranges"),
+        ("disable_symlinks maybe;", "on, if_not_owner or off"),
+        ("disable_symlinks off from=/x;", "from="),
+        ("disable_symlinks on /x;", "from="),
+        ("autoindex_format table;", "html, xml, json or jsonp"),
+        ("gzip_static maybe;", "on, always or off"),
+        ("charset utf-8; source_charset koi8-r;", "no \"charset_map\" between the charsets \"koi8-r\" and \"utf-8\""),
+        ("charset_types text;", "a media type"),
+    ];
+    let of_http = [
+        ("charset_map koi8-r utf-8 { 80 E282AC; }", "utf-8"),
+        ("charset_map a b { 100 20; }", "two bytes in hexadecimal"),
+        ("charset_map a b { 20 1FF; }", "a byte in hexadecimal"),
+        ("charset_map a b { 20; }", "two bytes in hexadecimal"),
+    ];
+    let refused = refused.iter().map(|(text, part)| (http(MAP, text), *part));
+    let of_http = of_http.iter().map(|(text, part)| (http(text, ""), *part));
+    for (text, part) in refused.chain(of_http) {
+        refuses_text(&text, &["gate.conf:", part]).unwrap_or_else(|why| panic!("{text}: {why}"));
+    }
+    for good in
+        ["charset a; source_charset b;", "charset B; source_charset A;", "charset a; source_charset A;", "charset off;"]
+    {
+        accepts_text(http(MAP, good)).unwrap_or_else(|why| panic!("{good}: {why}"));
+    }
 }

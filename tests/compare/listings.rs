@@ -104,7 +104,6 @@ server {
 "#;
 
 #[test]
-#[ignore = "needs gzip_static"]
 fn gzip_static() {
     let Some(pair) = Pair::start(STATIC, fill) else { return };
     let mut rows = Vec::new();
@@ -241,7 +240,6 @@ server {
 "#;
 
 #[test]
-#[ignore = "needs charset"]
 fn types_and_folders() {
     let Some(pair) = Pair::start(CHARSET, fill) else { return };
     let mut rows = Vec::new();
