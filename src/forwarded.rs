@@ -36,7 +36,7 @@ fn parse(word: &[u8]) -> Option<SocketAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let addr = match bare.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, 0),
-        Err(_) => text.parse().ok()?,
+        Err(_) => text.parse::<SocketAddr>().ok().filter(|addr| addr.port() > 0)?,
     };
     Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
 }
@@ -72,9 +72,15 @@ mod tests {
             assert_eq!(found(lists, false).as_deref(), Some(last), "{lists:?}");
             assert_eq!(found(lists, true).as_deref(), Some(recursive), "{lists:?} recursive");
         }
-        for nothing in
-            [&[][..], &[""], &["192.0.2.1, unknown"], &["192.0.2.1, 1.2.3"], &["192.0.2.1, 10.0.1.1:x"], &["a"]]
-        {
+        for nothing in [
+            &[][..],
+            &[""],
+            &["192.0.2.1, unknown"],
+            &["192.0.2.1, 1.2.3"],
+            &["192.0.2.1, 10.0.1.1:x"],
+            &["1.2.3.4:0"],
+            &["a"],
+        ] {
             assert_eq!(found(nothing, true), None, "{nothing:?}");
         }
     }
