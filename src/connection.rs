@@ -80,7 +80,7 @@ async fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, worker
         match worker.wait(readable).await {
             Waited::Readable => {}
             Waited::Over => return,
-            Waited::Leaving => return leave(wire, &client, &worker),
+            Waited::Leaving => return leave(wire, &client, &group, &worker),
         }
         if let Some(newer) = worker.group(&client.local, &group) {
             group = newer;
@@ -104,8 +104,8 @@ async fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, worker
 }
 
 /// Leaves a connection, of which nothing was read yet, to the next program; one that it could not go on with is closed.
-fn leave(wire: Wire, client: &Client, worker: &Worker) {
-    if client.proxied.is_none()
+fn leave(wire: Wire, client: &Client, group: &Group, worker: &Worker) {
+    if !group.proxied
         && let Some(fd) = wire.into_fd()
     {
         let mut packer = Packer::default();

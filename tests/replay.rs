@@ -11,6 +11,7 @@ use std::path::Path;
 use smolgate::body::Decoder;
 use smolgate::config::{self, ErrorLog, Folders, Source};
 use smolgate::head::{Framing, Limits, Names, Request, Response, Scan};
+use smolgate::proxy_protocol;
 use smolgate::target;
 
 /// Small, so that small inputs pass them.
@@ -160,6 +161,23 @@ fn chunks() {
 }
 
 #[test]
+fn introductions() {
+    let read = |pieces: &[&[u8]]| {
+        let mut bytes = Vec::new();
+        for piece in pieces {
+            bytes.extend_from_slice(piece);
+            if let Some((addresses, used)) = proxy_protocol::parse(&bytes).map_err(drop)? {
+                assert!(used <= bytes.len(), "it is longer than its bytes");
+                return Ok(Some(format!("{used} {addresses:?}")));
+            }
+        }
+        assert!(bytes.len() < 4096, "it never ends");
+        Ok(None)
+    };
+    replay("proxy_protocol", 6000, |input| in_pieces(input, read));
+}
+
+#[test]
 fn targets() {
     replay("target", 40_000, |input| {
         if let Ok(name) = target::host_name(input) {
@@ -171,6 +189,10 @@ fn targets() {
             return;
         }
         let path = target::parse(input, true).ok().map(|target| target.path.into_owned());
+        if let Some(path) = target::normalize(input, false) {
+            let climbs = path.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."));
+            assert!(path.starts_with(b"/") && !climbs, "{} of {}", path.escape_ascii(), input.escape_ascii());
+        }
         for path in path.into_iter().chain(target::normalize(input, true).map(std::borrow::Cow::into_owned)) {
             let safe = path.starts_with(b"/") && !path.contains(&0) && !path.windows(2).any(|pair| pair == b"//");
             let climbs = path.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."));
