@@ -1,4 +1,4 @@
-//! Fields that are added to the head of an answer, whatever it is: `expires`, `add_header` and what phases say.
+//! Fields that are added to the head of an answer, whatever it is: `expires` and `add_header`.
 //!
 //! `Expires`, `Cache-Control`, `ETag` and `Last-Modified` take the place of the answer's own.
 
@@ -10,7 +10,6 @@ use crate::variables;
 
 /// What is added to one answer.
 pub struct Added<'e> {
-    exchange: &'e Exchange,
     /// In their order, with their values.
     fields: Vec<(&'e AddField, Vec<u8>)>,
     freshness: Option<Freshness>,
@@ -25,7 +24,6 @@ impl<'e> Added<'e> {
         let applies = |add: &&AddField| add.always || usual;
         let fields = exchange.settings().add_field.iter().filter(applies);
         Self {
-            exchange,
             fields: fields.map(|add| (add, variables::value(&add.value, exchange))).collect(),
             freshness: if usual { freshness::of(exchange, modified) } else { None },
             written: Vec::new(),
@@ -68,9 +66,8 @@ impl<'e> Added<'e> {
         self.finish(out);
     }
 
-    /// Writes what is left, behind what phases have added.
+    /// Writes what is left.
     pub fn finish(mut self, out: &mut Vec<u8>) {
-        self.exchange.extra.iter().for_each(|(name, value)| field(name, value, out));
         for kind in [Name::Etag, Name::Expires, Name::CacheControl] {
             if !self.written.contains(&kind) {
                 self.replace(kind, out);

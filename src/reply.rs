@@ -284,7 +284,7 @@ pub fn date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The fields that say how an answer travels.
+/// The fields that say how an answer travels, and behind them what phases have added.
 pub fn connection(exchange: &Exchange, carriage: Carriage, out: &mut Vec<u8>) {
     let settings = exchange.settings();
     if carriage.chunked {
@@ -301,6 +301,7 @@ pub fn connection(exchange: &Exchange, carriage: Carriage, out: &mut Vec<u8>) {
     if carriage.packing != Packing::Plain && settings.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
         out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
     }
+    exchange.extra.iter().for_each(|(name, value)| field(name, value, out));
 }
 
 /// `Content-Encoding` of what is compressed on its way: nginx has it behind the other fields.

@@ -21,6 +21,14 @@ fn serve(name: &str, mut stream: TcpStream) {
     loop {
         while let Some(end) = came.windows(4).position(|part| part == b"\r\n\r\n") {
             let head: Vec<u8> = came.drain(..end + 4).collect();
+            let mut body = body_length(&head);
+            while came.len() < body {
+                match stream.read(&mut buffer) {
+                    Ok(count @ 1..) => came.extend_from_slice(&buffer[..count]),
+                    _ => body = 0,
+                }
+            }
+            came.drain(..body);
             if head.windows(7).any(|part| part == b"Upgrade") {
                 let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
                 let _ = stream.write_all(format!("{head}X-Name: {name}\r\n\r\n").as_bytes());
@@ -44,4 +52,10 @@ fn serve(name: &str, mut stream: TcpStream) {
             _ => return,
         }
     }
+}
+
+fn body_length(head: &[u8]) -> usize {
+    let head = String::from_utf8_lossy(head);
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    length.and_then(|length| length.parse().ok()).unwrap_or(0)
 }
