@@ -119,12 +119,12 @@ fn requests_that_come_too_early_wait() {
             check(bodies == [&b"DELAYED"[..], b"DELAYED", b"PASSED"], || format!("{bodies:?}"))?;
             let took = began.elapsed();
             check((1950..5000).contains(&took.as_millis()), || format!("{took:?}"))?;
-            gate.wait_for_error(&["[info]", "delaying request, excess: 2.000, by zone \"a\""])
+            gate.wait_for_error(&["[info]", "delaying request, excess: 1.", "by zone \"a\""])
         }),
         case("but not the first of them, and not for ever", || {
             expect(&gate, ["/delay?b=1", "/delay?b=1"], [200, 200])?;
             let client = Client::asking(gate.addr, b"GET /delay?b=1 HTTP/1.1\r\nHost: a\r\n\r\n");
-            gate.wait_for_error(&["delaying request, excess: 2.000, by zone \"b\""])?;
+            gate.wait_for_error(&["delaying request, excess: ", "by zone \"b\""])?;
             drop(client);
             gate.wait_for_access(&["1 499 DELAYED"])
         }),
