@@ -307,7 +307,6 @@ server {
 "#;
 
 #[test]
-#[ignore = "needs valid_referers"]
 fn referers() {
     let Some(pair) = Pair::start(REFERERS, fill) else { return };
     let mut rows = Vec::new();

@@ -78,7 +78,6 @@ server {
 "#;
 
 #[test]
-#[ignore = "needs geo"]
 fn geo() {
     let Some(pair) = Pair::start(GEO, |_| ()) else { return };
     let mut rows = vec!["/".to_owned()];
@@ -127,7 +126,6 @@ server {
 "#;
 
 #[test]
-#[ignore = "needs split_clients"]
 fn split_clients() {
     let Some(pair) = Pair::start(SPLIT, |_| ()) else { return };
     let rows: Vec<String> =
