@@ -13,7 +13,7 @@ use crate::proxy_protocol::Addresses;
 use crate::quota::Rulings;
 use crate::reactor::{self, Millis};
 use crate::socket::Addr;
-use crate::tls::Secured;
+use crate::tls::{self, Secured};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -92,6 +92,14 @@ impl Try {
     }
 }
 
+/// What a `proxy_pass` with variables came to.
+#[derive(Debug)]
+pub struct Made {
+    pub host: String,
+    pub port: u16,
+    pub tls: bool,
+}
+
 /// What was sent to the client.
 #[derive(Debug, Default)]
 pub struct Answer {
@@ -159,7 +167,7 @@ pub struct Exchange {
     pub tries: Vec<Try>,
     pub upstream_head: Option<Rc<Response>>,
     /// The host and port that a `proxy_pass` with variables came to.
-    pub made_host: Option<(String, u16)>,
+    pub made: Option<Made>,
     /// Bytes of the request body that were read.
     pub body_bytes: u64,
     /// All of the request body was read.
@@ -207,7 +215,7 @@ impl Exchange {
             captures: RefCell::default(),
             tries: Vec::new(),
             upstream_head: None,
-            made_host: None,
+            made: None,
             body_bytes: 0,
             body_taken: false,
             whole_body: None,
@@ -236,8 +244,13 @@ impl Exchange {
 
     /// `$proxy_host` and `$proxy_port`.
     pub fn proxy_host(&self) -> Option<(&str, u16)> {
-        let made = self.made_host.as_ref().map(|(host, port)| (host.as_str(), *port));
+        let made = self.made.as_ref().map(|made| (made.host.as_str(), made.port));
         made.or_else(|| self.pass().map(|pass| (pass.host.as_str(), pass.port)))
+    }
+
+    /// How its upstream is connected to, if that is to be by TLS.
+    pub fn upstream_tls(&self) -> Option<&Arc<tls::Client>> {
+        self.pass()?.tls.as_ref().filter(|_| self.made.as_ref().is_none_or(|made| made.tls))
     }
 
     /// Goes on with another path and its arguments, as if it had been asked for.

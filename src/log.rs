@@ -159,7 +159,8 @@ pub fn context(exchange: &Exchange) -> String {
     if let (Some(last), Some(pass)) = (exchange.tries.last(), exchange.pass()) {
         let uri = pass.uri.as_deref().unwrap_or_default();
         let path = if uri.is_empty() { text(&exchange.written) } else { uri.to_owned() };
-        let _ = write!(context, ", upstream: \"http://{}{path}\"", last.peer);
+        let scheme = if exchange.upstream_tls().is_some() { "https" } else { "http" };
+        let _ = write!(context, ", upstream: \"{scheme}://{}{path}\"", last.peer);
     }
     if let Some(host) = exchange.request.fields.first(crate::head::Name::Host) {
         let _ = write!(context, ", host: \"{}\"", text(host));

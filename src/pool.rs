@@ -4,21 +4,43 @@
 //! it since: bytes that nobody asked for never become the start of an answer.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Upstream;
 use crate::reactor::{self, Millis};
 use crate::socket::Addr;
+use crate::tls;
 use crate::wire::Wire;
 
 /// How often connections that nobody wants any more are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// How a peer is connected to. A connection serves those alone who would have made it in the same way.
+#[derive(Clone, PartialEq)]
+pub struct Way {
+    /// The address that it is bound to (`proxy_bind`).
+    pub from: Option<Addr>,
+    pub tls: Option<Called>,
+}
+
+/// How, and by which name, a peer is spoken to by TLS.
+#[derive(Clone)]
+pub struct Called {
+    pub client: Arc<tls::Client>,
+    pub name: Box<str>,
+}
+
+impl PartialEq for Called {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.client, &other.client) && self.name == other.name
+    }
+}
+
 /// A connection, and how much it was used.
 pub struct Pooled {
     pub wire: Wire,
-    /// The address that it was bound to (`proxy_bind`).
-    from: Option<Addr>,
+    way: Way,
     pub requests: u32,
     pub since: Millis,
     idle_since: Millis,
@@ -26,8 +48,8 @@ pub struct Pooled {
 }
 
 impl Pooled {
-    pub fn new(wire: Wire, from: Option<Addr>) -> Self {
-        Self { wire, from, requests: 0, since: reactor::now(), idle_since: 0, idle_max: Duration::ZERO }
+    pub fn new(wire: Wire, way: Way) -> Self {
+        Self { wire, way, requests: 0, since: reactor::now(), idle_since: 0, idle_max: Duration::ZERO }
     }
 
     fn is_usable(&self) -> bool {
@@ -56,11 +78,12 @@ impl Pool {
     }
 }
 
-/// An idle connection to a peer of `upstream` from the address `from`, if there is a good one: the one that was used last.
-pub fn take(addr: &Addr, from: Option<&Addr>, upstream: &Upstream) -> Option<Pooled> {
+/// An idle connection to a peer of `upstream` that was made in this way, if there is a good one: the one that was used
+/// last.
+pub fn take(addr: &Addr, way: &Way, upstream: &Upstream) -> Option<Pooled> {
     POOL.with_borrow_mut(|pool| {
         let idle = pool.of(upstream)?;
-        let fits = |(known, pooled): &(Addr, Pooled)| known == addr && pooled.from.as_ref() == from;
+        let fits = |(known, pooled): &(Addr, Pooled)| known == addr && pooled.way == *way;
         while let Some(at) = idle.iter().rposition(fits) {
             let (_, pooled) = idle.remove(at);
             if pooled.is_usable() {

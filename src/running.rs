@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::balance::{self, Group};
-use crate::config::{Config, Counted, Place, Upstream, ZoneSpec};
+use crate::config::{Config, Counted, Place, Upstream, Url, ZoneSpec};
 use crate::quota::{Connections, Requests};
 
 /// Upstreams that `proxy_pass` made of variables and that are remembered.
@@ -83,22 +83,24 @@ impl Running {
         self.groups.iter().cloned().chain(named).collect()
     }
 
-    /// The upstream that the configuration knows by this name, or host and port.
-    pub fn group_named(&self, authority: &str) -> Option<Arc<Group>> {
-        self.config.upstream_names.get(authority).and_then(|number| self.group(*number))
+    /// The upstream that the configuration knows by the name, or host and port, of a URL.
+    pub fn group_named(&self, url: &Url<'_>) -> Option<Arc<Group>> {
+        let names = &self.config.upstream_names;
+        names.get(url.authority).or_else(|| names.get(&*url.key())).and_then(|number| self.group(*number))
     }
 
     /// The upstream for a place that only a request named.
-    pub fn made_group(&self, authority: &str, place: Place) -> Arc<Group> {
+    pub fn made_group(&self, url: &Url<'_>, place: Place) -> Arc<Group> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = made.get(authority) {
+        if let Some(group) = made.get(&*url.name()) {
             return group.clone();
         }
-        let group = Arc::new(Group::new(Arc::new(Upstream::single(authority.to_owned(), place)), None));
+        let name = url.name().into_owned();
+        let group = Arc::new(Group::new(Arc::new(Upstream::single(name.clone(), place)), None));
         if made.len() >= MADE_MAX {
             made.clear();
         }
-        made.insert(authority.to_owned(), group.clone());
+        made.insert(name, group.clone());
         group
     }
 }

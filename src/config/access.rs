@@ -213,6 +213,8 @@ pub(super) fn limit_except(walk: &mut Walk, draft: &mut Draft, directive: &Direc
     check(&inner.settings, directive)?;
     let (Some(outer), Some(own)) = (&mut draft.location, inner.location) else { return Ok(()) };
     let content = draft.content.filter(|_| own.pass.is_none());
+    let mut pass = own.pass.or_else(|| outer.pass.clone());
+    super::tls::secure(walk, pass.as_mut(), &inner.settings, directive)?;
     let scope = Location {
         matcher,
         path: own.path,
@@ -220,7 +222,7 @@ pub(super) fn limit_except(walk: &mut Walk, draft: &mut Draft, directive: &Direc
         steps: Vec::new(),
         try_files: None,
         internal: own.internal,
-        pass: own.pass.or_else(|| outer.pass.clone()),
+        pass,
         content,
         except: None,
         inner: Locations::default(),

@@ -134,7 +134,8 @@ pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
         super::access::check(&inner.settings, directive)?;
     }
     let nested = Locations::new(inner.locations, &directive.name)?;
-    let Some(own) = inner.location else { return Ok(()) };
+    let Some(mut own) = inner.location else { return Ok(()) };
+    super::tls::secure(walk, own.pass.as_mut(), &inner.settings, directive)?;
     draft.locations.push(Arc::new(Location {
         matcher: own.matcher,
         path: own.path,

@@ -70,6 +70,7 @@ pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, St
 pub use self::split::Split;
 pub use self::symlinks::Symlinks;
 pub use self::syntax::{Error, Position};
+pub use self::tls::ProxyTls;
 pub use self::upstream::{PeerSpec, Place, Upstream};
 
 use crate::head::{self, Name};

@@ -1,5 +1,6 @@
 //! `proxy_pass` and the directives that say how a request goes to an upstream and how its answer comes back.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,12 @@ use super::location::Matcher;
 use super::map::Expression;
 use super::passing::IgnoredFields;
 use super::syntax::{Directive, Error, Word, placeholder};
+use super::tls::ProxyTls;
 use super::upstream::{Place, Upstream, place};
 use super::{core, units};
 use crate::head::{Name, Version};
 use crate::template::{Builtin, Piece, Template, Variable};
+use crate::tls;
 
 type Set = Result<(), Error>;
 
@@ -50,6 +53,7 @@ pub struct Proxy {
     pub socket_keepalive: bool,
     /// A request goes on when its client has gone.
     pub ignores_abort: bool,
+    pub tls: Option<Arc<ProxyTls>>,
 }
 
 impl Proxy {
@@ -80,6 +84,7 @@ impl Default for Proxy {
             bind: None,
             socket_keepalive: false,
             ignores_abort: false,
+            tls: None,
         }
     }
 }
@@ -140,6 +145,38 @@ pub struct ProxyPass {
     pub base: String,
     /// What replaces the part of the path that the location matched.
     pub uri: Option<String>,
+    scheme: Scheme,
+    /// How upstreams are connected to if the URL begins with `https://`.
+    pub tls: Option<Arc<tls::Client>>,
+}
+
+/// What is known of the scheme of a `proxy_pass`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+    /// A variable makes it.
+    Either,
+}
+
+fn scheme_of(text: &str) -> Scheme {
+    match text.split_once("://") {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+        _ => Scheme::Either,
+    }
+}
+
+impl ProxyPass {
+    /// Whether its requests are always, or may be, passed over TLS.
+    pub(super) fn may_secure(&self) -> bool {
+        self.scheme == Scheme::Https || (self.scheme == Scheme::Either && tls::AVAILABLE)
+    }
+
+    /// `http` or `https`, as far as that is known.
+    pub fn is_secure(&self) -> bool {
+        self.scheme == Scheme::Https
+    }
 }
 
 /// Where requests go.
@@ -155,6 +192,8 @@ pub enum Destination {
 /// A URL without variables, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Url<'u> {
+    /// It begins with `https://`.
+    pub tls: bool,
     /// `host`, `host:port` or `unix:/path`.
     pub authority: &'u str,
     pub uri: Option<&'u str>,
@@ -170,14 +209,14 @@ pub enum UrlError {
 
 impl<'u> Url<'u> {
     /// # Errors
-    /// Another scheme than `http://`, or no host.
+    /// Another scheme than `http://` and `https://`, or no host.
     pub fn parse(url: &'u str) -> Result<Self, UrlError> {
-        let rest = match url.split_at_checked(7) {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http://") => rest,
-            _ if url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) => {
-                return Err(UrlError::Tls);
-            }
-            _ => return Err(UrlError::Scheme),
+        let (scheme, rest) = url.split_once("://").ok_or(UrlError::Scheme)?;
+        let tls = match scheme {
+            _ if scheme.eq_ignore_ascii_case("http") => false,
+            _ if !scheme.eq_ignore_ascii_case("https") => return Err(UrlError::Scheme),
+            _ if !tls::AVAILABLE => return Err(UrlError::Tls),
+            _ => true,
         };
         let (authority, uri) = if let Some(path) = rest.strip_prefix("unix:") {
             match path.find(':') {
@@ -191,24 +230,44 @@ impl<'u> Url<'u> {
             }
         };
         let authority = authority.filter(|authority| !authority.is_empty()).ok_or(UrlError::Host)?;
-        Ok(Self { authority, uri: uri.filter(|uri| !uri.is_empty()) })
+        Ok(Self { tls, authority, uri: uri.filter(|uri| !uri.is_empty()) })
     }
 
     /// The value of `$proxy_host` and `$proxy_port`.
     pub fn host_and_port(&self) -> (String, u16) {
+        let usual = self.usual_port();
         if self.authority.starts_with("unix:") {
-            return ("localhost".to_owned(), 80);
+            return ("localhost".to_owned(), usual);
         }
         match units::host_port(self.authority) {
-            Some((host, Some(80))) => (host.to_owned(), 80),
+            Some((host, Some(port))) if port == usual => (host.to_owned(), port),
             Some((_, Some(port))) => (self.authority.to_owned(), port),
-            _ => (self.authority.to_owned(), 80),
+            _ => (self.authority.to_owned(), usual),
         }
     }
 
     /// The place that the authority itself names.
     pub fn place(&self) -> Option<Place> {
-        place(self.authority)
+        place(&self.key())
+    }
+
+    /// The authority with its port, said or not: no other place is called so.
+    pub fn key(&self) -> Cow<'u, str> {
+        match units::host_port(self.authority) {
+            Some((_, None)) if !self.authority.starts_with("unix:") => {
+                format!("{}:{}", self.authority, self.usual_port()).into()
+            }
+            _ => self.authority.into(),
+        }
+    }
+
+    /// What the upstream is called that stands for this place alone.
+    pub fn name(&self) -> Cow<'u, str> {
+        if self.tls { self.key() } else { self.authority.into() }
+    }
+
+    fn usual_port(&self) -> u16 {
+        if self.tls { 443 } else { 80 }
     }
 }
 
@@ -220,13 +279,14 @@ impl Walk {
         number
     }
 
-    /// The upstream of an authority: one that was defined, or one that stands for this place alone.
-    fn upstream_of(&mut self, authority: &str) -> Option<u32> {
-        if let Some(number) = self.upstream_names.get(authority) {
+    /// The upstream of a URL: one that was defined, or one that stands for this place alone.
+    fn upstream_of(&mut self, url: &Url<'_>) -> Option<u32> {
+        let key = url.key();
+        if let Some(number) = self.upstream_names.get(url.authority).or_else(|| self.upstream_names.get(&*key)) {
             return Some(*number);
         }
-        let place = place(authority)?;
-        Some(self.add_upstream(authority.to_owned(), Upstream::single(authority.to_owned(), place)))
+        let place = url.place()?;
+        Some(self.add_upstream(key.into_owned(), Upstream::single(url.name().into_owned(), place)))
     }
 }
 
@@ -236,7 +296,7 @@ pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
     let pass = match template.as_text() {
         Some(_) => {
             let url = Url::parse(&word.text).map_err(|why| wrong_url(word, &why))?;
-            let number = walk.upstream_of(url.authority).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
+            let number = walk.upstream_of(&url).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
             let (host, port) = url.host_and_port();
             let base = word.text.get(..word.text.len() - url.uri.map_or(0, str::len)).unwrap_or_default();
             ProxyPass {
@@ -244,6 +304,8 @@ pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
                 host,
                 port,
                 base: base.to_owned(),
+                scheme: if url.tls { Scheme::Https } else { Scheme::Http },
+                tls: None,
                 uri: url.uri.map(|uri| if uri.starts_with('?') { format!("/{uri}") } else { uri.to_owned() }),
             }
         }
@@ -258,6 +320,8 @@ pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
                 host: String::new(),
                 port: 80,
                 base: String::new(),
+                scheme: scheme_of(&word.text),
+                tls: None,
                 uri: None,
             }
         }
@@ -284,12 +348,12 @@ fn is_clients_choice(walk: &mut Walk, template: &Template, word: &Word) -> Resul
         Ok(url) => {
             let path_follows = matches!(rest.first(), Some(Piece::Variable(variable)) if is_path(variable));
             if url.uri.is_some() || path_follows {
-                walk.upstream_of(url.authority).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
+                walk.upstream_of(&url).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
                 return Ok(false);
             }
         }
         Err(UrlError::Tls) => return Err(wrong_url(word, &UrlError::Tls)),
-        Err(_) => {}
+        Err(UrlError::Scheme | UrlError::Host) => {}
     }
     Ok(is_made_of_clients(walk, template, 0))
 }
@@ -335,7 +399,9 @@ fn is_clients(variable: &Variable) -> bool {
 
 fn wrong_url(word: &Word, why: &UrlError) -> Error {
     let (message, hint) = match why {
-        UrlError::Scheme => (format!("invalid URL prefix in \"{}\"", word.text), "it must start with http://"),
+        UrlError::Scheme => {
+            (format!("invalid URL prefix in \"{}\"", word.text), "it must start with http:// or https://")
+        }
         UrlError::Tls => ("\"https://\" upstreams are not supported".to_owned(), "this build has no TLS"),
         UrlError::Host => {
             (format!("invalid host in \"{}\"", word.text), "http://host:port or http://unix:/path is expected")

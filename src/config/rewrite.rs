@@ -176,9 +176,11 @@ pub(super) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
     inner.location = draft.location.as_ref().map(super::location::LocationDraft::for_if);
     walk.block(block, &mut inner)?;
     let steps_only = block.iter().all(|d| matches!(table::find(&d.name.text), Some(spec) if spec.is_step()));
+    let outer = draft.location.as_ref().and_then(|outer| outer.pass.clone());
+    let content = draft.content.filter(|_| inner.location.as_ref().is_some_and(|own| own.pass.is_none()));
+    let mut pass = inner.location.as_mut().and_then(|own| own.pass.take()).or(outer);
+    super::tls::secure(walk, pass.as_mut(), &inner.settings, directive)?;
     let scope = inner.location.filter(|_| !steps_only).map(|own| {
-        let content = draft.content.filter(|_| own.pass.is_none());
-        let pass = own.pass.or_else(|| draft.location.as_ref().and_then(|outer| outer.pass.clone()));
         Arc::new(Location {
             matcher: Matcher::Named,
             path: own.path,

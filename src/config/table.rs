@@ -126,7 +126,7 @@ const NO_HASHES: &str = "tables size themselves";
 const NO_FASTCGI: &str = "FastCGI, uWSGI, SCGI and gRPC are not spoken here; only HTTP/1.1 upstreams are";
 const NO_BODY_REWRITE: &str = "bodies are not rewritten here";
 const NO_ACCESS: &str = "access control is not done by this version, and ignoring it would let anybody in";
-const NO_TLS: &str = "upstreams are not spoken to by TLS in this version";
+const NOT_ENCRYPTED: &str = "keys must not be encrypted: one that is gets refused";
 const OWN_CIPHERS: &str = "rustls has only ciphers and curves that are safe";
 const OWN_LIMITS: &str = "nothing waits in such a buffer here";
 const LATER: &str = "it is not done by this version";
@@ -337,16 +337,19 @@ static TABLE: &[Spec] = &[
     spec("proxy_set_body", HSL, 1, 1, Once(passing::set_body)),
     spec("proxy_set_header", HSL, 2, 2, Each(proxy::set_header)),
     spec("proxy_socket_keepalive", HSL, 1, 1, Once(passing::socket_keepalive)),
-    spec("proxy_ssl_certificate", HSL, 1, 1, Refuse(NO_TLS)),
-    spec("proxy_ssl_certificate_key", HSL, 1, 1, Refuse(NO_TLS)),
+    spec("proxy_ssl_certificate", HSL, 1, 1, Once(tls::proxy_certificate)),
+    spec("proxy_ssl_certificate_key", HSL, 1, 1, Once(tls::proxy_certificate_key)),
     spec("proxy_ssl_ciphers", HSL, 1, 1, Note(OWN_CIPHERS)),
-    spec("proxy_ssl_name", HSL, 1, 1, Refuse(NO_TLS)),
-    spec("proxy_ssl_protocols", HSL, 1, MANY, Note(NO_TLS)),
-    spec("proxy_ssl_server_name", HSL, 1, 1, OnlyOff(NO_TLS)),
-    spec("proxy_ssl_session_reuse", HSL, 1, 1, Note(NO_TLS)),
-    spec("proxy_ssl_trusted_certificate", HSL, 1, 1, Refuse(NO_TLS)),
-    spec("proxy_ssl_verify", HSL, 1, 1, OnlyOff(NO_TLS)),
-    spec("proxy_ssl_verify_depth", HSL, 1, 1, Note(NO_TLS)),
+    spec("proxy_ssl_conf_command", HSL, 2, 2, Note(OWN_CIPHERS)),
+    spec("proxy_ssl_crl", HSL, 1, 1, Once(tls::proxy_crl)),
+    spec("proxy_ssl_name", HSL, 1, 1, Once(tls::proxy_name)),
+    spec("proxy_ssl_password_file", HSL, 1, 1, Note(NOT_ENCRYPTED)),
+    spec("proxy_ssl_protocols", HSL, 1, MANY, Once(tls::proxy_protocols)),
+    spec("proxy_ssl_server_name", HSL, 1, 1, Once(tls::proxy_server_name)),
+    spec("proxy_ssl_session_reuse", HSL, 1, 1, Once(tls::proxy_session_reuse)),
+    spec("proxy_ssl_trusted_certificate", HSL, 1, 1, Once(tls::proxy_trusted_certificate)),
+    spec("proxy_ssl_verify", HSL, 1, 1, Once(tls::proxy_verify)),
+    spec("proxy_ssl_verify_depth", HSL, 1, 1, Once(tls::proxy_verify_depth)),
     spec("proxy_store", HSL, 1, 1, OnlyOff("nothing is written to disk")),
     spec("proxy_store_access", HSL, 1, 3, Note("nothing is written to disk")),
     spec("proxy_temp_file_write_size", HSL, 1, 1, Note(BODIES_STREAM)),
@@ -401,7 +404,7 @@ static TABLE: &[Spec] = &[
     spec("ssl_early_data", HS, 1, 1, Note("early data, which others may repeat, is not taken")),
     spec("ssl_ecdh_curve", HS, 1, 1, Note(OWN_CIPHERS)),
     spec("ssl_engine", MAIN, 1, 1, Note("rustls and ring do the cryptography")),
-    spec("ssl_password_file", HS, 1, 1, Note("keys must not be encrypted: one that is gets refused")),
+    spec("ssl_password_file", HS, 1, 1, Note(NOT_ENCRYPTED)),
     spec("ssl_prefer_server_ciphers", HS, 1, 1, Note(OWN_CIPHERS)),
     spec("ssl_protocols", HS, 1, MANY, Once(tls::protocols)),
     spec("ssl_reject_handshake", HS, 1, 1, Once(tls::reject_handshake)),

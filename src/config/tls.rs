@@ -1,12 +1,13 @@
-//! `ssl_*`: what servers say in handshakes, and what they ask of clients.
+//! `ssl_*`: what servers say in handshakes, and what they ask of clients. `proxy_ssl_*`: the same towards upstreams.
 
 use std::sync::Arc;
 
 use super::build::{Draft, Walk, arg, invalid};
 use super::core;
 use super::syntax::{Directive, Error, Word, placeholder};
-use super::units;
-use crate::tls::{self, Protocols, ServerSpec, Site, Verify};
+use super::{ProxyPass, Settings, units};
+use crate::template::Template;
+use crate::tls::{self, ClientSpec, Protocols, ServerSpec, Site, Verify};
 
 type Set = Result<(), Error>;
 
@@ -182,5 +183,101 @@ pub(super) fn trusted_certificate(walk: &mut Walk, draft: &mut Draft, directive:
 pub(super) fn crl(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = file(directive, arg(directive, 0)?)?;
     draft.tls.spec.clients.revoked = Some(walk.in_folder(&word.text));
+    Ok(())
+}
+
+/// How upstreams are connected to by TLS.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyTls {
+    /// Who they are said to be; otherwise the host of `proxy_pass`.
+    pub name: Option<Template>,
+    spec: ClientSpec,
+    certificate: Option<Word>,
+    key: Option<Word>,
+}
+
+/// Makes ready what a `proxy_pass` over TLS needs, when all that is said of it is known.
+pub(super) fn secure(walk: &mut Walk, pass: Option<&mut ProxyPass>, settings: &Settings, directive: &Directive) -> Set {
+    let Some(pass) = pass.filter(|pass| pass.may_secure() && pass.tls.is_none()) else { return Ok(()) };
+    let unsaid = ProxyTls::default();
+    let said = settings.proxy.tls.as_deref().unwrap_or(&unsaid);
+    let mut spec = said.spec.clone();
+    let at = said.certificate.as_ref().map_or(&directive.name.at, |word| &word.at);
+    match (&said.certificate, &said.key) {
+        (Some(certificate), Some(key)) => {
+            spec.pair = Some((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
+        }
+        (Some(certificate), None) => {
+            return Err(Error::new(
+                at,
+                format!("no \"proxy_ssl_certificate_key\" is defined for certificate \"{}\"", certificate.text),
+            ));
+        }
+        _ => {}
+    }
+    if spec.verify && spec.trusted.is_none() {
+        return Err(Error::new(at, "no \"proxy_ssl_trusted_certificate\" for \"proxy_ssl_verify\"")
+            .hint("it names the file with the certificates of those who are trusted"));
+    }
+    pass.tls = Some(walk.tls.client(&spec).map_err(|why| Error::new(at, why))?);
+    Ok(())
+}
+
+fn proxy(draft: &mut Draft) -> &mut ProxyTls {
+    Arc::make_mut(draft.settings.proxy.tls.get_or_insert_default())
+}
+
+pub(super) fn proxy_certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    // An empty one takes back what was inherited.
+    proxy(draft).certificate = if word.text.is_empty() { None } else { Some(file(directive, word)?.clone()) };
+    Ok(())
+}
+
+pub(super) fn proxy_certificate_key(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    proxy(draft).key = Some(file(directive, arg(directive, 0)?)?.clone());
+    Ok(())
+}
+
+pub(super) fn proxy_name(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let name = walk.template(arg(directive, 0)?)?;
+    proxy(draft).name = Some(name);
+    Ok(())
+}
+
+pub(super) fn proxy_server_name(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    proxy(draft).spec.sends_name = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn proxy_protocols(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    proxy(draft).spec.protocols = versions(walk, directive)?;
+    Ok(())
+}
+
+pub(super) fn proxy_session_reuse(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    proxy(draft).spec.resumes = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn proxy_verify(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    proxy(draft).spec.verify = core::switch(directive)?;
+    Ok(())
+}
+
+pub(super) fn proxy_verify_depth(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    proxy(draft).spec.depth = core::number(directive, arg(directive, 0)?)?;
+    Ok(())
+}
+
+pub(super) fn proxy_trusted_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let path = walk.in_folder(&file(directive, arg(directive, 0)?)?.text);
+    proxy(draft).spec.trusted = Some(path);
+    Ok(())
+}
+
+pub(super) fn proxy_crl(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let path = walk.in_folder(&file(directive, arg(directive, 0)?)?.text);
+    proxy(draft).spec.revoked = Some(path);
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::facts::Fact;
-use super::spec::ServerSpec;
+use super::spec::{ClientSpec, ServerSpec};
 use crate::socket::Socket;
 
 /// A secured connection.
@@ -89,6 +89,10 @@ impl fmt::Display for Distrust {
 #[derive(Debug)]
 pub enum Site {}
 
+/// How upstreams are connected to.
+#[derive(Debug)]
+pub enum Client {}
+
 /// What was read of the files of a configuration.
 #[derive(Debug, Default)]
 pub struct Loaded {}
@@ -101,6 +105,22 @@ impl Loaded {
     pub fn site(&mut self, _: &ServerSpec) -> Result<Arc<Site>, String> {
         Err("this build has no TLS".to_owned())
     }
+
+    /// There can't be a client.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn client(&mut self, _: &ClientSpec) -> Result<Arc<Client>, String> {
+        Err("this build has no TLS".to_owned())
+    }
+}
+
+/// There is nobody to connect with.
+///
+/// # Errors
+/// None.
+pub async fn connect(_: Socket, client: &Client, _: &str) -> io::Result<Session> {
+    match *client {}
 }
 
 /// Why there is no secured connection.

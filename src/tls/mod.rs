@@ -1,12 +1,14 @@
 //! TLS on either side of us, by rustls with ring: certificates in, secured connections out.
 //!
 //! [`Site`]: what a server says in a handshake. [`accept`]: a client's connection becomes a [`Session`].
-//! [`Secured`]: what is known of it then. Without the feature `tls` nothing of this can be made, and what can't exist
-//! costs nothing.
+//! [`Secured`]: what is known of it then. [`Client`]: how we come to upstreams, by [`connect`].
+//! Without the feature `tls` nothing of this can be made, and what can't exist costs nothing.
 
 mod facts;
 mod spec;
 
+#[cfg(feature = "tls")]
+mod client;
 #[cfg(feature = "tls")]
 mod files;
 #[cfg(feature = "tls")]
@@ -28,10 +30,11 @@ mod x509;
 mod absent;
 
 pub use self::facts::Fact;
-pub use self::spec::{ClientsSpec, Protocols, ServerSpec, Verify};
+pub use self::spec::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
 
 #[cfg(feature = "tls")]
 pub use self::{
+    client::{Client, connect},
     handshake::{Failure, accept},
     secured::{Refusal, Secured},
     session::Session,
@@ -40,7 +43,7 @@ pub use self::{
 };
 
 #[cfg(not(feature = "tls"))]
-pub use self::absent::{Distrust, Failure, Loaded, Refusal, Secured, Session, Site, accept};
+pub use self::absent::{Client, Distrust, Failure, Loaded, Refusal, Secured, Session, Site, accept, connect};
 
 /// Whether there is TLS in this build.
 pub const AVAILABLE: bool = cfg!(feature = "tls");

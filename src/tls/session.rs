@@ -84,7 +84,6 @@ enum End {
 /// Either end of a connection.
 pub(super) enum Side {
     Server(UnbufferedServerConnection),
-    #[expect(dead_code, reason = "connections to upstreams are the next step")]
     Client(UnbufferedClientConnection),
 }
 

@@ -16,8 +16,9 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme, SupportedProtocolVersion,
 };
 
+use super::client::Client;
 use super::files;
-use super::spec::{ClientsSpec, Protocols, ServerSpec, Verify};
+use super::spec::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
 use super::tickets::{self, Cache, Tickets};
 use super::trust::{self, Distrust, Purpose, Trust};
 use super::x509::Certificate;
@@ -39,7 +40,7 @@ impl fmt::Debug for Pair {
 }
 
 impl Pair {
-    fn current(&self) -> Arc<CertifiedKey> {
+    pub(super) fn current(&self) -> Arc<CertifiedKey> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -49,6 +50,7 @@ impl Pair {
 pub struct Loaded {
     pairs: Vec<Arc<Pair>>,
     sites: Vec<(ServerSpec, Arc<Site>)>,
+    clients: Vec<(ClientSpec, Arc<Client>)>,
 }
 
 impl Loaded {
@@ -67,6 +69,23 @@ impl Loaded {
         let site = Arc::new(Site::new(spec, pairs)?);
         self.sites.push((spec.clone(), site.clone()));
         Ok(site)
+    }
+
+    /// How upstreams are connected to, by the directives of a location.
+    ///
+    /// # Errors
+    /// The first file that can't be used, and why.
+    pub fn client(&mut self, spec: &ClientSpec) -> Result<Arc<Client>, String> {
+        if let Some((_, client)) = self.clients.iter().find(|(known, _)| known == spec) {
+            return Ok(client.clone());
+        }
+        let pair = match &spec.pair {
+            Some((certificate, key)) => Some(self.pair(certificate, key)?),
+            None => None,
+        };
+        let client = Arc::new(Client::new(spec, pair)?);
+        self.clients.push((spec.clone(), client.clone()));
+        Ok(client)
     }
 
     fn pair(&mut self, certificate: &str, key: &str) -> Result<Arc<Pair>, String> {

@@ -18,6 +18,38 @@ pub struct ServerSpec {
     pub clients: ClientsSpec,
 }
 
+/// The `proxy_ssl_*` directives of a location.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSpec {
+    /// The files of our own certificate and its key.
+    pub pair: Option<(String, String)>,
+    pub protocols: Protocols,
+    /// Sessions are taken up again.
+    pub resumes: bool,
+    pub verify: bool,
+    pub trusted: Option<String>,
+    pub revoked: Option<String>,
+    pub depth: u32,
+    /// The name of the upstream is sent (SNI).
+    pub sends_name: bool,
+}
+
+impl Default for ClientSpec {
+    /// nginx's defaults.
+    fn default() -> Self {
+        Self {
+            pair: None,
+            protocols: Protocols::default(),
+            resumes: true,
+            verify: false,
+            trusted: None,
+            revoked: None,
+            depth: 1,
+            sends_name: false,
+        }
+    }
+}
+
 /// Versions of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocols {

@@ -269,7 +269,6 @@ pub(super) fn is_signed(
 }
 
 /// Whether a certificate belongs to the host of that name or address. Its common name counts only if it has no other.
-#[cfg_attr(not(test), expect(dead_code, reason = "connections to upstreams are the next step"))]
 pub(super) fn is_for(certificate: &[u8], host: &str) -> bool {
     let Some(certificate) = Certificate::parse(certificate) else { return false };
     let names = certificate.extensions.names.as_deref().unwrap_or_default();

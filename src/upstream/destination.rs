@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::balance::Group;
 use crate::config::{Destination, Place, Url};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Made};
 use crate::running::Running;
 use crate::target;
 use crate::variables;
@@ -24,7 +24,7 @@ pub(super) async fn destination(exchange: &mut Exchange, running: &Running) -> R
             let made =
                 String::from_utf8(made).map_err(|_| "invalid URL of \"proxy_pass\": it is no text".to_owned())?;
             let url = Url::parse(&made).map_err(|_| format!("invalid URL prefix in \"{made}\""))?;
-            let group = match running.group_named(url.authority) {
+            let group = match running.group_named(&url) {
                 Some(group) => group,
                 None if only_named => {
                     return Err(format!(
@@ -37,10 +37,11 @@ pub(super) async fn destination(exchange: &mut Exchange, running: &Running) -> R
                     if matches!(place, Place::Name { .. }) && !resolves {
                         return Err(format!("no resolver defined to resolve {}", url.authority));
                     }
-                    running.made_group(url.authority, place)
+                    running.made_group(&url, place)
                 }
             };
-            exchange.made_host = Some(url.host_and_port());
+            let (host, port) = url.host_and_port();
+            exchange.made = Some(Made { host, port, tls: url.tls });
             let uri = match url.uri {
                 None => passed_uri(exchange, None),
                 Some(uri) if uri.starts_with('/') => uri.as_bytes().to_vec(),

@@ -12,6 +12,7 @@ use crate::transfer::Failure;
 pub(super) enum Missed {
     Connect(io::Error),
     ConnectTimeout,
+    Handshake(io::Error),
     /// The peer ended or broke the connection before a head was there.
     Closed(Option<io::Error>),
     Timeout(&'static str),
@@ -30,7 +31,7 @@ impl Missed {
     /// The status that the client gets, if that was the last try.
     pub(super) fn status(&self) -> u16 {
         match self {
-            Self::Connect(_) | Self::Closed(_) | Self::Invalid(_) | Self::Upgrade(_) => 502,
+            Self::Connect(_) | Self::Handshake(_) | Self::Closed(_) | Self::Invalid(_) | Self::Upgrade(_) => 502,
             Self::ConnectTimeout | Self::Timeout(_) => 504,
             Self::Status(status) | Self::Client(status, _) => *status,
             Self::Gone => 499,
@@ -40,7 +41,7 @@ impl Missed {
     /// What of `proxy_next_upstream` allows another try; a status has been looked at already.
     pub(super) fn flag(&self) -> Option<u16> {
         match self {
-            Self::Connect(_) | Self::Closed(_) => Some(NextUpstream::ERROR),
+            Self::Connect(_) | Self::Handshake(_) | Self::Closed(_) => Some(NextUpstream::ERROR),
             Self::ConnectTimeout | Self::Timeout(_) => Some(NextUpstream::TIMEOUT),
             Self::Invalid(_) | Self::Upgrade(_) => Some(NextUpstream::INVALID_HEADER),
             Self::Status(_) | Self::Client(..) | Self::Gone => None,
@@ -57,6 +58,12 @@ impl fmt::Display for Missed {
             }
             Self::ConnectTimeout => {
                 f.write_str("upstream timed out (110: Connection timed out) while connecting to upstream")
+            }
+            Self::Handshake(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                f.write_str("peer closed connection in SSL handshake while SSL handshaking to upstream")
+            }
+            Self::Handshake(error) => {
+                write!(f, "SSL_do_handshake() failed ({}) while SSL handshaking to upstream", log::describe(error))
             }
             Self::Closed(None) => write!(f, "upstream prematurely closed connection {READING}"),
             Self::Closed(Some(error)) => write!(f, "recv() failed ({}) {READING}", log::describe(error)),

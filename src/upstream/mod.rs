@@ -9,6 +9,7 @@ mod missed;
 mod relay;
 mod upload;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::future::poll_fn;
 use std::io;
@@ -29,11 +30,12 @@ use crate::head::Framing;
 use crate::head::{self, Limits, Malformed, Name, Response, Scan, Version};
 use crate::heads::{self, Outgoing};
 use crate::log;
-use crate::pool::{self, Pooled};
+use crate::pool::{self, Called, Pooled, Way};
 use crate::reactor::{self, Millis, Timer};
 use crate::running::Running;
 use crate::socket::{self, Addr, Socket};
 use crate::target;
+use crate::tls;
 use crate::transfer::{self, Coding, Transfer, send_all};
 use crate::variables;
 use crate::wire::{Stream, Wire};
@@ -112,7 +114,8 @@ pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Runni
     let search = Search::new(&group.upstream, exchange);
     let earlier = exchange.tries.len();
     let began = reactor::now();
-    Attempts { timer, exchange, client, group, uri, body, outgoing, search, from, earlier, began }.run().await
+    let way = Way { from, tls: called(exchange) };
+    Attempts { timer, exchange, client, group, uri, body, outgoing, search, way, earlier, began }.run().await
 }
 
 /// The address that connections come from (`proxy_bind`).
@@ -166,19 +169,42 @@ fn whole(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
     body.map(|body| body.as_slice())
 }
 
+/// How peers of a request are spoken to by TLS, if they are.
+fn called(exchange: &Exchange) -> Option<Called> {
+    let client = exchange.upstream_tls()?.clone();
+    let said = exchange.settings().proxy.tls.as_ref().and_then(|tls| tls.name.as_ref());
+    let name = match said {
+        Some(name) => String::from_utf8_lossy(&variables::value(name, exchange)).into_owned(),
+        None => exchange.proxy_host().map_or(String::new(), |(host, _)| host.to_owned()),
+    };
+    // Without a port, as in brackets.
+    let name = match name.rsplit_once(':') {
+        Some((host, _)) if !host.contains(':') || host.ends_with(']') => host.into(),
+        _ => name.into(),
+    };
+    Some(Called { client, name })
+}
+
+/// Makes the handshake with a peer.
+async fn secure(socket: Socket, called: &Called) -> Result<Stream, Missed> {
+    match tls::connect(socket, &called.client, &called.name).await {
+        Ok(session) => Ok(Stream::Tls(Box::new(session))),
+        Err(error) => Err(Missed::Handshake(error)),
+    }
+}
+
 /// The tries of one request, one peer after the other.
 struct Attempts<'e> {
     timer: &'e Timer,
     exchange: &'e mut Exchange,
     client: &'e mut Wire,
     group: Arc<Group>,
+    way: Way,
     uri: Vec<u8>,
     /// The request's body, if all of it was there at once.
     body: Option<Rc<Vec<u8>>>,
     outgoing: Outgoing,
     search: Search,
-    /// The address that connections come from, if it is not the kernel's choice.
-    from: Option<Addr>,
     /// Tries of upstreams that have sent the request on.
     earlier: usize,
     began: Millis,
@@ -224,8 +250,7 @@ impl Attempts<'_> {
     async fn with(&mut self, chosen: Chosen) -> Result<Forwarded, Option<u16>> {
         let mut stale = false;
         loop {
-            let pooled =
-                if stale { None } else { pool::take(&chosen.peer.addr, self.from.as_ref(), &self.group.upstream) };
+            let pooled = if stale { None } else { pool::take(&chosen.peer.addr, &self.way, &self.group.upstream) };
             let reused = pooled.is_some();
             let pooled = match pooled {
                 Some(pooled) => Ok(pooled),
@@ -406,23 +431,35 @@ impl Attempts<'_> {
         let timer = self.timer;
         let limit = self.exchange.settings().proxy.connect_timeout;
         let waits = self.patience();
-        let mut connecting = std::pin::pin!(timer.within(limit, Socket::connect(addr, self.from.as_ref())));
-        let connected = poll_fn(|cx| {
-            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(Some(connected));
+        let connected = Cell::new(false);
+        let connecting = async {
+            let socket = Socket::connect(addr, self.way.from.as_ref()).await.map_err(Missed::Connect)?;
+            connected.set(true);
+            match &self.way.tls {
+                None => Ok(Stream::Plain(socket)),
+                Some(called) => Box::pin(secure(socket, called)).await,
+            }
+        };
+        let mut connecting = std::pin::pin!(timer.within(limit, connecting));
+        let made = poll_fn(|cx| {
+            if let Poll::Ready(made) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(Some(made));
             }
             poll_gone(&self.client.stream, waits, cx).map(|()| None)
         });
-        match connected.await {
+        match made.await {
             None => Err(Missed::Gone),
+            Some(Err(reactor::Elapsed)) if connected.get() => Err(Missed::Timeout("while SSL handshaking to upstream")),
             Some(Err(reactor::Elapsed)) => Err(Missed::ConnectTimeout),
-            Some(Ok(Err(error))) if error.kind() == io::ErrorKind::TimedOut => Err(Missed::ConnectTimeout),
-            Some(Ok(Err(error))) => Err(Missed::Connect(error)),
-            Some(Ok(Ok(socket))) => {
+            Some(Ok(Err(Missed::Connect(error)))) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(Missed::ConnectTimeout)
+            }
+            Some(Ok(Err(missed))) => Err(missed),
+            Some(Ok(Ok(stream))) => {
                 if self.exchange.settings().proxy.socket_keepalive {
-                    socket.watch_peer();
+                    stream.socket().watch_peer();
                 }
-                Ok(Pooled::new(Wire::new(Stream::Plain(socket)), self.from.clone()))
+                Ok(Pooled::new(Wire::new(stream), self.way.clone()))
             }
         }
     }

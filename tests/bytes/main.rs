@@ -10,7 +10,7 @@
 //!
 //! - `heads`: A request lines, B targets, C hosts, D fields, E limits of heads
 //! - `bodies`: F Content-Length, G Transfer-Encoding, H chunks, I pipelines and expectations
-//! - `tls`: N
+//! - `tls`: N, and towards upstreams `secured`
 //! - `upgrades`: J; `upstreams`: K; `fields`: L fields that are set, taken away or must not be believed
 //! - `lifecycle`: O exhaustion and deadlines, P ends of connections; `logs`: Q; `configuration`: R; `process`: S
 //!
@@ -53,6 +53,8 @@ mod status;
 mod table;
 #[cfg(feature = "tls")]
 mod secrets;
+#[cfg(feature = "tls")]
+mod secured;
 #[cfg(feature = "tls")]
 mod tls;
 mod upgrade;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use futures_rustls::rustls;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SerialNumber};
+use rustls::SupportedProtocolVersion;
 use rustls::client::Resumption;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::client::Client;
 use crate::gate::Folder;
@@ -170,4 +171,19 @@ impl Made {
     pub(crate) fn der(&self) -> Vec<u8> {
         self.certificate.der().to_vec()
     }
+}
+
+/// The other side of a handshake.
+pub(crate) fn accept(stream: &TcpStream, own: &Made) -> Result<StreamOwned<ServerConnection, TcpStream>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = PrivateKeyDer::try_from(own.key.serialize_der()).unwrap();
+    let chain = vec![own.certificate.der().clone()];
+    let config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let mut connection = ServerConnection::new(Arc::new(config)).unwrap();
+    let mut stream = stream.try_clone().unwrap();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream).map_err(|error| error.to_string())?;
+    }
+    Ok(StreamOwned::new(connection, stream))
 }
