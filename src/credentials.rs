@@ -22,15 +22,18 @@ impl Credentials {
         if !scheme.eq_ignore_ascii_case(b"basic ") {
             return None;
         }
-        let token = token.trim_ascii();
-        // Clients that leave out the padding, or add some, are understood as well.
-        let padding = token.iter().rev().take_while(|b| **b == b'=').count();
-        let mut user = BASE64_NOPAD.decode(token.get(..token.len() - padding)?).ok()?;
+        let mut user = decode_base64(token.trim_ascii())?;
         let colon = user.iter().position(|b| *b == b':')?;
         let password = user.split_off(colon + 1);
         user.truncate(colon);
         Some(Self { user, password })
     }
+}
+
+/// Base 64 (RFC 4648 4). Who leaves out the padding, or adds some, is understood as well.
+pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let padding = text.iter().rev().take_while(|b| **b == b'=').count();
+    BASE64_NOPAD.decode(text.get(..text.len() - padding)?).ok()
 }
 
 #[cfg(test)]

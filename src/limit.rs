@@ -39,7 +39,7 @@ pub async fn enter(exchange: &mut Exchange, running: &Running, timer: &Timer, cl
 }
 
 /// Waits, unless the client goes meanwhile: one that ends its side counts as gone here, as in nginx.
-async fn wait(exchange: &Exchange, timer: &Timer, client: &Socket, delay: Duration) -> Result<(), u16> {
+pub async fn wait(exchange: &Exchange, timer: &Timer, client: &Socket, delay: Duration) -> Result<(), u16> {
     timer.set(delay);
     let gone = poll_fn(|cx| {
         if client.ended() || client.poll_failed(cx).is_ready() {

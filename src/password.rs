@@ -4,9 +4,10 @@
 //! The old DES form is none of them: of its passwords eight letters count, and they are found in hours.
 
 use blowfish::Blowfish;
-use data_encoding::BASE64;
 use md5::Md5;
 use sha2::{Digest, Sha256, Sha512};
+
+use crate::credentials::decode_base64;
 
 /// Bytes of a password that are looked at; longer ones are wrong. crypt(3) takes no more.
 pub const BYTES_MAX: usize = 512;
@@ -38,10 +39,10 @@ impl<'f> Stored<'f> {
         let form = if let Some(plain) = text.strip_prefix(b"{PLAIN}") {
             Form::Plain(plain)
         } else if let Some(code) = text.strip_prefix(b"{SHA}") {
-            let digest = BASE64.decode(code).ok().filter(|digest| digest.len() == SHA1_BYTES)?;
+            let digest = decode_base64(code).filter(|digest| digest.len() == SHA1_BYTES)?;
             Form::Sha1 { digest, salt: Vec::new() }
         } else if let Some(code) = text.strip_prefix(b"{SSHA}") {
-            let mut digest = BASE64.decode(code).ok().filter(|digest| digest.len() >= SHA1_BYTES)?;
+            let mut digest = decode_base64(code).filter(|digest| digest.len() >= SHA1_BYTES)?;
             let salt = digest.split_off(SHA1_BYTES);
             Form::Sha1 { digest, salt }
         } else {
@@ -95,10 +96,10 @@ impl<'f> Stored<'f> {
             Form::Sha1 { digest, salt } => same(&sha1(&[password, salt]), digest),
             Form::Md5 { magic, salt, digest } => same(&md5_crypt(password, magic, salt), digest),
             Form::Sha256 { rounds, salt, digest } => {
-                same(&sha_text(&sha_crypt::<Sha256>(password, salt, *rounds), [2, 0, 1]), digest)
+                same(&sha_text(&sha_crypt(hash::<Sha256>, password, salt, *rounds), [2, 0, 1]), digest)
             }
             Form::Sha512 { rounds, salt, digest } => {
-                same(&sha_text(&sha_crypt::<Sha512>(password, salt, *rounds), [1, 2, 0]), digest)
+                same(&sha_text(&sha_crypt(hash::<Sha512>, password, salt, *rounds), [1, 2, 0]), digest)
             }
             Form::Bcrypt { cost, salt, digest } => same(&bcrypt(password, *cost, salt), digest),
         }
@@ -122,10 +123,11 @@ fn sha1(parts: &[&[u8]]) -> [u8; SHA1_BYTES] {
     hash.digest().bytes()
 }
 
+/// The digest of parts that stand one behind the other. The crypt functions get it as a value: there is one of each.
+type Hash = fn(&[&[u8]]) -> Vec<u8>;
+
 fn hash<D: Digest>(parts: &[&[u8]]) -> Vec<u8> {
-    let mut hash = D::new();
-    parts.iter().for_each(|part| hash.update(part));
-    hash.finalize().to_vec()
+    parts.iter().fold(D::new(), |hash, part| hash.chain_update(part)).finalize().to_vec()
 }
 
 /// The first `len` bytes of `piece` put behind itself again and again.
@@ -134,18 +136,12 @@ fn repeated(piece: &[u8], len: usize) -> Vec<u8> {
 }
 
 /// One after the other, each time what the number of the round says: how both MD5-crypt and SHA-crypt take their time.
-fn rounds<D: Digest>(first: Vec<u8>, rounds: u32, password: &[u8], salt: &[u8]) -> Vec<u8> {
+fn rounds(hash: Hash, first: Vec<u8>, rounds: u32, password: &[u8], salt: &[u8]) -> Vec<u8> {
     (0..rounds).fold(first, |last, round| {
-        let mut hash = D::new();
-        hash.update(if round % 2 == 1 { password } else { &last });
-        if round % 3 != 0 {
-            hash.update(salt);
-        }
-        if round % 7 != 0 {
-            hash.update(password);
-        }
-        hash.update(if round % 2 == 1 { &last } else { password });
-        hash.finalize().to_vec()
+        let (start, end) = if round % 2 == 1 { (password, &last[..]) } else { (&last[..], password) };
+        let salt = if round % 3 == 0 { &[] } else { salt };
+        let middle = if round % 7 == 0 { &[] } else { password };
+        hash(&[start, salt, middle, end])
     })
 }
 
@@ -158,7 +154,7 @@ fn md5_crypt(password: &[u8], magic: &[u8], salt: &[u8]) -> Vec<u8> {
         first.push(if bits % 2 == 1 { 0 } else { password.first().copied().unwrap_or(0) });
         bits /= 2;
     }
-    let digest = rounds::<Md5>(hash::<Md5>(&[&first]), 1000, password, salt);
+    let digest = rounds(hash::<Md5>, hash::<Md5>(&[&first]), 1000, password, salt);
     let byte = |at: usize| digest.get(at).copied().unwrap_or(0);
     let mut text = Vec::with_capacity(22);
     for at in 0..5 {
@@ -169,20 +165,20 @@ fn md5_crypt(password: &[u8], magic: &[u8], salt: &[u8]) -> Vec<u8> {
 }
 
 /// Ulrich Drepper's SHA-crypt, the digest alone.
-fn sha_crypt<D: Digest>(password: &[u8], salt: &[u8], count: u32) -> Vec<u8> {
-    let inner = hash::<D>(&[password, salt, password]);
+fn sha_crypt(hash: Hash, password: &[u8], salt: &[u8], count: u32) -> Vec<u8> {
+    let inner = hash(&[password, salt, password]);
     let mut first = [password, salt, &repeated(&inner, password.len())].concat();
     let mut bits = password.len();
     while bits > 0 {
         first.extend_from_slice(if bits % 2 == 1 { &inner } else { password });
         bits /= 2;
     }
-    let first = hash::<D>(&[&first]);
+    let first = hash(&[&first]);
     let times = 16 + usize::from(first.first().copied().unwrap_or(0));
-    let of_password = hash::<D>(&vec![password; password.len()]);
-    let of_salt = hash::<D>(&vec![salt; times]);
+    let of_password = hash(&vec![password; password.len()]);
+    let of_salt = hash(&vec![salt; times]);
     let (password, salt) = (repeated(&of_password, password.len()), repeated(&of_salt, salt.len()));
-    rounds::<D>(first, count, &password, &salt)
+    rounds(hash, first, count, &password, &salt)
 }
 
 /// The text of a SHA-crypt: three bytes that lie a third of it apart, next time one further and with places changed.

@@ -4,10 +4,7 @@
 //! A phase may send the request back to the start with another path, or to a location by name; [`CHANGES_MAX`] bounds
 //! that. Every page of our own passes by `error_page` before it is sent.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
 use crate::access::{self, Denied, Gate, Verdict};
 use crate::answer::{self, After};
@@ -210,24 +207,18 @@ impl Phases<'_> {
     }
 
     async fn deny(&self, exchange: &mut Exchange, access: &Access, denied: Denied) -> Next {
-        let waits = denied.status == 401 && !access.delay.is_zero();
-        if denied.status == 499 || (waits && !self.keep_waiting(exchange, access.delay).await) {
-            exchange.answer.status = 499;
-            return Next::Done(Done::Answered(After::Close));
+        let mut status = denied.status;
+        if status == 401 && !access.delay.is_zero() {
+            log::about(exchange, Level::Info, format_args!("delaying unauthorized request"));
+            let waited = limit::wait(exchange, self.timer, self.wire.stream.socket(), access.delay).await;
+            status = waited.err().unwrap_or(status);
         }
-        let mut reply = page(exchange, denied.status);
+        if status == 499 {
+            return refused(exchange, status);
+        }
+        let mut reply = page(exchange, status);
         reply.fields = denied.challenges.into_iter().map(|value| (&b"WWW-Authenticate"[..], value)).collect();
         Next::Answer(Some(reply))
-    }
-
-    /// Does nothing for a while (`auth_delay`); whether the client is still there then. One that stops sending is not, as
-    /// in nginx.
-    async fn keep_waiting(&self, exchange: &Exchange, delay: Duration) -> bool {
-        log::about(exchange, Level::Info, format_args!("delaying unauthorized request"));
-        self.timer.set(delay);
-        let socket = self.wire.stream.socket();
-        let over = poll_fn(|cx| if socket.ended() { Poll::Ready(()) } else { self.timer.poll_due(cx) });
-        access::unless_gone(self.wire, over).await.is_some() && !socket.ended()
     }
 
     /// What the location answers with.
