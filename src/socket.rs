@@ -51,6 +51,14 @@ impl Addr {
         }
     }
 
+    /// Whether it is on this machine, as far as the address tells.
+    pub fn is_near(&self) -> bool {
+        match self {
+            Self::Ip(addr) => addr.ip().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Ip(addr) => Some(addr.port()),
@@ -249,7 +257,7 @@ impl Socket {
     /// Connects to `addr`, from an address of this machine if one is given.
     ///
     /// # Errors
-    /// Those of bind(2) and connect(2); a Unix socket with a full backlog refuses.
+    /// Those of bind(2) and connect(2); `WouldBlock` for a Unix socket with a full backlog.
     pub async fn connect(addr: &Addr, from: Option<&Addr>) -> io::Result<Self> {
         let fd = open(addr)?;
         if let (Addr::Ip(_), Some(Addr::Ip(from))) = (addr, from) {
@@ -271,7 +279,6 @@ impl Socket {
                 sockopt::socket_error(&connected.source)??;
                 Ok(connected)
             }
-            Err(rustix::io::Errno::AGAIN) => Err(io::ErrorKind::ConnectionRefused.into()),
             Err(error) => Err(error.into()),
         }
     }

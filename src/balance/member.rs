@@ -1,35 +1,76 @@
 //! A peer as its group sees it: its share of the requests, and whether it can take one.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use super::queue::Queue;
 use crate::config::PeerSpec;
 use crate::reactor::Millis;
 use crate::socket::Addr;
 
+/// Connections to a peer that may be under way at the same time; others wait for them, in their order. Backlogs are seldom
+/// shorter.
+const CONNECTING_MAX: u32 = 64;
 /// Parts of a unit of weight: the steps of a slow start.
 const PARTS: u64 = 1000;
 
 /// A peer as others hold it. It is the same one after a reload, with its connections.
-#[derive(Debug)]
 pub struct Peer {
     pub addr: Addr,
     conns: AtomicU32,
+    /// Who waits for it, or for another peer of its group.
+    queue: Arc<Queue>,
+    /// Connections that are being made.
+    connecting: AtomicU32,
+    /// Who waits for those to be done.
+    anteroom: Arc<Queue>,
 }
 
 impl Peer {
-    pub(super) fn new(addr: Addr) -> Self {
-        Self { addr, conns: AtomicU32::new(0) }
+    pub(super) fn new(addr: Addr, queue: Arc<Queue>) -> Self {
+        Self { addr, conns: AtomicU32::new(0), queue, connecting: AtomicU32::new(0), anteroom: Arc::default() }
     }
 
     /// Counts one more connection. Only who holds the group's lock does that.
     pub(super) fn enter(&self) {
-        self.conns.fetch_add(1, Ordering::Relaxed);
+        self.conns.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Waits until a connection to it may be made.
+    pub async fn admit(&self) -> Admission<'_> {
+        if self.anteroom.is_empty()
+            && let Some(admission) = self.try_admit()
+        {
+            return admission;
+        }
+        let place = self.anteroom.line_up();
+        poll_fn(|cx| place.look(cx, || self.try_admit()).map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    fn try_admit(&self) -> Option<Admission<'_>> {
+        let more = |count: u32| (count < CONNECTING_MAX).then_some(count + 1);
+        let admitted = self.connecting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        admitted.ok().map(|_| Admission { peer: self })
     }
 
     pub(super) fn leave(&self) {
-        self.conns.fetch_sub(1, Ordering::Relaxed);
+        self.conns.fetch_sub(1, Ordering::SeqCst);
+        self.queue.announce();
+    }
+}
+
+/// Counts a connection that is being made, until this is dropped.
+pub struct Admission<'p> {
+    peer: &'p Peer,
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        self.peer.connecting.fetch_sub(1, Ordering::SeqCst);
+        self.peer.anteroom.announce();
     }
 }
 
@@ -73,7 +114,7 @@ impl Member {
     }
 
     pub(super) fn conns(&self) -> u32 {
-        self.peer.conns.load(Ordering::Relaxed)
+        self.peer.conns.load(Ordering::SeqCst)
     }
 
     /// Whether it can take one more request. The only peer of a group is never left alone for its failures: there is no
@@ -92,6 +133,12 @@ impl Member {
         self.is_disabled() && now.saturating_sub(self.checked) <= millis(self.spec.fail_timeout)
     }
 
+    /// When it may be tried again after its failures.
+    pub(super) fn back_at(&self, now: Millis) -> Option<Millis> {
+        let waits = !self.spec.down && self.has_failed(now);
+        waits.then(|| self.checked.saturating_add(millis(self.spec.fail_timeout)).saturating_add(1))
+    }
+
     /// It was chosen: one request finds out whether a peer that had failed is back.
     pub(super) fn take(&mut self, now: Millis) {
         self.peer.enter();
@@ -101,13 +148,16 @@ impl Member {
         }
     }
 
-    pub(super) fn answered(&mut self, now: Millis) {
+    /// Notes an answer: whether the peer is back by it.
+    pub(super) fn answered(&mut self, now: Millis) -> bool {
+        let is_back = self.failed < self.checked && self.is_disabled();
+        if is_back && !self.spec.slow_start.is_zero() {
+            self.back = Some(now);
+        }
         if self.failed < self.checked {
-            if self.is_disabled() && !self.spec.slow_start.is_zero() {
-                self.back = Some(now);
-            }
             self.fails = 0;
         }
+        is_back
     }
 
     /// Notes a failure: whether it was the last one that it may have.

@@ -7,6 +7,7 @@ mod crc;
 mod hash;
 mod least_conn;
 mod member;
+mod queue;
 mod random;
 mod ring;
 mod round_robin;
@@ -17,11 +18,15 @@ mod sticky;
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
+use std::time::Duration;
 
 use self::member::Member;
+use self::queue::Queue;
 use self::ring::Ring;
 
 pub use self::member::Peer;
+pub use self::queue::Place as QueuePlace;
 pub use self::search::Search;
 pub use self::state::{Health, PeerState};
 
@@ -38,6 +43,8 @@ pub struct Group {
     ring: Option<Ring>,
     /// No peer is known by a name.
     fixed: bool,
+    /// Who waits for a peer. It outlives a reload, as peers do.
+    queue: Arc<Queue>,
     state: Mutex<State>,
 }
 
@@ -103,8 +110,9 @@ impl Group {
         };
         let addrs: Vec<_> = upstream.peers.iter().filter_map(known).collect();
         let fixed = addrs.len() == upstream.peers.len();
+        let queue = before.map(|group| group.queue.clone()).unwrap_or_default();
         let before = before.map(|group| group.lock().peers()).unwrap_or_default();
-        let group = Self { ring, fixed, state: Mutex::new(State { before, ..State::default() }), upstream };
+        let group = Self { ring, fixed, queue, state: Mutex::new(State { before, ..State::default() }), upstream };
         if fixed {
             group.replace(addrs);
         }
@@ -151,13 +159,19 @@ impl Group {
             let member = match known.iter().position(|member| is(member, &spec, &addr)) {
                 Some(at) => known.remove(at),
                 None => {
-                    let peer = state.take_before(&addr).unwrap_or_else(|| Arc::new(Peer::new(addr)));
+                    let peer = state.take_before(&addr).unwrap_or_else(|| self.peer(addr));
                     let id = self.id(&spec, &peer);
                     Member::new(peer, spec, id)
                 }
             };
             state.members.push(member);
         }
+        drop(state);
+        self.queue.announce();
+    }
+
+    fn peer(&self, addr: Addr) -> Arc<Peer> {
+        Arc::new(Peer::new(addr, self.queue.clone()))
     }
 
     /// What `sticky` knows a peer by.
@@ -174,7 +188,7 @@ impl Group {
     pub fn adopt(self: &Arc<Self>, addr: Addr) -> Chosen {
         let state = self.lock();
         let known = state.members.iter().find(|member| member.peer.addr == addr).map(|member| member.peer.clone());
-        let peer = known.unwrap_or_else(|| Arc::new(Peer::new(addr)));
+        let peer = known.unwrap_or_else(|| self.peer(addr));
         peer.enter();
         Chosen { group: self.clone(), peer }
     }
@@ -189,9 +203,45 @@ impl Group {
         self.lock().members.is_empty()
     }
 
-    /// The next peer for a request.
+    /// The next peer for a request. Where others wait for one, it has to wait behind them.
     pub fn choose(self: &Arc<Self>, search: &mut Search) -> Option<Chosen> {
-        self.choose_at(search, reactor::now())
+        match self.upstream.queue {
+            Some(_) if !self.queue.is_empty() => None,
+            _ => self.choose_at(search, reactor::now()),
+        }
+    }
+
+    /// A place among those who wait for a peer, if there is room and a peer that may come.
+    pub fn queue_up(&self, search: &Search) -> Option<QueuePlace> {
+        let spec = self.upstream.queue?;
+        let may_come = |member: &Member| !member.spec.down && !member.spec.drain && !search.has_tried(&member.peer);
+        let hope = self.lock().members.iter().any(may_come);
+        self.queue.join(spec.length).filter(|_| hope)
+    }
+
+    /// The next peer for a request that has waited, if it is its turn. The task is woken when it comes.
+    pub fn choose_in_turn(
+        self: &Arc<Self>,
+        place: &QueuePlace,
+        search: &mut Search,
+        cx: &Context<'_>,
+    ) -> Option<Chosen> {
+        place.look(cx, || self.choose_at(search, reactor::now()))
+    }
+
+    /// How long until a peer that has failed may be tried again; who waits first looks again then.
+    pub fn until_back(&self, place: &QueuePlace) -> Option<Duration> {
+        if !place.is_first() {
+            return None;
+        }
+        let now = reactor::now();
+        let back = self.lock().members.iter().filter_map(|member| member.back_at(now)).min()?;
+        Some(Duration::from_millis(back.saturating_sub(now)))
+    }
+
+    /// Lets who waits first look again.
+    pub fn announce(&self) {
+        self.queue.announce();
     }
 
     fn choose_at(self: &Arc<Self>, search: &mut Search, now: Millis) -> Option<Chosen> {
@@ -234,10 +284,12 @@ impl Group {
     /// Whether there is a peer that was not tried and can be.
     pub fn has_another(&self, search: &Search) -> bool {
         let now = reactor::now();
-        let tried = |member: &Member| search.tried.iter().any(|peer| Arc::ptr_eq(peer, &member.peer));
         let state = self.lock();
         let alone = state.members.len() == 1;
-        state.members.iter().any(|member| !tried(member) && !member.spec.drain && member.is_open(now, alone))
+        state
+            .members
+            .iter()
+            .any(|member| !search.has_tried(&member.peer) && !member.spec.drain && member.is_open(now, alone))
     }
 
     /// The `Set-Cookie` that binds a client to the peer that it came to.
@@ -257,7 +309,11 @@ impl Group {
         match outcome {
             Outcome::Neutral => false,
             Outcome::Answered => {
-                member.answered(now);
+                let is_back = member.answered(now);
+                drop(state);
+                if is_back {
+                    self.queue.announce();
+                }
                 false
             }
             Outcome::Failed => member.fail(now) && !alone,

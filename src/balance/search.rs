@@ -63,6 +63,10 @@ impl Search {
         Self { bound, tried: Vec::new(), trail: Trail::with(key) }
     }
 
+    pub(super) fn has_tried(&self, peer: &Arc<Peer>) -> bool {
+        self.tried.iter().any(|tried| Arc::ptr_eq(tried, peer))
+    }
+
     /// How many peers were tried.
     pub fn tries(&self) -> usize {
         self.tried.len()

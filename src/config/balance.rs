@@ -30,6 +30,13 @@ pub enum Balance {
     },
 }
 
+/// Requests that wait where no peer can take them (`queue`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSpec {
+    pub length: u32,
+    pub timeout: Duration,
+}
+
 /// What binds a client to a peer, as long as that can serve it.
 #[derive(Clone, Debug)]
 pub enum Sticky {
@@ -98,6 +105,25 @@ pub(super) fn random(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
         (_, None) => false,
     };
     set_method(walk, draft, directive, Balance::Random { two });
+    Ok(())
+}
+
+/// `queue LENGTH [timeout=TIME];`
+pub(super) fn queue(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0)?;
+    let length = match core::number(directive, word)? {
+        0 => return Err(invalid(directive, word, "a length of 1 or more")),
+        length => length,
+    };
+    let timeout = match directive.args.get(1) {
+        None => Duration::from_secs(60),
+        Some(word) => word
+            .text
+            .strip_prefix("timeout=")
+            .and_then(units::time)
+            .ok_or_else(|| invalid(directive, word, "a time such as timeout=60s"))?,
+    };
+    draft.upstream.queue = Some(QueueSpec { length, timeout });
     Ok(())
 }
 

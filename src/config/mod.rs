@@ -44,7 +44,7 @@ use std::time::Duration;
 
 pub use self::access::{Access, AuthRequest, Basic, Except, Rule};
 pub use self::autoindex::{Autoindex, ListingFormat};
-pub use self::balance::{Balance, CookieLife, Sticky, StickyCookie};
+pub use self::balance::{Balance, CookieLife, QueueSpec, Sticky, StickyCookie};
 pub use self::build::{Source, generate, load};
 pub use self::charset::{Charset, CharsetMap, Recoding};
 pub use self::content::{Content, StatusForm};

@@ -354,6 +354,7 @@ static TABLE: &[Spec] = &[
     spec("proxy_store_access", HSL, 1, 3, Note("nothing is written to disk")),
     spec("proxy_temp_file_write_size", HSL, 1, 1, Note(BODIES_STREAM)),
     spec("proxy_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
+    spec("queue", UPSTREAM, 1, 2, Once(balance::queue)),
     spec("quic_gso", HS, 1, 1, Note(HTTP1)),
     spec("quic_retry", HS, 1, 1, Note(HTTP1)),
     spec("random", UPSTREAM, 0, 2, Once(balance::random)),

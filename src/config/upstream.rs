@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::balance::{Balance, Sticky};
+use super::balance::{Balance, QueueSpec, Sticky};
 use super::build::{Draft, Walk, arg, invalid};
 use super::syntax::{Directive, Error, Word, placeholder};
 use super::{core, table, units};
@@ -20,6 +20,7 @@ pub struct Upstream {
     pub peers: Vec<Arc<PeerSpec>>,
     pub balance: Balance,
     pub sticky: Option<Sticky>,
+    pub queue: Option<QueueSpec>,
     /// Idle connections that a worker keeps to it.
     pub keepalive: u32,
     pub keepalive_requests: u32,
@@ -80,6 +81,7 @@ pub(super) struct UpstreamDraft {
     peers: Vec<Arc<PeerSpec>>,
     pub(super) balance: Option<Balance>,
     pub(super) sticky: Option<Sticky>,
+    pub(super) queue: Option<QueueSpec>,
     keepalive: Option<u32>,
     pub(super) keepalive_requests: Option<u32>,
     pub(super) keepalive_timeout: Option<Duration>,
@@ -94,6 +96,7 @@ impl UpstreamDraft {
             peers: self.peers,
             balance: self.balance.unwrap_or(Balance::RoundRobin),
             sticky: self.sticky,
+            queue: self.queue,
             keepalive: self.keepalive.unwrap_or(32),
             keepalive_requests: self.keepalive_requests.unwrap_or(1000),
             keepalive_timeout: self.keepalive_timeout.unwrap_or(Duration::from_secs(60)),

@@ -6,13 +6,11 @@
 
 mod destination;
 mod missed;
+mod reach;
 mod relay;
 mod upload;
 
-use std::cell::Cell;
-use std::future::Future;
 use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,9 +31,8 @@ use crate::log;
 use crate::pool::{self, Called, Pooled, Way};
 use crate::reactor::{self, Millis, Timer};
 use crate::running::Running;
-use crate::socket::{self, Addr, Socket};
+use crate::socket::{self, Addr};
 use crate::target;
-use crate::tls;
 use crate::transfer::{self, Coding, Transfer, send_all};
 use crate::variables;
 use crate::wire::{Stream, Wire};
@@ -185,14 +182,6 @@ fn called(exchange: &Exchange) -> Option<Called> {
     Some(Called { client, name })
 }
 
-/// Makes the handshake with a peer.
-async fn secure(socket: Socket, called: &Called) -> Result<Stream, Missed> {
-    match tls::connect(socket, &called.client, &called.name).await {
-        Ok(session) => Ok(Stream::Tls(Box::new(session))),
-        Err(error) => Err(Missed::Handshake(error)),
-    }
-}
-
 /// The tries of one request, one peer after the other.
 struct Attempts<'e> {
     timer: &'e Timer,
@@ -213,8 +202,12 @@ struct Attempts<'e> {
 impl Attempts<'_> {
     async fn run(mut self) -> Forwarded {
         loop {
-            let Some(chosen) = self.group.choose(&mut self.search) else {
-                return Forwarded::Refused(self.no_peer());
+            let chosen = match self.group.choose(&mut self.search) {
+                Some(chosen) => chosen,
+                None => match self.wait_for_peer().await {
+                    Ok(chosen) => chosen,
+                    Err(status) => return Forwarded::Refused(status),
+                },
             };
             self.begin_try(Tried::Peer(chosen.peer.addr.clone()));
             match self.with(chosen).await {
@@ -236,12 +229,11 @@ impl Attempts<'_> {
     }
 
     /// No peer is left, or none can be tried.
-    fn no_peer(&mut self) -> u16 {
+    fn no_peer(&mut self, why: &str) -> u16 {
         let name = &self.group.upstream.name.clone();
         self.begin_try(Tried::Nobody(name.clone()));
         self.end_try(Some(502));
-        let why = if self.group.is_empty() { "could not be resolved" } else { "no live upstreams" };
-        let message = if self.group.is_empty() { format!("{name} {why}") } else { why.to_owned() };
+        let message = if self.group.is_empty() { format!("{name} could not be resolved") } else { why.to_owned() };
         log::about(self.exchange, Level::Error, format_args!("{message} while connecting to upstream"));
         502
     }
@@ -254,7 +246,7 @@ impl Attempts<'_> {
             let reused = pooled.is_some();
             let pooled = match pooled {
                 Some(pooled) => Ok(pooled),
-                None => self.connect(&chosen.peer.addr).await,
+                None => self.connect(&chosen.peer).await,
             };
             if let Some(now) = self.exchange.tries.last_mut().filter(|_| pooled.is_ok()) {
                 now.connected = Some(now.elapsed());
@@ -424,43 +416,6 @@ impl Attempts<'_> {
             true => Patience::Endless,
             false if self.outgoing.offered.is_empty() && self.exchange.limits.held.is_empty() => Patience::WhileOpen,
             false => Patience::WhileSending,
-        }
-    }
-
-    async fn connect(&self, addr: &Addr) -> Result<Pooled, Missed> {
-        let timer = self.timer;
-        let limit = self.exchange.settings().proxy.connect_timeout;
-        let waits = self.patience();
-        let connected = Cell::new(false);
-        let connecting = async {
-            let socket = Socket::connect(addr, self.way.from.as_ref()).await.map_err(Missed::Connect)?;
-            connected.set(true);
-            match &self.way.tls {
-                None => Ok(Stream::Plain(socket)),
-                Some(called) => Box::pin(secure(socket, called)).await,
-            }
-        };
-        let mut connecting = std::pin::pin!(timer.within(limit, connecting));
-        let made = poll_fn(|cx| {
-            if let Poll::Ready(made) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(Some(made));
-            }
-            poll_gone(&self.client.stream, waits, cx).map(|()| None)
-        });
-        match made.await {
-            None => Err(Missed::Gone),
-            Some(Err(reactor::Elapsed)) if connected.get() => Err(Missed::Timeout("while SSL handshaking to upstream")),
-            Some(Err(reactor::Elapsed)) => Err(Missed::ConnectTimeout),
-            Some(Ok(Err(Missed::Connect(error)))) if error.kind() == io::ErrorKind::TimedOut => {
-                Err(Missed::ConnectTimeout)
-            }
-            Some(Ok(Err(missed))) => Err(missed),
-            Some(Ok(Ok(stream))) => {
-                if self.exchange.settings().proxy.socket_keepalive {
-                    stream.socket().watch_peer();
-                }
-                Ok(Pooled::new(Wire::new(stream), self.way.clone()))
-            }
         }
     }
 

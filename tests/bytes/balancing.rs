@@ -1,7 +1,14 @@
 //! Which peer gets a request: the methods, what binds a client to a peer, failures and who is asked next.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use smolgate::socket::{self, Addr, ListenOptions};
+
 use crate::client::{Client, Reply, expand};
-use crate::gate::Gate;
+use crate::gate::{Folder, Gate, wait_for};
 use crate::peer::{Peer, SWITCHING};
 
 /// A peer that answers every request with its name, and with the status that the target ends with (`?404`). An upgrade
@@ -84,7 +91,7 @@ fn tunnels_are_connections() {
     let mut open: Vec<_> = (0..9).map(|_| tunnel(&gate, "/least", "")).collect();
     assert_eq!(open.iter().filter(|(_, name)| name == "a").count(), 6);
     open.retain(|(_, name)| name == "b");
-    crate::gate::wait_for("the tunnels end", || gate.access().len() >= 6);
+    wait_for("the tunnels end", || gate.access().len() >= 6);
     assert_eq!(names(&gate, "/least", 3), "aaa");
 
     let few: String = (0..3)
@@ -95,11 +102,11 @@ fn tunnels_are_connections() {
     assert_eq!(get(&gate, "/few", "").status, 502);
     gate.rewrite(&config("max_fails=9"));
     gate.signal("HUP");
-    crate::gate::wait_for("the reload", || names(&gate, "/generation", 1) == "max_fails=9");
+    wait_for("the reload", || names(&gate, "/generation", 1) == "max_fails=9");
     assert_eq!(get(&gate, "/few", "").status, 502, "tunnels from before the reload still count");
     assert_eq!(names(&gate, "/least", 3), "aaa");
     drop(open);
-    crate::gate::wait_for("the tunnels end", || get(&gate, "/few", "").status == 200);
+    wait_for("the tunnels end", || get(&gate, "/few", "").status == 200);
 }
 
 /// The cookie names the peer: with it a client comes back, over polling requests and the upgrade (Socket.IO).
@@ -201,4 +208,101 @@ fn the_last_answer_counts() {
     let gone = get(&gate, "/gone", "");
     assert_eq!(gone.field("X-Tries"), Some("gone 502"));
     gate.wait_for_error(&["no live upstreams while connecting to upstream"]).unwrap();
+}
+
+/// Where all peers are busy requests wait for one, first come, first served; a client that goes away does not.
+#[test]
+fn requests_wait_in_a_queue() {
+    let (a, b) = (named("a"), named("b"));
+    let upstreams = [
+        ("one", "server A: max_conns=1; queue 4 timeout=1h;"),
+        ("short", "server A: max_conns=1; queue 1 timeout=1s;"),
+        ("two", "server A: max_conns=1 route=a; server B: max_conns=1 route=b; sticky route $arg_r; queue 9;"),
+    ];
+    let gate = gate(&upstreams, "", &[("A:", &a), ("B:", &b)]);
+    let ask = |target: &str| Client::asking(gate.addr, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+
+    let (held, _) = tunnel(&gate, "/one", "");
+    let mut waiting: Vec<Client> = (201..=204).map(|status| ask(&format!("/one?{status}"))).collect();
+    assert_eq!(get(&gate, "/one", "").status, 502, "a fifth has no place");
+    gate.wait_for_error(&["no live upstreams, and no place in the queue"]).unwrap();
+    drop(waiting.remove(1));
+    gate.wait_for_access(&["/one?202 HTTP/1.1\" 499 "]).unwrap();
+    waiting.push(ask("/one?205"));
+    drop(held);
+    let statuses: Vec<u16> = waiting.iter_mut().map(|client| client.reply().unwrap().status).collect();
+    assert_eq!(statuses, [201, 203, 204, 205]);
+    let came = String::from_utf8(a.bytes()).unwrap();
+    let came: Vec<&str> = came.lines().filter_map(|line| line.strip_prefix("GET /one?")?.get(..3)).collect();
+    assert_eq!(came, ["201", "203", "204", "205"]);
+
+    // Who is bound to a peer may take another one; who comes later does not overtake.
+    let held = [tunnel(&gate, "/two", ""), tunnel(&gate, "/two", "")];
+    let mut waiting = [ask("/two?r=b"), ask("/two?r=a"), ask("/two?r=a")];
+    let [first, _second] = held;
+    assert_eq!(first.1, "a");
+    drop(first);
+    for client in &mut waiting {
+        assert_eq!(client.reply().unwrap().body, b"a");
+    }
+
+    let (_held, _) = tunnel(&gate, "/short", "");
+    assert_eq!(get(&gate, "/short", "").status, 502);
+    gate.wait_for_error(&["no live upstreams within the time of the queue"]).unwrap();
+}
+
+/// Peers that have failed are waited for until they may be tried again.
+#[test]
+fn the_queue_waits_for_peers_that_failed() {
+    let flaky = Peer::start(|connection| {
+        let Some(request) = connection.request() else { return };
+        if connection.number >= 2 {
+            connection.answer(&request, "back");
+        }
+    });
+    let upstreams = [("u", "server A: fail_timeout=1s; server 127.0.0.1:1 fail_timeout=1s; queue 5 timeout=1h;")];
+    let gate = gate(&upstreams, "", &[("A:", &flaky)]);
+    assert_eq!(get(&gate, "/u", "").status, 502, "all were tried by this request");
+    let (first, second) = (get(&gate, "/u", ""), get(&gate, "/u", ""));
+    assert!([first.status, second.status].contains(&200), "{} {}", first.status, second.status);
+}
+
+/// A listening socket with room for hardly anybody, as the address that `proxy_pass` takes, and what it accepts.
+fn narrow(addr: &Addr) -> OwnedFd {
+    socket::listen(addr, ListenOptions { backlog: 1, ipv6_only: true }).unwrap()
+}
+
+/// More connections than a peer's backlog holds wait for their turn: nobody is refused, nobody waits for seconds.
+#[test]
+fn a_herd_fits_through_a_narrow_door() {
+    const HERD: usize = 100;
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    let folder = Folder::new();
+    let path = folder.path("peer.sock").display().to_string();
+    let tcp = TcpListener::from(narrow(&Addr::Ip("127.0.0.1:0".parse().unwrap())));
+    let unix = UnixListener::from(narrow(&Addr::Unix(path.as_str().into())));
+    tcp.set_nonblocking(false).unwrap();
+    unix.set_nonblocking(false).unwrap();
+    let gate = Gate::start(&format!(
+        "server {{ listen LISTEN; location /tcp {{ proxy_pass http://{}; }} location /unix {{ proxy_pass http://unix:{path}; }} }}",
+        tcp.local_addr().unwrap()
+    ));
+    let herd = |target: &str| -> Vec<Client> {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        (0..HERD).map(|_| Client::asking(gate.addr, request.as_bytes())).collect()
+    };
+    let mut all: Vec<Client> = herd("/tcp").into_iter().chain(herd("/unix")).collect();
+    std::thread::spawn(move || {
+        for mut stream in tcp.incoming().take(HERD).flatten() {
+            let _ = stream.read(&mut [0; 1024]).and_then(|_| stream.write_all(ANSWER));
+        }
+    });
+    std::thread::spawn(move || {
+        for mut stream in unix.incoming().take(HERD).flatten() {
+            let _ = stream.read(&mut [0; 1024]).and_then(|_| stream.write_all(ANSWER));
+        }
+    });
+    for client in &mut all {
+        client.expect(200).unwrap();
+    }
 }
