@@ -22,12 +22,18 @@ impl<'e> Added<'e> {
     pub fn new(exchange: &'e Exchange, status: u16, modified: Option<u64>) -> Self {
         let usual = is_usual(status);
         let applies = |add: &&AddField| add.always || usual;
-        let fields = exchange.settings().add_field.iter().filter(applies);
-        Self {
-            fields: fields.map(|add| (add, variables::value(&add.value, exchange))).collect(),
-            freshness: if usual { freshness::of(exchange, modified) } else { None },
-            written: Vec::new(),
-        }
+        let known = exchange.answer.head.borrow().len();
+        let value = |add: &'e AddField| {
+            let value = variables::value(&add.value, exchange);
+            // The next one may use it.
+            if exchange.config.keeps_sent {
+                field(&add.name, &value, &mut exchange.answer.head.borrow_mut());
+            }
+            (add, value)
+        };
+        let fields = exchange.settings().add_field.iter().filter(applies).map(value).collect();
+        exchange.answer.head.borrow_mut().truncate(known);
+        Self { fields, freshness: if usual { freshness::of(exchange, modified) } else { None }, written: Vec::new() }
     }
 
     /// The value that an `add_header` gives to a field, the last one if there are more. An empty one takes it away.
@@ -103,7 +109,7 @@ fn write(kind: Name, value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Answers that get what is not added to all.
-fn is_usual(status: u16) -> bool {
+pub fn is_usual(status: u16) -> bool {
     matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
 }
 

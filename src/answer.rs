@@ -10,12 +10,13 @@ use crate::config::{Level, Recoding};
 use crate::exchange::Exchange;
 use crate::file;
 use crate::gzip;
-use crate::head::{self, Framing, Version};
+use crate::head::{self, Framing};
 use crate::log;
 use crate::pace::{self, Pace};
 use crate::range::Part;
 use crate::reactor;
 use crate::reply::{self, Carriage, Packing, Reply};
+use crate::trailers;
 use crate::transfer::{self, Coding, Failure, Packer, Source, send_slowly};
 use crate::wire::Wire;
 
@@ -103,8 +104,9 @@ pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Fo
 /// How an answer of our own travels.
 fn carriage(exchange: &Exchange, packing: Packing, length: Option<u64>, keep_alive: bool) -> Carriage {
     let unknown = (packing == Packing::Gzip || length.is_none()) && wants_body(exchange);
-    let http11 = exchange.request.version == Version::Http11;
-    Carriage { keep_alive: keep_alive && (http11 || !unknown), chunked: http11 && unknown, packing }
+    let chunks = exchange.takes_chunks();
+    let trailed = trailers::are_expected(exchange, exchange.answer.status);
+    Carriage { keep_alive: keep_alive && (chunks || !unknown), chunked: chunks && unknown || trailed, trailed, packing }
 }
 
 fn wants_body(exchange: &Exchange) -> bool {
@@ -120,13 +122,14 @@ struct Delivery {
 }
 
 async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> After {
-    let keep_alive = delivery.carriage.keep_alive;
+    let Carriage { keep_alive, trailed, .. } = delivery.carriage;
     exchange.begin_answer(exchange.answer.status, &delivery.head);
     let sent = match delivery.carriage.packing {
         Packing::Gzip if wants_body(exchange) => Box::pin(pack(exchange, wire, delivery)).await,
         _ => write_out(exchange, wire, delivery).await,
     };
-    if sent.is_err() {
+    let mut end = if trailed && sent.is_ok() { trailers::end_of_body(exchange) } else { Vec::new() };
+    if sent.is_err() || send_bytes(exchange, wire, &mut end).await.is_err() {
         return After::Close;
     }
     exchange.answer.complete = true;
@@ -149,6 +152,12 @@ async fn write_out(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> 
         _ => (None, Vec::new(), Vec::new()),
     };
     let mut out = delivery.head;
+    // All of it is one chunk: how much it is, is known.
+    let length = parts.iter().map(|(before, part)| before.len() as u64 + part.count).sum::<u64>() + end.len() as u64;
+    let is_chunk = coding.is_chunked() && length > 0;
+    if is_chunk {
+        body::write_chunk_size(&mut out, length);
+    }
     if let Some(fd) = fd {
         for (before, part) in parts {
             out.extend_from_slice(&before);
@@ -160,6 +169,9 @@ async fn write_out(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> 
         }
     }
     out.extend_from_slice(&end);
+    if is_chunk {
+        out.extend_from_slice(b"\r\n");
+    }
     send_bytes(exchange, wire, &mut out).await
 }
 
@@ -176,8 +188,8 @@ async fn list(
         listing.write_piece(&mut out);
         let is_end = out.len() == start;
         coding.frame(start, &mut out);
-        if is_end && coding == Coding::Chunked {
-            out.extend_from_slice(body::LAST_CHUNK);
+        if is_end {
+            out.extend_from_slice(coding.end());
         }
         send_bytes(exchange, wire, &mut out).await?;
         if is_end {
@@ -187,7 +199,11 @@ async fn list(
 }
 
 fn coding(carriage: Carriage) -> Coding {
-    if carriage.chunked { Coding::Chunked } else { Coding::Plain }
+    match carriage {
+        Carriage { trailed: true, .. } => Coding::Trailed,
+        Carriage { chunked: true, .. } => Coding::Chunked,
+        _ => Coding::Plain,
+    }
 }
 
 /// Sends an answer compressed. Parts of a file never are.

@@ -230,7 +230,7 @@ impl Chunked {
 }
 
 /// Writes the size line of a chunk.
-pub fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
+pub fn write_chunk_size(out: &mut Vec<u8>, size: u64) {
     use std::io::Write;
     let _ = write!(out, "{size:x}\r\n");
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::{Browsers, Config, Content, Location, ProxyPass, Server, Settings};
-use crate::head::{Request, Response};
+use crate::head::{Request, Response, Version};
 use crate::pattern::Captures;
 use crate::proxy_protocol::Addresses;
 use crate::quota::Rulings;
@@ -109,9 +109,11 @@ pub struct Answer {
     /// All bytes, with the head.
     pub bytes: u64,
     /// The head, if a log format or a map asks for fields of it.
-    pub head: Vec<u8>,
+    pub head: RefCell<Vec<u8>>,
     /// Whether all of it was sent.
     pub complete: bool,
+    /// Lines behind the body.
+    pub trailers: Vec<u8>,
     /// Bytes of the body before and after it was compressed.
     pub packed: Option<(u64, u64)>,
 }
@@ -348,17 +350,22 @@ impl Exchange {
         (msie6 && old && !has("Opera")) || (browsers.safari && safari)
     }
 
+    /// Whether the client takes a body in chunks (RFC 9112 7.1).
+    pub fn takes_chunks(&self) -> bool {
+        self.request.version == Version::Http11 && self.settings().chunked
+    }
+
     /// Notes the type of the answer, by which `expires` and the like may choose, before there is a head.
     pub fn announce(&mut self, content_type: &[u8]) {
         if self.config.keeps_sent {
-            self.answer.head = [b"\r\nContent-Type: ", content_type, b"\r\n"].concat();
+            self.answer.head.replace([b"Content-Type: ", content_type, b"\r\n"].concat());
         }
     }
 
     /// Notes the head that is about to be sent.
     pub fn begin_answer(&mut self, status: u16, head: &[u8]) {
         let kept = if self.config.keeps_sent { head.to_vec() } else { Vec::new() };
-        self.answer = Answer { status, head_bytes: head.len() as u64, head: kept, ..Answer::default() };
+        self.answer = Answer { status, head_bytes: head.len() as u64, head: kept.into(), ..Answer::default() };
     }
 
     /// 16 random bytes in hexadecimal, the same all along.

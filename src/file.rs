@@ -377,7 +377,7 @@ impl FileHead {
                 let told = self.told.as_ref().map_or(&self.content_type, |told| &told.content_type);
                 field(b"Content-Type", told, &mut out);
             }
-            if let Some(length) = self.length.filter(|_| !packed) {
+            if let Some(length) = self.length.filter(|_| !packed && !carriage.chunked) {
                 let _ = write!(out, "Content-Length: {length}\r\n");
             }
         }

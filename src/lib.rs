@@ -62,6 +62,7 @@ pub mod route;
 // What can be done with a request.
 pub mod freshness;
 pub mod added;
+pub mod trailers;
 pub mod reply;
 pub mod compress;
 pub mod cookies;

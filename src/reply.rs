@@ -44,6 +44,8 @@ pub enum Packing {
 pub struct Carriage {
     pub keep_alive: bool,
     pub chunked: bool,
+    /// Fields follow the body.
+    pub trailed: bool,
     pub packing: Packing,
 }
 
@@ -212,7 +214,7 @@ impl Reply {
             if let Some(content_type) = self.content_type.as_ref().filter(|kind| !kind.is_empty()) {
                 field(b"Content-Type", content_type, &mut out);
             }
-            if carriage.packing != Packing::Gzip {
+            if carriage.packing != Packing::Gzip && !carriage.chunked {
                 let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
             }
         }

@@ -26,6 +26,8 @@ pub enum Variable {
     Field(Box<[u8]>),
     /// `$sent_http_NAME`
     SentField(Box<[u8]>),
+    /// `$sent_trailer_NAME`
+    SentTrailer(Box<[u8]>),
     /// `$upstream_http_NAME`
     UpstreamField(Box<[u8]>),
     /// `$upstream_cookie_NAME`
@@ -239,6 +241,7 @@ impl Variable {
         rest("http_")
             .map(Self::Field)
             .or_else(|| rest("sent_http_").map(Self::SentField))
+            .or_else(|| rest("sent_trailer_").map(Self::SentTrailer))
             .or_else(|| rest("upstream_http_").map(Self::UpstreamField))
             .or_else(|| rest("upstream_cookie_").map(Self::UpstreamCookie))
             .or_else(|| rest("arg_").map(Self::Arg))

@@ -60,15 +60,26 @@ pub enum Coding {
     /// As it is: its length was told, or the connection ends with it.
     Plain,
     Chunked,
+    /// In chunks, whose end somebody else writes: fields stand in it.
+    Trailed,
 }
 
 impl Coding {
+    pub fn is_chunked(self) -> bool {
+        self != Self::Plain
+    }
+
+    /// What ends a body.
+    pub fn end(self) -> &'static [u8] {
+        if self == Self::Chunked { body::LAST_CHUNK } else { b"" }
+    }
+
     /// Frames the piece of a body that `out` has from `start` on.
     pub fn frame(self, start: usize, out: &mut Vec<u8>) {
         let length = out.len() - start;
-        if self == Self::Chunked && length > 0 {
+        if self.is_chunked() && length > 0 {
             let mut size = Vec::new();
-            body::write_chunk_size(&mut size, length);
+            body::write_chunk_size(&mut size, length as u64);
             out.splice(start..start, size);
             out.extend_from_slice(b"\r\n");
         }
@@ -289,9 +300,7 @@ impl Transfer {
             if self.encoder.is_some() {
                 return (0, self.encode(cx, &[], Then::End, to));
             }
-            if self.coding == Coding::Chunked {
-                self.held.extend_from_slice(body::LAST_CHUNK);
-            }
+            self.held.extend_from_slice(self.coding.end());
             return (0, Ok(()));
         }
         let mut used = 0;
@@ -348,14 +357,14 @@ impl Transfer {
             return Ok(());
         }
         let mut tail: &[u8] = &[];
-        if self.coding == Coding::Chunked {
+        if self.coding.is_chunked() {
             if !data.is_empty() {
-                body::write_chunk_size(&mut self.held, data.len());
+                body::write_chunk_size(&mut self.held, data.len() as u64);
             }
             tail = match (data.is_empty(), self.decoder.is_done()) {
-                (false, true) => b"\r\n0\r\n\r\n",
-                (false, false) => b"\r\n",
-                (true, true) => body::LAST_CHUNK,
+                (false, true) if self.coding == Coding::Chunked => b"\r\n0\r\n\r\n",
+                (false, _) => b"\r\n",
+                (true, true) => self.coding.end(),
                 (true, false) => b"",
             };
         }
@@ -553,8 +562,8 @@ impl Packer {
                 return Ok(false);
             }
             self.coding.frame(start, &mut out);
-            if last && self.coding == Coding::Chunked {
-                out.extend_from_slice(body::LAST_CHUNK);
+            if last {
+                out.extend_from_slice(self.coding.end());
             }
             out = self.send_and_rest(to, out).await?;
             if last {

@@ -52,7 +52,8 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
         Variable::Empty => {}
         Variable::Builtin(builtin) => write_builtin(*builtin, exchange, out),
         Variable::Field(name) => write_fields(&exchange.request.fields, name, out),
-        Variable::SentField(name) => write_sent(exchange, name, out),
+        Variable::SentField(name) => write_sent(&exchange.answer.head.borrow(), name, out),
+        Variable::SentTrailer(name) => write_sent(&exchange.answer.trailers, name, out),
         Variable::UpstreamField(name) => {
             if let Some(head) = &exchange.upstream_head {
                 write_fields(&head.fields, name, out);
@@ -136,9 +137,9 @@ fn write_fields(fields: &Fields, name: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A field of the head that was sent.
-fn write_sent(exchange: &Exchange, name: &[u8], out: &mut Vec<u8>) {
+fn write_sent(lines: &[u8], name: &[u8], out: &mut Vec<u8>) {
     let mut found = 0;
-    for line in exchange.answer.head.split(|b| *b == b'\n').skip(1) {
+    for line in lines.split(|b| *b == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
         if head::variable_name_matches(line.get(..colon).unwrap_or_default(), name) {

@@ -243,6 +243,23 @@ pub(super) fn default_type(_: &mut Walk, draft: &mut Draft, directive: &Directiv
 
 /// Inherited only where the block has none of its own.
 pub(super) fn add_header(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let field = added(walk, directive)?;
+    let mut fields = if draft.first { Vec::new() } else { draft.settings.add_field.to_vec() };
+    fields.push(field);
+    draft.settings.add_field = fields.into();
+    Ok(())
+}
+
+/// As [`add_header`].
+pub(super) fn add_trailer(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let field = added(walk, directive)?;
+    let mut fields = if draft.first { Vec::new() } else { draft.settings.trailers.to_vec() };
+    fields.push(field);
+    draft.settings.trailers = fields.into();
+    Ok(())
+}
+
+fn added(walk: &Walk, directive: &Directive) -> Result<AddField, Error> {
     let name = arg(directive, 0)?;
     let value = walk.template(arg(directive, 1)?)?;
     let always = match directive.args.get(2) {
@@ -251,10 +268,7 @@ pub(super) fn add_header(walk: &mut Walk, draft: &mut Draft, directive: &Directi
         Some(word) => return Err(invalid(directive, word, "\"always\" or nothing")),
     };
     check_field(directive, name)?;
-    let mut fields = if draft.first { Vec::new() } else { draft.settings.add_field.to_vec() };
-    fields.push(AddField { kind: Name::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value, always });
-    draft.settings.add_field = fields.into();
-    Ok(())
+    Ok(AddField { kind: Name::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value, always })
 }
 
 /// A field name is a token (RFC 9110 5.1).
@@ -263,6 +277,11 @@ pub(super) fn check_field(directive: &Directive, name: &Word) -> Set {
     if name.text.is_empty() || !name.text.bytes().all(token) {
         return Err(invalid(directive, name, "the name of a header field"));
     }
+    Ok(())
+}
+
+pub(super) fn chunked_transfer_encoding(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.chunked = switch(directive)?;
     Ok(())
 }
 

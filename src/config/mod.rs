@@ -193,6 +193,10 @@ pub struct Settings {
     pub server_tokens: bool,
     pub default_type: Template,
     pub add_field: Arc<[AddField]>,
+    /// Fields behind the body.
+    pub trailers: Arc<[AddField]>,
+    /// HTTP/1.1 clients may get chunks.
+    pub chunked: bool,
     pub expires: Option<Arc<Expires>>,
     pub charset: Option<Arc<Charset>>,
     pub error_pages: Arc<[ErrorPage]>,
@@ -214,7 +218,7 @@ pub struct Settings {
     pub manners: Manners,
 }
 
-/// An `add_header`.
+/// An `add_header` or an `add_trailer`.
 #[derive(Clone, Debug)]
 pub struct AddField {
     pub kind: Name,
@@ -241,6 +245,8 @@ impl Default for Settings {
             server_tokens: true,
             default_type: Template::text(b"text/plain"),
             add_field: Arc::from([]),
+            trailers: Arc::from([]),
+            chunked: true,
             expires: None,
             charset: None,
             error_pages: Arc::from([]),

@@ -16,6 +16,7 @@ use crate::pace;
 use crate::pool::{self, Pooled};
 use crate::reactor;
 use crate::reply::{Carriage, Packing};
+use crate::trailers;
 use crate::transfer::{self, Coding, Failure, Transfer, send_all};
 
 /// How an answer goes on to the client.
@@ -54,9 +55,9 @@ impl Attempts<'_> {
             self.exchange.forget_location();
         }
         self.bind(&chosen);
-        let chunked = coding == Coding::Chunked;
+        let (chunked, trailed) = (coding.is_chunked(), coding == Coding::Trailed);
         self.exchange.announce(head.fields.first(Name::ContentType).unwrap_or_default());
-        let out = heads::answer(self.exchange, head, Carriage { keep_alive, chunked, packing });
+        let out = heads::answer(self.exchange, head, Carriage { keep_alive, chunked, trailed, packing });
         self.exchange.begin_answer(status, &out);
         let mut download = Transfer::new(out, framing, coding, limits);
         download.recode(heads::recoding(self.exchange, head));
@@ -101,6 +102,7 @@ impl Attempts<'_> {
             now.ended = Some(now.elapsed());
         }
         match done {
+            Ok(()) if coding == Coding::Trailed && self.send_trailers().await.is_err() => Ok(Forwarded::Broken),
             Ok(()) => {
                 self.exchange.answer.complete = true;
                 if reusable && uploaded && pooled.wire.ahead().is_empty() {
@@ -126,6 +128,14 @@ impl Attempts<'_> {
         }
     }
 
+    /// Ends the body with its trailers.
+    async fn send_trailers(&mut self) -> Result<(), Failure> {
+        let end = trailers::end_of_body(self.exchange);
+        send_all(&self.client.stream, &end, self.exchange.settings().send_timeout).await?;
+        self.exchange.answer.bytes += end.len() as u64;
+        Ok(())
+    }
+
     /// How an answer goes on; `all_sent`: the request has left.
     fn plan(&self, head: &Response, all_sent: bool) -> Plan {
         let exchange = &self.exchange;
@@ -138,8 +148,9 @@ impl Attempts<'_> {
         let packing = gzip::packing(exchange, &about(head, status));
         let (coding, delimited) = match framing {
             Framing::None => (Coding::Plain, true),
+            _ if trailers::are_expected(exchange, status) => (Coding::Trailed, true),
             Framing::Length(_) if packing != Packing::Gzip => (Coding::Plain, true),
-            _ if exchange.request.version == Version::Http11 => (Coding::Chunked, true),
+            _ if exchange.takes_chunks() => (Coding::Chunked, true),
             _ => (Coding::Plain, false),
         };
         // A body that is not passed on must not be taken for the next request.

@@ -142,7 +142,7 @@ impl<S: Read + Write> Client<S> {
         Ok(self.ahead.drain(..count).collect())
     }
 
-    fn until(&mut self, end: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn until(&mut self, end: &[u8]) -> Result<Vec<u8>, String> {
         loop {
             if let Some(at) = self.ahead.windows(end.len()).position(|part| part == end) {
                 return Ok(self.ahead.drain(..at + end.len()).collect());

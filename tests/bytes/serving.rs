@@ -545,3 +545,75 @@ fn what_files_are_not_configured_with() {
         accepts_text(http(MAP, good)).unwrap_or_else(|why| panic!("{good}: {why}"));
     }
 }
+
+#[test]
+fn trailers_and_chunks() {
+    let peer = Peer::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_vec());
+    let gate = Gate::before(
+        "server {
+            listen LISTEN;
+            root www;
+            add_trailer X-Host $host;
+            add_trailer X-Host again;
+            add_trailer X-Always $sent_trailer_x_host always;
+            add_trailer X-Empty '';
+            add_trailer X-Sent $sent_http_content_type;
+            location /text { return 200 text; }
+            location /off/ { alias www/; chunked_transfer_encoding off; autoindex on; }
+            location /packed/ { alias www/; gzip on; gzip_types text/plain; gzip_min_length 1; add_trailer X-A a; }
+            location /proxied/ { proxy_pass http://PEER; add_trailer X-Length $upstream_response_length; }
+            location /fields { add_header X-A a; add_header X-A b; add_header X-B \"$sent_http_x_a\"; return 204; }
+        }",
+        &[("PEER", &peer)],
+    );
+    for (name, text) in [("f.txt", "hello"), ("empty.txt", "")] {
+        put(&gate.folder, &format!("www/{name}"), text);
+    }
+    let large = "0123456789".repeat(10_000);
+    put(&gate.folder, "www/large.txt", &large);
+    const TRAILERS: &str = "X-Host: a\r\nX-Host: again\r\nX-Always: a, again\r\nX-Sent: text/plain\r\n\r\n";
+    let came = |asked: &str| {
+        let mut client = Client::asking(gate.addr, request(&format!("{asked}\nConnection: close")).as_bytes());
+        let all = String::from_utf8_lossy(&client.rest().unwrap()).into_owned();
+        let (head, body) = all.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    };
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n0\r\n{TRAILERS}", text.len());
+    for (asked, expected) in [
+        ("/f.txt", chunk("hello")),
+        ("/text", chunk("text")),
+        ("/large.txt", chunk(&large)),
+        ("/empty.txt", format!("0\r\n{TRAILERS}")),
+        ("/proxied/", "5\r\nhello\r\n0\r\nX-Length: 5\r\n\r\n".to_owned()),
+        ("/f.txt\nRange: bytes=1-2", chunk("el")),
+    ] {
+        let (head, body) = came(asked);
+        assert_eq!(body, expected, "{asked}");
+        assert!(head.contains("\r\nTransfer-Encoding: chunked\r\n") && !head.contains("Content-Length"), "{head}");
+    }
+    let (_, body) = came("/f.txt\nRange: bytes=0-0,2-2");
+    let (size, rest) = body.split_once("\r\n").unwrap();
+    assert!(rest[usize::from_str_radix(size, 16).unwrap()..].starts_with("\r\n0\r\nX-Host: a\r\n"), "{body}");
+    let (_, body) = came("/packed/f.txt\nAccept-Encoding: gzip");
+    assert!(body.ends_with("\r\n0\r\nX-A: a\r\n\r\n"), "{body}");
+    let (_, body) = came("/none");
+    assert!(body.ends_with("</html>\r\n\r\n0\r\n\r\n"), "{body}: the only trailer of all answers is empty here");
+    ask_rows(
+        &gate,
+        &[
+            ("HEAD", "HEAD /f.txt", 200, "Content-Length: 5 | !Transfer-Encoding"),
+            ("no body", "/f.txt\nIf-None-Match: *", 304, "!Transfer-Encoding"),
+            ("no chunks", "/off/f.txt", 200, "Content-Length: 5 | !Transfer-Encoding | =hello"),
+            ("no chunks, no length", "/off/", 200, "Connection: close | !Transfer-Encoding | !Content-Length"),
+            ("fields that were added", "/fields", 204, "X-B: a, b"),
+        ],
+    );
+    let mut old = Client::asking(gate.addr, b"GET /f.txt HTTP/1.0\r\n\r\n");
+    assert_eq!(old.expect(200).unwrap().body, b"hello");
+    let mut client = Client::connect(gate.addr);
+    for _ in 0..2 {
+        client.send(request("/text").as_bytes());
+        let answer = client.until(TRAILERS.as_bytes()).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "the connection serves the next request");
+    }
+}
