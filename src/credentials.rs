@@ -17,7 +17,8 @@ impl Credentials {
         Self::parse(fields.named(b"authorization").next()?)
     }
 
-    fn parse(value: &[u8]) -> Option<Self> {
+    /// `Basic`, and user, colon and password in base 64.
+    pub fn parse(value: &[u8]) -> Option<Self> {
         let (scheme, token) = value.split_at_checked(6)?;
         if !scheme.eq_ignore_ascii_case(b"basic ") {
             return None;

@@ -10,7 +10,9 @@ use std::path::Path;
 
 use smolgate::body::Decoder;
 use smolgate::config::{self, ErrorLog, Folders, Source};
+use smolgate::credentials::Credentials;
 use smolgate::head::{Framing, Limits, Names, Request, Response, Scan};
+use smolgate::password::Stored;
 use smolgate::proxy_protocol;
 use smolgate::target;
 
@@ -200,6 +202,25 @@ fn targets() {
             let mut encoded = Vec::new();
             target::encode_path(&path, &mut encoded);
             assert_eq!(target::normalize(&encoded, true).as_deref(), Some(&path[..]), "{}", input.escape_ascii());
+        }
+    });
+}
+
+#[test]
+fn authorizations() {
+    replay("authorization", 20_000, |input| {
+        if let Some(Credentials { user, password }) = Credentials::parse(input) {
+            assert!(!user.contains(&b':') && user.len() + password.len() < input.len());
+        }
+    });
+}
+
+#[test]
+fn stored_passwords() {
+    replay("password", 20_000, |input| {
+        // The slow ones would take hours.
+        if let Some(stored) = Stored::parse(input).filter(|stored| !stored.is_slow()) {
+            assert!(!stored.is(b"another") && !stored.is(input));
         }
     });
 }
