@@ -1,14 +1,17 @@
 //! The configurations in `configs/` and what README.md says of the language: both must be true.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod directives;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use smolgate::config::syntax::{Directive, Reader};
 use smolgate::config::{self, Config, Destination, ErrorLog, Folders, Source};
 
+use directives::known;
+
 const README: &str = include_str!("../README.md");
-const TABLE: &str = include_str!("../src/config/table.rs");
 
 fn load(source: Source<'_>) -> Result<Config, String> {
     let folders = Folders { prefix: ".".to_owned() };
@@ -109,34 +112,6 @@ fn nginx_blocks_of_the_readme_load() {
     }
 }
 
-/// What becomes of a directive, and where it may stand: of `src/config/table.rs`.
-fn known() -> BTreeMap<&'static str, (&'static str, BTreeSet<&'static str>)> {
-    let lines = TABLE.split("static TABLE").nth(1).unwrap().split("#[cfg(test)]").next().unwrap();
-    let one = |spec: &'static str| {
-        let (name, rest) = spec.split_once('"').unwrap();
-        let contexts = rest.trim_start_matches(',').split(',').next().unwrap();
-        let treat = ["Refuse(", "OnlyOff(", "Note("].into_iter().find(|treat| rest.contains(treat)).unwrap_or("works");
-        (name, (treat.trim_end_matches('('), meaning(contexts)))
-    };
-    lines.split("spec(").skip(1).map(|spec| one(spec.trim_start().trim_start_matches('"'))).collect()
-}
-
-/// The names of contexts that an expression like `HSL | UPSTREAM` stands for.
-fn meaning(contexts: &'static str) -> BTreeSet<&'static str> {
-    let one = |context: &'static str| match context {
-        "MAIN" => BTreeSet::from(["main"]),
-        "EVENTS" => BTreeSet::from(["events"]),
-        "HTTP" => BTreeSet::from(["http"]),
-        "SERVER" => BTreeSet::from(["server"]),
-        "LOCATION" => BTreeSet::from(["location"]),
-        "UPSTREAM" => BTreeSet::from(["upstream"]),
-        "LIMIT_EXCEPT" => BTreeSet::from(["limit_except"]),
-        "SERVER_IF" | "LOCATION_IF" => BTreeSet::from(["if"]),
-        other => meaning(TABLE.split(&format!("const {other}: u16 = ")).nth(1).unwrap().split(';').next().unwrap()),
-    };
-    contexts.split('|').flat_map(|context| one(context.trim())).collect()
-}
-
 /// Rows of the README's tables between a heading and the next one of its rank or above: names, and the second cell.
 fn rows(heading: &str) -> Vec<(Vec<&'static str>, &'static str)> {
     let section = README.split(&format!("\n### {heading}\n")).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
@@ -159,8 +134,11 @@ fn the_readme_lists_every_directive_where_it_belongs() {
         ("Accepted only with `off`", "OnlyOff"),
         ("Refused", "Refuse"),
     ] {
-        let listed: BTreeSet<_> = rows(heading).into_iter().flat_map(|(names, _)| names).collect();
-        let mut expected: BTreeSet<_> = known.iter().filter(|(_, (t, _))| *t == treat).map(|(name, _)| *name).collect();
+        let all: Vec<_> = rows(heading).into_iter().flat_map(|(names, _)| names).collect();
+        let listed: BTreeSet<_> = all.iter().copied().collect();
+        assert_eq!(listed.len(), all.len(), "{heading}: a name stands there twice");
+        let mut expected: BTreeSet<_> =
+            known.iter().filter(|(_, known)| known.0 == treat).map(|(name, _)| *name).collect();
         if treat == "works" {
             expected.insert("include"); // known to the syntax
         }
@@ -168,16 +146,31 @@ fn the_readme_lists_every_directive_where_it_belongs() {
     }
 }
 
+/// Wherever else the text names a directive of a family that many belong to, it is one that there is.
+#[test]
+fn the_readme_speaks_of_no_directive_that_there_is_not() {
+    const FAMILIES: [&str; 10] =
+        ["auth_", "client_", "gzip_", "keepalive_", "limit_", "lingering_", "proxy_", "resolver_", "ssl_", "worker_"];
+    /// Parameters.
+    const OTHERS: [&str; 2] = ["proxy_protocol", "proxy_recursive"];
+    let known = known();
+    let quoted = README.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let names = quoted.filter_map(|text| text.split([' ', ';', '=', '{']).next());
+    let unknown: Vec<_> = names
+        .filter(|name| FAMILIES.iter().any(|family| name.starts_with(family)))
+        .filter(|name| !known.contains_key(name) && !OTHERS.contains(name))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
 #[test]
 fn the_readme_names_the_contexts_of_directives_that_work() {
     let known = known();
     for (names, contexts) in rows("Directives that work") {
         for name in names.into_iter().filter(|name| *name != "include") {
-            let written: BTreeSet<_> = match contexts {
-                "any" => known["error_log"].1.clone(),
-                _ => contexts.split(", ").collect(),
-            };
-            assert_eq!(written, known[name].1, "{name}");
+            let written: BTreeSet<_> = contexts.split(", ").collect();
+            let contexts = known[name].1.iter().map(|context| context.split(' ').next().unwrap());
+            assert_eq!(written, contexts.collect(), "{name}");
         }
     }
 }

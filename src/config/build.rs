@@ -196,17 +196,29 @@ fn in_http(tree: Vec<Directive>) -> Vec<Directive> {
     main
 }
 
+/// Directives of which `off` leaves no other one a meaning.
+const OFF_ALONE: [&str; 4] = ["proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path", "proxy_redirect"];
+
 impl Walk {
     /// Reads a block into `draft`.
     pub(super) fn block(&mut self, directives: &[Directive], draft: &mut Draft) -> Result<(), Error> {
-        let mut seen = HashSet::new();
+        let (mut seen, mut offs) = (HashSet::new(), HashSet::new());
         let mut checked = Vec::with_capacity(directives.len());
         for directive in directives {
             let spec = check(directive, draft.context)?;
             let first = seen.insert(spec.name);
-            if !first && matches!(spec.treat, Treat::Once(_)) {
+            let is_off = OFF_ALONE.contains(&spec.name) && directive.args.iter().any(|arg| arg.text == "off");
+            let stands_beside_off = is_off || offs.contains(spec.name);
+            if is_off {
+                offs.insert(spec.name);
+            }
+            if !first && (stands_beside_off || matches!(spec.treat, Treat::Once(_))) {
                 return Err(Error::new(&directive.name.at, format!("\"{}\" directive is duplicate", spec.name))
                     .hint("it may stand once in a block"));
+            }
+            if matches!(spec.name, "root" | "alias") && seen.contains("root") && seen.contains("alias") {
+                return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" are two names for one thing")
+                    .hint("one of them may stand in a block"));
             }
             checked.push((directive, spec, first));
         }

@@ -92,6 +92,9 @@ pub(super) fn flags(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -
         change(draft, |cookies| &mut cookies.flags, None);
         return Ok(());
     }
+    if words.is_empty() {
+        return Err(invalid(directive, name, "a cookie with flags, or \"off\","));
+    }
     for word in words {
         if !FLAGS.contains(&word.text.as_str()) && !word.text.contains('$') {
             return Err(invalid(

@@ -159,7 +159,9 @@ pub(super) fn resolver_timeout(walk: &mut Walk, _: &mut Draft, directive: &Direc
 }
 
 pub(super) fn client_max_body_size(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.body_bytes_max = size(directive, arg(directive, 0)?)?;
+    let word = arg(directive, 0)?;
+    draft.settings.body_bytes_max =
+        units::length(&word.text).ok_or_else(|| invalid(directive, word, "a size such as 10m or 1g"))?;
     Ok(())
 }
 
@@ -181,6 +183,9 @@ pub(super) fn send_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directiv
 pub(super) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let timeout = time(directive)?;
     if draft.context == table::UPSTREAM {
+        if let Some(word) = directive.args.get(1) {
+            return Err(invalid(directive, word, "nothing behind the time"));
+        }
         draft.upstream.keepalive_timeout = Some(timeout);
         return Ok(());
     }
@@ -220,7 +225,7 @@ pub(super) fn large_client_header_buffers(_: &mut Walk, draft: &mut Draft, direc
     let (count, each) = (arg(directive, 0)?, arg(directive, 1)?);
     let line = size(directive, each)?;
     let head = line.saturating_mul(number(directive, count)?.into());
-    if line == 0 || head > HEAD_BYTES_MAX {
+    if head == 0 || head > HEAD_BYTES_MAX {
         return Err(invalid(directive, each, "a size that, times the number, is at most 1m"));
     }
     draft.settings.head_limits = Limits { line_bytes_max: line as usize, head_bytes_max: head as usize };

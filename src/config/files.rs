@@ -127,6 +127,9 @@ pub(super) fn root(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
 pub(super) fn alias(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0)?;
     let Some(location) = &draft.location else { return Ok(()) };
+    if matches!(location.matcher, Matcher::Named) {
+        return Err(Error::new(&directive.name.at, "\"alias\" cannot stand in a named location").hint("\"root\" can"));
+    }
     // `location /a { alias /b/; }` would let `/a../x` out of /b/.
     if matches!(location.matcher, Matcher::Prefix { .. }) && !location.path.ends_with('/') && word.text.ends_with('/') {
         return Err(Error::new(
@@ -145,6 +148,9 @@ pub(super) fn alias(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -
 pub(super) fn index(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let mut names = if draft.first { Vec::new() } else { draft.settings.files.index.to_vec() };
     for word in &directive.args {
+        if word.text.is_empty() {
+            return Err(invalid(directive, word, "a name"));
+        }
         names.push(walk.template(word)?);
     }
     draft.settings.files.index = names.into();

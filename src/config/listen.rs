@@ -209,9 +209,7 @@ pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
                 line.explicit = true;
                 walk.note(&directive.name, "\"reuseport\", \"deferred\" and \"bind\": one socket serves all workers");
             }
-            ("so_keepalive" | "fastopen" | "rcvbuf" | "sndbuf" | "setfib" | "accept_filter", _)
-                if !value.is_empty() =>
-            {
+            ("so_keepalive" | "fastopen" | "rcvbuf" | "sndbuf", _) if is_socket_option(name, value) => {
                 line.explicit = true;
                 walk.note(&directive.name, "socket options but \"backlog\" and \"ipv6only\" are the system's");
             }
@@ -347,5 +345,20 @@ impl Names {
         } else {
             keep(&mut self.exact, name.strip_suffix('.').unwrap_or(&name));
         }
+    }
+}
+/// Whether an option of sockets, which is the system's here, has a value that it can have.
+fn is_socket_option(name: &str, value: &str) -> bool {
+    let numbers: Vec<&str> = value.split(':').collect();
+    let is_number = |text: &&str| !text.is_empty() && units::number(text).is_some();
+    match (name, &numbers[..]) {
+        ("so_keepalive", ["on" | "off"]) => true,
+        ("so_keepalive", [idle, interval, count]) => {
+            let is_time = |text: &&str| text.is_empty() || units::time(text).is_some();
+            is_time(idle) && is_time(interval) && (count.is_empty() || is_number(count)) && value != "::"
+        }
+        ("fastopen", [count]) => is_number(count),
+        ("rcvbuf" | "sndbuf", [bytes]) => units::size(bytes).is_some(),
+        _ => false,
     }
 }

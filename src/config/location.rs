@@ -190,6 +190,9 @@ fn check_nesting(outer: &LocationDraft, inner: &Matcher, path: &str, directive: 
         (Matcher::Prefix { .. }, Matcher::Exact | Matcher::Prefix { .. }) if !path.starts_with(&outer.path) => {
             refuse(format!("location \"{path}\" is outside location \"{}\"", outer.path))
         }
+        (Matcher::Pattern(_), Matcher::Exact | Matcher::Prefix { .. }) => {
+            refuse(format!("location \"{path}\" cannot be inside the expression \"{}\"", outer.path))
+        }
         _ => Ok(()),
     }
 }

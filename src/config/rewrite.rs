@@ -232,10 +232,6 @@ fn condition(walk: &Walk, directive: &Directive) -> Result<Condition, Error> {
             };
             Ok(Condition::File { test, name: walk.template(name)?, negated })
         }
-        [left, operator] if matches!(operator.text.as_str(), "=" | "!=") && left.text.starts_with('$') => {
-            let negated = operator.text == "!=";
-            Ok(Condition::Equal { left: walk.template(left)?, right: Template::default(), negated })
-        }
         [left, operator, right] if left.text.starts_with('$') => {
             let negated = operator.text.starts_with('!');
             let (left, any_case) = (walk.template(left)?, operator.text.ends_with('*'));

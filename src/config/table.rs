@@ -31,7 +31,6 @@ const STEPS: u16 = SL | SERVER_IF | LOCATION_IF;
 /// Where something is said of who comes in.
 const HSLX: u16 = HSL | LIMIT_EXCEPT;
 const HSLI: u16 = HSL | LOCATION_IF;
-const ANY: u16 = MAIN | EVENTS | HSL | UPSTREAM;
 
 pub(super) type Setter = fn(&mut Walk, &mut Draft, &Directive) -> Result<(), Error>;
 
@@ -189,7 +188,7 @@ static TABLE: &[Spec] = &[
     spec("disable_symlinks", HSL, 1, 2, Once(symlinks::disable_symlinks)),
     spec("empty_gif", LOCATION, 0, 0, Refuse(LATER)),
     spec("env", MAIN, 1, 1, Note("no other program is started")),
-    spec("error_log", ANY, 1, 2, Each(logging::error_log)),
+    spec("error_log", MAIN | HSL, 1, 2, Each(logging::error_log)),
     spec("error_page", HSLI, 2, MANY, Each(internal::error_page)),
     spec("etag", HSL, 1, 1, Once(files::etag)),
     spec("events", MAIN, 0, 0, Block(core::events)),

@@ -42,8 +42,13 @@ fn whole(digits: &str) -> Option<u64> {
     known.then(|| digits.parse().ok())?
 }
 
-/// `100`, `8k`, `1m`, `2G`.
+/// A size of memory or a rate: `100`, `8k`, `1m`.
 pub fn size(text: &str) -> Option<u64> {
+    length(text).filter(|_| !text.ends_with(['g', 'G']))
+}
+
+/// A length of what need not be in memory, which may be `2G` as well.
+pub fn length(text: &str) -> Option<u64> {
     let (digits, factor) = match text.as_bytes().last()? {
         b'k' | b'K' => (text.get(..text.len() - 1)?, 1 << 10),
         b'm' | b'M' => (text.get(..text.len() - 1)?, 1 << 20),
@@ -151,9 +156,10 @@ mod tests {
 
     #[test]
     fn sizes_are_strict() {
-        assert_eq!([size("0"), size("8k"), size("50000M"), size("8G")], [0, 8192, 50_000 << 20, 8 << 30].map(Some));
+        assert_eq!([size("0"), size("8k"), size("50000M"), length("8G")], [0, 8192, 50_000 << 20, 8 << 30].map(Some));
+        assert_eq!(size("1g"), None, "no memory is that large");
         for bad in ["", "k", "1kk", "-1", "1.5m", "10s", "99999999999999999999", "99999999999g"] {
-            assert_eq!(size(bad), None, "{bad}");
+            assert_eq!(length(bad), None, "{bad}");
         }
     }
 

@@ -207,10 +207,15 @@ pub(super) fn keepalive(_: &mut Walk, draft: &mut Draft, directive: &Directive) 
     Ok(())
 }
 
+/// nginx's least zone.
+const ZONE_BYTES_MIN: u64 = 32 * 1024;
+
 /// State is always shared by all workers; the name and the size don't matter.
 pub(super) fn zone(_: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
     match directive.args.get(1) {
-        Some(size) => core::size(directive, size).map(drop),
-        None => Ok(()),
+        Some(word) if core::size(directive, word)? < ZONE_BYTES_MIN => {
+            Err(invalid(directive, word, "a size of 32k or more"))
+        }
+        _ => Ok(()),
     }
 }

@@ -13,6 +13,10 @@ mod access;
 mod balancing;
 mod choices;
 mod compression;
+#[path = "../directives/mod.rs"]
+mod directives;
+mod generated;
+mod grammar;
 mod listings;
 mod pair;
 mod peer;
