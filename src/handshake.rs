@@ -32,7 +32,12 @@ pub async fn secure(mut wire: Wire, client: Client, group: &Group, worker: &Work
     }
     let ahead = wire.take_ahead();
     let Stream::Plain(socket) = wire.stream else { return None };
-    let made = tls::accept(socket, ahead, |name| group.names.site(name));
+    let choose = |name: Option<&str>| {
+        let site = group.names.site(name)?;
+        site.refresh().iter().for_each(|news| log::renewal(&worker.error_log(), news));
+        Some(site)
+    };
+    let made = tls::accept(socket, ahead, choose);
     match timer.within(settings.header_timeout, made).await {
         Ok(Ok((session, secured))) => {
             let client = Client { tls: Some(Rc::new(secured)), ..client };

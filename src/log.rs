@@ -18,6 +18,7 @@ use crate::exchange::{Client, Exchange};
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
 use crate::template::{Builtin, Piece, Variable};
+use crate::tls::News;
 use crate::users::Account;
 use crate::variables;
 
@@ -126,6 +127,14 @@ pub fn enabled(logs: &[ErrorLog], level: Level) -> bool {
 /// A message of no connection.
 pub fn note(logs: &[ErrorLog], level: Level, message: fmt::Arguments<'_>) {
     error(logs, level, None, message, "");
+}
+
+/// Tells what became of a certificate that has changed.
+pub fn renewal(logs: &[ErrorLog], news: &News) {
+    match news {
+        News::Taken(text) => note(logs, Level::Notice, format_args!("{text}")),
+        News::Refused(text) => note(logs, Level::Error, format_args!("{text}")),
+    }
 }
 
 /// A message about a connection without a request.

@@ -230,6 +230,9 @@ impl Asked {
                 );
             }
         }
+        for warning in config.tls.warnings() {
+            let _ = writeln!(err, "smolgate: warning: {warning}");
+        }
         for name in unresolved(&config) {
             let _ = writeln!(
                 err,

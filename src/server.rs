@@ -251,6 +251,9 @@ fn note_start(config: &Config, descriptors: u64, room: u32) {
             u64::from(config.main.worker_connections.unwrap_or(room).min(room)) * u64::from(workers),
         ),
     );
+    for warning in config.tls.warnings() {
+        log::note(logs, Level::Warn, format_args!("{warning}"));
+    }
     let notes = config.notes.len();
     if notes > 0 {
         log::note(

@@ -4,14 +4,17 @@
 //! passed on, room for `CONNECTIONS` sockets. smolgate and nginx read the same file, but for what only nginx needs.
 
 use std::{
-    env, fs,
+    env, fs, io,
     net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::process::{self, Cpus, Process, Result};
+use crate::{
+    process::{self, Cpus, Process, Result},
+    sealed,
+};
 
 /// Sockets on both sides that each proxy is given room for.
 const CONNECTIONS: usize = 20_000;
@@ -40,6 +43,11 @@ impl Kind {
         }
     }
 
+    /// Is told here how to speak TLS.
+    fn speaks_tls(self) -> bool {
+        matches!(self, Self::Smolgate | Self::Nginx | Self::Haproxy)
+    }
+
     /// Reads nginx's language.
     pub fn reads_nginx(self) -> bool {
         matches!(self, Self::Smolgate | Self::Nginx)
@@ -49,16 +57,19 @@ impl Kind {
 pub struct Proxy {
     pub kind: Kind,
     pub program: PathBuf,
+    /// Clients come over TLS.
+    pub tls: bool,
 }
 
-/// The relay and those proxies that are installed, or of these the ones that are `asked` for.
-pub fn find(asked: Option<&str>, smolgate: Option<&Path>) -> Result<Vec<Proxy>> {
+/// The relay and those proxies that are installed, or of these the ones that are `asked` for. Over TLS there is nothing that
+/// a relay could do.
+pub fn find(asked: Option<&str>, smolgate: Option<&Path>, tls: bool) -> Result<Vec<Proxy>> {
     let asked: Option<Vec<&str>> = asked.map(|names| names.split(',').map(str::trim).collect());
     if let Some(name) = asked.iter().flatten().find(|name| !KINDS.iter().any(|kind| kind.name() == **name)) {
         return Err(format!("unknown proxy \"{name}\"; known are relay, smolgate, nginx, haproxy, lighttpd, caddy"));
     }
     let mut found = Vec::new();
-    for kind in KINDS {
+    for kind in KINDS.into_iter().filter(|kind| !tls || kind.speaks_tls()) {
         let is_named = asked.as_ref().is_some_and(|names| names.contains(&kind.name()));
         if asked.is_some() && !is_named && kind != Kind::Relay {
             continue;
@@ -73,7 +84,7 @@ pub fn find(asked: Option<&str>, smolgate: Option<&Path>) -> Result<Vec<Proxy>> 
             _ => installed(kind.name()),
         };
         match program {
-            Some(program) => found.push(Proxy { kind, program }),
+            Some(program) => found.push(Proxy { kind, program, tls }),
             None if is_named => return Err(format!("{}: not found beside this program or in PATH", kind.name())),
             None => eprintln!("bench: {} not found, left out", kind.name()),
         }
@@ -91,6 +102,7 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 pub struct Running {
     pub kind: Kind,
     pub addr: SocketAddr,
+    pub tls: bool,
     pub process: Process,
 }
 
@@ -106,6 +118,7 @@ impl Proxy {
         let text = self.config(&dir, addr, origin, access_log);
         fs::create_dir(&dir)
             .and_then(|()| fs::write(&file, text))
+            .and_then(|()| if self.tls { certify(&dir) } else { Ok(()) })
             .map_err(|error| format!("{}: {error}", file.display()))?;
 
         let mut command = process::leashed(&cpus.proxy, &self.program)?;
@@ -124,14 +137,16 @@ impl Proxy {
                 .env("XDG_CONFIG_HOME", &dir),
         };
         let process = Process::serve(name, command, addr, &dir)?;
-        Ok(Running { kind: self.kind, addr, process })
+        Ok(Running { kind: self.kind, addr, tls: self.tls, process })
     }
 
     fn config(&self, dir: &Path, addr: SocketAddr, origin: SocketAddr, access_log: bool) -> String {
         let dir = dir.display();
         match self.kind {
             Kind::Relay => String::new(),
-            Kind::Smolgate => nginx_config(&dir.to_string(), addr, origin, access_log, "", ENDLESS, ENDLESS),
+            Kind::Smolgate => {
+                nginx_config(&dir.to_string(), &self.listen(addr, &dir), origin, access_log, "", ENDLESS, ENDLESS)
+            }
             // Without a master there is one process to measure, as for the others. The folders are nginx's own, which it
             // would otherwise make where only root may.
             Kind::Nginx => {
@@ -141,7 +156,7 @@ impl Proxy {
                 let upstream = ENDLESS;
                 nginx_config(
                     &dir.to_string(),
-                    addr,
+                    &self.listen(addr, &dir),
                     origin,
                     access_log,
                     "daemon off; master_process off;",
@@ -162,12 +177,13 @@ defaults
     timeout tunnel 1h
     http-reuse always
 frontend bench
-    bind {addr}
+    bind {addr}{}
     default_backend origin
 backend origin
     server origin {origin}
 ",
-                CONNECTIONS / 2
+                CONNECTIONS / 2,
+                if self.tls { format!(" ssl crt {dir}/both.pem alpn http/1.1") } else { String::new() }
             ),
             Kind::Lighttpd => format!(
                 r#"server.modules = ( "mod_proxy" )
@@ -209,6 +225,14 @@ http://:{} {{
         }
     }
 
+    /// Where smolgate and nginx listen.
+    fn listen(&self, addr: SocketAddr, dir: &impl std::fmt::Display) -> String {
+        match self.tls {
+            false => format!("listen {addr};"),
+            true => format!("listen {addr} ssl; ssl_certificate {dir}/both.pem; ssl_certificate_key {dir}/both.pem;"),
+        }
+    }
+
     /// The first line that it prints about itself; empty for the relay.
     pub fn version(&self) -> String {
         let argument = match self.kind {
@@ -234,10 +258,16 @@ http://:{} {{
     }
 }
 
+/// Writes a certificate and its key, as HAProxy wants them: in one file. ECDSA on P-256, as certbot asks for by itself.
+fn certify(dir: &Path) -> io::Result<()> {
+    let made = rcgen::generate_simple_self_signed([sealed::NAME.to_owned()]).map_err(io::Error::other)?;
+    fs::write(dir.join("both.pem"), made.cert.pem() + &made.signing_key.serialize_pem())
+}
+
 /// smolgate's and nginx's file; the last three are what only nginx needs, by context.
 fn nginx_config(
     dir: &str,
-    addr: SocketAddr,
+    listen: &str,
     origin: SocketAddr,
     access_log: bool,
     main: &str,
@@ -262,7 +292,7 @@ http {{
         {upstream}
     }}
     server {{
-        listen {addr};
+        {listen}
         location / {{
             proxy_pass http://origin;
             proxy_http_version 1.1;

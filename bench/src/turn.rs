@@ -5,7 +5,6 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::SocketAddr,
     process::{ChildStdout, Stdio},
 };
 
@@ -24,6 +23,19 @@ pub struct Work {
     /// Round trips in one turn.
     pub trips: usize,
 }
+
+/// Work that only TLS makes.
+pub const HANDSHAKES: [Work; 2] = [
+    Work {
+        name: "handshake",
+        label: "connection, handshake, GET",
+        mode: "handshake",
+        conns: 8,
+        bytes: 100,
+        trips: 8_000,
+    },
+    Work { name: "resumed", label: "the same, resumed", mode: "resumed", conns: 8, bytes: 100, trips: 8_000 },
+];
 
 pub const WORKS: [Work; 4] = [
     Work { name: "tunnel64", label: "tunnel, 64 conns, 64 B", mode: "tunnel", conns: 64, bytes: 64, trips: 100_000 },
@@ -51,7 +63,7 @@ pub struct Turn {
 
 /// Does one turn; `trips` replaces the number of the work.
 pub fn take(work: &Work, trips: usize, proxy: &Running, cpus: &Cpus) -> Result<Turn> {
-    let mut load = Load::open(work.mode, work.conns, work.bytes, trips, proxy.addr, cpus)?;
+    let mut load = Load::open(work.mode, work.conns, work.bytes, trips, proxy, cpus)?;
     let before = proxy.process.cpu_nanos()?;
     let result = load.go()?;
     let after = proxy.process.cpu_nanos()?;
@@ -74,9 +86,12 @@ pub struct Load {
 
 impl Load {
     /// Comes back when the connections are open and warm.
-    pub fn open(mode: &str, conns: usize, bytes: usize, trips: usize, to: SocketAddr, cpus: &Cpus) -> Result<Self> {
+    pub fn open(mode: &str, conns: usize, bytes: usize, trips: usize, to: &Running, cpus: &Cpus) -> Result<Self> {
         let mut command = process::leashed(&cpus.others, &process::sibling("load")?)?;
-        command.arg(mode).arg("--wait").args(["--to", &to.to_string()]);
+        command.arg(mode).arg("--wait").args(["--to", &to.addr.to_string()]);
+        if to.tls {
+            command.arg("--tls");
+        }
         for (flag, value) in [("--conns", conns), ("--size", bytes), ("--trips", trips)] {
             command.args([flag, &value.to_string()]);
         }

@@ -89,9 +89,30 @@ impl fmt::Display for Distrust {
 #[derive(Debug)]
 pub enum Site {}
 
+impl Site {
+    /// What became of certificates that have changed.
+    pub fn refresh(&self) -> Vec<News> {
+        match *self {}
+    }
+}
+
+/// What became of files that have changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    Taken(String),
+    Refused(String),
+}
+
 /// How upstreams are connected to.
 #[derive(Debug)]
 pub enum Client {}
+
+impl Client {
+    /// What became of our certificate, if it has changed.
+    pub fn refresh(&self) -> Option<News> {
+        match *self {}
+    }
+}
 
 /// What was read of the files of a configuration.
 #[derive(Debug, Default)]
@@ -104,6 +125,11 @@ impl Loaded {
     /// Always.
     pub fn site(&mut self, _: &ServerSpec) -> Result<Arc<Site>, String> {
         Err("this build has no TLS".to_owned())
+    }
+
+    /// There is nothing to know.
+    pub fn warnings(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// There can't be a client.

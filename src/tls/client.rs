@@ -12,8 +12,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
 use super::files;
+use super::pair::{News, Pair};
 use super::session::{Session, Side};
-use super::site::{Pair, provider, signature, versions};
+use super::site::{provider, signature, versions};
 use super::spec::ClientSpec;
 use super::tickets;
 use super::trust::{self, Distrust, Purpose, Trust};
@@ -26,6 +27,7 @@ const SESSIONS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Client {
     config: Arc<ClientConfig>,
+    pair: Option<Arc<Pair>>,
 }
 
 /// Makes the handshake with an upstream that is called `name`.
@@ -44,6 +46,11 @@ pub async fn connect(socket: Socket, client: &Client, name: &str) -> io::Result<
 }
 
 impl Client {
+    /// Looks from time to time whether our certificate was renewed.
+    pub fn refresh(&self) -> Option<News> {
+        self.pair.as_ref()?.refresh()
+    }
+
     pub(super) fn new(spec: &ClientSpec, pair: Option<Arc<Pair>>) -> Result<Self, String> {
         let algorithms = provider().signature_verification_algorithms;
         let trust = match (&spec.trusted, spec.verify) {
@@ -60,7 +67,7 @@ impl Client {
             .map_err(|error| error.to_string())?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Judging { trust }));
-        let mut config = match pair {
+        let mut config = match pair.clone() {
             Some(pair) => builder.with_client_cert_resolver(Arc::new(Own(pair))),
             None => builder.with_no_client_auth(),
         };
@@ -69,7 +76,7 @@ impl Client {
             true => Resumption::in_memory_sessions(SESSIONS_MAX),
             false => Resumption::disabled(),
         };
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config), pair })
     }
 }
 

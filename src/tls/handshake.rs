@@ -84,8 +84,8 @@ pub async fn accept(
     drop(accepted);
     let place = Place::take().await;
     turn_with_room().await;
-    let connection =
-        UnbufferedServerConnection::new(site.server.clone()).map_err(|error| Failure::Protocol(error.to_string()))?;
+    let connection = UnbufferedServerConnection::new(site.to(&hello.ciphers))
+        .map_err(|error| Failure::Protocol(error.to_string()))?;
     let session = Session::new(socket, Side::Server(connection), sealed);
     poll_fn(|cx| match place.poll_lost(cx) {
         Poll::Ready(()) => Poll::Ready(Err(Failure::Crowded)),

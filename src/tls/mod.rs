@@ -14,6 +14,8 @@ mod files;
 #[cfg(feature = "tls")]
 mod handshake;
 #[cfg(feature = "tls")]
+mod pair;
+#[cfg(feature = "tls")]
 mod secured;
 #[cfg(feature = "tls")]
 mod session;
@@ -36,6 +38,7 @@ pub use self::spec::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
 pub use self::{
     client::{Client, connect},
     handshake::{Failure, accept},
+    pair::News,
     secured::{Refusal, Secured},
     session::Session,
     site::{Loaded, Site},
@@ -43,7 +46,7 @@ pub use self::{
 };
 
 #[cfg(not(feature = "tls"))]
-pub use self::absent::{Client, Distrust, Failure, Loaded, Refusal, Secured, Session, Site, accept, connect};
+pub use self::absent::{Client, Distrust, Failure, Loaded, News, Refusal, Secured, Session, Site, accept, connect};
 
 /// Whether there is TLS in this build.
 pub const AVAILABLE: bool = cfg!(feature = "tls");

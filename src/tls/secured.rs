@@ -19,7 +19,7 @@ use super::x509::{self, Certificate};
 #[derive(Debug)]
 pub(super) struct Hello {
     server_name: Option<Box<str>>,
-    ciphers: Box<[CipherSuite]>,
+    pub(super) ciphers: Box<[CipherSuite]>,
     groups: Box<[NamedGroup]>,
 }
 

@@ -61,6 +61,8 @@ struct State {
     torn: Vec<u8>,
     /// Sealed records that the socket would not take.
     unsent: Vec<u8>,
+    /// The unsent may wait for the next bytes that are written, to go with them.
+    may_wait: bool,
     /// Bytes that are among the unsent but were not counted as written.
     owed: usize,
     /// Opened bytes that found no room.
@@ -213,6 +215,7 @@ impl Session {
             side,
             torn: sealed,
             unsent: Vec::new(),
+            may_wait: false,
             owed: 0,
             opened: Vec::new(),
             ended: End::NotYet,
@@ -242,9 +245,15 @@ impl Session {
             let next = state.steps(&mut torn, &mut |bytes| early.extend_from_slice(bytes));
             state.torn = torn;
             state.opened.extend_from_slice(&early);
-            let flushed = state.poll_unsent(cx, &self.socket);
+            let done = next.is_ok() && !state.side.common().is_handshaking();
+            let version = state.side.common().protocol_version();
+            if done && matches!(state.side, Side::Server(_)) && version == Some(rustls::ProtocolVersion::TLSv1_3) {
+                // The client has had the last word of the handshake. What is left are tickets, which go with an answer.
+                state.may_wait = !state.unsent.is_empty();
+            }
+            let flushed = if state.may_wait { Poll::Ready(Ok(())) } else { state.poll_unsent(cx, &self.socket) };
             next?;
-            if !state.side.common().is_handshaking() {
+            if done {
                 ready!(flushed)?;
                 self.says_goodbye.set(true);
                 return Poll::Ready(Ok(()));
@@ -264,7 +273,7 @@ impl Session {
         if !state.opened.is_empty() {
             return Poll::Ready(Ok(state.take_opened(buf)));
         }
-        if !state.unsent.is_empty() {
+        if !state.unsent.is_empty() && !state.may_wait {
             // Nobody may be writing, and what is unsent is to get out nevertheless.
             if let Poll::Ready(Err(error)) = state.poll_unsent(cx, &self.socket) {
                 return Poll::Ready(Err(error));
@@ -286,7 +295,9 @@ impl Session {
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let state = &mut *self.state.borrow_mut();
         state.check()?;
-        ready!(state.poll_unsent(cx, &self.socket))?;
+        if !std::mem::take(&mut state.may_wait) {
+            ready!(state.poll_unsent(cx, &self.socket))?;
+        }
         let owed = state.owed.min(bytes.len());
         state.owed -= owed;
         let rest = bytes.get(owed..).unwrap_or_default();
@@ -348,7 +359,9 @@ impl Drop for Session {
     /// The last word, if the socket takes it at once.
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        if self.says_goodbye.get() && state.broken.is_none() && !state.finished {
+        // Who has gone would answer with a reset.
+        let listens = state.ended == End::NotYet || !self.socket.ended();
+        if listens && self.says_goodbye.get() && state.broken.is_none() && !state.finished {
             state.say_goodbye();
             let _ = state.poll_unsent(&mut Context::from_waker(std::task::Waker::noop()), &self.socket);
         }
@@ -449,7 +462,7 @@ impl State {
         });
         self.torn = whole.get(used..).unwrap_or_default().to_vec();
         self.opened = over;
-        let flushed = self.poll_unsent(cx, socket);
+        let flushed = if self.may_wait { Poll::Pending } else { self.poll_unsent(cx, socket) };
         if filled == 0 {
             // What came before the fault is given first.
             outcome?;
@@ -496,7 +509,7 @@ impl State {
         let total = self.seal(Some(bytes), sealed)?;
         let mut sent = 0;
         if !self.unsent.is_empty() {
-            // A key update or the like, once in a long while: it goes before.
+            // Tickets, or once in a long while a key update: they go before.
             self.unsent.extend_from_slice(sealed.get(..total).unwrap_or_default());
             sent = total;
             if self.poll_unsent(cx, socket)?.is_pending() {

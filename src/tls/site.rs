@@ -2,8 +2,7 @@
 //!
 //! Servers that say the same share one [`Site`], and files that several name are read once.
 
-use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use futures_rustls::rustls;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -13,11 +12,13 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme, SupportedProtocolVersion,
+    CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
+    SupportedProtocolVersion,
 };
 
 use super::client::Client;
 use super::files;
+use super::pair::{News, Pair};
 use super::spec::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
 use super::tickets::{self, Cache, Tickets};
 use super::trust::{self, Distrust, Purpose, Trust};
@@ -25,25 +26,6 @@ use super::x509::Certificate;
 
 /// Protocols above TLS that are spoken here.
 const ALPN: [&[u8]; 3] = [b"http/1.1", b"http/1.0", b"http/0.9"];
-
-/// A certificate and its key, as their files were when they were read last.
-pub(super) struct Pair {
-    certificate: String,
-    key: String,
-    current: RwLock<Arc<CertifiedKey>>,
-}
-
-impl fmt::Debug for Pair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pair").field("certificate", &self.certificate).finish_non_exhaustive()
-    }
-}
-
-impl Pair {
-    pub(super) fn current(&self) -> Arc<CertifiedKey> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// What was read of the files of a configuration.
 #[derive(Debug, Default)]
@@ -88,13 +70,17 @@ impl Loaded {
         Ok(client)
     }
 
+    /// What an operator should know of certificates and keys.
+    pub fn warnings(&self) -> Vec<String> {
+        self.pairs.iter().flat_map(|pair| pair.warnings()).collect()
+    }
+
     fn pair(&mut self, certificate: &str, key: &str) -> Result<Arc<Pair>, String> {
         let known = self.pairs.iter().find(|pair| pair.certificate == certificate && pair.key == key);
         if let Some(pair) = known {
             return Ok(pair.clone());
         }
-        let current = RwLock::new(Arc::new(files::pair(certificate, key)?));
-        let pair = Arc::new(Pair { certificate: certificate.to_owned(), key: key.to_owned(), current });
+        let pair = Arc::new(Pair::load(certificate, key)?);
         self.pairs.push(pair.clone());
         Ok(pair)
     }
@@ -103,8 +89,11 @@ impl Loaded {
 /// One way to make handshakes.
 #[derive(Debug)]
 pub struct Site {
-    pub(super) server: Arc<ServerConfig>,
+    server: Arc<ServerConfig>,
+    /// The same for clients that say they are slow at AES.
+    gentle: Arc<ServerConfig>,
     pub(super) rejects: bool,
+    pairs: Vec<Arc<Pair>>,
     verify: Verify,
     trust: Trust,
 }
@@ -122,10 +111,9 @@ impl Site {
                 algorithms: trust.algorithms,
             })),
         };
-        let mut server = builder.with_cert_resolver(Arc::new(Keys(pairs)));
+        let mut server = builder.with_cert_resolver(Arc::new(Keys(pairs.clone())));
         server.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
-        // Without instructions for AES its software is several times slower than ChaCha20.
-        server.ignore_client_order = !has_aes();
+        server.ignore_client_order = true;
         server.session_storage = match spec.cache_bytes {
             0 => Arc::new(NoServerSessionStorage {}),
             bytes => Arc::new(Cache::new(bytes, spec.session_timeout)),
@@ -134,10 +122,31 @@ impl Site {
             let keys = ring::Ticketer::new().map_err(|error| error.to_string())?;
             server.ticketer = Arc::new(Tickets { keys, lifetime: spec.session_timeout });
         }
-        if !spec.tickets && spec.cache_bytes == 0 {
-            server.send_tls13_tickets = 0;
+        // Each resumption gives a new one, so that one is enough.
+        server.send_tls13_tickets = usize::from(spec.tickets || spec.cache_bytes > 0);
+        let mut gentle = server.clone();
+        gentle.ignore_client_order = false;
+        Ok(Self {
+            server: Arc::new(server),
+            gentle: Arc::new(gentle),
+            rejects: spec.rejects,
+            pairs,
+            verify: spec.clients.verify,
+            trust,
+        })
+    }
+
+    /// Looks from time to time whether its certificates were renewed: what became of those that have changed.
+    pub fn refresh(&self) -> Vec<News> {
+        self.pairs.iter().filter_map(|pair| pair.refresh()).collect()
+    }
+
+    /// What is said to a client that offers these ciphers.
+    pub(super) fn to(&self, ciphers: &[CipherSuite]) -> Arc<ServerConfig> {
+        match ciphers.iter().find(|cipher| is_known(**cipher)) {
+            Some(first) if is_chacha(*first) => self.gentle.clone(),
+            _ => self.server.clone(),
         }
-        Ok(Self { server: Arc::new(server), rejects: spec.rejects, verify: spec.clients.verify, trust })
     }
 
     /// Whether certificates are asked for.
@@ -182,17 +191,41 @@ fn names(spec: &ClientsSpec) -> Result<Vec<DistinguishedName>, String> {
     Ok(listed.iter().filter_map(|der| Some(Certificate::parse(der)?.subject.to_vec().into())).collect())
 }
 
-/// The cryptography, with the fastest ciphers of this machine first.
+/// The cryptography, with the ciphers that cost this machine least first. Without instructions for AES its software is
+/// several times slower than ChaCha20; and AES with 256 bits comes with SHA-384, for which no processor has any.
 pub(super) fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         let mut provider = ring::default_provider();
-        if !has_aes() {
-            let is_aes = |suite: &rustls::SupportedCipherSuite| !format!("{:?}", suite.suite()).contains("CHACHA20");
-            provider.cipher_suites.sort_by_key(is_aes);
-        }
+        provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
+            cipher if is_chacha(cipher) => u8::from(has_aes()),
+            cipher if is_aes_128(cipher) => u8::from(!has_aes()),
+            _ => 2,
+        });
         Arc::new(provider)
     })
+}
+
+fn is_known(cipher: CipherSuite) -> bool {
+    provider().cipher_suites.iter().any(|suite| suite.suite() == cipher)
+}
+
+fn is_chacha(cipher: CipherSuite) -> bool {
+    matches!(
+        cipher,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    )
+}
+
+fn is_aes_128(cipher: CipherSuite) -> bool {
+    matches!(
+        cipher,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
 }
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]

@@ -85,7 +85,12 @@ impl Attempts<'_> {
             connected.set(true);
             match &self.way.tls {
                 None => Ok(Stream::Plain(socket)),
-                Some(called) => Box::pin(secure(socket, called)).await,
+                Some(called) => {
+                    if let Some(news) = called.client.refresh() {
+                        log::renewal(&self.exchange.settings().error_log, &news);
+                    }
+                    Box::pin(secure(socket, called)).await
+                }
             }
         };
         let mut connecting = pin!(self.timer.within(proxy.connect_timeout, connecting));

@@ -624,6 +624,33 @@ fn mistakes_are_shown() {
     verify_at_once(cases.collect());
 }
 
+/// What is no mistake, but should be known: `-t` tells it, and the log at start.
+#[test]
+fn certificates_that_need_care() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let ca = authority("authority");
+    ca.issues_with("old.example", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1)).write(&folder, "old");
+    ca.write(&folder, "own");
+    let private = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(folder.path("own.key"), private).unwrap();
+    let config = "server { listen LISTEN ssl; ssl_certificate FOLDERold.crt; ssl_certificate_key FOLDERold.key; }
+        server { listen OTHER ssl; ssl_certificate FOLDERown.crt; ssl_certificate_key FOLDERown.key; }";
+    let gate = start(&folder, config, &[]);
+    let told = [
+        "old.crt\" has expired",
+        "old.crt\" has one certificate, and not those between it and a trusted one",
+        "old.key\" has the mode 0644",
+    ];
+    for text in told {
+        gate.wait_for_error(&["[warn]", text]).unwrap();
+    }
+    assert!(!gate.errors().iter().any(|line| line.contains("own.")), "{:?}", gate.errors());
+    let out = run(&gate.folder, &["-t"], "gate.conf");
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success() && told.iter().all(|text| err.contains(text)), "{err}");
+}
+
 /// The forms in which programs write keys.
 #[test]
 fn keys_of_all_kinds() {

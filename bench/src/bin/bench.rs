@@ -18,10 +18,10 @@ use std::{
 use argh::FromArgs;
 use smolgate_bench::{
     process::{self, Cpus, Process, Result},
-    proxy::{self, Proxy, Running},
+    proxy::{self, Kind, Proxy, Running},
     table::{self, Table},
     trace::Trace,
-    turn::{self, Load, Turn, WORKS, Work},
+    turn::{self, HANDSHAKES, Load, Turn, WORKS, Work},
 };
 
 /// Measure smolgate beside a bare relay and the proxies that are installed.
@@ -33,7 +33,7 @@ struct Flags {
     /// only these, e.g. smolgate,nginx; the relay is always there
     #[argh(option)]
     proxies: Option<String>,
-    /// only this work: tunnel64,tunnel1,tunnel64k,get,memory
+    /// only this work: tunnel64,tunnel1,tunnel64k,get,memory, and with --tls handshake,resumed
     #[argh(option)]
     only: Option<String>,
     /// turns that each proxy has at each work (5)
@@ -42,6 +42,9 @@ struct Flags {
     /// a tenth of the operations and 1,000 idle tunnels: a look, not a result
     #[argh(switch)]
     quick: bool,
+    /// clients come over TLS; smolgate, nginx and HAProxy do that, and handshakes are work too
+    #[argh(switch)]
+    tls: bool,
     /// count system calls with strace instead
     #[argh(switch)]
     syscalls: bool,
@@ -63,8 +66,8 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags, dir: &Path) -> Result<()> {
-    let works = chosen(flags.only.as_deref())?;
-    let proxies = proxy::find(flags.proxies.as_deref(), flags.smolgate.as_deref())?;
+    let works = chosen(flags.only.as_deref(), flags.tls)?;
+    let proxies = proxy::find(flags.proxies.as_deref(), flags.smolgate.as_deref(), flags.tls)?;
     let tunnels = if flags.quick { 1_000 } else { 5_000 };
     process::allow_descriptors(tunnels * 2 + 1_000)?;
     let cpus = Cpus::divide()?;
@@ -87,13 +90,15 @@ fn run(flags: &Flags, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn chosen(only: Option<&str>) -> Result<Vec<Work>> {
-    let Some(only) = only else { return Ok(WORKS.into()) };
-    let known = |name: &str| name == "memory" || WORKS.iter().any(|work| work.name == name);
+fn chosen(only: Option<&str>, tls: bool) -> Result<Vec<Work>> {
+    let all = || WORKS.into_iter().chain(HANDSHAKES.into_iter().filter(|_| tls));
+    let Some(only) = only else { return Ok(all().collect()) };
+    let known = |name: &str| name == "memory" || all().any(|work| work.name == name);
     if let Some(name) = only.split(',').map(str::trim).find(|name| !known(name)) {
-        return Err(format!("unknown work \"{name}\"; known are tunnel64, tunnel1, tunnel64k, get, memory"));
+        let names: Vec<&str> = all().map(|work| work.name).collect();
+        return Err(format!("unknown work \"{name}\"; known are {}, memory", names.join(", ")));
     }
-    Ok(WORKS.into_iter().filter(|work| only.split(',').any(|name| name.trim() == work.name)).collect())
+    Ok(all().filter(|work| only.split(',').any(|name| name.trim() == work.name)).collect())
 }
 
 /// Tunnels that are opened and closed before memory is measured, so that what a proxy sets up once doesn't count.
@@ -121,7 +126,7 @@ impl Bench<'_> {
             false => format!("everything shares CPU {proxy}"),
         };
         println!("Loopback, one worker each; {pinned}; Linux {}", kernel.trim());
-        for proxy in self.proxies.iter().skip(1) {
+        for proxy in self.proxies.iter().filter(|proxy| proxy.kind != Kind::Relay) {
             println!("- {}: {}", proxy.kind.name(), proxy.version());
         }
         println!();
@@ -165,7 +170,8 @@ impl Bench<'_> {
             let median = |proxy: usize, of: fn(&Turn) -> f64| table::short(table::median(column(proxy, of)));
             let both = |proxy: usize| format!("{} / {}", median(proxy, |t| t.p50_us), median(proxy, |t| t.p99_us));
             latency.row(work.label, proxies.map(both));
-            println!("The relay itself, {}: {} us from round to round", work.label, table::range(&relay));
+            let first = self.proxies.first().map_or("", |proxy| proxy.kind.name());
+            println!("The {first} itself, {}: {} us from round to round", work.label, table::range(&relay));
         }
         println!();
         cpu.print();
@@ -217,7 +223,7 @@ impl Bench<'_> {
     fn weigh_tunnels(&self, proxy: &Proxy, access_log: bool) -> Result<Weight> {
         let running = proxy.start(self.dir, self.origin, access_log, &self.cpus)?;
         let settle = || sleep(Duration::from_millis(500));
-        let open = |count| Load::open("idle", count, 0, 0, running.addr, &self.cpus);
+        let open = |count| Load::open("idle", count, 0, 0, &running, &self.cpus);
         settle();
         let at_rest = running.process.memory()?.resident as f64;
         drop(open(WARM_TUNNELS)?);
@@ -239,7 +245,7 @@ impl Bench<'_> {
         for work in &self.works {
             for proxy in &running {
                 let trips = TRACED_TRIPS.min(self.trips(work));
-                let mut load = Load::open(work.mode, work.conns, work.bytes, trips, proxy.addr, &self.cpus)?;
+                let mut load = Load::open(work.mode, work.conns, work.bytes, trips, proxy, &self.cpus)?;
                 let trace = Trace::attach(&strace, &proxy.process, self.dir, &self.cpus)?;
                 let done = turn::number(&load.go()?, "trips")?;
                 let calls = trace.detach()?;

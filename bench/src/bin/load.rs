@@ -4,6 +4,8 @@
 //! and `--trips` counts them over all connections, so that every proxy does the same number of operations. Before it
 //! starts it prints "ready" and, with `--wait`, goes on when a line comes on stdin and stays until stdin ends: in between,
 //! the runner reads the proxy's clocks. `idle` opens its tunnels, prints "ready" and holds them until stdin ends.
+//! With `--tls` all this goes over TLS; then a round trip can also be a connection, its handshake and a GET (`handshake`,
+//! or `resumed` with the session of the one before).
 
 #![forbid(unsafe_code)]
 
@@ -11,20 +13,23 @@ use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use argh::FromArgs;
+use futures_rustls::rustls::{self, ClientConfig, ClientConnection};
 use smolgate_bench::{
-    end::{BUFFER_BYTES, End},
+    end::BUFFER_BYTES,
     message,
     poll::{self, Poll},
+    sealed::{self, Line},
 };
 
 /// Play ping-pong through a proxy and print round trips and latencies.
 #[derive(FromArgs)]
 struct Flags {
-    /// tunnel, get or idle
+    /// tunnel, get, idle, handshake or resumed
     #[argh(positional)]
     mode: String,
     /// address of the proxy
@@ -42,6 +47,9 @@ struct Flags {
     /// seconds after which no new trip is begun (10)
     #[argh(option, default = "10")]
     seconds: u64,
+    /// speak TLS
+    #[argh(switch)]
+    tls: bool,
     /// wait for a line on stdin before the trips, and for its end after them
     #[argh(switch)]
     wait: bool,
@@ -65,21 +73,29 @@ fn run(flags: &Flags) -> io::Result<()> {
     let work = match flags.mode.as_str() {
         "tunnel" if flags.size > 0 => Work::tunnel(flags.size),
         "get" => Work::get(),
+        "handshake" | "resumed" if flags.tls => return shake_hands(flags),
         "idle" => {
-            let _tunnels = (0..flags.conns).map(|_| connect(flags.to, true)).collect::<io::Result<Vec<_>>>()?;
+            let config = flags.tls.then(|| sealed::config(false));
+            let open = |_| connect(flags.to, true, config.as_ref());
+            let _tunnels = (0..flags.conns).map(open).collect::<io::Result<Vec<_>>>()?;
             println!("ready");
             return io::copy(&mut io::stdin(), &mut io::sink()).map(|_| ());
         }
         _ => return Err(io::Error::other("expected tunnel, get or idle, and a size above 0")),
     };
     let mut rally = Rally::open(work, flags)?;
-    rally.play(flags.trips / 10 + 1, Duration::from_secs(flags.seconds))?;
+    measure(flags, |trips| rally.play(trips, Duration::from_secs(flags.seconds)))
+}
+
+/// Warms up, says so, and works.
+fn measure(flags: &Flags, mut play: impl FnMut(usize) -> io::Result<Vec<Duration>>) -> io::Result<()> {
+    play(flags.trips / 10 + 1)?;
     println!("ready");
     if flags.wait {
         io::stdin().read_line(&mut String::new())?;
     }
     let begun = Instant::now();
-    let mut latencies = rally.play(flags.trips, Duration::from_secs(flags.seconds))?;
+    let mut latencies = play(flags.trips)?;
     let seconds = begun.elapsed().as_secs_f64();
     latencies.sort_unstable();
     let us = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_nanos() as f64 / 1e3;
@@ -90,13 +106,62 @@ fn run(flags: &Flags) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects, and turns the connection into a tunnel if asked to.
-fn connect(to: SocketAddr, upgrade: bool) -> io::Result<TcpStream> {
+/// Connections one after the other, with a GET on each, by as many threads as there are to be connections.
+fn shake_hands(flags: &Flags) -> io::Result<()> {
+    let config = sealed::config(flags.mode == "resumed");
+    let body = message::pattern(message::GET_BODY_BYTES);
+    let one = || {
+        let begun = Instant::now();
+        let (mut stream, connection) = connect(flags.to, false, Some(&config))?;
+        let Some(mut connection) = connection else { return Err(io::Error::other("no TLS")) };
+        let mut line = rustls::Stream::new(&mut connection, &mut stream);
+        line.write_all(message::GET)?;
+        let (mut came, mut buffer) = (Vec::new(), [0; 4096]);
+        while !is_response(&came, &body)? {
+            match line.read(&mut buffer)? {
+                0 => return Err(io::Error::other("connection closed in the middle of the work")),
+                count => came.extend_from_slice(&buffer[..count]),
+            }
+        }
+        Ok(begun.elapsed())
+    };
+    let deadline = Duration::from_secs(flags.seconds);
+    measure(flags, |trips| {
+        let begun = Instant::now();
+        let each = trips / flags.conns + 1;
+        let play =
+            || (0..each).take_while(|_| begun.elapsed() < deadline).map(|_| one()).collect::<io::Result<Vec<_>>>();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..flags.conns).map(|_| scope.spawn(play)).collect();
+            let mut all = Vec::new();
+            for thread in threads {
+                all.extend(thread.join().map_err(|_| io::Error::other("a thread panicked"))??);
+            }
+            Ok(all)
+        })
+    })
+}
+
+/// Connects, makes the handshake if there is one, and turns the connection into a tunnel if asked to.
+fn connect(
+    to: SocketAddr,
+    upgrade: bool,
+    tls: Option<&Arc<ClientConfig>>,
+) -> io::Result<(TcpStream, Option<ClientConnection>)> {
     let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
     stream.set_read_timeout(Some(SILENCE))?;
-    if !upgrade {
-        return Ok(stream);
+    stream.set_nodelay(true)?;
+    let mut connection = tls.map(|config| sealed::connect(&mut stream, config)).transpose()?;
+    if upgrade {
+        match &mut connection {
+            None => open_tunnel(&mut stream)?,
+            Some(connection) => open_tunnel(&mut rustls::Stream::new(connection, &mut stream))?,
+        }
     }
+    Ok((stream, connection))
+}
+
+fn open_tunnel(stream: &mut (impl Read + Write)) -> io::Result<()> {
     stream.write_all(message::UPGRADE)?;
     let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -115,7 +180,7 @@ fn connect(to: SocketAddr, upgrade: bool) -> io::Result<TcpStream> {
         if accept != Some(message::websocket_accept(message::UPGRADE_KEY).as_bytes()) || used != head.len() {
             return Err(io::Error::other("wrong Sec-WebSocket-Accept, or bytes after the 101 that nobody sent"));
         }
-        return Ok(stream);
+        return Ok(());
     }
 }
 
@@ -183,7 +248,7 @@ struct Rally {
 }
 
 struct Player {
-    end: End,
+    line: Line,
     /// The part of the answer that has come.
     came: Vec<u8>,
     window: usize,
@@ -194,11 +259,13 @@ struct Player {
 impl Rally {
     fn open(work: Work, flags: &Flags) -> io::Result<Self> {
         let (poll, mut players) = (Poll::new()?, Vec::new());
+        let config = flags.tls.then(|| sealed::config(false));
         for number in 0..flags.conns {
-            let end = End::new(connect(flags.to, matches!(work, Work::Tunnel { .. }))?)?;
-            poll.add(&end.stream, number)?;
+            let (stream, connection) = connect(flags.to, matches!(work, Work::Tunnel { .. }), config.as_ref())?;
+            let line = Line::new(stream, connection)?;
+            poll.add(&line.end().stream, number)?;
             players.push(Player {
-                end,
+                line,
                 came: Vec::new(),
                 window: number % WINDOWS,
                 begun: Instant::now(),
@@ -225,7 +292,7 @@ impl Rally {
             }
             for event in &events {
                 let player = &mut self.players[poll::token(event)];
-                player.end.note(event.flags);
+                player.line.note(event.flags);
                 let Some(now) = player.hear(&self.work, &mut self.buffer)? else { continue };
                 latencies.push(now - player.begun);
                 if left > 0 && now < deadline {
@@ -244,13 +311,13 @@ impl Player {
     fn ask(&mut self, work: &Work, now: Instant) -> io::Result<()> {
         self.window = (self.window + 1) % WINDOWS;
         (self.begun, self.waits) = (now, true);
-        self.end.send(work.question(self.window))
+        self.line.send(work.question(self.window))
     }
 
     /// Reads what has come; gives the time if that completed the answer.
     fn hear(&mut self, work: &Work, buffer: &mut [u8]) -> io::Result<Option<Instant>> {
-        self.end.flush()?;
-        while let Some(count) = self.end.read(buffer)? {
+        self.line.flush()?;
+        while let Some(count) = self.line.read(buffer)? {
             if count == 0 {
                 return Err(io::Error::other("connection closed in the middle of the work"));
             }
