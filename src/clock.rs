@@ -138,6 +138,9 @@ mod tests {
             assert_eq!(date(days), expected);
         }
         let texts = Texts::at(UNIX_EPOCH + Duration::from_secs(784_111_777), 784_111_777);
+        assert_eq!(http_time(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(parse_http_time(b"Sunday, 06-Nov-94 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(parse_http_time(b"Thu, 31 Dec 1969 23:59:59 GMT"), None);
         assert_eq!(short_time(784_111_777), "06-Nov-1994 08:49");
         assert_eq!(iso_time(784_111_777), "1994-11-06T08:49:37Z");
         assert_eq!(texts.http, "Sun, 06 Nov 1994 08:49:37 GMT");

@@ -1,28 +1,22 @@
-//! A path to the answer with a file: found below the root, opened once, described, and sent by sendfile(2).
-//!
-//! What is served was opened and looked at through one descriptor: nothing is looked up by name a second time, and only
-//! regular files are sent.
+//! An open file, or the list of a folder, to an answer: its head, and what of the file is sent.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
 use crate::added::{Added, weakened};
-use crate::autoindex::{self, Listing};
+use crate::autoindex::Listing;
 use crate::charset::{self, Told};
 use crate::clock;
-use crate::config::{Level, ListingFormat, Recoding};
+use crate::config::{Level, Recoding};
 use crate::exchange::Exchange;
 use crate::gzip;
 use crate::head::{Name, field};
 use crate::log;
 use crate::marks::Marks;
-use crate::open;
-use crate::precompressed;
 use crate::range::{self, Multipart, Part, Wanted};
 use crate::reply::{self, Carriage, Packing, Reply};
-use crate::variables;
 
 /// A file that is sent with its head in one call.
 const SMALL_BYTES_MAX: u64 = 16 * 1024;
@@ -56,11 +50,11 @@ pub struct FileHead {
 
 /// What lies compressed beside a file.
 #[derive(Clone, Copy, Default)]
-struct Coded {
+pub struct Coded {
     /// It is this that is sent, in this coding.
-    coding: Option<&'static [u8]>,
+    pub coding: Option<&'static [u8]>,
     /// Another client may get another file.
-    varies: bool,
+    pub varies: bool,
 }
 
 /// What the head says of ranges.
@@ -89,188 +83,50 @@ pub enum Body {
     Listing(Listing),
 }
 
-/// Answers a request for a file or a folder.
-pub async fn answer(exchange: &Exchange) -> Answer {
-    let files = &exchange.settings().files;
-    if !matches!(exchange.request.method(), b"GET" | b"HEAD" | b"POST") {
-        return not_allowed(exchange);
+/// Describes a file that is open, and takes of it what the request wants.
+pub fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) -> Answer {
+    let modified = u64::try_from(meta.mtime()).unwrap_or(0);
+    let size = meta.len();
+    // nginx's form, so that caches in front survive a change of the program.
+    let etag = exchange.settings().files.etag.then(|| format!("\"{modified:x}-{size:x}\"").into_bytes());
+    let marks = Marks { modified: Some(modified), etag };
+    let head = FileHead::new(exchange, reply::content_type(exchange), Some(size), marks, coded);
+    let whole = Part { from: 0, count: size };
+    // An error page is sent whole.
+    if head.status != 200 {
+        return body_of(exchange, head, file, whole);
     }
-    if files.root.is_none() && files.alias.is_none() {
-        return page(exchange, 404);
-    }
-    let mut name = Vec::new();
-    variables::write_file_name(exchange, &mut name);
-    if exchange.rewritten && variables::climbs(&exchange.path) {
-        log::about(exchange, Level::Error, format_args!("the path that was made leads out of its folder"));
-        return page(exchange, 404);
-    }
-    if exchange.path.ends_with(b"/") {
-        return folder(exchange, &name).await;
-    }
-    let mut varies = false;
-    if (files.gzip, files.brotli) != Default::default() && exchange.request.method() != b"POST" {
-        let beside = precompressed::find(exchange, &name);
-        varies = beside.varies;
-        if let Some((file, meta, coding)) = beside.file {
-            return describe(exchange, file, &meta, Coded { coding: Some(coding), varies });
-        }
-    }
-    match open::open(exchange, &name) {
-        // A folder is asked for again with a slash.
-        Ok((_, meta)) if meta.is_dir() => Answer::Reply(Reply::with_slash(exchange)),
-        Ok((_, meta)) if !meta.is_file() => {
-            let name = String::from_utf8_lossy(&name);
-            log::about(exchange, Level::Crit, format_args!("\"{name}\" is not a regular file"));
-            page(exchange, 404)
-        }
-        Ok(_) if exchange.request.method() == b"POST" => not_allowed(exchange),
-        Ok((file, meta)) => describe(exchange, file, &meta, Coded { coding: None, varies }),
-        Err(error) => {
-            let (status, level) = open::status_of(&error);
-            if status != 404 || files.log_not_found {
-                let name = String::from_utf8_lossy(&name);
-                log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", log::describe(&error)));
-            }
-            let mut reply = Reply::page(status, exchange.settings().server_tokens);
-            if varies && gzip::tells(exchange) {
-                reply.fields.push((b"Vary", b"Accept-Encoding".to_vec()));
-            }
-            Answer::Reply(reply)
-        }
+    match head.marks.precondition(exchange) {
+        Some(304) => head.not_modified(),
+        Some(status) => page(exchange, status),
+        // What was compressed beforehand has no parts that a client could put together with others (nginx).
+        None if head.coded.coding.is_some() => body_of(exchange, head, file, whole),
+        None => ranged(exchange, head, file, size),
     }
 }
 
-fn page(exchange: &Exchange, status: u16) -> Answer {
-    Answer::Reply(Reply::page(status, exchange.settings().server_tokens))
-}
-
-fn not_allowed(exchange: &Exchange) -> Answer {
-    let reply = Reply::page(405, exchange.settings().server_tokens);
-    Answer::Reply(Reply { allow: Some(b"GET, HEAD"), ..reply })
-}
-
-/// A folder: its first index that is there, or a list of what is in it, or nothing.
-async fn folder(exchange: &Exchange, folder: &[u8]) -> Answer {
-    let files = &exchange.settings().files;
-    let mut is_there = false;
-    for template in files.index.iter() {
-        let name = variables::value(template, exchange);
-        if name.starts_with(b"/") {
-            return Answer::Instead(name);
-        }
-        if name.is_empty() {
-            continue;
-        }
-        let full = [folder, &name].concat();
-        match open::metadata(exchange, &full) {
-            Ok(_) => return Answer::Instead([exchange.path.as_slice(), &name].concat()),
-            // It is the folder that is not there, rather than the file.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match open::metadata(exchange, folder) {
-                Ok(_) => is_there = true,
-                Err(_) => return no_index(exchange, &full, &error),
-            },
-            Err(error) => return no_index(exchange, &full, &error),
-        }
-    }
-    if files.autoindex.on && matches!(exchange.request.method(), b"GET" | b"HEAD") {
-        return list(exchange, folder).await;
-    }
-    if !is_there && let Err(error) = open::metadata(exchange, folder) {
-        return no_index(exchange, folder, &error);
-    }
-    let folder = String::from_utf8_lossy(folder);
-    log::about(exchange, Level::Error, format_args!("directory index of \"{folder}\" is forbidden"));
-    page(exchange, 403)
-}
-
-fn no_index(exchange: &Exchange, name: &[u8], error: &io::Error) -> Answer {
-    let (status, level) = open::status_of(error);
-    if status != 404 || exchange.settings().files.log_not_found {
-        let name = String::from_utf8_lossy(name);
-        let what = if status == 404 { "is not found" } else { "is forbidden" };
-        log::about(exchange, level, format_args!("\"{name}\" {what} ({})", log::describe(error)));
-    }
-    page(exchange, status)
-}
-
-async fn list(exchange: &Exchange, name: &[u8]) -> Answer {
-    let settings = exchange.settings().files.autoindex;
-    let args = exchange.args.as_deref().unwrap_or_default();
-    let callback = variables::arg(args, b"callback").filter(|_| settings.format == ListingFormat::Jsonp);
-    let callback = callback.unwrap_or_default();
-    if !autoindex::is_callback(callback) {
-        log::about(exchange, Level::Info, format_args!("client sent invalid callback name"));
-        return page(exchange, 400);
-    }
-    let read = async {
-        let (folder, _) = open::open(exchange, name)?;
-        Listing::read(&folder, &exchange.path, settings).await
-    };
-    let mut listing = match read.await {
-        Ok(listing) => listing.for_callback(callback),
-        Err(error) => {
-            let (status, level) = open::status_of(&error);
-            let name = String::from_utf8_lossy(name);
-            log::about(exchange, level, format_args!("opendir() \"{name}\" failed ({})", log::describe(&error)));
-            return page(exchange, status);
-        }
-    };
-    if listing.is_cut {
-        let (name, most) = (String::from_utf8_lossy(name), autoindex::ENTRIES_MAX);
-        log::about(exchange, Level::Error, format_args!("\"{name}\" has more than the {most} entries that are listed"));
-    }
-    let mut head = FileHead {
-        status: exchange.status.unwrap_or(200),
-        content_type: listing.content_type().to_vec(),
-        length: None,
-        marks: Marks::default(),
-        ranges: Ranges::Nothing,
-        coded: Coded::default(),
-        told: None,
-    };
-    head.told = charset::of(exchange, head.status, &head.content_type, false);
+/// Describes the list of a folder.
+pub fn of_listing(exchange: &Exchange, mut listing: Listing) -> Answer {
+    let content_type = listing.content_type().to_vec();
+    let head = FileHead::new(exchange, content_type, None, Marks::default(), Coded::default());
     listing.utf8 = charset::is_utf8(head.told.as_ref());
     listing.recoding = head.recoding();
     match head.marks.precondition(exchange).filter(|_| head.status == 200) {
-        Some(304) => {
-            head.status = 304;
-            Answer::File(Found { head, body: Body::Bytes(Vec::new()) })
-        }
+        Some(304) => head.not_modified(),
         Some(status) => page(exchange, status),
         None => Answer::File(Found { head, body: Body::Listing(listing) }),
     }
 }
 
-fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) -> Answer {
-    let settings = exchange.settings();
-    let modified = u64::try_from(meta.mtime()).unwrap_or(0);
-    let size = meta.len();
-    // nginx's form, so that caches in front survive a change of the program.
-    let etag = settings.files.etag.then(|| format!("\"{modified:x}-{size:x}\"").into_bytes());
-    let mut head = FileHead {
-        status: exchange.status.unwrap_or(200),
-        content_type: reply::content_type(exchange),
-        length: Some(size),
-        marks: Marks { modified: Some(modified), etag },
-        ranges: Ranges::Nothing,
-        coded,
-        told: None,
-    };
-    head.told = charset::of(exchange, head.status, &head.content_type, head.coded.coding.is_some());
-    // An error page is sent whole.
-    if head.status != 200 {
-        return body_of(exchange, head, file, Part { from: 0, count: size });
-    }
-    match head.marks.precondition(exchange) {
-        Some(304) => {
-            head.status = 304;
-            Answer::File(Found { head, body: Body::Bytes(Vec::new()) })
-        }
-        Some(status) => Answer::Reply(Reply::page(status, settings.server_tokens)),
-        // What was compressed beforehand has no parts that a client could put together with others (nginx).
-        None if coded.coding.is_some() => body_of(exchange, head, file, Part { from: 0, count: size }),
-        None => ranged(exchange, head, file, size),
-    }
+/// A page in place of a file.
+pub fn page(exchange: &Exchange, status: u16) -> Answer {
+    Answer::Reply(Reply::page(status, exchange.settings().server_tokens))
+}
+
+/// Files are only read.
+pub fn not_allowed(exchange: &Exchange) -> Answer {
+    let reply = Reply::page(405, exchange.settings().server_tokens);
+    Answer::Reply(Reply { allow: Some(b"GET, HEAD"), ..reply })
 }
 
 /// What the request wants of the file.
@@ -324,7 +180,8 @@ fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> A
     let body = if count <= SMALL_BYTES_MAX && from == 0 {
         let mut bytes = Vec::with_capacity(count as usize);
         if (&mut file).take(count).read_to_end(&mut bytes).is_err() || bytes.len() as u64 != count {
-            return Answer::Reply(Reply::page(500, exchange.settings().server_tokens));
+            log::about(exchange, Level::Alert, format_args!("the file was truncated before it was sent"));
+            return page(exchange, 500);
         }
         Body::Bytes(bytes)
     } else {
@@ -334,6 +191,17 @@ fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> A
 }
 
 impl FileHead {
+    fn new(exchange: &Exchange, content_type: Vec<u8>, length: Option<u64>, marks: Marks, coded: Coded) -> Self {
+        let status = exchange.status.unwrap_or(200);
+        let told = charset::of(exchange, status, &content_type, coded.coding.is_some());
+        Self { status, content_type, length, marks, ranges: Ranges::Nothing, coded, told }
+    }
+
+    fn not_modified(mut self) -> Answer {
+        self.status = 304;
+        Answer::File(Found { head: self, body: Body::Bytes(Vec::new()) })
+    }
+
     /// How the body is packed.
     pub fn packing(&self, exchange: &Exchange) -> Packing {
         let packing = match self.coded.coding {

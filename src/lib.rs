@@ -5,7 +5,7 @@
 //! ```text
 //!  client -> socket -> tls -> wire -> head::parse ->
 //!         phases::act (rewrite::run, route::find, access, try_files::find) ->
-//!            reply | file | upstream::forward -> error_page::find -> answer::send -> one log line
+//!            reply | lookup::answer | upstream::forward -> error_page::find -> answer::send -> one log line
 //!         -> After::{KeepAlive, Close, Tunnel(upstream)} -> tunnel::relay
 //! ```
 //!
@@ -75,6 +75,8 @@ pub mod range;
 pub mod autoindex;
 pub mod precompressed;
 pub mod file;
+pub mod folder;
+pub mod lookup;
 pub mod user_file;
 pub mod verifier;
 pub mod access;

@@ -15,6 +15,7 @@ use crate::file;
 use crate::head::Framing;
 use crate::limit;
 use crate::log;
+use crate::lookup;
 use crate::reactor::Timer;
 use crate::real_ip;
 use crate::reply::Reply;
@@ -229,7 +230,7 @@ impl Phases<'_> {
         if exchange.pass().is_some() {
             return self.forward(exchange).await;
         }
-        match file::answer(exchange).await {
+        match lookup::answer(exchange).await {
             file::Answer::Reply(reply) => Next::Answer(Some(reply)),
             file::Answer::Instead(path) => {
                 exchange.path = path;

@@ -1,6 +1,7 @@
 //! What heads and bodies of files are like.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, lchown, symlink};
 use std::process::Command;
 
@@ -616,4 +617,46 @@ fn trailers_and_chunks() {
         let answer = client.until(TRAILERS.as_bytes()).unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "the connection serves the next request");
     }
+}
+
+#[test]
+fn odd_names() {
+    let gate =
+        Gate::start("server { listen LISTEN; root www; location /relative/ { alias www/; absolute_redirect off; } }");
+    let longest = "n".repeat(255);
+    for name in
+        [&longest, "new\nline", "back\\slash", "per%cent", "what?", "#", " ", "-", "...", "~", "é", "a;b", "dir\n/x"]
+    {
+        put(&gate.folder, &format!("www/{name}"), format!("<{name}>"));
+    }
+    let bytes = gate.folder.path("www").join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+    fs::write(bytes, "bytes").unwrap();
+    let deep = "/d".repeat(3900);
+    ask_rows(
+        &gate,
+        &[
+            ("the longest", &format!("/{longest}"), 200, &format!("=<{longest}>")),
+            ("longer", &format!("/{longest}n"), 404, ""),
+            ("deep", &deep, 404, ""),
+            ("many dots", &format!("{}/f", "/.".repeat(3000)), 404, ""),
+            ("a line end", "/new%0Aline", 200, "=<new\nline>"),
+            ("a backslash", "/back\\slash", 200, "=<back\\slash>"),
+            ("per cent", "/per%25cent", 200, "=<per%cent>"),
+            ("decoded once", "/per%2525cent", 404, ""),
+            ("a question mark", "/what%3f", 200, "=<what?>"),
+            ("a hash", "/%23", 200, "=<#>"),
+            ("a space", "/%20", 200, "=< >"),
+            ("three dots", "/...", 200, "=<...>"),
+            ("two letters", "/%c3%a9", 200, "=<é>"),
+            ("no text", "/%ff%fe", 200, "=bytes"),
+            ("parameters are part of a name", "/a;b", 200, "=<a;b>"),
+            ("overlong dots", "/%c0%ae%c0%ae/f", 404, ""),
+            ("a null byte", "/f%00", 400, ""),
+            ("a null byte in a folder", "/%00/", 400, ""),
+            ("a folder with a line end", "/dir%0a", 301, "Location: http://a:PORT/dir%0A/"),
+            ("a folder with a line end, relative", "/relative/dir%0a", 301, "Location: /relative/dir%0A/"),
+            ("a colon", "/a:b", 404, ""),
+            ("an asterisk", "/*", 404, ""),
+        ],
+    );
 }

@@ -1,0 +1,66 @@
+//! A path to its answer: the file below the root that it names, or what answers for a folder.
+//!
+//! What is served was opened and looked at through one descriptor: nothing is looked up by name a second time, and only
+//! regular files are sent.
+
+use crate::config::Level;
+use crate::exchange::Exchange;
+use crate::file::{self, Answer, Coded};
+use crate::folder;
+use crate::gzip;
+use crate::log;
+use crate::open;
+use crate::precompressed;
+use crate::reply::Reply;
+use crate::variables;
+
+/// Answers a request for a file or a folder.
+pub async fn answer(exchange: &Exchange) -> Answer {
+    let files = &exchange.settings().files;
+    if !matches!(exchange.request.method(), b"GET" | b"HEAD" | b"POST") {
+        return file::not_allowed(exchange);
+    }
+    if files.root.is_none() && files.alias.is_none() {
+        return file::page(exchange, 404);
+    }
+    let mut name = Vec::new();
+    variables::write_file_name(exchange, &mut name);
+    if exchange.rewritten && variables::climbs(&exchange.path) {
+        log::about(exchange, Level::Error, format_args!("the path that was made leads out of its folder"));
+        return file::page(exchange, 404);
+    }
+    if exchange.path.ends_with(b"/") {
+        return folder::answer(exchange, &name).await;
+    }
+    let mut varies = false;
+    if (files.gzip, files.brotli) != Default::default() && exchange.request.method() != b"POST" {
+        let beside = precompressed::find(exchange, &name);
+        varies = beside.varies;
+        if let Some((file, meta, coding)) = beside.file {
+            return file::describe(exchange, file, &meta, Coded { coding: Some(coding), varies });
+        }
+    }
+    match open::open(exchange, &name) {
+        // A folder is asked for again with a slash.
+        Ok((_, meta)) if meta.is_dir() => Answer::Reply(Reply::with_slash(exchange)),
+        Ok((_, meta)) if !meta.is_file() => {
+            let name = String::from_utf8_lossy(&name);
+            log::about(exchange, Level::Crit, format_args!("\"{name}\" is not a regular file"));
+            file::page(exchange, 404)
+        }
+        Ok(_) if exchange.request.method() == b"POST" => file::not_allowed(exchange),
+        Ok((file, meta)) => file::describe(exchange, file, &meta, Coded { coding: None, varies }),
+        Err(error) => {
+            let (status, level) = open::status_of(&error);
+            if status != 404 || files.log_not_found {
+                let name = String::from_utf8_lossy(&name);
+                log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", log::describe(&error)));
+            }
+            let mut reply = Reply::page(status, exchange.settings().server_tokens);
+            if varies && gzip::tells(exchange) {
+                reply.fields.push((b"Vary", b"Accept-Encoding".to_vec()));
+            }
+            Answer::Reply(reply)
+        }
+    }
+}
