@@ -4,6 +4,7 @@ use std::fs::{File, Metadata};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use crate::added::{Added, weakened};
 use crate::autoindex::Listing;
@@ -38,7 +39,7 @@ pub struct Found {
 /// What the head says of a file.
 pub struct FileHead {
     pub status: u16,
-    content_type: Vec<u8>,
+    content_type: Arc<[u8]>,
     /// Bytes of the body, if they were counted.
     pub length: Option<u64>,
     marks: Marks,
@@ -107,7 +108,7 @@ pub fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) 
 
 /// Describes the list of a folder.
 pub fn of_listing(exchange: &Exchange, mut listing: Listing) -> Answer {
-    let content_type = listing.content_type().to_vec();
+    let content_type = listing.content_type().into();
     let head = FileHead::new(exchange, content_type, None, Marks::default(), Coded::default());
     listing.utf8 = charset::is_utf8(head.told.as_ref());
     listing.recoding = head.recoding();
@@ -152,11 +153,11 @@ fn ranged(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> Ans
                 head.ranges = Ranges::One(range::content_range(*part, size));
                 return body_of(exchange, head, file, *part);
             }
-            let told = head.told.as_ref().map_or(&head.content_type, |told| &told.content_type);
-            let multipart = Multipart::new(&parts, size, told);
-            head.content_type = format!("multipart/byteranges; boundary={}", multipart.boundary).into_bytes();
+            let multipart = Multipart::new(&parts, size, head.told_type());
+            let content_type = format!("multipart/byteranges; boundary={}", multipart.boundary).into_bytes();
+            head.content_type = content_type.as_slice().into();
             if let Some(told) = &mut head.told {
-                told.content_type.clone_from(&head.content_type);
+                told.content_type = content_type;
             }
             head.length = Some(multipart.length);
             head.ranges = Ranges::Nothing;
@@ -191,7 +192,7 @@ fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> A
 }
 
 impl FileHead {
-    fn new(exchange: &Exchange, content_type: Vec<u8>, length: Option<u64>, marks: Marks, coded: Coded) -> Self {
+    fn new(exchange: &Exchange, content_type: Arc<[u8]>, length: Option<u64>, marks: Marks, coded: Coded) -> Self {
         let status = exchange.status.unwrap_or(200);
         let told = charset::of(exchange, status, &content_type, coded.coding.is_some());
         Self { status, content_type, length, marks, ranges: Ranges::Nothing, coded, told }
@@ -231,6 +232,11 @@ impl FileHead {
         &self.content_type
     }
 
+    /// The type as the client is told it.
+    fn told_type(&self) -> &[u8] {
+        self.told.as_ref().map_or(&self.content_type, |told| &told.content_type)
+    }
+
     /// The head of the answer.
     pub fn write(&self, exchange: &Exchange, carriage: Carriage) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
@@ -242,8 +248,7 @@ impl FileHead {
         reply::start(exchange, self.status, reply::reason(self.status).as_bytes(), &mut out);
         if self.status != 304 {
             if !self.content_type.is_empty() {
-                let told = self.told.as_ref().map_or(&self.content_type, |told| &told.content_type);
-                field(b"Content-Type", told, &mut out);
+                field(b"Content-Type", self.told_type(), &mut out);
             }
             if let Some(length) = self.length.filter(|_| !packed && !carriage.chunked) {
                 let _ = write!(out, "Content-Length: {length}\r\n");

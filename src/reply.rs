@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::sync::Arc;
 
 use crate::added::Added;
 use crate::clock;
@@ -177,7 +178,7 @@ impl Reply {
     pub fn returned(exchange: &Exchange, status: u16, what: &Returned) -> Self {
         match what {
             Returned::Page if matches!(status, 200..=299) && !crate::head::is_bodyless(status) => {
-                let content_type = Some(content_type(exchange));
+                let content_type = Some(content_type(exchange).to_vec());
                 Self { status, content_type, ..Self::default() }
             }
             Returned::Page => Self::page(status, exchange.settings().server_tokens),
@@ -188,7 +189,7 @@ impl Reply {
             }
             Returned::Text(text) => Self {
                 status,
-                content_type: Some(content_type(exchange)),
+                content_type: Some(content_type(exchange).to_vec()),
                 body: variables::value(text, exchange),
                 ..Self::default()
             },
@@ -241,18 +242,18 @@ impl Reply {
 }
 
 /// The type by the extension, in any letter case.
-pub fn content_type(exchange: &Exchange) -> Vec<u8> {
+pub fn content_type(exchange: &Exchange) -> Arc<[u8]> {
     if let Some(given) = &exchange.given_type {
-        return given.clone();
+        return given.as_slice().into();
     }
     let settings = exchange.settings();
     let name = exchange.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
     let extension = name.iter().rposition(|b| *b == b'.').and_then(|dot| name.get(dot + 1..)).unwrap_or_default();
-    let extension = String::from_utf8_lossy(extension).to_ascii_lowercase();
-    match settings.files.types.get(&extension) {
-        Some(known) => known.clone().into_bytes(),
-        None => variables::value(&settings.default_type, exchange),
-    }
+    let known = match extension.iter().any(u8::is_ascii_uppercase) {
+        true => settings.files.types.get(extension.to_ascii_lowercase().as_slice()),
+        false => settings.files.types.get(extension),
+    };
+    known.cloned().unwrap_or_else(|| variables::value(&settings.default_type, exchange).into())
 }
 
 /// What the program calls itself (`server_tokens`).

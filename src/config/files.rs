@@ -23,7 +23,7 @@ pub struct Files {
     pub alias: Option<Alias>,
     pub index: Arc<[Template]>,
     /// Extensions, in lower case, and their types.
-    pub types: Arc<HashMap<String, String>>,
+    pub types: Arc<ByExtension>,
     pub etag: bool,
     pub if_modified_since: IfModifiedSince,
     pub log_not_found: bool,
@@ -71,8 +71,11 @@ impl Default for Files {
     }
 }
 
+/// Types by extension.
+type ByExtension = HashMap<Box<[u8]>, Arc<[u8]>>;
+
 /// Types of what web applications are made of, where no `types` is configured.
-static BUILT_IN: LazyLock<Arc<HashMap<String, String>>> = LazyLock::new(|| {
+static BUILT_IN: LazyLock<Arc<ByExtension>> = LazyLock::new(|| {
     const TYPES: &[(&str, &str)] = &[
         ("text/html", "html htm shtml"),
         ("text/css", "css"),
@@ -111,8 +114,11 @@ static BUILT_IN: LazyLock<Arc<HashMap<String, String>>> = LazyLock::new(|| {
         ("video/webm", "webm"),
         ("video/mp2t", "ts"),
     ];
-    let all = TYPES.iter().flat_map(|(name, list)| list.split(' ').map(|e| (e.to_owned(), (*name).to_owned())));
-    Arc::new(all.collect())
+    let of = |(name, list): &(&str, &'static str)| {
+        let name: Arc<[u8]> = name.as_bytes().into();
+        list.split(' ').map(move |extension| (extension.as_bytes().into(), name.clone()))
+    };
+    Arc::new(TYPES.iter().flat_map(of).collect())
 });
 
 pub(super) fn root(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
@@ -159,14 +165,15 @@ pub(super) fn index(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -
 
 /// `types { text/html html htm; }`; an empty block leaves everything to `default_type`.
 pub(super) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let mut types = HashMap::new();
+    let mut types = ByExtension::new();
     for entry in directive.block.as_deref().unwrap_or_default() {
         if entry.block.is_some() || entry.args.is_empty() {
             return Err(Error::new(&entry.name.at, "invalid number of arguments in \"types\" directive")
                 .hint("a type and its extensions are expected"));
         }
+        let name: Arc<[u8]> = entry.name.text.as_bytes().into();
         for extension in &entry.args {
-            types.insert(extension.text.to_ascii_lowercase(), entry.name.text.clone());
+            types.insert(extension.text.to_ascii_lowercase().into_bytes().into(), name.clone());
         }
     }
     draft.settings.files.types = Arc::new(types);
