@@ -153,7 +153,7 @@ fn several_ranges() {
             ("more than may be", "/two/ten\nRange: bytes=0-1,3-4,6-7", 200, "Accept-Ranges: bytes | =0123456789"),
             ("those that are not there do not count", "/two/ten\nRange: bytes=0-1,3-4,10-11", 206, ""),
             ("none may be", "/none/ten\nRange: bytes=0-1", 200, "!Accept-Ranges | =0123456789"),
-            ("HEAD", "HEAD /ten\nRange: bytes=0-1,3-4", 206, "Content-Length: 198"),
+            ("HEAD", "HEAD /ten\nRange: bytes=0-1,3-4", 200, "Content-Length: 10"),
         ],
     );
     let reply = ask(&gate, "/large\nRange: bytes=-2, 0-299999, 1-1", 206);

@@ -363,6 +363,11 @@ const OTHERWISE: &[Otherwise] = &[
         "there is no body to go on with (RFC 9110 10.1.1)",
     ),
     (
+        "HEAD /static/ten.bin\nRange: bytes=0-1",
+        "200 | Content-Length: 10 | Accept-Ranges: bytes",
+        "parts are of a GET (RFC 9110 14.2)",
+    ),
+    (
         "/static/ten.bin\nRange: bytes=0-99999999999999999999",
         "206 | Content-Range: bytes 0-9/10",
         "a last byte behind the end means the end, however many digits it has (RFC 9110 14.1.2)",
