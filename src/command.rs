@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use crate::config::{Config, Level};
 use crate::counters::{self, Count};
 use crate::log;
-use crate::parcel::{self, Packer, Unpacker};
+use crate::parcel::{Packer, Unpacker};
 use crate::reactor::{self, Timer};
 use crate::running::Running;
 use crate::signals::Signals;
@@ -108,8 +108,7 @@ impl Command<'_> {
             self.reopen();
         }
         if self.signals.take(Signal::SIGQUIT) {
-            sockets::remove_paths(self.sockets);
-            self.sockets.clear();
+            self.sockets.close();
             supervisor::stopping("it finishes what was begun");
             self.crew.tell(|| Order::Finish);
         }
@@ -166,9 +165,7 @@ impl Command<'_> {
             Err(error) => log::describe(&error),
         };
         self.note(Level::Emerg, format_args!("no upgrade: {failed}"));
-        let again: io::Result<Vec<_>> =
-            self.sockets.iter().map(|(addr, fd)| Ok((addr.clone(), sockets::copies(fd, &self.crew)?))).collect();
-        for (addr, copies) in again.unwrap_or_default() {
+        for (addr, copies) in self.sockets.copies(&self.crew).unwrap_or_default() {
             sockets::listen(&self.crew, &addr, copies);
         }
         self.crew.tell(|| Order::Stay);
@@ -180,12 +177,7 @@ impl Command<'_> {
             return Err(io::Error::other("the program is to stop"));
         }
         let mut all = Packer::default();
-        for (addr, fd) in self.sockets.iter() {
-            let mut socket = Packer::default();
-            socket.text(addr);
-            socket.fd(fd.try_clone()?);
-            all.entry(parcel::LISTENER, socket);
-        }
+        self.sockets.pack(&mut all)?;
         let parcel = all.send_with(packed)?;
         match &self.program {
             Some(program) => program.execute(&parcel),
@@ -220,7 +212,7 @@ impl Command<'_> {
                 self.running = Arc::new(Running::after(config.clone(), &self.running));
                 // No worker listens before all of them know for whom.
                 self.crew.tell(|| Order::Take(self.running.clone()));
-                self.sockets.retain(|addr, _| config.bindings.iter().any(|binding| binding.addr == *addr));
+                self.sockets.retain(&config);
                 for (addr, fd, copies) in fresh {
                     sockets::listen(&self.crew, &addr, copies);
                     self.sockets.insert(addr, fd);
@@ -235,8 +227,8 @@ impl Command<'_> {
         let config = (self.load)()?;
         sockets::serves_somebody(&config)?;
         let mut fresh = Vec::new();
-        for binding in config.bindings.iter().filter(|binding| !self.sockets.contains_key(&binding.addr)) {
-            let fd = sockets::bind(binding)?;
+        for binding in &config.bindings {
+            let Some(fd) = self.sockets.open(binding)? else { continue };
             let copies = sockets::copies(&fd, &self.crew).map_err(|error| log::describe(&error))?;
             fresh.push((binding.addr.clone(), fd, copies));
         }

@@ -136,7 +136,7 @@ fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) {
 fn connection(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
     let (addr, local) = (Addr::parse(&parcel.text()?)?, Addr::parse(&parcel.text()?)?);
     let fd = parcel.fd()?;
-    if let Some(group) = worker.group_of(&local) {
+    if let Some(group) = worker.group_at(&local) {
         connection::start(fd, addr, local, group, worker.clone(), worker.admit());
     }
     Some(())

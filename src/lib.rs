@@ -101,7 +101,7 @@ pub mod connection;
 pub mod listening;
 pub mod duty;
 pub mod sockets;
-pub mod upgrade;
 pub mod supervisor;
+pub mod upgrade;
 pub mod command;
 pub mod server;

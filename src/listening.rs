@@ -117,7 +117,7 @@ pub fn serve(newcomer: Newcomer, worker: &Rc<Worker>, slot: Slot) {
         Addr::Ip(ip) if ip.ip().is_unspecified() => socket::local_addr(&fd).unwrap_or_else(|_| bound.clone()),
         _ => bound.clone(),
     };
-    if let Some(group) = worker.group_at(&bound, &local) {
+    if let Some(group) = worker.group_at(&local) {
         connection::start(fd, addr, local, group, worker.clone(), slot);
     }
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use argh::FromArgs;
 use smolgate::config::{self, Config, ErrorLog, Folders, Place, Source};
 use smolgate::upgrade::{self, Program};
-use smolgate::{parcel, server};
+use smolgate::{parcel, server, supervisor};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -193,7 +193,11 @@ impl Asked {
                 complain(&error.to_string(), 1);
                 None
             }
-            None => None,
+            // Before anything is opened: these have the numbers that are free otherwise.
+            None => match supervisor::passed() {
+                Ok(parcel) => parcel,
+                Err(error) => return complain(&format!("the sockets of LISTEN_FDS can't be used: {error}"), 1),
+            },
         };
         let config = match self.load() {
             Ok(config) => config,

@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -20,10 +21,12 @@ use rustix::net::{
 /// The version of what is handed over. Programs of different versions don't understand each other, and ask first.
 pub const VERSION: u32 = 1;
 
-/// What an entry is: a socket that is listened on, a connection of which nothing was read, a tunnel.
+/// What an entry is: a socket that is listened on, a connection of which nothing was read, a tunnel, a socket that systemd
+/// has bound.
 pub const LISTENER: u8 = 1;
 pub const CONNECTION: u8 = 2;
 pub const TUNNEL: u8 = 3;
+pub const PASSED: u8 = 4;
 
 const MAGIC: &[u8; 8] = b"smolgate";
 /// Descriptors in one message; the kernel allows 253.
@@ -246,6 +249,24 @@ impl Unpacker {
     pub fn fd(&mut self) -> Option<OwnedFd> {
         self.fds.pop_front()
     }
+}
+
+/// Takes over descriptors of which only the numbers are known: sent to ourselves, they come back as our own. Nobody else may
+/// have them, and they must be open.
+///
+/// # Errors
+/// Those of socketpair(2) and sendmsg(2).
+pub fn take_over(numbers: &[RawFd]) -> io::Result<VecDeque<OwnedFd>> {
+    let (near, far) = pair()?;
+    for some in numbers.chunks(FDS_AT_ONCE) {
+        let rights = [ControlMessage::ScmRights(some)];
+        nix::sys::socket::sendmsg::<()>(near.as_raw_fd(), &[io::IoSlice::new(b"+")], &rights, MsgFlags::empty(), None)?;
+    }
+    let fds = collect(far.as_fd());
+    for number in numbers {
+        let _ = nix::unistd::close(*number);
+    }
+    fds
 }
 
 fn invalid(why: &str) -> io::Error {

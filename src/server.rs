@@ -3,7 +3,6 @@
 //! A start is all-or-nothing: the configuration is whole, logs are open, addresses are bound and the pid file is written
 //! before the first connection is accepted.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,11 +17,10 @@ use crate::command::{self, Command, Load};
 use crate::config::{Affinity, Config, Level};
 use crate::duty;
 use crate::log;
-use crate::parcel::{self, Packer, Unpacker};
+use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
 use crate::running::Running;
 use crate::signals::{self, Signals};
-use crate::socket::Addr;
 use crate::sockets::{self, Sockets};
 use crate::upgrade::Program;
 use crate::users;
@@ -54,7 +52,7 @@ pub fn run(config: Config, load: &Load<'_>) -> Result<(), Failure> {
     run_as(None, config, load, None)
 }
 
-/// As [`run`], for a program that another one can take the place of. `parcel` is what a program before it has left.
+/// As [`run`], for a program that another one can take the place of. `parcel` is what a program before it, or systemd, has left.
 ///
 /// # Errors
 /// As [`run`].
@@ -71,8 +69,10 @@ pub fn run_as(
     log::open(&config.log_files).map_err(Failure)?;
     let descriptors = raise_descriptor_limit(config.main.descriptors);
     let config = Arc::new(config);
-    let mut start = Start { descriptors, program, load, sockets: HashMap::new(), left: Packer::default() };
-    start.inherit(parcel);
+    let mut start = Start { descriptors, program, load, sockets: Sockets::default(), left: Packer::default() };
+    if let Some(parcel) = parcel {
+        start.left = start.sockets.inherit(parcel);
+    }
     start.open_sockets(&config).map_err(Failure)?;
     let main = &config.main;
     let account = users::account(main.user.as_deref(), main.group.as_deref()).map_err(Failure)?;
@@ -82,7 +82,7 @@ pub fn run_as(
         account.assume().map_err(Failure)?;
     }
     let ended = start.serve(config, signals);
-    sockets::remove_paths(&start.sockets);
+    start.sockets.close();
     drop(pid);
     ended.map_err(|error| Failure(format!("a worker ended ({})", log::describe(&error))))
 }
@@ -98,27 +98,19 @@ struct Start<'s> {
 }
 
 impl Start<'_> {
-    /// Takes what the program before has left: sockets that are listened on, and the rest for the workers.
-    fn inherit(&mut self, parcel: Option<Unpacker>) {
-        let Some(mut parcel) = parcel else { return };
-        while let Some((kind, mut content)) = parcel.entry() {
-            if kind != parcel::LISTENER {
-                self.left.entry(kind, content.close());
-                continue;
-            }
-            let addr = content.text().and_then(|text| Addr::parse(&text));
-            if let (Some(addr), Some(fd)) = (addr, content.fd()) {
-                self.sockets.insert(addr, fd);
+    fn open_sockets(&mut self, config: &Config) -> Result<(), String> {
+        self.sockets.retain(config);
+        for binding in &config.bindings {
+            if let Some(fd) = self.sockets.open(binding)? {
+                self.sockets.insert(binding.addr.clone(), fd);
             }
         }
-    }
-
-    fn open_sockets(&mut self, config: &Config) -> Result<(), String> {
-        self.sockets.retain(|addr, _| config.bindings.iter().any(|binding| binding.addr == *addr));
-        for binding in &config.bindings {
-            if !self.sockets.contains_key(&binding.addr) {
-                self.sockets.insert(binding.addr.clone(), sockets::bind(binding)?);
-            }
+        for addr in self.sockets.unused(config) {
+            log::note(
+                &config.main.error_log,
+                Level::Warn,
+                format_args!("systemd has bound {addr}, which no \"listen\" names: nobody is served there"),
+            );
         }
         Ok(())
     }
@@ -131,8 +123,8 @@ impl Start<'_> {
         let affinity = config.main.affinity.clone();
         let running = Arc::new(Running::new(config));
         let crew = Crew::new(workers as usize);
-        for (addr, fd) in &self.sockets {
-            sockets::listen(&crew, addr, sockets::copies(fd, &crew)?);
+        for (addr, copies) in self.sockets.copies(&crew)? {
+            sockets::listen(&crew, &addr, copies);
         }
         command::share_out(std::mem::take(&mut self.left).open(), &crew);
         for number in 1..workers as usize {

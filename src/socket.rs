@@ -140,6 +140,28 @@ pub fn listen(addr: &Addr, options: ListenOptions) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Makes a listening socket that somebody else has bound like one of ours: its address.
+///
+/// # Errors
+/// `InvalidInput` if it is none of stream sockets; those of fcntl(2) and getsockname(2).
+pub fn adopt(fd: &OwnedFd) -> io::Result<Addr> {
+    if sockopt::socket_type(fd)? != SocketType::STREAM || !sockopt::socket_acceptconn(fd)? {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    rustix::io::ioctl_fionbio(fd, true)?;
+    let addr = local_addr(fd)?;
+    if let Addr::Ip(_) = addr {
+        sockopt::set_tcp_nodelay(fd, true)?;
+        watch_peer(fd);
+    }
+    Ok(addr)
+}
+
+/// Whether an IPv6 socket takes IPv4 connections.
+pub fn takes_both(fd: &OwnedFd) -> bool {
+    sockopt::ipv6_v6only(fd).is_ok_and(|only| !only)
+}
+
 /// Binds to a path; one that a dead process left behind is taken over.
 fn bind_unix(fd: &OwnedFd, path: &str) -> io::Result<()> {
     let unix = SocketAddrUnix::new(path)?;

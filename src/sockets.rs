@@ -1,18 +1,142 @@
 //! The sockets that the program listens on, and their copies for the workers.
+//!
+//! Most are bound here. Those that systemd has bound (sd_listen_fds(3)) are taken for the `listen` whose address they have,
+//! and stay ours while there is none: after a reload that brings it back nobody else could bind it.
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::config::{Binding, Config};
 use crate::log;
+use crate::parcel::{self, Packer, Unpacker};
 use crate::socket::{self, Addr};
 use crate::worker::{Crew, Order};
 
-/// Listening sockets by the address that is configured.
-pub type Sockets = HashMap<Addr, OwnedFd>;
 /// A new listening socket, with a copy for each worker.
 pub type Fresh = (Addr, OwnedFd, Vec<OwnedFd>);
+
+/// What the program listens on.
+#[derive(Default)]
+pub struct Sockets {
+    /// By the address that is configured.
+    open: HashMap<Addr, OwnedFd>,
+    passed: Vec<Passed>,
+}
+
+/// A socket that systemd has bound.
+struct Passed {
+    addr: Addr,
+    fd: OwnedFd,
+}
+
+impl Passed {
+    /// An IPv6 socket may take IPv4 connections too; systemd's do if `BindIPv6Only=` does not say otherwise.
+    fn serves(&self, addr: &Addr) -> bool {
+        let both = match (&self.addr, addr) {
+            (Addr::Ip(SocketAddr::V6(own)), Addr::Ip(SocketAddr::V4(addr))) => {
+                own.ip().is_unspecified() && addr.ip().is_unspecified() && own.port() == addr.port()
+            }
+            _ => false,
+        };
+        self.addr == *addr || (both && socket::takes_both(&self.fd))
+    }
+}
+
+impl Sockets {
+    /// Takes what systemd or the program before has left: sockets that are listened on. The rest comes back.
+    pub fn inherit(&mut self, mut parcel: Unpacker) -> Packer {
+        let mut rest = Packer::default();
+        while let Some((kind, mut content)) = parcel.entry() {
+            match kind {
+                parcel::LISTENER => {
+                    let addr = content.text().and_then(|text| Addr::parse(&text));
+                    self.open.extend(addr.zip(content.fd()));
+                }
+                parcel::PASSED => {
+                    let known = content.fd().and_then(|fd| Some((socket::adopt(&fd).ok()?, fd)));
+                    self.passed.extend(known.map(|(addr, fd)| Passed { addr, fd }));
+                }
+                _ => rest.entry(kind, content.close()),
+            }
+        }
+        rest
+    }
+
+    /// For the next program.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn pack(&self, packer: &mut Packer) -> io::Result<()> {
+        for (addr, fd) in &self.open {
+            let mut socket = Packer::default();
+            socket.text(addr);
+            socket.fd(fd.try_clone()?);
+            packer.entry(parcel::LISTENER, socket);
+        }
+        for passed in &self.passed {
+            let mut socket = Packer::default();
+            socket.fd(passed.fd.try_clone()?);
+            packer.entry(parcel::PASSED, socket);
+        }
+        Ok(())
+    }
+
+    /// Opens the socket of a binding, unless it is open.
+    ///
+    /// # Errors
+    /// Which one could not be opened, and why.
+    pub fn open(&self, binding: &Binding) -> Result<Option<OwnedFd>, String> {
+        if self.open.contains_key(&binding.addr) {
+            return Ok(None);
+        }
+        let fd = match self.passed.iter().find(|passed| passed.serves(&binding.addr)) {
+            Some(passed) => passed.fd.try_clone(),
+            None => socket::listen(&binding.addr, binding.options),
+        };
+        let explain = |error| format!("bind() to {} failed ({})", binding.addr, log::describe(&error));
+        fd.map(Some).map_err(explain)
+    }
+
+    pub fn insert(&mut self, addr: Addr, fd: OwnedFd) {
+        self.open.insert(addr, fd);
+    }
+
+    /// Closes those that a configuration does not name.
+    pub fn retain(&mut self, config: &Config) {
+        self.open.retain(|addr, _| config.bindings.iter().any(|binding| binding.addr == *addr));
+    }
+
+    /// What systemd has bound and no `listen` of a configuration names.
+    pub fn unused(&self, config: &Config) -> Vec<&Addr> {
+        let used = |passed: &&Passed| !config.bindings.iter().any(|binding| passed.serves(&binding.addr));
+        self.passed.iter().filter(used).map(|passed| &passed.addr).collect()
+    }
+
+    /// Closes all; a Unix socket that was bound here leaves no path behind.
+    pub fn close(&mut self) {
+        for addr in self.open.keys().filter(|addr| !self.passed.iter().any(|passed| passed.addr == **addr)) {
+            if let Addr::Unix(path) = addr {
+                let _ = std::fs::remove_file(&**path);
+            }
+        }
+        self.open.clear();
+        self.passed.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// One descriptor of each socket for each worker.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn copies(&self, crew: &Crew) -> io::Result<Vec<(Addr, Vec<OwnedFd>)>> {
+        self.open.iter().map(|(addr, fd)| Ok((addr.clone(), copies(fd, crew)?))).collect()
+    }
+}
 
 /// A configuration without a server is a mistake: at a reload most often a file that is just being written, and taking it
 /// would drop every listener.
@@ -27,24 +151,6 @@ pub fn serves_somebody(config: &Config) -> Result<(), String> {
             config.files.first().map_or("the configuration", |file| file.name.as_str())
         )),
     }
-}
-
-/// A Unix socket leaves its path behind.
-pub fn remove_paths(sockets: &Sockets) {
-    for addr in sockets.keys() {
-        if let Addr::Unix(path) = addr {
-            let _ = std::fs::remove_file(&**path);
-        }
-    }
-}
-
-/// Opens a socket.
-///
-/// # Errors
-/// Which one could not be opened, and why.
-pub fn bind(binding: &Binding) -> Result<OwnedFd, String> {
-    socket::listen(&binding.addr, binding.options)
-        .map_err(|error| format!("bind() to {} failed ({})", binding.addr, log::describe(&error)))
 }
 
 /// One descriptor of a socket for each worker.

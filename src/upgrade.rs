@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use crate::parcel::{self, Unpacker};
+use crate::supervisor;
 use crate::worker::{Crew, Report};
 
 /// In the environment of a program that goes on with the connections of another: their parcel is at standard input.
@@ -69,7 +70,9 @@ impl Program {
         let zero = |_| io::Error::from(io::ErrorKind::InvalidInput);
         let file = CString::new(self.file.as_os_str().as_bytes()).map_err(zero)?;
         let args = self.args.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<Vec<_>, _>>();
-        let others = std::env::vars_os().filter(|(name, _)| name != MARK);
+        // The sockets that systemd has bound are in the parcel, and not where it has put them.
+        let known = |name: &OsString| name == MARK || supervisor::PASSED.iter().any(|passed| name == passed);
+        let others = std::env::vars_os().filter(|(name, _)| !known(name));
         let all = others.chain([(MARK.into(), OsString::from("0"))]);
         let join =
             |(name, value): (OsString, OsString)| CString::new([name.as_bytes(), b"=", &value.into_vec()].concat());

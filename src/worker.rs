@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use crate::config::{Binding, ErrorLog, Group};
+use crate::config::{Binding, Config, ErrorLog, Group};
 use crate::counters::{self, Count};
 use crate::mailbox::Mailbox;
 use crate::parcel::{Packer, Unpacker};
@@ -288,13 +288,6 @@ impl Worker {
         self.crew.reports.put(report);
     }
 
-    /// The servers behind a connection of the program before.
-    pub fn group_of(&self, local: &Addr) -> Option<Arc<Group>> {
-        let running = self.running.borrow();
-        let binding = running.config.bindings.iter().find(|binding| serves(&binding.addr, local))?;
-        Some(group_of(binding, local))
-    }
-
     /// The configuration in force.
     pub fn running(&self) -> Arc<Running> {
         self.running.borrow().clone()
@@ -311,21 +304,17 @@ impl Worker {
         (self.last_connection.get() - 1).wrapping_mul(workers).wrapping_add(self.number as u32 + 1)
     }
 
-    /// The servers behind a new connection to `local` on the socket bound to `bound`.
-    pub fn group_at(&self, bound: &Addr, local: &Addr) -> Option<Arc<Group>> {
+    /// The servers behind a new connection to `local`.
+    pub fn group_at(&self, local: &Addr) -> Option<Arc<Group>> {
         let running = self.running.borrow();
-        let binding = running.config.bindings.iter().find(|binding| binding.addr == *bound)?;
-        Some(group_of(binding, local))
+        Some(group_of(binding(&running.config, local)?, local))
     }
 
     /// The servers behind `local` now, if a reload has replaced `group`.
     pub fn group(&self, local: &Addr, group: &Arc<Group>) -> Option<Arc<Group>> {
         let running = self.running.borrow();
-        let binding = running
-            .config
-            .bindings
-            .iter()
-            .find(|binding| serves(&binding.addr, local) || binding.group.addr == group.addr)?;
+        let same = || running.config.bindings.iter().find(|binding| binding.group.addr == group.addr);
+        let binding = binding(&running.config, local).or_else(same)?;
         let newer = group_of(binding, local);
         (!Arc::ptr_eq(&newer, group)).then_some(newer)
     }
@@ -348,14 +337,16 @@ impl Worker {
     }
 }
 
-/// Whether a socket bound to `bound` takes connections to `local`.
-fn serves(bound: &Addr, local: &Addr) -> bool {
-    match (bound, local) {
-        (Addr::Ip(b), Addr::Ip(l)) => {
-            b == l || (b.ip().is_unspecified() && b.port() == l.port() && (b.is_ipv4() == l.is_ipv4()))
+/// The binding that takes connections to `local`. An IPv6 socket may take those over IPv4, if there is no other for them.
+fn binding<'c>(config: &'c Config, local: &Addr) -> Option<&'c Binding> {
+    let fit = |bound: &Addr| match (bound, local) {
+        (Addr::Ip(b), Addr::Ip(l)) if b.ip().is_unspecified() && b.port() == l.port() => {
+            [b.is_ipv4() == l.is_ipv4(), l.is_ipv4()].iter().position(|fits| *fits)
         }
-        _ => bound == local,
-    }
+        _ => (bound == local).then_some(0),
+    };
+    let fitting = config.bindings.iter().filter_map(|binding| Some((fit(&binding.addr)?, binding)));
+    fitting.min_by_key(|(distance, _)| *distance).map(|(_, binding)| binding)
 }
 
 /// The servers of a binding that are meant by `local`.

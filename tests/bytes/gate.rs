@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -75,6 +76,12 @@ pub(crate) fn run(folder: &Folder, flags: &[&str], file: &str) -> Output {
     command.output().unwrap()
 }
 
+/// The same by a line of shell, in which `"$0" "$@"` is the program with its flags.
+pub(crate) fn run_by(folder: &Folder, shell: &str, file: &str) -> Output {
+    let mut command = Command::new("sh");
+    command.args(["-c", shell, BINARY, "-p"]).arg(&folder.0).args(["-c", file]).stdin(Stdio::null()).output().unwrap()
+}
+
 /// A running gate.
 pub(crate) struct Gate {
     child: Child,
@@ -83,6 +90,8 @@ pub(crate) struct Gate {
     pub(crate) addr: SocketAddr,
     /// What stands for `OTHER` in the configuration.
     pub(crate) other: SocketAddr,
+    /// Sockets that were passed to the gate, and are listened on as long as the test lasts.
+    _held: Vec<TcpListener>,
 }
 
 /// What each configuration starts with.
@@ -100,21 +109,35 @@ impl Gate {
         Self::start(&peers.iter().fold(config.to_owned(), place))
     }
 
+    /// Starts as systemd does with sockets that it has bound: for `LISTEN`, and for `OTHER` or something else.
+    pub(crate) fn activated(config: &str, other: Option<&TcpListener>) -> Self {
+        let shell = "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        let own = TcpListener::bind("127.0.0.1:0").unwrap();
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::spawn(config, shell, &[&first, other.unwrap_or(&own)])
+    }
+
     /// Starts by a line of shell, in which `"$0" "$@"` is the program with its flags.
     pub(crate) fn start_by(config: &str, shell: &str) -> Self {
+        Self::spawn(config, shell, &[])
+    }
+
+    /// Sockets that are `passed` are standard input and output of the shell.
+    fn spawn(config: &str, shell: &str, passed: &[&TcpListener]) -> Self {
         let config = if config.contains("access_log ") { config.to_owned() } else { format!("{LOGS}{config}") };
+        let copy = |at: usize| passed.get(at).map(|listener| listener.try_clone().unwrap());
+        let stream = |at| copy(at).map_or(Stdio::null(), |listener| Stdio::from(OwnedFd::from(listener)));
         // A port that was free may be taken again before the program binds it: then another one is tried.
         for _ in 0..20 {
             let folder = Folder::new();
-            let held: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-            let addrs: Vec<SocketAddr> = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
-            let (addr, other) = (addrs[0], addrs[1]);
-            drop(held);
+            let held = [0, 1].map(|at| copy(at).unwrap_or_else(|| TcpListener::bind("127.0.0.1:0").unwrap()));
+            let [addr, other] = held.each_ref().map(|listener| listener.local_addr().unwrap());
+            let held = held.into_iter().filter(|_| !passed.is_empty()).collect();
             folder.write("gate.conf", fill(&config, addr, other));
             let mut command = Command::new("sh");
             command.args(["-c", shell, BINARY, "-p"]).arg(&folder.0).args(["-c", "gate.conf"]);
             let err = fs::File::create(folder.path("stderr")).unwrap();
-            let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(err).spawn().unwrap();
+            let mut child = command.stdin(stream(0)).stdout(stream(1)).stderr(err).spawn().unwrap();
             let pid = folder.path("gate.pid");
             let up =
                 within(PATIENCE, || match (pid.exists() && hears_signals(child.id()), child.try_wait().unwrap()) {
@@ -123,7 +146,7 @@ impl Gate {
                     _ => None,
                 });
             match up {
-                Some(true) => return Self { child, folder, addr, other },
+                Some(true) => return Self { child, folder, addr, other, _held: held },
                 Some(false) if folder.lines("stderr").iter().any(|line| line.contains("bind()")) => {}
                 _ => {
                     let _ = child.kill();
