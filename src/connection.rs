@@ -23,7 +23,6 @@ use crate::passage::Passage;
 use crate::phases::{Done, Phases};
 use crate::proxy_protocol::{self, Addresses};
 use crate::reactor::{self, Timer};
-use crate::reply::Reply;
 use crate::running::Running;
 use crate::socket::{Addr, Socket};
 use crate::target;
@@ -197,6 +196,7 @@ impl One<'_> {
     async fn serve(mut self) -> (After, Duration) {
         let mut counted = counters::Request::begin();
         let began = reactor::now();
+        let pipelined = !self.wire.ahead().is_empty() && self.number > 1;
         let server = self.group.names.default_server().clone();
         let request = match self.read_head(&server).await {
             Ok(request) => request,
@@ -207,6 +207,7 @@ impl One<'_> {
         let mut exchange =
             Exchange::new(self.running.config.clone(), self.client.clone(), server, request, self.number);
         exchange.began = began;
+        exchange.pipelined = pipelined;
         if let Err(malformed) = understand(&mut exchange, self.group) {
             log::about(
                 &exchange,
@@ -277,7 +278,7 @@ impl One<'_> {
     }
 
     /// Answers a head that could not be read.
-    async fn refuse(&self, server: &Arc<Server>, malformed: Malformed) -> After {
+    async fn refuse(&mut self, server: &Arc<Server>, malformed: Malformed) -> After {
         let mut exchange = self.unread(server);
         log::about(
             &exchange,
@@ -300,10 +301,14 @@ impl One<'_> {
         }
     }
 
-    /// Sends a page, writes the log line, and closes.
-    async fn page(&self, exchange: &mut Exchange, status: u16) -> After {
-        let reply = Reply::page(status, exchange.settings().server_tokens);
-        let after = answer::send_last(exchange, self.wire, reply).await;
+    /// Answers what could not be understood, writes the log line, and closes.
+    async fn page(&mut self, exchange: &mut Exchange, status: u16) -> After {
+        exchange.malformed = true;
+        let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
+        let after = match Box::pin(phases.refuse(exchange, status)).await {
+            Done::Answered(after) => after,
+            Done::Upgraded(_) => answer::After::Close, // no upstream hears of it
+        };
         end(exchange);
         self.after(after, exchange)
     }

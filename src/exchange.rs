@@ -160,6 +160,10 @@ pub struct Exchange {
     pub asked_for: Option<Box<[u8]>>,
     /// The client took too long.
     pub timed_out: bool,
+    /// Its head could not be understood: no upstream hears of it.
+    pub malformed: bool,
+    /// It was there before the request before it was answered.
+    pub pipelined: bool,
     /// The number of this request on its connection, from 1.
     pub number: u32,
     pub began: Millis,
@@ -212,6 +216,8 @@ impl Exchange {
             closes: false,
             asked_for: None,
             timed_out: false,
+            malformed: false,
+            pipelined: false,
             number,
             began: reactor::now(),
             captures: RefCell::default(),

@@ -68,6 +68,7 @@ impl Phases<'_> {
     /// Answers a request that is not served.
     pub async fn refuse(self, exchange: &mut Exchange, status: u16) -> Done {
         exchange.closes = true;
+        exchange.answer.status = status;
         let reply = page(exchange, status);
         self.act_from(Next::Answer(Some(reply)), exchange).await
     }
@@ -228,6 +229,10 @@ impl Phases<'_> {
             return Next::Answer(Some(status::answer(exchange, content, self.running).await));
         }
         if exchange.pass().is_some() {
+            if exchange.malformed {
+                exchange.in_error_page = true;
+                return Next::Answer(Some(page(exchange, exchange.answer.status)));
+            }
             return self.forward(exchange).await;
         }
         match lookup::answer(exchange).await {

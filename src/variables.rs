@@ -214,9 +214,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::ContentLength => {
             out.extend_from_slice(exchange.request.fields.first(Name::ContentLength).unwrap_or_default());
         }
-        Builtin::ContentType => {
-            out.extend_from_slice(exchange.request.fields.first(Name::ContentType).unwrap_or_default());
-        }
+        Builtin::ContentType => write_fields(&exchange.request.fields, b"content_type", out),
         Builtin::GzipRatio => write_ratio(answer.packed, out),
         Builtin::Host => out.extend_from_slice(host(exchange).as_bytes()),
         Builtin::Hostname => display(&rustix::system::uname().nodename().to_string_lossy()),
@@ -232,7 +230,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::LimitConnStatus | Builtin::LimitRate | Builtin::LimitReqStatus => write_limit(builtin, exchange, out),
         Builtin::Msec => write_seconds(clock::since_epoch().as_millis() as u64, out),
         Builtin::Pid => display(&std::process::id()),
-        Builtin::Pipe => out.push(b'.'),
+        Builtin::Pipe => out.push(if exchange.pipelined { b'p' } else { b'.' }),
         Builtin::ProxyAddXForwardedFor => write_forwarded_for(exchange, out),
         Builtin::ProxyHost => {
             out.extend_from_slice(exchange.proxy_host().map_or(b"", |(host, _)| host.as_bytes()));

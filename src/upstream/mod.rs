@@ -432,7 +432,8 @@ impl Attempts<'_> {
         };
         let coding = if framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
         let http11 = self.exchange.request.version == Version::Http11;
-        let has_body = !matches!(self.exchange.request.framing, Framing::None | Framing::Length(0));
+        // A client that tells the length 0 may wait nevertheless.
+        let has_body = self.exchange.request.framing != Framing::None;
         let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.passes_body();
         let send_timeout = settings.send_timeout;
         let waits = self.patience();

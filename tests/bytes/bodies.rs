@@ -253,6 +253,10 @@ fn pipelines_and_expectations() {
     }
     assert_eq!(statuses, [200, 200], "I10");
     same("I10: the upstream", &peer.bytes()[before..], &expand(b"{p}Content-Length: 5\r\n\r\nhello{n}")).unwrap();
+
+    let mut client = Client::asking(gate.addr, &expand(b"{P}Expect: 100-continue\r\nContent-Length: 0\r\n\r\n"));
+    client.expect(100).unwrap_or_else(|why| panic!("a body of no bytes: {why}"));
+    client.expect(200).unwrap_or_else(|why| panic!("a body of no bytes: {why}"));
 }
 
 /// What takes time, or a peer that does something else than to answer.

@@ -46,6 +46,8 @@ fn request_lines() {
         ("A29", b"A{*5000} / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("A29 by one byte", b"A{*33} / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("A30", b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", Refused(405)),
+        ("A30 without a port", b"CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("A30 of a path", b"CONNECT /:443 HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("A32", b"TRACE / HTTP/1.1\r\nHost: a\r\nCookie: s=1\r\n\r\n", Refused(405)),
         ("A33", b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("A34", b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
@@ -226,6 +228,55 @@ fn fields() {
     ];
     let peer = Peer::polite();
     try_rows(&bare(&peer), &peer, rows);
+}
+
+/// Fields whose repetition leaves open what is meant.
+#[test]
+fn fields_that_stand_once() {
+    let rows: &[Row] = &[
+        ("Authorization", b"{G}Authorization: Basic YTpi\r\nauthorization: Basic YTpi\r\n\r\n", Refused(400)),
+        ("Content-Range", b"{G}Content-Range: a\r\nContent-Range: a\r\n\r\n", Refused(400)),
+        ("Expect", b"{P}Expect: 100-continue\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", Refused(400)),
+        ("Expect of others", b"{G}Expect: a\r\nExpect: b\r\n\r\n", Refused(400)),
+        ("If-Match", b"{G}If-Match: a\r\nX: y\r\nIf-Match: b\r\n\r\n", Refused(400)),
+        ("If-Modified-Since", b"{G}If-Modified-Since: a\r\nIf-Modified-Since: b\r\n\r\n", Refused(400)),
+        ("If-None-Match", b"{G}If-None-Match: a\r\nIf-None-Match: b\r\n\r\n", Refused(400)),
+        ("If-Range", b"{G}If-Range: a\r\nIf-Range: b\r\n\r\n", Refused(400)),
+        ("If-Unmodified-Since", b"{G}If-Unmodified-Since: a\r\nIf-Unmodified-Since: b\r\n\r\n", Refused(400)),
+        (
+            "one of each",
+            b"{G}Authorization: a\r\nIf-Match: b\r\nIf-None-Match: c\r\n\r\n",
+            Served(b"{g}Authorization: a\r\nIf-Match: b\r\nIf-None-Match: c\r\n\r\n"),
+        ),
+    ];
+    let peer = Peer::polite();
+    try_rows(&bare(&peer), &peer, rows);
+}
+
+/// What could not be understood has its page as well, but no upstream hears of it.
+#[test]
+fn pages_for_what_was_not_understood() {
+    let peer = Peer::polite();
+    let config = "server { listen LISTEN; error_page 400 /page; error_page 414 = @up; error_page 505 /up;
+            location = /page { return 200 \"page of $status\"; }
+            location /up { proxy_pass http://PEER; }
+            location @up { proxy_pass http://PEER; } }";
+    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let ask = |request: &[u8], status: u16| {
+        let mut client = Client::asking(gate.addr, &expand(request));
+        let reply = client.expect(status)?;
+        client.expect_end()?;
+        Ok::<_, String>(reply.body)
+    };
+    let cases = [
+        case("no target", || same("the page", &ask(b"GET foo HTTP/1.1\r\nHost: a\r\n\r\n", 400)?, b"page of 400")),
+        case("no host", || same("the page", &ask(b"GET / HTTP/1.1\r\nHost: .\r\n\r\n", 400)?, b"page of 400")),
+        case("no field", || same("the page", &ask(b"{G}X\r\n\r\n", 400)?, b"page of 400")),
+        case("to an upstream by name", || ask(b"GET /a{*9000} HTTP/1.1\r\nHost: a\r\n\r\n", 414).map(drop)),
+        case("to an upstream", || ask(b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505).map(drop)),
+    ];
+    verify(cases.into_iter().collect::<Vec<_>>());
+    same("the upstream", &peer.bytes(), b"").unwrap();
 }
 
 #[test]

@@ -101,3 +101,16 @@ fn rotation() {
     ask("five");
     wait_for("Q09: the old file stays", || has("elsewhere/access.log", "/five"));
 }
+
+#[test]
+fn requests_that_wait_for_others() {
+    let gate = Gate::start(
+        "error_log error.log; pid gate.pid; log_format pipe '$uri $pipe'; access_log pipe.log pipe; server { listen LISTEN; return 204; }",
+    );
+    let mut client = Client::asking(gate.addr, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.reply().unwrap();
+    client.reply().unwrap();
+    client.ask(b"GET /c HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
+    wait_for("three lines", || gate.folder.lines("pipe.log").len() == 3);
+    assert_eq!(gate.folder.lines("pipe.log"), ["/a .", "/b p", "/c ."]);
+}

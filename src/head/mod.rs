@@ -7,7 +7,11 @@
 //! anyway, and all lines of an HTTP/1.0 request: those are typed by hand or sent by old devices, have no chunked body
 //! to disagree about, and are the last of their connection.
 
+mod name;
+
 use std::fmt;
+
+pub use self::name::{Name, Names};
 
 /// Fields in one head, and lines in one trailer section.
 pub const FIELDS_MAX: usize = 100;
@@ -57,6 +61,8 @@ pub enum Malformed {
     Expect,
     UpgradeWithBody,
     KeyTwice,
+    /// A field that may stand only once: its name.
+    Repeated(&'static str),
 }
 
 impl Malformed {
@@ -77,6 +83,7 @@ impl Malformed {
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Repeated(name) => return write!(f, "more than one \"{name}\" header"),
             Self::RequestLine => "invalid request line",
             Self::RequestLineTooLong => "too long request line",
             Self::Method => "invalid method",
@@ -118,118 +125,6 @@ impl Version {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
         }
-    }
-}
-
-/// Fields that the proxy itself has to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name {
-    Other,
-    AcceptEncoding,
-    CacheControl,
-    Connection,
-    ContentLength,
-    ContentType,
-    Cookie,
-    Date,
-    Etag,
-    Expect,
-    Expires,
-    Host,
-    Http2Settings,
-    KeepAlive,
-    LastModified,
-    Location,
-    ProxyConnection,
-    Refresh,
-    Server,
-    SetCookie,
-    Status,
-    Te,
-    Trailer,
-    TransferEncoding,
-    Upgrade,
-    WebSocketKey,
-    /// `X-Accel-*`: between an upstream and its proxy.
-    Accel,
-}
-
-impl Name {
-    pub fn of(name: &[u8]) -> Self {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        match name.len() {
-            2 if is("te") => Self::Te,
-            4 if is("host") => Self::Host,
-            4 if is("date") => Self::Date,
-            4 if is("etag") => Self::Etag,
-            6 if is("cookie") => Self::Cookie,
-            6 if is("expect") => Self::Expect,
-            6 if is("server") => Self::Server,
-            6 if is("status") => Self::Status,
-            7 if is("upgrade") => Self::Upgrade,
-            7 if is("trailer") => Self::Trailer,
-            7 if is("refresh") => Self::Refresh,
-            7 if is("expires") => Self::Expires,
-            8 if is("location") => Self::Location,
-            10 if is("connection") => Self::Connection,
-            10 if is("keep-alive") => Self::KeepAlive,
-            10 if is("set-cookie") => Self::SetCookie,
-            12 if is("content-type") => Self::ContentType,
-            13 if is("cache-control") => Self::CacheControl,
-            13 if is("last-modified") => Self::LastModified,
-            14 if is("content-length") => Self::ContentLength,
-            14 if is("http2-settings") => Self::Http2Settings,
-            15 if is("accept-encoding") => Self::AcceptEncoding,
-            16 if is("proxy-connection") => Self::ProxyConnection,
-            17 if is("transfer-encoding") => Self::TransferEncoding,
-            17 if is("sec-websocket-key") => Self::WebSocketKey,
-            8.. if name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"x-accel-")) => Self::Accel,
-            _ => Self::Other,
-        }
-    }
-
-    /// Whether the field is about one connection only (RFC 9110 7.6.1).
-    pub fn is_hop_by_hop(self) -> bool {
-        matches!(
-            self,
-            Self::Connection
-                | Self::KeepAlive
-                | Self::ProxyConnection
-                | Self::Te
-                | Self::Trailer
-                | Self::TransferEncoding
-                | Self::Upgrade
-                | Self::Http2Settings
-        )
-    }
-}
-
-/// Which names of fields are taken; a field with another one is passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
-    /// Letters, digits and `-`, as nginx does: `_` and `.` collide with `-` in CGI-like applications.
-    Plain,
-    /// And `_`.
-    Underscores,
-    /// Any token (RFC 9110 5.6.2).
-    Any,
-}
-
-impl Names {
-    fn take(self, name: &[u8]) -> bool {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        if name.iter().all(|b| plain(*b)) {
-            return true;
-        }
-        let known = match self {
-            Self::Plain => false,
-            Self::Underscores => name.iter().all(|b| plain(*b) || *b == b'_'),
-            Self::Any => true,
-        };
-        // What an application could take for a field that frames the request or names its host never passes.
-        let meant: Vec<u8> = name.iter().map(|b| if plain(*b) { *b } else { b'-' }).collect();
-        let kind = Name::of(&meant);
-        known && !kind.is_hop_by_hop() && !matches!(kind, Name::ContentLength | Name::Host | Name::Expect)
     }
 }
 
@@ -304,6 +199,20 @@ impl Fields {
     /// Whether a field with a comma-separated list holds `token`, in any letter case.
     pub fn has_token(&self, kind: Name, token: &str) -> bool {
         self.all(kind).flat_map(tokens).any(|t| t.eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// Which of the values of a field that may stand only once is meant is anybody's guess.
+    fn check_single(&self) -> Result<(), Malformed> {
+        let mut seen = 0u64;
+        for line in &self.lines {
+            let Some(name) = line.kind.single() else { continue };
+            let bit = 1 << line.kind as u32;
+            if seen & bit != 0 {
+                return Err(Malformed::Repeated(name));
+            }
+            seen |= bit;
+        }
+        Ok(())
     }
 
     /// Splits `bytes`, the field lines up to and with the empty line.
@@ -525,12 +434,23 @@ impl<'h> RequestLine<'h> {
             }
             _ => return Err(Malformed::Version),
         };
+        // `CONNECT host:port` is the only form (RFC 9112 3.2.3).
+        if method == b"CONNECT" && !is_authority(target) {
+            return Err(Malformed::Target);
+        }
         // A tunnel to anywhere, and an echo of cookies: never through here (RFC 9110 9.3.6, 9.3.8).
         if matches!(method, b"CONNECT" | b"TRACE") {
             return Err(Malformed::MethodRefused);
         }
         Ok(Self { method, target, version })
     }
+}
+
+/// Whether it is a host with a port.
+fn is_authority(target: &[u8]) -> bool {
+    let Some(colon) = target.iter().rposition(|b| *b == b':') else { return false };
+    let (host, port) = target.split_at(colon);
+    !host.is_empty() && !host.contains(&b'/') && port.len() > 1 && port.iter().skip(1).all(u8::is_ascii_digit)
 }
 
 /// How the body behind a head ends (RFC 9112 6).
@@ -573,6 +493,7 @@ impl Request {
             (Span::within(&bytes, line.method), Span::within(&bytes, line.target), line.version);
         let fields = Fields::parse(bytes, next, names)?;
         let framing = request_framing(&fields, version)?;
+        fields.check_single()?;
         let expects_continue = match fields.first(Name::Expect) {
             Some(value) if value.eq_ignore_ascii_case(b"100-continue") => version == Version::Http11,
             Some(value) if !value.is_empty() => return Err(Malformed::Expect),
