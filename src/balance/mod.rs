@@ -17,8 +17,9 @@ mod sticky;
 #[cfg(test)]
 mod tests;
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use self::member::Member;
@@ -32,8 +33,8 @@ pub use self::state::{Health, PeerState};
 
 use crate::config::{Balance, Config, PeerSpec, Place, Resolver, Sticky, Upstream};
 use crate::exchange::Exchange;
-use crate::names;
-use crate::reactor::{self, Millis};
+use crate::names::{self, Name};
+use crate::reactor::{self, Millis, Timer};
 use crate::socket::Addr;
 
 /// An upstream and the state of its peers.
@@ -41,8 +42,8 @@ pub struct Group {
     pub upstream: Arc<Upstream>,
     /// For consistent hashing.
     ring: Option<Ring>,
-    /// No peer is known by a name.
-    fixed: bool,
+    /// The names of the peers that are known by one, in the order of the lines.
+    names: Vec<Arc<Name>>,
     /// Who waits for a peer. It outlives a reload, as peers do.
     queue: Arc<Queue>,
     state: Mutex<State>,
@@ -53,6 +54,8 @@ struct State {
     /// Backups stand last.
     members: Vec<Member>,
     primaries: usize,
+    /// Until when what names stand for is believed.
+    fresh_until: Millis,
     /// Peers of the configuration before, which may be members again.
     before: Vec<Arc<Peer>>,
 }
@@ -104,18 +107,15 @@ impl Group {
             Balance::Hash { consistent: true, .. } => Some(Ring::new(&upstream.peers)),
             _ => None,
         };
-        let known = |spec: &Arc<PeerSpec>| match &spec.place {
-            Place::Addr(addr) => Some((spec.clone(), addr.clone())),
-            Place::Name { .. } => None,
+        let name = |spec: &Arc<PeerSpec>| match &spec.place {
+            Place::Addr(_) => None,
+            Place::Name { host, .. } => Some(names::of(host)),
         };
-        let addrs: Vec<_> = upstream.peers.iter().filter_map(known).collect();
-        let fixed = addrs.len() == upstream.peers.len();
+        let names = upstream.peers.iter().filter_map(name).collect();
         let queue = before.map(|group| group.queue.clone()).unwrap_or_default();
         let before = before.map(|group| group.lock().peers()).unwrap_or_default();
-        let group = Self { ring, fixed, queue, state: Mutex::new(State { before, ..State::default() }), upstream };
-        if fixed {
-            group.replace(addrs);
-        }
+        let group = Self { ring, names, queue, state: Mutex::new(State { before, ..State::default() }), upstream };
+        group.update();
         group
     }
 
@@ -123,35 +123,59 @@ impl Group {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings the peers up to date with what their names stand for. Names that were resolved before don't wait.
+    /// Brings the peers up to date with what their names stand for. Only who finds no peer waits as long as the resolver may
+    /// take.
     pub async fn refresh(&self, resolver: Resolver) {
-        if self.fixed {
-            return;
+        if !self.names.is_empty() && self.lock().fresh_until <= reactor::now() {
+            Box::pin(self.look_up(resolver)).await;
         }
+    }
+
+    async fn look_up(&self, resolver: Resolver) {
+        let timer = Timer::new();
+        timer.set(if self.is_empty() { resolver.timeout } else { resolver.timeout.min(names::PATIENCE) });
+        poll_fn(|cx| {
+            // All are asked for at the same time.
+            let waits = self.names.iter().filter(|name| name.poll_known(cx, resolver.valid).is_pending()).count();
+            if waits == 0 { Poll::Ready(()) } else { timer.poll_due(cx) }
+        })
+        .await;
+        self.update();
+    }
+
+    /// Takes what is known now as its peers. Those that were there already stay as they are.
+    fn update(&self) {
+        // Nobody else brings older news meanwhile.
+        let mut state = self.lock();
+        let mut names = self.names.iter();
         let mut addrs = Vec::new();
+        state.fresh_until = Millis::MAX;
         for spec in &self.upstream.peers {
             match &spec.place {
                 Place::Addr(addr) => addrs.push((spec.clone(), addr.clone())),
-                Place::Name { host, port } => {
-                    let ips = names::resolve(host, resolver).await;
-                    addrs.extend(ips.into_iter().map(|ip| (spec.clone(), Addr::Ip((ip, *port).into()))));
+                Place::Name { port, .. } => {
+                    let (ips, until) = names.next().map(|name| name.known()).unwrap_or_default();
+                    state.fresh_until = state.fresh_until.min(until);
+                    addrs.extend(ips.iter().map(|ip| (spec.clone(), Addr::Ip((*ip, *port).into()))));
                 }
             }
         }
-        self.replace(addrs);
+        if self.replace(&mut state, addrs) {
+            drop(state);
+            self.queue.announce();
+        }
     }
 
-    /// From now on these are the peers. Those that were there already stay as they are.
-    fn replace(&self, mut addrs: Vec<(Arc<PeerSpec>, Addr)>) {
+    /// From now on these are the peers: whether that is a change.
+    fn replace(&self, state: &mut State, mut addrs: Vec<(Arc<PeerSpec>, Addr)>) -> bool {
         addrs.sort_by_key(|(spec, _)| spec.backup);
-        let mut state = self.lock();
         let is = |member: &Member, spec: &Arc<PeerSpec>, addr: &Addr| {
             Arc::ptr_eq(&member.spec, spec) && member.peer.addr == *addr
         };
         let same = state.members.len() == addrs.len()
             && state.members.iter().zip(&addrs).all(|(member, (spec, addr))| is(member, spec, addr));
         if same {
-            return;
+            return false;
         }
         state.primaries = addrs.iter().filter(|(spec, _)| !spec.backup).count();
         let mut known = std::mem::take(&mut state.members);
@@ -166,8 +190,7 @@ impl Group {
             };
             state.members.push(member);
         }
-        drop(state);
-        self.queue.announce();
+        true
     }
 
     fn peer(&self, addr: Addr) -> Arc<Peer> {
