@@ -23,6 +23,11 @@ const CHAIN_MAX: usize = 10;
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
 const ANY_PURPOSE: &[u8] = &[0x55, 0x1d, 0x25, 0];
+/// Bits of KeyUsage: digitalSignature, keyEncipherment, keyAgreement, keyCertSign.
+const USAGE_SIGNATURE: u8 = 0x80;
+const USAGE_ENCIPHERMENT: u8 = 0x20;
+const USAGE_AGREEMENT: u8 = 0x08;
+const USAGE_CERTIFICATES: u8 = 0x04;
 
 /// Whom a certificate is to belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,15 +200,23 @@ impl<'s> Search<'s> {
             if extensions.purposes.as_ref().is_some_and(|purposes| !suits(purposes)) {
                 return Err(Distrust::Purpose);
             }
+            let used = |bits: u8| extensions.usage.is_none_or(|usage| usage & bits != 0);
             if at == 0 {
+                let handshakes = match self.purpose {
+                    Purpose::Server => USAGE_SIGNATURE | USAGE_ENCIPHERMENT | USAGE_AGREEMENT,
+                    Purpose::Client => USAGE_SIGNATURE | USAGE_AGREEMENT,
+                };
+                if !used(handshakes) {
+                    return Err(Distrust::Purpose);
+                }
                 continue;
             }
             let may_sign = match extensions.ca {
                 Some((ca, most)) => ca && most.is_none_or(|most| below <= most),
-                // Before there were extensions, only the root could be known.
-                None => certificate.is_v1 && certificate.is_self_issued(),
+                // Before there were extensions, only the root, which is on the list, could be known.
+                None => certificate.is_v1 && at + 1 == path.len(),
             };
-            if !may_sign || extensions.signs == Some(false) {
+            if !may_sign || !used(USAGE_CERTIFICATES) {
                 return Err(Distrust::NotAnIssuer);
             }
             below += u32::from(!certificate.is_self_issued());
@@ -441,7 +454,9 @@ mod tests {
             odd.set_criticality(true);
             params.custom_extensions = vec![odd];
         };
-        let cases: [(Result<(), Distrust>, Edit<'_>); 6] = [
+        let cases: [(Result<(), Distrust>, Edit<'_>); 8] = [
+            (Err(Distrust::Purpose), &|params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign]),
+            (Ok(()), &|params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]),
             (Err(Distrust::Expired), &|params| params.not_after = rcgen::date_time_ymd(2026, 2, 1)),
             (Err(Distrust::NotYetValid), &|params| params.not_before = rcgen::date_time_ymd(2026, 12, 1)),
             (Err(Distrust::Purpose), &|params| params.extended_key_usages = vec![Eku::ServerAuth]),

@@ -29,8 +29,8 @@ pub(super) struct Certificate<'d> {
 pub(super) struct Extensions<'d> {
     /// BasicConstraints: whether it may sign others, and how many of these may follow one another.
     pub(super) ca: Option<(bool, Option<u32>)>,
-    /// KeyUsage has keyCertSign.
-    pub(super) signs: Option<bool>,
+    /// KeyUsage, its first eight bits.
+    pub(super) usage: Option<u8>,
     /// The object identifiers of ExtendedKeyUsage.
     pub(super) purposes: Option<Vec<&'d [u8]>>,
     /// SubjectAltName: tags and values.
@@ -163,7 +163,10 @@ impl<'d> Certificate<'d> {
         let mut inner = Elements(only(signed, SEQUENCE)?);
         let version = match inner.optional(0xa0) {
             None => 0,
-            Some(version) => *only(version, INTEGER)?.first()?,
+            Some(version) => match only(version, INTEGER)? {
+                [version @ 0..=2] => *version,
+                _ => return None,
+            },
         };
         let serial = inner.expect(INTEGER)?;
         (inner.expect(SEQUENCE)? == signature_algorithm).then_some(())?;
@@ -228,7 +231,7 @@ impl<'d> Extensions<'d> {
         while !list.is_empty() {
             let mut extension = Elements(list.expect(SEQUENCE)?);
             let id = extension.expect(OBJECT_IDENTIFIER)?;
-            let critical = extension.optional(BOOLEAN).is_some_and(|value| value != [0]);
+            let critical = boolean(&mut extension)?;
             let value = extension.expect(OCTET_STRING)?;
             extension.end()?;
             found.take(id, critical, value)?;
@@ -236,22 +239,23 @@ impl<'d> Extensions<'d> {
         Some(found)
     }
 
+    /// Takes one in; `None` if it is malformed, or the second of its kind (RFC 5280 4.2): two readers would disagree.
     fn take(&mut self, id: &[u8], critical: bool, value: &'d [u8]) -> Option<()> {
         match id {
             // 2.5.29.19, 15, 37, 17
-            [0x55, 0x1d, 19] => self.ca = Some(basic_constraints(value)?),
-            [0x55, 0x1d, 15] => {
+            [0x55, 0x1d, 19] if self.ca.is_none() => self.ca = Some(basic_constraints(value)?),
+            [0x55, 0x1d, 15] if self.usage.is_none() => {
                 let (_, usage) = only(value, BIT_STRING)?.split_first()?;
-                self.signs = Some(usage.first().is_some_and(|bits| bits & 0x04 != 0));
+                self.usage = Some(usage.first().copied().unwrap_or(0));
             }
-            [0x55, 0x1d, 37] => {
+            [0x55, 0x1d, 37] if self.purposes.is_none() => {
                 let mut list = Elements(only(value, SEQUENCE)?);
                 let purposes = self.purposes.insert(Vec::new());
                 while !list.is_empty() {
                     purposes.push(list.expect(OBJECT_IDENTIFIER)?);
                 }
             }
-            [0x55, 0x1d, 17] => {
+            [0x55, 0x1d, 17] if self.names.is_none() => {
                 let mut list = Elements(only(value, SEQUENCE)?);
                 let names = self.names.insert(Vec::new());
                 while !list.is_empty() {
@@ -259,6 +263,7 @@ impl<'d> Extensions<'d> {
                     names.push((tag, name));
                 }
             }
+            [0x55, 0x1d, 15 | 17 | 19 | 37] => return None,
             // NameConstraints are not applied: who has them must not be trusted as if he had none.
             [0x55, 0x1d, 30] => self.beyond = true,
             // Policies constrain nothing as long as nobody asks for one.
@@ -269,11 +274,23 @@ impl<'d> Extensions<'d> {
     }
 }
 
+/// A BOOLEAN, or its default, false; `None` if it has another form than X.690 11.1 wants.
+fn boolean(elements: &mut Elements<'_>) -> Option<bool> {
+    match elements.optional(BOOLEAN) {
+        None | Some([0]) => Some(false),
+        Some([0xff]) => Some(true),
+        Some(_) => None,
+    }
+}
+
 fn basic_constraints(value: &[u8]) -> Option<(bool, Option<u32>)> {
     let mut parts = Elements(only(value, SEQUENCE)?);
-    let ca = parts.optional(BOOLEAN).is_some_and(|value| value != [0]);
+    let ca = boolean(&mut parts)?;
     let most = match parts.optional(INTEGER) {
-        Some(digits) if digits.len() <= 3 => Some(digits.iter().fold(0, |n, digit| n << 8 | u32::from(*digit))),
+        // Of one to three bytes, and not negative.
+        Some(digits @ ([0..=0x7f] | [0..=0x7f, _] | [0..=0x7f, _, _])) => {
+            Some(digits.iter().fold(0, |n, digit| n << 8 | u32::from(*digit)))
+        }
         Some(_) => return None,
         None => None,
     };
@@ -320,7 +337,7 @@ fn has_critical(list: &[u8]) -> Option<bool> {
     while !list.is_empty() {
         let mut extension = Elements(list.expect(SEQUENCE)?);
         extension.expect(OBJECT_IDENTIFIER)?;
-        critical |= extension.optional(BOOLEAN).is_some_and(|value| value != [0]);
+        critical |= boolean(&mut extension)?;
     }
     Some(critical)
 }
@@ -553,6 +570,36 @@ mod tests {
         for odd in [&[4, 0x81, 1, 9][..], &[4, 0x80, 9], &[4, 0x82, 0, 1, 9], &[4, 2, 9], &[4, 1, 9, 0], &[0x1f, 1, 9]]
         {
             assert_eq!(only(odd, odd[0]), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn extensions_have_one_meaning() {
+        let extension = |id: u8, value: &[u8]| {
+            let value = [&[OCTET_STRING, value.len() as u8], value].concat();
+            [&[SEQUENCE, 5 + value.len() as u8, OBJECT_IDENTIFIER, 3, 0x55, 0x1d, id], &value[..]].concat()
+        };
+        let ca = |content: &[u8]| extension(19, &[&[SEQUENCE, content.len() as u8], content].concat());
+        let parsed = |der: &[u8]| Extensions::parse(der).map(|found| (found.ca, found.usage));
+        assert_eq!(parsed(&ca(&[])), Some((Some((false, None)), None)));
+        assert_eq!(parsed(&ca(&[1, 1, 0xff, 2, 1, 3])), Some((Some((true, Some(3))), None)));
+        assert_eq!(parsed(&ca(&[1, 1, 0xff, 2, 2, 1, 0])), Some((Some((true, Some(256))), None)));
+        assert_eq!(parsed(&extension(15, &[BIT_STRING, 2, 5, 0xa0])), Some((None, Some(0xa0))));
+        assert_eq!(parsed(&extension(15, &[BIT_STRING, 1, 0])), Some((None, Some(0))));
+        for odd in [
+            // A BOOLEAN of two bytes, of none, and of another value than 0 and 0xff; a negative length, and one of none.
+            ca(&[1, 2, 0, 0]),
+            ca(&[1, 0]),
+            ca(&[1, 1, 1]),
+            ca(&[1, 1, 0xff, 2, 1, 0x80]),
+            ca(&[1, 1, 0xff, 2, 0]),
+            // The same extension twice.
+            [ca(&[]), ca(&[1, 1, 0xff])].concat(),
+            [extension(15, &[BIT_STRING, 2, 0, 0x04]), extension(15, &[BIT_STRING, 2, 0, 0x80])].concat(),
+            [extension(17, &[SEQUENCE, 0]), extension(17, &[SEQUENCE, 0])].concat(),
+            [extension(37, &[SEQUENCE, 0]), extension(37, &[SEQUENCE, 0])].concat(),
+        ] {
+            assert_eq!(parsed(&odd), None, "{odd:?}");
         }
     }
 
