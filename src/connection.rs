@@ -16,7 +16,7 @@ use crate::counters;
 use crate::exchange::{Client, Exchange};
 use crate::forwarded;
 use crate::handshake;
-use crate::head::{Malformed, Request, Scan, Version};
+use crate::head::{Malformed, Request, Scan};
 use crate::log;
 use crate::parcel::{self, Packer};
 use crate::passage::Passage;
@@ -330,7 +330,6 @@ fn understand(exchange: &mut Exchange, group: &Group) -> Result<(), Malformed> {
             field.map(target::host_name).transpose()?;
             target::host_name(authority)?
         }
-        (None, Some(field)) if field.is_empty() && request.version == Version::Http10 => String::new(),
         (None, Some(field)) => target::host_name(field)?,
         (None, None) => String::new(),
     };

@@ -170,6 +170,8 @@ pub struct Exchange {
     /// What expressions captured last, and what their named groups filled.
     pub captures: RefCell<Captures>,
     pub users: RefCell<Vec<Vec<u8>>>,
+    /// What maps were worth when they were asked first.
+    pub mapped: RefCell<Vec<Option<Rc<[u8]>>>>,
     pub tries: Vec<Try>,
     pub upstream_head: Option<Rc<Response>>,
     /// The host and port that a `proxy_pass` with variables came to.
@@ -221,6 +223,7 @@ impl Exchange {
             number,
             began: reactor::now(),
             captures: RefCell::default(),
+            mapped: RefCell::default(),
             tries: Vec::new(),
             upstream_head: None,
             made: None,
@@ -291,6 +294,7 @@ impl Exchange {
         asked.drops_body = true;
         asked.connected.clone_from(&self.connected);
         asked.users.swap(&self.users);
+        asked.mapped.swap(&self.mapped);
         asked.request_id = RefCell::new(Some(self.request_id()));
         asked
     }
@@ -319,10 +323,8 @@ impl Exchange {
                 *slot = captures.group(*group).to_vec();
             }
         }
-        // Expressions without groups leave the captures of the last one that had some, as in nginx.
-        if expression.pattern.groups() > 0 {
-            self.captures.replace(captures);
-        }
+        // Those of an expression without groups are none.
+        self.captures.replace(captures);
     }
 
     /// Forgets what was captured: a step whose expression does not match leaves no `$1`.

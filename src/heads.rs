@@ -198,7 +198,7 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
             Name::Upgrade => head.status != 426, // it says what to ask for (RFC 9110 15.5.22)
             kind if kind.is_hop_by_hop() => true,
             Name::Status => true,
-            _ => field.name.eq_ignore_ascii_case(b"x-pad"),
+            _ => field.name.eq_ignore_ascii_case(b"x-pad") && !listed(&proxy.pass, field.name),
         };
         let named =
             || head.fields.all(Name::Connection).flat_map(head::tokens).any(|n| n.eq_ignore_ascii_case(field.name));

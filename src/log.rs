@@ -299,7 +299,7 @@ impl Line {
                         value.clear();
                         variables::write_variable(variable, exchange, &mut value, 0);
                         match (value.is_empty(), log.format.escape) {
-                            (true, Escape::Default) => text.push(b'-'),
+                            (true, Escape::Default) if !is_always_there(variable) => text.push(b'-'),
                             (_, how) => escape(&value, how, &mut text),
                         }
                     }
@@ -367,6 +367,23 @@ impl Line {
         }
         line.extend_from_slice(self.text.get(from..).unwrap_or_default());
         write(self.target, &line);
+    }
+}
+
+/// Whether a variable has a value for each request, be it an empty one: no `-` stands for that.
+fn is_always_there(variable: &Variable) -> bool {
+    match variable {
+        Variable::Builtin(builtin) => matches!(
+            builtin,
+            Builtin::Https
+                | Builtin::InvalidReferer
+                | Builtin::IsArgs
+                | Builtin::RequestCompletion
+                | Builtin::ServerName
+                | Builtin::Uri
+        ),
+        Variable::User(_) | Variable::Map(_) | Variable::Geo(_) | Variable::Split(_) => true,
+        _ => false,
     }
 }
 

@@ -25,8 +25,8 @@ pub async fn answer(exchange: &Exchange) -> Answer {
     }
     let mut name = Vec::new();
     variables::write_file_name(exchange, &mut name);
-    if exchange.rewritten && variables::climbs(&exchange.path) {
-        log::about(exchange, Level::Error, format_args!("the path that was made leads out of its folder"));
+    if variables::leads_out(exchange) {
+        log::about(exchange, Level::Error, format_args!("the path leads out of its folder"));
         return file::page(exchange, 404);
     }
     if exchange.path.ends_with(b"/") {

@@ -53,11 +53,6 @@ impl Pattern {
         self.names.iter().map(|(at, name)| (*at, &**name))
     }
 
-    /// Groups, without the whole match.
-    pub fn groups(&self) -> usize {
-        self.regex.captures_len() - 1
-    }
-
     /// The expression.
     pub fn source(&self) -> &str {
         self.regex.as_str()

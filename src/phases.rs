@@ -198,6 +198,7 @@ impl Phases<'_> {
             rewrite::assign(holder, *to, value);
         }
         asked.users.swap(&exchange.users);
+        asked.mapped.swap(&exchange.mapped);
         exchange.limits.take(&mut asked.limits);
         match done {
             Done::Answered(After::Close) => {

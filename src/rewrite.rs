@@ -7,7 +7,7 @@ use crate::open;
 use crate::pace;
 use crate::reply::Reply;
 use crate::target;
-use crate::template::{Piece, Template, Variable};
+use crate::template::{Builtin, Piece, Template, Variable};
 use crate::variables;
 
 /// Bytes that a rewritten path may have.
@@ -122,33 +122,15 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow 
         return Flow::On;
     };
     exchange.set_captures(&step.expression, captures);
+    if let Then::Redirect(status) = step.then {
+        return redirect(step, status, exchange);
+    }
     let path = variables::value(&step.path, exchange);
     let made = step.args.as_ref().map(|args| args_of(args, exchange)).unwrap_or_default();
-    let length = path.len() + made.len();
-    if path.is_empty() || length > PATH_BYTES_MAX {
-        log::about(exchange, Level::Error, format_args!("the rewritten URI has {length} bytes"));
-        return Flow::Answer(Some(Reply::page(500, exchange.settings().server_tokens)));
+    if let Some(refused) = refuse_length(path.len(), path.len() + made.len(), exchange) {
+        return refused;
     }
-    let own = exchange.args.as_deref().filter(|args| step.keeps_args && !args.is_empty());
-    let args = match (made.is_empty(), own) {
-        (true, own) => own.map(<[u8]>::to_vec),
-        (false, Some(own)) => Some([&made, &b"&"[..], own].concat()),
-        (false, None) => Some(made),
-    };
-    if let Then::Redirect(status) = step.then {
-        let mut url = Vec::new();
-        if path.starts_with(b"http") {
-            target::encode_url(&path, &mut url);
-        } else {
-            target::encode_path(&path, &mut url);
-        }
-        if let Some(args) = &args {
-            url.push(b'?');
-            url.extend_from_slice(args);
-        }
-        note(exchange, format_args!("rewritten redirect: \"{}\"", String::from_utf8_lossy(&url)));
-        return Flow::Answer(Some(Reply::redirect(exchange, status, &url)));
-    }
+    let args = with_own_args(step, made, exchange);
     exchange.path = path;
     exchange.args = args;
     note_target(exchange);
@@ -165,6 +147,54 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow 
             *changed = true;
             Flow::On
         }
+    }
+}
+
+/// A redirect. What was captured is written as a path has to be; what variables hold is, unless they hold more encoded
+/// than a URL needs: `$arg_url` becomes the URL that it is.
+fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> Flow {
+    let mut url = Vec::new();
+    let mut value = Vec::new();
+    for piece in step.path.pieces() {
+        match piece {
+            Piece::Text(text) => target::encode_url(text, &mut url),
+            Piece::Variable(variable) => {
+                value.clear();
+                variables::write_variable(variable, exchange, &mut value, 0);
+                match variable {
+                    Variable::Capture(_) | Variable::Builtin(Builtin::Uri) => target::encode_path(&value, &mut url),
+                    _ => target::encode_url(&target::decode_plain(&value), &mut url),
+                }
+            }
+        }
+    }
+    let made = step.args.as_ref().map(|args| args_of(args, exchange)).unwrap_or_default();
+    if let Some(refused) = refuse_length(url.len(), url.len() + made.len(), exchange) {
+        return refused;
+    }
+    if let Some(args) = with_own_args(step, made, exchange) {
+        url.push(b'?');
+        url.extend_from_slice(&args);
+    }
+    note(exchange, format_args!("rewritten redirect: \"{}\"", String::from_utf8_lossy(&url)));
+    Flow::Answer(Some(Reply::redirect(exchange, status, &url)))
+}
+
+fn refuse_length(path: usize, length: usize, exchange: &Exchange) -> Option<Flow> {
+    if path > 0 && length <= PATH_BYTES_MAX {
+        return None;
+    }
+    log::about(exchange, Level::Error, format_args!("the rewritten URI has {length} bytes"));
+    Some(Flow::Answer(Some(Reply::page(500, exchange.settings().server_tokens))))
+}
+
+/// The arguments that a replacement makes, and those of the request behind them if they are kept.
+fn with_own_args(step: &Rewrite, made: Vec<u8>, exchange: &Exchange) -> Option<Vec<u8>> {
+    let own = exchange.args.as_deref().filter(|args| step.keeps_args && !args.is_empty());
+    match (made.is_empty(), own) {
+        (true, own) => own.map(<[u8]>::to_vec),
+        (false, Some(own)) => Some([&made, &b"&"[..], own].concat()),
+        (false, None) => Some(made),
     }
 }
 

@@ -130,6 +130,33 @@ pub fn decode(raw: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
+/// Decodes what needs no encoding in a URL up to the first `?`, and leaves the rest, as nginx does in redirects.
+pub fn decode_plain(url: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(url.len());
+    let mut rest = url;
+    while let [first, tail @ ..] = rest {
+        let plain = match rest {
+            [b'%', high, low, ..] => decode(&[b'%', *high, *low]).and_then(|byte| byte.first().copied()),
+            _ => None,
+        };
+        match plain.filter(|byte| (b'&'..0x7f).contains(byte)) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            None => {
+                decoded.push(*first);
+                rest = tail;
+            }
+        }
+        if decoded.last() == Some(&b'?') {
+            break;
+        }
+    }
+    decoded.extend_from_slice(rest);
+    decoded
+}
+
 /// Percent-encodes what a path may not hold, as nginx does when it writes `$uri` into a request or a redirect.
 pub fn encode_path(path: &[u8], out: &mut Vec<u8>) {
     encode(path, out, |b| is_delimiter(b) || matches!(b, b'%' | b'?' | b'#'));
@@ -176,7 +203,9 @@ pub fn host_name(field: &[u8]) -> Result<String, Malformed> {
         [b'[', rest @ ..] => {
             let end = rest.iter().position(|b| *b == b']').ok_or(Malformed::Host)?;
             let inner = std::str::from_utf8(rest.get(..end).unwrap_or_default()).map_err(|_| Malformed::Host)?;
-            inner.parse::<Ipv6Addr>().map_err(|_| Malformed::Host)?;
+            if inner.parse::<Ipv6Addr>().is_err() && !is_future_address(inner) {
+                return Err(Malformed::Host);
+            }
             let (name, port) = field.split_at(end + 2);
             (name, (!port.is_empty()).then_some(port))
         }
@@ -196,6 +225,15 @@ pub fn host_name(field: &[u8]) -> Result<String, Malformed> {
     }
     let name = name.strip_suffix(b".").unwrap_or(name);
     Ok(String::from_utf8_lossy(name).to_ascii_lowercase())
+}
+
+/// `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`, an address of a version to come.
+fn is_future_address(text: &str) -> bool {
+    let Some((version, rest)) = text.strip_prefix(['v', 'V']).and_then(|text| text.split_once('.')) else {
+        return false;
+    };
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(&b);
+    !version.is_empty() && version.bytes().all(|b| b.is_ascii_hexdigit()) && !rest.is_empty() && rest.bytes().all(known)
 }
 
 /// `":" *DIGIT`, and no more than 65535.
@@ -285,12 +323,13 @@ mod tests {
             ("a.", "a"),
             ("[::1]", "[::1]"),
             ("[::1]:8", "[::1]"),
+            ("[v1.a:B]:8", "[v1.a:b]"),
         ] {
             assert_eq!(host_name(field.as_bytes()).as_deref(), Ok(expected), "{field}");
         }
         for bad in [
-            "", ":80", "a, b", "a/p", "a b", "a:99999", "a:-1", "a:8x", "[::1", "[x]", "a\"b", "<a>", "\u{e9}", "a?x",
-            "a#x", "a%0d", "a..b", ".",
+            "", ":80", "a, b", "a/p", "a b", "a:99999", "a:-1", "a:8x", "[::1", "[x]", "[v.a]", "[v1.]", "[vx.a]",
+            "[v1.a/b]", "a\"b", "<a>", "\u{e9}", "a?x", "a#x", "a%0d", "a..b", ".",
         ] {
             assert!(host_name(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -236,6 +236,10 @@ impl Variable {
         if let [digit @ b'1'..=b'9'] = name.as_bytes() {
             return Some(Self::Capture(digit - b'0'));
         }
+        // An argument without a name.
+        if name == "arg_" {
+            return Some(Self::Empty);
+        }
         let rest =
             |prefix: &str| name.strip_prefix(prefix).filter(|rest| !rest.is_empty()).map(|rest| rest.as_bytes().into());
         rest("http_")

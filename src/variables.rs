@@ -84,14 +84,28 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
 }
 
 fn write_map(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
-    let Some(map) = exchange.config.maps.get(number as usize).filter(|_| depth < DEPTH_MAX) else { return };
+    let at = number as usize;
+    let Some(map) = exchange.config.maps.get(at).filter(|_| depth < DEPTH_MAX) else { return };
+    let known = exchange.mapped.borrow().get(at).cloned().flatten();
+    if let Some(known) = known.filter(|_| !map.volatile) {
+        return out.extend_from_slice(&known);
+    }
     let mut source = Vec::new();
     write_at(&map.source, exchange, &mut source, depth + 1);
     let (template, captured) = map.find(&source);
     if let Some((expression, captures)) = captured {
         exchange.set_captures(expression, captures);
     }
+    let start = out.len();
     write_at(template, exchange, out, depth + 1);
+    // A value stays what it is for a request, whatever changes meanwhile, as in nginx.
+    if !map.volatile {
+        let mut mapped = exchange.mapped.borrow_mut();
+        mapped.resize(exchange.config.maps.len(), None);
+        if let Some(slot) = mapped.get_mut(at) {
+            *slot = Some(out.get(start..).unwrap_or_default().into());
+        }
+    }
 }
 
 fn write_geo(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
@@ -362,7 +376,15 @@ pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
     }
 }
 
-/// Whether a path leads out of its folder. Paths of clients never do; one that was made of variables may.
+/// Whether the path leads out of its folder. That of a client does only where an alias stands for a part of a name:
+/// `/a../x`.
+pub fn leads_out(exchange: &Exchange) -> bool {
+    let alias = exchange.settings().files.alias.as_ref().filter(|_| !exchange.adds_path);
+    let matched = alias.and_then(|alias| alias.replaces).unwrap_or(0);
+    (exchange.rewritten || matched > 0) && climbs(exchange.path.get(matched..).unwrap_or_default())
+}
+
+/// Whether a path has steps upwards. Paths of clients never do; one that was made of variables may.
 pub fn climbs(path: &[u8]) -> bool {
     path.split(|b| *b == b'/').any(|segment| segment == b"..")
 }

@@ -463,11 +463,12 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
 
 /// A missing `;` makes the next line's directive an argument: say so instead of what follows from it.
 fn unended_line(directive: &Directive) -> Result<(), Error> {
-    let words = || std::iter::once(&directive.name).chain(&directive.args);
+    let name = &directive.name;
+    let words = || std::iter::once(name).chain(&directive.args);
     for (before, word) in words().zip(&directive.args) {
         let starts_line = word.at.line > before.at.line && !word.quoted;
-        if starts_line && table::find(&word.text).is_some() && !matches!(directive.name.text.as_str(), "gzip_types") {
-            let name = &directive.name;
+        let is_meant = matches!((name.text.as_str(), word.text.as_str()), ("gzip_types", _) | ("access_log", "gzip"));
+        if starts_line && !is_meant && table::find(&word.text).is_some() {
             return Err(Error::new(&name.at, format!("\"{}\" is not ended by \";\"", name.text))
                 .hint(format!("put a \";\" at the end of line {}, before \"{}\"", before.at.line, word.text)));
         }

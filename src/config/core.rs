@@ -266,7 +266,7 @@ pub(super) fn add_trailer(walk: &mut Walk, draft: &mut Draft, directive: &Direct
 
 fn added(walk: &Walk, directive: &Directive) -> Result<AddField, Error> {
     let name = arg(directive, 0)?;
-    let value = walk.template(arg(directive, 1)?)?;
+    let value = walk.template(&arg(directive, 1)?.in_one_line())?;
     let always = match directive.args.get(2) {
         None => false,
         Some(word) if word.text == "always" => true,

@@ -136,13 +136,12 @@ pub(super) fn alias(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -
     if matches!(location.matcher, Matcher::Named) {
         return Err(Error::new(&directive.name.at, "\"alias\" cannot stand in a named location").hint("\"root\" can"));
     }
-    // `location /a { alias /b/; }` would let `/a../x` out of /b/.
+    // `location /a { alias /b/; }` would let `/a../x` out of /b/: see `leads_out`.
     if matches!(location.matcher, Matcher::Prefix { .. }) && !location.path.ends_with('/') && word.text.ends_with('/') {
-        return Err(Error::new(
-            &word.at,
-            format!("\"alias {}\" lets \"{}..\" out of its folder", word.text, location.path),
-        )
-        .hint(format!("end both with a slash (location {}/), or neither", location.path)));
+        walk.note(
+            &directive.name,
+            "it ends with a slash, its location does not: what would leave the folder is not found",
+        );
     }
     let text = if word.text.starts_with(['/', '$']) { word.text.clone() } else { walk.folders.in_prefix(&word.text) };
     let word = super::syntax::Word { text, ..word.clone() };

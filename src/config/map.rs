@@ -25,6 +25,8 @@ pub struct Map {
     pub source: Template,
     exact: HashMap<Vec<u8>, Template>,
     hosts: bool,
+    /// Found anew each time, not once for a request.
+    pub volatile: bool,
     leading: HashMap<Vec<u8>, Template>,
     trailing: HashMap<Vec<u8>, Template>,
     patterns: Vec<(Expression, Template)>,
@@ -71,6 +73,7 @@ pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Resu
         source: walk.template(arg(directive, 0)?)?,
         exact: HashMap::new(),
         hosts: false,
+        volatile: false,
         leading: HashMap::new(),
         trailing: HashMap::new(),
         patterns: Vec::new(),
@@ -80,7 +83,8 @@ pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Resu
     if entries.len() > ENTRIES_MAX {
         return Err(Error::new(&directive.name.at, format!("more than {ENTRIES_MAX} entries in a map")));
     }
-    map.hosts = entries.iter().any(|entry| entry.name.text == "hostnames" && entry.args.is_empty());
+    let says = |word: &str| entries.iter().any(|entry| entry.name.text == word && entry.args.is_empty());
+    (map.hosts, map.volatile) = (says("hostnames"), says("volatile"));
     let mut default_seen = false;
     for entry in entries {
         add(walk, &mut map, entry, &mut default_seen)?;

@@ -413,7 +413,7 @@ fn wrong_url(word: &Word, why: &UrlError) -> Error {
 pub(super) fn set_header(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let name = arg(directive, 0)?;
     core::check_field(directive, name)?;
-    let value = walk.template(arg(directive, 1)?)?;
+    let value = walk.template(&arg(directive, 1)?.in_one_line())?;
     let mut fields = if draft.first { Vec::new() } else { draft.settings.proxy.set_field.to_vec() };
     fields.push(SetField { kind: Name::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value });
     draft.settings.proxy.set_field = fields.into();

@@ -43,6 +43,18 @@ pub struct Word {
     pub quoted: bool,
 }
 
+impl Word {
+    /// The same without line breaks, which no field may have: values are written in several lines to be read.
+    pub(super) fn in_one_line(&self) -> Self {
+        let lines: Vec<&str> = self.text.split(['\r', '\n']).map(|line| line.trim_matches([' ', '\t'])).collect();
+        if lines.len() == 1 {
+            return self.clone();
+        }
+        let text = lines.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        Self { text, ..self.clone() }
+    }
+}
+
 /// `name argument...;` or `name argument... { ... }`.
 #[derive(Clone, Debug)]
 pub struct Directive {

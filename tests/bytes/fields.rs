@@ -128,3 +128,35 @@ fn variables_in_answers() {
     ];
     verify_at_once(cases);
 }
+
+/// Values that the configuration has in several lines go out in one.
+#[test]
+fn values_in_lines() {
+    let peer = Peer::polite();
+    let config = "server { listen LISTEN; add_header Content-Security-Policy \"default-src 'self';
+            img-src $http_x;\\n
+            font-src *;\\n\";
+        location / { proxy_set_header Host up; proxy_set_header X-Lines 'a\\n b'; proxy_pass http://PEER; } }";
+    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let reply = Client::connect(gate.addr).ask(&expand(b"{G}X: i\r\n\r\n"), 200).unwrap();
+    assert_eq!(reply.field("Content-Security-Policy"), Some("default-src 'self'; img-src i; font-src *;"));
+    assert_eq!(show(&peer.bytes()), show(&expand(b"{g}X-Lines: a b\r\nX: i\r\n\r\n")));
+}
+
+#[test]
+fn fields_that_are_hidden_unless_they_are_passed() {
+    let peer = Peer::start(|connection| {
+        connection.head();
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Pad: x\r\nX-Accel-Expires: 1\r\n\r\n");
+    });
+    let config = "server { listen LISTEN; location / { proxy_pass http://PEER; }
+        location /all { proxy_pass http://PEER; proxy_pass_header X-Pad; proxy_pass_header X-Accel-Expires; } }";
+    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let ask = |target: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let reply = Client::connect(gate.addr).ask(request.as_bytes(), 200).unwrap();
+        ["X-Pad", "X-Accel-Expires"].map(|name| reply.field(name).map(str::to_owned))
+    };
+    assert_eq!(ask("/"), [None, None]);
+    assert_eq!(ask("/all"), [Some("x".to_owned()), Some("1".to_owned())]);
+}

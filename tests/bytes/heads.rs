@@ -173,6 +173,7 @@ fn hosts() {
     let rows: &[Row] = &[
         ("C01", b"GET / HTTP/1.1\r\n\r\n", Refused(400)),
         ("C02", b"GET / HTTP/1.1\r\nHost:\r\n\r\n", Refused(400)),
+        ("C02 in HTTP/1.0", b"GET / HTTP/1.0\r\nHost:\r\n\r\n", Refused(400)),
         ("C04", b"{G}Host: a\r\n\r\n", Refused(400)),
         ("C05", b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Refused(400)),
         ("C06", b"GET / HTTP/1.1\r\nHost: a/p\r\n\r\n", Refused(400)),

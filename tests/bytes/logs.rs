@@ -114,3 +114,15 @@ fn requests_that_wait_for_others() {
     wait_for("three lines", || gate.folder.lines("pipe.log").len() == 3);
     assert_eq!(gate.folder.lines("pipe.log"), ["/a .", "/b p", "/c ."]);
 }
+
+/// `-` stands for what is not there, not for what is empty.
+#[test]
+fn values_that_are_empty() {
+    let config = "error_log error.log; pid gate.pid; map $http_none $map { default \"\"; } geo $geo { default \"\"; }
+        log_format all '$uri [$map$geo$set$is_args$https] [$args] [$http_none] [$arg_none] [$remote_user]';
+        access_log all.log all;
+        server { listen LISTEN; set $set \"\"; return 204; }";
+    let gate = Gate::start(config);
+    Client::connect(gate.addr).ask(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
+    wait_for("a line", || gate.folder.lines("all.log") == ["/a [] [-] [-] [-] [-]"]);
+}

@@ -50,6 +50,9 @@ server {
     location /slashes/ { rewrite ^/slashes/(.*)$ //show///$1 last; }
     location /dots/ { rewrite ^/dots/(.*)$ /show/../show/$1 last; }
     location /encoded/ { rewrite ^/encoded/(.*)$ /show/$1 redirect; }
+    location /url/ { rewrite ^ $arg_to? redirect; }
+    location /url-behind/ { rewrite ^ http://example.org/$arg_to/$uri permanent; }
+    location /asked/ { rewrite ^ /show$request_uri? redirect; }
     location /cycle/ { rewrite ^/cycle/(.*)$ /cycle/x$1 last; }
     location /relative/ { rewrite ^/relative/(.*)$ show/$1 last; }
     location /set-args/ { set $args "mine=$arg_a"; rewrite ^/set-args/(.*)$ /show/$1 last; }
@@ -63,6 +66,9 @@ server {
         rewrite ^/recaptured/(.)(.*)$ /show/$2$1 break;
         return 200 "not reached";
     }
+    location ~ ^/forgot-if/(\w+)$ { if ($uri ~ forgot) { return 200 "[$1]\n"; } }
+    location ~ ^/forgot-not/(\w+)$ { if ($uri !~ nothing) { return 200 "[$1]\n"; } }
+    location ~ ^/forgot-rewrite/(\w+)$ { rewrite ^ /show/ last; }
     location = /exact { rewrite ^ /show/exact last; }
     location @named { return 200 "named"; }
 }
@@ -121,6 +127,12 @@ fn rewrite() {
         "/encoded/a%0Ab",
         "/encoded/a%7Fb",
         "/encoded/%5Bx%5D",
+        "/url/?to=http%3A%2F%2Fexample.com%2F%3Ffrom",
+        "/url/?to=http%3A%2F%2Fexample.com%2F%3Ffrom%3Dblah",
+        "/url/?to=http%3A%2F%2Fexample.com%0D%0Asplit",
+        "/url/?to=/a%20b%25%26%41",
+        "/url-behind/x?to=a%2Fb",
+        "/asked/a%20b?c=%20d",
         "/cycle/x",
         "/relative/x",
         "/set-args/x?a=1&b=2",
@@ -130,6 +142,9 @@ fn rewrite() {
         "/captured/a",
         "/captured-named/abc",
         "/recaptured/abc",
+        "/forgot-if/x",
+        "/forgot-not/x",
+        "/forgot-rewrite/x",
         "/exact",
         "/exact?a=1",
         "/server",

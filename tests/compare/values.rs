@@ -13,6 +13,8 @@ map $host $names { hostnames; default none; example.org exact; *.example.org wil
 map "$arg_a:$arg_b" $two { default 0; "1:2" 12; "~^(\d+):(\d+)$" "$1+$2"; }
 map $exact $again { default $no_default; 1 one; other other; }
 map $arg_a $fast { volatile; default 0; one 1; }
+map $uri $once { default no; ~^/again(.*)$ "first$1"; /second second; }
+map $uri $each { volatile; default no; ~^/again(.*)$ "first$1"; /second second; }
 server {
     listen LISTEN;
     location / { return 200 "exact=$exact no_default=$no_default any=$any_case again=$again fast=$fast\n"; }
@@ -21,6 +23,8 @@ server {
     location /two { return 200 "$two\n"; }
     location /host { return 200 "$names\n"; }
     location /if { if ($no_default) { return 200 "yes\n"; } return 200 "no\n"; }
+    location /again { set $x $once; set $x $each; rewrite ^ /second last; }
+    location /second { add_header X-Map $once; return 200 "$once $each [$1] $arg_:$arg_b\n"; }
     location /header { add_header X-Map $no_default; return 200 "x"; }
 }
 "#;
@@ -57,7 +61,7 @@ fn map() {
     for (a, b) in [("1", "2"), ("3", "4"), ("x", "y"), ("", "")] {
         rows.push(format!("/two?a={a}&b={b}"));
     }
-    rows.push("/".to_owned());
+    rows.extend(["/", "/again", "/again/x?b=1", "/second?b=2&=3"].map(str::to_owned));
     let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
     compare(&pair, &rows, &[]);
 }
