@@ -208,8 +208,9 @@ fn coding(carriage: Carriage) -> Coding {
 
 /// Sends an answer compressed. Parts of a file never are.
 async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Delivery) -> Result<(), BrokenOff> {
+    let Some(encoder) = gzip::encoder(exchange) else { return Err(BrokenOff) };
     let mut packer = Packer {
-        encoder: gzip::encoder(exchange),
+        encoder,
         coding: coding(delivery.carriage),
         write_timeout: exchange.settings().send_timeout,
         pace: pace::to_client(exchange),
@@ -225,7 +226,7 @@ async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Delivery) -> R
     };
     let sent = packer.send(&wire.stream, delivery.head, source).await;
     exchange.answer.bytes = packer.sent;
-    exchange.answer.packed = Some((packer.encoder.read, packer.encoder.written));
+    exchange.answer.packed = Some(packer.encoder.counts());
     match sent {
         Ok(true) => Ok(()),
         Ok(false) => {

@@ -41,8 +41,8 @@ pub fn tells(exchange: &Exchange) -> bool {
     exchange.settings().gzip.as_ref().is_some_and(|gzip| gzip.vary)
 }
 
-/// An encoder as the configuration describes it.
-pub fn encoder(exchange: &Exchange) -> Encoder {
+/// An encoder as the configuration describes it. None only in builds without gzip.
+pub fn encoder(exchange: &Exchange) -> Option<Encoder> {
     let default = Gzip::default();
     let gzip = exchange.settings().gzip.as_deref().unwrap_or(&default);
     Encoder::new(gzip.level, gzip.window)

@@ -122,7 +122,8 @@ fn print_version(build: bool) {
     let _ = writeln!(out, "smolgate {}", env!("CARGO_PKG_VERSION"));
     if build {
         let tls = if cfg!(feature = "tls") { "tls" } else { "no tls" };
-        let _ = writeln!(out, "features: {tls}\ntarget: {} {}", std::env::consts::ARCH, std::env::consts::OS);
+        let gzip = if cfg!(feature = "gzip") { "gzip" } else { "no gzip" };
+        let _ = writeln!(out, "features: {tls}, {gzip}\ntarget: {} {}", std::env::consts::ARCH, std::env::consts::OS);
     }
 }
 

@@ -182,13 +182,13 @@ impl Transfer {
     }
 
     /// Compresses the body on its way.
-    pub fn pack(&mut self, encoder: Encoder) {
-        self.encoder = Some(Box::new(encoder));
+    pub fn pack(&mut self, encoder: Option<Encoder>) {
+        self.encoder = encoder.map(Box::new);
     }
 
     /// Bytes of the body before and after it was compressed.
     pub fn packed(&self) -> Option<(u64, u64)> {
-        self.encoder.as_ref().map(|encoder| (encoder.read, encoder.written))
+        self.encoder.as_ref().map(|encoder| encoder.counts())
     }
 
     /// Moves what can be moved; ready when all of it is written.

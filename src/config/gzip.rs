@@ -10,6 +10,9 @@ use crate::pattern::Pattern;
 
 type Set = Result<(), Error>;
 
+/// Whether this build can compress.
+const AVAILABLE: bool = cfg!(feature = "gzip");
+
 /// Which answers are compressed, and how.
 #[derive(Clone, Debug)]
 pub struct Gzip {
@@ -126,7 +129,11 @@ fn of(draft: &mut Draft) -> &mut Gzip {
 }
 
 pub(super) fn gzip(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    of(draft).on = core::switch(directive)?;
+    let on = core::switch(directive)?;
+    if on && !AVAILABLE {
+        return Err(Error::new(&directive.name.at, "\"gzip on\" is not supported").hint("this build has no gzip"));
+    }
+    of(draft).on = on;
     Ok(())
 }
 

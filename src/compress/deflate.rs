@@ -1,4 +1,4 @@
-//! One body on its way into gzip (RFC 1952): bytes in, bytes out.
+//! The encoder: deflate by zlib-rs in gzip's frame.
 //!
 //! What a pause has ended can be read without what follows. An encoder with nothing to do for a while is put to rest:
 //! its tables, most of its memory, are given back, and it goes on later with a dictionary of what it read last. Where
@@ -11,6 +11,7 @@ use std::time::Duration;
 use zlib_rs::crc32::crc32;
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Method, Status, Strategy};
 
+use super::{Broken, Then};
 use crate::config::Window;
 use crate::reactor;
 
@@ -24,20 +25,6 @@ const SPARE_KEPT: Duration = Duration::from_millis(250);
 const STEP_BYTES: usize = 8 * 1024;
 /// Magic number, deflate, no flags, no time, no hints, Unix (RFC 1952 2.3).
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
-
-/// What follows the bytes at hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// More, soon: it may wait for that.
-    More,
-    /// Nothing for now: all of it must come out.
-    Pause,
-    End,
-}
-
-/// The encoder is in a state that it can't be in.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Broken;
 
 thread_local! {
     /// Encoders of this worker that have tables.
@@ -68,13 +55,14 @@ pub struct Encoder {
     /// Bytes were given that may not have come out.
     holds: bool,
     /// Bytes that were read.
-    pub read: u64,
+    read: u64,
     /// Bytes that were written.
-    pub written: u64,
+    written: u64,
 }
 
 impl Encoder {
-    pub fn new(level: u8, window: Window) -> Self {
+    /// None only in builds without gzip.
+    pub fn new(level: u8, window: Window) -> Option<Self> {
         // The first level of this library writes a fifth more than zlib's. Its second writes less than that, and takes
         // less time for it than zlib's first.
         let level = i32::from(level).max(2);
@@ -85,7 +73,7 @@ impl Encoder {
             mem_level: i32::from(window.memory),
             strategy: Strategy::Default,
         };
-        Self { config, tables: None, history: Vec::new(), crc: 0, holds: false, read: 0, written: 0 }
+        Some(Self { config, tables: None, history: Vec::new(), crc: 0, holds: false, read: 0, written: 0 })
     }
 
     /// Encodes `data`, and appends what comes of it to `out`.
@@ -169,6 +157,11 @@ impl Encoder {
         Ok(())
     }
 
+    /// Bytes that were read, and that were written.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.read, self.written)
+    }
+
     /// Whether there is something to give back.
     pub fn is_awake(&self) -> bool {
         self.tables.is_some()
@@ -242,14 +235,14 @@ mod tests {
         let body = text(70_000);
         for level in 1..=9 {
             for (bits, memory) in [(15, 8), (15, 6), (13, 5), (9, 1)] {
-                let mut encoder = Encoder::new(level, Window { bits, memory });
+                let mut encoder = Encoder::new(level, Window { bits, memory }).unwrap();
                 let mut out = Vec::new();
                 for part in body.chunks(40_000) {
                     encoder.encode(part, Then::More, &mut out).unwrap();
                 }
                 encoder.encode(&[], Then::End, &mut out).unwrap();
                 assert!(out.len() < body.len() * 6 / 10, "{level} {bits} {memory}: {}", out.len());
-                assert_eq!((encoder.read, encoder.written), (body.len() as u64, out.len() as u64));
+                assert_eq!(encoder.counts(), (body.len() as u64, out.len() as u64));
                 assert!(unpack(&out) == (body.clone(), true), "{level} {bits} {memory}");
             }
         }
@@ -258,7 +251,7 @@ mod tests {
     #[test]
     fn an_empty_body_is_a_whole_member() {
         let mut out = Vec::new();
-        let mut encoder = Encoder::new(6, Window::default());
+        let mut encoder = Encoder::new(6, Window::default()).unwrap();
         encoder.encode(&[], Then::Pause, &mut out).unwrap();
         assert_eq!(out, b"");
         encoder.encode(&[], Then::End, &mut out).unwrap();
@@ -268,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_pause_keeps_nothing_back_and_a_second_one_adds_nothing() {
-        let mut encoder = Encoder::new(1, Window::default());
+        let mut encoder = Encoder::new(1, Window::default()).unwrap();
         let mut out = Vec::new();
         let mut sent = Vec::new();
         for size in [1, 100, 8 * 1024, 70_000, 3] {
@@ -291,7 +284,7 @@ mod tests {
         };
         for size in STEP_BYTES - 40..STEP_BYTES + 4 {
             let body: Vec<u8> = (0..size).map(|_| noise()).collect();
-            let mut encoder = Encoder::new(1, Window::default());
+            let mut encoder = Encoder::new(1, Window::default()).unwrap();
             let mut out = Vec::new();
             encoder.encode(&body, Then::Pause, &mut out).unwrap();
             assert!(unpack(&out) == (body, false), "{size}");
@@ -301,7 +294,7 @@ mod tests {
     #[test]
     fn events_after_a_rest_still_resemble_those_before() {
         let event = |number: usize| format!("data: {{\"id\":{number},\"kind\":\"state_changed\",\"value\":true}}\n\n");
-        let (mut encoder, mut sent) = (Encoder::new(1, Window::default()), String::new());
+        let (mut encoder, mut sent) = (Encoder::new(1, Window::default()).unwrap(), String::new());
         let mut out = Vec::new();
         let mut length = 0;
         for number in 0..200 {
@@ -320,7 +313,7 @@ mod tests {
     #[test]
     fn where_many_are_at_work_the_last_rest_between_calls() {
         let body = text(100_000);
-        let mut encoders: Vec<_> = (0..20).map(|_| (Encoder::new(1, Window::default()), Vec::new())).collect();
+        let mut encoders: Vec<_> = (0..20).map(|_| (Encoder::new(1, Window::default()).unwrap(), Vec::new())).collect();
         for part in body.chunks(10_000) {
             for (encoder, out) in &mut encoders {
                 encoder.encode(part, Then::More, out).unwrap();
@@ -343,7 +336,7 @@ mod tests {
         let has_spare = || SPARE.with_borrow(Option::is_some);
         let pack = |level: u8| {
             let mut out = Vec::new();
-            Encoder::new(level, Window::default()).encode(&text(1000), Then::End, &mut out).unwrap();
+            Encoder::new(level, Window::default()).unwrap().encode(&text(1000), Then::End, &mut out).unwrap();
             out
         };
         reactor::run(async {
