@@ -1,0 +1,111 @@
+"""The manual pages: what they have in common with README.md is taken from there, since the tests hold that true.
+
+    python3 cross/man/write.py smolgate.conf.5 VERSION DATE
+"""
+
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+HERE = Path(__file__).parent
+README = HERE.parent.parent / "README.md"
+COLUMNS = 78
+
+
+def escape(text: str) -> str:
+    """Text for roff: backslashes, and characters that must stay what they are."""
+    for plain, roff in ("\\", "\\e"), ("-", "\\-"), ("~", "\\(ti"), ("^", "\\(ha"), ("`", "\\(ga"):
+        text = text.replace(plain, roff)
+    return text
+
+
+def line(text: str) -> str:
+    """One that looks like a request to roff gets a mark that is not seen."""
+    return "\\&" + text if text[:1] in "'." else text
+
+
+def inline(markdown: str) -> str:
+    """Code becomes bold, and of links the text stays."""
+    markdown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", markdown)
+    parts = [escape(part) for part in markdown.split("`")]
+    return "".join(f"\\fB{part}\\fR" if number % 2 else part for number, part in enumerate(parts))
+
+
+def paragraph(markdown: str) -> str:
+    """A sentence a line, as roff likes it."""
+    sentences = re.split(r"(?<=[a-z0-9)`]\.) (?=[A-Z`])", " ".join(markdown.split()))
+    return "\n".join(line(part) for sentence in sentences for part in wrap(inline(sentence)))
+
+
+def wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, COLUMNS, break_long_words=False, break_on_hyphens=False)
+
+
+def names(cell: str) -> str:
+    """Of a first cell, separated by commas. It is one line to roff, whatever its length."""
+    return line("\\\n ".join(wrap(inline(cell.replace("` `", "`, `")))))
+
+
+def table(lines: list[str]) -> list[str]:
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))] for line in lines]
+    head, out = rows[0], []
+    for row in rows[2:]:
+        out += [".TP", names(row[0])]
+        if len(row) == 2:
+            out += [paragraph(row[1]) or "See above."]
+        elif head[1] == "contexts":
+            out += [f"\\fI{inline(row[1])}\\fR", ".br", paragraph(row[2])]
+        else:
+            shown = [paragraph(f"{head[at]}: {row[at]}") for at in (1, 2) if row[at]]
+            out += ["\n.br\n".join(shown)]
+    return out
+
+
+def blocks(text: str) -> list[list[str]]:
+    """Lines that belong together: paragraphs, tables, items, code."""
+    out, current, code = [], [], False
+    for line in text.splitlines():
+        starts = re.match(r"- |\d+\. ", line) and not code
+        if line.startswith("```"):
+            code = not code
+            current.append(line)
+        elif code or (line.strip() and not starts):
+            current.append(line)
+        else:
+            out.append(current)
+            current = [line] if starts else []
+    return [block for block in [*out, current] if block]
+
+
+def section(heading: str) -> str:
+    text = README.read_text()
+    level = re.search(rf"^(#+) {re.escape(heading)}$", text, re.M)
+    if not level:
+        sys.exit(f"README.md has no heading {heading!r}")
+    rest = text[level.end() :]
+    end = re.search(rf"^#{{1,{len(level[1])}}} ", rest, re.M)
+    out = []
+    for block in blocks(rest[: end.start()] if end else rest):
+        first = block[0]
+        if first.startswith("|"):
+            out += table(block)
+        elif first.startswith("```"):
+            out += [".PP", ".RS", ".nf", *(line(escape(text)) for text in block[1:-1]), ".fi", ".RE"]
+        elif mark := re.match(r"(- |\d+\. )", first):
+            bullet = "\\(bu 2" if mark[1] == "- " else f"{mark[1].strip()} 4"
+            out += [f".IP {bullet}", paragraph(" ".join([first[mark.end() :], *block[1:]]))]
+        else:
+            out += [".PP", paragraph(" ".join(block))]
+    return "\n".join(out)
+
+
+def page(name: str, version: str, date: str) -> str:
+    text = (HERE / name).read_text().replace("@VERSION@", version).replace("@DATE@", date)
+    text = re.sub(r"^@README:(.*)@$", lambda found: section(found[1]), text, flags=re.M)
+    # A paragraph right after a heading needs no mark.
+    return re.sub(r"^(\.S[HS] .*)\n\.PP$", r"\1", text, flags=re.M)
+
+
+if __name__ == "__main__":
+    print(page(*sys.argv[1:]), end="")
