@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 
 use crate::config::{Config, Level};
 use crate::counters::{self, Count};
+use crate::health;
 use crate::log;
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor::{self, Timer};
@@ -212,6 +213,7 @@ impl Command<'_> {
                 self.running = Arc::new(Running::after(config.clone(), &self.running));
                 // No worker listens before all of them know for whom.
                 self.crew.tell(|| Order::Take(self.running.clone()));
+                health::watch(&self.running);
                 self.sockets.retain(&config);
                 for (addr, fd, copies) in fresh {
                     sockets::listen(&self.crew, &addr, copies);

@@ -86,6 +86,7 @@ pub mod names;
 pub mod balance;
 pub mod pool;
 pub mod running;
+pub mod health;
 pub mod limit;
 pub mod heads;
 pub mod upstream;

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::command::{self, Command, Load};
 use crate::config::{Affinity, Config, Level};
 use crate::duty;
+use crate::health;
 use crate::log;
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
@@ -145,6 +146,7 @@ impl Start<'_> {
             let ends = crew.clone();
             reactor::spawn(async move { ends.reports.put(Report::Ended(duty::follow(first).await)) });
             let signals = Signals::new(signals)?;
+            health::watch(&running);
             Command { crew, sockets, signals, load, program, running, upgrade: None, stops: false }.give().await
         })?
     }

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,13 +25,31 @@ pub struct Peer {
     queue: Arc<Queue>,
     /// Connections that are being made.
     connecting: AtomicU32,
+    /// A health check says that it gets nothing.
+    ill: AtomicBool,
     /// Who waits for those to be done.
     anteroom: Arc<Queue>,
 }
 
 impl Peer {
     pub(super) fn new(addr: Addr, queue: Arc<Queue>) -> Self {
-        Self { addr, conns: AtomicU32::new(0), queue, connecting: AtomicU32::new(0), anteroom: Arc::default() }
+        Self {
+            addr,
+            conns: AtomicU32::new(0),
+            queue,
+            connecting: AtomicU32::new(0),
+            ill: AtomicBool::new(false),
+            anteroom: Arc::default(),
+        }
+    }
+
+    /// Whether a health check has found that it does not work.
+    pub fn is_ill(&self) -> bool {
+        self.ill.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_ill(&self, ill: bool) {
+        self.ill.store(ill, Ordering::SeqCst);
     }
 
     /// Counts one more connection. Only who holds the group's lock does that.
@@ -121,6 +139,7 @@ impl Member {
     /// other to ask.
     pub(super) fn is_open(&self, now: Millis, alone: bool) -> bool {
         !self.spec.down
+            && !self.peer.is_ill()
             && (alone || !self.has_failed(now))
             && (self.spec.max_conns == 0 || self.conns() < self.spec.max_conns)
     }
@@ -158,6 +177,13 @@ impl Member {
             self.fails = 0;
         }
         is_back
+    }
+
+    /// It works again, by what a health check says.
+    pub(super) fn recover_all(&mut self, now: Millis) {
+        self.fails = 0;
+        self.effective = self.spec.weight;
+        self.back = (!self.spec.slow_start.is_zero()).then_some(now);
     }
 
     /// Notes a failure: whether it was the last one that it may have.

@@ -183,7 +183,15 @@ impl Group {
             let member = match known.iter().position(|member| is(member, &spec, &addr)) {
                 Some(at) => known.remove(at),
                 None => {
-                    let peer = state.take_before(&addr).unwrap_or_else(|| self.peer(addr));
+                    let before = state.take_before(&addr);
+                    let is_new = before.is_none();
+                    let peer = before.unwrap_or_else(|| self.peer(addr));
+                    // Whom nobody checks any more nobody would find to be well again.
+                    match &self.upstream.health {
+                        None => peer.set_ill(false),
+                        Some(check) if is_new => peer.set_ill(check.mandatory),
+                        Some(_) => {}
+                    }
                     let id = self.id(&spec, &peer);
                     Member::new(peer, spec, id)
                 }
@@ -214,6 +222,35 @@ impl Group {
         let peer = known.unwrap_or_else(|| self.peer(addr));
         peer.enter();
         Chosen { group: self.clone(), peer }
+    }
+
+    /// The peers that requests may go to, if they are well.
+    pub fn peers(&self) -> Vec<Arc<Peer>> {
+        self.lock().members.iter().filter(|member| !member.spec.down).map(|member| member.peer.clone()).collect()
+    }
+
+    /// Whether this is one of its peers.
+    pub fn has(&self, peer: &Arc<Peer>) -> bool {
+        self.lock().members.iter().any(|member| Arc::ptr_eq(&member.peer, peer))
+    }
+
+    /// Whether its peers are always the same.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
+    /// A health check has found that a peer does not work: it gets nothing more.
+    pub fn falls_ill(&self, peer: &Peer) {
+        peer.set_ill(true);
+    }
+
+    /// A health check has found that a peer works again.
+    pub fn recovered(&self, peer: &Arc<Peer>) {
+        if let Some(member) = self.lock().members.iter_mut().find(|member| Arc::ptr_eq(&member.peer, peer)) {
+            member.recover_all(reactor::now());
+        }
+        peer.set_ill(false);
+        self.queue.announce();
     }
 
     /// How many peers may be tried for one request.

@@ -25,6 +25,8 @@ pub enum Health {
     Up,
     /// Left alone for a while because of its failures (`max_fails`).
     Failed,
+    /// Taken out by a `health_check`.
+    Unhealthy,
     /// Taken out by the configuration (`down`).
     Down,
     /// It gets only what sticks to it (`drain`).
@@ -51,6 +53,7 @@ impl Group {
 impl Member {
     fn state(&self, now: Millis, alone: bool) -> PeerState {
         let health = match chosen(&self.spec) {
+            None if self.peer.is_ill() => Health::Unhealthy,
             None if !alone && self.has_failed(now) => Health::Failed,
             None => Health::Up,
             Some(health) => health,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::CharsetMap;
+use super::health::Matches;
 use super::limits::Zones;
 use super::listen::{ListenLine, Served, ServerName};
 use super::location::LocationDraft;
@@ -33,6 +34,7 @@ pub(super) struct Walk {
     pub(super) tls: Loaded,
     pub(super) main: Main,
     pub(super) upstreams: Vec<Arc<Upstream>>,
+    pub(super) matches: Matches,
     pub(super) maps: Vec<Map>,
     pub(super) geos: Vec<Geo>,
     pub(super) splits: Vec<Split>,
@@ -136,6 +138,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         tls: Loaded::default(),
         main,
         upstreams: Vec::new(),
+        matches: Matches::new(),
         maps: Vec::new(),
         geos: Vec::new(),
         splits: Vec::new(),
@@ -244,7 +247,7 @@ impl Walk {
         }
         // Maps and upstreams before the servers that use them.
         for round in [
-            &["map", "geo", "split_clients", "charset_map", "events"][..],
+            &["map", "geo", "split_clients", "charset_map", "match", "events"][..],
             &["upstream"],
             &["limit_except", "http", "server", "location"],
         ] {

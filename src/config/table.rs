@@ -11,7 +11,7 @@ use super::{
     proxy, real_ip, rewrite, tls, upstream,
 };
 use super::{autoindex, geo, referers, split, symlinks};
-use super::{cookies, passing};
+use super::{cookies, health, passing};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -215,6 +215,7 @@ static TABLE: &[Spec] = &[
     spec("gzip_vary", HSL, 1, 1, Once(gzip::vary)),
     spec("gzip_window", HSL, 1, 1, Once(gzip::window)),
     spec("hash", UPSTREAM, 1, 2, Once(balance::hash)),
+    spec("health_check", LOCATION | UPSTREAM, 0, MANY, Once(health::health_check)),
     spec("http", MAIN, 0, 0, Block(core::http)),
     spec("http2", HS, 1, 1, Note(HTTP1)),
     spec("http2_body_preread_size", HS, 1, 1, Note(HTTP1)),
@@ -264,6 +265,7 @@ static TABLE: &[Spec] = &[
     spec("map_hash_bucket_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("map_hash_max_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("master_process", MAIN, 1, 1, Note("there is one process")),
+    spec("match", HTTP, 1, 1, Block(health::match_block)),
     spec("max_ranges", HSL, 1, 1, Once(files::max_ranges)),
     spec("merge_slashes", HS, 1, 1, Once(manners::merge_slashes)),
     spec("mirror", HSL, 1, 1, OnlyOff(LATER)),

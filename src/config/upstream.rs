@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::balance::{Balance, QueueSpec, Sticky};
 use super::build::{Draft, Walk, arg, invalid};
+use super::health::HealthCheck;
 use super::syntax::{Directive, Error, Word, placeholder};
 use super::{core, table, units};
 use crate::socket::Addr;
@@ -13,7 +14,7 @@ use crate::socket::Addr;
 const ROUTE_BYTES_MAX: usize = 32;
 
 /// A group of peers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Upstream {
     /// As `proxy_pass` names it.
     pub name: String,
@@ -21,6 +22,7 @@ pub struct Upstream {
     pub balance: Balance,
     pub sticky: Option<Sticky>,
     pub queue: Option<QueueSpec>,
+    pub health: Option<Arc<HealthCheck>>,
     /// Idle connections that a worker keeps to it.
     pub keepalive: u32,
     pub keepalive_requests: u32,
@@ -82,6 +84,8 @@ pub(super) struct UpstreamDraft {
     pub(super) balance: Option<Balance>,
     pub(super) sticky: Option<Sticky>,
     pub(super) queue: Option<QueueSpec>,
+    /// And where it stands.
+    pub(super) health: Option<(HealthCheck, Word)>,
     keepalive: Option<u32>,
     pub(super) keepalive_requests: Option<u32>,
     pub(super) keepalive_timeout: Option<Duration>,
@@ -92,15 +96,16 @@ impl UpstreamDraft {
     /// Idle connections are kept by default, as nginx does since 1.29.7.
     fn finish(self, name: String) -> Upstream {
         Upstream {
-            name,
             peers: self.peers,
             balance: self.balance.unwrap_or(Balance::RoundRobin),
             sticky: self.sticky,
             queue: self.queue,
+            health: self.health.map(|(check, _)| Arc::new(check.named(&name))),
             keepalive: self.keepalive.unwrap_or(32),
             keepalive_requests: self.keepalive_requests.unwrap_or(1000),
             keepalive_timeout: self.keepalive_timeout.unwrap_or(Duration::from_secs(60)),
             keepalive_time: self.keepalive_time.unwrap_or(Duration::from_secs(3600)),
+            name,
         }
     }
 }

@@ -70,6 +70,7 @@ fn write_peer(peer: &PeerState, out: &mut String) {
     let health = match health {
         Health::Up => "up",
         Health::Failed => "failed",
+        Health::Unhealthy => "unhealthy",
         Health::Down => "down",
         Health::Draining => "draining",
         Health::Unknown => "unknown",

@@ -41,6 +41,7 @@ mod fields;
 mod files;
 mod gate;
 mod heads;
+mod health;
 mod internal;
 mod lifecycle;
 mod limits;
