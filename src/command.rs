@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 
 use crate::config::{Config, Level};
 use crate::counters::{self, Count};
-use crate::health;
+use crate::health::{self, Watches};
 use crate::log;
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor::{self, Timer};
@@ -42,6 +42,8 @@ pub struct Command<'r> {
     pub load: &'r Load<'r>,
     pub program: Option<Program>,
     pub running: Arc<Running>,
+    /// The health checks of that.
+    pub watches: Watches,
     /// A program that is about to take the place of this one.
     pub upgrade: Option<Upgrade>,
     /// The program was told to stop at once.
@@ -213,7 +215,7 @@ impl Command<'_> {
                 self.running = Arc::new(Running::after(config.clone(), &self.running));
                 // No worker listens before all of them know for whom.
                 self.crew.tell(|| Order::Take(self.running.clone()));
-                health::watch(&self.running);
+                self.watches = health::watch(&self.running);
                 self.sockets.retain(&config);
                 for (addr, fd, copies) in fresh {
                     sockets::listen(&self.crew, &addr, copies);

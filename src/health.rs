@@ -1,37 +1,47 @@
 //! Active health checks: peers are asked again and again whether they are well, and get nothing while they are not.
 //!
 //! One worker watches, for all. A peer is one small task that sleeps most of the time; connections are made anew for each
-//! question, which is what is to be found out. Only changes are told in the log.
+//! question, which is what is to be found out. Only changes are told in the log. That we could not ask, for want of
+//! descriptors, says nothing of a peer.
 
-use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::{Group, Peer};
-use crate::config::{ErrorLog, HealthCheck, Level, Probe, Resolver};
+use data_encoding::BASE64;
+
+use crate::balance::{Finding, Group, Peer};
+use crate::body::Decoder;
+use crate::config::{ErrorLog, Expected, HealthCheck, Level, Probe, Resolver};
+use crate::frames;
 use crate::head::{self, Limits, Name, Response, Scan};
 use crate::log;
-use crate::reactor::{self, Timer};
+use crate::reactor::{self, Task, Timer};
 use crate::running::Running;
-use crate::socket::{Addr, Socket};
+use crate::socket::{self, Addr, Socket};
+use crate::tls;
+use crate::transfer::send_all;
 use crate::wire::{Stream, Unparsed, Wire};
 
-thread_local! {
-    /// How often a configuration was taken: tasks of an older one end.
-    static GENERATION: Cell<u32> = const { Cell::new(0) };
+/// Bytes of a body that are looked at.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+/// What a WebSocket's key is answered by (RFC 6455 1.3).
+const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The checks of a configuration, which end when this is dropped.
+pub struct Watches {
+    _groups: Vec<Task>,
 }
 
-/// Watches the upstreams of a configuration that have a `health_check`, and no others any more.
-pub fn watch(running: &Running) {
-    let generation = GENERATION.get().wrapping_add(1);
-    GENERATION.set(generation);
-    for group in running.all_groups() {
-        let Some(check) = group.upstream.health.clone() else { continue };
-        let main = &running.config.main;
-        let watch = Watch { group, check, logs: main.error_log.clone(), generation };
-        reactor::spawn(watch.group(main.resolver));
-    }
+/// Watches the upstreams of a configuration that have a `health_check`.
+pub fn watch(running: &Running) -> Watches {
+    let main = &running.config.main;
+    let watch = |group: Arc<Group>| {
+        let check = group.upstream.health.clone()?;
+        let watch = Watch { group, check, logs: main.error_log.clone() };
+        reactor::start(watch.group(main.resolver))
+    };
+    Watches { _groups: running.all_groups().into_iter().filter_map(watch).collect() }
 }
 
 /// How one upstream is watched.
@@ -40,57 +50,47 @@ struct Watch {
     group: Arc<Group>,
     check: Arc<HealthCheck>,
     logs: Arc<[ErrorLog]>,
-    generation: u32,
 }
 
 impl Watch {
-    fn is_over(&self) -> bool {
-        GENERATION.get() != self.generation
-    }
-
-    /// Starts to watch each peer that comes.
+    /// Watches each peer as long as it is one.
     async fn group(self, resolver: Resolver) {
-        let mut watched: Vec<Arc<Peer>> = Vec::new();
-        while !self.is_over() {
+        let mut watched: Vec<(Arc<Peer>, Option<Task>)> = Vec::new();
+        loop {
             self.group.refresh(resolver).await;
             let peers = self.group.peers();
-            watched.retain(|peer| peers.iter().any(|known| Arc::ptr_eq(known, peer)));
+            watched.retain(|(peer, _)| peers.iter().any(|known| Arc::ptr_eq(known, peer)));
             for peer in peers {
-                if !watched.iter().any(|known| Arc::ptr_eq(known, &peer)) {
-                    watched.push(peer.clone());
-                    reactor::spawn(self.clone().peer(peer));
+                if !watched.iter().any(|(known, _)| Arc::ptr_eq(known, &peer)) {
+                    let task = reactor::start(self.clone().peer(peer.clone()));
+                    watched.push((peer, task));
                 }
             }
             if self.group.is_fixed() {
-                return;
+                return pending().await;
             }
-            reactor::sleep(self.check.interval).await;
+            reactor::sleep(self.check.interval.min(resolver.valid)).await;
         }
     }
 
-    /// Asks one peer until it is none any more.
+    /// Asks one peer again and again.
     async fn peer(self, peer: Arc<Peer>) {
         let (mut passes, mut fails) = (0u32, 0u32);
-        reactor::sleep(self.jitter()).await;
-        while !self.is_over() && self.group.has(&peer) {
-            let addr = match (&peer.addr, self.check.port) {
-                (Addr::Ip(addr), Some(port)) => Addr::Ip((addr.ip(), port).into()),
-                (addr, _) => addr.clone(),
-            };
-            let answer = ask(&addr, &self.check).await;
-            if self.is_over() {
-                return;
+        if peer.finding() != Finding::Awaited {
+            reactor::sleep(self.jitter()).await;
+        }
+        loop {
+            let answer = self.ask(&peer).await;
+            match &answer {
+                Answer::Good => (passes, fails) = (passes.saturating_add(1), 0),
+                Answer::Bad(_) => (passes, fails) = (0, fails.saturating_add(1)),
+                Answer::Unasked => {}
             }
-            (passes, fails) = if answer.is_ok() { (passes.saturating_add(1), 0) } else { (0, fails.saturating_add(1)) };
-            match answer {
-                Ok(()) if peer.is_ill() && passes >= self.check.passes => {
-                    self.group.recovered(&peer);
-                    self.tell(Level::Notice, &peer, "is healthy");
-                }
-                Err(why) if !peer.is_ill() && fails >= self.check.fails => {
-                    self.group.falls_ill(&peer);
-                    self.tell(Level::Warn, &peer, &format!("is unhealthy: {why}"));
-                }
+            match (answer, peer.finding()) {
+                (Answer::Good, Finding::Ill) if passes >= self.check.passes => self.is_well(&peer),
+                (Answer::Good, Finding::Awaited) => self.is_well(&peer),
+                (Answer::Bad(why), Finding::Well) if fails >= self.check.fails => self.is_ill(&peer, &why),
+                (Answer::Bad(why), Finding::Awaited) => self.is_ill(&peer, &why),
                 _ => {}
             }
             reactor::sleep(self.check.interval + self.jitter()).await;
@@ -102,57 +102,118 @@ impl Watch {
         Duration::from_millis(fastrand::u64(0..=most))
     }
 
+    fn is_well(&self, peer: &Arc<Peer>) {
+        self.group.recovers(peer);
+        self.tell(Level::Notice, peer, "is healthy");
+    }
+
+    fn is_ill(&self, peer: &Peer, why: &str) {
+        peer.find(Finding::Ill);
+        self.tell(Level::Warn, peer, &format!("is unhealthy: {why}"));
+    }
+
     fn tell(&self, level: Level, peer: &Peer, what: &str) {
         let name = &self.group.upstream.name;
         log::note(&self.logs, level, format_args!("peer {} of upstream \"{name}\" {what}", peer.addr));
     }
-}
 
-/// Asks a peer once.
-///
-/// # Errors
-/// What is wrong with it, for the log.
-async fn ask(addr: &Addr, check: &HealthCheck) -> Result<(), String> {
-    let answer = Timer::new().within(check.timeout, probe(addr, &check.probe)).await;
-    answer.unwrap_or_else(|reactor::Elapsed| Err("no answer in time".to_owned()))
-}
-
-async fn probe(addr: &Addr, probe: &Probe) -> Result<(), String> {
-    let failed = |what: &str, error: &std::io::Error| format!("{what}() failed ({})", log::describe(error));
-    let socket = Socket::connect(addr, None).await.map_err(|error| failed("connect", &error))?;
-    let mut wire = Wire::new(Stream::Plain(socket));
-    let Some(request) = request(probe) else { return Ok(()) };
-    let mut sent = 0;
-    while let Some(rest) = request.get(sent..).filter(|rest| !rest.is_empty()) {
-        sent += poll_fn(|cx| wire.stream.poll_write(cx, rest)).await.map_err(|error| failed("send", &error))?;
-    }
-    let head = answer(&mut wire).await?;
-    match probe {
-        Probe::Tcp => Ok(()),
-        Probe::Http { good, .. } if good.has(head.status) => Ok(()),
-        Probe::WebSocket { .. } if is_websocket(&head) => Ok(()),
-        Probe::Http { .. } | Probe::WebSocket { .. } => Err(format!("it answers with status {}", head.status)),
+    /// Asks a peer once.
+    async fn ask(&self, peer: &Peer) -> Answer {
+        let addr = match (&peer.addr, self.check.port) {
+            (Addr::Ip(addr), Some(port)) => Addr::Ip((addr.ip(), port).into()),
+            (addr, _) => addr.clone(),
+        };
+        let asked = Timer::new().within(self.check.timeout, probe(&addr, &self.check)).await;
+        let answer = asked.unwrap_or_else(|reactor::Elapsed| Answer::Bad("no answer in time".to_owned()));
+        peer.count_check(matches!(answer, Answer::Bad(_)));
+        answer
     }
 }
 
-fn is_websocket(head: &Response) -> bool {
-    let upgrade = head.fields.first(Name::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
-    head.status == 101 && upgrade && head.fields.has_token(Name::Connection, "upgrade")
+/// What a peer says of itself.
+enum Answer {
+    Good,
+    /// What is wrong with it, for the log.
+    Bad(String),
+    Unasked,
 }
 
-/// The bytes of a question; none, if that is only whether there is a connection.
-fn request(probe: &Probe) -> Option<Vec<u8>> {
-    let (host, uri, fields) = match probe {
-        Probe::Tcp => return None,
-        Probe::Http { host, uri, .. } => (host, uri, "Connection: close\r\n".to_owned()),
-        Probe::WebSocket { host, uri } => {
-            let key = data_encoding::BASE64.encode(&fastrand::u128(..).to_ne_bytes());
-            let rest = format!("Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n");
-            (host, uri, format!("Upgrade: websocket\r\nConnection: Upgrade\r\n{rest}"))
+async fn probe(addr: &Addr, check: &HealthCheck) -> Answer {
+    let socket = match Socket::connect(addr, None).await {
+        Ok(socket) => socket,
+        Err(error) if socket::is_shortage(&error) => return Answer::Unasked,
+        Err(error) => return Answer::Bad(format!("connect() failed ({})", log::describe(&error))),
+    };
+    match question(socket, check).await {
+        Ok(()) => Answer::Good,
+        Err(why) => Answer::Bad(why),
+    }
+}
+
+async fn question(socket: Socket, check: &HealthCheck) -> Result<(), String> {
+    if matches!(check.probe, Probe::Tcp) {
+        return Ok(());
+    }
+    let stream = match &check.tls {
+        None => Stream::Plain(socket),
+        Some((client, name)) => {
+            let secured = Box::pin(tls::connect(socket, client, name)).await;
+            let failed = |error| format!("SSL_do_handshake() failed ({})", log::describe(&error));
+            Stream::Tls(Box::new(secured.map_err(failed)?))
         }
     };
+    let mut wire = Wire::new(stream);
+    match &check.probe {
+        Probe::Tcp => Ok(()),
+        Probe::Http { host, uri, good } => {
+            let head = send(&mut wire, host, uri, "Connection: close\r\n", check.timeout).await?;
+            judge(&mut wire, good, &head).await
+        }
+        Probe::WebSocket { host, uri } => {
+            let key = BASE64.encode(&fastrand::u128(..).to_ne_bytes());
+            let fields = format!(
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+            );
+            let head = send(&mut wire, host, uri, &fields, check.timeout).await?;
+            agreed(&head, &key)?;
+            let farewell = frames::going_away(Some(fastrand::u32(..).to_ne_bytes()));
+            let _ = send_all(&wire.stream, &farewell, check.timeout).await;
+            Ok(())
+        }
+    }
+}
+
+/// Sends a request, and waits for the head of the answer.
+async fn send(wire: &mut Wire, host: &str, uri: &str, fields: &str, timeout: Duration) -> Result<Response, String> {
     let agent = concat!("smolgate/", env!("CARGO_PKG_VERSION"), " (health check)");
-    Some(format!("GET {uri} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{fields}\r\n").into_bytes())
+    let request = format!("GET {uri} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{fields}\r\n");
+    send_all(&wire.stream, request.as_bytes(), timeout).await.map_err(|_| "it takes no request".to_owned())?;
+    answer(wire).await
+}
+
+/// Whether an answer is as it should be.
+async fn judge(wire: &mut Wire, good: &Expected, head: &Response) -> Result<(), String> {
+    if let Some(objection) = good.objection(head) {
+        return Err(objection);
+    }
+    if good.has_body() && !good.takes_body(&body(wire, head).await?) {
+        return Err("the body of its answer does not match".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether a peer has taken the upgrade (RFC 6455 4.1).
+fn agreed(head: &Response, key: &str) -> Result<(), String> {
+    if head.status != 101 {
+        return Err(format!("it answers with status {}", head.status));
+    }
+    let upgrade = head.fields.first(Name::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
+    let digest = sha1_smol::Sha1::from([key.as_bytes(), KEY_SUFFIX].concat()).digest().bytes();
+    let accepts = head.fields.named(b"sec_websocket_accept").any(|value| value == BASE64.encode(&digest).as_bytes());
+    if upgrade && accepts && head.fields.has_token(Name::Connection, "upgrade") {
+        return Ok(());
+    }
+    Err("its 101 is not that of a WebSocket".to_owned())
 }
 
 /// The head of the answer; interim ones are passed over, but for the 101 that is asked for.
@@ -175,4 +236,30 @@ async fn answer(wire: &mut Wire) -> Result<Response, String> {
             return Ok(head);
         }
     }
+}
+
+/// The body of the answer, as far as it is looked at.
+async fn body(wire: &mut Wire, head: &Response) -> Result<Vec<u8>, String> {
+    let mut decoder = Decoder::new(head.framing(false));
+    let mut body = Vec::new();
+    while !decoder.is_done() && body.len() < BODY_BYTES_MAX {
+        let mut reader = wire.reader();
+        let mut take = |bytes: &[u8]| match decoder.read(bytes) {
+            _ if bytes.is_empty() => (0, Ok(true)),
+            Ok(piece) => {
+                body.extend_from_slice(piece.data);
+                (piece.used, Ok(false))
+            }
+            Err(why) => (0, Err(format!("it sends {why}"))),
+        };
+        let read = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| take(bytes))).await;
+        match read.map_err(|error| format!("recv() failed ({})", log::describe(&error)))? {
+            Ok(false) => {}
+            Ok(true) if decoder.ends_with_stream() => break,
+            Ok(true) => return Err("its answer breaks off".to_owned()),
+            Err(why) => return Err(why),
+        }
+    }
+    body.truncate(BODY_BYTES_MAX);
+    Ok(body)
 }

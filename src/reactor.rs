@@ -236,6 +236,14 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
     worker(|w| w.executor.spawn(future).detach());
 }
 
+/// A task that ends when this is dropped, if it has not before.
+pub type Task = smol::Task<()>;
+
+/// Starts a task on this worker that runs as long as what is given back; nothing, where the worker ends already.
+pub fn start(future: impl Future<Output = ()> + 'static) -> Option<Task> {
+    worker(|w| w.executor.spawn(future))
+}
+
 /// Wakes every task that waits for a socket of this worker, to look around.
 pub fn wake_all() {
     let all = worker(|w| w.sources.borrow().entries.iter().flatten().cloned().collect::<Vec<_>>());

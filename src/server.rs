@@ -146,8 +146,10 @@ impl Start<'_> {
             let ends = crew.clone();
             reactor::spawn(async move { ends.reports.put(Report::Ended(duty::follow(first).await)) });
             let signals = Signals::new(signals)?;
-            health::watch(&running);
-            Command { crew, sockets, signals, load, program, running, upgrade: None, stops: false }.give().await
+            let watches = health::watch(&running);
+            Command { watches, crew, sockets, signals, load, program, running, upgrade: None, stops: false }
+                .give()
+                .await
         })?
     }
 }

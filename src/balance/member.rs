@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,6 +17,15 @@ const CONNECTING_MAX: u32 = 64;
 /// Parts of a unit of weight: the steps of a slow start.
 const PARTS: u64 = 1000;
 
+/// What health checks have found out about a peer. Whom nobody checks is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    Well = 0,
+    Ill = 1,
+    /// It was not asked yet, and gets nothing before (`mandatory`).
+    Awaited = 2,
+}
+
 /// A peer as others hold it. It is the same one after a reload, with its connections.
 pub struct Peer {
     pub addr: Addr,
@@ -25,8 +34,11 @@ pub struct Peer {
     queue: Arc<Queue>,
     /// Connections that are being made.
     connecting: AtomicU32,
-    /// A health check says that it gets nothing.
-    ill: AtomicBool,
+    /// A `Finding`.
+    finding: AtomicU8,
+    /// How often a health check has asked it, and how often in vain.
+    checks: AtomicU32,
+    failed_checks: AtomicU32,
     /// Who waits for those to be done.
     anteroom: Arc<Queue>,
 }
@@ -38,18 +50,35 @@ impl Peer {
             conns: AtomicU32::new(0),
             queue,
             connecting: AtomicU32::new(0),
-            ill: AtomicBool::new(false),
+            finding: AtomicU8::new(Finding::Well as u8),
+            checks: AtomicU32::new(0),
+            failed_checks: AtomicU32::new(0),
             anteroom: Arc::default(),
         }
     }
 
-    /// Whether a health check has found that it does not work.
-    pub fn is_ill(&self) -> bool {
-        self.ill.load(Ordering::SeqCst)
+    /// What health checks have found out about it.
+    pub fn finding(&self) -> Finding {
+        match self.finding.load(Ordering::SeqCst) {
+            0 => Finding::Well,
+            1 => Finding::Ill,
+            _ => Finding::Awaited,
+        }
     }
 
-    pub(super) fn set_ill(&self, ill: bool) {
-        self.ill.store(ill, Ordering::SeqCst);
+    pub fn find(&self, finding: Finding) {
+        self.finding.store(finding as u8, Ordering::SeqCst);
+    }
+
+    /// Counts a question of a health check.
+    pub fn count_check(&self, failed: bool) {
+        self.checks.fetch_add(1, Ordering::Relaxed);
+        self.failed_checks.fetch_add(failed.into(), Ordering::Relaxed);
+    }
+
+    /// How often a health check has asked it, and how often in vain.
+    pub(super) fn checks(&self) -> (u32, u32) {
+        (self.checks.load(Ordering::Relaxed), self.failed_checks.load(Ordering::Relaxed))
     }
 
     /// Counts one more connection. Only who holds the group's lock does that.
@@ -139,7 +168,7 @@ impl Member {
     /// other to ask.
     pub(super) fn is_open(&self, now: Millis, alone: bool) -> bool {
         !self.spec.down
-            && !self.peer.is_ill()
+            && self.peer.finding() == Finding::Well
             && (alone || !self.has_failed(now))
             && (self.spec.max_conns == 0 || self.conns() < self.spec.max_conns)
     }

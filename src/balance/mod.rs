@@ -26,7 +26,7 @@ use self::member::Member;
 use self::queue::Queue;
 use self::ring::Ring;
 
-pub use self::member::Peer;
+pub use self::member::{Finding, Peer};
 pub use self::queue::Place as QueuePlace;
 pub use self::search::Search;
 pub use self::state::{Health, PeerState};
@@ -188,8 +188,8 @@ impl Group {
                     let peer = before.unwrap_or_else(|| self.peer(addr));
                     // Whom nobody checks any more nobody would find to be well again.
                     match &self.upstream.health {
-                        None => peer.set_ill(false),
-                        Some(check) if is_new => peer.set_ill(check.mandatory),
+                        None => peer.find(Finding::Well),
+                        Some(check) if is_new && check.mandatory => peer.find(Finding::Awaited),
                         Some(_) => {}
                     }
                     let id = self.id(&spec, &peer);
@@ -229,27 +229,17 @@ impl Group {
         self.lock().members.iter().filter(|member| !member.spec.down).map(|member| member.peer.clone()).collect()
     }
 
-    /// Whether this is one of its peers.
-    pub fn has(&self, peer: &Arc<Peer>) -> bool {
-        self.lock().members.iter().any(|member| Arc::ptr_eq(&member.peer, peer))
-    }
-
     /// Whether its peers are always the same.
     pub fn is_fixed(&self) -> bool {
         self.fixed
     }
 
-    /// A health check has found that a peer does not work: it gets nothing more.
-    pub fn falls_ill(&self, peer: &Peer) {
-        peer.set_ill(true);
-    }
-
-    /// A health check has found that a peer works again.
-    pub fn recovered(&self, peer: &Arc<Peer>) {
+    /// A health check has found that a peer works again: its failures are forgotten.
+    pub fn recovers(&self, peer: &Arc<Peer>) {
         if let Some(member) = self.lock().members.iter_mut().find(|member| Arc::ptr_eq(&member.peer, peer)) {
             member.recover_all(reactor::now());
         }
-        peer.set_ill(false);
+        peer.find(Finding::Well);
         self.queue.announce();
     }
 

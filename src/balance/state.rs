@@ -1,7 +1,7 @@
 //! How peers are, for people and programs that watch.
 
 use super::Group;
-use super::member::Member;
+use super::member::{Finding, Member};
 use crate::config::{PeerSpec, Place};
 use crate::reactor::{self, Millis};
 
@@ -18,6 +18,9 @@ pub struct PeerState {
     /// Requests that were sent to it or could not be, and those of them that it failed.
     pub tries: u64,
     pub failures: u64,
+    /// Questions of a `health_check`, and those of them that had no good answer.
+    pub checks: u32,
+    pub failed_checks: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum Health {
     Failed,
     /// Taken out by a `health_check`.
     Unhealthy,
+    /// It waits for the first answer to a `health_check`.
+    Checking,
     /// Taken out by the configuration (`down`).
     Down,
     /// It gets only what sticks to it (`drain`).
@@ -53,13 +58,16 @@ impl Group {
 impl Member {
     fn state(&self, now: Millis, alone: bool) -> PeerState {
         let health = match chosen(&self.spec) {
-            None if self.peer.is_ill() => Health::Unhealthy,
+            None if self.peer.finding() == Finding::Ill => Health::Unhealthy,
+            None if self.peer.finding() == Finding::Awaited => Health::Checking,
             None if !alone && self.has_failed(now) => Health::Failed,
             None => Health::Up,
             Some(health) => health,
         };
         let (conns, tries, failures) = (self.conns(), self.tries, self.failures);
-        PeerState { place: self.peer.addr.to_string(), health, conns, tries, failures, ..unknown(&self.spec) }
+        let (checks, failed_checks) = self.peer.checks();
+        let place = self.peer.addr.to_string();
+        PeerState { place, health, conns, tries, failures, checks, failed_checks, ..unknown(&self.spec) }
     }
 }
 
@@ -79,5 +87,15 @@ fn unknown(spec: &PeerSpec) -> PeerState {
         Place::Name { host, port } => (format!("{host}:{port}"), Health::Unknown),
     };
     let health = chosen(spec).unwrap_or(health);
-    PeerState { place, health, backup: spec.backup, weight: spec.weight, conns: 0, tries: 0, failures: 0 }
+    PeerState {
+        place,
+        health,
+        backup: spec.backup,
+        weight: spec.weight,
+        conns: 0,
+        tries: 0,
+        failures: 0,
+        checks: 0,
+        failed_checks: 0,
+    }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::CharsetMap;
-use super::health::Matches;
+use super::expected::Matches;
 use super::limits::Zones;
 use super::listen::{ListenLine, Served, ServerName};
 use super::location::LocationDraft;

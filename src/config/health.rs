@@ -1,13 +1,15 @@
-//! `health_check` and `match`: how peers are asked whether they are well, and what a good answer is.
+//! `health_check`: how peers are asked whether they are well.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::build::{Draft, Walk, arg, invalid};
+use super::Settings;
+use super::build::{Draft, Walk, invalid};
+use super::expected::Expected;
 use super::proxy::{Destination, ProxyPass};
 use super::syntax::{Directive, Error, Word};
 use super::units;
+use crate::tls;
 
 type Set = Result<(), Error>;
 
@@ -28,8 +30,10 @@ pub struct HealthCheck {
     /// Failures, or good answers, one after the other, after which a peer is taken out, or taken back.
     pub fails: u32,
     pub passes: u32,
-    /// A peer gets nothing before its first good answer.
+    /// A peer gets nothing before it was asked once.
     pub mandatory: bool,
+    /// How it is spoken to by TLS, and by which name, if a `proxy_pass https://` leads to it.
+    pub tls: Option<(Arc<tls::Client>, String)>,
 }
 
 /// What is asked.
@@ -40,7 +44,7 @@ pub enum Probe {
     Http {
         host: String,
         uri: String,
-        good: Arc<Statuses>,
+        good: Arc<Expected>,
     },
     /// Whether it takes an upgrade.
     WebSocket {
@@ -49,79 +53,17 @@ pub enum Probe {
     },
 }
 
-/// Statuses of answers.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Statuses {
-    /// First and last.
-    ranges: Vec<(u16, u16)>,
-    /// All others are meant.
-    negated: bool,
-}
-
-impl Default for Statuses {
-    fn default() -> Self {
-        Self { ranges: vec![(200, 399)], negated: false }
-    }
-}
-
-impl Statuses {
-    pub fn has(&self, status: u16) -> bool {
-        self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&status)) != self.negated
-    }
-}
-
-/// The `match` blocks, by name.
-pub(super) type Matches = HashMap<String, Arc<Statuses>>;
-
-/// `match NAME { status [!] 200 204 300-399; }`
-pub(super) fn match_block(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    let name = arg(directive, 0)?;
-    let mut statuses = None;
-    for inner in directive.block.as_deref().unwrap_or_default() {
-        match inner.name.text.as_str() {
-            "status" if statuses.is_none() => statuses = Some(statuses_of(inner)?),
-            "status" => return Err(Error::new(&inner.name.at, "\"status\" directive is duplicate")),
-            text => {
-                return Err(Error::new(&inner.name.at, format!("\"{text}\" is not supported in \"match\""))
-                    .hint("\"status\" is expected"));
-            }
-        }
-    }
-    if walk.matches.insert(name.text.clone(), Arc::new(statuses.unwrap_or_default())).is_some() {
-        return Err(Error::new(&name.at, format!("duplicate match \"{}\"", name.text)));
-    }
-    Ok(())
-}
-
-fn statuses_of(directive: &Directive) -> Result<Statuses, Error> {
-    let negated = directive.args.first().is_some_and(|word| word.text == "!");
-    let words = directive.args.get(usize::from(negated)..).unwrap_or_default();
-    if words.is_empty() {
-        return Err(Error::new(&directive.name.at, "a status is missing").hint("200, or a range such as 200-399"));
-    }
-    let status = |text: &str| {
-        units::number(text).and_then(|number| u16::try_from(number).ok()).filter(|status| (100..1000).contains(status))
-    };
-    let range = |word: &Word| {
-        let (first, last) = word.text.split_once('-').unwrap_or((&word.text, &word.text));
-        let range = status(first).zip(status(last)).filter(|(first, last)| first <= last);
-        range.ok_or_else(|| invalid(directive, word, "a status, or a range such as 200-399,"))
-    };
-    Ok(Statuses { ranges: words.iter().map(range).collect::<Result<_, _>>()?, negated })
-}
-
 /// What is known while the words are read.
 struct Words {
     kind: String,
     host: Option<String>,
     uri: String,
-    good: Arc<Statuses>,
+    good: Option<Arc<Expected>>,
 }
 
 /// `health_check [parameters];`
 pub(super) fn health_check(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let mut words =
-        Words { kind: "http".to_owned(), host: None, uri: "/".to_owned(), good: Arc::new(Statuses::default()) };
+    let mut words = Words { kind: "http".to_owned(), host: None, uri: "/".to_owned(), good: None };
     let mut check = HealthCheck {
         probe: Probe::Tcp,
         port: None,
@@ -131,6 +73,7 @@ pub(super) fn health_check(walk: &mut Walk, draft: &mut Draft, directive: &Direc
         fails: 1,
         passes: 1,
         mandatory: false,
+        tls: None,
     };
     for word in &directive.args {
         parameter(walk, &mut check, &mut words, directive, word)?;
@@ -139,10 +82,14 @@ pub(super) fn health_check(walk: &mut Walk, draft: &mut Draft, directive: &Direc
         check.jitter = check.interval / 10;
     }
     let host = words.host.unwrap_or_default();
-    check.probe = match words.kind.as_str() {
-        "tcp" => Probe::Tcp,
-        "websocket" => Probe::WebSocket { host, uri: words.uri },
-        _ => Probe::Http { host, uri: words.uri, good: words.good },
+    check.probe = match (words.kind.as_str(), words.good) {
+        ("http", good) => Probe::Http { host, uri: words.uri, good: good.unwrap_or_default() },
+        (kind, Some(_)) => {
+            return Err(Error::new(&directive.name.at, format!("\"match=\" with \"type={kind}\""))
+                .hint("only answers to type=http are matched"));
+        }
+        ("websocket", None) => Probe::WebSocket { host, uri: words.uri },
+        (_, None) => Probe::Tcp,
     };
     draft.upstream.health = Some((check, directive.name.clone()));
     Ok(())
@@ -179,7 +126,8 @@ fn parameter(
         Some(("uri", value)) if is_word(value) && value.starts_with('/') => value.clone_into(&mut words.uri),
         Some(("match", name)) => {
             let found = walk.matches.get(name).cloned();
-            words.good = found.ok_or_else(|| Error::new(&word.at, format!("match \"{name}\" is not known")))?;
+            let unknown = || Error::new(&word.at, format!("match \"{name}\" is not known"));
+            words.good = Some(found.ok_or_else(unknown)?);
         }
         None if word.text == "mandatory" => check.mandatory = true,
         // Peers that stay the same are the same after a reload.
@@ -200,22 +148,40 @@ fn is_word(text: &str) -> bool {
 }
 
 /// Gives the check that stands in a location to the upstream of its `proxy_pass`.
-pub(super) fn attach(walk: &mut Walk, check: Option<(HealthCheck, Word)>, pass: Option<&ProxyPass>) -> Set {
-    let Some((check, at)) = check else { return Ok(()) };
-    let number = match pass.map(|pass| (&pass.destination, &pass.tls)) {
-        Some((_, Some(_))) if !matches!(check.probe, Probe::Tcp) => {
-            return Err(Error::new(&at.at, "\"health_check\" of an https:// upstream").hint("it must be of type=tcp"));
-        }
-        Some((Destination::Upstream(number), _)) => *number,
-        _ => {
-            return Err(Error::new(&at.at, "\"health_check\" without an upstream")
-                .hint("it belongs beside a \"proxy_pass\" without variables, or into an \"upstream\""));
-        }
+pub(super) fn attach(
+    walk: &mut Walk,
+    check: Option<(HealthCheck, Word)>,
+    pass: Option<&ProxyPass>,
+    settings: &Settings,
+) -> Set {
+    let upstream = match pass.map(|pass| &pass.destination) {
+        Some(Destination::Upstream(number)) => walk.upstreams.get_mut(*number as usize),
+        _ => None,
     };
-    let Some(upstream) = walk.upstreams.get_mut(number as usize).map(Arc::make_mut) else { return Ok(()) };
-    if upstream.health.replace(Arc::new(check.named(&upstream.name))).is_some() {
+    let Some(upstream) = upstream else {
+        return match check {
+            None => Ok(()),
+            Some((_, at)) => Err(Error::new(&at.at, "\"health_check\" without an upstream")
+                .hint("it belongs beside a \"proxy_pass\" without variables, or into an \"upstream\"")),
+        };
+    };
+    let secure = pass.and_then(|pass| pass.tls.clone());
+    if check.is_none() && (secure.is_none() || upstream.health.is_none()) {
+        return Ok(());
+    }
+    let upstream = Arc::make_mut(upstream);
+    if let Some((check, at)) = check
+        && upstream.health.replace(Arc::new(check.named(&upstream.name))).is_some()
+    {
         let name = &upstream.name;
         return Err(Error::new(&at.at, format!("a second \"health_check\" of upstream \"{name}\"")));
+    }
+    // Who would have to be asked for a name by a request is called as the upstream is.
+    let said = settings.proxy.tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());
+    let name = said.map_or(upstream.name.clone(), |name| String::from_utf8_lossy(name).into_owned());
+    let name = units::host_port(&name).map_or(name.as_str(), |(host, _)| host);
+    if let Some(health) = upstream.health.as_mut().map(Arc::make_mut) {
+        health.tls = health.tls.take().or(secure.map(|client| (client, name.to_owned())));
     }
     Ok(())
 }

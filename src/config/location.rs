@@ -136,7 +136,7 @@ pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
     let nested = Locations::new(inner.locations, &directive.name)?;
     let Some(mut own) = inner.location else { return Ok(()) };
     super::tls::secure(walk, own.pass.as_mut(), &inner.settings, directive)?;
-    super::health::attach(walk, inner.upstream.health.take(), own.pass.as_ref())?;
+    super::health::attach(walk, inner.upstream.health.take(), own.pass.as_ref(), &inner.settings)?;
     draft.locations.push(Arc::new(Location {
         matcher: own.matcher,
         path: own.path,

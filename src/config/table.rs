@@ -11,7 +11,7 @@ use super::{
     proxy, real_ip, rewrite, tls, upstream,
 };
 use super::{autoindex, geo, referers, split, symlinks};
-use super::{cookies, health, passing};
+use super::{cookies, expected, health, passing};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -265,7 +265,7 @@ static TABLE: &[Spec] = &[
     spec("map_hash_bucket_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("map_hash_max_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("master_process", MAIN, 1, 1, Note("there is one process")),
-    spec("match", HTTP, 1, 1, Block(health::match_block)),
+    spec("match", HTTP, 1, 1, Block(expected::match_block)),
     spec("max_ranges", HSL, 1, 1, Once(files::max_ranges)),
     spec("merge_slashes", HS, 1, 1, Once(manners::merge_slashes)),
     spec("mirror", HSL, 1, 1, OnlyOff(LATER)),

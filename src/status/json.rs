@@ -66,11 +66,12 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 fn write_peer(peer: &PeerState, out: &mut String) {
-    let PeerState { place, health, backup, weight, conns, tries, failures } = peer;
+    let PeerState { place, health, backup, weight, conns, tries, failures, checks, failed_checks } = peer;
     let health = match health {
         Health::Up => "up",
         Health::Failed => "failed",
         Health::Unhealthy => "unhealthy",
+        Health::Checking => "checking",
         Health::Down => "down",
         Health::Draining => "draining",
         Health::Unknown => "unknown",
@@ -80,8 +81,12 @@ fn write_peer(peer: &PeerState, out: &mut String) {
     let _ = write!(
         out,
         ",\"state\":\"{health}\",\"backup\":{backup},\"weight\":{weight},\"connections\":{conns},\"tries\":{tries},\
-         \"failures\":{failures}}}"
+         \"failures\":{failures}"
     );
+    if *checks > 0 {
+        let _ = write!(out, ",\"checks\":{checks},\"failed_checks\":{failed_checks}");
+    }
+    out.push('}');
 }
 
 /// A string, in which nothing is left that could end it, or begin markup where somebody puts it into a page.

@@ -24,7 +24,7 @@ const PAGE: &str = include_str!("page.html");
 /// The page's style and script, by their SHA-256, may be used; nothing else may, and nobody may frame it.
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "; style-src 'sha256-Pqrar+q7lwQYTHyUPClQ84uHZt/MqKcPmXtPEr0w2bo='",
+    "; style-src 'sha256-9Z73EXWa0eaYKtyzCv9t8TN7qvdq3Xe+RXbWh/jtOwc='",
     "; script-src 'sha256-tmekb1WOTJhMN6/CQWKk79ih5c9vYtKM43YM20jUDZA='",
 );
 

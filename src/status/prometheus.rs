@@ -65,13 +65,17 @@ fn traffic(report: &Report, text: &mut Text) {
 fn upstreams(report: &Report, text: &mut Text) {
     let peers = peers(report);
     type Value = fn(&PeerState) -> u64;
-    let metrics: [(&str, Kind, &str, Value); 4] = [
+    let metrics: [(&str, Kind, &str, Value); 6] = [
         ("smolgate_peer_up", Kind::Gauge, "Whether the peer gets all its requests.", |peer| {
             (peer.health == Health::Up).into()
         }),
         ("smolgate_peer_connections", Kind::Gauge, "Connections to the peer in use.", |peer| peer.conns.into()),
         ("smolgate_peer_tries_total", Kind::Counter, "Requests tried with the peer.", |peer| peer.tries),
         ("smolgate_peer_failures_total", Kind::Counter, "Of these, those that it failed.", |peer| peer.failures),
+        ("smolgate_peer_checks_total", Kind::Counter, "Health checks of the peer.", |peer| peer.checks.into()),
+        ("smolgate_peer_failed_checks_total", Kind::Counter, "Of these, those that it failed.", |peer| {
+            peer.failed_checks.into()
+        }),
     ];
     for (name, kind, help, value) in metrics {
         if !peers.is_empty() {
@@ -97,6 +101,8 @@ fn peers(report: &Report) -> Vec<(&str, PeerState)> {
             known.conns += state.conns;
             known.tries += state.tries;
             known.failures += state.failures;
+            known.checks += state.checks;
+            known.failed_checks += state.failed_checks;
             if state.health == Health::Up {
                 known.health = Health::Up;
             }
@@ -173,6 +179,8 @@ mod tests {
             conns: 1,
             tries,
             failures: 0,
+            checks: 0,
+            failed_checks: 0,
         };
         let lines = vec![peer("a:1", Health::Failed, 2), peer("b:1", Health::Down, 0), peer("a:1", Health::Up, 3)];
         let report = Report {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::asked::{ask_row, request};
+use crate::asked::request;
 use crate::client::Client;
 use crate::gate::{Folder, Gate, run, wait_for};
 use crate::peer::{Peer, SWITCHING};
+use crate::secrets::authority;
 
 /// A peer whose answer to health checks can be changed: the status it answers them with, and how many came. Others get its
 /// name.
@@ -29,8 +30,17 @@ impl Patient {
                 own_checks.fetch_add(1, Ordering::SeqCst);
                 match own_status.load(Ordering::SeqCst) {
                     0 => return,
-                    101 => connection.send(SWITCHING),
-                    status => connection.send(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").as_bytes()),
+                    1 => return connection.drain(),
+                    101 => {
+                        connection.send(switching(&request.head).as_bytes());
+                        return connection.drain();
+                    }
+                    status => {
+                        let fields = format!("X-Name: {name}\r\nTransfer-Encoding: chunked\r\n\r\n");
+                        connection.send(
+                            format!("HTTP/1.1 {status} X\r\n{fields}3\r\nI a\r\n3\r\nm {name}\r\n0\r\n\r\n").as_bytes(),
+                        )
+                    }
                 };
             }
         });
@@ -40,6 +50,20 @@ impl Patient {
     fn answer_with(&self, status: u32) {
         self.status.store(status, Ordering::SeqCst);
     }
+}
+
+/// The answer to a handshake (RFC 6455 4.2.2).
+fn switching(head: &str) -> String {
+    let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+    let digest = sha1_smol::Sha1::from(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11")).digest().bytes();
+    let accept = data_encoding::BASE64.encode(&digest);
+    let known = String::from_utf8_lossy(SWITCHING);
+    let fields = known.split("Sec-WebSocket-Accept").next().unwrap().to_owned();
+    format!("{fields}Sec-WebSocket-Accept: {accept}\r\n\r\n")
+}
+
+fn status(gate: &Gate, form: &str) -> String {
+    String::from_utf8(Client::asking(gate.addr, request(form).as_bytes()).expect(200).unwrap().body).unwrap()
 }
 
 fn names(gate: &Gate, target: &str, count: usize) -> String {
@@ -53,7 +77,7 @@ fn a_peer_is_taken_out_and_back() {
     let config = |check: &str| {
         format!(
             "upstream u {{ server {}; server {}; {check} }} server {{ listen LISTEN;
-                location / {{ proxy_pass http://u; }} location /status {{ status json; }}
+                location / {{ proxy_pass http://u; }} location /status {{ status; }}
                 location /generation {{ return 200 \"{check}\"; }} }}",
             a.peer.addr, b.peer.addr
         )
@@ -74,9 +98,11 @@ fn a_peer_is_taken_out_and_back() {
     );
     gate.wait_for_error(&[&told]).unwrap();
     assert_eq!(names(&gate, "/", 4), "aaaa");
-    ask_row(&gate, &("the status page knows", "/status", 200, "")).unwrap();
-    let status = String::from_utf8(Client::asking(gate.addr, request("/status").as_bytes()).expect(200).unwrap().body);
-    assert!(status.unwrap().contains("\"state\":\"unhealthy\""));
+    let ill = format!("\"address\":\"{}\",\"state\":\"unhealthy\"", b.peer.addr);
+    assert!(status(&gate, "/status").contains(&ill), "{}", status(&gate, "/status"));
+    let up = format!("smolgate_peer_up{{upstream=\"u\",peer=\"{}\"}} 0\n", b.peer.addr);
+    let text = status(&gate, "/status.prom");
+    assert!(text.contains(&up) && text.contains("smolgate_peer_failed_checks_total"), "{text}");
 
     // It stays taken out over a reload.
     gate.rewrite(&config("health_check interval=1h;"));
@@ -110,11 +136,9 @@ fn what_is_asked() {
          upstream ws { server PEER-W; server PEER-A; health_check type=websocket interval=100ms uri=/ws; }
          upstream odd { server PEER-A; health_check match=odd interval=100ms; }
          upstream busy { server PEER-A; server PEER-W backup; health_check match=busy interval=100ms; }
-         upstream first { server PEER-A; server PEER-W backup; health_check mandatory interval=1h jitter=1h; }
          server { listen LISTEN;
             location /tcp { proxy_pass http://tcp; } location /ws { proxy_pass http://ws; }
             location /odd { proxy_pass http://odd; } location /busy { proxy_pass http://busy; }
-            location /first { proxy_pass http://first; }
             location /alone { proxy_pass http://PEER-A; health_check interval=100ms port=1; } }",
         &[("PEER-A", &a.peer), ("PEER-W", &ws.peer)],
     );
@@ -132,10 +156,102 @@ fn what_is_asked() {
     assert_eq!(names(&gate, "/odd", 2), "aa");
     assert!(!gate.errors().iter().any(|line| line.contains("upstream: \"http://127.0.0.1:1")), "nobody was sent there");
     wait_for("the backup takes over", || names(&gate, "/busy", 1) != "a");
-    let first = Client::asking(gate.addr, request("/first").as_bytes()).reply().unwrap();
-    assert_eq!(first.status, 502, "nobody is known to be well");
     let alone = Client::asking(gate.addr, request("/alone").as_bytes()).reply().unwrap();
     assert_eq!(alone.status, 502, "also the only one gets nothing");
+    let handshakes = || String::from_utf8_lossy(&ws.peer.bytes()).matches("Sec-WebSocket-Version: 13").count();
+    wait_for("it is said farewell to", || ws.peer.bytes().contains(&0x88) && handshakes() > 0);
+}
+
+/// The first answer decides about a peer that gets nothing before.
+#[test]
+fn who_must_be_asked_first() {
+    let (silent, ill, well) = (Patient::new("s"), Patient::new("i"), Patient::new("w"));
+    silent.answer_with(1);
+    ill.answer_with(503);
+    let check = "health_check mandatory passes=5 fails=5 interval=1h timeout=1h;";
+    let gate = Gate::before(
+        &format!(
+            "upstream silent {{ server PEER-S; {check} }} upstream ill {{ server PEER-I; {check} }}
+             upstream well {{ server PEER-W; {check} }}
+             server {{ listen LISTEN; location /silent {{ proxy_pass http://silent; }} location /status {{ status; }}
+                location /ill {{ proxy_pass http://ill; }} location /well {{ proxy_pass http://well; }} }}"
+        ),
+        &[("PEER-S", &silent.peer), ("PEER-I", &ill.peer), ("PEER-W", &well.peer)],
+    );
+    let gets = |target: &str| Client::asking(gate.addr, request(target).as_bytes()).reply().unwrap().status;
+    gate.wait_for_error(&["of upstream \"ill\" is unhealthy: it answers with status 503"]).unwrap();
+    wait_for("the well one is known", || gets("/well") == 200);
+    assert_eq!((gets("/silent"), gets("/ill")), (502, 502));
+    assert!(status(&gate, "/status").contains("\"state\":\"checking\""));
+}
+
+#[test]
+fn what_a_good_answer_is() {
+    let (a, b) = (Patient::new("a"), Patient::new("b"));
+    let rules = [
+        ("named", "header X-Name;", "ab"),
+        ("unnamed", "header ! X-Name;", ""),
+        ("same", "header x-name = a;", "a"),
+        ("other", "header X-Name != a;", "b"),
+        ("like", "header X-Name ~ ^[a]; status 200;", "a"),
+        ("unlike", "header X-Name !~ ^[a];", "b"),
+        ("body", "body ~ \"I am [b]$\";", "b"),
+        ("nobody", "body !~ \"I am b\"; header X-None !~ .;", "a"),
+        ("all", "status 200; header X-Name = a; body ~ b;", ""),
+    ];
+    let blocks = rules.map(|(name, rule, _)| {
+        format!(
+            "match {name} {{ {rule} }} upstream {name} {{ server PEER-A; server PEER-B;
+                health_check mandatory interval=1h match={name}; }}"
+        )
+    });
+    let locations = rules.map(|(name, ..)| format!("location /{name} {{ proxy_pass http://{name}; }}"));
+    let gate = Gate::before(
+        &format!(
+            "{} server {{ listen LISTEN; location /status {{ status; }} {} }}",
+            blocks.concat(),
+            locations.concat()
+        ),
+        &[("PEER-A", &a.peer), ("PEER-B", &b.peer)],
+    );
+    wait_for("all were asked", || !status(&gate, "/status").contains("checking"));
+    for (name, rule, expected) in rules {
+        let ask = || Client::asking(gate.addr, request(&format!("/{name}")).as_bytes()).reply().unwrap();
+        let mut got = [ask(), ask()].map(|reply| if reply.status == 200 { reply.body } else { Vec::new() }).concat();
+        got.sort_unstable();
+        got.dedup();
+        assert_eq!(String::from_utf8(got).unwrap(), expected, "{rule}");
+    }
+    gate.wait_for_error(&["is unhealthy: the field \"X-Name\" of its answer does not match"]).unwrap();
+    gate.wait_for_error(&["is unhealthy: the body of its answer does not match"]).unwrap();
+}
+
+/// Peers that requests come to by TLS are asked by TLS.
+#[test]
+fn checks_are_secured_where_requests_are() {
+    let folder = Folder::new();
+    authority("authority").issues("up.example").write(&folder, "up");
+    let path = folder.path("").display().to_string();
+    let up = Gate::start(&format!(
+        "server {{ listen LISTEN ssl; ssl_certificate {path}up.crt; ssl_certificate_key {path}up.key;
+            if ($http_user_agent ~ health) {{ set $known $ssl_server_name-$http_host; }}
+            location / {{ return 200 $known; }} }}"
+    ));
+    let asks = |match_: &str, check: &str| format!("health_check mandatory interval=1h match={match_} {check};");
+    let gate = Gate::start(&format!(
+        "match in {{ body ~ ^up.example-app$; }} match by {{ body ~ ^by-by$; }}
+         upstream in {{ server {0}; {1} }} upstream by {{ server {0}; }} upstream plain {{ server {0}; {3} }}
+         server {{ listen LISTEN; location /status {{ status; }} proxy_ssl_server_name on;
+            location /in {{ proxy_pass https://in; proxy_ssl_name up.example; }}
+            location /by {{ proxy_pass https://by; {2} }} location /plain {{ proxy_pass http://plain; }} }}",
+        up.addr,
+        asks("in", "host=app"),
+        asks("by", ""),
+        asks("in", ""),
+    ));
+    wait_for("all were asked", || !status(&gate, "/status").contains("checking"));
+    let gets = |target: &str| Client::asking(gate.addr, request(target).as_bytes()).reply().unwrap().status;
+    assert_eq!((gets("/in"), gets("/by"), gets("/plain")), (200, 200, 502), "{:?}", gate.errors());
 }
 
 #[test]
@@ -156,7 +272,14 @@ fn checks_that_can_not_be() {
     refuses(&upstream("health_check match=none;"), "match \"none\" is not known");
     refuses("match m { status; }", "a status is missing");
     refuses("match m { status 20; }", "a status, or a range");
-    refuses("match m { body ~ x; }", "\"body\" is not supported in \"match\"");
+    refuses("match m { require $uri; }", "\"require\" is not supported in \"match\"");
+    refuses("match m { body = x; }", "\"body\" takes \"~\" or \"!~\" and an expression");
+    refuses("match m { body ~ x; body ~ y; }", "\"body\" directive is duplicate");
+    refuses("match m { header; }", "\"header\" takes a name");
+    refuses("match m { header a > b; }", "=, !=, ~ or !~ is expected");
+    refuses("match m { body ~ (; }", "invalid regular expression");
+    let matched = "match m { } upstream u { server 127.0.0.1:1; health_check type=tcp match=m; }";
+    refuses(&format!("{matched} server {{ listen 8080; }}"), "\"match=\" with \"type=tcp\"");
     refuses("match m { } match m { }", "duplicate match \"m\"");
     let location = |inner: &str| format!("server {{ listen 8080; location / {{ {inner} }} }}");
     refuses(&location("health_check; return 200;"), "\"health_check\" without an upstream");
