@@ -231,7 +231,7 @@ impl Group {
 
     /// Whether its peers are always the same.
     pub fn is_fixed(&self) -> bool {
-        self.fixed
+        self.names.is_empty()
     }
 
     /// A health check has found that a peer works again: its failures are forgotten.
