@@ -31,11 +31,12 @@ impl Patient {
                 match own_status.load(Ordering::SeqCst) {
                     0 => return,
                     1 => return connection.drain(),
-                    101 => {
+                    101 if request.head.contains("Sec-WebSocket-Key") => {
                         connection.send(switching(&request.head).as_bytes());
                         return connection.drain();
                     }
                     status => {
+                        let status = if status == 101 { 200 } else { status };
                         let fields = format!("X-Name: {name}\r\nTransfer-Encoding: chunked\r\n\r\n");
                         connection.send(
                             format!("HTTP/1.1 {status} X\r\n{fields}3\r\nI a\r\n3\r\nm {name}\r\n0\r\n\r\n").as_bytes(),
