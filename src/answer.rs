@@ -1,7 +1,7 @@
 //! An answer on its way to the client: its status, whether the connection can be used again, head and body.
 
 use std::future::poll_fn;
-use std::os::fd::OwnedFd;
+use std::task::Poll;
 
 use crate::autoindex::Listing;
 use crate::body::{self, Decoder};
@@ -12,21 +12,28 @@ use crate::file;
 use crate::gzip;
 use crate::head::{self, Framing};
 use crate::log;
+use crate::outgoing::Outgoing;
 use crate::pace::{self, Pace};
 use crate::range::Part;
-use crate::reactor;
 use crate::reply::{self, Carriage, Packing, Reply};
 use crate::trailers;
-use crate::transfer::{self, Coding, Failure, Packer, Source, send_slowly};
+use crate::transfer::{Coding, Failure, Packer, Source, send_slowly};
 use crate::wire::Wire;
 
 /// What can be done with a connection after an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     KeepAlive,
     Close,
     /// Close, but let the client read the answer although it still sends.
     Linger,
+    /// The client takes it slowly: what is left needs nothing of the request.
+    Rest(Box<Rest>),
+}
+
+/// What is left of an answer, and whether the connection can be used again then.
+pub struct Rest {
+    pub outgoing: Outgoing,
+    pub keep_alive: bool,
 }
 
 /// What is left of a request's body.
@@ -125,54 +132,73 @@ async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Af
     let Carriage { keep_alive, trailed, .. } = delivery.carriage;
     exchange.begin_answer(exchange.answer.status, &delivery.head);
     let sent = match delivery.carriage.packing {
-        Packing::Gzip if wants_body(exchange) => Box::pin(pack(exchange, wire, delivery)).await,
+        Packing::Gzip if wants_body(exchange) => Box::pin(pack(exchange, wire, delivery)).await.map(|()| None),
         _ => write_out(exchange, wire, delivery).await,
     };
-    let mut end = if trailed && sent.is_ok() { trailers::end_of_body(exchange) } else { Vec::new() };
-    if sent.is_err() || send_bytes(exchange, wire, &mut end).await.is_err() {
-        return After::Close;
+    match sent {
+        Ok(None) => {}
+        Ok(Some(outgoing)) => return After::Rest(Box::new(Rest { outgoing, keep_alive })),
+        Err(BrokenOff) => return After::Close,
+    }
+    if trailed {
+        let mut end = trailers::end_of_body(exchange);
+        if send_bytes(exchange, wire, &mut end).await.is_err() {
+            return After::Close;
+        }
     }
     exchange.answer.complete = true;
     if keep_alive { After::KeepAlive } else { After::Linger }
 }
 
-/// Sends an answer as it is.
-async fn write_out(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Result<(), BrokenOff> {
-    let wants_body = wants_body(exchange);
-    let coding = coding(delivery.carriage);
-    let (fd, parts, end) = match delivery.body {
-        file::Body::File { fd, from, count } if wants_body => {
-            (Some(fd), vec![(Vec::new(), Part { from, count })], Vec::new())
-        }
-        file::Body::Parts { fd, parts, end } if wants_body => (Some(fd), parts, end),
-        file::Body::Bytes(bytes) if wants_body => (None, Vec::new(), bytes),
-        file::Body::Listing(listing) if wants_body => {
-            return list(exchange, wire, delivery.head, listing, coding).await;
-        }
-        _ => (None, Vec::new(), Vec::new()),
+/// Sends an answer as it is: what is left of it, if the client does not take it now.
+async fn write_out(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Result<Option<Outgoing>, BrokenOff> {
+    let Delivery { mut head, body, carriage, recoding } = delivery;
+    let coding = coding(carriage);
+    let (file, parts, end) = match body {
+        _ if !wants_body(exchange) => (None, Vec::new(), Vec::new()),
+        file::Body::File { fd, from, count } => (Some(fd), vec![(Vec::new(), Part { from, count })], Vec::new()),
+        file::Body::Parts { fd, parts, end } => (Some(fd), parts, end),
+        file::Body::Bytes(bytes) => (None, Vec::new(), bytes),
+        file::Body::Listing(listing) => return list(exchange, wire, head, listing, coding).await.map(|()| None),
     };
-    let mut out = delivery.head;
     // All of it is one chunk: how much it is, is known.
     let length = parts.iter().map(|(before, part)| before.len() as u64 + part.count).sum::<u64>() + end.len() as u64;
     let is_chunk = coding.is_chunked() && length > 0;
     if is_chunk {
-        body::write_chunk_size(&mut out, length);
+        body::write_chunk_size(&mut head, length);
     }
-    if let Some(fd) = fd {
-        for (before, part) in parts {
-            out.extend_from_slice(&before);
-            send_bytes(exchange, wire, &mut out).await?;
-            match &delivery.recoding {
-                Some(recoding) => send_recoded(exchange, wire, &fd, part, recoding).await?,
-                None => send_part(exchange, wire, &fd, part).await?,
-            }
-        }
+    let mut outgoing = Outgoing::new(head, pace::to_client(exchange), exchange.settings().send_timeout);
+    if let Some(file) = file {
+        outgoing.of(file, recoding);
     }
-    out.extend_from_slice(&end);
-    if is_chunk {
-        out.extend_from_slice(b"\r\n");
+    for (before, part) in parts {
+        outgoing.add(&before);
+        outgoing.add_part(part);
     }
-    send_bytes(exchange, wire, &mut out).await
+    outgoing.add(&end);
+    outgoing.add(if is_chunk { b"\r\n" } else { b"" });
+    send_out(exchange, wire, outgoing, !carriage.trailed).await
+}
+
+/// Sends all of it; or as much as the client takes now, if it `may_rest` and nothing of the request is needed any more.
+async fn send_out(
+    exchange: &mut Exchange,
+    wire: &Wire,
+    mut outgoing: Outgoing,
+    may_rest: bool,
+) -> Result<Option<Outgoing>, BrokenOff> {
+    let looks_back = exchange.config.looks_back && !exchange.settings().access_log.is_empty();
+    let may_rest = may_rest && !looks_back;
+    let sent = poll_fn(|cx| match outgoing.poll(cx, &wire.stream) {
+        Poll::Pending if may_rest && outgoing.is_held_up(&wire.stream) => Poll::Ready(None),
+        sent => sent.map(Some),
+    });
+    let sent = sent.await;
+    exchange.answer.bytes = outgoing.sent;
+    match sent {
+        Some(sent) => sent.map(|()| None).map_err(|failure| broken_off(exchange, &failure)),
+        None => Ok(Some(outgoing)),
+    }
 }
 
 /// Sends the list of a folder.
@@ -229,10 +255,7 @@ async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Delivery) -> R
     exchange.answer.packed = Some(packer.encoder.counts());
     match sent {
         Ok(true) => Ok(()),
-        Ok(false) => {
-            log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));
-            Err(BrokenOff)
-        }
+        Ok(false) => Err(broken_off(exchange, &Failure::Cut)),
         Err(failure) => Err(broken_off(exchange, &failure)),
     }
 }
@@ -246,15 +269,20 @@ fn slowness(exchange: &Exchange) -> Option<(Pace, u64)> {
 struct BrokenOff;
 
 fn broken_off(exchange: &mut Exchange, failure: &Failure) -> BrokenOff {
-    if matches!(failure, Failure::SinkTimeout) {
-        exchange.timed_out = true;
-        log::about(
-            exchange,
-            Level::Info,
-            format_args!("client timed out (110: Connection timed out) while sending to it"),
-        );
+    exchange.timed_out |= matches!(failure, Failure::SinkTimeout);
+    if let Some((level, message)) = complaint(failure) {
+        log::about(exchange, level, format_args!("{message}"));
     }
     BrokenOff
+}
+
+/// What the error log says of an answer that was broken off.
+pub fn complaint(failure: &Failure) -> Option<(Level, &'static str)> {
+    match failure {
+        Failure::SinkTimeout => Some((Level::Info, "client timed out (110: Connection timed out) while sending to it")),
+        Failure::Cut => Some((Level::Alert, "the file was truncated while it was sent")),
+        _ => None,
+    }
 }
 
 /// Sends what has gathered.
@@ -265,42 +293,6 @@ async fn send_bytes(exchange: &mut Exchange, wire: &Wire, out: &mut Vec<u8>) -> 
     exchange.answer.bytes += out.len() as u64;
     out.clear();
     Ok(())
-}
-
-async fn send_part(exchange: &mut Exchange, wire: &Wire, fd: &OwnedFd, part: Part) -> Result<(), BrokenOff> {
-    let limit = exchange.settings().send_timeout;
-    let slow = slowness(exchange);
-    let sent = transfer::send_file(&wire.stream, fd, part.from, part.count, limit, slow).await;
-    let sent = sent.map_err(|failure| broken_off(exchange, &failure))?;
-    exchange.answer.bytes += sent;
-    if sent < part.count {
-        log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));
-        return Err(BrokenOff);
-    }
-    Ok(())
-}
-
-/// Sends a part of a file whose bytes become others.
-async fn send_recoded(
-    exchange: &mut Exchange,
-    wire: &Wire,
-    fd: &OwnedFd,
-    part: Part,
-    recoding: &Recoding,
-) -> Result<(), BrokenOff> {
-    let mut source = Source::File { fd, from: part.from, count: part.count, recoding: Some(recoding.clone()) };
-    loop {
-        let (mut bytes, last) = source.next(|bytes, last| (bytes.to_vec(), last)).map_err(|_| BrokenOff)?;
-        if bytes.is_empty() && !last {
-            log::about(exchange, Level::Alert, format_args!("the file was truncated while it was sent"));
-            return Err(BrokenOff);
-        }
-        send_bytes(exchange, wire, &mut bytes).await?;
-        if last {
-            return Ok(());
-        }
-        reactor::next_turn().await;
-    }
 }
 
 /// Drops what has come of a body that nobody wants. All of it must be here already if the next request is to be found

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::answer;
 use crate::config::{Group, Level, Lingering, Server};
 use crate::counters;
+use crate::download::{Download, Downloading, Then};
 use crate::exchange::{Client, Exchange};
 use crate::forwarded;
 use crate::handshake;
@@ -39,6 +40,8 @@ enum After {
     /// Close, but let the client read the answer although it still sends.
     Linger(Lingering),
     Tunnel(Box<Passage>),
+    /// The client takes the answer slowly.
+    Download(Box<Download>),
 }
 
 /// Starts the task of a connection.
@@ -48,12 +51,12 @@ pub fn start(fd: OwnedFd, addr: Addr, local: Addr, group: Arc<Group>, worker: Rc
     let number = worker.next_connection();
     let client = Client { addr, local, number, since: reactor::now(), proxied: None, tls: None };
     if !group.proxied && !group.tls {
-        return reactor::spawn(serve(wire, Rc::new(client), group, worker, slot));
+        return serve(wire, Rc::new(client), group, slot, Position::start());
     }
     // A task of its own, whose memory is not the connection's.
     reactor::spawn(async move {
         if let Some((wire, client)) = open(wire, client, &group, &worker).await {
-            reactor::spawn(serve(wire, Rc::new(client), group, worker, slot));
+            serve(wire, Rc::new(client), group, slot, Position::start());
         }
     });
 }
@@ -69,37 +72,69 @@ async fn open(mut wire: Wire, mut client: Client, group: &Group, worker: &Worker
     Some((wire, client))
 }
 
-/// Serves a connection from its first byte to its last.
-async fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, worker: Rc<Worker>, slot: Slot) {
-    let timer = Timer::new();
-    let mut number = 0;
-    let mut idle_max = group.names.default_server().settings.header_timeout;
-    loop {
-        let readable = timer.within(idle_max, poll_fn(|cx| wire.poll_readable(cx)));
-        match worker.wait(readable).await {
-            Waited::Readable => {}
-            Waited::Over => return,
-            Waited::Leaving => return leave(wire, &client, &group, &worker),
-        }
-        if let Some(newer) = worker.group(&client.local, &group) {
-            group = newer;
-        }
-        let warm = Warm {
-            timer: &timer,
-            wire: &mut wire,
-            client: &client,
-            group: &group,
-            number: &mut number,
-            worker: &worker,
-        };
-        let (after, idle) = Box::pin(warm.serve()).await;
-        match after {
-            After::KeepAlive if !worker.is_stopping() => idle_max = idle.saturating_sub(WARM),
-            After::Linger(how) => return Box::pin(linger(wire, how)).await,
-            After::Tunnel(tunnel) => return tunnel.start(wire, slot),
-            After::KeepAlive | After::Close => return,
-        }
+/// How far a connection is.
+#[derive(Clone, Copy)]
+struct Position {
+    /// Requests that it has served.
+    number: u32,
+    /// How long the next one is waited for; without it, as long as for the first.
+    idle: Option<Duration>,
+}
+
+impl Position {
+    fn start() -> Self {
+        Self { number: 0, idle: None }
     }
+}
+
+/// Serves a connection to its last byte, or to where another task goes on. Not an `async fn`, which would hold what it is
+/// given twice.
+fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, slot: Slot, position: Position) {
+    let worker = slot.worker().clone();
+    let Position { mut number, idle } = position;
+    let mut idle_max = idle.unwrap_or_else(|| group.names.default_server().settings.header_timeout);
+    reactor::spawn(async move {
+        let timer = Timer::new();
+        loop {
+            let readable = timer.within(idle_max, poll_fn(|cx| wire.poll_readable(cx)));
+            match worker.wait(readable).await {
+                Waited::Readable => {}
+                Waited::Over => return,
+                Waited::Leaving => return leave(wire, &client, &group, &worker),
+            }
+            if let Some(newer) = worker.group(&client.local, &group) {
+                group = newer;
+            }
+            let warm = Warm {
+                timer: &timer,
+                wire: &mut wire,
+                client: &client,
+                group: &group,
+                number: &mut number,
+                worker: &worker,
+            };
+            let (after, idle) = Box::pin(warm.serve()).await;
+            match after {
+                After::KeepAlive if !worker.is_stopping() => idle_max = idle.saturating_sub(WARM),
+                After::Linger(how) => return Box::pin(linger(wire, how)).await,
+                After::Tunnel(tunnel) => return tunnel.start(wire, slot),
+                After::Download(download) => return follow(download.over(wire), client, group, slot, number),
+                After::KeepAlive | After::Close => return,
+            }
+        }
+    });
+}
+
+/// Sends the rest of an answer, and goes on with the connection then.
+fn follow(mut download: Downloading, client: Rc<Client>, group: Arc<Group>, slot: Slot, number: u32) {
+    reactor::spawn(async move {
+        match (&mut download).await {
+            Then::KeepAlive(_) if slot.worker().is_stopping() => {}
+            Then::KeepAlive(idle) => serve(download.wire, client, group, slot, Position { number, idle: Some(idle) }),
+            Then::Linger(how) => Box::pin(linger(download.wire, how)).await,
+            Then::Close => {}
+        }
+    });
 }
 
 /// Leaves a connection, of which nothing was read yet, to the next program; one that it could not go on with is closed.
@@ -200,7 +235,7 @@ impl One<'_> {
         let server = self.group.names.default_server().clone();
         let request = match self.read_head(&server).await {
             Ok(request) => request,
-            Err(Some(malformed)) => return (self.refuse(&server, malformed).await, Duration::ZERO),
+            Err(Some(malformed)) => return (self.refuse(&server, malformed, counted).await, Duration::ZERO),
             Err(None) => return (After::Close, Duration::ZERO),
         };
         counted.is_read();
@@ -214,7 +249,7 @@ impl One<'_> {
                 Level::Info,
                 format_args!("client sent {malformed} while reading client request headers"),
             );
-            return (self.page(&mut exchange, malformed.status()).await, Duration::ZERO);
+            return (self.page(&mut exchange, malformed.status(), counted).await, Duration::ZERO);
         }
         let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
         let done = match handshake::check(&exchange, self.group) {
@@ -222,13 +257,13 @@ impl One<'_> {
             Err(status) => phases.refuse(&mut exchange, status).await,
         };
         let after = match done {
-            Done::Answered(after) => self.after(after, &exchange),
-            Done::Upgraded(upgraded) => After::Tunnel(Box::new(Passage::new(&mut exchange, *upgraded))),
+            Done::Answered(after) => self.after(after, &mut exchange, counted),
+            Done::Upgraded(upgraded) => {
+                let passage = Passage::new(&mut exchange, *upgraded);
+                counters::answered(exchange.answer.status); // its log line is written at its end
+                After::Tunnel(Box::new(passage))
+            }
         };
-        match after {
-            After::Tunnel(_) => counters::answered(exchange.answer.status), // its log line is written at its end
-            _ => end(&exchange),
-        }
         (after, exchange.settings().keepalive_timeout)
     }
 
@@ -278,18 +313,22 @@ impl One<'_> {
     }
 
     /// Answers a head that could not be read.
-    async fn refuse(&mut self, server: &Arc<Server>, malformed: Malformed) -> After {
+    async fn refuse(&mut self, server: &Arc<Server>, malformed: Malformed, counted: counters::Request) -> After {
         let mut exchange = self.unread(server);
         log::about(
             &exchange,
             Level::Info,
             format_args!("client sent {malformed} while reading client request headers"),
         );
-        self.page(&mut exchange, malformed.status()).await
+        self.page(&mut exchange, malformed.status(), counted).await
     }
 
-    /// How the connection goes on.
-    fn after(&self, after: answer::After, exchange: &Exchange) -> After {
+    /// Ends a request, unless something of its answer is left, and says how the connection goes on.
+    fn after(&self, after: answer::After, exchange: &mut Exchange, counted: counters::Request) -> After {
+        if let answer::After::Rest(rest) = after {
+            return After::Download(Box::new(Download::new(exchange, *rest, counted)));
+        }
+        end(exchange);
         let manners = &exchange.settings().manners;
         if manners.reset_timed_out && (exchange.timed_out || exchange.answer.status == 444) {
             self.wire.stream.socket().abort();
@@ -297,20 +336,19 @@ impl One<'_> {
         match after {
             answer::After::KeepAlive => After::KeepAlive,
             answer::After::Linger if manners.lingering.on => After::Linger(manners.lingering),
-            answer::After::Linger | answer::After::Close => After::Close,
+            _ => After::Close,
         }
     }
 
     /// Answers what could not be understood, writes the log line, and closes.
-    async fn page(&mut self, exchange: &mut Exchange, status: u16) -> After {
+    async fn page(&mut self, exchange: &mut Exchange, status: u16, counted: counters::Request) -> After {
         exchange.malformed = true;
         let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
         let after = match Box::pin(phases.refuse(exchange, status)).await {
             Done::Answered(after) => after,
             Done::Upgraded(_) => answer::After::Close, // no upstream hears of it
         };
-        end(exchange);
-        self.after(after, exchange)
+        self.after(after, exchange, counted)
     }
 }
 

@@ -81,6 +81,7 @@ pub mod user_file;
 pub mod verifier;
 pub mod access;
 pub mod transfer;
+pub mod outgoing;
 pub mod answer;
 pub mod names;
 pub mod balance;
@@ -97,6 +98,7 @@ pub mod phases;
 // The life.
 pub mod worker;
 pub mod passage;
+pub mod download;
 pub mod handshake;
 pub mod connection;
 pub mod listening;

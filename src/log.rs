@@ -218,7 +218,7 @@ fn is_too_much(logs: &[ErrorLog]) -> bool {
 /// Writes the access line of an exchange.
 pub fn access(exchange: &Exchange) {
     for log in exchange.settings().access_log.iter() {
-        if let Some(line) = Line::new(log, exchange, false) {
+        if let Some(line) = Line::new(log, exchange, End::Here) {
             line.write(&Moved::default());
         }
     }
@@ -241,10 +241,21 @@ enum Late {
     TimeLocal,
     TimeIso8601,
     UpstreamResponseTime,
+    Completion,
+}
+
+/// What the end of an exchange is, for which a line has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It has come.
+    Here,
+    OfTunnel,
+    /// Of a file, by whatever way the request has come to it.
+    OfFile,
 }
 
 impl Late {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::BytesSent,
         Self::BodyBytesSent,
         Self::RequestTime,
@@ -252,38 +263,46 @@ impl Late {
         Self::TimeLocal,
         Self::TimeIso8601,
         Self::UpstreamResponseTime,
+        Self::Completion,
     ];
 
     fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == code)
     }
 
-    fn of(variable: &Variable) -> Option<Self> {
-        match variable {
-            Variable::Builtin(Builtin::BytesSent) => Some(Self::BytesSent),
-            Variable::Builtin(Builtin::BodyBytesSent) => Some(Self::BodyBytesSent),
-            Variable::Builtin(Builtin::RequestTime) => Some(Self::RequestTime),
-            Variable::Builtin(Builtin::Msec) => Some(Self::Msec),
-            Variable::Builtin(Builtin::TimeLocal) => Some(Self::TimeLocal),
-            Variable::Builtin(Builtin::TimeIso8601) => Some(Self::TimeIso8601),
-            Variable::Builtin(Builtin::UpstreamResponseTime) => Some(Self::UpstreamResponseTime),
+    /// What is not known of this variable before the end.
+    fn of(variable: &Variable, end: End) -> Option<Self> {
+        let Variable::Builtin(builtin) = variable else { return None };
+        match builtin {
+            _ if end == End::Here => None,
+            Builtin::BytesSent => Some(Self::BytesSent),
+            Builtin::BodyBytesSent => Some(Self::BodyBytesSent),
+            Builtin::RequestTime => Some(Self::RequestTime),
+            Builtin::Msec => Some(Self::Msec),
+            Builtin::TimeLocal => Some(Self::TimeLocal),
+            Builtin::TimeIso8601 => Some(Self::TimeIso8601),
+            Builtin::UpstreamResponseTime if end == End::OfTunnel => Some(Self::UpstreamResponseTime),
+            Builtin::RequestCompletion if end == End::OfFile => Some(Self::Completion),
             _ => None,
         }
     }
 }
 
-/// What is known of a tunnel when it ends.
+/// What is known when the end has come.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moved {
     /// Bytes that the client got, with the head.
     pub bytes: u64,
     pub head_bytes: u64,
     pub millis: u64,
+    /// Whether it was all.
+    pub complete: bool,
 }
 
 impl Line {
-    /// `None` if the log does not want this exchange. With `later`, bytes and times are left to [`Line::write`].
-    pub fn new(log: &AccessLog, exchange: &Exchange, later: bool) -> Option<Self> {
+    /// `None` if the log does not want this exchange. What an `end` that is still to come will tell is left to
+    /// [`Line::write`].
+    pub fn new(log: &AccessLog, exchange: &Exchange, end: End) -> Option<Self> {
         if log.target == LogTarget::Nowhere || log.condition.as_ref().is_some_and(|c| !variables::holds(c, exchange)) {
             return None;
         }
@@ -293,7 +312,7 @@ impl Line {
         for piece in log.format.template.pieces() {
             match piece {
                 Piece::Text(plain) => text.extend_from_slice(plain),
-                Piece::Variable(variable) => match Late::of(variable).filter(|_| later) {
+                Piece::Variable(variable) => match Late::of(variable, end) {
                     Some(kind) => late.push((text.len() as u32, kind)),
                     None => {
                         value.clear();
@@ -363,6 +382,7 @@ impl Line {
                 Late::Msec => variables::write_seconds(clock::since_epoch().as_millis() as u64, &mut line),
                 Late::TimeLocal => clock::write_local(&mut line),
                 Late::TimeIso8601 => clock::write_iso(&mut line),
+                Late::Completion => line.extend_from_slice(if moved.complete { b"OK" } else { b"" }),
             }
         }
         line.extend_from_slice(self.text.get(from..).unwrap_or_default());

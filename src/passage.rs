@@ -47,7 +47,7 @@ impl Passage {
         let held = std::mem::take(&mut exchange.limits.held);
         let settings = exchange.settings();
         let lines: Vec<log::Line> =
-            settings.access_log.iter().filter_map(|log| log::Line::new(log, exchange, true)).collect();
+            settings.access_log.iter().filter_map(|log| log::Line::new(log, exchange, log::End::OfTunnel)).collect();
         let wanted = log::enabled(&settings.error_log, Level::Info);
         let end = (!lines.is_empty() || wanted).then(|| {
             Box::new(Ending {
@@ -199,6 +199,7 @@ impl Ending {
             bytes: self.head_bytes + summary.to_client,
             head_bytes: self.head_bytes,
             millis: reactor::now().saturating_sub(self.began),
+            complete: true,
         };
         self.lines.iter().for_each(|line| line.write(&moved));
     }

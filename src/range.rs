@@ -9,7 +9,7 @@ const PART_COST_BYTES: u64 = 256;
 const OVERHEAD_BYTES_MAX: u64 = 4096;
 
 /// A part: from where, and how many bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Part {
     pub from: u64,
     pub count: u64,

@@ -429,6 +429,11 @@ impl Source {
         self.ready.read.get()
     }
 
+    /// Whether the last try to write did not say that there is no room, or an edge came since.
+    pub fn writable(&self) -> bool {
+        self.ready.write.get()
+    }
+
     /// Wakes who waits for the socket, as if there was an edge.
     pub fn wake(&self) {
         self.ready.wake();
@@ -536,6 +541,11 @@ impl Timer {
             self.armed.set(Some(due));
         }
         Poll::Pending
+    }
+
+    /// Forgets who waits for it, before another task takes it over.
+    pub fn release(&self) {
+        self.disarm();
     }
 
     fn disarm(&self) {

@@ -357,6 +357,11 @@ impl Socket {
         self.source.poll_ready(cx, Direction::Read)
     }
 
+    /// Whether there may be room to write; nothing is asked of the kernel.
+    pub fn is_writable(&self) -> bool {
+        self.source.writable()
+    }
+
     /// Whether the peer has neither sent nor closed anything: such a connection can be used again.
     pub fn is_quiet(&self) -> bool {
         if self.source.ended() {

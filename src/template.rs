@@ -119,6 +119,28 @@ pub enum Builtin {
     Version,
 }
 
+impl Builtin {
+    /// Whether it is worth something else when the answer has gone.
+    pub fn changes(self) -> bool {
+        let is_told = matches!(
+            self,
+            Self::BodyBytesSent
+                | Self::BytesSent
+                | Self::Msec
+                | Self::RequestCompletion
+                | Self::RequestTime
+                | Self::TimeIso8601
+                | Self::TimeLocal
+        );
+        is_told || self.is_momentary()
+    }
+
+    /// Whether it changes, and even a line that waits for the end can't be told it then.
+    pub fn is_momentary(self) -> bool {
+        matches!(self, Self::ConnectionTime | Self::Connections(_))
+    }
+}
+
 /// Connections of clients by what they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionState {

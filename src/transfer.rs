@@ -444,47 +444,6 @@ impl Transfer {
     }
 }
 
-/// Bytes of a file that are sent at once, so that others get their turn.
-const FILE_BYTES_AT_ONCE: usize = 128 * 1024;
-
-/// Sends `count` bytes of `file` from `from` on: how many were sent. Fewer, if the file got shorter meanwhile. `slow` is
-/// a pace and how many bytes went at it before.
-///
-/// # Errors
-/// [`Failure::Source`] for the file, [`Failure::Sink`], and [`Failure::SinkTimeout`] when nothing was taken for `limit`.
-pub async fn send_file(
-    to: &Stream,
-    file: &OwnedFd,
-    from: u64,
-    count: u64,
-    limit: Duration,
-    slow: Option<(Pace, u64)>,
-) -> Result<u64, Failure> {
-    let timer = Timer::new();
-    let mut offset = from;
-    timer.set(limit);
-    std::future::poll_fn(|cx| {
-        loop {
-            let left = from + count - offset;
-            if left == 0 {
-                return Poll::Ready(Ok(count));
-            }
-            let room = ready!(poll_room(cx, to, slow, offset - from, &timer, limit));
-            let most = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_BYTES_AT_ONCE).min(room);
-            match to.poll_send_file(cx, file, &mut offset, most) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(offset - from)),
-                Poll::Ready(Ok(_)) => timer.set(limit),
-                Poll::Ready(Err(error)) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                    return Poll::Ready(Err(Failure::Source(error)));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Sink(error))),
-                Poll::Pending => return timer.poll_due(cx).map(|()| Err(Failure::SinkTimeout)),
-            }
-        }
-    })
-    .await
-}
-
 /// Bytes of a body of our own that are compressed in one turn.
 const PACKED_AT_ONCE: u64 = reactor::SCRATCH_BYTES as u64;
 
@@ -548,7 +507,7 @@ impl Packer {
     /// Sends `head` and all of `source`; false, if a file got shorter meanwhile.
     ///
     /// # Errors
-    /// As [`send_file`], and [`Failure::Encoder`].
+    /// As [`send_all`], [`Failure::Source`], and [`Failure::Encoder`].
     pub async fn send(&mut self, to: &Stream, head: Vec<u8>, mut source: Source<'_>) -> Result<bool, Failure> {
         let mut out = head;
         loop {
@@ -592,8 +551,8 @@ impl Packer {
 }
 
 /// How many bytes may go now; ready when some may, or when `to` is gone, as the next write says. The `timer` waits for
-/// `limit` again then.
-fn poll_room(
+/// `limit` again then. `slow` is a pace and how many bytes went at it before.
+pub fn poll_room(
     cx: &mut Context<'_>,
     to: &Stream,
     slow: Option<(Pace, u64)>,
@@ -623,7 +582,7 @@ pub async fn send_all(to: &Stream, bytes: &[u8], limit: Duration) -> Result<(), 
     send_slowly(to, bytes, limit, None).await
 }
 
-/// Writes all of `bytes`; `slow` as with [`send_file`].
+/// Writes all of `bytes`; `slow` is a pace and how many bytes went at it before.
 ///
 /// # Errors
 /// As [`send_all`].

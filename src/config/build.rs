@@ -57,6 +57,8 @@ pub(super) struct Walk {
     keeps_sent: Cell<bool>,
     /// Whether one asks for the request body.
     keeps_body: Cell<bool>,
+    /// Whether one that asks how the answer went stands where it is no part of a line.
+    pub(super) looks_back: Cell<bool>,
 }
 
 /// A block that is being read.
@@ -155,6 +157,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         notes: Vec::new(),
         keeps_sent: Cell::new(false),
         keeps_body: Cell::new(false),
+        looks_back: Cell::new(false),
     };
     walk.add_log_file_of(&walk.main.error_log.clone());
     let tree = in_http(tree);
@@ -177,6 +180,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         zones: walk.zones.finish()?,
         keeps_sent: walk.keeps_sent.get(),
         keeps_body: walk.keeps_body.get(),
+        looks_back: walk.looks_back.get(),
         user_variables: walk.user_names.len(),
         log_files: walk.log_files,
         notes: walk.notes,
@@ -348,6 +352,7 @@ impl Walk {
         match builtin {
             Some(Variable::SentField(_)) => self.keeps_sent.set(true),
             Some(Variable::Builtin(Builtin::RequestBody)) => self.keeps_body.set(true),
+            Some(Variable::Builtin(builtin)) if builtin.changes() => self.looks_back.set(true),
             _ => {}
         }
         builtin.ok_or_else(|| {

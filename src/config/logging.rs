@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::build::{Draft, Walk, arg, invalid};
 use super::syntax::{Directive, Error};
 use super::{table, units};
-use crate::template::Template;
+use crate::template::{Piece, Template, Variable};
 
 /// How grave a message is; what is graver comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,7 +151,12 @@ pub(super) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) 
         }
     }
     let word = super::syntax::Word { text, at: arg(directive, 1)?.at.clone(), quoted: true };
+    // Where it is part of a line, what only the end tells is filled in then.
+    let looked_back = walk.looks_back.get();
     let format = LogFormat { template: walk.template(&word)?, escape };
+    let is_open =
+        |piece: &Piece| matches!(piece, Piece::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
+    walk.looks_back.set(looked_back || format.template.pieces().iter().any(is_open));
     if walk.formats.insert(name.text.clone(), Arc::new(format)).is_some() || name.text == "combined" {
         return Err(Error::new(&name.at, format!("duplicate \"log_format\" name \"{}\"", name.text)));
     }

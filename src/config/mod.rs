@@ -101,6 +101,8 @@ pub struct Config {
     pub keeps_sent: bool,
     /// Whether one asks for the start of the request body.
     pub keeps_body: bool,
+    /// Whether lines of a log need all of a request at its end, because a choice is made by how the answer went.
+    pub looks_back: bool,
     /// Files that logs are written to, each once, with their numbers.
     pub log_files: Vec<(u32, String)>,
     pub notes: Vec<Note>,

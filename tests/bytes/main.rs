@@ -1,9 +1,9 @@
 //! The real program from outside: exact bytes in, exact bytes out.
 //!
 //! What it is for: `proxying` (routes, upstreams, answers), `balancing` (which peer), `serving` (heads and bodies of
-//! files), `files` (files, steps, the life of the program), `internal` (requests that are sent elsewhere), `limits`
-//! (how much a client may ask for), `clients` (where it comes from), `manners` (how clients are dealt with), `status`
-//! (what the program tells of itself), `compression` `access` (who is let in) and
+//! files), `downloads` (slow readers of them), `files` (files, steps, the life of the program), `internal` (requests that
+//! are sent elsewhere), `limits` (how much a client may ask for), `clients` (where it comes from), `manners` (how clients
+//! are dealt with), `status` (what the program tells of itself), `compression`, `access` (who is let in) and
 //! `activation` (sockets that systemd has bound).
 //!
 //! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
@@ -37,6 +37,7 @@ mod client;
 mod clients;
 mod compression;
 mod configuration;
+mod downloads;
 mod fields;
 mod files;
 mod gate;
