@@ -22,14 +22,14 @@ fn sockets_are_taken_by_their_address() {
     gate.rewrite("server { listen LISTEN; return 203; }");
     gate.signal("HUP");
     wait_for("one server less", || status(gate.addr) == 203);
-    let mut early = Client::asking(gate.other, GET);
     let starts = || gate.errors().iter().filter(|line| line.contains("listens on")).count();
     gate.signal("USR2");
     wait_for("the next program", || starts() == 2 && status(gate.addr) == 203);
     gate.wait_for_error(&["[warn]", &format!("systemd has bound {}", gate.other)]).unwrap();
+    // No worker accepts there any more: who comes now waits in the socket.
+    let mut early = Client::asking(gate.other, GET);
     gate.rewrite(both);
     gate.signal("HUP");
-    // Who came meanwhile has waited in the socket.
     assert_eq!(early.expect(202).unwrap().status, 202);
     assert_eq!((status(gate.addr), status(gate.other)), (201, 202));
     assert!(gate.errors().iter().all(|line| !line.contains("[emerg]")), "{:?}", gate.errors());
