@@ -13,6 +13,9 @@ mod client;
 mod files;
 #[cfg(feature = "tls")]
 mod handshake;
+#[cfg(test)]
+#[cfg(feature = "tls")]
+mod hostile;
 #[cfg(feature = "tls")]
 mod pair;
 #[cfg(feature = "tls")]

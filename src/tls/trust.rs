@@ -19,15 +19,16 @@ use super::x509::{Certificate, RevocationList};
 const CHECKS_MAX: u32 = 32;
 /// Certificates of a chain.
 const CHAIN_MAX: usize = 10;
-/// id-kp-serverAuth, id-kp-clientAuth, anyExtendedKeyUsage
+/// id-kp-serverAuth, id-kp-clientAuth. That a certificate is for everything (anyExtendedKeyUsage) is not enough: who
+/// issued it did not think of these.
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
-const ANY_PURPOSE: &[u8] = &[0x55, 0x1d, 0x25, 0];
-/// Bits of KeyUsage: digitalSignature, keyEncipherment, keyAgreement, keyCertSign.
-const USAGE_SIGNATURE: u8 = 0x80;
-const USAGE_ENCIPHERMENT: u8 = 0x20;
-const USAGE_AGREEMENT: u8 = 0x08;
-const USAGE_CERTIFICATES: u8 = 0x04;
+/// Bits of KeyUsage (RFC 5280 4.2.1.3).
+const DIGITAL_SIGNATURE: u8 = 0x80;
+const KEY_ENCIPHERMENT: u8 = 0x20;
+const KEY_AGREEMENT: u8 = 0x08;
+const CERT_SIGN: u8 = 0x04;
+const CRL_SIGN: u8 = 0x02;
 
 /// Whom a certificate is to belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +114,11 @@ impl Trust {
         let anchors: Vec<Certificate<'_>> = self.anchors.iter().filter_map(|der| Certificate::parse(der)).collect();
         let mut search = Search { trust: self, anchors: &anchors, sent, purpose, now, checks: 0 };
         let mut path = vec![own];
-        search.extend(&mut path)
+        match search.extend(&mut path) {
+            // Who need not be known (`optional_no_ca`) must be in time nevertheless.
+            Err(why) if why.is_unknown_issuer() => in_time(own, now).and(Err(why)),
+            judged => judged,
+        }
     }
 
     /// Whether `key` of a certificate made the signature of a list or of another certificate.
@@ -185,38 +190,30 @@ impl<'s> Search<'s> {
         }
         let mut below = 0; // issuers that are not the same as those above them
         for (at, certificate) in path.iter().enumerate() {
-            if self.now < certificate.not_before {
-                return Err(Distrust::NotYetValid);
-            }
-            if self.now > certificate.not_after {
-                return Err(Distrust::Expired);
-            }
+            in_time(certificate, self.now)?;
             let extensions = &certificate.extensions;
             if extensions.beyond {
                 return Err(Distrust::Critical);
             }
-            let wanted = if self.purpose == Purpose::Server { SERVER_AUTH } else { CLIENT_AUTH };
-            let suits = |purposes: &Vec<&[u8]>| purposes.iter().any(|id| *id == wanted || *id == ANY_PURPOSE);
-            if extensions.purposes.as_ref().is_some_and(|purposes| !suits(purposes)) {
+            let (wanted, usages) = match self.purpose {
+                Purpose::Server => (SERVER_AUTH, DIGITAL_SIGNATURE | KEY_ENCIPHERMENT | KEY_AGREEMENT),
+                Purpose::Client => (CLIENT_AUTH, DIGITAL_SIGNATURE | KEY_AGREEMENT),
+            };
+            if extensions.purposes.as_ref().is_some_and(|purposes| !purposes.contains(&wanted)) {
                 return Err(Distrust::Purpose);
             }
-            let used = |bits: u8| extensions.usage.is_none_or(|usage| usage & bits != 0);
             if at == 0 {
-                let handshakes = match self.purpose {
-                    Purpose::Server => USAGE_SIGNATURE | USAGE_ENCIPHERMENT | USAGE_AGREEMENT,
-                    Purpose::Client => USAGE_SIGNATURE | USAGE_AGREEMENT,
-                };
-                if !used(handshakes) {
+                if !may(certificate, usages) {
                     return Err(Distrust::Purpose);
                 }
                 continue;
             }
             let may_sign = match extensions.ca {
                 Some((ca, most)) => ca && most.is_none_or(|most| below <= most),
-                // Before there were extensions, only the root, which is on the list, could be known.
+                // Before there were extensions, only the root could be known.
                 None => certificate.is_v1 && at + 1 == path.len(),
             };
-            if !may_sign || !used(USAGE_CERTIFICATES) {
+            if !may_sign || !may(certificate, CERT_SIGN) {
                 return Err(Distrust::NotAnIssuer);
             }
             below += u32::from(!certificate.is_self_issued());
@@ -236,7 +233,9 @@ impl<'s> Search<'s> {
                 let Some(list) = RevocationList::parse(der).filter(|list| list.issuer == issuer.subject) else {
                     continue;
                 };
-                if !self.trust.is_signed(list.signed, list.signature_algorithm, list.signature, issuer) {
+                if !may(issuer, CRL_SIGN)
+                    || !self.trust.is_signed(list.signed, list.signature_algorithm, list.signature, issuer)
+                {
                     continue;
                 }
                 if list.serials.contains(&certificate.serial) {
@@ -253,6 +252,19 @@ impl<'s> Search<'s> {
         }
         outcome
     }
+}
+
+fn in_time(certificate: &Certificate<'_>, now: i64) -> Result<(), Distrust> {
+    match now {
+        now if now < certificate.not_before => Err(Distrust::NotYetValid),
+        now if now > certificate.not_after => Err(Distrust::Expired),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the key of a certificate may be used for one of these, as far as it says.
+fn may(certificate: &Certificate<'_>, usages: u8) -> bool {
+    certificate.extensions.usage.is_none_or(|usage| usage & usages != 0)
 }
 
 fn same(one: &Certificate<'_>, other: &Certificate<'_>) -> bool {
@@ -455,13 +467,13 @@ mod tests {
             params.custom_extensions = vec![odd];
         };
         let cases: [(Result<(), Distrust>, Edit<'_>); 8] = [
-            (Err(Distrust::Purpose), &|params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign]),
-            (Ok(()), &|params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]),
             (Err(Distrust::Expired), &|params| params.not_after = rcgen::date_time_ymd(2026, 2, 1)),
             (Err(Distrust::NotYetValid), &|params| params.not_before = rcgen::date_time_ymd(2026, 12, 1)),
             (Err(Distrust::Purpose), &|params| params.extended_key_usages = vec![Eku::ServerAuth]),
             (Ok(()), &|params| params.extended_key_usages = vec![Eku::ServerAuth, Eku::ClientAuth]),
-            (Ok(()), &|params| params.extended_key_usages = vec![Eku::Any]),
+            (Err(Distrust::Purpose), &|params| params.extended_key_usages = vec![Eku::Any]),
+            (Err(Distrust::Purpose), &|params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign]),
+            (Ok(()), &|params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]),
             (Err(Distrust::Critical), &critical),
         ];
         for (expected, edit) in cases {

@@ -125,6 +125,14 @@ fn bits(content: &[u8]) -> Option<&[u8]> {
     content.split_first().filter(|(unused, _)| **unused == 0).map(|(_, bits)| bits)
 }
 
+/// A number in its shortest form, which is its only one.
+fn integer(content: &[u8]) -> Option<&[u8]> {
+    match content {
+        [] | [0, 0..=0x7f, ..] | [0xff, 0x80..=0xff, ..] => None,
+        _ => Some(content),
+    }
+}
+
 fn seconds(elements: &mut Elements<'_>) -> Option<i64> {
     let (tag, text, _) = elements.next()?;
     let digits = text.strip_suffix(b"Z").filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
@@ -168,7 +176,7 @@ impl<'d> Certificate<'d> {
                 _ => return None,
             },
         };
-        let serial = inner.expect(INTEGER)?;
+        let serial = integer(inner.expect(INTEGER)?)?;
         (inner.expect(SEQUENCE)? == signature_algorithm).then_some(())?;
         let issuer = inner.expect_whole(SEQUENCE)?;
         let mut validity = Elements(inner.expect(SEQUENCE)?);
@@ -288,7 +296,7 @@ fn basic_constraints(value: &[u8]) -> Option<(bool, Option<u32>)> {
     let ca = boolean(&mut parts)?;
     let most = match parts.optional(INTEGER) {
         // Of one to three bytes, and not negative.
-        Some(digits @ ([0..=0x7f] | [0..=0x7f, _] | [0..=0x7f, _, _])) => {
+        Some(digits @ ([0..=0x7f] | [0..=0x7f, _] | [0..=0x7f, _, _])) if integer(digits).is_some() => {
             Some(digits.iter().fold(0, |n, digit| n << 8 | u32::from(*digit)))
         }
         Some(_) => return None,
@@ -317,7 +325,7 @@ impl<'d> RevocationList<'d> {
         let mut revoked = Elements(inner.optional(SEQUENCE).unwrap_or_default());
         while !revoked.is_empty() {
             let mut entry = Elements(revoked.expect(SEQUENCE)?);
-            serials.push(entry.expect(INTEGER)?);
+            serials.push(integer(entry.expect(INTEGER)?)?);
             seconds(&mut entry)?;
             if let Some(extensions) = entry.optional(SEQUENCE) {
                 (!has_critical(extensions)?).then_some(())?;

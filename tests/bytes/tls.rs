@@ -322,6 +322,7 @@ fn certificates_of_clients() {
         issuer.issues_with("device", |params| params.serial_number = Some(rcgen::SerialNumber::from(serial)))
     };
     let expired = issuer.issues_with("old", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1));
+    let old_and_unknown = stranger.issues_with("old", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1));
     let (unknown, below) = (stranger.issues("device"), middle.issues("device"));
     let own = itself(rcgen::CertificateParams::new(vec!["own".to_owned()]).unwrap());
     let (fine, revoked) = (serial(65), serial(66));
@@ -354,6 +355,9 @@ fn certificates_of_clients() {
         }),
         case("optional_no_ca: of another issuer", || ask(Some(&unknown), any, any, 200, "FAILED:unable to verify")),
         case("optional_no_ca: of nobody", || ask(Some(&own), any, any, 200, "FAILED:self-signed certificate")),
+        case("optional_no_ca: of another issuer, and expired", || {
+            ask(Some(&old_and_unknown), any, any, 400, "The SSL certificate error")
+        }),
         case("optional_no_ca: expired", || ask(Some(&expired), any, any, 400, "The SSL certificate error")),
         case("revoked", || ask(Some(&revoked), "revoked.example", "revoked.example", 400, "The SSL certificate error")),
         case("not revoked", || ask(Some(&fine), "revoked.example", "revoked.example", 200, "SUCCESS")),
