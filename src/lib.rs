@@ -22,6 +22,7 @@
 
 // The ground: knows no HTTP.
 pub mod users;
+pub mod keeper;
 pub mod counters;
 pub mod reactor;
 pub mod signals;

@@ -17,6 +17,7 @@ use crate::command::{self, Command, Load};
 use crate::config::{Affinity, Config, Level};
 use crate::duty;
 use crate::health;
+use crate::keeper;
 use crate::log;
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
@@ -78,10 +79,8 @@ pub fn run_as(
     let main = &config.main;
     let account = users::account(main.user.as_deref(), main.group.as_deref()).map_err(Failure)?;
     let pid = main.pid.as_ref().map(|path| PidFile::write(path, account.as_ref())).transpose().map_err(Failure)?;
-    if let Some(account) = account {
-        log::give(&account);
-        account.assume().map_err(Failure)?;
-    }
+    account.iter().for_each(log::give);
+    keeper::start(account).map_err(Failure)?;
     let ended = start.serve(config, signals);
     start.sockets.close();
     drop(pid);

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use crate::keeper;
 use crate::parcel::{self, Unpacker};
 use crate::supervisor;
 use crate::worker::{Crew, Report};
@@ -59,7 +60,7 @@ impl Program {
             };
             crew.reports.put(Report::Checked(verdict));
         };
-        std::thread::Builder::new().name("check".to_owned()).spawn(ask).map(drop)
+        keeper::with(|| std::thread::Builder::new().name("check".to_owned()).spawn(ask).map(drop))?
     }
 
     /// Becomes the new program, which gets `parcel`. Comes back only if that fails.
@@ -77,8 +78,9 @@ impl Program {
         let join =
             |(name, value): (OsString, OsString)| CString::new([name.as_bytes(), b"=", &value.into_vec()].concat());
         let env = all.map(join).collect::<Result<Vec<_>, _>>().map_err(zero)?;
+        let args = args.map_err(zero)?;
         rustix::stdio::dup2_stdin(parcel)?;
-        let failed = nix::unistd::execve(&file, &args.map_err(zero)?, &env);
+        let failed = keeper::with(move || nix::unistd::execve(&file, &args, &env))?;
         let _ = close_stdin();
         Ok(failed?)
     }

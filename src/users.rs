@@ -1,12 +1,13 @@
 //! From root to an ordinary user, for good (`user`).
 //!
 //! Names are looked up in /etc/passwd and /etc/group: a static program has no name service. The calls are those of one
-//! thread, so this comes before any other is started.
+//! thread, so this comes before any other is started but the one that reads keys (`keeper`).
 
 use std::os::fd::AsFd;
 
 use rustix::process::{Gid, Uid, geteuid};
-use rustix::thread::{CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities};
+use rustix::thread::configure_capability_in_ambient_set;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// Who is taken when root starts the program and no `user` is configured, as nginx does.
@@ -48,35 +49,33 @@ impl Account {
         let _ = rustix::fs::fchown(file, Some(self.uid), Some(self.gid));
     }
 
-    /// Becomes the account, for good.
+    /// Becomes the account, for good, with these of root's powers and no others.
     ///
     /// # Errors
     /// A refusal of the kernel: then the program must not go on.
-    pub fn assume(&self) -> Result<(), String> {
+    pub fn assume(&self, powers: CapabilitySet) -> Result<(), String> {
         let mut groups = member_of(&self.name);
         groups.push(self.gid);
-        let may_bind = rustix::thread::set_keep_capabilities(true).is_ok();
+        let may_keep = rustix::thread::set_keep_capabilities(true).is_ok();
         let done = set_thread_groups(&groups)
             .and_then(|()| set_thread_res_gid(self.gid, self.gid, self.gid))
             .and_then(|()| set_thread_res_uid(self.uid, self.uid, self.uid))
             .and_then(|()| set_no_new_privs(true));
-        if may_bind && done.is_ok() {
-            keep_binding();
+        if may_keep && done.is_ok() {
+            keep(powers);
         }
         done.map_err(|error| format!("becoming user \"{}\" failed ({error})", self.name))
     }
 }
 
-/// Of all that root may do, only binding to ports below 1024 stays: a reload can add one, also in the next program.
-fn keep_binding() {
-    let only = CapabilitySet::NET_BIND_SERVICE;
-    let sets = CapabilitySets { effective: only, permitted: only, inheritable: only };
+/// Keeps what this thread has of these powers, also in the next program, and nothing else.
+pub fn keep(powers: CapabilitySet) {
+    let had = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
     // What the bounding set of a container does not have is not missed.
-    if set_capabilities(None, sets).is_ok() {
-        let _ = configure_capability_in_ambient_set(only, true);
-    } else {
-        let none = CapabilitySet::empty();
-        let _ = set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none });
+    let kept = powers & had;
+    let _ = set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept });
+    for power in kept.iter() {
+        let _ = configure_capability_in_ambient_set(power, true);
     }
 }
 

@@ -1,6 +1,5 @@
 //! Certificates, keys and revocation lists in PEM files (RFC 7468).
 
-use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::x509::Certificate;
+use crate::keeper;
 
 /// Bytes of a file with a certificate and its chain, or with a key.
 const CHAIN_BYTES_MAX: u64 = 64 * 1024;
@@ -22,7 +22,7 @@ const REVOKED_BYTES_MAX: u64 = 16 << 20;
 /// All of a file, unless it is longer than it may be.
 fn read(path: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
-    let opened = File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut text));
+    let opened = keeper::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut text));
     match opened {
         Err(error) => Err(format!("cannot load \"{path}\": {error}")),
         Ok(_) if text.len() as u64 > bytes_max => {

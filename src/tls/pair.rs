@@ -4,7 +4,7 @@
 //! they are others, they are read, and what they hold is taken if it is good.
 
 use std::fmt;
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -15,6 +15,7 @@ use rustls::sign::CertifiedKey;
 use super::files;
 use super::tickets;
 use super::x509::Certificate;
+use crate::keeper;
 
 /// Seconds between two looks at the files.
 const LOOK_SECS: u32 = 30;
@@ -120,7 +121,7 @@ impl Pair {
         if pair.cert.len() == 1 && !own.is_self_issued() {
             warnings.push(format!("\"{path}\" has one certificate, and not those between it and a trusted one"));
         }
-        let mode = fs::metadata(&self.key).map_or(0, |meta| meta.mode() & 0o777);
+        let mode = keeper::open(&self.key).and_then(|file| file.metadata()).map_or(0, |meta| meta.mode() & 0o777);
         if mode & !KEY_MODE != 0 {
             warnings
                 .push(format!("the key \"{}\" has the mode {mode:04o}: others than its group can use it", self.key));
@@ -130,7 +131,8 @@ impl Pair {
 }
 
 fn stamps(certificate: &str, key: &str) -> Option<[Stamp; 2]> {
-    Some([Stamp::of(&fs::metadata(certificate).ok()?), Stamp::of(&fs::metadata(key).ok()?)])
+    let stamp = |path| keeper::open(path).and_then(|file| file.metadata()).ok().as_ref().map(Stamp::of);
+    Some([stamp(certificate)?, stamp(key)?])
 }
 
 /// Seconds of this century: they fit into what every processor can exchange at once.
@@ -142,6 +144,7 @@ fn seconds() -> u32 {
 mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair};
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     fn write(folder: &str, edit: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {

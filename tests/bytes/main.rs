@@ -44,6 +44,7 @@ mod gate;
 mod heads;
 mod health;
 mod internal;
+mod keeper;
 mod lifecycle;
 mod limits;
 mod logs;

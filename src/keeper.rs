@@ -1,0 +1,98 @@
+//! Files that only root may read, when root has become somebody else: keys of certificates, which are read again when they
+//! are renewed.
+//!
+//! One thread keeps the power to read whatever there is (CAP_DAC_READ_SEARCH). It does nothing by itself, waits for those
+//! who read keys, and starts the next program, which has to read them too. All other threads have given the power up.
+
+use std::fs::File;
+use std::io;
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::geteuid;
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::users::{self, Account};
+
+/// Bytes of the stack of that thread.
+const STACK_BYTES: usize = 128 * 1024;
+/// What the thread may do: the next program has to bind, too.
+const POWERS: CapabilitySet = CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::NET_BIND_SERVICE);
+
+type Work = Box<dyn FnOnce() + Send>;
+
+static KEEPER: OnceLock<Sender<Work>> = OnceLock::new();
+
+/// Starts the thread, if root is to become `account`, or if the power was given to somebody else. Everything that this
+/// thread starts from now on is without it: there must be no others yet.
+///
+/// # Errors
+/// There can't be a thread, or it can't become `account`.
+pub fn start(account: Option<Account>) -> Result<(), String> {
+    let powers = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    match account {
+        Some(account) => {
+            let keeper = account.clone();
+            spawn(move || keeper.assume(POWERS))?;
+            account.assume(CapabilitySet::NET_BIND_SERVICE)
+        }
+        None if powers.contains(CapabilitySet::DAC_READ_SEARCH) && !geteuid().is_root() => {
+            spawn(|| Ok(()))?;
+            users::keep(powers - CapabilitySet::DAC_READ_SEARCH);
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+fn spawn(begin: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
+    let (sender, works) = mpsc::channel::<Work>();
+    let (done, begun) = mpsc::channel();
+    let body = move || {
+        let _ = done.send(begin());
+        works.into_iter().for_each(|work| work());
+    };
+    let thread = thread::Builder::new().name("keeper".to_owned()).stack_size(STACK_BYTES).spawn(body);
+    thread.map_err(|error| format!("no thread can be started ({error})"))?;
+    begun.recv().unwrap_or(Ok(()))?;
+    let _ = KEEPER.set(sender);
+    Ok(())
+}
+
+/// Does something where all can be read: at once if there is no such thread.
+///
+/// # Errors
+/// The thread has ended.
+pub fn with<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
+    let Some(keeper) = KEEPER.get() else { return Ok(work()) };
+    let (sender, result) = mpsc::channel();
+    let ended = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+    keeper.send(Box::new(move || drop(sender.send(work())))).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+    result.recv().map_err(ended)
+}
+
+/// Opens a file to read it.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open(path: &str) -> io::Result<File> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && KEEPER.get().is_some() => {
+            let path = path.to_owned();
+            with(move || open_file(&path))?
+        }
+        opened => opened,
+    }
+}
+
+/// Whoever could wait here would let all others wait.
+fn open_file(path: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
+    }
+}
