@@ -5,7 +5,7 @@
 //! were answered and wait for the client there are so many, the oldest of which give way to new ones.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -33,8 +33,9 @@ const HELLO_BYTES_AT_ONCE: usize = 4 * 1024;
 const ANSWERS_PER_TURN: u32 = 2;
 /// Handshakes of a worker that were answered and are not done.
 const UNDER_WAY_MAX: usize = 512;
-/// How long one of them is safe from giving way.
+/// How long one of them is safe from giving way; and how long when more wait than there are.
 const SAFE: Duration = Duration::from_secs(5);
+const SAFE_IN_FLOOD: Duration = Duration::from_secs(1);
 
 /// Why there is no secured connection.
 #[derive(Debug)]
@@ -203,13 +204,13 @@ async fn turn_with_room() {
     }
 }
 
-/// Handshakes that were answered and are not done.
+/// Handshakes that were answered and are not done, and those that wait for a place among them.
 #[derive(Default)]
 struct UnderWay {
     /// By number, so that the oldest is first.
     held: BTreeMap<u64, (Millis, Rc<Holder>)>,
+    waiting: BTreeMap<u64, Waker>,
     next: u64,
-    waiting: VecDeque<Waker>,
 }
 
 #[derive(Default)]
@@ -218,26 +219,23 @@ struct Holder {
     waker: Cell<Option<Waker>>,
 }
 
-/// One of the places of those that are under way.
+/// One of the places of those that are under way, or the wish for one.
 struct Place {
     number: u64,
     holder: Rc<Holder>,
 }
 
 impl Place {
-    /// Waits for a place.
+    /// Waits for a place. Who asked last comes first: in a flood all could only wait for those that will never go on.
     async fn take() -> Self {
+        let number = UNDER_WAY.with_borrow_mut(|under_way| {
+            under_way.next += 1;
+            under_way.next
+        });
+        let place = Self { number, holder: Rc::default() };
         let timer = Timer::new();
-        poll_fn(|cx| {
-            UNDER_WAY.with_borrow_mut(|under_way| {
-                ready!(under_way.poll_room(cx, &timer));
-                let (number, holder) = (under_way.next, Rc::<Holder>::default());
-                under_way.next += 1;
-                under_way.held.insert(number, (reactor::now(), holder.clone()));
-                Poll::Ready(Self { number, holder })
-            })
-        })
-        .await
+        poll_fn(|cx| UNDER_WAY.with_borrow_mut(|under_way| under_way.poll_room(&place, cx, &timer))).await;
+        place
     }
 
     /// Ready when the place was given to another.
@@ -251,35 +249,47 @@ impl Place {
 }
 
 impl UnderWay {
-    /// Ready when there is room, or was made.
-    fn poll_room(&mut self, cx: &mut Context<'_>, timer: &Timer) -> Poll<()> {
-        if self.held.len() < UNDER_WAY_MAX {
-            return Poll::Ready(());
+    /// Ready when there is room, or was made; only the newest of those who wait makes some.
+    fn poll_room(&mut self, place: &Place, cx: &mut Context<'_>, timer: &Timer) -> Poll<()> {
+        let is_newest = self.waiting.keys().next_back().is_none_or(|newest| place.number >= *newest);
+        if !is_newest || self.held.len() >= UNDER_WAY_MAX {
+            self.waiting.insert(place.number, cx.waker().clone());
         }
-        let Some(oldest) = self.held.first_entry() else { return Poll::Ready(()) };
-        let age = Duration::from_millis(reactor::now().saturating_sub(oldest.get().0));
-        if age >= SAFE {
+        if !is_newest {
+            return Poll::Pending;
+        }
+        while self.held.len() >= UNDER_WAY_MAX {
+            let safe = if self.waiting.len() > UNDER_WAY_MAX { SAFE_IN_FLOOD } else { SAFE };
+            let Some(oldest) = self.held.first_entry() else { break };
+            let age = Duration::from_millis(reactor::now().saturating_sub(oldest.get().0));
+            if age < safe {
+                timer.set(safe - age);
+                ready!(timer.poll_due(cx));
+            }
             let (_, holder) = oldest.remove();
             holder.lost.set(true);
             holder.waker.take().into_iter().for_each(Waker::wake);
-            return Poll::Ready(());
         }
-        timer.set(SAFE - age);
-        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.waiting.push_back(cx.waker().clone());
-        }
-        timer.poll_due(cx)
+        self.waiting.remove(&place.number);
+        self.held.insert(place.number, (reactor::now(), place.holder.clone()));
+        self.wake_newest();
+        Poll::Ready(())
+    }
+
+    fn wake_newest(&self) {
+        self.waiting.values().next_back().into_iter().for_each(Waker::wake_by_ref);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let next = UNDER_WAY.try_with(|under_way| {
+        let _ = UNDER_WAY.try_with(|under_way| {
             let mut under_way = under_way.try_borrow_mut().ok()?;
             under_way.held.remove(&self.number);
-            under_way.waiting.pop_front()
+            under_way.waiting.remove(&self.number);
+            under_way.wake_newest();
+            Some(())
         });
-        next.ok().flatten().into_iter().for_each(Waker::wake);
     }
 }
 

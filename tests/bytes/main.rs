@@ -44,7 +44,6 @@ mod gate;
 mod heads;
 mod health;
 mod internal;
-mod keeper;
 mod lifecycle;
 mod limits;
 mod logs;
@@ -56,6 +55,10 @@ mod proxying;
 mod serving;
 mod status;
 mod table;
+#[cfg(feature = "tls")]
+mod handshakes;
+#[cfg(feature = "tls")]
+mod keeper;
 #[cfg(feature = "tls")]
 mod secrets;
 #[cfg(feature = "tls")]

@@ -184,7 +184,7 @@ fn upstreams_that_fail() {
     let peers = [("PLAIN", &plain), ("SILENT", &silent), ("CLOSING", &closing), ("ENDING", &ending)];
     let gate = start(&folder, config, &peers);
     verify_at_once(vec![
-        case("K13 one that speaks plainly", || ask(&gate, "/plain", 502).map(drop)),
+        case("K13 K70 one that speaks plainly", || ask(&gate, "/plain", 502).map(drop)),
         case("one that says nothing", || ask(&gate, "/silent", 504).map(drop)),
         case("one that closes", || ask(&gate, "/closing", 502).map(drop)),
         case("K22 a whole answer", || same("it", ask(&gate, "/whole", 200)?.as_bytes(), b"part")),

@@ -13,10 +13,10 @@ use crate::peer::{Peer, SWITCHING};
 use crate::secrets::{Clients, Made, authority, itself};
 use crate::table::{case, check, same, verify_at_once};
 
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+pub(crate) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
 /// A folder with the certificates of `a.example` and `b.example`, and who issued them.
-fn certified() -> (Folder, Made) {
+pub(crate) fn certified() -> (Folder, Made) {
     let folder = Folder::new();
     let ca = authority("authority");
     ca.issues("a.example").write(&folder, "a");
@@ -26,11 +26,11 @@ fn certified() -> (Folder, Made) {
 }
 
 /// Starts a gate with `FOLDER` in its configuration standing for where certificates are.
-fn start(folder: &Folder, config: &str, peers: &[(&str, &Peer)]) -> Gate {
+pub(crate) fn start(folder: &Folder, config: &str, peers: &[(&str, &Peer)]) -> Gate {
     Gate::before(&config.replace("FOLDER", &folder.path("").display().to_string()), peers)
 }
 
-const PAIR: &str = "ssl_certificate FOLDERa.crt; ssl_certificate_key FOLDERa.key;";
+pub(crate) const PAIR: &str = "ssl_certificate FOLDERa.crt; ssl_certificate_key FOLDERa.key;";
 
 #[test]
 fn requests_are_served() {
@@ -142,7 +142,7 @@ fn what_comes_instead_of_a_handshake() {
 }
 
 /// A ClientHello of TLS 1.2 at most, with one cipher.
-fn hello(version: u16, cipher: &[u8], extensions: &[u8]) -> Vec<u8> {
+pub(crate) fn hello(version: u16, cipher: &[u8], extensions: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
     let groups = b"\x00\x0a\x00\x04\x00\x02\x00\x17\x00\x0b\x00\x02\x01\x00\x00\x0d\x00\x06\x00\x04\x04\x03\x08\x04";
     let body = [
