@@ -108,6 +108,7 @@ fn explain(error: io::Error) -> Failure {
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 const ILLEGAL_PARAMETER: &[u8] = &[21, 3, 3, 0, 2, 2, 47];
 const RECORD_OVERFLOW: &[u8] = &[21, 3, 3, 0, 2, 2, 22];
+const PROTOCOL_VERSION: &[u8] = &[21, 3, 1, 0, 2, 2, 70];
 
 /// Sends an alert, if the socket takes it at once.
 fn refuse(socket: &Socket, alert: &[u8]) {
@@ -134,6 +135,11 @@ async fn read_hello(socket: &Socket, sealed: &mut Vec<u8>) -> Result<Accepted, F
                 match acceptor.accept() {
                     Ok(Some(accepted)) => return Ok(accepted),
                     Ok(None) => {}
+                    // That they are old comes before what else old ones lack.
+                    Err(_) if is_old(sealed) => {
+                        refuse(socket, PROTOCOL_VERSION);
+                        return Err(Failure::Protocol("unsupported protocol".to_owned()));
+                    }
                     Err((error, mut alert)) => {
                         let mut bytes = Vec::new();
                         let _ = alert.write_all(&mut bytes);
@@ -153,6 +159,11 @@ async fn read_hello(socket: &Socket, sealed: &mut Vec<u8>) -> Result<Accepted, F
         }
         sealed.extend_from_slice(room.get(..count).unwrap_or_default());
     }
+}
+
+/// Whether a first message is of a version before TLS 1.2.
+fn is_old(sealed: &[u8]) -> bool {
+    matches!(sealed, [22, _, _, _, _, 1, _, _, _, 3, 0..=2, ..])
 }
 
 /// Whether a first message may be whole: a cheap look, so that one that comes byte by byte is not read anew with each.

@@ -60,6 +60,8 @@ mod handshakes;
 #[cfg(feature = "tls")]
 mod keeper;
 #[cfg(feature = "tls")]
+mod openssl;
+#[cfg(feature = "tls")]
 mod secrets;
 #[cfg(feature = "tls")]
 mod secured;
