@@ -52,6 +52,7 @@ impl fmt::Display for Malformed {
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
+    trailers: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -101,7 +102,12 @@ impl Decoder {
             Framing::Chunked => State::Chunked(Box::default()),
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state }
+        Self { state, trailers: Vec::new() }
+    }
+
+    /// The lines behind the last chunk, with their ends; none before the body is over.
+    pub fn trailers(&self) -> &[u8] {
+        &self.trailers
     }
 
     /// Whether the body is over.
@@ -133,6 +139,7 @@ impl Decoder {
             State::Chunked(chunked) => {
                 let (piece, done) = chunked.read(input)?;
                 if done {
+                    self.trailers = std::mem::take(&mut chunked.trailer);
                     self.state = State::Done;
                 }
                 Ok(piece)

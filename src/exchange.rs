@@ -174,6 +174,8 @@ pub struct Exchange {
     pub mapped: RefCell<Vec<Option<Rc<[u8]>>>>,
     pub tries: Vec<Try>,
     pub upstream_head: Option<Rc<Response>>,
+    /// The lines behind its body.
+    pub upstream_trailers: Vec<u8>,
     /// The host and port that a `proxy_pass` with variables came to.
     pub made: Option<Made>,
     /// Bytes of the request body that were read.
@@ -226,6 +228,7 @@ impl Exchange {
             mapped: RefCell::default(),
             tries: Vec::new(),
             upstream_head: None,
+            upstream_trailers: Vec::new(),
             made: None,
             body_bytes: 0,
             body_taken: false,

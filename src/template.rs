@@ -30,6 +30,8 @@ pub enum Variable {
     SentTrailer(Box<[u8]>),
     /// `$upstream_http_NAME`
     UpstreamField(Box<[u8]>),
+    /// `$upstream_trailer_NAME`
+    UpstreamTrailer(Box<[u8]>),
     /// `$upstream_cookie_NAME`
     UpstreamCookie(Box<[u8]>),
     /// `$arg_NAME`
@@ -268,6 +270,7 @@ impl Variable {
             .map(Self::Field)
             .or_else(|| rest("sent_http_").map(Self::SentField))
             .or_else(|| rest("sent_trailer_").map(Self::SentTrailer))
+            .or_else(|| rest("upstream_trailer_").map(Self::UpstreamTrailer))
             .or_else(|| rest("upstream_http_").map(Self::UpstreamField))
             .or_else(|| rest("upstream_cookie_").map(Self::UpstreamCookie))
             .or_else(|| rest("arg_").map(Self::Arg))

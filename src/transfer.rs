@@ -151,6 +151,11 @@ impl Transfer {
         }
     }
 
+    /// The trailers that came behind the body.
+    pub fn trailers(&self) -> &[u8] {
+        self.decoder.trailers()
+    }
+
     /// Goes no faster than this.
     pub fn slow_down(&mut self, pace: Option<Pace>) {
         self.paces.extend(pace);

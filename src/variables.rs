@@ -52,8 +52,9 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
         Variable::Empty => {}
         Variable::Builtin(builtin) => write_builtin(*builtin, exchange, out),
         Variable::Field(name) => write_fields(&exchange.request.fields, name, out),
-        Variable::SentField(name) => write_sent(&exchange.answer.head.borrow(), name, out),
-        Variable::SentTrailer(name) => write_sent(&exchange.answer.trailers, name, out),
+        Variable::SentField(name) => write_lines(&exchange.answer.head.borrow(), name, out),
+        Variable::UpstreamTrailer(name) => write_lines(&exchange.upstream_trailers, name, out),
+        Variable::SentTrailer(name) => write_lines(&exchange.answer.trailers, name, out),
         Variable::UpstreamField(name) => {
             if let Some(head) = &exchange.upstream_head {
                 write_fields(&head.fields, name, out);
@@ -150,8 +151,8 @@ fn write_fields(fields: &Fields, name: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// A field of the head that was sent.
-fn write_sent(lines: &[u8], name: &[u8], out: &mut Vec<u8>) {
+/// A field among lines that were sent, or came behind a body.
+fn write_lines(lines: &[u8], name: &[u8], out: &mut Vec<u8>) {
     let mut found = 0;
     for line in lines.split(|b| *b == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -161,7 +162,7 @@ fn write_sent(lines: &[u8], name: &[u8], out: &mut Vec<u8>) {
                 out.extend_from_slice(b", ");
             }
             found += 1;
-            out.extend_from_slice(line.get(colon + 2..).unwrap_or_default());
+            out.extend_from_slice(line.get(colon + 1..).unwrap_or_default().trim_ascii());
         }
     }
 }

@@ -485,6 +485,9 @@ impl Attempts<'_> {
             })
             .await;
             sent.take(&upload);
+            if let Some(now) = self.exchange.tries.last_mut() {
+                now.sent = sent.bytes;
+            }
             if self.body.is_none() {
                 self.exchange.body_bytes = sent.body_bytes;
                 self.exchange.body = upload.transfer.kept().to_vec();
@@ -520,7 +523,6 @@ impl Attempts<'_> {
             now.headed = Some(now.elapsed());
             now.status = Some(head.status);
             now.received += head.len() as u64;
-            now.sent = sent.bytes;
         }
         // Where no other peer can be asked this answer is better than none.
         let status = head.status;

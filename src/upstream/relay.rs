@@ -92,6 +92,7 @@ impl Attempts<'_> {
         .await;
         self.exchange.answer.bytes = download.written;
         self.exchange.answer.packed = download.packed();
+        self.exchange.upstream_trailers = download.trailers().to_vec();
         let uploaded = upload.as_ref().is_none_or(|upload| upload.complete);
         if let Some(upload) = &upload {
             self.exchange.body_bytes = upload.transfer.body_bytes;

@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::gate::{Gate, wait_for};
+use crate::peer::Peer;
 use crate::table::{case, check, verify_at_once};
 
 #[test]
@@ -48,6 +49,24 @@ fn what_is_written() {
         assert!(line.bytes().all(|b| b >= b' ' && b != 0x7f), "Q01: control bytes in {line:?}");
     }
     assert_eq!(gate.access().len(), 6, "Q02: {:?}", gate.access());
+}
+
+/// What was sent to peers that failed, and what stood behind the body.
+#[test]
+fn what_is_written_of_tries() {
+    let closing = Peer::ending(Vec::new());
+    let answering = Peer::ending(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum:  1 \r\nx-sum: 2\r\n\r\n"
+            .to_vec(),
+    );
+    let config =
+        "log_format tries '$upstream_status $upstream_bytes_sent $upstream_trailer_x_sum [$upstream_trailer_none]';
+        error_log error.log info; pid gate.pid; access_log access.log tries;
+        upstream u { server FIRST max_fails=0; server SECOND; }
+        server { listen LISTEN; location / { proxy_pass http://u; } }";
+    let gate = Gate::before(config, &[("FIRST", &closing), ("SECOND", &answering)]);
+    Client::connect(gate.addr).ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
+    gate.wait_for_access(&["502, 200 27, 27 1, 2 [-]"]).unwrap();
 }
 
 /// A disk that is full: requests are served, and the loss is told.
