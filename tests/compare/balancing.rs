@@ -20,6 +20,12 @@ fn pair() -> Option<Pair> {
         ("client", "ip_hash;", "a", "b weight=2", "c", "d"),
         ("client-down", "ip_hash;", "a", "b weight=2", "c down", "d"),
         ("failing", "", "x max_fails=1 fail_timeout=1h", "b", "c", "d"),
+        ("text-failing", "hash $arg_k;", "a", "x max_fails=2 fail_timeout=1h", "c weight=2", "d"),
+        ("ring-failing", "hash $arg_k consistent;", "a", "x max_fails=2 fail_timeout=1h", "c weight=2", "d"),
+        ("client-failing", "ip_hash;", "a", "x max_fails=2 fail_timeout=1h", "c weight=2", "d"),
+        ("least-failing", "least_conn;", "a weight=3", "x max_fails=3 fail_timeout=1h", "c", "d"),
+        ("twice", "", "a weight=2", "b", "a", "b weight=3"),
+        ("ring-twice", "hash $arg_k consistent;", "a weight=2", "b", "a", "c"),
     ];
     let server = |text: &str| {
         let (name, more) = text.split_at(1);
@@ -57,8 +63,17 @@ fn requests_come_to_the_same_peers() {
         (0..150).map(|at| format!("/{upstream}/\nX-Real-IP: 10.{}", client(at))).collect::<Vec<_>>()
     };
     let mut asked: Vec<Vec<String>> =
-        ["turns", "least", "text", "text-down", "ring", "ring-down", "failing"].map(keys).to_vec();
-    asked.extend([clients("client"), clients("client-down"), vec!["/text/?k=".to_owned(); 20]]);
+        ["turns", "least", "text", "text-down", "ring", "ring-down", "failing", "text-failing", "ring-failing"]
+            .iter()
+            .chain(&["least-failing", "twice", "ring-twice"])
+            .map(|upstream| keys(upstream))
+            .collect();
+    let of_ipv6 = |upstream: &str| {
+        let client = |at: usize| format!("2001:db8:{:x}:{:x}::{:x}", at * 977 % 65536, at * 31 % 65536, at * 7);
+        (0..150).map(|at| format!("/{upstream}/\nX-Real-IP: {}", client(at))).collect::<Vec<_>>()
+    };
+    asked.extend(["client", "client-down", "client-failing"].map(clients));
+    asked.extend([of_ipv6("client"), of_ipv6("client-down"), vec!["/text/?k=".to_owned(); 20]]);
     for asked in asked {
         let (ours, theirs) = (peers(&pair.smolgate, &asked), peers(&pair.nginx, &asked));
         assert_eq!(ours, theirs, "{}", asked[0]);
