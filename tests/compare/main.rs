@@ -11,6 +11,7 @@
 
 mod access;
 mod balancing;
+mod chaos;
 mod choices;
 mod compression;
 #[path = "../directives/mod.rs"]

@@ -83,6 +83,13 @@ pub(crate) struct Program {
     pub(crate) addr: SocketAddr,
 }
 
+impl Program {
+    /// Descriptors that are open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+    }
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -99,7 +106,7 @@ pub(crate) struct Pair {
 }
 
 /// What stands around `config`, as distributions have it. nginx may write only where it is told to.
-const AROUND: &str = "events { }
+const AROUND: &str = "events { worker_connections 4096; }
 http {
     client_body_temp_path FOLDER/temp; proxy_temp_path FOLDER/temp; fastcgi_temp_path FOLDER/temp;
     uwsgi_temp_path FOLDER/temp; scgi_temp_path FOLDER/temp;
