@@ -45,6 +45,10 @@ impl End {
         }
     }
 
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// Remembers what an event said.
     pub fn note(&mut self, flags: EventFlags) {
         let gone = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;

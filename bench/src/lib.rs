@@ -4,7 +4,7 @@
 //!   load  ──►  proxy (or relay)  ──►  origin        bench starts all three and reads /proc about the middle one
 //! ```
 //!
-//! From the ground up: `poll`, `end`, `sealed`, `slots`, `message` carry the bytes of the three programs on that line; `process`,
+//! From the ground up: `poll`, `end`, `sealed`, `slots`, `message`, `herd` carry the bytes of the three programs on that line; `process`,
 //! `proxy`, `turn`, `trace`, `table` are what the runner, `bench`, is made of. The programs themselves are in `bin/`.
 //! A module uses only modules listed above it.
 
@@ -15,6 +15,7 @@ pub mod end;
 pub mod sealed;
 pub mod slots;
 pub mod message;
+pub mod herd;
 pub mod process;
 pub mod proxy;
 pub mod turn;

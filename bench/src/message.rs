@@ -2,6 +2,8 @@
 //!
 //! Both sides make the same `pattern`, so every byte that comes back through a proxy can be verified.
 
+use std::io;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 /// How many fields a head may have.
@@ -22,6 +24,21 @@ pub fn websocket_accept(key: &[u8]) -> String {
     hash.update(key);
     hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     BASE64_STANDARD.encode(hash.digest().bytes())
+}
+
+/// Whether `head` is the whole and right answer to [`UPGRADE`]; false if it is only the beginning of one.
+pub fn is_switched(head: &[u8]) -> io::Result<bool> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut answer = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(used) = answer.parse(head).map_err(io::Error::other)? else { return Ok(false) };
+    if answer.code != Some(101) {
+        return Err(io::Error::other(format!("answered {:?} where 101 was expected", answer.code)));
+    }
+    let accept = field(answer.headers, "Sec-WebSocket-Accept");
+    if accept != Some(websocket_accept(UPGRADE_KEY).as_bytes()) || used != head.len() {
+        return Err(io::Error::other("wrong Sec-WebSocket-Accept, or bytes after the 101 that nobody sent"));
+    }
+    Ok(true)
 }
 
 /// Bytes that don't repeat with a short period (a plain linear congruential generator).

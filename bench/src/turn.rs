@@ -59,6 +59,8 @@ pub struct Turn {
     pub cpu_us: f64,
     pub p50_us: f64,
     pub p99_us: f64,
+    /// All of it.
+    pub seconds: f64,
 }
 
 /// Does one turn; `trips` replaces the number of the work.
@@ -69,7 +71,8 @@ pub fn take(work: &Work, trips: usize, proxy: &Running, cpus: &Cpus) -> Result<T
     let after = proxy.process.cpu_nanos()?;
     let trips = number(&result, "trips")?;
     let cpu_us = after.saturating_sub(before) as f64 / 1e3 / trips;
-    Ok(Turn { cpu_us, p50_us: number(&result, "p50_us")?, p99_us: number(&result, "p99_us")? })
+    let of = |key| number(&result, key);
+    Ok(Turn { cpu_us, p50_us: of("p50_us")?, p99_us: of("p99_us")?, seconds: of("seconds")? })
 }
 
 /// The number after a word in a result of `load`.

@@ -33,7 +33,7 @@ struct Flags {
     /// only these, e.g. smolgate,nginx; the relay is always there
     #[argh(option)]
     proxies: Option<String>,
-    /// only this work: tunnel64,tunnel1,tunnel64k,get,memory, and with --tls handshake,resumed
+    /// only this work: tunnel64,tunnel1,tunnel64k,get,herd,memory, and with --tls handshake,resumed
     #[argh(option)]
     only: Option<String>,
     /// turns that each proxy has at each work (5)
@@ -84,7 +84,11 @@ fn run(flags: &Flags, dir: &Path) -> Result<()> {
     if !bench.works.is_empty() {
         bench.compare()?;
     }
-    if flags.only.as_deref().is_none_or(|only| only.split(',').any(|name| name.trim() == "memory")) {
+    let wants = |what: &str| flags.only.as_deref().is_none_or(|only| only.split(',').any(|name| name.trim() == what));
+    if wants("herd") && !flags.tls {
+        bench.herd()?;
+    }
+    if wants("memory") {
         bench.weigh()?;
     }
     Ok(())
@@ -93,10 +97,10 @@ fn run(flags: &Flags, dir: &Path) -> Result<()> {
 fn chosen(only: Option<&str>, tls: bool) -> Result<Vec<Work>> {
     let all = || WORKS.into_iter().chain(HANDSHAKES.into_iter().filter(|_| tls));
     let Some(only) = only else { return Ok(all().collect()) };
-    let known = |name: &str| name == "memory" || all().any(|work| work.name == name);
+    let known = |name: &str| name == "memory" || name == "herd" || all().any(|work| work.name == name);
     if let Some(name) = only.split(',').map(str::trim).find(|name| !known(name)) {
         let names: Vec<&str> = all().map(|work| work.name).collect();
-        return Err(format!("unknown work \"{name}\"; known are {}, memory", names.join(", ")));
+        return Err(format!("unknown work \"{name}\"; known are {}, herd, memory", names.join(", ")));
     }
     Ok(all().filter(|work| only.split(',').any(|name| name.trim() == work.name)).collect())
 }
@@ -190,6 +194,30 @@ impl Bench<'_> {
         }
         turns.rotate_right(first);
         Ok(turns)
+    }
+
+    /// All tunnels break, and come back at once.
+    fn herd(&self) -> Result<()> {
+        let running = self.start_all()?;
+        let work = Work { name: "herd", label: "", mode: "herd", conns: self.tunnels, bytes: 1, trips: self.tunnels };
+        let mut rounds: Vec<Vec<Turn>> = Vec::new();
+        for round in 1..=self.flags.rounds.max(1) {
+            eprintln!("bench: round {round} of {}: {} tunnels anew", self.flags.rounds.max(1), self.tunnels);
+            rounds.push(self.round(&work, &running, round)?);
+        }
+        let median = |proxy: usize, of: fn(&Turn) -> f64| {
+            table::short(table::median(rounds.iter().filter_map(|turns| turns.get(proxy)).map(of)))
+        };
+        let proxies = 0..running.len();
+        let mut table = self.table(&format!("{} tunnels come back at once", self.tunnels));
+        table.row("all are up, ms", proxies.clone().map(|proxy| median(proxy, |turn| turn.seconds * 1e3)));
+        let both = |proxy: usize| {
+            format!("{} / {}", median(proxy, |turn| turn.p50_us / 1e3), median(proxy, |turn| turn.p99_us / 1e3))
+        };
+        table.row("a handshake, p50 / p99, ms", proxies.clone().map(both));
+        table.row("CPU of the proxy, us per tunnel", proxies.map(|proxy| median(proxy, |turn| turn.cpu_us)));
+        table.print();
+        Ok(())
     }
 
     /// Memory of each proxy, one at a time.

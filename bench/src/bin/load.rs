@@ -3,7 +3,8 @@
 //! A round trip is a message and its echo (`tunnel`) or a GET and its answer (`get`); each connection has one under way,
 //! and `--trips` counts them over all connections, so that every proxy does the same number of operations. Before it
 //! starts it prints "ready" and, with `--wait`, goes on when a line comes on stdin and stays until stdin ends: in between,
-//! the runner reads the proxy's clocks. `idle` opens its tunnels, prints "ready" and holds them until stdin ends.
+//! the runner reads the proxy's clocks. `idle` opens its tunnels, prints "ready" and holds them until stdin ends; `herd`
+//! closes and opens all of them at once.
 //! With `--tls` all this goes over TLS; then a round trip can also be a connection, its handshake and a GET (`handshake`,
 //! or `resumed` with the session of the one before).
 
@@ -21,6 +22,7 @@ use argh::FromArgs;
 use futures_rustls::rustls::{self, ClientConfig, ClientConnection};
 use smolgate_bench::{
     end::BUFFER_BYTES,
+    herd::Herd,
     message,
     poll::{self, Poll},
     sealed::{self, Line},
@@ -29,7 +31,7 @@ use smolgate_bench::{
 /// Play ping-pong through a proxy and print round trips and latencies.
 #[derive(FromArgs)]
 struct Flags {
-    /// tunnel, get, idle, handshake or resumed
+    /// tunnel, get, idle, herd, handshake or resumed
     #[argh(positional)]
     mode: String,
     /// address of the proxy
@@ -73,6 +75,10 @@ fn run(flags: &Flags) -> io::Result<()> {
     let work = match flags.mode.as_str() {
         "tunnel" if flags.size > 0 => Work::tunnel(flags.size),
         "get" => Work::get(),
+        "herd" if !flags.tls => {
+            let mut herd = Herd::new(flags.to, flags.conns, SILENCE);
+            return measure(flags, |_| herd.come_back());
+        }
         "handshake" | "resumed" if flags.tls => return shake_hands(flags),
         "idle" => {
             let config = flags.tls.then(|| sealed::config(false));
@@ -81,7 +87,7 @@ fn run(flags: &Flags) -> io::Result<()> {
             println!("ready");
             return io::copy(&mut io::stdin(), &mut io::sink()).map(|_| ());
         }
-        _ => return Err(io::Error::other("expected tunnel, get or idle, and a size above 0")),
+        _ => return Err(io::Error::other("expected tunnel, get, idle or herd, and a size above 0")),
     };
     let mut rally = Rally::open(work, flags)?;
     measure(flags, |trips| rally.play(trips, Duration::from_secs(flags.seconds)))
@@ -170,17 +176,9 @@ fn open_tunnel(stream: &mut (impl Read + Write)) -> io::Result<()> {
             return Err(io::Error::other("connection closed in the WebSocket handshake"));
         }
         head.extend_from_slice(&buffer[..count]);
-        let mut fields = [httparse::EMPTY_HEADER; message::FIELDS_MAX];
-        let mut answer = httparse::Response::new(&mut fields);
-        let httparse::Status::Complete(used) = answer.parse(&head).map_err(io::Error::other)? else { continue };
-        if answer.code != Some(101) {
-            return Err(io::Error::other(format!("answered {:?} where 101 was expected", answer.code)));
+        if message::is_switched(&head)? {
+            return Ok(());
         }
-        let accept = message::field(answer.headers, "Sec-WebSocket-Accept");
-        if accept != Some(message::websocket_accept(message::UPGRADE_KEY).as_bytes()) || used != head.len() {
-            return Err(io::Error::other("wrong Sec-WebSocket-Accept, or bytes after the 101 that nobody sent"));
-        }
-        return Ok(());
     }
 }
 
