@@ -57,7 +57,7 @@ fn every_file_is_known_here_and_has_what_it_says() {
         ("chat.conf", 1, 3, 2),
         ("hub.conf", 3, 7, 4),
         ("openwrt.conf", 1, 4, 2),
-        ("vps.conf", 5, 5, 0),
+        ("vps.conf", 5, 6, 0),
         ("websocket-origin.conf", 1, 1, 1),
     ] {
         loaded(name);

@@ -1,6 +1,6 @@
 """The manual pages: what they have in common with README.md is taken from there, since the tests hold that true.
 
-    python3 cross/man/write.py smolgate.conf.5 VERSION DATE
+python3 cross/man/write.py smolgate.conf.5 VERSION DATE
 """
 
 import re
