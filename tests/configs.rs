@@ -80,6 +80,7 @@ fn requests_reach_the_application_that_the_comments_name() {
         ("openwrt.conf", "", "/heating/ws", "heating"),
         ("openwrt.conf", "", "/", ""),
         ("vps.conf", "app.example.com", "/", "127.0.0.1:3000"),
+        ("vps.conf", "app.example.com", "/.well-known/acme-challenge/token", "127.0.0.1:8009"),
         ("vps.conf", "chat.example.com", "/ws", "unix:/run/chat/chat.sock"),
         ("vps.conf", "grafana.example.com", "/api/live/ws", "127.0.0.1:3001"),
         ("vps.conf", "grafana.example.com", "/metrics", ""),
