@@ -33,6 +33,8 @@ static KEEPER: OnceLock<Sender<Work>> = OnceLock::new();
 pub fn start(account: Option<Account>) -> Result<(), String> {
     let powers = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     match account {
+        // There are no keys: nobody needs the power.
+        Some(account) if cfg!(not(feature = "tls")) => account.assume(CapabilitySet::NET_BIND_SERVICE),
         Some(account) => {
             let keeper = account.clone();
             spawn(move || keeper.assume(POWERS))?;
