@@ -37,12 +37,15 @@ fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
     if let Some(exact) = locations.exact(path) {
         return Search::Final(exact);
     }
-    if locations.with_slash(path).is_some_and(|location| location.pass.is_some()) {
+    let prefix = locations.longest_prefix(path);
+    // `location /a` is asked for itself, be there a `location /a/` or not.
+    let is_asked = prefix.is_some_and(|prefix| prefix.path.len() == path.len());
+    if !is_asked && locations.with_slash(path).is_some_and(|location| location.pass.is_some()) {
         return Search::AddSlash;
     }
     let mut found = Search::Nothing;
     let mut patterns = true;
-    if let Some(prefix) = locations.longest_prefix(path) {
+    if let Some(prefix) = prefix {
         patterns = !matches!(prefix.matcher, Matcher::Prefix { skips_patterns: true });
         found = match search(&prefix.inner, exchange) {
             Search::Nothing => Search::Prefix(prefix),

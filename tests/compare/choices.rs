@@ -233,6 +233,16 @@ server {
         location ~ \.txt$ { return 200 "inner expression\n"; }
     }
     location /pass/ { proxy_pass http://127.0.0.1:1; }
+    location /both { return 301 https://$host/elsewhere; }
+    location ^~ /both/ { proxy_pass http://127.0.0.1:1; }
+    location /expressed/ { proxy_pass http://127.0.0.1:1; }
+    location ~ /expressed$ { return 200 "expressed\n"; }
+    location /deep {
+        return 200 "deep\n";
+        location /deep/in { return 200 "deep in\n"; }
+        location /deep/in/ { proxy_pass http://127.0.0.1:1; }
+        location /deep/alone/ { proxy_pass http://127.0.0.1:1; }
+    }
     location = /pass-exact { return 200 "= pass\n"; }
     location "/a blank/" { return 200 "a blank\n"; }
     location /percent%41/ { return 200 "percent\n"; }
@@ -274,6 +284,13 @@ fn locations_and_servers() {
         "/nested/x.gif",
         "/pass",
         "/pass?a=b",
+        "/both",
+        "/both?a=b",
+        "/bothx",
+        "/expressed",
+        "/deep",
+        "/deep/in",
+        "/deep/alone",
         "/pass-exact",
         "/pass-exact/",
         "/a%20blank/x",
