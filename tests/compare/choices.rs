@@ -249,6 +249,8 @@ server {
     location ~ ^/(?<lang>en|de)/(?<rest>.*)$ { return 200 "$lang $rest\n"; }
     location /longest { return 200 "longest\n"; }
     location /longest/of/all { return 200 "longest of all\n"; }
+    location ~ /\.(?!well-known|ok\b) { return 200 "hidden\n"; }
+    location ~* ^/ahead/(?!No/)(?=[a-z])(?<word>\w+)/(.*)$ { return 200 "$1 $2 $word\n"; }
     location ~ ^/utf/é$ { return 200 "utf\n"; }
 }
 server {
@@ -303,6 +305,19 @@ fn locations_and_servers() {
         "/longest/of/al",
         "/longest/of/all",
         "/longest/of/all/x",
+        "/.git/config",
+        "/a/.b/c",
+        "/.well-known/acme-challenge/x",
+        "/.well-known/.git",
+        "/.ok",
+        "/.okay",
+        "/ahead/yes/x",
+        "/ahead/no/x",
+        "/ahead/Node/x",
+        "/ahead/1/x",
+        "/AHEAD/y/",
+        "/ahead/%C3%A9/x",
+        "/.%C3%A9",
         "/utf/%C3%A9",
         "/x\nHost: named.example",
         "/x\nHost: NAMED.EXAMPLE",

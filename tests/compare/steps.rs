@@ -66,6 +66,10 @@ server {
         rewrite ^/recaptured/(.)(.*)$ /show/$2$1 break;
         return 200 "not reached";
     }
+    location /ahead/ {
+        if ($arg_a ~ ^(?!x)(.)) { return 200 "[$1]\n"; }
+        rewrite ^/ahead/(.)(?!b)(.*)$ /show/$2-$1 last;
+    }
     location ~ ^/forgot-if/(\w+)$ { if ($uri ~ forgot) { return 200 "[$1]\n"; } }
     location ~ ^/forgot-not/(\w+)$ { if ($uri !~ nothing) { return 200 "[$1]\n"; } }
     location ~ ^/forgot-rewrite/(\w+)$ { rewrite ^ /show/ last; }
@@ -142,6 +146,9 @@ fn rewrite() {
         "/captured/a",
         "/captured-named/abc",
         "/recaptured/abc",
+        "/ahead/abc",
+        "/ahead/acb?a=x",
+        "/ahead/acb?a=y",
         "/forgot-if/x",
         "/forgot-not/x",
         "/forgot-rewrite/x",

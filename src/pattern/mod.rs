@@ -1,18 +1,29 @@
 //! Regular expressions over bytes, as nginx's users write them.
 //!
-//! regex-lite matches text in linear time and has no look-around or back-references; of the expressions that published
-//! configurations hold none needs those. Paths are bytes: a haystack that is not ASCII is matched as Latin-1, one
+//! regex-lite matches text in linear time and has no look-around or back-references; of those, published configurations
+//! hold a look ahead now and then, which [`ahead`] does. Paths are bytes: a haystack that is not ASCII is matched as Latin-1, one
 //! character a byte, and so is a pattern, which gives the byte-wise meaning of nginx's PCRE.
+
+mod ahead;
 
 use std::borrow::Cow;
 
 use regex_lite::{Regex, RegexBuilder};
 
+use self::ahead::Ahead;
+
 /// A compiled expression with the names of its groups.
 #[derive(Debug)]
 pub struct Pattern {
-    regex: Regex,
+    form: Form,
+    source: Box<str>,
     names: Vec<(usize, Box<str>)>,
+}
+
+#[derive(Debug)]
+enum Form {
+    Plain(Regex),
+    Ahead(Box<Ahead>),
 }
 
 /// What an expression's groups matched: ranges into the subject.
@@ -39,13 +50,20 @@ impl Pattern {
     /// What regex-lite says about it.
     pub fn new(source: &str, any_case: bool) -> Result<Self, String> {
         let latin = latin(source.as_bytes());
-        let regex = RegexBuilder::new(&portable(&latin))
-            .case_insensitive(any_case)
-            .size_limit(1 << 20)
-            .build()
-            .map_err(|error| error.to_string().replace('\n', " "))?;
-        let names = regex.capture_names().enumerate().filter_map(|(at, name)| Some((at, Box::from(name?)))).collect();
-        Ok(Self { regex, names })
+        let owned = |(at, name): (usize, &str)| (at, Box::from(name));
+        let (form, names) = match compile(&latin, any_case) {
+            Ok(regex) => {
+                let names =
+                    regex.capture_names().enumerate().filter_map(|(at, name)| Some(owned((at, name?)))).collect();
+                (Form::Plain(regex), names)
+            }
+            Err(why) => {
+                let ahead = Ahead::new(&latin, any_case)?.ok_or(why)?;
+                let names = ahead.names().map(owned).collect();
+                (Form::Ahead(Box::new(ahead)), names)
+            }
+        };
+        Ok(Self { form, source: source.into(), names })
     }
 
     /// The named groups: number and name.
@@ -55,23 +73,41 @@ impl Pattern {
 
     /// The expression.
     pub fn source(&self) -> &str {
-        self.regex.as_str()
+        &self.source
     }
 
     pub fn is_match(&self, subject: &[u8]) -> bool {
-        self.regex.is_match(&latin(subject))
+        let text = latin(subject);
+        match &self.form {
+            Form::Plain(regex) => regex.is_match(&text),
+            Form::Ahead(ahead) => ahead.find(&text).is_some(),
+        }
     }
 
     /// Where the groups lie in `subject`, if it matches.
     pub fn captures(&self, subject: &[u8]) -> Option<Captures> {
         let text = latin(subject);
-        let found = self.regex.captures(&text)?;
+        let found = match &self.form {
+            Form::Plain(regex) => {
+                let found = regex.captures(&text)?;
+                (0..found.len()).map(|at| found.get(at).map(|m| (m.start(), m.end()))).collect()
+            }
+            Form::Ahead(ahead) => ahead.find(&text)?,
+        };
         // Offsets of characters in the text are those of bytes in the subject.
         let byte =
             |at: usize| if text.len() == subject.len() { at } else { text.get(..at).map_or(0, |s| s.chars().count()) };
-        let groups = (0..found.len()).map(|at| found.get(at).map(|m| (byte(m.start()), byte(m.end())))).collect();
+        let groups = found.into_iter().map(|group| group.map(|(start, end)| (byte(start), byte(end)))).collect();
         Some(Captures { subject: subject.to_vec(), groups })
     }
+}
+
+fn compile(source: &str, any_case: bool) -> Result<Regex, String> {
+    RegexBuilder::new(&portable(source))
+        .case_insensitive(any_case)
+        .size_limit(1 << 20)
+        .build()
+        .map_err(|error| error.to_string().replace('\n', " "))
 }
 
 fn latin(bytes: &[u8]) -> Cow<'_, str> {
