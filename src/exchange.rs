@@ -295,6 +295,7 @@ impl Exchange {
         asked.rewritten = true;
         asked.internal = true;
         asked.drops_body = true;
+        asked.malformed = self.malformed;
         asked.connected.clone_from(&self.connected);
         asked.users.swap(&self.users);
         asked.mapped.swap(&self.mapped);
