@@ -107,12 +107,17 @@ impl Phases<'_> {
     /// Finds the location of the path.
     async fn search(&mut self, exchange: &mut Exchange) -> Next {
         match route::find(exchange) {
-            route::Found::Location(location) if location.internal && !exchange.internal => {
+            route::Found::Location(location) | route::Found::AddSlash(location)
+                if location.internal && !exchange.internal =>
+            {
                 exchange.location = Some(location);
                 Next::Answer(Some(page(exchange, 404)))
             }
             route::Found::Location(location) => self.enter(exchange, Some(location)).await,
-            route::Found::AddSlash => Next::Answer(Some(Reply::with_slash(exchange))),
+            route::Found::AddSlash(location) => {
+                exchange.location = Some(location);
+                Next::Answer(Some(Reply::with_slash(exchange)))
+            }
             route::Found::Nothing => self.enter(exchange, None).await,
         }
     }

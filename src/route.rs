@@ -8,8 +8,8 @@ use crate::exchange::Exchange;
 /// What was found for a path.
 pub enum Found {
     Location(Arc<Location>),
-    /// The path lacks the final slash of a location that is passed on.
-    AddSlash,
+    /// The path lacks the final slash of this location, which is passed on.
+    AddSlash(Arc<Location>),
     Nothing,
 }
 
@@ -18,7 +18,7 @@ pub enum Found {
 pub fn find(exchange: &Exchange) -> Found {
     match search(&exchange.server.locations, exchange) {
         Search::Final(location) | Search::Prefix(location) => Found::Location(location.clone()),
-        Search::AddSlash => Found::AddSlash,
+        Search::AddSlash(location) => Found::AddSlash(location.clone()),
         Search::Nothing => Found::Nothing,
     }
 }
@@ -28,7 +28,7 @@ enum Search<'l> {
     Final(&'l Arc<Location>),
     /// An expression further out may take precedence.
     Prefix(&'l Arc<Location>),
-    AddSlash,
+    AddSlash(&'l Arc<Location>),
     Nothing,
 }
 
@@ -40,8 +40,8 @@ fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
     let prefix = locations.longest_prefix(path);
     // `location /a` is asked for itself, be there a `location /a/` or not.
     let is_asked = prefix.is_some_and(|prefix| prefix.path.len() == path.len());
-    if !is_asked && locations.with_slash(path).is_some_and(|location| location.pass.is_some()) {
-        return Search::AddSlash;
+    if !is_asked && let Some(slashed) = locations.with_slash(path).filter(|location| location.pass.is_some()) {
+        return Search::AddSlash(slashed);
     }
     let mut found = Search::Nothing;
     let mut patterns = true;
@@ -60,7 +60,7 @@ fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
                 return match search(&location.inner, exchange) {
                     Search::Nothing => Search::Final(location),
                     Search::Prefix(inner) | Search::Final(inner) => Search::Final(inner),
-                    Search::AddSlash => Search::AddSlash,
+                    slashed @ Search::AddSlash(_) => slashed,
                 };
             }
         }

@@ -232,7 +232,8 @@ server {
         location /nested/inner/ { return 200 "inner\n"; }
         location ~ \.txt$ { return 200 "inner expression\n"; }
     }
-    location /pass/ { proxy_pass http://127.0.0.1:1; }
+    location /pass/ { proxy_pass http://127.0.0.1:1; add_header X-Own 1; absolute_redirect off; }
+    location /kept/ { proxy_pass http://127.0.0.1:1; internal; }
     location /both { return 301 https://$host/elsewhere; }
     location ^~ /both/ { proxy_pass http://127.0.0.1:1; }
     location /expressed/ { proxy_pass http://127.0.0.1:1; }
@@ -286,6 +287,7 @@ fn locations_and_servers() {
         "/nested/x.gif",
         "/pass",
         "/pass?a=b",
+        "/kept",
         "/both",
         "/both?a=b",
         "/bothx",
