@@ -94,8 +94,11 @@ impl Phases<'_> {
                 },
                 Next::Search => self.search(exchange).await,
                 Next::Named(name) => self.enter_named(exchange, &name).await,
-                Next::Answer(Some(reply)) => self.answer(exchange, reply).await,
-                Next::Answer(None) => {
+                // 444 is never told, wherever it comes from (`limit_req_status 444`).
+                Next::Answer(Some(reply)) if !(reply.is_page && reply.status == 444) => {
+                    self.answer(exchange, reply).await
+                }
+                Next::Answer(_) => {
                     exchange.answer.status = 444;
                     return Done::Answered(After::Close);
                 }

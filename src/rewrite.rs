@@ -219,7 +219,8 @@ fn note_target(exchange: &Exchange) {
 
 /// Arguments of a replacement. What was captured of an escaped path is escaped again, or a client could add arguments.
 fn args_of(template: &Template, exchange: &Exchange) -> Vec<u8> {
-    let escaped = exchange.written.contains(&b'%');
+    let path = exchange.written.split(|b| *b == b'?').next().unwrap_or_default();
+    let escaped = path.iter().any(|b| matches!(b, b'%' | b'+'));
     let mut out = Vec::new();
     let mut value = Vec::new();
     for piece in template.pieces() {

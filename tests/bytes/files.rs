@@ -311,6 +311,8 @@ const RETURNS: &str = "server {
     location /portless { port_in_redirect off; return 301 /new; }
     location /first { return 201 first; return 202 second; }
     location /closed { return 444; }
+    location /closed-tried { root /nonexistent; try_files /none =444; }
+    error_page 444 /page;
 }";
 
 #[test]
@@ -352,8 +354,10 @@ fn returns() {
     );
     let reply = Client::connect(gate.addr).ask(request("/page").as_bytes(), 404).unwrap();
     assert!(reply.body.starts_with(PAGE.as_bytes()), "{}", show(&reply.body));
-    Client::asking(gate.addr, request("/closed").as_bytes()).expect_end().unwrap();
-    gate.wait_for_access(&["GET /closed", " 444 "]).unwrap();
+    for (target, status) in [("/closed", " 444 "), ("/closed-tried", " 444 ")] {
+        Client::asking(gate.addr, request(target).as_bytes()).expect_end().unwrap();
+        gate.wait_for_access(&[&format!("GET {target} "), status]).unwrap();
+    }
 }
 
 /// A condition, the value of the field `X`, and whether it holds.

@@ -55,6 +55,8 @@ server {
     location /asked/ { rewrite ^ /show$request_uri? redirect; }
     location /cycle/ { rewrite ^/cycle/(.*)$ /cycle/x$1 last; }
     location /relative/ { rewrite ^/relative/(.*)$ show/$1 last; }
+    location /as-arg/ { rewrite ^/as-arg/(.*)$ /show/?p=$1; }
+    location /as-arg-moved/ { rewrite ^/as-arg-moved/(.*)$ /show/?p=$1 permanent; }
     location /set-args/ { set $args "mine=$arg_a"; rewrite ^/set-args/(.*)$ /show/$1 last; }
     location /nested/ {
         rewrite ^/nested/inner/(.*)$ /show/outer-$1 last;
@@ -140,6 +142,12 @@ fn rewrite() {
         "/cycle/x",
         "/relative/x",
         "/set-args/x?a=1&b=2",
+        "/as-arg/a+b",
+        "/as-arg/a+b&c%20d",
+        "/as-arg/a&b",
+        "/as-arg/a&b?c=%20",
+        "/as-arg-moved/a+b",
+        "/as-arg-moved/a%26b?c",
         "/nested/inner/x",
         "/nested/x",
         "/captured/a/b",
