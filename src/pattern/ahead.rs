@@ -192,10 +192,9 @@ fn without_tail(part: &str) -> &str {
     before.filter(|before| !before.ends_with('\\')).unwrap_or(part)
 }
 
-/// Whether a part means the same when it is looked for by itself. What asks for the character before it does not, and
-/// with a choice outside of groups only what is a group by itself.
-fn fits(part: &str, choices: usize) -> bool {
-    let mut depth = choices;
+/// Whether a part means the same when it is looked for by itself: nothing in it asks for the character before it, and a
+/// choice stands in a group. `depth` tells how many groups are around the part.
+fn fits(part: &str, mut depth: usize) -> bool {
     let own = marks(part).all(|(_, mark)| match mark {
         Mark::Opens => {
             depth += 1;

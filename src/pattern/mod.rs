@@ -1,8 +1,8 @@
 //! Regular expressions over bytes, as nginx's users write them.
 //!
-//! regex-lite matches text in linear time and has no look-around or back-references; of those, published configurations
-//! hold a look ahead now and then, which [`ahead`] does. Paths are bytes: a haystack that is not ASCII is matched as Latin-1, one
-//! character a byte, and so is a pattern, which gives the byte-wise meaning of nginx's PCRE.
+//! regex-lite matches text in linear time and has no look-around or back-references. Of these, published configurations
+//! hold a look ahead now and then: `ahead` does that. Paths are bytes: a haystack that is not ASCII is matched as Latin-1,
+//! one character a byte, and so is a pattern, which gives the byte-wise meaning of nginx's PCRE.
 
 mod ahead;
 
