@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
+use super::revoked::Revoked;
 use super::x509::Certificate;
 use crate::keeper;
 
@@ -54,18 +55,15 @@ pub(super) fn trusted(path: &str) -> Result<Vec<CertificateDer<'static>>, String
 ///
 /// # Errors
 /// As [`trusted`]; and a list that holds what is not understood, as leaving it out would let somebody in.
-pub(super) fn revoked(path: &str) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+pub(super) fn revoked(path: &str) -> Result<Vec<Revoked>, String> {
     let text = read(path, REVOKED_BYTES_MAX)?;
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-    let found: Vec<CertificateRevocationListDer<'static>> =
-        found.map_err(|why| format!("cannot load CRL \"{path}\": {why}"))?;
+    let found = found.map_err(|why| format!("cannot load CRL \"{path}\": {why}"))?;
     if found.is_empty() {
         return Err(format!("cannot load CRL \"{path}\": there is no \"BEGIN X509 CRL\" in it"));
     }
-    match found.iter().find(|list| super::x509::RevocationList::parse(list).is_none()) {
-        Some(_) => Err(format!("cannot load CRL \"{path}\": it is not understood")),
-        None => Ok(found),
-    }
+    let lists: Option<Vec<Revoked>> = found.iter().map(|list| Revoked::read(list)).collect();
+    lists.ok_or_else(|| format!("cannot load CRL \"{path}\": it is not understood"))
 }
 
 /// A certificate with its chain, and its key.

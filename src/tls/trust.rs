@@ -10,9 +10,10 @@ use std::net::IpAddr;
 
 use futures_rustls::rustls;
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::CertificateDer;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
+use super::revoked::Revoked;
 use super::x509::{Certificate, RevocationList};
 
 /// Signatures that are checked to judge one chain: who is sent many certificates of one name must not try them all.
@@ -41,7 +42,7 @@ pub(super) enum Purpose {
 #[derive(Debug)]
 pub(super) struct Trust {
     pub(super) anchors: Vec<CertificateDer<'static>>,
-    pub(super) revoked: Vec<CertificateRevocationListDer<'static>>,
+    pub(super) revoked: Vec<Revoked>,
     /// Certificates between the first and the last one of a chain.
     pub(super) depth: u32,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
@@ -229,20 +230,15 @@ impl<'s> Search<'s> {
         for (at, certificate) in path.iter().enumerate() {
             let issuer = path.get(at + 1).unwrap_or(certificate);
             let mut why = Err(Distrust::NoRevocationList);
-            for der in &self.trust.revoked {
-                let Some(list) = RevocationList::parse(der).filter(|list| list.issuer == issuer.subject) else {
-                    continue;
-                };
-                if !may(issuer, CRL_SIGN)
-                    || !self.trust.is_signed(list.signed, list.signature_algorithm, list.signature, issuer)
-                {
-                    continue;
-                }
-                if list.serials.contains(&certificate.serial) {
+            let is_signed = |list: &RevocationList<'_>| {
+                self.trust.is_signed(list.signed, list.signature_algorithm, list.signature, issuer)
+            };
+            for list in self.trust.revoked.iter().filter(|list| may(issuer, CRL_SIGN) && list.is_of(issuer, is_signed))
+            {
+                if list.names(certificate.serial) {
                     return Err(Distrust::Revoked);
                 }
-                let fresh = self.now >= list.this_update && list.next_update.is_none_or(|next| self.now <= next);
-                match fresh {
+                match list.is_fresh(self.now) {
                     true => why = Ok(()),
                     false if why.is_err() => why = Err(Distrust::OldRevocationList),
                     false => {}
@@ -329,6 +325,7 @@ mod tests {
     use super::*;
     use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Eku, IsCa, Issuer, KeyPair};
     use rcgen::{CertificateRevocationListParams, KeyIdMethod, KeyUsagePurpose, RevokedCertParams, SerialNumber};
+    use rustls::pki_types::CertificateRevocationListDer;
 
     /// Seconds since 1970 of a day in 2026, at which all of these are valid.
     const NOW: i64 = 1_782_000_000;
@@ -492,7 +489,11 @@ mod tests {
         let middle = ca.issues_issuer("middle", 0);
         let leaf = middle.issues_to("leaf", 2);
         let judge_with = |revoked: Vec<CertificateRevocationListDer<'static>>| {
-            judge(&Trust { revoked, ..trust(&[&ca]) }, &[&leaf, &middle])
+            let revoked = revoked.iter().map(|list| Revoked::read(list).unwrap()).collect();
+            let trust = Trust { revoked, ..trust(&[&ca]) };
+            let first = judge(&trust, &[&leaf, &middle]);
+            assert_eq!(judge(&trust, &[&leaf, &middle]), first); // when it is known who has signed
+            first
         };
         let (fine, of_middle) = (ca.revokes(&[99], 2027), middle.revokes(&[98], 2027));
         assert_eq!(judge_with(vec![fine.clone(), of_middle.clone()]), Ok(()));
