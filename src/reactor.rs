@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use rustix::buffer::spare_capacity;
-use rustix::event::{EventfdFlags, epoll, eventfd};
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use smol::LocalExecutor;
 
 use crate::counters::{Seat, Side};
@@ -33,6 +33,8 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 const BURST_MAX: u8 = 16;
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
+/// The longest wait: the kernel takes it as milliseconds in 31 bits, which is less than a month.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The epoll token of the bell; sockets count from 0.
 const BELL: u64 = u64::MAX;
 
@@ -208,7 +210,7 @@ impl Worker {
 
     fn until_next_timer(&self) -> Option<Duration> {
         let (due, _) = *self.timers.borrow().first_key_value()?.0;
-        Some(Duration::from_millis(due.saturating_sub(now())))
+        Some(Duration::from_millis(due.saturating_sub(now())).min(WAIT_MAX))
     }
 
     fn fire_timers(&self) {
@@ -281,8 +283,10 @@ pub fn turn() -> u32 {
 /// Reads the clock; once a turn.
 fn read_clock() {
     TURN.set(TURN.get().wrapping_add(1));
-    let time = clock_gettime(ClockId::Monotonic);
-    NOW.set(u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000);
+    // By nix, which has libc's idea of the seconds: rustix takes them for 64 bits where musl gives 32, on MIPS.
+    if let Ok(time) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
+        NOW.set(u64::try_from(Duration::from(time).as_millis()).unwrap_or(u64::MAX));
+    }
 }
 
 /// Lends the worker's buffer of [`SCRATCH_BYTES`]. What is in it is gone when `with` returns.
@@ -644,6 +648,16 @@ mod tests {
             value
         });
         assert_eq!(value.unwrap(), 7);
+    }
+
+    #[test]
+    fn a_worker_can_wait_for_longer_than_the_kernel() {
+        let waits = run(async {
+            let mut long = pin!(sleep(Duration::from_secs(366 * 24 * 60 * 60)));
+            assert!(poll_fn(|cx| Poll::Ready(long.as_mut().poll(cx).is_pending())).await);
+            worker(|w| w.until_next_timer()).flatten()
+        });
+        assert_eq!(waits.unwrap(), Some(WAIT_MAX));
     }
 
     #[test]

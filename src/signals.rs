@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -41,8 +41,7 @@ pub struct Signals {
 pub fn hold() -> io::Result<OwnedFd> {
     let heard: SigSet = HEARD.into_iter().collect();
     heard.thread_block()?;
-    let fd = SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    fd.as_fd().try_clone_to_owned()
+    Ok(SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?.into())
 }
 
 impl Signals {
