@@ -17,8 +17,8 @@ use crate::reactor::{self, Timer};
 use crate::transfer::{Failure, poll_room};
 use crate::wire::Stream;
 
-/// Bytes of a file that are sent at once, so that others get their turn.
-const FILE_BYTES_AT_ONCE: usize = 128 * 1024;
+/// Bytes that are sent in one turn, and at once: others get theirs then. Fewer at once would cost more.
+const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// An answer, or what is left of it.
 pub struct Outgoing {
@@ -80,6 +80,7 @@ impl Outgoing {
     /// [`Failure::Sink`]; [`Failure::SinkTimeout`] when nothing was taken for as long as allowed; of the file,
     /// [`Failure::Source`], and [`Failure::Cut`] when it got shorter meanwhile.
     pub fn poll(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
+        let mut budget = TURN_BYTES_MAX;
         loop {
             if self.written == self.bytes.len() && self.part.count == 0 {
                 let Some((bytes, part)) = self.more.pop_front() else { return Poll::Ready(Ok(())) };
@@ -88,10 +89,15 @@ impl Outgoing {
             }
             let slow = self.pace.as_deref().map(|pace| (*pace, self.sent));
             let room = ready!(poll_room(cx, to, slow, 0, &self.timer, self.limit));
-            match self.poll_some(cx, to, room) {
+            match self.poll_some(cx, to, room.min(budget)) {
                 Poll::Ready(Ok(count)) => {
-                    self.sent += count;
+                    self.sent += count as u64;
                     self.timer.set(self.limit);
+                    budget = budget.saturating_sub(count);
+                    if budget == 0 {
+                        reactor::wake_next_turn(cx);
+                        return Poll::Pending;
+                    }
                 }
                 Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
                 Poll::Pending => return self.timer.poll_due(cx).map(|()| Err(Failure::SinkTimeout)),
@@ -100,7 +106,7 @@ impl Outgoing {
     }
 
     /// Sends some of what is next, `room` bytes at most.
-    fn poll_some(&mut self, cx: &mut Context<'_>, to: &Stream, room: usize) -> Poll<Result<u64, Failure>> {
+    fn poll_some(&mut self, cx: &mut Context<'_>, to: &Stream, room: usize) -> Poll<Result<usize, Failure>> {
         let rest = self.bytes.get(self.written..).unwrap_or_default();
         if !rest.is_empty() {
             let count = ready!(to.poll_write(cx, rest.get(..room).unwrap_or(rest))).map_err(Failure::Sink)?;
@@ -108,14 +114,14 @@ impl Outgoing {
             if self.written == self.bytes.len() {
                 (self.bytes, self.written) = (Vec::new(), 0);
             }
-            return Poll::Ready(Ok(count as u64));
+            return Poll::Ready(Ok(count));
         }
-        let most = usize::try_from(self.part.count).unwrap_or(usize::MAX).min(FILE_BYTES_AT_ONCE).min(room);
+        let most = usize::try_from(self.part.count).unwrap_or(usize::MAX).min(room);
         match ready!(self.poll_part(cx, to, most)) {
             Ok(0) => Poll::Ready(Err(Failure::Cut)),
             Ok(count) => {
                 self.part.count = self.part.count.saturating_sub(count as u64);
-                Poll::Ready(Ok(count as u64))
+                Poll::Ready(Ok(count))
             }
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
                 Poll::Ready(Err(Failure::Source(error)))
