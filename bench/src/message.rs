@@ -13,6 +13,11 @@ pub const FIELDS_MAX: usize = 64;
 pub const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
 pub const GET_BODY_BYTES: usize = 100;
 
+/// What asks for a file of so many bytes, which are those of [`pattern`].
+pub fn get_file(bytes: usize) -> Vec<u8> {
+    format!("GET /files/{bytes} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes()
+}
+
 /// The example of RFC 6455 1.3. A constant key is enough: what counts is that a proxy may check the answer to it.
 pub const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";

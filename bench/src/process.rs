@@ -53,6 +53,11 @@ pub fn allow_descriptors(needed: u64) -> Result<()> {
         .map_err(|_| format!("{needed} descriptors are needed and {hard} allowed; raise it (ulimit -Hn)"))
 }
 
+/// How many descriptors we may open now.
+pub fn descriptors() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// An address on loopback that nobody listens on at the moment.
 pub fn free_addr() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));

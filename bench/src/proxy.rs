@@ -1,7 +1,8 @@
 //! The proxies: which are installed, and how each is told to do the same thing.
 //!
 //! The same thing is: one worker, no access log, connections to the origin kept where the program can, WebSocket upgrades
-//! passed on, room for `CONNECTIONS` sockets. smolgate and nginx read the same file, but for what only nginx needs.
+//! passed on, the files of the folder above for what begins with /files/, room for `CONNECTIONS` sockets. smolgate and
+//! nginx read the same file, but for what only nginx needs.
 
 use std::{
     env, fs, io,
@@ -46,6 +47,11 @@ impl Kind {
     /// Is told here how to speak TLS.
     fn speaks_tls(self) -> bool {
         matches!(self, Self::Smolgate | Self::Nginx | Self::Haproxy)
+    }
+
+    /// Serves files of its own.
+    pub fn serves_files(self) -> bool {
+        !matches!(self, Self::Relay | Self::Haproxy)
     }
 
     /// Reads nginx's language.
@@ -152,7 +158,7 @@ impl Proxy {
             Kind::Nginx => {
                 let folders =
                     ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|n| format!("{n}_temp_path {n};"));
-                let http = format!("{ENDLESS} {}", folders.join(" "));
+                let http = format!("{ENDLESS} sendfile on; {}", folders.join(" "));
                 let upstream = ENDLESS;
                 nginx_config(
                     &dir.to_string(),
@@ -189,14 +195,14 @@ backend origin
                 r#"server.modules = ( "mod_proxy" )
 server.bind = "{}"
 server.port = {}
-server.document-root = "{dir}"
+server.document-root = "{dir}/.."
 server.max-connections = {}
 server.max-fds = {CONNECTIONS}
 server.max-keep-alive-requests = 1000000000
 server.max-keep-alive-idle = 3600
 server.max-read-idle = 3600
 server.max-write-idle = 3600
-proxy.server = ( "" => ( ( "host" => "{}", "port" => {} ) ) )
+$HTTP["url"] !~ "^/files/" {{ proxy.server = ( "" => ( ( "host" => "{}", "port" => {} ) ) ) }}
 proxy.header = ( "upgrade" => "enable" )
 "#,
                 addr.ip(),
@@ -212,9 +218,15 @@ proxy.header = ( "upgrade" => "enable" )
 }}
 http://:{} {{
     bind {}
-    reverse_proxy {origin} {{
-        transport http {{
-            keepalive_idle_conns_per_host 64
+    handle /files/* {{
+        root * {dir}/..
+        file_server
+    }}
+    handle {{
+        reverse_proxy {origin} {{
+            transport http {{
+                keepalive_idle_conns_per_host 64
+            }}
         }}
     }}
 }}
@@ -293,6 +305,9 @@ http {{
     }}
     server {{
         {listen}
+        location /files/ {{
+            root {dir}/..;
+        }}
         location / {{
             proxy_pass http://origin;
             proxy_http_version 1.1;

@@ -24,6 +24,26 @@ pub struct Work {
     pub trips: usize,
 }
 
+impl Work {
+    /// What a microsecond of a round trip is in the unit of the label: of large files, a millisecond of a GB.
+    pub fn unit(&self) -> f64 {
+        if self.bytes >= 1 << 20 { 1e6 / self.bytes as f64 } else { 1.0 }
+    }
+}
+
+/// Work of those that serve files of their own.
+pub const FILES: [Work; 2] = [
+    Work {
+        name: "file1k",
+        label: "1 KB, 64 conns: us a request",
+        mode: "file",
+        conns: 64,
+        bytes: 1 << 10,
+        trips: 100_000,
+    },
+    Work { name: "file10m", label: "10 MB, 8 conns: ms a GB", mode: "file", conns: 8, bytes: 10 << 20, trips: 200 },
+];
+
 /// Work that only TLS makes.
 pub const HANDSHAKES: [Work; 2] = [
     Work {

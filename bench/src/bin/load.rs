@@ -4,7 +4,8 @@
 //! and `--trips` counts them over all connections, so that every proxy does the same number of operations. Before it
 //! starts it prints "ready" and, with `--wait`, goes on when a line comes on stdin and stays until stdin ends: in between,
 //! the runner reads the proxy's clocks. `idle` opens its tunnels, prints "ready" and holds them until stdin ends; `herd`
-//! closes and opens all of them at once.
+//! closes and opens all of them at once. `file` is a GET of a file of the server's own; with `slow` each connection asks
+//! for one and then reads next to nothing of it.
 //! With `--tls` all this goes over TLS; then a round trip can also be a connection, its handshake and a GET (`handshake`,
 //! or `resumed` with the session of the one before).
 
@@ -20,6 +21,8 @@ use std::{
 
 use argh::FromArgs;
 use futures_rustls::rustls::{self, ClientConfig, ClientConnection};
+use nix::sys::socket::sockopt::TcpMaxSeg;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smolgate_bench::{
     end::BUFFER_BYTES,
     herd::Herd,
@@ -31,7 +34,7 @@ use smolgate_bench::{
 /// Play ping-pong through a proxy and print round trips and latencies.
 #[derive(FromArgs)]
 struct Flags {
-    /// tunnel, get, idle, herd, handshake or resumed
+    /// tunnel, get, file, idle, herd, slow, handshake or resumed
     #[argh(positional)]
     mode: String,
     /// address of the proxy
@@ -40,7 +43,7 @@ struct Flags {
     /// connections (1)
     #[argh(option, default = "1")]
     conns: usize,
-    /// bytes of a tunnel message (64)
+    /// bytes of a tunnel message, or of a file (64)
     #[argh(option, default = "64")]
     size: usize,
     /// round trips over all connections (100000)
@@ -75,6 +78,8 @@ fn run(flags: &Flags) -> io::Result<()> {
     let work = match flags.mode.as_str() {
         "tunnel" if flags.size > 0 => Work::tunnel(flags.size),
         "get" => Work::get(),
+        "file" if flags.size > 0 => Work::file(flags.size),
+        "slow" => return read_slowly(flags),
         "herd" if !flags.tls => {
             let mut herd = Herd::new(flags.to, flags.conns, SILENCE);
             return measure(flags, |_| herd.come_back());
@@ -87,7 +92,7 @@ fn run(flags: &Flags) -> io::Result<()> {
             println!("ready");
             return io::copy(&mut io::stdin(), &mut io::sink()).map(|_| ());
         }
-        _ => return Err(io::Error::other("expected tunnel, get, idle or herd, and a size above 0")),
+        _ => return Err(io::Error::other("expected tunnel, get, file, idle, herd or slow, and a size above 0")),
     };
     let mut rally = Rally::open(work, flags)?;
     measure(flags, |trips| rally.play(trips, Duration::from_secs(flags.seconds)))
@@ -148,6 +153,80 @@ fn shake_hands(flags: &Flags) -> io::Result<()> {
     })
 }
 
+/// The least that a socket may hold of what comes.
+const SLOW_BYTES: usize = 4096;
+
+/// Bytes of a segment, as on Ethernet: for those of loopback the kernel would take all of a file from the server.
+const SEGMENT_BYTES: u32 = 1460;
+
+/// Of those who read slowly, how many read all of it in the end.
+const SLOW_READERS_THAT_GO_ON: usize = 10;
+
+/// Asks for a file on each connection, says so when all answers have begun, and reads some of them to the end when a line
+/// comes.
+fn read_slowly(flags: &Flags) -> io::Result<()> {
+    let open = || -> io::Result<TcpStream> {
+        let family = if flags.to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SLOW_BYTES)?;
+        nix::sys::socket::setsockopt(&socket, TcpMaxSeg, &SEGMENT_BYTES)?;
+        rustix::net::connect(&socket, &flags.to)?;
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(SILENCE))?;
+        stream.write_all(&message::get_file(flags.size))?;
+        stream.peek(&mut [0; 1])?;
+        Ok(stream)
+    };
+    let mut readers = (0..flags.conns).map(|_| open()).collect::<io::Result<Vec<_>>>()?;
+    println!("ready");
+    io::stdin().read_line(&mut String::new())?;
+    let body = message::pattern(flags.size);
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let last = readers.len().saturating_sub(SLOW_READERS_THAT_GO_ON);
+    for reader in &mut readers[last..] {
+        let mut file = Coming::default();
+        while !file.take(
+            &body,
+            match reader.read(&mut buffer)? {
+                0 => return Err(io::Error::other("connection closed in the middle of a file")),
+                count => &buffer[..count],
+            },
+        )? {}
+    }
+    println!("trips {}", readers.len() - last);
+    io::copy(&mut io::stdin(), &mut io::sink()).map(|_| ())
+}
+
+/// A file on its way to us.
+#[derive(Default)]
+struct Coming {
+    head: Vec<u8>,
+    /// Bytes of the body that have come, once the head has.
+    came: Option<usize>,
+}
+
+impl Coming {
+    /// Takes what has come: whether that was all.
+    fn take(&mut self, body: &[u8], mut bytes: &[u8]) -> io::Result<bool> {
+        let before = match self.came {
+            Some(before) => before,
+            None => {
+                self.head.extend_from_slice(bytes);
+                let Some(used) = head_length(&self.head, body.len())? else { return Ok(false) };
+                bytes = &bytes[used + bytes.len() - self.head.len()..];
+                self.head.clear();
+                0
+            }
+        };
+        if !body[before..].starts_with(bytes) {
+            return Err(io::Error::other("the file differs from the one expected"));
+        }
+        let is_all = before + bytes.len() == body.len();
+        self.came = (!is_all).then_some(before + bytes.len());
+        Ok(is_all)
+    }
+}
+
 /// Connects, makes the handshake if there is one, and turns the connection into a tunnel if asked to.
 fn connect(
     to: SocketAddr,
@@ -191,6 +270,10 @@ enum Work {
     Get {
         body: Vec<u8>,
     },
+    File {
+        question: Vec<u8>,
+        body: Vec<u8>,
+    },
 }
 
 /// How many different messages a tunnel sends.
@@ -205,10 +288,15 @@ impl Work {
         Self::Get { body: message::pattern(message::GET_BODY_BYTES) }
     }
 
+    fn file(size: usize) -> Self {
+        Self::File { question: message::get_file(size), body: message::pattern(size) }
+    }
+
     fn question(&self, window: usize) -> &[u8] {
         match self {
             Self::Tunnel { size, bytes } => &bytes[window..window + size],
             Self::Get { .. } => message::GET,
+            Self::File { question, .. } => question,
         }
     }
 
@@ -217,24 +305,30 @@ impl Work {
         match self {
             Self::Tunnel { size, .. } if self.question(window).starts_with(came) => Ok(came.len() == *size),
             Self::Tunnel { .. } => Err(io::Error::other("the echo differs from what was sent")),
-            Self::Get { body } => is_response(came, body),
+            Self::Get { body } | Self::File { body, .. } => is_response(came, body),
         }
     }
 }
 
 fn is_response(came: &[u8], body: &[u8]) -> io::Result<bool> {
-    let mut fields = [httparse::EMPTY_HEADER; message::FIELDS_MAX];
-    let mut answer = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(used) = answer.parse(came).map_err(io::Error::other)? else { return Ok(false) };
-    let length = message::field(answer.headers, "Content-Length");
-    if answer.code != Some(200) || length != Some(body.len().to_string().as_bytes()) {
-        return Err(io::Error::other(format!("expected 200 with {} bytes, got {:?}", body.len(), answer.code)));
-    }
+    let Some(used) = head_length(came, body.len())? else { return Ok(false) };
     match &came[used..] {
         came if came == body => Ok(true),
         came if body.starts_with(came) => Ok(false),
         _ => Err(io::Error::other("the body differs from the one expected")),
     }
+}
+
+/// How long the head of an answer is, if it has come; its body must have so many bytes.
+fn head_length(came: &[u8], body_bytes: usize) -> io::Result<Option<usize>> {
+    let mut fields = [httparse::EMPTY_HEADER; message::FIELDS_MAX];
+    let mut answer = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(used) = answer.parse(came).map_err(io::Error::other)? else { return Ok(None) };
+    let length = message::field(answer.headers, "Content-Length");
+    if answer.code != Some(200) || length != Some(body_bytes.to_string().as_bytes()) {
+        return Err(io::Error::other(format!("expected 200 with {body_bytes} bytes, got {:?}", answer.code)));
+    }
+    Ok(Some(used))
 }
 
 /// All connections and what they play.
@@ -249,6 +343,7 @@ struct Player {
     line: Line,
     /// The part of the answer that has come.
     came: Vec<u8>,
+    file: Coming,
     window: usize,
     begun: Instant,
     waits: bool,
@@ -265,6 +360,7 @@ impl Rally {
             players.push(Player {
                 line,
                 came: Vec::new(),
+                file: Coming::default(),
                 window: number % WINDOWS,
                 begun: Instant::now(),
                 waits: false,
@@ -322,8 +418,10 @@ impl Player {
             if !self.waits {
                 return Err(io::Error::other("bytes came that nobody asked for"));
             }
-            // The usual answer comes in one piece and is looked at where it lies.
-            let answered = if self.came.is_empty() {
+            // The usual answer comes in one piece and is looked at where it lies; a large one piece by piece.
+            let answered = if let Work::File { body, .. } = work {
+                self.file.take(body, &buffer[..count])?
+            } else if self.came.is_empty() {
                 let answered = work.is_answered(self.window, &buffer[..count])?;
                 if !answered {
                     self.came.extend_from_slice(&buffer[..count]);
