@@ -181,6 +181,7 @@ impl Command<'_> {
         }
         let mut all = Packer::default();
         self.sockets.pack(&mut all)?;
+        health::pack(&self.running, &mut all);
         let parcel = all.send_with(packed)?;
         match &self.program {
             Some(program) => program.execute(&parcel),

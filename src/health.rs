@@ -16,6 +16,7 @@ use crate::config::{ErrorLog, Expected, HealthCheck, Level, Probe, Resolver};
 use crate::frames;
 use crate::head::{self, Limits, Name, Response, Scan};
 use crate::log;
+use crate::parcel::{self, Packer, Unpacker};
 use crate::reactor::{self, Task, Timer};
 use crate::running::Running;
 use crate::socket::{self, Addr, Socket};
@@ -42,6 +43,37 @@ pub fn watch(running: &Running) -> Watches {
         reactor::start(watch.group(main.resolver))
     };
     Watches { _groups: running.all_groups().into_iter().filter_map(watch).collect() }
+}
+
+/// Packs what was found out, for the next program.
+pub fn pack(running: &Running, packer: &mut Packer) {
+    for group in running.all_groups().iter().filter(|group| group.upstream.health.is_some()) {
+        for peer in group.peers() {
+            let mut found = Packer::default();
+            found.text(&group.upstream.name);
+            found.text(&peer.addr);
+            found.u8(peer.finding() as u8);
+            packer.entry(parcel::FINDING, found);
+        }
+    }
+}
+
+/// Takes what the program before has found out about peers that are still checked. The rest comes back.
+pub fn inherit(running: &Running, mut parcel: Unpacker) -> Packer {
+    let mut rest = Packer::default();
+    while let Some((kind, mut content)) = parcel.entry() {
+        if kind != parcel::FINDING {
+            rest.entry(kind, content.close());
+            continue;
+        }
+        let (name, addr, finding) = (content.text(), content.text(), content.u8());
+        let groups = running.all_groups().into_iter().filter(|group| group.upstream.health.is_some());
+        let peers = groups.filter(|group| Some(&group.upstream.name) == name.as_ref()).flat_map(|group| group.peers());
+        for peer in peers.filter(|peer| Some(peer.addr.to_string()) == addr) {
+            peer.find(finding.map_or(Finding::Well, Finding::from));
+        }
+    }
+    rest
 }
 
 /// How one upstream is watched.

@@ -22,11 +22,12 @@ use rustix::net::{
 pub const VERSION: u32 = 1;
 
 /// What an entry is: a socket that is listened on, a connection of which nothing was read, a tunnel, a socket that systemd
-/// has bound.
+/// has bound, what health checks have found out about a peer.
 pub const LISTENER: u8 = 1;
 pub const CONNECTION: u8 = 2;
 pub const TUNNEL: u8 = 3;
 pub const PASSED: u8 = 4;
+pub const FINDING: u8 = 5;
 
 const MAGIC: &[u8; 8] = b"smolgate";
 /// Descriptors in one message; the kernel allows 253.

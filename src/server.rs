@@ -126,7 +126,8 @@ impl Start<'_> {
         for (addr, copies) in self.sockets.copies(&crew)? {
             sockets::listen(&crew, &addr, copies);
         }
-        command::share_out(std::mem::take(&mut self.left).open(), &crew);
+        let left = health::inherit(&running, std::mem::take(&mut self.left).open());
+        command::share_out(left.open(), &crew);
         for number in 1..workers as usize {
             let (crew, running, affinity) = (crew.clone(), running.clone(), affinity.clone());
             let body = move || {

@@ -26,6 +26,16 @@ pub enum Finding {
     Awaited = 2,
 }
 
+impl From<u8> for Finding {
+    fn from(number: u8) -> Self {
+        match number {
+            0 => Self::Well,
+            1 => Self::Ill,
+            _ => Self::Awaited,
+        }
+    }
+}
+
 /// A peer as others hold it. It is the same one after a reload, with its connections.
 pub struct Peer {
     pub addr: Addr,
@@ -59,11 +69,7 @@ impl Peer {
 
     /// What health checks have found out about it.
     pub fn finding(&self) -> Finding {
-        match self.finding.load(Ordering::SeqCst) {
-            0 => Finding::Well,
-            1 => Finding::Ill,
-            _ => Finding::Awaited,
-        }
+        self.finding.load(Ordering::SeqCst).into()
     }
 
     pub fn find(&self, finding: Finding) {

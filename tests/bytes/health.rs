@@ -227,6 +227,27 @@ fn what_a_good_answer_is() {
     gate.wait_for_error(&["is unhealthy: the body of its answer does not match"]).unwrap();
 }
 
+/// Another program in place of this one knows what this one knew.
+#[test]
+fn an_upgrade_keeps_what_was_found() {
+    let (a, b) = (Patient::new("a"), Patient::new("b"));
+    b.answer_with(500);
+    let config = |interval: &str| {
+        let check = format!("health_check interval={interval} jitter={interval} mandatory;");
+        let servers = format!("server {}; server {};", a.peer.addr, b.peer.addr);
+        format!("upstream u {{ {servers} {check} }} server {{ listen LISTEN; location / {{ proxy_pass http://u; }} }}")
+    };
+    let gate = Gate::start(&config("100ms"));
+    gate.wait_for_error(&["is healthy"]).unwrap();
+    gate.wait_for_error(&["is unhealthy: it answers with status 500"]).unwrap();
+    gate.rewrite(&config("1h"));
+    gate.signal("USR2");
+    wait_for("the next program", || gate.errors().iter().filter(|line| line.contains("listens on")).count() == 2);
+    assert_eq!(names(&gate, "/", 4), "aaaa");
+    let changes = gate.errors().iter().filter(|line| line.contains("healthy")).count();
+    assert_eq!(changes, 2, "{:?}", gate.errors());
+}
+
 /// Peers that requests come to by TLS are asked by TLS.
 #[test]
 fn checks_are_secured_where_requests_are() {
