@@ -240,13 +240,20 @@ impl Bench<'_> {
     fn herd(&self) -> Result<()> {
         let running = self.start_all(&self.all())?;
         let work = Work { name: "herd", label: "", mode: "herd", conns: self.tunnels, bytes: 1, trips: self.tunnels };
-        let mut rounds: Vec<Vec<Turn>> = Vec::new();
+        let mut turns: Vec<Vec<Turn>> = running.iter().map(|_| Vec::new()).collect();
         for round in 1..=self.flags.rounds.max(1) {
             eprintln!("bench: round {round} of {}: {} tunnels anew", self.flags.rounds.max(1), self.tunnels);
-            rounds.push(self.round(&work, &running, round)?);
+            for at in (0..running.len()).map(|at| (at + round) % running.len()) {
+                // One that does not bring all of them back has no number.
+                match turn::take(&work, work.trips, &running[at], &self.cpus) {
+                    Ok(turn) => turns[at].push(turn),
+                    Err(error) => eprintln!("bench: {}: {error}", running[at].kind.name()),
+                }
+            }
         }
-        let median = |proxy: usize, of: fn(&Turn) -> f64| {
-            table::short(table::median(rounds.iter().filter_map(|turns| turns.get(proxy)).map(of)))
+        let median = |proxy: usize, of: fn(&Turn) -> f64| match turns[proxy].as_slice() {
+            [] => "-".to_owned(),
+            turns => table::short(table::median(turns.iter().map(of))),
         };
         let proxies = 0..running.len();
         let mut table = table_of(&format!("{} tunnels come back at once", self.tunnels), &self.all());
