@@ -21,6 +21,7 @@ mod grammar;
 mod listings;
 mod pair;
 mod peer;
+mod recipes;
 mod reply;
 mod rows;
 mod steps;
