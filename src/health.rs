@@ -12,7 +12,7 @@ use data_encoding::BASE64;
 
 use crate::balance::{Finding, Group, Peer};
 use crate::body::Decoder;
-use crate::config::{ErrorLog, Expected, HealthCheck, Level, Probe, Resolver};
+use crate::config::{ErrorLog, Expected, HealthCheck, Level, Probe};
 use crate::frames;
 use crate::head::{self, Limits, Name, Response, Scan};
 use crate::log;
@@ -26,6 +26,8 @@ use crate::wire::{Stream, Unparsed, Wire};
 
 /// Bytes of a body that are looked at.
 const BODY_BYTES_MAX: usize = 256 * 1024;
+/// How long names are waited for before those that are known are watched.
+const NAMES: Duration = Duration::from_secs(30);
 /// What a WebSocket's key is answered by (RFC 6455 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -40,7 +42,7 @@ pub fn watch(running: &Running) -> Watches {
     let watch = |group: Arc<Group>| {
         let check = group.upstream.health.clone()?;
         let watch = Watch { group, check, logs: main.error_log.clone() };
-        reactor::start(watch.group(main.resolver))
+        reactor::start(watch.group())
     };
     Watches { _groups: running.all_groups().into_iter().filter_map(watch).collect() }
 }
@@ -86,10 +88,12 @@ struct Watch {
 
 impl Watch {
     /// Watches each peer as long as it is one.
-    async fn group(self, resolver: Resolver) {
+    async fn group(self) {
         let mut watched: Vec<(Arc<Peer>, Option<Task>)> = Vec::new();
         loop {
-            self.group.refresh(resolver).await;
+            if let Some(complaint) = self.group.refresh(NAMES).await {
+                log::note(&self.logs, Level::Warn, format_args!("{complaint}"));
+            }
             let peers = self.group.peers();
             watched.retain(|(peer, _)| peers.iter().any(|known| Arc::ptr_eq(known, peer)));
             for peer in peers {
@@ -101,7 +105,7 @@ impl Watch {
             if self.group.is_fixed() {
                 return pending().await;
             }
-            reactor::sleep(self.check.interval.min(resolver.valid)).await;
+            reactor::sleep(self.group.until_stale()).await;
         }
     }
 

@@ -302,6 +302,8 @@ impl Asked {
 fn unresolved(config: &Config) -> Vec<String> {
     let peers = config.upstreams.iter().flat_map(|upstream| &upstream.peers);
     let names = peers.filter_map(|peer| match &peer.place {
+        // Name servers of the configuration are asked when somebody needs the answer.
+        Place::Name { .. } if !peer.resolver.is_system() => None,
         Place::Name { host, port } => (host.as_str(), *port).to_socket_addrs().is_err().then(|| host.clone()),
         Place::Addr(_) => None,
     });

@@ -1,33 +1,48 @@
 //! Host names to addresses, and again after a while.
 //!
 //! What is known of a name is known to the whole program, as peers are: if each worker asked for itself, two answers would
-//! drive each other's peers out. An answer is believed for `valid`. Then the next one is asked for, off the reactor's
-//! thread, and waited for; not for long where there is an old one, and when none comes the last good one stays.
+//! drive each other's peers out. An answer is believed for its time. Then the next one is asked for, by the name servers of a
+//! `resolver` or, on a thread of its own, by the system. It is waited for; not for long where there is an old one, and when
+//! there is no answer the last good one stays. That there is no such name is an answer as well, if a name server says so.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use smol::lock::Semaphore;
 
+use crate::config::{Place, Resolver};
 use crate::reactor::{self, Millis};
+use crate::resolver::{self, Failure, Wanted};
+use crate::socket::Addr;
 
 /// How long a new answer is waited for where there is an old one (RFC 8767 5 allows 1.8 s).
 pub const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a failure is believed.
+/// How long an answer of the system is believed, which does not say so itself.
+const VALID: Duration = Duration::from_secs(30);
+/// Seconds after which who watches names looks at them again at the latest.
+pub const LOOK_SECS_MAX: u64 = 3600;
+/// What servers may say of that.
+const TTL_SECS: std::ops::RangeInclusive<u32> = 1..=86_400;
+/// How long it is believed that there is no answer.
 const FAILURE: Duration = Duration::from_secs(1);
 
 /// Questions to the system at the same time; each has a thread meanwhile.
-static ROOM: Semaphore = Semaphore::new(4);
+static THREADS: Semaphore = Semaphore::new(4);
+/// Names that name servers are asked for at the same time; each takes two descriptors.
+static QUESTIONS: Semaphore = Semaphore::new(64);
 
 /// The names that somebody wants to know the addresses of.
-static NAMES: Mutex<BTreeMap<String, Weak<Name>>> = Mutex::new(BTreeMap::new());
+static NAMES: Mutex<Vec<Weak<Name>>> = Mutex::new(Vec::new());
 
-/// A name, for all who want its addresses. What is known of it is forgotten when nobody does any more.
+/// A name, for all who want its addresses from the same servers. What is known of it is forgotten when nobody does any
+/// more.
 pub struct Name {
+    /// In small letters.
     host: String,
+    resolver: Arc<Resolver>,
     known: Mutex<Known>,
 }
 
@@ -37,8 +52,10 @@ struct Known {
     addrs: Arc<[IpAddr]>,
     /// When to ask again.
     stale: Millis,
-    /// The last question had no answer.
-    failed: bool,
+    /// Why the last question had no answer.
+    failure: Option<Failure>,
+    /// Nobody has been told of it yet.
+    untold: bool,
     /// Since when it is being asked for.
     asked: Option<Millis>,
     waiting: Vec<Waker>,
@@ -48,15 +65,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The name `host`.
-pub fn of(host: &str) -> Arc<Name> {
+/// The name `host`, asked for by `resolver`.
+pub fn of(host: &str, resolver: &Arc<Resolver>) -> Arc<Name> {
+    let host = host.to_ascii_lowercase();
     let mut names = lock(&NAMES);
-    if let Some(name) = names.get(host).and_then(Weak::upgrade) {
+    names.retain(|name| name.strong_count() > 0);
+    let same = |name: &Arc<Name>| name.host == host && name.resolver == *resolver;
+    if let Some(name) = names.iter().filter_map(Weak::upgrade).find(same) {
         return name;
     }
-    names.retain(|_, name| name.strong_count() > 0);
-    let name = Arc::new(Name { host: host.to_owned(), known: Mutex::default() });
-    names.insert(host.to_owned(), Arc::downgrade(&name));
+    let name = Arc::new(Name { host, resolver: resolver.clone(), known: Mutex::default() });
+    names.push(Arc::downgrade(&name));
     name
 }
 
@@ -67,18 +86,33 @@ impl Name {
         (known.addrs.clone(), known.stale)
     }
 
+    /// Why no address of it is known, in nginx's words.
+    pub fn why_unknown(&self) -> String {
+        let failure = lock(&self.known).failure.clone().unwrap_or(Failure::Silence);
+        format!("{} could not be resolved ({failure})", self.host)
+    }
+
+    /// That the last question was in vain while the answer before it is still used; told once.
+    pub fn complaint(&self) -> Option<String> {
+        let untold = {
+            let mut known = lock(&self.known);
+            std::mem::take(&mut known.untold) && !known.addrs.is_empty()
+        };
+        untold.then(|| self.why_unknown())
+    }
+
     /// Ready when what is known is all that can be known now. Asks if nobody does.
-    pub fn poll_known(self: &Arc<Self>, cx: &Context<'_>, valid: Duration) -> Poll<()> {
+    pub fn poll_known(self: &Arc<Self>, cx: &Context<'_>) -> Poll<()> {
         let now = reactor::now();
         let mut known = lock(&self.known);
         if known.stale > now {
             return Poll::Ready(());
         }
         let asked = *known.asked.get_or_insert_with(|| {
-            reactor::spawn(ask(Question(self.clone()), valid));
+            reactor::spawn(ask(Question(self.clone())));
             now
         });
-        let waits_enough = known.failed || now.saturating_sub(asked) >= millis(PATIENCE);
+        let waits_enough = known.failure.is_some() || now.saturating_sub(asked) >= millis(PATIENCE);
         if !known.addrs.is_empty() && waits_enough {
             return Poll::Ready(());
         }
@@ -86,6 +120,31 @@ impl Name {
             known.waiting.push(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// Takes an answer, or that there is none.
+    fn learn(&self, answer: Result<(Vec<IpAddr>, Duration), Failure>) {
+        let mut known = lock(&self.known);
+        let valid = match answer {
+            Ok((mut addrs, valid)) => {
+                // Name servers change the order with each answer; peers keep theirs.
+                addrs.sort_unstable();
+                addrs.dedup();
+                known.addrs = addrs.into();
+                known.failure = None;
+                valid
+            }
+            Err(failure) => {
+                if failure.is_final() {
+                    known.addrs = Arc::default();
+                }
+                // One line for all that fail in a row.
+                known.untold |= known.failure.as_ref() != Some(&failure);
+                known.failure = Some(failure);
+                FAILURE
+            }
+        };
+        known.stale = reactor::now().saturating_add(millis(valid));
     }
 }
 
@@ -104,22 +163,47 @@ impl Drop for Question {
     }
 }
 
-async fn ask(question: Question, valid: Duration) {
-    let answer = {
-        let _place = ROOM.acquire().await;
-        async_net::resolve((question.0.host.as_str(), 0)).await
-    };
-    let mut known = lock(&question.0.known);
-    let mut addrs: Vec<IpAddr> = answer.unwrap_or_default().into_iter().map(|addr| addr.ip()).collect();
-    // Name servers change the order with each answer; peers keep theirs.
-    addrs.sort_unstable();
-    addrs.dedup();
-    known.failed = addrs.is_empty();
-    known.stale = reactor::now().saturating_add(millis(if known.failed { FAILURE } else { valid }));
-    if !known.failed {
-        known.addrs = addrs.into();
+async fn ask(question: Question) {
+    let Name { host, resolver, .. } = &*question.0;
+    let answer = if resolver.is_system() { ask_system(host).await } else { ask_servers(host, resolver).await };
+    question.0.learn(answer.map(|(addrs, valid)| (addrs, resolver.valid.unwrap_or(valid))));
+}
+
+async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
+    let _place = THREADS.acquire().await;
+    match async_net::resolve((host, 0)).await {
+        Ok(addrs) if addrs.is_empty() => Err(Failure::Trouble("it has no address".to_owned())),
+        Ok(addrs) => Ok((addrs.into_iter().map(|addr| addr.ip()).collect(), VALID)),
+        Err(error) => Err(Failure::Trouble(error.to_string())),
     }
-    drop(known);
+}
+
+async fn ask_servers(host: &str, resolver: &Resolver) -> Result<(Vec<IpAddr>, Duration), Failure> {
+    let servers = servers(resolver).await?;
+    let _place = QUESTIONS.acquire().await;
+    let wanted = Wanted { ipv4: resolver.ipv4, ipv6: resolver.ipv6 };
+    let (addrs, ttl) = resolver::look_up(host, &servers, wanted).await?;
+    Ok((addrs, Duration::from_secs(ttl.clamp(*TTL_SECS.start(), *TTL_SECS.end()).into())))
+}
+
+/// The addresses of the name servers; those of servers that have a name themselves the system knows.
+async fn servers(resolver: &Resolver) -> Result<Vec<SocketAddr>, Failure> {
+    let mut servers = Vec::new();
+    for place in &resolver.servers {
+        match place {
+            Place::Addr(Addr::Ip(addr)) => servers.push(*addr),
+            Place::Addr(Addr::Unix(_)) => {}
+            Place::Name { host, port } => {
+                let name = of(host, &Arc::new(Resolver::system(None)));
+                poll_fn(|cx| name.poll_known(cx)).await;
+                servers.extend(name.known().0.iter().map(|ip| SocketAddr::new(*ip, *port)));
+                if servers.is_empty() {
+                    return Err(Failure::Trouble(name.why_unknown()));
+                }
+            }
+        }
+    }
+    Ok(servers)
 }
 
 fn millis(time: Duration) -> Millis {
@@ -129,11 +213,14 @@ fn millis(time: Duration) -> Millis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
+
+    fn system() -> Arc<Resolver> {
+        Arc::new(Resolver::system(None))
+    }
 
     async fn addrs(host: &str) -> Arc<[IpAddr]> {
-        let name = of(host);
-        poll_fn(|cx| name.poll_known(cx, PATIENCE)).await;
+        let name = of(host, &system());
+        poll_fn(|cx| name.poll_known(cx)).await;
         name.known().0
     }
 
@@ -147,27 +234,44 @@ mod tests {
 
     #[test]
     fn a_name_is_the_same_one_for_all_and_forgotten_by_all() {
-        let name = of("shared.invalid");
-        assert!(Arc::ptr_eq(&name, &of("shared.invalid")));
+        let name = of("shared.invalid", &system());
+        assert!(Arc::ptr_eq(&name, &of("Shared.INVALID", &system())));
+        assert!(!Arc::ptr_eq(&name, &of("shared.invalid", &Arc::new(Resolver::system(Some(VALID))))));
         let weak = Arc::downgrade(&name);
         drop(name);
         assert!(weak.upgrade().is_none());
-        let _other = of("other.invalid");
-        assert!(!lock(&NAMES).contains_key("shared.invalid"));
     }
 
     #[test]
-    fn the_last_good_answer_stays_and_is_not_waited_for_again() {
-        let (ready, addrs) = reactor::run(async {
-            let name = of("gone.invalid");
-            lock(&name.known).addrs = Arc::from([IpAddr::from([127, 0, 0, 9])]);
-            poll_fn(|cx| name.poll_known(cx, PATIENCE)).await;
-            reactor::sleep(FAILURE + Duration::from_millis(100)).await;
-            let ready = poll_fn(|cx| Poll::Ready(name.poll_known(cx, PATIENCE).is_ready())).await;
-            (ready, name.known().0)
-        })
-        .unwrap();
-        assert!(ready, "the one that is asked for may take long");
-        assert_eq!(*addrs, [IpAddr::from([127, 0, 0, 9])]);
+    fn the_last_good_answer_stays_until_a_server_says_that_there_is_none() {
+        let name = of("good.invalid", &system());
+        let good = [IpAddr::from([127, 0, 0, 9])];
+        name.learn(Ok((vec![good[0]; 2], VALID)));
+        assert_eq!(*name.known().0, good);
+        assert_eq!(name.complaint(), None);
+        for failure in [Failure::Silence, Failure::Silence, Failure::Refused(2), Failure::Trouble("?".to_owned())] {
+            name.learn(Err(failure));
+            assert_eq!(*name.known().0, good);
+        }
+        assert_eq!(name.complaint().unwrap(), "good.invalid could not be resolved (?)");
+        name.learn(Err(Failure::Trouble("?".to_owned())));
+        assert_eq!(name.complaint(), None, "it was told");
+        name.learn(Err(Failure::Refused(3)));
+        assert!(name.known().0.is_empty());
+        assert_eq!(name.why_unknown(), "good.invalid could not be resolved (3: Host not found)");
+    }
+
+    #[test]
+    fn an_old_answer_is_not_waited_for_after_a_failure() {
+        let ready = reactor::run(async {
+            let name = of("gone.invalid", &system());
+            name.learn(Ok((vec![[127, 0, 0, 9].into()], Duration::ZERO)));
+            let poll = || poll_fn(|cx| Poll::Ready(name.poll_known(cx).is_ready()));
+            let first = poll().await;
+            name.learn(Err(Failure::Silence));
+            lock(&name.known).stale = 0;
+            (first, poll().await)
+        });
+        assert_eq!(ready.unwrap(), (false, true));
     }
 }

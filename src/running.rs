@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::balance::{self, Group};
-use crate::config::{Config, Counted, Place, Upstream, Url, ZoneSpec};
+use crate::config::{Config, Counted, PeerSpec, Place, Resolver, Upstream, Url, ZoneSpec};
 use crate::quota::{Connections, Requests};
 
 /// Upstreams that `proxy_pass` made of variables and that are remembered.
@@ -13,8 +13,8 @@ const MADE_MAX: usize = 256;
 pub struct Running {
     pub config: Arc<Config>,
     groups: Vec<Arc<Group>>,
-    /// By host and port, as requests named them.
-    made: Mutex<HashMap<String, Arc<Group>>>,
+    /// By host and port, as requests named them; of one name there is one for each resolver.
+    made: Mutex<HashMap<String, Vec<Arc<Group>>>>,
     zones: Vec<Zone>,
 }
 
@@ -78,7 +78,7 @@ impl Running {
     /// All upstreams: those of the configuration, then those that requests have named, by name.
     pub fn all_groups(&self) -> Vec<Arc<Group>> {
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut named: Vec<_> = made.values().cloned().collect();
+        let mut named: Vec<_> = made.values().flatten().cloned().collect();
         named.sort_by(|a, b| a.upstream.name.cmp(&b.upstream.name));
         self.groups.iter().cloned().chain(named).collect()
     }
@@ -90,17 +90,19 @@ impl Running {
     }
 
     /// The upstream for a place that only a request named.
-    pub fn made_group(&self, url: &Url<'_>, place: Place) -> Arc<Group> {
+    pub fn made_group(&self, url: &Url<'_>, place: Place, resolver: Arc<Resolver>) -> Arc<Group> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = made.get(&*url.name()) {
+        let same = |group: &&Arc<Group>| group.upstream.peers.iter().all(|peer| peer.resolver == resolver);
+        if let Some(group) = made.get(&*url.name()).and_then(|groups| groups.iter().find(same)) {
             return group.clone();
         }
         let name = url.name().into_owned();
-        let group = Arc::new(Group::new(Arc::new(Upstream::single(name.clone(), place)), None));
+        let peer = PeerSpec { resolver, ..PeerSpec::new(name.clone(), place) };
+        let group = Arc::new(Group::new(Arc::new(Upstream { made: true, ..Upstream::of(peer) }), None));
         if made.len() >= MADE_MAX {
             made.clear();
         }
-        made.insert(name, group.clone());
+        made.entry(name).or_default().push(group.clone());
         group
     }
 }

@@ -1,4 +1,4 @@
-//! Stream sockets over TCP and Unix domain: listen, accept, connect, read, write, half-close, options.
+//! Stream sockets over TCP and Unix domain: listen, accept, connect, read, write, half-close, options. And datagrams.
 //!
 //! Nothing here knows what the bytes mean. Every socket is non-blocking, close-on-exec and without Nagle's delay;
 //! options that every accepted socket needs are set on the listener, from which the kernel copies them.
@@ -105,8 +105,11 @@ impl fmt::Display for Addr {
 }
 
 fn open(addr: &Addr) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(net::socket_with(addr.family(), SocketType::STREAM, flags, None)?)
+    open_as(SocketType::STREAM, addr.family())
+}
+
+fn open_as(kind: SocketType, family: AddressFamily) -> io::Result<OwnedFd> {
+    Ok(net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
 }
 
 /// What a `listen` says beside its address.
@@ -414,6 +417,34 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.source.as_fd()
+    }
+}
+
+/// A socket for datagrams that has one other end: it hears nobody else.
+pub struct Datagrams {
+    source: Source,
+}
+
+impl Datagrams {
+    /// A socket whose own address the kernel has chosen.
+    ///
+    /// # Errors
+    /// Those of socket(2), connect(2) and epoll_ctl(2).
+    pub fn connect(addr: &SocketAddr) -> io::Result<Self> {
+        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let fd = open_as(SocketType::DGRAM, family)?;
+        net::connect(&fd, addr)?;
+        Ok(Self { source: Source::new(fd, Side::Inner)? })
+    }
+
+    pub fn poll_send(&self, cx: &mut Context<'_>, datagram: &[u8]) -> Poll<io::Result<usize>> {
+        self.source.poll_io(cx, Direction::Write, |fd| net::send(fd, datagram, SendFlags::NOSIGNAL))
+    }
+
+    /// Takes one datagram; of a longer one the rest is lost. A short one does not mean that there is no other.
+    pub fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.source
+            .poll_io(cx, Direction::Read, |fd| net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, count)| count))
     }
 }
 

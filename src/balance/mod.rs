@@ -31,7 +31,7 @@ pub use self::queue::Place as QueuePlace;
 pub use self::search::Search;
 pub use self::state::{Health, PeerState};
 
-use crate::config::{Balance, Config, PeerSpec, Place, Resolver, Sticky, Upstream};
+use crate::config::{Balance, Config, PeerSpec, Place, Sticky, Upstream};
 use crate::exchange::Exchange;
 use crate::names::{self, Name};
 use crate::reactor::{self, Millis, Timer};
@@ -109,7 +109,7 @@ impl Group {
         };
         let name = |spec: &Arc<PeerSpec>| match &spec.place {
             Place::Addr(_) => None,
-            Place::Name { host, .. } => Some(names::of(host)),
+            Place::Name { host, .. } => Some(names::of(host, &spec.resolver)),
         };
         let names = upstream.peers.iter().filter_map(name).collect();
         let queue = before.map(|group| group.queue.clone()).unwrap_or_default();
@@ -123,24 +123,37 @@ impl Group {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings the peers up to date with what their names stand for. Only who finds no peer waits as long as the resolver may
-    /// take.
-    pub async fn refresh(&self, resolver: Resolver) {
-        if !self.names.is_empty() && self.lock().fresh_until <= reactor::now() {
-            Box::pin(self.look_up(resolver)).await;
+    /// Brings the peers up to date with what their names stand for. Only who finds no peer waits as long as `timeout`. What
+    /// is returned tells that an answer failed to come while the last one serves on; once for each that failed.
+    pub async fn refresh(&self, timeout: Duration) -> Option<String> {
+        if self.names.is_empty() || self.lock().fresh_until > reactor::now() {
+            return None;
         }
+        Box::pin(self.look_up(timeout)).await;
+        self.names.iter().find_map(|name| name.complaint())
     }
 
-    async fn look_up(&self, resolver: Resolver) {
+    /// How long what its names stand for is believed, in whole seconds: one at least.
+    pub fn until_stale(&self) -> Duration {
+        let left = self.lock().fresh_until.saturating_sub(reactor::now());
+        Duration::from_secs((left / 1000 + 1).min(names::LOOK_SECS_MAX))
+    }
+
+    async fn look_up(&self, timeout: Duration) {
         let timer = Timer::new();
-        timer.set(if self.is_empty() { resolver.timeout } else { resolver.timeout.min(names::PATIENCE) });
+        timer.set(if self.is_empty() { timeout } else { timeout.min(names::PATIENCE) });
         poll_fn(|cx| {
             // All are asked for at the same time.
-            let waits = self.names.iter().filter(|name| name.poll_known(cx, resolver.valid).is_pending()).count();
+            let waits = self.names.iter().filter(|name| name.poll_known(cx).is_pending()).count();
             if waits == 0 { Poll::Ready(()) } else { timer.poll_due(cx) }
         })
         .await;
         self.update();
+    }
+
+    /// Why there is no peer, if no address is known.
+    pub fn unresolved(&self) -> Option<String> {
+        if self.is_empty() { self.names.iter().map(|name| name.why_unknown()).next() } else { None }
     }
 
     /// Takes what is known now as its peers. Those that were there already stay as they are.
@@ -299,7 +312,10 @@ impl Group {
         let alone = state.members.len() == 1;
         let primaries = state.primaries;
         let (first, backups) = state.members.split_at_mut_checked(primaries)?;
-        let member = match self.among(first, search, now, alone) {
+        let of_first = self.among(first, search, now, alone);
+        let of_first =
+            if self.upstream.made { of_first.or_else(|| self.among(first, search, now, true)) } else { of_first };
+        let member = match of_first {
             Some(at) => first.get_mut(at),
             None => self.among(backups, search, now, alone).and_then(|at| backups.get_mut(at)),
         }?;

@@ -19,8 +19,7 @@ use super::table::{self, Spec, Treat};
 use super::tls::TlsDraft;
 use super::upstream::UpstreamDraft;
 use super::{
-    Config, Content, ErrorLog, Folders, Geo, LogFormat, Main, Map, Note, Resolver, Settings, Split, Step, TryFiles,
-    Upstream,
+    Config, Content, ErrorLog, Folders, Geo, LogFormat, Main, Map, Note, Settings, Split, Step, TryFiles, Upstream,
 };
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Template, Variable};
@@ -132,7 +131,6 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         affinity: super::Affinity::Any,
         descriptors: None,
         worker_shutdown_timeout: None,
-        resolver: Resolver::default(),
     };
     let mut walk = Walk {
         folders,
@@ -229,6 +227,8 @@ impl Walk {
             }
             checked.push((directive, spec, first));
         }
+        // Names that stand before it are looked up by it as well.
+        checked.sort_by_key(|(_, spec, _)| spec.name != "resolver");
         for (directive, spec, first) in &checked {
             draft.first = *first;
             match spec.treat {

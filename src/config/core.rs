@@ -135,29 +135,6 @@ pub(super) fn worker_shutdown_timeout(walk: &mut Walk, _: &mut Draft, directive:
     Ok(())
 }
 
-/// The system's resolver is asked; of this directive `valid=` counts.
-pub(super) fn resolver(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    for word in &directive.args {
-        match word.text.split_once('=') {
-            Some(("valid", value)) => {
-                walk.main.resolver.valid =
-                    units::time(value).ok_or_else(|| invalid(directive, word, "a time such as valid=30s"))?;
-            }
-            Some(("ipv6" | "ipv4", value)) if units::switch(value).is_some() => {}
-            Some(("status_zone", _)) | None => {}
-            Some(_) => return Err(invalid(directive, word, "an address, valid=TIME or ipv6=on|off")),
-        }
-    }
-    draft.settings.resolves = true;
-    walk.note(&directive.name, "the system's resolver is asked; \"valid=\" says how long an answer is believed");
-    Ok(())
-}
-
-pub(super) fn resolver_timeout(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.main.resolver.timeout = time(directive)?;
-    Ok(())
-}
-
 pub(super) fn client_max_body_size(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0)?;
     draft.settings.body_bytes_max =

@@ -30,6 +30,7 @@ mod precompressed;
 mod proxy;
 mod real_ip;
 mod referers;
+mod resolver;
 mod rewrite;
 mod split;
 mod symlinks;
@@ -70,6 +71,7 @@ pub use self::precompressed::Precompressed;
 pub use self::proxy::{Destination, NextUpstream, Proxy, ProxyPass, Redirect, SetField, Url, UrlError};
 pub use self::real_ip::{RealIp, Told};
 pub use self::referers::{HostName, Referers};
+pub use self::resolver::Resolver;
 pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, Step, Then};
 pub use self::split::Split;
 pub use self::symlinks::Symlinks;
@@ -127,7 +129,6 @@ pub struct Main {
     pub descriptors: Option<u64>,
     /// How long a graceful stop waits for tunnels; as long as they last if not set.
     pub worker_shutdown_timeout: Option<Duration>,
-    pub resolver: Resolver,
 }
 
 /// On which processors workers run.
@@ -139,19 +140,6 @@ pub enum Affinity {
     Auto,
     /// The first worker on the processors of the first list, and so on; the last list counts for all that are left.
     Lists(Vec<Vec<usize>>),
-}
-
-/// How long an answer of the system's resolver is believed.
-#[derive(Clone, Copy, Debug)]
-pub struct Resolver {
-    pub valid: Duration,
-    pub timeout: Duration,
-}
-
-impl Default for Resolver {
-    fn default() -> Self {
-        Self { valid: Duration::from_secs(30), timeout: Duration::from_secs(30) }
-    }
 }
 
 /// A directive that was accepted and does less than its name says.
@@ -210,8 +198,10 @@ pub struct Settings {
     pub absolute_redirect: bool,
     pub port_in_redirect: bool,
     pub server_name_in_redirect: bool,
-    /// A `resolver` is set: names that a variable makes may be looked up.
-    pub resolves: bool,
+    /// Who is asked for names that a variable makes, and for those of `server ... resolve`.
+    pub resolver: Option<Arc<Resolver>>,
+    /// How long a request waits for an answer.
+    pub resolver_timeout: Duration,
     /// Nothing is asked if there is none.
     pub access: Option<Arc<Access>>,
     pub referers: Option<Arc<Referers>>,
@@ -260,7 +250,8 @@ impl Default for Settings {
             absolute_redirect: true,
             port_in_redirect: true,
             server_name_in_redirect: false,
-            resolves: false,
+            resolver: None,
+            resolver_timeout: Duration::from_secs(30),
             access: None,
             referers: None,
             files: Files::default(),

@@ -11,7 +11,7 @@ use super::map::Expression;
 use super::passing::IgnoredFields;
 use super::syntax::{Directive, Error, Word, placeholder};
 use super::tls::ProxyTls;
-use super::upstream::{Place, Upstream, place};
+use super::upstream::{PeerSpec, Place, Upstream, place};
 use super::{core, units};
 use crate::head::{Name, Version};
 use crate::template::{Builtin, Piece, Template, Variable};
@@ -186,7 +186,7 @@ pub enum Destination {
     Upstream(u32),
     /// A URL that is made for each request. Where the client chooses its host, that must be one that the configuration
     /// names, unless a `resolver` says that any is meant.
-    Made { url: Template, resolves: bool, only_named: bool },
+    Made { url: Template, only_named: bool },
 }
 
 /// A URL without variables, taken apart.
@@ -280,13 +280,14 @@ impl Walk {
     }
 
     /// The upstream of a URL: one that was defined, or one that stands for this place alone.
-    fn upstream_of(&mut self, url: &Url<'_>) -> Option<u32> {
+    fn upstream_of(&mut self, url: &Url<'_>, draft: &Draft) -> Option<u32> {
         let key = url.key();
         if let Some(number) = self.upstream_names.get(url.authority).or_else(|| self.upstream_names.get(&*key)) {
             return Some(*number);
         }
         let place = url.place()?;
-        Some(self.add_upstream(key.into_owned(), Upstream::single(url.name().into_owned(), place)))
+        let peer = PeerSpec { resolver: draft.system_resolver(), ..PeerSpec::new(url.name().into_owned(), place) };
+        Some(self.add_upstream(key.into_owned(), Upstream::of(peer)))
     }
 }
 
@@ -296,7 +297,7 @@ pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
     let pass = match template.as_text() {
         Some(_) => {
             let url = Url::parse(&word.text).map_err(|why| wrong_url(word, &why))?;
-            let number = walk.upstream_of(&url).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
+            let number = walk.upstream_of(&url, draft).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
             let (host, port) = url.host_and_port();
             let base = word.text.get(..word.text.len() - url.uri.map_or(0, str::len)).unwrap_or_default();
             ProxyPass {
@@ -310,13 +311,12 @@ pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
             }
         }
         None => {
-            let resolves = draft.settings.resolves;
-            let only_named = is_clients_choice(walk, &template, word)? && !resolves;
+            let only_named = is_clients_choice(walk, draft, &template, word)? && draft.settings.resolver.is_none();
             if only_named {
                 walk.open_proxies.push(word.clone());
             }
             ProxyPass {
-                destination: Destination::Made { url: template, resolves, only_named },
+                destination: Destination::Made { url: template, only_named },
                 host: String::new(),
                 port: 80,
                 base: String::new(),
@@ -339,7 +339,7 @@ pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
 }
 
 /// A URL with variables: where its host is fixed the upstream is made known now. Whether the client chooses the host.
-fn is_clients_choice(walk: &mut Walk, template: &Template, word: &Word) -> Result<bool, Error> {
+fn is_clients_choice(walk: &mut Walk, draft: &Draft, template: &Template, word: &Word) -> Result<bool, Error> {
     let (scheme, rest) = match template.pieces() {
         [Piece::Text(text), rest @ ..] => (std::str::from_utf8(text).unwrap_or_default(), rest),
         rest => ("", rest),
@@ -348,8 +348,12 @@ fn is_clients_choice(walk: &mut Walk, template: &Template, word: &Word) -> Resul
         Ok(url) => {
             let path_follows = matches!(rest.first(), Some(Piece::Variable(variable)) if is_path(variable));
             if url.uri.is_some() || path_follows {
-                walk.upstream_of(&url).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
-                return Ok(false);
+                let known = match draft.settings.resolver {
+                    // A request makes it, with the resolver of its location.
+                    Some(_) => url.place().is_some(),
+                    None => walk.upstream_of(&url, draft).is_some(),
+                };
+                return if known { Ok(false) } else { Err(wrong_url(word, &UrlError::Host)) };
             }
         }
         Err(UrlError::Tls) => return Err(wrong_url(word, &UrlError::Tls)),

@@ -11,7 +11,7 @@ use super::{
     proxy, real_ip, rewrite, tls, upstream,
 };
 use super::{autoindex, geo, referers, split, symlinks};
-use super::{cookies, expected, health, passing};
+use super::{cookies, expected, health, passing, resolver};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -387,8 +387,8 @@ static TABLE: &[Spec] = &[
     spec("recursive_error_pages", HSL, 1, 1, Once(internal::recursive_error_pages)),
     spec("request_pool_size", HS, 1, 1, Note(OWN_LIMITS)),
     spec("reset_timedout_connection", HSL, 1, 1, Once(manners::reset_timedout_connection)),
-    spec("resolver", HSL | UPSTREAM, 1, MANY, Once(core::resolver)),
-    spec("resolver_timeout", HSL | UPSTREAM, 1, 1, Once(core::resolver_timeout)),
+    spec("resolver", HSL | UPSTREAM, 1, MANY, Once(resolver::resolver)),
+    spec("resolver_timeout", HSL | UPSTREAM, 1, 1, Once(resolver::resolver_timeout)),
     spec("return", STEPS, 1, 2, Step(rewrite::return_step)),
     spec("rewrite", STEPS, 2, 3, Step(rewrite::rewrite)),
     spec("rewrite_log", HSLI, 1, 1, Once(manners::rewrite_log)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::balance::{Balance, QueueSpec, Sticky};
 use super::build::{Draft, Walk, arg, invalid};
 use super::health::HealthCheck;
+use super::resolver::Resolver;
 use super::syntax::{Directive, Error, Word, placeholder};
 use super::{core, table, units};
 use crate::socket::Addr;
@@ -28,6 +29,10 @@ pub struct Upstream {
     pub keepalive_requests: u32,
     pub keepalive_timeout: Duration,
     pub keepalive_time: Duration,
+    /// How long a request waits for the address of a peer, if not as long as its location says.
+    pub resolver_timeout: Option<Duration>,
+    /// A request has named it, not the configuration: its peers are tried even if all have failed, as nginx does it.
+    pub made: bool,
 }
 
 /// One `server` of an upstream. A name may stand for several addresses, each of which is a peer.
@@ -36,6 +41,8 @@ pub struct PeerSpec {
     /// As it was written, which consistent hashing goes by.
     pub name: String,
     pub place: Place,
+    /// Who is asked for the addresses of a name.
+    pub resolver: Arc<Resolver>,
     pub weight: u32,
     /// Failures within `fail_timeout` after which a peer is left alone as long; 0: never.
     pub max_fails: u32,
@@ -64,6 +71,7 @@ impl PeerSpec {
         Self {
             name,
             place,
+            resolver: Arc::new(Resolver::system(None)),
             weight: 1,
             max_fails: 1,
             fail_timeout: Duration::from_secs(10),
@@ -90,6 +98,7 @@ pub(super) struct UpstreamDraft {
     pub(super) keepalive_requests: Option<u32>,
     pub(super) keepalive_timeout: Option<Duration>,
     pub(super) keepalive_time: Option<Duration>,
+    pub(super) resolver_timeout: Option<Duration>,
 }
 
 impl UpstreamDraft {
@@ -106,6 +115,8 @@ impl UpstreamDraft {
             keepalive_timeout: self.keepalive_timeout.unwrap_or(Duration::from_secs(60)),
             keepalive_time: self.keepalive_time.unwrap_or(Duration::from_secs(3600)),
             name,
+            resolver_timeout: self.resolver_timeout,
+            made: false,
         }
     }
 }
@@ -113,18 +124,28 @@ impl UpstreamDraft {
 impl Upstream {
     /// The group that stands behind a `proxy_pass` to a single place.
     pub fn single(name: String, place: Place) -> Self {
-        let peer = PeerSpec::new(name.clone(), place);
+        Self::of(PeerSpec::new(name, place))
+    }
+
+    /// The group that has one peer and its name.
+    pub fn of(peer: PeerSpec) -> Self {
+        let name = peer.name.clone();
         UpstreamDraft { peers: vec![Arc::new(peer)], ..UpstreamDraft::default() }.finish(name)
     }
 }
 
 /// `host`, `host:port`, `unix:/path`; the port is 80 if it is not said.
 pub(super) fn place(text: &str) -> Option<Place> {
+    place_at(text, 80)
+}
+
+/// As [`place`], with another usual port.
+pub(super) fn place_at(text: &str, usual_port: u16) -> Option<Place> {
     if let Some(path) = text.strip_prefix("unix:") {
         return (!path.is_empty()).then(|| Place::Addr(Addr::Unix(Arc::from(path))));
     }
     let (host, port) = units::host_port(text)?;
-    let port = port.unwrap_or(80);
+    let port = port.unwrap_or(usual_port);
     if let Some(ip) = units::ip(host) {
         return Some(Place::Addr(Addr::Ip((ip, port).into())));
     }
@@ -156,12 +177,16 @@ pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive
 pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
     let word = arg(directive, 0)?;
     let place = place(&word.text).ok_or_else(|| wrong_place(directive, word))?;
-    let mut peer = PeerSpec::new(word.text.clone(), place);
+    let mut peer = PeerSpec { resolver: draft.system_resolver(), ..PeerSpec::new(word.text.clone(), place) };
     for word in directive.args.iter().skip(1) {
-        if word.text == "resolve" {
-            walk.note(&directive.name, "\"resolve\": names are always resolved again");
-        } else {
-            parameter(&mut peer, directive, word)?;
+        match (word.text.as_str(), &draft.settings.resolver) {
+            ("resolve", Some(resolver)) => peer.resolver = resolver.clone(),
+            ("resolve", None) => walk.note(&directive.name, "\"resolve\": no \"resolver\" is set, the system is asked"),
+            (text, _) if text.starts_with("service=") => {
+                return Err(Error::new(&word.at, "\"service=\" is not supported")
+                    .hint("SRV records are not asked for: name the port"));
+            }
+            _ => parameter(&mut peer, directive, word)?,
         }
     }
     draft.upstream.peers.push(Arc::new(peer));

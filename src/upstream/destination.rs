@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::balance::Group;
-use crate::config::{Destination, Place, Url};
+use crate::config::{Destination, Place, Resolver, Url};
 use crate::exchange::{Exchange, Made};
 use crate::running::Running;
 use crate::target;
@@ -18,8 +18,8 @@ pub(super) async fn destination(exchange: &mut Exchange, running: &Running) -> R
             let group = running.group(*number).ok_or_else(unknown)?;
             Ok((group, passed_uri(exchange, pass.uri.as_deref())))
         }
-        Destination::Made { url, resolves, only_named } => {
-            let (resolves, only_named) = (*resolves, *only_named);
+        Destination::Made { url, only_named } => {
+            let only_named = *only_named;
             let made = variables::value(url, exchange);
             let made =
                 String::from_utf8(made).map_err(|_| "invalid URL of \"proxy_pass\": it is no text".to_owned())?;
@@ -34,10 +34,14 @@ pub(super) async fn destination(exchange: &mut Exchange, running: &Running) -> R
                 }
                 None => {
                     let place = url.place().ok_or_else(|| format!("invalid host in upstream \"{}\"", url.authority))?;
-                    if matches!(place, Place::Name { .. }) && !resolves {
-                        return Err(format!("no resolver defined to resolve {}", url.authority));
-                    }
-                    running.made_group(&url, place)
+                    let resolver = match (&exchange.settings().resolver, &place) {
+                        (Some(resolver), _) => resolver.clone(),
+                        (None, Place::Addr(_)) => Arc::new(Resolver::system(None)),
+                        (None, Place::Name { .. }) => {
+                            return Err(format!("no resolver defined to resolve {}", url.authority));
+                        }
+                    };
+                    running.made_group(&url, place, resolver)
                 }
             };
             let (host, port) = url.host_and_port();

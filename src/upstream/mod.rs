@@ -100,7 +100,10 @@ pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Runni
             return Forwarded::Refused(why.status());
         }
     };
-    group.refresh(running.config.main.resolver).await;
+    let timeout = group.upstream.resolver_timeout.unwrap_or(exchange.settings().resolver_timeout);
+    if let Some(complaint) = group.refresh(timeout).await {
+        log::about(exchange, Level::Warn, format_args!("{complaint}; the addresses that were known before are used"));
+    }
     let from = match origin(exchange) {
         Ok(from) => from,
         Err(message) => {
@@ -230,11 +233,13 @@ impl Attempts<'_> {
 
     /// No peer is left, or none can be tried.
     fn no_peer(&mut self, why: &str) -> u16 {
-        let name = &self.group.upstream.name.clone();
-        self.begin_try(Tried::Nobody(name.clone()));
+        if let Some(message) = self.group.unresolved() {
+            log::about(self.exchange, Level::Error, format_args!("{message}"));
+            return 502;
+        }
+        self.begin_try(Tried::Nobody(self.group.upstream.name.clone()));
         self.end_try(Some(502));
-        let message = if self.group.is_empty() { format!("{name} could not be resolved") } else { why.to_owned() };
-        log::about(self.exchange, Level::Error, format_args!("{message} while connecting to upstream"));
+        log::about(self.exchange, Level::Error, format_args!("{why} while connecting to upstream"));
         502
     }
 

@@ -3,8 +3,8 @@
 //! What it is for: `proxying` (routes, upstreams, answers), `balancing` (which peer), `serving` (heads and bodies of
 //! files), `downloads` (slow readers of them), `files` (files, steps, the life of the program), `internal` (requests that
 //! are sent elsewhere), `limits` (how much a client may ask for), `clients` (where it comes from), `manners` (how clients
-//! are dealt with), `status` (what the program tells of itself), `compression`, `access` (who is let in) and
-//! `activation` (sockets that systemd has bound).
+//! are dealt with), `status` (what the program tells of itself), `compression`, `access` (who is let in), `names` (of
+//! upstreams) and `activation` (sockets that systemd has bound).
 //!
 //! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
 //! id, a class and a number, that a failure names; rows that look at one thing from more sides share it.
@@ -16,7 +16,6 @@
 //! - `lifecycle`: O exhaustion and deadlines, P ends of connections; `logs`: Q; `configuration`: R; `process`: S
 //!
 //! Left out:
-//! - K66, K68 names that get other addresses, and answers of name servers: the system's resolver is asked
 //! - K70 and N10, N12, N21: rustls's own rules and floods of handshakes
 //! - class M static files: this table is about what is proxied
 //! - O04, O06, O10, O12 to O20, P04: they take minutes, gigabytes or thousands of connections; the benchmarks look there
@@ -48,6 +47,8 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod manners;
+mod names;
+mod nameserver;
 mod passing;
 mod peer;
 mod process;

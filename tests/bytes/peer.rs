@@ -43,7 +43,11 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 impl Peer {
     /// Does `serve` with each connection, and then closes it.
     pub(crate) fn start(serve: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), serve)
+    }
+
+    /// As [`Self::start`], with a socket that is there already.
+    pub(crate) fn on(listener: TcpListener, serve: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
         let addr = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let serve = Arc::new(serve);

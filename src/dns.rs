@@ -1,0 +1,235 @@
+//! Messages of the domain name system (RFC 1035), as far as is needed to ask for the addresses of a name.
+//!
+//! What comes may come from anybody. A message is an answer if its id and its question are ours, and what of it can't be
+//! read makes all of it no answer. Pointers in names lead backwards, and only so often; aliases are followed in the order
+//! of the records, of which so many are looked at.
+
+use std::net::IpAddr;
+
+use domain::base::iana::{Class, Opcode, Rcode};
+use domain::base::message::RecordSection;
+use domain::base::{Message, MessageBuilder, ParsedName, Rtype, ToName};
+use domain::dep::octseq::Array;
+use domain::rdata::{A, Aaaa, Cname};
+
+/// Bytes of a question: a head of 12, the longest name, its type and class.
+const QUESTION_BYTES_MAX: usize = 12 + 255 + 4;
+/// Records of an answer that are looked at.
+const RECORDS_MAX: usize = 512;
+/// Addresses that are taken of an answer.
+const ADDRS_MAX: usize = 128;
+
+/// A name, of at most 255 bytes.
+pub type Name = domain::base::Name<Array<255>>;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Ipv4,
+    Ipv6,
+}
+
+impl Kind {
+    fn code(self) -> Rtype {
+        match self {
+            Self::Ipv4 => Rtype::A,
+            Self::Ipv6 => Rtype::AAAA,
+        }
+    }
+}
+
+/// One question.
+pub struct Question<'n> {
+    pub id: u16,
+    pub name: &'n Name,
+    pub kind: Kind,
+}
+
+/// What a server says to it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    Found(Found),
+    /// A response code: there is no answer.
+    Refused(u8),
+    /// It does not fit into a datagram.
+    Truncated,
+}
+
+/// Addresses, or what to ask for instead.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub addrs: Vec<IpAddr>,
+    /// The name stands for this one, of which no address was told.
+    pub alias: Option<Box<Name>>,
+    /// Seconds that this may be believed.
+    pub ttl: u32,
+}
+
+/// There is no such name.
+pub const NO_NAME: u8 = 3;
+
+/// The name of a host; `None` if it can't be one.
+pub fn name(host: &str) -> Option<Name> {
+    Name::from_chars(host.chars()).ok()
+}
+
+impl Question<'_> {
+    /// The message that asks.
+    pub fn write(&self) -> Option<Array<QUESTION_BYTES_MAX>> {
+        let mut message = MessageBuilder::from_target(Array::new()).ok()?;
+        message.header_mut().set_id(self.id);
+        message.header_mut().set_rd(true);
+        let mut message = message.question();
+        message.push((self.name, self.kind.code())).ok()?;
+        Some(message.finish())
+    }
+
+    /// What a message answers; `None` if it is no answer to this.
+    pub fn read(&self, bytes: &[u8]) -> Option<Answer> {
+        let message = Message::from_slice(bytes).ok()?;
+        let header = message.header();
+        if !header.qr() || header.opcode() != Opcode::QUERY || header.id() != self.id {
+            return None;
+        }
+        let asked = message.sole_question().ok()?;
+        if asked.qname() != self.name || asked.qtype() != self.kind.code() || asked.qclass() != Class::IN {
+            return None;
+        }
+        match header.rcode() {
+            Rcode::NOERROR if header.tc() => Some(Answer::Truncated),
+            Rcode::NOERROR => self.gather(message.answer().ok()?).map(Answer::Found),
+            code => Some(Answer::Refused(code.to_int())),
+        }
+    }
+
+    /// What the records say of the name, or of what it stands for.
+    fn gather(&self, records: RecordSection<'_, [u8]>) -> Option<Found> {
+        let mut found = Found { ttl: u32::MAX, ..Found::default() };
+        let mut alias: Option<Name> = None;
+        for record in records.take(RECORDS_MAX) {
+            let record = record.ok()?;
+            if record.class() != Class::IN || record.owner() != *alias.as_ref().unwrap_or(self.name) {
+                continue;
+            }
+            let addr: Option<IpAddr> = match (record.rtype(), self.kind) {
+                (Rtype::CNAME, _) => {
+                    let target = record.to_record::<Cname<ParsedName<&[u8]>>>().ok()??;
+                    alias = Some(target.data().cname().try_to_name().ok()?);
+                    None
+                }
+                (Rtype::A, Kind::Ipv4) => Some(record.to_record::<A>().ok()??.data().addr().into()),
+                (Rtype::AAAA, Kind::Ipv6) => Some(record.to_record::<Aaaa>().ok()??.data().addr().into()),
+                _ => continue,
+            };
+            found.ttl = found.ttl.min(record.ttl().as_secs());
+            found.addrs.extend(addr.filter(|_| found.addrs.len() < ADDRS_MAX));
+        }
+        found.alias = alias.filter(|_| found.addrs.is_empty()).map(Box::new);
+        Some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: u16 = 0x1234;
+
+    fn ask<T>(host: &str, kind: Kind, with: impl FnOnce(&Question<'_>) -> T) -> T {
+        with(&Question { id: ID, name: &name(host).unwrap(), kind })
+    }
+
+    /// The answer to a question for `a.test`, of type 1.
+    fn answer(flags: u16, records: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = [ID, 0x8180 | flags, 1, records.len() as u16, 0, 0].map(u16::to_be_bytes).concat();
+        bytes.extend_from_slice(b"\x01a\x04test\0\0\x01\0\x01");
+        records.iter().for_each(|record| bytes.extend_from_slice(record));
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Answer> {
+        ask("a.test", Kind::Ipv4, |question| question.read(bytes))
+    }
+
+    fn found(addrs: &[[u8; 4]], alias: Option<&str>, ttl: u32) -> Option<Answer> {
+        let addrs = addrs.iter().map(|addr| IpAddr::from(*addr)).collect();
+        Some(Answer::Found(Found { addrs, alias: alias.map(|alias| Box::new(name(alias).unwrap())), ttl }))
+    }
+
+    const ADDR: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x01";
+    /// `a.test` stands for `b.test`.
+    const ALIAS: &[u8] = b"\xc0\x0c\0\x05\0\x01\0\0\0\x05\0\x04\x01b\xc0\x0e";
+
+    #[test]
+    fn a_question_is_written_and_only_its_own_answer_read() {
+        let written = ask("a.test", Kind::Ipv6, |question| question.write().unwrap());
+        assert_eq!(written.as_ref(), b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x1c\0\x01");
+        let good = answer(0, &[ADDR]);
+        assert_eq!(read(&good), found(&[[10, 0, 0, 1]], None, 60));
+        assert_eq!(ask("A.Test.", Kind::Ipv4, |question| question.read(&good)), found(&[[10, 0, 0, 1]], None, 60));
+        assert_eq!(ask("b.test", Kind::Ipv4, |question| question.read(&good)), None);
+        assert_eq!(ask("a.test", Kind::Ipv6, |question| question.read(&good)), None);
+        for (at, what) in [(0, "the id"), (2, "a question"), (5, "no question"), (23, "the class")] {
+            let mut bad = good.clone();
+            bad[at] = if at == 2 { 0x01 } else { bad[at] ^ 1 };
+            assert_eq!(read(&bad), None, "{what}");
+        }
+        assert_eq!(read(&answer(0x0200, &[])), Some(Answer::Truncated));
+        for code in 1..=15 {
+            assert_eq!(read(&answer(code, &[ADDR])), Some(Answer::Refused(code as u8)));
+        }
+    }
+
+    #[test]
+    fn aliases_are_followed_as_far_as_they_are_told() {
+        let of_b = b"\xc0\x24\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x02";
+        assert_eq!(read(&answer(0, &[])), found(&[], None, u32::MAX));
+        assert_eq!(read(&answer(0, &[ALIAS])), found(&[], Some("b.test"), 5));
+        assert_eq!(read(&answer(0, &[ALIAS, of_b])), found(&[[10, 0, 0, 2]], None, 5), "the least time counts");
+        assert_eq!(read(&answer(0, &[of_b])), None, "the pointer leads into the record itself");
+        assert_eq!(read(&answer(0, &[ALIAS, ADDR])), found(&[], Some("b.test"), 5), "an address of another name");
+        let to_itself: &[u8] = b"\xc0\x0c\0\x05\0\x01\0\0\0\x05\0\x02\xc0\x0c";
+        assert_eq!(read(&answer(0, &[to_itself; 3])), found(&[], Some("a.test"), 5));
+        let many = read(&answer(0, &[ADDR; 600]));
+        assert!(matches!(many, Some(Answer::Found(found)) if found.addrs.len() == ADDRS_MAX));
+    }
+
+    #[test]
+    fn hostile_bytes_are_no_answer() {
+        let loops: &[u8] = b"\xc0\x18\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x01";
+        let forward: &[u8] = b"\xc0\xff\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x01";
+        let reserved: &[u8] = b"\x80\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x01";
+        let short: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x00";
+        let long: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\xff\xff\x0a\0\0\x01";
+        let wide: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x05\x0a\0\0\x01\x02";
+        let alias_loops: &[u8] = b"\xc0\x0c\0\x05\0\x01\0\0\0\x05\0\x02\xc0\x24";
+        for record in [loops, forward, reserved, short, long, wide, alias_loops] {
+            assert_eq!(read(&answer(0, &[record])), None, "{record:x?}");
+        }
+        let mut counts = answer(0, &[ADDR]);
+        counts[6] = 0xff;
+        assert_eq!(read(&counts), None, "more records are counted than there are");
+        let whole = answer(0, &[ALIAS, ADDR]);
+        for end in 0..whole.len() {
+            assert_eq!(read(&whole[..end]), None, "cut at {end}");
+        }
+        // Whatever a byte becomes, reading ends and does no harm.
+        for at in 0..whole.len() {
+            for byte in 0..=255 {
+                let mut changed = whole.clone();
+                changed[at] = byte;
+                let _ = read(&changed);
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_are_none() {
+        let label = "a".repeat(64);
+        let long = ["a".repeat(63).as_str(); 4].join(".");
+        for host in ["", "a..b", &label, &long, ".a"] {
+            assert!(name(host).is_none(), "{host}");
+        }
+        assert!(name("a_b-c.test").is_some());
+    }
+}
