@@ -126,6 +126,9 @@ const NO_FASTCGI: &str = "FastCGI, uWSGI, SCGI and gRPC are not spoken here; onl
 const NO_BODY_REWRITE: &str = "bodies are not rewritten here";
 const NO_ACCESS: &str = "access control is not done by this version, and ignoring it would let anybody in";
 const NOT_ENCRYPTED: &str = "keys must not be encrypted: one that is gets refused";
+const READ_ONCE: &str = "certificates are read once, and again when their files have changed";
+const NO_OCSP: &str =
+    "nobody is asked about certificates of clients; \"ssl_crl\" names lists of those that were revoked";
 const OWN_CIPHERS: &str = "rustls has only ciphers and curves that are safe";
 const OWN_LIMITS: &str = "nothing waits in such a buffer here";
 const LATER: &str = "it is not done by this version";
@@ -361,6 +364,7 @@ static TABLE: &[Spec] = &[
     spec("proxy_set_header", HSL, 2, 2, Each(proxy::set_header)),
     spec("proxy_socket_keepalive", HSL, 1, 1, Once(passing::socket_keepalive)),
     spec("proxy_ssl_certificate", HSL, 1, 1, Once(tls::proxy_certificate)),
+    spec("proxy_ssl_certificate_cache", HSL, 1, 3, Note(READ_ONCE)),
     spec("proxy_ssl_certificate_key", HSL, 1, 1, Once(tls::proxy_certificate_key)),
     spec("proxy_ssl_ciphers", HSL, 1, 1, Note(OWN_CIPHERS)),
     spec("proxy_ssl_conf_command", HSL, 2, 2, Note(OWN_CIPHERS)),
@@ -419,6 +423,7 @@ static TABLE: &[Spec] = &[
     spec("ssl", HS, 1, 1, Once(tls::on)),
     spec("ssl_buffer_size", HS, 1, 1, Note("a record has what there is to send, 16 KiB at most")),
     spec("ssl_certificate", HS, 1, 1, Each(tls::certificate)),
+    spec("ssl_certificate_cache", HS, 1, 3, Note(READ_ONCE)),
     spec("ssl_certificate_key", HS, 1, 1, Each(tls::certificate_key)),
     spec("ssl_ciphers", HS, 1, 1, Note(OWN_CIPHERS)),
     spec("ssl_client_certificate", HS, 1, 1, Once(tls::client_certificate)),
@@ -428,6 +433,9 @@ static TABLE: &[Spec] = &[
     spec("ssl_early_data", HS, 1, 1, Note("early data, which others may repeat, is not taken")),
     spec("ssl_ecdh_curve", HS, 1, 1, Note(OWN_CIPHERS)),
     spec("ssl_engine", MAIN, 1, 1, Note("rustls and ring do the cryptography")),
+    spec("ssl_ocsp", HS, 1, 1, Refuse(NO_OCSP)),
+    spec("ssl_ocsp_cache", HS, 1, 1, Refuse(NO_OCSP)),
+    spec("ssl_ocsp_responder", HS, 1, 1, Refuse(NO_OCSP)),
     spec("ssl_password_file", HS, 1, 1, Note(NOT_ENCRYPTED)),
     spec("ssl_prefer_server_ciphers", HS, 1, 1, Note(OWN_CIPHERS)),
     spec("ssl_protocols", HS, 1, MANY, Once(tls::protocols)),
