@@ -19,7 +19,7 @@ use rustix::net::{
 };
 
 /// The version of what is handed over. Programs of different versions don't understand each other, and ask first.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What an entry is: a socket that is listened on, a connection of which nothing was read, a tunnel, a socket that systemd
 /// has bound, what health checks have found out about a peer.

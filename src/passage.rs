@@ -15,6 +15,7 @@ use crate::log;
 use crate::parcel::{self, Packer, Unpacker};
 use crate::quota::Held;
 use crate::reactor;
+use crate::running::Running;
 use crate::socket::Addr;
 use crate::tunnel;
 use crate::upstream::Upgraded;
@@ -27,16 +28,16 @@ pub struct Passage {
     frames: Frames,
     limits: tunnel::Limits,
     end: Option<Box<Ending>>,
-    /// What the request holds of `limit_conn`, the tunnel holds on to.
-    held: Vec<Held>,
 }
 
-/// What is written when a tunnel ends, rendered while the request was known.
+/// What is written when a tunnel ends, rendered while the request was known; and what only few tunnels have.
 struct Ending {
-    lines: Vec<log::Line>,
+    lines: Box<[log::Line]>,
+    /// What the request holds of `limit_conn`, the tunnel holds on to.
+    held: Box<[Held]>,
     logs: Arc<[crate::config::ErrorLog]>,
     connection: u32,
-    context: String,
+    context: Box<str>,
     head_bytes: u64,
     began: reactor::Millis,
 }
@@ -46,15 +47,16 @@ impl Passage {
     pub fn new(exchange: &mut Exchange, upgraded: Upgraded) -> Self {
         let held = std::mem::take(&mut exchange.limits.held);
         let settings = exchange.settings();
-        let lines: Vec<log::Line> =
+        let lines: Box<[log::Line]> =
             settings.access_log.iter().filter_map(|log| log::Line::new(log, exchange, log::End::OfTunnel)).collect();
         let wanted = log::enabled(&settings.error_log, Level::Info);
-        let end = (!lines.is_empty() || wanted).then(|| {
+        let end = (!lines.is_empty() || !held.is_empty() || wanted).then(|| {
             Box::new(Ending {
                 lines,
+                held: held.into(),
                 logs: settings.error_log.clone(),
                 connection: exchange.client.number,
-                context: if wanted { log::context(exchange) } else { String::new() },
+                context: if wanted { log::context(exchange).into() } else { Box::default() },
                 head_bytes: exchange.answer.head_bytes,
                 began: exchange.began,
             })
@@ -62,27 +64,15 @@ impl Passage {
         let limits = tunnel::Limits { idle: settings.proxy.read_timeout, send: settings.proxy.send_timeout };
         let websocket = exchange.request.wants_upgrade("websocket");
         let frames = if websocket { Frames::START } else { Frames::UNKNOWN };
-        Self { upgraded, frames, limits, end, held }
+        Self { upgraded, frames, limits, end }
     }
 
-    /// Starts the task that the connection goes on as. What is held by few is no part of what all have.
-    pub fn start(mut self, wire: Wire, slot: Slot) {
-        let held = std::mem::take(&mut self.held);
-        let digging = self.dig(wire, slot);
-        if held.is_empty() {
-            return reactor::spawn(digging);
-        }
-        reactor::spawn(async move {
-            digging.await;
-            drop(held);
-        });
-    }
-
-    fn dig(self, mut wire: Wire, slot: Slot) -> Digging {
+    /// Starts the task that the connection goes on as.
+    pub fn start(self, mut wire: Wire, slot: Slot) {
         let Upgraded { stream, early, chosen } = self.upgraded;
         let early = (wire.take_ahead(), early);
         let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.frames, self.limits);
-        Digging::new(relay, self.end, chosen, slot)
+        reactor::spawn(Digging::new(relay, self.end, chosen, slot));
     }
 }
 
@@ -114,7 +104,7 @@ impl Digging {
         packer.text(&self.chosen.peer.addr);
         packer.u8(self.end.is_some().into());
         if let Some(ending) = self.end.take() {
-            ending.pack(&mut packer);
+            ending.pack(&mut packer, &self.slot.worker().running());
         }
         self.slot.worker().pack(|all| all.entry(parcel::TUNNEL, packer));
     }
@@ -161,7 +151,14 @@ pub fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
 }
 
 impl Ending {
-    fn pack(&self, packer: &mut Packer) {
+    fn pack(&self, packer: &mut Packer, running: &Running) {
+        let known = self.held.iter().filter_map(|one| Some((running.name_of(one.zone())?, one.key())));
+        let known: Vec<_> = known.collect();
+        packer.u64(known.len() as u64);
+        for (zone, key) in &known {
+            packer.text(zone);
+            packer.bytes(key);
+        }
         packer.u64(self.lines.len() as u64);
         self.lines.iter().for_each(|line| line.pack(packer));
         packer.u64(self.connection.into());
@@ -171,12 +168,20 @@ impl Ending {
     }
 
     fn unpack(parcel: &mut Unpacker, worker: &Worker) -> Option<Self> {
-        let lines = (0..parcel.u64()?).map(|_| log::Line::unpack(parcel)).collect::<Option<Vec<_>>>()?;
+        let running = worker.running();
+        let mut held = Vec::new();
+        for _ in 0..parcel.u64()? {
+            let (zone, key) = (parcel.text()?, parcel.bytes()?);
+            // It was let in before, whatever the limit is now.
+            held.extend(running.connections_named(&zone).and_then(|zone| zone.enter(&key, u32::MAX).ok()));
+        }
+        let lines = (0..parcel.u64()?).map(|_| log::Line::unpack(parcel)).collect::<Option<_>>()?;
         Some(Self {
             lines,
+            held: held.into(),
             logs: worker.error_log(),
             connection: u32::try_from(parcel.u64()?).ok()?,
-            context: parcel.text()?,
+            context: parcel.text()?.into(),
             head_bytes: parcel.u64()?,
             began: reactor::now().saturating_sub(parcel.u64()?),
         })

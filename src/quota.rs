@@ -232,6 +232,16 @@ impl Connections {
     }
 }
 
+impl Held {
+    pub fn zone(&self) -> &Arc<Connections> {
+        &self.zone
+    }
+
+    pub fn key(&self) -> Vec<u8> {
+        self.zone.lock().key(self.id).unwrap_or_default().to_vec()
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         let mut table = self.zone.lock();
@@ -308,6 +318,7 @@ mod tests {
     fn connections_are_counted_until_they_go() {
         let zone = Arc::new(Connections::new(ZONE_BYTES));
         let first = zone.enter(b"a", 2).unwrap();
+        assert_eq!(first.key(), b"a");
         let second = zone.enter(b"a", 2).unwrap();
         assert_eq!(zone.enter(b"a", 2).err(), Some(Full::Key));
         let other = zone.enter(b"b", 1).unwrap();

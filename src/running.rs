@@ -71,6 +71,19 @@ impl Running {
         }
     }
 
+    /// The name under which the configuration knows a zone, if it still does.
+    pub fn name_of(&self, zone: &Arc<Connections>) -> Option<&str> {
+        let same = |other: &Zone| matches!(other, Zone::Connections(other) if Arc::ptr_eq(other, zone));
+        let mut named = self.config.zones.iter().zip(&self.zones);
+        named.find(|(_, other)| same(other)).map(|(spec, _)| spec.name.as_str())
+    }
+
+    /// The zone of a `limit_conn` by its name.
+    pub fn connections_named(&self, name: &str) -> Option<&Arc<Connections>> {
+        let number = self.config.zones.iter().position(|spec| spec.name == name)?;
+        self.connections(number as u32).map(|(_, zone)| zone)
+    }
+
     pub fn group(&self, number: u32) -> Option<Arc<Group>> {
         self.groups.get(number as usize).cloned()
     }

@@ -123,11 +123,12 @@ impl Start<'_> {
         let affinity = config.main.affinity.clone();
         let running = Arc::new(Running::new(config));
         let crew = Crew::new(workers as usize);
+        // What was let in before goes on first: limits count it.
+        let left = health::inherit(&running, std::mem::take(&mut self.left).open());
+        command::share_out(left.open(), &crew);
         for (addr, copies) in self.sockets.copies(&crew)? {
             sockets::listen(&crew, &addr, copies);
         }
-        let left = health::inherit(&running, std::mem::take(&mut self.left).open());
-        command::share_out(left.open(), &crew);
         for number in 1..workers as usize {
             let (crew, running, affinity) = (crew.clone(), running.clone(), affinity.clone());
             let body = move || {

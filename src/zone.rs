@@ -82,6 +82,10 @@ impl<V: Default> Table<V> {
         self.entry_mut(id).map(|entry| &mut entry.value)
     }
 
+    pub fn key(&self, id: Id) -> Option<&[u8]> {
+        self.entry(id).map(|entry| &*entry.key)
+    }
+
     fn bucket(&self, key: &[u8]) -> usize {
         self.hasher.hash_one(key) as usize & (self.buckets.len() - 1)
     }

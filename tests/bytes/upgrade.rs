@@ -133,13 +133,51 @@ fn upgrades_that_fail() {
     still("a program that is gone");
 }
 
+/// Tunnels that went on count for their limits as before.
+#[test]
+fn tunnels_are_counted_again() {
+    let peer = Peer::polite();
+    // Without a line at the end of a tunnel there is nothing else to keep of its request.
+    let config = "pid gate.pid; error_log error.log notice; access_log off;
+        limit_conn_zone $arg_key zone=keys:64k; limit_conn_zone $host zone=hosts:64k;
+        server { listen LISTEN; limit_conn keys 1; limit_conn hosts 3; location / { proxy_pass http://PEER; } }";
+    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let ask = |key: &str| expand(format!("GET /ws?key={key} HTTP/1.1\r\nHost: a\r\n{{W}}\r\n").as_bytes());
+    let status = |key: &str| Client::asking(gate.addr, &ask(key)).reply().map_or(0, |reply| reply.status);
+    let mut tunnels: Vec<Client> = ["a", "b", "c"]
+        .map(|key| {
+            let mut client = Client::connect(gate.addr);
+            client.ask(&ask(key), 101).unwrap();
+            client
+        })
+        .into();
+    assert_eq!((status("a"), status("d")), (503, 503));
+    for round in 1..3 {
+        gate.signal("USR2");
+        wait_for("the next program", || starts(&gate) > round);
+        // Each key has its one, and the host its three.
+        wait_for("its tunnels", || (status("a"), status("d")) == (503, 503));
+    }
+    // The one that ends is counted no more, and the others are.
+    drop(tunnels.pop());
+    wait_for("room for one", || status("d") == 101);
+    wait_for("it has ended", || status("c") == 101);
+    assert_eq!(status("b"), 503);
+    tunnels.iter_mut().for_each(|client| {
+        client.send(b"ping");
+        assert_eq!(client.take(4).unwrap(), b"ping");
+    });
+}
+
 /// What is said of the version by whoever would be next.
 #[test]
 fn versions_that_are_not_known() {
     let gate = Gate::start("server { listen LISTEN; return 204; }");
     let check = |version: &str| crate::gate::run(&gate.folder, &["-t", "-q", "--takes-over", version], "gate.conf");
-    assert_eq!(check("1").status.code(), Some(0), "{:?}", check("1"));
-    assert_eq!(check("999").status.code(), Some(2));
+    assert_eq!(check("2").status.code(), Some(0), "{:?}", check("2"));
+    for other in ["1", "999"] {
+        assert_eq!(check(other).status.code(), Some(2));
+    }
 }
 
 /// A stop that comes while another program is about to go on is a stop.
