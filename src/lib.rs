@@ -109,5 +109,6 @@ pub mod duty;
 pub mod sockets;
 pub mod supervisor;
 pub mod upgrade;
+pub mod background;
 pub mod command;
 pub mod server;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use argh::FromArgs;
 use smolgate::config::{self, Config, ErrorLog, Folders, Place, Source};
 use smolgate::upgrade::{self, Program};
-use smolgate::{parcel, server, supervisor};
+use smolgate::{background, parcel, server, supervisor};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -208,6 +208,14 @@ impl Asked {
             Ok(program) => program,
             Err(error) => return complain(&format!("/proc/self/exe: {error}"), 1),
         };
+        // Who is waited for by systemd, or has taken the place of another program, has its process already.
+        if config.main.background && parcel.is_none() && !upgrade::is_here() && !supervisor::listens() {
+            match background::go(&program) {
+                Ok(None) => {}
+                Ok(Some(code)) => return ExitCode::from(code),
+                Err(error) => return complain(&format!("going into the background failed ({error})"), 1),
+            }
+        }
         match server::run_as(Some(program), config, &|| self.load(), parcel) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => complain(&format!("[emerg] {failure}"), 1),

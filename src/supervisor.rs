@@ -29,6 +29,11 @@ pub fn passed() -> io::Result<Option<Unpacker>> {
     Ok(Some(parcel.open()))
 }
 
+/// Whether systemd wants to hear something, and so knows the process.
+pub fn listens() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// It serves; `status` is what `systemctl status` shows.
 pub fn ready(status: &str) {
     let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]);

@@ -20,6 +20,8 @@ use crate::worker::{Crew, Report};
 
 /// In the environment of a program that goes on with the connections of another: their parcel is at standard input.
 const MARK: &str = "SMOLGATE_PARCEL";
+/// In the environment of a program that was started in the background: who waits for it is at standard input.
+pub const BACKGROUND: &str = "SMOLGATE_BACKGROUND";
 
 /// How this program was started.
 #[derive(Clone, Debug)]
@@ -71,9 +73,9 @@ impl Program {
         let zero = |_| io::Error::from(io::ErrorKind::InvalidInput);
         let file = CString::new(self.file.as_os_str().as_bytes()).map_err(zero)?;
         let args = self.args.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<Vec<_>, _>>();
-        // The sockets that systemd has bound are in the parcel, and not where it has put them.
-        let known = |name: &OsString| name == MARK || supervisor::PASSED.iter().any(|passed| name == passed);
-        let others = std::env::vars_os().filter(|(name, _)| !known(name));
+        // What was said to this program in particular: the sockets that systemd has bound are in the parcel by now.
+        let said = [&[MARK, BACKGROUND], &supervisor::PASSED[..]].concat();
+        let others = std::env::vars_os().filter(|(name, _)| !said.iter().any(|said| name == said));
         let all = others.chain([(MARK.into(), OsString::from("0"))]);
         let join =
             |(name, value): (OsString, OsString)| CString::new([name.as_bytes(), b"=", &value.into_vec()].concat());
@@ -91,12 +93,17 @@ fn close_stdin() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(OpenOptions::new().read(true).open("/dev/null")?)?)
 }
 
+/// Whether this program has taken the place of another one, which may have left nothing that can be read.
+pub fn is_here() -> bool {
+    std::env::var_os(MARK).is_some()
+}
+
 /// What the program before has left for this one.
 ///
 /// # Errors
 /// What makes a parcel unreadable: then this program starts like any other.
 pub fn inherited() -> Option<io::Result<Unpacker>> {
-    std::env::var_os(MARK)?;
+    is_here().then_some(())?;
     let parcel = Unpacker::receive(io::stdin().as_fd());
     Some(close_stdin().and(parcel))
 }

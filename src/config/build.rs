@@ -128,6 +128,7 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         error_log: Arc::from([default_error_log]),
         worker_connections: None,
         workers: 1,
+        background: false,
         affinity: super::Affinity::Any,
         descriptors: None,
         worker_shutdown_timeout: None,

@@ -77,6 +77,11 @@ pub(super) fn pid(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set 
     Ok(())
 }
 
+pub(super) fn daemon(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    walk.main.background = switch(directive)?;
+    Ok(())
+}
+
 pub(super) fn user(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     walk.main.user = Some(arg(directive, 0)?.text.clone());
     walk.main.group = directive.args.get(1).map(|word| word.text.clone());

@@ -184,7 +184,7 @@ static TABLE: &[Spec] = &[
     spec("connection_pool_size", HS, 1, 1, Note(OWN_LIMITS)),
     spec("content_by_lua_block", LOCATION, 0, MANY, Refuse(LUA)),
     spec("content_by_lua_file", LOCATION, 0, MANY, Refuse(LUA)),
-    spec("daemon", MAIN, 1, 1, Note("the program stays in the foreground; a supervisor puts it into the background")),
+    spec("daemon", MAIN, 1, 1, Once(core::daemon)),
     spec("dav_access", HSL, 1, 3, Refuse("WebDAV is not spoken here")),
     spec("dav_methods", HSL, 1, MANY, OnlyOff("WebDAV is not spoken here")),
     spec("debug_connection", EVENTS, 1, 1, Note("there is no debug log per connection")),

@@ -29,6 +29,7 @@
 mod access;
 mod activation;
 mod asked;
+mod background;
 mod balancing;
 mod bodies;
 mod choices;
