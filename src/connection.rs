@@ -205,10 +205,11 @@ impl Warm<'_> {
             let (after, idle) =
                 One { timer, wire, client, group, number: *self.number, running: running.clone() }.serve().await;
             let wire = &*self.wire;
+            // A configuration that came meanwhile has other servers.
             if !matches!(after, After::KeepAlive)
-                || !Arc::ptr_eq(&running, &self.worker.running())
                 || self.worker.wait(timer.within(idle.min(WARM), poll_fn(|cx| wire.poll_readable(cx)))).await
                     != Waited::Readable
+                || !Arc::ptr_eq(&running, &self.worker.running())
             {
                 return (after, idle);
             }

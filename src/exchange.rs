@@ -1,7 +1,7 @@
 //! One request on its way, with all that is known of it: who asked, what for, which server and location, which peers
 //! were tried, what was answered. Variables and log lines are read from here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +14,16 @@ use crate::quota::Rulings;
 use crate::reactor::{self, Millis};
 use crate::socket::Addr;
 use crate::tls::{self, Secured};
+
+thread_local! {
+    /// This worker stops: what is answered from now on says that nothing follows.
+    static STOPPING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The requests that this worker has now are the last ones of their connections.
+pub fn last_requests() {
+    STOPPING.set(true);
+}
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -341,6 +351,7 @@ impl Exchange {
         let settings = self.settings();
         let age = reactor::now().saturating_sub(self.client.since);
         !self.closes
+            && !STOPPING.get()
             && !settings.keepalive_timeout.is_zero()
             && self.request.keeps_alive()
             && self.number < settings.keepalive_requests

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::config::{Binding, Config, ErrorLog, Group};
 use crate::counters::{self, Count};
+use crate::exchange;
 use crate::mailbox::Mailbox;
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor::Elapsed;
@@ -209,6 +210,7 @@ impl Worker {
     /// From now on nothing new is begun.
     pub fn stop(&self) {
         self.stopping.set(true);
+        exchange::last_requests();
     }
 
     /// Ready when no connection is left.

@@ -104,6 +104,63 @@ fn reloads() {
     verify_at_once(cases);
 }
 
+/// A connection that waits for its next request has no part of the configuration before, however soon that comes.
+#[test]
+fn waiting_connections_move_over() {
+    let named = |name: &'static str| {
+        Peer::start(move |connection| {
+            while connection.request().is_some() {
+                connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{name}").as_bytes());
+            }
+        })
+    };
+    let (a, b) = (named("a"), named("b"));
+    // The same upstreams in another order: `a` has the place of `b` after each reload.
+    let config = |round: usize| {
+        let (a, b) = (format!("upstream a {{ server {}; }}", a.addr), format!("upstream b {{ server {}; }}", b.addr));
+        let order = if round.is_multiple_of(2) { a + &b } else { b + &a };
+        format!(
+            "{order} server {{ listen LISTEN; location / {{ proxy_pass http://a; }} location /b {{ proxy_pass http://b; }}
+             location /round {{ return 200 {round}; }} }}"
+        )
+    };
+    let gate = Gate::start(&config(0));
+    let mut kept = Client::connect(gate.addr);
+    let round_now = || {
+        let reply = Client::connect(gate.addr).ask(b"GET /round HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
+        String::from_utf8(reply.body).unwrap()
+    };
+    for round in 1..8 {
+        gate.rewrite(&config(round));
+        assert_eq!(kept.ask(GET, 200).unwrap().body, b"a");
+        gate.signal("HUP");
+        wait_for("a reload", || round_now() == round.to_string());
+        assert_eq!(kept.ask(GET, 200).unwrap().body, b"a", "round {round}");
+    }
+}
+
+/// What is answered while the program stops says that nothing follows.
+#[test]
+fn last_answers_say_so() {
+    let (let_answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let may_answer = std::sync::Mutex::new(may_answer);
+    let slow = Peer::start(move |connection| {
+        connection.request();
+        may_answer.lock().unwrap().recv().unwrap();
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let mut gate = Gate::before("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &slow)]);
+    let mut client = Client::asking(gate.addr, GET);
+    wait_for("the request is there", || slow.bytes().ends_with(b"\r\n\r\n"));
+    gate.signal("QUIT");
+    wait_for("it listens no more", || TcpStream::connect(gate.addr).is_err());
+    let_answer.send(()).unwrap();
+    let reply = client.expect(200).unwrap();
+    assert!(reply.closes(), "{}", reply.head);
+    client.expect_end().unwrap();
+    assert_eq!(gate.ends_within(PATIENCE), Some(0));
+}
+
 /// What root may do is given up, but for binding to ports below 1024: a reload may add one.
 #[test]
 fn privileged_ports() {
