@@ -114,7 +114,8 @@ impl Wake for Bell {
 pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
     let worker = Rc::new(Worker::new()?);
     WORKER.with(|cell| cell.set(worker.clone())).map_err(|_| io::Error::other("this thread is a worker already"))?;
-    SCRATCH.with(|scratch| scratch.borrow_mut().resize(SCRATCH_BYTES, 0));
+    // Fresh zeros are pages that nobody has touched: of the buffer only what is used becomes memory.
+    SCRATCH.set(vec![0; SCRATCH_BYTES]);
     read_clock();
     let waker = Waker::from(worker.bell.clone());
     let mut cx = Context::from_waker(&waker);

@@ -4,8 +4,9 @@
 //!   load  ──►  proxy (or relay)  ──►  origin        bench starts all three and reads /proc about the middle one
 //! ```
 //!
-//! From the ground up: `poll`, `end`, `sealed`, `slots`, `message`, `herd` carry the bytes of the three programs on that line; `process`,
-//! `proxy`, `turn`, `trace`, `table` are what the runner, `bench`, is made of. The programs themselves are in `bin/`.
+//! From the ground up: `poll`, `end`, `sealed`, `slots`, `message`, `client`, `herd` carry the bytes of the three programs on
+//! that line; `process`, `proxy`, `turn`, `trace`, `table` are what the runner, `bench`, is made of; `crowd` and `lives` are for
+//! `life`, which reloads and upgrades proxies while they are in use. The programs themselves are in `bin/`.
 //! A module uses only modules listed above it.
 
 #![forbid(unsafe_code)]
@@ -15,9 +16,12 @@ pub mod end;
 pub mod sealed;
 pub mod slots;
 pub mod message;
+pub mod client;
 pub mod herd;
 pub mod process;
 pub mod proxy;
 pub mod turn;
 pub mod trace;
 pub mod table;
+pub mod crowd;
+pub mod lives;

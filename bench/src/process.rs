@@ -175,7 +175,7 @@ pub struct Memory {
     pub anonymous: u64,
 }
 
-fn kilobytes(text: &str, key: &str) -> u64 {
+pub fn kilobytes(text: &str, key: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
 }

@@ -41,7 +41,7 @@ thread_local! {
 fn sealed<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
     SEALED.with_borrow_mut(|sealed| {
         if sealed.is_empty() {
-            sealed.resize(SEALED_BYTES, 0);
+            *sealed = vec![0; SEALED_BYTES];
         }
         with(sealed)
     })

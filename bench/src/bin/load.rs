@@ -24,6 +24,7 @@ use futures_rustls::rustls::{self, ClientConfig, ClientConnection};
 use nix::sys::socket::sockopt::TcpMaxSeg;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smolgate_bench::{
+    client,
     end::BUFFER_BYTES,
     herd::Herd,
     message,
@@ -128,7 +129,7 @@ fn shake_hands(flags: &Flags) -> io::Result<()> {
         let mut line = rustls::Stream::new(&mut connection, &mut stream);
         line.write_all(message::GET)?;
         let (mut came, mut buffer) = (Vec::new(), [0; 4096]);
-        while !is_response(&came, &body)? {
+        while !client::is_response(&came, &body)? {
             match line.read(&mut buffer)? {
                 0 => return Err(io::Error::other("connection closed in the middle of the work")),
                 count => came.extend_from_slice(&buffer[..count]),
@@ -212,7 +213,7 @@ impl Coming {
             Some(before) => before,
             None => {
                 self.head.extend_from_slice(bytes);
-                let Some(used) = head_length(&self.head, body.len())? else { return Ok(false) };
+                let Some(used) = client::head_length(&self.head, body.len())? else { return Ok(false) };
                 bytes = &bytes[used + bytes.len() - self.head.len()..];
                 self.head.clear();
                 0
@@ -239,26 +240,11 @@ fn connect(
     let mut connection = tls.map(|config| sealed::connect(&mut stream, config)).transpose()?;
     if upgrade {
         match &mut connection {
-            None => open_tunnel(&mut stream)?,
-            Some(connection) => open_tunnel(&mut rustls::Stream::new(connection, &mut stream))?,
+            None => client::open_tunnel(&mut stream)?,
+            Some(connection) => client::open_tunnel(&mut rustls::Stream::new(connection, &mut stream))?,
         }
     }
     Ok((stream, connection))
-}
-
-fn open_tunnel(stream: &mut (impl Read + Write)) -> io::Result<()> {
-    stream.write_all(message::UPGRADE)?;
-    let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let count = stream.read(&mut buffer)?;
-        if count == 0 {
-            return Err(io::Error::other("connection closed in the WebSocket handshake"));
-        }
-        head.extend_from_slice(&buffer[..count]);
-        if message::is_switched(&head)? {
-            return Ok(());
-        }
-    }
 }
 
 enum Work {
@@ -305,30 +291,9 @@ impl Work {
         match self {
             Self::Tunnel { size, .. } if self.question(window).starts_with(came) => Ok(came.len() == *size),
             Self::Tunnel { .. } => Err(io::Error::other("the echo differs from what was sent")),
-            Self::Get { body } | Self::File { body, .. } => is_response(came, body),
+            Self::Get { body } | Self::File { body, .. } => client::is_response(came, body),
         }
     }
-}
-
-fn is_response(came: &[u8], body: &[u8]) -> io::Result<bool> {
-    let Some(used) = head_length(came, body.len())? else { return Ok(false) };
-    match &came[used..] {
-        came if came == body => Ok(true),
-        came if body.starts_with(came) => Ok(false),
-        _ => Err(io::Error::other("the body differs from the one expected")),
-    }
-}
-
-/// How long the head of an answer is, if it has come; its body must have so many bytes.
-fn head_length(came: &[u8], body_bytes: usize) -> io::Result<Option<usize>> {
-    let mut fields = [httparse::EMPTY_HEADER; message::FIELDS_MAX];
-    let mut answer = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(used) = answer.parse(came).map_err(io::Error::other)? else { return Ok(None) };
-    let length = message::field(answer.headers, "Content-Length");
-    if answer.code != Some(200) || length != Some(body_bytes.to_string().as_bytes()) {
-        return Err(io::Error::other(format!("expected 200 with {body_bytes} bytes, got {:?}", answer.code)));
-    }
-    Ok(Some(used))
 }
 
 /// All connections and what they play.
