@@ -182,6 +182,8 @@ impl Command<'_> {
         if self.signals.has(Signal::SIGQUIT) {
             return Err(io::Error::other("the program is to stop"));
         }
+        // It may have changed since the new program has looked at it, which could not go on without.
+        (self.load)().map_err(io::Error::other)?;
         let mut all = Packer::default();
         self.sockets.pack(&mut all)?;
         health::pack(&self.running, &mut all);

@@ -86,7 +86,7 @@ fn main() -> ExitCode {
     };
     match &flags.signal {
         Some(signal) => asked.send(signal),
-        None if flags.test || flags.dump => asked.check(flags.dump, flags.quiet),
+        None if flags.test || flags.dump => asked.check(flags.dump, flags.quiet, flags.takes_over.is_some()),
         None => asked.run(),
     }
 }
@@ -223,8 +223,9 @@ impl Asked {
     }
 
     /// `-t` and `-T`.
-    fn check(&self, dump: bool, quiet: bool) -> ExitCode {
-        let config = match self.load() {
+    fn check(&self, dump: bool, quiet: bool, takes_over: bool) -> ExitCode {
+        let loaded = self.load().and_then(|config| if takes_over { server::may_start(config) } else { Ok(config) });
+        let config = match loaded {
             Ok(config) => config,
             Err(why) => {
                 let code = complain(&why, USAGE);
@@ -285,7 +286,9 @@ impl Asked {
                 );
             }
         };
-        let config = match self.load() {
+        let loaded = self.load();
+        // What the program would not take either.
+        let config = match if signal == Signal::HUP { loaded.and_then(server::may_start) } else { loaded } {
             Ok(config) => config,
             Err(why) => return complain(&why, 1),
         };

@@ -45,6 +45,16 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What a program asks of a configuration beside that it can be read: whom it would serve, and as who.
+///
+/// # Errors
+/// What is missing.
+pub fn may_start(config: Config) -> Result<Config, String> {
+    sockets::serves_somebody(&config)?;
+    users::account(config.main.user.as_deref(), config.main.group.as_deref())?;
+    Ok(config)
+}
+
 /// Runs the proxy until it is told to stop. A program that has other threads calls [`signals::hold`] before it starts them:
 /// a signal that one of these gets would end it.
 ///
@@ -68,17 +78,21 @@ pub fn run_as(
     // Before there are other threads, and before anybody can know whom to send one.
     let signals = signals::hold().map_err(|error| Failure(format!("signals: {error}")))?;
     sockets::serves_somebody(&config).map_err(Failure)?;
-    log::open(&config.log_files).map_err(Failure)?;
     let descriptors = raise_descriptor_limit(config.main.descriptors);
     let config = Arc::new(config);
-    let mut start = Start { descriptors, program, load, sockets: Sockets::default(), left: Packer::default() };
+    let (sockets, left) = (Sockets::default(), Packer::default());
+    let mut start = Start { descriptors, program, load, sockets, left, heir: false };
     if let Some(parcel) = parcel {
         start.left = start.sockets.inherit(parcel);
     }
-    start.open_sockets(&config).map_err(Failure)?;
+    start.heir = !start.sockets.is_empty();
+    start.open(&config)?;
     let main = &config.main;
     let account = users::account(main.user.as_deref(), main.group.as_deref()).map_err(Failure)?;
-    let pid = main.pid.as_ref().map(|path| PidFile::write(path, account.as_ref())).transpose().map_err(Failure)?;
+    let pid = match &main.pid {
+        Some(path) => start.need(&config, PidFile::write(path, account.as_ref()))?,
+        None => None,
+    };
     account.iter().for_each(log::give);
     keeper::start(account).map_err(Failure)?;
     let ended = start.serve(config, signals);
@@ -95,13 +109,36 @@ struct Start<'s> {
     sockets: Sockets,
     /// Connections and tunnels of the program before.
     left: Packer,
+    /// Whether there was one: then this one goes on, whatever it lacks.
+    heir: bool,
 }
 
 impl Start<'_> {
-    fn open_sockets(&mut self, config: &Config) -> Result<(), String> {
+    /// What can't be had keeps the program from starting; one with the connections of another would cut them all off, and
+    /// only tells it.
+    fn need<T>(&self, config: &Config, what: Result<T, String>) -> Result<Option<T>, Failure> {
+        match what {
+            Err(why) if self.heir => {
+                log::note(&config.main.error_log, Level::Emerg, format_args!("{why}: it goes on without"));
+                Ok(None)
+            }
+            what => what.map(Some).map_err(Failure),
+        }
+    }
+
+    /// Opens logs and sockets.
+    fn open(&mut self, config: &Config) -> Result<(), Failure> {
+        for file in &config.log_files {
+            let opened = log::open(std::slice::from_ref(file));
+            if let (Err(why), true) = (&opened, self.heir) {
+                let _ = writeln!(io::stderr(), "smolgate: {why}");
+            }
+            self.need(config, opened)?;
+        }
         self.sockets.retain(config);
         for binding in &config.bindings {
-            if let Some(fd) = self.sockets.open(binding)? {
+            let opened = self.sockets.open(binding);
+            if let Some(Some(fd)) = self.need(config, opened)? {
                 self.sockets.insert(binding.addr.clone(), fd);
             }
         }

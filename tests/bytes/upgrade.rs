@@ -169,6 +169,38 @@ fn tunnels_are_counted_again() {
     });
 }
 
+/// A program that goes on with the connections of another does so without a log or an address that it can't have.
+#[test]
+fn what_is_lacking_cuts_nobody_off() {
+    let peer = Peer::polite();
+    let config = |more: &str| {
+        format!(
+            "pid gate.pid; error_log error.log notice; server {{ listen LISTEN; {more} access_log logs/access.log;
+                 location / {{ proxy_pass http://{}; }} location /who {{ return 200 here; }} }}",
+            peer.addr
+        )
+    };
+    let gate = Gate::start_by(&config(""), "mkdir -m 777 \"$2/logs\"; exec \"$0\" \"$@\"");
+    let mut client = tunnel(&gate);
+    fs::remove_dir_all(gate.folder.path("logs")).unwrap();
+    gate.folder.write(
+        "gate.conf",
+        config("listen OTHER;").replace("LISTEN", &gate.addr.to_string()).replace("OTHER", "203.0.113.1:80"),
+    );
+    gate.signal("USR2");
+    wait_for("the next program", || starts(&gate) == 2);
+    gate.wait_for_error(&["[emerg]", "bind() to 203.0.113.1:80 failed", "it goes on without"]).unwrap();
+    gate.wait_for_error(&["[emerg]", "logs/access.log\" failed", "it goes on without"]).unwrap();
+    client.send(b"ping");
+    assert_eq!(client.take(4).unwrap(), b"ping");
+    assert_eq!(who(&gate), "here");
+    // One that would serve nobody is not executed.
+    gate.folder.write("gate.conf", "pid gate.pid;");
+    gate.signal("USR2");
+    gate.wait_for_error(&["no upgrade: ", "nothing would be listened on"]).unwrap();
+    assert_eq!(who(&gate), "here");
+}
+
 /// What is said of the version by whoever would be next.
 #[test]
 fn versions_that_are_not_known() {
