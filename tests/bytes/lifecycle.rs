@@ -73,7 +73,9 @@ fn descriptors_run_out() {
         std::thread::sleep(Duration::from_millis(50));
     }
     let ticks = gate.ticks() - ticks;
-    assert!(ticks < 15, "O08: {ticks} ticks of processor time in 0.7 s");
+    // On a busy machine one answer may take longer than all of them should.
+    let most = u64::try_from(began.elapsed().as_millis()).unwrap() / 10 / 4;
+    assert!(ticks < most.max(15), "O08: {ticks} ticks of processor time, and {most} are a quarter of it");
     // No descriptor is left for an upstream.
     let reply = first.ask(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n", 502);
     let reply = reply.unwrap_or_else(|why| panic!("O09: {why}"));
