@@ -14,7 +14,7 @@ use crate::balance::{Finding, Group, Peer};
 use crate::body::Decoder;
 use crate::config::{ErrorLog, Expected, HealthCheck, Level, Probe};
 use crate::frames;
-use crate::head::{self, Limits, Name, Response, Scan};
+use crate::head::{Name, Response, Scan};
 use crate::log;
 use crate::parcel::{self, Packer, Unpacker};
 use crate::reactor::{self, Task, Timer};
@@ -134,8 +134,7 @@ impl Watch {
     }
 
     fn jitter(&self) -> Duration {
-        let most = u64::try_from(self.check.jitter.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(fastrand::u64(0..=most))
+        Duration::from_millis(fastrand::u64(0..=reactor::millis(self.check.jitter)))
     }
 
     fn is_well(&self, peer: &Arc<Peer>) {
@@ -254,13 +253,9 @@ fn agreed(head: &Response, key: &str) -> Result<(), String> {
 
 /// The head of the answer; interim ones are passed over, but for the 101 that is asked for.
 async fn answer(wire: &mut Wire) -> Result<Response, String> {
-    let limits = Limits { line_bytes_max: head::RESPONSE_BYTES_MAX, head_bytes_max: head::RESPONSE_BYTES_MAX };
     loop {
         let mut scan = Scan::response();
-        let mut parse = |bytes: &[u8]| {
-            let Some((start, end)) = scan.find_end(bytes, limits)? else { return Ok(None) };
-            Response::parse(bytes.get(start..end).unwrap_or_default()).map(|head| Some((head, end)))
-        };
+        let mut parse = |bytes: &[u8]| scan.find_response(bytes);
         let mut reader = wire.reader();
         let head = match poll_fn(|cx| reader.poll_parse(cx, &mut parse)).await {
             Ok(head) => head,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use smol::lock::Semaphore;
 
 use crate::config::{Place, Resolver};
-use crate::reactor::{self, Millis};
+use crate::reactor::{self, Millis, millis};
 use crate::resolver::{self, Failure, Wanted};
 use crate::socket::Addr;
 
@@ -204,10 +204,6 @@ async fn servers(resolver: &Resolver) -> Result<Vec<SocketAddr>, Failure> {
         }
     }
     Ok(servers)
-}
-
-fn millis(time: Duration) -> Millis {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
+use crate::reactor;
+
 /// The version of what is handed over. Programs of different versions don't understand each other, and ask first.
 pub const VERSION: u32 = 2;
 
@@ -57,7 +59,7 @@ impl Packer {
     }
 
     pub fn duration(&mut self, value: Option<Duration>) {
-        self.maybe(value.map(|value| u64::try_from(value.as_millis()).unwrap_or(u64::MAX)));
+        self.maybe(value.map(reactor::millis));
     }
 
     pub fn bytes(&mut self, bytes: &[u8]) {

@@ -281,12 +281,17 @@ pub fn turn() -> u32 {
     TURN.get()
 }
 
+/// As many milliseconds as the clock can count, at most.
+pub fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+}
+
 /// Reads the clock; once a turn.
 fn read_clock() {
     TURN.set(TURN.get().wrapping_add(1));
     // By nix, which has libc's idea of the seconds: rustix takes them for 64 bits where musl gives 32, on MIPS.
     if let Ok(time) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
-        NOW.set(u64::try_from(Duration::from(time).as_millis()).unwrap_or(u64::MAX));
+        NOW.set(millis(time.into()));
     }
 }
 
@@ -523,7 +528,7 @@ impl Timer {
 
     /// Sets the timer to go off in `after`, counted from this turn.
     pub fn set(&self, after: Duration) {
-        self.due.set(now().saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
+        self.due.set(now().saturating_add(millis(after)));
     }
 
     /// Stops the timer.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::frames::{self, Frames};
 use crate::parcel::{Packer, Unpacker};
-use crate::reactor::{self, Millis, Timer};
+use crate::reactor::{self, Millis, Timer, millis};
 use crate::socket::Socket;
 use crate::wire::Stream;
 
@@ -34,10 +34,6 @@ thread_local! {
 /// Tunnels that were to be closed go on after all.
 pub fn go_on() {
     DRAIN.set(None);
-}
-
-fn millis(time: Duration) -> Millis {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Closes the tunnels of this worker, spread over `window`: their clients would all come back at once.

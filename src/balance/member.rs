@@ -4,11 +4,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
 use super::queue::Queue;
 use crate::config::PeerSpec;
-use crate::reactor::Millis;
+use crate::reactor::{Millis, millis};
 use crate::socket::Addr;
 
 /// Connections to a peer that may be under way at the same time; others wait for them, in their order. Backlogs are seldom
@@ -268,8 +267,4 @@ pub(super) fn by_weight(members: &[Member], mut point: u64) -> Option<(usize, &M
         point = point.saturating_sub(weight);
         here
     })
-}
-
-fn millis(time: Duration) -> Millis {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

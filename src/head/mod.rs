@@ -22,7 +22,7 @@ const METHOD_BYTES_MAX: usize = 32;
 /// Empty lines before a request line that are passed over (RFC 9112 2.2 asks for one).
 const EMPTY_LINES_MAX: u8 = 1;
 /// Bytes of an upstream's head.
-pub const RESPONSE_BYTES_MAX: usize = 32 * 1024;
+const RESPONSE_BYTES_MAX: usize = 32 * 1024;
 
 /// How much of a head is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,6 +355,17 @@ impl Scan {
             return Err(Malformed::HeadTooLong);
         }
         Ok(None)
+    }
+
+    /// The head of a response at the start of `bytes`, and where it ends; as [`Scan::find_end`], within
+    /// `RESPONSE_BYTES_MAX`.
+    ///
+    /// # Errors
+    /// As [`Scan::find_end`] and [`Response::parse`].
+    pub fn find_response(&mut self, bytes: &[u8]) -> Result<Option<(Response, usize)>, Malformed> {
+        let limits = Limits { line_bytes_max: RESPONSE_BYTES_MAX, head_bytes_max: RESPONSE_BYTES_MAX };
+        let Some((start, end)) = self.find_end(bytes, limits)? else { return Ok(None) };
+        Response::parse(bytes.get(start..end).unwrap_or_default()).map(|head| Some((head, end)))
     }
 
     /// Takes the CR off a line that ends as this head's lines must.

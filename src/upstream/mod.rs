@@ -25,7 +25,7 @@ use crate::config::{Level, NextUpstream, Proxy, bind_addr};
 use crate::error_page;
 use crate::exchange::{Exchange, Tried, Try};
 use crate::head::Framing;
-use crate::head::{self, Limits, Malformed, Name, Response, Scan, Version};
+use crate::head::{Malformed, Name, Response, Scan, Version};
 use crate::heads::{self, Outgoing};
 use crate::log;
 use crate::pool::{self, Called, Pooled, Way};
@@ -462,12 +462,7 @@ impl Attempts<'_> {
         let mut interim = 0;
         let head = loop {
             let mut scan = Scan::response();
-            let mut parse = |bytes: &[u8]| {
-                let limits =
-                    Limits { line_bytes_max: head::RESPONSE_BYTES_MAX, head_bytes_max: head::RESPONSE_BYTES_MAX };
-                let Some((start, end)) = scan.find_end(bytes, limits)? else { return Ok(None) };
-                Response::parse(bytes.get(start..end).unwrap_or_default()).map(|head| Some((head, end)))
-            };
+            let mut parse = |bytes: &[u8]| scan.find_response(bytes);
             let read = poll_fn(|cx| {
                 if let Err(missed) = upload.poll(cx, &mut client_rx, upstream_tx) {
                     return Poll::Ready(Err(missed));
