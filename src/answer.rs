@@ -253,11 +253,7 @@ async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Delivery) -> R
     let sent = packer.send(&wire.stream, delivery.head, source).await;
     exchange.answer.bytes = packer.sent;
     exchange.answer.packed = Some(packer.encoder.counts());
-    match sent {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(broken_off(exchange, &Failure::Cut)),
-        Err(failure) => Err(broken_off(exchange, &failure)),
-    }
+    sent.map_err(|failure| broken_off(exchange, &failure))
 }
 
 /// How fast the answer may go, and how much of it has gone already.

@@ -88,7 +88,7 @@ impl Outgoing {
                 continue;
             }
             let slow = self.pace.as_deref().map(|pace| (*pace, self.sent));
-            let room = ready!(poll_room(cx, to, slow, 0, &self.timer, self.limit));
+            let room = ready!(poll_room(cx, to, slow, &self.timer, self.limit));
             match self.poll_some(cx, to, room.min(budget)) {
                 Poll::Ready(Ok(count)) => {
                     self.sent += count as u64;

@@ -509,11 +509,11 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Sends `head` and all of `source`; false, if a file got shorter meanwhile.
+    /// Sends `head` and all of `source`.
     ///
     /// # Errors
-    /// As [`send_all`], [`Failure::Source`], and [`Failure::Encoder`].
-    pub async fn send(&mut self, to: &Stream, head: Vec<u8>, mut source: Source<'_>) -> Result<bool, Failure> {
+    /// As [`send_all`], [`Failure::Source`], [`Failure::Cut`] if a file got shorter meanwhile, and [`Failure::Encoder`].
+    pub async fn send(&mut self, to: &Stream, head: Vec<u8>, mut source: Source<'_>) -> Result<(), Failure> {
         let mut out = head;
         loop {
             let start = out.len();
@@ -523,7 +523,7 @@ impl Packer {
             };
             let (is_cut, last) = source.next(encode).map_err(Failure::Source)??;
             if is_cut {
-                return Ok(false);
+                return Err(Failure::Cut);
             }
             self.coding.frame(start, &mut out);
             if last {
@@ -531,7 +531,7 @@ impl Packer {
             }
             out = self.send_and_rest(to, out).await?;
             if last {
-                return Ok(true);
+                return Ok(());
             }
             reactor::next_turn().await;
         }
@@ -556,18 +556,17 @@ impl Packer {
 }
 
 /// How many bytes may go now; ready when some may, or when `to` is gone, as the next write says. The `timer` waits for
-/// `limit` again then. `slow` is a pace and how many bytes went at it before.
+/// `limit` again then. `slow` is a pace and how many bytes went at it so far.
 pub fn poll_room(
     cx: &mut Context<'_>,
     to: &Stream,
     slow: Option<(Pace, u64)>,
-    sent: u64,
     timer: &Timer,
     limit: Duration,
 ) -> Poll<usize> {
-    let Some((pace, before)) = slow else { return Poll::Ready(usize::MAX) };
+    let Some((pace, sent)) = slow else { return Poll::Ready(usize::MAX) };
     loop {
-        match pace.room(before + sent, reactor::now()) {
+        match pace.room(sent, reactor::now()) {
             Ok(room) => return Poll::Ready(usize::try_from(room).unwrap_or(usize::MAX)),
             Err(wait) => timer.set(wait),
         }
@@ -597,7 +596,8 @@ pub async fn send_slowly(to: &Stream, bytes: &[u8], limit: Duration, slow: Optio
     timer.set(limit);
     std::future::poll_fn(|cx| {
         while sent < bytes.len() {
-            let room = ready!(poll_room(cx, to, slow, sent as u64, &timer, limit));
+            let so_far = slow.map(|(pace, before)| (pace, before + sent as u64));
+            let room = ready!(poll_room(cx, to, so_far, &timer, limit));
             let rest = bytes.get(sent..).unwrap_or_default();
             match to.poll_write(cx, rest.get(..room).unwrap_or(rest)) {
                 Poll::Ready(Ok(count)) => {
