@@ -8,7 +8,7 @@ use std::{
     fs::File,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -62,6 +62,21 @@ pub fn descriptors() -> u64 {
 pub fn free_addr() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     listener.and_then(|listener| listener.local_addr()).map_err(|error| format!("no free port on 127.0.0.1: {error}"))
+}
+
+/// Runs `work` with a folder of its own, which goes away with it, and says what failed.
+pub fn in_folder(name: &str, work: impl FnOnce(&Path) -> Result<()>) -> ExitCode {
+    let dir = std::env::temp_dir().join(format!("smolgate-{name}-{}", std::process::id()));
+    let result = fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()));
+    let result = result.and_then(|()| work(&dir));
+    let _ = fs::remove_dir_all(&dir); // of no use to anyone
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// A program that lies beside this one: leash, relay, origin, load.

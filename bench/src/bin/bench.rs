@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    env, fs,
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -53,17 +53,7 @@ struct Flags {
 
 fn main() -> ExitCode {
     let flags: Flags = argh::from_env();
-    let dir = env::temp_dir().join(format!("smolgate-bench-{}", std::process::id()));
-    let result = fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()));
-    let result = result.and_then(|()| run(&flags, &dir));
-    let _ = fs::remove_dir_all(&dir); // of no use to anyone
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    process::in_folder("bench", |dir| run(&flags, dir))
 }
 
 fn run(flags: &Flags, dir: &Path) -> Result<()> {

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -53,17 +52,7 @@ const TURNOVER: usize = 10;
 
 fn main() -> ExitCode {
     let flags: Flags = argh::from_env();
-    let dir = env::temp_dir().join(format!("smolgate-life-{}", std::process::id()));
-    let result = fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()));
-    let result = result.and_then(|()| run(&flags, &dir));
-    let _ = fs::remove_dir_all(&dir); // of no use to anyone
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("life: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    process::in_folder("life", |dir| run(&flags, dir))
 }
 
 fn run(flags: &Flags, dir: &Path) -> Result<()> {
