@@ -5,6 +5,8 @@
 //! harm goes there as a new file.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
 
+mod random;
+
 use std::fs;
 use std::path::Path;
 
@@ -16,23 +18,15 @@ use smolgate::password::Stored;
 use smolgate::proxy_protocol;
 use smolgate::target;
 
+use crate::random::Random;
+
 /// Small, so that small inputs pass them.
 const LIMITS: Limits = Limits { line_bytes_max: 120, head_bytes_max: 400 };
 
 /// What became of an input: refused, not whole yet, or understood as this.
 type Outcome = Result<Option<String>, ()>;
 
-/// xorshift64*: the same numbers in each run.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end.max(1)
-    }
-
     /// A piece of `bytes`.
     fn range(&mut self, bytes: &[u8]) -> std::ops::Range<usize> {
         let start = self.below(bytes.len() + 1);

@@ -17,6 +17,7 @@ use smolgate::config::{self, ErrorLog, Folders, Source};
 use crate::directives::{Known, known};
 use crate::grammar::{BROKEN, SAMPLES};
 use crate::pair::{self, Folder};
+use crate::random::Random;
 
 /// Configurations that one run makes; each is also broken in one place.
 const CONFIGS: usize = 1_000;
@@ -24,17 +25,7 @@ const CONFIGS: usize = 1_000;
 /// How long one may take to load.
 const LOAD_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// xorshift64*: the same numbers in each run.
-pub(crate) struct Random(u64);
-
 impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end.max(1)
-    }
-
     fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }

@@ -21,6 +21,8 @@ mod grammar;
 mod listings;
 mod pair;
 mod peer;
+#[path = "../random/mod.rs"]
+mod random;
 mod recipes;
 mod reply;
 mod rows;
