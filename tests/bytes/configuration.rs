@@ -124,6 +124,21 @@ fn directives_that_are_not_known() {
     verify_at_once(cases.collect());
 }
 
+/// A build without TLS and gzip says so where one is asked for, and takes what merely speaks of them.
+#[cfg(not(any(feature = "tls", feature = "gzip")))]
+#[test]
+fn what_a_small_build_lacks() {
+    for (line, says) in [
+        ("gzip on;", "gate.conf:3:1: \"gzip on\" is not supported"),
+        ("listen 127.0.0.1:9 ssl;", "gate.conf:3:20: \"listen ... ssl\" is not supported"),
+        ("location / { proxy_pass https://127.0.0.1; }", "gate.conf:3:25: \"https://\" upstreams are not supported"),
+    ] {
+        let lacks = if line.starts_with("gzip") { "this build has no gzip" } else { "this build has no TLS" };
+        refuses_text(server(line), &[says, lacks]).unwrap();
+    }
+    Gate::start("server { listen LISTEN; gzip off; gzip_static on; ssl_protocols TLSv1.2; proxy_ssl_verify on; }");
+}
+
 /// `proxy_pass` to what the client says, where one upstream is known: whether the client gets there.
 fn chosen(to: &str, says: &str, gets_there: bool) -> Result<(), String> {
     let (known, other) = (Peer::polite(), Peer::polite());

@@ -7,6 +7,7 @@ use crate::asked::request;
 use crate::client::Client;
 use crate::gate::{Folder, Gate, run, wait_for};
 use crate::peer::{Peer, SWITCHING};
+#[cfg(feature = "tls")]
 use crate::secrets::authority;
 
 /// A peer whose answer to health checks can be changed: the status it answers them with, and how many came. Others get its
@@ -249,6 +250,7 @@ fn an_upgrade_keeps_what_was_found() {
 }
 
 /// Peers that requests come to by TLS are asked by TLS.
+#[cfg(feature = "tls")]
 #[test]
 fn checks_are_secured_where_requests_are() {
     let folder = Folder::new();

@@ -35,6 +35,7 @@ mod bodies;
 mod choices;
 mod client;
 mod clients;
+#[cfg(feature = "gzip")]
 mod compression;
 mod configuration;
 mod downloads;

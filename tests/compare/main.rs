@@ -13,6 +13,7 @@ mod access;
 mod balancing;
 mod chaos;
 mod choices;
+#[cfg(feature = "gzip")]
 mod compression;
 #[path = "../directives/mod.rs"]
 mod directives;
