@@ -219,8 +219,7 @@ impl Walk {
                 offs.insert(spec.name);
             }
             if !first && (stands_beside_off || matches!(spec.treat, Treat::Once(_))) {
-                return Err(Error::new(&directive.name.at, format!("\"{}\" directive is duplicate", spec.name))
-                    .hint("it may stand once in a block"));
+                return Err(directive.name.wrong("\"{}\" directive is duplicate").hint("it may stand once in a block"));
             }
             if matches!(spec.name, "root" | "alias") && seen.contains("root") && seen.contains("alias") {
                 return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" are two names for one thing")
@@ -312,11 +311,12 @@ impl Walk {
     /// The name of the variable that a block defines, without its `$`. Blocks are read in the order of their numbers:
     /// one that has another number is the second of its name.
     pub(super) fn new_name(&self, target: &Word, variable: &Variable) -> Result<String, Error> {
-        let name = target.text.strip_prefix('$').filter(|name| !name.is_empty()).ok_or_else(|| {
-            Error::new(&target.at, format!("invalid variable name \"{}\"", target.text))
-                .hint("it must start with \"$\"")
-        })?;
-        let duplicate = Error::new(&target.at, format!("the duplicate \"{name}\" variable"));
+        let name = target
+            .text
+            .strip_prefix('$')
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| target.wrong("invalid variable name \"{}\"").hint("it must start with \"$\""))?;
+        let duplicate = Error::about(&target.at, "the duplicate \"{}\" variable", name);
         if matches!(Variable::builtin(name), Some(Variable::Builtin(_) | Variable::Capture(_))) {
             return Err(duplicate.hint("it is built in"));
         }
@@ -419,7 +419,7 @@ fn named_groups(text: &str) -> impl Iterator<Item = &str> {
 fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
     let name = &directive.name;
     let Some(spec) = table::find(&name.text) else {
-        let error = Error::new(&name.at, format!("unknown directive \"{}\"", name.text));
+        let error = name.wrong("unknown directive \"{}\"");
         return Err(match (table::nearest(&name.text), placeholder(&name.text)) {
             (Some(near), _) => error.hint(format!("did you mean \"{near}\"?")),
             (None, Some(hint)) => error.hint(hint),
@@ -432,7 +432,8 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
         if let Treat::Refuse(why) = spec.treat {
             return Err(refused(directive, why));
         }
-        return Err(Error::new(&name.at, format!("\"{}\" directive is not allowed here", name.text))
+        return Err(name
+            .wrong("\"{}\" directive is not allowed here")
             .hint(format!("it may stand in {}", context_names(spec.contexts))));
     }
     if let Treat::Refuse(why) = spec.treat {
@@ -442,7 +443,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
         && !(spec.name == "server" && context == table::UPSTREAM);
     match (&directive.block, takes_block) {
         (Some(_), false) => {
-            let error = Error::new(&name.at, format!("directive \"{}\" is not terminated by \";\"", name.text));
+            let error = name.wrong("directive \"{}\" is not terminated by \";\"");
             return Err(match directive.block.as_deref() {
                 Some([inner]) if inner.args.is_empty() => {
                     error.hint(format!("is \"{{{}}}\" a placeholder that was to be replaced?", inner.name.text))
@@ -451,21 +452,23 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
             });
         }
         (None, true) => {
-            return Err(Error::new(&name.at, format!("directive \"{}\" has no opening \"{{\"", name.text)));
+            return Err(name.wrong("directive \"{}\" has no opening \"{\""));
         }
         _ => {}
     }
     let (min, max) = spec.args;
-    if directive.args.len() < min || directive.args.len() > max {
+    let given = directive.args.len();
+    if given < min.into() || (given > max.into() && max != table::MANY) {
         let expected = match (min, max) {
             (0, 0) => "none is".to_owned(),
             (1, 1) => "one is".to_owned(),
             _ if min == max => format!("{min} are"),
-            (_, usize::MAX) => format!("{min} or more are"),
+            (_, table::MANY) => format!("{min} or more are"),
             _ => format!("{min} to {max} are"),
         };
-        return Err(Error::new(&name.at, format!("invalid number of arguments in \"{}\" directive", name.text))
-            .hint(format!("{expected} expected, {} given", directive.args.len())));
+        return Err(name
+            .wrong("invalid number of arguments in \"{}\" directive")
+            .hint(format!("{expected} expected, {given} given")));
     }
     Ok(spec)
 }
@@ -478,7 +481,8 @@ fn unended_line(directive: &Directive) -> Result<(), Error> {
         let starts_line = word.at.line > before.at.line && !word.quoted;
         let is_meant = matches!((name.text.as_str(), word.text.as_str()), ("gzip_types", _) | ("access_log", "gzip"));
         if starts_line && !is_meant && table::find(&word.text).is_some() {
-            return Err(Error::new(&name.at, format!("\"{}\" is not ended by \";\"", name.text))
+            return Err(name
+                .wrong("\"{}\" is not ended by \";\"")
                 .hint(format!("put a \";\" at the end of line {}, before \"{}\"", before.at.line, word.text)));
         }
     }
@@ -500,14 +504,13 @@ fn context_names(contexts: u16) -> String {
 }
 
 fn refused(directive: &Directive, why: &str) -> Error {
-    Error::new(&directive.name.at, format!("\"{}\" is not supported", directive.name.text)).hint(why)
+    directive.name.wrong("\"{}\" is not supported").hint(why)
 }
 
 /// An argument that is not what the directive takes.
 pub(super) fn invalid(directive: &Directive, word: &Word, expected: &str) -> Error {
-    let error =
-        Error::new(&word.at, format!("invalid value \"{}\" in \"{}\" directive", word.text, directive.name.text));
-    error.hint(placeholder(&word.text).unwrap_or_else(|| format!("{expected} is expected")))
+    let wrong = ["invalid value \"", &word.text, "\" in \"", &directive.name.text, "\" directive"].concat();
+    Error::new(&word.at, wrong).hint(placeholder(&word.text).unwrap_or_else(|| format!("{expected} is expected")))
 }
 
 /// The argument number `at`, which [`check`] has counted.

@@ -114,21 +114,23 @@ pub(super) fn match_block(walk: &mut Walk, _: &mut Draft, directive: &Directive)
     let name = arg(directive, 0)?;
     let mut expected = Expected { status: None, fields: Vec::new(), body: None };
     for inner in directive.block.as_deref().unwrap_or_default() {
-        let twice = || Err(Error::new(&inner.name.at, format!("\"{}\" directive is duplicate", inner.name.text)));
+        let twice = || Err(inner.name.wrong("\"{}\" directive is duplicate"));
         match inner.name.text.as_str() {
             "status" if expected.status.is_some() => return twice(),
             "body" if expected.body.is_some() => return twice(),
             "status" => expected.status = Some(statuses(inner)?),
             "header" => expected.fields.push(field(walk, inner)?),
             "body" => expected.body = Some(body(walk, inner)?),
-            text => {
-                return Err(Error::new(&inner.name.at, format!("\"{text}\" is not supported in \"match\""))
+            _ => {
+                return Err(inner
+                    .name
+                    .wrong("\"{}\" is not supported in \"match\"")
                     .hint("status, header or body is expected"));
             }
         }
     }
     if walk.matches.insert(name.text.clone(), Arc::new(expected)).is_some() {
-        return Err(Error::new(&name.at, format!("duplicate match \"{}\"", name.text)));
+        return Err(name.wrong("duplicate match \"{}\""));
     }
     Ok(())
 }

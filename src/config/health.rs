@@ -85,7 +85,7 @@ pub(super) fn health_check(walk: &mut Walk, draft: &mut Draft, directive: &Direc
     check.probe = match (words.kind.as_str(), words.good) {
         ("http", good) => Probe::Http { host, uri: words.uri, good: good.unwrap_or_default() },
         (kind, Some(_)) => {
-            return Err(Error::new(&directive.name.at, format!("\"match=\" with \"type={kind}\""))
+            return Err(Error::about(&directive.name.at, "\"match=\" with \"type={}\"", kind)
                 .hint("only answers to type=http are matched"));
         }
         ("websocket", None) => Probe::WebSocket { host, uri: words.uri },
@@ -126,14 +126,14 @@ fn parameter(
         Some(("uri", value)) if is_word(value) && value.starts_with('/') => value.clone_into(&mut words.uri),
         Some(("match", name)) => {
             let found = walk.matches.get(name).cloned();
-            let unknown = || Error::new(&word.at, format!("match \"{name}\" is not known"));
+            let unknown = || Error::about(&word.at, "match \"{}\" is not known", name);
             words.good = Some(found.ok_or_else(unknown)?);
         }
         None if word.text == "mandatory" => check.mandatory = true,
         // Peers that stay the same are the same after a reload.
         None if word.text == "persistent" => {}
         _ => {
-            return Err(Error::new(&word.at, format!("invalid parameter \"{}\"", word.text)).hint(
+            return Err(word.wrong("invalid parameter \"{}\"").hint(
                 "interval=, jitter=, timeout=, fails=, passes=, uri=/path, host=, port=, match=, mandatory or \
                  type=http|tcp|websocket is expected",
             ));
@@ -174,7 +174,7 @@ pub(super) fn attach(
         && upstream.health.replace(Arc::new(check.named(&upstream.name))).is_some()
     {
         let name = &upstream.name;
-        return Err(Error::new(&at.at, format!("a second \"health_check\" of upstream \"{name}\"")));
+        return Err(Error::about(&at.at, "a second \"health_check\" of upstream \"{}\"", name));
     }
     // Who would have to be asked for a name by a request is called as the upstream is.
     let said = settings.proxy.tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());

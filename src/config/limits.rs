@@ -118,7 +118,7 @@ impl Zones {
 
     fn define(&mut self, word: &Word, spec: ZoneSpec) -> Set {
         if self.all.iter().any(|zone| zone.name == spec.name && zone.spec.is_some()) {
-            return Err(Error::new(&word.at, format!("a duplicate zone \"{}\"", spec.name)));
+            return Err(Error::about(&word.at, "a duplicate zone \"{}\"", &spec.name));
         }
         let number = self.number(&spec.name, matches!(spec.counted, Counted::Requests { .. }), word);
         if let Some(zone) = self.all.get_mut(number) {
@@ -132,7 +132,7 @@ impl Zones {
         let made = |zone: Zone| {
             let directive = if zone.of_requests { "limit_req_zone" } else { "limit_conn_zone" };
             let missing = || {
-                Error::new(&zone.word.at, format!("unknown zone \"{}\"", zone.name))
+                Error::about(&zone.word.at, "unknown zone \"{}\"", &zone.name)
                     .hint(format!("a \"{directive}\" in http {{ }} makes it"))
             };
             zone.spec.ok_or_else(missing)
@@ -171,7 +171,7 @@ pub(super) fn limit_req_zone(walk: &mut Walk, _: &mut Draft, directive: &Directi
             return Err(invalid(directive, word, "zone=NAME:SIZE or rate=NUMBERr/s"));
         }
     }
-    let missing = |what| Error::new(&directive.name.at, format!("\"limit_req_zone\" must have \"{what}\" parameter"));
+    let missing = |what| Error::about(&directive.name.at, "\"limit_req_zone\" must have \"{}\" parameter", what);
     let (word, (name, bytes)) = zone.ok_or_else(|| missing("zone"))?;
     let counted = Counted::Requests { rate: rate.ok_or_else(|| missing("rate"))? };
     let (name, key_text) = (name.to_owned(), key.text.clone());

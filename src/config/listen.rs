@@ -214,16 +214,14 @@ pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
                 walk.note(&directive.name, "socket options but \"backlog\" and \"ipv6only\" are the system's");
             }
             _ => {
-                let error = Error::new(&word.at, format!("invalid parameter \"{}\"", word.text));
+                let error = word.wrong("invalid parameter \"{}\"");
                 return Err(error.hint(placeholder(&word.text).unwrap_or_else(|| "of \"listen\"".to_owned())));
             }
         }
     }
     for addr in addrs {
         if draft.listens.iter().any(|known| known.addr == addr) {
-            return Err(
-                Error::new(&word.at, format!("a duplicate listen {}", word.text)).hint("this server has it already")
-            );
+            return Err(word.wrong("a duplicate listen {}").hint("this server has it already"));
         }
         draft.listens.push(ListenLine { addr, ..line.clone() });
     }

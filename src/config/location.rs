@@ -68,7 +68,7 @@ impl LocationDraft {
 impl Locations {
     pub(super) fn new(locations: Vec<Arc<Location>>, at: &Word) -> Result<Self, Error> {
         let mut all = Self::default();
-        let duplicate = |path: &str| Error::new(&at.at, format!("duplicate location \"{path}\" in this block"));
+        let duplicate = |path: &str| Error::about(&at.at, "duplicate location \"{}\" in this block", path);
         for location in locations {
             let path = location.path.clone();
             let taken = match location.matcher {
@@ -171,7 +171,7 @@ fn matcher(walk: &Walk, directive: &Directive) -> Result<(Matcher, String), Erro
         "" if path.starts_with('@') => Matcher::Named,
         "" => Matcher::Prefix { skips_patterns: false },
         _ => {
-            return Err(Error::new(&first.at, format!("invalid location modifier \"{modifier}\""))
+            return Err(Error::about(&first.at, "invalid location modifier \"{}\"", modifier)
                 .hint("=, ~, ~* or ^~ is expected"));
         }
     };

@@ -158,7 +158,7 @@ pub(super) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) 
         |piece: &Piece| matches!(piece, Piece::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
     walk.looks_back.set(looked_back || format.template.pieces().iter().any(is_open));
     if walk.formats.insert(name.text.clone(), Arc::new(format)).is_some() || name.text == "combined" {
-        return Err(Error::new(&name.at, format!("duplicate \"log_format\" name \"{}\"", name.text)));
+        return Err(name.wrong("duplicate \"log_format\" name \"{}\""));
     }
     Ok(())
 }
@@ -194,7 +194,7 @@ pub(super) fn access_log(walk: &mut Walk, draft: &mut Draft, directive: &Directi
     }
     let format = match format {
         Some(word) if word.text != "combined" => walk.formats.get(&word.text).cloned().ok_or_else(|| {
-            let error = Error::new(&word.at, format!("unknown log format \"{}\"", word.text));
+            let error = word.wrong("unknown log format \"{}\"");
             match table::nearest_of(&word.text, walk.formats.keys().map(String::as_str)) {
                 Some(near) => error.hint(format!("did you mean \"{near}\"?")),
                 None => error.hint("\"log_format\" must define it before"),

@@ -108,7 +108,7 @@ fn add(walk: &Walk, map: &mut Map, entry: &Directive, default_seen: &mut bool) -
         }
     };
     let template = walk.template(value)?;
-    let duplicate = |word: &Word| Error::new(&word.at, format!("conflicting parameter \"{}\"", word.text));
+    let duplicate = |word: &Word| word.wrong("conflicting parameter \"{}\"");
     let text = key.text.as_str();
     if text == "default" && !key.quoted {
         if std::mem::replace(default_seen, true) {

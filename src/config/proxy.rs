@@ -377,10 +377,9 @@ fn is_made_of_clients(walk: &Walk, template: &Template, depth: u8) -> bool {
 /// open proxy.
 pub(super) fn check_open_proxies(walk: &Walk) -> Set {
     match walk.open_proxies.first() {
-        Some(word) if walk.upstreams.is_empty() => {
-            Err(Error::new(&word.at, format!("\"proxy_pass {}\" lets the client choose any host", word.text))
-                .hint("name the hosts as upstreams, or choose one by a map; if any is meant, set a \"resolver\""))
-        }
+        Some(word) if walk.upstreams.is_empty() => Err(word
+            .wrong("\"proxy_pass {}\" lets the client choose any host")
+            .hint("name the hosts as upstreams, or choose one by a map; if any is meant, set a \"resolver\"")),
         _ => Ok(()),
     }
 }

@@ -106,7 +106,7 @@ pub(super) fn valid_referers(walk: &mut Walk, draft: &mut Draft, directive: &Dir
                     let stars = host.matches('*').count();
                     let at_end = host.starts_with("*.") || host.ends_with(".*");
                     if host.is_empty() || stars > 1 || (stars == 1 && !at_end) {
-                        return Err(Error::new(&word.at, format!("invalid host in \"{text}\""))
+                        return Err(Error::about(&word.at, "invalid host in \"{}\"", text)
                             .hint("a name such as example.com, *.example.com or example.*/path is expected"));
                     }
                     referers.hosts.push((HostName::new(host), path.as_bytes().into()));

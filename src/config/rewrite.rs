@@ -123,15 +123,16 @@ pub(super) fn break_step(_: &mut Walk, draft: &mut Draft, _: &Directive) -> Set 
 impl Walk {
     /// The variable that a directive fills.
     pub(super) fn settable(&self, target: &Word) -> Result<Settable, Error> {
-        let name = target.text.strip_prefix('$').filter(|name| !name.is_empty()).ok_or_else(|| {
-            Error::new(&target.at, format!("invalid variable name \"{}\"", target.text))
-                .hint("it must start with \"$\"")
-        })?;
+        let name = target
+            .text
+            .strip_prefix('$')
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| target.wrong("invalid variable name \"{}\"").hint("it must start with \"$\""))?;
         match self.user_number(name) {
             Some(number) => Ok(Settable::User(number)),
             None if name == "args" || name == "query_string" => Ok(Settable::Args),
             None if name == "limit_rate" => Ok(Settable::LimitRate),
-            None => Err(Error::new(&target.at, format!("the duplicate \"{name}\" variable"))
+            None => Err(Error::about(&target.at, "the duplicate \"{}\" variable", name)
                 .hint("a built-in variable or the result of a map can't be set")),
         }
     }
@@ -207,9 +208,7 @@ fn condition(walk: &Walk, directive: &Directive) -> Result<Condition, Error> {
     let first = arg(directive, 0)?;
     let last = directive.args.last().unwrap_or(first);
     if !first.text.starts_with('(') || first.quoted || !last.text.ends_with(')') || last.quoted {
-        return Err(
-            Error::new(&first.at, format!("invalid condition \"{}\"", first.text)).hint("it stands in parentheses")
-        );
+        return Err(first.wrong("invalid condition \"{}\"").hint("it stands in parentheses"));
     }
     let mut words = directive.args.clone();
     if let Some(word) = words.first_mut() {

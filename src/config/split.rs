@@ -69,10 +69,8 @@ fn part(word: &Word) -> Result<Option<u64>, Error> {
     if word.text == "*" {
         return Ok(None);
     }
-    let wrong = || {
-        Error::new(&word.at, format!("invalid percent value \"{}\"", word.text))
-            .hint("0.01% to 100%, or * for all that is left, is expected")
-    };
+    let wrong =
+        || word.wrong("invalid percent value \"{}\"").hint("0.01% to 100%, or * for all that is left, is expected");
     hundredths(&word.text).filter(|part| (1..=HUNDREDTHS).contains(part)).map(Some).ok_or_else(wrong)
 }
 

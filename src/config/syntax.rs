@@ -44,6 +44,11 @@ pub struct Word {
 }
 
 impl Word {
+    /// An error of this word, which stands in place of the `{}` in the message.
+    pub(super) fn wrong(&self, message: &str) -> Error {
+        Error::about(&self.at, message, &self.text)
+    }
+
     /// The same without line breaks, which no field may have: values are written in several lines to be read.
     pub(super) fn in_one_line(&self) -> Self {
         let lines: Vec<&str> = self.text.split(['\r', '\n']).map(|line| line.trim_matches([' ', '\t'])).collect();
@@ -63,45 +68,59 @@ pub struct Directive {
     pub block: Option<Vec<Self>>,
 }
 
-/// What is wrong with a configuration, and where.
+/// What is wrong with a configuration, and where. Boxed: there is at most one, and hundreds of places hand it on.
 #[derive(Debug, Clone)]
-pub struct Error {
-    pub at: Option<Position>,
-    pub message: String,
-    pub hint: Option<String>,
+pub struct Error(Box<Wrong>);
+
+#[derive(Debug, Clone)]
+struct Wrong {
+    at: Option<Position>,
+    message: String,
+    hint: Option<String>,
 }
 
 impl Error {
     pub fn new(at: &Position, message: impl Into<String>) -> Self {
-        Self { at: Some(at.clone()), message: message.into(), hint: None }
+        Self::made(Some(at.clone()), message.into())
     }
 
     /// An error of no place in a file.
     pub fn nowhere(message: impl Into<String>) -> Self {
-        Self { at: None, message: message.into(), hint: None }
+        Self::made(None, message.into())
+    }
+
+    /// With `what` in place of the `{}` in the message.
+    pub(super) fn about(at: &Position, message: &str, what: &str) -> Self {
+        let (before, after) = message.split_once("{}").unwrap_or((message, ""));
+        Self::new(at, [before, what, after].concat())
+    }
+
+    fn made(at: Option<Position>, message: String) -> Self {
+        Self(Box::new(Wrong { at, message, hint: None }))
     }
 
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(at) = &self.at else {
-            f.write_str(&self.message)?;
-            return self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"));
+        let Wrong { at, message, hint } = &*self.0;
+        let Some(at) = at else {
+            f.write_str(message)?;
+            return hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"));
         };
-        writeln!(f, "{}:{}:{}: {}", at.file.name, at.line, at.column, self.message)?;
+        writeln!(f, "{}:{}:{}: {}", at.file.name, at.line, at.column, message)?;
         let line = at.file.text.lines().nth(at.line as usize - 1).unwrap_or_default();
         // A long line is shown around the place.
         let skip = (at.column as usize).saturating_sub(100);
         let shown: String = line.chars().skip(skip).take(140).map(|c| if c.is_control() { ' ' } else { c }).collect();
         writeln!(f, "{:>5} | {shown}", at.line)?;
         write!(f, "      | {:>width$}", "^", width = at.column as usize - skip)?;
-        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " {hint}"))
+        hint.as_ref().map_or(Ok(()), |hint| write!(f, " {hint}"))
     }
 }
 
@@ -472,7 +491,7 @@ mod tests {
     #[test]
     fn blocks_do_not_nest_without_end() {
         let deep = "a {".repeat(100);
-        assert!(parse(&deep).unwrap_err().message.contains("within one another"));
+        assert!(parse(&deep).unwrap_err().0.message.contains("within one another"));
     }
 
     #[test]

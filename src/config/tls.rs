@@ -35,10 +35,7 @@ pub(super) fn site(walk: &mut Walk, draft: &TlsDraft, directive: &Directive) -> 
     let mut spec = draft.spec.clone();
     for (number, certificate) in draft.certificates.iter().enumerate() {
         let Some(key) = draft.keys.get(number) else {
-            return Err(Error::new(
-                &certificate.at,
-                format!("no \"ssl_certificate_key\" is defined for certificate \"{}\"", certificate.text),
-            ));
+            return Err(certificate.wrong("no \"ssl_certificate_key\" is defined for certificate \"{}\""));
         };
         spec.pairs.push((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
     }
@@ -100,11 +97,10 @@ pub(super) fn versions(walk: &mut Walk, directive: &Directive) -> Result<Protoco
         }
     }
     if !protocols.tls12 && !protocols.tls13 {
-        return Err(Error::new(
-            &directive.name.at,
-            format!("\"{}\" names no version that is spoken here", directive.name.text),
-        )
-        .hint("TLSv1.2 and TLSv1.3 are; older ones are broken"));
+        return Err(directive
+            .name
+            .wrong("\"{}\" names no version that is spoken here")
+            .hint("TLSv1.2 and TLSv1.3 are; older ones are broken"));
     }
     if old {
         walk.note(&directive.name, "versions before TLSv1.2 are not spoken");
@@ -208,9 +204,10 @@ pub(super) fn secure(walk: &mut Walk, pass: Option<&mut ProxyPass>, settings: &S
             spec.pair = Some((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
         }
         (Some(certificate), None) => {
-            return Err(Error::new(
+            return Err(Error::about(
                 at,
-                format!("no \"proxy_ssl_certificate_key\" is defined for certificate \"{}\"", certificate.text),
+                "no \"proxy_ssl_certificate_key\" is defined for certificate \"{}\"",
+                &certificate.text,
             ));
         }
         _ => {}

@@ -158,16 +158,13 @@ pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive
     let mut inner = Draft::new(table::UPSTREAM, draft.settings.clone());
     walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
     if inner.upstream.peers.is_empty() {
-        return Err(Error::new(&directive.name.at, format!("no servers are inside upstream \"{}\"", name.text)));
+        return Err(Error::about(&directive.name.at, "no servers are inside upstream \"{}\"", &name.text));
     }
     if inner.upstream.peers.iter().all(|peer| peer.backup) {
-        return Err(Error::new(
-            &directive.name.at,
-            format!("only backup servers are inside upstream \"{}\"", name.text),
-        ));
+        return Err(Error::about(&directive.name.at, "only backup servers are inside upstream \"{}\"", &name.text));
     }
     if walk.upstream_names.contains_key(&name.text) {
-        return Err(Error::new(&name.at, format!("duplicate upstream \"{}\"", name.text)));
+        return Err(name.wrong("duplicate upstream \"{}\""));
     }
     walk.add_upstream(name.text.clone(), inner.upstream.finish(name.text.clone()));
     Ok(())
@@ -211,7 +208,7 @@ fn parameter(peer: &mut PeerSpec, directive: &Directive, word: &Word) -> Result<
         None if word.text == "down" => peer.down = true,
         None if word.text == "drain" => peer.drain = true,
         _ => {
-            return Err(Error::new(&word.at, format!("invalid parameter \"{}\"", word.text)).hint(
+            return Err(word.wrong("invalid parameter \"{}\"").hint(
                 "weight=, max_fails=, fail_timeout=, max_conns=, slow_start=, route=, backup, down, drain or resolve \
                  is expected",
             ));
@@ -222,10 +219,11 @@ fn parameter(peer: &mut PeerSpec, directive: &Directive, word: &Word) -> Result<
 
 fn wrong_place(directive: &Directive, word: &Word) -> Error {
     if let Some(rest) = word.text.strip_prefix("http://").or_else(|| word.text.strip_prefix("https://")) {
-        return Error::new(&word.at, format!("invalid host in upstream \"{}\"", word.text))
+        return word
+            .wrong("invalid host in upstream \"{}\"")
             .hint(format!("no scheme here: server {};", rest.trim_end_matches('/')));
     }
-    let error = Error::new(&word.at, format!("invalid host in upstream \"{}\"", word.text));
+    let error = word.wrong("invalid host in upstream \"{}\"");
     match placeholder(&word.text) {
         Some(hint) => error.hint(hint),
         None => invalid(directive, word, "host, host:port or unix:/path"),
