@@ -1,6 +1,6 @@
 //! `geo [$address] $name { ... }`: a value found by an address, of networks (the smallest counts) or of ranges.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::build::{Draft, Walk, arg, invalid};
@@ -33,69 +33,94 @@ pub struct Geo {
 #[derive(Debug)]
 enum Table {
     Networks {
-        /// By bits of the mask, and network.
-        v4: BTreeMap<(u8, u32), u32>,
-        v6: BTreeMap<(u8, u128), u32>,
+        v4: Networks,
+        v6: Networks,
     },
-    /// First address to last address and value; none touches another.
-    Ranges(BTreeMap<u32, (u32, u32)>),
+    /// By address; none touches another.
+    Ranges(Vec<Range>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    first: u32,
+    last: u32,
+    value: u32,
+}
+
+/// Networks of one family: bits of the mask, first address and value. IPv4 is written as IPv6.
+#[derive(Debug, Default)]
+struct Networks(Vec<(u8, [u8; 16], u32)>);
+
+impl Networks {
+    /// Makes the list ready to be searched. What was said last of a network counts.
+    fn settle(&mut self) {
+        self.0.sort_by_key(|(bits, net, _)| (*bits, *net));
+        self.0.dedup_by(|later, kept| {
+            let is_same = (later.0, later.1) == (kept.0, kept.1);
+            if is_same {
+                kept.2 = later.2;
+            }
+            is_same
+        });
+    }
+
+    /// The value of the smallest network that `ip` is in.
+    fn find(&self, ip: u128, bits_min: u8) -> Option<u32> {
+        (bits_min..=128).rev().find_map(|bits| {
+            let net = ip & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            let key = (bits, net.to_be_bytes());
+            let at = self.0.binary_search_by_key(&key, |(bits, net, _)| (*bits, *net)).ok()?;
+            self.0.get(at).map(|(_, _, value)| *value)
+        })
+    }
 }
 
 impl Geo {
     /// The value of an address; none: it is none of IP.
     pub fn find(&self, ip: Option<IpAddr>) -> &[u8] {
         let found = match (&self.table, ip.unwrap_or(NO_ADDRESS).to_canonical()) {
-            (Table::Networks { v4, .. }, IpAddr::V4(ip)) => {
-                (0..=32u8).rev().find_map(|bits| v4.get(&(bits, ip.to_bits() & v4_mask(bits))))
-            }
-            (Table::Networks { v6, .. }, IpAddr::V6(ip)) => {
-                (0..=128u8).rev().find_map(|bits| v6.get(&(bits, ip.to_bits() & v6_mask(bits))))
-            }
+            (Table::Networks { v4, .. }, IpAddr::V4(ip)) => v4.find(mapped(ip), 96),
+            (Table::Networks { v6, .. }, IpAddr::V6(ip)) => v6.find(ip.to_bits(), 0),
             (Table::Ranges(ranges), IpAddr::V4(ip)) => find_range(ranges, ip.to_bits()),
             (Table::Ranges(ranges), IpAddr::V6(_)) => find_range(ranges, Ipv4Addr::BROADCAST.to_bits()),
         };
-        self.values.get(*found.unwrap_or(&self.default) as usize).map_or(&[], |value| value)
+        self.values.get(found.unwrap_or(self.default) as usize).map_or(&[], |value| value)
     }
 
     fn entries(&self) -> usize {
         match &self.table {
-            Table::Networks { v4, v6 } => v4.len() + v6.len(),
+            Table::Networks { v4, v6 } => v4.0.len() + v6.0.len(),
             Table::Ranges(ranges) => ranges.len(),
         }
     }
 }
 
-fn v4_mask(bits: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)
+fn mapped(ip: Ipv4Addr) -> u128 {
+    ip.to_ipv6_mapped().to_bits()
 }
 
-fn v6_mask(bits: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
-}
-
-fn find_range(ranges: &BTreeMap<u32, (u32, u32)>, ip: u32) -> Option<&u32> {
-    ranges.range(..=ip).next_back().filter(|(_, (last, _))| *last >= ip).map(|(_, (_, value))| value)
+fn find_range(ranges: &[Range], ip: u32) -> Option<u32> {
+    let at = ranges.partition_point(|range| range.last < ip);
+    ranges.get(at).filter(|range| range.first <= ip).map(|range| range.value)
 }
 
 /// Puts a range in, into a wider one if there is one; false, if it reaches over the end of another.
-fn add_range(ranges: &mut BTreeMap<u32, (u32, u32)>, first: u32, last: u32, value: u32) -> bool {
-    let outer =
-        ranges.range(..=first).next_back().map(|(start, end)| (*start, *end)).filter(|(_, (end, _))| *end >= first);
-    match outer {
-        Some((_, (end, _))) if end < last => return false,
-        None if ranges.range(first..=last).next().is_some() => return false,
-        Some((start, (end, old))) => {
-            ranges.remove(&start);
-            if start < first {
-                ranges.insert(start, (first - 1, old));
+fn add_range(ranges: &mut Vec<Range>, new: Range) -> bool {
+    let at = ranges.partition_point(|range| range.last < new.first);
+    match ranges.get(at).copied().filter(|old| old.first <= new.last) {
+        Some(old) if old.first > new.first || old.last < new.last => return false,
+        Some(old) => {
+            ranges.remove(at);
+            if new.last < old.last {
+                ranges.insert(at, Range { first: new.last + 1, ..old });
             }
-            if last < end {
-                ranges.insert(last + 1, (end, old));
+            ranges.insert(at, new);
+            if old.first < new.first {
+                ranges.insert(at, Range { last: new.first - 1, ..old });
             }
         }
-        None => {}
+        None => ranges.insert(at, new),
     }
-    ranges.insert(first, (last, value));
     true
 }
 
@@ -110,7 +135,7 @@ fn parse_range(text: &str) -> Option<(u32, u32)> {
 /// A block that is being read.
 struct Reading {
     geo: Geo,
-    known: HashMap<Box<[u8]>, u32>,
+    known: HashMap<String, u32>,
     default_seen: bool,
 }
 
@@ -121,12 +146,16 @@ pub(super) fn geo(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set 
     };
     let number = walk.geos.len() as u32;
     let name = walk.new_name(target, &Variable::Geo(number))?;
-    let table = Table::Networks { v4: BTreeMap::new(), v6: BTreeMap::new() };
+    let table = Table::Networks { v4: Networks::default(), v6: Networks::default() };
     let values = vec![Box::default()];
     let geo = Geo { name, source, proxies: Vec::new(), recursive: false, values, table, default: 0 };
     let mut reading = Reading { geo, known: HashMap::new(), default_seen: false };
     for entry in directive.block.as_deref().unwrap_or_default() {
         reading.entry(walk, entry)?;
+    }
+    if let Table::Networks { v4, v6 } = &mut reading.geo.table {
+        v4.settle();
+        v6.settle();
     }
     walk.geos.push(reading.geo);
     Ok(())
@@ -171,7 +200,7 @@ impl Reading {
         if self.geo.entries() > 0 {
             return Err(Error::new(&key.at, "\"ranges\" must be the first directive inside \"geo\" block"));
         }
-        self.geo.table = Table::Ranges(BTreeMap::new());
+        self.geo.table = Table::Ranges(Vec::new());
         Ok(())
     }
 
@@ -180,39 +209,31 @@ impl Reading {
             return Err(Error::new(&key.at, format!("more than {ENTRIES_MAX} entries in a geo")));
         }
         let value = self.value(value);
-        match (&mut self.geo.table, parse_range(&key.text), Cidr::parse(&key.text)) {
+        match (&mut self.geo.table, parse_range(&key.text), network(&key.text)) {
             (Table::Ranges(ranges), Some((first, last)), _) => {
-                if !add_range(ranges, first, last, value) {
-                    return Err(Error::new(&key.at, format!("range \"{}\" overlaps another one", key.text)));
+                if !add_range(ranges, Range { first, last, value }) {
+                    return Err(key.wrong("range \"{}\" overlaps another one"));
                 }
             }
             (Table::Ranges(_), ..) => return Err(wrong_key(key, "a range like 192.0.2.0-192.0.2.255")),
-            (Table::Networks { v4, .. }, _, Some(Cidr::V4 { net, mask })) => {
-                v4.insert((mask.count_ones() as u8, net), value);
-            }
-            (Table::Networks { v6, .. }, _, Some(Cidr::V6 { net, mask })) => {
-                v6.insert((mask.count_ones() as u8, net), value);
-            }
+            (Table::Networks { v4, .. }, _, Some((true, bits, net))) => v4.0.push((bits, net, value)),
+            (Table::Networks { v6, .. }, _, Some((false, bits, net))) => v6.0.push((bits, net, value)),
             (Table::Networks { .. }, ..) => return Err(wrong_key(key, "an address or a network like 192.0.2.0/24")),
         }
         Ok(())
     }
 
     fn delete(&mut self, walk: &mut Walk, entry: &Directive, what: &Word) -> Set {
-        let gone = match (&mut self.geo.table, parse_range(&what.text), Cidr::parse(&what.text)) {
-            (Table::Ranges(ranges), Some((first, last)), _) => {
-                let is_there = ranges.get(&first).is_some_and(|(end, _)| *end == last);
-                is_there && ranges.remove(&first).is_some()
-            }
-            (Table::Networks { v4, .. }, _, Some(Cidr::V4 { net, mask })) => {
-                v4.remove(&(mask.count_ones() as u8, net)).is_some()
-            }
-            (Table::Networks { v6, .. }, _, Some(Cidr::V6 { net, mask })) => {
-                v6.remove(&(mask.count_ones() as u8, net)).is_some()
+        let before = self.geo.entries();
+        match (&mut self.geo.table, parse_range(&what.text), network(&what.text)) {
+            (Table::Ranges(ranges), Some(gone), _) => ranges.retain(|range| (range.first, range.last) != gone),
+            (Table::Networks { v4, v6 }, _, Some((is_v4, bits, net))) => {
+                let networks = if is_v4 { v4 } else { v6 };
+                networks.0.retain(|(b, n, _)| (*b, *n) != (bits, net));
             }
             _ => return Err(invalid(entry, what, "an address, a network or a range as it was written")),
-        };
-        if !gone {
+        }
+        if self.geo.entries() == before {
             walk.note(&entry.name, "there is nothing to delete");
         }
         Ok(())
@@ -220,19 +241,28 @@ impl Reading {
 
     /// The place of a value.
     fn value(&mut self, word: &Word) -> u32 {
-        let text: Box<[u8]> = word.text.as_bytes().into();
-        if let Some(place) = self.known.get(&text) {
-            return *place;
+        let next = self.geo.values.len() as u32;
+        let place = *self.known.entry(word.text.clone()).or_insert(next);
+        if place == next {
+            self.geo.values.push(word.text.as_bytes().into());
         }
-        let place = self.geo.values.len() as u32;
-        self.geo.values.push(text.clone());
-        self.known.insert(text, place);
         place
     }
 }
 
+/// Whether a network is one of IPv4, bits of its mask, and its first address.
+fn network(text: &str) -> Option<(bool, u8, [u8; 16])> {
+    match Cidr::parse(text)? {
+        Cidr::V4 { net, mask } => {
+            Some((true, 96 + mask.count_ones() as u8, mapped(Ipv4Addr::from_bits(net)).to_be_bytes()))
+        }
+        Cidr::V6 { net, mask } => Some((false, mask.count_ones() as u8, net.to_be_bytes())),
+        Cidr::Unix => None,
+    }
+}
+
 fn wrong_key(key: &Word, expected: &str) -> Error {
-    Error::new(&key.at, format!("invalid network \"{}\"", key.text)).hint(format!("{expected} is expected"))
+    key.wrong("invalid network \"{}\"").hint(format!("{expected} is expected"))
 }
 
 #[cfg(test)]
@@ -240,9 +270,10 @@ mod tests {
     use super::*;
 
     fn ranges(all: &[(u32, u32, u32)]) -> Option<Vec<(u32, u32, u32)>> {
-        let mut ranges = BTreeMap::new();
-        let added = all.iter().all(|(first, last, value)| add_range(&mut ranges, *first, *last, *value));
-        added.then(|| ranges.into_iter().map(|(first, (last, value))| (first, last, value)).collect())
+        let mut ranges = Vec::new();
+        let mut new = all.iter().map(|(first, last, value)| Range { first: *first, last: *last, value: *value });
+        let added = new.all(|range| add_range(&mut ranges, range));
+        added.then(|| ranges.iter().map(|range| (range.first, range.last, range.value)).collect())
     }
 
     #[test]
