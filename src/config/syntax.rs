@@ -160,7 +160,7 @@ impl Reader {
     }
 
     fn load(&mut self, path: &Path) -> Result<String, String> {
-        let explain = |error: std::io::Error| error.to_string().to_lowercase();
+        let explain = |error: std::io::Error| error.to_string().to_ascii_lowercase();
         let meta = std::fs::metadata(path).map_err(explain)?;
         if !meta.is_file() {
             return Err("is not a regular file".to_owned());
