@@ -4,14 +4,11 @@
 //! So whoever started it learns whether it serves: the exit code is 0 only then, and that of the other one if it has ended,
 //! which has said why. A copy of a running process (fork) would do as well, but there is no safe way to make one.
 
-use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
-use crate::upgrade::{BACKGROUND, Program};
+use crate::program::{self, BACKGROUND, Program};
 
 /// Goes into the background: the exit code, if this process stays behind.
 ///
@@ -34,17 +31,12 @@ fn is_here() -> bool {
 /// Starts the other one, and waits until it serves or has ended.
 fn start(program: &Program) -> io::Result<u8> {
     let (mut near, far) = UnixStream::pair()?;
-    let mut args = program.args.iter();
-    let mut command = Command::new(&program.file);
-    if let Some(name) = args.next() {
-        command.arg0(name);
-    }
-    let mut started = command.args(args).env(BACKGROUND, "1").stdin(OwnedFd::from(far)).spawn()?;
-    drop(command); // with its end of the pair
+    let started = program.start(Some(BACKGROUND), &[far.as_fd()])?;
+    drop(far);
     if let Ok(1..) = near.read(&mut [0]) {
         return Ok(0);
     }
-    let code = started.wait()?.code();
+    let code = started.wait()?;
     Ok(code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code > 0).unwrap_or(1))
 }
 
@@ -56,7 +48,7 @@ pub fn arrive(logs_to_stderr: bool) -> io::Result<()> {
     if !is_here() {
         return Ok(());
     }
-    let nothing = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let nothing = program::nothing()?;
     rustix::io::write(io::stdin(), b"+")?;
     rustix::stdio::dup2_stdin(&nothing)?;
     rustix::stdio::dup2_stdout(&nothing)?;

@@ -20,12 +20,13 @@ use crate::counters::{self, Count};
 use crate::health::{self, Watches};
 use crate::log;
 use crate::parcel::{Packer, Unpacker};
+use crate::program::Program;
 use crate::reactor::{self, Timer};
 use crate::running::Running;
 use crate::signals::Signals;
 use crate::sockets::{self, Fresh, Sockets};
 use crate::supervisor;
-use crate::upgrade::Program;
+use crate::upgrade;
 use crate::worker::{Crew, Order, Report};
 
 /// How long a stop at once may take.
@@ -126,12 +127,12 @@ impl Command<'_> {
         if self.signals.take(Signal::SIGUSR2) && !self.sockets.is_empty() {
             self.note(Level::Notice, format_args!("an upgrade was asked for: the new program is checked"));
             self.upgrade = Some(Upgrade::default());
-            let asked = self.program.as_ref().map_or_else(
-                || Err(io::Error::other("there is no program to be executed")),
-                |program| program.check(self.crew.clone()),
-            );
-            if let Err(error) = asked {
-                self.go_on_with_upgrade(Report::Checked(Err(log::describe(&error))));
+            let asked = match &self.program {
+                Some(program) => upgrade::check(program, self.crew.clone()).map_err(|error| log::describe(&error)),
+                None => Err("there is no program to be executed".to_owned()),
+            };
+            if asked.is_err() {
+                self.go_on_with_upgrade(Report::Checked(asked));
             }
         }
     }
@@ -168,7 +169,7 @@ impl Command<'_> {
         let packed = self.upgrade.take().unwrap_or_default().packer;
         let failed = match self.become_other(&packed) {
             Ok(never) => match never {},
-            Err(error) => log::describe(&error),
+            Err(why) => why,
         };
         self.note(Level::Emerg, format_args!("no upgrade: {failed}"));
         for (addr, copies) in self.sockets.copies(&self.crew).unwrap_or_default() {
@@ -178,18 +179,22 @@ impl Command<'_> {
         share_out(packed.open(), &self.crew);
     }
 
-    fn become_other(&self, packed: &Packer) -> io::Result<Infallible> {
+    fn become_other(&self, packed: &Packer) -> Result<Infallible, String> {
         if self.signals.has(Signal::SIGQUIT) {
-            return Err(io::Error::other("the program is to stop"));
+            return Err("the program is to stop".to_owned());
         }
         // It may have changed since the new program has looked at it, which could not go on without.
-        (self.load)().map_err(io::Error::other)?;
+        (self.load)()?;
+        self.hand_over(packed).map_err(|error| log::describe(&error))
+    }
+
+    fn hand_over(&self, packed: &Packer) -> io::Result<Infallible> {
         let mut all = Packer::default();
         self.sockets.pack(&mut all)?;
         health::pack(&self.running, &mut all);
         let parcel = all.send_with(packed)?;
         match &self.program {
-            Some(program) => program.execute(&parcel),
+            Some(program) => upgrade::execute(program, &parcel),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }

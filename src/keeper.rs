@@ -6,9 +6,9 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::OnceLock;
-use std::sync::mpsc::{self, Sender};
-use std::thread;
+use std::mem::take;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
@@ -23,7 +23,13 @@ const POWERS: CapabilitySet = CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet
 
 type Work = Box<dyn FnOnce() + Send>;
 
-static KEEPER: OnceLock<Sender<Work>> = OnceLock::new();
+static KEEPER: OnceLock<Thread> = OnceLock::new();
+/// What it is to do. Who gives it that waits.
+static WORKS: Mutex<Vec<Work>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Starts the thread, if root is to become `account`, or if the power was given to somebody else. Everything that this
 /// thread starts from now on is without it: there must be no others yet.
@@ -32,16 +38,21 @@ static KEEPER: OnceLock<Sender<Work>> = OnceLock::new();
 /// There can't be a thread, or it can't become `account`.
 pub fn start(account: Option<Account>) -> Result<(), String> {
     let powers = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    // Without TLS there are no keys: nobody needs the power.
+    let has_keys = cfg!(feature = "tls");
     match account {
-        // There are no keys: nobody needs the power.
-        Some(account) if cfg!(not(feature = "tls")) => account.assume(CapabilitySet::NET_BIND_SERVICE),
         Some(account) => {
-            let keeper = account.clone();
-            spawn(move || keeper.assume(POWERS))?;
+            if has_keys {
+                spawn()?;
+                let keeper = account.clone();
+                with(move || keeper.assume(POWERS))?;
+            }
             account.assume(CapabilitySet::NET_BIND_SERVICE)
         }
         None if powers.contains(CapabilitySet::DAC_READ_SEARCH) && !geteuid().is_root() => {
-            spawn(|| Ok(()))?;
+            if has_keys {
+                spawn()?;
+            }
             users::keep(powers - CapabilitySet::DAC_READ_SEARCH);
             Ok(())
         }
@@ -49,30 +60,36 @@ pub fn start(account: Option<Account>) -> Result<(), String> {
     }
 }
 
-fn spawn(begin: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {
-    let (sender, works) = mpsc::channel::<Work>();
-    let (done, begun) = mpsc::channel();
-    let body = move || {
-        let _ = done.send(begin());
-        works.into_iter().for_each(|work| work());
+fn spawn() -> Result<(), String> {
+    let body = || {
+        loop {
+            let works = take(&mut *lock(&WORKS));
+            works.into_iter().for_each(|work| work());
+            thread::park();
+        }
     };
     let thread = thread::Builder::new().name("keeper".to_owned()).stack_size(STACK_BYTES).spawn(body);
-    thread.map_err(|error| format!("no thread can be started ({error})"))?;
-    begun.recv().unwrap_or(Ok(()))?;
-    let _ = KEEPER.set(sender);
+    let thread = thread.map_err(|error| format!("no thread can be started ({error})"))?;
+    let _ = KEEPER.set(thread.thread().clone());
     Ok(())
 }
 
 /// Does something where all can be read: at once if there is no such thread.
-///
-/// # Errors
-/// The thread has ended.
-pub fn with<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
-    let Some(keeper) = KEEPER.get() else { return Ok(work()) };
-    let (sender, result) = mpsc::channel();
-    let ended = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-    keeper.send(Box::new(move || drop(sender.send(work())))).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-    result.recv().map_err(ended)
+pub fn with<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
+    let Some(keeper) = KEEPER.get() else { return work() };
+    let result = Arc::new(Mutex::new(None));
+    let (theirs, waiting) = (result.clone(), thread::current());
+    lock(&WORKS).push(Box::new(move || {
+        *lock(&theirs) = Some(work());
+        waiting.unpark();
+    }));
+    keeper.unpark();
+    loop {
+        if let Some(result) = lock(&result).take() {
+            return result;
+        }
+        thread::park();
+    }
 }
 
 /// Opens a file to read it.
@@ -83,7 +100,7 @@ pub fn open(path: &str) -> io::Result<File> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && KEEPER.get().is_some() => {
             let path = path.to_owned();
-            with(move || open_file(&path))?
+            with(move || open_file(&path))
         }
         opened => opened,
     }

@@ -108,6 +108,7 @@ pub mod listening;
 pub mod duty;
 pub mod sockets;
 pub mod supervisor;
+pub mod program;
 pub mod upgrade;
 pub mod background;
 pub mod command;

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 use smolgate::config::{self, Config, ErrorLog, Folders, Place, Source};
-use smolgate::upgrade::{self, Program};
-use smolgate::{background, parcel, server, supervisor};
+use smolgate::program::Program;
+use smolgate::{background, parcel, server, supervisor, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]

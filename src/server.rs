@@ -20,11 +20,11 @@ use crate::health;
 use crate::keeper;
 use crate::log;
 use crate::parcel::{Packer, Unpacker};
+use crate::program::Program;
 use crate::reactor;
 use crate::running::Running;
 use crate::signals::{self, Signals};
 use crate::sockets::{self, Sockets};
-use crate::upgrade::Program;
 use crate::users;
 use crate::worker::{Crew, Report, Worker};
 
