@@ -239,7 +239,7 @@ impl Entry {
             let width = NAME_CHARS_MAX - chars - if fits { slash.len() } else { 0 };
             out.resize(out.len() + width, b' ');
         }
-        let _ = write!(out, " {} ", clock::short_time(self.modified));
+        let _ = write!(out, " {} ", clock::format(self.modified, "%d-%b-%Y %R"));
         let width = if exact_size { 19 } else { 7 };
         let size = match (self.is_folder, exact_size) {
             (true, _) => "-".to_owned(),
@@ -251,7 +251,7 @@ impl Entry {
 
     fn write_xml(&self, out: &mut Vec<u8>) {
         let kind = self.kind();
-        let _ = write!(out, "<{kind} mtime=\"{}\"", clock::iso_time(self.modified));
+        let _ = write!(out, "<{kind} mtime=\"{}\"", clock::format(self.modified, "%Y-%m-%dT%TZ"));
         if self.is_file {
             let _ = write!(out, " size=\"{}\"", self.size);
         }

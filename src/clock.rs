@@ -3,9 +3,18 @@
 //! Times are UTC. Deadlines have nothing to do with this clock: they are of the monotonic one.
 
 use std::cell::RefCell;
-use std::fmt::Write;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Dates of HTTP (RFC 9110 5.6.7) in the letters of strftime(3): the form that is written, and those that are read too.
+const HTTP: &str = "%a, %d %b %Y %T GMT";
+const RFC850: &str = "%A, %d-%b-%y %T GMT";
+const ASCTIME: &str = "%a %b %d %T %Y";
+/// The last second that has a date: the end of the year 9999.
+const SECS_MAX: u64 = 253_402_300_799;
+/// The first of January 1970 was a Thursday.
+const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// The texts of one second.
 #[derive(Default)]
@@ -40,32 +49,71 @@ pub fn since_epoch() -> Duration {
 }
 
 fn with<R>(pick: impl FnOnce(&Texts) -> R) -> R {
-    let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let second = since_epoch().as_secs();
     TEXTS.with_borrow_mut(|texts| {
         if texts.second != second || texts.http.is_empty() {
-            *texts = Texts::at(now, second);
+            *texts = Texts::at(second);
         }
         pick(texts)
     })
 }
 
 impl Texts {
-    fn at(now: SystemTime, second: u64) -> Self {
-        let (year, month, day) = date(second / 86400);
-        let (hour, minute, sec) = (second / 3600 % 24, second / 60 % 60, second % 60);
-        let name = month_name(month);
-        let mut texts = Self { second, http: httpdate::fmt_http_date(now), ..Self::default() };
-        let _ = write!(texts.local, "{day:02}/{name}/{year}:{hour:02}:{minute:02}:{sec:02} +0000");
-        let _ = write!(texts.iso, "{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{sec:02}+00:00");
-        let _ = write!(texts.error, "{year}/{month:02}/{day:02} {hour:02}:{minute:02}:{sec:02}");
-        texts
+    fn at(second: u64) -> Self {
+        Self {
+            second,
+            http: format(second, HTTP),
+            local: format(second, "%d/%b/%Y:%T +0000"),
+            iso: format(second, "%Y-%m-%dT%T+00:00"),
+            error: format(second, "%Y/%m/%d %T"),
+        }
     }
 }
 
-fn month_name(month: u64) -> &'static str {
-    const NAMES: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    NAMES.get(month as usize - 1).copied().unwrap_or_default()
+/// Writes a time since 1970 in the letters of strftime(3), as far as dates need them; the last one that can be told, if it
+/// is later.
+pub fn format(secs: u64, form: &str) -> String {
+    let secs = secs.min(SECS_MAX);
+    let days = secs / 86400;
+    let (year, month, day) = date(days);
+    let weekday = WEEKDAYS.get((days % 7) as usize).copied().unwrap_or_default();
+    let mut out = String::with_capacity(32);
+    let mut letters = form.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            out.push(letter);
+            continue;
+        }
+        match letters.next() {
+            Some('A') => out.push_str(weekday),
+            Some('a') => out.push_str(weekday.get(..3).unwrap_or_default()),
+            Some('b') => out.push_str(MONTHS.get(month as usize - 1).copied().unwrap_or_default()),
+            Some('d') => two(day, &mut out),
+            Some('m') => two(month, &mut out),
+            Some('Y') => {
+                two(year / 100, &mut out);
+                two(year, &mut out);
+            }
+            Some('y') => two(year, &mut out),
+            Some(time @ ('R' | 'T')) => {
+                two(secs / 3600 % 24, &mut out);
+                out.push(':');
+                two(secs / 60 % 60, &mut out);
+                if time == 'T' {
+                    out.push(':');
+                    two(secs % 60, &mut out);
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// The last two digits of a number.
+fn two(number: u64, out: &mut String) {
+    out.push(char::from(b'0' + (number / 10 % 10) as u8));
+    out.push(char::from(b'0' + (number % 10) as u8));
 }
 
 /// Days since 1970 to year, month and day, by Howard Hinnant's algorithm.
@@ -81,29 +129,43 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
-/// A time since 1970 in seconds as a date (RFC 9110 5.6.7); the last one that can be told, if it is later.
+/// The other way; `None` for what is no date, or one before 1970.
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    // Years begin in March here: the day that not all of them have is their last.
+    let year = if month > 2 { year } else { year.checked_sub(1)? };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.checked_sub(1)?;
+    (year * 365 + year / 4 - year / 100 + year / 400 + of_year).checked_sub(719_468)
+}
+
+/// A time since 1970 in seconds as a date (RFC 9110 5.6.7).
 pub fn http_time(secs: u64) -> String {
-    /// The end of the year 9999.
-    const SECS_MAX: u64 = 253_402_300_799;
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(secs.min(SECS_MAX)))
+    format(secs, HTTP)
 }
 
-/// A time since 1970 in seconds as people read it: `14-Nov-2023 22:13`.
-pub fn short_time(secs: u64) -> String {
-    let (year, month, day) = date(secs / 86400);
-    format!("{day:02}-{}-{year} {:02}:{:02}", month_name(month), secs / 3600 % 24, secs / 60 % 60)
-}
-
-/// A time since 1970 in seconds as programs read it: `2023-11-14T22:13:20Z`.
-pub fn iso_time(secs: u64) -> String {
-    let (year, month, day) = date(secs / 86400);
-    format!("{year}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", secs / 3600 % 24, secs / 60 % 60, secs % 60)
-}
-
-/// Seconds since 1970 of a date (RFC 9110 5.6.7).
+/// Seconds since 1970 of a date (RFC 9110 5.6.7). It is read generously; but what is no date does not come out as it was.
 pub fn parse_http_time(date: &[u8]) -> Option<u64> {
-    let date = httpdate::parse_http_date(std::str::from_utf8(date).ok()?).ok()?;
-    Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs())
+    let text = std::str::from_utf8(date).ok()?.trim();
+    let mut words = text.split([' ', ',', '-']).filter(|word| !word.is_empty());
+    let weekday = words.next()?;
+    let words = [words.next()?, words.next()?, words.next()?, words.next()?];
+    let (form, [day, month, year, time]) = match words {
+        [month, day, time, year] if MONTHS.contains(&month) => (ASCTIME, [day, month, year, time]),
+        words if weekday.len() == 3 => (HTTP, words),
+        words => (RFC850, words),
+    };
+    let number = |text: &str| text.parse::<u32>().ok().map(u64::from);
+    let year = match number(year)? {
+        year @ ..70 => year + 2000,
+        year @ 70..100 => year + 1900,
+        year => year,
+    };
+    let month = (1..).zip(MONTHS).find(|(_, name)| *name == month)?.0;
+    let mut secs = days(year, month, number(day)?)?;
+    for (part, unit) in time.splitn(3, ':').zip([24, 60, 60]) {
+        secs = secs * unit + number(part)?;
+    }
+    // One digit has a space before it in asctime's form.
+    (format(secs, form) == text.replace("  ", " 0")).then_some(secs)
 }
 
 /// `Sat, 21 Nov 2026 03:21:00 GMT` (RFC 9110 5.6.7).
@@ -137,14 +199,51 @@ mod tests {
         {
             assert_eq!(date(days), expected);
         }
-        let texts = Texts::at(UNIX_EPOCH + Duration::from_secs(784_111_777), 784_111_777);
+        let texts = Texts::at(784_111_777);
         assert_eq!(http_time(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
-        assert_eq!(parse_http_time(b"Sunday, 06-Nov-94 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(parse_http_time(b"Thu, 31 Dec 1969 23:59:59 GMT"), None);
-        assert_eq!(short_time(784_111_777), "06-Nov-1994 08:49");
-        assert_eq!(iso_time(784_111_777), "1994-11-06T08:49:37Z");
+        assert_eq!(format(784_111_777, "%d-%b-%Y %R"), "06-Nov-1994 08:49");
         assert_eq!(texts.http, "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(texts.local, "06/Nov/1994:08:49:37 +0000");
         assert_eq!(texts.iso, "1994-11-06T08:49:37+00:00");
+    }
+
+    #[test]
+    fn dates_are_read_in_their_three_forms_and_no_other() {
+        for (text, expected) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            (" Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
+            ("Sun Nov  6 08:49:37 1994", Some(784_111_777)),
+            ("Sun Nov 06 08:49:37 1994", Some(784_111_777)),
+            ("Thursday, 01-Jan-70 00:00:00 GMT", Some(0)),
+            ("Tue, 29 Feb 2000 00:00:00 GMT", Some(951_782_400)),
+            ("Wednesday, 31-Dec-69 23:59:59 GMT", None),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(SECS_MAX)),
+            ("Sat, 01 Jan 10000 00:00:00 GMT", None),
+            ("Sat Jan 01 00:00:00 10000", None),
+            ("Thu, 31 Dec 1969 23:59:59 GMT", None),
+            ("Mon, 06 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 6 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:60 GMT", None),
+            ("Sun, 06 Nov 1994 8:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:37", None),
+            ("Sun, 06 Nov 1994 08:49:37 CET", None),
+            ("Wed, 30 Feb 2000 00:00:00 GMT", None),
+            ("Sun, 00 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 4294967295 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 4294967295:4294967295:4294967295 GMT", None),
+            ("0", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_http_time(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        for secs in (0..SECS_MAX).step_by(86_400 * 73 + 86_399) {
+            for form in [HTTP, ASCTIME] {
+                assert_eq!(parse_http_time(format(secs, form).as_bytes()), Some(secs));
+            }
+        }
     }
 }

@@ -240,7 +240,9 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u
             }
         }
     }
-    let modified = head.fields.first(Name::LastModified).and_then(clock::parse_http_time);
+    // Only `expires` asks for it.
+    let expires = exchange.settings().expires.as_ref();
+    let modified = expires.and_then(|_| head.fields.first(Name::LastModified)).and_then(clock::parse_http_time);
     let mut added = Added::new(exchange, status, modified);
     let packed = carriage.packing == Packing::Gzip;
     if packed {

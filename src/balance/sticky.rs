@@ -1,11 +1,11 @@
 //! The cookie that binds a client to its peer.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime};
 
 use data_encoding::HEXLOWER;
 use md5::{Digest, Md5};
 
+use crate::clock;
 use crate::config::{CookieLife, StickyCookie};
 use crate::exchange::Exchange;
 use crate::socket::Addr;
@@ -24,7 +24,8 @@ pub(super) fn write(cookie: &StickyCookie, id: &str, exchange: &Exchange) -> Str
         None => {}
         Some(CookieLife::Max) => out.push_str("; expires=Thu, 31-Dec-37 23:55:55 GMT; max-age=315360000"),
         Some(CookieLife::After(time)) => {
-            let _ = write!(out, "; expires={}; max-age={}", date(SystemTime::now(), time), time.as_secs());
+            let until = clock::since_epoch().saturating_add(time);
+            let _ = write!(out, "; expires={}; max-age={}", date(until.as_secs()), time.as_secs());
         }
     }
     let text = |template: &Option<Template>| {
@@ -52,15 +53,10 @@ pub(super) fn write(cookie: &StickyCookie, id: &str, exchange: &Exchange) -> Str
 }
 
 /// As browsers have always taken it: `Sun, 06-Nov-94 08:49:37 GMT`, and four digits for years after 2037.
-fn date(now: SystemTime, after: Duration) -> String {
-    let usual = now.checked_add(after).map(httpdate::fmt_http_date).unwrap_or_default();
-    match usual.split(' ').collect::<Vec<_>>().as_slice() {
-        [name, day, month, year, time, zone] => {
-            let short = year.get(2..).filter(|_| *year <= "2037").unwrap_or(year);
-            format!("{name} {day}-{month}-{short} {time} {zone}")
-        }
-        _ => usual,
-    }
+fn date(secs: u64) -> String {
+    /// The end of 2037.
+    const SHORT_MAX: u64 = 2_145_916_799;
+    clock::format(secs, if secs > SHORT_MAX { "%a, %d-%b-%Y %T GMT" } else { "%a, %d-%b-%y %T GMT" })
 }
 
 #[cfg(test)]
@@ -69,9 +65,9 @@ mod tests {
 
     #[test]
     fn dates_have_two_digits_of_the_year_while_they_are_enough() {
-        let then = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        assert_eq!(date(then, Duration::ZERO), "Sun, 06-Nov-94 08:49:37 GMT");
-        assert_eq!(date(then, Duration::from_secs(1_400_000_000)), "Sat, 19-Mar-2039 01:42:57 GMT");
+        assert_eq!(date(784_111_777), "Sun, 06-Nov-94 08:49:37 GMT");
+        assert_eq!(date(2_145_916_799), "Thu, 31-Dec-37 23:59:59 GMT");
+        assert_eq!(date(2_184_111_777), "Sat, 19-Mar-2039 01:42:57 GMT");
     }
 
     #[test]
