@@ -4,12 +4,12 @@
 //! these sockets is standard input of the program that is executed: so nothing has to be said of descriptor numbers, and
 //! whatever goes wrong, the kernel closes what nobody took.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
+use std::vec::IntoIter;
 
 use nix::sys::socket::{ControlMessage, MsgFlags};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -95,7 +95,7 @@ impl Packer {
 
     /// Ready to be read here, without any way between.
     pub fn open(self) -> Unpacker {
-        Unpacker { bytes: self.bytes, at: 0, fds: self.fds.into() }
+        Unpacker { bytes: self.bytes, at: 0, fds: self.fds.into_iter() }
     }
 
     /// Sends the parcel to whoever gets the socket that is returned.
@@ -161,7 +161,7 @@ fn post(socket: &OwnedFd, fds: &[OwnedFd]) -> io::Result<bool> {
 pub struct Unpacker {
     bytes: Vec<u8>,
     at: usize,
-    fds: VecDeque<OwnedFd>,
+    fds: IntoIter<OwnedFd>,
 }
 
 impl Unpacker {
@@ -170,16 +170,16 @@ impl Unpacker {
     /// # Errors
     /// Those of recvmsg(2), and `InvalidData` for what is no parcel of this version.
     pub fn receive(socket: impl AsFd) -> io::Result<Self> {
-        let mut carriers = collect(socket.as_fd())?;
-        let mut file = File::from(carriers.pop_front().ok_or_else(|| invalid("it is empty"))?);
+        let mut carriers = collect(socket.as_fd())?.into_iter();
+        let mut file = File::from(carriers.next().ok_or_else(|| invalid("it is empty"))?);
         file.seek(SeekFrom::Start(0))?;
         let mut bytes = Vec::new();
         file.take(BYTES_MAX).read_to_end(&mut bytes)?;
-        let mut fds = VecDeque::new();
+        let mut fds = Vec::new();
         for carrier in carriers {
             fds.append(&mut collect(carrier.as_fd())?);
         }
-        let mut parcel = Self { bytes, at: 0, fds };
+        let mut parcel = Self { bytes, at: 0, fds: fds.into_iter() };
         if parcel.take(MAGIC.len()) != Some(MAGIC) {
             return Err(invalid("it is none of smolgate's"));
         }
@@ -208,13 +208,13 @@ impl Unpacker {
     pub fn entry(&mut self) -> Option<(u8, Self)> {
         let (kind, count) = (self.u8()?, usize::try_from(self.u64()?).ok()?);
         let bytes = self.bytes()?;
-        let fds = if count <= self.fds.len() { self.fds.drain(..count).collect() } else { return None };
-        Some((kind, Self { bytes, at: 0, fds }))
+        let fds: Vec<OwnedFd> = self.fds.by_ref().take(count).collect();
+        (fds.len() == count).then(|| (kind, Self { bytes, at: 0, fds: fds.into_iter() }))
     }
 
     /// To be packed again, as it is.
     pub fn close(self) -> Packer {
-        Packer { bytes: self.bytes, fds: self.fds.into() }
+        Packer { bytes: self.bytes, fds: self.fds.collect() }
     }
 
     /// Nothing is left.
@@ -250,7 +250,7 @@ impl Unpacker {
     }
 
     pub fn fd(&mut self) -> Option<OwnedFd> {
-        self.fds.pop_front()
+        self.fds.next()
     }
 }
 
@@ -259,7 +259,7 @@ impl Unpacker {
 ///
 /// # Errors
 /// Those of socketpair(2) and sendmsg(2).
-pub fn take_over(numbers: &[RawFd]) -> io::Result<VecDeque<OwnedFd>> {
+pub fn take_over(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
     let (near, far) = pair()?;
     for some in numbers.chunks(FDS_AT_ONCE) {
         let rights = [ControlMessage::ScmRights(some)];
@@ -277,8 +277,8 @@ fn invalid(why: &str) -> io::Error {
 }
 
 /// All descriptors that wait in a socket.
-fn collect(socket: BorrowedFd<'_>) -> io::Result<VecDeque<OwnedFd>> {
-    let mut all = VecDeque::new();
+fn collect(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    let mut all = Vec::new();
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
     loop {
         let mut messages = RecvAncillaryBuffer::new(&mut space);

@@ -4,7 +4,6 @@
 //! choice and lets hear that server alone. The servers are asked in their order: the next one when one is silent or has
 //! trouble. Nothing here waits longer than its time.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -109,16 +108,17 @@ async fn ask(name: &Name, kind: Kind, servers: &[SocketAddr], wanted: bool) -> R
         return Ok(nothing);
     }
     let timer = Timer::new();
-    let mut lines: VecDeque<Line<'_>> = servers
+    let mut lines: Vec<Line<'_>> = servers
         .iter()
         .map(|server| Line { server: *server, question: Question { id: random(), name, kind }, socket: None })
         .collect();
     let mut trouble = Failure::Trouble("there is nobody to ask".to_owned());
-    while let Some(mut line) = lines.pop_front() {
+    while !lines.is_empty() {
+        let mut line = lines.remove(0);
         let sent = line.send().await;
         let patience = if lines.is_empty() { DATAGRAM_ALONE } else { DATAGRAM };
         // It is the last one to be asked again.
-        lines.push_back(line);
+        lines.push(line);
         let heard = match sent {
             Ok(()) => timer.within(patience, hear(&lines)).await,
             Err(error) => Ok((lines.len() - 1, Err(error))),
@@ -139,7 +139,8 @@ async fn ask(name: &Name, kind: Kind, servers: &[SocketAddr], wanted: bool) -> R
             Ok(Answer::Truncated) => Failure::Trouble("an answer that is truncated over TCP".to_owned()),
             Err(error) => Failure::Trouble(log::describe(&error)),
         };
-        if let (Some(line), Failure::Trouble(why)) = (lines.remove(at), &mut trouble) {
+        let line = lines.remove(at);
+        if let Failure::Trouble(why) = &mut trouble {
             why.insert_str(0, &format!("{}: ", line.server));
         }
     }
@@ -182,7 +183,7 @@ impl Line<'_> {
 }
 
 /// The first answer, and which of the servers it is of.
-async fn hear(lines: &VecDeque<Line<'_>>) -> (usize, io::Result<Answer>) {
+async fn hear(lines: &[Line<'_>]) -> (usize, io::Result<Answer>) {
     poll_fn(|cx| {
         let heard = lines.iter().enumerate().find_map(|(at, line)| match line.poll_hear(cx) {
             Poll::Ready(answer) => Some((at, answer)),

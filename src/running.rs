@@ -1,6 +1,5 @@
 //! A configuration in force, with the state of its upstreams. A reload makes a new one beside it.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::balance::{self, Group};
@@ -13,8 +12,8 @@ const MADE_MAX: usize = 256;
 pub struct Running {
     pub config: Arc<Config>,
     groups: Vec<Arc<Group>>,
-    /// By host and port, as requests named them; of one name there is one for each resolver.
-    made: Mutex<HashMap<String, Vec<Arc<Group>>>>,
+    /// Sorted by host and port, as requests named them; of one name there is one for each resolver.
+    made: Mutex<Vec<Arc<Group>>>,
     zones: Vec<Zone>,
 }
 
@@ -91,9 +90,7 @@ impl Running {
     /// All upstreams: those of the configuration, then those that requests have named, by name.
     pub fn all_groups(&self) -> Vec<Arc<Group>> {
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut named: Vec<_> = made.values().flatten().cloned().collect();
-        named.sort_by(|a, b| a.upstream.name.cmp(&b.upstream.name));
-        self.groups.iter().cloned().chain(named).collect()
+        [self.groups.as_slice(), &made].concat()
     }
 
     /// The upstream that the configuration knows by the name, or host and port, of a URL.
@@ -104,18 +101,20 @@ impl Running {
 
     /// The upstream for a place that only a request named.
     pub fn made_group(&self, url: &Url<'_>, place: Place, resolver: Arc<Resolver>) -> Arc<Group> {
+        let name = url.name();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |group: &&Arc<Group>| group.upstream.peers.iter().all(|peer| peer.resolver == resolver);
-        if let Some(group) = made.get(&*url.name()).and_then(|groups| groups.iter().find(same)) {
+        let mut at = made.partition_point(|group| *group.upstream.name < *name);
+        let mut known = made.iter().skip(at).take_while(|group| group.upstream.name == name);
+        if let Some(group) = known.find(|group| group.upstream.peers.iter().all(|peer| peer.resolver == resolver)) {
             return group.clone();
         }
-        let name = url.name().into_owned();
-        let peer = PeerSpec { resolver, ..PeerSpec::new(name.clone(), place) };
+        let peer = PeerSpec { resolver, ..PeerSpec::new(name.into_owned(), place) };
         let group = Arc::new(Group::new(Arc::new(Upstream { made: true, ..Upstream::of(peer) }), None));
         if made.len() >= MADE_MAX {
             made.clear();
+            at = 0;
         }
-        made.entry(name).or_default().push(group.clone());
+        made.insert(at, group.clone());
         group
     }
 }

@@ -3,7 +3,6 @@
 //! Most are bound here. Those that systemd has bound (sd_listen_fds(3)) are taken for the `listen` whose address they have,
 //! and stay ours while there is none: after a reload that brings it back nobody else could bind it.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -21,7 +20,7 @@ pub type Fresh = (Addr, OwnedFd, Vec<OwnedFd>);
 #[derive(Default)]
 pub struct Sockets {
     /// By the address that is configured.
-    open: HashMap<Addr, OwnedFd>,
+    open: Vec<(Addr, OwnedFd)>,
     passed: Vec<Passed>,
 }
 
@@ -88,7 +87,7 @@ impl Sockets {
     /// # Errors
     /// Which one could not be opened, and why.
     pub fn open(&self, binding: &Binding) -> Result<Option<OwnedFd>, String> {
-        if self.open.contains_key(&binding.addr) {
+        if self.open.iter().any(|(addr, _)| *addr == binding.addr) {
             return Ok(None);
         }
         let fd = match self.passed.iter().find(|passed| passed.serves(&binding.addr)) {
@@ -100,12 +99,12 @@ impl Sockets {
     }
 
     pub fn insert(&mut self, addr: Addr, fd: OwnedFd) {
-        self.open.insert(addr, fd);
+        self.open.push((addr, fd));
     }
 
     /// Closes those that a configuration does not name.
     pub fn retain(&mut self, config: &Config) {
-        self.open.retain(|addr, _| config.bindings.iter().any(|binding| binding.addr == *addr));
+        self.open.retain(|(addr, _)| config.bindings.iter().any(|binding| binding.addr == *addr));
     }
 
     /// What systemd has bound and no `listen` of a configuration names.
@@ -116,7 +115,7 @@ impl Sockets {
 
     /// Closes all; a Unix socket that was bound here leaves no path behind.
     pub fn close(&mut self) {
-        for addr in self.open.keys().filter(|addr| !self.passed.iter().any(|passed| passed.addr == **addr)) {
+        for (addr, _) in self.open.iter().filter(|(addr, _)| !self.passed.iter().any(|passed| passed.addr == *addr)) {
             if let Addr::Unix(path) = addr {
                 let _ = std::fs::remove_file(&**path);
             }

@@ -34,7 +34,7 @@ struct Mark {
 }
 
 thread_local! {
-    static KEPT: RefCell<HashMap<PathBuf, (Mark, Rc<Users>)>> = RefCell::default();
+    static KEPT: RefCell<Vec<(PathBuf, Mark, Rc<Users>)>> = RefCell::default();
 }
 
 impl Users {
@@ -74,8 +74,8 @@ impl Mark {
 /// Those of opening and reading; when it is no file or too big.
 pub fn read(path: &Path) -> io::Result<Rc<Users>> {
     let mark = Mark::of(&std::fs::metadata(path)?);
-    let kept = KEPT.with_borrow(|kept| kept.get(path).filter(|(old, _)| *old == mark).map(|(_, users)| users.clone()));
-    if let Some(users) = kept {
+    let same = |(known, old, _): &&(PathBuf, Mark, Rc<Users>)| known == path && *old == mark;
+    if let Some(users) = KEPT.with_borrow(|kept| kept.iter().find(same).map(|(.., users)| users.clone())) {
         return Ok(users);
     }
     // Whatever the name leads to, opening it must not wait.
@@ -83,10 +83,11 @@ pub fn read(path: &Path) -> io::Result<Rc<Users>> {
     let mark = Mark::of(&file.metadata()?);
     let users = Rc::new(Users::parse(&text(file)?));
     KEPT.with_borrow_mut(|kept| {
+        kept.retain(|(known, ..)| known != path);
         if kept.len() >= FILES_MAX {
             kept.clear();
         }
-        kept.insert(path.to_owned(), (mark, users.clone()));
+        kept.push((path.to_owned(), mark, users.clone()));
     });
     Ok(users)
 }
