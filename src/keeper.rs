@@ -8,20 +8,19 @@ use std::fs::File;
 use std::io;
 use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, Thread};
+use std::thread::Thread;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::thread::{self, Work};
 use crate::users::{self, Account};
 
 /// Bytes of the stack of that thread.
 const STACK_BYTES: usize = 128 * 1024;
 /// What the thread may do: the next program has to bind, too.
 const POWERS: CapabilitySet = CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::NET_BIND_SERVICE);
-
-type Work = Box<dyn FnOnce() + Send>;
 
 static KEEPER: OnceLock<Thread> = OnceLock::new();
 /// What it is to do. Who gives it that waits.
@@ -65,12 +64,11 @@ fn spawn() -> Result<(), String> {
         loop {
             let works = take(&mut *lock(&WORKS));
             works.into_iter().for_each(|work| work());
-            thread::park();
+            std::thread::park();
         }
     };
-    let thread = thread::Builder::new().name("keeper".to_owned()).stack_size(STACK_BYTES).spawn(body);
-    let thread = thread.map_err(|error| format!("no thread can be started ({error})"))?;
-    let _ = KEEPER.set(thread.thread().clone());
+    let thread = thread::start("keeper".to_owned(), STACK_BYTES, Box::new(body));
+    let _ = KEEPER.set(thread.map_err(|error| format!("no thread can be started ({error})"))?);
     Ok(())
 }
 
@@ -78,7 +76,7 @@ fn spawn() -> Result<(), String> {
 pub fn with<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     let Some(keeper) = KEEPER.get() else { return work() };
     let result = Arc::new(Mutex::new(None));
-    let (theirs, waiting) = (result.clone(), thread::current());
+    let (theirs, waiting) = (result.clone(), std::thread::current());
     lock(&WORKS).push(Box::new(move || {
         *lock(&theirs) = Some(work());
         waiting.unpark();
@@ -88,7 +86,7 @@ pub fn with<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
         if let Some(result) = lock(&result).take() {
             return result;
         }
-        thread::park();
+        std::thread::park();
     }
 }
 

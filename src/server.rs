@@ -25,6 +25,7 @@ use crate::reactor;
 use crate::running::Running;
 use crate::signals::{self, Signals};
 use crate::sockets::{self, Sockets};
+use crate::thread;
 use crate::users;
 use crate::worker::{Crew, Report, Worker};
 
@@ -174,8 +175,7 @@ impl Start<'_> {
                 let ended = reactor::run(async { duty::follow(worker()).await });
                 crew.reports.put(Report::Ended(ended.and_then(|ended| ended)));
             };
-            let thread = std::thread::Builder::new().name(format!("worker {number}")).stack_size(STACK_BYTES);
-            thread.spawn(body)?;
+            thread::start(format!("worker {number}"), STACK_BYTES, Box::new(body))?;
         }
         pin(&affinity, 0);
         let (program, load, sockets) = (self.program.take(), self.load, &mut self.sockets);

@@ -11,7 +11,11 @@ use std::sync::Arc;
 use crate::keeper;
 use crate::parcel::{self, Unpacker};
 use crate::program::{self, PARCEL, Program};
+use crate::thread;
 use crate::worker::{Crew, Report};
+
+/// Bytes of the stack of the thread that waits for what a new program says.
+const STACK_BYTES: usize = 128 * 1024;
 
 /// Has a new program check whether it could go on; the answer comes as a report.
 ///
@@ -22,7 +26,7 @@ pub fn check(program: &Program, crew: Arc<Crew>) -> io::Result<()> {
     let version = parcel::VERSION.to_string();
     other.args.extend(["-t", "-q", "--takes-over", &version].map(Into::into));
     let ask = move || crew.reports.put(Report::Checked(verdict(&other)));
-    keeper::with(|| std::thread::Builder::new().name("check".to_owned()).spawn(ask).map(drop))
+    keeper::with(|| thread::start("check".to_owned(), STACK_BYTES, Box::new(ask)).map(drop))
 }
 
 /// What a program finds that checks something, or why it can't.
