@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{Draft, Walk, arg, invalid};
-use super::location::{Location, Locations, Matcher};
+use super::location::{Location, LocationDraft, Matcher};
 use super::rewrite::Settable;
 use super::syntax::{Directive, Error};
 use super::{Settings, core, table};
@@ -202,31 +202,18 @@ pub(super) fn limit_except(walk: &mut Walk, draft: &mut Draft, directive: &Direc
         methods.push("HEAD");
     }
     let Some(outer) = draft.location.as_ref() else { return Ok(()) };
-    let mut inner = Draft::new(table::LIMIT_EXCEPT, draft.settings.clone());
-    inner.location = Some(outer.for_if());
     let matcher = match outer.matcher {
         Matcher::Exact => Matcher::Exact,
         Matcher::Prefix { skips_patterns } => Matcher::Prefix { skips_patterns },
         Matcher::Pattern(_) | Matcher::Named => Matcher::Named,
     };
-    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+    let own = outer.for_if();
+    let mut inner = walk.inside(draft, directive, table::LIMIT_EXCEPT, Some(own))?;
     check(&inner.settings, directive)?;
-    let (Some(outer), Some(own)) = (&mut draft.location, inner.location) else { return Ok(()) };
-    let content = draft.content.filter(|_| own.pass.is_none());
-    let mut pass = own.pass.or_else(|| outer.pass.clone());
-    super::tls::secure(walk, pass.as_mut(), &inner.settings, directive)?;
-    let scope = Location {
-        matcher,
-        path: own.path,
-        settings: inner.settings,
-        steps: Vec::new(),
-        try_files: None,
-        internal: own.internal,
-        pass,
-        content,
-        except: None,
-        inner: Locations::default(),
-    };
-    outer.except = Some(Except { methods, scope: Arc::new(scope) });
+    inner.location = inner.location.take().map(|own| LocationDraft { matcher, ..own });
+    let scope = super::location::scope(walk, draft, inner, directive)?;
+    if let Some((outer, scope)) = draft.location.as_mut().zip(scope) {
+        outer.except = Some(Except { methods, scope });
+    }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! blocks in it, which inherit all that this one has set, wherever in it that stands.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(super) struct Walk {
     /// Each pair of charsets that some block recodes between.
     pub(super) recodings: Vec<super::charset::Needed>,
     pub(super) zones: Zones,
-    pub(super) formats: HashMap<String, Arc<LogFormat>>,
+    pub(super) formats: Vec<(String, Arc<LogFormat>)>,
     pub(super) log_files: Vec<(u32, String)>,
     pub(super) servers: Vec<Served>,
     /// Upstreams by the name that `proxy_pass` uses.
@@ -49,7 +49,7 @@ pub(super) struct Walk {
     /// Each `proxy_pass` whose host the client chooses.
     pub(super) open_proxies: Vec<Word>,
     /// Variables that a block of their own defines.
-    made_names: HashMap<String, Variable>,
+    made_names: Vec<(String, Variable)>,
     user_names: HashMap<String, u32>,
     notes: Vec<Note>,
     /// Whether a variable asks for fields of the answer.
@@ -80,7 +80,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(context: u16, settings: Settings) -> Self {
+    fn new(context: u16, settings: Settings) -> Self {
         Self {
             context,
             settings,
@@ -139,19 +139,19 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         tls: Loaded::default(),
         main,
         upstreams: Vec::new(),
-        matches: Matches::new(),
+        matches: Vec::new(),
         maps: Vec::new(),
         geos: Vec::new(),
         splits: Vec::new(),
         charset_maps: Vec::new(),
         recodings: Vec::new(),
         zones: Zones::default(),
-        formats: HashMap::new(),
+        formats: Vec::new(),
         log_files: Vec::new(),
         servers: Vec::new(),
         upstream_names: HashMap::new(),
         open_proxies: Vec::new(),
-        made_names: HashMap::new(),
+        made_names: Vec::new(),
         user_names: HashMap::new(),
         notes: Vec::new(),
         keeps_sent: Cell::new(false),
@@ -206,30 +206,50 @@ fn in_http(tree: Vec<Directive>) -> Vec<Directive> {
 const OFF_ALONE: [&str; 4] = ["proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path", "proxy_redirect"];
 
 impl Walk {
+    /// Reads the block of a directive, which inherits what the one around it has set.
+    pub(super) fn inside(
+        &mut self,
+        outer: &Draft,
+        directive: &Directive,
+        context: u16,
+        location: Option<LocationDraft>,
+    ) -> Result<Box<Draft>, Error> {
+        let mut inner = Box::new(Draft::new(context, outer.settings.clone()));
+        inner.location = location;
+        if context == table::SERVER {
+            inner.tls = outer.tls.clone();
+        }
+        self.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+        Ok(inner)
+    }
+
     /// Reads a block into `draft`.
-    pub(super) fn block(&mut self, directives: &[Directive], draft: &mut Draft) -> Result<(), Error> {
-        let (mut seen, mut offs) = (HashSet::new(), HashSet::new());
+    fn block(&mut self, directives: &[Directive], draft: &mut Draft) -> Result<(), Error> {
+        let (mut seen, mut offs) = (Vec::new(), Vec::new());
         let mut checked = Vec::with_capacity(directives.len());
         for directive in directives {
             let spec = check(directive, draft.context)?;
-            let first = seen.insert(spec.name);
+            let first = !seen.contains(&spec.name);
+            if first {
+                seen.push(spec.name);
+            }
             let is_off = OFF_ALONE.contains(&spec.name) && directive.args.iter().any(|arg| arg.text == "off");
-            let stands_beside_off = is_off || offs.contains(spec.name);
+            let stands_beside_off = is_off || offs.contains(&spec.name);
             if is_off {
-                offs.insert(spec.name);
+                offs.push(spec.name);
             }
             if !first && (stands_beside_off || matches!(spec.treat, Treat::Once(_))) {
                 return Err(directive.name.wrong("\"{}\" directive is duplicate").hint("it may stand once in a block"));
             }
-            if matches!(spec.name, "root" | "alias") && seen.contains("root") && seen.contains("alias") {
+            if matches!(spec.name, "root" | "alias") && seen.contains(&"root") && seen.contains(&"alias") {
                 return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" are two names for one thing")
                     .hint("one of them may stand in a block"));
             }
             checked.push((directive, spec, first));
         }
         // Names that stand before it are looked up by it as well.
-        checked.sort_by_key(|(_, spec, _)| spec.name != "resolver");
-        for (directive, spec, first) in &checked {
+        let is_first = |(_, spec, _): &&(_, &Spec, _)| spec.name == "resolver";
+        for (directive, spec, first) in checked.iter().filter(is_first).chain(checked.iter().filter(|c| !is_first(c))) {
             draft.first = *first;
             match spec.treat {
                 Treat::Once(set) | Treat::Each(set) => set(self, draft, directive)?,
@@ -288,8 +308,10 @@ impl Walk {
                 && let Some(name) = directive.args.last().and_then(|arg| arg.text.strip_prefix('$'))
             {
                 let same = |known: &&Variable| std::mem::discriminant(*known) == std::mem::discriminant(&make(0));
-                let next = self.made_names.values().filter(same).count() as u32;
-                self.made_names.entry(name.to_owned()).or_insert(make(next));
+                let next = self.made_names.iter().map(|(_, made)| made).filter(same).count() as u32;
+                if find(&self.made_names, name).is_none() {
+                    self.made_names.push((name.to_owned(), make(next)));
+                }
             }
             if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
                 && let Some(name) = directive.args.first().and_then(|arg| arg.text.strip_prefix('$'))
@@ -320,7 +342,7 @@ impl Walk {
         if matches!(Variable::builtin(name), Some(Variable::Builtin(_) | Variable::Capture(_))) {
             return Err(duplicate.hint("it is built in"));
         }
-        if self.made_names.get(name) == Some(variable) { Ok(name.to_owned()) } else { Err(duplicate) }
+        if find(&self.made_names, name) == Some(variable) { Ok(name.to_owned()) } else { Err(duplicate) }
     }
 
     /// The number of the variable that a named group fills.
@@ -343,7 +365,7 @@ impl Walk {
     }
 
     fn variable(&self, name: &str) -> Result<Variable, UnknownVariable> {
-        if let Some(made) = self.made_names.get(name) {
+        if let Some(made) = find(&self.made_names, name) {
             return Ok(made.clone());
         }
         if let Some(number) = self.user_number(name) {
@@ -357,7 +379,7 @@ impl Walk {
             _ => {}
         }
         builtin.ok_or_else(|| {
-            let mine: Vec<&str> = self.made_names.keys().map(String::as_str).collect();
+            let mine: Vec<&str> = self.made_names.iter().map(|(made, _)| made.as_str()).collect();
             let nearest = table::nearest_of(name, Variable::known_names())
                 .or_else(|| table::nearest_of(name, mine.into_iter()))
                 .map(str::to_owned);
@@ -394,6 +416,11 @@ impl Walk {
             }
         }
     }
+}
+
+/// What a name stands for, of the few that a configuration makes.
+pub(super) fn find<'v, T>(named: &'v [(String, T)], name: &str) -> Option<&'v T> {
+    named.iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
 struct UnknownVariable {

@@ -31,23 +31,19 @@ pub(super) fn number(directive: &Directive, word: &Word) -> Result<u32, Error> {
 }
 
 pub(super) fn http(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let mut inner = Draft::new(table::HTTP, draft.settings.clone());
-    inner.settings.error_log = walk.main.error_log.clone();
-    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)
+    draft.settings.error_log = walk.main.error_log.clone();
+    walk.inside(draft, directive, table::HTTP, None).map(drop)
 }
 
 pub(super) fn events(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let mut inner = Draft::new(table::EVENTS, draft.settings.clone());
-    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)
+    walk.inside(draft, directive, table::EVENTS, None).map(drop)
 }
 
 pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     if draft.context == table::UPSTREAM {
         return super::upstream::server(walk, draft, directive);
     }
-    let mut inner = Draft::new(table::SERVER, draft.settings.clone());
-    inner.tls = draft.tls.clone();
-    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+    let mut inner = walk.inside(draft, directive, table::SERVER, None)?;
     if inner.locations.is_empty() {
         super::access::check(&inner.settings, directive)?;
     }

@@ -1,9 +1,8 @@
 //! `match`: what an answer to a health check must be like to be a good one. All that is said must be so.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::build::{Draft, Walk, arg, invalid};
+use super::build::{Draft, Walk, arg, find, invalid};
 use super::syntax::{Directive, Error, Word};
 use super::units;
 use crate::head::Response;
@@ -107,7 +106,7 @@ impl Text {
 }
 
 /// The `match` blocks, by name.
-pub(super) type Matches = HashMap<String, Arc<Expected>>;
+pub(super) type Matches = Vec<(String, Arc<Expected>)>;
 
 /// `match NAME { status ...; header ...; body ...; }`
 pub(super) fn match_block(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
@@ -129,9 +128,10 @@ pub(super) fn match_block(walk: &mut Walk, _: &mut Draft, directive: &Directive)
             }
         }
     }
-    if walk.matches.insert(name.text.clone(), Arc::new(expected)).is_some() {
+    if find(&walk.matches, &name.text).is_some() {
         return Err(name.wrong("duplicate match \"{}\""));
     }
+    walk.matches.push((name.text.clone(), Arc::new(expected)));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Settings;
-use super::build::{Draft, Walk, invalid};
+use super::build::{Draft, Walk, find, invalid};
 use super::expected::Expected;
 use super::proxy::{Destination, ProxyPass};
 use super::syntax::{Directive, Error, Word};
@@ -125,7 +125,7 @@ fn parameter(
         Some(("host", value)) if is_word(value) && !value.is_empty() => words.host = Some(value.to_owned()),
         Some(("uri", value)) if is_word(value) && value.starts_with('/') => value.clone_into(&mut words.uri),
         Some(("match", name)) => {
-            let found = walk.matches.get(name).cloned();
+            let found = find(&walk.matches, name).cloned();
             let unknown = || Error::about(&word.at, "match \"{}\" is not known", name);
             words.good = Some(found.ok_or_else(unknown)?);
         }

@@ -247,20 +247,19 @@ pub(super) fn bind(servers: &[Served]) -> Result<Vec<Binding>, Error> {
             quoted: false,
         },
     };
-    let mut order: Vec<Addr> = Vec::new();
-    let mut lines: HashMap<Addr, Vec<Line<'_>>> = HashMap::new();
+    let mut addrs: Vec<(&Addr, Vec<Line<'_>>)> = Vec::new();
     for (server, listens, names) in servers {
         for line in if listens.is_empty() { std::slice::from_ref(&unsaid) } else { listens.as_slice() } {
-            if !lines.contains_key(&line.addr) {
-                order.push(line.addr.clone());
+            let line = (line, server, names.as_slice());
+            match addrs.iter_mut().find(|(addr, _)| **addr == line.0.addr) {
+                Some((_, lines)) => lines.push(line),
+                None => addrs.push((&line.0.addr, vec![line])),
             }
-            lines.entry(line.addr.clone()).or_default().push((line, server, names));
         }
     }
     let mut groups = Vec::new();
-    for addr in order {
-        let Some(lines) = lines.remove(&addr) else { continue };
-        groups.push((group(&addr, &lines)?, options(&lines)?));
+    for (addr, lines) in addrs {
+        groups.push((group(addr, &lines)?, options(&lines)?));
     }
     let covers = |wild: &Addr, addr: &Addr| match (wild, addr) {
         (Addr::Ip(w), Addr::Ip(a)) => {

@@ -46,7 +46,7 @@ pub struct Locations {
     /// Sorted by path, so that the longest prefix of a path is near where the path would stand.
     prefixes: Vec<Arc<Location>>,
     patterns: Vec<Arc<Location>>,
-    named: HashMap<String, Arc<Location>>,
+    named: HashMap<Vec<u8>, Arc<Location>>,
 }
 
 /// What of a location is known while its block is read.
@@ -63,6 +63,22 @@ impl LocationDraft {
     pub(super) fn for_if(&self) -> Self {
         Self { matcher: Matcher::Named, path: self.path.clone(), pass: None, internal: self.internal, except: None }
     }
+
+    /// The location, of which `block` is what stands in it.
+    fn finish(self, block: Draft, inner: Locations) -> Arc<Location> {
+        Arc::new(Location {
+            matcher: self.matcher,
+            path: self.path,
+            settings: block.settings,
+            steps: block.steps,
+            try_files: block.try_files,
+            internal: self.internal,
+            pass: self.pass,
+            content: block.content,
+            except: self.except,
+            inner,
+        })
+    }
 }
 
 impl Locations {
@@ -73,7 +89,7 @@ impl Locations {
             let path = location.path.clone();
             let taken = match location.matcher {
                 Matcher::Exact => all.exact.insert(path.clone().into_bytes(), location).is_some(),
-                Matcher::Named => all.named.insert(path.clone(), location).is_some(),
+                Matcher::Named => all.named.insert(path.clone().into_bytes(), location).is_some(),
                 Matcher::Pattern(_) => {
                     all.patterns.push(location);
                     false
@@ -117,7 +133,7 @@ impl Locations {
     }
 
     pub fn named(&self, name: &str) -> Option<&Arc<Location>> {
-        self.named.get(name)
+        self.named.get(name.as_bytes())
     }
 }
 
@@ -126,30 +142,33 @@ pub(super) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
     if let Some(outer) = &draft.location {
         check_nesting(outer, &matcher, &path, directive)?;
     }
-    let mut inner = Draft::new(table::LOCATION, draft.settings.clone());
-    inner.location = Some(LocationDraft { matcher, path, pass: None, internal: false, except: None });
-    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+    let own = LocationDraft { matcher, path, pass: None, internal: false, except: None };
+    let mut inner = walk.inside(draft, directive, table::LOCATION, Some(own))?;
     content::check(&inner, &directive.name)?;
     if inner.locations.is_empty() {
         super::access::check(&inner.settings, directive)?;
     }
-    let nested = Locations::new(inner.locations, &directive.name)?;
-    let Some(mut own) = inner.location else { return Ok(()) };
+    let nested = Locations::new(std::mem::take(&mut inner.locations), &directive.name)?;
+    let Some(mut own) = inner.location.take() else { return Ok(()) };
     super::tls::secure(walk, own.pass.as_mut(), &inner.settings, directive)?;
     super::health::attach(walk, inner.upstream.health.take(), own.pass.as_ref(), &inner.settings)?;
-    draft.locations.push(Arc::new(Location {
-        matcher: own.matcher,
-        path: own.path,
-        settings: inner.settings,
-        steps: inner.steps,
-        try_files: inner.try_files,
-        internal: own.internal,
-        pass: own.pass,
-        content: inner.content,
-        except: own.except,
-        inner: nested,
-    }));
+    draft.locations.push(own.finish(*inner, nested));
     Ok(())
+}
+
+/// What counts in place of the location around it (`if`, `limit_except`): it passes requests as that one does, unless it
+/// says otherwise.
+pub(super) fn scope(
+    walk: &mut Walk,
+    outer: &Draft,
+    mut inner: Box<Draft>,
+    directive: &Directive,
+) -> Result<Option<Arc<Location>>, Error> {
+    let (Some(around), Some(mut own)) = (&outer.location, inner.location.take()) else { return Ok(None) };
+    inner.content = outer.content.filter(|_| own.pass.is_none());
+    own.pass = own.pass.or_else(|| around.pass.clone());
+    super::tls::secure(walk, own.pass.as_mut(), &inner.settings, directive)?;
+    Ok(Some(own.finish(*inner, Locations::default())))
 }
 
 /// `location [ = | ~ | ~* | ^~ ] path`, the modifier apart or glued to the path.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::build::{Draft, Walk, arg, invalid};
+use super::build::{Draft, Walk, arg, find, invalid};
 use super::syntax::{Directive, Error};
 use super::{table, units};
 use crate::template::{Piece, Template, Variable};
@@ -157,9 +157,10 @@ pub(super) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) 
     let is_open =
         |piece: &Piece| matches!(piece, Piece::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
     walk.looks_back.set(looked_back || format.template.pieces().iter().any(is_open));
-    if walk.formats.insert(name.text.clone(), Arc::new(format)).is_some() || name.text == "combined" {
+    if find(&walk.formats, &name.text).is_some() || name.text == "combined" {
         return Err(name.wrong("duplicate \"log_format\" name \"{}\""));
     }
+    walk.formats.push((name.text.clone(), Arc::new(format)));
     Ok(())
 }
 
@@ -193,9 +194,9 @@ pub(super) fn access_log(walk: &mut Walk, draft: &mut Draft, directive: &Directi
         }
     }
     let format = match format {
-        Some(word) if word.text != "combined" => walk.formats.get(&word.text).cloned().ok_or_else(|| {
+        Some(word) if word.text != "combined" => find(&walk.formats, &word.text).cloned().ok_or_else(|| {
             let error = word.wrong("unknown log format \"{}\"");
-            match table::nearest_of(&word.text, walk.formats.keys().map(String::as_str)) {
+            match table::nearest_of(&word.text, walk.formats.iter().map(|(name, _)| name.as_str())) {
                 Some(near) => error.hint(format!("did you mean \"{near}\"?")),
                 None => error.hint("\"log_format\" must define it before"),
             }
@@ -218,12 +219,12 @@ fn buffered(walk: &mut Walk, directive: &Directive) {
 }
 
 fn combined(walk: &mut Walk) -> Result<Arc<LogFormat>, Error> {
-    if let Some(known) = walk.formats.get("combined") {
+    if let Some(known) = find(&walk.formats, "combined") {
         return Ok(known.clone());
     }
     let template = Template::parse(COMBINED, |name| crate::template::Variable::builtin(name).ok_or("combined"))
         .map_err(|invalid| Error::nowhere(invalid.to_string()))?;
     let format = Arc::new(LogFormat { template, escape: Escape::Default });
-    walk.formats.insert("combined".to_owned(), format.clone());
+    walk.formats.push(("combined".to_owned(), format.clone()));
     Ok(format)
 }

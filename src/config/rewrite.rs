@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::build::{Draft, Walk, arg, invalid};
-use super::location::{Location, Locations, Matcher};
+use super::location::Location;
 use super::map::Expression;
 use super::syntax::{Directive, Error, Word};
 use super::{table, units};
@@ -173,29 +173,12 @@ pub(super) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
     let condition = condition(walk, directive)?;
     let context = if draft.context == table::SERVER { table::SERVER_IF } else { table::LOCATION_IF };
     let block = directive.block.as_deref().unwrap_or_default();
-    let mut inner = Draft::new(context, draft.settings.clone());
-    inner.location = draft.location.as_ref().map(super::location::LocationDraft::for_if);
-    walk.block(block, &mut inner)?;
+    let own = draft.location.as_ref().map(super::location::LocationDraft::for_if);
+    let mut inner = walk.inside(draft, directive, context, own)?;
     let steps_only = block.iter().all(|d| matches!(table::find(&d.name.text), Some(spec) if spec.is_step()));
-    let outer = draft.location.as_ref().and_then(|outer| outer.pass.clone());
-    let content = draft.content.filter(|_| inner.location.as_ref().is_some_and(|own| own.pass.is_none()));
-    let mut pass = inner.location.as_mut().and_then(|own| own.pass.take()).or(outer);
-    super::tls::secure(walk, pass.as_mut(), &inner.settings, directive)?;
-    let scope = inner.location.filter(|_| !steps_only).map(|own| {
-        Arc::new(Location {
-            matcher: Matcher::Named,
-            path: own.path,
-            settings: inner.settings,
-            steps: Vec::new(),
-            try_files: None,
-            internal: own.internal,
-            pass,
-            content,
-            except: None,
-            inner: Locations::default(),
-        })
-    });
-    draft.steps.push(Step::If(Arc::new(If { condition, steps: inner.steps, scope })));
+    let steps = std::mem::take(&mut inner.steps);
+    let scope = super::location::scope(walk, draft, inner, directive)?.filter(|_| !steps_only);
+    draft.steps.push(Step::If(Arc::new(If { condition, steps, scope })));
     Ok(())
 }
 

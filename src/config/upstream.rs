@@ -155,8 +155,7 @@ pub(super) fn place_at(text: &str, usual_port: u16) -> Option<Place> {
 
 pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
     let name = arg(directive, 0)?;
-    let mut inner = Draft::new(table::UPSTREAM, draft.settings.clone());
-    walk.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+    let inner = walk.inside(draft, directive, table::UPSTREAM, None)?;
     if inner.upstream.peers.is_empty() {
         return Err(Error::about(&directive.name.at, "no servers are inside upstream \"{}\"", &name.text));
     }
