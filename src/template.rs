@@ -285,18 +285,19 @@ impl Variable {
 
 /// Why a text is no template.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Invalid<E> {
+pub enum Invalid {
     NameMissing,
     Unclosed,
-    Unknown(E),
+    /// The name of no variable.
+    Unknown(String),
 }
 
-impl<E: fmt::Display> fmt::Display for Invalid<E> {
+impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NameMissing => f.write_str("invalid variable name: a name must follow \"$\""),
             Self::Unclosed => f.write_str("the closing bracket of \"${\" is missing"),
-            Self::Unknown(error) => error.fmt(f),
+            Self::Unknown(name) => write!(f, "unknown \"{name}\" variable"),
         }
     }
 }
@@ -305,8 +306,8 @@ impl Template {
     /// Cuts `text` into pieces; `resolve` turns a name into a variable.
     ///
     /// # Errors
-    /// A `$` without a name, a `${` without `}`, and what `resolve` says.
-    pub fn parse<E>(text: &str, mut resolve: impl FnMut(&str) -> Result<Variable, E>) -> Result<Self, Invalid<E>> {
+    /// A `$` without a name, a `${` without `}`, and a name that `resolve` does not know.
+    pub fn parse(text: &str, resolve: &mut dyn FnMut(&str) -> Option<Variable>) -> Result<Self, Invalid> {
         let mut pieces = Vec::new();
         let mut plain = Vec::new();
         let mut rest = text;
@@ -322,7 +323,7 @@ impl Template {
             if !plain.is_empty() {
                 pieces.push(Piece::Text(std::mem::take(&mut plain).into()));
             }
-            pieces.push(Piece::Variable(resolve(name).map_err(Invalid::Unknown)?));
+            pieces.push(Piece::Variable(resolve(name).ok_or_else(|| Invalid::Unknown(name.to_owned()))?));
             rest = tail;
         }
         plain.extend_from_slice(rest.as_bytes());
@@ -377,8 +378,8 @@ fn name_len(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Template, Invalid<String>> {
-        Template::parse(text, |name| Variable::builtin(name).ok_or_else(|| name.to_owned()))
+    fn parse(text: &str) -> Result<Template, Invalid> {
+        Template::parse(text, &mut Variable::builtin)
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::{
     Config, Content, ErrorLog, Folders, Geo, LogFormat, Main, Map, Note, Settings, Split, Step, TryFiles, Upstream,
 };
 use crate::pattern::Pattern;
-use crate::template::{Builtin, Template, Variable};
+use crate::template::{Builtin, Invalid, Template, Variable};
 use crate::tls::Loaded;
 
 /// What has been read so far of the whole configuration.
@@ -45,12 +45,12 @@ pub(super) struct Walk {
     pub(super) log_files: Vec<(u32, String)>,
     pub(super) servers: Vec<Served>,
     /// Upstreams by the name that `proxy_pass` uses.
-    pub(super) upstream_names: HashMap<String, u32>,
+    pub(super) upstream_names: HashMap<Vec<u8>, u32>,
     /// Each `proxy_pass` whose host the client chooses.
     pub(super) open_proxies: Vec<Word>,
     /// Variables that a block of their own defines.
     made_names: Vec<(String, Variable)>,
-    user_names: HashMap<String, u32>,
+    user_names: HashMap<Vec<u8>, u32>,
     notes: Vec<Note>,
     /// Whether a variable asks for fields of the answer.
     keeps_sent: Cell<bool>,
@@ -317,17 +317,20 @@ impl Walk {
                 && let Some(name) = directive.args.first().and_then(|arg| arg.text.strip_prefix('$'))
                 && Variable::builtin(name).is_none_or(|known| !matches!(known, Variable::Builtin(_)))
             {
-                let next = self.user_names.len() as u32;
-                self.user_names.entry(name.to_owned()).or_insert(next);
+                self.add_user(name);
             }
             for word in std::iter::once(&directive.name).chain(&directive.args) {
                 for name in named_groups(&word.text) {
-                    let next = self.user_names.len() as u32;
-                    self.user_names.entry(name.to_owned()).or_insert(next);
+                    self.add_user(name);
                 }
             }
             self.collect_names(directive.block.as_deref().unwrap_or_default());
         }
+    }
+
+    fn add_user(&mut self, name: &str) {
+        let next = self.user_names.len() as u32;
+        self.user_names.entry(name.as_bytes().to_vec()).or_insert(next);
     }
 
     /// The name of the variable that a block defines, without its `$`. Blocks are read in the order of their numbers:
@@ -347,29 +350,29 @@ impl Walk {
 
     /// The number of the variable that a named group fills.
     pub(super) fn user_number(&self, name: &str) -> Option<u32> {
-        self.user_names.get(name).copied()
+        self.user_names.get(name.as_bytes()).copied()
     }
 
     /// Reads a word with variables.
     pub(super) fn template(&self, word: &Word) -> Result<Template, Error> {
-        Template::parse(&word.text, |name| self.variable(name)).map_err(|invalid| {
+        Template::parse(&word.text, &mut |name| self.variable(name)).map_err(|invalid| {
             let error = Error::new(&word.at, invalid.to_string());
-            match invalid {
-                crate::template::Invalid::Unknown(unknown) => match unknown.nearest {
-                    Some(near) => error.hint(format!("did you mean \"${near}\"?")),
-                    None => error.hint("neither built in nor defined by \"map\" or a named group"),
-                },
-                _ => error,
+            let Invalid::Unknown(name) = invalid else { return error };
+            let mut mine = self.made_names.iter().map(|(made, _)| made.as_str());
+            let nearest = table::nearest_of(&name, &mut Variable::known_names());
+            match nearest.or_else(|| table::nearest_of(&name, &mut mine)) {
+                Some(near) => error.hint_about("did you mean \"${}\"?", near),
+                None => error.hint("neither built in nor defined by \"map\" or a named group"),
             }
         })
     }
 
-    fn variable(&self, name: &str) -> Result<Variable, UnknownVariable> {
+    fn variable(&self, name: &str) -> Option<Variable> {
         if let Some(made) = find(&self.made_names, name) {
-            return Ok(made.clone());
+            return Some(made.clone());
         }
         if let Some(number) = self.user_number(name) {
-            return Ok(Variable::User(number));
+            return Some(Variable::User(number));
         }
         let builtin = Variable::builtin(name);
         match builtin {
@@ -378,13 +381,7 @@ impl Walk {
             Some(Variable::Builtin(builtin)) if builtin.changes() => self.looks_back.set(true),
             _ => {}
         }
-        builtin.ok_or_else(|| {
-            let mine: Vec<&str> = self.made_names.iter().map(|(made, _)| made.as_str()).collect();
-            let nearest = table::nearest_of(name, Variable::known_names())
-                .or_else(|| table::nearest_of(name, mine.into_iter()))
-                .map(str::to_owned);
-            UnknownVariable { name: name.to_owned(), nearest }
-        })
+        builtin
     }
 
     /// Compiles an expression.
@@ -423,17 +420,6 @@ pub(super) fn find<'v, T>(named: &'v [(String, T)], name: &str) -> Option<&'v T>
     named.iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-struct UnknownVariable {
-    name: String,
-    nearest: Option<String>,
-}
-
-impl std::fmt::Display for UnknownVariable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "unknown \"{}\" variable", self.name)
-    }
-}
-
 /// `(?<name>` and `(?P<name>` in an expression.
 fn named_groups(text: &str) -> impl Iterator<Item = &str> {
     text.split("(?").skip(1).filter_map(|rest| {
@@ -448,7 +434,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
     let Some(spec) = table::find(&name.text) else {
         let error = name.wrong("unknown directive \"{}\"");
         return Err(match (table::nearest(&name.text), placeholder(&name.text)) {
-            (Some(near), _) => error.hint(format!("did you mean \"{near}\"?")),
+            (Some(near), _) => error.hint_about("did you mean \"{}\"?", near),
             (None, Some(hint)) => error.hint(hint),
             (None, None) if name.text.contains("_by_lua") => error.hint("there is no script engine here"),
             (None, None) => error,
@@ -461,7 +447,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
         }
         return Err(name
             .wrong("\"{}\" directive is not allowed here")
-            .hint(format!("it may stand in {}", context_names(spec.contexts))));
+            .hint_about("it may stand in {}", &context_names(spec.contexts)));
     }
     if let Treat::Refuse(why) = spec.treat {
         return Err(refused(directive, why));
@@ -473,7 +459,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
             let error = name.wrong("directive \"{}\" is not terminated by \";\"");
             return Err(match directive.block.as_deref() {
                 Some([inner]) if inner.args.is_empty() => {
-                    error.hint(format!("is \"{{{}}}\" a placeholder that was to be replaced?", inner.name.text))
+                    error.hint(syntax::is_placeholder(&["{", &inner.name.text, "}"].concat()))
                 }
                 _ => error.hint("it takes no block"),
             });
@@ -537,7 +523,7 @@ fn refused(directive: &Directive, why: &str) -> Error {
 /// An argument that is not what the directive takes.
 pub(super) fn invalid(directive: &Directive, word: &Word, expected: &str) -> Error {
     let wrong = ["invalid value \"", &word.text, "\" in \"", &directive.name.text, "\" directive"].concat();
-    Error::new(&word.at, wrong).hint(placeholder(&word.text).unwrap_or_else(|| format!("{expected} is expected")))
+    Error::new(&word.at, wrong).hint(placeholder(&word.text).unwrap_or_else(|| [expected, " is expected"].concat()))
 }
 
 /// The argument number `at`, which [`check`] has counted.

@@ -135,7 +135,7 @@ fn parse_range(text: &str) -> Option<(u32, u32)> {
 /// A block that is being read.
 struct Reading {
     geo: Geo,
-    known: HashMap<String, u32>,
+    known: HashMap<Vec<u8>, u32>,
     default_seen: bool,
 }
 
@@ -242,7 +242,7 @@ impl Reading {
     /// The place of a value.
     fn value(&mut self, word: &Word) -> u32 {
         let next = self.geo.values.len() as u32;
-        let place = *self.known.entry(word.text.clone()).or_insert(next);
+        let place = *self.known.entry(word.text.as_bytes().to_vec()).or_insert(next);
         if place == next {
             self.geo.values.push(word.text.as_bytes().into());
         }
@@ -262,7 +262,7 @@ fn network(text: &str) -> Option<(bool, u8, [u8; 16])> {
 }
 
 fn wrong_key(key: &Word, expected: &str) -> Error {
-    key.wrong("invalid network \"{}\"").hint(format!("{expected} is expected"))
+    key.wrong("invalid network \"{}\"").hint_about("{} is expected", expected)
 }
 
 #[cfg(test)]

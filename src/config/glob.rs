@@ -11,31 +11,32 @@ pub(super) fn is_pattern(name: &str) -> bool {
 pub(super) fn expand(pattern: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for component in pattern.components() {
-        found = match component {
-            Component::Normal(name) if is_pattern(&name.to_string_lossy()) => {
-                let name = name.to_string_lossy();
-                found.iter().flat_map(|folder| entries(folder, &name)).collect()
+        let mut longer = Vec::new();
+        for path in found {
+            match component {
+                Component::Normal(name) if is_pattern(&name.to_string_lossy()) => {
+                    add_entries(&mut longer, &path, &name.to_string_lossy());
+                }
+                other => longer.extend(Some(path.join(other)).filter(|path| path.exists())),
             }
-            other => found.into_iter().map(|path| path.join(other)).filter(|path| path.exists()).collect(),
-        };
+        }
+        found = longer;
     }
     found.sort();
     found
 }
 
-fn entries(folder: &Path, pattern: &str) -> Vec<PathBuf> {
+fn add_entries(found: &mut Vec<PathBuf>, folder: &Path, pattern: &str) {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    entries
-        .filter_map(Result::ok)
-        .filter(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            // A leading dot must be written out.
-            (!name.starts_with('.') || pattern.starts_with('.')) && matches(pattern.as_bytes(), name.as_bytes())
-        })
-        .map(|entry| entry.path())
-        .collect()
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // A leading dot must be written out.
+        if (!name.starts_with('.') || pattern.starts_with('.')) && matches(pattern.as_bytes(), name.as_bytes()) {
+            found.push(entry.path());
+        }
+    }
 }
 
 /// Whether the whole of `name` matches.

@@ -155,7 +155,8 @@ pub(super) fn attach(
     settings: &Settings,
 ) -> Set {
     let upstream = match pass.map(|pass| &pass.destination) {
-        Some(Destination::Upstream(number)) => walk.upstreams.get_mut(*number as usize),
+        // Nobody else has it yet.
+        Some(Destination::Upstream(number)) => walk.upstreams.get_mut(*number as usize).and_then(Arc::get_mut),
         _ => None,
     };
     let Some(upstream) = upstream else {
@@ -169,7 +170,6 @@ pub(super) fn attach(
     if check.is_none() && (secure.is_none() || upstream.health.is_none()) {
         return Ok(());
     }
-    let upstream = Arc::make_mut(upstream);
     if let Some((check, at)) = check
         && upstream.health.replace(Arc::new(check.named(&upstream.name))).is_some()
     {
@@ -180,7 +180,7 @@ pub(super) fn attach(
     let said = settings.proxy.tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());
     let name = said.map_or(upstream.name.clone(), |name| String::from_utf8_lossy(name).into_owned());
     let name = units::host_port(&name).map_or(name.as_str(), |(host, _)| host);
-    if let Some(health) = upstream.health.as_mut().map(Arc::make_mut) {
+    if let Some(health) = upstream.health.as_mut().and_then(Arc::get_mut) {
         health.tls = health.tls.take().or(secure.map(|client| (client, name.to_owned())));
     }
     Ok(())

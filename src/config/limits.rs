@@ -133,7 +133,7 @@ impl Zones {
             let directive = if zone.of_requests { "limit_req_zone" } else { "limit_conn_zone" };
             let missing = || {
                 Error::about(&zone.word.at, "unknown zone \"{}\"", &zone.name)
-                    .hint(format!("a \"{directive}\" in http {{ }} makes it"))
+                    .hint_about("a \"{}\" in http { } makes it", directive)
             };
             zone.spec.ok_or_else(missing)
         };

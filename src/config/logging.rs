@@ -196,8 +196,8 @@ pub(super) fn access_log(walk: &mut Walk, draft: &mut Draft, directive: &Directi
     let format = match format {
         Some(word) if word.text != "combined" => find(&walk.formats, &word.text).cloned().ok_or_else(|| {
             let error = word.wrong("unknown log format \"{}\"");
-            match table::nearest_of(&word.text, walk.formats.iter().map(|(name, _)| name.as_str())) {
-                Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+            match table::nearest_of(&word.text, &mut walk.formats.iter().map(|(name, _)| name.as_str())) {
+                Some(near) => error.hint_about("did you mean \"{}\"?", near),
                 None => error.hint("\"log_format\" must define it before"),
             }
         })?,
@@ -222,8 +222,8 @@ fn combined(walk: &mut Walk) -> Result<Arc<LogFormat>, Error> {
     if let Some(known) = find(&walk.formats, "combined") {
         return Ok(known.clone());
     }
-    let template = Template::parse(COMBINED, |name| crate::template::Variable::builtin(name).ok_or("combined"))
-        .map_err(|invalid| Error::nowhere(invalid.to_string()))?;
+    let template =
+        Template::parse(COMBINED, &mut Variable::builtin).map_err(|invalid| Error::nowhere(invalid.to_string()))?;
     let format = Arc::new(LogFormat { template, escape: Escape::Default });
     walk.formats.push(("combined".to_owned(), format.clone()));
     Ok(format)

@@ -23,46 +23,53 @@ pub struct Expression {
 pub struct Map {
     pub name: String,
     pub source: Template,
-    exact: HashMap<Vec<u8>, Template>,
+    exact: Places,
     hosts: bool,
     /// Found anew each time, not once for a request.
     pub volatile: bool,
-    leading: HashMap<Vec<u8>, Template>,
-    trailing: HashMap<Vec<u8>, Template>,
-    patterns: Vec<(Expression, Template)>,
+    leading: Places,
+    trailing: Places,
+    patterns: Vec<(Expression, u32)>,
+    /// What it may be worth beside the default.
+    values: Vec<Template>,
     default: Template,
 }
+
+/// Keys, and where their values are.
+type Places = HashMap<Vec<u8>, u32>;
 
 impl Map {
     /// What `value` is mapped to, and what an expression captured on the way.
     pub fn find(&self, value: &[u8]) -> (&Template, Option<(&Expression, Captures)>) {
         let lower = value.to_ascii_lowercase();
         let key = if self.hosts { lower.strip_suffix(b".").unwrap_or(&lower) } else { &lower };
-        if let Some(found) = self.exact.get(key) {
-            return (found, None);
+        if let Some(place) = self.exact.get(key) {
+            return (self.value(*place), None);
         }
         if self.hosts {
             let dots = || key.iter().enumerate().filter(|(_, b)| **b == b'.').map(|(at, _)| at);
             let leading = dots().find_map(|at| self.leading.get(key.get(at..)?));
             let trailing =
                 || dots().collect::<Vec<_>>().into_iter().rev().find_map(|at| self.trailing.get(key.get(..=at)?));
-            if let Some(found) = leading.or_else(trailing) {
-                return (found, None);
+            if let Some(place) = leading.or_else(trailing) {
+                return (self.value(*place), None);
             }
         }
-        for (expression, template) in &self.patterns {
+        for (expression, place) in &self.patterns {
             if let Some(captures) = expression.pattern.captures(value) {
-                return (template, Some((expression, captures)));
+                return (self.value(*place), Some((expression, captures)));
             }
         }
         (&self.default, None)
     }
 
+    fn value(&self, place: u32) -> &Template {
+        self.values.get(place as usize).unwrap_or(&self.default)
+    }
+
     /// Everything that it may be worth.
     pub(super) fn values(&self) -> impl Iterator<Item = &Template> {
-        let tables = [&self.exact, &self.leading, &self.trailing];
-        let patterns = self.patterns.iter().map(|(_, template)| template);
-        tables.into_iter().flat_map(HashMap::values).chain(patterns).chain([&self.default])
+        self.values.iter().chain([&self.default])
     }
 }
 
@@ -77,6 +84,7 @@ pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Resu
         leading: HashMap::new(),
         trailing: HashMap::new(),
         patterns: Vec::new(),
+        values: Vec::new(),
         default: Template::default(),
     };
     let entries = directive.block.as_deref().unwrap_or_default();
@@ -117,23 +125,25 @@ fn add(walk: &Walk, map: &mut Map, entry: &Directive, default_seen: &mut bool) -
         map.default = template;
         return Ok(());
     }
+    let place = map.values.len() as u32;
+    map.values.push(template);
     if let Some(source) = text.strip_prefix('~') {
         let (source, any_case) = source.strip_prefix('*').map_or((source, false), |source| (source, true));
-        map.patterns.push((walk.expression(source, any_case, &key.at)?, template));
+        map.patterns.push((walk.expression(source, any_case, &key.at)?, place));
         return Ok(());
     }
     // A backslash takes its meaning from a key: `\default`, `\~x`.
     let text = text.strip_prefix('\\').unwrap_or(text).to_ascii_lowercase();
     let wild = |text: &str| text.as_bytes().to_vec();
     let old = match text.as_str() {
-        _ if !map.hosts => map.exact.insert(wild(&text), template),
-        t if t.starts_with("*.") => map.leading.insert(wild(t.get(1..).unwrap_or_default()), template),
-        t if t.ends_with(".*") => map.trailing.insert(wild(t.strip_suffix('*').unwrap_or_default()), template),
+        _ if !map.hosts => map.exact.insert(wild(&text), place),
+        t if t.starts_with("*.") => map.leading.insert(wild(t.get(1..).unwrap_or_default()), place),
+        t if t.ends_with(".*") => map.trailing.insert(wild(t.strip_suffix('*').unwrap_or_default()), place),
         t if t.starts_with('.') => {
-            map.exact.insert(wild(t.get(1..).unwrap_or_default()), template.clone());
-            map.leading.insert(wild(t), template)
+            map.exact.insert(wild(t.get(1..).unwrap_or_default()), place);
+            map.leading.insert(wild(t), place)
         }
-        t => map.exact.insert(wild(t), template),
+        t => map.exact.insert(wild(t), place),
     };
     old.map_or(Ok(()), |_| Err(duplicate(key)))
 }

@@ -90,7 +90,7 @@ pub struct Config {
     pub bindings: Vec<Binding>,
     pub upstreams: Vec<Arc<Upstream>>,
     /// Upstreams by the name, or host and port, that a `proxy_pass` with variables may come to.
-    pub upstream_names: HashMap<String, u32>,
+    pub upstream_names: HashMap<Vec<u8>, u32>,
     pub maps: Vec<Map>,
     pub geos: Vec<Geo>,
     pub splits: Vec<Split>,

@@ -275,14 +275,15 @@ impl Walk {
     pub(super) fn add_upstream(&mut self, key: String, upstream: Upstream) -> u32 {
         let number = self.upstreams.len() as u32;
         self.upstreams.push(Arc::new(upstream));
-        self.upstream_names.insert(key, number);
+        self.upstream_names.insert(key.into_bytes(), number);
         number
     }
 
     /// The upstream of a URL: one that was defined, or one that stands for this place alone.
     fn upstream_of(&mut self, url: &Url<'_>, draft: &Draft) -> Option<u32> {
         let key = url.key();
-        if let Some(number) = self.upstream_names.get(url.authority).or_else(|| self.upstream_names.get(&*key)) {
+        let named = |name: &str| self.upstream_names.get(name.as_bytes());
+        if let Some(number) = named(url.authority).or_else(|| named(&key)) {
             return Some(*number);
         }
         let place = url.place()?;

@@ -91,12 +91,17 @@ impl Error {
 
     /// With `what` in place of the `{}` in the message.
     pub(super) fn about(at: &Position, message: &str, what: &str) -> Self {
-        let (before, after) = message.split_once("{}").unwrap_or((message, ""));
-        Self::new(at, [before, what, after].concat())
+        Self::new(at, filled(message, what))
     }
 
     fn made(at: Option<Position>, message: String) -> Self {
         Self(Box::new(Wrong { at, message, hint: None }))
+    }
+
+    /// With a hint that has `what` in place of its `{}`.
+    #[must_use]
+    pub(super) fn hint_about(self, hint: &str, what: &str) -> Self {
+        self.hint(filled(hint, what))
     }
 
     #[must_use]
@@ -104,6 +109,11 @@ impl Error {
         self.0.hint = Some(hint.into());
         self
     }
+}
+
+fn filled(text: &str, what: &str) -> String {
+    let (before, after) = text.split_once("{}").unwrap_or((text, ""));
+    [before, what, after].concat()
 }
 
 impl fmt::Display for Error {
@@ -294,7 +304,11 @@ pub fn placeholder(text: &str) -> Option<String> {
                 .find(|p| text.contains(**p))
                 .map(|_| text.into())
         })?;
-    Some(format!("is \"{found}\" a placeholder that was to be replaced?"))
+    Some(is_placeholder(&found))
+}
+
+pub(super) fn is_placeholder(text: &str) -> String {
+    filled("is \"{}\" a placeholder that was to be replaced?", text)
 }
 
 enum Token {

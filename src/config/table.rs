@@ -89,14 +89,20 @@ pub(super) fn find(name: &str) -> Option<&'static Spec> {
 /// The known name that `name` is most like, if one is near.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let known = TABLE.iter().filter(|spec| !matches!(spec.treat, Treat::Refuse(_))).map(|spec| spec.name);
-    nearest_of(name, known.chain(["include", "default"]))
+    nearest_of(name, &mut known.chain(["include", "default"]))
 }
 
 /// The one of `known` that is most like `name`, if one is near.
-pub(super) fn nearest_of<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(super) fn nearest_of<'k>(name: &str, known: &mut dyn Iterator<Item = &'k str>) -> Option<&'k str> {
     let lower = name.to_ascii_lowercase();
-    let most = (lower.len() / 3).clamp(1, 3);
-    known.map(|k| (distance(&lower, k), k)).filter(|(far, _)| *far <= most).min_by_key(|(far, _)| *far).map(|(_, k)| k)
+    let (mut nearest, mut most) = (None, (lower.len() / 3).clamp(1, 3) + 1);
+    for known in known {
+        let far = distance(&lower, known);
+        if far < most {
+            (nearest, most) = (Some(known), far);
+        }
+    }
+    nearest
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours that make one word the other.

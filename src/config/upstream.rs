@@ -162,7 +162,7 @@ pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive
     if inner.upstream.peers.iter().all(|peer| peer.backup) {
         return Err(Error::about(&directive.name.at, "only backup servers are inside upstream \"{}\"", &name.text));
     }
-    if walk.upstream_names.contains_key(&name.text) {
+    if walk.upstream_names.contains_key(name.text.as_bytes()) {
         return Err(name.wrong("duplicate upstream \"{}\""));
     }
     walk.add_upstream(name.text.clone(), inner.upstream.finish(name.text.clone()));
@@ -220,7 +220,7 @@ fn wrong_place(directive: &Directive, word: &Word) -> Error {
     if let Some(rest) = word.text.strip_prefix("http://").or_else(|| word.text.strip_prefix("https://")) {
         return word
             .wrong("invalid host in upstream \"{}\"")
-            .hint(format!("no scheme here: server {};", rest.trim_end_matches('/')));
+            .hint_about("no scheme here: server {};", rest.trim_end_matches('/'));
     }
     let error = word.wrong("invalid host in upstream \"{}\"");
     match placeholder(&word.text) {
