@@ -2,15 +2,16 @@
 //!
 //! 0: stopped on request, or a check that went well. 1: failed while running. 2: wrong flags or configuration.
 
+use std::future::poll_fn;
 use std::io::Write;
-use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use argh::FromArgs;
-use smolgate::config::{self, Config, ErrorLog, Folders, Place, Source};
+use smolgate::config::{self, Config, ErrorLog, Folders, Place, Resolver, Source};
 use smolgate::program::Program;
-use smolgate::{background, parcel, server, supervisor, upgrade};
+use smolgate::{background, names, parcel, reactor, server, supervisor, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -247,7 +248,7 @@ impl Asked {
         for warning in config.tls.warnings() {
             let _ = writeln!(err, "smolgate: warning: {warning}");
         }
-        for name in unresolved(&config) {
+        for name in reactor::run(unresolved(&config)).unwrap_or_default() {
             let _ = writeln!(
                 err,
                 "smolgate: warning: upstream \"{name}\" can't be resolved now: its requests would get 502"
@@ -310,13 +311,18 @@ impl Asked {
 }
 
 /// Names of upstreams that have no address now.
-fn unresolved(config: &Config) -> Vec<String> {
-    let peers = config.upstreams.iter().flat_map(|upstream| &upstream.peers);
-    let names = peers.filter_map(|peer| match &peer.place {
+async fn unresolved(config: &Config) -> Vec<String> {
+    let mut all = Vec::new();
+    for peer in config.upstreams.iter().flat_map(|upstream| &upstream.peers) {
         // Name servers of the configuration are asked when somebody needs the answer.
-        Place::Name { .. } if !peer.resolver.is_system() => None,
-        Place::Name { host, port } => (host.as_str(), *port).to_socket_addrs().is_err().then(|| host.clone()),
-        Place::Addr(_) => None,
-    });
-    names.collect()
+        let Place::Name { host, .. } = &peer.place else { continue };
+        if peer.resolver.is_system() {
+            let name = names::of(host, &Arc::new(Resolver::system(None)));
+            poll_fn(|cx| name.poll_known(cx)).await;
+            if name.known().0.is_empty() {
+                all.push(host.clone());
+            }
+        }
+    }
+    all
 }

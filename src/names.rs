@@ -2,7 +2,7 @@
 //!
 //! What is known of a name is known to the whole program, as peers are: if each worker asked for itself, two answers would
 //! drive each other's peers out. An answer is believed for its time. Then the next one is asked for, by the name servers of a
-//! `resolver` or, on a thread of its own, by the system. It is waited for; not for long where there is an old one, and when
+//! `resolver` or by the system. It is waited for; not for long where there is an old one, and when
 //! there is no answer the last good one stays. That there is no such name is an answer as well, if a name server says so.
 
 use std::future::poll_fn;
@@ -17,6 +17,8 @@ use crate::config::{Place, Resolver};
 use crate::reactor::{self, Millis, millis};
 use crate::resolver::{self, Failure, Wanted};
 use crate::socket::Addr;
+#[cfg(target_env = "musl")]
+use crate::system;
 
 /// How long a new answer is waited for where there is an old one (RFC 8767 5 allows 1.8 s).
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -30,6 +32,7 @@ const TTL_SECS: std::ops::RangeInclusive<u32> = 1..=86_400;
 const FAILURE: Duration = Duration::from_secs(1);
 
 /// Questions to the system at the same time; each has a thread meanwhile.
+#[cfg(not(target_env = "musl"))]
 static THREADS: Semaphore = Semaphore::new(4);
 /// Names that name servers are asked for at the same time; each takes two descriptors.
 static QUESTIONS: Semaphore = Semaphore::new(64);
@@ -169,6 +172,17 @@ async fn ask(question: Question) {
     question.0.learn(answer.map(|(addrs, valid)| (addrs, resolver.valid.unwrap_or(valid))));
 }
 
+/// That there is no such name is not final here: the system may have lost its own.
+#[cfg(target_env = "musl")]
+async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
+    let _place = QUESTIONS.acquire().await;
+    match system::look_up(host).await {
+        Ok(addrs) => Ok((addrs, VALID)),
+        Err(failure) => Err(Failure::Trouble(failure.to_string())),
+    }
+}
+
+#[cfg(not(target_env = "musl"))]
 async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
     let _place = THREADS.acquire().await;
     match async_net::resolve((host, 0)).await {
