@@ -31,6 +31,8 @@ use crate::counters::{Seat, Side};
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// Operations in a row that one direction of a socket may do before the others get their turn.
 const BURST_MAX: u8 = 16;
+/// Tasks that run before the kernel is asked again.
+const TASKS_MAX: u32 = 1024;
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
 /// The longest wait: the kernel takes it as milliseconds in 31 bits, which is less than a month.
@@ -106,6 +108,19 @@ impl Wake for Bell {
     }
 }
 
+/// Wakes the future that a worker was made for, which is polled for its own sake only.
+struct Call {
+    called: AtomicBool,
+    bell: Arc<Bell>,
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.called.store(true, Ordering::SeqCst);
+        self.bell.wake_by_ref();
+    }
+}
+
 /// Makes this thread a worker and runs `main` and all that it spawns until `main` is done; what is still running
 /// then is dropped.
 ///
@@ -117,15 +132,26 @@ pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
     // Fresh zeros are pages that nobody has touched: of the buffer only what is used becomes memory.
     SCRATCH.set(vec![0; SCRATCH_BYTES]);
     read_clock();
-    let waker = Waker::from(worker.bell.clone());
-    let mut cx = Context::from_waker(&waker);
-    let mut root = pin!(worker.executor.run(main));
+    let call = Arc::new(Call { called: AtomicBool::new(true), bell: worker.bell.clone() });
+    let (main_waker, bell) = (Waker::from(call.clone()), Waker::from(worker.bell.clone()));
+    let mut main = pin!(main);
+    // Runs one task; with none to run it is what the executor wakes when there is one.
+    let mut tick = pin!(worker.executor.tick());
     let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
     loop {
-        if let Poll::Ready(value) = root.as_mut().poll(&mut cx) {
+        // All that rang so far is looked at now.
+        worker.bell.rung.swap(false, Ordering::SeqCst);
+        if call.called.swap(false, Ordering::SeqCst)
+            && let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&main_waker))
+        {
             return Ok(value);
         }
-        worker.turn(&mut events)?;
+        let mut left = TASKS_MAX;
+        while left > 0 && tick.as_mut().poll(&mut Context::from_waker(&bell)).is_ready() {
+            tick.set(worker.executor.tick());
+            left -= 1;
+        }
+        worker.turn(&mut events, left == 0)?;
     }
 }
 
@@ -147,11 +173,11 @@ impl Worker {
         })
     }
 
-    /// Waits for readiness, timers or the bell, and wakes whom it concerns.
-    fn turn(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
+    /// Waits for readiness, timers or the bell, unless there is something to do already, and wakes whom it concerns.
+    fn turn(&self, events: &mut Vec<epoll::Event>, busy: bool) -> io::Result<()> {
         let bell = &self.bell;
         bell.asleep.store(true, Ordering::SeqCst);
-        let timeout = if bell.rung.swap(false, Ordering::SeqCst) || !self.deferred.borrow().is_empty() {
+        let timeout = if busy || bell.rung.load(Ordering::SeqCst) || !self.deferred.borrow().is_empty() {
             Some(Duration::ZERO)
         } else {
             self.until_next_timer()
