@@ -6,6 +6,7 @@ use std::task::Poll;
 use crate::autoindex::Listing;
 use crate::body::{self, Decoder};
 use crate::charset;
+use crate::compress;
 use crate::config::{Level, Recoding};
 use crate::exchange::Exchange;
 use crate::file;
@@ -132,7 +133,9 @@ async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Af
     let Carriage { keep_alive, trailed, .. } = delivery.carriage;
     exchange.begin_answer(exchange.answer.status, &delivery.head);
     let sent = match delivery.carriage.packing {
-        Packing::Gzip if wants_body(exchange) => Box::pin(pack(exchange, wire, delivery)).await.map(|()| None),
+        Packing::Gzip if compress::AVAILABLE && wants_body(exchange) => {
+            Box::pin(pack(exchange, wire, delivery)).await.map(|()| None)
+        }
         _ => write_out(exchange, wire, delivery).await,
     };
     match sent {

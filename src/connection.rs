@@ -27,6 +27,7 @@ use crate::reactor::{self, Timer};
 use crate::running::Running;
 use crate::socket::{Addr, Socket};
 use crate::target;
+use crate::tls;
 use crate::wire::{Stream, Unparsed, Wire};
 use crate::worker::{Slot, Waited, Worker};
 
@@ -54,7 +55,7 @@ pub fn start(fd: OwnedFd, addr: Addr, local: Addr, group: Arc<Group>, worker: Rc
         return serve(wire, Rc::new(client), group, slot, Position::start());
     }
     // A task of its own, whose memory is not the connection's.
-    reactor::spawn(async move {
+    reactor::spawn_boxed(async move {
         if let Some((wire, client)) = open(wire, client, &group, &worker).await {
             serve(wire, Rc::new(client), group, slot, Position::start());
         }
@@ -66,7 +67,7 @@ async fn open(mut wire: Wire, mut client: Client, group: &Group, worker: &Worker
     if group.proxied {
         client.proxied = introduce(&client, &mut wire, group, worker).await?;
     }
-    if group.tls {
+    if tls::AVAILABLE && group.tls {
         return handshake::secure(wire, client, group, worker).await;
     }
     Some((wire, client))

@@ -274,7 +274,8 @@ impl Exchange {
 
     /// How its upstream is connected to, if that is to be by TLS.
     pub fn upstream_tls(&self) -> Option<&Arc<tls::Client>> {
-        self.pass()?.tls.as_ref().filter(|_| self.made.as_ref().is_none_or(|made| made.tls))
+        let client = self.pass()?.tls.as_ref().filter(|_| tls::AVAILABLE)?;
+        self.made.as_ref().is_none_or(|made| made.tls).then_some(client)
     }
 
     /// Goes on with another path and its arguments, as if it had been asked for.

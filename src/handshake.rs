@@ -63,6 +63,7 @@ pub fn check(exchange: &Exchange, group: &Group) -> Result<(), u16> {
         log::about(exchange, Level::Info, format_args!("{message} while reading client request headers"));
     };
     let secured = match &exchange.client.tls {
+        _ if !tls::AVAILABLE => return Ok(()),
         Some(secured) => secured,
         None if group.tls => {
             info(format_args!("client sent plain HTTP request to HTTPS port"));

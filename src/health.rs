@@ -189,7 +189,7 @@ async fn question(socket: Socket, check: &HealthCheck) -> Result<(), String> {
     if matches!(check.probe, Probe::Tcp) {
         return Ok(());
     }
-    let stream = match &check.tls {
+    let stream = match check.tls.as_ref().filter(|_| tls::AVAILABLE) {
         None => Stream::Plain(socket),
         Some((client, name)) => {
             let secured = Box::pin(tls::connect(socket, client, name)).await;

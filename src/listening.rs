@@ -67,7 +67,7 @@ impl Drop for Accepting {
 pub fn start(fd: OwnedFd, worker: &Rc<Worker>) -> io::Result<Accepting> {
     let listener = Rc::new(Listener::new(fd)?);
     let state = Rc::new(Cell::new(State::Open));
-    reactor::spawn(accept(listener.clone(), state.clone(), worker.clone()));
+    reactor::spawn_boxed(accept(listener.clone(), state.clone(), worker.clone()));
     Ok(Accepting { listener, state })
 }
 
@@ -149,7 +149,7 @@ fn turn_away(fd: OwnedFd, addr: &Addr, worker: &Worker) {
         .is_none_or(|binding| binding.group.names.default_server().settings.server_tokens);
     let Ok(socket) = Socket::new(fd) else { return };
     TURNING_AWAY.set(TURNING_AWAY.get() + 1);
-    reactor::spawn(async move {
+    reactor::spawn_boxed(async move {
         let _ = Timer::new().within(TURNED_AWAY, say_no(socket, tokens)).await;
         TURNING_AWAY.set(TURNING_AWAY.get() - 1);
     });

@@ -97,7 +97,7 @@ fn spread(args: impl Iterator<Item = String>) -> Vec<String> {
     let mut out = Vec::new();
     for arg in args {
         let letters = arg.strip_prefix('-').filter(|rest| !rest.starts_with('-') && rest.len() > 1).unwrap_or_default();
-        let switches = letters.find(|c| !"tTqvVh".contains(c)).unwrap_or(letters.len());
+        let switches = letters.bytes().take_while(|letter| b"tTqvVh".contains(letter)).count();
         let (switches, rest) = letters.split_at(switches);
         let option = rest.starts_with(['c', 'p', 'e', 'g', 's']);
         if letters.is_empty() || !(rest.is_empty() || option) {
@@ -124,7 +124,13 @@ fn print_version(build: bool) {
     if build {
         let tls = if cfg!(feature = "tls") { "tls" } else { "no tls" };
         let gzip = if cfg!(feature = "gzip") { "gzip" } else { "no gzip" };
-        let _ = writeln!(out, "features: {tls}, {gzip}\ntarget: {} {}", std::env::consts::ARCH, std::env::consts::OS);
+        let page = if cfg!(feature = "page") { "page" } else { "no page" };
+        let _ = writeln!(
+            out,
+            "features: {tls}, {gzip}, {page}\ntarget: {} {}",
+            std::env::consts::ARCH,
+            std::env::consts::OS
+        );
     }
 }
 

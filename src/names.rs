@@ -112,7 +112,7 @@ impl Name {
             return Poll::Ready(());
         }
         let asked = *known.asked.get_or_insert_with(|| {
-            reactor::spawn(ask(Question(self.clone())));
+            reactor::spawn_boxed(ask(Question(self.clone())));
             now
         });
         let waits_enough = known.failure.is_some() || now.saturating_sub(asked) >= millis(PATIENCE);

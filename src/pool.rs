@@ -120,7 +120,7 @@ pub fn put(addr: &Addr, mut pooled: Pooled, upstream: &Upstream) {
         !std::mem::replace(&mut pool.sweeping, true)
     });
     if sweep {
-        reactor::spawn(sweep_while_needed());
+        reactor::spawn_boxed(sweep_while_needed());
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -265,11 +265,23 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
     worker(|w| w.executor.spawn(future).detach());
 }
 
+/// Starts a task of which there are few: as a boxed one it is of the same kind as all others of these, and in the program
+/// once.
+pub fn spawn_boxed(future: impl Future<Output = ()> + 'static) {
+    if let Some(task) = start(future) {
+        task.detach();
+    }
+}
+
 /// A task that ends when this is dropped, if it has not before.
 pub type Task = smol::Task<()>;
 
-/// Starts a task on this worker that runs as long as what is given back; nothing, where the worker ends already.
+/// As [`spawn_boxed`], a task that runs as long as what is given back; nothing, where the worker ends already.
 pub fn start(future: impl Future<Output = ()> + 'static) -> Option<Task> {
+    start_boxed(Box::pin(future))
+}
+
+fn start_boxed(future: Pin<Box<dyn Future<Output = ()>>>) -> Option<Task> {
     worker(|w| w.executor.spawn(future))
 }
 

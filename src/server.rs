@@ -182,7 +182,7 @@ impl Start<'_> {
         reactor::run(async {
             let first = Rc::new(Worker::new(running.clone(), crew.clone(), 0, room));
             let ends = crew.clone();
-            reactor::spawn(async move { ends.reports.put(Report::Ended(duty::follow(first).await)) });
+            reactor::spawn_boxed(async move { ends.reports.put(Report::Ended(duty::follow(first).await)) });
             let signals = Signals::new(signals)?;
             let watches = health::watch(&running);
             Command { watches, crew, sockets, signals, load, program, running, upgrade: None, stops: false }

@@ -174,7 +174,7 @@ impl Encoder {
         let kept = SPARE.try_with(|spare| spare.replace(Some((self.config, deflate))));
         USED.set(true);
         if kept.is_ok() && !WATCHED.replace(true) {
-            reactor::spawn(drop_spare());
+            reactor::spawn_boxed(drop_spare());
         }
     }
 

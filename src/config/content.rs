@@ -29,7 +29,10 @@ pub(super) fn status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> 
     let form = match directive.args.first() {
         None => None,
         Some(word) => Some(match word.text.as_str() {
-            "html" => StatusForm::Html,
+            "html" if cfg!(feature = "page") => StatusForm::Html,
+            "html" => {
+                return Err(Error::new(&word.at, "\"status html\" is not supported").hint("this build has no page"));
+            }
             "json" => StatusForm::Json,
             "prometheus" => StatusForm::Prometheus,
             _ => return Err(invalid(directive, word, "html, json, prometheus or nothing")),

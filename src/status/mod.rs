@@ -20,7 +20,9 @@ use crate::reactor;
 use crate::reply::Reply;
 use crate::running::Running;
 
-const PAGE: &str = include_str!("page.html");
+/// Whether this build has the page.
+const HAS_PAGE: bool = cfg!(feature = "page");
+const PAGE: &str = if HAS_PAGE { include_str!("page.html") } else { "" };
 /// The page's style and script, by their SHA-256, may be used; nothing else may, and nobody may frame it.
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -110,7 +112,7 @@ fn suffix(exchange: &Exchange) -> &[u8] {
 
 fn by_name(suffix: &[u8]) -> Option<StatusForm> {
     match suffix {
-        b"html" => Some(StatusForm::Html),
+        b"html" if HAS_PAGE => Some(StatusForm::Html),
         b"json" => Some(StatusForm::Json),
         b"prometheus" | b"prom" | b"metrics" => Some(StatusForm::Prometheus),
         _ => None,
@@ -124,7 +126,7 @@ fn by_accept(accept: &[&[u8]]) -> StatusForm {
     for range in accept {
         let mut parts = range.split(|b| *b == b';').map(<[u8]>::trim_ascii);
         let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_slice() {
-            b"text/html" | b"application/xhtml+xml" => StatusForm::Html,
+            b"text/html" | b"application/xhtml+xml" if HAS_PAGE => StatusForm::Html,
             b"application/json" => StatusForm::Json,
             b"text/plain" | b"application/openmetrics-text" => StatusForm::Prometheus,
             _ => continue,
@@ -205,12 +207,13 @@ fn stub(figures: &Figures) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use data_encoding::BASE64;
-    use sha2::{Digest, Sha256};
 
     /// The page must stay small, and whoever changes it has to say so in its policy.
     #[test]
+    #[cfg(feature = "page")]
     fn the_policy_lets_the_page_work_and_nothing_else() {
+        use data_encoding::BASE64;
+        use sha2::{Digest, Sha256};
         assert!(PAGE.len() < 12 * 1024, "{} bytes", PAGE.len());
         for tag in ["style", "script"] {
             let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
@@ -229,13 +232,14 @@ mod tests {
 
     #[test]
     fn who_asks_for_a_type_gets_it() {
+        let html = if HAS_PAGE { StatusForm::Html } else { StatusForm::Json };
         for (accept, expected) in [
             ("", StatusForm::Json),
             ("*/*", StatusForm::Json),
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", StatusForm::Html),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", html),
             ("application/json", StatusForm::Json),
             ("text/html;q=0.5, Application/JSON", StatusForm::Json),
-            ("application/json;q=0, text/html;q=0.1", StatusForm::Html),
+            ("application/json;q=0, text/html;q=0.1", html),
             (
                 "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
                 StatusForm::Prometheus,

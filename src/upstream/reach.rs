@@ -83,7 +83,7 @@ impl Attempts<'_> {
                 reach(&peer.addr, self.way.from.as_ref()).await.map_err(Missed::Connect)?
             };
             connected.set(true);
-            match &self.way.tls {
+            match self.way.tls.as_ref().filter(|_| tls::AVAILABLE) {
                 None => Ok(Stream::Plain(socket)),
                 Some(called) => {
                     if let Some(news) = called.client.refresh() {

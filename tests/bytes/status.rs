@@ -77,50 +77,62 @@ fn stub_status() {
     ask_rows(&Gate::start(config), rows);
 }
 
+/// What a browser asks with, and what it gets where there is a page.
+const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+const HTML: &str = "Content-Type: text/html; charset=utf-8";
+
 #[test]
 fn forms() {
     let config = "server { listen LISTEN;
         location /status { status; }
         location = /exact { status; }
         location ~ ^/found/ { status; }
-        location = /page { status html; }
         location = /data { status json; }
         location = /metrics { status prometheus; }
         location = /named { try_files /no @status; root /nowhere; }
         location @status { status; } }";
-    let (html, json) = ("Content-Type: text/html; charset=utf-8", "Content-Type: application/json");
+    let json = "Content-Type: application/json";
+    let page = if cfg!(feature = "page") { HTML } else { json };
     let prometheus = "Content-Type: text/plain; version=0.0.4; charset=utf-8";
-    let browser = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
     let scraper = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
     let by = |target: &str, accept: &str| format!("{target}\n{accept}");
     let rows: &[Row] = &[
         ("nothing asked for", "/status", 200, json),
         ("anything", &by("/status", "Accept: */*"), 200, json),
-        ("a browser", &by("/status", browser), 200, html),
-        ("a browser, with a slash", &by("/status/", browser), 200, html),
+        ("a browser", &by("/status", BROWSER), 200, page),
+        ("a browser, with a slash", &by("/status/", BROWSER), 200, page),
         ("a scraper", &by("/status", scraper), 200, prometheus),
-        (".json", &by("/status.json", browser), 200, json),
-        ("/json", &by("/status/json?x", browser), 200, json),
-        (".html", "/status.html", 200, html),
-        ("the page of .html asks", &by("/status.html", "Accept: application/json"), 200, json),
-        (".prom", &by("/status.prom", browser), 200, prometheus),
+        (".json", &by("/status.json", BROWSER), 200, json),
+        ("/json", &by("/status/json?x", BROWSER), 200, json),
+        (".prom", &by("/status.prom", BROWSER), 200, prometheus),
         ("/metrics", "/status/metrics", 200, prometheus),
         ("/prometheus", "/status/prometheus", 200, prometheus),
         ("no form", "/status.xml", 404, ""),
         ("something else", "/statuses", 404, ""),
-        ("an exact location", &by("/exact", browser), 200, html),
-        ("an expression", &by("/found/a.json", browser), 200, json),
+        ("an exact location", &by("/exact", BROWSER), 200, page),
+        ("an expression", &by("/found/a.json", BROWSER), 200, json),
         ("an expression, no form", &by("/found/a.b", scraper), 200, prometheus),
-        ("a named location", &by("/named", browser), 200, html),
-        ("html", &by("/page", scraper), 200, html),
-        ("html asks", &by("/page", "Accept: application/json"), 200, json),
-        ("json", &by("/data", browser), 200, json),
-        ("prometheus", &by("/metrics", browser), 200, prometheus),
-        ("fields", "/status.html", 200, "Cache-Control: no-store | Vary: Accept | X-Content-Type-Options: nosniff"),
+        ("a named location", &by("/named", BROWSER), 200, page),
+        ("json", &by("/data", BROWSER), 200, json),
+        ("prometheus", &by("/metrics", BROWSER), 200, prometheus),
+        ("fields", "/status.json", 200, "Cache-Control: no-store | Vary: Accept | X-Content-Type-Options: nosniff"),
         ("head", "HEAD /status.json", 200, json),
         ("post", "POST /status\nContent-Length: 0", 405, "Allow: GET, HEAD"),
     ];
-    let gate = Gate::start(config);
+    ask_rows(&Gate::start(config), rows);
+}
+
+#[test]
+#[cfg(feature = "page")]
+fn the_page() {
+    let gate = Gate::start("server { listen LISTEN; location /status { status; } location = /page { status html; } }");
+    let json = "Content-Type: application/json";
+    let rows: &[Row] = &[
+        (".html", "/status.html", 200, HTML),
+        ("it asks", "/status.html\nAccept: application/json", 200, json),
+        ("html", "/page\nAccept: text/plain", 200, HTML),
+        ("html asks", "/page\nAccept: application/json", 200, json),
+    ];
     ask_rows(&gate, rows);
     let mut client = Client::connect(gate.addr);
     let page = client.ask(request("/page").as_bytes(), 200).unwrap();
@@ -139,6 +151,8 @@ fn wrong_configurations() {
         assert!(ended.status.code() == Some(2) && said.contains(message), "{block}: {said}");
     };
     wrong("location / { status xml; }", "invalid value \"xml\" in \"status\" directive");
+    #[cfg(not(feature = "page"))]
+    wrong("location / { status html; }", "this build has no page");
     wrong("status;", "\"status\" directive is not allowed here");
     wrong("location / { status; status json; }", "\"status\" directive is duplicate");
     let twice = "this block is answered in two ways";
