@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::CharsetMap;
 use super::expected::Matches;
 use super::limits::Zones;
 use super::listen::{ListenLine, Served, ServerName};
@@ -18,40 +17,29 @@ use super::syntax::{self, Directive, Error, Position, Word, placeholder};
 use super::table::{self, Spec, Treat};
 use super::tls::TlsDraft;
 use super::upstream::UpstreamDraft;
-use super::{
-    Config, Content, ErrorLog, Folders, Geo, LogFormat, Main, Map, Note, Settings, Split, Step, TryFiles, Upstream,
-};
+use super::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Settings, Step, TryFiles};
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Invalid, Template, Variable};
 use crate::tls::Loaded;
 
 /// What has been read so far of the whole configuration.
 pub(super) struct Walk {
+    /// What becomes of it.
+    pub(super) config: Config,
     pub(super) folders: Folders,
     /// Where the main file is.
     pub(super) folder: PathBuf,
-    pub(super) tls: Loaded,
-    pub(super) main: Main,
-    pub(super) upstreams: Vec<Arc<Upstream>>,
     pub(super) matches: Matches,
-    pub(super) maps: Vec<Map>,
-    pub(super) geos: Vec<Geo>,
-    pub(super) splits: Vec<Split>,
-    pub(super) charset_maps: Vec<CharsetMap>,
     /// Each pair of charsets that some block recodes between.
     pub(super) recodings: Vec<super::charset::Needed>,
     pub(super) zones: Zones,
     pub(super) formats: Vec<(String, Arc<LogFormat>)>,
-    pub(super) log_files: Vec<(u32, String)>,
     pub(super) servers: Vec<Served>,
-    /// Upstreams by the name that `proxy_pass` uses.
-    pub(super) upstream_names: HashMap<Vec<u8>, u32>,
     /// Each `proxy_pass` whose host the client chooses.
     pub(super) open_proxies: Vec<Word>,
     /// Variables that a block of their own defines.
     made_names: Vec<(String, Variable)>,
     user_names: HashMap<Vec<u8>, u32>,
-    notes: Vec<Note>,
     /// Whether a variable asks for fields of the answer.
     keeps_sent: Cell<bool>,
     /// Whether one asks for the request body.
@@ -134,58 +122,55 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         worker_shutdown_timeout: None,
     };
     let mut walk = Walk {
+        config: Config {
+            main,
+            bindings: Vec::new(),
+            upstreams: Vec::new(),
+            upstream_names: HashMap::new(),
+            maps: Vec::new(),
+            geos: Vec::new(),
+            splits: Vec::new(),
+            charset_maps: Vec::new(),
+            zones: Vec::new(),
+            user_variables: 0,
+            keeps_sent: false,
+            keeps_body: false,
+            looks_back: false,
+            log_files: Vec::new(),
+            notes: Vec::new(),
+            tls: Loaded::default(),
+            files: Vec::new(),
+        },
         folders,
         folder,
-        tls: Loaded::default(),
-        main,
-        upstreams: Vec::new(),
         matches: Vec::new(),
-        maps: Vec::new(),
-        geos: Vec::new(),
-        splits: Vec::new(),
-        charset_maps: Vec::new(),
         recodings: Vec::new(),
         zones: Zones::default(),
         formats: Vec::new(),
-        log_files: Vec::new(),
         servers: Vec::new(),
-        upstream_names: HashMap::new(),
         open_proxies: Vec::new(),
         made_names: Vec::new(),
         user_names: HashMap::new(),
-        notes: Vec::new(),
         keeps_sent: Cell::new(false),
         keeps_body: Cell::new(false),
         looks_back: Cell::new(false),
     };
-    walk.add_log_file_of(&walk.main.error_log.clone());
+    walk.add_log_file_of(&walk.config.main.error_log.clone());
     let tree = in_http(tree);
     walk.collect_names(&tree);
     let mut draft = Draft::new(table::MAIN, Settings::default());
     walk.block(&tree, &mut draft)?;
-    let bindings = super::listen::bind(&walk.servers)?;
-    super::map::check_cycles(&walk.maps)?;
+    walk.config.bindings = super::listen::bind(&walk.servers)?;
+    super::map::check_cycles(&walk.config.maps)?;
     super::charset::check_recodings(&walk)?;
     super::proxy::check_open_proxies(&walk)?;
-    Ok(Config {
-        main: walk.main,
-        bindings,
-        upstream_names: walk.upstream_names,
-        upstreams: walk.upstreams,
-        maps: walk.maps,
-        geos: walk.geos,
-        splits: walk.splits,
-        charset_maps: walk.charset_maps,
-        zones: walk.zones.finish()?,
-        keeps_sent: walk.keeps_sent.get(),
-        keeps_body: walk.keeps_body.get(),
-        looks_back: walk.looks_back.get(),
-        user_variables: walk.user_names.len(),
-        log_files: walk.log_files,
-        notes: walk.notes,
-        tls: walk.tls,
-        files: reader.files,
-    })
+    walk.config.zones = std::mem::take(&mut walk.zones).finish()?;
+    walk.config.keeps_sent = walk.keeps_sent.get();
+    walk.config.keeps_body = walk.keeps_body.get();
+    walk.config.looks_back = walk.looks_back.get();
+    walk.config.user_variables = walk.user_names.len();
+    walk.config.files = reader.files;
+    Ok(walk.config)
 }
 
 /// A file without `http {}` is read as if it were inside one: most published ones are such fragments.
@@ -292,7 +277,7 @@ impl Walk {
     }
 
     pub(super) fn note(&mut self, name: &Word, text: &'static str) {
-        self.notes.push(Note { at: name.at.clone(), directive: name.text.clone(), text });
+        self.config.notes.push(Note { at: name.at.clone(), directive: name.text.clone(), text });
     }
 
     /// Names of maps and of named groups, so that they are known before they are defined.
@@ -398,8 +383,8 @@ impl Walk {
     pub(super) fn log_file(&mut self, path: &str) -> u32 {
         let path = self.folders.in_prefix(path);
         let number = super::logging::number_of(&path);
-        if !self.log_files.iter().any(|(known, _)| *known == number) {
-            self.log_files.push((number, path));
+        if !self.config.log_files.iter().any(|(known, _)| *known == number) {
+            self.config.log_files.push((number, path));
         }
         number
     }
@@ -409,7 +394,8 @@ impl Walk {
         for log in logs {
             if let Some(path) = &log.default_path {
                 let number = self.log_file(path);
-                self.main.error_log = Arc::from([ErrorLog { target: super::LogTarget::File(number), ..log.clone() }]);
+                self.config.main.error_log =
+                    Arc::from([ErrorLog { target: super::LogTarget::File(number), ..log.clone() }]);
             }
         }
     }

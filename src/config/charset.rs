@@ -113,7 +113,7 @@ pub(super) fn charset_map(walk: &mut Walk, _: &mut Draft, directive: &Directive)
         back.get_mut(usize::from(other)).into_iter().for_each(|to| *to = one);
     }
     let names = names.map(|word| word.text.clone());
-    walk.charset_maps.push(CharsetMap { names, tables: [Arc::new(there), Arc::new(back)] });
+    walk.config.charset_maps.push(CharsetMap { names, tables: [Arc::new(there), Arc::new(back)] });
     Ok(())
 }
 
@@ -139,7 +139,7 @@ pub(super) fn note_recoding(walk: &mut Walk, draft: &Draft, directives: &[Direct
 /// What is to be recoded must be possible.
 pub(super) fn check_recodings(walk: &Walk) -> Set {
     let known = |needed: &&Needed| {
-        let mut maps = walk.charset_maps.iter();
+        let mut maps = walk.config.charset_maps.iter();
         maps.any(|map| map.recoding(needed.from.as_bytes(), needed.to.as_bytes()).is_some())
     };
     match walk.recodings.iter().find(|needed| !known(needed)) {

@@ -31,7 +31,7 @@ pub(super) fn number(directive: &Directive, word: &Word) -> Result<u32, Error> {
 }
 
 pub(super) fn http(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.error_log = walk.main.error_log.clone();
+    draft.settings.error_log = walk.config.main.error_log.clone();
     walk.inside(draft, directive, table::HTTP, None).map(drop)
 }
 
@@ -69,23 +69,23 @@ pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
 }
 
 pub(super) fn pid(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.main.pid = Some(walk.folders.in_prefix(&arg(directive, 0)?.text));
+    walk.config.main.pid = Some(walk.folders.in_prefix(&arg(directive, 0)?.text));
     Ok(())
 }
 
 pub(super) fn daemon(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.main.background = switch(directive)?;
+    walk.config.main.background = switch(directive)?;
     Ok(())
 }
 
 pub(super) fn user(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.main.user = Some(arg(directive, 0)?.text.clone());
-    walk.main.group = directive.args.get(1).map(|word| word.text.clone());
+    walk.config.main.user = Some(arg(directive, 0)?.text.clone());
+    walk.config.main.group = directive.args.get(1).map(|word| word.text.clone());
     Ok(())
 }
 
 pub(super) fn worker_connections(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.main.worker_connections = Some(number(directive, arg(directive, 0)?)?);
+    walk.config.main.worker_connections = Some(number(directive, arg(directive, 0)?)?);
     Ok(())
 }
 
@@ -93,7 +93,7 @@ pub(super) fn worker_connections(walk: &mut Walk, _: &mut Draft, directive: &Dir
 pub(super) fn worker_processes(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     const WORKERS_MAX: u32 = 256;
     let word = arg(directive, 0)?;
-    walk.main.workers = match word.text.as_str() {
+    walk.config.main.workers = match word.text.as_str() {
         "auto" => std::thread::available_parallelism().map_or(1, |count| count.get() as u32).min(WORKERS_MAX),
         _ => units::number(&word.text)
             .filter(|count| (1..=WORKERS_MAX).contains(count))
@@ -106,7 +106,7 @@ pub(super) fn worker_processes(walk: &mut Walk, _: &mut Draft, directive: &Direc
 pub(super) fn worker_cpu_affinity(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     const PROCESSORS_MAX: usize = 1024;
     if arg(directive, 0)?.text == "auto" {
-        walk.main.affinity = Affinity::Auto;
+        walk.config.main.affinity = Affinity::Auto;
         return Ok(());
     }
     let mut lists = Vec::new();
@@ -117,7 +117,7 @@ pub(super) fn worker_cpu_affinity(walk: &mut Walk, _: &mut Draft, directive: &Di
         let bits = word.text.bytes().rev().enumerate();
         lists.push(bits.filter(|(_, bit)| *bit == b'1').map(|(at, _)| at).collect());
     }
-    walk.main.affinity = Affinity::Lists(lists);
+    walk.config.main.affinity = Affinity::Lists(lists);
     Ok(())
 }
 
@@ -127,12 +127,12 @@ pub(super) fn worker_rlimit_nofile(walk: &mut Walk, _: &mut Draft, directive: &D
     if count == 0 {
         return Err(invalid(directive, word, "a number of open files"));
     }
-    walk.main.descriptors = Some(count.into());
+    walk.config.main.descriptors = Some(count.into());
     Ok(())
 }
 
 pub(super) fn worker_shutdown_timeout(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.main.worker_shutdown_timeout = Some(time(directive)?);
+    walk.config.main.worker_shutdown_timeout = Some(time(directive)?);
     Ok(())
 }
 

@@ -144,7 +144,7 @@ pub(super) fn geo(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set 
         [source, target] => (Some(walk.template(source)?), target),
         _ => (None, arg(directive, 0)?),
     };
-    let number = walk.geos.len() as u32;
+    let number = walk.config.geos.len() as u32;
     let name = walk.new_name(target, &Variable::Geo(number))?;
     let table = Table::Networks { v4: Networks::default(), v6: Networks::default() };
     let values = vec![Box::default()];
@@ -157,7 +157,7 @@ pub(super) fn geo(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set 
         v4.settle();
         v6.settle();
     }
-    walk.geos.push(reading.geo);
+    walk.config.geos.push(reading.geo);
     Ok(())
 }
 

@@ -156,7 +156,7 @@ pub(super) fn attach(
 ) -> Set {
     let upstream = match pass.map(|pass| &pass.destination) {
         // Nobody else has it yet.
-        Some(Destination::Upstream(number)) => walk.upstreams.get_mut(*number as usize).and_then(Arc::get_mut),
+        Some(Destination::Upstream(number)) => walk.config.upstreams.get_mut(*number as usize).and_then(Arc::get_mut),
         _ => None,
     };
     let Some(upstream) = upstream else {

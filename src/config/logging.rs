@@ -124,11 +124,11 @@ pub(super) fn error_log(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
         }
         text => LogTarget::File(walk.log_file(text)),
     };
-    let current = if draft.context == table::MAIN { &walk.main.error_log } else { &draft.settings.error_log };
+    let current = if draft.context == table::MAIN { &walk.config.main.error_log } else { &draft.settings.error_log };
     let mut logs = if draft.first { Vec::new() } else { current.to_vec() };
     logs.push(ErrorLog { target, level, default_path: None });
     if draft.context == table::MAIN {
-        walk.main.error_log = logs.into();
+        walk.config.main.error_log = logs.into();
     } else {
         draft.settings.error_log = logs.into();
     }

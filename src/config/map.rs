@@ -74,7 +74,7 @@ impl Map {
 }
 
 pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let name = walk.new_name(arg(directive, 1)?, &Variable::Map(walk.maps.len() as u32))?;
+    let name = walk.new_name(arg(directive, 1)?, &Variable::Map(walk.config.maps.len() as u32))?;
     let mut map = Map {
         name,
         source: walk.template(arg(directive, 0)?)?,
@@ -97,7 +97,7 @@ pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Resu
     for entry in entries {
         add(walk, &mut map, entry, &mut default_seen)?;
     }
-    walk.maps.push(map);
+    walk.config.maps.push(map);
     Ok(())
 }
 

@@ -273,16 +273,16 @@ impl<'u> Url<'u> {
 
 impl Walk {
     pub(super) fn add_upstream(&mut self, key: String, upstream: Upstream) -> u32 {
-        let number = self.upstreams.len() as u32;
-        self.upstreams.push(Arc::new(upstream));
-        self.upstream_names.insert(key.into_bytes(), number);
+        let number = self.config.upstreams.len() as u32;
+        self.config.upstreams.push(Arc::new(upstream));
+        self.config.upstream_names.insert(key.into_bytes(), number);
         number
     }
 
     /// The upstream of a URL: one that was defined, or one that stands for this place alone.
     fn upstream_of(&mut self, url: &Url<'_>, draft: &Draft) -> Option<u32> {
         let key = url.key();
-        let named = |name: &str| self.upstream_names.get(name.as_bytes());
+        let named = |name: &str| self.config.upstream_names.get(name.as_bytes());
         if let Some(number) = named(url.authority).or_else(|| named(&key)) {
             return Some(*number);
         }
@@ -367,7 +367,7 @@ fn is_clients_choice(walk: &mut Walk, draft: &Draft, template: &Template, word: 
 fn is_made_of_clients(walk: &Walk, template: &Template, depth: u8) -> bool {
     template.variables().any(|variable| match variable {
         Variable::Map(number) => {
-            let map = walk.maps.get(*number as usize).filter(|_| depth < 8);
+            let map = walk.config.maps.get(*number as usize).filter(|_| depth < 8);
             map.is_some_and(|map| map.values().any(|value| is_made_of_clients(walk, value, depth + 1)))
         }
         variable => is_clients(variable) && !is_path(variable),
@@ -378,7 +378,7 @@ fn is_made_of_clients(walk: &Walk, template: &Template, depth: u8) -> bool {
 /// open proxy.
 pub(super) fn check_open_proxies(walk: &Walk) -> Set {
     match walk.open_proxies.first() {
-        Some(word) if walk.upstreams.is_empty() => Err(word
+        Some(word) if walk.config.upstreams.is_empty() => Err(word
             .wrong("\"proxy_pass {}\" lets the client choose any host")
             .hint("name the hosts as upstreams, or choose one by a map; if any is meant, set a \"resolver\"")),
         _ => Ok(()),

@@ -39,7 +39,7 @@ fn hash(text: &[u8]) -> u32 {
 }
 
 pub(super) fn split_clients(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let number = walk.splits.len() as u32;
+    let number = walk.config.splits.len() as u32;
     let name = walk.new_name(arg(directive, 1)?, &Variable::Split(number))?;
     let source = walk.template(arg(directive, 0)?)?;
     let mut parts = Vec::new();
@@ -57,7 +57,7 @@ pub(super) fn split_clients(walk: &mut Walk, _: &mut Draft, directive: &Directiv
         end += hundredths.unwrap_or(0) * u64::from(u32::MAX) / HUNDREDTHS;
         parts.push((hundredths.map(|_| end), value.text.as_bytes().into()));
     }
-    walk.splits.push(Split { name, source, parts });
+    walk.config.splits.push(Split { name, source, parts });
     Ok(())
 }
 

@@ -44,7 +44,7 @@ pub(super) fn site(walk: &mut Walk, draft: &TlsDraft, directive: &Directive) -> 
         return Err(Error::new(at, "no \"ssl_client_certificate\" for \"ssl_verify_client\"")
             .hint("it names the file with the certificates of those who issue certificates to clients"));
     }
-    walk.tls.site(&spec).map(Some).map_err(|why| Error::new(at, why))
+    walk.config.tls.site(&spec).map(Some).map_err(|why| Error::new(at, why))
 }
 
 /// A file of TLS. What nginx would make of variables, or would ask a device for, can't be read here.
@@ -216,7 +216,7 @@ pub(super) fn secure(walk: &mut Walk, pass: Option<&mut ProxyPass>, settings: &S
         return Err(Error::new(at, "no \"proxy_ssl_trusted_certificate\" for \"proxy_ssl_verify\"")
             .hint("it names the file with the certificates of those who are trusted"));
     }
-    pass.tls = Some(walk.tls.client(&spec).map_err(|why| Error::new(at, why))?);
+    pass.tls = Some(walk.config.tls.client(&spec).map_err(|why| Error::new(at, why))?);
     Ok(())
 }
 

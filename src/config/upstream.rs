@@ -162,7 +162,7 @@ pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive
     if inner.upstream.peers.iter().all(|peer| peer.backup) {
         return Err(Error::about(&directive.name.at, "only backup servers are inside upstream \"{}\"", &name.text));
     }
-    if walk.upstream_names.contains_key(name.text.as_bytes()) {
+    if walk.config.upstream_names.contains_key(name.text.as_bytes()) {
         return Err(name.wrong("duplicate upstream \"{}\""));
     }
     walk.add_upstream(name.text.clone(), inner.upstream.finish(name.text.clone()));
