@@ -1,7 +1,6 @@
 //! Who a client says it is: Basic authentication (RFC 7617).
 
-use data_encoding::BASE64_NOPAD;
-
+use crate::base64;
 use crate::head::Fields;
 
 /// A user and the password that came along.
@@ -23,18 +22,12 @@ impl Credentials {
         if !scheme.eq_ignore_ascii_case(b"basic ") {
             return None;
         }
-        let mut user = decode_base64(token.trim_ascii())?;
+        let mut user = base64::decode(token.trim_ascii())?;
         let colon = user.iter().position(|b| *b == b':')?;
         let password = user.split_off(colon + 1);
         user.truncate(colon);
         Some(Self { user, password })
     }
-}
-
-/// Base 64 (RFC 4648 4). Who leaves out the padding, or adds some, is understood as well.
-pub fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
-    let padding = text.iter().rev().take_while(|b| **b == b'=').count();
-    BASE64_NOPAD.decode(text.get(..text.len() - padding)?).ok()
 }
 
 #[cfg(test)]

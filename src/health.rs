@@ -8,9 +8,8 @@ use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
-use data_encoding::BASE64;
-
 use crate::balance::{Finding, Group, Peer};
+use crate::base64;
 use crate::body::Decoder;
 use crate::config::{ErrorLog, Expected, HealthCheck, Level, Probe};
 use crate::frames;
@@ -205,7 +204,7 @@ async fn question(socket: Socket, check: &HealthCheck) -> Result<(), String> {
             judge(&mut wire, good, &head).await
         }
         Probe::WebSocket { host, uri } => {
-            let key = BASE64.encode(&fastrand::u128(..).to_ne_bytes());
+            let key = base64::encode(&fastrand::u128(..).to_ne_bytes());
             let fields = format!(
                 "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
             );
@@ -244,7 +243,7 @@ fn agreed(head: &Response, key: &str) -> Result<(), String> {
     }
     let upgrade = head.fields.first(Name::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
     let digest = sha1_smol::Sha1::from([key.as_bytes(), KEY_SUFFIX].concat()).digest().bytes();
-    let accepts = head.fields.named(b"sec_websocket_accept").any(|value| value == BASE64.encode(&digest).as_bytes());
+    let accepts = head.fields.named(b"sec_websocket_accept").any(|value| value == base64::encode(&digest).as_bytes());
     if upgrade && accepts && head.fields.has_token(Name::Connection, "upgrade") {
         return Ok(());
     }

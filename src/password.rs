@@ -7,7 +7,7 @@ use blowfish::Blowfish;
 use md5::Md5;
 use sha2::{Digest, Sha256, Sha512};
 
-use crate::credentials::decode_base64;
+use crate::base64;
 
 /// Bytes of a password that are looked at; longer ones are wrong. crypt(3) takes no more.
 pub const BYTES_MAX: usize = 512;
@@ -39,10 +39,10 @@ impl<'f> Stored<'f> {
         let form = if let Some(plain) = text.strip_prefix(b"{PLAIN}") {
             Form::Plain(plain)
         } else if let Some(code) = text.strip_prefix(b"{SHA}") {
-            let digest = decode_base64(code).filter(|digest| digest.len() == SHA1_BYTES)?;
+            let digest = base64::decode(code).filter(|digest| digest.len() == SHA1_BYTES)?;
             Form::Sha1 { digest, salt: Vec::new() }
         } else if let Some(code) = text.strip_prefix(b"{SSHA}") {
-            let mut digest = decode_base64(code).filter(|digest| digest.len() >= SHA1_BYTES)?;
+            let mut digest = base64::decode(code).filter(|digest| digest.len() >= SHA1_BYTES)?;
             let salt = digest.split_off(SHA1_BYTES);
             Form::Sha1 { digest, salt }
         } else {

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use data_encoding::HEXLOWER;
 use md5::{Digest, Md5};
 
 use crate::clock;
@@ -14,7 +13,10 @@ use crate::variables;
 
 /// What a cookie says of a peer without a `route=`: not where it is. nginx says the same.
 pub(super) fn id(addr: &Addr) -> String {
-    HEXLOWER.encode(&Md5::digest(addr.to_string()))
+    Md5::digest(addr.to_string()).iter().fold(String::new(), |mut id, byte| {
+        let _ = write!(id, "{byte:02x}");
+        id
+    })
 }
 
 /// The value of `Set-Cookie` that names the peer with that id.

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use data_encoding::BASE64;
 use futures_rustls::rustls;
 use rustls::pki_types::CertificateDer;
 use rustls::server::ClientHello;
@@ -14,6 +13,7 @@ use super::site::Site;
 use super::tickets;
 use super::trust::Distrust;
 use super::x509::{self, Certificate};
+use crate::base64;
 
 /// What a client offered.
 #[derive(Debug)]
@@ -194,7 +194,7 @@ impl ClientCertificate {
     }
 
     fn pem(&self) -> String {
-        let text = BASE64.encode(&self.der);
+        let text = base64::encode(&self.der);
         let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
         for line in text.as_bytes().chunks(64) {
             out.push_str(&String::from_utf8_lossy(line));
