@@ -5,7 +5,6 @@
 //! were answered and wait for the client there are so many, the oldest of which give way to new ones.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -218,10 +217,23 @@ async fn turn_with_room() {
 /// Handshakes that were answered and are not done, and those that wait for a place among them.
 #[derive(Default)]
 struct UnderWay {
-    /// By number, so that the oldest is first.
-    held: BTreeMap<u64, (Millis, Rc<Holder>)>,
-    waiting: BTreeMap<u64, Waker>,
+    held: Numbered<(Millis, Rc<Holder>)>,
+    waiting: Numbered<Waker>,
     next: u64,
+}
+
+/// In the order of their numbers: the oldest is first.
+type Numbered<T> = Vec<(u64, T)>;
+
+fn insert<T>(all: &mut Numbered<T>, number: u64, one: T) {
+    remove(all, number);
+    all.insert(all.partition_point(|(known, _)| *known < number), (number, one));
+}
+
+fn remove<T>(all: &mut Numbered<T>, number: u64) {
+    if let Ok(at) = all.binary_search_by_key(&number, |(known, _)| *known) {
+        all.remove(at);
+    }
 }
 
 #[derive(Default)]
@@ -262,33 +274,33 @@ impl Place {
 impl UnderWay {
     /// Ready when there is room, or was made; only the newest of those who wait makes some.
     fn poll_room(&mut self, place: &Place, cx: &mut Context<'_>, timer: &Timer) -> Poll<()> {
-        let is_newest = self.waiting.keys().next_back().is_none_or(|newest| place.number >= *newest);
+        let is_newest = self.waiting.last().is_none_or(|(newest, _)| place.number >= *newest);
         if !is_newest || self.held.len() >= UNDER_WAY_MAX {
-            self.waiting.insert(place.number, cx.waker().clone());
+            insert(&mut self.waiting, place.number, cx.waker().clone());
         }
         if !is_newest {
             return Poll::Pending;
         }
         while self.held.len() >= UNDER_WAY_MAX {
             let safe = if self.waiting.len() > UNDER_WAY_MAX { SAFE_IN_FLOOD } else { SAFE };
-            let Some(oldest) = self.held.first_entry() else { break };
-            let age = Duration::from_millis(reactor::now().saturating_sub(oldest.get().0));
+            let Some((_, (since, _))) = self.held.first() else { break };
+            let age = Duration::from_millis(reactor::now().saturating_sub(*since));
             if age < safe {
                 timer.set(safe - age);
                 ready!(timer.poll_due(cx));
             }
-            let (_, holder) = oldest.remove();
+            let (_, (_, holder)) = self.held.remove(0);
             holder.lost.set(true);
             holder.waker.take().into_iter().for_each(Waker::wake);
         }
-        self.waiting.remove(&place.number);
-        self.held.insert(place.number, (reactor::now(), place.holder.clone()));
+        remove(&mut self.waiting, place.number);
+        insert(&mut self.held, place.number, (reactor::now(), place.holder.clone()));
         self.wake_newest();
         Poll::Ready(())
     }
 
     fn wake_newest(&self) {
-        self.waiting.values().next_back().into_iter().for_each(Waker::wake_by_ref);
+        self.waiting.last().into_iter().for_each(|(_, waker)| waker.wake_by_ref());
     }
 }
 
@@ -296,8 +308,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let _ = UNDER_WAY.try_with(|under_way| {
             let mut under_way = under_way.try_borrow_mut().ok()?;
-            under_way.held.remove(&self.number);
-            under_way.waiting.remove(&self.number);
+            remove(&mut under_way.held, self.number);
+            remove(&mut under_way.waiting, self.number);
             under_way.wake_newest();
             Some(())
         });

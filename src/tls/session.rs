@@ -106,7 +106,7 @@ impl Side {
     fn step(
         &mut self,
         sealed: &mut [u8],
-        opened: &mut impl FnMut(&[u8]),
+        opened: &mut dyn FnMut(&[u8]),
         unsent: &mut Vec<u8>,
     ) -> (usize, Result<Next, rustls::Error>) {
         match self {
@@ -133,7 +133,7 @@ impl Side {
 
 fn obey<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
-    opened: &mut impl FnMut(&[u8]),
+    opened: &mut dyn FnMut(&[u8]),
     unsent: &mut Vec<u8>,
 ) -> (usize, Result<Next, rustls::Error>) {
     let mut used = status.discard;
@@ -381,19 +381,20 @@ impl State {
         while self.side.common().wants_write() {
             let _ = self.side.step(&mut [], &mut |_| {}, &mut self.unsent);
         }
-        self.broken = Some(error.to_string().into());
-        io::Error::new(io::ErrorKind::InvalidData, error.clone())
+        let why = error.to_string();
+        self.broken = Some(why.clone().into());
+        io::Error::new(io::ErrorKind::InvalidData, why)
     }
 
     /// Takes all steps that can be taken with `sealed`; what is left of it stays.
-    fn steps(&mut self, sealed: &mut Vec<u8>, opened: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    fn steps(&mut self, sealed: &mut Vec<u8>, opened: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let mut used = 0;
         let outcome = self.steps_in(sealed, &mut used, opened);
         sealed.drain(..used.min(sealed.len()));
         outcome
     }
 
-    fn steps_in(&mut self, sealed: &mut [u8], used: &mut usize, opened: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    fn steps_in(&mut self, sealed: &mut [u8], used: &mut usize, opened: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         loop {
             let rest = sealed.get_mut(*used..).unwrap_or_default();
             let (taken, next) = self.side.step(rest, opened, &mut self.unsent);
