@@ -66,8 +66,9 @@ impl Gate {
             Verdict::Denied(denied) if !self.any || !matches!(denied.status, 401 | 403) => Some(Err(denied)),
             Verdict::Denied(mut denied) => {
                 // Who may still log in is told so, whatever else kept him out.
-                if let Some(before) = self.denied.take() {
-                    denied.challenges.splice(..0, before.challenges);
+                if let Some(mut before) = self.denied.take() {
+                    before.challenges.append(&mut denied.challenges);
+                    denied.challenges = before.challenges;
                     if before.status == 401 {
                         denied.status = 401;
                     }

@@ -399,7 +399,7 @@ async fn linger(mut wire: Wire, how: Lingering) {
     }
     let began = reactor::now();
     let mut reader = wire.reader();
-    while u128::from(reactor::now().saturating_sub(began)) < how.time.as_millis() {
+    while reactor::now().saturating_sub(began) < reactor::millis(how.time) {
         let next = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| (bytes.len(), bytes.len())));
         match timer.within(how.pause, next).await {
             Ok(Ok(count)) if count > 0 => {}

@@ -94,21 +94,25 @@ fn is_meant(cookie: &CookieMatch, name: &[u8], exchange: &Exchange) -> bool {
     }
 }
 
+/// Flags as the configuration names them, and the attribute that each sets or takes away.
+const FLAGS: [(&str, &str, Option<&str>); 8] = [
+    ("secure", "Secure", None),
+    ("nosecure", "Secure", None),
+    ("httponly", "HttpOnly", None),
+    ("nohttponly", "HttpOnly", None),
+    ("samesite=strict", "SameSite", Some("Strict")),
+    ("samesite=lax", "SameSite", Some("Lax")),
+    ("samesite=none", "SameSite", Some("None")),
+    ("nosamesite", "SameSite", None),
+];
+
 /// Whether anything was changed.
 fn set_flags(rule: &CookieFlags, attributes: &mut Vec<Attribute<'_>>, exchange: &Exchange) -> bool {
     let mut changed = false;
     for flag in &rule.flags {
         let flag = variables::value(flag, exchange).to_ascii_lowercase();
-        let (name, value): (&'static [u8], Option<&'static [u8]>) = match flag.as_slice() {
-            b"secure" | b"nosecure" => (b"Secure", None),
-            b"httponly" | b"nohttponly" => (b"HttpOnly", None),
-            b"samesite=strict" => (b"SameSite", Some(b"Strict")),
-            b"samesite=lax" => (b"SameSite", Some(b"Lax")),
-            b"samesite=none" => (b"SameSite", Some(b"None")),
-            b"nosamesite" => (b"SameSite", None),
-            _ => continue,
-        };
-        let is_taken = flag.starts_with(b"no");
+        let Some((known, name, value)) = FLAGS.iter().find(|(known, ..)| known.as_bytes() == flag) else { continue };
+        let (name, is_taken) = (name.as_bytes(), known.starts_with("no"));
         let count = attributes.len();
         if is_taken {
             let mut number = 0;
@@ -119,7 +123,7 @@ fn set_flags(rule: &CookieFlags, attributes: &mut Vec<Attribute<'_>>, exchange: 
             changed |= attributes.len() != count;
             continue;
         }
-        let fresh = Attribute { name: name.into(), value: value.map(Cow::Borrowed) };
+        let fresh = Attribute { name: name.into(), value: value.map(|value| value.as_bytes().into()) };
         match attributes.iter_mut().skip(1).find(|attribute| attribute.is(name)) {
             Some(attribute) => *attribute = fresh,
             None => attributes.push(fresh),

@@ -356,7 +356,7 @@ impl Exchange {
             && !settings.keepalive_timeout.is_zero()
             && self.request.keeps_alive()
             && self.number < settings.keepalive_requests
-            && u128::from(age) < settings.keepalive_time.as_millis()
+            && age < reactor::millis(settings.keepalive_time)
             && !self.is_from(settings.manners.keepalive_disable)
     }
 

@@ -181,8 +181,8 @@ fn out_of_range(exchange: &Exchange, head: &FileHead, size: u64) -> Reply {
 fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> Answer {
     let Part { from, count } = part;
     let body = if count <= SMALL_BYTES_MAX && from == 0 {
-        let mut bytes = Vec::with_capacity(count as usize);
-        if (&mut file).take(count).read_to_end(&mut bytes).is_err() || bytes.len() as u64 != count {
+        let mut bytes = vec![0; count as usize];
+        if file.read_exact(&mut bytes).is_err() {
             log::about(exchange, Level::Alert, format_args!("the file was truncated before it was sent"));
             return page(exchange, 500);
         }

@@ -130,7 +130,7 @@ thread_local! {
 /// Answers with 503 and closes.
 fn turn_away(fd: OwnedFd, addr: &Addr, worker: &Worker) {
     let now = reactor::now();
-    if TOLD.get().is_none_or(|at| u128::from(now - at) >= TOLD_EVERY.as_millis()) {
+    if TOLD.get().is_none_or(|at| now - at >= reactor::millis(TOLD_EVERY)) {
         TOLD.set(Some(now));
         log::note(
             &worker.error_log(),

@@ -362,8 +362,10 @@ impl Line {
             }
         };
         let text = parcel.bytes()?.into();
-        let one = |parcel: &mut Unpacker| Some((u32::try_from(parcel.u64()?).ok()?, Late::from_code(parcel.u8()?)?));
-        let late = (0..parcel.u64()?).map(|_| one(parcel)).collect::<Option<Vec<_>>>()?;
+        let mut late = Vec::new();
+        for _ in 0..parcel.u64()? {
+            late.push((u32::try_from(parcel.u64()?).ok()?, Late::from_code(parcel.u8()?)?));
+        }
         Some(Self { target, text, late: late.into() })
     }
 

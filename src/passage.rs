@@ -175,9 +175,12 @@ impl Ending {
             // It was let in before, whatever the limit is now.
             held.extend(running.connections_named(&zone).and_then(|zone| zone.enter(&key, u32::MAX).ok()));
         }
-        let lines = (0..parcel.u64()?).map(|_| log::Line::unpack(parcel)).collect::<Option<_>>()?;
+        let mut lines = Vec::new();
+        for _ in 0..parcel.u64()? {
+            lines.push(log::Line::unpack(parcel)?);
+        }
         Some(Self {
-            lines,
+            lines: lines.into(),
             held: held.into(),
             logs: worker.error_log(),
             connection: u32::try_from(parcel.u64()?).ok()?,

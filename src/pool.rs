@@ -54,7 +54,7 @@ impl Pooled {
 
     fn is_usable(&self) -> bool {
         let idle = reactor::now().saturating_sub(self.idle_since);
-        u128::from(idle) < self.idle_max.as_millis() && self.wire.ahead().is_empty() && self.wire.stream.is_quiet()
+        idle < reactor::millis(self.idle_max) && self.wire.ahead().is_empty() && self.wire.stream.is_quiet()
     }
 }
 

@@ -127,6 +127,13 @@ impl Wake for Call {
 /// # Errors
 /// Those of epoll and eventfd: out of descriptors or memory.
 pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
+    let mut value = None;
+    drive(pin!(async { value = Some(main.await) }))?;
+    value.ok_or_else(|| io::Error::other("the worker ended before its task"))
+}
+
+/// [`run`], which is in the program once, whatever is run.
+fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     let worker = Rc::new(Worker::new()?);
     WORKER.with(|cell| cell.set(worker.clone())).map_err(|_| io::Error::other("this thread is a worker already"))?;
     // Fresh zeros are pages that nobody has touched: of the buffer only what is used becomes memory.
@@ -134,7 +141,6 @@ pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
     read_clock();
     let call = Arc::new(Call { called: AtomicBool::new(true), bell: worker.bell.clone() });
     let (main_waker, bell) = (Waker::from(call.clone()), Waker::from(worker.bell.clone()));
-    let mut main = pin!(main);
     // Runs one task; with none to run it is what the executor wakes when there is one.
     let mut tick = pin!(worker.executor.tick());
     let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
@@ -142,9 +148,9 @@ pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
         // All that rang so far is looked at now.
         worker.bell.rung.swap(false, Ordering::SeqCst);
         if call.called.swap(false, Ordering::SeqCst)
-            && let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&main_waker))
+            && main.as_mut().poll(&mut Context::from_waker(&main_waker)).is_ready()
         {
-            return Ok(value);
+            return Ok(());
         }
         let mut left = TASKS_MAX;
         while left > 0 && tick.as_mut().poll(&mut Context::from_waker(&bell)).is_ready() {
@@ -241,17 +247,14 @@ impl Worker {
     }
 
     fn fire_timers(&self) {
-        let due = {
+        let mut due = Vec::new();
+        {
             let mut timers = self.timers.borrow_mut();
-            match timers.first_key_value() {
-                Some((&(at, _), _)) if at <= now() => {
-                    let later = timers.split_off(&(now() + 1, 0));
-                    std::mem::replace(&mut *timers, later)
-                }
-                _ => return,
+            while let Some(first) = timers.first_entry().filter(|first| first.key().0 <= now()) {
+                due.push(first.remove());
             }
-        };
-        due.into_values().for_each(Waker::wake);
+        }
+        due.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -321,7 +324,7 @@ pub fn turn() -> u32 {
 
 /// As many milliseconds as the clock can count, at most.
 pub fn millis(time: Duration) -> Millis {
-    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+    time.as_secs().saturating_mul(1000).saturating_add(time.subsec_millis().into())
 }
 
 /// Reads the clock; once a turn.

@@ -133,7 +133,11 @@ impl Sockets {
     /// # Errors
     /// Those of dup(2).
     pub fn copies(&self, crew: &Crew) -> io::Result<Vec<(Addr, Vec<OwnedFd>)>> {
-        self.open.iter().map(|(addr, fd)| Ok((addr.clone(), copies(fd, crew)?))).collect()
+        let mut all = Vec::new();
+        for (addr, fd) in &self.open {
+            all.push((addr.clone(), copies(fd, crew)?));
+        }
+        Ok(all)
     }
 }
 

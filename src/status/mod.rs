@@ -16,7 +16,7 @@ use crate::config::{Content, StatusForm};
 use crate::counters::{self, Count, Figures};
 use crate::exchange::Exchange;
 use crate::head;
-use crate::reactor;
+use crate::reactor::{self, millis};
 use crate::reply::Reply;
 use crate::running::Running;
 
@@ -111,30 +111,41 @@ fn suffix(exchange: &Exchange) -> &[u8] {
 }
 
 fn by_name(suffix: &[u8]) -> Option<StatusForm> {
-    match suffix {
-        b"html" if HAS_PAGE => Some(StatusForm::Html),
-        b"json" => Some(StatusForm::Json),
-        b"prometheus" | b"prom" | b"metrics" => Some(StatusForm::Prometheus),
-        _ => None,
-    }
+    const NAMES: [(&str, StatusForm); 5] = [
+        ("html", StatusForm::Html),
+        ("json", StatusForm::Json),
+        ("prometheus", StatusForm::Prometheus),
+        ("prom", StatusForm::Prometheus),
+        ("metrics", StatusForm::Prometheus),
+    ];
+    let (_, form) = NAMES.iter().find(|(name, _)| name.as_bytes() == suffix)?;
+    (HAS_PAGE || *form != StatusForm::Html).then_some(*form)
 }
 
 /// Of the types that are named the one with the greatest weight (RFC 9110 12.5.1), and of equals the first. Who names none,
 /// as curl does, gets JSON.
 fn by_accept(accept: &[&[u8]]) -> StatusForm {
+    const TYPES: [(&str, StatusForm); 5] = [
+        ("text/html", StatusForm::Html),
+        ("application/xhtml+xml", StatusForm::Html),
+        ("application/json", StatusForm::Json),
+        ("text/plain", StatusForm::Prometheus),
+        ("application/openmetrics-text", StatusForm::Prometheus),
+    ];
     let mut best = (0, StatusForm::Json);
     for range in accept {
         let mut parts = range.split(|b| *b == b';').map(<[u8]>::trim_ascii);
-        let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_slice() {
-            b"text/html" | b"application/xhtml+xml" if HAS_PAGE => StatusForm::Html,
-            b"application/json" => StatusForm::Json,
-            b"text/plain" | b"application/openmetrics-text" => StatusForm::Prometheus,
-            _ => continue,
+        let named = parts.next().unwrap_or_default();
+        let Some((_, form)) = TYPES.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(named)) else {
+            continue;
         };
+        if *form == StatusForm::Html && !HAS_PAGE {
+            continue;
+        }
         let weight =
             parts.find_map(|part| part.strip_prefix(b"q=").or(part.strip_prefix(b"Q="))).map_or(1000, thousandths);
         if weight > best.0 {
-            best = (weight, form);
+            best = (weight, *form);
         }
     }
     best.1
@@ -156,7 +167,7 @@ fn thousandths(weight: &[u8]) -> u32 {
 async fn ask_workers() {
     counters::ask();
     let began = reactor::now();
-    while !counters::is_answered() && u128::from(reactor::now().saturating_sub(began)) < ANSWERS_MAX.as_millis() {
+    while !counters::is_answered() && reactor::now().saturating_sub(began) < millis(ANSWERS_MAX) {
         reactor::sleep(LOOK_AGAIN).await;
     }
 }

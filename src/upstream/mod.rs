@@ -226,7 +226,7 @@ impl Attempts<'_> {
         let proxy = &self.exchange.settings().proxy;
         let tries = self.search.tries();
         let is_late = !proxy.next_timeout.is_zero()
-            && u128::from(reactor::now().saturating_sub(self.began)) >= proxy.next_timeout.as_millis();
+            && reactor::now().saturating_sub(self.began) >= reactor::millis(proxy.next_timeout);
         let used_up = proxy.next_tries > 0 && tries >= proxy.next_tries as usize;
         !is_late && !used_up && tries < self.group.tries()
     }
