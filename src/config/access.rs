@@ -112,11 +112,7 @@ fn rule(draft: &mut Draft, directive: &Directive, allows: bool) -> Set {
 
 pub(super) fn satisfy(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0)?;
-    own(draft).any = match word.text.as_str() {
-        "all" => false,
-        "any" => true,
-        _ => return Err(invalid(directive, word, "all or any")),
-    };
+    own(draft).any = core::choice(directive, word, "all or any")? == 1;
     Ok(())
 }
 

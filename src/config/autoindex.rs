@@ -1,6 +1,6 @@
 //! `autoindex`: what a folder without an index is answered with.
 
-use super::build::{Draft, Walk, arg, invalid};
+use super::build::{Draft, Walk, arg};
 use super::core;
 use super::syntax::{Directive, Error};
 
@@ -48,12 +48,11 @@ pub(super) fn localtime(walk: &mut Walk, _: &mut Draft, directive: &Directive) -
 
 pub(super) fn format(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0)?;
-    draft.settings.files.autoindex.format = match word.text.as_str() {
-        "html" => ListingFormat::Html,
-        "xml" => ListingFormat::Xml,
-        "json" => ListingFormat::Json,
-        "jsonp" => ListingFormat::Jsonp,
-        _ => return Err(invalid(directive, word, "html, xml, json or jsonp")),
+    draft.settings.files.autoindex.format = match core::choice(directive, word, "html, xml, json or jsonp")? {
+        0 => ListingFormat::Html,
+        1 => ListingFormat::Xml,
+        2 => ListingFormat::Json,
+        _ => ListingFormat::Jsonp,
     };
     Ok(())
 }

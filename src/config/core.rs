@@ -8,7 +8,7 @@ use super::listen::ListenLine;
 use super::location::Locations;
 use super::syntax::{Directive, Error, Word};
 use super::{AddField, Affinity, Server, table, units};
-use crate::head::{Limits, Name};
+use crate::head::{Limits, Name, Version};
 
 type Set = Result<(), Error>;
 
@@ -28,6 +28,17 @@ pub(super) fn size(directive: &Directive, word: &Word) -> Result<u64, Error> {
 
 pub(super) fn number(directive: &Directive, word: &Word) -> Result<u32, Error> {
     units::number(&word.text).ok_or_else(|| invalid(directive, word, "a number"))
+}
+
+pub(super) fn version(directive: &Directive, word: &Word) -> Result<Version, Error> {
+    let is_new = choice(directive, word, "1.0 or 1.1")? == 1;
+    Ok(if is_new { Version::Http11 } else { Version::Http10 })
+}
+
+/// Which of some words it is, which are written as the operator is told of them: `a, b or c`.
+pub(super) fn choice(directive: &Directive, word: &Word, words: &str) -> Result<usize, Error> {
+    let mut known = words.split(' ').filter(|known| *known != "or").map(|known| known.trim_end_matches(','));
+    known.position(|known| known == word.text).ok_or_else(|| invalid(directive, word, words))
 }
 
 pub(super) fn http(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
@@ -281,4 +292,19 @@ pub(super) fn port_in_redirect(_: &mut Walk, draft: &mut Draft, directive: &Dire
 pub(super) fn server_name_in_redirect(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     draft.settings.server_name_in_redirect = switch(directive)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::syntax::Reader;
+    use super::*;
+
+    #[test]
+    fn a_choice_is_one_of_the_words_and_nothing_between_them() {
+        let text = "choice a, b c or d e \"\";".to_owned();
+        let directives = Reader::new(".".as_ref()).text("t".to_owned(), text).unwrap();
+        let chosen = |word: &Word| choice(&directives[0], word, "a, b, c or d").ok();
+        let chosen: Vec<_> = directives[0].args.iter().map(chosen).collect();
+        assert_eq!(chosen, [None, Some(1), Some(2), None, Some(3), None, None]);
+    }
 }

@@ -196,11 +196,10 @@ pub(super) fn max_ranges(_: &mut Walk, draft: &mut Draft, directive: &Directive)
 
 pub(super) fn if_modified_since(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0)?;
-    draft.settings.files.if_modified_since = match word.text.as_str() {
-        "off" => IfModifiedSince::Off,
-        "exact" => IfModifiedSince::Exact,
-        "before" => IfModifiedSince::Before,
-        _ => return Err(invalid(directive, word, "off, exact or before")),
+    draft.settings.files.if_modified_since = match core::choice(directive, word, "off, exact or before")? {
+        0 => IfModifiedSince::Off,
+        1 => IfModifiedSince::Exact,
+        _ => IfModifiedSince::Before,
     };
     Ok(())
 }

@@ -108,6 +108,9 @@ impl Types {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proxied(u16);
 
+/// In the order of their bits.
+const PROXIED: &str = "off, expired, no-cache, no-store, private, no_last_modified, no_etag, auth or any";
+
 impl Proxied {
     pub const OFF: u16 = 1;
     pub const EXPIRED: u16 = 2;
@@ -177,11 +180,7 @@ pub(super) fn min_length(_: &mut Walk, draft: &mut Draft, directive: &Directive)
 
 pub(super) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0)?;
-    of(draft).version_min = match word.text.as_str() {
-        "1.0" => Version::Http10,
-        "1.1" => Version::Http11,
-        _ => return Err(invalid(directive, word, "1.0 or 1.1")),
-    };
+    of(draft).version_min = core::version(directive, word)?;
     Ok(())
 }
 
@@ -189,21 +188,7 @@ pub(super) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directiv
 pub(super) fn proxied(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let mut words = if draft.first { 0 } else { of(draft).proxied.0 };
     for word in &directive.args {
-        words |= match word.text.as_str() {
-            "off" => Proxied::OFF,
-            "expired" => Proxied::EXPIRED,
-            "no-cache" => Proxied::NO_CACHE,
-            "no-store" => Proxied::NO_STORE,
-            "private" => Proxied::PRIVATE,
-            "no_last_modified" => Proxied::NO_LAST_MODIFIED,
-            "no_etag" => Proxied::NO_ETAG,
-            "auth" => Proxied::AUTH,
-            "any" => Proxied::ANY,
-            _ => {
-                let expected = "off, expired, no-cache, no-store, private, no_last_modified, no_etag, auth or any";
-                return Err(invalid(directive, word, expected));
-            }
-        };
+        words |= 1 << core::choice(directive, word, PROXIED)?;
     }
     of(draft).proxied = Proxied(words);
     Ok(())

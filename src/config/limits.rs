@@ -255,9 +255,12 @@ fn status(directive: &Directive) -> Result<u16, Error> {
 
 fn level(directive: &Directive) -> Result<Level, Error> {
     let word = arg(directive, 0)?;
-    let level = Level::parse(&word.text);
-    let known = level.filter(|level| matches!(level, Level::Info | Level::Notice | Level::Warn | Level::Error));
-    known.ok_or_else(|| invalid(directive, word, "info, notice, warn or error"))
+    Ok(match core::choice(directive, word, "info, notice, warn or error")? {
+        0 => Level::Info,
+        1 => Level::Notice,
+        2 => Level::Warn,
+        _ => Level::Error,
+    })
 }
 
 pub(super) fn limit_req_status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {

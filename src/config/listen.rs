@@ -30,6 +30,11 @@ pub(super) struct ListenLine {
 }
 
 impl ListenLine {
+    fn new(addr: Addr, word: Word) -> Self {
+        let options = ListenOptions { backlog: BACKLOG, ipv6_only: true };
+        Self { addr, options, explicit: false, default: false, proxied: false, tls: false, word }
+    }
+
     /// As if it said `ssl`.
     pub(super) fn secure(&mut self) {
         self.tls = true;
@@ -162,23 +167,16 @@ pub(super) fn server_name(walk: &mut Walk, draft: &mut Draft, directive: &Direct
 
 pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
     let word = arg(directive, 0)?;
-    let addrs = match word.text.strip_prefix("unix:") {
+    let (addr, last_port) = match word.text.strip_prefix("unix:") {
         Some("") => return Err(invalid(directive, word, "a path after \"unix:\"")),
-        Some(path) => vec![Addr::Unix(Arc::from(path))],
-        None => units::listen_addrs(&word.text)
-            .ok_or_else(|| invalid(directive, word, "a port from 1 to 65535, an address, address:port, or unix:/path"))?
-            .map(Addr::Ip)
-            .collect(),
+        Some(path) => (Addr::Unix(Arc::from(path)), 0),
+        None => {
+            let expected = "a port from 1 to 65535, an address, address:port, or unix:/path";
+            let addrs = units::listen_addrs(&word.text).ok_or_else(|| invalid(directive, word, expected))?;
+            (Addr::Ip(addrs.0), addrs.1)
+        }
     };
-    let mut line = ListenLine {
-        addr: Addr::Unix(Arc::from("")),
-        options: ListenOptions { backlog: BACKLOG, ipv6_only: true },
-        explicit: false,
-        default: false,
-        proxied: false,
-        tls: false,
-        word: word.clone(),
-    };
+    let mut line = ListenLine::new(addr, word.clone());
     for word in directive.args.iter().skip(1) {
         let (name, value) = word.text.split_once('=').unwrap_or((&word.text, ""));
         match (name, value) {
@@ -219,34 +217,23 @@ pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
             }
         }
     }
-    for addr in addrs {
-        if draft.listens.iter().any(|known| known.addr == addr) {
+    loop {
+        if draft.listens.iter().any(|known| known.addr == line.addr) {
             return Err(word.wrong("a duplicate listen {}").hint("this server has it already"));
         }
-        draft.listens.push(ListenLine { addr, ..line.clone() });
+        draft.listens.push(line.clone());
+        match &mut line.addr {
+            Addr::Ip(addr) if addr.port() < last_port => addr.set_port(addr.port() + 1),
+            _ => return Ok(()),
+        }
     }
-    Ok(())
 }
 
 /// Servers to sockets: a wildcard socket also serves the specific addresses of its port, which can't be bound beside it.
 pub(super) fn bind(servers: &[Served]) -> Result<Vec<Binding>, Error> {
-    let unsaid = ListenLine {
-        addr: Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))),
-        options: ListenOptions { backlog: BACKLOG, ipv6_only: true },
-        explicit: false,
-        default: false,
-        proxied: false,
-        tls: false,
-        word: Word {
-            text: "80".to_owned(),
-            at: super::Position {
-                file: Arc::new(super::syntax::File { name: String::new(), text: String::new() }),
-                line: 1,
-                column: 1,
-            },
-            quoted: false,
-        },
-    };
+    let file = Arc::new(super::syntax::File { name: String::new(), text: String::new() });
+    let word = Word { text: "80".to_owned(), at: super::Position { file, line: 1, column: 1 }, quoted: false };
+    let unsaid = ListenLine::new(Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))), word);
     let mut addrs: Vec<(&Addr, Vec<Line<'_>>)> = Vec::new();
     for (server, listens, names) in servers {
         for line in if listens.is_empty() { std::slice::from_ref(&unsaid) } else { listens.as_slice() } {

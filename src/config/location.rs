@@ -198,21 +198,18 @@ fn matcher(walk: &Walk, directive: &Directive) -> Result<(Matcher, String), Erro
 }
 
 fn check_nesting(outer: &LocationDraft, inner: &Matcher, path: &str, directive: &Directive) -> Result<(), Error> {
-    let refuse = |why: String| Err(Error::new(&directive.name.at, why));
-    match (&outer.matcher, inner) {
-        (Matcher::Exact, _) => {
-            refuse(format!("location \"{path}\" cannot be inside the exact location \"{}\"", outer.path))
+    let at = &directive.name.at;
+    let why = match (&outer.matcher, inner) {
+        (Matcher::Exact, _) => "cannot be inside the exact location",
+        (Matcher::Named, _) => "cannot be inside the named location",
+        (_, Matcher::Named) => {
+            return Err(Error::about(at, "named location \"{}\" can be on the server level only", path));
         }
-        (Matcher::Named, _) => {
-            refuse(format!("location \"{path}\" cannot be inside the named location \"{}\"", outer.path))
-        }
-        (_, Matcher::Named) => refuse(format!("named location \"{path}\" can be on the server level only")),
         (Matcher::Prefix { .. }, Matcher::Exact | Matcher::Prefix { .. }) if !path.starts_with(&outer.path) => {
-            refuse(format!("location \"{path}\" is outside location \"{}\"", outer.path))
+            "is outside location"
         }
-        (Matcher::Pattern(_), Matcher::Exact | Matcher::Prefix { .. }) => {
-            refuse(format!("location \"{path}\" cannot be inside the expression \"{}\"", outer.path))
-        }
-        _ => Ok(()),
-    }
+        (Matcher::Pattern(_), Matcher::Exact | Matcher::Prefix { .. }) => "cannot be inside the expression",
+        _ => return Ok(()),
+    };
+    Err(Error::new(at, ["location \"", path, "\" ", why, " \"", &outer.path, "\""].concat()))
 }

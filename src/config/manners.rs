@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::build::{Draft, Walk, arg, invalid};
+use super::build::{Draft, Walk, arg};
 use super::core;
 use super::syntax::{Directive, Error};
 use crate::head::Names;
@@ -84,11 +84,10 @@ pub(super) fn merge_slashes(_: &mut Walk, draft: &mut Draft, directive: &Directi
 pub(super) fn keepalive_disable(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let mut browsers = Browsers::default();
     for word in &directive.args {
-        match word.text.as_str() {
-            "msie6" => browsers.msie6 = true,
-            "safari" => browsers.safari = true,
-            "none" => {}
-            _ => return Err(invalid(directive, word, "none, msie6 or safari")),
+        match core::choice(directive, word, "none, msie6 or safari")? {
+            0 => {}
+            1 => browsers.msie6 = true,
+            _ => browsers.safari = true,
         }
     }
     draft.settings.manners.keepalive_disable = browsers;
@@ -108,11 +107,7 @@ pub(super) fn reset_timedout_connection(_: &mut Walk, draft: &mut Draft, directi
 /// A connection that is closed behind an answer always waits for its client, unless it is told not to.
 pub(super) fn lingering_close(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0)?;
-    draft.settings.manners.lingering.on = match word.text.as_str() {
-        "on" | "always" => true,
-        "off" => false,
-        _ => return Err(invalid(directive, word, "on, always or off")),
-    };
+    draft.settings.manners.lingering.on = core::choice(directive, word, "on, always or off")? < 2;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `gzip_static` and `brotli_static`: compressed files beside the plain ones.
 
-use super::build::{Draft, Walk, arg, invalid};
+use super::build::{Draft, Walk, arg};
+use super::core;
 use super::syntax::{Directive, Error};
 
 type Set = Result<(), Error>;
@@ -17,12 +18,11 @@ pub enum Precompressed {
 
 fn read(directive: &Directive) -> Result<Precompressed, Error> {
     let word = arg(directive, 0)?;
-    match word.text.as_str() {
-        "off" => Ok(Precompressed::Off),
-        "on" => Ok(Precompressed::On),
-        "always" => Ok(Precompressed::Always),
-        _ => Err(invalid(directive, word, "on, always or off")),
-    }
+    Ok(match core::choice(directive, word, "on, always or off")? {
+        0 => Precompressed::On,
+        1 => Precompressed::Always,
+        _ => Precompressed::Off,
+    })
 }
 
 pub(super) fn gzip_static(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {

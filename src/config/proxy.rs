@@ -487,11 +487,7 @@ pub(super) fn method(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
 
 pub(super) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0)?;
-    draft.settings.proxy.version = match word.text.as_str() {
-        "1.0" => Version::Http10,
-        "1.1" => Version::Http11,
-        _ => return Err(invalid(directive, word, "1.0 or 1.1")),
-    };
+    draft.settings.proxy.version = core::version(directive, word)?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use super::build::{Draft, Walk, arg, invalid};
 use super::location::Location;
 use super::map::Expression;
 use super::syntax::{Directive, Error, Word};
-use super::{table, units};
+use super::{core, table, units};
 use crate::template::Template;
 
 type Set = Result<(), Error>;
@@ -147,14 +147,15 @@ pub(super) fn set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> 
 
 pub(super) fn rewrite(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let (pattern, to) = (arg(directive, 0)?, arg(directive, 1)?);
-    let then = match directive.args.get(2).map(|word| (word, word.text.as_str())) {
+    let then = match directive.args.get(2) {
         None if is_url(&to.text) => Then::Redirect(302),
         None => Then::NextStep,
-        Some((_, "last")) => Then::Last,
-        Some((_, "break")) => Then::Break,
-        Some((_, "redirect")) => Then::Redirect(302),
-        Some((_, "permanent")) => Then::Redirect(301),
-        Some((word, _)) => return Err(invalid(directive, word, "last, break, redirect or permanent")),
+        Some(word) => match core::choice(directive, word, "last, break, redirect or permanent")? {
+            0 => Then::Last,
+            1 => Then::Break,
+            2 => Then::Redirect(302),
+            _ => Then::Redirect(301),
+        },
     };
     let expression = walk.expression(&pattern.text, false, &pattern.at)?;
     let keeps_args = !to.text.ends_with('?');

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::build::{Draft, Walk, arg, invalid};
+use super::core;
 use super::syntax::{Directive, Error, Word};
 use crate::template::Template;
 
@@ -17,11 +18,10 @@ pub struct Symlinks {
 
 pub(super) fn disable_symlinks(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
     let word = arg(directive, 0)?;
-    let of_same_owner = match word.text.as_str() {
-        "off" => None,
-        "on" => Some(false),
-        "if_not_owner" => Some(true),
-        _ => return Err(invalid(directive, word, "on, if_not_owner or off")),
+    let of_same_owner = match core::choice(directive, word, "on, if_not_owner or off")? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
     };
     let from = match directive.args.get(1).map(|word| (word, word.text.strip_prefix("from="))) {
         None => None,

@@ -149,12 +149,11 @@ pub(super) fn reject_handshake(_: &mut Walk, draft: &mut Draft, directive: &Dire
 
 pub(super) fn verify_client(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0)?;
-    draft.tls.spec.clients.verify = match word.text.as_str() {
-        "off" => Verify::Off,
-        "on" => Verify::On,
-        "optional" => Verify::Optional,
-        "optional_no_ca" => Verify::OptionalNoCa,
-        _ => return Err(invalid(directive, word, "on, off, optional or optional_no_ca")),
+    draft.tls.spec.clients.verify = match core::choice(directive, word, "on, off, optional or optional_no_ca")? {
+        0 => Verify::On,
+        1 => Verify::Off,
+        2 => Verify::Optional,
+        _ => Verify::OptionalNoCa,
     };
     Ok(())
 }

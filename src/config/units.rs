@@ -99,15 +99,15 @@ pub fn ip(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// The addresses of a `listen`: as [`listen_addr`], or with a range of ports, `127.0.0.1:8000-8010`.
-pub fn listen_addrs(text: &str) -> Option<impl Iterator<Item = SocketAddr>> {
+/// The first address and the last port of a `listen`: as [`listen_addr`], or with a range of ports, `127.0.0.1:8000-8010`.
+pub fn listen_addrs(text: &str) -> Option<(SocketAddr, u16)> {
     let (first, last) = match text.rsplit_once('-') {
         Some((first, last)) => (first, Some(number(last).and_then(|port| u16::try_from(port).ok())?)),
         None => (text, None),
     };
     let addr = listen_addr(first)?;
     let last = last.unwrap_or(addr.port());
-    (addr.port() <= last).then(|| (addr.port()..=last).map(move |port| SocketAddr::new(addr.ip(), port)))
+    (addr.port() <= last).then_some((addr, last))
 }
 
 /// The address of a `listen`: `80`, `*:80`, `1.2.3.4`, `1.2.3.4:80`, `[::]:80`, `localhost:80`.
