@@ -6,6 +6,8 @@ use std::cell::RefCell;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::reactor;
+
 /// Dates of HTTP (RFC 9110 5.6.7) in the letters of strftime(3): the form that is written, and those that are read too.
 const HTTP: &str = "%a, %d %b %Y %T GMT";
 const RFC850: &str = "%A, %d-%b-%y %T GMT";
@@ -19,6 +21,8 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 /// The texts of one second.
 #[derive(Default)]
 struct Texts {
+    /// When the clock was looked at last. For a thread that is no worker it is always 0.
+    turn: u32,
     second: u64,
     http: String,
     local: String,
@@ -49,10 +53,13 @@ pub fn since_epoch() -> Duration {
 }
 
 fn with<R>(pick: impl FnOnce(&Texts) -> R) -> R {
-    let second = since_epoch().as_secs();
     TEXTS.with_borrow_mut(|texts| {
-        if texts.second != second || texts.http.is_empty() {
-            *texts = Texts::at(second);
+        if texts.turn != reactor::turn() || texts.turn == 0 {
+            let second = since_epoch().as_secs();
+            if texts.second != second || texts.http.is_empty() {
+                *texts = Texts::at(second);
+            }
+            texts.turn = reactor::turn();
         }
         pick(texts)
     })
@@ -61,6 +68,7 @@ fn with<R>(pick: impl FnOnce(&Texts) -> R) -> R {
 impl Texts {
     fn at(second: u64) -> Self {
         Self {
+            turn: 0,
             second,
             http: format(second, HTTP),
             local: format(second, "%d/%b/%Y:%T +0000"),

@@ -1,7 +1,7 @@
 //! An open file, or the list of a folder, to an answer: its head, and what of the file is sent.
 
 use std::fs::{File, Metadata};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -253,7 +253,7 @@ impl FileHead {
                 field(b"Content-Type", self.told_type(), &mut out);
             }
             if let Some(length) = self.length.filter(|_| !packed && !carriage.chunked) {
-                let _ = write!(out, "Content-Length: {length}\r\n");
+                reply::length(length, &mut out);
             }
         }
         if let Some(modified) = self

@@ -4,7 +4,6 @@
 //! client could take away, and `Upgrade` goes on only as configured, or by itself for WebSocket.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use crate::added::{Added, weakened};
 use crate::charset::{self, Told};
@@ -20,6 +19,9 @@ use crate::variables;
 
 /// Bytes of a request head that is sent to an upstream.
 pub const BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a body that finds room behind the head of its answer.
+const SHORT_BYTES: u64 = 512;
 
 /// Everything of a request that goes to the upstream.
 pub struct Outgoing {
@@ -62,10 +64,10 @@ fn is_like(name: &[u8], set: &[u8]) -> bool {
 }
 
 /// Writes the request head: what is configured, what frames the body, and the client's fields that are left.
-/// A whole `body` follows at once.
+/// Without a `uri` it is the client's. A whole `body` follows at once.
 /// # Errors
 /// What the client may not ask for: a field that would end early, an upgrade with a body or with two keys.
-pub fn outgoing(exchange: &Exchange, uri: &[u8], body: Option<&[u8]>) -> Result<Outgoing, Malformed> {
+pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) -> Result<Outgoing, Malformed> {
     let request = &exchange.request;
     let proxy = &exchange.settings().proxy;
     let sends_body = proxy.set_body.is_some() || exchange.passes_body();
@@ -85,7 +87,7 @@ pub fn outgoing(exchange: &Exchange, uri: &[u8], body: Option<&[u8]>) -> Result<
     out.extend_from_slice(method);
     out.push(b' ');
     // Whatever the URI was made of, it is one word of one line.
-    target::encode_url(uri, &mut out);
+    target::encode_url(uri.unwrap_or(&exchange.written), &mut out);
     out.push(b' ');
     out.extend_from_slice(version.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -144,7 +146,7 @@ pub fn outgoing(exchange: &Exchange, uri: &[u8], body: Option<&[u8]>) -> Result<
         reply::field(b"Connection", &connection, &mut out);
     }
     match framing {
-        Framing::Length(length) => drop(write!(out, "Content-Length: {length}\r\n")),
+        Framing::Length(length) => reply::length(length, &mut out),
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         Framing::None | Framing::UntilClose => {}
     }
@@ -222,7 +224,9 @@ fn told(exchange: &Exchange, head: &Response, content_type: &[u8]) -> Option<Tol
 pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u8> {
     let proxy = &exchange.settings().proxy;
     let passes = |name: &str| proxy.pass.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
-    let mut out = Vec::with_capacity(head.len() + 128);
+    // A short body is copied behind it.
+    let body = head.content_length().filter(|length| *length <= SHORT_BYTES).unwrap_or(0);
+    let mut out = Vec::with_capacity(head.len() + 128 + body as usize);
     let (status, reason) = match exchange.status {
         Some(status) => (status, reply::reason(status).as_bytes()),
         None => (head.status, head.reason()),
@@ -254,7 +258,7 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u
             Name::ContentLength => {
                 let told = !carriage.chunked && !packed && status != 204;
                 if let Some(length) = head.content_length().filter(|_| told) {
-                    let _ = write!(out, "Content-Length: {length}\r\n");
+                    reply::length(length, &mut out);
                 }
             }
             Name::ContentType => {

@@ -65,8 +65,8 @@ struct Pool {
     sweeping: bool,
 }
 
-/// The idle connections of an upstream; that which was used last stands last.
-type Idle = Vec<(Addr, Pooled)>;
+/// The idle connections of an upstream; that which was used last stands last. Boxed, as they go from hand to hand.
+type Idle = Vec<(Addr, Box<Pooled>)>;
 
 thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
@@ -80,10 +80,10 @@ impl Pool {
 
 /// An idle connection to a peer of `upstream` that was made in this way, if there is a good one: the one that was used
 /// last.
-pub fn take(addr: &Addr, way: &Way, upstream: &Upstream) -> Option<Pooled> {
+pub fn take(addr: &Addr, way: &Way, upstream: &Upstream) -> Option<Box<Pooled>> {
     POOL.with_borrow_mut(|pool| {
         let idle = pool.of(upstream)?;
-        let fits = |(known, pooled): &(Addr, Pooled)| known == addr && pooled.way == *way;
+        let fits = |(known, pooled): &(Addr, Box<Pooled>)| known == addr && pooled.way == *way;
         while let Some(at) = idle.iter().rposition(fits) {
             let (_, pooled) = idle.remove(at);
             if pooled.is_usable() {
@@ -96,7 +96,7 @@ pub fn take(addr: &Addr, way: &Way, upstream: &Upstream) -> Option<Pooled> {
 
 /// Keeps a connection for the next request, as the upstream's settings allow. Where there is no room the one that lay idle
 /// for the longest time gives way.
-pub fn put(addr: &Addr, mut pooled: Pooled, upstream: &Upstream) {
+pub fn put(addr: &Addr, mut pooled: Box<Pooled>, upstream: &Upstream) {
     let age = Duration::from_millis(reactor::now().saturating_sub(pooled.since));
     if upstream.keepalive == 0 || pooled.requests >= upstream.keepalive_requests || age >= upstream.keepalive_time {
         return;

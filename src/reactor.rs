@@ -471,6 +471,7 @@ impl Source {
         if self.ready.flag(direction).get() {
             return Poll::Ready(());
         }
+        self.ready.burst.set(0);
         self.ready.park(direction, cx);
         Poll::Pending
     }

@@ -224,7 +224,7 @@ pub fn host_name(field: &[u8]) -> Result<String, Malformed> {
         }
     }
     let name = name.strip_suffix(b".").unwrap_or(name);
-    Ok(String::from_utf8_lossy(name).to_ascii_lowercase())
+    String::from_utf8(name.to_ascii_lowercase()).map_err(|_| Malformed::Host)
 }
 
 /// `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`, an address of a version to come.

@@ -154,6 +154,10 @@ impl Half {
                     self.state = State::Done;
                 }
                 State::Flowing => {
+                    // Most often one direction has nothing. (A session has work of its own to do.)
+                    if from.is_plain() {
+                        ready!(from.poll_readable(cx));
+                    }
                     let count = ready!(reactor::scratch(|scratch| self.poll_hop(cx, scratch, from, to)))?;
                     if count == 0 {
                         self.state = State::Ending;

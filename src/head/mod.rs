@@ -315,7 +315,7 @@ impl Scan {
     /// # Errors
     /// As soon as what is there can't become a head, or passes a limit.
     pub fn find_end(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<(usize, usize)>, Malformed> {
-        while let Some(lf) = bytes.get(self.at..).and_then(|rest| rest.iter().position(|b| *b == b'\n')) {
+        while let Some(lf) = line_feed(bytes.get(self.at..).unwrap_or_default()) {
             let end = self.at + lf;
             self.at = end + 1;
             let line = bytes.get(self.line_start..end).unwrap_or_default();
@@ -405,6 +405,21 @@ impl Scan {
         }
         Ok(())
     }
+}
+
+/// Where the first LF is. Looked for in words: every byte of a head comes by here.
+fn line_feed(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let differs = u64::from_le_bytes(*word) ^ (ONES * b'\n' as u64);
+        // The top bit of the first byte that does not differ, and of none before it.
+        let same = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
+        if same != 0 {
+            return Some(at * 8 + same.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|b| *b == b'\n').map(|at| words.len() * 8 + at)
 }
 
 fn check_length(line: usize, lines_before: usize, limits: Limits) -> Result<(), Malformed> {
@@ -600,7 +615,7 @@ impl Request {
 
 /// The first line without its end, and where the next one starts.
 fn first_line(bytes: &[u8]) -> Option<(&[u8], usize)> {
-    let end = bytes.iter().position(|b| *b == b'\n')?;
+    let end = line_feed(bytes)?;
     let line = bytes.get(..end)?;
     Some((line.strip_suffix(b"\r").unwrap_or(line), end + 1))
 }
@@ -751,6 +766,17 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits { line_bytes_max: 8192, head_bytes_max: 32768 };
+
+    #[test]
+    fn the_first_line_feed_is_found_wherever_it_stands() {
+        for others in [0, 9, 11, b'\n' | 128, 255] {
+            for (length, at) in (0..40).flat_map(|length| (0..=length).map(move |at| (length, at))) {
+                let mut bytes = vec![others; length];
+                bytes.iter_mut().skip(at).step_by(3).for_each(|b| *b = b'\n');
+                assert_eq!(line_feed(&bytes), (at < length).then_some(at));
+            }
+        }
+    }
 
     fn read(bytes: &[u8]) -> Result<Option<Request>, Malformed> {
         let Some((start, end)) = Scan::request().find_end(bytes, LIMITS)? else { return Ok(None) };

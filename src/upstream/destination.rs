@@ -1,4 +1,4 @@
-//! Where a request goes: the group of peers, and the target that they get.
+//! Where a request goes: the group of peers, and the target that they get, if it is not the one that the client wrote.
 
 use std::sync::Arc;
 
@@ -10,7 +10,10 @@ use crate::target;
 use crate::variables;
 
 /// Where the request goes, and the target that it gets there.
-pub(super) async fn destination(exchange: &mut Exchange, running: &Running) -> Result<(Arc<Group>, Vec<u8>), String> {
+pub(super) async fn destination(
+    exchange: &mut Exchange,
+    running: &Running,
+) -> Result<(Arc<Group>, Option<Vec<u8>>), String> {
     let Some(pass) = exchange.pass() else { return Err("no upstream is configured".to_owned()) };
     let unknown = || "no such upstream".to_owned();
     match &pass.destination {
@@ -48,8 +51,8 @@ pub(super) async fn destination(exchange: &mut Exchange, running: &Running) -> R
             exchange.made = Some(Made { host, port, tls: url.tls });
             let uri = match url.uri {
                 None => passed_uri(exchange, None),
-                Some(uri) if uri.starts_with('/') => uri.as_bytes().to_vec(),
-                Some(uri) => format!("/{uri}").into_bytes(),
+                Some(uri) if uri.starts_with('/') => Some(uri.as_bytes().to_vec()),
+                Some(uri) => Some(format!("/{uri}").into_bytes()),
             };
             Ok((group, uri))
         }
@@ -57,11 +60,11 @@ pub(super) async fn destination(exchange: &mut Exchange, running: &Running) -> R
 }
 
 /// The target: as the client wrote it, or with the location's part replaced by the URI of `proxy_pass`.
-fn passed_uri(exchange: &Exchange, replacement: Option<&str>) -> Vec<u8> {
+fn passed_uri(exchange: &Exchange, replacement: Option<&str>) -> Option<Vec<u8>> {
     // What `rewrite ... break` made goes as it is, whatever `proxy_pass` says (nginx).
     let replacement = replacement.filter(|_| !exchange.broke);
     if replacement.is_none() && !exchange.rewritten && !exchange.args_changed {
-        return exchange.written.clone();
+        return None;
     }
     let (replacement, matched) = match replacement {
         Some(replacement) => (replacement, exchange.location.as_ref().map_or(0, |location| location.path.len())),
@@ -73,5 +76,5 @@ fn passed_uri(exchange: &Exchange, replacement: Option<&str>) -> Vec<u8> {
         uri.push(if replacement.contains('?') { b'&' } else { b'?' });
         uri.extend_from_slice(args);
     }
-    uri
+    Some(uri)
 }

@@ -87,7 +87,7 @@ pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Runni
         Some(template) => Some(Rc::new(variables::value(template, exchange))),
         None => body,
     };
-    let outgoing = match heads::outgoing(exchange, &uri, whole(body.as_ref())) {
+    let outgoing = match heads::outgoing(exchange, uri.as_deref(), whole(body.as_ref())) {
         Ok(outgoing)
             if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > heads::BYTES_MAX =>
         {
@@ -192,7 +192,8 @@ struct Attempts<'e> {
     client: &'e mut Wire,
     group: Arc<Group>,
     way: Way,
-    uri: Vec<u8>,
+    /// What it asks for; without it, what the client has written.
+    uri: Option<Vec<u8>>,
     /// The request's body, if all of it was there at once.
     body: Option<Rc<Vec<u8>>>,
     outgoing: Outgoing,
@@ -295,7 +296,7 @@ impl Attempts<'_> {
     }
 
     /// Keeps the status and drops the body. If that is here already, the connection can be used again.
-    fn hear(&mut self, mut pooled: Pooled, chosen: &Chosen, head: &Response) -> Forwarded {
+    fn hear(&mut self, mut pooled: Box<Pooled>, chosen: &Chosen, head: &Response) -> Forwarded {
         chosen.report(Outcome::Answered);
         self.end_try(None);
         self.exchange.answer.status = self.exchange.status.unwrap_or(head.status);
@@ -445,7 +446,11 @@ impl Attempts<'_> {
         // The first try takes the head; the rare further one writes it again.
         let head = match std::mem::take(&mut self.outgoing.head) {
             head if !head.is_empty() => head,
-            _ => heads::outgoing(self.exchange, &self.uri, whole(self.body.as_ref())).map_err(Missed::Invalid)?.head,
+            _ => {
+                heads::outgoing(self.exchange, self.uri.as_deref(), whole(self.body.as_ref()))
+                    .map_err(Missed::Invalid)?
+                    .head
+            }
         };
         let mut upload = Upload::new(Transfer::new(head, framing, coding, limits));
         if self.exchange.config.keeps_body {

@@ -73,7 +73,7 @@ impl Attempts<'_> {
         })
     }
 
-    pub(super) async fn connect(&self, peer: &Peer) -> Result<Pooled, Missed> {
+    pub(super) async fn connect(&self, peer: &Peer) -> Result<Box<Pooled>, Missed> {
         let proxy = &self.exchange.settings().proxy;
         let waits = self.patience();
         let connected = Cell::new(false);
@@ -112,7 +112,7 @@ impl Attempts<'_> {
                 if proxy.socket_keepalive {
                     stream.socket().watch_peer();
                 }
-                Ok(Pooled::new(Wire::new(stream), self.way.clone()))
+                Ok(Box::new(Pooled::new(Wire::new(stream), self.way.clone())))
             }
         }
     }

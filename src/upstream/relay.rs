@@ -34,7 +34,7 @@ impl Attempts<'_> {
     /// Passes the answer on.
     pub(super) async fn relay(
         &mut self,
-        mut pooled: Pooled,
+        mut pooled: Box<Pooled>,
         chosen: Chosen,
         head: &Response,
         sent: Sent,
@@ -181,7 +181,12 @@ impl Attempts<'_> {
     }
 
     /// The upstream leaves HTTP, as was asked for.
-    async fn upgrade(&mut self, pooled: Pooled, chosen: Chosen, head: &Response) -> Result<Forwarded, Option<u16>> {
+    async fn upgrade(
+        &mut self,
+        pooled: Box<Pooled>,
+        chosen: Chosen,
+        head: &Response,
+    ) -> Result<Forwarded, Option<u16>> {
         let token = self.agreed(head).unwrap_or_default();
         chosen.report(Outcome::Answered);
         self.exchange.answer.status = 101;
@@ -194,7 +199,7 @@ impl Attempts<'_> {
         }
         self.exchange.answer.bytes = out.len() as u64;
         self.exchange.answer.complete = true;
-        let Pooled { mut wire, .. } = pooled;
+        let Pooled { mut wire, .. } = *pooled;
         let early = wire.take_ahead();
         Ok(Forwarded::Upgraded(Box::new(Upgraded { stream: wire.stream, early, chosen })))
     }
