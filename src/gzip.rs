@@ -95,18 +95,18 @@ fn may_pack_for_proxy(exchange: &Exchange, proxied: Proxied, about: &About<'_>) 
     }
     let mut lines = Vec::new();
     Added::new(exchange, about.status, None).finish(&mut lines);
-    let added = lines.split(|b| *b == b'\n').filter_map(name_and_value);
-    let sent = about.fields.into_iter().flat_map(Fields::iter).map(|field| (field.kind, field.value));
-    let sent: Vec<(Name, &[u8])> = added.chain(sent).collect();
+    let mut sent: Vec<(Name, &[u8])> = lines.split(|b| *b == b'\n').filter_map(name_and_value).collect();
+    if let Some(fields) = about.fields {
+        sent.extend(fields.iter().map(|field| (field.kind, field.value)));
+    }
     let values = |kind| sent.iter().filter(move |(known, _)| *known == kind).map(|(_, value)| *value);
     if let Some(expires) = values(Name::Expires).next() {
         let at = clock::parse_http_time(expires);
         return proxied.has(Proxied::EXPIRED) && at.is_some_and(|at| at < clock::since_epoch().as_secs());
     }
     if values(Name::CacheControl).next().is_some() {
-        let has = |word: &[u8]| {
-            values(Name::CacheControl).flat_map(head::tokens).any(|token| token.eq_ignore_ascii_case(word))
-        };
+        let is = |value, word: &[u8]| head::tokens(value).any(|token| token.eq_ignore_ascii_case(word));
+        let has = |word: &[u8]| values(Name::CacheControl).any(|value| is(value, word));
         return proxied.has(Proxied::NO_CACHE) && has(b"no-cache")
             || proxied.has(Proxied::NO_STORE) && has(b"no-store")
             || proxied.has(Proxied::PRIVATE) && has(b"private");

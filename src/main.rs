@@ -167,12 +167,15 @@ impl Asked {
         if flags.config.is_some() {
             return Err("--listen and --proxy stand for a configuration file: they don't go with -c".to_owned());
         }
-        let proxies = flags.proxy.iter().map(|text| {
-            let (path, to) = text.split_once('=').filter(|(path, to)| path.starts_with('/') && !to.is_empty())?;
-            Some((path.to_owned(), to.to_owned()))
-        });
-        let proxies: Option<Vec<_>> = proxies.collect();
-        let proxies = proxies.ok_or("--proxy takes PATH=UPSTREAM, as in /ws/=127.0.0.1:8010")?;
+        let mut proxies = Vec::new();
+        for text in &flags.proxy {
+            match text.split_once('=') {
+                Some((path, to)) if path.starts_with('/') && !to.is_empty() => {
+                    proxies.push((path.to_owned(), to.to_owned()));
+                }
+                _ => return Err("--proxy takes PATH=UPSTREAM, as in /ws/=127.0.0.1:8010".to_owned()),
+            }
+        }
         if flags.listen.is_empty() || proxies.is_empty() {
             return Err("--listen and --proxy go together".to_owned());
         }

@@ -180,8 +180,9 @@ impl Group {
     }
 
     /// From now on these are the peers: whether that is a change.
-    fn replace(&self, state: &mut State, mut addrs: Vec<(Arc<PeerSpec>, Addr)>) -> bool {
-        addrs.sort_by_key(|(spec, _)| spec.backup);
+    fn replace(&self, state: &mut State, addrs: Vec<(Arc<PeerSpec>, Addr)>) -> bool {
+        let (mut backups, mut addrs): (Vec<_>, Vec<_>) = addrs.into_iter().partition(|(spec, _)| spec.backup);
+        addrs.append(&mut backups);
         let is = |member: &Member, spec: &Arc<PeerSpec>, addr: &Addr| {
             Arc::ptr_eq(&member.spec, spec) && member.peer.addr == *addr
         };

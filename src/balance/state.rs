@@ -46,12 +46,16 @@ impl Group {
         let now = reactor::now();
         let state = self.lock();
         let alone = state.members.len() == 1;
-        let of_line = |spec| {
+        let mut states = Vec::new();
+        for spec in &self.upstream.peers {
+            let before = states.len();
             let known = state.members.iter().filter(|member| std::sync::Arc::ptr_eq(&member.spec, spec));
-            let known: Vec<PeerState> = known.map(|member| member.state(now, alone)).collect();
-            if known.is_empty() { vec![unknown(spec)] } else { known }
-        };
-        self.upstream.peers.iter().flat_map(of_line).collect()
+            states.extend(known.map(|member| member.state(now, alone)));
+            if states.len() == before {
+                states.push(unknown(spec));
+            }
+        }
+        states
     }
 }
 

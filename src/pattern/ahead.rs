@@ -45,8 +45,11 @@ impl Ahead {
         {
             return Ok(None);
         }
-        let looks: Vec<(Regex, bool)> =
-            looks.into_iter().map(|(inner, wanted)| Ok((anchored(inner)?, wanted))).collect::<Result<_, String>>()?;
+        let mut compiled = Vec::new();
+        for (inner, wanted) in looks {
+            compiled.push((anchored(inner)?, wanted));
+        }
+        let looks = compiled;
         // What is wanted would capture.
         if looks.iter().any(|(look, wanted)| *wanted && look.captures_len() > 1) {
             return Ok(None);
