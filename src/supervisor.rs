@@ -1,32 +1,53 @@
 //! What systemd is told: that the program is ready, reloads, stops, and lives (sd_notify(3)). And what it has bound for the
 //! program (sd_listen_fds(3)). Without it nothing happens.
 
-use std::io;
+use std::fs::symlink_metadata;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::str::FromStr;
 use std::time::Duration;
 
-use sd_notify::NotifyState;
+use nix::time::{ClockId, clock_gettime};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
 
 use crate::parcel::{self, Packer, Unpacker};
 
 /// Where systemd says how many sockets it has bound, and for which process.
 pub const PASSED: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
+/// The first of them.
+const FIRST: RawFd = 3;
+
 /// The sockets that systemd has bound; to be asked before the program opens anything.
 ///
 /// # Errors
 /// What is wrong with them: then the program must not start without them.
-pub fn passed() -> io::Result<Option<Unpacker>> {
-    let numbers: Vec<_> = sd_notify::listen_fds()?.collect();
-    if numbers.is_empty() {
+pub fn passed() -> Result<Option<Unpacker>, String> {
+    if number("LISTEN_PID")? != Some(std::process::id()) {
         return Ok(None);
     }
+    let count: u16 = number("LISTEN_FDS")?.unwrap_or(0);
+    if count == 0 {
+        return Ok(None);
+    }
+    let numbers: Vec<_> = (FIRST..).take(count.into()).collect();
+    // One that is not there becomes that of what is opened next.
+    if let Some(number) = numbers.iter().find(|number| symlink_metadata(format!("/proc/self/fd/{number}")).is_err()) {
+        return Err(format!("{number} is not open"));
+    }
     let mut parcel = Packer::default();
-    for fd in parcel::take_over(&numbers)? {
+    for fd in parcel::take_over(&numbers).map_err(|error| error.to_string())? {
         let mut socket = Packer::default();
         socket.fd(fd);
         parcel.entry(parcel::PASSED, socket);
     }
     Ok(Some(parcel.open()))
+}
+
+/// The number that a variable of the environment is, if it is there.
+fn number<N: FromStr>(name: &str) -> Result<Option<N>, String> {
+    let text = std::env::var(name).ok();
+    text.map(|text| text.parse()).transpose().map_err(|_| format!("invalid {name}"))
 }
 
 /// Whether systemd wants to hear something, and so knows the process.
@@ -36,26 +57,43 @@ pub fn listens() -> bool {
 
 /// It serves; `status` is what `systemctl status` shows.
 pub fn ready(status: &str) {
-    let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&format!("READY=1\nSTATUS={status}\n"));
 }
 
 /// It has begun to read its configuration; [`ready`] follows.
 pub fn reloading() {
-    if let Ok(now) = NotifyState::monotonic_usec_now() {
-        let _ = sd_notify::notify(&[NotifyState::Reloading, now]);
+    if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from) {
+        let micros = now.as_secs() * 1_000_000 + u64::from(now.subsec_micros());
+        notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"));
     }
 }
 
 pub fn stopping(status: &str) {
-    let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    notify(&format!("STOPPING=1\nSTATUS={status}\n"));
 }
 
 /// It lives; and what it does.
 pub fn alive(status: &str) {
-    let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(status)]);
+    notify(&format!("WATCHDOG=1\nSTATUS={status}\n"));
 }
 
 /// How often systemd wants to hear that it lives: twice as often as it has to.
 pub fn interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|limit| limit / 2)
+    let process: Option<u32> = number("WATCHDOG_PID").unwrap_or(None);
+    let micros = number("WATCHDOG_USEC").unwrap_or(None)?;
+    process.is_none_or(|process| process == std::process::id()).then(|| Duration::from_micros(micros) / 2)
+}
+
+/// One datagram to a socket with a path, or with a name that begins with a zero byte and not with `@`. There is nobody to
+/// whom it could be told that it did not arrive.
+fn notify(lines: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let addr = match path.as_bytes() {
+        [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name),
+        path => SocketAddrUnix::new(path),
+    };
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    if let (Ok(addr), Ok(socket)) = (addr, socket) {
+        let _ = sendto(socket, lines.as_bytes(), SendFlags::NOSIGNAL, &addr);
+    }
 }

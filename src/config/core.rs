@@ -1,7 +1,11 @@
 //! Setters of the program, of `http {}` and of `server {}` itself: timeouts, limits, fields, redirects.
 
+use std::fs::read_to_string;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::thread::sched_getaffinity;
 
 use super::build::{Draft, Walk, arg, invalid};
 use super::listen::ListenLine;
@@ -105,12 +109,25 @@ pub(super) fn worker_processes(walk: &mut Walk, _: &mut Draft, directive: &Direc
     const WORKERS_MAX: u32 = 256;
     let word = arg(directive, 0)?;
     walk.config.main.workers = match word.text.as_str() {
-        "auto" => std::thread::available_parallelism().map_or(1, |count| count.get() as u32).min(WORKERS_MAX),
+        "auto" => processors().clamp(1, WORKERS_MAX),
         _ => units::number(&word.text)
             .filter(|count| (1..=WORKERS_MAX).contains(count))
             .ok_or_else(|| invalid(directive, word, "auto, or a number from 1 to 256"))?,
     };
     Ok(())
+}
+
+/// Those that the program may run on, but not more than its control group has time for (cgroups(7)).
+fn processors() -> u32 {
+    let all = sched_getaffinity(None).map_or(1, |set| set.count());
+    let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(own) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return all };
+    let share = |group: &Path| {
+        let text = read_to_string(group.join("cpu.max")).ok()?;
+        let (time, period) = text.trim_end().split_once(' ')?;
+        time.parse::<u32>().ok()?.checked_div(period.parse().ok()?)
+    };
+    Path::new("/sys/fs/cgroup").join(own).ancestors().filter_map(share).fold(all, u32::min)
 }
 
 /// `auto`, with or without a mask that is not looked at, or a mask of processors for each worker, the first one last.
