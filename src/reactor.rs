@@ -141,7 +141,7 @@ fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     read_clock();
     let call = Arc::new(Call { called: AtomicBool::new(true), bell: worker.bell.clone() });
     let (main_waker, bell) = (Waker::from(call.clone()), Waker::from(worker.bell.clone()));
-    // Runs one task; with none to run it is what the executor wakes when there is one.
+    // What the executor wakes when there is a task again: it waits for that one, and runs it.
     let mut tick = pin!(worker.executor.tick());
     let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
     loop {
@@ -153,9 +153,15 @@ fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
             return Ok(());
         }
         let mut left = TASKS_MAX;
-        while left > 0 && tick.as_mut().poll(&mut Context::from_waker(&bell)).is_ready() {
-            tick.set(worker.executor.tick());
+        while left > 0 {
             left -= 1;
+            if worker.executor.try_tick() {
+                continue;
+            }
+            if tick.as_mut().poll(&mut Context::from_waker(&bell)).is_pending() {
+                break;
+            }
+            tick.set(worker.executor.tick());
         }
         worker.turn(&mut events, left == 0)?;
     }

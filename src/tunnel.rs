@@ -77,6 +77,9 @@ impl Limits {
     fn now(self, half_closed: bool, upstream_stuck: bool) -> Option<Duration> {
         let half = half_closed.then_some(HALF_CLOSED);
         let send = self.send.filter(|_| upstream_stuck);
+        if (self.idle, half, send) == (None, None, None) {
+            return None; // as most often
+        }
         [self.idle, half, send].into_iter().flatten().min()
     }
 }
