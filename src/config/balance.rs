@@ -133,8 +133,7 @@ pub(super) fn sticky(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
     let sticky = match kind.text.as_str() {
         "cookie" => Sticky::Cookie(sticky_cookie(walk, directive)?),
         "route" if directive.args.len() > 1 => {
-            let values = directive.args.iter().skip(1).map(|word| walk.template(word));
-            Sticky::Route(values.collect::<Result<_, _>>()?)
+            Sticky::Route(walk.templates(directive.args.get(1..).unwrap_or_default())?)
         }
         "route" => return Err(invalid(directive, kind, "a variable behind \"route\"")),
         "learn" => {

@@ -369,6 +369,11 @@ impl Walk {
         builtin
     }
 
+    /// Reads words with variables.
+    pub(super) fn templates(&self, words: &[Word]) -> Result<Vec<Template>, Error> {
+        words.iter().map(|word| self.template(word)).collect()
+    }
+
     /// Compiles an expression.
     pub(super) fn expression(&self, source: &str, any_case: bool, at: &Position) -> Result<Expression, Error> {
         let pattern = Pattern::new(source, any_case).map_err(|why| {

@@ -104,7 +104,7 @@ pub(super) fn flags(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -
             ));
         }
     }
-    let flags = words.iter().map(|word| walk.template(word)).collect::<Result<_, _>>()?;
+    let flags = walk.templates(words)?;
     let rule = CookieFlags { cookie: matcher(walk, name, true)?, flags };
     change(draft, |cookies| &mut cookies.flags, Some(rule));
     Ok(())

@@ -145,12 +145,13 @@ fn statuses(directive: &Directive) -> Result<Statuses, Error> {
     let status = |text: &str| {
         units::number(text).and_then(|number| u16::try_from(number).ok()).filter(|status| (100..1000).contains(status))
     };
-    let range = |word: &Word| {
+    let mut ranges = Vec::new();
+    for word in words {
         let (first, last) = word.text.split_once('-').unwrap_or((&word.text, &word.text));
         let range = status(first).zip(status(last)).filter(|(first, last)| first <= last);
-        range.ok_or_else(|| invalid(directive, word, "a status, or a range such as 200-399,"))
-    };
-    Ok(Statuses { ranges: words.iter().map(range).collect::<Result<_, _>>()?, negated })
+        ranges.push(range.ok_or_else(|| invalid(directive, word, "a status, or a range such as 200-399,"))?);
+    }
+    Ok(Statuses { ranges, negated })
 }
 
 /// `header NAME;` `header ! NAME;` `header NAME [= | != | ~ | !~] VALUE;`

@@ -255,13 +255,15 @@ pub(super) fn bind(servers: &[Served]) -> Result<Vec<Binding>, Error> {
         _ => false,
     };
     let covered = |addr: &Addr| groups.iter().any(|(group, _)| covers(&group.addr, addr));
-    let bindings = groups.iter().filter(|(group, _)| !covered(&group.addr)).map(|(group, options)| Binding {
-        addr: group.addr.clone(),
-        options: *options,
-        specific: groups.iter().filter(|(g, _)| covers(&group.addr, &g.addr)).map(|(g, _)| g.clone()).collect(),
-        group: group.clone(),
-    });
-    Ok(bindings.collect())
+    let mut bindings = Vec::new();
+    for (group, options) in groups.iter().filter(|(group, _)| !covered(&group.addr)) {
+        let mut specific = Vec::new();
+        for (other, _) in groups.iter().filter(|(other, _)| covers(&group.addr, &other.addr)) {
+            specific.push(other.clone());
+        }
+        bindings.push(Binding { addr: group.addr.clone(), options: *options, specific, group: group.clone() });
+    }
+    Ok(bindings)
 }
 
 /// The options of an address may be said once.

@@ -51,12 +51,19 @@ impl Word {
 
     /// The same without line breaks, which no field may have: values are written in several lines to be read.
     pub(super) fn in_one_line(&self) -> Self {
-        let lines: Vec<&str> = self.text.split(['\r', '\n']).map(|line| line.trim_matches([' ', '\t'])).collect();
-        if lines.len() == 1 {
-            return self.clone();
+        let mut word = self.clone();
+        if !word.text.contains(['\r', '\n']) {
+            return word;
         }
-        let text = lines.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-        Self { text, ..self.clone() }
+        word.text.clear();
+        for line in self.text.split(['\r', '\n']) {
+            let line = line.trim_matches([' ', '\t']);
+            if !line.is_empty() && !word.text.is_empty() {
+                word.text.push(' ');
+            }
+            word.text.push_str(line);
+        }
+        word
     }
 }
 

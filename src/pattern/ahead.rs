@@ -58,13 +58,9 @@ impl Ahead {
         Ok(Some(Self { before: compile(before, any_case)?, looks, after: anchored(rest)?, groups }))
     }
 
-    /// Named groups with their numbers.
-    pub(super) fn names(&self) -> impl Iterator<Item = (usize, &str)> {
-        let behind = self.before.captures_len() - 1 + self.groups;
-        let parts = [(&self.before, 0), (&self.after, behind)];
-        parts.into_iter().flat_map(|(regex, from)| {
-            regex.capture_names().enumerate().filter_map(move |(at, name)| Some((at + from, name?)))
-        })
+    /// The parts that capture, and how many groups stand before each.
+    pub(super) fn capturing(&self) -> [(&Regex, usize); 2] {
+        [(&self.before, 0), (&self.after, self.before.captures_len() - 1 + self.groups)]
     }
 
     /// Where the first match and its groups lie in `text`.
@@ -267,7 +263,7 @@ mod tests {
             &[("/de/a.JS", Some(&["/de/a.JS", "de", "-", "a", "JS"])), ("/de/xz.js", None), ("/de/q.js", None)],
         );
         check(r"^/v(?=[0-9])(.)", false, &[("/v1", Some(&["/v1", "1"])), ("/vx", None)]);
-        let named = Ahead::new(r"^(?<a>.)(?!(x))(?<b>.)$", false).unwrap().unwrap();
+        let named = crate::pattern::Pattern::new(r"^(?<a>.)(?!(x))(?<b>.)$", false).unwrap();
         assert_eq!(named.names().collect::<Vec<_>>(), [(1, "a"), (3, "b")]);
     }
 

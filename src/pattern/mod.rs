@@ -50,17 +50,18 @@ impl Pattern {
     /// What regex-lite says about it.
     pub fn new(source: &str, any_case: bool) -> Result<Self, String> {
         let latin = latin(source.as_bytes());
-        let owned = |(at, name): (usize, &str)| (at, Box::from(name));
-        let (form, names) = match compile(&latin, any_case) {
+        let mut names = Vec::new();
+        let form = match compile(&latin, any_case) {
             Ok(regex) => {
-                let names =
-                    regex.capture_names().enumerate().filter_map(|(at, name)| Some(owned((at, name?)))).collect();
-                (Form::Plain(regex), names)
+                add_names(&mut names, &regex, 0);
+                Form::Plain(regex)
             }
             Err(why) => {
                 let ahead = Ahead::new(&latin, any_case)?.ok_or(why)?;
-                let names = ahead.names().map(owned).collect();
-                (Form::Ahead(Box::new(ahead)), names)
+                for (regex, behind) in ahead.capturing() {
+                    add_names(&mut names, regex, behind);
+                }
+                Form::Ahead(Box::new(ahead))
             }
         };
         Ok(Self { form, source: source.into(), names })
@@ -99,6 +100,15 @@ impl Pattern {
             |at: usize| if text.len() == subject.len() { at } else { text.get(..at).map_or(0, |s| s.chars().count()) };
         let groups = found.into_iter().map(|group| group.map(|(start, end)| (byte(start), byte(end)))).collect();
         Some(Captures { subject: subject.to_vec(), groups })
+    }
+}
+
+/// The named groups of `regex`, which stands behind some others.
+fn add_names(names: &mut Vec<(usize, Box<str>)>, regex: &Regex, behind: usize) {
+    for (at, name) in regex.capture_names().enumerate() {
+        if let Some(name) = name {
+            names.push((behind + at, name.into()));
+        }
     }
 }
 
