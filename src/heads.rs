@@ -106,7 +106,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         }
         value.clear();
         variables::write(&set.value, exchange, &mut value);
-        if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        if head::ends_early(&value) {
             return Err(Malformed::Field);
         }
         match set.kind {

@@ -174,7 +174,13 @@ pub fn encode_component(name: &[u8], out: &mut Vec<u8>) {
 
 /// Percent-encodes what a URL may not hold, and leaves what gives it its shape.
 pub fn encode_url(url: &[u8], out: &mut Vec<u8>) {
-    encode(url, out, |b| matches!(b, 0..=b' ' | 0x7f..));
+    let must = |b: u8| matches!(b, 0..=b' ' | 0x7f..);
+    // Nearly every one is a word already.
+    if url.iter().fold(false, |found, b| found | must(*b)) {
+        encode(url, out, must);
+    } else {
+        out.extend_from_slice(url);
+    }
 }
 
 /// What no part of a URL holds (RFC 3986 appendix C).

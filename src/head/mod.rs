@@ -277,9 +277,14 @@ pub fn variable_name_matches(field: &[u8], name: &[u8]) -> bool {
         && field.iter().zip(name).all(|(f, n)| f.eq_ignore_ascii_case(n) || (*f == b'-' && *n == b'_'))
 }
 
+/// Whether a value would end its line. All of it is looked at, which takes a fraction of the time of looking for the first.
+pub fn ends_early(value: &[u8]) -> bool {
+    value.iter().fold(false, |found, b| found | matches!(b, b'\r' | b'\n' | 0))
+}
+
 /// Writes one field. A value that would end the line early is left out with its name.
 pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+    if ends_early(value) {
         return;
     }
     out.extend_from_slice(name);
@@ -449,7 +454,7 @@ impl<'h> RequestLine<'h> {
         if method.len() > METHOD_BYTES_MAX || !named || !method.first().is_some_and(u8::is_ascii_uppercase) {
             return Err(Malformed::Method);
         }
-        if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
+        if target.is_empty() || target.iter().fold(false, |found, b| found | !b.is_ascii_graphic()) {
             return Err(Malformed::Target);
         }
         let version = match version.ok_or(Malformed::RequestLine)? {
