@@ -4,8 +4,9 @@
 //! future that ends with it, and a tunnel is a task of its own.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,9 @@ async fn open(mut wire: Wire, mut client: Client, group: &Group, worker: &Worker
         client.proxied = introduce(&client, &mut wire, group, worker).await?;
     }
     if tls::AVAILABLE && group.tls {
-        return handshake::secure(wire, client, group, worker).await;
+        // By its pointer alone, so that builds that never come here do not have it.
+        let secured: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(handshake::secure(wire, client, group, worker));
+        return secured.await;
     }
     Some((wire, client))
 }
