@@ -23,6 +23,7 @@
 // The ground: knows no HTTP.
 pub mod thread;
 pub mod base64;
+pub mod calendar;
 pub mod users;
 pub mod keeper;
 pub mod counters;

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use crate::calendar;
+
 /// One certificate. Names, algorithms and keys are the bytes of their DER elements.
 #[derive(Clone, Debug)]
 pub(super) struct Certificate<'d> {
@@ -149,15 +151,7 @@ fn seconds(elements: &mut Elements<'_>) -> Option<i64> {
     let part = |n: usize| number(at + 2 * n, 2);
     let (month, day, hour, minute, second) = (part(0)?, part(1)?, part(2)?, part(3)?, part(4)?);
     let sane = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 61;
-    sane.then(|| days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
-/// Days from 1970-01-01 in the Gregorian calendar; years begin in March, so that the odd day comes last.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let month = (month + 9) % 12;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 306 + 5) / 10 + day
-        - 719_469
+    sane.then(|| calendar::days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
 impl<'d> Certificate<'d> {
@@ -482,25 +476,10 @@ pub(super) fn write_name_with_slashes(name: &[u8], out: &mut Vec<u8>) {
 
 /// `Jan  2 03:04:05 2030 GMT`
 pub(super) fn write_time(seconds: i64, out: &mut Vec<u8>) {
-    const MONTHS: [&str; 12] = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
     let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // The year that began last, in March, and the day of it.
-    let since = day + 719_468;
-    let era = since.div_euclid(146_097);
-    let of_era = since.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let year = year + era * 400 + i64::from(month >= 10);
-    let name = usize::try_from(month).ok().and_then(|month| MONTHS.get(month)).copied().unwrap_or_default();
-    let _ = write!(
-        out,
-        "{name} {:2} {:02}:{:02}:{:02} {year} GMT",
-        of_year - (153 * month + 2) / 5 + 1,
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    );
+    let (year, month, day) = calendar::date(day);
+    let name = calendar::month_name(month);
+    let _ = write!(out, "{name} {day:2} {:02}:{:02}:{:02} {year} GMT", second / 3600, second / 60 % 60, second % 60);
 }
 
 #[cfg(test)]
