@@ -4,7 +4,7 @@
 use crate::added::Added;
 use crate::clock;
 use crate::coding;
-use crate::compress::{AVAILABLE, Encoder};
+use crate::compress::Encoder;
 use crate::config::{Gzip, Proxied, Types};
 use crate::exchange::Exchange;
 use crate::head::{self, Fields, Name};
@@ -24,7 +24,7 @@ pub struct About<'a> {
 /// What becomes of the body of an answer.
 pub fn packing(exchange: &Exchange, about: &About<'_>) -> Packing {
     match &exchange.settings().gzip {
-        Some(gzip) if AVAILABLE && gzip.on && is_meant(gzip, about) => {
+        Some(gzip) if Gzip::AVAILABLE && gzip.on && is_meant(gzip, about) => {
             // A part of a file is a part of what it is itself.
             if about.status != 206 && coding::accepts(exchange, b"gzip") && may_pack(exchange, about) {
                 Packing::Gzip

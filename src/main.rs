@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use argh::FromArgs;
-use smolgate::config::{self, Config, ErrorLog, Folders, Place, Resolver, Source};
+use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, Place, Resolver, Source, StatusForm};
 use smolgate::program::Program;
-use smolgate::{background, names, parcel, reactor, server, supervisor, upgrade};
+use smolgate::{background, names, parcel, reactor, server, supervisor, tls, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -122,15 +122,10 @@ fn print_version(build: bool) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "smolgate {}", env!("CARGO_PKG_VERSION"));
     if build {
-        let tls = if cfg!(feature = "tls") { "tls" } else { "no tls" };
-        let gzip = if cfg!(feature = "gzip") { "gzip" } else { "no gzip" };
-        let page = if cfg!(feature = "page") { "page" } else { "no page" };
-        let _ = writeln!(
-            out,
-            "features: {tls}, {gzip}, {page}\ntarget: {} {}",
-            std::env::consts::ARCH,
-            std::env::consts::OS
-        );
+        let features = [("tls", tls::AVAILABLE), ("gzip", Gzip::AVAILABLE), ("page", StatusForm::HAS_PAGE)];
+        let said = features.map(|(name, is_there)| if is_there { name.to_owned() } else { format!("no {name}") });
+        let (arch, system) = (std::env::consts::ARCH, std::env::consts::OS);
+        let _ = writeln!(out, "features: {}\ntarget: {arch} {system}", said.join(", "));
     }
 }
 

@@ -14,9 +14,6 @@ pub use self::deflate::Encoder;
 #[cfg(not(feature = "gzip"))]
 pub use self::absent::Encoder;
 
-/// Whether there is gzip in this build.
-pub const AVAILABLE: bool = cfg!(feature = "gzip");
-
 /// What follows the bytes at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {

@@ -10,9 +10,6 @@ use crate::pattern::Pattern;
 
 type Set = Result<(), Error>;
 
-/// Whether this build can compress.
-const AVAILABLE: bool = cfg!(feature = "gzip");
-
 /// Which answers are compressed, and how.
 #[derive(Clone, Debug)]
 pub struct Gzip {
@@ -30,6 +27,11 @@ pub struct Gzip {
     pub not_msie6: bool,
     /// User agents that get nothing compressed.
     pub disable: Vec<Arc<Pattern>>,
+}
+
+impl Gzip {
+    /// Whether this build can compress.
+    pub const AVAILABLE: bool = cfg!(feature = "gzip");
 }
 
 impl Default for Gzip {
@@ -133,7 +135,7 @@ fn of(draft: &mut Draft) -> &mut Gzip {
 
 pub(super) fn gzip(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let on = core::switch(directive)?;
-    if on && !AVAILABLE {
+    if on && !Gzip::AVAILABLE {
         return Err(Error::new(&directive.name.at, "\"gzip on\" is not supported").hint("this build has no gzip"));
     }
     of(draft).on = on;

@@ -20,9 +20,7 @@ use crate::reactor::{self, millis};
 use crate::reply::Reply;
 use crate::running::Running;
 
-/// Whether this build has the page.
-const HAS_PAGE: bool = cfg!(feature = "page");
-const PAGE: &str = if HAS_PAGE { include_str!("page.html") } else { "" };
+const PAGE: &str = if StatusForm::HAS_PAGE { include_str!("page.html") } else { "" };
 /// The page's style and script, by their SHA-256, may be used; nothing else may, and nobody may frame it.
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -119,7 +117,7 @@ fn by_name(suffix: &[u8]) -> Option<StatusForm> {
         ("metrics", StatusForm::Prometheus),
     ];
     let (_, form) = NAMES.iter().find(|(name, _)| name.as_bytes() == suffix)?;
-    (HAS_PAGE || *form != StatusForm::Html).then_some(*form)
+    (StatusForm::HAS_PAGE || *form != StatusForm::Html).then_some(*form)
 }
 
 /// Of the types that are named the one with the greatest weight (RFC 9110 12.5.1), and of equals the first. Who names none,
@@ -139,7 +137,7 @@ fn by_accept(accept: &[&[u8]]) -> StatusForm {
         let Some((_, form)) = TYPES.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(named)) else {
             continue;
         };
-        if *form == StatusForm::Html && !HAS_PAGE {
+        if *form == StatusForm::Html && !StatusForm::HAS_PAGE {
             continue;
         }
         let weight =
@@ -243,7 +241,7 @@ mod tests {
 
     #[test]
     fn who_asks_for_a_type_gets_it() {
-        let html = if HAS_PAGE { StatusForm::Html } else { StatusForm::Json };
+        let html = if StatusForm::HAS_PAGE { StatusForm::Html } else { StatusForm::Json };
         for (accept, expected) in [
             ("", StatusForm::Json),
             ("*/*", StatusForm::Json),
