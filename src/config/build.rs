@@ -321,11 +321,7 @@ impl Walk {
     /// The name of the variable that a block defines, without its `$`. Blocks are read in the order of their numbers:
     /// one that has another number is the second of its name.
     pub(super) fn new_name(&self, target: &Word, variable: &Variable) -> Result<String, Error> {
-        let name = target
-            .text
-            .strip_prefix('$')
-            .filter(|name| !name.is_empty())
-            .ok_or_else(|| target.wrong("invalid variable name \"{}\"").hint("it must start with \"$\""))?;
+        let name = variable_name(target)?;
         let duplicate = Error::about(&target.at, "the duplicate \"{}\" variable", name);
         if matches!(Variable::builtin(name), Some(Variable::Builtin(_) | Variable::Capture(_))) {
             return Err(duplicate.hint("it is built in"));
@@ -404,6 +400,12 @@ impl Walk {
             }
         }
     }
+}
+
+/// The name of a variable that a directive makes or fills, without its `$`.
+pub(super) fn variable_name(target: &Word) -> Result<&str, Error> {
+    let name = target.text.strip_prefix('$').filter(|name| !name.is_empty());
+    name.ok_or_else(|| target.wrong("invalid variable name \"{}\"").hint("it must start with \"$\""))
 }
 
 /// What a name stands for, of the few that a configuration makes.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::build::{Draft, Walk, arg, invalid};
+use super::build::{Draft, Walk, arg, invalid, variable_name};
 use super::location::Location;
 use super::map::Expression;
 use super::syntax::{Directive, Error, Word};
@@ -123,11 +123,7 @@ pub(super) fn break_step(_: &mut Walk, draft: &mut Draft, _: &Directive) -> Set 
 impl Walk {
     /// The variable that a directive fills.
     pub(super) fn settable(&self, target: &Word) -> Result<Settable, Error> {
-        let name = target
-            .text
-            .strip_prefix('$')
-            .filter(|name| !name.is_empty())
-            .ok_or_else(|| target.wrong("invalid variable name \"{}\"").hint("it must start with \"$\""))?;
+        let name = variable_name(target)?;
         match self.user_number(name) {
             Some(number) => Ok(Settable::User(number)),
             None if name == "args" || name == "query_string" => Ok(Settable::Args),
