@@ -1,14 +1,14 @@
 //! An answer on its way to the client: its status, whether the connection can be used again, head and body.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::task::Poll;
+
+use futures_lite::FutureExt;
 
 use crate::autoindex::Listing;
 use crate::body::{self, Decoder};
 use crate::charset;
-use crate::compress;
-use crate::config::{Level, Recoding};
+use crate::config::{Gzip, Level, Recoding};
 use crate::exchange::Exchange;
 use crate::file;
 use crate::gzip;
@@ -134,10 +134,9 @@ async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Af
     let Carriage { keep_alive, trailed, .. } = delivery.carriage;
     exchange.begin_answer(exchange.answer.status, &delivery.head);
     let sent = match delivery.carriage.packing {
-        Packing::Gzip if compress::AVAILABLE && wants_body(exchange) => {
+        Packing::Gzip if Gzip::AVAILABLE && wants_body(exchange) => {
             // By its pointer alone, so that builds that never come here do not have it.
-            let packed: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(pack(exchange, wire, delivery));
-            packed.await.map(|()| None)
+            pack(exchange, wire, delivery).boxed_local().await.map(|()| None)
         }
         _ => write_out(exchange, wire, delivery).await,
     };

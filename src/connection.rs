@@ -4,12 +4,13 @@
 //! future that ends with it, and a tunnel is a task of its own.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_lite::FutureExt;
 
 use crate::answer;
 use crate::config::{Group, Level, Lingering, Server};
@@ -70,8 +71,7 @@ async fn open(mut wire: Wire, mut client: Client, group: &Group, worker: &Worker
     }
     if tls::AVAILABLE && group.tls {
         // By its pointer alone, so that builds that never come here do not have it.
-        let secured: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(handshake::secure(wire, client, group, worker));
-        return secured.await;
+        return handshake::secure(wire, client, group, worker).boxed_local().await;
     }
     Some((wire, client))
 }
