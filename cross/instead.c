@@ -18,7 +18,7 @@ int pthread_setname_np(pthread_t thread, const char *name) {
 }
 
 #ifdef RING
-/* On 64-bit processors ring has a table of 150 kB to multiply the base point of P-256 faster than other points: 24 us of a
+/* On aarch64 and x86_64 ring has a table of 150 kB to multiply the base point of P-256 faster than other points: 24 us of a
    handshake on a PC. What needs it goes by other names (cross/build), and the base point is one like others here, as ring
    has it for P-384. Its coordinates are in Montgomery form, as they are in the table. */
 typedef unsigned long limbs[4];
