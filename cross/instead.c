@@ -34,3 +34,31 @@ void multiply_base(limbs product[3], const limbs scalar) {
 
 void multiply_base_vartime(limbs product[3], const limbs scalar) { multiply_base(product, scalar); }
 #endif
+
+#if defined(__arm__) && __ARM_ARCH == 6
+/* What Thumb of ARMv6 calls, since its instructions know of no atomic ones; these are ARM's (the mini program is Thumb). */
+#define ATOMIC(name, bytes, number, body)                                                                                       \
+  number name##_##bytes(volatile number *place, number value) __asm__("__sync_" #name "_" #bytes);                             \
+  number name##_##bytes(volatile number *place, number value) { return body(place, value, __ATOMIC_SEQ_CST); }
+
+#define ATOMICS(bytes, number)                                                                                                  \
+  ATOMIC(fetch_and_add, bytes, number, __atomic_fetch_add)                                                                      \
+  ATOMIC(fetch_and_sub, bytes, number, __atomic_fetch_sub)                                                                      \
+  ATOMIC(fetch_and_and, bytes, number, __atomic_fetch_and)                                                                      \
+  ATOMIC(fetch_and_or, bytes, number, __atomic_fetch_or)                                                                        \
+  ATOMIC(fetch_and_xor, bytes, number, __atomic_fetch_xor)                                                                      \
+  ATOMIC(lock_test_and_set, bytes, number, __atomic_exchange_n)                                                                 \
+  number compare_##bytes(volatile number *place, number old, number new) __asm__("__sync_val_compare_and_swap_" #bytes);        \
+  number compare_##bytes(volatile number *place, number old, number new) {                                                      \
+    __atomic_compare_exchange_n(place, &old, new, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                                       \
+    return old;                                                                                                                \
+  }
+
+ATOMICS(1, unsigned char)
+ATOMICS(2, unsigned short)
+ATOMICS(4, unsigned)
+ATOMICS(8, unsigned long long)
+
+void fence(void) __asm__("__sync_synchronize");
+void fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+#endif
