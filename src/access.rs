@@ -13,6 +13,7 @@ use crate::config::{Access, Basic, Level};
 use crate::credentials::Credentials;
 use crate::exchange::Exchange;
 use crate::log;
+use crate::password;
 use crate::user_file::{self, Users};
 use crate::variables;
 use crate::verifier::{self, Outcome};
@@ -136,8 +137,12 @@ pub async fn by_password(access: &Access, exchange: &Exchange, wire: &Wire) -> V
             challenge()
         }
         Outcome::Unknown => {
-            let why = "the password is stored in a form that is not supported, apr1, bcrypt and SHA-crypt are";
-            log::about(exchange, Level::Error, format_args!("user \"{name}\": {why}"));
+            let why = "the password is stored in a form that is not supported";
+            log::about(
+                exchange,
+                Level::Error,
+                format_args!("user \"{name}\" in \"{path}\": {why}, {}", password::ADVICE),
+            );
             challenge()
         }
         Outcome::Busy => {

@@ -43,12 +43,20 @@ pub fn watch(running: &Running) -> Watches {
         let watch = Watch { group, check, logs: main.error_log.clone() };
         reactor::start(watch.group())
     };
-    Watches { _groups: running.all_groups().into_iter().filter_map(watch).collect() }
+    Watches { _groups: checked(running).into_iter().filter_map(watch).collect() }
+}
+
+/// The upstreams that have a `health_check`.
+fn checked(running: &Running) -> Vec<Arc<Group>> {
+    if !HealthCheck::AVAILABLE {
+        return Vec::new();
+    }
+    running.all_groups().into_iter().filter(|group| group.upstream.health.is_some()).collect()
 }
 
 /// Packs what was found out, for the next program.
 pub fn pack(running: &Running, packer: &mut Packer) {
-    for group in running.all_groups().iter().filter(|group| group.upstream.health.is_some()) {
+    for group in checked(running) {
         for peer in group.peers() {
             let mut found = Packer::default();
             found.text(&group.upstream.name);
@@ -68,8 +76,10 @@ pub fn inherit(running: &Running, mut parcel: Unpacker) -> Packer {
             continue;
         }
         let (name, addr, finding) = (content.text(), content.text(), content.u8());
-        let groups = running.all_groups().into_iter().filter(|group| group.upstream.health.is_some());
-        let peers = groups.filter(|group| Some(&group.upstream.name) == name.as_ref()).flat_map(|group| group.peers());
+        let peers = checked(running)
+            .into_iter()
+            .filter(|group| Some(&group.upstream.name) == name.as_ref())
+            .flat_map(|group| group.peers());
         for peer in peers.filter(|peer| Some(peer.addr.to_string()) == addr) {
             peer.find(finding.map_or(Finding::Well, Finding::from));
         }

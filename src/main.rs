@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use argh::FromArgs;
-use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, Place, Resolver, Source, StatusForm};
+use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, HealthCheck, Place, Resolver, Source, StatusForm};
 use smolgate::program::Program;
-use smolgate::{background, names, parcel, reactor, server, supervisor, tls, upgrade};
+use smolgate::{background, names, parcel, password, reactor, server, supervisor, tls, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -122,7 +122,13 @@ fn print_version(build: bool) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "smolgate {}", env!("CARGO_PKG_VERSION"));
     if build {
-        let features = [("tls", tls::AVAILABLE), ("gzip", Gzip::AVAILABLE), ("page", StatusForm::HAS_PAGE)];
+        let features = [
+            ("tls", tls::AVAILABLE),
+            ("gzip", Gzip::AVAILABLE),
+            ("health", HealthCheck::AVAILABLE),
+            ("crypt", password::HAS_CRYPT),
+            ("page", StatusForm::HAS_PAGE),
+        ];
         let said = features.map(|(name, is_there)| if is_there { name.to_owned() } else { format!("no {name}") });
         let (arch, system) = (std::env::consts::ARCH, std::env::consts::OS);
         let _ = writeln!(out, "features: {}\ntarget: {arch} {system}", said.join(", "));

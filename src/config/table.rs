@@ -6,12 +6,12 @@ use super::build::{Draft, Walk};
 use super::charset;
 use super::precompressed;
 use super::syntax::{Directive, Error};
+use super::{HealthCheck, cookies, expected, health, passing, resolver};
 use super::{
     access, balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, manners,
     proxy, real_ip, rewrite, tls, upstream,
 };
 use super::{autoindex, geo, referers, split, symlinks};
-use super::{cookies, expected, health, passing, resolver};
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -147,6 +147,15 @@ const LATER: &str = "it is not done by this version";
 const HTTP1: &str = "HTTP/1.1 is spoken; clients fall back to it by themselves";
 const LUA: &str = "there is no script engine here";
 
+/// Can be done only where there are health checks.
+const fn if_health(treat: Treat) -> Treat {
+    if HealthCheck::AVAILABLE {
+        treat
+    } else {
+        Refuse(&"this build has no health checks; \"max_fails=\" of a \"server\" leaves peers alone that fail")
+    }
+}
+
 static TABLE: &[Spec] = &[
     spec("absolute_redirect", HSL, 1, 1, Once(core::absolute_redirect)),
     spec("accept_mutex", EVENTS, 1, 1, Note(&"workers accept beside one another")),
@@ -237,7 +246,7 @@ static TABLE: &[Spec] = &[
     spec("gzip_vary", HSL, 1, 1, Once(gzip::vary)),
     spec("gzip_window", HSL, 1, 1, Once(gzip::window)),
     spec("hash", UPSTREAM, 1, 2, Once(balance::hash)),
-    spec("health_check", LOCATION | UPSTREAM, 0, MANY, Once(health::health_check)),
+    spec("health_check", LOCATION | UPSTREAM, 0, MANY, if_health(Once(health::health_check))),
     spec("http", MAIN, 0, 0, Block(core::http)),
     spec("http2", HS, 1, 1, Note(&HTTP1)),
     spec("http2_body_preread_size", HS, 1, 1, Note(&HTTP1)),
@@ -296,7 +305,7 @@ static TABLE: &[Spec] = &[
     spec("map_hash_bucket_size", HTTP, 1, 1, Note(&NO_HASHES)),
     spec("map_hash_max_size", HTTP, 1, 1, Note(&NO_HASHES)),
     spec("master_process", MAIN, 1, 1, Note(&"there is one process")),
-    spec("match", HTTP, 1, 1, Block(expected::match_block)),
+    spec("match", HTTP, 1, 1, if_health(Block(expected::match_block))),
     spec("max_headers", HS, 1, 1, Note(&"a head has at most 100 fields")),
     spec("max_ranges", HSL, 1, 1, Once(files::max_ranges)),
     spec("merge_slashes", HS, 1, 1, Once(manners::merge_slashes)),

@@ -124,19 +124,55 @@ fn directives_that_are_not_known() {
     verify_at_once(cases.collect());
 }
 
-/// A build without TLS and gzip says so where one is asked for, and takes what merely speaks of them.
-#[cfg(not(any(feature = "tls", feature = "gzip")))]
+/// A build without a feature says so where it is asked for, and takes what merely speaks of it.
 #[test]
 fn what_a_small_build_lacks() {
-    for (line, says) in [
-        ("gzip on;", "gate.conf:3:1: \"gzip on\" is not supported"),
-        ("listen 127.0.0.1:9 ssl;", "gate.conf:3:20: \"listen ... ssl\" is not supported"),
-        ("location / { proxy_pass https://127.0.0.1; }", "gate.conf:3:25: \"https://\" upstreams are not supported"),
+    let (gzip, tls, health) = (cfg!(feature = "gzip"), cfg!(feature = "tls"), cfg!(feature = "health"));
+    let (no_gzip, no_tls, no_health) =
+        ("this build has no gzip", "this build has no TLS", "this build has no health checks");
+    for (is_there, line, says, lacks) in [
+        (gzip, "gzip on;", "gate.conf:3:1: \"gzip on\" is not supported", no_gzip),
+        (tls, "listen 127.0.0.1:9 ssl;", "gate.conf:3:20: \"listen ... ssl\" is not supported", no_tls),
+        (tls, "ssl on;", "gate.conf:3:1: \"ssl on\" is not supported", no_tls),
+        (
+            tls,
+            "location / { proxy_pass https://127.0.0.1; }",
+            "gate.conf:3:25: \"https://\" upstreams are not supported",
+            no_tls,
+        ),
+        (
+            health,
+            "location / { proxy_pass http://127.0.0.1; health_check; }",
+            "gate.conf:3:43: \"health_check\" is not supported",
+            no_health,
+        ),
+        (
+            health,
+            "} upstream u { server 127.0.0.1:1; health_check interval=1s;",
+            "gate.conf:3:36: \"health_check\" is not supported",
+            "\"max_fails=\"",
+        ),
+        (health, "} match m { status 200;", "gate.conf:3:3: \"match\" is not supported", no_health),
     ] {
-        let lacks = if line.starts_with("gzip") { "this build has no gzip" } else { "this build has no TLS" };
-        refuses_text(server(line), &[says, lacks]).unwrap();
+        if !is_there {
+            refuses_text(server(line), &[says, lacks]).unwrap();
+        }
     }
     Gate::start("server { listen LISTEN; gzip off; gzip_static on; ssl_protocols TLSv1.2; proxy_ssl_verify on; }");
+}
+
+#[test]
+fn what_a_build_has_is_told() {
+    let has = |is_there, name: &str| if is_there { name.to_owned() } else { format!("no {name}") };
+    let features = [
+        has(cfg!(feature = "tls"), "tls"),
+        has(cfg!(feature = "gzip"), "gzip"),
+        has(cfg!(feature = "health"), "health"),
+        has(cfg!(feature = "crypt"), "crypt"),
+        has(cfg!(feature = "page"), "page"),
+    ];
+    let told = String::from_utf8(run(&Folder::new(), &["-V"], "gate.conf").stdout).unwrap();
+    assert!(told.contains(&format!("\nfeatures: {}\n", features.join(", "))), "{told}");
 }
 
 /// `proxy_pass` to what the client says, where one upstream is known: whether the client gets there.
