@@ -170,7 +170,7 @@ fn scheme_of(text: &str) -> Scheme {
 impl ProxyPass {
     /// Whether its requests are always, or may be, passed over TLS.
     pub(super) fn may_secure(&self) -> bool {
-        self.scheme == Scheme::Https || (self.scheme == Scheme::Either && tls::AVAILABLE)
+        tls::AVAILABLE && matches!(self.scheme, Scheme::Https | Scheme::Either)
     }
 
     /// `http` or `https`, as far as that is known.
