@@ -6,20 +6,20 @@ use std::task::Poll;
 use futures_lite::FutureExt;
 
 use crate::autoindex::Listing;
-use crate::body::{self, Decoder};
+use crate::body;
 use crate::charset;
 use crate::config::{Gzip, Level, Recoding};
 use crate::exchange::Exchange;
 use crate::file;
 use crate::gzip;
-use crate::head::{self, Framing};
+use crate::head;
 use crate::log;
 use crate::outgoing::Outgoing;
 use crate::pace::{self, Pace};
 use crate::range::Part;
 use crate::reply::{self, Carriage, Packing, Reply};
 use crate::trailers;
-use crate::transfer::{Coding, Failure, Packer, Source, send_slowly};
+use crate::transfer::{self, Coding, Failure, Packer, Source, send_slowly};
 use crate::wire::Wire;
 
 /// What can be done with a connection after an answer.
@@ -38,34 +38,14 @@ pub struct Rest {
     pub keep_alive: bool,
 }
 
-/// What is left of a request's body.
-#[derive(PartialEq, Eq)]
-enum Left {
-    Nothing,
-    Some,
-    Malformed(body::Malformed),
-}
-
-/// Sends an answer of our own.
-pub async fn send(exchange: &mut Exchange, wire: &mut Wire, reply: Reply) -> After {
-    let keep_alive = match left_of_body(exchange, wire).await {
-        Left::Nothing => exchange.may_keep_alive(),
-        Left::Some => false,
-        Left::Malformed(malformed) => {
-            log::about(exchange, Level::Info, format_args!("client sent {malformed}"));
-            let reply = Reply::page(malformed.status(), exchange.settings().server_tokens);
-            return write(exchange, wire, reply, false).await;
-        }
-    };
-    write(exchange, wire, reply, keep_alive).await
-}
-
-/// Sends an answer to what could not be understood: nothing more is read from this connection.
-pub async fn send_last(exchange: &mut Exchange, wire: &Wire, reply: Reply) -> After {
-    write(exchange, wire, reply, false).await
-}
-
-async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_alive: bool) -> After {
+/// Makes an answer of a reply. Behind what could not be understood nothing more is read from the connection.
+pub fn of_reply(exchange: &mut Exchange, wire: &mut Wire, mut reply: Reply) -> Delivery {
+    let read = if exchange.closes { Ok(false) } else { skip_body(exchange, wire) };
+    let keep_alive = read == Ok(true) && exchange.may_keep_alive();
+    if let Err(malformed) = read {
+        log::about(exchange, Level::Info, format_args!("client sent {malformed}"));
+        reply = Reply::page(malformed.status(), exchange.settings().server_tokens);
+    }
     if let Some(status) = exchange.status.filter(|_| !reply.is_page) {
         reply.status = status;
     }
@@ -91,13 +71,12 @@ async fn write(exchange: &mut Exchange, wire: &Wire, mut reply: Reply, keep_aliv
         told.recoding.iter().for_each(|recoding| charset::recode(recoding, &mut reply.body));
     }
     let head = reply.head(exchange, carriage);
-    let body = file::Body::Bytes(reply.body);
-    deliver(exchange, wire, Delivery { head, body, carriage, recoding: None }).await
+    Delivery { head, body: file::Body::Bytes(reply.body), carriage, recoding: None }
 }
 
-/// Sends a file.
-pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Found) -> After {
-    let keep_alive = left_of_body(exchange, wire).await == Left::Nothing && exchange.may_keep_alive();
+/// Makes an answer of a file.
+pub fn of_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Found) -> Delivery {
+    let keep_alive = skip_body(exchange, wire) == Ok(true) && exchange.may_keep_alive();
     exchange.answer.status = found.head.status;
     let packing = found.head.packing(exchange);
     let carriage = carriage(exchange, packing, found.head.length, keep_alive);
@@ -107,7 +86,7 @@ pub async fn send_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Fo
     if let (file::Body::Bytes(bytes), Some(recoding)) = (&mut body, &recoding) {
         charset::recode(recoding, bytes);
     }
-    deliver(exchange, wire, Delivery { head, body, carriage, recoding }).await
+    Delivery { head, body, carriage, recoding }
 }
 
 /// How an answer of our own travels.
@@ -123,14 +102,15 @@ fn wants_body(exchange: &Exchange) -> bool {
 }
 
 /// A head and what belongs to it.
-struct Delivery {
+pub struct Delivery {
     head: Vec<u8>,
     body: file::Body,
     carriage: Carriage,
     recoding: Option<Recoding>,
 }
 
-async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> After {
+/// Sends an answer.
+pub async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> After {
     let Carriage { keep_alive, trailed, .. } = delivery.carriage;
     exchange.begin_answer(exchange.answer.status, &delivery.head);
     let sent = match delivery.carriage.packing {
@@ -159,28 +139,34 @@ async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Af
 async fn write_out(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Result<Option<Outgoing>, BrokenOff> {
     let Delivery { mut head, body, carriage, recoding } = delivery;
     let coding = coding(carriage);
-    let (file, parts, end) = match body {
-        _ if !wants_body(exchange) => (None, Vec::new(), Vec::new()),
-        file::Body::File { fd, from, count } => (Some(fd), vec![(Vec::new(), Part { from, count })], Vec::new()),
-        file::Body::Parts { fd, parts, end } => (Some(fd), parts, end),
-        file::Body::Bytes(bytes) => (None, Vec::new(), bytes),
+    let body = match body {
+        _ if !wants_body(exchange) => file::Body::Bytes(Vec::new()),
         file::Body::Listing(listing) => return list(exchange, wire, head, listing, coding).await.map(|()| None),
+        body => body,
     };
     // All of it is one chunk: how much it is, is known.
-    let length = parts.iter().map(|(before, part)| before.len() as u64 + part.count).sum::<u64>() + end.len() as u64;
+    let length = body.length();
     let is_chunk = coding.is_chunked() && length > 0;
     if is_chunk {
         body::write_chunk_size(&mut head, length);
     }
     let mut outgoing = Outgoing::new(head, pace::to_client(exchange), exchange.settings().send_timeout);
-    if let Some(file) = file {
-        outgoing.of(file, recoding);
+    match body {
+        file::Body::Bytes(bytes) => outgoing.add(&bytes),
+        file::Body::File { fd, from, count } => {
+            outgoing.of(fd, recoding);
+            outgoing.add_part(Part { from, count });
+        }
+        file::Body::Parts { fd, parts, end } => {
+            outgoing.of(fd, recoding);
+            for (before, part) in parts {
+                outgoing.add(&before);
+                outgoing.add_part(part);
+            }
+            outgoing.add(&end);
+        }
+        file::Body::Listing(_) => {} // sent already
     }
-    for (before, part) in parts {
-        outgoing.add(&before);
-        outgoing.add_part(part);
-    }
-    outgoing.add(&end);
     outgoing.add(if is_chunk { b"\r\n" } else { b"" });
     send_out(exchange, wire, outgoing, !carriage.trailed).await
 }
@@ -296,31 +282,11 @@ async fn send_bytes(exchange: &mut Exchange, wire: &Wire, out: &mut Vec<u8>) -> 
     Ok(())
 }
 
-/// Drops what has come of a body that nobody wants. All of it must be here already if the next request is to be found
-/// behind it.
-async fn left_of_body(exchange: &Exchange, wire: &mut Wire) -> Left {
+/// Drops what has come of a body that nobody wants: whether that is all of it. The next request is to be found behind it.
+fn skip_body(exchange: &Exchange, wire: &mut Wire) -> Result<bool, body::Malformed> {
     match exchange.body_bytes {
-        _ if exchange.body_taken => Left::Nothing,
-        0 => skip_body(wire, exchange.request.framing).await,
-        _ => Left::Some,
+        _ if exchange.body_taken => Ok(true),
+        0 => transfer::skip(wire, exchange.request.framing),
+        _ => Ok(false),
     }
-}
-
-async fn skip_body(wire: &mut Wire, framing: Framing) -> Left {
-    let mut decoder = Decoder::new(framing);
-    let mut reader = wire.reader();
-    while !decoder.is_done() && !reader.ahead().is_empty() {
-        let next = poll_fn(|cx| {
-            reader.poll_bytes(cx, |_, bytes| match decoder.read(bytes) {
-                Ok(piece) => (piece.used, Ok(())),
-                Err(malformed) => (0, Err(malformed)),
-            })
-        });
-        match next.await {
-            Ok(Ok(())) => {}
-            Ok(Err(malformed)) => return Left::Malformed(malformed),
-            Err(_) => return Left::Some,
-        }
-    }
-    if decoder.is_done() { Left::Nothing } else { Left::Some }
 }

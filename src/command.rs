@@ -260,15 +260,14 @@ fn status() -> String {
 }
 
 /// The first of a signal (nothing) and a report.
-async fn select<T>(
+fn select<T>(
     mut signal: Pin<&mut impl Future<Output = ()>>,
     mut report: Pin<&mut impl Future<Output = T>>,
-) -> Option<T> {
-    poll_fn(|cx| match report.as_mut().poll(cx) {
+) -> impl Future<Output = Option<T>> + Unpin {
+    poll_fn(move |cx| match report.as_mut().poll(cx) {
         Poll::Ready(report) => Poll::Ready(Some(report)),
         Poll::Pending => signal.as_mut().poll(cx).map(|()| None),
     })
-    .await
 }
 
 /// Gives each worker its part of what another program left, or what this one has packed.

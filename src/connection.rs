@@ -100,8 +100,7 @@ fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, slot: Slot, 
     reactor::spawn(async move {
         let timer = Timer::new();
         loop {
-            let readable = timer.within(idle_max, poll_fn(|cx| wire.poll_readable(cx)));
-            match worker.wait(readable).await {
+            match worker.wait(&wire, &timer, idle_max).await {
                 Waited::Readable => {}
                 Waited::Over => return,
                 Waited::Leaving => return leave(wire, &client, &group, &worker),
@@ -131,7 +130,7 @@ fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, slot: Slot, 
 
 /// Sends the rest of an answer, and goes on with the connection then.
 fn follow(mut download: Downloading, client: Rc<Client>, group: Arc<Group>, slot: Slot, number: u32) {
-    reactor::spawn(async move {
+    reactor::spawn_boxed(async move {
         match (&mut download).await {
             Then::KeepAlive(_) if slot.worker().is_stopping() => {}
             Then::KeepAlive(idle) => serve(download.wire, client, group, slot, Position { number, idle: Some(idle) }),
@@ -171,7 +170,7 @@ async fn introduce(client: &Client, wire: &mut Wire, group: &Group, worker: &Wor
     }
     let timer = Timer::new();
     let limit = settings.header_timeout;
-    if worker.wait(timer.within(limit, poll_fn(|cx| wire.poll_readable(cx)))).await != Waited::Readable {
+    if worker.wait(wire, &timer, limit).await != Waited::Readable {
         return None;
     }
     let mut reader = wire.reader();
@@ -211,8 +210,7 @@ impl Warm<'_> {
             let wire = &*self.wire;
             // A configuration that came meanwhile has other servers.
             if !matches!(after, After::KeepAlive)
-                || self.worker.wait(timer.within(idle.min(WARM), poll_fn(|cx| wire.poll_readable(cx)))).await
-                    != Waited::Readable
+                || self.worker.wait(wire, timer, idle.min(WARM)).await != Waited::Readable
                 || !Arc::ptr_eq(&running, &self.worker.running())
             {
                 return (after, idle);
@@ -238,30 +236,32 @@ impl One<'_> {
         let began = reactor::now();
         let pipelined = !self.wire.ahead().is_empty() && self.number > 1;
         let server = self.group.names.default_server().clone();
-        let request = match self.read_head(&server).await {
-            Ok(request) => request,
-            Err(Some(malformed)) => return (self.refuse(&server, malformed, counted).await, Duration::ZERO),
+        let (mut exchange, understood) = match self.read_head(&server).await {
+            Ok(request) => {
+                counted.is_read();
+                let mut exchange = self.exchange(&server, request);
+                exchange.began = began;
+                exchange.pipelined = pipelined;
+                let understood = understand(&mut exchange, self.group);
+                (exchange, understood)
+            }
+            Err(Some(malformed)) => (self.unread(&server), Err(malformed)),
             Err(None) => return (After::Close, Duration::ZERO),
         };
-        counted.is_read();
-        let mut exchange =
-            Exchange::new(self.running.config.clone(), self.client.clone(), server, request, self.number);
-        exchange.began = began;
-        exchange.pipelined = pipelined;
-        if let Err(malformed) = understand(&mut exchange, self.group) {
-            log::about(
-                &exchange,
-                Level::Info,
-                format_args!("client sent {malformed} while reading client request headers"),
-            );
-            return (self.page(&mut exchange, malformed.status(), counted).await, Duration::ZERO);
-        }
-        let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
-        let done = match handshake::check(&exchange, self.group) {
-            Ok(()) => phases.act(&mut exchange).await,
-            Err(status) => phases.refuse(&mut exchange, status).await,
+        let refused = match understood {
+            Ok(()) => handshake::check(&exchange, self.group).err(),
+            Err(malformed) => {
+                log::about(
+                    &exchange,
+                    Level::Info,
+                    format_args!("client sent {malformed} while reading client request headers"),
+                );
+                exchange.malformed = true;
+                Some(malformed.status())
+            }
         };
-        let after = match done {
+        let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
+        let after = match phases.act(&mut exchange, refused).await {
             Done::Answered(after) => self.after(after, &mut exchange, counted),
             Done::Upgraded(upgraded) => {
                 let passage = Passage::new(&mut exchange, *upgraded);
@@ -306,7 +306,10 @@ impl One<'_> {
 
     /// An exchange for a head that could not be read.
     fn unread(&self, server: &Arc<Server>) -> Exchange {
-        let request = Request::broken(self.wire.ahead());
+        self.exchange(server, Request::broken(self.wire.ahead()))
+    }
+
+    fn exchange(&self, server: &Arc<Server>, request: Request) -> Exchange {
         Exchange::new(self.running.config.clone(), self.client.clone(), server.clone(), request, self.number)
     }
 
@@ -315,17 +318,6 @@ impl One<'_> {
         let mut exchange = self.unread(server);
         exchange.answer.status = status;
         end(&exchange);
-    }
-
-    /// Answers a head that could not be read.
-    async fn refuse(&mut self, server: &Arc<Server>, malformed: Malformed, counted: counters::Request) -> After {
-        let mut exchange = self.unread(server);
-        log::about(
-            &exchange,
-            Level::Info,
-            format_args!("client sent {malformed} while reading client request headers"),
-        );
-        self.page(&mut exchange, malformed.status(), counted).await
     }
 
     /// Ends a request, unless something of its answer is left, and says how the connection goes on.
@@ -343,17 +335,6 @@ impl One<'_> {
             answer::After::Linger if manners.lingering.on => After::Linger(manners.lingering),
             _ => After::Close,
         }
-    }
-
-    /// Answers what could not be understood, writes the log line, and closes.
-    async fn page(&mut self, exchange: &mut Exchange, status: u16, counted: counters::Request) -> After {
-        exchange.malformed = true;
-        let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
-        let after = match Box::pin(phases.refuse(exchange, status)).await {
-            Done::Answered(after) => after,
-            Done::Upgraded(_) => answer::After::Close, // no upstream hears of it
-        };
-        self.after(after, exchange, counted)
     }
 }
 

@@ -36,7 +36,7 @@ pub enum Then {
 
 /// What is done when all of it is sent, rendered while the request was known.
 struct Ending {
-    lines: Vec<log::Line>,
+    lines: Box<[log::Line]>,
     logs: Arc<[ErrorLog]>,
     context: Box<str>,
     connection: u32,
@@ -54,7 +54,6 @@ impl Download {
     pub fn new(exchange: &mut Exchange, rest: Rest, counted: counters::Request) -> Self {
         let held = std::mem::take(&mut exchange.limits.held);
         let settings = exchange.settings();
-        let lines = settings.access_log.iter().filter_map(|log| log::Line::new(log, exchange, log::End::OfFile));
         let context =
             if log::enabled(&settings.error_log, Level::Alert) { log::context(exchange) } else { String::new() };
         let lingering = settings.manners.lingering;
@@ -64,7 +63,7 @@ impl Download {
             false => Then::Close,
         };
         let ending = Ending {
-            lines: lines.collect(),
+            lines: log::lines(exchange, log::End::OfFile),
             logs: settings.error_log.clone(),
             context: context.into(),
             connection: exchange.client.number,

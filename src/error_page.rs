@@ -17,7 +17,7 @@ pub enum Instead {
 
 /// Finds what `error_page` says of a page. A page for a page is looked for only where the location
 /// of the one before has `recursive_error_pages`.
-pub fn find(exchange: &mut Exchange, reply: Reply) -> Instead {
+pub fn find(exchange: &mut Exchange, mut reply: Reply) -> Instead {
     if !reply.is_page || exchange.in_error_page {
         return Instead::Nothing(reply);
     }
@@ -26,7 +26,7 @@ pub fn find(exchange: &mut Exchange, reply: Reply) -> Instead {
     exchange.in_error_page = !exchange.settings().recursive_error_pages;
     let target = variables::value(&page.target, exchange);
     // Who comes to log in, or is sent elsewhere, has to learn how.
-    exchange.extra.extend(reply.fields);
+    exchange.extra.append(&mut reply.fields);
     if let Some(location) = reply.location {
         exchange.forget_location();
         let location = reply::absolute(exchange, &location);

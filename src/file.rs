@@ -84,6 +84,21 @@ pub enum Body {
     Listing(Listing),
 }
 
+impl Body {
+    /// Bytes of it, as far as they were counted.
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { count, .. } => *count,
+            Self::Parts { parts, end, .. } => {
+                let part = |(before, part): &(Vec<u8>, Part)| before.len() as u64 + part.count;
+                parts.iter().map(part).sum::<u64>() + end.len() as u64
+            }
+            Self::Listing(_) => 0,
+        }
+    }
+}
+
 /// Describes a file that is open, and takes of it what the request wants.
 pub fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) -> Answer {
     let modified = u64::try_from(meta.mtime()).unwrap_or(0);

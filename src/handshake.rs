@@ -1,6 +1,7 @@
 //! The beginning of a secured connection, and who is served on it.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,9 +19,7 @@ pub async fn secure(mut wire: Wire, client: Client, group: &Group, worker: &Work
     let settings = &group.names.default_server().settings;
     let info = |message: std::fmt::Arguments<'_>| log::about_client(&settings.error_log, Level::Info, &client, message);
     let timer = Timer::new();
-    if worker.wait(timer.within(settings.header_timeout, poll_fn(|cx| wire.poll_readable(cx)))).await
-        != Waited::Readable
-    {
+    if worker.wait(&wire, &timer, settings.header_timeout).await != Waited::Readable {
         return None;
     }
     let mut reader = wire.reader();
@@ -38,7 +37,7 @@ pub async fn secure(mut wire: Wire, client: Client, group: &Group, worker: &Work
         Some(site)
     };
     let made = tls::accept(socket, ahead, choose);
-    match timer.within(settings.header_timeout, made).await {
+    match timer.within(settings.header_timeout, pin!(made)).await {
         Ok(Ok((session, secured))) => {
             let client = Client { tls: Some(Rc::new(secured)), ..client };
             Some((Wire::new(Stream::Tls(Box::new(session))), client))

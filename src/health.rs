@@ -5,6 +5,7 @@
 //! descriptors, says nothing of a peer.
 
 use std::future::{pending, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,7 +168,7 @@ impl Watch {
             (Addr::Ip(addr), Some(port)) => Addr::Ip((addr.ip(), port).into()),
             (addr, _) => addr.clone(),
         };
-        let asked = Timer::new().within(self.check.timeout, probe(&addr, &self.check)).await;
+        let asked = Timer::new().within(self.check.timeout, pin!(probe(&addr, &self.check))).await;
         let answer = asked.unwrap_or_else(|reactor::Elapsed| Answer::Bad("no answer in time".to_owned()));
         peer.count_check(matches!(answer, Answer::Bad(_)));
         answer

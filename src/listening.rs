@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -150,7 +151,7 @@ fn turn_away(fd: OwnedFd, addr: &Addr, worker: &Worker) {
     let Ok(socket) = Socket::new(fd) else { return };
     TURNING_AWAY.set(TURNING_AWAY.get() + 1);
     reactor::spawn_boxed(async move {
-        let _ = Timer::new().within(TURNED_AWAY, say_no(socket, tokens)).await;
+        let _ = Timer::new().within(TURNED_AWAY, pin!(say_no(socket, tokens))).await;
         TURNING_AWAY.set(TURNING_AWAY.get() - 1);
     });
 }

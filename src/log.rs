@@ -224,6 +224,11 @@ pub fn access(exchange: &Exchange) {
     }
 }
 
+/// The access lines of an exchange whose end is still to come.
+pub fn lines(exchange: &Exchange, end: End) -> Box<[Line]> {
+    exchange.settings().access_log.iter().filter_map(|log| Line::new(log, exchange, end)).collect()
+}
+
 /// An access line that is whole but for what is known only at the end: bytes and times.
 pub struct Line {
     target: LogTarget,

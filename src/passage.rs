@@ -47,8 +47,7 @@ impl Passage {
     pub fn new(exchange: &mut Exchange, upgraded: Upgraded) -> Self {
         let held = std::mem::take(&mut exchange.limits.held);
         let settings = exchange.settings();
-        let lines: Box<[log::Line]> =
-            settings.access_log.iter().filter_map(|log| log::Line::new(log, exchange, log::End::OfTunnel)).collect();
+        let lines = log::lines(exchange, log::End::OfTunnel);
         let wanted = log::enabled(&settings.error_log, Level::Info);
         let end = (!lines.is_empty() || !held.is_empty() || wanted).then(|| {
             Box::new(Ending {

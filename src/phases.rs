@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::access::{self, Denied, Gate, Verdict};
-use crate::answer::{self, After};
+use crate::answer::{self, After, Delivery};
 use crate::config::{Access, AuthRequest, Level, Location, Settable};
 use crate::error_page::{self, Instead};
 use crate::exchange::Exchange;
@@ -45,8 +45,12 @@ enum Next {
     Search,
     /// A location by its name.
     Named(Vec<u8>),
+    /// A location that was found; without one, the server's own settings count.
+    Enter(Option<Arc<Location>>),
     /// An answer of our own; without one the connection is closed (`return 444`).
     Answer(Option<Reply>),
+    /// An answer that is ready to go.
+    Send(Delivery),
     Done(Done),
 }
 
@@ -59,18 +63,20 @@ pub struct Phases<'c> {
 }
 
 impl Phases<'_> {
-    /// Does what the configuration says with a request.
-    pub async fn act(self, exchange: &mut Exchange) -> Done {
-        real_ip::apply(exchange);
-        self.act_from(Next::Server, exchange).await
-    }
-
-    /// Answers a request that is not served.
-    pub async fn refuse(self, exchange: &mut Exchange, status: u16) -> Done {
-        exchange.closes = true;
-        exchange.answer.status = status;
-        let reply = page(exchange, status);
-        self.act_from(Next::Answer(Some(reply)), exchange).await
+    /// Does what the configuration says with a request; or answers one that is not served, with the status of `refused`.
+    pub async fn act(self, exchange: &mut Exchange, refused: Option<u16>) -> Done {
+        let first = match refused {
+            None => {
+                real_ip::apply(exchange);
+                Next::Server
+            }
+            Some(status) => {
+                exchange.closes = true;
+                exchange.answer.status = status;
+                Next::Answer(Some(page(exchange, status)))
+            }
+        };
+        self.act_from(first, exchange).await
     }
 
     async fn act_from(mut self, mut next: Next, exchange: &mut Exchange) -> Done {
@@ -81,7 +87,7 @@ impl Phases<'_> {
                 if changes > CHANGES_MAX + 1 {
                     log::about(exchange, Level::Error, format_args!("rewrite or internal redirection cycle"));
                     exchange.closes = true;
-                    return Done::Answered(self.send(exchange, page(exchange, 500)).await);
+                    next = self.send(exchange, page(exchange, 500));
                 }
             }
             next = match next {
@@ -92,48 +98,19 @@ impl Phases<'_> {
                         Next::Search
                     }
                 },
-                Next::Search => self.search(exchange).await,
-                Next::Named(name) => self.enter_named(exchange, &name).await,
+                Next::Search => search(exchange),
+                Next::Named(name) => find_named(exchange, &name),
+                Next::Enter(location) => self.enter(exchange, location).await,
                 // 444 is never told, wherever it comes from (`limit_req_status 444`).
-                Next::Answer(Some(reply)) if !(reply.is_page && reply.status == 444) => {
-                    self.answer(exchange, reply).await
-                }
+                Next::Answer(Some(reply)) if !(reply.is_page && reply.status == 444) => self.answer(exchange, reply),
                 Next::Answer(_) => {
                     exchange.answer.status = 444;
                     return Done::Answered(After::Close);
                 }
+                Next::Send(delivery) => return Done::Answered(answer::deliver(exchange, self.wire, delivery).await),
                 Next::Done(done) => return done,
             };
         }
-    }
-
-    /// Finds the location of the path.
-    async fn search(&mut self, exchange: &mut Exchange) -> Next {
-        match route::find(exchange) {
-            route::Found::Location(location) | route::Found::AddSlash(location)
-                if location.internal && !exchange.internal =>
-            {
-                exchange.location = Some(location);
-                Next::Answer(Some(page(exchange, 404)))
-            }
-            route::Found::Location(location) => self.enter(exchange, Some(location)).await,
-            route::Found::AddSlash(location) => {
-                exchange.location = Some(location);
-                Next::Answer(Some(Reply::with_slash(exchange)))
-            }
-            route::Found::Nothing => self.enter(exchange, None).await,
-        }
-    }
-
-    async fn enter_named(&mut self, exchange: &mut Exchange, name: &[u8]) -> Next {
-        let text = String::from_utf8_lossy(name);
-        let Some(location) = exchange.server.locations.named(&text).cloned() else {
-            log::about(exchange, Level::Error, format_args!("could not find named location \"{text}\""));
-            return Next::Answer(Some(page(exchange, 500)));
-        };
-        exchange.internal = true;
-        exchange.rewritten = true;
-        self.enter(exchange, Some(location)).await
     }
 
     /// Takes the request through a location; without one, the server's own settings count.
@@ -228,7 +205,9 @@ impl Phases<'_> {
             return refused(exchange, status);
         }
         let mut reply = page(exchange, status);
-        reply.fields = denied.challenges.into_iter().map(|value| (&b"WWW-Authenticate"[..], value)).collect();
+        for challenge in denied.challenges {
+            reply.fields.push((b"WWW-Authenticate", challenge));
+        }
         Next::Answer(Some(reply))
     }
 
@@ -256,9 +235,7 @@ impl Phases<'_> {
                 exchange.answer.status = exchange.status.unwrap_or(200);
                 Next::Done(Done::Answered(After::KeepAlive))
             }
-            file::Answer::File(found) => {
-                Next::Done(Done::Answered(answer::send_file(exchange, self.wire, found).await))
-            }
+            file::Answer::File(found) => Next::Send(answer::of_file(exchange, self.wire, found)),
         }
     }
 
@@ -283,26 +260,52 @@ impl Phases<'_> {
     }
 
     /// Sends an answer of our own, unless `error_page` has another one.
-    async fn answer(&mut self, exchange: &mut Exchange, reply: Reply) -> Next {
+    fn answer(&mut self, exchange: &mut Exchange, reply: Reply) -> Next {
         // As nginx does: these say that either side was not understood.
         exchange.closes |= reply.is_page && matches!(reply.status, 400 | 413 | 414 | 500 | 501);
         match error_page::find(exchange, reply) {
-            Instead::Nothing(reply) => Next::Done(Done::Answered(self.send(exchange, reply).await)),
+            Instead::Nothing(reply) => self.send(exchange, reply),
             Instead::Path => Next::Server,
             Instead::Named(name) => Next::Named(name),
         }
     }
 
-    async fn send(&mut self, exchange: &mut Exchange, reply: Reply) -> After {
+    fn send(&mut self, exchange: &mut Exchange, reply: Reply) -> Next {
         if exchange.asked_for.is_some() {
             exchange.answer.status = exchange.status.filter(|_| !reply.is_page).unwrap_or(reply.status);
-            return After::KeepAlive;
+            return Next::Done(Done::Answered(After::KeepAlive));
         }
-        if exchange.closes {
-            return answer::send_last(exchange, self.wire, reply).await;
-        }
-        answer::send(exchange, self.wire, reply).await
+        Next::Send(answer::of_reply(exchange, self.wire, reply))
     }
+}
+
+/// Finds the location of the path.
+fn search(exchange: &mut Exchange) -> Next {
+    match route::find(exchange) {
+        route::Found::Location(location) | route::Found::AddSlash(location)
+            if location.internal && !exchange.internal =>
+        {
+            exchange.location = Some(location);
+            Next::Answer(Some(page(exchange, 404)))
+        }
+        route::Found::Location(location) => Next::Enter(Some(location)),
+        route::Found::AddSlash(location) => {
+            exchange.location = Some(location);
+            Next::Answer(Some(Reply::with_slash(exchange)))
+        }
+        route::Found::Nothing => Next::Enter(None),
+    }
+}
+
+fn find_named(exchange: &mut Exchange, name: &[u8]) -> Next {
+    let text = String::from_utf8_lossy(name);
+    let Some(location) = exchange.server.locations.named(&text).cloned() else {
+        log::about(exchange, Level::Error, format_args!("could not find named location \"{text}\""));
+        return Next::Answer(Some(page(exchange, 500)));
+    };
+    exchange.internal = true;
+    exchange.rewritten = true;
+    Next::Enter(Some(location))
 }
 
 /// The page of a status; but a client that is gone (499) gets none.

@@ -612,18 +612,20 @@ impl Timer {
         }
     }
 
-    /// Waits for `future`, but no longer than `limit`.
+    /// Waits for `future`, but no longer than `limit` from now on. Not an `async fn`, which would hold the future twice.
     ///
     /// # Errors
     /// [`Elapsed`] when the time is over first.
-    pub async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    pub fn within<T>(
+        &self,
+        limit: Duration,
+        mut future: impl Future<Output = T> + Unpin,
+    ) -> impl Future<Output = Result<T, Elapsed>> + Unpin {
         self.set(limit);
-        let mut future = pin!(future);
-        poll_fn(|cx| match future.as_mut().poll(cx) {
+        poll_fn(move |cx| match Pin::new(&mut future).poll(cx) {
             Poll::Ready(value) => Poll::Ready(Ok(value)),
             Poll::Pending => self.poll_due(cx).map(|()| Err(Elapsed)),
         })
-        .await
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -97,7 +98,7 @@ pub async fn look_up(host: &str, servers: &[SocketAddr], wanted: Wanted) -> Resu
         }
         Err(Failure::Refused(dns::NO_NAME))
     };
-    Timer::new().within(LOOKUP, follow).await.unwrap_or(Err(Failure::Silence))
+    Timer::new().within(LOOKUP, pin!(follow)).await.unwrap_or(Err(Failure::Silence))
 }
 
 /// Asks one server after the other, round and round. The one that answers may be one that was asked before and is slow;
@@ -120,14 +121,14 @@ async fn ask(name: &Name, kind: Kind, servers: &[SocketAddr], wanted: bool) -> R
         // It is the last one to be asked again.
         lines.push(line);
         let heard = match sent {
-            Ok(()) => timer.within(patience, hear(&lines)).await,
+            Ok(()) => timer.within(patience, pin!(hear(&lines))).await,
             Err(error) => Ok((lines.len() - 1, Err(error))),
         };
         let Ok((at, mut answer)) = heard else { continue };
         if let (Ok(Answer::Truncated), Some(line)) = (&answer, lines.get(at)) {
             let late = |Elapsed| io::Error::from(io::ErrorKind::TimedOut);
             answer = timer
-                .within(STREAM, by_stream(&line.question, line.server))
+                .within(STREAM, pin!(by_stream(&line.question, line.server)))
                 .await
                 .map_err(late)
                 .and_then(|answer| answer);

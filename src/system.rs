@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::pin::pin;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
@@ -41,7 +42,7 @@ pub async fn look_up(host: &str) -> Result<Vec<IpAddr>, Failure> {
     let settings = Settings::parse(&read(SETTINGS));
     for name in settings.names(host) {
         let answer = resolver::look_up(&name, &settings.servers, Wanted { ipv4: true, ipv6: true });
-        match Timer::new().within(settings.time(), answer).await.unwrap_or(Err(Failure::Silence)) {
+        match Timer::new().within(settings.time(), pin!(answer)).await.unwrap_or(Err(Failure::Silence)) {
             Err(failure) if failure.is_final() => {}
             answer => return answer.map(|(addrs, _)| addrs),
         }

@@ -19,7 +19,7 @@ use crate::config::Recoding;
 use crate::head::Framing;
 use crate::pace::Pace;
 use crate::reactor::{self, Elapsed, Timer};
-use crate::wire::{Reader, Stream};
+use crate::wire::{Reader, Stream, Wire};
 
 /// Bytes of a body that are copied behind what is held rather than sent from where they are.
 const JOIN_BYTES_MAX: usize = 8 * 1024;
@@ -76,11 +76,10 @@ impl Coding {
 
     /// Frames the piece of a body that `out` has from `start` on.
     pub fn frame(self, start: usize, out: &mut Vec<u8>) {
-        let length = out.len() - start;
-        if self.is_chunked() && length > 0 {
-            let mut size = Vec::new();
-            body::write_chunk_size(&mut size, length as u64);
-            out.splice(start..start, size);
+        if self.is_chunked() && out.len() > start {
+            let piece = out.split_off(start);
+            body::write_chunk_size(out, piece.len() as u64);
+            out.extend_from_slice(&piece);
             out.extend_from_slice(b"\r\n");
         }
     }
@@ -553,6 +552,16 @@ impl Packer {
         self.sent += bytes.len() as u64;
         Ok(follows)
     }
+}
+
+/// Uses what is here already of a body that nobody wants: whether that is all of it.
+pub fn skip(wire: &mut Wire, framing: Framing) -> Result<bool, body::Malformed> {
+    let mut decoder = Decoder::new(framing);
+    while !decoder.is_done() && !wire.ahead().is_empty() {
+        let used = decoder.read(wire.ahead())?.used;
+        wire.consume(used);
+    }
+    Ok(decoder.is_done())
 }
 
 /// How many bytes may go now; ready when some may, or when `to` is gone, as the next write says. The `timer` waits for

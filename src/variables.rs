@@ -61,16 +61,16 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
             }
         }
         Variable::UpstreamCookie(name) => {
-            let cookies = exchange.upstream_head.iter().flat_map(|head| head.fields.all(Name::SetCookie));
-            write_first(cookies.filter_map(|cookie| cookie_value(cookie, name)), out);
+            if let Some(head) = &exchange.upstream_head {
+                write_cookie(&head.fields, Name::SetCookie, name, out);
+            }
         }
         Variable::Arg(name) => {
             let args = exchange.args.as_deref().unwrap_or_default();
             out.extend_from_slice(arg(args, name).unwrap_or_default());
         }
         Variable::Cookie(name) => {
-            let cookies = exchange.request.fields.all(Name::Cookie).flat_map(|line| line.split(|b| *b == b';'));
-            write_first(cookies.filter_map(|cookie| cookie_value(cookie, name)), out);
+            write_cookie(&exchange.request.fields, Name::Cookie, name, out);
         }
         Variable::Capture(number) => out.extend_from_slice(exchange.captures.borrow().group(usize::from(*number))),
         Variable::User(number) => {
@@ -134,9 +134,15 @@ fn write_split(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     out.extend_from_slice(split.find(&text));
 }
 
-fn write_first<'v>(mut values: impl Iterator<Item = &'v [u8]>, out: &mut Vec<u8>) {
-    if let Some(value) = values.next() {
-        out.extend_from_slice(value);
+/// The first cookie of this name. A line of an answer sets but one, its attributes stand behind.
+fn write_cookie(fields: &Fields, kind: Name, name: &[u8], out: &mut Vec<u8>) {
+    let most = if kind == Name::SetCookie { 1 } else { usize::MAX };
+    for line in fields.all(kind) {
+        for cookie in line.split(|b| *b == b';').take(most) {
+            if let Some(value) = cookie_value(cookie, name) {
+                return out.extend_from_slice(value);
+            }
+        }
     }
 }
 
@@ -182,7 +188,7 @@ fn arg_value<'a>(arg: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 fn cookie_value<'c>(cookie: &'c [u8], name: &[u8]) -> Option<&'c [u8]> {
     let (key, rest) = without_spaces(cookie).split_at_checked(name.len())?;
     let value = without_spaces(rest).strip_prefix(b"=").filter(|_| key.eq_ignore_ascii_case(name))?;
-    without_spaces(value).split(|b| *b == b';').next()
+    Some(without_spaces(value))
 }
 
 fn without_spaces(mut bytes: &[u8]) -> &[u8] {

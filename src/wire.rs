@@ -261,39 +261,57 @@ impl<'w> Reader<'w> {
         cx: &mut Context<'_>,
         parse: &mut impl FnMut(&[u8]) -> Result<Option<(T, usize)>, E>,
     ) -> Poll<Result<T, Unparsed<E>>> {
+        let mut parsed = None;
+        let read = ready!(self.poll_until(cx, &mut |bytes| match parse(bytes) {
+            Ok(None) => None,
+            Ok(Some((value, used))) => {
+                parsed = Some(Ok(value));
+                Some(used)
+            }
+            Err(malformed) => {
+                parsed = Some(Err(Unparsed::Malformed(malformed)));
+                Some(0) // all of it is kept for the log
+            }
+        }));
+        let missing = || match read {
+            Err(error) => Unparsed::Failed(error),
+            Ok(()) if self.ahead().is_empty() => Unparsed::Nothing,
+            Ok(()) => Unparsed::Cut,
+        };
+        Poll::Ready(parsed.unwrap_or_else(|| Err(missing())))
+    }
+
+    /// Reads until `take`, which sees all that was read so far, says how many bytes it has used, or to the end.
+    fn poll_until(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut dyn FnMut(&[u8]) -> Option<usize>,
+    ) -> Poll<io::Result<()>> {
         if !self.ahead().is_empty()
-            && let Some((value, used)) = parse(self.ahead()).map_err(Unparsed::Malformed)?
+            && let Some(used) = take(self.ahead())
         {
             self.ahead.consume(used);
-            return Poll::Ready(Ok(value));
+            return Poll::Ready(Ok(()));
         }
         let (stream, ahead) = (self.stream, &mut *self.ahead);
         reactor::scratch(|scratch| {
             loop {
-                let count = ready!(stream.poll_read(cx, scratch)).map_err(Unparsed::Failed)?;
+                let count = ready!(stream.poll_read(cx, scratch))?;
                 let fresh = scratch.get(..count).unwrap_or_default();
                 if fresh.is_empty() {
-                    let nothing = ahead.unused().is_empty();
-                    return Poll::Ready(Err(if nothing { Unparsed::Nothing } else { Unparsed::Cut }));
+                    return Poll::Ready(Ok(()));
                 }
-                if ahead.unused().is_empty() {
-                    match parse(fresh) {
-                        Ok(Some((value, used))) => {
-                            ahead.append(fresh.get(used..).unwrap_or_default());
-                            return Poll::Ready(Ok(value));
-                        }
-                        Ok(None) => ahead.append(fresh),
-                        Err(malformed) => {
-                            ahead.append(fresh); // for the log
-                            return Poll::Ready(Err(Unparsed::Malformed(malformed)));
-                        }
+                if !ahead.unused().is_empty() {
+                    ahead.append(fresh);
+                    if let Some(used) = take(ahead.unused()) {
+                        ahead.consume(used);
+                        return Poll::Ready(Ok(()));
                     }
+                } else if let Some(used) = take(fresh) {
+                    ahead.append(fresh.get(used..).unwrap_or_default());
+                    return Poll::Ready(Ok(()));
                 } else {
                     ahead.append(fresh);
-                    if let Some((value, used)) = parse(ahead.unused()).map_err(Unparsed::Malformed)? {
-                        ahead.consume(used);
-                        return Poll::Ready(Ok(value));
-                    }
                 }
             }
         })

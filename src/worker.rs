@@ -4,20 +4,21 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::config::{Binding, Config, ErrorLog, Group};
 use crate::counters::{self, Count};
 use crate::exchange;
 use crate::mailbox::Mailbox;
 use crate::parcel::{Packer, Unpacker};
-use crate::reactor::Elapsed;
+use crate::reactor::Timer;
 use crate::running::Running;
 use crate::socket::Addr;
+use crate::wire::Wire;
 
 /// A connection that one worker has accepted and another one serves.
 pub struct Newcomer {
@@ -321,17 +322,15 @@ impl Worker {
         (!Arc::ptr_eq(&newer, group)).then_some(newer)
     }
 
-    /// Waits for the next request.
-    pub async fn wait(&self, readable: impl Future<Output = Result<(), Elapsed>>) -> Waited {
-        let mut readable = pin!(readable);
-        poll_fn(|cx| match readable.as_mut().poll(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(Waited::Readable),
-            Poll::Ready(Err(Elapsed)) => Poll::Ready(Waited::Over),
-            Poll::Pending if self.stopping.get() => Poll::Ready(Waited::Over),
+    /// Waits for the next bytes of a client, for `limit` at most.
+    pub fn wait(&self, wire: &Wire, timer: &Timer, limit: Duration) -> impl Future<Output = Waited> {
+        timer.set(limit);
+        poll_fn(move |cx| match wire.poll_readable(cx) {
+            Poll::Ready(()) => Poll::Ready(Waited::Readable),
+            Poll::Pending if timer.poll_due(cx).is_ready() || self.stopping.get() => Poll::Ready(Waited::Over),
             Poll::Pending if self.leaving.get() => Poll::Ready(Waited::Leaving),
             Poll::Pending => Poll::Pending,
         })
-        .await
     }
 
     pub fn error_log(&self) -> Arc<[ErrorLog]> {

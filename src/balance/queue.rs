@@ -110,7 +110,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut line = self.queue.lock();
         let Some(at) = line.place(self.ticket) else { return };
-        line.waiting.remove(at);
+        // Those before it keep their order. Who leaves is the first, most often.
+        (0..at).rev().for_each(|before| line.waiting.swap(before, before + 1));
+        line.waiting.pop_front();
         self.queue.length.fetch_sub(1, Ordering::SeqCst);
         // Who has become the first has to know it.
         if line.turn == Some(self.ticket) || at == 0 {

@@ -10,10 +10,7 @@ use crate::target;
 use crate::variables;
 
 /// Where the request goes, and the target that it gets there.
-pub(super) async fn destination(
-    exchange: &mut Exchange,
-    running: &Running,
-) -> Result<(Arc<Group>, Option<Vec<u8>>), String> {
+pub(super) fn destination(exchange: &mut Exchange, running: &Running) -> Result<(Arc<Group>, Option<Vec<u8>>), String> {
     let Some(pass) = exchange.pass() else { return Err("no upstream is configured".to_owned()) };
     let unknown = || "no such upstream".to_owned();
     match &pass.destination {

@@ -65,57 +65,10 @@ pub struct Upgraded {
 /// Passes the request on, and the answer back.
 /// `timer` is the connection's.
 pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Running, timer: &Timer) -> Forwarded {
-    let (group, uri) = match destination(exchange, running).await {
-        Ok(found) => found,
-        Err(message) => {
-            log::about(exchange, Level::Error, format_args!("{message}"));
-            return Forwarded::Refused(if message.starts_with("invalid") { 500 } else { 502 });
-        }
-    };
-    if exchange.body_bytes > 0 && !exchange.body_taken && exchange.passes_body() {
-        log::about(exchange, Level::Error, format_args!("the request body was sent to another upstream already"));
-        return Forwarded::Refused(502);
+    match Attempts::new(exchange, client, running, timer) {
+        Ok(mut attempts) => attempts.run().await,
+        Err(status) => Forwarded::Refused(status),
     }
-    let body = match early_body(exchange, client) {
-        Ok(body) => body,
-        Err((status, why)) => {
-            log::about(exchange, Level::Info, format_args!("client sent {why}"));
-            return Forwarded::Refused(status);
-        }
-    };
-    let body = match &exchange.settings().proxy.set_body {
-        Some(template) => Some(Rc::new(variables::value(template, exchange))),
-        None => body,
-    };
-    let outgoing = match heads::outgoing(exchange, uri.as_deref(), whole(body.as_ref())) {
-        Ok(outgoing)
-            if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > heads::BYTES_MAX =>
-        {
-            log::about(exchange, Level::Error, format_args!("the request head for the upstream is longer than 64 KiB"));
-            return Forwarded::Refused(500);
-        }
-        Ok(outgoing) => outgoing,
-        Err(why) => {
-            log::about(exchange, Level::Info, format_args!("client sent {why}"));
-            return Forwarded::Refused(why.status());
-        }
-    };
-    let timeout = group.upstream.resolver_timeout.unwrap_or(exchange.settings().resolver_timeout);
-    if let Some(complaint) = group.refresh(timeout).await {
-        log::about(exchange, Level::Warn, format_args!("{complaint}; the addresses that were known before are used"));
-    }
-    let from = match origin(exchange) {
-        Ok(from) => from,
-        Err(message) => {
-            log::about(exchange, Level::Error, format_args!("{message}"));
-            return Forwarded::Refused(500);
-        }
-    };
-    let search = Search::new(&group.upstream, exchange);
-    let earlier = exchange.tries.len();
-    let began = reactor::now();
-    let way = Way { from, tls: called(exchange) };
-    Attempts { timer, exchange, client, group, uri, body, outgoing, search, way, earlier, began }.run().await
 }
 
 /// The address that connections come from (`proxy_bind`).
@@ -203,8 +156,53 @@ struct Attempts<'e> {
     began: Millis,
 }
 
-impl Attempts<'_> {
-    async fn run(mut self) -> Forwarded {
+impl<'e> Attempts<'e> {
+    /// Finds out where to the request goes, and what of it.
+    ///
+    /// # Errors
+    /// The status of a request that goes nowhere.
+    fn new(exchange: &'e mut Exchange, client: &'e mut Wire, running: &Running, timer: &'e Timer) -> Result<Self, u16> {
+        let (group, uri) = destination(exchange, running).map_err(|message| {
+            log::about(exchange, Level::Error, format_args!("{message}"));
+            if message.starts_with("invalid") { 500_u16 } else { 502 }
+        })?;
+        if exchange.body_bytes > 0 && !exchange.body_taken && exchange.passes_body() {
+            log::about(exchange, Level::Error, format_args!("the request body was sent to another upstream already"));
+            return Err(502);
+        }
+        let body = early_body(exchange, client).map_err(|(status, why)| {
+            log::about(exchange, Level::Info, format_args!("client sent {why}"));
+            status
+        })?;
+        let body = match &exchange.settings().proxy.set_body {
+            Some(template) => Some(Rc::new(variables::value(template, exchange))),
+            None => body,
+        };
+        let outgoing = heads::outgoing(exchange, uri.as_deref(), whole(body.as_ref())).map_err(|why| {
+            log::about(exchange, Level::Info, format_args!("client sent {why}"));
+            why.status()
+        })?;
+        if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > heads::BYTES_MAX {
+            log::about(exchange, Level::Error, format_args!("the request head for the upstream is longer than 64 KiB"));
+            return Err(500);
+        }
+        let from = origin(exchange).map_err(|message| {
+            log::about(exchange, Level::Error, format_args!("{message}"));
+            500_u16
+        })?;
+        let search = Search::new(&group.upstream, exchange);
+        let earlier = exchange.tries.len();
+        let way = Way { from, tls: called(exchange) };
+        Ok(Self { timer, exchange, client, group, uri, body, outgoing, search, way, earlier, began: reactor::now() })
+    }
+
+    async fn run(&mut self) -> Forwarded {
+        let timeout = self.group.upstream.resolver_timeout.unwrap_or(self.exchange.settings().resolver_timeout);
+        if let Some(complaint) = self.group.refresh(timeout).await {
+            let so = "the addresses that were known before are used";
+            log::about(self.exchange, Level::Warn, format_args!("{complaint}; {so}"));
+        }
+        self.began = reactor::now();
         loop {
             let chosen = match self.group.choose(&mut self.search) {
                 Some(chosen) => chosen,
@@ -276,7 +274,7 @@ impl Attempts<'_> {
                             if let Some(target) = self.accelerate(&head) {
                                 return Ok(self.send_on(&chosen, &head, target));
                             }
-                            return self.relay(pooled, chosen, &head, sent).await;
+                            return self.relay(pooled, chosen, &head, &mut sent).await;
                         }
                         Err(missed) => missed,
                     }
@@ -300,16 +298,9 @@ impl Attempts<'_> {
         chosen.report(Outcome::Answered);
         self.end_try(None);
         self.exchange.answer.status = self.exchange.status.unwrap_or(head.status);
-        let mut decoder = Decoder::new(head.framing(self.outgoing.to_head));
-        while !decoder.is_done()
-            && let Ok(piece) = decoder.read(pooled.wire.ahead())
-            && piece.used > 0
-        {
-            let used = piece.used;
-            pooled.wire.consume(used);
-        }
-        let whole = decoder.is_done() && pooled.wire.ahead().is_empty() && head.status != 101;
-        if whole && self.outgoing.keeps_alive && head.keeps_alive() {
+        let is_whole = matches!(transfer::skip(&mut pooled.wire, head.framing(self.outgoing.to_head)), Ok(true));
+        let is_over = is_whole && pooled.wire.ahead().is_empty() && head.status != 101;
+        if is_over && self.outgoing.keeps_alive && head.keeps_alive() {
             pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
         }
         Forwarded::Answered { reusable: true }
@@ -320,8 +311,7 @@ impl Attempts<'_> {
         chosen.report(Outcome::Answered);
         self.end_try(None);
         if head.status == 401 {
-            let asked = head.fields.named(b"www_authenticate").map(|value| (&b"WWW-Authenticate"[..], value.to_vec()));
-            self.exchange.extra.extend(asked);
+            keep(self.exchange, head, b"WWW-Authenticate", b"www_authenticate");
         }
         Forwarded::Refused(head.status)
     }
@@ -350,7 +340,7 @@ impl Attempts<'_> {
         self.end_try(None);
         let exchange = &mut *self.exchange;
         for (name, known) in PASSED {
-            exchange.extra.extend(head.fields.named(known).map(|value| (name, value.to_vec())));
+            keep(exchange, head, name, known);
         }
         exchange.given_type = head.fields.first(Name::ContentType).map(<[u8]>::to_vec);
         if target.starts_with(b"@") {
@@ -452,7 +442,7 @@ impl Attempts<'_> {
                     .head
             }
         };
-        let mut upload = Upload::new(Transfer::new(head, framing, coding, limits));
+        let upload = sent.upload.insert(Upload::new(Transfer::new(head, framing, coding, limits)));
         if self.exchange.config.keeps_body {
             upload.transfer.keep();
         }
@@ -489,9 +479,9 @@ impl Attempts<'_> {
                 timer.poll_due(cx).map(|()| Err(Missed::Timeout("while reading response header from upstream")))
             })
             .await;
-            sent.take(&upload);
+            sent.body_bytes = upload.transfer.body_bytes;
             if let Some(now) = self.exchange.tries.last_mut() {
-                now.sent = sent.bytes;
+                now.sent = upload.transfer.written;
             }
             if self.body.is_none() {
                 self.exchange.body_bytes = sent.body_bytes;
@@ -514,7 +504,9 @@ impl Attempts<'_> {
                 _ => break head,
             }
         };
-        sent.upload = (!upload.complete).then_some(upload);
+        if upload.complete {
+            sent.upload = None;
+        }
         self.heed(head, sent)
     }
 
@@ -539,6 +531,13 @@ impl Attempts<'_> {
             return Err(Missed::Status(status));
         }
         Ok(head)
+    }
+}
+
+/// Has the answer keep a field of an upstream's that it takes the place of.
+fn keep(exchange: &mut Exchange, head: &Response, name: &'static [u8], known: &[u8]) {
+    for value in head.fields.named(known) {
+        exchange.extra.push((name, value.to_vec()));
     }
 }
 

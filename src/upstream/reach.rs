@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -93,9 +93,10 @@ impl Attempts<'_> {
                 }
             }
         };
-        let mut connecting = pin!(self.timer.within(proxy.connect_timeout, connecting));
+        let connecting = pin!(connecting);
+        let mut connecting = self.timer.within(proxy.connect_timeout, connecting);
         let made = poll_fn(|cx| {
-            if let Poll::Ready(made) = connecting.as_mut().poll(cx) {
+            if let Poll::Ready(made) = Pin::new(&mut connecting).poll(cx) {
                 return Poll::Ready(Some(made));
             }
             poll_gone(&self.client.stream, waits, cx).map(|()| None)
@@ -126,7 +127,7 @@ async fn reach(addr: &Addr, from: Option<&Addr>) -> io::Result<Socket> {
     }
     let (timer, mut patience) = (Timer::new(), NEAR);
     loop {
-        match timer.within(patience, Socket::connect(addr, from)).await {
+        match timer.within(patience, pin!(Socket::connect(addr, from))).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => reactor::sleep(patience).await,
             Ok(done) => return done,
             Err(reactor::Elapsed) => {}

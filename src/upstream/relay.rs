@@ -37,7 +37,7 @@ impl Attempts<'_> {
         mut pooled: Box<Pooled>,
         chosen: Chosen,
         head: &Response,
-        sent: Sent,
+        sent: &mut Sent,
     ) -> Result<Forwarded, Option<u16>> {
         if head.status == 101 {
             return self.upgrade(pooled, chosen, head).await;
@@ -66,7 +66,7 @@ impl Attempts<'_> {
         }
         download.slow_down(pace::to_client(self.exchange));
         download.slow_down(pace::from_upstream(self.exchange, reactor::now()));
-        let mut upload = sent.upload;
+        let upload = &mut sent.upload;
         let waits = match self.patience() {
             Patience::WhileSending if self.exchange.limits.held.is_empty() => Patience::WhileOpen,
             patience => patience,
@@ -74,7 +74,7 @@ impl Attempts<'_> {
         let (client_tx, mut client_rx) = self.client.split();
         let (upstream_tx, mut upstream_rx) = pooled.wire.split();
         let done = poll_fn(|cx| {
-            if let Some(upload) = &mut upload
+            if let Some(upload) = upload.as_mut()
                 && let Err(missed) = upload.poll(cx, &mut client_rx, upstream_tx)
             {
                 return Poll::Ready(Err(Stopped::Upload(missed)));
@@ -94,7 +94,7 @@ impl Attempts<'_> {
         self.exchange.answer.packed = download.packed();
         self.exchange.upstream_trailers = download.trailers().to_vec();
         let uploaded = upload.as_ref().is_none_or(|upload| upload.complete);
-        if let Some(upload) = &upload {
+        if let Some(upload) = upload {
             self.exchange.body_bytes = upload.transfer.body_bytes;
         }
         if let Some(now) = self.exchange.tries.last_mut() {

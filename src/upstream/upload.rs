@@ -14,16 +14,8 @@ pub(super) struct Sent {
     /// Not even the connection was made.
     pub(super) nothing: bool,
     pub(super) body_bytes: u64,
-    pub(super) bytes: u64,
-    /// The rest of the body, if it was not sent to its end.
+    /// The request, as long as it was not sent to its end.
     pub(super) upload: Option<Upload>,
-}
-
-impl Sent {
-    pub(super) fn take(&mut self, upload: &Upload) {
-        self.body_bytes = upload.transfer.body_bytes;
-        self.bytes = upload.transfer.written;
-    }
 }
 
 /// The request on its way to the upstream.
