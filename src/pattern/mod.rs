@@ -1,43 +1,41 @@
 //! Regular expressions over bytes, as nginx's users write them.
 //!
-//! regex-lite matches text in linear time and has no look-around or back-references. Of these, published configurations
-//! hold a look ahead now and then: `ahead` does that. Paths are bytes: a haystack that is not ASCII is matched as Latin-1,
-//! one character a byte, and so is a pattern, which gives the byte-wise meaning of nginx's PCRE.
+//! The language is PCRE's without what would need to go back: there are no references to groups and no atomic groups
+//! (`a++` is `a+`). Every byte is a character, and letters have a case if they are ASCII's. A search takes time in
+//! proportion to the lengths of the subject and the expression, whatever they are.
+//!
+//! `parse` writes the `program` of an expression, `search` runs it.
 
-mod ahead;
+#[cfg(test)]
+mod opinion;
+mod parse;
+mod program;
+mod search;
+mod set;
 
-use std::borrow::Cow;
-
-use regex_lite::{Regex, RegexBuilder};
-
-use self::ahead::Ahead;
+use self::program::Program;
+use self::search::Slots;
 
 /// A compiled expression with the names of its groups.
 #[derive(Debug)]
 pub struct Pattern {
-    form: Form,
+    program: Program,
     source: Box<str>,
-    names: Vec<(usize, Box<str>)>,
-}
-
-#[derive(Debug)]
-enum Form {
-    Plain(Regex),
-    Ahead(Box<Ahead>),
+    names: parse::Names,
 }
 
 /// What an expression's groups matched: ranges into the subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captures {
     subject: Vec<u8>,
-    groups: Vec<Option<(usize, usize)>>,
+    slots: Slots,
 }
 
 impl Captures {
     /// Group `number`, or nothing.
     pub fn group(&self, number: usize) -> &[u8] {
-        match self.groups.get(number) {
-            Some(Some((start, end))) => self.subject.get(*start..*end).unwrap_or_default(),
+        match self.slots.get(number * 2..) {
+            Some([start, end, ..]) => self.subject.get(*start as usize..*end as usize).unwrap_or_default(),
             _ => &[],
         }
     }
@@ -47,24 +45,10 @@ impl Pattern {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// What regex-lite says about it.
+    /// What is wrong, and where.
     pub fn new(source: &str, any_case: bool) -> Result<Self, String> {
-        let latin = latin(source.as_bytes());
-        let mut names = Vec::new();
-        let form = match compile(&latin, any_case) {
-            Ok(regex) => {
-                add_names(&mut names, &regex, 0);
-                Form::Plain(regex)
-            }
-            Err(why) => {
-                let ahead = Ahead::new(&latin, any_case)?.ok_or(why)?;
-                for (regex, behind) in ahead.capturing() {
-                    add_names(&mut names, regex, behind);
-                }
-                Form::Ahead(Box::new(ahead))
-            }
-        };
-        Ok(Self { form, source: source.into(), names })
+        let (program, names) = parse::parse(source.as_bytes(), any_case)?;
+        Ok(Self { program, source: source.into(), names })
     }
 
     /// The named groups: number and name.
@@ -78,107 +62,41 @@ impl Pattern {
     }
 
     pub fn is_match(&self, subject: &[u8]) -> bool {
-        let text = latin(subject);
-        match &self.form {
-            Form::Plain(regex) => regex.is_match(&text),
-            Form::Ahead(ahead) => ahead.find(&text).is_some(),
-        }
+        search::find(&self.program, subject, 0).is_some()
     }
 
     /// Where the groups lie in `subject`, if it matches.
     pub fn captures(&self, subject: &[u8]) -> Option<Captures> {
-        let text = latin(subject);
-        let found = match &self.form {
-            Form::Plain(regex) => {
-                let found = regex.captures(&text)?;
-                (0..found.len()).map(|at| found.get(at).map(|m| (m.start(), m.end()))).collect()
-            }
-            Form::Ahead(ahead) => ahead.find(&text)?,
-        };
-        // Offsets of characters in the text are those of bytes in the subject.
-        let byte =
-            |at: usize| if text.len() == subject.len() { at } else { text.get(..at).map_or(0, |s| s.chars().count()) };
-        let groups = found.into_iter().map(|group| group.map(|(start, end)| (byte(start), byte(end)))).collect();
-        Some(Captures { subject: subject.to_vec(), groups })
+        let slots = search::find(&self.program, subject, self.program.groups * 2)?;
+        Some(Captures { subject: subject.to_vec(), slots })
     }
-}
-
-/// The named groups of `regex`, which stands behind some others.
-fn add_names(names: &mut Vec<(usize, Box<str>)>, regex: &Regex, behind: usize) {
-    for (at, name) in regex.capture_names().enumerate() {
-        if let Some(name) = name {
-            names.push((behind + at, name.into()));
-        }
-    }
-}
-
-fn compile(source: &str, any_case: bool) -> Result<Regex, String> {
-    RegexBuilder::new(&portable(source))
-        .case_insensitive(any_case)
-        .size_limit(1 << 20)
-        .build()
-        .map_err(|error| error.to_string().replace('\n', " "))
-}
-
-fn latin(bytes: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.is_ascii() => Cow::Borrowed(text),
-        _ => Cow::Owned(bytes.iter().map(|b| char::from(*b)).collect()),
-    }
-}
-
-/// PCRE takes `\` before any character that is not a letter or digit for that character; regex-lite knows fewer.
-/// `\Q` and `\E` quote what is between them.
-fn portable(source: &str) -> Cow<'_, str> {
-    let needs =
-        |c: char| matches!(c, '/' | '"' | '\'' | '!' | '@' | '%' | ',' | ':' | ';' | '<' | '=' | '>' | '_' | '`' | ' ');
-    if !source.contains('\\') {
-        return Cow::Borrowed(source);
-    }
-    let mut out = String::with_capacity(source.len());
-    let mut chars = source.chars().peekable();
-    let mut quoted = false;
-    while let Some(c) = chars.next() {
-        match (c, chars.peek().copied()) {
-            ('\\', Some(mark @ ('Q' | 'E'))) => {
-                chars.next();
-                quoted = mark == 'Q';
-            }
-            ('\\', Some('p')) if !quoted => {
-                // The few classes that byte-wise expressions use.
-                let name: String = chars.by_ref().take_while(|c| *c != '}').skip(2).collect();
-                out.push_str(match name.as_str() {
-                    "L" => "[A-Za-z]",
-                    "Lu" => "[A-Z]",
-                    "Ll" => "[a-z]",
-                    "N" | "Nd" => "[0-9]",
-                    _ => "\\p", // refused
-                });
-            }
-            _ if quoted => out.push_str(&regex_lite::escape(c.encode_utf8(&mut [0; 4]))),
-            ('\\', Some(next)) if needs(next) => {}
-            ('\\', Some(next)) => {
-                out.push(c);
-                out.push(next);
-                chars.next();
-            }
-            _ => out.push(c),
-        }
-    }
-    Cow::Owned(out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What the expression captures of each text; `None` if it does not match.
+    fn check(source: &str, any_case: bool, texts: &[(&str, Option<&[&str]>)]) {
+        let pattern = Pattern::new(source, any_case).unwrap_or_else(|why| panic!("{source}: {why}"));
+        for (text, expected) in texts {
+            let found = pattern.captures(text.as_bytes());
+            let group = |number| std::str::from_utf8(found.as_ref()?.group(number)).ok();
+            let groups: Option<Vec<&str>> = (0..pattern.program.groups).map(group).collect();
+            assert_eq!(groups.as_deref(), *expected, "{source} {text}");
+            assert_eq!(pattern.is_match(text.as_bytes()), expected.is_some(), "{source} {text}");
+        }
+    }
+
     #[test]
     fn groups_are_byte_ranges_also_in_bytes_that_are_no_text() {
         let pattern = Pattern::new(r"^/(.)/(?<rest>.*)$", false).unwrap();
         let found = pattern.captures(b"/\xff/caf\xc3\xa9").unwrap();
         assert_eq!((found.group(1), found.group(2)), (&b"\xff"[..], &b"caf\xc3\xa9"[..]));
+        assert_eq!((found.group(3), found.group(usize::MAX / 2)), (&b""[..], &b""[..]));
         assert_eq!(pattern.names().collect::<Vec<_>>(), [(2, "rest")]);
         assert!(Pattern::new("caf\u{e9}", false).unwrap().is_match("caf\u{e9}".as_bytes()));
+        assert!(!Pattern::new("caf\u{e9}", true).unwrap().is_match("caf\u{c9}".as_bytes()));
     }
 
     #[test]
@@ -189,6 +107,106 @@ mod tests {
         }
         assert!(Pattern::new(r"^(?P<name>[a-z]+)\Q.example.com\E$", false).unwrap().is_match(b"www.example.com"));
         assert!(!Pattern::new(r"^\Q.\E$", false).unwrap().is_match(b"x"));
-        assert!(Pattern::new("(", false).is_err());
+    }
+
+    #[test]
+    fn what_pcre_means() {
+        check(r"^[\w-.]+$", false, &[("a-.", Some(&["a-."])), ("a/", None)]);
+        check(r"^[[a&&b~~-]+$", false, &[("[a&b~-", Some(&["[a&b~-"])), ("c", None)]);
+        check(r"^(?'a'.)[\Qa-c]\E]{2,}?", false, &[("x-]]", Some(&["x-]", "x"])), ("xb]", None)]);
+        check(r"^/{id}/{x", false, &[("/{id}/{x", Some(&["/{id}/{x"]))]);
+        check("(?x) ^ / ( [a b]+ )  # a comment\n +(?-x) c$", false, &[("/a b c", Some(&["/a b c", "a b"]))]);
+        check(r"^\p{Lu}[\p{Ll}\p{N}]+", false, &[("Ab1", Some(&["Ab1"])), ("ab", None)]);
+        check(r"[\b\x{2f}]$", false, &[("/", Some(&["/"])), ("\x08", Some(&["\x08"])), ("b", None)]);
+        check(r"(a*)*?b|(a++c)", false, &[("aab", Some(&["aab", "aa", ""])), ("aac", Some(&["aac", "", "aac"]))]);
+        check(r"\x{4e2d}|[^\x{80}-\x{9fff}]$", false, &[("a", Some(&["a"])), ("\u{4e2d}", None)]);
+    }
+
+    #[test]
+    fn what_must_not_follow() {
+        check(
+            r"/\.(?!well-known).*",
+            false,
+            &[
+                ("/.git/config", Some(&["/.git/config"])),
+                ("/.well-known/acme", None),
+                ("/a/.b/.well-known", Some(&["/.b/.well-known"])),
+                ("/.well-known/.git", Some(&["/.git"])),
+                ("/a.b", None),
+                ("/.", Some(&["/."])),
+            ],
+        );
+        check(
+            r"^/(?!api|static/)(.*)$",
+            false,
+            &[("/apis", None), ("/stat", Some(&["/stat", "stat"])), ("/static/x", None), ("/", Some(&["/", ""]))],
+        );
+        check(r"(?i)^/(?!API\b)([a-z]+)", false, &[("/api/x", None), ("/Apis/x", Some(&["/Apis", "Apis"]))]);
+        check(r"(?!a)b$", false, &[("ab", Some(&["b"])), ("a", None)]);
+        check(
+            r"^/(\w\w)/(?!(x|y)z)(?!q)(.*)\.([a-z]+)$",
+            true,
+            &[("/de/a.JS", Some(&["/de/a.JS", "de", "", "a", "JS"])), ("/de/xz.js", None), ("/de/q.js", None)],
+        );
+        let named = Pattern::new(r"^(?<a>.)(?!(x))(?<b>.)$", false).unwrap();
+        assert_eq!(named.names().collect::<Vec<_>>(), [(1, "a"), (3, "b")]);
+    }
+
+    #[test]
+    fn looks_stand_anywhere() {
+        check(r"^/v(?=[0-9])(.)", false, &[("/v1", Some(&["/v1", "1"])), ("/vx", None)]);
+        check(r"^((?!admin).)*$", false, &[("/a/x", Some(&["/a/x", "x"])), ("/a/admin/", None)]);
+        check(r"^/.*(?!\.php)\.\w+$|^/x(?=.*y$)", false, &[("/a.php", None), ("/a.js", Some(&["/a.js"]))]);
+        check(r"a(?!b(?!c))", false, &[("ab", None), ("abc", Some(&["a"])), ("ad", Some(&["a"]))]);
+        check(r"(?<!\.min)\.js$", true, &[("/a.js", Some(&[".js"])), ("/a.Min.js", None)]);
+        check(r"(?<=^/[ab]+/)x+", false, &[("/abba/xx", Some(&["xx"])), ("/abc/x", None), ("x", None)]);
+        check(r"^(?=.{3,5}$)(?=.*\d)[a-z\d]+$", false, &[("ab1", Some(&["ab1"])), ("abc", None), ("abcde1", None)]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        for (source, why) in [
+            ("(", "expected \")\", at character 2"),
+            ("a)b", "no \"(\" belongs to this \")\", at character 2"),
+            ("a|*", "there is nothing to repeat, at character 3"),
+            ("a(?i)*", "there is nothing to repeat, at character 6"),
+            ("a{2", "expected \"}\", at character 4"),
+            ("a{,2}", "expected a number, at character 3"),
+            ("a{3,2}", "the second number is less than the first, at character 6"),
+            ("[]a", "expected \"]\", at character 4"),
+            ("[b-a]", "the range ends before it begins, at character 5"),
+            ("[[:x:]]", "no such class is known, at character 2"),
+            (r"(a)\1", "references to groups are not supported, at character 5"),
+            (r"a\", "expected a character behind the \"\\\", at character 3"),
+            (r"\y", "no such escape is known, at character 2"),
+            (r"\x4g", "expected a hexadecimal digit, at character 4"),
+            (r"\p{Greek}", "no such property is known, at character 2"),
+            ("(?>a)", "such a group is not supported, at character 3"),
+            ("(?i", "expected \")\", at character 4"),
+            ("(?<1>a)", "expected the name of a group: letters, digits and \"_\", at character 4"),
+            ("(?<a>.)(?P<a>.)", "there is a group of this name, at character 12"),
+            ("a(?=(b))", "what is looked for can not capture, at character 8"),
+            ("a(?!b[)c", "expected \"]\", at character 9"),
+            ("(?:a{1000}){1000}", "it is too big, at character 18"),
+            ("((((a{1,99}){1,99}){1,99}){1,99}){1,99}", "it is too big, at character 26"),
+        ] {
+            assert_eq!(Pattern::new(source, false).unwrap_err(), why, "{source}");
+        }
+        let nested = |depth| format!("{}{}", "(".repeat(depth), ")".repeat(depth));
+        assert!(Pattern::new(&nested(99), false).is_ok());
+        assert_eq!(
+            Pattern::new(&nested(10_000), false).unwrap_err().split(',').next(),
+            Some("too many groups inside of each other")
+        );
+        assert!(Pattern::new(&"(?!a)".repeat(65), false).is_err());
+    }
+
+    #[test]
+    fn time_grows_with_the_subject_and_no_faster() {
+        let subject = vec![b'a'; 20_000];
+        for source in [r"^(a*)*$", r"(a|aa)+$", r"(?:a+){20}b", r"a(?=.*b)", r"(?<!b.*)(?:a?){50}$", r"^(?:(?!ab).)*$"]
+        {
+            Pattern::new(source, false).unwrap().captures(&subject);
+        }
     }
 }
