@@ -21,6 +21,7 @@
 //! - **timeout**: a length of time. **deadline**: a point in time. **limit**: a number.
 
 // The ground: knows no HTTP.
+pub mod fault;
 pub mod thread;
 pub mod base64;
 pub mod calendar;

@@ -4,6 +4,7 @@
 //! these sockets is standard input of the program that is executed: so nothing has to be said of descriptor numbers, and
 //! whatever goes wrong, the kernel closes what nobody took.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
@@ -11,13 +12,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 use std::vec::IntoIter;
 
-use nix::sys::socket::{ControlMessage, MsgFlags};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg, socketpair,
 };
 
+use crate::fault;
 use crate::reactor;
 
 /// The version of what is handed over. Programs of different versions don't understand each other, and ask first.
@@ -67,7 +69,7 @@ impl Packer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    pub fn text(&mut self, text: &impl ToString) {
+    pub fn text(&mut self, text: &dyn Display) {
         self.bytes(text.to_string().as_bytes());
     }
 
@@ -112,31 +114,27 @@ impl Packer {
     /// As [`Packer::send`].
     pub fn send_with(&self, other: &Self) -> io::Result<OwnedFd> {
         let mut file = File::from(memfd_create("smolgate", MemfdFlags::CLOEXEC)?);
-        file.write_all(MAGIC)?;
-        file.write_all(&VERSION.to_le_bytes())?;
-        file.write_all(&((self.fds.len() + other.fds.len()) as u64).to_le_bytes())?;
-        file.write_all(&self.bytes)?;
-        file.write_all(&other.bytes)?;
+        let fds = numbers([&self.fds, &other.fds]);
+        let start = [MAGIC, &VERSION.to_le_bytes()[..], &(fds.len() as u64).to_le_bytes()].concat();
+        for bytes in [&start, &self.bytes, &other.bytes] {
+            file.write_all(bytes)?;
+        }
         // A socket holds some hundred messages: as many sockets as it takes, which travel in the first one.
         let mut carriers: Vec<OwnedFd> = vec![file.into()];
-        let mut chunks = self.fds.chunks(FDS_AT_ONCE).chain(other.fds.chunks(FDS_AT_ONCE)).peekable();
-        while chunks.peek().is_some() {
+        let mut left = fds.as_slice();
+        while !left.is_empty() {
             let (near, far) = pair()?;
-            while let Some(some) = chunks.peek()
-                && post(&near, some)?
-            {
-                chunks.next();
-            }
+            left = post(&near, left)?;
             carriers.push(far);
         }
         let (near, far) = pair()?;
-        for some in carriers.chunks(FDS_AT_ONCE) {
-            if !post(&near, some)? {
-                return Err(io::Error::other("there are too many descriptors to hand over"));
-            }
-        }
+        post_all(&near, &numbers([&carriers, &[]]))?;
         Ok(far)
     }
+}
+
+fn numbers(fds: [&[OwnedFd]; 2]) -> Vec<RawFd> {
+    fds.iter().flat_map(|fds| fds.iter()).map(AsRawFd::as_raw_fd).collect()
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -144,16 +142,24 @@ fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
-/// Sends descriptors with one byte; false, if the socket holds no more.
-fn post(socket: &OwnedFd, fds: &[OwnedFd]) -> io::Result<bool> {
-    let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    let mut space = vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(&borrowed).size()];
-    let mut messages = SendAncillaryBuffer::new(&mut space);
-    messages.push(SendAncillaryMessage::ScmRights(&borrowed));
-    match sendmsg(socket, &[io::IoSlice::new(b"+")], &mut messages, SendFlags::NOSIGNAL) {
-        Ok(_) => Ok(true),
-        Err(rustix::io::Errno::AGAIN) => Ok(false),
-        Err(error) => Err(error.into()),
+/// Sends descriptors, each message with one byte: those that are left when the socket holds no more.
+fn post<'f>(socket: &OwnedFd, mut fds: &'f [RawFd]) -> io::Result<&'f [RawFd]> {
+    while !fds.is_empty() {
+        let (some, rest) = fds.split_at(fds.len().min(FDS_AT_ONCE));
+        let (byte, rights) = ([io::IoSlice::new(b"+")], [ControlMessage::ScmRights(some)]);
+        match sendmsg::<()>(socket.as_raw_fd(), &byte, &rights, MsgFlags::MSG_NOSIGNAL, None) {
+            Ok(_) => fds = rest,
+            Err(Errno::EAGAIN) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(fds)
+}
+
+fn post_all(socket: &OwnedFd, fds: &[RawFd]) -> io::Result<()> {
+    match post(socket, fds)? {
+        [] => Ok(()),
+        _ => Err(fault::error(io::ErrorKind::Other, "there are too many descriptors to hand over")),
     }
 }
 
@@ -183,9 +189,9 @@ impl Unpacker {
         if parcel.take(MAGIC.len()) != Some(MAGIC) {
             return Err(invalid("it is none of smolgate's"));
         }
-        match parcel.array().map(u32::from_le_bytes) {
-            Some(VERSION) => {}
-            version => return Err(invalid(&format!("version {version:?} is not known"))),
+        match parcel.array().map_or(0, u32::from_le_bytes) {
+            VERSION => {}
+            version => return Err(invalid(&format!("version {version} is not known"))),
         }
         match parcel.u64() {
             Some(count) if count == parcel.fds.len() as u64 => Ok(parcel),
@@ -261,10 +267,7 @@ impl Unpacker {
 /// Those of socketpair(2) and sendmsg(2).
 pub fn take_over(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
     let (near, far) = pair()?;
-    for some in numbers.chunks(FDS_AT_ONCE) {
-        let rights = [ControlMessage::ScmRights(some)];
-        nix::sys::socket::sendmsg::<()>(near.as_raw_fd(), &[io::IoSlice::new(b"+")], &rights, MsgFlags::empty(), None)?;
-    }
+    post_all(&near, numbers)?;
     let fds = collect(far.as_fd());
     for number in numbers {
         let _ = nix::unistd::close(*number);
@@ -273,7 +276,7 @@ pub fn take_over(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
 }
 
 fn invalid(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("what was handed over can't be read: {why}"))
+    fault::error(io::ErrorKind::InvalidData, format!("what was handed over can't be read: {why}"))
 }
 
 /// All descriptors that wait in a socket.
@@ -338,8 +341,8 @@ mod tests {
         let mut file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
         file.write_all(b"smolgate\x07\0\0\0\0\0\0\0\0\0\0\0").unwrap();
         let (near, far) = pair().unwrap();
-        post(&near, &[file.into()]).unwrap();
+        post_all(&near, &[file.as_raw_fd()]).unwrap();
         let error = Unpacker::receive(far).err().unwrap().to_string();
-        assert!(error.contains("version Some(7) is not known"), "{error}");
+        assert!(error.contains("version 7 is not known"), "{error}");
     }
 }

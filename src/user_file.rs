@@ -12,6 +12,8 @@ use std::rc::Rc;
 
 use rustix::fs::OFlags;
 
+use crate::fault;
+
 /// Bytes of one file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Files that are kept.
@@ -74,7 +76,7 @@ impl Mark {
 /// Those of opening and reading; when it is no file or too big.
 pub fn read(path: &Path) -> io::Result<Rc<Users>> {
     let mark = Mark::of(&std::fs::metadata(path)?);
-    let same = |(known, old, _): &&(PathBuf, Mark, Rc<Users>)| known == path && *old == mark;
+    let same = |(known, old, _): &&(PathBuf, Mark, Rc<Users>)| is_same(known, path) && *old == mark;
     if let Some(users) = KEPT.with_borrow(|kept| kept.iter().find(same).map(|(.., users)| users.clone())) {
         return Ok(users);
     }
@@ -83,7 +85,7 @@ pub fn read(path: &Path) -> io::Result<Rc<Users>> {
     let mark = Mark::of(&file.metadata()?);
     let users = Rc::new(Users::parse(&text(file)?));
     KEPT.with_borrow_mut(|kept| {
-        kept.retain(|(known, ..)| known != path);
+        kept.retain(|(known, ..)| !is_same(known, path));
         if kept.len() >= FILES_MAX {
             kept.clear();
         }
@@ -92,13 +94,17 @@ pub fn read(path: &Path) -> io::Result<Rc<Users>> {
     Ok(users)
 }
 
+fn is_same(one: &Path, other: &Path) -> bool {
+    one.as_os_str() == other.as_os_str()
+}
+
 fn text(file: File) -> io::Result<Vec<u8>> {
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(fault::error(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
     if meta.len() > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_BYTES_MAX} bytes")));
+        return Err(fault::error(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
     let mut text = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
