@@ -49,7 +49,7 @@ pub fn arrive(logs_to_stderr: bool) -> io::Result<()> {
         return Ok(());
     }
     let nothing = program::nothing()?;
-    rustix::io::write(io::stdin(), b"+")?;
+    rustix::io::write(rustix::stdio::stdin(), b"+")?;
     rustix::stdio::dup2_stdin(&nothing)?;
     rustix::stdio::dup2_stdout(&nothing)?;
     if !logs_to_stderr {

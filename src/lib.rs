@@ -22,6 +22,7 @@
 
 // The ground: knows no HTTP.
 pub mod fault;
+pub mod standard;
 pub mod thread;
 pub mod base64;
 pub mod calendar;

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -17,6 +17,7 @@ use crate::config::{self, AccessLog, ErrorLog, Escape, Level, LogTarget};
 use crate::exchange::{Client, Exchange};
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
+use crate::standard;
 use crate::template::{Builtin, Piece, Variable};
 use crate::tls::News;
 use crate::users::Account;
@@ -82,7 +83,7 @@ fn open_one(path: &str) -> io::Result<OwnedFd> {
     match opened {
         Ok(file) => Ok(file.into()),
         // Standard output that is a socket (of a supervisor) can't be opened by its name.
-        Err(_) if matches!(path, "/dev/stdout" | "/proc/self/fd/1") => io::stdout().as_fd().try_clone_to_owned(),
+        Err(_) if matches!(path, "/dev/stdout" | "/proc/self/fd/1") => rustix::stdio::stdout().try_clone_to_owned(),
         Err(error) => Err(error),
     }
 }
@@ -100,7 +101,7 @@ pub fn describe(error: &io::Error) -> String {
 fn write(target: LogTarget, line: &[u8]) {
     match target {
         LogTarget::Nowhere => {}
-        LogTarget::Stderr => drop(io::stderr().write_all(line)),
+        LogTarget::Stderr => standard::write(rustix::stdio::stderr(), line),
         LogTarget::File(number) => {
             let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
             let Some(Some(file)) = files.get(number as usize) else { return };
@@ -108,7 +109,7 @@ fn write(target: LogTarget, line: &[u8]) {
                 return;
             }
             if file.lost.fetch_add(1, Ordering::Relaxed) == 0 {
-                let _ = writeln!(io::stderr(), "write to \"{}\" failed: lines are lost", file.path);
+                standard::complain(format_args!("write to \"{}\" failed: lines are lost", file.path));
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! 0: stopped on request, or a check that went well. 1: failed while running. 2: wrong flags or configuration.
 
+use std::fmt;
 use std::future::poll_fn;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use argh::FromArgs;
 use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, HealthCheck, Place, Resolver, Source, StatusForm};
 use smolgate::program::Program;
-use smolgate::{background, names, parcel, password, reactor, server, supervisor, tls, upgrade};
+use smolgate::{background, names, parcel, password, reactor, server, standard, supervisor, tls, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -43,7 +43,7 @@ struct Flags {
     signal: Option<String>,
     /// check whether this version could go on with the connections of another
     #[argh(option, long = "takes-over", arg_name = "version", hidden_help)]
-    takes_over: Option<u32>,
+    takes_over: Option<String>,
     /// print the version
     #[argh(switch, short = 'v', long = "version")]
     version: bool,
@@ -61,21 +61,24 @@ struct Flags {
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let args = match std::env::args_os().map(std::ffi::OsString::into_string).collect::<Result<Vec<_>, _>>() {
-        Ok(args) => spread(args.into_iter().skip(1)),
-        Err(_) => return complain("an argument is not UTF-8", USAGE),
-    };
+    let mut args = Vec::new();
+    for arg in std::env::args_os().skip(1) {
+        match arg.into_string() {
+            Ok(arg) => spread(arg, &mut args),
+            Err(_) => return complain(USAGE, format_args!("an argument is not UTF-8")),
+        }
+    }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let flags = match Flags::from_args(&["smolgate"], &args) {
         Ok(flags) => flags,
         Err(exit) if exit.status.is_ok() => {
-            let _ = writeln!(std::io::stdout(), "{}", exit.output.trim_end());
+            standard::print(format_args!("{}", exit.output.trim_end()));
             return ExitCode::SUCCESS;
         }
-        Err(exit) => return complain(exit.output.trim_end(), USAGE),
+        Err(exit) => return complain(USAGE, format_args!("{}", exit.output.trim_end())),
     };
-    if flags.takes_over.is_some_and(|version| version != parcel::VERSION) {
-        return complain("it does not understand what the running program would leave to it", USAGE);
+    if flags.takes_over.as_ref().is_some_and(|version| *version != parcel::VERSION.to_string()) {
+        return complain(USAGE, format_args!("it does not understand what the running program would leave to it"));
     }
     if flags.version || flags.build {
         print_version(flags.build);
@@ -83,7 +86,7 @@ fn main() -> ExitCode {
     }
     let asked = match Asked::from(&flags) {
         Ok(asked) => asked,
-        Err(why) => return complain(&why, USAGE),
+        Err(why) => return complain(USAGE, format_args!("{why}")),
     };
     match &flags.signal {
         Some(signal) => asked.send(signal),
@@ -93,34 +96,31 @@ fn main() -> ExitCode {
 }
 
 /// nginx takes `-tq` for `-t -q`, `-cfile` for `-c file`, and `-tc file` for `-t -c file`.
-fn spread(args: impl Iterator<Item = String>) -> Vec<String> {
-    let mut out = Vec::new();
-    for arg in args {
-        let letters = arg.strip_prefix('-').filter(|rest| !rest.starts_with('-') && rest.len() > 1).unwrap_or_default();
-        let switches = letters.bytes().take_while(|letter| b"tTqvVh".contains(letter)).count();
-        let (switches, rest) = letters.split_at(switches);
-        let option = rest.starts_with(['c', 'p', 'e', 'g', 's']);
-        if letters.is_empty() || !(rest.is_empty() || option) {
-            out.push(arg);
-            continue;
-        }
-        out.extend(switches.chars().map(|c| format!("-{c}")));
-        if let Some(name) = rest.get(..1) {
-            out.push(format!("-{name}"));
-            out.extend(rest.get(1..).filter(|value| !value.is_empty()).map(str::to_owned));
-        }
+fn spread(arg: String, out: &mut Vec<String>) {
+    let letters = arg.strip_prefix('-').filter(|rest| !rest.starts_with('-') && rest.len() > 1).unwrap_or_default();
+    let switches = letters.bytes().take_while(|letter| b"tTqvVh".contains(letter)).count();
+    let (switches, rest) = letters.split_at(switches);
+    let option = rest.starts_with(['c', 'p', 'e', 'g', 's']);
+    if letters.is_empty() || !(rest.is_empty() || option) {
+        out.push(arg);
+        return;
     }
-    out
+    out.extend(letters.chars().take(switches.len() + usize::from(option)).map(|letter| format!("-{letter}")));
+    out.extend(rest.get(1..).filter(|value| !value.is_empty()).map(str::to_owned));
 }
 
-fn complain(message: &str, code: u8) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "smolgate: {message}");
+fn complain(code: u8, message: fmt::Arguments<'_>) -> ExitCode {
+    say(message);
     ExitCode::from(code)
 }
 
+/// Writes a line to standard error.
+fn say(message: fmt::Arguments<'_>) {
+    standard::complain(format_args!("smolgate: {message}"));
+}
+
 fn print_version(build: bool) {
-    let mut out = std::io::stdout();
-    let _ = writeln!(out, "smolgate {}", env!("CARGO_PKG_VERSION"));
+    standard::print(format_args!("smolgate {}", env!("CARGO_PKG_VERSION")));
     if build {
         let features = [
             ("tls", tls::AVAILABLE),
@@ -131,7 +131,7 @@ fn print_version(build: bool) {
         ];
         let said = features.map(|(name, is_there)| if is_there { name.to_owned() } else { format!("no {name}") });
         let (arch, system) = (std::env::consts::ARCH, std::env::consts::OS);
-        let _ = writeln!(out, "features: {}\ntarget: {arch} {system}", said.join(", "));
+        standard::print(format_args!("features: {}\ntarget: {arch} {system}", said.join(", ")));
     }
 }
 
@@ -158,9 +158,8 @@ impl Asked {
         if flags.listen.is_empty() && flags.proxy.is_empty() {
             asked.file = Some(match &flags.config {
                 Some(file) => Path::new(&prefix).join(file),
-                None => [Path::new(&prefix).join("smolgate.conf"), PathBuf::from("/etc/smolgate/smolgate.conf")]
-                    .into_iter()
-                    .find(|path| path.exists())
+                None => found(Path::new(&prefix).join("smolgate.conf"))
+                    .or_else(|| found(PathBuf::from("/etc/smolgate/smolgate.conf")))
                     .ok_or("no configuration: give -c FILE, or --listen ADDR and --proxy PATH=UPSTREAM")?,
             });
             return Ok(asked);
@@ -171,9 +170,7 @@ impl Asked {
         let mut proxies = Vec::new();
         for text in &flags.proxy {
             match text.split_once('=') {
-                Some((path, to)) if path.starts_with('/') && !to.is_empty() => {
-                    proxies.push((path.to_owned(), to.to_owned()));
-                }
+                Some((path, to)) if path.starts_with('/') && !to.is_empty() => proxies.push((path, to)),
                 _ => return Err("--proxy takes PATH=UPSTREAM, as in /ws/=127.0.0.1:8010".to_owned()),
             }
         }
@@ -202,34 +199,34 @@ impl Asked {
         let parcel = match upgrade::inherited() {
             Some(Ok(parcel)) => Some(parcel),
             Some(Err(error)) => {
-                complain(&error.to_string(), 1);
+                say(format_args!("{error}"));
                 None
             }
             // Before anything is opened: these have the numbers that are free otherwise.
             None => match supervisor::passed() {
                 Ok(parcel) => parcel,
-                Err(error) => return complain(&format!("the sockets of LISTEN_FDS can't be used: {error}"), 1),
+                Err(error) => return complain(1, format_args!("the sockets of LISTEN_FDS can't be used: {error}")),
             },
         };
         let config = match self.load() {
             Ok(config) => config,
-            Err(why) => return complain(&why, USAGE),
+            Err(why) => return complain(USAGE, format_args!("{why}")),
         };
         let program = match Program::current() {
             Ok(program) => program,
-            Err(error) => return complain(&format!("/proc/self/exe: {error}"), 1),
+            Err(error) => return complain(1, format_args!("/proc/self/exe: {error}")),
         };
         // Who is waited for by systemd, or has taken the place of another program, has its process already.
         if config.main.background && parcel.is_none() && !upgrade::is_here() && !supervisor::listens() {
             match background::go(&program) {
                 Ok(None) => {}
                 Ok(Some(code)) => return ExitCode::from(code),
-                Err(error) => return complain(&format!("going into the background failed ({error})"), 1),
+                Err(error) => return complain(1, format_args!("going into the background failed ({error})")),
             }
         }
         match server::run_as(Some(program), config, &|| self.load(), parcel) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => complain(&format!("[emerg] {failure}"), 1),
+            Err(failure) => complain(1, format_args!("[emerg] {failure}")),
         }
     }
 
@@ -239,42 +236,33 @@ impl Asked {
         let config = match loaded {
             Ok(config) => config,
             Err(why) => {
-                let code = complain(&why, USAGE);
-                complain(&format!("configuration file {} test failed", self.name()), USAGE);
-                return code;
+                say(format_args!("{why}"));
+                return complain(USAGE, format_args!("configuration file {} test failed", self.name()));
             }
         };
-        let mut err = std::io::stderr();
         if !quiet {
             for note in &config.notes {
                 let at = &note.at;
-                let _ = writeln!(
-                    err,
-                    "smolgate: {}:{}: note: \"{}\": {}",
-                    at.file.name, at.line, note.directive, note.text
-                );
+                say(format_args!("{}:{}: note: \"{}\": {}", at.file.name, at.line, note.directive, note.text));
             }
         }
         for warning in config.tls.warnings() {
-            let _ = writeln!(err, "smolgate: warning: {warning}");
+            say(format_args!("warning: {warning}"));
         }
         for name in reactor::run(unresolved(&config)).unwrap_or_default() {
-            let _ = writeln!(
-                err,
-                "smolgate: warning: upstream \"{name}\" can't be resolved now: its requests would get 502"
-            );
+            say(format_args!("warning: upstream \"{name}\" can't be resolved now: its requests would get 502"));
         }
         if !quiet {
-            let _ = writeln!(err, "smolgate: the configuration file {} syntax is ok", self.name());
-            let _ = writeln!(err, "smolgate: configuration file {} test is successful", self.name());
+            let name = self.name();
+            say(format_args!("the configuration file {name} syntax is ok"));
+            say(format_args!("configuration file {name} test is successful"));
         }
         if dump {
-            let mut out = std::io::stdout();
             let mut seen: Vec<&str> = Vec::new();
             for file in &config.files {
                 if !seen.contains(&file.name.as_str()) {
                     seen.push(&file.name);
-                    let _ = writeln!(out, "# configuration file {}:\n{}", file.name, file.text);
+                    standard::print(format_args!("# configuration file {}:\n{}", file.name, file.text));
                 }
             }
         }
@@ -291,33 +279,38 @@ impl Asked {
             "reopen" => Signal::USR1,
             "upgrade" => Signal::USR2,
             other => {
-                return complain(
-                    &format!("invalid option: \"-s {other}\": stop, quit, reload, reopen or upgrade is expected"),
-                    USAGE,
-                );
+                let expected = "stop, quit, reload, reopen or upgrade is expected";
+                return complain(USAGE, format_args!("invalid option: \"-s {other}\": {expected}"));
             }
         };
         let loaded = self.load();
         // What the program would not take either.
         let config = match if signal == Signal::HUP { loaded.and_then(server::may_start) } else { loaded } {
             Ok(config) => config,
-            Err(why) => return complain(&why, 1),
+            Err(why) => return complain(1, format_args!("{why}")),
         };
         let Some(path) = &config.main.pid else {
-            return complain("the configuration names no pid file: \"-s\" needs \"pid FILE;\" in it", 1);
+            return complain(1, format_args!("the configuration names no pid file: \"-s\" needs \"pid FILE;\" in it"));
         };
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return complain(&format!("reading \"{path}\" failed ({error}): does the program run?"), 1),
+            Err(error) => {
+                return complain(1, format_args!("reading \"{path}\" failed ({error}): does the program run?"));
+            }
         };
         let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else {
-            return complain(&format!("invalid PID \"{}\" in \"{path}\"", text.trim()), 1);
+            return complain(1, format_args!("invalid PID \"{}\" in \"{path}\"", text.trim()));
         };
         match kill_process(pid, signal) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(&format!("kill({pid:?}) failed ({error})"), 1),
+            Err(error) => complain(1, format_args!("kill(Pid({})) failed ({error})", pid.as_raw_pid())),
         }
     }
+}
+
+/// A file, if it is there.
+fn found(path: PathBuf) -> Option<PathBuf> {
+    path.exists().then_some(path)
 }
 
 /// Names of upstreams that have no address now.

@@ -3,12 +3,11 @@
 //! posix_spawn(3) does what is needed of std's `Command` in a fifth of its size.
 
 use std::convert::Infallible;
-use std::ffi::{CString, NulError, OsString};
+use std::ffi::{CString, NulError};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
@@ -27,9 +26,9 @@ pub const BACKGROUND: &str = "SMOLGATE_BACKGROUND";
 #[derive(Clone, Debug)]
 pub struct Program {
     /// Its file, under the name that it had then: another version may have its place by now.
-    pub file: PathBuf,
+    pub file: CString,
     /// With the name of the program as the first.
-    pub args: Vec<OsString>,
+    pub args: Vec<CString>,
 }
 
 impl Program {
@@ -38,7 +37,12 @@ impl Program {
     /// # Errors
     /// Where /proc is not mounted.
     pub fn current() -> io::Result<Self> {
-        Ok(Self { file: std::env::current_exe()?, args: std::env::args_os().collect() })
+        let mut args = Vec::new();
+        for arg in std::env::args_os() {
+            args.push(CString::new(arg.into_vec())?);
+        }
+        let file = std::env::current_exe()?.into_os_string();
+        Ok(Self { file: CString::new(file.into_vec())?, args })
     }
 
     /// Starts it in a process of its own, with `streams` as the first of its standard streams; the others are ours.
@@ -55,8 +59,7 @@ impl Program {
         attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
         attributes.set_sigmask(&SigSet::empty())?;
         attributes.set_sigdefault(&Signal::SIGPIPE.into())?;
-        let args = texts(self.args.iter().map(|arg| arg.as_bytes().to_vec()))?;
-        let pid = posix_spawn(&self.file, &actions, &attributes, &args, &environment(said)?)?;
+        let pid = posix_spawn(self.file.as_c_str(), &actions, &attributes, &self.args, &environment(said)?)?;
         Ok(Started(Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::NotFound)?))
     }
 
@@ -65,8 +68,7 @@ impl Program {
     /// # Errors
     /// Those of execve(2).
     pub fn execute(&self, said: &str) -> io::Result<Infallible> {
-        let file = CString::new(self.file.as_os_str().as_bytes())?;
-        let args = texts(self.args.iter().map(|arg| arg.as_bytes().to_vec()))?;
+        let (file, args) = (self.file.clone(), self.args.clone());
         let environment = environment(Some(said))?;
         Ok(keeper::with(move || nix::unistd::execve(&file, &args, &environment))?)
     }
@@ -98,11 +100,14 @@ pub fn nothing() -> io::Result<File> {
 /// systemd has bound, too, are ours or in the parcel.
 fn environment(said: Option<&str>) -> Result<Vec<CString>, NulError> {
     let ours = [&[PARCEL, BACKGROUND], &supervisor::PASSED[..]].concat();
-    let others = std::env::vars_os().filter(|(name, _)| !ours.iter().any(|ours| name == ours));
-    let lines = others.map(|(name, value)| [name.as_bytes(), b"=", &value.into_vec()].concat());
-    texts(lines.chain(said.map(|name| format!("{name}=1").into_bytes())))
-}
-
-fn texts(all: impl Iterator<Item = Vec<u8>>) -> Result<Vec<CString>, NulError> {
-    all.map(CString::new).collect()
+    let mut lines = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        if !ours.iter().any(|ours| name == *ours) {
+            lines.push(CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?);
+        }
+    }
+    if let Some(name) = said {
+        lines.push(CString::new(format!("{name}=1"))?);
+    }
+    Ok(lines)
 }

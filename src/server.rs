@@ -25,6 +25,7 @@ use crate::reactor;
 use crate::running::Running;
 use crate::signals::{self, Signals};
 use crate::sockets::{self, Sockets};
+use crate::standard;
 use crate::thread;
 use crate::users;
 use crate::worker::{Crew, Report, Worker};
@@ -119,12 +120,17 @@ impl Start<'_> {
     /// only tells it.
     fn need<T>(&self, config: &Config, what: Result<T, String>) -> Result<Option<T>, Failure> {
         match what {
-            Err(why) if self.heir => {
-                log::note(&config.main.error_log, Level::Emerg, format_args!("{why}: it goes on without"));
-                Ok(None)
-            }
-            what => what.map(Some).map_err(Failure),
+            Ok(what) => Ok(Some(what)),
+            Err(why) => self.go_without(config, why).map(|()| None),
         }
+    }
+
+    fn go_without(&self, config: &Config, why: String) -> Result<(), Failure> {
+        if !self.heir {
+            return Err(Failure(why));
+        }
+        log::note(&config.main.error_log, Level::Emerg, format_args!("{why}: it goes on without"));
+        Ok(())
     }
 
     /// Opens logs and sockets.
@@ -132,7 +138,7 @@ impl Start<'_> {
         for file in &config.log_files {
             let opened = log::open(std::slice::from_ref(file));
             if let (Err(why), true) = (&opened, self.heir) {
-                let _ = writeln!(io::stderr(), "smolgate: {why}");
+                standard::complain(format_args!("smolgate: {why}"));
             }
             self.need(config, opened)?;
         }
@@ -158,7 +164,6 @@ impl Start<'_> {
         let workers = config.main.workers;
         let room = room(self.descriptors, &config);
         note_start(&config, self.descriptors, room);
-        let affinity = config.main.affinity.clone();
         let running = Arc::new(Running::new(config));
         let crew = Crew::new(workers as usize);
         // What was let in before goes on first: limits count it.
@@ -168,16 +173,16 @@ impl Start<'_> {
             sockets::listen(&crew, &addr, copies);
         }
         for number in 1..workers as usize {
-            let (crew, running, affinity) = (crew.clone(), running.clone(), affinity.clone());
+            let (crew, running) = (crew.clone(), running.clone());
             let body = move || {
-                pin(&affinity, number);
+                pin(&running.config.main.affinity, number);
                 let worker = || Rc::new(Worker::new(running, crew.clone(), number, room));
                 let ended = reactor::run(async { duty::follow(worker()).await });
                 crew.reports.put(Report::Ended(ended.and_then(|ended| ended)));
             };
             thread::start(format!("worker {number}"), STACK_BYTES, Box::new(body))?;
         }
-        pin(&affinity, 0);
+        pin(&running.config.main.affinity, 0);
         let (program, load, sockets) = (self.program.take(), self.load, &mut self.sockets);
         reactor::run(async {
             let first = Rc::new(Worker::new(running.clone(), crew.clone(), 0, room));
@@ -225,25 +230,28 @@ struct PidFile {
 
 impl PidFile {
     fn write(path: &str, owner: Option<&users::Account>) -> Result<Self, String> {
-        let explain = |error: io::Error| format!("open() \"{path}\" failed ({})", log::describe(&error));
+        let file = Self::open(path);
+        let file = file.map_err(|error| format!("open() \"{path}\" failed ({})", log::describe(&error)))?;
+        if let Some(owner) = owner {
+            owner.give(&file);
+        }
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    fn open(path: &str) -> io::Result<File> {
         // Whoever sees the file finds the number in it.
         let fresh = format!("{path}.new");
         let mut file = match File::create(&fresh) {
             Ok(file) => file,
             // It was written by the program before, in a folder that is root's.
             Err(error) => match (std::fs::read_to_string(path), OpenOptions::new().write(true).open(path)) {
-                (Ok(text), Ok(file)) if text.trim() == std::process::id().to_string() => {
-                    return Ok(Self { path: path.to_owned(), file });
-                }
-                _ => return Err(explain(error)),
+                (Ok(text), Ok(file)) if text.trim() == std::process::id().to_string() => return Ok(file),
+                _ => return Err(error),
             },
         };
-        writeln!(file, "{}", std::process::id()).map_err(explain)?;
-        std::fs::rename(&fresh, path).map_err(explain)?;
-        if let Some(owner) = owner {
-            owner.give(&file);
-        }
-        Ok(Self { path: path.to_owned(), file })
+        file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+        std::fs::rename(&fresh, path)?;
+        Ok(file)
     }
 }
 

@@ -4,6 +4,7 @@
 //! Only then connections are packed; and if it can't be executed after all, they are unpacked where they were.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -23,15 +24,16 @@ const STACK_BYTES: usize = 128 * 1024;
 /// No thread can be started.
 pub fn check(program: &Program, crew: Arc<Crew>) -> io::Result<()> {
     let mut other = program.clone();
-    let version = parcel::VERSION.to_string();
-    other.args.extend(["-t", "-q", "--takes-over", &version].map(Into::into));
+    for arg in ["-t", "-q", "--takes-over", &parcel::VERSION.to_string()] {
+        other.args.push(CString::new(arg)?);
+    }
     let ask = move || crew.reports.put(Report::Checked(verdict(&other)));
     keeper::with(|| thread::start("check".to_owned(), STACK_BYTES, Box::new(ask)).map(drop))
 }
 
 /// What a program finds that checks something, or why it can't.
 fn verdict(program: &Program) -> Result<(), String> {
-    let file = program.file.display();
+    let file = program.file.to_string_lossy();
     match listen(program) {
         Ok((Some(0), _)) => Ok(()),
         Ok((_, said)) => Err(format!("{file} says: {}", String::from_utf8_lossy(&said).trim().replace('\n', " "))),
@@ -77,6 +79,6 @@ pub fn is_here() -> bool {
 /// What makes a parcel unreadable: then this program starts like any other.
 pub fn inherited() -> Option<io::Result<Unpacker>> {
     is_here().then_some(())?;
-    let parcel = Unpacker::receive(io::stdin().as_fd());
+    let parcel = Unpacker::receive(rustix::stdio::stdin());
     Some(close_stdin().and(parcel))
 }

@@ -525,7 +525,7 @@ pub(super) fn arg(directive: &Directive, at: usize) -> Result<&Word, Error> {
 }
 
 /// A configuration for the command line's `--listen` and `--proxy`.
-pub fn generate(listens: &[String], proxies: &[(String, String)]) -> String {
+pub fn generate(listens: &[String], proxies: &[(&str, &str)]) -> String {
     use std::fmt::Write;
     let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', ""));
     let mut text = String::from("server {\n");
