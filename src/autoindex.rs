@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 use rustix::io::Errno;
@@ -193,6 +194,7 @@ pub fn is_callback(name: &[u8]) -> bool {
 
 /// Looks what an entry is: where a link leads, or the link itself if that is nowhere. Nothing, if nobody may know.
 fn look(folder: &File, name: &[u8]) -> io::Result<Option<Entry>> {
+    let folder = folder.as_fd();
     let stat = match statat(folder, name, AtFlags::empty()) {
         Err(Errno::NOENT | Errno::LOOP) => match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(None), // it is gone

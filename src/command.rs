@@ -106,7 +106,7 @@ impl Command<'_> {
         if self.signals.take(Signal::SIGTERM) | self.signals.take(Signal::SIGINT) {
             self.stops = true;
             supervisor::stopping("it stops");
-            self.crew.tell(|| Order::Stop);
+            self.crew.tell(&|| Order::Stop);
         }
         if self.upgrade.is_some() {
             return;
@@ -117,7 +117,7 @@ impl Command<'_> {
         if self.signals.take(Signal::SIGQUIT) {
             self.sockets.close();
             supervisor::stopping("it finishes what was begun");
-            self.crew.tell(|| Order::Finish);
+            self.crew.tell(&|| Order::Finish);
         }
         if self.signals.take(Signal::SIGHUP) {
             supervisor::reloading();
@@ -142,7 +142,7 @@ impl Command<'_> {
         let Some(upgrade) = &mut self.upgrade else { return };
         let workers = self.crew.desks.len();
         match report {
-            Report::Checked(Ok(())) => self.crew.tell(|| Order::Leave),
+            Report::Checked(Ok(())) => self.crew.tell(&|| Order::Leave),
             Report::Checked(Err(why)) => {
                 self.upgrade = None;
                 self.note(Level::Emerg, format_args!("no upgrade: {why}"));
@@ -150,7 +150,7 @@ impl Command<'_> {
             Report::Settled => {
                 upgrade.settled += 1;
                 if upgrade.settled == workers {
-                    self.crew.tell(|| Order::Freeze);
+                    self.crew.tell(&|| Order::Freeze);
                 }
             }
             Report::Packed(packer) => {
@@ -175,7 +175,7 @@ impl Command<'_> {
         for (addr, copies) in self.sockets.copies(&self.crew).unwrap_or_default() {
             sockets::listen(&self.crew, &addr, copies);
         }
-        self.crew.tell(|| Order::Stay);
+        self.crew.tell(&|| Order::Stay);
         share_out(packed.open(), &self.crew);
     }
 
@@ -225,7 +225,7 @@ impl Command<'_> {
                 }
                 self.running = Arc::new(Running::after(config.clone(), &self.running));
                 // No worker listens before all of them know for whom.
-                self.crew.tell(|| Order::Take(self.running.clone()));
+                self.crew.tell(&|| Order::Take(self.running.clone()));
                 self.watches = health::watch(&self.running);
                 self.sockets.retain(&config);
                 for (addr, fd, copies) in fresh {

@@ -51,7 +51,7 @@ pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
                 reactor::wake_all();
                 let timer = Timer::new();
                 timer.set(SETTLE);
-                until(&worker, |cx| worker.poll_settled(cx).is_ready() || timer.poll_due(cx).is_ready()).await;
+                until(&worker, &mut |cx| worker.poll_settled(cx).is_ready() || timer.poll_due(cx).is_ready()).await;
                 worker.report(Report::Settled);
             }
             Order::Freeze => {
@@ -60,7 +60,7 @@ pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
                 reactor::wake_all();
                 let timer = Timer::new();
                 timer.set(FREEZE);
-                until(&worker, |cx| worker.poll_empty(cx).is_ready() || timer.poll_due(cx).is_ready()).await;
+                until(&worker, &mut |cx| worker.poll_empty(cx).is_ready() || timer.poll_due(cx).is_ready()).await;
                 worker.report(Report::Packed(worker.take_packed()));
             }
             Order::Resume(mut parcel) => {
@@ -73,7 +73,7 @@ pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
 }
 
 /// Waits, while connections that others have accepted for this worker still come.
-async fn until(worker: &Rc<Worker>, mut over: impl FnMut(&mut Context<'_>) -> bool) {
+async fn until(worker: &Rc<Worker>, over: &mut dyn FnMut(&mut Context<'_>) -> bool) {
     poll_fn(|cx| {
         while let Poll::Ready(order) = worker.poll_order(cx) {
             match order {
@@ -99,7 +99,7 @@ async fn finish(worker: &Rc<Worker>) {
         timer.set(limit.saturating_sub(window));
     }
     let mut draining = false;
-    until(worker, |cx| {
+    until(worker, &mut |cx| {
         if worker.poll_empty(cx).is_ready() {
             return true;
         }

@@ -76,13 +76,13 @@ pub fn inherit(running: &Running, mut parcel: Unpacker) -> Packer {
             rest.entry(kind, content.close());
             continue;
         }
-        let (name, addr, finding) = (content.text(), content.text(), content.u8());
-        let peers = checked(running)
-            .into_iter()
-            .filter(|group| Some(&group.upstream.name) == name.as_ref())
-            .flat_map(|group| group.peers());
-        for peer in peers.filter(|peer| Some(peer.addr.to_string()) == addr) {
-            peer.find(finding.map_or(Finding::Well, Finding::from));
+        let (Some(name), Some(addr), Some(finding)) = (content.text(), content.text(), content.u8()) else { continue };
+        for group in checked(running).into_iter().filter(|group| group.upstream.name == name) {
+            for peer in group.peers() {
+                if peer.addr.to_string() == addr {
+                    peer.find(Finding::from(finding));
+                }
+            }
         }
     }
     rest

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
@@ -77,12 +77,12 @@ fn walk(symlinks: &Symlinks, (start, rest): (&[u8], &[u8]), flags: OFlags) -> ru
         None => (&b""[..], rest),
     };
     for name in folders.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
-        folder = step(symlinks, &folder, name, STEP)?;
+        folder = step(symlinks, folder.as_fd(), name, STEP)?;
     }
-    step(symlinks, &folder, last, flags)
+    step(symlinks, folder.as_fd(), last, flags)
 }
 
-fn step(symlinks: &Symlinks, folder: &OwnedFd, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+fn step(symlinks: &Symlinks, folder: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     if !symlinks.of_same_owner {
         return openat(folder, name, flags | OFlags::NOFOLLOW, Mode::empty());
     }

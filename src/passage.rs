@@ -151,8 +151,10 @@ pub fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
 
 impl Ending {
     fn pack(&self, packer: &mut Packer, running: &Running) {
-        let known = self.held.iter().filter_map(|one| Some((running.name_of(one.zone())?, one.key())));
-        let known: Vec<_> = known.collect();
+        let mut known = Vec::new();
+        for one in &self.held {
+            known.extend(running.name_of(one.zone()).map(|zone| (zone, one.key())));
+        }
         packer.u64(known.len() as u64);
         for (zone, key) in &known {
             packer.text(zone);

@@ -1,10 +1,9 @@
 //! What systemd is told: that the program is ready, reloads, stops, and lives (sd_notify(3)). And what it has bound for the
 //! program (sd_listen_fds(3)). Without it nothing happens.
 
-use std::fs::symlink_metadata;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::str::FromStr;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -17,23 +16,28 @@ pub const PASSED: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
 /// The first of them.
 const FIRST: RawFd = 3;
+/// How many there can be.
+const FDS_MAX: u64 = u16::MAX as u64;
 
 /// The sockets that systemd has bound; to be asked before the program opens anything.
 ///
 /// # Errors
 /// What is wrong with them: then the program must not start without them.
 pub fn passed() -> Result<Option<Unpacker>, String> {
-    if number("LISTEN_PID")? != Some(std::process::id()) {
+    if number("LISTEN_PID", u32::MAX.into())? != Some(std::process::id().into()) {
         return Ok(None);
     }
-    let count: u16 = number("LISTEN_FDS")?.unwrap_or(0);
+    let count = number("LISTEN_FDS", FDS_MAX)?.unwrap_or(0);
     if count == 0 {
         return Ok(None);
     }
-    let numbers: Vec<_> = (FIRST..).take(count.into()).collect();
-    // One that is not there becomes that of what is opened next.
-    if let Some(number) = numbers.iter().find(|number| symlink_metadata(format!("/proc/self/fd/{number}")).is_err()) {
-        return Err(format!("{number} is not open"));
+    let mut numbers = Vec::new();
+    for number in (FIRST..).take(count as usize) {
+        // One that is not there becomes that of what is opened next.
+        if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
+            return Err(format!("{number} is not open"));
+        }
+        numbers.push(number);
     }
     let mut parcel = Packer::default();
     for fd in parcel::take_over(&numbers).map_err(|error| error.to_string())? {
@@ -45,9 +49,12 @@ pub fn passed() -> Result<Option<Unpacker>, String> {
 }
 
 /// The number that a variable of the environment is, if it is there.
-fn number<N: FromStr>(name: &str) -> Result<Option<N>, String> {
-    let text = std::env::var(name).ok();
-    text.map(|text| text.parse()).transpose().map_err(|_| format!("invalid {name}"))
+fn number(name: &str, max: u64) -> Result<Option<u64>, String> {
+    let Ok(text) = std::env::var(name) else { return Ok(None) };
+    match text.parse() {
+        Ok(number) if number <= max => Ok(Some(number)),
+        _ => Err(format!("invalid {name}")),
+    }
 }
 
 /// Whether systemd wants to hear something, and so knows the process.
@@ -79,9 +86,9 @@ pub fn alive(status: &str) {
 
 /// How often systemd wants to hear that it lives: twice as often as it has to.
 pub fn interval() -> Option<Duration> {
-    let process: Option<u32> = number("WATCHDOG_PID").unwrap_or(None);
-    let micros = number("WATCHDOG_USEC").unwrap_or(None)?;
-    process.is_none_or(|process| process == std::process::id()).then(|| Duration::from_micros(micros) / 2)
+    let process = number("WATCHDOG_PID", u32::MAX.into()).unwrap_or(None);
+    let micros = number("WATCHDOG_USEC", u64::MAX).unwrap_or(None)?;
+    process.is_none_or(|process| process == std::process::id().into()).then(|| Duration::from_micros(micros) / 2)
 }
 
 /// One datagram to a socket with a path, or with a name that begins with a zero byte and not with `@`. There is nobody to

@@ -79,31 +79,40 @@ pub fn keep(powers: CapabilitySet) {
     }
 }
 
-fn lines(path: &str) -> Vec<Vec<String>> {
+/// Shows the fields of each line of a file.
+fn read(path: &str, see: &mut dyn FnMut(&[&str])) {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
+    for line in text.lines() {
+        see(&line.split(':').collect::<Vec<_>>());
+    }
 }
 
 fn look_up(name: &str) -> Option<(u32, u32)> {
-    lines("/etc/passwd").iter().find_map(|line| match line.as_slice() {
-        [known, _, uid, gid, ..] if known == name => Some((uid.parse().ok()?, gid.parse().ok()?)),
-        _ => None,
-    })
+    let mut found = None;
+    read("/etc/passwd", &mut |line| match line {
+        [known, _, uid, gid, ..] if *known == name && found.is_none() => found = uid.parse().ok().zip(gid.parse().ok()),
+        _ => {}
+    });
+    found
 }
 
 fn group_id(name: &str) -> Option<u32> {
-    lines("/etc/group").iter().find_map(|line| match line.as_slice() {
-        [known, _, gid, ..] if known == name => gid.parse().ok(),
-        _ => None,
-    })
+    let mut found = None;
+    read("/etc/group", &mut |line| match line {
+        [known, _, gid, ..] if *known == name && found.is_none() => found = gid.parse().ok(),
+        _ => {}
+    });
+    found
 }
 
 /// The groups that list `user` as a member.
 fn member_of(user: &str) -> Vec<Gid> {
-    let groups = lines("/etc/group");
-    let mine = groups.iter().filter_map(|line| match line.as_slice() {
-        [_, _, gid, members, ..] if members.split(',').any(|member| member == user) => gid.parse().ok(),
-        _ => None,
+    let mut groups = Vec::new();
+    read("/etc/group", &mut |line| match line {
+        [_, _, gid, members, ..] if members.split(',').any(|member| member == user) => {
+            groups.extend(gid.parse().ok().map(Gid::from_raw));
+        }
+        _ => {}
     });
-    mine.map(Gid::from_raw).collect()
+    groups
 }

@@ -89,7 +89,7 @@ impl Crew {
     }
 
     /// Tells every worker the same.
-    pub fn tell(&self, order: impl Fn() -> Order) {
+    pub fn tell(&self, order: &dyn Fn() -> Order) {
         self.desks.iter().for_each(|desk| desk.orders.put(order()));
     }
 }
