@@ -13,6 +13,7 @@ use crate::balance::{Finding, Group, Peer};
 use crate::base64;
 use crate::body::Decoder;
 use crate::config::{ErrorLog, Expected, HealthCheck, Level, Probe};
+use crate::digest;
 use crate::frames;
 use crate::head::{Name, Response, Scan};
 use crate::log;
@@ -253,7 +254,7 @@ fn agreed(head: &Response, key: &str) -> Result<(), String> {
         return Err(format!("it answers with status {}", head.status));
     }
     let upgrade = head.fields.first(Name::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
-    let digest = sha1_smol::Sha1::from([key.as_bytes(), KEY_SUFFIX].concat()).digest().bytes();
+    let digest = digest::sha1(&[key.as_bytes(), KEY_SUFFIX]);
     let accepts = head.fields.named(b"sec_websocket_accept").any(|value| value == base64::encode(&digest).as_bytes());
     if upgrade && accepts && head.fields.has_token(Name::Connection, "upgrade") {
         return Ok(());

@@ -25,6 +25,7 @@ pub mod fault;
 pub mod standard;
 pub mod thread;
 pub mod base64;
+pub mod digest;
 pub mod calendar;
 pub mod users;
 pub mod keeper;

@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 
 use smol::lock::Semaphore;
 
-use crate::password::{SHA1_BYTES, Stored, sha1};
+use crate::digest::sha1;
+use crate::password::Stored;
 
 /// Slow checks at the same time, of all workers; each has a thread meanwhile.
 const CHECKS_MAX: usize = 2;
@@ -93,7 +94,7 @@ impl Drop for Waiting {
 /// Digests of passwords that were right, the oldest first.
 struct Known {
     key: [u8; 32],
-    digests: VecDeque<[u8; SHA1_BYTES]>,
+    digests: VecDeque<Vec<u8>>,
 }
 
 impl Known {
@@ -101,11 +102,11 @@ impl Known {
         Self { key: key(), digests: VecDeque::new() }
     }
 
-    fn digest(&self, stored: &[u8], password: &[u8]) -> [u8; SHA1_BYTES] {
+    fn digest(&self, stored: &[u8], password: &[u8]) -> Vec<u8> {
         sha1(&[&self.key, &(stored.len() as u64).to_le_bytes(), stored, password])
     }
 
-    fn add(&mut self, digest: [u8; SHA1_BYTES]) {
+    fn add(&mut self, digest: Vec<u8>) {
         if self.digests.len() >= KNOWN_MAX {
             self.digests.pop_front();
         }

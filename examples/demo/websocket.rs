@@ -45,8 +45,8 @@ impl From<io::Error> for End {
 
 /// `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (4.2.2).
 pub(crate) fn accept_key(key: &str) -> String {
-    let digest = sha1_smol::Sha1::from(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11")).digest();
-    data_encoding::BASE64.encode(&digest.bytes())
+    let digest = smolgate::digest::sha1(&[key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"]);
+    data_encoding::BASE64.encode(&digest)
 }
 
 /// A client's next message and its opcode, put together from fragments (5.4). Pings between them are answered.

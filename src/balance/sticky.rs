@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use md5::{Digest, Md5};
-
 use crate::clock;
 use crate::config::{CookieLife, StickyCookie};
+use crate::digest;
 use crate::exchange::Exchange;
 use crate::socket::Addr;
 use crate::template::Template;
@@ -13,7 +12,7 @@ use crate::variables;
 
 /// What a cookie says of a peer without a `route=`: not where it is. nginx says the same.
 pub(super) fn id(addr: &Addr) -> String {
-    Md5::digest(addr.to_string()).iter().fold(String::new(), |mut id, byte| {
+    digest::md5(&[addr.to_string().as_bytes()]).iter().fold(String::new(), |mut id, byte| {
         let _ = write!(id, "{byte:02x}");
         id
     })

@@ -1,9 +1,9 @@
 //! bcrypt, and Ulrich Drepper's SHA-crypt: they take as long as whoever keeps the password wants.
 
 use blowfish::Blowfish;
-use sha2::{Sha256, Sha512};
+use sha2::{Digest, Sha256, Sha512};
 
-use super::{Hash, hash, repeated, rounds, same, write_crypt64};
+use super::{Hash, repeated, rounds, same, write_crypt64};
 
 /// log2 of the rounds of a bcrypt: this many take minutes.
 const COST_MAX: u32 = 17;
@@ -60,6 +60,10 @@ impl Crypt {
 fn decimal(text: &[u8]) -> Option<u32> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+}
+
+fn hash<D: Digest>(parts: &[&[u8]]) -> Vec<u8> {
+    parts.iter().fold(D::new(), |hash, part| hash.chain_update(part)).finalize().to_vec()
 }
 
 /// The digest of a SHA-crypt.

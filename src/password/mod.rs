@@ -10,13 +10,12 @@ mod crypt;
 #[cfg(not(feature = "crypt"))]
 mod absent;
 
-use md5::{Digest, Md5};
-
 #[cfg(not(feature = "crypt"))]
 use self::absent::Crypt;
 #[cfg(feature = "crypt")]
 use self::crypt::Crypt;
 use crate::base64;
+use crate::digest::{SHA1_BYTES, md5, sha1};
 
 /// Whether this build has bcrypt and SHA-crypt.
 pub const HAS_CRYPT: bool = cfg!(feature = "crypt");
@@ -26,8 +25,6 @@ pub const ADVICE: &str = if HAS_CRYPT { "apr1, bcrypt and SHA-crypt are" } else 
 
 /// Bytes of a password that are looked at; longer ones are wrong. crypt(3) takes no more.
 pub const BYTES_MAX: usize = 512;
-/// Bytes of a SHA-1.
-pub const SHA1_BYTES: usize = 20;
 
 /// A password as it is kept.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,19 +95,8 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && std::hint::black_box(differences) == 0
 }
 
-/// The SHA-1 of parts that stand one behind the other.
-pub fn sha1(parts: &[&[u8]]) -> [u8; SHA1_BYTES] {
-    let mut hash = sha1_smol::Sha1::new();
-    parts.iter().for_each(|part| hash.update(part));
-    hash.digest().bytes()
-}
-
 /// The digest of parts that stand one behind the other. The crypt functions get it as a value: there is one of each.
 type Hash = fn(&[&[u8]]) -> Vec<u8>;
-
-fn hash<D: Digest>(parts: &[&[u8]]) -> Vec<u8> {
-    parts.iter().fold(D::new(), |hash, part| hash.chain_update(part)).finalize().to_vec()
-}
 
 /// The first `len` bytes of `piece` put behind itself again and again.
 fn repeated(piece: &[u8], len: usize) -> Vec<u8> {
@@ -129,14 +115,14 @@ fn rounds(hash: Hash, first: Vec<u8>, rounds: u32, password: &[u8], salt: &[u8])
 
 /// The MD5-crypt of FreeBSD (`$1$`), and Apache's with another name in it (`$apr1$`), as text.
 fn md5_crypt(password: &[u8], magic: &[u8], salt: &[u8]) -> Vec<u8> {
-    let inner = hash::<Md5>(&[password, salt, password]);
+    let inner = md5(&[password, salt, password]);
     let mut first = [password, magic, salt, &repeated(&inner, password.len())].concat();
     let mut bits = password.len();
     while bits > 0 {
         first.push(if bits % 2 == 1 { 0 } else { password.first().copied().unwrap_or(0) });
         bits /= 2;
     }
-    let digest = rounds(hash::<Md5>, hash::<Md5>(&[&first]), 1000, password, salt);
+    let digest = rounds(md5, md5(&[&first]), 1000, password, salt);
     let byte = |at: usize| digest.get(at).copied().unwrap_or(0);
     let mut text = Vec::with_capacity(22);
     for at in 0..5 {

@@ -14,6 +14,7 @@ use super::tickets;
 use super::trust::Distrust;
 use super::x509::{self, Certificate};
 use crate::base64;
+use crate::digest;
 
 /// What a client offered.
 #[derive(Debug)]
@@ -175,8 +176,9 @@ impl ClientCertificate {
                 _ => drop(write!(out, "%{byte:02X}")),
             }),
             Fact::ClientFingerprint => {
-                let digest = sha1_smol::Sha1::from(&*self.der).digest();
-                let _ = write!(out, "{digest}");
+                for byte in digest::sha1(&[&self.der]) {
+                    let _ = write!(out, "{byte:02x}");
+                }
             }
             Fact::ClientIssuer => x509::write_name(certificate.issuer, out),
             Fact::ClientIssuerLegacy => x509::write_name_with_slashes(certificate.issuer, out),
