@@ -17,6 +17,7 @@ use crate::quota::Held;
 use crate::reactor;
 use crate::running::Running;
 use crate::socket::Addr;
+use crate::tasks;
 use crate::tunnel;
 use crate::upstream::Upgraded;
 use crate::wire::Wire;
@@ -71,7 +72,7 @@ impl Passage {
         let Upgraded { stream, early, chosen } = self.upgraded;
         let early = (wire.take_ahead(), early);
         let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.frames, self.limits);
-        reactor::spawn(Digging::new(relay, self.end, chosen, slot));
+        tasks::spawn(Digging::new(relay, self.end, chosen, slot));
     }
 }
 
@@ -144,7 +145,7 @@ pub fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
         .unwrap_or_else(|| Arc::new(Group::new(Arc::new(Upstream::single(upstream, Place::Addr(peer.clone()))), None)));
     // A broken socket ends its own tunnel and no other.
     if let Ok(relay) = relay {
-        reactor::spawn(Digging::new(relay, end, group.adopt(peer), worker.admit()));
+        tasks::spawn(Digging::new(relay, end, group.adopt(peer), worker.admit()));
     }
     Some(())
 }

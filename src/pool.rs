@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::config::Upstream;
 use crate::reactor::{self, Millis};
 use crate::socket::Addr;
+use crate::tasks;
 use crate::tls;
 use crate::wire::Wire;
 
@@ -120,7 +121,7 @@ pub fn put(addr: &Addr, mut pooled: Box<Pooled>, upstream: &Upstream) {
         !std::mem::replace(&mut pool.sweeping, true)
     });
     if sweep {
-        reactor::spawn_boxed(sweep_while_needed());
+        tasks::spawn(sweep_while_needed());
     }
 }
 
