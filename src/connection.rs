@@ -29,7 +29,6 @@ use crate::reactor::{self, Timer};
 use crate::running::Running;
 use crate::socket::{Addr, Socket};
 use crate::target;
-use crate::tasks;
 use crate::tls;
 use crate::wire::{Stream, Unparsed, Wire};
 use crate::worker::{Slot, Waited, Worker};
@@ -58,7 +57,7 @@ pub fn start(fd: OwnedFd, addr: Addr, local: Addr, group: Arc<Group>, worker: Rc
         return serve(wire, Rc::new(client), group, slot, Position::start());
     }
     // A task of its own, whose memory is not the connection's.
-    tasks::spawn(async move {
+    reactor::spawn_boxed(async move {
         if let Some((wire, client)) = open(wire, client, &group, &worker).await {
             serve(wire, Rc::new(client), group, slot, Position::start());
         }
@@ -98,7 +97,7 @@ fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, slot: Slot, 
     let worker = slot.worker().clone();
     let Position { mut number, idle } = position;
     let mut idle_max = idle.unwrap_or_else(|| group.names.default_server().settings.header_timeout);
-    tasks::spawn(async move {
+    reactor::spawn(async move {
         let timer = Timer::new();
         loop {
             match worker.wait(&wire, &timer, idle_max).await {
@@ -131,7 +130,7 @@ fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, slot: Slot, 
 
 /// Sends the rest of an answer, and goes on with the connection then.
 fn follow(mut download: Downloading, client: Rc<Client>, group: Arc<Group>, slot: Slot, number: u32) {
-    tasks::spawn(async move {
+    reactor::spawn_boxed(async move {
         match (&mut download).await {
             Then::KeepAlive(_) if slot.worker().is_stopping() => {}
             Then::KeepAlive(idle) => serve(download.wire, client, group, slot, Position { number, idle: Some(idle) }),

@@ -18,10 +18,9 @@ use crate::frames;
 use crate::head::{Name, Response, Scan};
 use crate::log;
 use crate::parcel::{self, Packer, Unpacker};
-use crate::reactor::{self, Timer};
+use crate::reactor::{self, Task, Timer};
 use crate::running::Running;
 use crate::socket::{self, Addr, Socket};
-use crate::tasks::{self, Task};
 use crate::tls;
 use crate::transfer::send_all;
 use crate::wire::{Stream, Unparsed, Wire};
@@ -44,7 +43,7 @@ pub fn watch(running: &Running) -> Watches {
     let watch = |group: Arc<Group>| {
         let check = group.upstream.health.clone()?;
         let watch = Watch { group, check, logs: main.error_log.clone() };
-        Some(tasks::start(watch.group()))
+        reactor::start(watch.group())
     };
     Watches { _groups: checked(running).into_iter().filter_map(watch).collect() }
 }
@@ -101,7 +100,7 @@ struct Watch {
 impl Watch {
     /// Watches each peer as long as it is one.
     async fn group(self) {
-        let mut watched: Vec<(Arc<Peer>, Task)> = Vec::new();
+        let mut watched: Vec<(Arc<Peer>, Option<Task>)> = Vec::new();
         loop {
             if let Some(complaint) = self.group.refresh(NAMES).await {
                 log::note(&self.logs, Level::Warn, format_args!("{complaint}"));
@@ -110,7 +109,7 @@ impl Watch {
             watched.retain(|(peer, _)| peers.iter().any(|known| Arc::ptr_eq(known, peer)));
             for peer in peers {
                 if !watched.iter().any(|(known, _)| Arc::ptr_eq(known, &peer)) {
-                    let task = tasks::start(self.clone().peer(peer.clone()));
+                    let task = reactor::start(self.clone().peer(peer.clone()));
                     watched.push((peer, task));
                 }
             }

@@ -19,7 +19,6 @@ use crate::log;
 use crate::reactor::{self, Timer};
 use crate::reply::Reply;
 use crate::socket::{self, Addr, Listener, Socket};
-use crate::tasks;
 use crate::worker::{Newcomer, Order, Place, Slot, Worker};
 
 /// How long accepting rests when descriptors or memory are short, unless a connection ends before.
@@ -69,7 +68,7 @@ impl Drop for Accepting {
 pub fn start(fd: OwnedFd, worker: &Rc<Worker>) -> io::Result<Accepting> {
     let listener = Rc::new(Listener::new(fd)?);
     let state = Rc::new(Cell::new(State::Open));
-    tasks::spawn(accept(listener.clone(), state.clone(), worker.clone()));
+    reactor::spawn_boxed(accept(listener.clone(), state.clone(), worker.clone()));
     Ok(Accepting { listener, state })
 }
 
@@ -151,7 +150,7 @@ fn turn_away(fd: OwnedFd, addr: &Addr, worker: &Worker) {
         .is_none_or(|binding| binding.group.names.default_server().settings.server_tokens);
     let Ok(socket) = Socket::new(fd) else { return };
     TURNING_AWAY.set(TURNING_AWAY.get() + 1);
-    tasks::spawn(async move {
+    reactor::spawn_boxed(async move {
         let _ = Timer::new().within(TURNED_AWAY, pin!(say_no(socket, tokens))).await;
         TURNING_AWAY.set(TURNING_AWAY.get() - 1);
     });

@@ -6,25 +6,19 @@
 //! there is no answer the last good one stays. That there is no such name is an answer as well, if a name server says so.
 
 use std::future::poll_fn;
-#[cfg(not(target_env = "musl"))]
-use std::io;
-#[cfg(not(target_env = "musl"))]
-use std::net::ToSocketAddrs;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use smol::lock::Semaphore;
+
 use crate::config::{Place, Resolver};
-use crate::permits::Permits;
 use crate::reactor::{self, Millis, millis};
 use crate::resolver::{self, Failure, Wanted};
 use crate::socket::Addr;
 #[cfg(target_env = "musl")]
 use crate::system;
-use crate::tasks;
-#[cfg(not(target_env = "musl"))]
-use crate::{mailbox::Mailbox, thread};
 
 /// How long a new answer is waited for where there is an old one (RFC 8767 5 allows 1.8 s).
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,12 +33,9 @@ const FAILURE: Duration = Duration::from_secs(1);
 
 /// Questions to the system at the same time; each has a thread meanwhile.
 #[cfg(not(target_env = "musl"))]
-static THREADS: Permits = Permits::new(4);
-/// Bytes of the stack of these, which the C library fills with modules of its own.
-#[cfg(not(target_env = "musl"))]
-const STACK_BYTES: usize = 1 << 20;
+static THREADS: Semaphore = Semaphore::new(4);
 /// Names that name servers are asked for at the same time; each takes two descriptors.
-static QUESTIONS: Permits = Permits::new(64);
+static QUESTIONS: Semaphore = Semaphore::new(64);
 
 /// The names that somebody wants to know the addresses of.
 static NAMES: Mutex<Vec<Weak<Name>>> = Mutex::new(Vec::new());
@@ -121,7 +112,7 @@ impl Name {
             return Poll::Ready(());
         }
         let asked = *known.asked.get_or_insert_with(|| {
-            tasks::spawn(ask(Question(self.clone())));
+            reactor::spawn_boxed(ask(Question(self.clone())));
             now
         });
         let waits_enough = known.failure.is_some() || now.saturating_sub(asked) >= millis(PATIENCE);
@@ -184,7 +175,7 @@ async fn ask(question: Question) {
 /// That there is no such name is not final here: the system may have lost its own.
 #[cfg(target_env = "musl")]
 async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
-    let _place = QUESTIONS.take().await;
+    let _place = QUESTIONS.acquire().await;
     match system::look_up(host).await {
         Ok(addrs) => Ok((addrs, VALID)),
         Err(failure) => Err(Failure::Trouble(failure.to_string())),
@@ -193,28 +184,17 @@ async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
 
 #[cfg(not(target_env = "musl"))]
 async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
-    let permit = THREADS.take().await;
-    let answer: Arc<Mailbox<io::Result<Vec<IpAddr>>>> = Arc::default();
-    let (told, host) = (answer.clone(), host.to_owned());
-    let ask = move || {
-        let found = (host.as_str(), 0).to_socket_addrs();
-        drop(permit);
-        told.put(found.map(|addrs| addrs.map(|addr| addr.ip()).collect()));
-    };
-    let found = match thread::start("resolver".to_owned(), STACK_BYTES, Box::new(ask)) {
-        Ok(_) => answer.next().await,
-        Err(error) => Err(error),
-    };
-    match found {
+    let _place = THREADS.acquire().await;
+    match async_net::resolve((host, 0)).await {
         Ok(addrs) if addrs.is_empty() => Err(Failure::Trouble("it has no address".to_owned())),
-        Ok(addrs) => Ok((addrs, VALID)),
+        Ok(addrs) => Ok((addrs.into_iter().map(|addr| addr.ip()).collect(), VALID)),
         Err(error) => Err(Failure::Trouble(error.to_string())),
     }
 }
 
 async fn ask_servers(host: &str, resolver: &Resolver) -> Result<(Vec<IpAddr>, Duration), Failure> {
     let servers = servers(resolver).await?;
-    let _place = QUESTIONS.take().await;
+    let _place = QUESTIONS.acquire().await;
     let wanted = Wanted { ipv4: resolver.ipv4, ipv6: resolver.ipv6 };
     let (addrs, ttl) = resolver::look_up(host, &servers, wanted).await?;
     Ok((addrs, Duration::from_secs(ttl.clamp(*TTL_SECS.start(), *TTL_SECS.end()).into())))

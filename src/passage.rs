@@ -17,7 +17,6 @@ use crate::quota::Held;
 use crate::reactor;
 use crate::running::Running;
 use crate::socket::Addr;
-use crate::tasks;
 use crate::tunnel;
 use crate::upstream::Upgraded;
 use crate::wire::Wire;
@@ -72,7 +71,7 @@ impl Passage {
         let Upgraded { stream, early, chosen } = self.upgraded;
         let early = (wire.take_ahead(), early);
         let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.frames, self.limits);
-        tasks::spawn(Digging::new(relay, self.end, chosen, slot));
+        reactor::spawn(Digging::new(relay, self.end, chosen, slot));
     }
 }
 
@@ -145,7 +144,7 @@ pub fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
         .unwrap_or_else(|| Arc::new(Group::new(Arc::new(Upstream::single(upstream, Place::Addr(peer.clone()))), None)));
     // A broken socket ends its own tunnel and no other.
     if let Ok(relay) = relay {
-        tasks::spawn(Digging::new(relay, end, group.adopt(peer), worker.admit()));
+        reactor::spawn(Digging::new(relay, end, group.adopt(peer), worker.admit()));
     }
     Some(())
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::config::Upstream;
 use crate::reactor::{self, Millis};
 use crate::socket::Addr;
-use crate::tasks;
 use crate::tls;
 use crate::wire::Wire;
 
@@ -121,7 +120,7 @@ pub fn put(addr: &Addr, mut pooled: Box<Pooled>, upstream: &Upstream) {
         !std::mem::replace(&mut pool.sweeping, true)
     });
     if sweep {
-        tasks::spawn(sweep_while_needed());
+        reactor::spawn_boxed(sweep_while_needed());
     }
 }
 

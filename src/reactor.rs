@@ -1,4 +1,4 @@
-//! One thread, one epoll, and its tasks: a worker.
+//! One thread, one epoll, one executor: a worker.
 //!
 //! A socket is registered once, edge-triggered, and never modified. Each direction has a ready flag and one
 //! waker; all waiting goes through [`Source::poll_io`]. Timers are one ordered map, and lazy: moving a timer
@@ -23,10 +23,10 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use smol::LocalExecutor;
 
 use crate::counters::{Seat, Side};
 use crate::fault;
-use crate::tasks::{self, Bell};
 
 /// Bytes read from a socket at once, and so the most that one slow receiver makes a connection hold.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
@@ -54,6 +54,7 @@ thread_local! {
 struct Worker {
     epoll: OwnedFd,
     bell: Arc<Bell>,
+    executor: LocalExecutor<'static>,
     sources: RefCell<Slots>,
     timers: RefCell<BTreeMap<(Millis, u32), Waker>>,
     next_timer: Cell<u32>,
@@ -88,6 +89,26 @@ pub enum Direction {
     Write,
 }
 
+/// Wakes the worker from its wait: by a flag from its own thread, by an eventfd from others.
+struct Bell {
+    rung: AtomicBool,
+    asleep: AtomicBool,
+    fd: OwnedFd,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::SeqCst);
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
+    }
+}
+
 /// Wakes the future that a worker was made for, which is polled for its own sake only.
 struct Call {
     called: AtomicBool,
@@ -97,7 +118,7 @@ struct Call {
 impl Wake for Call {
     fn wake(self: Arc<Self>) {
         self.called.store(true, Ordering::SeqCst);
-        self.bell.ring();
+        self.bell.wake_by_ref();
     }
 }
 
@@ -120,23 +141,31 @@ fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     // Fresh zeros are pages that nobody has touched: of the buffer only what is used becomes memory.
     SCRATCH.set(vec![0; SCRATCH_BYTES]);
     read_clock();
-    tasks::begin(worker.bell.clone());
     let call = Arc::new(Call { called: AtomicBool::new(true), bell: worker.bell.clone() });
-    let main_waker = Waker::from(call.clone());
+    let (main_waker, bell) = (Waker::from(call.clone()), Waker::from(worker.bell.clone()));
+    // What the executor wakes when there is a task again: it waits for that one, and runs it.
+    let mut tick = pin!(worker.executor.tick());
     let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
     loop {
         // All that rang so far is looked at now.
-        tasks::gather();
+        worker.bell.rung.swap(false, Ordering::SeqCst);
         if call.called.swap(false, Ordering::SeqCst)
             && main.as_mut().poll(&mut Context::from_waker(&main_waker)).is_ready()
         {
             return Ok(());
         }
         let mut left = TASKS_MAX;
-        while left > 0 && tasks::run_next() {
+        while left > 0 {
             left -= 1;
+            if worker.executor.try_tick() {
+                continue;
+            }
+            if tick.as_mut().poll(&mut Context::from_waker(&bell)).is_pending() {
+                break;
+            }
+            tick.set(worker.executor.tick());
         }
-        worker.turn(&mut events)?;
+        worker.turn(&mut events, left == 0)?;
     }
 }
 
@@ -145,11 +174,12 @@ impl Worker {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &fd, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
-        let bell = Arc::new(Bell::new(fd));
+        let bell = Arc::new(Bell { rung: AtomicBool::new(false), asleep: AtomicBool::new(false), fd });
         Ok(Self {
             epoll,
             seat: Seat::take(Waker::from(bell.clone())),
             bell,
+            executor: LocalExecutor::new(),
             sources: RefCell::default(),
             timers: RefCell::default(),
             next_timer: Cell::new(0),
@@ -158,17 +188,19 @@ impl Worker {
     }
 
     /// Waits for readiness, timers or the bell, unless there is something to do already, and wakes whom it concerns.
-    fn turn(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
-        let timeout = if self.bell.sleep() && !tasks::is_any_ready() && self.deferred.borrow().is_empty() {
-            self.until_next_timer()
-        } else {
+    fn turn(&self, events: &mut Vec<epoll::Event>, busy: bool) -> io::Result<()> {
+        let bell = &self.bell;
+        bell.asleep.store(true, Ordering::SeqCst);
+        let timeout = if busy || bell.rung.load(Ordering::SeqCst) || !self.deferred.borrow().is_empty() {
             Some(Duration::ZERO)
+        } else {
+            self.until_next_timer()
         };
         let timeout =
             timeout.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: i64::from(d.subsec_nanos()) as _ });
         events.clear();
         let waited = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
-        self.bell.stay_awake();
+        bell.asleep.store(false, Ordering::SeqCst);
         read_clock();
         match waited {
             Ok(_) => {}
@@ -190,7 +222,9 @@ impl Worker {
         // The event is a packed structure: copy the fields out.
         let (flags, token) = (event.flags, event.data.u64());
         if token == BELL {
-            return self.bell.hear();
+            let mut count = [0; 8];
+            let _ = rustix::io::read(&self.bell.fd, &mut count);
+            return;
         }
         let ready = usize::try_from(token).ok().and_then(|at| self.sources.borrow().entries.get(at).cloned().flatten());
         let Some(ready) = ready else { return };
@@ -235,6 +269,31 @@ impl Worker {
 fn worker<R>(with: impl FnOnce(&Rc<Worker>) -> R) -> Option<R> {
     // None also while the thread ends and its tasks are dropped.
     WORKER.try_with(|cell| cell.get().map(with)).ok().flatten()
+}
+
+/// Starts a task on this worker. It runs until it ends or the worker does.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    worker(|w| w.executor.spawn(future).detach());
+}
+
+/// Starts a task of which there are few: as a boxed one it is of the same kind as all others of these, and in the program
+/// once.
+pub fn spawn_boxed(future: impl Future<Output = ()> + 'static) {
+    if let Some(task) = start(future) {
+        task.detach();
+    }
+}
+
+/// A task that ends when this is dropped, if it has not before.
+pub type Task = smol::Task<()>;
+
+/// As [`spawn_boxed`], a task that runs as long as what is given back; nothing, where the worker ends already.
+pub fn start(future: impl Future<Output = ()> + 'static) -> Option<Task> {
+    start_boxed(Box::pin(future))
+}
+
+fn start_boxed(future: Pin<Box<dyn Future<Output = ()>>>) -> Option<Task> {
+    worker(|w| w.executor.spawn(future))
 }
 
 /// Wakes every task that waits for a socket of this worker, to look around.
@@ -607,7 +666,7 @@ mod tests {
             moved.set(Duration::from_millis(5));
             for after in [30u64, 10, 20] {
                 let order = order.clone();
-                tasks::spawn(async move {
+                spawn(async move {
                     sleep(Duration::from_millis(after)).await;
                     order.borrow_mut().push(after);
                 });

@@ -26,7 +26,6 @@ use crate::running::Running;
 use crate::signals::{self, Signals};
 use crate::sockets::{self, Sockets};
 use crate::standard;
-use crate::tasks;
 use crate::thread;
 use crate::users;
 use crate::worker::{Crew, Report, Worker};
@@ -188,7 +187,7 @@ impl Start<'_> {
         reactor::run(async {
             let first = Rc::new(Worker::new(running.clone(), crew.clone(), 0, room));
             let ends = crew.clone();
-            tasks::spawn(async move { ends.reports.put(Report::Ended(duty::follow(first).await)) });
+            reactor::spawn_boxed(async move { ends.reports.put(Report::Ended(duty::follow(first).await)) });
             let signals = Signals::new(signals)?;
             let watches = health::watch(&running);
             Command { watches, crew, sockets, signals, load, program, running, upgrade: None, stops: false }

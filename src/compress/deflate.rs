@@ -14,7 +14,6 @@ use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Method, Status, Strategy};
 use super::{Broken, Then};
 use crate::config::Window;
 use crate::reactor;
-use crate::tasks;
 
 /// Bytes that an encoder at rest remembers of what it read: enough for the next event to resemble the last ones.
 const HISTORY_BYTES: usize = 4 * 1024;
@@ -175,7 +174,7 @@ impl Encoder {
         let kept = SPARE.try_with(|spare| spare.replace(Some((self.config, deflate))));
         USED.set(true);
         if kept.is_ok() && !WATCHED.replace(true) {
-            tasks::spawn(drop_spare());
+            reactor::spawn_boxed(drop_spare());
         }
     }
 
