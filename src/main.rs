@@ -242,8 +242,8 @@ impl Asked {
         };
         if !quiet {
             for note in &config.notes {
-                let at = &note.at;
-                say(format_args!("{}:{}: note: \"{}\": {}", at.file.name, at.line, note.directive, note.text));
+                let file = config.files.get(note.at.file as usize).map_or("", |file| &file.name);
+                say(format_args!("{file}:{}: note: \"{}\": {}", note.at.line, note.directive, note.text));
             }
         }
         for warning in config.tls.warnings() {

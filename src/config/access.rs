@@ -76,7 +76,7 @@ impl Except {
 }
 
 /// The access settings of a block, which are its own from now on.
-fn own(draft: &mut Draft) -> &mut Access {
+pub(super) fn own(draft: &mut Draft) -> &mut Access {
     Arc::make_mut(draft.settings.access.get_or_insert_default())
 }
 
@@ -94,7 +94,7 @@ pub(super) fn deny(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Se
 
 /// The first rule of a block, be it `allow` or `deny`, takes the place of all inherited ones.
 fn rule(draft: &mut Draft, directive: &Directive, allows: bool) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let range = match word.text.as_str() {
         "all" => None,
         text => {
@@ -111,20 +111,20 @@ fn rule(draft: &mut Draft, directive: &Directive, allows: bool) -> Set {
 }
 
 pub(super) fn satisfy(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     own(draft).any = core::choice(directive, word, "all or any")? == 1;
     Ok(())
 }
 
 /// `auth_basic realm` or `off`, which a variable may come to as well.
 pub(super) fn basic(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let realm = walk.template(arg(directive, 0)?)?;
+    let realm = walk.template(arg(directive, 0))?;
     own_basic(draft).realm = (realm.as_text() != Some(b"off")).then_some(realm);
     Ok(())
 }
 
 pub(super) fn basic_user_file(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let file = walk.template(arg(directive, 0)?)?;
+    let file = walk.template(arg(directive, 0))?;
     let basic = own_basic(draft);
     basic.file = Some(file);
     basic.folder = walk.folder.display().to_string().into();
@@ -143,13 +143,8 @@ pub(super) fn check(settings: &Settings, directive: &Directive) -> Set {
     }
 }
 
-pub(super) fn delay(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    own(draft).delay = core::time(directive)?;
-    Ok(())
-}
-
 pub(super) fn request(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     own(draft).request = match word.text.as_str() {
         "off" => None,
         text if text.starts_with(['/', '@']) => Some(Arc::new(AuthRequest { target: text.as_bytes().to_vec() })),
@@ -159,8 +154,8 @@ pub(super) fn request(_: &mut Walk, draft: &mut Draft, directive: &Directive) ->
 }
 
 pub(super) fn request_set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let to = walk.settable(arg(directive, 0)?)?;
-    let value = walk.template(arg(directive, 1)?)?;
+    let to = walk.settable(arg(directive, 0))?;
+    let value = walk.template(arg(directive, 1))?;
     let first = draft.first;
     let access = own(draft);
     let mut set = if first { Vec::new() } else { access.set.to_vec() };

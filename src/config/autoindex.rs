@@ -29,16 +29,6 @@ impl Default for Autoindex {
     }
 }
 
-pub(super) fn autoindex(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.files.autoindex.on = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn exact_size(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.files.autoindex.exact_size = core::switch(directive)?;
-    Ok(())
-}
-
 pub(super) fn localtime(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     if core::switch(directive)? {
         walk.note(&directive.name, "times are UTC: there are no time zones here");
@@ -47,7 +37,7 @@ pub(super) fn localtime(walk: &mut Walk, _: &mut Draft, directive: &Directive) -
 }
 
 pub(super) fn format(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     draft.settings.files.autoindex.format = match core::choice(directive, word, "html, xml, json or jsonp")? {
         0 => ListingFormat::Html,
         1 => ListingFormat::Xml,

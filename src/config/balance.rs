@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::build::{Draft, Walk, arg, invalid};
 use super::core;
-use super::syntax::{Directive, Error, Word};
+use super::syntax::{Directive, Error};
 use super::units;
 use crate::template::{Template, Variable};
 
@@ -85,7 +85,7 @@ pub(super) fn least_conn(walk: &mut Walk, draft: &mut Draft, directive: &Directi
 
 /// `hash KEY [consistent];`
 pub(super) fn hash(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let key = walk.template(arg(directive, 0)?)?;
+    let key = walk.template(arg(directive, 0))?;
     let consistent = match directive.args.get(1) {
         None => false,
         Some(word) if word.text == "consistent" => true,
@@ -110,7 +110,7 @@ pub(super) fn random(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
 
 /// `queue LENGTH [timeout=TIME];`
 pub(super) fn queue(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let length = match core::number(directive, word)? {
         0 => return Err(invalid(directive, word, "a length of 1 or more")),
         length => length,
@@ -129,7 +129,7 @@ pub(super) fn queue(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> S
 
 /// `sticky cookie NAME ...;` or `sticky route $VARIABLE ...;`
 pub(super) fn sticky(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let kind = arg(directive, 0)?;
+    let kind = arg(directive, 0);
     let sticky = match kind.text.as_str() {
         "cookie" => Sticky::Cookie(sticky_cookie(walk, directive)?),
         "route" if directive.args.len() > 1 => {
@@ -149,7 +149,7 @@ pub(super) fn sticky(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
 /// What stands behind `sticky cookie`.
 fn sticky_cookie(walk: &Walk, directive: &Directive) -> Result<StickyCookie, Error> {
     let Some(name) = directive.args.get(1) else {
-        return Err(invalid(directive, arg(directive, 0)?, "the name of a cookie behind \"cookie\""));
+        return Err(invalid(directive, arg(directive, 0), "the name of a cookie behind \"cookie\""));
     };
     core::check_field(directive, name)?;
     let sent = Variable::Cookie(name.text.as_bytes().into());
@@ -164,7 +164,7 @@ fn sticky_cookie(walk: &Walk, directive: &Directive) -> Result<StickyCookie, Err
         http_only: false,
     };
     for word in directive.args.iter().skip(2) {
-        let value = |prefix: &str| walk.template(&Word { text: word.text.replacen(prefix, "", 1), ..word.clone() });
+        let value = |prefix: &str| walk.template_of(word.text.strip_prefix(prefix).unwrap_or_default(), word);
         match word.text.split_once('=') {
             None if word.text == "secure" => cookie.secure = true,
             None if word.text == "httponly" => cookie.http_only = true,

@@ -13,11 +13,12 @@ use super::limits::Zones;
 use super::listen::{ListenLine, Served, ServerName};
 use super::location::LocationDraft;
 use super::map::Expression;
+use super::packed::Row;
 use super::syntax::{self, Directive, Error, Position, Word, placeholder};
-use super::table::{self, Spec, Treat};
+use super::table::{self, Treat};
 use super::tls::TlsDraft;
 use super::upstream::UpstreamDraft;
-use super::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Settings, Step, TryFiles};
+use super::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Settings, Step, TryFiles, core};
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Invalid, Template, Variable};
 use crate::tls::Loaded;
@@ -104,73 +105,21 @@ pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log
         Source::Text(..) => folders.prefix.clone().into(),
     };
     let mut reader = syntax::Reader::new(&folder);
+    let tree = tree(&mut reader, source, extra)?;
+    let mut walk = Walk::new(folders, folder, default_error_log);
+    walk.read(&in_http(tree)).map_err(|error| error.in_one_of(&reader.files))?;
+    walk.config.files = reader.files;
+    Ok(walk.config)
+}
+
+/// The directives of the file or the text behind those of `-g`.
+fn tree(reader: &mut syntax::Reader, source: Source<'_>, extra: &str) -> Result<Vec<Directive>, Error> {
     let mut tree = if extra.is_empty() { Vec::new() } else { reader.text("-g".to_owned(), extra.to_owned())? };
-    tree.extend(match source {
+    tree.append(&mut match source {
         Source::File(path) => reader.file(path)?,
         Source::Text(name, text) => reader.text(name.to_owned(), text)?,
     });
-    let main = Main {
-        pid: None,
-        user: None,
-        group: None,
-        error_log: Arc::from([default_error_log]),
-        worker_connections: None,
-        workers: 1,
-        background: false,
-        affinity: super::Affinity::Any,
-        descriptors: None,
-        worker_shutdown_timeout: None,
-    };
-    let mut walk = Walk {
-        config: Config {
-            main,
-            bindings: Vec::new(),
-            upstreams: Vec::new(),
-            upstream_names: HashMap::new(),
-            maps: Vec::new(),
-            geos: Vec::new(),
-            splits: Vec::new(),
-            charset_maps: Vec::new(),
-            zones: Vec::new(),
-            user_variables: 0,
-            keeps_sent: false,
-            keeps_body: false,
-            looks_back: false,
-            log_files: Vec::new(),
-            notes: Vec::new(),
-            tls: Loaded::default(),
-            files: Vec::new(),
-        },
-        folders,
-        folder,
-        matches: Vec::new(),
-        recodings: Vec::new(),
-        zones: Zones::default(),
-        formats: Vec::new(),
-        servers: Vec::new(),
-        open_proxies: Vec::new(),
-        made_names: Vec::new(),
-        user_names: HashMap::new(),
-        keeps_sent: Cell::new(false),
-        keeps_body: Cell::new(false),
-        looks_back: Cell::new(false),
-    };
-    walk.add_log_file_of(&walk.config.main.error_log.clone());
-    let tree = in_http(tree);
-    walk.collect_names(&tree);
-    let mut draft = Draft::new(table::MAIN, Settings::default());
-    walk.block(&tree, &mut draft)?;
-    walk.config.bindings = super::listen::bind(&walk.servers)?;
-    super::map::check_cycles(&walk.config.maps)?;
-    super::charset::check_recodings(&walk)?;
-    super::proxy::check_open_proxies(&walk)?;
-    walk.config.zones = std::mem::take(&mut walk.zones).finish()?;
-    walk.config.keeps_sent = walk.keeps_sent.get();
-    walk.config.keeps_body = walk.keeps_body.get();
-    walk.config.looks_back = walk.looks_back.get();
-    walk.config.user_variables = walk.user_names.len();
-    walk.config.files = reader.files;
-    Ok(walk.config)
+    Ok(tree)
 }
 
 /// A file without `http {}` is read as if it were inside one: most published ones are such fragments.
@@ -181,7 +130,7 @@ fn in_http(tree: Vec<Directive>) -> Vec<Directive> {
     }
     let (mut main, inner): (Vec<_>, Vec<_>) = tree.into_iter().partition(is_main);
     if let Some(first) = inner.first() {
-        let name = Word { text: "http".to_owned(), at: first.name.at.clone(), quoted: false };
+        let name = Word { text: "http".to_owned(), at: first.name.at, quoted: false };
         main.push(Directive { name, args: Vec::new(), block: Some(inner) });
     }
     main
@@ -191,6 +140,73 @@ fn in_http(tree: Vec<Directive>) -> Vec<Directive> {
 const OFF_ALONE: [&str; 4] = ["proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path", "proxy_redirect"];
 
 impl Walk {
+    fn new(folders: Folders, folder: PathBuf, default_error_log: ErrorLog) -> Self {
+        let main = Main {
+            pid: None,
+            user: None,
+            group: None,
+            error_log: Arc::from([default_error_log]),
+            worker_connections: None,
+            workers: 1,
+            background: false,
+            affinity: super::Affinity::Any,
+            descriptors: None,
+            worker_shutdown_timeout: None,
+        };
+        Self {
+            config: Config {
+                main,
+                bindings: Vec::new(),
+                upstreams: Vec::new(),
+                upstream_names: HashMap::new(),
+                maps: Vec::new(),
+                geos: Vec::new(),
+                splits: Vec::new(),
+                charset_maps: Vec::new(),
+                zones: Vec::new(),
+                user_variables: 0,
+                keeps_sent: false,
+                keeps_body: false,
+                looks_back: false,
+                log_files: Vec::new(),
+                notes: Vec::new(),
+                tls: Loaded::default(),
+                files: Vec::new(),
+            },
+            folders,
+            folder,
+            matches: Vec::new(),
+            recodings: Vec::new(),
+            zones: Zones::default(),
+            formats: Vec::new(),
+            servers: Vec::new(),
+            open_proxies: Vec::new(),
+            made_names: Vec::new(),
+            user_names: HashMap::new(),
+            keeps_sent: Cell::new(false),
+            keeps_body: Cell::new(false),
+            looks_back: Cell::new(false),
+        }
+    }
+
+    /// Reads everything.
+    fn read(&mut self, tree: &[Directive]) -> Result<(), Error> {
+        self.add_log_file_of(&self.config.main.error_log.clone());
+        self.collect_names(tree);
+        let mut draft = Draft::new(table::MAIN, Settings::default());
+        self.block(tree, &mut draft)?;
+        self.config.bindings = super::listen::bind(&self.servers)?;
+        super::map::check_cycles(&self.config.maps)?;
+        super::charset::check_recodings(self)?;
+        super::proxy::check_open_proxies(self)?;
+        self.config.zones = std::mem::take(&mut self.zones).finish()?;
+        self.config.keeps_sent = self.keeps_sent.get();
+        self.config.keeps_body = self.keeps_body.get();
+        self.config.looks_back = self.looks_back.get();
+        self.config.user_variables = self.user_names.len();
+        Ok(())
+    }
+
     /// Reads the block of a directive, which inherits what the one around it has set.
     pub(super) fn inside(
         &mut self,
@@ -210,63 +226,54 @@ impl Walk {
 
     /// Reads a block into `draft`.
     fn block(&mut self, directives: &[Directive], draft: &mut Draft) -> Result<(), Error> {
-        let (mut seen, mut offs) = (Vec::new(), Vec::new());
+        let mut seen: Vec<(&str, bool)> = Vec::new();
         let mut checked = Vec::with_capacity(directives.len());
         for directive in directives {
-            let spec = check(directive, draft.context)?;
-            let first = !seen.contains(&spec.name);
-            if first {
-                seen.push(spec.name);
-            }
-            let is_off = OFF_ALONE.contains(&spec.name) && directive.args.iter().any(|arg| arg.text == "off");
-            let stands_beside_off = is_off || offs.contains(&spec.name);
-            if is_off {
-                offs.push(spec.name);
-            }
-            if !first && (stands_beside_off || matches!(spec.treat, Treat::Once(_))) {
+            let row = check(directive, draft.context)?;
+            let name = row.name();
+            let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
+            let before = seen.iter().find(|(known, _)| *known == name);
+            if before.is_some_and(|(_, was_off)| is_off || *was_off || !row.treat().repeats()) {
                 return Err(directive.name.wrong("\"{}\" directive is duplicate").hint("it may stand once in a block"));
             }
-            if matches!(spec.name, "root" | "alias") && seen.contains(&"root") && seen.contains(&"alias") {
+            let first = before.is_none();
+            if first {
+                seen.push((name, is_off));
+            }
+            let has = |name| seen.iter().any(|(known, _)| *known == name);
+            if matches!(name, "root" | "alias") && has("root") && has("alias") {
                 return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" are two names for one thing")
                     .hint("one of them may stand in a block"));
             }
-            checked.push((directive, spec, first));
+            checked.push((directive, row.treat(), first));
         }
-        // Names that stand before it are looked up by it as well.
-        let is_first = |(_, spec, _): &&(_, &Spec, _)| spec.name == "resolver";
-        for (directive, spec, first) in checked.iter().filter(is_first).chain(checked.iter().filter(|c| !is_first(c))) {
-            draft.first = *first;
-            match spec.treat {
-                Treat::Once(set) | Treat::Each(set) => set(self, draft, directive)?,
-                // Extensions are inherited like settings.
-                Treat::Block(set) if spec.name == "types" => set(self, draft, directive)?,
-                Treat::Note(text) => self.note(&directive.name, text),
-                Treat::Refuse(why) => return Err(refused(directive, why)),
-                Treat::OnlyOff(why) if directive.args.first().is_none_or(|arg| arg.text != "off") => {
-                    return Err(refused(directive, why));
-                }
-                _ => {}
+        for round in 0..table::ROUNDS {
+            if round == table::STEP_ROUND {
+                super::charset::note_recoding(self, draft, directives);
+            }
+            for (directive, treat, first) in checked.iter().filter(|(_, treat, _)| treat.round() == round) {
+                draft.first = *first;
+                self.treat(*treat, draft, directive)?;
             }
         }
-        super::charset::note_recoding(self, draft, directives);
-        for (directive, spec, _) in &checked {
-            if let Treat::Step(set) | Treat::StepBlock(set) = spec.treat {
-                set(self, draft, directive)?;
+        Ok(())
+    }
+
+    /// Does what a directive asks for.
+    fn treat(&mut self, treat: Treat, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+        match treat {
+            Treat::First(set) | Treat::Once(set) | Treat::Each(set) => set(self, draft, directive)?,
+            Treat::Step(set) | Treat::StepBlock(set) => set(self, draft, directive)?,
+            Treat::List(set) | Treat::Define(set) | Treat::Group(set) | Treat::Block(set) => {
+                set(self, draft, directive)?
             }
-        }
-        // Maps and upstreams before the servers that use them.
-        for round in [
-            &["map", "geo", "split_clients", "charset_map", "match", "events"][..],
-            &["upstream"],
-            &["limit_except", "http", "server", "location"],
-        ] {
-            for (directive, spec, _) in &checked {
-                if let Treat::Block(set) = spec.treat
-                    && round.contains(&spec.name)
-                {
-                    set(self, draft, directive)?;
-                }
-            }
+            Treat::Switch(place) => *place(self, draft) = core::switch(directive)?,
+            Treat::Time(place) => *place(self, draft) = core::time(directive)?,
+            Treat::Number(place) => *place(self, draft) = core::number(directive, arg(directive, 0))?,
+            Treat::Value(place) => *place(self, draft) = self.template(arg(directive, 0))?,
+            Treat::Note(text) => self.note(&directive.name, text),
+            Treat::OnlyOff(_) if directive.args.first().is_some_and(|arg| arg.text == "off") => {}
+            Treat::OnlyOff(why) | Treat::Refuse(why) => return Err(refused(directive, why)),
         }
         Ok(())
     }
@@ -277,7 +284,7 @@ impl Walk {
     }
 
     pub(super) fn note(&mut self, name: &Word, text: &'static str) {
-        self.config.notes.push(Note { at: name.at.clone(), directive: name.text.clone(), text });
+        self.config.notes.push(Note { at: name.at, directive: name.text.clone(), text });
     }
 
     /// Names of maps and of named groups, so that they are known before they are defined.
@@ -336,7 +343,12 @@ impl Walk {
 
     /// Reads a word with variables.
     pub(super) fn template(&self, word: &Word) -> Result<Template, Error> {
-        Template::parse(&word.text, &mut |name| self.variable(name)).map_err(|invalid| {
+        self.template_of(&word.text, word)
+    }
+
+    /// Reads what `word` means with variables.
+    pub(super) fn template_of(&self, text: &str, word: &Word) -> Result<Template, Error> {
+        Template::parse(text, &mut |name| self.variable(name)).map_err(|invalid| {
             let error = Error::new(&word.at, invalid.to_string());
             let Invalid::Unknown(name) = invalid else { return error };
             let mut mine = self.made_names.iter().map(|(made, _)| made.as_str());
@@ -422,9 +434,9 @@ fn named_groups(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the directive is known, may stand here, and has as many arguments as it takes.
-fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
+fn check(directive: &Directive, context: u16) -> Result<&'static Row, Error> {
     let name = &directive.name;
-    let Some(spec) = table::find(&name.text) else {
+    let Some(row) = table::find(&name.text) else {
         let error = name.wrong("unknown directive \"{}\"");
         return Err(match (table::nearest(&name.text), placeholder(&name.text)) {
             (Some(near), _) => error.hint_about("did you mean \"{}\"?", near),
@@ -434,19 +446,15 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
         });
     };
     unended_line(directive)?;
-    if spec.contexts & context == 0 {
-        if let Treat::Refuse(why) = spec.treat {
-            return Err(refused(directive, why));
-        }
-        return Err(name
-            .wrong("\"{}\" directive is not allowed here")
-            .hint_about("it may stand in {}", &context_names(spec.contexts)));
-    }
-    if let Treat::Refuse(why) = spec.treat {
+    if let Treat::Refuse(why) = row.treat() {
         return Err(refused(directive, why));
     }
-    let takes_block = matches!(spec.treat, Treat::Block(_) | Treat::StepBlock(_))
-        && !(spec.name == "server" && context == table::UPSTREAM);
+    if row.contexts & context == 0 {
+        return Err(name
+            .wrong("\"{}\" directive is not allowed here")
+            .hint_about("it may stand in {}", &context_names(row.contexts)));
+    }
+    let takes_block = row.treat().has_block() && !(name.text == "server" && context == table::UPSTREAM);
     match (&directive.block, takes_block) {
         (Some(_), false) => {
             let error = name.wrong("directive \"{}\" is not terminated by \";\"");
@@ -462,7 +470,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
         }
         _ => {}
     }
-    let (min, max) = spec.args;
+    let (min, max) = row.args();
     let given = directive.args.len();
     if given < min.into() || (given > max.into() && max != table::MANY) {
         let expected = match (min, max) {
@@ -476,7 +484,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
             .wrong("invalid number of arguments in \"{}\" directive")
             .hint(format!("{expected} expected, {given} given")));
     }
-    Ok(spec)
+    Ok(row)
 }
 
 /// A missing `;` makes the next line's directive an argument: say so instead of what follows from it.
@@ -519,9 +527,9 @@ pub(super) fn invalid(directive: &Directive, word: &Word, expected: &str) -> Err
     Error::new(&word.at, wrong).hint(placeholder(&word.text).unwrap_or_else(|| [expected, " is expected"].concat()))
 }
 
-/// The argument number `at`, which [`check`] has counted.
-pub(super) fn arg(directive: &Directive, at: usize) -> Result<&Word, Error> {
-    directive.args.get(at).ok_or_else(|| Error::new(&directive.name.at, "an argument is missing"))
+/// The argument number `at`, which is there: [`check`] has counted.
+pub(super) fn arg(directive: &Directive, at: usize) -> &Word {
+    directive.args.get(at).unwrap_or(&directive.name)
 }
 
 /// A configuration for the command line's `--listen` and `--proxy`.

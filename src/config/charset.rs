@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::build::{Draft, Walk, arg, invalid};
-use super::core;
 use super::gzip::Types;
 use super::syntax::{Directive, Error, Position, Word};
 use crate::template::Template;
@@ -67,25 +66,14 @@ pub(super) struct Needed {
     to: String,
 }
 
-fn of(draft: &mut Draft) -> &mut Charset {
+pub(super) fn of(draft: &mut Draft) -> &mut Charset {
     Arc::make_mut(draft.settings.charset.get_or_insert_default())
 }
 
 pub(super) fn charset(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let name = walk.template(word)?;
     of(draft).name = (word.text != "off" && !word.text.is_empty()).then_some(name);
-    Ok(())
-}
-
-pub(super) fn source_charset(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let name = walk.template(arg(directive, 0)?)?;
-    of(draft).source = Some(name);
-    Ok(())
-}
-
-pub(super) fn override_charset(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    of(draft).overrides = core::switch(directive)?;
     Ok(())
 }
 
@@ -97,7 +85,7 @@ pub(super) fn charset_types(_: &mut Walk, draft: &mut Draft, directive: &Directi
 
 /// `charset_map one other { C0 FE; }`: bytes below 80 stay as they are, others that are not named become `?`.
 pub(super) fn charset_map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    let names = [arg(directive, 0)?, arg(directive, 1)?];
+    let names = [arg(directive, 0), arg(directive, 1)];
     if let Some(word) = names.iter().find(|word| word.text.eq_ignore_ascii_case("utf-8")) {
         return Err(Error::new(&word.at, "\"charset_map\" of utf-8 is not supported")
             .hint("bytes are recoded one by one here; store the files as utf-8"));
@@ -132,7 +120,7 @@ pub(super) fn note_recoding(walk: &mut Walk, draft: &Draft, directives: &[Direct
         && !from.eq_ignore_ascii_case(&to)
     {
         let [from, to] = [from, to].map(|name| String::from_utf8_lossy(&name).into_owned());
-        walk.recodings.push(Needed { at: directive.name.at.clone(), from, to });
+        walk.recodings.push(Needed { at: directive.name.at, from, to });
     }
 }
 

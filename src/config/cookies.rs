@@ -61,11 +61,11 @@ fn change<T>(draft: &mut Draft, of: fn(&mut Cookies) -> &mut Vec<T>, rule: Optio
 
 /// `off`, or what to replace by what. A dot before a domain does not count.
 fn rule(walk: &Walk, directive: &Directive, is_domain: bool) -> Result<Option<CookieRule>, Error> {
-    let from = arg(directive, 0)?;
+    let from = arg(directive, 0);
     let Some(to) = directive.args.get(1) else {
         return if from.text == "off" { Ok(None) } else { Err(invalid(directive, from, "\"off\" or two values")) };
     };
-    let undotted = |word: &Word| Word { text: word.text.trim_start_matches('.').to_owned(), ..word.clone() };
+    let undotted = |word: &Word| Word { text: word.text.trim_start_matches('.').to_owned(), ..*word };
     if is_domain && !from.text.starts_with('~') {
         let from = matcher(walk, &undotted(from), true)?;
         return Ok(Some(CookieRule { from, to: walk.template(&undotted(to))? }));
@@ -86,7 +86,7 @@ pub(super) fn path(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
 }
 
 pub(super) fn flags(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let name = arg(directive, 0)?;
+    let name = arg(directive, 0);
     let words = directive.args.get(1..).unwrap_or_default();
     if words.is_empty() && name.text == "off" {
         change(draft, |cookies| &mut cookies.flags, None);

@@ -17,12 +17,12 @@ use crate::head::{Limits, Name, Version};
 type Set = Result<(), Error>;
 
 pub(super) fn time(directive: &Directive) -> Result<Duration, Error> {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     units::time(&word.text).ok_or_else(|| invalid(directive, word, "a time such as 60s, 5m or 1d"))
 }
 
 pub(super) fn switch(directive: &Directive) -> Result<bool, Error> {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     units::switch(&word.text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))
 }
 
@@ -84,30 +84,20 @@ pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
 }
 
 pub(super) fn pid(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.config.main.pid = Some(walk.folders.in_prefix(&arg(directive, 0)?.text));
-    Ok(())
-}
-
-pub(super) fn daemon(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.config.main.background = switch(directive)?;
+    walk.config.main.pid = Some(walk.folders.in_prefix(&arg(directive, 0).text));
     Ok(())
 }
 
 pub(super) fn user(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.config.main.user = Some(arg(directive, 0)?.text.clone());
+    walk.config.main.user = Some(arg(directive, 0).text.clone());
     walk.config.main.group = directive.args.get(1).map(|word| word.text.clone());
-    Ok(())
-}
-
-pub(super) fn worker_connections(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.config.main.worker_connections = Some(number(directive, arg(directive, 0)?)?);
     Ok(())
 }
 
 /// `auto` is one for each processor that the program may use.
 pub(super) fn worker_processes(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     const WORKERS_MAX: u32 = 256;
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     walk.config.main.workers = match word.text.as_str() {
         "auto" => processors().clamp(1, WORKERS_MAX),
         _ => units::number(&word.text)
@@ -133,7 +123,7 @@ fn processors() -> u32 {
 /// `auto`, with or without a mask that is not looked at, or a mask of processors for each worker, the first one last.
 pub(super) fn worker_cpu_affinity(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     const PROCESSORS_MAX: usize = 1024;
-    if arg(directive, 0)?.text == "auto" {
+    if arg(directive, 0).text == "auto" {
         walk.config.main.affinity = Affinity::Auto;
         return Ok(());
     }
@@ -150,7 +140,7 @@ pub(super) fn worker_cpu_affinity(walk: &mut Walk, _: &mut Draft, directive: &Di
 }
 
 pub(super) fn worker_rlimit_nofile(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let count = number(directive, word)?;
     if count == 0 {
         return Err(invalid(directive, word, "a number of open files"));
@@ -159,30 +149,10 @@ pub(super) fn worker_rlimit_nofile(walk: &mut Walk, _: &mut Draft, directive: &D
     Ok(())
 }
 
-pub(super) fn worker_shutdown_timeout(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    walk.config.main.worker_shutdown_timeout = Some(time(directive)?);
-    Ok(())
-}
-
 pub(super) fn client_max_body_size(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     draft.settings.body_bytes_max =
         units::length(&word.text).ok_or_else(|| invalid(directive, word, "a size such as 10m or 1g"))?;
-    Ok(())
-}
-
-pub(super) fn client_header_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.header_timeout = time(directive)?;
-    Ok(())
-}
-
-pub(super) fn client_body_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.body_timeout = time(directive)?;
-    Ok(())
-}
-
-pub(super) fn send_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.send_timeout = time(directive)?;
     Ok(())
 }
 
@@ -205,30 +175,25 @@ pub(super) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Dir
     Ok(())
 }
 
-pub(super) fn keepalive_requests(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let requests = number(directive, arg(directive, 0)?)?;
-    if draft.context == table::UPSTREAM {
-        draft.upstream.keepalive_requests = Some(requests);
-    } else {
-        draft.settings.keepalive_requests = requests;
+/// Idle connections to clients and to upstreams have the same limits.
+pub(super) fn keepalive_requests<'a>(_: &'a mut Walk, draft: &'a mut Draft) -> &'a mut u32 {
+    match draft.context {
+        table::UPSTREAM => draft.upstream.keepalive_requests.get_or_insert_default(),
+        _ => &mut draft.settings.keepalive_requests,
     }
-    Ok(())
 }
 
-pub(super) fn keepalive_time(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let longest = time(directive)?;
-    if draft.context == table::UPSTREAM {
-        draft.upstream.keepalive_time = Some(longest);
-    } else {
-        draft.settings.keepalive_time = longest;
+pub(super) fn keepalive_time<'a>(_: &'a mut Walk, draft: &'a mut Draft) -> &'a mut Duration {
+    match draft.context {
+        table::UPSTREAM => draft.upstream.keepalive_time.get_or_insert_default(),
+        _ => &mut draft.settings.keepalive_time,
     }
-    Ok(())
 }
 
 pub(super) fn large_client_header_buffers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     /// Heads are kept in memory while a request lasts.
     const HEAD_BYTES_MAX: u64 = 1 << 20;
-    let (count, each) = (arg(directive, 0)?, arg(directive, 1)?);
+    let (count, each) = (arg(directive, 0), arg(directive, 1));
     let line = size(directive, each)?;
     let head = line.saturating_mul(number(directive, count)?.into());
     if head == 0 || head > HEAD_BYTES_MAX {
@@ -239,7 +204,7 @@ pub(super) fn large_client_header_buffers(_: &mut Walk, draft: &mut Draft, direc
 }
 
 pub(super) fn server_tokens(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     draft.settings.server_tokens = match word.text.as_str() {
         "build" => true,
         text => units::switch(text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))?,
@@ -248,7 +213,7 @@ pub(super) fn server_tokens(_: &mut Walk, draft: &mut Draft, directive: &Directi
 }
 
 pub(super) fn default_type(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.default_type = crate::template::Template::text(arg(directive, 0)?.text.as_bytes());
+    draft.settings.default_type = crate::template::Template::text(arg(directive, 0).text.as_bytes());
     Ok(())
 }
 
@@ -271,8 +236,8 @@ pub(super) fn add_trailer(walk: &mut Walk, draft: &mut Draft, directive: &Direct
 }
 
 fn added(walk: &Walk, directive: &Directive) -> Result<AddField, Error> {
-    let name = arg(directive, 0)?;
-    let value = walk.template(&arg(directive, 1)?.in_one_line())?;
+    let name = arg(directive, 0);
+    let value = walk.template(&arg(directive, 1).in_one_line())?;
     let always = match directive.args.get(2) {
         None => false,
         Some(word) if word.text == "always" => true,
@@ -288,26 +253,6 @@ pub(super) fn check_field(directive: &Directive, name: &Word) -> Set {
     if name.text.is_empty() || !name.text.bytes().all(token) {
         return Err(invalid(directive, name, "the name of a header field"));
     }
-    Ok(())
-}
-
-pub(super) fn chunked_transfer_encoding(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.chunked = switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn absolute_redirect(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.absolute_redirect = switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn port_in_redirect(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.port_in_redirect = switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn server_name_in_redirect(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.server_name_in_redirect = switch(directive)?;
     Ok(())
 }
 

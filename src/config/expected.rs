@@ -110,7 +110,7 @@ pub(super) type Matches = Vec<(String, Arc<Expected>)>;
 
 /// `match NAME { status ...; header ...; body ...; }`
 pub(super) fn match_block(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    let name = arg(directive, 0)?;
+    let name = arg(directive, 0);
     let mut expected = Expected { status: None, fields: Vec::new(), body: None };
     for inner in directive.block.as_deref().unwrap_or_default() {
         let twice = || Err(inner.name.wrong("\"{}\" directive is duplicate"));

@@ -1,15 +1,15 @@
 //! Setters about files: `root`, `alias`, `index`, `types`, `etag`, `if_modified_since`.
 
-use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use super::autoindex::Autoindex;
 use super::build::{Draft, Walk, arg, invalid};
 use super::core;
 use super::location::Matcher;
+use super::named::Named;
 use super::precompressed::Precompressed;
 use super::symlinks::Symlinks;
-use super::syntax::{Directive, Error};
+use super::syntax::{Directive, Error, Word};
 use crate::template::Template;
 
 type Set = Result<(), Error>;
@@ -72,7 +72,7 @@ impl Default for Files {
 }
 
 /// Types by extension.
-type ByExtension = HashMap<Box<[u8]>, Arc<[u8]>>;
+type ByExtension = Named<Arc<[u8]>>;
 
 /// Types of what web applications are made of, where no `types` is configured.
 static BUILT_IN: LazyLock<Arc<ByExtension>> = LazyLock::new(|| {
@@ -114,24 +114,30 @@ static BUILT_IN: LazyLock<Arc<ByExtension>> = LazyLock::new(|| {
         ("video/webm", "webm"),
         ("video/mp2t", "ts"),
     ];
-    let of = |(name, list): &(&str, &'static str)| {
+    let mut types = ByExtension::default();
+    for (name, list) in TYPES {
         let name: Arc<[u8]> = name.as_bytes().into();
-        list.split(' ').map(move |extension| (extension.as_bytes().into(), name.clone()))
-    };
-    Arc::new(TYPES.iter().flat_map(of).collect())
+        for extension in list.split(' ') {
+            types.insert(extension.as_bytes(), name.clone());
+        }
+    }
+    Arc::new(types)
 });
 
+/// A folder, relative to the prefix unless a variable begins it.
+fn folder(walk: &Walk, word: &Word) -> String {
+    if word.text.starts_with(['/', '$']) { word.text.clone() } else { walk.folders.in_prefix(&word.text) }
+}
+
 pub(super) fn root(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
-    let text = if word.text.starts_with(['/', '$']) { word.text.clone() } else { walk.folders.in_prefix(&word.text) };
-    let word = super::syntax::Word { text: text.trim_end_matches('/').to_owned(), ..word.clone() };
-    draft.settings.files.root = Some(walk.template(&word)?);
+    let word = arg(directive, 0);
+    draft.settings.files.root = Some(walk.template_of(folder(walk, word).trim_end_matches('/'), word)?);
     draft.settings.files.alias = None;
     Ok(())
 }
 
 pub(super) fn alias(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let Some(location) = &draft.location else { return Ok(()) };
     if matches!(location.matcher, Matcher::Named) {
         return Err(Error::new(&directive.name.at, "\"alias\" cannot stand in a named location").hint("\"root\" can"));
@@ -143,10 +149,8 @@ pub(super) fn alias(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -
             "it ends with a slash, its location does not: what would leave the folder is not found",
         );
     }
-    let text = if word.text.starts_with(['/', '$']) { word.text.clone() } else { walk.folders.in_prefix(&word.text) };
-    let word = super::syntax::Word { text, ..word.clone() };
     let replaces = (!matches!(location.matcher, Matcher::Pattern(_))).then_some(location.path.len());
-    draft.settings.files.alias = Some(Alias { to: walk.template(&word)?, replaces });
+    draft.settings.files.alias = Some(Alias { to: walk.template_of(&folder(walk, word), word)?, replaces });
     Ok(())
 }
 
@@ -164,7 +168,7 @@ pub(super) fn index(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -
 
 /// `types { text/html html htm; }`; an empty block leaves everything to `default_type`.
 pub(super) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let mut types = ByExtension::new();
+    let mut types = ByExtension::default();
     for entry in directive.block.as_deref().unwrap_or_default() {
         if entry.block.is_some() || entry.args.is_empty() {
             return Err(Error::new(&entry.name.at, "invalid number of arguments in \"types\" directive")
@@ -172,30 +176,15 @@ pub(super) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> S
         }
         let name: Arc<[u8]> = entry.name.text.as_bytes().into();
         for extension in &entry.args {
-            types.insert(extension.text.to_ascii_lowercase().into_bytes().into(), name.clone());
+            types.insert(extension.text.to_ascii_lowercase().as_bytes(), name.clone());
         }
     }
     draft.settings.files.types = Arc::new(types);
     Ok(())
 }
 
-pub(super) fn etag(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.files.etag = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn log_not_found(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.files.log_not_found = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn max_ranges(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.files.max_ranges = Some(core::number(directive, arg(directive, 0)?)?);
-    Ok(())
-}
-
 pub(super) fn if_modified_since(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     draft.settings.files.if_modified_since = match core::choice(directive, word, "off, exact or before")? {
         0 => IfModifiedSince::Off,
         1 => IfModifiedSince::Exact,

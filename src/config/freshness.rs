@@ -69,7 +69,7 @@ impl Lifetime {
 }
 
 pub(super) fn expires(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let first = arg(directive, 0)?;
+    let first = arg(directive, 0);
     let (word, modified) = match directive.args.get(1) {
         None => (first, false),
         Some(word) if first.text == "modified" => (word, true),

@@ -142,7 +142,7 @@ struct Reading {
 pub(super) fn geo(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     let (source, target) = match directive.args.as_slice() {
         [source, target] => (Some(walk.template(source)?), target),
-        _ => (None, arg(directive, 0)?),
+        _ => (None, arg(directive, 0)),
     };
     let number = walk.config.geos.len() as u32;
     let name = walk.new_name(target, &Variable::Geo(number))?;

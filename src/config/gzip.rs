@@ -129,7 +129,7 @@ impl Proxied {
     }
 }
 
-fn of(draft: &mut Draft) -> &mut Gzip {
+pub(super) fn of(draft: &mut Draft) -> &mut Gzip {
     Arc::make_mut(draft.settings.gzip.get_or_insert_default())
 }
 
@@ -142,13 +142,8 @@ pub(super) fn gzip(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Se
     Ok(())
 }
 
-pub(super) fn vary(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    of(draft).vary = core::switch(directive)?;
-    Ok(())
-}
-
 pub(super) fn comp_level(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let level = word.text.parse().ok().filter(|level| (1..=9).contains(level));
     of(draft).level = level.ok_or_else(|| invalid(directive, word, "a number from 1 to 9"))?;
     Ok(())
@@ -169,19 +164,19 @@ pub(super) fn hash(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Se
 }
 
 fn binary_logarithm(directive: &Directive, min: u8, max: u8, expected: &str) -> Result<u8, Error> {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let size = super::units::size(&word.text);
     let bits = (min..=max).find(|bits| size == Some(1 << bits));
     bits.ok_or_else(|| invalid(directive, word, expected))
 }
 
 pub(super) fn min_length(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    of(draft).length_min = core::size(directive, arg(directive, 0)?)?;
+    of(draft).length_min = core::size(directive, arg(directive, 0))?;
     Ok(())
 }
 
 pub(super) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     of(draft).version_min = core::version(directive, word)?;
     Ok(())
 }

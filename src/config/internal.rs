@@ -1,8 +1,8 @@
 //! Where a request is sent without the client's knowing: `error_page`, `try_files`, `internal`.
 
 use super::build::{Draft, Walk, invalid};
-use super::syntax::{Directive, Error, Word};
-use super::{core, units};
+use super::syntax::{Directive, Error};
+use super::units;
 use crate::template::Template;
 
 type Set = Result<(), Error>;
@@ -74,11 +74,6 @@ fn status(text: &str) -> Option<u16> {
     units::number(text).and_then(|code| u16::try_from(code).ok()).filter(|code| *code <= 999)
 }
 
-pub(super) fn recursive_error_pages(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.recursive_error_pages = core::switch(directive)?;
-    Ok(())
-}
-
 /// Not inherited: it says what its own block looks for.
 pub(super) fn try_files(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let Some((last, names)) = directive.args.split_last() else { return Ok(()) };
@@ -92,7 +87,7 @@ pub(super) fn try_files(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
             Some(text) => (text, true),
             None => (word.text.as_str(), false),
         };
-        let name = walk.template(&Word { text: text.to_owned(), ..word.clone() })?;
+        let name = walk.template_of(text, word)?;
         all.push(Tryable { name, is_folder });
     }
     draft.try_files = Some(TryFiles { names: all, otherwise });

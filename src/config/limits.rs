@@ -142,7 +142,7 @@ impl Zones {
 }
 
 /// The limits of the block, to be changed.
-fn limits(draft: &mut Draft) -> &mut Limits {
+pub(super) fn of(draft: &mut Draft) -> &mut Limits {
     Arc::make_mut(draft.settings.limits.get_or_insert_default())
 }
 
@@ -160,7 +160,7 @@ fn zone_size<'w>(directive: &Directive, word: &'w Word) -> Result<(&'w str, usiz
 
 /// `limit_req_zone key zone=name:size rate=10r/s`.
 pub(super) fn limit_req_zone(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    let key = arg(directive, 0)?;
+    let key = arg(directive, 0);
     let (mut zone, mut rate) = (None, None);
     for word in directive.args.iter().skip(1) {
         if word.text.starts_with("zone=") {
@@ -191,7 +191,7 @@ fn thousandths(text: &str) -> Option<u64> {
 
 /// `limit_conn_zone key zone=name:size`.
 pub(super) fn limit_conn_zone(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
-    let (key, word) = (arg(directive, 0)?, arg(directive, 1)?);
+    let (key, word) = (arg(directive, 0), arg(directive, 1));
     let (name, bytes) = zone_size(directive, word)?;
     let (name, key_text) = (name.to_owned(), key.text.clone());
     let spec = ZoneSpec { name, counted: Counted::Connections, key: walk.template(key)?, key_text, bytes };
@@ -218,7 +218,7 @@ pub(super) fn limit_req(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
         return Err(Error::new(&directive.name.at, "\"limit_req\" must have \"zone\" parameter"));
     };
     let first = draft.first;
-    let all = &mut limits(draft).requests;
+    let all = &mut of(draft).requests;
     if first {
         all.clear();
     }
@@ -231,12 +231,12 @@ pub(super) fn limit_req(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
 
 /// `limit_conn zone number`. Inherited only where the block has none of its own.
 pub(super) fn limit_conn(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let (name, number) = (arg(directive, 0)?, arg(directive, 1)?);
+    let (name, number) = (arg(directive, 0), arg(directive, 1));
     let most = units::number(&number.text).filter(|most| (1..=65535).contains(most));
     let most = most.ok_or_else(|| invalid(directive, number, "a number from 1 to 65535"))?;
     let zone = walk.zones.number(&name.text, false, name) as u32;
     let first = draft.first;
-    let all = &mut limits(draft).connections;
+    let all = &mut of(draft).connections;
     if first {
         all.clear();
     }
@@ -248,13 +248,13 @@ pub(super) fn limit_conn(walk: &mut Walk, draft: &mut Draft, directive: &Directi
 }
 
 fn status(directive: &Directive) -> Result<u16, Error> {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let status = units::number(&word.text).and_then(|status| u16::try_from(status).ok());
     status.filter(|s| (400..600).contains(s)).ok_or_else(|| invalid(directive, word, "a status from 400 to 599"))
 }
 
 fn level(directive: &Directive) -> Result<Level, Error> {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     Ok(match core::choice(directive, word, "info, notice, warn or error")? {
         0 => Level::Info,
         1 => Level::Notice,
@@ -264,38 +264,28 @@ fn level(directive: &Directive) -> Result<Level, Error> {
 }
 
 pub(super) fn limit_req_status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    limits(draft).request_status = status(directive)?;
+    of(draft).request_status = status(directive)?;
     Ok(())
 }
 
 pub(super) fn limit_conn_status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    limits(draft).connection_status = status(directive)?;
+    of(draft).connection_status = status(directive)?;
     Ok(())
 }
 
 pub(super) fn limit_req_log_level(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    limits(draft).request_level = level(directive)?;
+    of(draft).request_level = level(directive)?;
     Ok(())
 }
 
 pub(super) fn limit_conn_log_level(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    limits(draft).connection_level = level(directive)?;
-    Ok(())
-}
-
-pub(super) fn limit_req_dry_run(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    limits(draft).request_dry_run = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn limit_conn_dry_run(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    limits(draft).connection_dry_run = core::switch(directive)?;
+    of(draft).connection_level = level(directive)?;
     Ok(())
 }
 
 /// A size that may be made of variables.
 fn rate(walk: &Walk, directive: &Directive) -> Result<Template, Error> {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     if !word.text.contains('$') {
         core::size(directive, word)?;
     }
@@ -303,17 +293,17 @@ fn rate(walk: &Walk, directive: &Directive) -> Result<Template, Error> {
 }
 
 pub(super) fn limit_rate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    limits(draft).rate = Some(rate(walk, directive)?);
+    of(draft).rate = Some(rate(walk, directive)?);
     Ok(())
 }
 
 pub(super) fn limit_rate_after(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    limits(draft).rate_after = Some(rate(walk, directive)?);
+    of(draft).rate_after = Some(rate(walk, directive)?);
     Ok(())
 }
 
 pub(super) fn proxy_limit_rate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    limits(draft).upstream_rate = Some(rate(walk, directive)?);
+    of(draft).upstream_rate = Some(rate(walk, directive)?);
     Ok(())
 }
 

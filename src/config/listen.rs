@@ -1,12 +1,12 @@
 //! `listen` and `server_name`: which sockets to open, and which server a request on one of them is for.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Server;
 use super::build::{Draft, Walk, arg, invalid};
 use super::map::Expression;
+use super::named::Named;
 use super::syntax::{Directive, Error, Word, placeholder};
 use super::{HostName, units};
 use crate::pattern::Captures;
@@ -87,11 +87,11 @@ pub struct Group {
 /// Server names of one address (nginx's order: exact, longest `*.x`, longest `x.*`, expressions as they come).
 #[derive(Debug)]
 pub struct Names {
-    exact: HashMap<String, Arc<Server>>,
+    exact: Named<Arc<Server>>,
     /// `.example.com` for `*.example.com`.
-    leading: HashMap<String, Arc<Server>>,
+    leading: Named<Arc<Server>>,
     /// `example.` for `example.*`.
-    trailing: HashMap<String, Arc<Server>>,
+    trailing: Named<Arc<Server>>,
     patterns: Vec<(Arc<Expression>, Arc<Server>)>,
     default: Arc<Server>,
     /// There is no other server than the default one, and no expression that captures.
@@ -111,19 +111,21 @@ impl Names {
         if self.alone {
             return found(&self.default);
         }
-        if let Some(server) = self.exact.get(host) {
+        if let Some(server) = self.exact.get(host.as_bytes()) {
             return found(server);
         }
         if !self.leading.is_empty() {
             let suffixes = host.match_indices('.').map(|(at, _)| host.get(at..).unwrap_or_default());
-            if let Some(server) = suffixes.filter(|s| s.len() < host.len()).find_map(|suffix| self.leading.get(suffix))
+            if let Some(server) =
+                suffixes.filter(|s| s.len() < host.len()).find_map(|suffix| self.leading.get(suffix.as_bytes()))
             {
                 return found(server);
             }
         }
         if !self.trailing.is_empty() {
             let prefixes = host.rmatch_indices('.').map(|(at, _)| host.get(..=at).unwrap_or_default());
-            if let Some(server) = prefixes.filter(|p| p.len() < host.len()).find_map(|prefix| self.trailing.get(prefix))
+            if let Some(server) =
+                prefixes.filter(|p| p.len() < host.len()).find_map(|prefix| self.trailing.get(prefix.as_bytes()))
             {
                 return found(server);
             }
@@ -166,7 +168,7 @@ pub(super) fn server_name(walk: &mut Walk, draft: &mut Draft, directive: &Direct
 }
 
 pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let (addr, last_port) = match word.text.strip_prefix("unix:") {
         Some("") => return Err(invalid(directive, word, "a path after \"unix:\"")),
         Some(path) => (Addr::Unix(Arc::from(path)), 0),
@@ -231,8 +233,8 @@ pub(super) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
 
 /// Servers to sockets: a wildcard socket also serves the specific addresses of its port, which can't be bound beside it.
 pub(super) fn bind(servers: &[Served]) -> Result<Vec<Binding>, Error> {
-    let file = Arc::new(super::syntax::File { name: String::new(), text: String::new() });
-    let word = Word { text: "80".to_owned(), at: super::Position { file, line: 1, column: 1 }, quoted: false };
+    let nowhere = super::Position { file: u32::MAX, line: 1, column: 1 };
+    let word = Word { text: "80".to_owned(), at: nowhere, quoted: false };
     let unsaid = ListenLine::new(Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))), word);
     let mut addrs: Vec<(&Addr, Vec<Line<'_>>)> = Vec::new();
     for (server, listens, names) in servers {
@@ -284,9 +286,9 @@ fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<Group>, Error> {
     }
     let first = default.or(lines.first()).ok_or_else(|| Error::nowhere("a listen without a server"))?;
     let mut names = Names {
-        exact: HashMap::new(),
-        leading: HashMap::new(),
-        trailing: HashMap::new(),
+        exact: Named::default(),
+        leading: Named::default(),
+        trailing: Named::default(),
         patterns: Vec::new(),
         default: first.1.clone(),
         alone: lines.len() == 1 && lines.iter().all(|(_, _, names)| names.iter().all(|name| name.expression.is_none())),
@@ -294,7 +296,7 @@ fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<Group>, Error> {
     for (_, server, words) in lines {
         // A server without a name has the empty one.
         if words.is_empty() {
-            names.exact.entry(String::new()).or_insert_with(|| (*server).clone());
+            keep(&mut names.exact, "", server);
         }
         for name in *words {
             names.add(name, server);
@@ -311,28 +313,32 @@ fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<Group>, Error> {
 }
 
 impl Names {
-    /// The first server of a name keeps it, as in nginx (which warns of the others).
     fn add(&mut self, name: &ServerName, server: &Arc<Server>) {
         if let Some(expression) = &name.expression {
             self.patterns.push((expression.clone(), server.clone()));
             return;
         }
-        let keep = |map: &mut HashMap<String, Arc<Server>>, name: &str| {
-            map.entry(name.to_owned()).or_insert_with(|| server.clone());
-        };
         let name = name.word.text.to_ascii_lowercase();
         if let Some(suffix) = name.strip_prefix('*') {
-            keep(&mut self.leading, suffix);
+            keep(&mut self.leading, suffix, server);
         } else if name.starts_with('.') {
-            keep(&mut self.leading, &name);
-            keep(&mut self.exact, name.trim_start_matches('.'));
+            keep(&mut self.leading, &name, server);
+            keep(&mut self.exact, name.trim_start_matches('.'), server);
         } else if let Some(prefix) = name.strip_suffix('*') {
-            keep(&mut self.trailing, prefix);
+            keep(&mut self.trailing, prefix, server);
         } else {
-            keep(&mut self.exact, name.strip_suffix('.').unwrap_or(&name));
+            keep(&mut self.exact, name.strip_suffix('.').unwrap_or(&name), server);
         }
     }
 }
+
+/// The first server of a name keeps it, as in nginx (which warns of the others).
+fn keep(named: &mut Named<Arc<Server>>, name: &str, server: &Arc<Server>) {
+    if named.get(name.as_bytes()).is_none() {
+        named.insert(name.as_bytes(), server.clone());
+    }
+}
+
 /// Whether an option of sockets, which is the system's here, has a value that it can have.
 fn is_socket_option(name: &str, value: &str) -> bool {
     let numbers: Vec<&str> = value.split(':').collect();

@@ -1,10 +1,10 @@
 //! `location`: how one is found, and what it holds.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::build::{Draft, Walk, arg};
 use super::map::Expression;
+use super::named::Named;
 use super::proxy::ProxyPass;
 use super::rewrite::Step;
 use super::syntax::{Directive, Error, Word};
@@ -42,11 +42,11 @@ pub struct Location {
 /// The locations of one block, ready to be searched.
 #[derive(Debug, Default)]
 pub struct Locations {
-    exact: HashMap<Vec<u8>, Arc<Location>>,
+    exact: Named<Arc<Location>>,
     /// Sorted by path, so that the longest prefix of a path is near where the path would stand.
     prefixes: Vec<Arc<Location>>,
     patterns: Vec<Arc<Location>>,
-    named: HashMap<Vec<u8>, Arc<Location>>,
+    named: Named<Arc<Location>>,
 }
 
 /// What of a location is known while its block is read.
@@ -87,24 +87,25 @@ impl Locations {
         let duplicate = |path: &str| Error::about(&at.at, "duplicate location \"{}\" in this block", path);
         for location in locations {
             let path = location.path.clone();
-            let taken = match location.matcher {
-                Matcher::Exact => all.exact.insert(path.clone().into_bytes(), location).is_some(),
-                Matcher::Named => all.named.insert(path.clone().into_bytes(), location).is_some(),
+            let is_new = match location.matcher {
+                Matcher::Exact => all.exact.insert(path.as_bytes(), location),
+                Matcher::Named => all.named.insert(path.as_bytes(), location),
                 Matcher::Pattern(_) => {
                     all.patterns.push(location);
-                    false
+                    true
                 }
-                Matcher::Prefix { .. } => {
-                    let taken = all.prefixes.iter().any(|known| known.path == path);
-                    all.prefixes.push(location);
-                    taken
-                }
+                Matcher::Prefix { .. } => match all.prefixes.binary_search_by(|known| known.path.cmp(&path)) {
+                    Ok(_) => false,
+                    Err(at) => {
+                        all.prefixes.insert(at, location);
+                        true
+                    }
+                },
             };
-            if taken {
+            if !is_new {
                 return Err(duplicate(&path));
             }
         }
-        all.prefixes.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(all)
     }
 
@@ -173,7 +174,7 @@ pub(super) fn scope(
 
 /// `location [ = | ~ | ~* | ^~ ] path`, the modifier apart or glued to the path.
 fn matcher(walk: &Walk, directive: &Directive) -> Result<(Matcher, String), Error> {
-    let first = arg(directive, 0)?;
+    let first = arg(directive, 0);
     let (modifier, path, word) = match directive.args.get(1) {
         Some(second) => (first.text.as_str(), second.text.as_str(), second),
         None => {

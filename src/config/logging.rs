@@ -109,7 +109,7 @@ const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $
                         \"$http_referer\" \"$http_user_agent\"";
 
 pub(super) fn error_log(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let path = arg(directive, 0)?;
+    let path = arg(directive, 0);
     let level = match directive.args.get(1) {
         None => Level::Error,
         Some(word) => Level::parse(&word.text)
@@ -136,7 +136,7 @@ pub(super) fn error_log(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
 }
 
 pub(super) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let name = arg(directive, 0)?;
+    let name = arg(directive, 0);
     let mut escape = Escape::Default;
     let mut text = String::new();
     for (at, word) in directive.args.iter().enumerate().skip(1) {
@@ -150,10 +150,9 @@ pub(super) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) 
             (_, piece) => text.push_str(piece),
         }
     }
-    let word = super::syntax::Word { text, at: arg(directive, 1)?.at.clone(), quoted: true };
     // Where it is part of a line, what only the end tells is filled in then.
     let looked_back = walk.looks_back.get();
-    let format = LogFormat { template: walk.template(&word)?, escape };
+    let format = LogFormat { template: walk.template_of(&text, arg(directive, 1))?, escape };
     let is_open =
         |piece: &Piece| matches!(piece, Piece::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
     walk.looks_back.set(looked_back || format.template.pieces().iter().any(is_open));
@@ -166,7 +165,7 @@ pub(super) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) 
 
 /// `access_log off` or `access_log path [format [buffer=size] [flush=time] [if=condition]]`.
 pub(super) fn access_log(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let path = arg(directive, 0)?;
+    let path = arg(directive, 0);
     if path.text == "off" {
         draft.settings.access_log = Arc::from([]);
         return match directive.args.get(1) {
@@ -182,8 +181,7 @@ pub(super) fn access_log(walk: &mut Walk, draft: &mut Draft, directive: &Directi
     for word in directive.args.iter().skip(1) {
         match word.text.split_once('=') {
             Some(("if", value)) => {
-                let word = super::syntax::Word { text: value.to_owned(), ..word.clone() };
-                condition = Some(walk.template(&word)?);
+                condition = Some(walk.template_of(value, word)?);
             }
             Some(("buffer", value)) if units::size(value).is_some() => buffered(walk, directive),
             Some(("flush", value)) if units::time(value).is_some() => {}

@@ -66,21 +66,6 @@ impl Manners {
     }
 }
 
-pub(super) fn ignore_invalid_headers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.manners.ignores_invalid = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn underscores_in_headers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.manners.underscores = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn merge_slashes(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.manners.merge_slashes = core::switch(directive)?;
-    Ok(())
-}
-
 pub(super) fn keepalive_disable(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let mut browsers = Browsers::default();
     for word in &directive.args {
@@ -94,29 +79,9 @@ pub(super) fn keepalive_disable(_: &mut Walk, draft: &mut Draft, directive: &Dir
     Ok(())
 }
 
-pub(super) fn rewrite_log(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.manners.rewrite_log = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn reset_timedout_connection(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.manners.reset_timed_out = core::switch(directive)?;
-    Ok(())
-}
-
 /// A connection that is closed behind an answer always waits for its client, unless it is told not to.
 pub(super) fn lingering_close(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     draft.settings.manners.lingering.on = core::choice(directive, word, "on, always or off")? < 2;
-    Ok(())
-}
-
-pub(super) fn lingering_time(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.manners.lingering.time = core::time(directive)?;
-    Ok(())
-}
-
-pub(super) fn lingering_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.manners.lingering.pause = core::time(directive)?;
     Ok(())
 }

@@ -74,10 +74,10 @@ impl Map {
 }
 
 pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let name = walk.new_name(arg(directive, 1)?, &Variable::Map(walk.config.maps.len() as u32))?;
+    let name = walk.new_name(arg(directive, 1), &Variable::Map(walk.config.maps.len() as u32))?;
     let mut map = Map {
         name,
-        source: walk.template(arg(directive, 0)?)?,
+        source: walk.template(arg(directive, 0))?,
         exact: HashMap::new(),
         hosts: false,
         volatile: false,

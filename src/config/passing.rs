@@ -2,7 +2,6 @@
 //! and what an upstream may tell its proxy to do.
 
 use super::build::{Draft, Walk, arg, invalid};
-use super::core;
 use super::syntax::{Directive, Error};
 use super::units;
 use crate::socket::Addr;
@@ -14,11 +13,6 @@ type Set = Result<(), Error>;
 pub struct IgnoredFields {
     pub redirect: bool,
     pub limit_rate: bool,
-}
-
-pub(super) fn set_body(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.set_body = Some(walk.template(arg(directive, 0)?)?);
-    Ok(())
 }
 
 /// Fields that are known; those for a cache, buffers and a character set are not obeyed anyway.
@@ -46,7 +40,7 @@ pub(super) fn ignore_headers(_: &mut Walk, draft: &mut Draft, directive: &Direct
 
 /// `proxy_bind ADDRESS | off;`
 pub(super) fn bind(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     if let Some(more) = directive.args.get(1) {
         return Err(match more.text.as_str() {
             "transparent" => Error::new(&more.at, "\"transparent\" is not supported")
@@ -67,14 +61,4 @@ pub(super) fn bind(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
 pub fn bind_addr(text: &str) -> Option<Addr> {
     let (host, port) = units::host_port(text)?;
     Some(Addr::Ip((units::ip(host)?, port.unwrap_or(0)).into()))
-}
-
-pub(super) fn socket_keepalive(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.socket_keepalive = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn ignore_client_abort(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.ignores_abort = core::switch(directive)?;
-    Ok(())
 }

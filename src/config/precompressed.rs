@@ -17,7 +17,7 @@ pub enum Precompressed {
 }
 
 fn read(directive: &Directive) -> Result<Precompressed, Error> {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     Ok(match core::choice(directive, word, "on, always or off")? {
         0 => Precompressed::On,
         1 => Precompressed::Always,

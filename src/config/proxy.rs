@@ -293,7 +293,7 @@ impl Walk {
 }
 
 pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let template = walk.template(word)?;
     let pass = match template.as_text() {
         Some(_) => {
@@ -415,33 +415,18 @@ fn wrong_url(word: &Word, why: &UrlError) -> Error {
 }
 
 pub(super) fn set_header(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let name = arg(directive, 0)?;
+    let name = arg(directive, 0);
     core::check_field(directive, name)?;
-    let value = walk.template(&arg(directive, 1)?.in_one_line())?;
+    let value = walk.template(&arg(directive, 1).in_one_line())?;
     let mut fields = if draft.first { Vec::new() } else { draft.settings.proxy.set_field.to_vec() };
     fields.push(SetField { kind: Name::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value });
     draft.settings.proxy.set_field = fields.into();
     Ok(())
 }
 
-pub(super) fn connect_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.connect_timeout = core::time(directive)?;
-    Ok(())
-}
-
-pub(super) fn read_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.read_timeout = Some(core::time(directive)?);
-    Ok(())
-}
-
-pub(super) fn send_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.send_timeout = Some(core::time(directive)?);
-    Ok(())
-}
-
 /// `proxy_redirect off`, `default`, or what to replace by what.
 pub(super) fn redirect(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let from = arg(directive, 0)?;
+    let from = arg(directive, 0);
     let mut redirects = if draft.first { Vec::new() } else { draft.settings.proxy.redirect.to_vec() };
     match (directive.args.get(1), from.text.as_str()) {
         (None, "off") => redirects.clear(),
@@ -463,13 +448,13 @@ pub(super) fn redirect(walk: &mut Walk, draft: &mut Draft, directive: &Directive
 }
 
 pub(super) fn hide_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let name = arg(directive, 0)?;
+    let name = arg(directive, 0);
     draft.settings.proxy.hide = with(draft.first, &draft.settings.proxy.hide, name);
     Ok(())
 }
 
 pub(super) fn pass_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let name = arg(directive, 0)?;
+    let name = arg(directive, 0);
     draft.settings.proxy.pass = with(draft.first, &draft.settings.proxy.pass, name);
     Ok(())
 }
@@ -480,13 +465,8 @@ fn with(first: bool, list: &Arc<[Box<[u8]>]>, name: &Word) -> Arc<[Box<[u8]>]> {
     names.into()
 }
 
-pub(super) fn method(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.method = Some(walk.template(arg(directive, 0)?)?);
-    Ok(())
-}
-
 pub(super) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     draft.settings.proxy.version = core::version(directive, word)?;
     Ok(())
 }
@@ -517,30 +497,5 @@ pub(super) fn next_upstream(_: &mut Walk, draft: &mut Draft, directive: &Directi
         };
     }
     draft.settings.proxy.next = NextUpstream(flags);
-    Ok(())
-}
-
-pub(super) fn next_upstream_tries(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.next_tries = core::number(directive, arg(directive, 0)?)?;
-    Ok(())
-}
-
-pub(super) fn next_upstream_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.next_timeout = core::time(directive)?;
-    Ok(())
-}
-
-pub(super) fn pass_request_headers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.pass_fields = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn pass_request_body(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.pass_body = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn intercept_errors(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.proxy.intercepts = core::switch(directive)?;
     Ok(())
 }

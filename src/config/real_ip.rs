@@ -34,13 +34,13 @@ impl Default for RealIp {
     }
 }
 
-fn real_ip(draft: &mut Draft) -> &mut RealIp {
+pub(super) fn of(draft: &mut Draft) -> &mut RealIp {
     Arc::make_mut(draft.settings.real_ip.get_or_insert_default())
 }
 
 /// Inherited only where the block has none of its own.
 pub(super) fn set_real_ip_from(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let ranges = match word.text.as_str() {
         "localhost" => vec![Cidr::of(Ipv4Addr::LOCALHOST.into()), Cidr::of(Ipv6Addr::LOCALHOST.into())],
         text => {
@@ -49,7 +49,7 @@ pub(super) fn set_real_ip_from(_: &mut Walk, draft: &mut Draft, directive: &Dire
         }
     };
     let first = draft.first;
-    let from = &mut real_ip(draft).from;
+    let from = &mut of(draft).from;
     if first {
         from.clear();
     }
@@ -58,18 +58,13 @@ pub(super) fn set_real_ip_from(_: &mut Walk, draft: &mut Draft, directive: &Dire
 }
 
 pub(super) fn real_ip_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let name = arg(directive, 0)?;
-    real_ip(draft).told = match name.text.as_str() {
+    let name = arg(directive, 0);
+    of(draft).told = match name.text.as_str() {
         "proxy_protocol" => Told::ProxyProtocol,
         text => {
             core::check_field(directive, name)?;
             Told::Field(text.as_bytes().into())
         }
     };
-    Ok(())
-}
-
-pub(super) fn real_ip_recursive(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    real_ip(draft).recursive = core::switch(directive)?;
     Ok(())
 }

@@ -87,7 +87,7 @@ pub enum Then {
 
 /// `return code`, `return code text`, `return code URL`, `return URL`.
 pub(super) fn return_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let first = arg(directive, 0)?;
+    let first = arg(directive, 0);
     let step = match (units::number(&first.text), directive.args.get(1)) {
         (Some(code), second) => {
             let status = u16::try_from(code).ok().filter(|code| *code <= 999);
@@ -135,14 +135,14 @@ impl Walk {
 }
 
 pub(super) fn set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let to = walk.settable(arg(directive, 0)?)?;
-    let value = walk.template(arg(directive, 1)?)?;
+    let to = walk.settable(arg(directive, 0))?;
+    let value = walk.template(arg(directive, 1))?;
     draft.steps.push(Step::Set { to, value });
     Ok(())
 }
 
 pub(super) fn rewrite(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let (pattern, to) = (arg(directive, 0)?, arg(directive, 1)?);
+    let (pattern, to) = (arg(directive, 0), arg(directive, 1));
     let then = match directive.args.get(2) {
         None if is_url(&to.text) => Then::Redirect(302),
         None => Then::NextStep,
@@ -159,7 +159,7 @@ pub(super) fn rewrite(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
         Some((path, args)) => (path, Some(args.strip_suffix('?').unwrap_or(args)).filter(|args| !args.is_empty())),
         None => (to.text.as_str(), None),
     };
-    let template = |text: &str| walk.template(&Word { text: text.to_owned(), ..to.clone() });
+    let template = |text: &str| walk.template_of(text, to);
     let (path, args) = (template(path)?, args.map(template).transpose()?);
     draft.steps.push(Step::Rewrite(Arc::new(Rewrite { expression, path, args, keeps_args, then })));
     Ok(())
@@ -172,7 +172,7 @@ pub(super) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
     let block = directive.block.as_deref().unwrap_or_default();
     let own = draft.location.as_ref().map(super::location::LocationDraft::for_if);
     let mut inner = walk.inside(draft, directive, context, own)?;
-    let steps_only = block.iter().all(|d| matches!(table::find(&d.name.text), Some(spec) if spec.is_step()));
+    let steps_only = block.iter().all(|d| matches!(table::find(&d.name.text), Some(row) if row.treat().is_step()));
     let steps = std::mem::take(&mut inner.steps);
     let scope = super::location::scope(walk, draft, inner, directive)?.filter(|_| !steps_only);
     draft.steps.push(Step::If(Arc::new(If { condition, steps, scope })));
@@ -185,7 +185,7 @@ fn condition(walk: &Walk, directive: &Directive) -> Result<Condition, Error> {
         Error::new(&at.at, "invalid condition")
             .hint("($variable), ($variable = value), ($variable ~ expression) or (-f file)")
     };
-    let first = arg(directive, 0)?;
+    let first = arg(directive, 0);
     let last = directive.args.last().unwrap_or(first);
     if !first.text.starts_with('(') || first.quoted || !last.text.ends_with(')') || last.quoted {
         return Err(first.wrong("invalid condition \"{}\"").hint("it stands in parentheses"));

@@ -40,8 +40,8 @@ fn hash(text: &[u8]) -> u32 {
 
 pub(super) fn split_clients(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
     let number = walk.config.splits.len() as u32;
-    let name = walk.new_name(arg(directive, 1)?, &Variable::Split(number))?;
-    let source = walk.template(arg(directive, 0)?)?;
+    let name = walk.new_name(arg(directive, 1), &Variable::Split(number))?;
+    let source = walk.template(arg(directive, 0))?;
     let mut parts = Vec::new();
     let (mut sum, mut end) = (0, 0);
     for entry in directive.block.as_deref().unwrap_or_default() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::build::{Draft, Walk, arg, invalid};
 use super::core;
-use super::syntax::{Directive, Error, Word};
+use super::syntax::{Directive, Error};
 use crate::template::Template;
 
 /// A `disable_symlinks` that is not off.
@@ -17,7 +17,7 @@ pub struct Symlinks {
 }
 
 pub(super) fn disable_symlinks(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let of_same_owner = match core::choice(directive, word, "on, if_not_owner or off")? {
         0 => Some(false),
         1 => Some(true),
@@ -25,9 +25,7 @@ pub(super) fn disable_symlinks(walk: &mut Walk, draft: &mut Draft, directive: &D
     };
     let from = match directive.args.get(1).map(|word| (word, word.text.strip_prefix("from="))) {
         None => None,
-        Some((word, Some(text))) if of_same_owner.is_some() => {
-            Some(walk.template(&Word { text: text.to_owned(), ..word.clone() })?)
-        }
+        Some((word, Some(text))) if of_same_owner.is_some() => Some(walk.template_of(text, word)?),
         Some((word, _)) => {
             return Err(invalid(directive, word, "from= and the start of names, behind on or if_not_owner,"));
         }

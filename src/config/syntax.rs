@@ -28,9 +28,10 @@ pub struct File {
 }
 
 /// Where a word stands. Lines and columns count from 1.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Position {
-    pub file: Arc<File>,
+    /// The number of the file among those that were read.
+    pub file: u32,
     pub line: u32,
     pub column: u32,
 }
@@ -82,13 +83,15 @@ pub struct Error(Box<Wrong>);
 #[derive(Debug, Clone)]
 struct Wrong {
     at: Option<Position>,
+    /// The file of that place, once it is known which one that is.
+    file: Option<Arc<File>>,
     message: String,
     hint: Option<String>,
 }
 
 impl Error {
     pub fn new(at: &Position, message: impl Into<String>) -> Self {
-        Self::made(Some(at.clone()), message.into())
+        Self::made(Some(*at), message.into())
     }
 
     /// An error of no place in a file.
@@ -102,7 +105,14 @@ impl Error {
     }
 
     fn made(at: Option<Position>, message: String) -> Self {
-        Self(Box::new(Wrong { at, message, hint: None }))
+        Self(Box::new(Wrong { at, file: None, message, hint: None }))
+    }
+
+    /// With the line that it is about, of one of the files that were read.
+    #[must_use]
+    pub(super) fn in_one_of(mut self, files: &[Arc<File>]) -> Self {
+        self.0.file = self.0.at.and_then(|at| files.get(at.file as usize).cloned());
+        self
     }
 
     /// With a hint that has `what` in place of its `{}`.
@@ -125,13 +135,14 @@ fn filled(text: &str, what: &str) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Wrong { at, message, hint } = &*self.0;
+        let Wrong { at, file, message, hint } = &*self.0;
         let Some(at) = at else {
             f.write_str(message)?;
             return hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"));
         };
-        writeln!(f, "{}:{}:{}: {}", at.file.name, at.line, at.column, message)?;
-        let line = at.file.text.lines().nth(at.line as usize - 1).unwrap_or_default();
+        let (name, text) = file.as_ref().map_or(("", ""), |file| (&file.name, &file.text));
+        writeln!(f, "{name}:{}:{}: {message}", at.line, at.column)?;
+        let line = text.lines().nth(at.line as usize - 1).unwrap_or_default();
         // A long line is shown around the place.
         let skip = (at.column as usize).saturating_sub(100);
         let shown: String = line.chars().skip(skip).take(140).map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -170,10 +181,10 @@ impl Reader {
     /// # Errors
     /// A text that is not made of directives.
     pub fn text(&mut self, name: String, text: String) -> Result<Vec<Directive>, Error> {
+        let number = self.files.len() as u32;
         let file = Arc::new(File { name, text });
         self.files.push(file.clone());
-        let mut lexer = Lexer::new(&file);
-        self.block(&mut lexer, None, 0)
+        self.block(&mut Lexer::new(&file.text, number), None, 0).map_err(|error| error.in_one_of(&self.files))
     }
 
     fn load(&mut self, path: &Path) -> Result<String, String> {
@@ -213,48 +224,37 @@ impl Reader {
     ) -> Result<Vec<Directive>, Error> {
         let mut directives = Vec::new();
         loop {
-            let mut words = Vec::new();
+            let name = match (lexer.next()?, opened) {
+                (Token::Word(name), _) => name,
+                (Token::Close, Some(_)) | (Token::End, None) => return Ok(directives),
+                (token, _) => return Err(unexpected(&token, opened, lexer)),
+            };
+            let mut args = Vec::new();
             let end = loop {
                 match lexer.next()? {
-                    Token::Word(word) => words.push(word),
+                    Token::Word(word) => args.push(word),
                     end => break end,
                 }
             };
-            let at = lexer.last.clone();
-            let mut words = words.into_iter();
-            let Some(name) = words.next() else {
-                match (end, opened) {
-                    (Token::Close, Some(_)) | (Token::End, None) => return Ok(directives),
-                    (Token::Close, None) => {
-                        return Err(Error::new(&at, "unexpected \"}\"").hint("there is no block that it could close"));
-                    }
-                    (Token::End, Some(opened)) => return Err(unclosed(opened, lexer)),
-                    (Token::Open, _) => {
-                        return Err(Error::new(&at, "unexpected \"{\"").hint("a name must stand before it"));
-                    }
-                    _ => return Err(Error::new(&at, "unexpected \";\"")),
-                }
-            };
-            let args: Vec<Word> = words.collect();
-            match end {
+            let block = match end {
                 Token::Semicolon if name.text == "include" && !name.quoted => {
-                    directives.extend(self.include(&name, &args)?);
+                    self.include(&name, &args, &mut directives)?;
+                    continue;
                 }
-                Token::Semicolon => directives.push(Directive { name, args, block: None }),
+                Token::Semicolon => None,
                 Token::Open if depth >= BLOCK_DEPTH_MAX => {
-                    return Err(Error::new(&at, format!("more than {BLOCK_DEPTH_MAX} blocks within one another")));
+                    let message = format!("more than {BLOCK_DEPTH_MAX} blocks within one another");
+                    return Err(Error::new(&lexer.last, message));
                 }
-                Token::Open => {
-                    let block = self.block(lexer, Some(&name.at), depth + 1)?;
-                    directives.push(Directive { name, args, block: Some(block) });
-                }
+                Token::Open => Some(self.block(lexer, Some(&name.at), depth + 1)?),
                 _ => return Err(unended(&name, args.last(), &end)),
-            }
+            };
+            directives.push(Directive { name, args, block });
         }
     }
 
-    /// The directives of the files that `pattern` names; a pattern that matches nothing is no error.
-    fn include(&mut self, name: &Word, args: &[Word]) -> Result<Vec<Directive>, Error> {
+    /// Adds the directives of the files that are named; a pattern that matches nothing is no error.
+    fn include(&mut self, name: &Word, args: &[Word], directives: &mut Vec<Directive>) -> Result<(), Error> {
         let [pattern] = args else {
             return Err(Error::new(&name.at, "invalid number of arguments in \"include\" directive")
                 .hint("one file name or pattern is expected"));
@@ -265,23 +265,33 @@ impl Reader {
         }
         let full = self.folder.join(&pattern.text);
         let paths = if glob::is_pattern(&pattern.text) { glob::expand(&full) } else { vec![full] };
-        let mut directives = Vec::new();
         for path in paths {
+            let name = path.display().to_string();
             let text = self.load(&path).map_err(|why| {
-                let error = Error::new(&pattern.at, format!("{}: {why}", path.display()));
-                placeholder(&pattern.text).map_or(error.clone(), |hint| error.hint(hint))
+                let error = Error::new(&pattern.at, [&name, ": ", &why].concat());
+                match placeholder(&pattern.text) {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
             })?;
             self.depth += 1;
-            directives.extend(self.text(path.display().to_string(), text)?);
+            directives.append(&mut self.text(name, text)?);
             self.depth -= 1;
         }
-        Ok(directives)
+        Ok(())
     }
 }
 
-fn unclosed(opened: &Position, lexer: &Lexer<'_>) -> Error {
-    Error::new(opened, "unexpected end of file, expecting \"}\"")
-        .hint(format!("the block opened here is not closed by line {}", lexer.line))
+/// What stands where a directive, or the end of the block that was opened, was to be.
+fn unexpected(token: &Token, opened: Option<&Position>, lexer: &Lexer<'_>) -> Error {
+    let at = &lexer.last;
+    match (token, opened) {
+        (Token::Close, _) => Error::new(at, "unexpected \"}\"").hint("there is no block that it could close"),
+        (Token::Open, _) => Error::new(at, "unexpected \"{\"").hint("a name must stand before it"),
+        (Token::End, Some(opened)) => Error::new(opened, "unexpected end of file, expecting \"}\"")
+            .hint(format!("the block opened here is not closed by line {}", lexer.here.line)),
+        _ => Error::new(at, "unexpected \";\""),
+    }
 }
 
 /// A directive that runs into `}` or the end of the file.
@@ -328,38 +338,33 @@ enum Token {
 
 /// Cuts a text into words and punctuation, as ngx_conf_read_token does.
 struct Lexer<'t> {
-    file: &'t Arc<File>,
     rest: std::iter::Peekable<std::str::Chars<'t>>,
-    line: u32,
-    column: u32,
+    here: Position,
     /// Where the token begins that was returned last.
     last: Position,
 }
 
 impl<'t> Lexer<'t> {
-    fn new(file: &'t Arc<File>) -> Self {
-        let last = Position { file: file.clone(), line: 1, column: 1 };
-        Self { file, rest: file.text.chars().peekable(), line: 1, column: 1, last }
+    /// Of the file with this number.
+    fn new(text: &'t str, file: u32) -> Self {
+        let start = Position { file, line: 1, column: 1 };
+        Self { rest: text.chars().peekable(), here: start, last: start }
     }
 
     fn bump(&mut self) -> Option<char> {
         let c = self.rest.next()?;
         if c == '\n' {
-            self.line += 1;
-            self.column = 1;
+            self.here.line += 1;
+            self.here.column = 1;
         } else {
-            self.column += 1;
+            self.here.column += 1;
         }
         Some(c)
     }
 
-    fn here(&self) -> Position {
-        Position { file: self.file.clone(), line: self.line, column: self.column }
-    }
-
     fn next(&mut self) -> Result<Token, Error> {
         loop {
-            self.last = self.here();
+            self.last = self.here;
             match self.rest.peek().copied() {
                 None => return Ok(Token::End),
                 Some(c) if is_space(c) => {
@@ -385,7 +390,7 @@ impl<'t> Lexer<'t> {
     }
 
     fn quoted(&mut self, quote: char) -> Result<Token, Error> {
-        let at = self.here();
+        let at = self.here;
         self.bump();
         let mut text = String::new();
         loop {
@@ -403,7 +408,7 @@ impl<'t> Lexer<'t> {
             None | Some(';' | '{' | ')') => {}
             Some(c) if is_space(c) => {}
             Some(c) => {
-                return Err(Error::new(&self.here(), format!("unexpected \"{c}\""))
+                return Err(Error::new(&self.here, format!("unexpected \"{c}\""))
                     .hint("a space or \";\" must follow the quoted text"));
             }
         }
@@ -411,7 +416,7 @@ impl<'t> Lexer<'t> {
     }
 
     fn bare(&mut self) -> Result<Token, Error> {
-        let at = self.here();
+        let at = self.here;
         let mut text = String::new();
         while let Some(c) = self.rest.peek().copied() {
             match c {

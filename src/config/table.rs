@@ -2,8 +2,11 @@
 //!
 //! One line each, sorted by name. What is not here is unknown.
 
+use std::time::Duration;
+
 use super::build::{Draft, Walk};
 use super::charset;
+use super::packed::{ROWS, Row};
 use super::precompressed;
 use super::syntax::{Directive, Error};
 use super::{HealthCheck, cookies, expected, health, passing, resolver};
@@ -12,6 +15,7 @@ use super::{
     proxy, real_ip, rewrite, tls, upstream,
 };
 use super::{autoindex, geo, referers, split, symlinks};
+use crate::template::Template;
 
 /// Where a directive may stand.
 pub(super) const MAIN: u16 = 1;
@@ -34,21 +38,37 @@ const HSLI: u16 = HSL | LOCATION_IF;
 
 pub(super) type Setter = fn(&mut Walk, &mut Draft, &Directive) -> Result<(), Error>;
 
+/// What a directive sets that needs nothing else.
+pub(super) type Place<T> = for<'a> fn(&'a mut Walk, &'a mut Draft) -> &'a mut T;
+
 /// A text of which the table has only the address: there are hundreds of lines.
 pub(super) type Why = &'static &'static str;
 
 /// What becomes of a directive.
 #[derive(Clone, Copy)]
 pub(super) enum Treat {
+    /// Sets something that others in the block need, wherever it stands; once in a block.
+    First(Setter),
     /// Sets something; once in a block.
     Once(Setter),
+    /// `on` or `off`, a time, a number or a value with variables, once in a block, and where that is kept.
+    Switch(Place<bool>),
+    Time(Place<Duration>),
+    Number(Place<u32>),
+    Value(Place<Template>),
     /// Sets something each time.
     Each(Setter),
     /// One step of what is done with a request, in order.
     Step(Setter),
     /// Such a step with a block.
     StepBlock(Setter),
-    /// Has a block with its own reading.
+    /// Has a block with its own reading, and is inherited like a setting.
+    List(Setter),
+    /// Has a block that makes what upstreams and servers use: it is read before them.
+    Define(Setter),
+    /// Has a block that makes what servers use.
+    Group(Setter),
+    /// Has a block that inherits what this one sets.
     Block(Setter),
     /// Accepted and ignored: why that is harmless.
     Note(Why),
@@ -58,6 +78,40 @@ pub(super) enum Treat {
     OnlyOff(Why),
 }
 
+impl Treat {
+    /// Whether a block may have it several times.
+    pub(super) fn repeats(self) -> bool {
+        !matches!(self, First(_) | Once(_) | Switch(_) | Time(_) | Number(_) | Value(_))
+    }
+
+    pub(super) fn has_block(self) -> bool {
+        matches!(self, List(_) | Define(_) | Group(_) | Block(_) | StepBlock(_))
+    }
+
+    /// Whether it is part of the steps of a request.
+    pub(super) fn is_step(self) -> bool {
+        matches!(self, Step(_) | StepBlock(_))
+    }
+
+    /// In which round of its block it is read.
+    pub(super) fn round(self) -> u8 {
+        match self {
+            First(_) => 0,
+            Step(_) | StepBlock(_) => STEP_ROUND,
+            Define(_) => STEP_ROUND + 1,
+            Group(_) => STEP_ROUND + 2,
+            Block(_) => ROUNDS - 1,
+            _ => 1,
+        }
+    }
+}
+
+/// The round of the steps, when all is known that the block sets.
+pub(super) const STEP_ROUND: u8 = 2;
+pub(super) const ROUNDS: u8 = STEP_ROUND + 4;
+
+/// A line of the table.
+#[derive(Clone, Copy)]
 pub(super) struct Spec {
     pub(super) name: &'static str,
     pub(super) contexts: u16,
@@ -66,15 +120,8 @@ pub(super) struct Spec {
     pub(super) treat: Treat,
 }
 
-impl Spec {
-    /// Whether it is part of the steps of a request.
-    pub(super) fn is_step(&self) -> bool {
-        matches!(self.treat, Treat::Step(_) | Treat::StepBlock(_))
-    }
-}
-
 /// As many arguments as one likes.
-pub(super) const MANY: u8 = u8::MAX;
+pub(super) const MANY: u8 = 15;
 /// No two words are as far from one another.
 const FAR: usize = usize::MAX / 2;
 
@@ -82,14 +129,15 @@ const fn spec(name: &'static str, contexts: u16, min: u8, max: u8, treat: Treat)
     Spec { name, contexts, args: (min, max), treat }
 }
 
-pub(super) fn find(name: &str) -> Option<&'static Spec> {
-    TABLE.binary_search_by_key(&name, |spec| spec.name).ok().and_then(|at| TABLE.get(at))
+pub(super) fn find(name: &str) -> Option<&'static Row> {
+    let at = ROWS.binary_search_by(|row| row.name().cmp(name)).ok()?;
+    ROWS.get(at)
 }
 
 /// The known name that `name` is most like, if one is near.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let known = TABLE.iter().filter(|spec| !matches!(spec.treat, Treat::Refuse(_))).map(|spec| spec.name);
-    nearest_of(name, &mut known.chain(["include", "default"]))
+    let known = ROWS.iter().filter(|row| !matches!(row.treat(), Treat::Refuse(_)));
+    nearest_of(name, &mut known.map(Row::name).chain(["include", "default"]))
 }
 
 /// The one of `known` that is most like `name`, if one is near.
@@ -128,7 +176,9 @@ fn distance(a: &str, b: &str) -> usize {
     at(&last, b.len())
 }
 
-use Treat::{Block, Each, Note, Once, OnlyOff, Refuse, Step, StepBlock};
+use Treat::{
+    Block, Define, Each, First, Group, List, Note, Number, Once, OnlyOff, Refuse, Step, StepBlock, Switch, Time, Value,
+};
 
 const ALWAYS_ON: &str = "it is always done";
 const BODIES_STREAM: &str = "bodies stream, nothing is buffered on disk";
@@ -161,8 +211,8 @@ const fn if_health(treat: Treat) -> Treat {
     }
 }
 
-static TABLE: &[Spec] = &[
-    spec("absolute_redirect", HSL, 1, 1, Once(core::absolute_redirect)),
+pub(super) const TABLE: &[Spec] = &[
+    spec("absolute_redirect", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.absolute_redirect)),
     spec("accept_mutex", EVENTS, 1, 1, Note(&"workers accept beside one another")),
     spec("accept_mutex_delay", EVENTS, 1, 1, Note(&"workers accept beside one another")),
     spec("access_by_lua_block", HSL, 0, MANY, Refuse(&LUA)),
@@ -180,11 +230,11 @@ static TABLE: &[Spec] = &[
     spec("ancient_browser", HSL, 1, MANY, Refuse(&LATER)),
     spec("auth_basic", HSLX, 1, 1, Once(access::basic)),
     spec("auth_basic_user_file", HSLX, 1, 1, Once(access::basic_user_file)),
-    spec("auth_delay", HSL, 1, 1, Once(access::delay)),
+    spec("auth_delay", HSL, 1, 1, Time(|_, draft| &mut access::own(draft).delay)),
     spec("auth_request", HSL, 1, 1, Once(access::request)),
     spec("auth_request_set", HSL, 2, 2, Each(access::request_set)),
-    spec("autoindex", HSL, 1, 1, Once(autoindex::autoindex)),
-    spec("autoindex_exact_size", HSL, 1, 1, Once(autoindex::exact_size)),
+    spec("autoindex", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.files.autoindex.on)),
+    spec("autoindex_exact_size", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.files.autoindex.exact_size)),
     spec("autoindex_format", HSL, 1, 1, Once(autoindex::format)),
     spec("autoindex_localtime", HSL, 1, 1, Once(autoindex::localtime)),
     spec("break", STEPS, 0, 0, Step(rewrite::break_step)),
@@ -196,21 +246,21 @@ static TABLE: &[Spec] = &[
     spec("brotli_types", HSL, 1, MANY, Note(&"gzip can be had")),
     spec("brotli_window", HSL, 1, 1, Note(&"gzip can be had")),
     spec("charset", HSLI, 1, 1, Once(charset::charset)),
-    spec("charset_map", HTTP, 2, 2, Block(charset::charset_map)),
+    spec("charset_map", HTTP, 2, 2, Define(charset::charset_map)),
     spec("charset_types", HSL, 1, MANY, Each(charset::charset_types)),
-    spec("chunked_transfer_encoding", HSL, 1, 1, Once(core::chunked_transfer_encoding)),
+    spec("chunked_transfer_encoding", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.chunked)),
     spec("client_body_buffer_size", HSL, 1, 1, Note(&BODIES_STREAM)),
     spec("client_body_in_file_only", HSL, 1, 1, Note(&BODIES_STREAM)),
     spec("client_body_in_single_buffer", HSL, 1, 1, Note(&BODIES_STREAM)),
     spec("client_body_temp_path", HSL, 1, 4, Note(&BODIES_STREAM)),
-    spec("client_body_timeout", HSL, 1, 1, Once(core::client_body_timeout)),
+    spec("client_body_timeout", HSL, 1, 1, Time(|_, draft| &mut draft.settings.body_timeout)),
     spec("client_header_buffer_size", HS, 1, 1, Note(&OWN_LIMITS)),
-    spec("client_header_timeout", HS, 1, 1, Once(core::client_header_timeout)),
+    spec("client_header_timeout", HS, 1, 1, Time(|_, draft| &mut draft.settings.header_timeout)),
     spec("client_max_body_size", HSL, 1, 1, Once(core::client_max_body_size)),
     spec("connection_pool_size", HS, 1, 1, Note(&OWN_LIMITS)),
     spec("content_by_lua_block", LOCATION, 0, MANY, Refuse(&LUA)),
     spec("content_by_lua_file", LOCATION, 0, MANY, Refuse(&LUA)),
-    spec("daemon", MAIN, 1, 1, Once(core::daemon)),
+    spec("daemon", MAIN, 1, 1, Switch(|walk, _| &mut walk.config.main.background)),
     spec("dav_access", HSL, 1, 3, Refuse(&"WebDAV is not spoken here")),
     spec("dav_methods", HSL, 1, MANY, OnlyOff(&"WebDAV is not spoken here")),
     spec("debug_connection", EVENTS, 1, 1, Note(&"there is no debug log per connection")),
@@ -224,8 +274,8 @@ static TABLE: &[Spec] = &[
     spec("env", MAIN, 1, 1, Note(&"no other program is started")),
     spec("error_log", MAIN | HSL, 1, 2, Each(logging::error_log)),
     spec("error_page", HSLI, 2, MANY, Each(internal::error_page)),
-    spec("etag", HSL, 1, 1, Once(files::etag)),
-    spec("events", MAIN, 0, 0, Block(core::events)),
+    spec("etag", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.files.etag)),
+    spec("events", MAIN, 0, 0, Define(core::events)),
     spec("expires", HSLI, 1, 2, Once(freshness::expires)),
     spec("fastcgi_cache_path", HTTP, 1, MANY, Note(&NO_CACHE)),
     spec("fastcgi_index", HSL, 1, 1, Refuse(&NO_FASTCGI)),
@@ -233,7 +283,7 @@ static TABLE: &[Spec] = &[
     spec("fastcgi_pass", LOCATION, 1, 1, Refuse(&NO_FASTCGI)),
     spec("fastcgi_split_path_info", LOCATION, 1, 1, Refuse(&NO_FASTCGI)),
     spec("fastcgi_temp_path", HSL, 1, 4, Note(&BODIES_STREAM)),
-    spec("geo", HTTP, 1, 2, Block(geo::geo)),
+    spec("geo", HTTP, 1, 2, Define(geo::geo)),
     spec("google_perftools_profiles", MAIN, 1, 1, Note(&"there is no profiler")),
     spec("grpc_pass", LOCATION, 1, 1, Refuse(&NO_FASTCGI)),
     spec("gunzip", HSL, 1, 1, OnlyOff(&NO_BODY_REWRITE)),
@@ -248,7 +298,7 @@ static TABLE: &[Spec] = &[
     spec("gzip_proxied", HSL, 1, MANY, Each(gzip::proxied)),
     spec("gzip_static", HSL, 1, 1, Once(precompressed::gzip_static)),
     spec("gzip_types", HSL, 1, MANY, Each(gzip::types)),
-    spec("gzip_vary", HSL, 1, 1, Once(gzip::vary)),
+    spec("gzip_vary", HSL, 1, 1, Switch(|_, draft| &mut gzip::of(draft).vary)),
     spec("gzip_window", HSL, 1, 1, Once(gzip::window)),
     spec("hash", UPSTREAM, 1, 2, Once(balance::hash)),
     spec("health_check", LOCATION | UPSTREAM, 0, MANY, if_health(Once(health::health_check))),
@@ -267,23 +317,23 @@ static TABLE: &[Spec] = &[
     spec("http3", HS, 1, 1, Note(&HTTP1)),
     spec("if", SL, 1, MANY, StepBlock(rewrite::if_step)),
     spec("if_modified_since", HSL, 1, 1, Once(files::if_modified_since)),
-    spec("ignore_invalid_headers", HS, 1, 1, Once(manners::ignore_invalid_headers)),
+    spec("ignore_invalid_headers", HS, 1, 1, Switch(|_, draft| &mut draft.settings.manners.ignores_invalid)),
     spec("image_filter", LOCATION, 1, 3, Refuse(&NO_BODY_REWRITE)),
     spec("index", HSL, 1, MANY, Each(files::index)),
     spec("internal", LOCATION, 0, 0, Once(internal::internal)),
     spec("ip_hash", UPSTREAM, 0, 0, Once(balance::ip_hash)),
     spec("js_content", LOCATION, 1, MANY, Refuse(&LUA)),
     spec("js_import", HTTP, 1, MANY, Refuse(&LUA)),
-    spec("keepalive", UPSTREAM, 1, 2, Once(upstream::keepalive)),
+    spec("keepalive", UPSTREAM, 1, 2, Number(|_, draft| draft.upstream.keepalive.get_or_insert_default())),
     spec("keepalive_disable", HSL, 1, MANY, Once(manners::keepalive_disable)),
     spec("keepalive_min_timeout", HSL, 1, 1, Note(&"a connection that waits is closed when its time is over")),
-    spec("keepalive_requests", HSL | UPSTREAM, 1, 1, Once(core::keepalive_requests)),
-    spec("keepalive_time", HSL | UPSTREAM, 1, 1, Once(core::keepalive_time)),
+    spec("keepalive_requests", HSL | UPSTREAM, 1, 1, Number(core::keepalive_requests)),
+    spec("keepalive_time", HSL | UPSTREAM, 1, 1, Time(core::keepalive_time)),
     spec("keepalive_timeout", HSL | UPSTREAM, 1, 2, Once(core::keepalive_timeout)),
     spec("large_client_header_buffers", HS, 2, 2, Once(core::large_client_header_buffers)),
     spec("least_conn", UPSTREAM, 0, 0, Once(balance::least_conn)),
     spec("limit_conn", HSL, 2, 2, Each(limits::limit_conn)),
-    spec("limit_conn_dry_run", HSL, 1, 1, Once(limits::limit_conn_dry_run)),
+    spec("limit_conn_dry_run", HSL, 1, 1, Switch(|_, draft| &mut limits::of(draft).connection_dry_run)),
     spec("limit_conn_log_level", HSL, 1, 1, Once(limits::limit_conn_log_level)),
     spec("limit_conn_status", HSL, 1, 1, Once(limits::limit_conn_status)),
     spec("limit_conn_zone", HTTP, 2, 2, Each(limits::limit_conn_zone)),
@@ -291,29 +341,29 @@ static TABLE: &[Spec] = &[
     spec("limit_rate", HSLI, 1, 1, Once(limits::limit_rate)),
     spec("limit_rate_after", HSLI, 1, 1, Once(limits::limit_rate_after)),
     spec("limit_req", HSL, 1, 3, Each(limits::limit_req)),
-    spec("limit_req_dry_run", HSL, 1, 1, Once(limits::limit_req_dry_run)),
+    spec("limit_req_dry_run", HSL, 1, 1, Switch(|_, draft| &mut limits::of(draft).request_dry_run)),
     spec("limit_req_log_level", HSL, 1, 1, Once(limits::limit_req_log_level)),
     spec("limit_req_status", HSL, 1, 1, Once(limits::limit_req_status)),
     spec("limit_req_zone", HTTP, 3, 3, Each(limits::limit_req_zone)),
     spec("lingering_close", HSL, 1, 1, Once(manners::lingering_close)),
-    spec("lingering_time", HSL, 1, 1, Once(manners::lingering_time)),
-    spec("lingering_timeout", HSL, 1, 1, Once(manners::lingering_timeout)),
+    spec("lingering_time", HSL, 1, 1, Time(|_, draft| &mut draft.settings.manners.lingering.time)),
+    spec("lingering_timeout", HSL, 1, 1, Time(|_, draft| &mut draft.settings.manners.lingering.pause)),
     spec("listen", SERVER, 1, MANY, Each(listen::listen)),
     spec("load_module", MAIN, 1, 1, Note(&"there are no modules; a directive that needs one is refused")),
     spec("location", SL, 1, 2, Block(location::location)),
     spec("lock_file", MAIN, 1, 1, Note(&"there is no lock")),
     spec("log_format", HTTP, 2, MANY, Each(logging::log_format)),
-    spec("log_not_found", HSL, 1, 1, Once(files::log_not_found)),
+    spec("log_not_found", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.files.log_not_found)),
     spec("log_subrequest", HSL, 1, 1, OnlyOff(&"what auth_request asks is not logged")),
     spec("mail", MAIN, 0, 0, Refuse(&"only HTTP is proxied here")),
-    spec("map", HTTP, 2, 2, Block(super::map::map)),
+    spec("map", HTTP, 2, 2, Define(super::map::map)),
     spec("map_hash_bucket_size", HTTP, 1, 1, Note(&NO_HASHES)),
     spec("map_hash_max_size", HTTP, 1, 1, Note(&NO_HASHES)),
     spec("master_process", MAIN, 1, 1, Note(&"there is one process")),
-    spec("match", HTTP, 1, 1, if_health(Block(expected::match_block))),
+    spec("match", HTTP, 1, 1, if_health(Define(expected::match_block))),
     spec("max_headers", HS, 1, 1, Note(&"a head has at most 100 fields")),
-    spec("max_ranges", HSL, 1, 1, Once(files::max_ranges)),
-    spec("merge_slashes", HS, 1, 1, Once(manners::merge_slashes)),
+    spec("max_ranges", HSL, 1, 1, Number(|_, draft| draft.settings.files.max_ranges.get_or_insert_default())),
+    spec("merge_slashes", HS, 1, 1, Switch(|_, draft| &mut draft.settings.manners.merge_slashes)),
     spec("mirror", HSL, 1, 1, OnlyOff(&LATER)),
     spec(
         "more_clear_headers",
@@ -332,11 +382,11 @@ static TABLE: &[Spec] = &[
     spec("open_file_cache_valid", HSL, 1, 1, Note(&"files are opened and sent plainly")),
     spec("open_log_file_cache", HSL, 1, 4, Note(&"logs stay open")),
     spec("output_buffers", HSL, 2, 2, Note(&OWN_LIMITS)),
-    spec("override_charset", HSLI, 1, 1, Once(charset::override_charset)),
+    spec("override_charset", HSLI, 1, 1, Switch(|_, draft| &mut charset::of(draft).overrides)),
     spec("pcre_jit", MAIN, 1, 1, Note(&"expressions take linear time")),
     spec("perl", LOCATION, 1, 1, Refuse(&LUA)),
     spec("pid", MAIN, 1, 1, Once(core::pid)),
-    spec("port_in_redirect", HSL, 1, 1, Once(core::port_in_redirect)),
+    spec("port_in_redirect", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.port_in_redirect)),
     spec("postpone_output", HSL, 1, 1, Note(&"nothing is held back")),
     spec("proxy_bind", HSL, 1, 2, Once(passing::bind)),
     spec("proxy_buffer_size", HSL, 1, 1, Note(&"an upstream's head may have 32 KiB")),
@@ -358,7 +408,7 @@ static TABLE: &[Spec] = &[
     spec("proxy_cache_revalidate", HSL, 1, 1, Note(&NO_CACHE)),
     spec("proxy_cache_use_stale", HSL, 1, MANY, Note(&NO_CACHE)),
     spec("proxy_cache_valid", HSL, 1, MANY, Note(&NO_CACHE)),
-    spec("proxy_connect_timeout", HSL, 1, 1, Once(proxy::connect_timeout)),
+    spec("proxy_connect_timeout", HSL, 1, 1, Time(|_, draft| &mut draft.settings.proxy.connect_timeout)),
     spec("proxy_cookie_domain", HSL, 1, 2, Each(cookies::domain)),
     spec("proxy_cookie_flags", HSL, 1, MANY, Each(cookies::flags)),
     spec("proxy_cookie_path", HSL, 1, 2, Each(cookies::path)),
@@ -367,42 +417,42 @@ static TABLE: &[Spec] = &[
     spec("proxy_headers_hash_max_size", HSL, 1, 1, Note(&NO_HASHES)),
     spec("proxy_hide_header", HSL, 1, 1, Each(proxy::hide_header)),
     spec("proxy_http_version", HSL, 1, 1, Once(proxy::http_version)),
-    spec("proxy_ignore_client_abort", HSL, 1, 1, Once(passing::ignore_client_abort)),
+    spec("proxy_ignore_client_abort", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.proxy.ignores_abort)),
     spec("proxy_ignore_headers", HSL, 1, MANY, Once(passing::ignore_headers)),
-    spec("proxy_intercept_errors", HSL, 1, 1, Once(proxy::intercept_errors)),
+    spec("proxy_intercept_errors", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.proxy.intercepts)),
     spec("proxy_limit_rate", HSL, 1, 1, Once(limits::proxy_limit_rate)),
     spec("proxy_max_temp_file_size", HSL, 1, 1, Note(&BODIES_STREAM)),
-    spec("proxy_method", HSL, 1, 1, Once(proxy::method)),
+    spec("proxy_method", HSL, 1, 1, Value(|_, draft| draft.settings.proxy.method.get_or_insert_default())),
     spec("proxy_next_upstream", HSL, 1, MANY, Once(proxy::next_upstream)),
-    spec("proxy_next_upstream_timeout", HSL, 1, 1, Once(proxy::next_upstream_timeout)),
-    spec("proxy_next_upstream_tries", HSL, 1, 1, Once(proxy::next_upstream_tries)),
+    spec("proxy_next_upstream_timeout", HSL, 1, 1, Time(|_, draft| &mut draft.settings.proxy.next_timeout)),
+    spec("proxy_next_upstream_tries", HSL, 1, 1, Number(|_, draft| &mut draft.settings.proxy.next_tries)),
     spec("proxy_no_cache", HSL, 1, MANY, Note(&NO_CACHE)),
     spec("proxy_pass", LOCATION | LOCATION_IF | LIMIT_EXCEPT, 1, 1, Once(proxy::pass)),
     spec("proxy_pass_header", HSL, 1, 1, Each(proxy::pass_header)),
-    spec("proxy_pass_request_body", HSL, 1, 1, Once(proxy::pass_request_body)),
-    spec("proxy_pass_request_headers", HSL, 1, 1, Once(proxy::pass_request_headers)),
-    spec("proxy_read_timeout", HSL, 1, 1, Once(proxy::read_timeout)),
+    spec("proxy_pass_request_body", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.proxy.pass_body)),
+    spec("proxy_pass_request_headers", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.proxy.pass_fields)),
+    spec("proxy_read_timeout", HSL, 1, 1, Time(|_, draft| draft.settings.proxy.read_timeout.get_or_insert_default())),
     spec("proxy_redirect", HSL, 1, 2, Each(proxy::redirect)),
     spec("proxy_request_buffering", HSL, 1, 1, Note(&"request bodies always stream, as with \"off\"")),
     spec("proxy_send_lowat", HSL, 1, 1, Note(&"nothing is held back")),
-    spec("proxy_send_timeout", HSL, 1, 1, Once(proxy::send_timeout)),
-    spec("proxy_set_body", HSL, 1, 1, Once(passing::set_body)),
+    spec("proxy_send_timeout", HSL, 1, 1, Time(|_, draft| draft.settings.proxy.send_timeout.get_or_insert_default())),
+    spec("proxy_set_body", HSL, 1, 1, Value(|_, draft| draft.settings.proxy.set_body.get_or_insert_default())),
     spec("proxy_set_header", HSL, 2, 2, Each(proxy::set_header)),
-    spec("proxy_socket_keepalive", HSL, 1, 1, Once(passing::socket_keepalive)),
+    spec("proxy_socket_keepalive", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.proxy.socket_keepalive)),
     spec("proxy_ssl_certificate", HSL, 1, 1, if_tls(Once(tls::proxy_certificate))),
     spec("proxy_ssl_certificate_cache", HSL, 1, 3, Note(&READ_ONCE)),
     spec("proxy_ssl_certificate_key", HSL, 1, 1, if_tls(Once(tls::proxy_certificate_key))),
     spec("proxy_ssl_ciphers", HSL, 1, 1, Note(&OWN_CIPHERS)),
     spec("proxy_ssl_conf_command", HSL, 2, 2, Note(&OWN_CIPHERS)),
     spec("proxy_ssl_crl", HSL, 1, 1, if_tls(Once(tls::proxy_crl))),
-    spec("proxy_ssl_name", HSL, 1, 1, if_tls(Once(tls::proxy_name))),
+    spec("proxy_ssl_name", HSL, 1, 1, if_tls(Value(|_, draft| tls::proxy(draft).name.get_or_insert_default()))),
     spec("proxy_ssl_password_file", HSL, 1, 1, Note(&NOT_ENCRYPTED)),
     spec("proxy_ssl_protocols", HSL, 1, MANY, if_tls(Once(tls::proxy_protocols))),
-    spec("proxy_ssl_server_name", HSL, 1, 1, if_tls(Once(tls::proxy_server_name))),
-    spec("proxy_ssl_session_reuse", HSL, 1, 1, if_tls(Once(tls::proxy_session_reuse))),
+    spec("proxy_ssl_server_name", HSL, 1, 1, if_tls(Switch(|_, draft| &mut tls::proxy(draft).spec.sends_name))),
+    spec("proxy_ssl_session_reuse", HSL, 1, 1, if_tls(Switch(|_, draft| &mut tls::proxy(draft).spec.resumes))),
     spec("proxy_ssl_trusted_certificate", HSL, 1, 1, if_tls(Once(tls::proxy_trusted_certificate))),
-    spec("proxy_ssl_verify", HSL, 1, 1, if_tls(Once(tls::proxy_verify))),
-    spec("proxy_ssl_verify_depth", HSL, 1, 1, if_tls(Once(tls::proxy_verify_depth))),
+    spec("proxy_ssl_verify", HSL, 1, 1, if_tls(Switch(|_, draft| &mut tls::proxy(draft).spec.verify))),
+    spec("proxy_ssl_verify_depth", HSL, 1, 1, if_tls(Number(|_, draft| &mut tls::proxy(draft).spec.depth))),
     spec("proxy_store", HSL, 1, 1, OnlyOff(&"nothing is written to disk")),
     spec("proxy_store_access", HSL, 1, 3, Note(&"nothing is written to disk")),
     spec("proxy_temp_file_write_size", HSL, 1, 1, Note(&BODIES_STREAM)),
@@ -413,15 +463,15 @@ static TABLE: &[Spec] = &[
     spec("random", UPSTREAM, 0, 2, Once(balance::random)),
     spec("read_ahead", HSL, 1, 1, Note(&"the system reads ahead")),
     spec("real_ip_header", HSL, 1, 1, Once(real_ip::real_ip_header)),
-    spec("real_ip_recursive", HSL, 1, 1, Once(real_ip::real_ip_recursive)),
-    spec("recursive_error_pages", HSL, 1, 1, Once(internal::recursive_error_pages)),
+    spec("real_ip_recursive", HSL, 1, 1, Switch(|_, draft| &mut real_ip::of(draft).recursive)),
+    spec("recursive_error_pages", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.recursive_error_pages)),
     spec("request_pool_size", HS, 1, 1, Note(&OWN_LIMITS)),
-    spec("reset_timedout_connection", HSL, 1, 1, Once(manners::reset_timedout_connection)),
-    spec("resolver", HSL | UPSTREAM, 1, MANY, Once(resolver::resolver)),
+    spec("reset_timedout_connection", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.manners.reset_timed_out)),
+    spec("resolver", HSL | UPSTREAM, 1, MANY, First(resolver::resolver)),
     spec("resolver_timeout", HSL | UPSTREAM, 1, 1, Once(resolver::resolver_timeout)),
     spec("return", STEPS, 1, 2, Step(rewrite::return_step)),
     spec("rewrite", STEPS, 2, 3, Step(rewrite::rewrite)),
-    spec("rewrite_log", HSLI, 1, 1, Once(manners::rewrite_log)),
+    spec("rewrite_log", HSLI, 1, 1, Switch(|_, draft| &mut draft.settings.manners.rewrite_log)),
     spec("root", HSLI, 1, 1, Once(files::root)),
     spec("rtmp", MAIN, 0, 0, Refuse(&"only HTTP is proxied here")),
     spec("satisfy", HSL, 1, 1, Once(access::satisfy)),
@@ -430,20 +480,20 @@ static TABLE: &[Spec] = &[
     spec("scgi_temp_path", HSL, 1, 4, Note(&BODIES_STREAM)),
     spec("secure_link", HSL, 1, 1, Refuse(&NO_ACCESS)),
     spec("send_lowat", HSL, 1, 1, Note(&"nothing is held back")),
-    spec("send_timeout", HSL, 1, 1, Once(core::send_timeout)),
+    spec("send_timeout", HSL, 1, 1, Time(|_, draft| &mut draft.settings.send_timeout)),
     spec("sendfile", HSLI, 1, 1, Note(&ALWAYS_ON)),
     spec("sendfile_max_chunk", HSLI, 1, 1, Note(&"128 KiB of a file are sent at once")),
     spec("server", HTTP | UPSTREAM, 0, MANY, Block(core::server)),
     spec("server_name", SERVER, 1, MANY, Each(listen::server_name)),
-    spec("server_name_in_redirect", HSL, 1, 1, Once(core::server_name_in_redirect)),
+    spec("server_name_in_redirect", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.server_name_in_redirect)),
     spec("server_names_hash_bucket_size", HTTP, 1, 1, Note(&NO_HASHES)),
     spec("server_names_hash_max_size", HTTP, 1, 1, Note(&NO_HASHES)),
     spec("server_tokens", HSL, 1, 1, Once(core::server_tokens)),
     spec("set", STEPS, 2, 2, Step(rewrite::set)),
     spec("set_real_ip_from", HSL, 1, 1, Each(real_ip::set_real_ip_from)),
     spec("slice", HSL, 1, 1, OnlyOff(&LATER)),
-    spec("source_charset", HSLI, 1, 1, Once(charset::source_charset)),
-    spec("split_clients", HTTP, 2, 2, Block(split::split_clients)),
+    spec("source_charset", HSLI, 1, 1, Value(|_, draft| charset::of(draft).source.get_or_insert_default())),
+    spec("split_clients", HTTP, 2, 2, Define(split::split_clients)),
     spec("ssi", HSL, 1, 1, OnlyOff(&NO_BODY_REWRITE)),
     spec("ssi_types", HSL, 1, MANY, Note(&"there are no server-side includes")),
     spec("ssl", HS, 1, 1, Once(tls::on)),
@@ -465,17 +515,17 @@ static TABLE: &[Spec] = &[
     spec("ssl_password_file", HS, 1, 1, Note(&NOT_ENCRYPTED)),
     spec("ssl_prefer_server_ciphers", HS, 1, 1, Note(&OWN_CIPHERS)),
     spec("ssl_protocols", HS, 1, MANY, if_tls(Once(tls::protocols))),
-    spec("ssl_reject_handshake", HS, 1, 1, if_tls(Once(tls::reject_handshake))),
+    spec("ssl_reject_handshake", HS, 1, 1, if_tls(Switch(|_, draft| &mut draft.tls.spec.rejects))),
     spec("ssl_session_cache", HS, 1, 2, if_tls(Once(tls::session_cache))),
     spec("ssl_session_ticket_key", HS, 1, 1, Note(&"the keys of tickets are made at start and change every six hours")),
-    spec("ssl_session_tickets", HS, 1, 1, if_tls(Once(tls::session_tickets))),
-    spec("ssl_session_timeout", HS, 1, 1, if_tls(Once(tls::session_timeout))),
+    spec("ssl_session_tickets", HS, 1, 1, if_tls(Switch(|_, draft| &mut draft.tls.spec.tickets))),
+    spec("ssl_session_timeout", HS, 1, 1, if_tls(Time(|_, draft| &mut draft.tls.spec.session_timeout))),
     spec("ssl_stapling", HS, 1, 1, Note(&"revocation is not stapled")),
     spec("ssl_stapling_file", HS, 1, 1, Note(&"revocation is not stapled")),
     spec("ssl_stapling_verify", HS, 1, 1, Note(&"revocation is not stapled")),
     spec("ssl_trusted_certificate", HS, 1, 1, if_tls(Once(tls::trusted_certificate))),
     spec("ssl_verify_client", HS, 1, 1, if_tls(Once(tls::verify_client))),
-    spec("ssl_verify_depth", HS, 1, 1, if_tls(Once(tls::verify_depth))),
+    spec("ssl_verify_depth", HS, 1, 1, if_tls(Number(|_, draft| &mut draft.tls.spec.clients.depth))),
     spec("status", LOCATION, 0, 1, Once(content::status)),
     spec("sticky", UPSTREAM, 1, MANY, Once(balance::sticky)),
     spec("stream", MAIN, 0, 0, Refuse(&"only HTTP is proxied here")),
@@ -489,12 +539,12 @@ static TABLE: &[Spec] = &[
     spec("thread_pool", MAIN, 1, 3, Note(&"files are not read by other threads")),
     spec("timer_resolution", MAIN, 1, 1, Note(&"the clock is read once a turn")),
     spec("try_files", SL, 2, MANY, Once(internal::try_files)),
-    spec("types", HSL, 0, 0, Block(files::types)),
+    spec("types", HSL, 0, 0, List(files::types)),
     spec("types_hash_bucket_size", HSL, 1, 1, Note(&NO_HASHES)),
     spec("types_hash_max_size", HSL, 1, 1, Note(&NO_HASHES)),
-    spec("underscores_in_headers", HS, 1, 1, Once(manners::underscores_in_headers)),
+    spec("underscores_in_headers", HS, 1, 1, Switch(|_, draft| &mut draft.settings.manners.underscores)),
     spec("uninitialized_variable_warn", HSLI, 1, 1, Note(&"it is never warned")),
-    spec("upstream", HTTP, 1, 1, Block(upstream::upstream)),
+    spec("upstream", HTTP, 1, 1, Group(upstream::upstream)),
     spec("use", EVENTS, 1, 1, Note(&"epoll it is")),
     spec("user", MAIN, 1, 2, Once(core::user)),
     spec("userid", HSL, 1, 1, OnlyOff(&LATER)),
@@ -506,13 +556,25 @@ static TABLE: &[Spec] = &[
     spec("variables_hash_bucket_size", HTTP, 1, 1, Note(&NO_HASHES)),
     spec("variables_hash_max_size", HTTP, 1, 1, Note(&NO_HASHES)),
     spec("worker_aio_requests", EVENTS, 1, 1, Note(&"files are not read by other threads")),
-    spec("worker_connections", EVENTS, 1, 1, Once(core::worker_connections)),
+    spec(
+        "worker_connections",
+        EVENTS,
+        1,
+        1,
+        Number(|walk, _| walk.config.main.worker_connections.get_or_insert_default()),
+    ),
     spec("worker_cpu_affinity", MAIN, 1, MANY, Once(core::worker_cpu_affinity)),
     spec("worker_priority", MAIN, 1, 1, Note(&"priority is the supervisor's")),
     spec("worker_processes", MAIN, 1, 1, Once(core::worker_processes)),
     spec("worker_rlimit_core", MAIN, 1, 1, Note(&"limits are the supervisor's")),
     spec("worker_rlimit_nofile", MAIN, 1, 1, Once(core::worker_rlimit_nofile)),
-    spec("worker_shutdown_timeout", MAIN, 1, 1, Once(core::worker_shutdown_timeout)),
+    spec(
+        "worker_shutdown_timeout",
+        MAIN,
+        1,
+        1,
+        Time(|walk, _| walk.config.main.worker_shutdown_timeout.get_or_insert_default()),
+    ),
     spec("working_directory", MAIN, 1, 1, Note(&"names are relative to the prefix")),
     spec("xclient", MAIN, 1, 1, Refuse(&"only HTTP is proxied here")),
     spec("xslt_stylesheet", LOCATION, 1, MANY, Refuse(&NO_BODY_REWRITE)),

@@ -23,7 +23,7 @@ pub(super) struct TlsDraft {
     pub(super) on: bool,
     certificates: Vec<Word>,
     keys: Vec<Word>,
-    spec: ServerSpec,
+    pub(super) spec: ServerSpec,
 }
 
 /// Reads what the draft of a server names.
@@ -67,7 +67,7 @@ pub(super) fn on(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set 
 }
 
 pub(super) fn certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = file(directive, arg(directive, 0)?)?;
+    let word = file(directive, arg(directive, 0))?;
     if draft.first {
         draft.tls.certificates.clear();
     }
@@ -76,7 +76,7 @@ pub(super) fn certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive
 }
 
 pub(super) fn certificate_key(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = file(directive, arg(directive, 0)?)?;
+    let word = file(directive, arg(directive, 0))?;
     if draft.first {
         draft.tls.keys.clear();
     }
@@ -113,11 +113,6 @@ pub(super) fn protocols(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
     Ok(())
 }
 
-pub(super) fn session_tickets(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.tls.spec.tickets = core::switch(directive)?;
-    Ok(())
-}
-
 /// `off`, `none`, `builtin`, `builtin:SESSIONS`, `shared:NAME:SIZE`
 pub(super) fn session_cache(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let mut bytes = 0;
@@ -137,18 +132,8 @@ pub(super) fn session_cache(_: &mut Walk, draft: &mut Draft, directive: &Directi
     Ok(())
 }
 
-pub(super) fn session_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.tls.spec.session_timeout = core::time(directive)?;
-    Ok(())
-}
-
-pub(super) fn reject_handshake(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.tls.spec.rejects = core::switch(directive)?;
-    Ok(())
-}
-
 pub(super) fn verify_client(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     draft.tls.spec.clients.verify = match core::choice(directive, word, "on, off, optional or optional_no_ca")? {
         0 => Verify::On,
         1 => Verify::Off,
@@ -158,25 +143,20 @@ pub(super) fn verify_client(_: &mut Walk, draft: &mut Draft, directive: &Directi
     Ok(())
 }
 
-pub(super) fn verify_depth(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.tls.spec.clients.depth = core::number(directive, arg(directive, 0)?)?;
-    Ok(())
-}
-
 pub(super) fn client_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = file(directive, arg(directive, 0)?)?;
+    let word = file(directive, arg(directive, 0))?;
     draft.tls.spec.clients.named = Some(walk.in_folder(&word.text));
     Ok(())
 }
 
 pub(super) fn trusted_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = file(directive, arg(directive, 0)?)?;
+    let word = file(directive, arg(directive, 0))?;
     draft.tls.spec.clients.trusted = Some(walk.in_folder(&word.text));
     Ok(())
 }
 
 pub(super) fn crl(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = file(directive, arg(directive, 0)?)?;
+    let word = file(directive, arg(directive, 0))?;
     draft.tls.spec.clients.revoked = Some(walk.in_folder(&word.text));
     Ok(())
 }
@@ -186,7 +166,7 @@ pub(super) fn crl(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> 
 pub struct ProxyTls {
     /// Who they are said to be; otherwise the host of `proxy_pass`.
     pub name: Option<Template>,
-    spec: ClientSpec,
+    pub(super) spec: ClientSpec,
     certificate: Option<Word>,
     key: Option<Word>,
 }
@@ -219,30 +199,19 @@ pub(super) fn secure(walk: &mut Walk, pass: Option<&mut ProxyPass>, settings: &S
     Ok(())
 }
 
-fn proxy(draft: &mut Draft) -> &mut ProxyTls {
+pub(super) fn proxy(draft: &mut Draft) -> &mut ProxyTls {
     Arc::make_mut(draft.settings.proxy.tls.get_or_insert_default())
 }
 
 pub(super) fn proxy_certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     // An empty one takes back what was inherited.
     proxy(draft).certificate = if word.text.is_empty() { None } else { Some(file(directive, word)?.clone()) };
     Ok(())
 }
 
 pub(super) fn proxy_certificate_key(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    proxy(draft).key = Some(file(directive, arg(directive, 0)?)?.clone());
-    Ok(())
-}
-
-pub(super) fn proxy_name(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let name = walk.template(arg(directive, 0)?)?;
-    proxy(draft).name = Some(name);
-    Ok(())
-}
-
-pub(super) fn proxy_server_name(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    proxy(draft).spec.sends_name = core::switch(directive)?;
+    proxy(draft).key = Some(file(directive, arg(directive, 0))?.clone());
     Ok(())
 }
 
@@ -251,29 +220,14 @@ pub(super) fn proxy_protocols(walk: &mut Walk, draft: &mut Draft, directive: &Di
     Ok(())
 }
 
-pub(super) fn proxy_session_reuse(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    proxy(draft).spec.resumes = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn proxy_verify(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    proxy(draft).spec.verify = core::switch(directive)?;
-    Ok(())
-}
-
-pub(super) fn proxy_verify_depth(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    proxy(draft).spec.depth = core::number(directive, arg(directive, 0)?)?;
-    Ok(())
-}
-
 pub(super) fn proxy_trusted_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let path = walk.in_folder(&file(directive, arg(directive, 0)?)?.text);
+    let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
     proxy(draft).spec.trusted = Some(path);
     Ok(())
 }
 
 pub(super) fn proxy_crl(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let path = walk.in_folder(&file(directive, arg(directive, 0)?)?.text);
+    let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
     proxy(draft).spec.revoked = Some(path);
     Ok(())
 }

@@ -94,7 +94,7 @@ pub(super) struct UpstreamDraft {
     pub(super) queue: Option<QueueSpec>,
     /// And where it stands.
     pub(super) health: Option<(HealthCheck, Word)>,
-    keepalive: Option<u32>,
+    pub(super) keepalive: Option<u32>,
     pub(super) keepalive_requests: Option<u32>,
     pub(super) keepalive_timeout: Option<Duration>,
     pub(super) keepalive_time: Option<Duration>,
@@ -154,7 +154,7 @@ pub(super) fn place_at(text: &str, usual_port: u16) -> Option<Place> {
 }
 
 pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let name = arg(directive, 0)?;
+    let name = arg(directive, 0);
     let inner = walk.inside(draft, directive, table::UPSTREAM, None)?;
     if inner.upstream.peers.is_empty() {
         return Err(Error::about(&directive.name.at, "no servers are inside upstream \"{}\"", &name.text));
@@ -171,7 +171,7 @@ pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive
 
 /// `server address [parameters];`
 pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let word = arg(directive, 0)?;
+    let word = arg(directive, 0);
     let place = place(&word.text).ok_or_else(|| wrong_place(directive, word))?;
     let mut peer = PeerSpec { resolver: draft.system_resolver(), ..PeerSpec::new(word.text.clone(), place) };
     for word in directive.args.iter().skip(1) {
@@ -227,11 +227,6 @@ fn wrong_place(directive: &Directive, word: &Word) -> Error {
         Some(hint) => error.hint(hint),
         None => invalid(directive, word, "host, host:port or unix:/path"),
     }
-}
-
-pub(super) fn keepalive(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    draft.upstream.keepalive = Some(core::number(directive, arg(directive, 0)?)?);
-    Ok(())
 }
 
 /// nginx's least zone.
