@@ -3,7 +3,6 @@
 //! Each worker keeps the files that it has read, and reads one again when it is not the same any more.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -19,11 +18,10 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Files that are kept.
 const FILES_MAX: usize = 32;
 
-/// What was read of a file.
-#[derive(Debug, Default)]
+/// What was read of a file: its text, through which each search goes. Few have more than a page of users.
+#[derive(Debug)]
 pub struct Users {
-    /// The password of each user as it is stored.
-    stored: HashMap<Box<[u8]>, Box<[u8]>>,
+    text: Vec<u8>,
 }
 
 /// By what a changed file is known.
@@ -40,22 +38,14 @@ thread_local! {
 }
 
 impl Users {
-    fn parse(text: &[u8]) -> Self {
-        let mut users = Self::default();
-        for line in text.split(|b| *b == b'\n') {
-            let mut columns = line.strip_suffix(b"\r").unwrap_or(line).split(|b| *b == b':');
-            if let (Some(name), Some(stored)) = (columns.next(), columns.next())
-                && !name.starts_with(b"#")
-            {
-                users.stored.entry(name.into()).or_insert_with(|| stored.into());
-            }
-        }
-        users
-    }
-
-    /// The stored password of the first user of this name.
+    /// The stored password of the first user of this name, which has no colon.
     pub fn find(&self, name: &[u8]) -> Option<&[u8]> {
-        self.stored.get(name).map(|stored| &**stored)
+        if name.starts_with(b"#") {
+            return None;
+        }
+        let mut lines = self.text.split(|b| *b == b'\n');
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(b":"))?;
+        line.strip_suffix(b"\r").unwrap_or(line).split(|b| *b == b':').next()
     }
 }
 
@@ -83,7 +73,7 @@ pub fn read(path: &Path) -> io::Result<Rc<Users>> {
     // Whatever the name leads to, opening it must not wait.
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     let mark = Mark::of(&file.metadata()?);
-    let users = Rc::new(Users::parse(&text(file)?));
+    let users = Rc::new(Users { text: text(file)? });
     KEPT.with_borrow_mut(|kept| {
         kept.retain(|(known, ..)| !is_same(known, path));
         if kept.len() >= FILES_MAX {
@@ -117,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_first_line_of_a_user_counts() {
-        let users = Users::parse(b"# a comment\n#u:x\na:1\r\nb:2:who\na:3\nc\n\nd:\ne:5");
+        let users = Users { text: b"# a comment\n#u:x\na:1\r\nb:2:who\na:3\nc\n\nd:\ne:5".to_vec() };
         let found = |name: &[u8]| users.find(name).map(|stored| String::from_utf8_lossy(stored).into_owned());
         let expected: [(&str, Option<&str>); 9] = [
             ("a", Some("1")),

@@ -6,7 +6,6 @@
 //! texts of one digest, not even of SHA-1.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 
 use smol::lock::Semaphore;
 
@@ -94,12 +93,12 @@ impl Drop for Waiting {
 /// Digests of passwords that were right, the oldest first.
 struct Known {
     key: [u8; 32],
-    digests: VecDeque<Vec<u8>>,
+    digests: Vec<Vec<u8>>,
 }
 
 impl Known {
     fn new() -> Self {
-        Self { key: key(), digests: VecDeque::new() }
+        Self { key: key(), digests: Vec::new() }
     }
 
     fn digest(&self, stored: &[u8], password: &[u8]) -> Vec<u8> {
@@ -108,18 +107,19 @@ impl Known {
 
     fn add(&mut self, digest: Vec<u8>) {
         if self.digests.len() >= KNOWN_MAX {
-            self.digests.pop_front();
+            self.digests.remove(0);
         }
-        self.digests.push_back(digest);
+        self.digests.push(digest);
     }
 }
 
 /// A key that nobody knows: std has it from the kernel for its tables.
 fn key() -> [u8; 32] {
     use std::hash::{BuildHasher, RandomState};
-    let words = [(); 4].map(|()| RandomState::new().hash_one(0).to_le_bytes());
     let mut key = [0; 32];
-    key.iter_mut().zip(words.into_iter().flatten()).for_each(|(to, from)| *to = from);
+    for word in key.as_chunks_mut().0 {
+        *word = RandomState::new().hash_one(0).to_le_bytes();
+    }
     key
 }
 
@@ -167,7 +167,7 @@ mod tests {
         let mut known = Known::new();
         (0..KNOWN_MAX as u32 + 2).for_each(|n| known.add(known.digest(&n.to_le_bytes(), b"")));
         assert_eq!(known.digests.len(), KNOWN_MAX);
-        assert_eq!(known.digests.front(), Some(&known.digest(&2u32.to_le_bytes(), b"")));
+        assert_eq!(known.digests.first(), Some(&known.digest(&2u32.to_le_bytes(), b"")));
     }
 
     #[test]
