@@ -110,7 +110,7 @@ pub struct Delivery {
 }
 
 /// Sends an answer.
-pub async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> After {
+pub async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Box<Delivery>) -> After {
     let Carriage { keep_alive, trailed, .. } = delivery.carriage;
     exchange.begin_answer(exchange.answer.status, &delivery.head);
     let sent = match delivery.carriage.packing {
@@ -136,8 +136,12 @@ pub async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -
 }
 
 /// Sends an answer as it is: what is left of it, if the client does not take it now.
-async fn write_out(exchange: &mut Exchange, wire: &Wire, delivery: Delivery) -> Result<Option<Outgoing>, BrokenOff> {
-    let Delivery { mut head, body, carriage, recoding } = delivery;
+async fn write_out(
+    exchange: &mut Exchange,
+    wire: &Wire,
+    delivery: Box<Delivery>,
+) -> Result<Option<Outgoing>, BrokenOff> {
+    let Delivery { mut head, body, carriage, recoding } = *delivery;
     let coding = coding(carriage);
     let body = match body {
         _ if !wants_body(exchange) => file::Body::Bytes(Vec::new()),
@@ -224,7 +228,7 @@ fn coding(carriage: Carriage) -> Coding {
 }
 
 /// Sends an answer compressed. Parts of a file never are.
-async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Delivery) -> Result<(), BrokenOff> {
+async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Box<Delivery>) -> Result<(), BrokenOff> {
     let Some(encoder) = gzip::encoder(exchange) else { return Err(BrokenOff) };
     let mut packer = Packer {
         encoder,

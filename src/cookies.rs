@@ -10,7 +10,7 @@ use crate::variables;
 
 /// `Name=value`, or a name alone.
 struct Attribute<'v> {
-    name: Cow<'v, [u8]>,
+    name: &'v [u8],
     value: Option<Cow<'v, [u8]>>,
 }
 
@@ -33,28 +33,33 @@ pub fn rewrite<'v>(rules: &Cookies, value: &'v [u8], exchange: &Exchange) -> Cow
         changed |= replaced.is_some();
         attribute.value = replaced.map(Cow::Owned).or_else(|| attribute.value.take());
     }
-    let name = attributes.first().map(|attribute| attribute.name.to_vec()).unwrap_or_default();
-    if let Some(rule) = rules.flags.iter().find(|rule| is_meant(&rule.cookie, &name, exchange)) {
+    let name = attributes.first().map(|attribute| attribute.name).unwrap_or_default();
+    if let Some(rule) = rules.flags.iter().find(|rule| is_meant(&rule.cookie, name, exchange)) {
         changed |= set_flags(rule, &mut attributes, exchange);
     }
     if !changed {
         return Cow::Borrowed(value);
     }
-    let text = |attribute: &Attribute<'_>| match &attribute.value {
-        Some(value) => [&attribute.name, &b"="[..], value].concat(),
-        None => attribute.name.to_vec(),
-    };
-    attributes.iter().map(text).collect::<Vec<_>>().join(&b"; "[..]).into()
+    let mut out = Vec::with_capacity(value.len());
+    for (at, attribute) in attributes.iter().enumerate() {
+        out.extend_from_slice(if at > 0 { b"; " } else { b"" });
+        out.extend_from_slice(attribute.name);
+        if let Some(value) = &attribute.value {
+            out.push(b'=');
+            out.extend_from_slice(value);
+        }
+    }
+    out.into()
 }
 
 fn attribute(text: &[u8]) -> Attribute<'_> {
     let text = text.trim_ascii_start();
     match text.iter().position(|b| *b == b'=') {
         Some(at) => Attribute {
-            name: text.get(..at).unwrap_or_default().trim_ascii_end().into(),
+            name: text.get(..at).unwrap_or_default().trim_ascii_end(),
             value: text.get(at + 1..).map(Cow::Borrowed),
         },
-        None => Attribute { name: text.trim_ascii_end().into(), value: None },
+        None => Attribute { name: text.trim_ascii_end(), value: None },
     }
 }
 
@@ -123,7 +128,7 @@ fn set_flags(rule: &CookieFlags, attributes: &mut Vec<Attribute<'_>>, exchange: 
             changed |= attributes.len() != count;
             continue;
         }
-        let fresh = Attribute { name: name.into(), value: value.map(|value| value.as_bytes().into()) };
+        let fresh = Attribute { name, value: value.map(|value| value.as_bytes().into()) };
         match attributes.iter_mut().skip(1).find(|attribute| attribute.is(name)) {
             Some(attribute) => *attribute = fresh,
             None => attributes.push(fresh),

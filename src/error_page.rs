@@ -8,7 +8,7 @@ use crate::variables;
 /// What is answered.
 pub enum Instead {
     /// Nothing else.
-    Nothing(Reply),
+    Nothing(Box<Reply>),
     /// Whatever the path leads to that the request has now.
     Path,
     /// A location by its name.
@@ -17,7 +17,7 @@ pub enum Instead {
 
 /// Finds what `error_page` says of a page. A page for a page is looked for only where the location
 /// of the one before has `recursive_error_pages`.
-pub fn find(exchange: &mut Exchange, mut reply: Reply) -> Instead {
+pub fn find(exchange: &mut Exchange, mut reply: Box<Reply>) -> Instead {
     if !reply.is_page || exchange.in_error_page {
         return Instead::Nothing(reply);
     }
@@ -50,7 +50,7 @@ pub fn find(exchange: &mut Exchange, mut reply: Reply) -> Instead {
             let status = page.answer.filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
             let mut redirect = Reply::page(status, exchange.settings().server_tokens);
             redirect.location = Some(target);
-            Instead::Nothing(redirect)
+            Instead::Nothing(Box::new(redirect))
         }
     }
 }

@@ -384,8 +384,10 @@ impl Line {
             line.extend_from_slice(self.text.get(from..at).unwrap_or_default());
             from = at;
             match kind {
-                Late::BytesSent => drop(write!(line, "{}", moved.bytes)),
-                Late::BodyBytesSent => drop(write!(line, "{}", moved.bytes.saturating_sub(moved.head_bytes))),
+                Late::BytesSent => variables::write_number(moved.bytes, 1, &mut line),
+                Late::BodyBytesSent => {
+                    variables::write_number(moved.bytes.saturating_sub(moved.head_bytes), 1, &mut line);
+                }
                 Late::RequestTime | Late::UpstreamResponseTime => variables::write_seconds(moved.millis, &mut line),
                 Late::Msec => variables::write_seconds(clock::since_epoch().as_millis() as u64, &mut line),
                 Late::TimeLocal => clock::write_local(&mut line),

@@ -48,9 +48,9 @@ enum Next {
     /// A location that was found; without one, the server's own settings count.
     Enter(Option<Arc<Location>>),
     /// An answer of our own; without one the connection is closed (`return 444`).
-    Answer(Option<Reply>),
+    Answer(Option<Box<Reply>>),
     /// An answer that is ready to go.
-    Send(Delivery),
+    Send(Box<Delivery>),
     Done(Done),
 }
 
@@ -87,7 +87,7 @@ impl Phases<'_> {
                 if changes > CHANGES_MAX + 1 {
                     log::about(exchange, Level::Error, format_args!("rewrite or internal redirection cycle"));
                     exchange.closes = true;
-                    next = self.send(exchange, page(exchange, 500));
+                    next = self.send(exchange, *page(exchange, 500));
                 }
             }
             next = match next {
@@ -214,7 +214,7 @@ impl Phases<'_> {
     /// What the location answers with.
     async fn content(&mut self, exchange: &mut Exchange) -> Next {
         if let Some(content) = exchange.content() {
-            return Next::Answer(Some(status::answer(exchange, content, self.running).await));
+            return Next::Answer(Some(Box::new(status::answer(exchange, content, self.running).await)));
         }
         if exchange.pass().is_some() {
             if exchange.malformed {
@@ -224,7 +224,7 @@ impl Phases<'_> {
             return self.forward(exchange).await;
         }
         match lookup::answer(exchange).await {
-            file::Answer::Reply(reply) => Next::Answer(Some(reply)),
+            file::Answer::Reply(reply) => Next::Answer(Some(Box::new(reply))),
             file::Answer::Instead(path) => {
                 exchange.path = path;
                 exchange.rewritten = true;
@@ -235,7 +235,7 @@ impl Phases<'_> {
                 exchange.answer.status = exchange.status.unwrap_or(200);
                 Next::Done(Done::Answered(After::KeepAlive))
             }
-            file::Answer::File(found) => Next::Send(answer::of_file(exchange, self.wire, found)),
+            file::Answer::File(found) => Next::Send(Box::new(answer::of_file(exchange, self.wire, found))),
         }
     }
 
@@ -260,11 +260,11 @@ impl Phases<'_> {
     }
 
     /// Sends an answer of our own, unless `error_page` has another one.
-    fn answer(&mut self, exchange: &mut Exchange, reply: Reply) -> Next {
+    fn answer(&mut self, exchange: &mut Exchange, reply: Box<Reply>) -> Next {
         // As nginx does: these say that either side was not understood.
         exchange.closes |= reply.is_page && matches!(reply.status, 400 | 413 | 414 | 500 | 501);
         match error_page::find(exchange, reply) {
-            Instead::Nothing(reply) => self.send(exchange, reply),
+            Instead::Nothing(reply) => self.send(exchange, *reply),
             Instead::Path => Next::Server,
             Instead::Named(name) => Next::Named(name),
         }
@@ -275,7 +275,7 @@ impl Phases<'_> {
             exchange.answer.status = exchange.status.filter(|_| !reply.is_page).unwrap_or(reply.status);
             return Next::Done(Done::Answered(After::KeepAlive));
         }
-        Next::Send(answer::of_reply(exchange, self.wire, reply))
+        Next::Send(Box::new(answer::of_reply(exchange, self.wire, reply)))
     }
 }
 
@@ -291,7 +291,7 @@ fn search(exchange: &mut Exchange) -> Next {
         route::Found::Location(location) => Next::Enter(Some(location)),
         route::Found::AddSlash(location) => {
             exchange.location = Some(location);
-            Next::Answer(Some(Reply::with_slash(exchange)))
+            Next::Answer(Some(Box::new(Reply::with_slash(exchange))))
         }
         route::Found::Nothing => Next::Enter(None),
     }
@@ -317,8 +317,8 @@ fn refused(exchange: &mut Exchange, status: u16) -> Next {
     Next::Answer(Some(page(exchange, status)))
 }
 
-fn page(exchange: &Exchange, status: u16) -> Reply {
-    Reply::page(status, exchange.settings().server_tokens)
+fn page(exchange: &Exchange, status: u16) -> Box<Reply> {
+    Box::new(Reply::page(status, exchange.settings().server_tokens))
 }
 
 /// Looks which of the files of `try_files` is there; nothing, if the request goes on with the path that it has now.

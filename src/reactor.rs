@@ -330,9 +330,12 @@ pub fn turn() -> u32 {
     TURN.get()
 }
 
-/// As many milliseconds as the clock can count, at most.
+/// The same in milliseconds; what is longer than a hundred years has no end.
 pub fn millis(time: Duration) -> Millis {
-    time.as_secs().saturating_mul(1000).saturating_add(time.subsec_millis().into())
+    match u32::try_from(time.as_secs()) {
+        Ok(secs) => Millis::from(secs) * 1000 + Millis::from(time.subsec_millis()),
+        Err(_) => Millis::MAX,
+    }
 }
 
 /// Reads the clock; once a turn.

@@ -283,18 +283,11 @@ pub fn start_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `Content-Length` (RFC 9110 8.6). Digits without `write!`, which takes ten times as long.
+/// `Content-Length` (RFC 9110 8.6).
 pub fn length(length: u64, out: &mut Vec<u8>) {
-    let (mut digits, mut left, mut start) = ([0; 20], length, 20);
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (left % 10) as u8;
-        left /= 10;
-        start -= 1;
-        if left == 0 {
-            break;
-        }
-    }
-    field(b"Content-Length", digits.get(start..).unwrap_or_default(), out);
+    out.extend_from_slice(b"Content-Length: ");
+    variables::write_number(length, 1, out);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// `Date` (RFC 9110 6.6.1).

@@ -18,14 +18,14 @@ pub enum Outcome {
     /// All steps were done; whether the path was changed so that another location may be meant.
     Done { changed: bool },
     /// The request ends here, with an answer or (`return 444`) without.
-    Answer(Option<Reply>),
+    Answer(Option<Box<Reply>>),
 }
 
 /// What one step means for those behind it.
 enum Flow {
     On,
     Stop,
-    Answer(Option<Reply>),
+    Answer(Option<Box<Reply>>),
 }
 
 /// Runs `steps`.
@@ -43,7 +43,7 @@ fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
             Step::Return { status: 444, .. } => Flow::Answer(None),
             Step::Return { status, what } => {
                 exchange.answer.status = exchange.status.unwrap_or(*status); // what it says may name it
-                Flow::Answer(Some(Reply::returned(exchange, *status, what)))
+                Flow::Answer(Some(Box::new(Reply::returned(exchange, *status, what))))
             }
             Step::Break => Flow::Stop,
             Step::Set { to, value } => {
@@ -177,7 +177,7 @@ fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> Flow {
         url.extend_from_slice(&args);
     }
     note(exchange, format_args!("rewritten redirect: \"{}\"", String::from_utf8_lossy(&url)));
-    Flow::Answer(Some(Reply::redirect(exchange, status, &url)))
+    Flow::Answer(Some(Box::new(Reply::redirect(exchange, status, &url))))
 }
 
 fn refuse_length(path: usize, length: usize, exchange: &Exchange) -> Option<Flow> {
@@ -185,7 +185,7 @@ fn refuse_length(path: usize, length: usize, exchange: &Exchange) -> Option<Flow
         return None;
     }
     log::about(exchange, Level::Error, format_args!("the rewritten URI has {length} bytes"));
-    Some(Flow::Answer(Some(Reply::page(500, exchange.settings().server_tokens))))
+    Some(Flow::Answer(Some(Box::new(Reply::page(500, exchange.settings().server_tokens)))))
 }
 
 /// The arguments that a replacement makes, and those of the request behind them if they are kept.

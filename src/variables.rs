@@ -1,7 +1,7 @@
 //! What variables are worth for one exchange.
 
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::clock;
 use crate::counters::{self, Count};
@@ -207,9 +207,7 @@ pub fn holds(template: &Template, exchange: &Exchange) -> bool {
 fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     let client = &exchange.client;
     let answer = &exchange.answer;
-    let mut display = |value: &dyn std::fmt::Display| {
-        let _ = write!(out, "{value}");
-    };
+    let mut number = |value: u64| write_number(value, 1, out);
     match builtin {
         Builtin::Args => out.extend_from_slice(exchange.args.as_deref().unwrap_or_default()),
         Builtin::IsArgs => {
@@ -226,19 +224,19 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         | Builtin::RealipRemotePort
         | Builtin::RemoteAddr
         | Builtin::RemotePort => write_client(builtin, exchange, out),
-        Builtin::BodyBytesSent => display(&answer.bytes.saturating_sub(answer.head_bytes)),
-        Builtin::BytesSent => display(&answer.bytes),
-        Builtin::Connection => display(&client.number),
-        Builtin::ConnectionRequests => display(&exchange.number),
+        Builtin::BodyBytesSent => number(answer.bytes.saturating_sub(answer.head_bytes)),
+        Builtin::BytesSent => number(answer.bytes),
+        Builtin::Connection => number(client.number.into()),
+        Builtin::ConnectionRequests => number(exchange.number.into()),
         Builtin::ConnectionTime => write_seconds(crate::reactor::now().saturating_sub(client.since), out),
-        Builtin::Connections(state) => display(&connections(state)),
+        Builtin::Connections(state) => number(connections(state)),
         Builtin::ContentLength => {
             out.extend_from_slice(exchange.request.fields.first(Name::ContentLength).unwrap_or_default());
         }
         Builtin::ContentType => write_fields(&exchange.request.fields, b"content_type", out),
         Builtin::GzipRatio => write_ratio(answer.packed, out),
         Builtin::Host => out.extend_from_slice(host(exchange).as_bytes()),
-        Builtin::Hostname => display(&rustix::system::uname().nodename().to_string_lossy()),
+        Builtin::Hostname => out.extend_from_slice(rustix::system::uname().nodename().to_string_lossy().as_bytes()),
         Builtin::Https => out.extend_from_slice(if client.tls.is_some() { b"on" } else { b"" }),
         Builtin::InvalidReferer => write_invalid_referer(exchange, out),
         Builtin::DocumentRoot => {
@@ -250,7 +248,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::RequestFilename => write_file_name(exchange, out),
         Builtin::LimitConnStatus | Builtin::LimitRate | Builtin::LimitReqStatus => write_limit(builtin, exchange, out),
         Builtin::Msec => write_seconds(clock::since_epoch().as_millis() as u64, out),
-        Builtin::Pid => display(&std::process::id()),
+        Builtin::Pid => number(std::process::id().into()),
         Builtin::Pipe => out.push(if exchange.pipelined { b'p' } else { b'.' }),
         Builtin::ProxyAddXForwardedFor => write_forwarded_for(exchange, out),
         Builtin::ProxyHost => {
@@ -258,31 +256,29 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         }
         Builtin::ProxyPort => {
             if let Some((_, port)) = exchange.proxy_host() {
-                display(&port);
+                number(port.into());
             }
         }
         Builtin::RemoteUser => write_remote_user(exchange, out),
         Builtin::Request => out.extend_from_slice(exchange.request.line()),
         Builtin::RequestBody => out.extend_from_slice(&exchange.body),
         Builtin::RequestCompletion => out.extend_from_slice(if answer.complete { b"OK" } else { b"" }),
-        Builtin::RequestId => display(&exchange.request_id()),
-        Builtin::RequestLength => display(&(exchange.request.len() as u64 + exchange.body_bytes)),
+        Builtin::RequestId => out.extend_from_slice(exchange.request_id().as_bytes()),
+        Builtin::RequestLength => number(exchange.request.len() as u64 + exchange.body_bytes),
         Builtin::RequestMethod => out.extend_from_slice(exchange.method()),
         Builtin::RequestTime => write_seconds(exchange.elapsed(), out),
         Builtin::RequestUri => out.extend_from_slice(&exchange.written),
         Builtin::Scheme => out.extend_from_slice(client.scheme().as_bytes()),
         Builtin::Ssl(fact) => client.tls.iter().for_each(|secured| secured.write(fact, out)),
-        Builtin::ServerAddr => display(&client.local.host()),
+        Builtin::ServerAddr => out.extend_from_slice(client.local.host().as_bytes()),
         Builtin::ServerName => out.extend_from_slice(exchange.server.name.as_bytes()),
         Builtin::ServerPort => {
             if let Some(port) = client.local.port() {
-                display(&port);
+                number(port.into());
             }
         }
         Builtin::ServerProtocol => out.extend_from_slice(exchange.request.version.as_str().as_bytes()),
-        Builtin::Status => {
-            let _ = write!(out, "{:03}", answer.status);
-        }
+        Builtin::Status => write_number(answer.status.into(), 3, out),
         Builtin::TimeIso8601 => clock::write_iso(out),
         Builtin::TimeLocal => clock::write_local(out),
         Builtin::UpstreamAddr
@@ -292,7 +288,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         | Builtin::UpstreamResponseTime
         | Builtin::UpstreamResponseLength
         | Builtin::UpstreamBytesReceived
-        | Builtin::UpstreamBytesSent => write_tries(exchange, out, |one, out| write_try(builtin, one, out)),
+        | Builtin::UpstreamBytesSent => write_tries(builtin, exchange, out),
         Builtin::Uri => out.extend_from_slice(&exchange.path),
         Builtin::Version => out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes()),
     }
@@ -303,19 +299,29 @@ fn write_client(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     let client = &exchange.client;
     let connected = exchange.connected.as_ref().unwrap_or(client);
     let proxied = client.proxied.as_ref();
-    // A port that a field did not tell is 0.
-    let port = |port: Option<u16>, out: &mut Vec<u8>| port.filter(|port| *port > 0).map(|port| write!(out, "{port}"));
-    let _ = match builtin {
+    let source = proxied.map(|proxied| proxied.source);
+    let target = proxied.map(|proxied| proxied.target);
+    let port = match builtin {
         Builtin::BinaryRemoteAddr => return write_binary(&client.addr, out),
-        Builtin::RemoteAddr => Some(write!(out, "{}", client.addr.host())),
-        Builtin::RemotePort => port(client.addr.port(), out),
-        Builtin::RealipRemoteAddr => Some(write!(out, "{}", connected.addr.host())),
-        Builtin::RealipRemotePort => port(connected.addr.port(), out),
-        Builtin::ProxyProtocolAddr => proxied.map(|proxied| write!(out, "{}", proxied.source.ip())),
-        Builtin::ProxyProtocolPort => proxied.map(|proxied| write!(out, "{}", proxied.source.port())),
-        Builtin::ProxyProtocolServerAddr => proxied.map(|proxied| write!(out, "{}", proxied.target.ip())),
-        _ => proxied.map(|proxied| write!(out, "{}", proxied.target.port())),
+        Builtin::RemoteAddr => return out.extend_from_slice(client.addr.host().as_bytes()),
+        Builtin::RealipRemoteAddr => return out.extend_from_slice(connected.addr.host().as_bytes()),
+        Builtin::ProxyProtocolAddr => return write_ip(source, out),
+        Builtin::ProxyProtocolServerAddr => return write_ip(target, out),
+        // A port that a field did not tell is 0.
+        Builtin::RemotePort => client.addr.port().filter(|port| *port > 0),
+        Builtin::RealipRemotePort => connected.addr.port().filter(|port| *port > 0),
+        Builtin::ProxyProtocolPort => source.map(|addr| addr.port()),
+        _ => target.map(|addr| addr.port()),
     };
+    if let Some(port) = port {
+        write_number(port.into(), 1, out);
+    }
+}
+
+fn write_ip(addr: Option<SocketAddr>, out: &mut Vec<u8>) {
+    if let Some(addr) = addr {
+        let _ = write!(out, "{}", addr.ip());
+    }
 }
 
 fn write_binary(addr: &Addr, out: &mut Vec<u8>) {
@@ -334,14 +340,14 @@ fn write_forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) {
     if !out.is_empty() && exchange.request.fields.named(b"x_forwarded_for").next().is_some() {
         out.extend_from_slice(b", ");
     }
-    let _ = write!(out, "{}", exchange.client.addr.host());
+    out.extend_from_slice(exchange.client.addr.host().as_bytes());
 }
 
 /// What limits said of the request.
 fn write_limit(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     let limits = &exchange.limits;
     let ruling = match builtin {
-        Builtin::LimitRate => return drop(write!(out, "{}", limits.rate.unwrap_or(0))),
+        Builtin::LimitRate => return write_number(limits.rate.unwrap_or(0), 1, out),
         Builtin::LimitReqStatus => limits.requests,
         _ => limits.connections,
     };
@@ -401,48 +407,65 @@ pub fn host(exchange: &Exchange) -> &str {
     if exchange.host.is_empty() { &exchange.server.name } else { &exchange.host }
 }
 
+/// A number with so many digits at least. `write!` takes several times as long.
+pub fn write_number(number: u64, digits_min: usize, out: &mut Vec<u8>) {
+    let (mut digits, mut left, mut count) = ([0; 20], number, 0);
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (left % 10) as u8;
+        left /= 10;
+        count += 1;
+        if left == 0 && count >= digits_min {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
+}
+
 /// Milliseconds as seconds with three decimals.
 pub fn write_seconds(millis: u64, out: &mut Vec<u8>) {
-    let _ = write!(out, "{}.{:03}", millis / 1000, millis % 1000);
+    write_number(millis / 1000, 1, out);
+    out.push(b'.');
+    write_number(millis % 1000, 3, out);
 }
 
 /// How many times smaller a body became, in hundredths, rounded as nginx does it.
 fn write_ratio(packed: Option<(u64, u64)>, out: &mut Vec<u8>) {
     if let Some((before, after)) = packed.filter(|(_, after)| *after > 0) {
         let hundredths = (before.saturating_mul(1000) / after + 5) / 10;
-        let _ = write!(out, "{}.{:02}", hundredths / 100, hundredths % 100);
-    }
-}
-
-fn write_or_dash<T>(value: Option<T>, out: &mut Vec<u8>, write: impl Fn(T, &mut Vec<u8>)) {
-    match value {
-        Some(value) => write(value, out),
-        None => out.push(b'-'),
+        write_number(hundredths / 100, 1, out);
+        out.push(b'.');
+        write_number(hundredths % 100, 2, out);
     }
 }
 
 /// What one try is worth to a variable.
 fn write_try(builtin: Builtin, one: &Try, out: &mut Vec<u8>) {
-    match builtin {
-        Builtin::UpstreamAddr => drop(write!(out, "{}", one.peer)),
-        Builtin::UpstreamStatus => write_or_dash(one.status, out, |status, out| drop(write!(out, "{status}"))),
-        Builtin::UpstreamConnectTime => write_or_dash(one.connected, out, write_seconds),
-        Builtin::UpstreamHeaderTime => write_or_dash(one.headed, out, write_seconds),
-        Builtin::UpstreamResponseTime => write_or_dash(one.ended, out, write_seconds),
-        Builtin::UpstreamResponseLength => drop(write!(out, "{}", one.body)),
-        Builtin::UpstreamBytesReceived => drop(write!(out, "{}", one.received)),
-        Builtin::UpstreamBytesSent => drop(write!(out, "{}", one.sent)),
-        _ => {}
+    let time = match builtin {
+        Builtin::UpstreamAddr => return drop(write!(out, "{}", one.peer)),
+        Builtin::UpstreamResponseLength => return write_number(one.body, 1, out),
+        Builtin::UpstreamBytesReceived => return write_number(one.received, 1, out),
+        Builtin::UpstreamBytesSent => return write_number(one.sent, 1, out),
+        Builtin::UpstreamStatus => match one.status {
+            Some(status) => return write_number(status.into(), 1, out),
+            None => None,
+        },
+        Builtin::UpstreamConnectTime => one.connected,
+        Builtin::UpstreamHeaderTime => one.headed,
+        _ => one.ended,
+    };
+    match time {
+        Some(millis) => write_seconds(millis, out),
+        None => out.push(b'-'),
     }
 }
 
 /// Peers that were tried for one request stand in one value, with commas between them, and colons between upstreams.
-fn write_tries(exchange: &Exchange, out: &mut Vec<u8>, write: impl Fn(&Try, &mut Vec<u8>)) {
+fn write_tries(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     for (at, one) in exchange.tries.iter().enumerate() {
         if at > 0 {
             out.extend_from_slice(if one.elsewhere { b" : " } else { b", " });
         }
-        write(one, out);
+        write_try(builtin, one, out);
     }
 }
 

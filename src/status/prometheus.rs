@@ -18,14 +18,14 @@ pub(super) fn render(report: &Report) -> String {
 
 fn program(report: &Report, text: &mut Text) {
     text.metric("smolgate_build_info", Kind::Gauge, "The version, as a label.");
-    text.sample("smolgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.sample("smolgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], &1);
     text.metric("smolgate_configuration_notes", Kind::Gauge, "Directives that do less than they say.");
-    text.sample("smolgate_configuration_notes", &[], report.notes);
+    text.sample("smolgate_configuration_notes", &[], &report.notes);
     text.metric("process_start_time_seconds", Kind::Gauge, "Start time of the process since 1970 in seconds.");
-    text.sample("process_start_time_seconds", &[], seconds(report.started));
+    text.sample("process_start_time_seconds", &[], &seconds(report.started));
     if let Some(bytes) = report.memory_bytes {
         text.metric("process_resident_memory_bytes", Kind::Gauge, "Resident memory size in bytes.");
-        text.sample("process_resident_memory_bytes", &[], bytes);
+        text.sample("process_resident_memory_bytes", &[], &bytes);
     }
 }
 
@@ -34,38 +34,37 @@ fn traffic(report: &Report, text: &mut Text) {
     let waiting = report.figures.waiting();
     text.metric("smolgate_connections", Kind::Gauge, "Connections of clients by what they do; tunnels are writing.");
     for (state, value) in [("reading", of(Count::Reading)), ("writing", of(Count::Writing)), ("waiting", waiting)] {
-        text.sample("smolgate_connections", &[("state", state)], value);
+        text.sample("smolgate_connections", &[("state", state)], &value);
     }
     text.counter("smolgate_connections_accepted_total", "Connections of clients accepted.", of(Count::Accepted));
     text.counter("smolgate_connections_handled_total", "Of these, those not turned away.", of(Count::Handled));
     text.counter("smolgate_requests_total", "Requests begun.", of(Count::Requests));
     text.metric("smolgate_responses_total", Kind::Counter, "Answers by the class of their status.");
-    for (class, count) in [
+    for (class, count) in &[
         ("1xx", Count::Answers1xx),
         ("2xx", Count::Answers2xx),
         ("3xx", Count::Answers3xx),
         ("4xx", Count::Answers4xx),
         ("5xx", Count::Answers5xx),
     ] {
-        text.sample("smolgate_responses_total", &[("class", class)], of(count));
+        text.sample("smolgate_responses_total", &[("class", class)], &of(*count));
     }
     text.metric("smolgate_tunnels", Kind::Gauge, "Tunnels open.");
-    text.sample("smolgate_tunnels", &[], of(Count::OpenTunnels));
+    text.sample("smolgate_tunnels", &[], &of(Count::OpenTunnels));
     text.counter("smolgate_tunnels_opened_total", "Tunnels opened.", of(Count::Tunnels));
-    for (name, help, client, upstream) in [
+    for (name, help, client, upstream) in &[
         ("smolgate_received_bytes_total", "Bytes received.", Count::FromClients, Count::FromUpstreams),
         ("smolgate_sent_bytes_total", "Bytes sent.", Count::ToClients, Count::ToUpstreams),
     ] {
         text.metric(name, Kind::Counter, help);
-        text.sample(name, &[("side", "client")], of(client));
-        text.sample(name, &[("side", "upstream")], of(upstream));
+        text.sample(name, &[("side", "client")], &of(*client));
+        text.sample(name, &[("side", "upstream")], &of(*upstream));
     }
 }
 
 fn upstreams(report: &Report, text: &mut Text) {
-    let peers = peers(report);
     type Value = fn(&PeerState) -> u64;
-    let metrics: [(&str, Kind, &str, Value); 6] = [
+    const METRICS: [(&str, Kind, &str, Value); 6] = [
         ("smolgate_peer_up", Kind::Gauge, "Whether the peer gets all its requests.", |peer| {
             (peer.health == Health::Up).into()
         }),
@@ -77,12 +76,13 @@ fn upstreams(report: &Report, text: &mut Text) {
             peer.failed_checks.into()
         }),
     ];
-    for (name, kind, help, value) in metrics {
+    let peers = peers(report);
+    for (name, kind, help, value) in &METRICS {
         if !peers.is_empty() {
-            text.metric(name, kind, help);
+            text.metric(name, *kind, help);
         }
         for (upstream, peer) in &peers {
-            text.sample(name, &[("upstream", *upstream), ("peer", peer.place.as_str())], value(peer));
+            text.sample(name, &[("upstream", *upstream), ("peer", peer.place.as_str())], &value(peer));
         }
     }
 }
@@ -131,10 +131,10 @@ impl Text {
     /// A counter without labels.
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.metric(name, Kind::Counter, help);
-        self.sample(name, &[], value);
+        self.sample(name, &[], &value);
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: &dyn Display) {
         self.0.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
             let _ = write!(self.0, "{}{label}=\"", if at == 0 { '{' } else { ',' });
@@ -164,8 +164,8 @@ mod tests {
     #[test]
     fn labels_are_escaped() {
         let mut text = Text(String::new());
-        text.sample("a_total", &[("name", "x\"\\\n}"), ("b", "c")], 7);
-        text.sample("c", &[], "1.5");
+        text.sample("a_total", &[("name", "x\"\\\n}"), ("b", "c")], &7);
+        text.sample("c", &[], &"1.5");
         assert_eq!(text.0, "a_total{name=\"x\\\"\\\\\\n}\",b=\"c\"} 7\nc 1.5\n");
     }
 
