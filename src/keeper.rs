@@ -10,10 +10,11 @@ use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::disk;
 use crate::thread::{self, Work};
 use crate::users::{self, Account};
 
@@ -95,7 +96,7 @@ pub fn with<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
 /// # Errors
 /// Those of open(2).
 pub fn open(path: &str) -> io::Result<File> {
-    match File::open(path) {
+    match disk::open(path.as_ref(), OFlags::RDONLY) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && KEEPER.get().is_some() => {
             let path = path.to_owned();
             with(move || open_file(&path))
@@ -106,8 +107,7 @@ pub fn open(path: &str) -> io::Result<File> {
 
 /// Whoever could wait here would let all others wait.
 fn open_file(path: &str) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let file = disk::open(path.as_ref(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::from(io::ErrorKind::PermissionDenied)),

@@ -23,6 +23,7 @@
 // The ground: knows no HTTP.
 pub mod fault;
 pub mod standard;
+pub mod disk;
 pub mod thread;
 pub mod base64;
 pub mod digest;

@@ -5,15 +5,16 @@
 
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
-use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 
+use rustix::fs::OFlags;
+
 use crate::clock;
 use crate::config::{self, AccessLog, ErrorLog, Escape, Level, LogTarget};
+use crate::disk;
 use crate::exchange::{Client, Exchange};
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
@@ -78,9 +79,8 @@ pub fn give(account: &Account) {
 }
 
 fn open_one(path: &str) -> io::Result<OwnedFd> {
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let opened = OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(nonblocking).open(path);
-    match opened {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
+    match disk::open(path.as_ref(), flags) {
         Ok(file) => Ok(file.into()),
         // Standard output that is a socket (of a supervisor) can't be opened by its name.
         Err(_) if matches!(path, "/dev/stdout" | "/proc/self/fd/1") => rustix::stdio::stdout().try_clone_to_owned(),

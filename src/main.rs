@@ -11,7 +11,7 @@ use std::sync::Arc;
 use argh::FromArgs;
 use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, HealthCheck, Place, Resolver, Source, StatusForm};
 use smolgate::program::Program;
-use smolgate::{background, names, parcel, password, reactor, server, standard, supervisor, tls, upgrade};
+use smolgate::{background, disk, names, parcel, password, reactor, server, standard, supervisor, tls, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -292,7 +292,7 @@ impl Asked {
         let Some(path) = &config.main.pid else {
             return complain(1, format_args!("the configuration names no pid file: \"-s\" needs \"pid FILE;\" in it"));
         };
-        let text = match std::fs::read_to_string(path) {
+        let text = match disk::text(path) {
             Ok(text) => text,
             Err(error) => {
                 return complain(1, format_args!("reading \"{path}\" failed ({error}): does the program run?"));

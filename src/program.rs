@@ -4,16 +4,18 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, NulError};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
+use rustix::fs::OFlags;
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
+use crate::disk;
 use crate::keeper;
 use crate::supervisor;
 
@@ -93,7 +95,7 @@ impl Started {
 /// # Errors
 /// Those of open(2).
 pub fn nothing() -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open("/dev/null")
+    disk::open("/dev/null".as_ref(), OFlags::RDWR)
 }
 
 /// Our environment, with something else in the place of what was said to this program in particular: the sockets that

@@ -4,17 +4,19 @@
 //! before the first connection is accepted.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use rustix::thread::CpuSet;
 
 use crate::clock;
 use crate::command::{self, Command, Load};
 use crate::config::{Affinity, Config, Level};
+use crate::disk;
 use crate::duty;
 use crate::health;
 use crate::keeper;
@@ -241,10 +243,10 @@ impl PidFile {
     fn open(path: &str) -> io::Result<File> {
         // Whoever sees the file finds the number in it.
         let fresh = format!("{path}.new");
-        let mut file = match File::create(&fresh) {
+        let mut file = match disk::open(fresh.as_ref(), OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC) {
             Ok(file) => file,
             // It was written by the program before, in a folder that is root's.
-            Err(error) => match (std::fs::read_to_string(path), OpenOptions::new().write(true).open(path)) {
+            Err(error) => match (disk::text(path), disk::open(path.as_ref(), OFlags::WRONLY)) {
                 (Ok(text), Ok(file)) if text.trim() == std::process::id().to_string() => return Ok(file),
                 _ => return Err(error),
             },

@@ -3,14 +3,15 @@
 //! Each worker keeps the files that it has read, and reads one again when it is not the same any more.
 
 use std::cell::RefCell;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::OFlags;
 
+use crate::disk;
 use crate::fault;
 
 /// Bytes of one file.
@@ -71,7 +72,7 @@ pub fn read(path: &Path) -> io::Result<Rc<Users>> {
         return Ok(users);
     }
     // Whatever the name leads to, opening it must not wait.
-    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    let file = disk::open(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
     let mark = Mark::of(&file.metadata()?);
     let users = Rc::new(Users { text: text(file)? });
     KEPT.with_borrow_mut(|kept| {

@@ -10,6 +10,8 @@ use rustix::thread::configure_capability_in_ambient_set;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use crate::disk;
+
 /// Who is taken when root starts the program and no `user` is configured, as nginx does.
 const NOBODY: &str = "nobody";
 
@@ -81,7 +83,7 @@ pub fn keep(powers: CapabilitySet) {
 
 /// Shows the fields of each line of a file.
 fn read(path: &str, see: &mut dyn FnMut(&[&str])) {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = disk::text(path).unwrap_or_default();
     for line in text.lines() {
         see(&line.split(':').collect::<Vec<_>>());
     }
