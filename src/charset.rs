@@ -18,7 +18,7 @@ pub struct Told {
 /// What an answer of this type is told to be; nothing, if its type stays as it is. A body that `is_packed` can't be
 /// recoded.
 pub fn of(exchange: &Exchange, status: u16, content_type: &[u8], is_packed: bool) -> Option<Told> {
-    let charset = exchange.settings().charset.as_ref()?;
+    let charset = exchange.settings().rare.charset.as_ref()?;
     let name = charset.name.as_ref()?;
     // The page of a redirect is not what the client comes for (nginx).
     if matches!(status, 301..=303 | 307 | 308) {

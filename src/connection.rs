@@ -161,6 +161,7 @@ async fn introduce(client: &Client, wire: &mut Wire, group: &Group, worker: &Wor
         log::about_client(&settings.error_log, Level::Info, client, format_args!("{why} while reading PROXY protocol"));
     };
     if settings
+        .rare
         .real_ip
         .as_ref()
         .is_some_and(|known| !known.from.is_empty() && !forwarded::is_trusted(&known.from, &client.addr))

@@ -18,7 +18,7 @@ pub struct Freshness {
 
 /// How long an answer that last changed at `modified` may be kept, if the configuration says so.
 pub fn of(exchange: &Exchange, modified: Option<u64>) -> Option<Freshness> {
-    let lifetime = match &**exchange.settings().expires.as_ref()? {
+    let lifetime = match exchange.settings().rare.expires.as_ref()? {
         Expires::Fixed(lifetime) => *lifetime,
         Expires::Made { template, modified } => {
             let text = variables::value(template, exchange);

@@ -23,7 +23,7 @@ pub struct About<'a> {
 
 /// What becomes of the body of an answer.
 pub fn packing(exchange: &Exchange, about: &About<'_>) -> Packing {
-    match &exchange.settings().gzip {
+    match &exchange.settings().rare.gzip {
         Some(gzip) if Gzip::AVAILABLE && gzip.on && is_meant(gzip, about) => {
             // A part of a file is a part of what it is itself.
             if about.status != 206 && coding::accepts(exchange, b"gzip") && may_pack(exchange, about) {
@@ -38,13 +38,13 @@ pub fn packing(exchange: &Exchange, about: &About<'_>) -> Packing {
 
 /// Whether caches are told what depends on the coding that a client takes (`gzip_vary`).
 pub fn tells(exchange: &Exchange) -> bool {
-    exchange.settings().gzip.as_ref().is_some_and(|gzip| gzip.vary)
+    exchange.settings().rare.gzip.as_ref().is_some_and(|gzip| gzip.vary)
 }
 
 /// An encoder as the configuration describes it. None only in builds without gzip.
 pub fn encoder(exchange: &Exchange) -> Option<Encoder> {
     let default = Gzip::default();
-    let gzip = exchange.settings().gzip.as_deref().unwrap_or(&default);
+    let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
     Encoder::new(gzip.level, gzip.window)
 }
 
@@ -71,7 +71,7 @@ fn is_listed(types: &Types, content_type: &[u8]) -> bool {
 /// Whether this client, that says it accepts it, may get the answer encoded. Also for what was compressed beforehand.
 pub fn may_pack(exchange: &Exchange, about: &About<'_>) -> bool {
     let default = Gzip::default();
-    let gzip = exchange.settings().gzip.as_deref().unwrap_or(&default);
+    let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
     let request = &exchange.request;
     if request.version < gzip.version_min {
         return false;

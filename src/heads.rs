@@ -245,7 +245,7 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u
         }
     }
     // Only `expires` asks for it.
-    let expires = exchange.settings().expires.as_ref();
+    let expires = exchange.settings().rare.expires.as_ref();
     let modified = expires.and_then(|_| head.fields.first(Name::LastModified)).and_then(clock::parse_http_time);
     let mut added = Added::new(exchange, status, modified);
     let packed = carriage.packing == Packing::Gzip;
@@ -286,7 +286,7 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u
 
 /// A cookie as the client gets it (`proxy_cookie_path` and the like).
 fn cookie<'v>(exchange: &Exchange, value: &'v [u8]) -> Cow<'v, [u8]> {
-    match &exchange.settings().proxy.cookies {
+    match &exchange.settings().rare.cookies {
         Some(rules) => cookies::rewrite(rules, value, exchange),
         None => Cow::Borrowed(value),
     }

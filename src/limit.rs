@@ -25,15 +25,19 @@ const CONNECTION_KEY_BYTES_MAX: usize = 255;
 /// # Errors
 /// The status of a refusal.
 pub async fn enter(exchange: &mut Exchange, running: &Running, timer: &Timer, client: &Socket) -> Result<(), u16> {
-    let Some(limits) = exchange.settings().limits.clone() else { return Ok(()) };
+    if exchange.settings().rare.limits.is_none() {
+        return Ok(());
+    }
+    let rare = exchange.settings().rare.clone();
+    let Some(limits) = &rare.limits else { return Ok(()) };
     if !limits.requests.is_empty()
         && exchange.limits.requests.is_none()
-        && let Some(delay) = pour_in(exchange, &limits, running)?
+        && let Some(delay) = pour_in(exchange, limits, running)?
     {
         wait(exchange, timer, client, delay).await?;
     }
     if !limits.connections.is_empty() && exchange.limits.connections.is_none() {
-        count_in(exchange, &limits, running)?;
+        count_in(exchange, limits, running)?;
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ pub fn open(exchange: &Exchange, name: &[u8]) -> io::Result<(File, Metadata)> {
 /// # Errors
 /// Those of stat(2), and `ELOOP` for a link that is not followed.
 pub fn metadata(exchange: &Exchange, name: &[u8]) -> io::Result<Metadata> {
-    if exchange.settings().files.symlinks.is_none() {
+    if exchange.settings().rare.symlinks.is_none() {
         return std::fs::metadata(OsString::from_vec(name.to_vec()));
     }
     let meta = File::from(find(exchange, name, OFlags::PATH | OFlags::CLOEXEC)?).metadata()?;
@@ -45,7 +45,7 @@ pub fn metadata(exchange: &Exchange, name: &[u8]) -> io::Result<Metadata> {
 
 fn find(exchange: &Exchange, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let plainly = || openat(CWD, name, flags, Mode::empty());
-    let Some(symlinks) = &exchange.settings().files.symlinks else { return plainly() };
+    let Some(symlinks) = &exchange.settings().rare.symlinks else { return plainly() };
     let from = symlinks.from.as_ref().map(|from| variables::value(from, exchange)).unwrap_or_default();
     match trusted(name, &from) {
         trusted if trusted == name.len() => plainly(),

@@ -45,7 +45,7 @@ impl Pace {
 
 /// The pace of an answer to its client.
 pub fn to_client(exchange: &Exchange) -> Option<Pace> {
-    let limits = exchange.settings().limits.as_deref();
+    let limits = exchange.settings().rare.limits.as_ref();
     let size = |template: Option<&Template>| template.map_or(0, |template| size(template, exchange));
     let rate = match exchange.limits.rate {
         Some(rate) => rate,
@@ -57,7 +57,7 @@ pub fn to_client(exchange: &Exchange) -> Option<Pace> {
 
 /// The pace at which an answer is taken from its upstream, from now on.
 pub fn from_upstream(exchange: &Exchange, now: Millis) -> Option<Pace> {
-    let rate = size(exchange.settings().limits.as_ref()?.upstream_rate.as_ref()?, exchange);
+    let rate = size(exchange.settings().rare.limits.as_ref()?.upstream_rate.as_ref()?, exchange);
     (rate > 0).then_some(Pace { rate, after: 0, began: now })
 }
 

@@ -141,8 +141,9 @@ impl Phases<'_> {
             return refused(exchange, status);
         }
         // A question is asked by who has been let in, or is about to be.
-        if let Some(access) = exchange.settings().access.clone().filter(|_| exchange.asked_for.is_none())
-            && let Err(next) = Box::pin(self.admit(exchange, &access)).await
+        if exchange.settings().rare.access.is_some()
+            && exchange.asked_for.is_none()
+            && let Err(next) = Box::pin(self.admit(exchange)).await
         {
             return next;
         }
@@ -153,7 +154,9 @@ impl Phases<'_> {
     }
 
     /// Keeps out whom the location does not let in.
-    async fn admit(&mut self, exchange: &mut Exchange, access: &Access) -> Result<(), Next> {
+    async fn admit(&mut self, exchange: &mut Exchange) -> Result<(), Next> {
+        let rare = exchange.settings().rare.clone();
+        let Some(access) = &rare.access else { return Ok(()) };
         let mut gate = Gate::new(access);
         let mut settled = gate.take(access::by_address(access, exchange));
         if settled.is_none() {

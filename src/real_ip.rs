@@ -10,7 +10,7 @@ use crate::socket::Addr;
 /// Gives the exchange the client that its connection's peer speaks for, if it is believed. Once: a location may say what
 /// the server did not, but nobody is asked behind the answer.
 pub fn apply(exchange: &mut Exchange) {
-    let Some(real_ip) = &exchange.settings().real_ip else { return };
+    let Some(real_ip) = &exchange.settings().rare.real_ip else { return };
     if exchange.connected.is_some() {
         return;
     }

@@ -311,7 +311,7 @@ pub fn connection(exchange: &Exchange, carriage: Carriage, out: &mut Vec<u8>) {
     if let Some(secs) = settings.keepalive_header_secs.filter(|_| carriage.keep_alive) {
         let _ = write!(out, "Keep-Alive: timeout={secs}\r\n");
     }
-    if carriage.packing != Packing::Plain && settings.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
+    if carriage.packing != Packing::Plain && settings.rare.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
         out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
     }
     exchange.extra.iter().for_each(|(name, value)| field(name, value, out));

@@ -3,16 +3,18 @@
 //! What a variable is worth is not known here; a [`Template`] only says which one stands where.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::tls::Fact;
 
 /// A value of the configuration that may hold variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
-    pieces: Box<[Piece]>,
+    /// Shared by all who inherit it.
+    pieces: Arc<[Piece]>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Piece {
     Text(Box<[u8]>),
     Variable(Variable),
@@ -335,13 +337,13 @@ impl Template {
 
     /// A template without variables.
     pub fn text(text: &[u8]) -> Self {
-        let pieces = if text.is_empty() { Box::default() } else { Box::from([Piece::Text(text.into())]) };
+        let pieces = if text.is_empty() { Arc::default() } else { Arc::from([Piece::Text(text.into())]) };
         Self { pieces }
     }
 
     /// A template of one variable.
     pub fn variable(variable: Variable) -> Self {
-        Self { pieces: Box::from([Piece::Variable(variable)]) }
+        Self { pieces: Arc::from([Piece::Variable(variable)]) }
     }
 
     pub fn pieces(&self) -> &[Piece] {

@@ -7,7 +7,7 @@ use crate::variables;
 
 /// Whether the answer with this status has trailers.
 pub fn are_expected(exchange: &Exchange, status: u16) -> bool {
-    let trailers = &exchange.settings().trailers;
+    let trailers = &exchange.settings().rare.trailers;
     let has_body = exchange.request.method() != b"HEAD" && !head::is_bodyless(status);
     let applies = || trailers.iter().any(|trailer| trailer.always || added::is_usual(status));
     !trailers.is_empty() && has_body && exchange.takes_chunks() && applies()
@@ -16,8 +16,8 @@ pub fn are_expected(exchange: &Exchange, status: u16) -> bool {
 /// The end of a body in chunks. What one trailer says may be used in the next.
 pub fn end_of_body(exchange: &mut Exchange) -> Vec<u8> {
     let usual = added::is_usual(exchange.answer.status);
-    let trailers = exchange.settings().trailers.clone();
-    for trailer in trailers.iter().filter(|trailer| trailer.always || usual) {
+    let rare = exchange.settings().rare.clone();
+    for trailer in rare.trailers.iter().filter(|trailer| trailer.always || usual) {
         let value = variables::value(&trailer.value, exchange);
         if !value.is_empty() {
             field(&trailer.name, &value, &mut exchange.answer.trailers);

@@ -473,7 +473,7 @@ fn write_tries(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
 fn write_invalid_referer(exchange: &Exchange, out: &mut Vec<u8>) {
     let referer = exchange.request.fields.named(b"referer").next();
     let names = &exchange.server.names;
-    if exchange.settings().referers.as_ref().is_some_and(|referers| !referers.allow(referer, names)) {
+    if exchange.settings().rare.referers.as_ref().is_some_and(|referers| !referers.allow(referer, names)) {
         out.push(b'1');
     }
 }

@@ -18,11 +18,11 @@ type Set = Result<(), Error>;
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// The first one that fits counts; none: come in.
-    pub rules: Arc<[Rule]>,
-    pub basic: Option<Arc<Basic>>,
-    pub request: Option<Arc<AuthRequest>>,
+    pub rules: Vec<Rule>,
+    pub basic: Option<Basic>,
+    pub request: Option<AuthRequest>,
     /// What `auth_request` leaves behind, in order.
-    pub set: Arc<[(Settable, Template)]>,
+    pub set: Vec<(Settable, Template)>,
     /// One of the checks is enough (`satisfy any`).
     pub any: bool,
     /// How long a 401 keeps its client waiting.
@@ -77,11 +77,11 @@ impl Except {
 
 /// The access settings of a block, which are its own from now on.
 pub(super) fn own(draft: &mut Draft) -> &mut Access {
-    Arc::make_mut(draft.settings.access.get_or_insert_default())
+    draft.rare().access.get_or_insert_default()
 }
 
 fn own_basic(draft: &mut Draft) -> &mut Basic {
-    Arc::make_mut(own(draft).basic.get_or_insert_default())
+    own(draft).basic.get_or_insert_default()
 }
 
 pub(super) fn allow(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
@@ -103,10 +103,11 @@ fn rule(draft: &mut Draft, directive: &Directive, allows: bool) -> Set {
         }
     };
     let inherited = !std::mem::replace(&mut draft.has_rules, true);
-    let access = own(draft);
-    let mut rules = if inherited { Vec::new() } else { access.rules.to_vec() };
+    let rules = &mut own(draft).rules;
+    if inherited {
+        rules.clear();
+    }
     rules.push(Rule { range, allows });
-    access.rules = rules.into();
     Ok(())
 }
 
@@ -133,7 +134,7 @@ pub(super) fn basic_user_file(walk: &mut Walk, draft: &mut Draft, directive: &Di
 
 /// Without a user file nginx would let everybody in: that can't be what is meant.
 pub(super) fn check(settings: &Settings, directive: &Directive) -> Set {
-    let basic = settings.access.as_ref().and_then(|access| access.basic.as_ref());
+    let basic = settings.rare.access.as_ref().and_then(|access| access.basic.as_ref());
     match basic {
         Some(basic) if basic.realm.is_some() && basic.file.is_none() => {
             Err(Error::new(&directive.name.at, "\"auth_basic\" is set without \"auth_basic_user_file\"")
@@ -147,7 +148,7 @@ pub(super) fn request(_: &mut Walk, draft: &mut Draft, directive: &Directive) ->
     let word = arg(directive, 0);
     own(draft).request = match word.text.as_str() {
         "off" => None,
-        text if text.starts_with(['/', '@']) => Some(Arc::new(AuthRequest { target: text.as_bytes().to_vec() })),
+        text if text.starts_with(['/', '@']) => Some(AuthRequest { target: text.as_bytes().to_vec() }),
         _ => return Err(invalid(directive, word, "a path such as /auth, or off")),
     };
     Ok(())
@@ -157,10 +158,11 @@ pub(super) fn request_set(walk: &mut Walk, draft: &mut Draft, directive: &Direct
     let to = walk.settable(arg(directive, 0))?;
     let value = walk.template(arg(directive, 1))?;
     let first = draft.first;
-    let access = own(draft);
-    let mut set = if first { Vec::new() } else { access.set.to_vec() };
+    let set = &mut own(draft).set;
+    if first {
+        set.clear();
+    }
     set.push((to, value));
-    access.set = set.into();
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use super::syntax::{self, Directive, Error, Position, Word, placeholder};
 use super::table::{self, Treat};
 use super::tls::TlsDraft;
 use super::upstream::UpstreamDraft;
-use super::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Settings, Step, TryFiles, core};
+use super::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Rare, Settings, Step, TryFiles, core};
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Invalid, Template, Variable};
 use crate::tls::Loaded;
@@ -85,6 +85,13 @@ impl Draft {
             upstream: UpstreamDraft::default(),
             tls: TlsDraft::default(),
         }
+    }
+}
+
+impl Draft {
+    /// What few blocks set, which is this one's own from now on.
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        Arc::make_mut(&mut self.settings.rare)
     }
 }
 

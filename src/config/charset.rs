@@ -67,7 +67,7 @@ pub(super) struct Needed {
 }
 
 pub(super) fn of(draft: &mut Draft) -> &mut Charset {
-    Arc::make_mut(draft.settings.charset.get_or_insert_default())
+    draft.rare().charset.get_or_insert_default()
 }
 
 pub(super) fn charset(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
@@ -112,7 +112,7 @@ fn byte(word: &Word) -> Option<u8> {
 
 /// Notes what a block, all of which has been read, asks for.
 pub(super) fn note_recoding(walk: &mut Walk, draft: &Draft, directives: &[Directive]) {
-    let Some(charset) = &draft.settings.charset else { return };
+    let Some(charset) = &draft.settings.rare.charset else { return };
     let text = |name: &Option<Template>| name.as_ref().and_then(Template::as_text).map(<[u8]>::to_vec);
     let (Some(from), Some(to)) = (text(&charset.source), text(&charset.name)) else { return };
     let told = |directive: &&Directive| matches!(directive.name.text.as_str(), "charset" | "source_charset");

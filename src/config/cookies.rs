@@ -49,14 +49,12 @@ fn matcher(walk: &Walk, word: &Word, any_case: bool) -> Result<CookieMatch, Erro
 
 /// Changes the rules of the block, of which `of` are the kind at hand.
 fn change<T>(draft: &mut Draft, of: fn(&mut Cookies) -> &mut Vec<T>, rule: Option<T>) {
-    let mut cookies = draft.settings.proxy.cookies.as_deref().cloned().unwrap_or_default();
-    let rules = of(&mut cookies);
-    match rule {
-        Some(rule) if draft.first => *rules = vec![rule],
-        Some(rule) => rules.push(rule),
-        None => rules.clear(),
+    let first = draft.first;
+    let rules = of(draft.rare().cookies.get_or_insert_default());
+    if first || rule.is_none() {
+        rules.clear();
     }
-    draft.settings.proxy.cookies = Some(Arc::new(cookies));
+    rules.extend(rule);
 }
 
 /// `off`, or what to replace by what. A dot before a domain does not count.

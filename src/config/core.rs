@@ -229,9 +229,12 @@ pub(super) fn add_header(walk: &mut Walk, draft: &mut Draft, directive: &Directi
 /// As [`add_header`].
 pub(super) fn add_trailer(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let field = added(walk, directive)?;
-    let mut fields = if draft.first { Vec::new() } else { draft.settings.trailers.to_vec() };
-    fields.push(field);
-    draft.settings.trailers = fields.into();
+    let first = draft.first;
+    let trailers = &mut draft.rare().trailers;
+    if first {
+        trailers.clear();
+    }
+    trailers.push(field);
     Ok(())
 }
 

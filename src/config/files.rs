@@ -8,7 +8,6 @@ use super::core;
 use super::location::Matcher;
 use super::named::Named;
 use super::precompressed::Precompressed;
-use super::symlinks::Symlinks;
 use super::syntax::{Directive, Error, Word};
 use crate::template::Template;
 
@@ -28,7 +27,6 @@ pub struct Files {
     pub if_modified_since: IfModifiedSince,
     pub log_not_found: bool,
     pub autoindex: Autoindex,
-    pub symlinks: Option<Arc<Symlinks>>,
     /// Whether compressed files are looked for beside the plain ones.
     pub gzip: Precompressed,
     pub brotli: Precompressed,
@@ -63,7 +61,6 @@ impl Default for Files {
             if_modified_since: IfModifiedSince::Exact,
             log_not_found: true,
             autoindex: Autoindex::default(),
-            symlinks: None,
             gzip: Precompressed::Off,
             brotli: Precompressed::Off,
             max_ranges: None,

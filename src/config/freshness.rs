@@ -1,7 +1,5 @@
 //! `expires`: how long those who got an answer may keep it.
 
-use std::sync::Arc;
-
 use super::build::{Draft, Walk, arg};
 use super::syntax::{Directive, Error};
 use super::units;
@@ -76,11 +74,11 @@ pub(super) fn expires(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
         Some(_) => return Err(super::build::invalid(directive, first, "one argument, or \"modified\" and a time,")),
     };
     let template = walk.template(word)?;
-    draft.settings.expires = match template.as_text() {
-        None => Some(Arc::new(Expires::Made { template, modified })),
+    draft.rare().expires = match template.as_text() {
+        None => Some(Expires::Made { template, modified }),
         Some(_) => Lifetime::parse(&word.text, modified)
             .map_err(|expected| super::build::invalid(directive, word, expected))?
-            .map(|lifetime| Arc::new(Expires::Fixed(lifetime))),
+            .map(Expires::Fixed),
     };
     Ok(())
 }

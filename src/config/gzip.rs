@@ -130,7 +130,7 @@ impl Proxied {
 }
 
 pub(super) fn of(draft: &mut Draft) -> &mut Gzip {
-    Arc::make_mut(draft.settings.gzip.get_or_insert_default())
+    draft.rare().gzip.get_or_insert_default()
 }
 
 pub(super) fn gzip(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {

@@ -185,7 +185,7 @@ pub(super) fn attach(
         return Err(Error::about(&at.at, "a second \"health_check\" of upstream \"{}\"", name));
     }
     // Who would have to be asked for a name by a request is called as the upstream is.
-    let said = settings.proxy.tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());
+    let said = settings.rare.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());
     let name = said.map_or(upstream.name.clone(), |name| String::from_utf8_lossy(name).into_owned());
     let name = units::host_port(&name).map_or(name.as_str(), |(host, _)| host);
     if let Some(health) = upstream.health.as_mut().and_then(Arc::get_mut) {

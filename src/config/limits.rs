@@ -1,7 +1,5 @@
 //! `limit_req`, `limit_conn` and their zones, `limit_rate`: how much a client may ask for.
 
-use std::sync::Arc;
-
 use super::build::{Draft, Walk, arg, invalid};
 use super::core;
 use super::logging::Level;
@@ -143,7 +141,7 @@ impl Zones {
 
 /// The limits of the block, to be changed.
 pub(super) fn of(draft: &mut Draft) -> &mut Limits {
-    Arc::make_mut(draft.settings.limits.get_or_insert_default())
+    draft.rare().limits.get_or_insert_default()
 }
 
 /// `zone=name:size`.

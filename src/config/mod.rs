@@ -192,12 +192,8 @@ pub struct Settings {
     pub server_tokens: bool,
     pub default_type: Template,
     pub add_field: Arc<[AddField]>,
-    /// Fields behind the body.
-    pub trailers: Arc<[AddField]>,
     /// HTTP/1.1 clients may get chunks.
     pub chunked: bool,
-    pub expires: Option<Arc<Expires>>,
-    pub charset: Option<Arc<Charset>>,
     pub error_pages: Arc<[ErrorPage]>,
     pub recursive_error_pages: bool,
     pub absolute_redirect: bool,
@@ -207,16 +203,29 @@ pub struct Settings {
     pub resolver: Option<Arc<Resolver>>,
     /// How long a request waits for an answer.
     pub resolver_timeout: Duration,
-    /// Nothing is asked if there is none.
-    pub access: Option<Arc<Access>>,
-    pub referers: Option<Arc<Referers>>,
     pub files: Files,
-    /// Where something of it is set.
-    pub gzip: Option<Arc<Gzip>>,
     pub proxy: Proxy,
-    pub limits: Option<Arc<Limits>>,
-    pub real_ip: Option<Arc<RealIp>>,
     pub manners: Manners,
+    pub rare: Arc<Rare>,
+}
+
+/// What few blocks set: the others share it with the block around them.
+#[derive(Clone, Debug, Default)]
+pub struct Rare {
+    /// Nothing is asked if there is none.
+    pub access: Option<Access>,
+    pub charset: Option<Charset>,
+    pub cookies: Option<Cookies>,
+    pub expires: Option<Expires>,
+    /// Where something of it is set.
+    pub gzip: Option<Gzip>,
+    pub limits: Option<Limits>,
+    pub proxy_tls: Option<ProxyTls>,
+    pub real_ip: Option<RealIp>,
+    pub referers: Option<Referers>,
+    pub symlinks: Option<Symlinks>,
+    /// Fields behind the body.
+    pub trailers: Vec<AddField>,
 }
 
 /// An `add_header` or an `add_trailer`.
@@ -246,10 +255,7 @@ impl Default for Settings {
             server_tokens: true,
             default_type: Template::text(b"text/plain"),
             add_field: Arc::from([]),
-            trailers: Arc::from([]),
             chunked: true,
-            expires: None,
-            charset: None,
             error_pages: Arc::from([]),
             recursive_error_pages: false,
             absolute_redirect: true,
@@ -257,14 +263,10 @@ impl Default for Settings {
             server_name_in_redirect: false,
             resolver: None,
             resolver_timeout: Duration::from_secs(30),
-            access: None,
-            referers: None,
             files: Files::default(),
-            gzip: None,
             proxy: Proxy::default(),
-            limits: None,
-            real_ip: None,
             manners: Manners::default(),
+            rare: Arc::default(),
         }
     }
 }

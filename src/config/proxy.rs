@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{Draft, Walk, arg, invalid};
-use super::cookies::Cookies;
 use super::location::Matcher;
 use super::map::Expression;
 use super::passing::IgnoredFields;
 use super::syntax::{Directive, Error, Word, placeholder};
-use super::tls::ProxyTls;
 use super::upstream::{PeerSpec, Place, Upstream, place};
 use super::{core, units};
 use crate::head::{Name, Version};
@@ -45,7 +43,6 @@ pub struct Proxy {
     pub intercepts: bool,
     /// What is sent in place of the client's body.
     pub set_body: Option<Template>,
-    pub cookies: Option<Arc<Cookies>>,
     pub ignored: IgnoredFields,
     /// The address that connections come from.
     pub bind: Option<Template>,
@@ -53,7 +50,6 @@ pub struct Proxy {
     pub socket_keepalive: bool,
     /// A request goes on when its client has gone.
     pub ignores_abort: bool,
-    pub tls: Option<Arc<ProxyTls>>,
 }
 
 impl Proxy {
@@ -79,12 +75,10 @@ impl Default for Proxy {
             pass_body: true,
             intercepts: false,
             set_body: None,
-            cookies: None,
             ignored: IgnoredFields::default(),
             bind: None,
             socket_keepalive: false,
             ignores_abort: false,
-            tls: None,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `set_real_ip_from`, `real_ip_header`, `real_ip_recursive`: where the address of a client is taken from behind a proxy.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use super::build::{Draft, Walk, arg, invalid};
 use super::core;
@@ -35,7 +34,7 @@ impl Default for RealIp {
 }
 
 pub(super) fn of(draft: &mut Draft) -> &mut RealIp {
-    Arc::make_mut(draft.settings.real_ip.get_or_insert_default())
+    draft.rare().real_ip.get_or_insert_default()
 }
 
 /// Inherited only where the block has none of its own.

@@ -90,8 +90,8 @@ fn without_scheme(referer: &[u8]) -> Option<&[u8]> {
 
 /// Several lines of a block are one list.
 pub(super) fn valid_referers(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
-    let mut referers = match (&draft.settings.referers, draft.first) {
-        (Some(before), false) => (**before).clone(),
+    let mut referers = match (&draft.settings.rare.referers, draft.first) {
+        (Some(before), false) => before.clone(),
         _ => Referers::default(),
     };
     for word in &directive.args {
@@ -114,6 +114,6 @@ pub(super) fn valid_referers(walk: &mut Walk, draft: &mut Draft, directive: &Dir
             },
         }
     }
-    draft.settings.referers = Some(Arc::new(referers));
+    draft.rare().referers = Some(referers);
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! `disable_symlinks`: which symbolic links lead nowhere.
 
-use std::sync::Arc;
-
 use super::build::{Draft, Walk, arg, invalid};
 use super::core;
 use super::syntax::{Directive, Error};
@@ -30,7 +28,6 @@ pub(super) fn disable_symlinks(walk: &mut Walk, draft: &mut Draft, directive: &D
             return Err(invalid(directive, word, "from= and the start of names, behind on or if_not_owner,"));
         }
     };
-    let symlinks = of_same_owner.map(|of_same_owner| Arc::new(Symlinks { of_same_owner, from }));
-    draft.settings.files.symlinks = symlinks;
+    draft.rare().symlinks = of_same_owner.map(|of_same_owner| Symlinks { of_same_owner, from });
     Ok(())
 }

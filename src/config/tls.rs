@@ -175,7 +175,7 @@ pub struct ProxyTls {
 pub(super) fn secure(walk: &mut Walk, pass: Option<&mut ProxyPass>, settings: &Settings, directive: &Directive) -> Set {
     let Some(pass) = pass.filter(|pass| pass.may_secure() && pass.tls.is_none()) else { return Ok(()) };
     let unsaid = ProxyTls::default();
-    let said = settings.proxy.tls.as_deref().unwrap_or(&unsaid);
+    let said = settings.rare.proxy_tls.as_ref().unwrap_or(&unsaid);
     let mut spec = said.spec.clone();
     let at = said.certificate.as_ref().map_or(&directive.name.at, |word| &word.at);
     match (&said.certificate, &said.key) {
@@ -200,7 +200,7 @@ pub(super) fn secure(walk: &mut Walk, pass: Option<&mut ProxyPass>, settings: &S
 }
 
 pub(super) fn proxy(draft: &mut Draft) -> &mut ProxyTls {
-    Arc::make_mut(draft.settings.proxy.tls.get_or_insert_default())
+    draft.rare().proxy_tls.get_or_insert_default()
 }
 
 pub(super) fn proxy_certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {

@@ -125,7 +125,7 @@ fn whole(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
 /// How peers of a request are spoken to by TLS, if they are.
 fn called(exchange: &Exchange) -> Option<Called> {
     let client = exchange.upstream_tls()?.clone();
-    let said = exchange.settings().proxy.tls.as_ref().and_then(|tls| tls.name.as_ref());
+    let said = exchange.settings().rare.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref());
     let name = match said {
         Some(name) => String::from_utf8_lossy(&variables::value(name, exchange)).into_owned(),
         None => exchange.proxy_host().map_or(String::new(), |(host, _)| host.to_owned()),
