@@ -92,7 +92,7 @@ pub async fn look_up(host: &str, servers: &[SocketAddr], wanted: Wanted) -> Resu
                 return Ok((addrs, ttl));
             }
             match v6.alias.or(v4.alias) {
-                Some(alias) => name = *alias,
+                Some(alias) => name = alias,
                 None => break,
             }
         }
@@ -158,12 +158,12 @@ struct Line<'n> {
 
 impl Line<'_> {
     async fn send(&mut self) -> io::Result<()> {
-        let message = message(&self.question)?;
+        let message = self.question.write();
         if self.socket.is_none() {
             self.socket = Some(Datagrams::connect(&self.server)?);
         }
         if let Some(socket) = &self.socket {
-            poll_fn(|cx| socket.poll_send(cx, message.as_ref())).await?;
+            poll_fn(|cx| socket.poll_send(cx, &message)).await?;
         }
         Ok(())
     }
@@ -204,16 +204,11 @@ fn random() -> u16 {
     }
 }
 
-fn message(question: &Question<'_>) -> io::Result<impl AsRef<[u8]> + use<>> {
-    question.write().ok_or_else(|| io::ErrorKind::InvalidInput.into())
-}
-
 /// Messages have their length before them (RFC 1035 4.2.2).
 async fn by_stream(question: &Question<'_>, server: SocketAddr) -> io::Result<Answer> {
-    let message = message(question)?;
-    let message = message.as_ref();
+    let message = question.write();
     let socket = Socket::connect(&Addr::Ip(server), None).await?;
-    let sent = [&(message.len() as u16).to_be_bytes(), message].concat();
+    let sent = [&(message.len() as u16).to_be_bytes(), message.as_slice()].concat();
     let mut written = 0;
     while let Some(rest) = sent.get(written..).filter(|rest| !rest.is_empty()) {
         written += poll_fn(|cx| socket.poll_write(cx, rest)).await?;
