@@ -31,6 +31,7 @@ pub mod calendar;
 pub mod users;
 pub mod keeper;
 pub mod counters;
+pub mod timers;
 pub mod reactor;
 pub mod signals;
 pub mod mailbox;

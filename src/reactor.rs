@@ -1,15 +1,14 @@
 //! One thread, one epoll, one executor: a worker.
 //!
 //! A socket is registered once, edge-triggered, and never modified. Each direction has a ready flag and one
-//! waker; all waiting goes through [`Source::poll_io`]. Timers are one ordered map, and lazy: moving a timer
-//! stores a number, and the map is touched only when the stored time has come. A turn is: run what is ready,
+//! waker; all waiting goes through [`Source::poll_io`]. Timers are one heap, and lazy: moving a timer
+//! stores a number, and the heap is touched only when the stored time has come. A turn is: run what is ready,
 //! wait, read the clock once, fire timers, hand out readiness.
 //!
 //! Invariant: a ready flag may be set although the socket is not ready (the next operation then clears it), but
 //! never clear although an edge was seen.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,6 +26,7 @@ use smol::LocalExecutor;
 
 use crate::counters::{Seat, Side};
 use crate::fault;
+use crate::timers::Timers;
 
 /// Bytes read from a socket at once, and so the most that one slow receiver makes a connection hold.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
@@ -56,8 +56,7 @@ struct Worker {
     bell: Arc<Bell>,
     executor: LocalExecutor<'static>,
     sources: RefCell<Slots>,
-    timers: RefCell<BTreeMap<(Millis, u32), Waker>>,
-    next_timer: Cell<u32>,
+    timers: RefCell<Timers>,
     /// Tasks that used up their burst; they go on in the next turn.
     deferred: RefCell<Vec<Waker>>,
     seat: Seat,
@@ -182,7 +181,6 @@ impl Worker {
             executor: LocalExecutor::new(),
             sources: RefCell::default(),
             timers: RefCell::default(),
-            next_timer: Cell::new(0),
             deferred: RefCell::default(),
         })
     }
@@ -250,19 +248,15 @@ impl Worker {
     }
 
     fn until_next_timer(&self) -> Option<Duration> {
-        let (due, _) = *self.timers.borrow().first_key_value()?.0;
+        let due = self.timers.borrow().next()?;
         Some(Duration::from_millis(due.saturating_sub(now())).min(WAIT_MAX))
     }
 
     fn fire_timers(&self) {
-        let mut due = Vec::new();
-        {
-            let mut timers = self.timers.borrow_mut();
-            while let Some(first) = timers.first_entry().filter(|first| first.key().0 <= now()) {
-                due.push(first.remove());
-            }
+        loop {
+            let Some(due) = self.timers.borrow_mut().take_due(now()) else { return };
+            due.wake();
         }
-        due.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -567,16 +561,15 @@ impl Readiness {
 
 /// A point in time that a task waits for, moved at no cost as long as it moves into the future.
 pub struct Timer {
-    id: u32,
     due: Cell<Millis>,
-    /// The time at which the map would wake us, if it knows of us.
-    armed: Cell<Option<Millis>>,
+    /// The time at which the heap would wake us, and our number there, if it knows of us. What is due has been woken:
+    /// its number may be another's.
+    armed: Cell<Option<(Millis, u32)>>,
 }
 
 impl Timer {
     pub fn new() -> Self {
-        let id = worker(|w| w.next_timer.replace(w.next_timer.get().wrapping_add(1))).unwrap_or(0);
-        Self { id, due: Cell::new(Millis::MAX), armed: Cell::new(None) }
+        Self { due: Cell::new(Millis::MAX), armed: Cell::new(None) }
     }
 
     /// Sets the timer to go off in `after`, counted from this turn.
@@ -595,13 +588,11 @@ impl Timer {
         if due <= now() {
             return Poll::Ready(());
         }
-        if self.armed.get().is_some_and(|at| at <= now()) {
-            self.armed.set(None); // it has fired
-        }
-        if due != Millis::MAX && self.armed.get().is_none_or(|at| at > due) {
+        let known = self.armed.get().filter(|(at, _)| *at > now());
+        if due != Millis::MAX && known.is_none_or(|(at, _)| at > due) {
             self.disarm();
-            worker(|w| w.timers.borrow_mut().insert((due, self.id), cx.waker().clone()));
-            self.armed.set(Some(due));
+            let number = worker(|w| w.timers.borrow_mut().put(due, cx.waker().clone()));
+            self.armed.set(number.map(|number| (due, number)));
         }
         Poll::Pending
     }
@@ -612,8 +603,10 @@ impl Timer {
     }
 
     fn disarm(&self) {
-        if let Some(at) = self.armed.take() {
-            worker(|w| w.timers.borrow_mut().remove(&(at, self.id)));
+        if let Some((at, number)) = self.armed.take()
+            && at > now()
+        {
+            worker(|w| w.timers.borrow_mut().take(number));
         }
     }
 
