@@ -129,11 +129,15 @@ impl Name {
     fn learn(&self, answer: Result<(Vec<IpAddr>, Duration), Failure>) {
         let mut known = lock(&self.known);
         let valid = match answer {
-            Ok((mut addrs, valid)) => {
+            Ok((addrs, valid)) => {
                 // Name servers change the order with each answer; peers keep theirs.
-                addrs.sort_unstable();
-                addrs.dedup();
-                known.addrs = addrs.into();
+                let mut sorted: Vec<IpAddr> = Vec::with_capacity(addrs.len());
+                for addr in addrs {
+                    if let Err(at) = sorted.binary_search(&addr) {
+                        sorted.insert(at, addr);
+                    }
+                }
+                known.addrs = sorted.into();
                 known.failure = None;
                 valid
             }

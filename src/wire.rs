@@ -45,7 +45,8 @@ impl Stream {
             Self::Plain(socket) => socket.poll_write_vectored(cx, parts),
             // A record for each part would take more time than bringing them together.
             Self::Tls(session) => {
-                let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+                let mut whole = Vec::new();
+                parts.iter().for_each(|part| whole.extend_from_slice(part));
                 session.poll_write(cx, &whole)
             }
         }
