@@ -153,7 +153,11 @@ pub fn parse_http_time(date: &[u8]) -> Option<u64> {
     }
     let secs = u64::try_from(secs).ok()?;
     // One digit has a space before it in asctime's form.
-    (format(secs, form) == text.replace("  ", " 0")).then_some(secs)
+    let padded = text.bytes().scan(0, |before, byte| {
+        *before = if (*before, byte) == (b' ', b' ') { b'0' } else { byte };
+        Some(*before)
+    });
+    format(secs, form).bytes().eq(padded).then_some(secs)
 }
 
 /// `Sat, 21 Nov 2026 03:21:00 GMT` (RFC 9110 5.6.7).

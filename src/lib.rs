@@ -28,6 +28,7 @@ pub mod thread;
 pub mod base64;
 pub mod digest;
 pub mod calendar;
+pub mod text;
 pub mod users;
 pub mod keeper;
 pub mod counters;

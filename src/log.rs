@@ -20,6 +20,7 @@ use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
 use crate::standard;
 use crate::template::{Builtin, Piece, Variable};
+use crate::text;
 use crate::tls::News;
 use crate::users::Account;
 use crate::variables;
@@ -91,7 +92,7 @@ fn open_one(path: &str) -> io::Result<OwnedFd> {
 /// `Connection refused (os error 111)` as nginx writes it: `111: Connection refused`.
 pub fn describe(error: &io::Error) -> String {
     let text = error.to_string();
-    match (error.raw_os_error(), text.split_once(" (os error")) {
+    match (error.raw_os_error(), text::split_once(&text, " (os error")) {
         (Some(code), Some((text, _))) => format!("{code}: {text}"),
         _ => text,
     }

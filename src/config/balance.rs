@@ -164,7 +164,7 @@ fn sticky_cookie(walk: &Walk, directive: &Directive) -> Result<StickyCookie, Err
         http_only: false,
     };
     for word in directive.args.iter().skip(2) {
-        let value = |prefix: &str| walk.template_of(word.text.strip_prefix(prefix).unwrap_or_default(), word);
+        let value = |text: &str| walk.template_of(text, word);
         match word.text.split_once('=') {
             None if word.text == "secure" => cookie.secure = true,
             None if word.text == "httponly" => cookie.http_only = true,
@@ -173,10 +173,11 @@ fn sticky_cookie(walk: &Walk, directive: &Directive) -> Result<StickyCookie, Err
                 let time = units::time(time).ok_or_else(|| invalid(directive, word, "a time such as expires=1h"))?;
                 cookie.expires = Some(CookieLife::After(time));
             }
-            Some(("domain", _)) => cookie.domain = Some(value("domain=")?),
-            Some(("path", _)) => cookie.path = Some(value("path=")?),
-            Some(("samesite", "strict" | "lax" | "none")) => cookie.samesite = Some(value("samesite=")?),
-            Some(("samesite", text)) if text.contains('$') => cookie.samesite = Some(value("samesite=")?),
+            Some(("domain", text)) => cookie.domain = Some(value(text)?),
+            Some(("path", text)) => cookie.path = Some(value(text)?),
+            Some(("samesite", text)) if matches!(text, "strict" | "lax" | "none") || text.contains('$') => {
+                cookie.samesite = Some(value(text)?);
+            }
             _ => {
                 let known = "expires=, domain=, path=, samesite=strict|lax|none, secure or httponly";
                 return Err(invalid(directive, word, known));

@@ -21,6 +21,7 @@ use super::upstream::UpstreamDraft;
 use super::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Rare, Settings, Step, TryFiles, core};
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Invalid, Template, Variable};
+use crate::text;
 use crate::tls::Loaded;
 
 /// What has been read so far of the whole configuration.
@@ -432,10 +433,17 @@ pub(super) fn find<'v, T>(named: &'v [(String, T)], name: &str) -> Option<&'v T>
     named.iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-/// `(?<name>` and `(?P<name>` in an expression.
-fn named_groups(text: &str) -> impl Iterator<Item = &str> {
-    text.split("(?").skip(1).filter_map(|rest| {
-        let (name, _) = rest.strip_prefix('P').unwrap_or(rest).strip_prefix('<')?.split_once('>')?;
+/// `(?<name>`, `(?P<name>` and `(?'name'` in an expression.
+fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
+    let groups = std::iter::from_fn(move || {
+        (_, source) = text::split_once(source, "(?")?;
+        Some(source)
+    });
+    groups.filter_map(|rest| {
+        let (name, _) = match rest.strip_prefix('\'') {
+            Some(rest) => rest.split_once('\'')?,
+            None => rest.strip_prefix('P').unwrap_or(rest).strip_prefix('<')?.split_once('>')?,
+        };
         (!name.is_empty() && !name.starts_with(['=', '!'])).then_some(name)
     })
 }
@@ -448,7 +456,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Row, Error> {
         return Err(match (table::nearest(&name.text), placeholder(&name.text)) {
             (Some(near), _) => error.hint_about("did you mean \"{}\"?", near),
             (None, Some(hint)) => error.hint(hint),
-            (None, None) if name.text.contains("_by_lua") => error.hint("there is no script engine here"),
+            (None, None) if text::has(&name.text, "_by_lua") => error.hint("there is no script engine here"),
             (None, None) => error,
         });
     };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::glob;
 use crate::disk;
+use crate::text;
 
 /// Files that may be included in one another's depth.
 const INCLUDE_DEPTH_MAX: usize = 16;
@@ -130,7 +131,7 @@ impl Error {
 }
 
 fn filled(text: &str, what: &str) -> String {
-    let (before, after) = text.split_once("{}").unwrap_or((text, ""));
+    let (before, after) = text::split_once(text, "{}").unwrap_or((text, ""));
     [before, what, after].concat()
 }
 
@@ -311,16 +312,12 @@ pub fn placeholder(text: &str) -> Option<String> {
         (!inner.is_empty()).then(|| format!("{open}{inner}{close}"))
     };
     let found = between('<', '>')
-        .or_else(|| between('{', '}').filter(|_| !text.contains("${")))
+        .or_else(|| between('{', '}').filter(|_| !text::has(text, "${")))
+        .or_else(|| text::split_once(text, "__").filter(|(_, rest)| text::has(rest, "__")).map(|_| text.into()))
+        .or_else(|| text::has(text, "...").then(|| "...".to_owned()))
         .or_else(|| {
-            text.find("__").filter(|at| text.get(at + 2..).is_some_and(|t| t.contains("__"))).map(|_| text.into())
-        })
-        .or_else(|| text.contains("...").then(|| "...".to_owned()))
-        .or_else(|| {
-            ["YOUR_", "your-", "your_", "HOSTNAME", "CHANGE_ME"]
-                .iter()
-                .find(|p| text.contains(**p))
-                .map(|_| text.into())
+            let known = ["YOUR_", "your-", "your_", "HOSTNAME", "CHANGE_ME"];
+            known.iter().any(|part| text::has(text, part)).then(|| text.into())
         })?;
     Some(is_placeholder(&found))
 }
@@ -481,6 +478,7 @@ mod tests {
             ("a ${b}c$d;", "<a><${b}c$d>"),
             ("server\n{\n listen 80;\n}", "<server>{<listen><80>}"),
             ("a x\\;y;", "<a><x\\;y>"),
+            ("\u{e9} \\\u{e9}\\tb \"\\\\\u{e9}\";", "<\u{e9}><\\\u{e9}\tb><\\\u{e9}>"),
             ("a b#c;", "<a><b#c>"),
             ("if ($a = \"b\") { return 1; }", "<if><($a><=><b><)>{<return><1>}"),
         ] {

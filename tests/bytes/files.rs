@@ -464,7 +464,7 @@ const STEPS: &str = "server {
     location /drop { rewrite ^/drop/(.*)$ /to/$1? last; }
     location /replace { rewrite ^/replace/(.*)$ /to/$1?n=2? last; }
     location /value { rewrite ^/value/(.*)$ /to?u=$1 last; }
-    location /named { rewrite ^/named/(?<who>[a-z]+)/(?<what>.*)$ /to/$what/$who last; }
+    location /named { rewrite ^/named/(?<who>[a-z]+)/(?'what'.*)$ /to/$what/$who last; }
     location /none { rewrite ^/none/(.*)$ /none2/$1; rewrite ^/none2/(.*)$ /to/$1; }
     location /other { rewrite ^/nothing /to last; return 200 \"other $uri\"; }
     location /break { rewrite ^/break/(.*)$ /has/$1 break; return 200 no; }
