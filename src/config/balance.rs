@@ -68,7 +68,8 @@ pub enum CookieLife {
 }
 
 fn set_method(walk: &mut Walk, draft: &mut Draft, directive: &Directive, method: Balance) {
-    if draft.upstream.balance.replace(method).is_some() {
+    draft.upstream.group.balance = method;
+    if std::mem::replace(&mut draft.upstream.has_method, true) {
         walk.note(&directive.name, "another method was set before; the last one counts");
     }
 }
@@ -123,7 +124,7 @@ pub(super) fn queue(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> S
             .and_then(units::time)
             .ok_or_else(|| invalid(directive, word, "a time such as timeout=60s"))?,
     };
-    draft.upstream.queue = Some(QueueSpec { length, timeout });
+    draft.upstream.group.queue = Some(QueueSpec { length, timeout });
     Ok(())
 }
 
@@ -142,7 +143,7 @@ pub(super) fn sticky(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
         }
         _ => return Err(invalid(directive, kind, "\"cookie\" or \"route\"")),
     };
-    draft.upstream.sticky = Some(sticky);
+    draft.upstream.group.sticky = Some(sticky);
     Ok(())
 }
 

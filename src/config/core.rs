@@ -162,7 +162,7 @@ pub(super) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Dir
         if let Some(word) = directive.args.get(1) {
             return Err(invalid(directive, word, "nothing behind the time"));
         }
-        draft.upstream.keepalive_timeout = Some(timeout);
+        draft.upstream.group.keepalive_timeout = timeout;
         return Ok(());
     }
     draft.settings.keepalive_timeout = timeout;
@@ -178,14 +178,14 @@ pub(super) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Dir
 /// Idle connections to clients and to upstreams have the same limits.
 pub(super) fn keepalive_requests<'a>(_: &'a mut Walk, draft: &'a mut Draft) -> &'a mut u32 {
     match draft.context {
-        table::UPSTREAM => draft.upstream.keepalive_requests.get_or_insert_default(),
+        table::UPSTREAM => &mut draft.upstream.group.keepalive_requests,
         _ => &mut draft.settings.keepalive_requests,
     }
 }
 
 pub(super) fn keepalive_time<'a>(_: &'a mut Walk, draft: &'a mut Draft) -> &'a mut Duration {
     match draft.context {
-        table::UPSTREAM => draft.upstream.keepalive_time.get_or_insert_default(),
+        table::UPSTREAM => &mut draft.upstream.group.keepalive_time,
         _ => &mut draft.settings.keepalive_time,
     }
 }

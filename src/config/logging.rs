@@ -115,15 +115,10 @@ pub(super) fn error_log(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
         Some(word) => Level::parse(&word.text)
             .ok_or_else(|| invalid(directive, word, "debug, info, notice, warn, error, crit, alert or emerg"))?,
     };
-    let target = match path.text.as_str() {
-        // A file called `off` is never meant.
-        "off" | "/dev/null" => LogTarget::Nowhere,
-        "stderr" | "/dev/stderr" => LogTarget::Stderr,
-        text if text.starts_with("syslog:") || text.starts_with("memory:") => {
-            return Err(invalid(directive, path, "a file or stderr"));
-        }
-        text => LogTarget::File(walk.log_file(text)),
-    };
+    if path.text.starts_with("syslog:") || path.text.starts_with("memory:") {
+        return Err(invalid(directive, path, "a file or stderr"));
+    }
+    let target = target(walk, &path.text);
     let current = if draft.context == table::MAIN { &walk.config.main.error_log } else { &draft.settings.error_log };
     let mut logs = if draft.first { Vec::new() } else { current.to_vec() };
     logs.push(ErrorLog { target, level, default_path: None });
@@ -133,6 +128,15 @@ pub(super) fn error_log(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
         draft.settings.error_log = logs.into();
     }
     Ok(())
+}
+
+/// Where the lines of a log go. A file called `off` is never meant.
+fn target(walk: &mut Walk, path: &str) -> LogTarget {
+    match path {
+        "off" | "/dev/null" => LogTarget::Nowhere,
+        "stderr" | "/dev/stderr" => LogTarget::Stderr,
+        _ => LogTarget::File(walk.log_file(path)),
+    }
 }
 
 pub(super) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
@@ -201,11 +205,7 @@ pub(super) fn access_log(walk: &mut Walk, draft: &mut Draft, directive: &Directi
         })?,
         _ => combined(walk)?,
     };
-    let target = match path.text.as_str() {
-        "/dev/null" => LogTarget::Nowhere,
-        "/dev/stderr" | "stderr" => LogTarget::Stderr,
-        text => LogTarget::File(walk.log_file(text)),
-    };
+    let target = target(walk, &path.text);
     let mut logs = if draft.first { Vec::new() } else { draft.settings.access_log.to_vec() };
     logs.push(AccessLog { target, format, condition });
     draft.settings.access_log = logs.into();

@@ -80,6 +80,6 @@ pub(super) fn resolver(walk: &mut Walk, draft: &mut Draft, directive: &Directive
 
 pub(super) fn resolver_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     draft.settings.resolver_timeout = core::time(directive)?;
-    draft.upstream.resolver_timeout = Some(draft.settings.resolver_timeout);
+    draft.upstream.group.resolver_timeout = Some(draft.settings.resolver_timeout);
     Ok(())
 }

@@ -324,7 +324,7 @@ pub(super) const TABLE: &[Spec] = &[
     spec("ip_hash", UPSTREAM, 0, 0, Once(balance::ip_hash)),
     spec("js_content", LOCATION, 1, MANY, Refuse(&LUA)),
     spec("js_import", HTTP, 1, MANY, Refuse(&LUA)),
-    spec("keepalive", UPSTREAM, 1, 2, Number(|_, draft| draft.upstream.keepalive.get_or_insert_default())),
+    spec("keepalive", UPSTREAM, 1, 2, Number(|_, draft| &mut draft.upstream.group.keepalive)),
     spec("keepalive_disable", HSL, 1, MANY, Once(manners::keepalive_disable)),
     spec("keepalive_min_timeout", HSL, 1, 1, Note(&"a connection that waits is closed when its time is over")),
     spec("keepalive_requests", HSL | UPSTREAM, 1, 1, Number(core::keepalive_requests)),

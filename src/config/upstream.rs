@@ -88,34 +88,28 @@ impl PeerSpec {
 /// What of an upstream is known while its block is read.
 #[derive(Default)]
 pub(super) struct UpstreamDraft {
-    peers: Vec<Arc<PeerSpec>>,
-    pub(super) balance: Option<Balance>,
-    pub(super) sticky: Option<Sticky>,
-    pub(super) queue: Option<QueueSpec>,
-    /// And where it stands.
+    pub(super) group: Upstream,
+    /// Whether it says how a peer is chosen.
+    pub(super) has_method: bool,
+    /// A `health_check`, and where it stands.
     pub(super) health: Option<(HealthCheck, Word)>,
-    pub(super) keepalive: Option<u32>,
-    pub(super) keepalive_requests: Option<u32>,
-    pub(super) keepalive_timeout: Option<Duration>,
-    pub(super) keepalive_time: Option<Duration>,
-    pub(super) resolver_timeout: Option<Duration>,
 }
 
-impl UpstreamDraft {
+impl Default for Upstream {
     /// Idle connections are kept by default, as nginx does since 1.29.7.
-    fn finish(self, name: String) -> Upstream {
-        Upstream {
-            peers: self.peers,
-            balance: self.balance.unwrap_or(Balance::RoundRobin),
-            sticky: self.sticky,
-            queue: self.queue,
-            health: self.health.map(|(check, _)| Arc::new(check.named(&name))),
-            keepalive: self.keepalive.unwrap_or(32),
-            keepalive_requests: self.keepalive_requests.unwrap_or(1000),
-            keepalive_timeout: self.keepalive_timeout.unwrap_or(Duration::from_secs(60)),
-            keepalive_time: self.keepalive_time.unwrap_or(Duration::from_secs(3600)),
-            name,
-            resolver_timeout: self.resolver_timeout,
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            peers: Vec::new(),
+            balance: Balance::RoundRobin,
+            sticky: None,
+            queue: None,
+            health: None,
+            keepalive: 32,
+            keepalive_requests: 1000,
+            keepalive_timeout: Duration::from_secs(60),
+            keepalive_time: Duration::from_secs(3600),
+            resolver_timeout: None,
             made: false,
         }
     }
@@ -129,8 +123,7 @@ impl Upstream {
 
     /// The group that has one peer and its name.
     pub fn of(peer: PeerSpec) -> Self {
-        let name = peer.name.clone();
-        UpstreamDraft { peers: vec![Arc::new(peer)], ..UpstreamDraft::default() }.finish(name)
+        Self { name: peer.name.clone(), peers: vec![Arc::new(peer)], ..Self::default() }
     }
 }
 
@@ -155,17 +148,20 @@ pub(super) fn place_at(text: &str, usual_port: u16) -> Option<Place> {
 
 pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
     let name = arg(directive, 0);
-    let inner = walk.inside(draft, directive, table::UPSTREAM, None)?;
-    if inner.upstream.peers.is_empty() {
+    let inner = &mut walk.inside(draft, directive, table::UPSTREAM, None)?.upstream;
+    let mut upstream = std::mem::take(&mut inner.group);
+    if upstream.peers.is_empty() {
         return Err(Error::about(&directive.name.at, "no servers are inside upstream \"{}\"", &name.text));
     }
-    if inner.upstream.peers.iter().all(|peer| peer.backup) {
+    if upstream.peers.iter().all(|peer| peer.backup) {
         return Err(Error::about(&directive.name.at, "only backup servers are inside upstream \"{}\"", &name.text));
     }
     if walk.config.upstream_names.contains_key(name.text.as_bytes()) {
         return Err(name.wrong("duplicate upstream \"{}\""));
     }
-    walk.add_upstream(name.text.clone(), inner.upstream.finish(name.text.clone()));
+    upstream.name.clone_from(&name.text);
+    upstream.health = inner.health.take().map(|(check, _)| Arc::new(check.named(&name.text)));
+    walk.add_upstream(name.text.clone(), upstream);
     Ok(())
 }
 
@@ -185,7 +181,7 @@ pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
             _ => parameter(&mut peer, directive, word)?,
         }
     }
-    draft.upstream.peers.push(Arc::new(peer));
+    draft.upstream.group.peers.push(Arc::new(peer));
     Ok(())
 }
 
