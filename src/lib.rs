@@ -36,6 +36,7 @@ pub mod timers;
 pub mod reactor;
 pub mod signals;
 pub mod mailbox;
+pub mod permits;
 pub mod parcel;
 pub mod socket;
 pub mod cidr;

@@ -6,20 +6,24 @@
 //! texts of one digest, not even of SHA-1.
 
 use std::cell::{Cell, RefCell};
-
-use smol::lock::Semaphore;
+use std::sync::Arc;
 
 use crate::digest::sha1;
+use crate::mailbox::Mailbox;
 use crate::password::Stored;
+use crate::permits::Permits;
+use crate::thread;
 
 /// Slow checks at the same time, of all workers; each has a thread meanwhile.
 const CHECKS_MAX: usize = 2;
+/// Bytes of the stack of each.
+const STACK_BYTES: usize = 128 * 1024;
 /// Requests of a worker that wait for a check.
 const WAITING_MAX: u32 = 64;
 /// Right passwords that a worker knows again.
 const KNOWN_MAX: usize = 256;
 
-static CHECKS: Semaphore = Semaphore::new(CHECKS_MAX);
+static CHECKS: Permits = Permits::new(CHECKS_MAX);
 
 thread_local! {
     static WAITING: Cell<u32> = const { Cell::new(0) };
@@ -49,17 +53,23 @@ pub async fn check(stored: &[u8], password: &[u8]) -> Outcome {
         return Outcome::Right;
     }
     let Some(_waiting) = Waiting::new() else { return Outcome::Busy };
-    let permit = CHECKS.acquire().await;
+    let permit = CHECKS.take().await;
     // Somebody before us may have asked the same.
     if is_known() {
         return Outcome::Right;
     }
     let (stored, password) = (stored.to_vec(), password.to_vec());
-    let right = smol::unblock(move || {
-        let _permit = permit; // a check that nobody waits for any more still counts
-        Stored::parse(&stored).is_some_and(|form| form.is(&password))
-    });
-    let right = right.await;
+    let answer: Arc<Mailbox<bool>> = Arc::default();
+    let told = answer.clone();
+    let check = move || {
+        let right = Stored::parse(&stored).is_some_and(|form| form.is(&password));
+        drop(permit); // not before: a check that nobody waits for any more still counts
+        told.put(right);
+    };
+    if thread::start("password".to_owned(), STACK_BYTES, Box::new(check)).is_err() {
+        return Outcome::Busy;
+    }
+    let right = answer.next().await;
     if right {
         KNOWN.with_borrow_mut(|known| known.add(digest));
     }
