@@ -32,10 +32,7 @@ pub struct Geo {
 
 #[derive(Debug)]
 enum Table {
-    Networks {
-        v4: Networks,
-        v6: Networks,
-    },
+    Networks(Networks),
     /// By address; none touches another.
     Ranges(Vec<Range>),
 }
@@ -47,30 +44,41 @@ struct Range {
     value: u32,
 }
 
-/// Networks of one family: bits of the mask, first address and value. IPv4 is written as IPv6.
+/// A network as it is sorted: bits of its mask, and its first address in the last bytes.
+type Network = [u8; 17];
+/// Added to the bits of IPv4's networks: they stand apart from those of IPv6.
+const V4_BITS: u8 = 129;
+
+fn network_of(bits: u8, first: u128) -> Network {
+    let mut network = [bits; 17];
+    network.iter_mut().skip(1).zip(first.to_be_bytes()).for_each(|(to, from)| *to = from);
+    network
+}
+
+/// Networks of both families and their values.
 #[derive(Debug, Default)]
-struct Networks(Vec<(u8, [u8; 16], u32)>);
+struct Networks(Vec<(Network, u32)>);
 
 impl Networks {
     /// Makes the list ready to be searched. What was said last of a network counts.
     fn settle(&mut self) {
-        self.0.sort_by_key(|(bits, net, _)| (*bits, *net));
+        self.0.sort_by_key(|(network, _)| *network);
         self.0.dedup_by(|later, kept| {
-            let is_same = (later.0, later.1) == (kept.0, kept.1);
+            let is_same = later.0 == kept.0;
             if is_same {
-                kept.2 = later.2;
+                kept.1 = later.1;
             }
             is_same
         });
     }
 
-    /// The value of the smallest network that `ip` is in.
-    fn find(&self, ip: u128, bits_min: u8) -> Option<u32> {
-        (bits_min..=128).rev().find_map(|bits| {
-            let net = ip & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-            let key = (bits, net.to_be_bytes());
-            let at = self.0.binary_search_by_key(&key, |(bits, net, _)| (*bits, *net)).ok()?;
-            self.0.get(at).map(|(_, _, value)| *value)
+    /// The value of the smallest network that `ip`, of which the last `len` bits count, is in.
+    fn find(&self, ip: u128, len: u8, bits_added: u8) -> Option<u32> {
+        (0..=len).rev().find_map(|bits| {
+            let first = ip & u128::MAX.checked_shl((len - bits).into()).unwrap_or(0);
+            let network = network_of(bits_added + bits, first);
+            let at = self.0.binary_search_by_key(&network, |(network, _)| *network).ok()?;
+            self.0.get(at).map(|(_, value)| *value)
         })
     }
 }
@@ -79,8 +87,8 @@ impl Geo {
     /// The value of an address; none: it is none of IP.
     pub fn find(&self, ip: Option<IpAddr>) -> &[u8] {
         let found = match (&self.table, ip.unwrap_or(NO_ADDRESS).to_canonical()) {
-            (Table::Networks { v4, .. }, IpAddr::V4(ip)) => v4.find(mapped(ip), 96),
-            (Table::Networks { v6, .. }, IpAddr::V6(ip)) => v6.find(ip.to_bits(), 0),
+            (Table::Networks(networks), IpAddr::V4(ip)) => networks.find(ip.to_bits().into(), 32, V4_BITS),
+            (Table::Networks(networks), IpAddr::V6(ip)) => networks.find(ip.to_bits(), 128, 0),
             (Table::Ranges(ranges), IpAddr::V4(ip)) => find_range(ranges, ip.to_bits()),
             (Table::Ranges(ranges), IpAddr::V6(_)) => find_range(ranges, Ipv4Addr::BROADCAST.to_bits()),
         };
@@ -89,14 +97,10 @@ impl Geo {
 
     fn entries(&self) -> usize {
         match &self.table {
-            Table::Networks { v4, v6 } => v4.0.len() + v6.0.len(),
+            Table::Networks(networks) => networks.0.len(),
             Table::Ranges(ranges) => ranges.len(),
         }
     }
-}
-
-fn mapped(ip: Ipv4Addr) -> u128 {
-    ip.to_ipv6_mapped().to_bits()
 }
 
 fn find_range(ranges: &[Range], ip: u32) -> Option<u32> {
@@ -146,16 +150,15 @@ pub(super) fn geo(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set 
     };
     let number = walk.config.geos.len() as u32;
     let name = walk.new_name(target, &Variable::Geo(number))?;
-    let table = Table::Networks { v4: Networks::default(), v6: Networks::default() };
+    let table = Table::Networks(Networks::default());
     let values = vec![Box::default()];
     let geo = Geo { name, source, proxies: Vec::new(), recursive: false, values, table, default: 0 };
     let mut reading = Reading { geo, known: HashMap::new(), default_seen: false };
     for entry in directive.block.as_deref().unwrap_or_default() {
         reading.entry(walk, entry)?;
     }
-    if let Table::Networks { v4, v6 } = &mut reading.geo.table {
-        v4.settle();
-        v6.settle();
+    if let Table::Networks(networks) = &mut reading.geo.table {
+        networks.settle();
     }
     walk.config.geos.push(reading.geo);
     Ok(())
@@ -216,9 +219,8 @@ impl Reading {
                 }
             }
             (Table::Ranges(_), ..) => return Err(wrong_key(key, "a range like 192.0.2.0-192.0.2.255")),
-            (Table::Networks { v4, .. }, _, Some((true, bits, net))) => v4.0.push((bits, net, value)),
-            (Table::Networks { v6, .. }, _, Some((false, bits, net))) => v6.0.push((bits, net, value)),
-            (Table::Networks { .. }, ..) => return Err(wrong_key(key, "an address or a network like 192.0.2.0/24")),
+            (Table::Networks(networks), _, Some(network)) => networks.0.push((network, value)),
+            (Table::Networks(_), ..) => return Err(wrong_key(key, "an address or a network like 192.0.2.0/24")),
         }
         Ok(())
     }
@@ -227,10 +229,7 @@ impl Reading {
         let before = self.geo.entries();
         match (&mut self.geo.table, parse_range(&what.text), network(&what.text)) {
             (Table::Ranges(ranges), Some(gone), _) => ranges.retain(|range| (range.first, range.last) != gone),
-            (Table::Networks { v4, v6 }, _, Some((is_v4, bits, net))) => {
-                let networks = if is_v4 { v4 } else { v6 };
-                networks.0.retain(|(b, n, _)| (*b, *n) != (bits, net));
-            }
+            (Table::Networks(networks), _, Some(gone)) => networks.0.retain(|(network, _)| *network != gone),
             _ => return Err(invalid(entry, what, "an address, a network or a range as it was written")),
         }
         if self.geo.entries() == before {
@@ -250,13 +249,10 @@ impl Reading {
     }
 }
 
-/// Whether a network is one of IPv4, bits of its mask, and its first address.
-fn network(text: &str) -> Option<(bool, u8, [u8; 16])> {
+fn network(text: &str) -> Option<Network> {
     match Cidr::parse(text)? {
-        Cidr::V4 { net, mask } => {
-            Some((true, 96 + mask.count_ones() as u8, mapped(Ipv4Addr::from_bits(net)).to_be_bytes()))
-        }
-        Cidr::V6 { net, mask } => Some((false, mask.count_ones() as u8, net.to_be_bytes())),
+        Cidr::V4 { net, mask } => Some(network_of(V4_BITS + mask.count_ones() as u8, net.into())),
+        Cidr::V6 { net, mask } => Some(network_of(mask.count_ones() as u8, net)),
         Cidr::Unix => None,
     }
 }
