@@ -2,9 +2,12 @@
 
 use std::task::Waker;
 
+/// Entries right below another one: with more than two of them few have to move.
+const BRANCHES: usize = 4;
+
 #[derive(Default)]
 pub struct Timers {
-    /// No entry is due before the one at half its place.
+    /// No entry is due before the one above it, at a fourth of its place.
     heap: Vec<Entry>,
     /// Where in the heap the entry of a number is.
     places: Vec<u32>,
@@ -58,13 +61,19 @@ impl Timers {
 
     /// Moves an entry that others may have to make room for up or down to its place.
     fn settle(&mut self, mut at: usize) {
-        while at > 0 && self.is_before(at, (at - 1) / 2) {
-            at = self.swap(at, (at - 1) / 2);
+        let due = self.due(at);
+        while at > 0 && due < self.due((at - 1) / BRANCHES) {
+            at = self.swap(at, (at - 1) / BRANCHES);
         }
         loop {
-            let left = 2 * at + 1;
-            let next = if self.is_before(left + 1, left) { left + 1 } else { left };
-            if !self.is_before(next, at) {
+            let first = at * BRANCHES + 1;
+            let (mut next, mut least) = (at, due);
+            for (below, entry) in self.heap.iter().enumerate().skip(first).take(BRANCHES) {
+                if entry.due < least {
+                    (next, least) = (below, entry.due);
+                }
+            }
+            if next == at {
                 break;
             }
             at = self.swap(at, next);
@@ -72,9 +81,8 @@ impl Timers {
         self.note(at);
     }
 
-    fn is_before(&self, one: usize, other: usize) -> bool {
-        let due = |at: usize| self.heap.get(at).map_or(u64::MAX, |entry| entry.due);
-        due(one) < due(other)
+    fn due(&self, at: usize) -> u64 {
+        self.heap.get(at).map_or(u64::MAX, |entry| entry.due)
     }
 
     /// Exchanges two entries; the first one is then at the second place.
