@@ -25,8 +25,16 @@ pub fn open(path: &Path, flags: OFlags) -> io::Result<File> {
 /// # Errors
 /// Those of open(2) and read(2).
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    rest_of(open(path, OFlags::RDONLY)?, u64::MAX)
+}
+
+/// What is still to be read of an open file, or of a pipe, up to so many bytes.
+///
+/// # Errors
+/// Those of read(2).
+pub fn rest_of(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path, OFlags::RDONLY)?.read_to_end(&mut bytes)?;
+    file.take(bytes_max).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -3,7 +3,6 @@
 //! musl reads the same two files, on a thread for each question and in 30 kB of code. Other C libraries know more ways, and
 //! are asked themselves (`names`).
 
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::pin::pin;
 use std::time::Duration;
@@ -53,8 +52,8 @@ pub async fn look_up(host: &str) -> Result<Vec<IpAddr>, Failure> {
 
 /// A file that is not there is as good as an empty one.
 fn read(path: &str) -> String {
-    let mut text = Vec::new();
-    let _ = disk::open(path.as_ref(), OFlags::RDONLY).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text));
+    let text = disk::open(path.as_ref(), OFlags::RDONLY).and_then(|file| disk::rest_of(file, FILE_BYTES_MAX));
+    let text = text.unwrap_or_default();
     String::from_utf8_lossy(&text).into_owned()
 }
 

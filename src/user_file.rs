@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -97,9 +97,7 @@ fn text(file: File) -> io::Result<Vec<u8>> {
     if meta.len() > FILE_BYTES_MAX {
         return Err(fault::error(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
-    let mut text = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
-    Ok(text)
+    disk::rest_of(file, FILE_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Certificates, keys and revocation lists in PEM files (RFC 7468).
 
-use std::io::Read;
 use std::sync::Arc;
 
 use futures_rustls::rustls;
@@ -11,6 +10,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::revoked::Revoked;
 use super::x509::Certificate;
+use crate::disk;
 use crate::keeper;
 
 /// Bytes of a file with a certificate and its chain, or with a key.
@@ -22,14 +22,12 @@ const REVOKED_BYTES_MAX: u64 = 16 << 20;
 
 /// All of a file, unless it is longer than it may be.
 fn read(path: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
-    let mut text = Vec::new();
-    let opened = keeper::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut text));
-    match opened {
+    match keeper::open(path).and_then(|file| disk::rest_of(file, bytes_max + 1)) {
         Err(error) => Err(format!("cannot load \"{path}\": {error}")),
-        Ok(_) if text.len() as u64 > bytes_max => {
+        Ok(text) if text.len() as u64 > bytes_max => {
             Err(format!("cannot load \"{path}\": it has more than {bytes_max} bytes"))
         }
-        Ok(_) => Ok(text),
+        Ok(text) => Ok(text),
     }
 }
 
