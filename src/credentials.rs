@@ -13,7 +13,7 @@ pub struct Credentials {
 impl Credentials {
     /// Those of the first `Authorization`; none, if it is missing, of another scheme, or broken.
     pub fn of(fields: &Fields) -> Option<Self> {
-        Self::parse(fields.named(b"authorization").next()?)
+        Self::parse(fields.first_named(b"authorization")?)
     }
 
     /// `Basic`, and user, colon and password in base 64.

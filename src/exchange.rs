@@ -367,7 +367,7 @@ impl Exchange {
         if !msie6 && !browsers.safari {
             return false;
         }
-        let agent = String::from_utf8_lossy(self.request.fields.named(b"user_agent").next().unwrap_or_default());
+        let agent = String::from_utf8_lossy(self.request.fields.first_named(b"user_agent").unwrap_or_default());
         let has = |name: &str| text::has(&agent, name);
         let version = text::split_once(&agent, "MSIE ").map_or("", |(_, version)| version);
         let old = ["4.", "5.", "6."].iter().any(|old| version.starts_with(old)) && !text::has(version, "SV1");

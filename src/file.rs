@@ -155,7 +155,7 @@ fn ranged(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> Ans
     head.ranges = Ranges::Accepted;
     // RFC 9110 14.2: parts are of a GET, and a HEAD is told what there is. nginx answers both with 206.
     let is_get = exchange.request.method() == b"GET";
-    let asked = exchange.request.fields.named(b"range").next().filter(|_| is_get);
+    let asked = exchange.request.fields.first_named(b"range").filter(|_| is_get);
     let wanted = match asked.filter(|_| head.marks.allow_range(exchange)) {
         Some(asked) => range::parse(asked, size, most),
         None => Wanted::Whole,

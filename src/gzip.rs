@@ -76,10 +76,10 @@ pub fn may_pack(exchange: &Exchange, about: &About<'_>) -> bool {
     if request.version < gzip.version_min {
         return false;
     }
-    if request.fields.named(b"via").next().is_some() && !may_pack_for_proxy(exchange, gzip.proxied, about) {
+    if request.fields.first_named(b"via").is_some() && !may_pack_for_proxy(exchange, gzip.proxied, about) {
         return false;
     }
-    let agent = request.fields.named(b"user_agent").next().unwrap_or_default();
+    let agent = request.fields.first_named(b"user_agent").unwrap_or_default();
     let disabled = gzip.not_msie6 && is_msie6(agent);
     !disabled && !gzip.disable.iter().any(|pattern| !agent.is_empty() && pattern.is_match(agent))
 }
@@ -89,7 +89,7 @@ fn may_pack_for_proxy(exchange: &Exchange, proxied: Proxied, about: &About<'_>) 
     if proxied.has(Proxied::OFF) {
         return false;
     }
-    let authorized = || exchange.request.fields.named(b"authorization").next().is_some();
+    let authorized = || exchange.request.fields.first_named(b"authorization").is_some();
     if proxied.has(Proxied::ANY) || proxied.has(Proxied::AUTH) && authorized() {
         return true;
     }

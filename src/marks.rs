@@ -20,7 +20,7 @@ pub struct Marks {
 impl Marks {
     /// The status that takes the place of a 200: 304, 412 or none.
     pub fn precondition(&self, exchange: &Exchange) -> Option<u16> {
-        let field = |name: &'static [u8]| exchange.request.fields.named(name).next();
+        let field = |name: &'static [u8]| exchange.request.fields.first_named(name);
         if let Some(since) = field(b"if_unmodified_since")
             && clock::parse_http_time(since).is_none_or(|since| self.modified.is_none_or(|time| time > since))
         {
@@ -59,7 +59,7 @@ impl Marks {
 
     /// Whether a part of this version is what the client can use (`If-Range`, RFC 9110 13.1.5).
     pub fn allow_range(&self, exchange: &Exchange) -> bool {
-        let Some(validator) = exchange.request.fields.named(b"if_range").next() else { return true };
+        let Some(validator) = exchange.request.fields.first_named(b"if_range") else { return true };
         let added = Added::new(exchange, 200, self.modified);
         if validator.len() >= 2 && validator.ends_with(b"\"") {
             let own = self.etag.as_deref();

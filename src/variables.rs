@@ -337,7 +337,7 @@ fn write_binary(addr: &Addr, out: &mut Vec<u8>) {
 /// `X-Forwarded-For` with the client at its end.
 fn write_forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) {
     write_fields(&exchange.request.fields, b"x_forwarded_for", out);
-    if !out.is_empty() && exchange.request.fields.named(b"x_forwarded_for").next().is_some() {
+    if !out.is_empty() && exchange.request.fields.first_named(b"x_forwarded_for").is_some() {
         out.extend_from_slice(b", ");
     }
     out.extend_from_slice(exchange.client.addr.host().as_bytes());
@@ -471,7 +471,7 @@ fn write_tries(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
 
 /// 1, unless `valid_referers` says that the referer is one.
 fn write_invalid_referer(exchange: &Exchange, out: &mut Vec<u8>) {
-    let referer = exchange.request.fields.named(b"referer").next();
+    let referer = exchange.request.fields.first_named(b"referer");
     let names = &exchange.server.names;
     if exchange.settings().rare.referers.as_ref().is_some_and(|referers| !referers.allow(referer, names)) {
         out.push(b'1');

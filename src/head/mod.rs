@@ -196,6 +196,11 @@ impl Fields {
         self.iter().filter(move |field| variable_name_matches(field.name, name)).map(|field| field.value)
     }
 
+    /// The first of them.
+    pub fn first_named(&self, name: &[u8]) -> Option<&[u8]> {
+        self.iter().find(|field| variable_name_matches(field.name, name)).map(|field| field.value)
+    }
+
     /// Whether a field with a comma-separated list holds `token`, in any letter case.
     pub fn has_token(&self, kind: Name, token: &str) -> bool {
         self.all(kind).flat_map(tokens).any(|t| t.eq_ignore_ascii_case(token.as_bytes()))

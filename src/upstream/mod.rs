@@ -320,11 +320,11 @@ impl<'e> Attempts<'e> {
     fn accelerate(&mut self, head: &Response) -> Option<Vec<u8>> {
         head.fields.first(Name::Accel)?;
         let ignored = self.exchange.settings().proxy.ignored;
-        let rate = head.fields.named(b"x_accel_limit_rate").next().filter(|_| !ignored.limit_rate);
+        let rate = head.fields.first_named(b"x_accel_limit_rate").filter(|_| !ignored.limit_rate);
         if let Some(rate) = rate.and_then(|rate| std::str::from_utf8(rate).ok()?.parse().ok()) {
             self.exchange.limits.rate = Some(rate);
         }
-        head.fields.named(b"x_accel_redirect").next().filter(|_| !ignored.redirect).map(<[u8]>::to_vec)
+        head.fields.first_named(b"x_accel_redirect").filter(|_| !ignored.redirect).map(<[u8]>::to_vec)
     }
 
     /// The upstream has sent the request on: what it answers with is found anew, with some of its fields (nginx's choice).

@@ -51,7 +51,7 @@ impl Attempts<'_> {
             write_timeout: settings.send_timeout,
         };
         self.exchange.answer.status = status;
-        if head.fields.named(b"location").next().is_some() {
+        if head.fields.first_named(b"location").is_some() {
             self.exchange.forget_location();
         }
         self.bind(&chosen);
@@ -90,14 +90,15 @@ impl Attempts<'_> {
             }
         })
         .await;
-        self.exchange.answer.bytes = download.written;
-        self.exchange.answer.packed = download.packed();
-        self.exchange.upstream_trailers = download.trailers().to_vec();
+        let exchange = &mut *self.exchange;
+        exchange.answer.bytes = download.written;
+        exchange.answer.packed = download.packed();
+        exchange.upstream_trailers = download.trailers().to_vec();
         let uploaded = upload.as_ref().is_none_or(|upload| upload.complete);
         if let Some(upload) = upload {
-            self.exchange.body_bytes = upload.transfer.body_bytes;
+            exchange.body_bytes = upload.transfer.body_bytes;
         }
-        if let Some(now) = self.exchange.tries.last_mut() {
+        if let Some(now) = exchange.tries.last_mut() {
             now.body = download.body_bytes;
             now.received += download.body_bytes;
             now.ended = Some(now.elapsed());
@@ -113,15 +114,16 @@ impl Attempts<'_> {
             }
             Err(stopped) => {
                 let untouched = download.written == 0 && stopped.is_upstreams();
-                self.exchange.timed_out = matches!(stopped, Stopped::Download(Failure::SinkTimeout));
-                log::about(self.exchange, stopped.level(), format_args!("{stopped}"));
+                let exchange = &mut *self.exchange;
+                exchange.timed_out = matches!(stopped, Stopped::Download(Failure::SinkTimeout));
+                log::about(exchange, stopped.level(), format_args!("{stopped}"));
                 if !untouched {
                     if stopped.is_clients() {
-                        self.exchange.answer.status = 499; // the client did not wait for the rest
+                        exchange.answer.status = 499; // the client did not wait for the rest
                     }
                     return Ok(Forwarded::Broken);
                 }
-                if let Some(now) = self.exchange.tries.last_mut() {
+                if let Some(now) = exchange.tries.last_mut() {
                     now.status = Some(502);
                 }
                 Err(Some(502))
