@@ -29,6 +29,7 @@ pub mod base64;
 pub mod digest;
 pub mod calendar;
 pub mod text;
+pub mod numbers;
 pub mod users;
 pub mod keeper;
 pub mod counters;

@@ -97,7 +97,7 @@ impl Running {
     pub fn group_named(&self, url: &Url<'_>) -> Option<Arc<Group>> {
         let names = &self.config.upstream_names;
         let number = names.get(url.authority.as_bytes()).or_else(|| names.get(url.key().as_bytes()))?;
-        self.group(*number)
+        self.group(number)
     }
 
     /// The upstream for a place that only a request named.

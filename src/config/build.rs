@@ -4,7 +4,6 @@
 //! blocks in it, which inherit all that this one has set, wherever in it that stands.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use super::table::{self, Treat};
 use super::tls::TlsDraft;
 use super::upstream::UpstreamDraft;
 use super::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Rare, Settings, Step, TryFiles, core};
+use crate::numbers::Numbers;
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Invalid, Template, Variable};
 use crate::text;
@@ -41,7 +41,7 @@ pub(super) struct Walk {
     pub(super) open_proxies: Vec<Word>,
     /// Variables that a block of their own defines.
     made_names: Vec<(String, Variable)>,
-    user_names: HashMap<Vec<u8>, u32>,
+    user_names: Numbers,
     /// Whether a variable asks for fields of the answer.
     keeps_sent: Cell<bool>,
     /// Whether one asks for the request body.
@@ -166,7 +166,7 @@ impl Walk {
                 main,
                 bindings: Vec::new(),
                 upstreams: Vec::new(),
-                upstream_names: HashMap::new(),
+                upstream_names: Numbers::default(),
                 maps: Vec::new(),
                 geos: Vec::new(),
                 splits: Vec::new(),
@@ -190,7 +190,7 @@ impl Walk {
             servers: Vec::new(),
             open_proxies: Vec::new(),
             made_names: Vec::new(),
-            user_names: HashMap::new(),
+            user_names: Numbers::default(),
             keeps_sent: Cell::new(false),
             keeps_body: Cell::new(false),
             looks_back: Cell::new(false),
@@ -330,7 +330,7 @@ impl Walk {
 
     fn add_user(&mut self, name: &str) {
         let next = self.user_names.len() as u32;
-        self.user_names.entry(name.as_bytes().to_vec()).or_insert(next);
+        self.user_names.get_or_insert(name.as_bytes(), next);
     }
 
     /// The name of the variable that a block defines, without its `$`. Blocks are read in the order of their numbers:
@@ -346,7 +346,7 @@ impl Walk {
 
     /// The number of the variable that a named group fills.
     pub(super) fn user_number(&self, name: &str) -> Option<u32> {
-        self.user_names.get(name.as_bytes()).copied()
+        self.user_names.get(name.as_bytes())
     }
 
     /// Reads a word with variables.

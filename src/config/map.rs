@@ -1,9 +1,8 @@
 //! `map $source $name { ... }`: a value found by a value.
 
-use std::collections::HashMap;
-
 use super::build::{Draft, Walk, arg};
 use super::syntax::{Directive, Error, Word};
+use crate::numbers::Numbers;
 use crate::pattern::{Captures, Pattern};
 use crate::template::{Template, Variable};
 
@@ -23,20 +22,17 @@ pub struct Expression {
 pub struct Map {
     pub name: String,
     pub source: Template,
-    exact: Places,
+    exact: Numbers,
     hosts: bool,
     /// Found anew each time, not once for a request.
     pub volatile: bool,
-    leading: Places,
-    trailing: Places,
+    leading: Numbers,
+    trailing: Numbers,
     patterns: Vec<(Expression, u32)>,
     /// What it may be worth beside the default.
     values: Vec<Template>,
     default: Template,
 }
-
-/// Keys, and where their values are.
-type Places = HashMap<Vec<u8>, u32>;
 
 impl Map {
     /// What `value` is mapped to, and what an expression captured on the way.
@@ -44,7 +40,7 @@ impl Map {
         let lower = value.to_ascii_lowercase();
         let key = if self.hosts { lower.strip_suffix(b".").unwrap_or(&lower) } else { &lower };
         if let Some(place) = self.exact.get(key) {
-            return (self.value(*place), None);
+            return (self.value(place), None);
         }
         if self.hosts {
             let dots = || key.iter().enumerate().filter(|(_, b)| **b == b'.').map(|(at, _)| at);
@@ -52,7 +48,7 @@ impl Map {
             let trailing =
                 || dots().collect::<Vec<_>>().into_iter().rev().find_map(|at| self.trailing.get(key.get(..=at)?));
             if let Some(place) = leading.or_else(trailing) {
-                return (self.value(*place), None);
+                return (self.value(place), None);
             }
         }
         for (expression, place) in &self.patterns {
@@ -78,11 +74,11 @@ pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Resu
     let mut map = Map {
         name,
         source: walk.template(arg(directive, 0))?,
-        exact: HashMap::new(),
+        exact: Numbers::default(),
         hosts: false,
         volatile: false,
-        leading: HashMap::new(),
-        trailing: HashMap::new(),
+        leading: Numbers::default(),
+        trailing: Numbers::default(),
         patterns: Vec::new(),
         values: Vec::new(),
         default: Template::default(),
@@ -134,16 +130,15 @@ fn add(walk: &Walk, map: &mut Map, entry: &Directive, default_seen: &mut bool) -
     }
     // A backslash takes its meaning from a key: `\default`, `\~x`.
     let text = text.strip_prefix('\\').unwrap_or(text).to_ascii_lowercase();
-    let wild = |text: &str| text.as_bytes().to_vec();
     let old = match text.as_str() {
-        _ if !map.hosts => map.exact.insert(wild(&text), place),
-        t if t.starts_with("*.") => map.leading.insert(wild(t.get(1..).unwrap_or_default()), place),
-        t if t.ends_with(".*") => map.trailing.insert(wild(t.strip_suffix('*').unwrap_or_default()), place),
+        _ if !map.hosts => map.exact.insert(text.as_bytes(), place),
+        t if t.starts_with("*.") => map.leading.insert(t.get(1..).unwrap_or_default().as_bytes(), place),
+        t if t.ends_with(".*") => map.trailing.insert(t.strip_suffix('*').unwrap_or_default().as_bytes(), place),
         t if t.starts_with('.') => {
-            map.exact.insert(wild(t.get(1..).unwrap_or_default()), place);
-            map.leading.insert(wild(t), place)
+            map.exact.insert(t.get(1..).unwrap_or_default().as_bytes(), place);
+            map.leading.insert(t.as_bytes(), place)
         }
-        t => map.exact.insert(wild(t), place),
+        t => map.exact.insert(t.as_bytes(), place),
     };
     old.map_or(Ok(()), |_| Err(duplicate(key)))
 }

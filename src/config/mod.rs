@@ -42,7 +42,6 @@ mod tls;
 pub mod units;
 mod upstream;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +82,7 @@ pub use self::tls::ProxyTls;
 pub use self::upstream::{PeerSpec, Place, Upstream};
 
 use crate::head::{self, Name};
+use crate::numbers::Numbers;
 use crate::template::Template;
 use crate::tls::{Loaded, Site};
 
@@ -93,7 +93,7 @@ pub struct Config {
     pub bindings: Vec<Binding>,
     pub upstreams: Vec<Arc<Upstream>>,
     /// Upstreams by the name, or host and port, that a `proxy_pass` with variables may come to.
-    pub upstream_names: HashMap<Vec<u8>, u32>,
+    pub upstream_names: Numbers,
     pub maps: Vec<Map>,
     pub geos: Vec<Geo>,
     pub splits: Vec<Split>,

@@ -1,16 +1,16 @@
 //! Things by their names. All kinds of them have the same map, from names to numbers.
 
-use std::collections::HashMap;
+use crate::numbers::Numbers;
 
 #[derive(Clone, Debug)]
 pub struct Named<T> {
-    numbers: HashMap<Vec<u8>, u32>,
+    numbers: Numbers,
     things: Vec<T>,
 }
 
 impl<T> Default for Named<T> {
     fn default() -> Self {
-        Self { numbers: HashMap::new(), things: Vec::new() }
+        Self { numbers: Numbers::default(), things: Vec::new() }
     }
 }
 
@@ -20,13 +20,13 @@ impl<T> Named<T> {
     }
 
     pub fn get(&self, name: &[u8]) -> Option<&T> {
-        self.things.get(*self.numbers.get(name)? as usize)
+        self.things.get(self.numbers.get(name)? as usize)
     }
 
     /// The name stands for this one from now on. Whether it stood for none before.
     pub(super) fn insert(&mut self, name: &[u8], thing: T) -> bool {
         let number = self.things.len() as u32;
         self.things.push(thing);
-        self.numbers.insert(name.to_vec(), number).is_none()
+        self.numbers.insert(name, number).is_none()
     }
 }
