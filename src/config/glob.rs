@@ -1,42 +1,54 @@
 //! File name patterns of `include`: `*`, `?` and `[...]` within one component, as glob(3).
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{Dir, OFlags};
+
+use crate::disk;
+
 /// Whether a name is a pattern at all.
-pub(super) fn is_pattern(name: &str) -> bool {
-    name.contains(['*', '?', '['])
+pub(super) fn is_pattern(name: &[u8]) -> bool {
+    name.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['))
 }
 
-/// The existing paths that `pattern` matches, sorted.
+/// The existing paths that `pattern` matches, in the order of their bytes.
 pub(super) fn expand(pattern: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for component in pattern.components() {
         let mut longer = Vec::new();
         for path in found {
             match component {
-                Component::Normal(name) if is_pattern(&name.to_string_lossy()) => {
-                    add_entries(&mut longer, &path, &name.to_string_lossy());
+                Component::Normal(name) if is_pattern(name.as_bytes()) => {
+                    add_entries(&mut longer, &path, name.as_bytes());
                 }
-                other => longer.extend(Some(path.join(other)).filter(|path| path.exists())),
+                other if path.join(other).exists() => add(&mut longer, path.join(other)),
+                _ => {}
             }
         }
         found = longer;
     }
-    found.sort();
     found
 }
 
-fn add_entries(found: &mut Vec<PathBuf>, folder: &Path, pattern: &str) {
+fn add_entries(found: &mut Vec<PathBuf>, folder: &Path, pattern: &[u8]) {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let Ok(open) = disk::open(folder, OFlags::RDONLY | OFlags::DIRECTORY) else { return };
+    let Ok(entries) = Dir::read_from(open) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
+        let name = entry.file_name().to_bytes();
         // A leading dot must be written out.
-        if (!name.starts_with('.') || pattern.starts_with('.')) && matches(pattern.as_bytes(), name.as_bytes()) {
-            found.push(entry.path());
+        let is_hidden = matches!(name, b"." | b"..") || name.starts_with(b".") && !pattern.starts_with(b".");
+        if !is_hidden && matches(pattern, name) {
+            add(found, folder.join(OsStr::from_bytes(name)));
         }
     }
+}
+
+fn add(found: &mut Vec<PathBuf>, path: PathBuf) {
+    let place = found.partition_point(|known| known.as_os_str() < path.as_os_str());
+    found.insert(place, path);
 }
 
 /// Whether the whole of `name` matches.

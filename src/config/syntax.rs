@@ -266,7 +266,7 @@ impl Reader {
                 .hint("does a file include itself?"));
         }
         let full = self.folder.join(&pattern.text);
-        let paths = if glob::is_pattern(&pattern.text) { glob::expand(&full) } else { vec![full] };
+        let paths = if glob::is_pattern(pattern.text.as_bytes()) { glob::expand(&full) } else { vec![full] };
         for path in paths {
             let name = path.display().to_string();
             let text = self.load(&path).map_err(|why| {
