@@ -37,15 +37,6 @@ void multiply_base(limbs product[3], const limbs scalar) {
 }
 
 void multiply_base_vartime(limbs product[3], const limbs scalar) { multiply_base(product, scalar); }
-
-#ifdef __x86_64__
-/* With the small tables (OPENSSL_SMALL) ring's C leaves out what its Rust asks for on processors with ADX. */
-typedef unsigned char bytes[32];
-void x25519(bytes shared, const bytes scalar, const bytes point) __asm__(RING "x25519_scalar_mult_generic_masked");
-void x25519_adx(bytes shared, const bytes scalar, const bytes point) __asm__(RING "x25519_scalar_mult_adx");
-
-void x25519_adx(bytes shared, const bytes scalar, const bytes point) { x25519(shared, scalar, point); }
-#endif
 #endif
 
 #if defined(__arm__) && __ARM_ARCH == 6
