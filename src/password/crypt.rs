@@ -141,17 +141,13 @@ fn bcrypt(password: &[u8], cost: u32, salt: &[u8; 16]) -> [u8; 23] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BYTES_MAX, Stored};
-
-    fn is(stored: &str, password: &str) -> Option<bool> {
-        Stored::parse(stored.as_bytes()).map(|stored| stored.is(password.as_bytes()))
-    }
+    use super::super::tests::{verify, verify_none};
 
     /// Made by htpasswd, openssl and libxcrypt.
     #[test]
     fn every_form_knows_its_password_and_no_other() {
         let (umlauts, many) = ("pässwort ".repeat(9), "x".repeat(90));
-        for (stored, password) in [
+        verify(&[
             ("$5$saltstring$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5", "password"),
             (
                 "$6$saltstring$adDbXsJjcDlq2662QPgd.tkSOVmnG9Tt3oXl4HR60SusC3AGjirnDenVZp3DGwLwqy6iYKCzannhaX9DR72nN1",
@@ -166,16 +162,12 @@ mod tests {
             ("$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW", "secret"),
             ("$2y$05$abcdefghijklmnopqrstuu0oImNDIy4flhldV9YqunRgBAePKmw7m", ""),
             ("$2a$04$abcdefghijklmnopqrstuubzadhGtS2zEF.gu0yd0opP6cVzb.e0i", &many),
-        ] {
-            assert_eq!(is(stored, password), Some(true), "{stored}");
-            assert_eq!(is(stored, &format!("{password} ").replace("xxx", "y")), Some(false), "{stored}");
-            assert_eq!(is(stored, &"y".repeat(BYTES_MAX + 1)), Some(false), "{stored}");
-        }
+        ]);
     }
 
     #[test]
     fn what_is_not_understood_is_nobodys_password() {
-        for stored in [
+        verify_none(&[
             "$5$salt",
             "$5$rounds=1400$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5",
             "$5$rounds=$salt$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5",
@@ -188,8 +180,6 @@ mod tests {
             "$2b$03$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW",
             "$2x$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW",
             "$2b$04$abcdefghijklm*opqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW",
-        ] {
-            assert_eq!(Stored::parse(stored.as_bytes()), None, "{stored}");
-        }
+        ]);
     }
 }
