@@ -42,6 +42,6 @@ pub fn rest_of(file: File, bytes_max: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`read`], and `InvalidData` for what is no UTF-8.
-pub fn text(path: &str) -> io::Result<String> {
-    String::from_utf8(read(path.as_ref())?).map_err(|_| io::ErrorKind::InvalidData.into())
+pub fn text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| io::ErrorKind::InvalidData.into())
 }

@@ -292,7 +292,7 @@ impl Asked {
         let Some(path) = &config.main.pid else {
             return complain(1, format_args!("the configuration names no pid file: \"-s\" needs \"pid FILE;\" in it"));
         };
-        let text = match disk::text(path) {
+        let text = match disk::text(path.as_ref()) {
             Ok(text) => text,
             Err(error) => {
                 return complain(1, format_args!("reading \"{path}\" failed ({error}): does the program run?"));

@@ -246,7 +246,7 @@ impl PidFile {
         let mut file = match disk::open(fresh.as_ref(), OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC) {
             Ok(file) => file,
             // It was written by the program before, in a folder that is root's.
-            Err(error) => match (disk::text(path), disk::open(path.as_ref(), OFlags::WRONLY)) {
+            Err(error) => match (disk::text(path.as_ref()), disk::open(path.as_ref(), OFlags::WRONLY)) {
                 (Ok(text), Ok(file)) if text.trim() == std::process::id().to_string() => return Ok(file),
                 _ => return Err(error),
             },

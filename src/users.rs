@@ -83,7 +83,7 @@ pub fn keep(powers: CapabilitySet) {
 
 /// Shows the fields of each line of a file.
 fn read(path: &str, see: &mut dyn FnMut(&[&str])) {
-    let text = disk::text(path).unwrap_or_default();
+    let text = disk::text(path.as_ref()).unwrap_or_default();
     for line in text.lines() {
         see(&line.split(':').collect::<Vec<_>>());
     }

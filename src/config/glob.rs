@@ -23,8 +23,10 @@ pub(super) fn expand(pattern: &Path) -> Vec<PathBuf> {
                 Component::Normal(name) if is_pattern(name.as_bytes()) => {
                     add_entries(&mut longer, &path, name.as_bytes());
                 }
-                other if path.join(other).exists() => add(&mut longer, path.join(other)),
-                _ => {}
+                other => {
+                    let there = Some(path.join(other)).filter(|path| path.exists());
+                    there.into_iter().for_each(|path| add(&mut longer, path));
+                }
             }
         }
         found = longer;

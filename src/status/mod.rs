@@ -191,7 +191,7 @@ fn seconds(time: Duration) -> String {
 
 /// Bytes of memory that are in use, code included.
 fn memory_bytes() -> Option<u64> {
-    let status = disk::text("/proc/self/status").ok()?;
+    let status = disk::text("/proc/self/status".as_ref()).ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(kib.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
