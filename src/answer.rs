@@ -40,7 +40,7 @@ pub struct Rest {
 
 /// Makes an answer of a reply. Behind what could not be understood nothing more is read from the connection.
 pub fn of_reply(exchange: &mut Exchange, wire: &mut Wire, mut reply: Reply) -> Delivery {
-    let read = if exchange.closes { Ok(false) } else { skip_body(exchange, wire) };
+    let read = if exchange.closes { Ok(false) } else { transfer::skip(wire, &mut exchange.body.decoder) };
     let keep_alive = read == Ok(true) && exchange.may_keep_alive();
     if let Err(malformed) = read {
         log::about(exchange, Level::Info, format_args!("client sent {malformed}"));
@@ -76,7 +76,7 @@ pub fn of_reply(exchange: &mut Exchange, wire: &mut Wire, mut reply: Reply) -> D
 
 /// Makes an answer of a file.
 pub fn of_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Found) -> Delivery {
-    let keep_alive = skip_body(exchange, wire) == Ok(true) && exchange.may_keep_alive();
+    let keep_alive = transfer::skip(wire, &mut exchange.body.decoder) == Ok(true) && exchange.may_keep_alive();
     exchange.answer.status = found.head.status;
     let packing = found.head.packing(exchange);
     let carriage = carriage(exchange, packing, found.head.length, keep_alive);
@@ -284,13 +284,4 @@ async fn send_bytes(exchange: &mut Exchange, wire: &Wire, out: &mut Vec<u8>) -> 
     exchange.answer.bytes += out.len() as u64;
     out.clear();
     Ok(())
-}
-
-/// Drops what has come of a body that nobody wants: whether that is all of it. The next request is to be found behind it.
-fn skip_body(exchange: &Exchange, wire: &mut Wire) -> Result<bool, body::Malformed> {
-    match exchange.body_bytes {
-        _ if exchange.body_taken => Ok(true),
-        0 => transfer::skip(wire, exchange.request.framing),
-        _ => Ok(false),
-    }
 }

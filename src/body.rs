@@ -48,11 +48,16 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// Reads a body: says which bytes of the input are the body's own, and when it is over.
+/// The position in a body: says which bytes of the input are the body's own, and when it is over.
+///
+/// There is one for each body, and every reader of the body goes on with it. A second one, begun in the middle, would
+/// read data as framing: request smuggling.
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
     trailers: Vec<u8>,
+    /// Bytes of the stream that were read, framing included.
+    taken: u64,
 }
 
 #[derive(Debug)]
@@ -62,6 +67,8 @@ enum State {
     UntilClose,
     Chunked(Box<Chunked>),
     Done,
+    /// Nothing behind a fault can be understood.
+    Malformed(Malformed),
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +109,12 @@ impl Decoder {
             Framing::Chunked => State::Chunked(Box::default()),
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, trailers: Vec::new() }
+        Self { state, trailers: Vec::new(), taken: 0 }
+    }
+
+    /// Whether nothing was read yet, not even framing: only then can the body be sent from its first byte.
+    pub fn is_untouched(&self) -> bool {
+        self.taken == 0
     }
 
     /// The lines behind the last chunk, with their ends; none before the body is over.
@@ -123,28 +135,42 @@ impl Decoder {
     /// Reads on. Call it again with the rest of the input until it uses nothing or the body is done.
     ///
     /// # Errors
-    /// At the first byte that the coding does not allow.
+    /// At the first byte that the coding does not allow, and at each call after that.
     pub fn read<'b>(&mut self, input: &'b [u8]) -> Result<Piece<'b>, Malformed> {
-        match &mut self.state {
-            State::Done => Ok(Piece { used: 0, data: &[] }),
-            State::UntilClose => Ok(Piece { used: input.len(), data: input }),
+        let piece = match &mut self.state {
+            State::Done => Piece { used: 0, data: &[] },
+            State::UntilClose => Piece { used: input.len(), data: input },
             State::Counted(left) => {
                 let used = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                 *left -= used as u64;
                 if *left == 0 {
                     self.state = State::Done;
                 }
-                Ok(Piece { used, data: input.get(..used).unwrap_or_default() })
+                Piece { used, data: input.get(..used).unwrap_or_default() }
             }
-            State::Chunked(chunked) => {
-                let (piece, done) = chunked.read(input)?;
-                if done {
-                    self.trailers = std::mem::take(&mut chunked.trailer);
-                    self.state = State::Done;
+            State::Chunked(chunked) => match chunked.read(input) {
+                Ok((piece, done)) => {
+                    if done {
+                        self.trailers = std::mem::take(&mut chunked.trailer);
+                        self.state = State::Done;
+                    }
+                    piece
                 }
-                Ok(piece)
-            }
-        }
+                Err(malformed) => {
+                    self.taken += 1;
+                    self.state = State::Malformed(malformed);
+                    return Err(malformed);
+                }
+            },
+            State::Malformed(malformed) => return Err(*malformed),
+        };
+        self.taken += piece.used as u64;
+        Ok(piece)
+    }
+
+    /// The stream has ended where that ends the body.
+    pub fn end(&mut self) {
+        self.state = State::Done;
     }
 }
 
@@ -310,6 +336,23 @@ mod tests {
         assert_eq!(decode(Framing::Chunked, many.as_bytes(), 64).unwrap_err(), Malformed::Extension);
         let big = format!("0\r\nX: {}\r\n\r\n", "a".repeat(9000));
         assert_eq!(decode(Framing::Chunked, big.as_bytes(), 64).unwrap_err(), Malformed::TrailerTooLong);
+    }
+
+    #[test]
+    fn nothing_is_read_behind_a_fault() {
+        let mut decoder = Decoder::new(Framing::Chunked);
+        assert!(decoder.is_untouched());
+        assert_eq!(decoder.read(b"x"), Err(Malformed::ChunkSize));
+        assert_eq!(decoder.read(b"0\r\n\r\n"), Err(Malformed::ChunkSize));
+        assert!(!decoder.is_untouched() && !decoder.is_done());
+    }
+
+    #[test]
+    fn a_size_line_alone_touches_a_body() {
+        let mut decoder = Decoder::new(Framing::Chunked);
+        assert_eq!(decoder.read(b"5"), Ok(Piece { used: 1, data: &[] }));
+        assert!(!decoder.is_untouched());
+        assert!(Decoder::new(Framing::None).is_untouched() && Decoder::new(Framing::None).is_done());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::body::Decoder;
 use crate::config::{Browsers, Config, Content, Location, ProxyPass, Server, Settings};
 use crate::head::{Request, Response, Version};
 use crate::pattern::Captures;
@@ -129,6 +130,32 @@ pub struct Answer {
     pub packed: Option<(u64, u64)>,
 }
 
+/// The body of a request: one value for all tries and internal redirects, so that none of them begins to read it in the
+/// middle.
+#[derive(Debug)]
+pub struct RequestBody {
+    /// The position in the client's stream.
+    pub decoder: Decoder,
+    /// All of it, if it was there at once: it can be sent to one peer after the other.
+    pub whole: Option<Rc<Vec<u8>>>,
+    /// The start of it, if a variable asks for it.
+    pub start: Vec<u8>,
+    /// Bytes that were read for an upstream, without framing.
+    pub bytes: u64,
+}
+
+impl RequestBody {
+    /// The body behind the head of `request`.
+    fn of(request: &Request) -> Self {
+        Self { decoder: Decoder::new(request.framing), whole: None, start: Vec::new(), bytes: 0 }
+    }
+
+    /// Whether it can be sent from its first byte: it is kept, or nothing behind the head was read.
+    fn is_complete(&self) -> bool {
+        self.whole.is_some() || self.decoder.is_untouched()
+    }
+}
+
 /// One request.
 pub struct Exchange {
     pub config: Arc<Config>,
@@ -189,14 +216,7 @@ pub struct Exchange {
     pub upstream_trailers: Vec<u8>,
     /// The host and port that a `proxy_pass` with variables came to.
     pub made: Option<Made>,
-    /// Bytes of the request body that were read.
-    pub body_bytes: u64,
-    /// All of the request body was read.
-    pub body_taken: bool,
-    /// All of it, if it was there at once: it can be sent to one peer after the other.
-    pub whole_body: Option<Rc<Vec<u8>>>,
-    /// The start of the request body, if a variable asks for it.
-    pub body: Vec<u8>,
+    pub body: RequestBody,
     /// `100 Continue` was sent.
     pub continued: bool,
     pub limits: Rulings,
@@ -208,6 +228,7 @@ impl Exchange {
     pub fn new(config: Arc<Config>, client: Rc<Client>, server: Arc<Server>, request: Request, number: u32) -> Self {
         Self {
             users: RefCell::new(vec![Vec::new(); config.user_variables]),
+            body: RequestBody::of(&request),
             config,
             client,
             connected: None,
@@ -241,10 +262,6 @@ impl Exchange {
             upstream_head: None,
             upstream_trailers: Vec::new(),
             made: None,
-            body_bytes: 0,
-            body_taken: false,
-            whole_body: None,
-            body: Vec::new(),
             continued: false,
             limits: Rulings::default(),
             answer: Answer::default(),
@@ -329,6 +346,11 @@ impl Exchange {
     pub fn passes_body(&self) -> bool {
         let proxy = &self.settings().proxy;
         proxy.pass_body && proxy.set_body.is_none() && !self.drops_body
+    }
+
+    /// Whether an upstream can be sent the request: it gets no body of the client's, or one from its first byte.
+    pub fn can_be_sent(&self) -> bool {
+        !self.passes_body() || self.body.is_complete()
     }
 
     /// Notes what an expression captured.

@@ -16,7 +16,6 @@ use crate::body::{self, Decoder};
 use crate::charset;
 use crate::compress::{Broken, Encoder, Then};
 use crate::config::Recoding;
-use crate::head::Framing;
 use crate::pace::Pace;
 use crate::reactor::{self, Elapsed, Timer};
 use crate::wire::{Reader, Stream, Wire};
@@ -94,9 +93,9 @@ pub struct Limits {
     pub write_timeout: Duration,
 }
 
-/// A body on its way.
+/// A body on its way. Where it is read from, and how far that has come, belongs to its owner: the [`Decoder`] comes with
+/// each call.
 pub struct Transfer {
-    decoder: Decoder,
     coding: Coding,
     limits: Limits,
     /// Bytes that have to be written before anything else.
@@ -130,9 +129,8 @@ enum Side {
 
 impl Transfer {
     /// `head` is written first, together with the first bytes of the body if they are there.
-    pub fn new(head: Vec<u8>, framing: Framing, coding: Coding, limits: Limits) -> Self {
+    pub fn new(head: Vec<u8>, coding: Coding, limits: Limits) -> Self {
         Self {
-            decoder: Decoder::new(framing),
             coding,
             limits,
             held: head,
@@ -148,11 +146,6 @@ impl Transfer {
             paces: Vec::new(),
             drops: false,
         }
-    }
-
-    /// The trailers that came behind the body.
-    pub fn trailers(&self) -> &[u8] {
-        self.decoder.trailers()
     }
 
     /// Goes no faster than this.
@@ -196,9 +189,15 @@ impl Transfer {
     }
 
     /// Moves what can be moved; ready when all of it is written.
-    pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut Reader<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Reader<'_>,
+        decoder: &mut Decoder,
+        to: &Stream,
+    ) -> Poll<Result<(), Failure>> {
         loop {
-            let moved = self.poll_move(cx, from, to);
+            let moved = self.poll_move(cx, from, decoder, to);
             if moved.is_ready() {
                 self.timer.clear();
                 return moved;
@@ -235,12 +234,18 @@ impl Transfer {
         Ok(())
     }
 
-    fn poll_move(&mut self, cx: &mut Context<'_>, from: &mut Reader<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Reader<'_>,
+        decoder: &mut Decoder,
+        to: &Stream,
+    ) -> Poll<Result<(), Failure>> {
         loop {
-            if !self.may_join || self.decoder.is_done() {
+            if !self.may_join || decoder.is_done() {
                 ready!(self.poll_held(cx, to))?;
             }
-            if self.decoder.is_done() {
+            if decoder.is_done() {
                 return Poll::Ready(Ok(()));
             }
             let room = match self.room() {
@@ -260,10 +265,10 @@ impl Transfer {
                     return (0, Err(Failure::Cut));
                 }
                 let bytes = bytes.get(..room).unwrap_or(bytes);
-                self.take(cx, bytes, to)
+                self.take(cx, bytes, decoder, to)
             });
             match moved {
-                Poll::Ready(Ok(Ok(()))) if self.encoder.is_some() && !self.decoder.is_done() => {
+                Poll::Ready(Ok(Ok(()))) if self.encoder.is_some() && !decoder.is_done() => {
                     self.progress();
                     reactor::wake_next_turn(cx);
                     return Poll::Pending;
@@ -294,13 +299,19 @@ impl Transfer {
     }
 
     /// Takes what is the body's of `bytes`, and sends it: how many bytes were used.
-    fn take(&mut self, cx: &mut Context<'_>, bytes: &[u8], to: &Stream) -> (usize, Result<(), Failure>) {
+    fn take(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        decoder: &mut Decoder,
+        to: &Stream,
+    ) -> (usize, Result<(), Failure>) {
         self.may_join = false;
         if bytes.is_empty() {
-            if !self.decoder.ends_with_stream() {
+            if !decoder.ends_with_stream() {
                 return (0, Err(Failure::Cut));
             }
-            self.decoder = Decoder::new(Framing::None);
+            decoder.end();
             if self.encoder.is_some() {
                 return (0, self.encode(cx, &[], Then::End, to));
             }
@@ -311,8 +322,8 @@ impl Transfer {
         let mut parts: Vec<u8> = Vec::new();
         let mut first: &[u8] = &[];
         // Small chunks that arrive together leave as one.
-        while used < bytes.len() && !self.decoder.is_done() {
-            let piece = match self.decoder.read(bytes.get(used..).unwrap_or_default()) {
+        while used < bytes.len() && !decoder.is_done() {
+            let piece = match decoder.read(bytes.get(used..).unwrap_or_default()) {
                 Ok(piece) => piece,
                 Err(malformed) => return (used, Err(Failure::Malformed(malformed))),
             };
@@ -343,8 +354,8 @@ impl Transfer {
         if self.limits.bytes_max > 0 && self.body_bytes > self.limits.bytes_max {
             return (used, Err(Failure::TooLarge));
         }
-        let then = if self.decoder.is_done() { Then::End } else { Then::More };
-        (used, if self.encoder.is_some() { self.encode(cx, data, then, to) } else { self.send(cx, data, to) })
+        let then = if decoder.is_done() { Then::End } else { Then::More };
+        (used, if self.encoder.is_some() { self.encode(cx, data, then, to) } else { self.send(cx, data, then, to) })
     }
 
     /// Sends what comes of `data` when it is compressed.
@@ -352,11 +363,11 @@ impl Transfer {
         let Some(encoder) = &mut self.encoder else { return Ok(()) };
         let mut packed = Vec::new();
         encoder.encode(data, then, &mut packed)?;
-        if packed.is_empty() { Ok(()) } else { self.send(cx, &packed, to) }
+        if packed.is_empty() { Ok(()) } else { self.send(cx, &packed, then, to) }
     }
 
     /// Sends what is held and `data` with one call, and holds what was not taken.
-    fn send(&mut self, cx: &mut Context<'_>, data: &[u8], to: &Stream) -> Result<(), Failure> {
+    fn send(&mut self, cx: &mut Context<'_>, data: &[u8], then: Then, to: &Stream) -> Result<(), Failure> {
         if self.drops {
             return Ok(());
         }
@@ -365,7 +376,7 @@ impl Transfer {
             if !data.is_empty() {
                 body::write_chunk_size(&mut self.held, data.len() as u64);
             }
-            tail = match (data.is_empty(), self.decoder.is_done()) {
+            tail = match (data.is_empty(), then == Then::End) {
                 (false, true) if self.coding == Coding::Chunked => b"\r\n0\r\n\r\n",
                 (false, _) => b"\r\n",
                 (true, true) => self.coding.end(),
@@ -554,9 +565,8 @@ impl Packer {
     }
 }
 
-/// Uses what is here already of a body that nobody wants: whether that is all of it.
-pub fn skip(wire: &mut Wire, framing: Framing) -> Result<bool, body::Malformed> {
-    let mut decoder = Decoder::new(framing);
+/// Drops what has come of a body that is not wanted: whether that is all of it.
+pub fn skip(wire: &mut Wire, decoder: &mut Decoder) -> Result<bool, body::Malformed> {
     while !decoder.is_done() && !wire.ahead().is_empty() {
         let used = decoder.read(wire.ahead())?.used;
         wire.consume(used);

@@ -261,10 +261,10 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         }
         Builtin::RemoteUser => write_remote_user(exchange, out),
         Builtin::Request => out.extend_from_slice(exchange.request.line()),
-        Builtin::RequestBody => out.extend_from_slice(&exchange.body),
+        Builtin::RequestBody => out.extend_from_slice(&exchange.body.start),
         Builtin::RequestCompletion => out.extend_from_slice(if answer.complete { b"OK" } else { b"" }),
         Builtin::RequestId => out.extend_from_slice(exchange.request_id().as_bytes()),
-        Builtin::RequestLength => number(exchange.request.len() as u64 + exchange.body_bytes),
+        Builtin::RequestLength => number(exchange.request.len() as u64 + exchange.body.bytes),
         Builtin::RequestMethod => out.extend_from_slice(exchange.method()),
         Builtin::RequestTime => write_seconds(exchange.elapsed(), out),
         Builtin::RequestUri => out.extend_from_slice(&exchange.written),

@@ -23,7 +23,7 @@ use crate::balance::{Chosen, Group, Outcome, Search};
 use crate::body::Decoder;
 use crate::config::{Level, NextUpstream, Proxy, bind_addr};
 use crate::error_page;
-use crate::exchange::{Exchange, Tried, Try};
+use crate::exchange::{Exchange, RequestBody, Tried, Try};
 use crate::head::Framing;
 use crate::head::{Malformed, Name, Response, Scan, Version};
 use crate::heads::{self, Outgoing};
@@ -86,10 +86,11 @@ fn origin(exchange: &Exchange) -> Result<Option<Addr>, String> {
 /// What has already come of the body is checked before anything is sent. If it is all of it, it is taken, and can be sent
 /// to one peer after the other.
 fn early_body(exchange: &mut Exchange, client: &mut Wire) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
-    if exchange.body_taken {
-        return Ok(exchange.whole_body.clone());
+    if exchange.body.whole.is_some() {
+        return Ok(exchange.body.whole.clone());
     }
-    if matches!(exchange.request.framing, Framing::None | Framing::Length(0)) || client.ahead().is_empty() {
+    let known = &exchange.body.decoder;
+    if !known.is_untouched() || known.is_done() || client.ahead().is_empty() {
         return Ok(None);
     }
     let most = exchange.settings().body_bytes_max;
@@ -109,13 +110,9 @@ fn early_body(exchange: &mut Exchange, client: &mut Wire) -> Result<Option<Rc<Ve
         return Ok(None);
     }
     client.consume(used);
-    exchange.body_taken = true;
-    exchange.body_bytes = body.len() as u64;
-    if exchange.config.keeps_body {
-        exchange.body = body.clone();
-    }
-    exchange.whole_body = Some(Rc::new(body));
-    Ok(exchange.whole_body.clone())
+    let start = if exchange.config.keeps_body { body.clone() } else { Vec::new() };
+    exchange.body = RequestBody { decoder, bytes: body.len() as u64, start, whole: Some(Rc::new(body)) };
+    Ok(exchange.body.whole.clone())
 }
 
 fn whole(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
@@ -166,7 +163,7 @@ impl<'e> Attempts<'e> {
             log::about(exchange, Level::Error, format_args!("{message}"));
             if message.starts_with("invalid") { 500_u16 } else { 502 }
         })?;
-        if exchange.body_bytes > 0 && !exchange.body_taken && exchange.passes_body() {
+        if !exchange.can_be_sent() {
             log::about(exchange, Level::Error, format_args!("the request body was sent to another upstream already"));
             return Err(502);
         }
@@ -298,7 +295,10 @@ impl<'e> Attempts<'e> {
         chosen.report(Outcome::Answered);
         self.end_try(None);
         self.exchange.answer.status = self.exchange.status.unwrap_or(head.status);
-        let is_whole = matches!(transfer::skip(&mut pooled.wire, head.framing(self.outgoing.to_head)), Ok(true));
+        let is_whole = matches!(
+            transfer::skip(&mut pooled.wire, &mut Decoder::new(head.framing(self.outgoing.to_head))),
+            Ok(true)
+        );
         let is_over = is_whole && pooled.wire.ahead().is_empty() && head.status != 101;
         if is_over && self.outgoing.keeps_alive && head.keeps_alive() {
             pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
@@ -357,12 +357,12 @@ impl<'e> Attempts<'e> {
         Forwarded::Elsewhere(target)
     }
 
-    /// Whether the request can be sent once more: nothing of its body is gone, and doing it twice does no harm
+    /// Whether the request can be sent once more: its body can, and doing it twice does no harm
     /// (RFC 9110 9.2.2).
     fn may_repeat(&self, sent: &Sent) -> bool {
         let proxy = &self.exchange.settings().proxy;
         let idempotent = !matches!(self.exchange.request.method(), b"POST" | b"LOCK" | b"PATCH");
-        sent.body_bytes == 0 && (sent.nothing || idempotent || proxy.next.has(NextUpstream::NON_IDEMPOTENT))
+        self.exchange.can_be_sent() && (sent.nothing || idempotent || proxy.next.has(NextUpstream::NON_IDEMPOTENT))
     }
 
     /// What a miss means: for the log, for the peer, and for the client. `None`: another peer is tried.
@@ -442,7 +442,7 @@ impl<'e> Attempts<'e> {
                     .head
             }
         };
-        let upload = sent.upload.insert(Upload::new(Transfer::new(head, framing, coding, limits)));
+        let upload = sent.upload.insert(Upload::new(Transfer::new(head, coding, limits), framing));
         if self.exchange.config.keeps_body {
             upload.transfer.keep();
         }
@@ -459,7 +459,7 @@ impl<'e> Attempts<'e> {
             let mut scan = Scan::response();
             let mut parse = |bytes: &[u8]| scan.find_response(bytes);
             let read = poll_fn(|cx| {
-                if let Err(missed) = upload.poll(cx, &mut client_rx, upstream_tx) {
+                if let Err(missed) = upload.poll(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx) {
                     return Poll::Ready(Err(missed));
                 }
                 match upstream_rx.poll_parse(cx, &mut parse) {
@@ -479,14 +479,10 @@ impl<'e> Attempts<'e> {
                 timer.poll_due(cx).map(|()| Err(Missed::Timeout("while reading response header from upstream")))
             })
             .await;
-            sent.body_bytes = upload.transfer.body_bytes;
             if let Some(now) = self.exchange.tries.last_mut() {
                 now.sent = upload.transfer.written;
             }
-            if self.body.is_none() {
-                self.exchange.body_bytes = sent.body_bytes;
-                self.exchange.body = upload.transfer.kept().to_vec();
-            }
+            upload.count(&mut self.exchange.body);
             let head = read?;
             match head.status {
                 101 => break head,

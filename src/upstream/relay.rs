@@ -7,7 +7,9 @@ use super::missed::Stopped;
 use super::upload::Sent;
 use super::{Attempts, Forwarded, Patience, Upgraded, poll_gone};
 use crate::balance::{Chosen, Outcome};
+use crate::body::Decoder;
 use crate::config::Proxy;
+use crate::frames;
 use crate::gzip;
 use crate::head::{self, Framing, Name, Response, Version};
 use crate::heads;
@@ -43,7 +45,7 @@ impl Attempts<'_> {
             return self.upgrade(pooled, chosen, head).await;
         }
         chosen.report(Outcome::Answered);
-        let Plan { status, framing, coding, packing, keep_alive, reusable } = self.plan(head, sent.upload.is_none());
+        let Plan { status, framing, coding, packing, keep_alive, reusable } = self.plan(head);
         let settings = self.exchange.settings();
         let limits = transfer::Limits {
             bytes_max: 0,
@@ -59,7 +61,8 @@ impl Attempts<'_> {
         self.exchange.announce(head.fields.first(Name::ContentType).unwrap_or_default());
         let out = heads::answer(self.exchange, head, Carriage { keep_alive, chunked, trailed, packing });
         self.exchange.begin_answer(status, &out);
-        let mut download = Transfer::new(out, framing, coding, limits);
+        let mut download = Transfer::new(out, coding, limits);
+        let mut received = Decoder::new(framing);
         download.recode(heads::recoding(self.exchange, head));
         if packing == Packing::Gzip {
             download.pack(gzip::encoder(self.exchange));
@@ -75,11 +78,11 @@ impl Attempts<'_> {
         let (upstream_tx, mut upstream_rx) = pooled.wire.split();
         let done = poll_fn(|cx| {
             if let Some(upload) = upload.as_mut()
-                && let Err(missed) = upload.poll(cx, &mut client_rx, upstream_tx)
+                && let Err(missed) = upload.poll(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx)
             {
                 return Poll::Ready(Err(Stopped::Upload(missed)));
             }
-            match download.poll(cx, &mut upstream_rx, client_tx) {
+            match download.poll(cx, &mut upstream_rx, &mut received, client_tx) {
                 Poll::Ready(Err(Failure::Sink(_))) if waits == Patience::Endless => {
                     download.drop_the_rest();
                     cx.waker().wake_by_ref();
@@ -93,10 +96,10 @@ impl Attempts<'_> {
         let exchange = &mut *self.exchange;
         exchange.answer.bytes = download.written;
         exchange.answer.packed = download.packed();
-        exchange.upstream_trailers = download.trailers().to_vec();
+        exchange.upstream_trailers = received.trailers().to_vec();
         let uploaded = upload.as_ref().is_none_or(|upload| upload.complete);
         if let Some(upload) = upload {
-            exchange.body_bytes = upload.transfer.body_bytes;
+            upload.count(&mut exchange.body);
         }
         if let Some(now) = exchange.tries.last_mut() {
             now.body = download.body_bytes;
@@ -139,8 +142,8 @@ impl Attempts<'_> {
         Ok(())
     }
 
-    /// How an answer goes on; `all_sent`: the request has left.
-    fn plan(&self, head: &Response, all_sent: bool) -> Plan {
+    /// How an answer goes on.
+    fn plan(&self, head: &Response) -> Plan {
         let exchange = &self.exchange;
         let status = exchange.status.unwrap_or(head.status);
         // Asked with GET for a client that wants the head alone.
@@ -156,11 +159,8 @@ impl Attempts<'_> {
             _ if exchange.takes_chunks() => (Coding::Chunked, true),
             _ => (Coding::Plain, false),
         };
-        // A body that is not passed on must not be taken for the next request.
-        let unread_body = !exchange.passes_body()
-            && !exchange.body_taken
-            && !matches!(exchange.request.framing, Framing::None | Framing::Length(0));
-        let keep_alive = delimited && all_sent && !unread_body && exchange.may_keep_alive();
+        // What is left of the body must not be taken for the next request.
+        let keep_alive = delimited && exchange.body.decoder.is_done() && exchange.may_keep_alive();
         let reusable = self.outgoing.keeps_alive
             && head.keeps_alive()
             && framing == upstream_framing

@@ -4,7 +4,9 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::missed::Missed;
-use crate::head::Malformed;
+use crate::body::Decoder;
+use crate::exchange::RequestBody;
+use crate::head::{Framing, Malformed};
 use crate::transfer::{Failure, Transfer};
 use crate::wire::{Reader, Stream, Unparsed};
 
@@ -13,7 +15,6 @@ use crate::wire::{Reader, Stream, Unparsed};
 pub(super) struct Sent {
     /// Not even the connection was made.
     pub(super) nothing: bool,
-    pub(super) body_bytes: u64,
     /// The request, as long as it was not sent to its end.
     pub(super) upload: Option<Upload>,
 }
@@ -21,6 +22,8 @@ pub(super) struct Sent {
 /// The request on its way to the upstream.
 pub(super) struct Upload {
     pub(super) transfer: Transfer,
+    /// Stands for the client's decoder where the body does not come from the client's stream.
+    bodyless: Option<Decoder>,
     /// All of it was sent.
     pub(super) complete: bool,
     /// The upstream takes no more of it; its answer may still come.
@@ -28,8 +31,10 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(transfer: Transfer) -> Self {
-        Self { transfer, complete: false, refused: None }
+    /// `framing` is that of what follows the head.
+    pub(super) fn new(transfer: Transfer, framing: Framing) -> Self {
+        let bodyless = (framing == Framing::None).then(|| Decoder::new(Framing::None));
+        Self { transfer, bodyless, complete: false, refused: None }
     }
 
     /// Nothing more is sent.
@@ -37,17 +42,20 @@ impl Upload {
         self.complete || self.refused.is_some()
     }
 
+    /// Sends on; `body` is the position in the client's body.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Reader<'_>,
+        body: &mut Decoder,
         upstream: &Stream,
     ) -> Result<(), Missed> {
         if self.is_over() {
             return Ok(());
         }
         let client_fault = |status, why: &str| Err(Missed::Client(status, why.to_owned()));
-        match self.transfer.poll(cx, client, upstream) {
+        let body = self.bodyless.as_mut().unwrap_or(body);
+        match self.transfer.poll(cx, client, body, upstream) {
             Poll::Pending => Ok(()),
             Poll::Ready(Ok(())) => {
                 self.complete = true;
@@ -67,6 +75,14 @@ impl Upload {
             Poll::Ready(Err(Failure::Encoder)) => Err(Missed::Gone),
             Poll::Ready(Err(Failure::TooLarge)) => client_fault(413, "sent too large body"),
             Poll::Ready(Err(Failure::Malformed(why))) => Err(Missed::Client(why.status(), format!("sent {why}"))),
+        }
+    }
+
+    /// Notes what was read of the client's body.
+    pub(super) fn count(&self, body: &mut RequestBody) {
+        if self.bodyless.is_none() {
+            body.bytes = self.transfer.body_bytes;
+            body.start = self.transfer.kept().to_vec();
         }
     }
 
