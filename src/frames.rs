@@ -1,7 +1,10 @@
-//! Where a stream of WebSocket frames stands: whether a frame of our own could be put between two of its frames
-//! (RFC 6455 5.2).
+//! WebSocket (RFC 6455): where a stream of its frames stands, so that a frame of our own can be put between two of them
+//! (5.2), and how a key is answered (4.2.2).
 //!
 //! Only the lengths are looked at: 16 bytes of memory a direction, and a few instructions a frame.
+
+use crate::base64;
+use crate::digest;
 
 /// What was seen of a stream of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,14 @@ enum Stage {
     Payload,
     /// It is no stream of frames.
     Unknown,
+}
+
+/// What a server appends to a key.
+const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`.
+pub fn accept_for(key: &[u8]) -> String {
+    base64::encode(&digest::sha1(&[key, KEY_SUFFIX]))
 }
 
 /// Bytes of a masking key.

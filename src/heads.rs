@@ -4,6 +4,7 @@
 //! client could take away, and `Upgrade` goes on only as configured, or by itself for WebSocket.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use crate::added::{Added, weakened};
 use crate::charset::{self, Told};
@@ -12,7 +13,7 @@ use crate::config::{Destination, Location, Matcher, Recoding, Redirect};
 use crate::cookies;
 use crate::exchange::Exchange;
 use crate::head::Framing;
-use crate::head::{self, Malformed, Name, Response, Version};
+use crate::head::{self, Malformed, Name, Request, Response, Version};
 use crate::reply::{self, Carriage, Packing};
 use crate::target;
 use crate::variables;
@@ -115,7 +116,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
             _ if value.is_empty() => {}
             // A question stays one, even for the sake of an upgrade.
             Name::Upgrade | Name::Connection if exchange.asked_for.is_some() => {}
-            Name::Upgrade => offered = without_h2c(&value),
+            Name::Upgrade => offered = offered_of(&value, request),
             Name::Connection if connection.is_empty() => connection = std::mem::take(&mut value),
             Name::Connection => {}
             _ => reply::field(&set.name, &value, &mut out),
@@ -124,9 +125,8 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
     // Where the configuration says nothing of it, WebSocket is passed on by itself.
     if !is_set(Name::Upgrade) && !is_set(Name::Connection) && version == Version::Http11 && exchange.asked_for.is_none()
     {
-        let websocket = request.method() == b"GET" && request.wants_upgrade("websocket");
-        if websocket {
-            offered = b"websocket".to_vec();
+        offered = offered_of(b"websocket", request);
+        if !offered.is_empty() {
             connection = b"Upgrade".to_vec();
         }
     }
@@ -170,14 +170,18 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
     Ok(Outgoing { to_head: method == b"HEAD", head: out, framing, offered, keeps_alive })
 }
 
-/// `h2c` is never passed on: it lets a client speak HTTP/2 past all rules.
-fn without_h2c(value: &[u8]) -> Vec<u8> {
-    let is_h2c = |token: &&[u8]| token.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"h2c"));
-    if !head::tokens(value).any(|token| is_h2c(&token)) {
-        return value.to_vec();
+/// The protocols of `value` that an upstream is offered, each once: those that the client asks for itself, in HTTP/1.1 and
+/// with `Connection: upgrade` (RFC 9110 7.8); WebSocket by GET alone (RFC 6455 4.1); `h2c` never, since it lets a client
+/// speak HTTP/2 past all rules.
+fn offered_of(value: &[u8], request: &Request) -> Vec<u8> {
+    if !request.may_upgrade() {
+        return Vec::new();
     }
-    let kept: Vec<&[u8]> = head::tokens(value).filter(|token| !is_h2c(token)).collect();
-    kept.join(&b", "[..])
+    let asked = request.fields.all(Name::Upgrade).flat_map(head::tokens);
+    let mut asked: BTreeSet<Vec<u8>> = asked.map(<[u8]>::to_ascii_lowercase).collect();
+    asked.retain(|token| !token.starts_with(b"h2c") && (token != b"websocket" || request.method() == b"GET"));
+    let offered: Vec<&[u8]> = head::tokens(value).filter(|token| asked.remove(&token.to_ascii_lowercase())).collect();
+    offered.join(&b", "[..])
 }
 
 /// An interim answer (RFC 9110 15.2), written anew.
@@ -196,7 +200,7 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
     let listed = |list: &[Box<[u8]>], name: &[u8]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
     head.fields.iter().filter(move |field| {
         let hidden = match field.kind {
-            Name::Server | Name::Date | Name::Accel => !listed(&proxy.pass, field.name),
+            Name::Server | Name::Date | Name::Accel | Name::ProxyAuth => !listed(&proxy.pass, field.name),
             Name::Upgrade => head.status != 426, // it says what to ask for (RFC 9110 15.5.22)
             kind if kind.is_hop_by_hop() => true,
             Name::Status => true,

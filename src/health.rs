@@ -13,7 +13,6 @@ use crate::balance::{Finding, Group, Peer};
 use crate::base64;
 use crate::body::Decoder;
 use crate::config::{ErrorLog, Expected, HealthCheck, Level, Probe};
-use crate::digest;
 use crate::frames;
 use crate::head::{Name, Response, Scan};
 use crate::log;
@@ -29,9 +28,6 @@ use crate::wire::{Stream, Unparsed, Wire};
 const BODY_BYTES_MAX: usize = 256 * 1024;
 /// How long names are waited for before those that are known are watched.
 const NAMES: Duration = Duration::from_secs(30);
-/// What a WebSocket's key is answered by (RFC 6455 1.3).
-const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
 /// The checks of a configuration, which end when this is dropped.
 pub struct Watches {
     _groups: Vec<Task>,
@@ -254,8 +250,8 @@ fn agreed(head: &Response, key: &str) -> Result<(), String> {
         return Err(format!("it answers with status {}", head.status));
     }
     let upgrade = head.fields.first(Name::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
-    let digest = digest::sha1(&[key.as_bytes(), KEY_SUFFIX]);
-    let accepts = head.fields.named(b"sec_websocket_accept").any(|value| value == base64::encode(&digest).as_bytes());
+    let accept = frames::accept_for(key.as_bytes());
+    let accepts = head.fields.named(b"sec_websocket_accept").any(|value| value == accept.as_bytes());
     if upgrade && accepts && head.fields.has_token(Name::Connection, "upgrade") {
         return Ok(());
     }

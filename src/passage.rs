@@ -61,14 +61,13 @@ impl Passage {
             })
         });
         let limits = tunnel::Limits { idle: settings.proxy.read_timeout, send: settings.proxy.send_timeout };
-        let websocket = exchange.request.wants_upgrade("websocket");
-        let frames = if websocket { Frames::START } else { Frames::UNKNOWN };
+        let frames = if upgraded.websocket { Frames::START } else { Frames::UNKNOWN };
         Self { upgraded, frames, limits, end }
     }
 
     /// Starts the task that the connection goes on as.
     pub fn start(self, mut wire: Wire, slot: Slot) {
-        let Upgraded { stream, early, chosen } = self.upgraded;
+        let Upgraded { stream, early, chosen, .. } = self.upgraded;
         let early = (wire.take_ahead(), early);
         let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.frames, self.limits);
         reactor::spawn(Digging::new(relay, self.end, chosen, slot));

@@ -615,11 +615,9 @@ impl Request {
         keeps_alive(&self.fields, self.version) && !self.lf_alone
     }
 
-    /// Whether the client asks, with `Connection: upgrade`, for the protocol `token`.
-    pub fn wants_upgrade(&self, token: &str) -> bool {
-        self.version == Version::Http11
-            && self.fields.has_token(Name::Connection, "upgrade")
-            && self.fields.has_token(Name::Upgrade, token)
+    /// Whether the Upgrade header counts: in HTTP/1.0, or without `Connection: upgrade`, it does not (RFC 9110 7.8).
+    pub fn may_upgrade(&self) -> bool {
+        self.version == Version::Http11 && self.fields.has_token(Name::Connection, "upgrade")
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Name {
     KeepAlive,
     LastModified,
     Location,
+    /// `Proxy-Authenticate`, `Proxy-Authorization` and `Proxy-Authentication-Info`: between a client and its proxy.
+    ProxyAuth,
     ProxyConnection,
     Refresh,
     Server,
@@ -72,6 +74,9 @@ impl Name {
             14 if is("http2-settings") => Self::Http2Settings,
             15 if is("accept-encoding") => Self::AcceptEncoding,
             16 if is("proxy-connection") => Self::ProxyConnection,
+            18 if is("proxy-authenticate") => Self::ProxyAuth,
+            19 if is("proxy-authorization") => Self::ProxyAuth,
+            25 if is("proxy-authentication-info") => Self::ProxyAuth,
             17 if is("transfer-encoding") => Self::TransferEncoding,
             17 if is("sec-websocket-key") => Self::WebSocketKey,
             17 if is("if-modified-since") => Self::IfModifiedSince,
@@ -96,12 +101,13 @@ impl Name {
         }
     }
 
-    /// Whether the field is about one connection only (RFC 9110 7.6.1).
+    /// Whether the field is about one connection only (RFC 9110 7.6.1, 11.7).
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
             self,
             Self::Connection
                 | Self::KeepAlive
+                | Self::ProxyAuth
                 | Self::ProxyConnection
                 | Self::Te
                 | Self::Trailer

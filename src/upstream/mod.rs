@@ -58,6 +58,8 @@ pub enum Forwarded {
 pub struct Upgraded {
     pub stream: Stream,
     pub early: Vec<u8>,
+    /// What follows are frames of WebSocket.
+    pub websocket: bool,
     /// Counts the tunnel as a connection of its peer.
     pub chosen: Chosen,
 }
@@ -508,9 +510,8 @@ impl<'e> Attempts<'e> {
 
     /// Whether an answer is one that the client gets.
     fn heed(&mut self, head: Response, sent: &Sent) -> Result<Response, Missed> {
-        if head.status == 101 && (sent.upload.is_some() || self.agreed(&head).is_none()) {
-            let asked = !self.outgoing.offered.is_empty();
-            return Err(Missed::Upgrade(if asked { "does not name what was asked for" } else { "nobody asked for" }));
+        if head.status == 101 {
+            self.check_upgrade(&head, sent).map_err(Missed::Upgrade)?;
         }
         if let Some(now) = self.exchange.tries.last_mut() {
             now.headed = Some(now.elapsed());

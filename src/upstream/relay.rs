@@ -174,6 +174,21 @@ impl Attempts<'_> {
         self.exchange.extra.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
     }
 
+    /// Whether a 101 is one that was asked for; or what is wrong with it.
+    pub(super) fn check_upgrade(&self, head: &Response, sent: &Sent) -> Result<(), &'static str> {
+        if self.outgoing.offered.is_empty() {
+            return Err("was not asked for");
+        }
+        let protocol = self.agreed(head).filter(|_| sent.upload.is_none()).ok_or("does not name what was asked for")?;
+        let key = self.exchange.request.fields.first(Name::WebSocketKey).filter(|_| is_websocket(protocol));
+        let accepted = head.fields.first_named(b"sec_websocket_accept");
+        // It shows that the peer has read the key, and is no server that repeats what it is sent (RFC 6455 4.1).
+        if key.is_some_and(|key| accepted != Some(frames::accept_for(key).as_bytes())) {
+            return Err("has not the \"Sec-WebSocket-Accept\" of the client's key");
+        }
+        Ok(())
+    }
+
     /// What the upstream leaves HTTP for, if that is one of what we asked for.
     pub(super) fn agreed<'h>(&self, head: &'h Response) -> Option<&'h [u8]> {
         let named = head.fields.first(Name::Upgrade).and_then(|value| head::tokens(value).next())?;
@@ -203,8 +218,13 @@ impl Attempts<'_> {
         self.exchange.answer.complete = true;
         let Pooled { mut wire, .. } = *pooled;
         let early = wire.take_ahead();
-        Ok(Forwarded::Upgraded(Box::new(Upgraded { stream: wire.stream, early, chosen })))
+        let websocket = is_websocket(token);
+        Ok(Forwarded::Upgraded(Box::new(Upgraded { stream: wire.stream, early, websocket, chosen })))
     }
+}
+
+fn is_websocket(protocol: &[u8]) -> bool {
+    protocol.eq_ignore_ascii_case(b"websocket")
 }
 
 /// What compression has to know of an upstream's answer.

@@ -32,6 +32,7 @@ fn fields_of_one_hop() {
             ),
         ),
         ("L06", b"{G}X_Forwarded_For: 6.6.6.6\r\n\r\n", Served(b"{g}\r\n")),
+        ("credentials for us", b"{G}Proxy-Authorization: Basic eDp5\r\n\r\n", Served(b"{g}\r\n")),
         ("L14", b"{G}Proxy: http://evil\r\n\r\n", Served(b"{g}Proxy: http://evil\r\n\r\n")),
     ];
     let peer = Peer::polite();
@@ -147,16 +148,24 @@ fn values_in_lines() {
 fn fields_that_are_hidden_unless_they_are_passed() {
     let peer = Peer::start(|connection| {
         connection.head();
-        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Pad: x\r\nX-Accel-Expires: 1\r\n\r\n");
+        connection.send(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Pad: x\r\nX-Accel-Expires: 1\r\nProxy-Authenticate: Basic\r\n\
+              Proxy-Authentication-Info: y\r\n\r\n",
+        );
     });
     let config = "server { listen LISTEN; location / { proxy_pass http://PEER; }
-        location /all { proxy_pass http://PEER; proxy_pass_header X-Pad; proxy_pass_header X-Accel-Expires; } }";
+        location /all { proxy_pass http://PEER; proxy_pass_header X-Pad; proxy_pass_header X-Accel-Expires;
+            proxy_pass_header Proxy-Authenticate; proxy_pass_header Proxy-Authentication-Info;
+            proxy_set_header Proxy-Authorization $http_proxy_authorization; } }";
     let gate = Gate::before(config, &[("PEER", &peer)]);
     let ask = |target: &str| {
-        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic eDp5\r\n\r\n");
         let reply = Client::connect(gate.addr).ask(request.as_bytes(), 200).unwrap();
-        ["X-Pad", "X-Accel-Expires"].map(|name| reply.field(name).map(str::to_owned))
+        ["X-Pad", "X-Accel-Expires", "Proxy-Authenticate", "Proxy-Authentication-Info"]
+            .map(|name| reply.field(name).unwrap_or("-").to_owned())
     };
-    assert_eq!(ask("/"), [None, None]);
-    assert_eq!(ask("/all"), [Some("x".to_owned()), Some("1".to_owned())]);
+    assert_eq!(ask("/"), ["-"; 4]);
+    assert!(!String::from_utf8_lossy(&peer.bytes()).contains("Proxy-Authorization"));
+    assert_eq!(ask("/all"), ["x", "1", "Basic", "y"]);
+    assert!(String::from_utf8_lossy(&peer.bytes()).contains("Proxy-Authorization: Basic eDp5\r\n"));
 }

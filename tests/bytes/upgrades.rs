@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::client::{Client, expand};
 use crate::gate::Gate;
 use crate::peer::{Peer, SWITCHING};
-use crate::table::Then::{Refused, Served, ServedTimes};
+use crate::table::Then::{Refused, Served, ServedLast, ServedTimes};
 use crate::table::{Row, case, check, same, try_rows, verify_at_once};
 
 /// What an upstream gets of a plain GET.
@@ -53,7 +53,7 @@ fn upgrades_that_are_refused_or_passed_over() {
             Served(PLAIN),
         ),
         ("J21", b"GET /ws101 HTTP/1.1\r\nHost: a\r\n{W}Sec-WebSocket-Key: second\r\n\r\n", Refused(400)),
-        ("J01 in HTTP/1.0", b"GET /ws101 HTTP/1.0\r\nHost: a\r\n{W}\r\n", crate::table::Then::ServedLast(
+        ("J01 in HTTP/1.0", b"GET /ws101 HTTP/1.0\r\nHost: a\r\n{W}\r\n", ServedLast(
             b"GET /ws101 HTTP/1.1\r\nHost: up\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
         )),
     ];
@@ -62,7 +62,8 @@ fn upgrades_that_are_refused_or_passed_over() {
     try_rows(&Gate::before(config, &[("PEER", &peer)]), &peer, rows);
 }
 
-/// Where the configuration says what to pass on, any method and any token but h2c goes to the upstream.
+/// Where the configuration sets Upgrade, any token that the client asks for goes to the upstream, with any method; but
+/// WebSocket only with GET, h2c never, and nothing for HTTP/1.0 or without `Connection: upgrade`.
 #[test]
 fn upgrades_that_are_configured() {
     let rows: &[Row] = &[
@@ -89,6 +90,31 @@ fn upgrades_that_are_configured() {
               Connection: Upgrade, HTTP2-Settings\r\n\r\n",
             Served(b"{g}Connection: upgrade\r\n\r\n"),
         ),
+        (
+            "J01 in HTTP/1.0, configured",
+            b"GET /ws101 HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            ServedLast(b"GET /ws101 HTTP/1.1\r\nHost: up\r\nConnection: upgrade\r\n\r\n"),
+        ),
+        (
+            "J08 by POST, configured",
+            b"POST /attach HTTP/1.1\r\nHost: a\r\nUpgrade: tcp, WebSocket\r\nConnection: Upgrade\r\n\r\n",
+            Served(b"POST /attach HTTP/1.1\r\nHost: up\r\nUpgrade: tcp\r\nConnection: upgrade\r\n\r\n"),
+        ),
+        (
+            "J09 configured",
+            b"GET /plain HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+            Served(b"GET /plain HTTP/1.1\r\nHost: up\r\nConnection: upgrade\r\n\r\n"),
+        ),
+        (
+            "J09 fixed",
+            b"GET /fixed HTTP/1.1\r\nHost: a\r\n\r\n",
+            Served(b"GET /fixed HTTP/1.1\r\nHost: up\r\nConnection: upgrade\r\n\r\n"),
+        ),
+        (
+            "J24 configured",
+            b"{G}Upgrade: (a,){*400}\r\nUpgrade: a, b\r\nConnection: Upgrade\r\n\r\n",
+            Served(b"{g}Upgrade: a, b\r\nConnection: upgrade\r\n\r\n"),
+        ),
         ("J21 configured", b"GET /ws101 HTTP/1.1\r\nHost: a\r\n{W}Sec-WebSocket-Key: second\r\n\r\n", Refused(400)),
     ];
     let peer = Peer::polite();
@@ -97,7 +123,9 @@ fn upgrades_that_are_configured() {
         server { listen LISTEN;
             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
             location / { proxy_set_header Host up; proxy_set_header Upgrade $http_upgrade;
-                proxy_set_header Connection $connection_upgrade; proxy_pass http://up; } }";
+                proxy_set_header Connection $connection_upgrade; proxy_pass http://up; }
+            location /fixed { proxy_set_header Host up; proxy_set_header Upgrade websocket;
+                proxy_set_header Connection upgrade; proxy_pass http://up; } }";
     try_rows(&Gate::before(config, &[("PEER", &peer)]), &peer, rows);
 }
 
@@ -143,9 +171,9 @@ fn tunnels() {
         }),
         case("J18", || {
             let strange = b"GET /ws101 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 777\r\n\r\n";
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 777\r\n\r\n";
             let expected = b"GET /ws101 HTTP/1.1\r\nHost: up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 777\r\n\r\n";
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 777\r\n\r\n";
             upstream_gets(strange, expected)
         }),
         case("J20", || {

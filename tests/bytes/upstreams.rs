@@ -284,7 +284,17 @@ fn answers_to_upgrades() {
         ("K30", b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),
         ("K30-token", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n"),
         ("K32", b"HTTP/1.0 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
-        ("K33", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 5\r\n\r\n"),
+        (
+            "K33",
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 5\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+        ),
+        ("no-accept", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
+        (
+            "wrong-accept",
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: S3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+        ),
     ];
     let echoing = |answer: Vec<u8>| {
         Peer::start(move |connection| {
@@ -331,7 +341,7 @@ fn answers_to_upgrades() {
         same("the client", &client.take(4)?, b"ping")
     };
     let mut cases: Vec<Case<'_>> = Vec::new();
-    for id in ["K30", "K30-token", "K32"] {
+    for id in ["K30", "K30-token", "K32", "no-accept", "wrong-accept"] {
         cases.push(case(id, move || refused(id)));
     }
     cases.push(case("K28", || speaks_first("K28", b"RAW")));
