@@ -104,6 +104,7 @@ fn explain(error: io::Error) -> Failure {
 }
 
 /// Fatal alerts (RFC 8446 6) that nothing has sealed yet.
+const UNEXPECTED_MESSAGE: &[u8] = &[21, 3, 3, 0, 2, 2, 10];
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 const ILLEGAL_PARAMETER: &[u8] = &[21, 3, 3, 0, 2, 2, 47];
 const RECORD_OVERFLOW: &[u8] = &[21, 3, 3, 0, 2, 2, 22];
@@ -116,40 +117,20 @@ fn refuse(socket: &Socket, alert: &[u8]) {
 
 /// Reads the client's first message. All that was read stays in `sealed`.
 async fn read_hello(socket: &Socket, sealed: &mut Vec<u8>) -> Result<Accepted, Failure> {
+    let mut scan = HelloScan::default();
+    let fault = |alert: &[u8], why: &str| {
+        refuse(socket, alert);
+        Err(Failure::Protocol(why.to_owned()))
+    };
     loop {
-        if let [22, _, _, high, low, ..] = sealed.as_slice()
-            && u16::from_be_bytes([*high, *low]) > RECORD_BYTES_MAX
-        {
-            refuse(socket, RECORD_OVERFLOW);
-            return Err(Failure::Protocol("a record is too long".to_owned()));
-        }
-        if may_be_whole(sealed) {
-            let mut acceptor = Acceptor::default();
-            let mut rest = sealed.as_slice();
-            while !rest.is_empty() {
-                // An error comes again from what is asked next.
-                if acceptor.read_tls(&mut rest).is_err() {
-                    break;
-                }
-                match acceptor.accept() {
-                    Ok(Some(accepted)) => return Ok(accepted),
-                    Ok(None) => {}
-                    // That they are old comes before what else old ones lack.
-                    Err(_) if is_old(sealed) => {
-                        refuse(socket, PROTOCOL_VERSION);
-                        return Err(Failure::Protocol("unsupported protocol".to_owned()));
-                    }
-                    Err((error, mut alert)) => {
-                        let mut bytes = Vec::new();
-                        let _ = alert.write_all(&mut bytes);
-                        refuse(socket, if bytes.is_empty() { ILLEGAL_PARAMETER } else { &bytes });
-                        return Err(Failure::Protocol(error.to_string()));
-                    }
-                }
+        match scan.look(sealed) {
+            Look::Whole => return parse_hello(socket, sealed),
+            Look::RecordTooLong => return fault(RECORD_OVERFLOW, "a record is too long"),
+            Look::MessageTooLong => return fault(ILLEGAL_PARAMETER, "the first message is too long"),
+            Look::Incomplete if sealed.len() > HELLO_BYTES_MAX => {
+                return fault(ILLEGAL_PARAMETER, "the first message is in too many records");
             }
-        }
-        if sealed.len() > HELLO_BYTES_MAX {
-            return Err(Failure::Protocol("the first message is too long".to_owned()));
+            Look::Incomplete => {}
         }
         let mut room = [0; HELLO_BYTES_AT_ONCE];
         let count = poll_fn(|cx| socket.poll_read(cx, &mut room)).await.map_err(Failure::Gone)?;
@@ -160,38 +141,97 @@ async fn read_hello(socket: &Socket, sealed: &mut Vec<u8>) -> Result<Accepted, F
     }
 }
 
+/// Parses the first message, which is whole, or finds out what is wrong with it: it is done once.
+fn parse_hello(socket: &Socket, sealed: &[u8]) -> Result<Accepted, Failure> {
+    let mut acceptor = Acceptor::default();
+    let mut rest = sealed;
+    while !rest.is_empty() {
+        // An error comes again from what is asked next.
+        if acceptor.read_tls(&mut rest).is_err() {
+            break;
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok(accepted),
+            Ok(None) => {}
+            // That they are old comes before what else old ones lack.
+            Err(_) if is_old(sealed) => {
+                refuse(socket, PROTOCOL_VERSION);
+                return Err(Failure::Protocol("unsupported protocol".to_owned()));
+            }
+            Err((error, mut alert)) => {
+                let mut bytes = Vec::new();
+                let _ = alert.write_all(&mut bytes);
+                refuse(socket, if bytes.is_empty() { ILLEGAL_PARAMETER } else { &bytes });
+                return Err(Failure::Protocol(error.to_string()));
+            }
+        }
+    }
+    refuse(socket, UNEXPECTED_MESSAGE);
+    Err(Failure::Protocol("the first message is no ClientHello".to_owned()))
+}
+
 /// Whether a first message is of a version before TLS 1.2.
 fn is_old(sealed: &[u8]) -> bool {
     matches!(sealed, [22, _, _, _, _, 1, _, _, _, 3, 0..=2, ..])
 }
 
-/// Whether a first message may be whole: a cheap look, so that one that comes byte by byte is not read anew with each.
-/// What is no beginning of a handshake is to be looked at more closely at once.
-fn may_be_whole(sealed: &[u8]) -> bool {
-    let mut message = Vec::new();
-    let mut rest = sealed;
-    loop {
-        let Some((header, after)) = rest.split_first_chunk::<5>() else {
-            return rest.first().is_some_and(|kind| *kind != 22);
-        };
-        let [kind, _, _, high, low] = *header;
-        let length = usize::from(high) << 8 | usize::from(low);
-        if kind != 22 || length == 0 || length > usize::from(RECORD_BYTES_MAX) {
-            return true;
-        }
-        let fragment = after.get(..length.min(after.len())).unwrap_or_default();
-        let missing = 4usize.saturating_sub(message.len()).min(fragment.len());
-        message.extend_from_slice(fragment.get(..missing).unwrap_or_default());
-        message.resize(message.len() + fragment.len() - missing, 0);
-        if let [kind, a, b, c, ..] = message.as_slice() {
-            let needed = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
-            if *kind != 1 || needed > HELLO_BYTES_MAX || message.len() >= 4 + needed {
-                return true;
+/// What is known of a first message by the headers of its records and its own. Each byte is looked at once, however many
+/// pieces it comes in.
+#[derive(Default)]
+struct HelloScan {
+    /// Bytes that were looked at.
+    at: usize,
+    /// Bytes of the current record that are still to come.
+    left: usize,
+    /// Bytes of the message that have come, and the header that it begins with.
+    message: usize,
+    header: [u8; 4],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Incomplete,
+    /// All of it is here, or it is no ClientHello.
+    Whole,
+    RecordTooLong,
+    MessageTooLong,
+}
+
+impl HelloScan {
+    /// Looks at what has come since the last look; `sealed` has all of it.
+    fn look(&mut self, sealed: &[u8]) -> Look {
+        loop {
+            let rest = sealed.get(self.at..).unwrap_or_default();
+            if self.left == 0 {
+                let Some([kind, _, _, high, low]) = rest.first_chunk::<5>() else { return Look::Incomplete };
+                let length = u16::from_be_bytes([*high, *low]);
+                if *kind != 22 || length == 0 {
+                    return Look::Whole;
+                }
+                if length > RECORD_BYTES_MAX {
+                    return Look::RecordTooLong;
+                }
+                self.at += 5;
+                self.left = usize::from(length);
+                continue;
             }
-        }
-        rest = after.get(fragment.len()..).unwrap_or_default();
-        if fragment.len() < length {
-            return false;
+            let count = self.left.min(rest.len());
+            if count == 0 {
+                return Look::Incomplete;
+            }
+            let missing = self.header.iter_mut().skip(self.message);
+            missing.zip(rest.iter().take(count)).for_each(|(known, byte)| *known = *byte);
+            self.at += count;
+            self.left -= count;
+            self.message += count;
+            let [kind, size @ ..] = self.header;
+            let size = size.iter().fold(0, |size, byte| size << 8 | usize::from(*byte));
+            match self.message {
+                1.. if kind != 1 => return Look::Whole,
+                4.. if size > HELLO_BYTES_MAX => return Look::MessageTooLong,
+                4.. if self.message >= 4 + size => return Look::Whole,
+                _ => {}
+            }
         }
     }
 }
@@ -320,26 +360,38 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    /// What is found of `bytes` that come in pieces of `step`, and after how many of them.
+    fn look(bytes: &[u8], step: usize) -> (Look, usize) {
+        let mut scan = HelloScan::default();
+        let ends = (0..bytes.len()).step_by(step).map(|start| (start + step).min(bytes.len()));
+        let looks = ends.map(|end| (scan.look(&bytes[..end]), end));
+        looks.skip_while(|(look, _)| *look == Look::Incomplete).next().unwrap_or((Look::Incomplete, bytes.len()))
+    }
+
     #[test]
-    fn a_first_message_is_looked_at_when_it_is_whole_or_odd() {
-        let hello = [22, 3, 1, 0, 9, 1, 0, 0, 5, 1, 2, 3, 4, 5];
-        for end in 0..hello.len() {
-            assert!(!may_be_whole(&hello[..end]), "{end}");
-        }
-        assert!(may_be_whole(&hello));
+    fn a_first_message_is_parsed_once_when_it_is_whole_or_odd() {
+        let hello = &[22, 3, 1, 0, 9, 1, 0, 0, 5, 1, 2, 3, 4, 5][..];
         // In two records, the first of which ends in the header of the message.
-        let torn = [22, 3, 1, 0, 2, 1, 0, 22, 3, 1, 0, 7, 0, 5, 1, 2, 3, 4, 5];
-        for end in 0..torn.len() {
-            assert!(!may_be_whole(&torn[..end]), "{end}");
+        let torn = &[22, 3, 1, 0, 2, 1, 0, 22, 3, 1, 0, 7, 0, 5, 1, 2, 3, 4, 5][..];
+        for whole in [hello, torn] {
+            for step in 1..=whole.len() {
+                assert_eq!(look(whole, step), (Look::Whole, whole.len()), "{step}");
+                assert_eq!(look(&whole[..whole.len() - 1], step).0, Look::Incomplete, "{step}");
+            }
         }
-        assert!(may_be_whole(&torn));
-        for odd in [
-            &[0x80, 0x2e][..],
-            &[22, 3, 1, 0xff, 0xff],
-            &[22, 3, 1, 0, 4, 2, 0, 0, 9],
-            &[22, 3, 1, 2, 0, 1, 0xff, 0, 0],
+        for (odd, found, at) in [
+            (&b"GET / HTTP/1.1"[..], Look::Whole, 5),
+            (&[0x80, 0x2e, 1, 3, 1], Look::Whole, 5),
+            (&[22, 3, 1, 0, 0], Look::Whole, 5),
+            (&[22, 3, 1, 0xff, 0xff], Look::RecordTooLong, 5),
+            (&[22, 3, 1, 0x40, 1], Look::RecordTooLong, 5),
+            (&[22, 3, 1, 0, 4, 2, 0, 0, 9], Look::Whole, 6),
+            (&[22, 3, 1, 2, 0, 1, 0, 0x80, 1], Look::MessageTooLong, 9),
+            (&[22, 3, 1, 2, 0, 1, 0xff, 0, 0], Look::MessageTooLong, 9),
+            (&[22, 3, 1, 0, 1, 1, 22, 3, 1, 0, 3, 0, 0x80, 1, 9], Look::MessageTooLong, 14),
         ] {
-            assert!(may_be_whole(odd), "{odd:?}");
+            assert_eq!(look(odd, 1), (found, at), "{odd:?}");
+            assert_eq!(look(odd, odd.len()).0, found, "{odd:?}");
         }
     }
 }

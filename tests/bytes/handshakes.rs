@@ -64,6 +64,16 @@ fn too_much_of_what_is_allowed() {
             let next = [&b"\x16\x03\x01\x40\x00"[..], &[0; 0x4000]].concat();
             ends_with_alert(&[long, next.clone(), next].concat())
         }),
+        case("a first message that claims 40 KB", || ends_with_alert(b"\x16\x03\x01\x00\x04\x01\x00\x9c\x40")),
+        case("a first message that claims 40 KB, byte by byte", || {
+            ends_with_alert(
+                b"\x16\x03\x01\x00\x01\x01\x16\x03\x01\x00\x01\x00\x16\x03\x01\x00\x01\x9c\x16\x03\x01\x00\x01\x40",
+            )
+        }),
+        case("a first message in too many records", || {
+            let header = b"\x16\x03\x01\x00\x04\x01\x00\x4e\x20";
+            ends_with_alert(&[&header[..], &b"\x16\x03\x01\x00\x01a".repeat(6000)].concat())
+        }),
         case("others meanwhile", || {
             Clients::trusting(&ca, None).connect(gate.addr, "a.example")?.ask(GET, 200).map(drop)
         }),
