@@ -31,6 +31,8 @@ const STDERR: &str = "stderr";
 const ERRORS_PER_SECOND_MAX: u32 = 100;
 /// Bytes of a line of the error log.
 const LINE_BYTES_MAX: usize = 2048;
+/// Bytes of the value of one variable in a line of the access log, before they are escaped.
+const VALUE_BYTES_MAX: usize = 2048;
 
 /// The open log files by number. They live as long as the process: a reload adds to them.
 static FILES: RwLock<Vec<Option<File>>> = RwLock::new(Vec::new());
@@ -194,11 +196,27 @@ pub fn error(logs: &[ErrorLog], level: Level, connection: Option<u32>, message: 
         let end = (0..=LINE_BYTES_MAX).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
         line.truncate(end);
     }
-    let mut line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line = one_line(&line);
     line.push('\n');
     for log in logs.iter().filter(|log| level <= log.level) {
         write(log.target, line.as_bytes());
     }
+}
+
+/// A text as one line that reads as it was written: control characters become spaces, and characters that break lines or
+/// turn the direction of what stands behind them (UAX 9) are escaped, whatever file or host they are in the name of.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        match c {
+            _ if c.is_control() => line.push(' '),
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                line.extend(c.escape_unicode());
+            }
+            _ => line.push(c),
+        }
+    }
+    line
 }
 
 /// Counts messages: an attack must not fill the disk. What was left out is told in the next second that has room.
@@ -324,6 +342,7 @@ impl Line {
                     None => {
                         value.clear();
                         variables::write_variable(variable, exchange, &mut value, 0);
+                        value.truncate(VALUE_BYTES_MAX);
                         match (value.is_empty(), log.format.escape) {
                             (true, Escape::Default) if !is_always_there(variable) => text.push(b'-'),
                             (_, how) => escape(&value, how, &mut text),
@@ -459,6 +478,15 @@ mod tests {
         let mut out = Vec::new();
         escape(bytes, how, &mut out);
         out
+    }
+
+    #[test]
+    fn an_error_line_reads_as_it_was_written() {
+        assert_eq!(one_line("a\r\n\u{85}b\u{e9}\u{4e2d}"), "a   b\u{e9}\u{4e2d}");
+        assert_eq!(
+            one_line("a\u{202e}gpj.exe\u{2028}\u{2067}\u{61c}\u{200f}"),
+            r"a\u{202e}gpj.exe\u{2028}\u{2067}\u{61c}\u{200f}"
+        );
     }
 
     #[test]

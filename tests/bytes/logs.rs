@@ -51,6 +51,20 @@ fn what_is_written() {
     assert_eq!(gate.access().len(), 6, "Q02: {:?}", gate.access());
 }
 
+/// What would make a line read otherwise than it was written, and what would make it endless.
+#[test]
+fn what_is_hard_to_read() {
+    let gate = Gate::start("server { listen LISTEN; location / { root .; } }");
+    let mut client = Client::connect(gate.addr);
+    client.ask(b"GET /q01%E2%80%AEgpj.exe%E2%80%A8%E2%81%A6 HTTP/1.1\r\nHost: a\r\n\r\n", 404).unwrap();
+    gate.wait_for_error(&[r"/q01\u{202e}gpj.exe\u{2028}\u{2066}"]).unwrap();
+    let long = format!("GET /long HTTP/1.1\r\nHost: a\r\nUser-Agent: {}\r\n\r\n", "x".repeat(5000));
+    client.ask(long.as_bytes(), 404).unwrap();
+    gate.wait_for_access(&["/long"]).unwrap();
+    let line = gate.access().into_iter().find(|line| line.contains("/long")).unwrap();
+    assert!(line.ends_with(&format!("\"-\" \"{}\"", "x".repeat(2048))), "{line}");
+}
+
 /// What was sent to peers that failed, and what stood behind the body.
 #[test]
 fn what_is_written_of_tries() {
