@@ -2,13 +2,16 @@
 //!
 //! What may go is earned by time, a second of it in advance, as in nginx. It goes in steps of half a second: smoother than
 //! nginx's whole ones, and still few wake-ups for many slow downloads.
+//!
+//! And how slowly a request's body may come: `client_body_min_rate`.
 
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::config::{Level, units};
 use crate::exchange::Exchange;
 use crate::log;
-use crate::reactor::Millis;
+use crate::reactor::{Millis, Timer};
 use crate::template::Template;
 use crate::variables;
 
@@ -61,6 +64,56 @@ pub fn from_upstream(exchange: &Exchange, now: Millis) -> Option<Pace> {
     (rate > 0).then_some(Pace { rate, after: 0, began: now })
 }
 
+/// How often the rate of a body is looked at. It counts over two of these, or over the first one.
+const LOOK_SECS: u64 = 30;
+
+/// Finds bodies that come more slowly than allowed.
+pub struct MinRate {
+    /// Bytes a second.
+    rate: u64,
+    timer: Timer,
+    /// Bytes that had come at the last look, and at the one before.
+    last: u64,
+    before: Option<u64>,
+    /// The receiver did not take the bytes: the client is not to blame.
+    held_up: bool,
+}
+
+impl MinRate {
+    /// What the settings of a request say, from now on.
+    pub fn of(exchange: &Exchange) -> Option<Self> {
+        let rate = exchange.settings().rare.limits.as_ref()?.body_min_rate;
+        (rate > 0).then(|| Self::new(rate))
+    }
+
+    fn new(rate: u64) -> Self {
+        let timer = Timer::new();
+        timer.set(Duration::from_secs(LOOK_SECS));
+        Self { rate, timer, last: 0, before: None, held_up: false }
+    }
+
+    /// Ready when the body comes too slowly; `bytes` of it have come, and its receiver may not take them.
+    pub fn poll_slow(&mut self, cx: &mut Context<'_>, bytes: u64, held_up: bool) -> Poll<()> {
+        self.held_up |= held_up;
+        loop {
+            ready!(self.timer.poll_due(cx));
+            self.timer.set(Duration::from_secs(LOOK_SECS));
+            if self.is_slow(bytes) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Whether fewer bytes came since the look before the last one than should have. The next look goes on from here.
+    fn is_slow(&mut self, bytes: u64) -> bool {
+        let (since, secs) = self.before.map_or((self.last, LOOK_SECS), |before| (before, 2 * LOOK_SECS));
+        let slow = bytes - since < self.rate.saturating_mul(secs);
+        self.before = if self.held_up { None } else { Some(self.last) };
+        self.last = bytes;
+        slow && !std::mem::take(&mut self.held_up)
+    }
+}
+
 /// What a value with variables comes to; 0 if it is no size.
 fn size(template: &Template, exchange: &Exchange) -> u64 {
     let value = variables::value(template, exchange);
@@ -83,6 +136,24 @@ pub fn parse(value: &[u8], exchange: &Exchange) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_counts_over_a_minute_or_its_first_half() {
+        let looks = |bytes: &[u64]| {
+            let mut rate = MinRate::new(10);
+            bytes.iter().position(|bytes| rate.is_slow(*bytes))
+        };
+        assert_eq!(looks(&[299]), Some(0));
+        assert_eq!(looks(&[300, 600, 900]), None);
+        // A pause of half a minute is made up for by what came before it, and by what comes after it.
+        assert_eq!(looks(&[600, 600, 1200, 1200, 1799]), Some(4));
+        assert_eq!(looks(&[600, 600, 600]), Some(2));
+        let mut rate = MinRate::new(10);
+        rate.held_up = true;
+        assert!(!rate.is_slow(0));
+        assert!(!rate.is_slow(300));
+        assert!(rate.is_slow(599));
+    }
 
     #[test]
     fn a_second_is_given_in_advance_and_the_rest_is_earned() {

@@ -163,6 +163,11 @@ impl Transfer {
         self.waits_for = None;
     }
 
+    /// Whether the receiver does not take what has come.
+    pub fn is_held_up(&self) -> bool {
+        self.waits_for == Some(Side::Sink)
+    }
+
     /// Keeps the start of the body.
     pub fn keep(&mut self) {
         self.kept = Some(Vec::new());

@@ -122,7 +122,8 @@ pub(super) fn queue(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> S
             .text
             .strip_prefix("timeout=")
             .and_then(units::time)
-            .ok_or_else(|| invalid(directive, word, "a time such as timeout=60s"))?,
+            .filter(|timeout| !timeout.is_zero())
+            .ok_or_else(|| invalid(directive, word, "a time above 0 such as timeout=60s"))?,
     };
     draft.upstream.group.queue = Some(QueueSpec { length, timeout });
     Ok(())

@@ -277,6 +277,7 @@ impl Walk {
             }
             Treat::Switch(place) => *place(self, draft) = core::switch(directive)?,
             Treat::Time(place) => *place(self, draft) = core::time(directive)?,
+            Treat::Timeout(place) => *place(self, draft) = core::timeout(directive)?,
             Treat::Number(place) => *place(self, draft) = core::number(directive, arg(directive, 0))?,
             Treat::Value(place) => *place(self, draft) = self.template(arg(directive, 0))?,
             Treat::Note(text) => self.note(&directive.name, text),

@@ -21,6 +21,17 @@ pub(super) fn time(directive: &Directive) -> Result<Duration, Error> {
     units::time(&word.text).ok_or_else(|| invalid(directive, word, "a time such as 60s, 5m or 1d"))
 }
 
+/// A time after which a wait is over, which can't be 0.
+pub(super) fn timeout(directive: &Directive) -> Result<Duration, Error> {
+    let timeout = time(directive)?;
+    if timeout.is_zero() {
+        let expected =
+            "a time above 0 (every wait would be over at once; for \"no limit\" write a long time such as 1y)";
+        return Err(invalid(directive, arg(directive, 0), expected));
+    }
+    Ok(timeout)
+}
+
 pub(super) fn switch(directive: &Directive) -> Result<bool, Error> {
     let word = arg(directive, 0);
     units::switch(&word.text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))

@@ -119,7 +119,12 @@ fn parameter(
             }
         }
         Some(("jitter", value)) => check.jitter = time(value)?,
-        Some(("timeout", value)) => check.timeout = time(value)?,
+        Some(("timeout", value)) => {
+            check.timeout = time(value)?;
+            if check.timeout.is_zero() {
+                return Err(invalid(directive, word, "a time above 0 (no peer could answer in time)"));
+            }
+        }
         Some(("fails", value)) => check.fails = count(value)?,
         Some(("passes", value)) => check.passes = count(value)?,
         Some(("port", value)) => {

@@ -31,6 +31,8 @@ pub struct Limits {
     pub rate_after: Option<Template>,
     /// Bytes a second from the upstream.
     pub upstream_rate: Option<Template>,
+    /// Bytes a second of a request's body, at least; 0: any.
+    pub body_min_rate: u64,
 }
 
 impl Default for Limits {
@@ -48,6 +50,7 @@ impl Default for Limits {
             rate: None,
             rate_after: None,
             upstream_rate: None,
+            body_min_rate: 0,
         }
     }
 }
@@ -302,6 +305,11 @@ pub(super) fn limit_rate_after(walk: &mut Walk, draft: &mut Draft, directive: &D
 
 pub(super) fn proxy_limit_rate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     of(draft).upstream_rate = Some(rate(walk, directive)?);
+    Ok(())
+}
+
+pub(super) fn client_body_min_rate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).body_min_rate = core::size(directive, arg(directive, 0))?;
     Ok(())
 }
 

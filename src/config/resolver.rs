@@ -78,8 +78,11 @@ pub(super) fn resolver(walk: &mut Walk, draft: &mut Draft, directive: &Directive
     Ok(())
 }
 
+/// 0 means no limit, as in nginx.
 pub(super) fn resolver_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.resolver_timeout = core::time(directive)?;
-    draft.upstream.group.resolver_timeout = Some(draft.settings.resolver_timeout);
+    let timeout = core::time(directive)?;
+    let timeout = if timeout.is_zero() { units::TIME_MAX } else { timeout };
+    draft.settings.resolver_timeout = timeout;
+    draft.upstream.group.resolver_timeout = Some(timeout);
     Ok(())
 }

@@ -54,6 +54,8 @@ pub(super) enum Treat {
     /// `on` or `off`, a time, a number or a value with variables, once in a block, and where that is kept.
     Switch(Place<bool>),
     Time(Place<Duration>),
+    /// A time above 0: with 0 every wait would be over at once.
+    Timeout(Place<Duration>),
     Number(Place<u32>),
     Value(Place<Template>),
     /// Sets something each time.
@@ -81,7 +83,7 @@ pub(super) enum Treat {
 impl Treat {
     /// Whether a block may have it several times.
     pub(super) fn repeats(self) -> bool {
-        !matches!(self, First(_) | Once(_) | Switch(_) | Time(_) | Number(_) | Value(_))
+        !matches!(self, First(_) | Once(_) | Switch(_) | Time(_) | Timeout(_) | Number(_) | Value(_))
     }
 
     pub(super) fn has_block(self) -> bool {
@@ -177,7 +179,8 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 use Treat::{
-    Block, Define, Each, First, Group, List, Note, Number, Once, OnlyOff, Refuse, Step, StepBlock, Switch, Time, Value,
+    Block, Define, Each, First, Group, List, Note, Number, Once, OnlyOff, Refuse, Step, StepBlock, Switch, Time,
+    Timeout, Value,
 };
 
 const ALWAYS_ON: &str = "it is always done";
@@ -252,10 +255,11 @@ pub(super) const TABLE: &[Spec] = &[
     spec("client_body_buffer_size", HSL, 1, 1, Note(&BODIES_STREAM)),
     spec("client_body_in_file_only", HSL, 1, 1, Note(&BODIES_STREAM)),
     spec("client_body_in_single_buffer", HSL, 1, 1, Note(&BODIES_STREAM)),
+    spec("client_body_min_rate", HSL, 1, 1, Once(limits::client_body_min_rate)),
     spec("client_body_temp_path", HSL, 1, 4, Note(&BODIES_STREAM)),
-    spec("client_body_timeout", HSL, 1, 1, Time(|_, draft| &mut draft.settings.body_timeout)),
+    spec("client_body_timeout", HSL, 1, 1, Timeout(|_, draft| &mut draft.settings.body_timeout)),
     spec("client_header_buffer_size", HS, 1, 1, Note(&OWN_LIMITS)),
-    spec("client_header_timeout", HS, 1, 1, Time(|_, draft| &mut draft.settings.header_timeout)),
+    spec("client_header_timeout", HS, 1, 1, Timeout(|_, draft| &mut draft.settings.header_timeout)),
     spec("client_max_body_size", HSL, 1, 1, Once(core::client_max_body_size)),
     spec("connection_pool_size", HS, 1, 1, Note(&OWN_LIMITS)),
     spec("content_by_lua_block", LOCATION, 0, MANY, Refuse(&LUA)),
@@ -408,7 +412,7 @@ pub(super) const TABLE: &[Spec] = &[
     spec("proxy_cache_revalidate", HSL, 1, 1, Note(&NO_CACHE)),
     spec("proxy_cache_use_stale", HSL, 1, MANY, Note(&NO_CACHE)),
     spec("proxy_cache_valid", HSL, 1, MANY, Note(&NO_CACHE)),
-    spec("proxy_connect_timeout", HSL, 1, 1, Time(|_, draft| &mut draft.settings.proxy.connect_timeout)),
+    spec("proxy_connect_timeout", HSL, 1, 1, Timeout(|_, draft| &mut draft.settings.proxy.connect_timeout)),
     spec("proxy_cookie_domain", HSL, 1, 2, Each(cookies::domain)),
     spec("proxy_cookie_flags", HSL, 1, MANY, Each(cookies::flags)),
     spec("proxy_cookie_path", HSL, 1, 2, Each(cookies::path)),
@@ -431,11 +435,23 @@ pub(super) const TABLE: &[Spec] = &[
     spec("proxy_pass_header", HSL, 1, 1, Each(proxy::pass_header)),
     spec("proxy_pass_request_body", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.proxy.pass_body)),
     spec("proxy_pass_request_headers", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.proxy.pass_fields)),
-    spec("proxy_read_timeout", HSL, 1, 1, Time(|_, draft| draft.settings.proxy.read_timeout.get_or_insert_default())),
+    spec(
+        "proxy_read_timeout",
+        HSL,
+        1,
+        1,
+        Timeout(|_, draft| draft.settings.proxy.read_timeout.get_or_insert_default()),
+    ),
     spec("proxy_redirect", HSL, 1, 2, Each(proxy::redirect)),
     spec("proxy_request_buffering", HSL, 1, 1, Note(&"request bodies always stream, as with \"off\"")),
     spec("proxy_send_lowat", HSL, 1, 1, Note(&"nothing is held back")),
-    spec("proxy_send_timeout", HSL, 1, 1, Time(|_, draft| draft.settings.proxy.send_timeout.get_or_insert_default())),
+    spec(
+        "proxy_send_timeout",
+        HSL,
+        1,
+        1,
+        Timeout(|_, draft| draft.settings.proxy.send_timeout.get_or_insert_default()),
+    ),
     spec("proxy_set_body", HSL, 1, 1, Value(|_, draft| draft.settings.proxy.set_body.get_or_insert_default())),
     spec("proxy_set_header", HSL, 2, 2, Each(proxy::set_header)),
     spec("proxy_socket_keepalive", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.proxy.socket_keepalive)),
@@ -480,7 +496,7 @@ pub(super) const TABLE: &[Spec] = &[
     spec("scgi_temp_path", HSL, 1, 4, Note(&BODIES_STREAM)),
     spec("secure_link", HSL, 1, 1, Refuse(&NO_ACCESS)),
     spec("send_lowat", HSL, 1, 1, Note(&"nothing is held back")),
-    spec("send_timeout", HSL, 1, 1, Time(|_, draft| &mut draft.settings.send_timeout)),
+    spec("send_timeout", HSL, 1, 1, Timeout(|_, draft| &mut draft.settings.send_timeout)),
     spec("sendfile", HSLI, 1, 1, Note(&ALWAYS_ON)),
     spec("sendfile_max_chunk", HSLI, 1, 1, Note(&"128 KiB of a file are sent at once")),
     spec("server", HTTP | UPSTREAM, 0, MANY, Block(core::server)),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// The longest time; what is longer means this.
-const TIME_MAX: Duration = Duration::from_secs(u32::MAX as u64);
+pub(super) const TIME_MAX: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// `30`, `30s`, `1h 30m`, `500ms`: seconds without a unit. nginx's units, largest first.
 pub fn time(text: &str) -> Option<Duration> {

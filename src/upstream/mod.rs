@@ -28,6 +28,7 @@ use crate::head::Framing;
 use crate::head::{Malformed, Name, Response, Scan, Version};
 use crate::heads::{self, Outgoing};
 use crate::log;
+use crate::pace::MinRate;
 use crate::pool::{self, Called, Pooled, Way};
 use crate::reactor::{self, Millis, Timer};
 use crate::running::Running;
@@ -444,7 +445,8 @@ impl<'e> Attempts<'e> {
                     .head
             }
         };
-        let upload = sent.upload.insert(Upload::new(Transfer::new(head, coding, limits), framing));
+        let min_rate = MinRate::of(self.exchange);
+        let upload = sent.upload.insert(Upload::new(Transfer::new(head, coding, limits), framing, min_rate));
         if self.exchange.config.keeps_body {
             upload.transfer.keep();
         }

@@ -7,6 +7,7 @@ use super::missed::Missed;
 use crate::body::Decoder;
 use crate::exchange::RequestBody;
 use crate::head::{Framing, Malformed};
+use crate::pace::MinRate;
 use crate::transfer::{Failure, Transfer};
 use crate::wire::{Reader, Stream, Unparsed};
 
@@ -24,6 +25,7 @@ pub(super) struct Upload {
     pub(super) transfer: Transfer,
     /// Stands for the client's decoder where the body does not come from the client's stream.
     bodyless: Option<Decoder>,
+    min_rate: Option<MinRate>,
     /// All of it was sent.
     pub(super) complete: bool,
     /// The upstream takes no more of it; its answer may still come.
@@ -31,10 +33,11 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// `framing` is that of what follows the head.
-    pub(super) fn new(transfer: Transfer, framing: Framing) -> Self {
+    /// `framing` is that of what follows the head, and `min_rate` counts for it.
+    pub(super) fn new(transfer: Transfer, framing: Framing, min_rate: Option<MinRate>) -> Self {
         let bodyless = (framing == Framing::None).then(|| Decoder::new(Framing::None));
-        Self { transfer, bodyless, complete: false, refused: None }
+        let min_rate = min_rate.filter(|_| bodyless.is_none());
+        Self { transfer, bodyless, min_rate, complete: false, refused: None }
     }
 
     /// Nothing more is sent.
@@ -56,6 +59,9 @@ impl Upload {
         let client_fault = |status, why: &str| Err(Missed::Client(status, why.to_owned()));
         let body = self.bodyless.as_mut().unwrap_or(body);
         match self.transfer.poll(cx, client, body, upstream) {
+            Poll::Pending if self.poll_slow(cx).is_ready() => {
+                client_fault(408, "sent its request body more slowly than \"client_body_min_rate\"")
+            }
             Poll::Pending => Ok(()),
             Poll::Ready(Ok(())) => {
                 self.complete = true;
@@ -76,6 +82,12 @@ impl Upload {
             Poll::Ready(Err(Failure::TooLarge)) => client_fault(413, "sent too large body"),
             Poll::Ready(Err(Failure::Malformed(why))) => Err(Missed::Client(why.status(), format!("sent {why}"))),
         }
+    }
+
+    /// Ready when the client sends more slowly than it may.
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(min_rate) = &mut self.min_rate else { return Poll::Pending };
+        min_rate.poll_slow(cx, self.transfer.body_bytes, self.transfer.is_held_up())
     }
 
     /// Notes what was read of the client's body.

@@ -244,6 +244,24 @@ fn values() {
                 },
             )
         }),
+        case("R10 times that serve no client", || {
+            [
+                "client_header_timeout 0;",
+                "client_body_timeout 0s;",
+                "send_timeout 0ms;",
+                "proxy_connect_timeout 0;",
+                "proxy_read_timeout 0;",
+                "proxy_send_timeout 0m;",
+            ]
+            .iter()
+            .try_for_each(|line| refuses_text(server(line), &["gate.conf:3:", "a time above 0"]))
+        }),
+        case("R10 times that may be 0", || {
+            accepts_text(server(
+                "keepalive_timeout 0; keepalive_time 0; lingering_time 0; lingering_timeout 0; auth_delay 0; resolver_timeout 0;
+                 proxy_next_upstream_timeout 0; return 204;",
+            ))
+        }),
         case("R10 numbers", || {
             ["1k", "-1", "99999999999999999999", "4294967296", "1.5", "", "+1"].iter().try_for_each(|number| {
                 refuses_text(

@@ -276,6 +276,25 @@ fn a_slow_answer_ends_with_its_client() {
     assert!(gone.is_some(), "the connection is still there after {:?}", Duration::from_secs(8));
 }
 
+/// A client that keeps its connection with a byte a second.
+#[test]
+fn a_body_that_comes_too_slowly() {
+    let peer = Peer::start(|connection| connection.drain());
+    let config = "server { listen LISTEN; client_body_min_rate 100; location / { proxy_pass http://PEER; } }";
+    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let mut client = Client::asking(gate.addr, b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n");
+    client.stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let began = Instant::now();
+    while client.stream.peek(&mut [0]).is_err() {
+        assert!(began.elapsed() < 6 * PATIENCE, "it goes on");
+        client.send(b"x");
+    }
+    assert!(began.elapsed() >= Duration::from_secs(29), "{:?}", began.elapsed());
+    client.expect(408).unwrap();
+    gate.wait_for_error(&["[info]", "more slowly than \"client_body_min_rate\"", "PUT / "]).unwrap();
+    peer.expect_all_closed().unwrap();
+}
+
 #[test]
 fn limits_that_are_not_configured_well_are_refused() {
     for (config, why) in [
@@ -288,6 +307,7 @@ fn limits_that_are_not_configured_well_are_refused() {
         ("limit_conn_zone $arg_a zone=a:1m; server { limit_conn a 1; limit_conn a 2; }", "by that zone already"),
         ("server { limit_req_status 200; }", "invalid value \"200\""),
         ("server { limit_rate fast; }", "invalid value \"fast\""),
+        ("server { client_body_min_rate 1g; }", "invalid value \"1g\""),
     ] {
         let folder = crate::gate::Folder::new();
         folder.write("gate.conf", config);
