@@ -269,7 +269,7 @@ impl<'e> Attempts<'e> {
                                 return Ok(self.intercept(&chosen, &head));
                             }
                             if self.exchange.asked_for.is_some() {
-                                return Ok(self.hear(pooled, &chosen, &head));
+                                return Ok(self.hear(pooled, &chosen, &head, sent.upload.is_none()));
                             }
                             if let Some(target) = self.accelerate(&head) {
                                 return Ok(self.send_on(&chosen, &head, target));
@@ -293,16 +293,15 @@ impl<'e> Attempts<'e> {
         }
     }
 
-    /// Keeps the status and drops the body. If that is here already, the connection can be used again.
-    fn hear(&mut self, mut pooled: Box<Pooled>, chosen: &Chosen, head: &Response) -> Forwarded {
+    /// Keeps the status and drops the body. If that is here already, and all of the request was `sent`, the connection can
+    /// be used again.
+    fn hear(&mut self, mut pooled: Box<Pooled>, chosen: &Chosen, head: &Response, sent: bool) -> Forwarded {
         chosen.report(Outcome::Answered);
         self.end_try(None);
         self.exchange.answer.status = self.exchange.status.unwrap_or(head.status);
-        let is_whole = matches!(
-            transfer::skip(&mut pooled.wire, &mut Decoder::new(head.framing(self.outgoing.to_head))),
-            Ok(true)
-        );
-        let is_over = is_whole && pooled.wire.ahead().is_empty() && head.status != 101;
+        let mut body = Decoder::new(head.framing(self.outgoing.to_head));
+        let is_whole = matches!(transfer::skip(&mut pooled.wire, &mut body), Ok(true));
+        let is_over = sent && is_whole && pooled.wire.ahead().is_empty() && head.status != 101;
         if is_over && self.outgoing.keeps_alive && head.keeps_alive() {
             pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
         }
