@@ -30,7 +30,8 @@ fn serve(name: &str, mut stream: TcpStream) {
             }
             came.drain(..body);
             if head.windows(7).any(|part| part == b"Upgrade") {
-                let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+                let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
                 let _ = stream.write_all(format!("{head}X-Name: {name}\r\n\r\n").as_bytes());
                 let _ = stream.write_all(&came);
                 while let Ok(count @ 1..) = stream.read(&mut buffer) {

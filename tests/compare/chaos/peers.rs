@@ -144,7 +144,8 @@ async fn serve(mut stream: smol::net::TcpStream, port: u16) -> std::io::Result<(
         let head: Vec<u8> = came.drain(..end + 4).collect();
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
         if head.contains("\r\nupgrade: ") {
-            let switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+            let switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
             stream.write_all(format!("{switching}X-Name: {port}\r\n\r\n").as_bytes()).await?;
             return smol::io::copy(stream.clone(), stream).await.map(drop);
         }
