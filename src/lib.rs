@@ -33,7 +33,6 @@ pub mod numbers;
 pub mod users;
 pub mod keeper;
 pub mod counters;
-pub mod timers;
 pub mod reactor;
 pub mod signals;
 pub mod mailbox;

@@ -1,14 +1,15 @@
 //! One thread, one epoll, one executor: a worker.
 //!
 //! A socket is registered once, edge-triggered, and never modified. Each direction has a ready flag and one
-//! waker; all waiting goes through [`Source::poll_io`]. Timers are one heap, and lazy: moving a timer
-//! stores a number, and the heap is touched only when the stored time has come. A turn is: run what is ready,
+//! waker; all waiting goes through [`Source::poll_io`]. Timers are one ordered map, and lazy: moving a timer
+//! stores a number, and the map is touched only when the stored time has come. A turn is: run what is ready,
 //! wait, read the clock once, fire timers, hand out readiness.
 //!
 //! Invariant: a ready flag may be set although the socket is not ready (the next operation then clears it), but
 //! never clear although an edge was seen.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,7 +27,6 @@ use smol::LocalExecutor;
 
 use crate::counters::{Seat, Side};
 use crate::fault;
-use crate::timers::Timers;
 
 /// Bytes read from a socket at once, and so the most that one slow receiver makes a connection hold.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
@@ -44,6 +44,9 @@ const BELL: u64 = u64::MAX;
 /// Milliseconds of the monotonic clock.
 pub type Millis = u64;
 
+/// When a timer is due, and its number.
+type TimerKey = (Millis, u64);
+
 thread_local! {
     static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
     static NOW: Cell<Millis> = const { Cell::new(0) };
@@ -56,7 +59,9 @@ struct Worker {
     bell: Arc<Bell>,
     executor: LocalExecutor<'static>,
     sources: RefCell<Slots>,
-    timers: RefCell<Timers>,
+    /// Wakers by the time at which they are due, and a number that keeps those of one millisecond apart.
+    timers: RefCell<BTreeMap<TimerKey, Waker>>,
+    timer_count: Cell<u64>,
     /// Tasks that used up their burst; they go on in the next turn.
     deferred: RefCell<Vec<Waker>>,
     seat: Seat,
@@ -181,6 +186,7 @@ impl Worker {
             executor: LocalExecutor::new(),
             sources: RefCell::default(),
             timers: RefCell::default(),
+            timer_count: Cell::new(0),
             deferred: RefCell::default(),
         })
     }
@@ -248,15 +254,27 @@ impl Worker {
     }
 
     fn until_next_timer(&self) -> Option<Duration> {
-        let due = self.timers.borrow().next()?;
+        let (due, _) = *self.timers.borrow().first_key_value()?.0;
         Some(Duration::from_millis(due.saturating_sub(now())).min(WAIT_MAX))
     }
 
     fn fire_timers(&self) {
-        loop {
-            let Some(due) = self.timers.borrow_mut().take_due(now()) else { return };
-            due.wake();
+        while let Some(waker) = self.take_due() {
+            waker.wake();
         }
+    }
+
+    fn take_due(&self) -> Option<Waker> {
+        let mut timers = self.timers.borrow_mut();
+        let first = timers.first_entry().filter(|first| first.key().0 <= now())?;
+        Some(first.remove())
+    }
+
+    fn add_timer(&self, due: Millis, waker: Waker) -> TimerKey {
+        let key = (due, self.timer_count.get());
+        self.timer_count.set(key.1 + 1);
+        self.timers.borrow_mut().insert(key, waker);
+        key
     }
 }
 
@@ -562,9 +580,8 @@ impl Readiness {
 /// A point in time that a task waits for, moved at no cost as long as it moves into the future.
 pub struct Timer {
     due: Cell<Millis>,
-    /// The time at which the heap would wake us, and our number there, if it knows of us. What is due has been woken:
-    /// its number may be another's.
-    armed: Cell<Option<(Millis, u32)>>,
+    /// What the worker will wake us by, unless it has.
+    armed: Cell<Option<TimerKey>>,
 }
 
 impl Timer {
@@ -591,8 +608,7 @@ impl Timer {
         let known = self.armed.get().filter(|(at, _)| *at > now());
         if due != Millis::MAX && known.is_none_or(|(at, _)| at > due) {
             self.disarm();
-            let number = worker(|w| w.timers.borrow_mut().put(due, cx.waker().clone()));
-            self.armed.set(number.map(|number| (due, number)));
+            self.armed.set(worker(|w| w.add_timer(due, cx.waker().clone())));
         }
         Poll::Pending
     }
@@ -603,10 +619,8 @@ impl Timer {
     }
 
     fn disarm(&self) {
-        if let Some((at, number)) = self.armed.take()
-            && at > now()
-        {
-            worker(|w| w.timers.borrow_mut().take(number));
+        if let Some(key) = self.armed.take() {
+            worker(|w| w.timers.borrow_mut().remove(&key));
         }
     }
 
