@@ -12,9 +12,8 @@ use super::limits::Zones;
 use super::listen::{ListenLine, Served, ServerName};
 use super::location::LocationDraft;
 use super::map::Expression;
-use super::packed::Row;
 use super::syntax::{self, Directive, Error, Position, Word, placeholder};
-use super::table::{self, Treat};
+use super::table::{self, Spec, Treat};
 use super::tls::TlsDraft;
 use super::upstream::UpstreamDraft;
 use super::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Rare, Settings, Step, TryFiles, core};
@@ -237,11 +236,11 @@ impl Walk {
         let mut seen: Vec<(&str, bool)> = Vec::new();
         let mut checked = Vec::with_capacity(directives.len());
         for directive in directives {
-            let row = check(directive, draft.context)?;
-            let name = row.name();
+            let spec = check(directive, draft.context)?;
+            let name = spec.name;
             let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
             let before = seen.iter().find(|(known, _)| *known == name);
-            if before.is_some_and(|(_, was_off)| is_off || *was_off || !row.treat().repeats()) {
+            if before.is_some_and(|(_, was_off)| is_off || *was_off || !spec.treat.repeats()) {
                 return Err(directive.name.wrong("\"{}\" directive is duplicate").hint("it may stand once in a block"));
             }
             let first = before.is_none();
@@ -253,7 +252,7 @@ impl Walk {
                 return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" are two names for one thing")
                     .hint("one of them may stand in a block"));
             }
-            checked.push((directive, row.treat(), first));
+            checked.push((directive, spec.treat, first));
         }
         for round in 0..table::ROUNDS {
             if round == table::STEP_ROUND {
@@ -450,9 +449,9 @@ fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the directive is known, may stand here, and has as many arguments as it takes.
-fn check(directive: &Directive, context: u16) -> Result<&'static Row, Error> {
+fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
     let name = &directive.name;
-    let Some(row) = table::find(&name.text) else {
+    let Some(spec) = table::find(&name.text) else {
         let error = name.wrong("unknown directive \"{}\"");
         return Err(match (table::nearest(&name.text), placeholder(&name.text)) {
             (Some(near), _) => error.hint_about("did you mean \"{}\"?", near),
@@ -462,15 +461,15 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Row, Error> {
         });
     };
     unended_line(directive)?;
-    if let Treat::Refuse(why) = row.treat() {
+    if let Treat::Refuse(why) = spec.treat {
         return Err(refused(directive, why));
     }
-    if row.contexts & context == 0 {
+    if spec.contexts & context == 0 {
         return Err(name
             .wrong("\"{}\" directive is not allowed here")
-            .hint_about("it may stand in {}", &context_names(row.contexts)));
+            .hint_about("it may stand in {}", &context_names(spec.contexts)));
     }
-    let takes_block = row.treat().has_block() && !(name.text == "server" && context == table::UPSTREAM);
+    let takes_block = spec.treat.has_block() && !(name.text == "server" && context == table::UPSTREAM);
     match (&directive.block, takes_block) {
         (Some(_), false) => {
             let error = name.wrong("directive \"{}\" is not terminated by \";\"");
@@ -486,7 +485,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Row, Error> {
         }
         _ => {}
     }
-    let (min, max) = row.args();
+    let (min, max) = spec.args;
     let given = directive.args.len();
     if given < min.into() || (given > max.into() && max != table::MANY) {
         let expected = match (min, max) {
@@ -500,7 +499,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Row, Error> {
             .wrong("invalid number of arguments in \"{}\" directive")
             .hint(format!("{expected} expected, {given} given")));
     }
-    Ok(row)
+    Ok(spec)
 }
 
 /// A missing `;` makes the next line's directive an argument: say so instead of what follows from it.

@@ -26,7 +26,6 @@ mod logging;
 mod manners;
 mod map;
 mod named;
-mod packed;
 mod passing;
 mod precompressed;
 mod proxy;

@@ -172,7 +172,7 @@ pub(super) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
     let block = directive.block.as_deref().unwrap_or_default();
     let own = draft.location.as_ref().map(super::location::LocationDraft::for_if);
     let mut inner = walk.inside(draft, directive, context, own)?;
-    let steps_only = block.iter().all(|d| matches!(table::find(&d.name.text), Some(row) if row.treat().is_step()));
+    let steps_only = block.iter().all(|d| matches!(table::find(&d.name.text), Some(spec) if spec.treat.is_step()));
     let steps = std::mem::take(&mut inner.steps);
     let scope = super::location::scope(walk, draft, inner, directive)?.filter(|_| !steps_only);
     draft.steps.push(Step::If(Arc::new(If { condition, steps, scope })));

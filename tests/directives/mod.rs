@@ -8,7 +8,7 @@ const TABLE: &str = include_str!("../../src/config/table.rs");
 pub(crate) type Known = (&'static str, BTreeSet<&'static str>, (usize, usize));
 
 pub(crate) fn known() -> BTreeMap<&'static str, Known> {
-    let lines = TABLE.split("const TABLE").nth(1).unwrap().split("#[cfg(test)]").next().unwrap();
+    let lines = TABLE.split("static TABLE").nth(1).unwrap().split("#[cfg(test)]").next().unwrap();
     let one = |spec: &'static str| {
         let (name, rest) = spec.split_once('"').unwrap();
         let mut words = rest.trim_start_matches(',').split(',').map(str::trim);
