@@ -14,7 +14,6 @@ use crate::proxy_protocol::Addresses;
 use crate::quota::Rulings;
 use crate::reactor::{self, Millis};
 use crate::socket::Addr;
-use crate::text;
 use crate::tls::{self, Secured};
 
 thread_local! {
@@ -390,9 +389,9 @@ impl Exchange {
             return false;
         }
         let agent = String::from_utf8_lossy(self.request.fields.first_named(b"user_agent").unwrap_or_default());
-        let has = |name: &str| text::has(&agent, name);
-        let version = text::split_once(&agent, "MSIE ").map_or("", |(_, version)| version);
-        let old = ["4.", "5.", "6."].iter().any(|old| version.starts_with(old)) && !text::has(version, "SV1");
+        let has = |name: &str| agent.contains(name);
+        let version = agent.split_once("MSIE ").map_or("", |(_, version)| version);
+        let old = ["4.", "5.", "6."].iter().any(|old| version.starts_with(old)) && !version.contains("SV1");
         let safari = has("Safari/") && has("Mac OS X") && !["MSIE ", "Opera", "Gecko/", "Chrome/"].into_iter().any(has);
         (msie6 && old && !has("Opera")) || (browsers.safari && safari)
     }

@@ -20,7 +20,6 @@ use rustix::net::{
 };
 
 use crate::disk;
-use crate::fault;
 use crate::reactor;
 
 /// The version of what is handed over. Programs of different versions don't understand each other, and ask first.
@@ -160,7 +159,7 @@ fn post<'f>(socket: &OwnedFd, mut fds: &'f [RawFd]) -> io::Result<&'f [RawFd]> {
 fn post_all(socket: &OwnedFd, fds: &[RawFd]) -> io::Result<()> {
     match post(socket, fds)? {
         [] => Ok(()),
-        _ => Err(fault::error(io::ErrorKind::Other, "there are too many descriptors to hand over")),
+        _ => Err(io::Error::other("there are too many descriptors to hand over")),
     }
 }
 
@@ -276,7 +275,7 @@ pub fn take_over(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
 }
 
 fn invalid(why: &str) -> io::Error {
-    fault::error(io::ErrorKind::InvalidData, format!("what was handed over can't be read: {why}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("what was handed over can't be read: {why}"))
 }
 
 /// All descriptors that wait in a socket.

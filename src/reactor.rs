@@ -26,7 +26,6 @@ use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use smol::LocalExecutor;
 
 use crate::counters::{Seat, Side};
-use crate::fault;
 
 /// Bytes read from a socket at once, and so the most that one slow receiver makes a connection hold.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
@@ -134,13 +133,13 @@ impl Wake for Call {
 pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
     let mut value = None;
     drive(pin!(async { value = Some(main.await) }))?;
-    value.ok_or_else(|| fault::error(io::ErrorKind::Other, "the worker ended before its task"))
+    value.ok_or_else(|| io::Error::other("the worker ended before its task"))
 }
 
 /// [`run`], which is in the program once, whatever is run.
 fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     let worker = Rc::new(Worker::new()?);
-    let taken = |_| fault::error(io::ErrorKind::Other, "this thread is a worker already");
+    let taken = |_| io::Error::other("this thread is a worker already");
     WORKER.with(|cell| cell.set(worker.clone())).map_err(taken)?;
     // Fresh zeros are pages that nobody has touched: of the buffer only what is used becomes memory.
     SCRATCH.set(vec![0; SCRATCH_BYTES]);
@@ -415,7 +414,7 @@ impl Source {
             }
             Ok(Self { ready, token, shared: flags.contains(epoll::EventFlags::EXCLUSIVE), side, fd })
         })
-        .unwrap_or_else(|| Err(fault::error(io::ErrorKind::Other, "no worker runs on this thread")))
+        .unwrap_or_else(|| Err(io::Error::other("no worker runs on this thread")))
     }
 
     /// Does `op` as soon as the socket may be ready for it; the one place where a task waits for a socket.

@@ -20,7 +20,6 @@ use super::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Rare, Set
 use crate::numbers::Numbers;
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Invalid, Template, Variable};
-use crate::text;
 use crate::tls::Loaded;
 
 /// What has been read so far of the whole configuration.
@@ -436,7 +435,7 @@ pub(super) fn find<'v, T>(named: &'v [(String, T)], name: &str) -> Option<&'v T>
 /// `(?<name>`, `(?P<name>` and `(?'name'` in an expression.
 fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
     let groups = std::iter::from_fn(move || {
-        (_, source) = text::split_once(source, "(?")?;
+        (_, source) = source.split_once("(?")?;
         Some(source)
     });
     groups.filter_map(|rest| {
@@ -456,7 +455,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
         return Err(match (table::nearest(&name.text), placeholder(&name.text)) {
             (Some(near), _) => error.hint_about("did you mean \"{}\"?", near),
             (None, Some(hint)) => error.hint(hint),
-            (None, None) if text::has(&name.text, "_by_lua") => error.hint("there is no script engine here"),
+            (None, None) if name.text.contains("_by_lua") => error.hint("there is no script engine here"),
             (None, None) => error,
         });
     };

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::glob;
 use crate::disk;
-use crate::text;
 
 /// Files that may be included in one another's depth.
 const INCLUDE_DEPTH_MAX: usize = 16;
@@ -131,7 +130,7 @@ impl Error {
 }
 
 fn filled(text: &str, what: &str) -> String {
-    let (before, after) = text::split_once(text, "{}").unwrap_or((text, ""));
+    let (before, after) = text.split_once("{}").unwrap_or((text, ""));
     [before, what, after].concat()
 }
 
@@ -312,12 +311,12 @@ pub fn placeholder(text: &str) -> Option<String> {
         (!inner.is_empty()).then(|| format!("{open}{inner}{close}"))
     };
     let found = between('<', '>')
-        .or_else(|| between('{', '}').filter(|_| !text::has(text, "${")))
-        .or_else(|| text::split_once(text, "__").filter(|(_, rest)| text::has(rest, "__")).map(|_| text.into()))
-        .or_else(|| text::has(text, "...").then(|| "...".to_owned()))
+        .or_else(|| between('{', '}').filter(|_| !text.contains("${")))
+        .or_else(|| text.split_once("__").filter(|(_, rest)| rest.contains("__")).map(|_| text.into()))
+        .or_else(|| text.contains("...").then(|| "...".to_owned()))
         .or_else(|| {
             let known = ["YOUR_", "your-", "your_", "HOSTNAME", "CHANGE_ME"];
-            known.iter().any(|part| text::has(text, part)).then(|| text.into())
+            known.iter().any(|part| text.contains(part)).then(|| text.into())
         })?;
     Some(is_placeholder(&found))
 }
