@@ -8,7 +8,7 @@ use futures_lite::FutureExt;
 use crate::autoindex::Listing;
 use crate::body;
 use crate::charset;
-use crate::config::{Gzip, Level, Recoding};
+use crate::config::{Gzip, Level};
 use crate::exchange::Exchange;
 use crate::file;
 use crate::gzip;
@@ -66,12 +66,10 @@ pub fn of_reply(exchange: &mut Exchange, wire: &mut Wire, mut reply: Reply) -> D
     };
     let carriage = carriage(exchange, gzip::packing(exchange, &about), length, keep_alive);
     exchange.announce(reply.content_type.as_deref().unwrap_or_default());
-    if let Some(told) = charset::of(exchange, reply.status, reply.content_type.as_deref().unwrap_or_default(), false) {
-        reply.content_type = Some(told.content_type);
-        told.recoding.iter().for_each(|recoding| charset::recode(recoding, &mut reply.body));
-    }
+    let told = charset::content_type(exchange, reply.status, reply.content_type.as_deref().unwrap_or_default());
+    reply.content_type = told.or(reply.content_type);
     let head = reply.head(exchange, carriage);
-    Delivery { head, body: file::Body::Bytes(reply.body), carriage, recoding: None }
+    Delivery { head, body: file::Body::Bytes(reply.body), carriage }
 }
 
 /// Makes an answer of a file.
@@ -82,11 +80,7 @@ pub fn of_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Found) -> 
     let carriage = carriage(exchange, packing, found.head.length, keep_alive);
     exchange.announce(found.head.content_type());
     let head = found.head.write(exchange, carriage);
-    let (mut body, recoding) = (found.body, found.head.recoding());
-    if let (file::Body::Bytes(bytes), Some(recoding)) = (&mut body, &recoding) {
-        charset::recode(recoding, bytes);
-    }
-    Delivery { head, body, carriage, recoding }
+    Delivery { head, body: found.body, carriage }
 }
 
 /// How an answer of our own travels.
@@ -106,7 +100,6 @@ pub struct Delivery {
     head: Vec<u8>,
     body: file::Body,
     carriage: Carriage,
-    recoding: Option<Recoding>,
 }
 
 /// Sends an answer.
@@ -141,7 +134,7 @@ async fn write_out(
     wire: &Wire,
     delivery: Box<Delivery>,
 ) -> Result<Option<Outgoing>, BrokenOff> {
-    let Delivery { mut head, body, carriage, recoding } = *delivery;
+    let Delivery { mut head, body, carriage } = *delivery;
     let coding = coding(carriage);
     let body = match body {
         _ if !wants_body(exchange) => file::Body::Bytes(Vec::new()),
@@ -158,11 +151,11 @@ async fn write_out(
     match body {
         file::Body::Bytes(bytes) => outgoing.add(&bytes),
         file::Body::File { fd, from, count } => {
-            outgoing.of(fd, recoding);
+            outgoing.of(fd);
             outgoing.add_part(Part { from, count });
         }
         file::Body::Parts { fd, parts, end } => {
-            outgoing.of(fd, recoding);
+            outgoing.of(fd);
             for (before, part) in parts {
                 outgoing.add(&before);
                 outgoing.add_part(part);
@@ -239,9 +232,7 @@ async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Box<Delivery>)
     };
     let source = match &mut delivery.body {
         file::Body::Bytes(bytes) => Source::Bytes(bytes),
-        file::Body::File { fd, from, count } => {
-            Source::File { fd, from: *from, count: *count, recoding: delivery.recoding }
-        }
+        file::Body::File { fd, from, count } => Source::File { fd, from: *from, count: *count },
         file::Body::Listing(listing) => Source::Made(Box::new(|out| listing.write_piece(out))),
         file::Body::Parts { .. } => return Err(BrokenOff),
     };

@@ -10,9 +10,8 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 use rustix::io::Errno;
 
-use crate::charset;
 use crate::clock;
-use crate::config::{Autoindex, ListingFormat, Recoding};
+use crate::config::{Autoindex, ListingFormat};
 use crate::reactor;
 use crate::target;
 
@@ -41,8 +40,6 @@ pub struct Listing {
     settings: Autoindex,
     /// Names are UTF-8, as far as the client is told.
     pub utf8: bool,
-    /// What each byte becomes.
-    pub recoding: Option<Recoding>,
     /// The function that the list is given to, in JSONP.
     callback: Option<Vec<u8>>,
     next: Next,
@@ -81,16 +78,7 @@ impl Listing {
             entries.extend(look(folder, name.to_bytes())?);
         }
         entries.sort_unstable_by(|a, b| b.is_folder.cmp(&a.is_folder).then_with(|| a.name.cmp(&b.name)));
-        Ok(Self {
-            path: path.to_vec(),
-            entries,
-            settings,
-            utf8: false,
-            recoding: None,
-            callback: None,
-            next: Next::Start,
-            is_cut,
-        })
+        Ok(Self { path: path.to_vec(), entries, settings, utf8: false, callback: None, next: Next::Start, is_cut })
     }
 
     /// The list is given to a function.
@@ -110,14 +98,6 @@ impl Listing {
 
     /// Writes the next piece; nothing, when all of it was written.
     pub fn write_piece(&mut self, out: &mut Vec<u8>) {
-        let start = out.len();
-        self.write_rows(out);
-        if let (Some(recoding), Some(piece)) = (&self.recoding, out.get_mut(start..)) {
-            charset::recode(recoding, piece);
-        }
-    }
-
-    fn write_rows(&mut self, out: &mut Vec<u8>) {
         let end = out.len() + PIECE_BYTES;
         while out.len() < end {
             self.next = match self.next {

@@ -1,23 +1,10 @@
-//! What clients are told of the encoding of texts (`charset`), and whether bodies are recoded for it.
-//!
-//! Recoding is from single bytes to single bytes: lengths, and parts of a body, stay what they are.
+//! The `charset` parameter of Content-Type (`charset`, `charset_types`, `source_charset`). Bodies stay as they are.
 
-use crate::config::{Level, Recoding};
 use crate::exchange::Exchange;
-use crate::log;
 use crate::variables;
 
-/// What an answer is told to be.
-pub struct Told {
-    /// The type with its `charset`.
-    pub content_type: Vec<u8>,
-    /// What each byte of the body becomes, if it has another encoding than that.
-    pub recoding: Option<Recoding>,
-}
-
-/// What an answer of this type is told to be; nothing, if its type stays as it is. A body that `is_packed` can't be
-/// recoded.
-pub fn of(exchange: &Exchange, status: u16, content_type: &[u8], is_packed: bool) -> Option<Told> {
+/// The Content-Type with its charset; nothing, if it stays as it is.
+pub fn content_type(exchange: &Exchange, status: u16, content_type: &[u8]) -> Option<Vec<u8>> {
     let charset = exchange.settings().rare.charset.as_ref()?;
     let name = charset.name.as_ref()?;
     // The page of a redirect is not what the client comes for (nginx).
@@ -25,35 +12,16 @@ pub fn of(exchange: &Exchange, status: u16, content_type: &[u8], is_packed: bool
         return None;
     }
     let (media_type, told) = split(content_type);
-    let from = match told {
-        Some(told) if charset.overrides => told.to_vec(),
-        Some(_) => return None,
-        None if !charset.types.has(content_type) => return None,
-        None => charset.source.as_ref().map(|source| variables::value(source, exchange)).unwrap_or_default(),
-    };
-    let to = variables::value(name, exchange);
-    if to.is_empty() {
+    if told.is_some() || !charset.types.has(content_type) {
         return None;
     }
-    let mut recoding = None;
-    if !from.is_empty() && !from.eq_ignore_ascii_case(&to) {
-        if is_packed {
-            return None;
-        }
-        recoding = exchange.config.charset_maps.iter().find_map(|map| map.recoding(&from, &to)).cloned();
-        if recoding.is_none() {
-            let [from, to] = [from, to].map(|name| String::from_utf8_lossy(&name).into_owned());
-            let message = format_args!("no \"charset_map\" between the charsets \"{from}\" and \"{to}\"");
-            log::about(exchange, Level::Error, message);
-            return None;
-        }
-    }
-    Some(Told { content_type: [media_type, b"; charset=", &to].concat(), recoding })
+    let name = variables::value(charset.source.as_ref().unwrap_or(name), exchange);
+    (!name.is_empty()).then(|| [media_type, b"; charset=", &name].concat())
 }
 
 /// Whether clients are told that names are UTF-8.
-pub fn is_utf8(told: Option<&Told>) -> bool {
-    told.is_some_and(|told| told.content_type.to_ascii_lowercase().ends_with(b"; charset=utf-8"))
+pub fn is_utf8(content_type: &[u8]) -> bool {
+    content_type.to_ascii_lowercase().ends_with(b"; charset=utf-8")
 }
 
 /// A type without its parameters, and what it says of its encoding. Other parameters are part of the type, as in nginx.
@@ -70,13 +38,6 @@ fn split(content_type: &[u8]) -> (&[u8], Option<&[u8]>) {
         at += parameter.len() + 1;
     }
     (content_type, None)
-}
-
-/// Recodes bytes where they are.
-pub fn recode(recoding: &Recoding, bytes: &mut [u8]) {
-    for byte in bytes {
-        *byte = recoding.get(usize::from(*byte)).copied().unwrap_or(*byte);
-    }
 }
 
 #[cfg(test)]

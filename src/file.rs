@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use crate::added::{Added, weakened};
 use crate::autoindex::Listing;
-use crate::charset::{self, Told};
+use crate::charset;
 use crate::clock;
-use crate::config::{Level, Recoding};
+use crate::config::Level;
 use crate::exchange::Exchange;
 use crate::gzip;
 use crate::head::{Name, field};
@@ -46,7 +46,7 @@ pub struct FileHead {
     ranges: Ranges,
     coded: Coded,
     /// The type as the client is told it.
-    told: Option<Told>,
+    told: Option<Vec<u8>>,
 }
 
 /// What lies compressed beside a file.
@@ -125,8 +125,7 @@ pub fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) 
 pub fn of_listing(exchange: &Exchange, mut listing: Listing) -> Answer {
     let content_type = listing.content_type().into();
     let head = FileHead::new(exchange, content_type, None, Marks::default(), Coded::default());
-    listing.utf8 = charset::is_utf8(head.told.as_ref());
-    listing.recoding = head.recoding();
+    listing.utf8 = head.told.as_deref().is_some_and(charset::is_utf8);
     match head.marks.precondition(exchange).filter(|_| head.status == 200) {
         Some(304) => head.not_modified(),
         Some(status) => page(exchange, status),
@@ -173,9 +172,7 @@ fn ranged(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> Ans
             let multipart = Multipart::new(&parts, size, head.told_type());
             let content_type = format!("multipart/byteranges; boundary={}", multipart.boundary).into_bytes();
             head.content_type = content_type.as_slice().into();
-            if let Some(told) = &mut head.told {
-                told.content_type = content_type;
-            }
+            head.told = head.told.map(|_| content_type);
             head.length = Some(multipart.length);
             head.ranges = Ranges::Nothing;
             let parts = multipart.heads.into_iter().zip(parts).collect();
@@ -211,7 +208,7 @@ fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> A
 impl FileHead {
     fn new(exchange: &Exchange, content_type: Arc<[u8]>, length: Option<u64>, marks: Marks, coded: Coded) -> Self {
         let status = exchange.status.unwrap_or(200);
-        let told = charset::of(exchange, status, &content_type, coded.coding.is_some());
+        let told = charset::content_type(exchange, status, &content_type);
         Self { status, content_type, length, marks, ranges: Ranges::Nothing, coded, told }
     }
 
@@ -227,11 +224,6 @@ impl FileHead {
             None => gzip::packing(exchange, &self.about()),
         };
         if packing == Packing::Plain && self.coded.varies { Packing::Varies } else { packing }
-    }
-
-    /// What each byte of the body becomes.
-    pub fn recoding(&self) -> Option<Recoding> {
-        self.told.as_ref().and_then(|told| told.recoding.clone())
     }
 
     /// What compression has to know.
@@ -251,7 +243,7 @@ impl FileHead {
 
     /// The type as the client is told it.
     fn told_type(&self) -> &[u8] {
-        self.told.as_ref().map_or(&self.content_type, |told| &told.content_type)
+        self.told.as_deref().unwrap_or(&self.content_type)
     }
 
     /// The head of the answer.

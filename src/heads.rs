@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::added::{Added, weakened};
-use crate::charset::{self, Told};
+use crate::charset;
 use crate::clock;
-use crate::config::{Destination, Location, Matcher, Recoding, Redirect};
+use crate::config::{Destination, Location, Matcher, Redirect};
 use crate::cookies;
 use crate::exchange::Exchange;
 use crate::head::Framing;
@@ -214,16 +214,6 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
     })
 }
 
-/// What each byte of the body of an answer becomes.
-pub fn recoding(exchange: &Exchange, head: &Response) -> Option<Recoding> {
-    told(exchange, head, head.fields.first(Name::ContentType)?)?.recoding
-}
-
-fn told(exchange: &Exchange, head: &Response, content_type: &[u8]) -> Option<Told> {
-    let is_packed = head.fields.named(b"content_encoding").any(|value| !value.is_empty());
-    charset::of(exchange, exchange.status.unwrap_or(head.status), content_type, is_packed)
-}
-
 /// The head of an answer, written anew for the client.
 pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u8> {
     let proxy = &exchange.settings().proxy;
@@ -266,8 +256,8 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u
                 }
             }
             Name::ContentType => {
-                let told = told(exchange, head, field.value);
-                reply::field(field.name, told.as_ref().map_or(field.value, |told| &told.content_type), &mut out);
+                let told = charset::content_type(exchange, status, field.value);
+                reply::field(field.name, told.as_deref().unwrap_or(field.value), &mut out);
             }
             Name::Location => reply::field(field.name, &redirected(exchange, field.value), &mut out),
             Name::Refresh => reply::field(field.name, &refreshed(exchange, field.value), &mut out),

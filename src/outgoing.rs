@@ -9,8 +9,6 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::charset;
-use crate::config::Recoding;
 use crate::pace::Pace;
 use crate::range::Part;
 use crate::reactor::{self, Timer};
@@ -29,8 +27,6 @@ pub struct Outgoing {
     /// What comes then: bytes again, and another part.
     more: VecDeque<(Vec<u8>, Part)>,
     file: Option<OwnedFd>,
-    /// What each byte of the file becomes.
-    recoding: Option<Recoding>,
     /// Bytes that were sent.
     pub sent: u64,
     pace: Option<Box<Pace>>,
@@ -46,13 +42,12 @@ impl Outgoing {
         timer.set(limit);
         let (part, more) = (Part::default(), VecDeque::new());
         let pace = pace.map(Box::new);
-        Self { bytes, written: 0, part, more, file: None, recoding: None, sent: 0, pace, limit, timer }
+        Self { bytes, written: 0, part, more, file: None, sent: 0, pace, limit, timer }
     }
 
     /// Parts are of this file.
-    pub fn of(&mut self, file: OwnedFd, recoding: Option<Recoding>) {
+    pub fn of(&mut self, file: OwnedFd) {
         self.file = Some(file);
-        self.recoding = recoding;
     }
 
     /// Adds bytes.
@@ -133,19 +128,7 @@ impl Outgoing {
     /// Sends up to `most` bytes of the part; 0 is the end of the file. The error of a file that can't be read is EIO.
     fn poll_part(&mut self, cx: &mut Context<'_>, to: &Stream, most: usize) -> Poll<io::Result<usize>> {
         let Some(file) = &self.file else { return Poll::Ready(Ok(0)) };
-        let Some(recoding) = &self.recoding else { return to.poll_send_file(cx, file, &mut self.part.from, most) };
-        reactor::scratch(|scratch| {
-            let room = scratch.get_mut(..most.min(reactor::SCRATCH_BYTES)).unwrap_or_default();
-            let read = rustix::io::pread(file, &mut *room, self.part.from).map_err(|_| rustix::io::Errno::IO)?;
-            let bytes = room.get_mut(..read).unwrap_or_default();
-            if bytes.is_empty() {
-                return Poll::Ready(Ok(0));
-            }
-            charset::recode(recoding, bytes);
-            let sent = ready!(to.poll_write(cx, bytes))?;
-            self.part.from += sent as u64;
-            Poll::Ready(Ok(sent))
-        })
+        to.poll_send_file(cx, file, &mut self.part.from, most)
     }
 
     /// Whether it waits for its receiver or for time to pass, rather than for its next turn.

@@ -13,9 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::body::{self, Decoder};
-use crate::charset;
 use crate::compress::{Broken, Encoder, Then};
-use crate::config::Recoding;
 use crate::pace::Pace;
 use crate::reactor::{self, Elapsed, Timer};
 use crate::wire::{Reader, Stream, Wire};
@@ -110,7 +108,6 @@ pub struct Transfer {
     /// The start of the body, where a variable asks for it.
     kept: Option<Vec<u8>>,
     encoder: Option<Box<Encoder>>,
-    recoding: Option<Recoding>,
     timer: Timer,
     waits_for: Option<Side>,
     /// How fast it may go, at most.
@@ -140,7 +137,6 @@ impl Transfer {
             written: 0,
             kept: None,
             encoder: None,
-            recoding: None,
             timer: Timer::new(),
             waits_for: None,
             paces: Vec::new(),
@@ -176,11 +172,6 @@ impl Transfer {
     /// What was kept.
     pub fn kept(&self) -> &[u8] {
         self.kept.as_deref().unwrap_or_default()
-    }
-
-    /// Recodes the body on its way, before it is compressed.
-    pub fn recode(&mut self, recoding: Option<Recoding>) {
-        self.recoding = recoding;
     }
 
     /// Compresses the body on its way.
@@ -342,15 +333,7 @@ impl Transfer {
                 _ => parts.extend_from_slice(piece.data),
             }
         }
-        let data = match &self.recoding {
-            Some(recoding) => {
-                parts = if parts.is_empty() { first.to_vec() } else { parts };
-                charset::recode(recoding, &mut parts);
-                &parts
-            }
-            None if parts.is_empty() => first,
-            None => &parts,
-        };
+        let data = if parts.is_empty() { first } else { &parts };
         self.body_bytes += data.len() as u64;
         if let Some(kept) = &mut self.kept {
             kept.extend_from_slice(data);
@@ -478,7 +461,6 @@ pub enum Source<'b> {
         fd: &'b OwnedFd,
         from: u64,
         count: u64,
-        recoding: Option<Recoding>,
     },
     /// Piece by piece; an empty one ends it.
     Made(Pieces<'b>),
@@ -498,14 +480,11 @@ impl Source<'_> {
                 write(&mut piece);
                 Ok(with(&piece, piece.is_empty()))
             }
-            Source::File { fd, from, count, recoding } => reactor::scratch(|scratch| {
+            Source::File { fd, from, count } => reactor::scratch(|scratch| {
                 let room = scratch.get_mut(..PACKED_AT_ONCE.min(*count) as usize).unwrap_or_default();
                 let read = rustix::io::pread(*fd, &mut *room, *from)?;
                 *from += read as u64;
                 *count -= read as u64;
-                if let Some(recoding) = recoding {
-                    charset::recode(recoding, room);
-                }
                 Ok(with(room.get(..read).unwrap_or_default(), *count == 0))
             }),
         }

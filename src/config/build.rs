@@ -30,8 +30,6 @@ pub(super) struct Walk {
     /// Where the main file is.
     pub(super) folder: PathBuf,
     pub(super) matches: Matches,
-    /// Each pair of charsets that some block recodes between.
-    pub(super) recodings: Vec<super::charset::Needed>,
     pub(super) zones: Zones,
     pub(super) formats: Vec<(String, Arc<LogFormat>)>,
     pub(super) servers: Vec<Served>,
@@ -168,7 +166,6 @@ impl Walk {
                 maps: Vec::new(),
                 geos: Vec::new(),
                 splits: Vec::new(),
-                charset_maps: Vec::new(),
                 zones: Vec::new(),
                 user_variables: 0,
                 keeps_sent: false,
@@ -182,7 +179,6 @@ impl Walk {
             folders,
             folder,
             matches: Vec::new(),
-            recodings: Vec::new(),
             zones: Zones::default(),
             formats: Vec::new(),
             servers: Vec::new(),
@@ -203,7 +199,6 @@ impl Walk {
         self.block(tree, &mut draft)?;
         self.config.bindings = super::listen::bind(&self.servers)?;
         super::map::check_cycles(&self.config.maps)?;
-        super::charset::check_recodings(self)?;
         super::proxy::check_open_proxies(self)?;
         self.config.zones = std::mem::take(&mut self.zones).finish()?;
         self.config.keeps_sent = self.keeps_sent.get();
@@ -254,9 +249,6 @@ impl Walk {
             checked.push((directive, spec.treat, first));
         }
         for round in 0..table::ROUNDS {
-            if round == table::STEP_ROUND {
-                super::charset::note_recoding(self, draft, directives);
-            }
             for (directive, treat, first) in checked.iter().filter(|(_, treat, _)| treat.round() == round) {
                 draft.first = *first;
                 self.treat(*treat, draft, directive)?;

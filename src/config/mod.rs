@@ -49,7 +49,7 @@ pub use self::access::{Access, AuthRequest, Basic, Except, Rule};
 pub use self::autoindex::{Autoindex, ListingFormat};
 pub use self::balance::{Balance, CookieLife, QueueSpec, Sticky, StickyCookie};
 pub use self::build::{Source, generate, load};
-pub use self::charset::{Charset, CharsetMap, Recoding};
+pub use self::charset::Charset;
 pub use self::content::{Content, StatusForm};
 pub use self::cookies::{CookieFlags, CookieMatch, CookieRule, Cookies};
 pub use self::expected::Expected;
@@ -96,7 +96,6 @@ pub struct Config {
     pub maps: Vec<Map>,
     pub geos: Vec<Geo>,
     pub splits: Vec<Split>,
-    pub charset_maps: Vec<CharsetMap>,
     /// Zones of `limit_req` and `limit_conn`.
     pub zones: Vec<ZoneSpec>,
     /// How many variables named groups fill.

@@ -63,7 +63,6 @@ impl Attempts<'_> {
         self.exchange.begin_answer(status, &out);
         let mut download = Transfer::new(out, coding, limits);
         let mut received = Decoder::new(framing);
-        download.recode(heads::recoding(self.exchange, head));
         if packing == Packing::Gzip {
             download.pack(gzip::encoder(self.exchange));
         }

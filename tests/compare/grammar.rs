@@ -219,7 +219,6 @@ pub(crate) const SAMPLES: &[(&str, &[&str])] = &[
     ("log_not_found", SWITCH),
     ("max_ranges", &["0", "1", "10", "-1", "x"]),
     ("merge_slashes", SWITCH),
-    ("override_charset", SWITCH),
     ("port_in_redirect", SWITCH),
     ("proxy_bind", &["127.0.0.1", "off", "$remote_addr", "$remote_addr transparent", "127.0.0.1:x", "localhost"]),
     ("proxy_connect_timeout", SECONDS),
