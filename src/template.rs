@@ -14,7 +14,7 @@ pub struct Template {
     pieces: Arc<[Piece]>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     Text(Box<[u8]>),
     Variable(Variable),
@@ -359,6 +359,18 @@ impl Template {
         }
     }
 
+    /// What stands before byte `at` of a piece, and the rest.
+    pub fn split_at(&self, piece: usize, at: usize) -> (Self, Self) {
+        let (before, behind) = self.pieces.split_at(piece.min(self.pieces.len()));
+        let (mut before, mut behind) = (before.to_vec(), behind.to_vec());
+        if let Some(Piece::Text(text)) = behind.first_mut().filter(|_| at > 0) {
+            let (head, tail) = text.split_at(at.min(text.len()));
+            before.push(Piece::Text(head.into()));
+            *text = tail.into();
+        }
+        (Self { pieces: before.into() }, Self { pieces: behind.into() })
+    }
+
     /// The variables in it.
     pub fn variables(&self) -> impl Iterator<Item = &Variable> {
         self.pieces.iter().filter_map(|piece| match piece {
@@ -408,5 +420,19 @@ mod tests {
         assert_eq!(parse("${a"), Err(Invalid::Unclosed));
         assert_eq!(parse("$nope"), Err(Invalid::Unknown("nope".to_owned())));
         assert_eq!(parse("plain").unwrap().as_text(), Some(&b"plain"[..]));
+    }
+
+    #[test]
+    fn a_template_is_split_at_a_piece_or_within_its_text() {
+        for (piece, at, before, behind) in [
+            (0, 0, "", "ab${uri}cd"),
+            (0, 1, "a", "b${uri}cd"),
+            (1, 0, "ab", "${uri}cd"),
+            (2, 1, "ab${uri}c", "d"),
+            (3, 0, "ab${uri}cd", ""),
+        ] {
+            let split = parse("ab${uri}cd").unwrap().split_at(piece, at);
+            assert_eq!(split, (parse(before).unwrap(), parse(behind).unwrap()), "{piece} {at}");
+        }
     }
 }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use super::expected::Matches;
 use super::limits::Zones;
 use super::listen::{ListenLine, Served, ServerName};
-use super::location::LocationDraft;
+use super::location::{LocationDraft, Matcher};
 use super::map::Expression;
+use super::origin::{self, Assignments};
 use super::syntax::{self, Directive, Error, Position, Word, placeholder};
 use super::table::{self, Spec, Treat};
 use super::tls::TlsDraft;
@@ -38,6 +39,8 @@ pub(super) struct Walk {
     /// Variables that a block of their own defines.
     made_names: Vec<(String, Variable)>,
     user_names: Numbers,
+    /// What variables are filled with, wherever that is in the configuration.
+    pub(super) assignments: Assignments,
     /// Whether a variable asks for fields of the answer.
     keeps_sent: Cell<bool>,
     /// Whether one asks for the request body.
@@ -63,6 +66,10 @@ pub(super) struct Draft {
     pub(super) locations: Vec<Arc<super::Location>>,
     pub(super) upstream: UpstreamDraft,
     pub(super) tls: TlsDraft,
+    /// Variables that are set whenever a request is passed to an upstream here.
+    pub(super) always_set: Vec<u32>,
+    /// Those of them that the server sets.
+    set_by_server: Vec<u32>,
 }
 
 impl Draft {
@@ -81,11 +88,27 @@ impl Draft {
             locations: Vec::new(),
             upstream: UpstreamDraft::default(),
             tls: TlsDraft::default(),
+            always_set: Vec::new(),
+            set_by_server: Vec::new(),
         }
     }
 }
 
 impl Draft {
+    /// The steps of a server are done before those of a location, but a named location may be entered without them. Those
+    /// of a location are not done for a location within it.
+    fn inherit_always_set(&mut self, outer: &Self) {
+        let is_named = self.location.as_ref().is_some_and(|location| matches!(location.matcher, Matcher::Named));
+        let by_server = if outer.context == table::SERVER { &outer.always_set } else { &outer.set_by_server };
+        if self.context & (table::SERVER_IF | table::LOCATION_IF) != 0 {
+            self.set_by_server.clone_from(&outer.set_by_server);
+            self.always_set.clone_from(&outer.always_set);
+        } else if !is_named {
+            self.set_by_server.clone_from(by_server);
+            self.always_set.clone_from(by_server);
+        }
+    }
+
     /// What few blocks set, which is this one's own from now on.
     pub(super) fn rare(&mut self) -> &mut Rare {
         Arc::make_mut(&mut self.settings.rare)
@@ -185,6 +208,7 @@ impl Walk {
             open_proxies: Vec::new(),
             made_names: Vec::new(),
             user_names: Numbers::default(),
+            assignments: Assignments::default(),
             keeps_sent: Cell::new(false),
             keeps_body: Cell::new(false),
             looks_back: Cell::new(false),
@@ -195,6 +219,7 @@ impl Walk {
     fn read(&mut self, tree: &[Directive]) -> Result<(), Error> {
         self.add_log_file_of(&self.config.main.error_log.clone());
         self.collect_names(tree);
+        self.collect_assignments(tree);
         let mut draft = Draft::new(table::MAIN, Settings::default());
         self.block(tree, &mut draft)?;
         self.config.bindings = super::listen::bind(&self.servers)?;
@@ -221,12 +246,14 @@ impl Walk {
         if context == table::SERVER {
             inner.tls = outer.tls.clone();
         }
+        inner.inherit_always_set(outer);
         self.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
         Ok(inner)
     }
 
     /// Reads a block into `draft`.
     fn block(&mut self, directives: &[Directive], draft: &mut Draft) -> Result<(), Error> {
+        draft.always_set.extend(origin::set_always(directives).iter().filter_map(|name| self.user_number(name)));
         let mut seen: Vec<(&str, bool)> = Vec::new();
         let mut checked = Vec::with_capacity(directives.len());
         for directive in directives {
@@ -312,16 +339,32 @@ impl Walk {
             }
             for word in std::iter::once(&directive.name).chain(&directive.args) {
                 for name in named_groups(&word.text) {
-                    self.add_user(name);
+                    let user = self.add_user(name);
+                    self.assignments.add_captured(user);
                 }
             }
             self.collect_names(directive.block.as_deref().unwrap_or_default());
         }
     }
 
-    fn add_user(&mut self, name: &str) {
+    fn add_user(&mut self, name: &str) -> u32 {
         let next = self.user_names.len() as u32;
-        self.user_names.get_or_insert(name.as_bytes(), next);
+        self.user_names.get_or_insert(name.as_bytes(), next)
+    }
+
+    /// What `set` and `auth_request_set` fill variables with: a block may use what another one has set. A value that is
+    /// wrong is an error later, when its directive is read.
+    fn collect_assignments(&mut self, directives: &[Directive]) {
+        for directive in directives {
+            if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
+                && let [target, value, ..] = directive.args.as_slice()
+                && let Some(user) = target.text.strip_prefix('$').and_then(|name| self.user_number(name))
+                && let Ok(value) = self.template(value)
+            {
+                self.assignments.add(user, value);
+            }
+            self.collect_assignments(directive.block.as_deref().unwrap_or_default());
+        }
     }
 
     /// The name of the variable that a block defines, without its `$`. Blocks are read in the order of their numbers:

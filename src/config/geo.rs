@@ -95,6 +95,11 @@ impl Geo {
         self.values.get(found.unwrap_or(self.default) as usize).map_or(&[], |value| value)
     }
 
+    /// Everything that it may be worth.
+    pub(super) fn values(&self) -> impl Iterator<Item = &[u8]> {
+        self.values.iter().map(|value| &**value)
+    }
+
     fn entries(&self) -> usize {
         match &self.table {
             Table::Networks(networks) => networks.0.len(),

@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::build::{Draft, Walk, arg, invalid};
 use super::location::Matcher;
 use super::map::Expression;
+use super::origin::{self, Chosen, Origin};
 use super::passing::IgnoredFields;
 use super::syntax::{Directive, Error, Word, placeholder};
 use super::upstream::{PeerSpec, Place, Upstream, place};
 use super::{core, units};
 use crate::head::{Name, Version};
-use crate::template::{Builtin, Piece, Template, Variable};
+use crate::template::{Piece, Template};
 use crate::text;
 use crate::tls;
 
@@ -179,9 +180,21 @@ impl ProxyPass {
 pub enum Destination {
     /// The number of an upstream.
     Upstream(u32),
-    /// A URL that is made for each request. Where the client chooses its host, that must be one that the configuration
-    /// names, unless a `resolver` says that any is meant.
-    Made { url: Template, only_named: bool },
+    /// A URL that is made for each request.
+    Made(Box<MadeUrl>),
+}
+
+/// A URL with variables.
+#[derive(Clone, Debug)]
+pub struct MadeUrl {
+    /// The URL as far as its authority, or all of it.
+    pub start: Template,
+    /// What follows the authority; none: the authority ends within a variable of `start`.
+    pub rest: Option<Template>,
+    /// What the client chooses of the authority.
+    pub chosen: Chosen,
+    /// A host that the client chooses must be one that the configuration names: no `resolver` says that any is meant.
+    pub only_named: bool,
 }
 
 /// A URL without variables, taken apart.
@@ -256,6 +269,12 @@ impl<'u> Url<'u> {
         }
     }
 
+    /// Whether it is a host with a port that is written out: with no other colon, and nothing around it.
+    pub fn has_port(&self) -> bool {
+        let port = units::host_port(self.authority).and_then(|(_, port)| port);
+        port.is_some() && !self.authority.starts_with("unix:")
+    }
+
     /// What the upstream is called that stands for this place alone.
     pub fn name(&self) -> Cow<'u, str> {
         if self.tls { self.key() } else { self.authority.into() }
@@ -306,21 +325,15 @@ pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
                 uri: url.uri.map(|uri| if uri.starts_with('?') { format!("/{uri}") } else { uri.to_owned() }),
             }
         }
-        None => {
-            let only_named = is_clients_choice(walk, draft, &template, word)? && draft.settings.resolver.is_none();
-            if only_named {
-                walk.open_proxies.push(word.clone());
-            }
-            ProxyPass {
-                destination: Destination::Made { url: template, only_named },
-                host: String::new(),
-                port: 80,
-                base: String::new(),
-                scheme: scheme_of(&word.text),
-                tls: None,
-                uri: None,
-            }
-        }
+        None => ProxyPass {
+            destination: Destination::Made(Box::new(made(walk, draft, &template, directive)?)),
+            host: String::new(),
+            port: 80,
+            base: String::new(),
+            scheme: scheme_of(&word.text),
+            tls: None,
+            uri: None,
+        },
     };
     let Some(location) = &mut draft.location else { return Ok(()) };
     if pass.uri.is_some() && matches!(location.matcher, Matcher::Pattern(_) | Matcher::Named) {
@@ -334,39 +347,41 @@ pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
     Ok(())
 }
 
-/// A URL with variables: where its host is fixed the upstream is made known now. Whether the client chooses the host.
-fn is_clients_choice(walk: &mut Walk, draft: &Draft, template: &Template, word: &Word) -> Result<bool, Error> {
-    let (scheme, rest) = match template.pieces() {
-        [Piece::Text(text), rest @ ..] => (std::str::from_utf8(text).unwrap_or_default(), rest),
-        rest => ("", rest),
-    };
-    match Url::parse(scheme) {
-        Ok(url) => {
-            let path_follows = matches!(rest.first(), Some(Piece::Variable(variable)) if is_path(variable));
-            if url.uri.is_some() || path_follows {
+/// A URL with variables. Where its authority is text the upstream is made known now.
+fn made(walk: &mut Walk, draft: &Draft, template: &Template, directive: &Directive) -> Result<MadeUrl, Error> {
+    let word = arg(directive, 0);
+    let Origin { chosen, end } = origin::of(template, &walk.config, &walk.assignments, &draft.always_set);
+    if let Some(Piece::Text(text)) = template.pieces().first() {
+        match Url::parse(std::str::from_utf8(text).unwrap_or_default()) {
+            Ok(url) if url.uri.is_some() || end == Some((1, 0)) => {
                 let known = match draft.settings.resolver {
                     // A request makes it, with the resolver of its location.
                     Some(_) => url.place().is_some(),
                     None => walk.upstream_of(&url, draft).is_some(),
                 };
-                return if known { Ok(false) } else { Err(wrong_url(word, &UrlError::Host)) };
+                if !known {
+                    return Err(wrong_url(word, &UrlError::Host));
+                }
             }
+            Err(UrlError::Tls) => return Err(wrong_url(word, &UrlError::Tls)),
+            Ok(_) | Err(UrlError::Scheme | UrlError::Host) => {}
         }
-        Err(UrlError::Tls) => return Err(wrong_url(word, &UrlError::Tls)),
-        Err(UrlError::Scheme | UrlError::Host) => {}
     }
-    Ok(is_made_of_clients(walk, template, 0))
-}
-
-/// Whether the client's words are in it, be it by way of a map's values.
-fn is_made_of_clients(walk: &Walk, template: &Template, depth: u8) -> bool {
-    template.variables().any(|variable| match variable {
-        Variable::Map(number) => {
-            let map = walk.config.maps.get(*number as usize).filter(|_| depth < 8);
-            map.is_some_and(|map| map.values().any(|value| is_made_of_clients(walk, value, depth + 1)))
+    let only_named = chosen == Chosen::Host && draft.settings.resolver.is_none();
+    if only_named {
+        walk.open_proxies.push(word.clone());
+    }
+    if chosen == Chosen::Port {
+        walk.note(&directive.name, "the client chooses the port: it can reach every port of the host");
+    }
+    let (start, rest) = match end {
+        Some((piece, at)) => {
+            let (start, rest) = template.split_at(piece, at);
+            (start, Some(rest))
         }
-        variable => is_clients(variable) && !is_path(variable),
-    })
+        None => (template.clone(), None),
+    };
+    Ok(MadeUrl { start, rest, chosen, only_named })
 }
 
 /// A host that clients choose must be one that the configuration names: where it names none, the operator has made an
@@ -378,22 +393,6 @@ pub(super) fn check_open_proxies(walk: &Walk) -> Set {
             .hint("name the hosts as upstreams, or choose one by a map; if any is meant, set a \"resolver\"")),
         _ => Ok(()),
     }
-}
-
-/// Variables that begin with a slash.
-fn is_path(variable: &Variable) -> bool {
-    matches!(variable, Variable::Builtin(Builtin::RequestUri | Builtin::Uri))
-}
-
-/// Variables that hold what the client says.
-fn is_clients(variable: &Variable) -> bool {
-    matches!(
-        variable,
-        Variable::Field(_)
-            | Variable::Arg(_)
-            | Variable::Cookie(_)
-            | Variable::Builtin(Builtin::Host | Builtin::Args | Builtin::RequestUri | Builtin::Uri | Builtin::Request)
-    )
 }
 
 fn wrong_url(word: &Word, why: &UrlError) -> Error {

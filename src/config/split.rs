@@ -20,6 +20,13 @@ impl Split {
         let found = self.parts.iter().find(|(end, _)| end.is_none_or(|end| hash < end));
         found.map_or(&[], |(_, value)| value)
     }
+
+    /// Everything that it may be worth.
+    pub(super) fn values(&self) -> impl Iterator<Item = &[u8]> {
+        let is_whole = self.parts.iter().any(|(end, _)| end.is_none());
+        let nothing = (!is_whole).then_some(&[][..]);
+        self.parts.iter().map(|(_, value)| &**value).chain(nothing)
+    }
 }
 
 /// Austin Appleby's MurmurHash2 with the seed 0, as nginx has it: the same text is in the same part.

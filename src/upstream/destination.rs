@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::balance::Group;
-use crate::config::{Destination, Place, Resolver, Url};
+use crate::config::{Chosen, Destination, MadeUrl, Place, Resolver, Url};
 use crate::exchange::{Exchange, Made};
 use crate::running::Running;
+use crate::socket::Addr;
 use crate::target;
 use crate::variables;
 
@@ -18,42 +19,62 @@ pub(super) fn destination(exchange: &mut Exchange, running: &Running) -> Result<
             let group = running.group(*number).ok_or_else(unknown)?;
             Ok((group, passed_uri(exchange, pass.uri.as_deref())))
         }
-        Destination::Made { url, only_named } => {
-            let only_named = *only_named;
-            let made = variables::value(url, exchange);
-            let made =
-                String::from_utf8(made).map_err(|_| "invalid URL of \"proxy_pass\": it is no text".to_owned())?;
-            let url = Url::parse(&made).map_err(|_| format!("invalid URL prefix in \"{made}\""))?;
-            let group = match running.group_named(&url) {
-                Some(group) => group,
-                None if only_named => {
-                    return Err(format!(
-                        "\"{}\" is chosen by the client and not named in the configuration",
-                        url.authority
-                    ));
-                }
-                None => {
-                    let place = url.place().ok_or_else(|| format!("invalid host in upstream \"{}\"", url.authority))?;
-                    let resolver = match (&exchange.settings().resolver, &place) {
-                        (Some(resolver), _) => resolver.clone(),
-                        (None, Place::Addr(_)) => Arc::new(Resolver::system(None)),
-                        (None, Place::Name { .. }) => {
-                            return Err(format!("no resolver defined to resolve {}", url.authority));
-                        }
-                    };
-                    running.made_group(&url, place, resolver)
-                }
-            };
-            let (host, port) = url.host_and_port();
-            exchange.made = Some(Made { host, port, tls: url.tls });
-            let uri = match url.uri {
-                None => passed_uri(exchange, None),
-                Some(uri) if uri.starts_with('/') => Some(uri.as_bytes().to_vec()),
-                Some(uri) => Some(format!("/{uri}").into_bytes()),
-            };
-            Ok((group, uri))
+        Destination::Made(made) => {
+            let start = variables::value(&made.start, exchange);
+            let mut rest = Vec::new();
+            if let Some(template) = &made.rest {
+                variables::write(template, exchange, &mut rest);
+            }
+            let (group, host, uri) = made_destination(made, start, rest, exchange, running)?;
+            exchange.made = Some(host);
+            Ok((group, uri.or_else(|| passed_uri(exchange, None))))
         }
     }
+}
+
+/// Where a URL leads whose variables have these values: the group, its host, and the URI if there is one.
+fn made_destination(
+    made: &MadeUrl,
+    start: Vec<u8>,
+    rest: Vec<u8>,
+    exchange: &Exchange,
+    running: &Running,
+) -> Result<(Arc<Group>, Made, Option<Vec<u8>>), String> {
+    let text = |bytes| String::from_utf8(bytes).map_err(|_| "invalid URL of \"proxy_pass\": it is no text".to_owned());
+    let (start, rest) = (text(start)?, text(rest)?);
+    if !rest.is_empty() && !rest.starts_with(['/', '?']) {
+        return Err(format!("no slash follows the host in \"{start}{rest}\""));
+    }
+    let whole = format!("{start}{rest}");
+    let url = Url::parse(&whole).map_err(|_| format!("invalid URL prefix in \"{whole}\""))?;
+    let ends_early = made.rest.is_some() && Url::parse(&start).is_ok_and(|url| url.uri.is_some());
+    if made.chosen == Chosen::Port && (ends_early || !url.has_port()) {
+        return Err(format!("no port in \"{start}\": the client chooses it, a number from 1 to 65535 is expected"));
+    }
+    let group = match running.group_named(&url) {
+        Some(group) => group,
+        None if made.only_named => {
+            return Err(format!("\"{}\" is chosen by the client and not named in the configuration", url.authority));
+        }
+        None => {
+            let place = url.place().ok_or_else(|| format!("invalid host in upstream \"{}\"", url.authority))?;
+            let resolver = match (&exchange.settings().resolver, &place) {
+                // A resolver is there for names of hosts: sockets of this machine are no hosts.
+                (_, Place::Addr(Addr::Unix(_))) if made.chosen == Chosen::Host => {
+                    return Err(format!("\"{}\" is a socket that the client has chosen", url.authority));
+                }
+                (Some(resolver), _) => resolver.clone(),
+                (None, Place::Addr(_)) => Arc::new(Resolver::system(None)),
+                (None, Place::Name { .. }) => {
+                    return Err(format!("no resolver defined to resolve {}", url.authority));
+                }
+            };
+            running.made_group(&url, place, resolver)
+        }
+    };
+    let (host, port) = url.host_and_port();
+    let uri = url.uri.map(|uri| if uri.starts_with('/') { uri.to_owned() } else { format!("/{uri}") });
+    Ok((group, Made { host, port, tls: url.tls }, uri.map(String::into_bytes)))
 }
 
 /// The target: as the client wrote it, or with the location's part replaced by the URI of `proxy_pass`.
