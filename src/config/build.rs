@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::expected::Matches;
 use super::limits::Zones;
 use super::listen::{ListenLine, Served, ServerName};
-use super::location::{LocationDraft, Matcher};
+use super::location::LocationDraft;
 use super::map::Expression;
-use super::origin::{self, Assignments};
+use super::origin::Assignments;
 use super::syntax::{self, Directive, Error, Position, Word, placeholder};
 use super::table::{self, Spec, Treat};
 use super::tls::TlsDraft;
@@ -66,10 +66,6 @@ pub(super) struct Draft {
     pub(super) locations: Vec<Arc<super::Location>>,
     pub(super) upstream: UpstreamDraft,
     pub(super) tls: TlsDraft,
-    /// Variables that are set whenever a request is passed to an upstream here.
-    pub(super) always_set: Vec<u32>,
-    /// Those of them that the server sets.
-    set_by_server: Vec<u32>,
 }
 
 impl Draft {
@@ -88,27 +84,11 @@ impl Draft {
             locations: Vec::new(),
             upstream: UpstreamDraft::default(),
             tls: TlsDraft::default(),
-            always_set: Vec::new(),
-            set_by_server: Vec::new(),
         }
     }
 }
 
 impl Draft {
-    /// The steps of a server are done before those of a location, but a named location may be entered without them. Those
-    /// of a location are not done for a location within it.
-    fn inherit_always_set(&mut self, outer: &Self) {
-        let is_named = self.location.as_ref().is_some_and(|location| matches!(location.matcher, Matcher::Named));
-        let by_server = if outer.context == table::SERVER { &outer.always_set } else { &outer.set_by_server };
-        if self.context & (table::SERVER_IF | table::LOCATION_IF) != 0 {
-            self.set_by_server.clone_from(&outer.set_by_server);
-            self.always_set.clone_from(&outer.always_set);
-        } else if !is_named {
-            self.set_by_server.clone_from(by_server);
-            self.always_set.clone_from(by_server);
-        }
-    }
-
     /// What few blocks set, which is this one's own from now on.
     pub(super) fn rare(&mut self) -> &mut Rare {
         Arc::make_mut(&mut self.settings.rare)
@@ -246,14 +226,12 @@ impl Walk {
         if context == table::SERVER {
             inner.tls = outer.tls.clone();
         }
-        inner.inherit_always_set(outer);
         self.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
         Ok(inner)
     }
 
     /// Reads a block into `draft`.
     fn block(&mut self, directives: &[Directive], draft: &mut Draft) -> Result<(), Error> {
-        draft.always_set.extend(origin::set_always(directives).iter().filter_map(|name| self.user_number(name)));
         let mut seen: Vec<(&str, bool)> = Vec::new();
         let mut checked = Vec::with_capacity(directives.len());
         for directive in directives {

@@ -6,13 +6,12 @@
 //!
 //! The verdict is made when the configuration is read, over all assignments of a variable wherever they stand, and not
 //! by marks on the bytes of each request: it does not depend on the order in which a request meets the assignments, `-t`
-//! reports it, and a request pays nothing for it. A request is only checked for what the verdict takes for granted: that
-//! a port is digits, and that what stands behind the authority begins with a slash or a question mark.
+//! reports it, and a request pays nothing for it. A request is checked for what no verdict can know: whether the value of
+//! a variable begins with a slash (`http://127.0.0.1:8080$1`), and whether a port is digits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Config;
-use super::syntax::Directive;
 use crate::template::{Builtin, Piece, Template, Variable};
 
 /// Variables within variables.
@@ -31,6 +30,10 @@ pub enum Chosen {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) chosen: Chosen,
+    /// The first piece of the template that has a part from the client which may be one of the authority.
+    pub(super) clients: usize,
+    /// Whether the pieces before it may hold a host.
+    pub(super) has_host: bool,
     /// The piece of the template, and the byte of it, behind the authority; none: it ends within a variable.
     pub(super) end: Option<(usize, usize)>,
 }
@@ -51,28 +54,6 @@ impl Assignments {
 
     pub(super) fn add_captured(&mut self, user: u32) {
         self.captured.insert(user);
-    }
-}
-
-/// Names of variables that a block has set, without their `$`, whenever a request comes to its end without being sent
-/// elsewhere: a step that may skip those behind it ends the list.
-pub(super) fn set_always(directives: &[Directive]) -> Vec<&str> {
-    let mut names = Vec::new();
-    for directive in directives {
-        match directive.name.text.as_str() {
-            "set" => names.extend(directive.args.first().and_then(|arg| arg.text.strip_prefix('$'))),
-            _ if may_stop(directive) => break,
-            _ => {}
-        }
-    }
-    names
-}
-
-fn may_stop(directive: &Directive) -> bool {
-    match directive.name.text.as_str() {
-        "break" | "return" | "rewrite" => true,
-        "if" => directive.block.iter().flatten().any(may_stop),
-        _ => false,
     }
 }
 
@@ -238,6 +219,11 @@ impl States {
         self.all().all(|at| at.is_behind() || at == At::ClientHost)
     }
 
+    /// Whether a host may have been met.
+    fn has_host(self) -> bool {
+        self.all().any(|at| at > At::Authority)
+    }
+
     fn chosen(self) -> Chosen {
         if self.has(At::ClientHost) {
             Chosen::Host
@@ -292,13 +278,13 @@ struct Search<'c> {
     grew: bool,
 }
 
-/// The origin of the URLs that `url` makes. Variables that are `always_set` are not empty unless they are set so.
-pub(super) fn of(url: &Template, config: &Config, assignments: &Assignments, always_set: &[u32]) -> Origin {
+/// The origin of the URLs that `url` makes.
+pub(super) fn of(url: &Template, config: &Config, assignments: &Assignments) -> Origin {
     let (known, seen) = (BTreeMap::new(), BTreeSet::new());
     let mut search = Search { config, assignments, known, seen, grew: false };
     // A variable may be set to what it was before and more: rounds are made until no more is found.
     loop {
-        let origin = search.url(url, always_set);
+        let origin = search.url(url);
         if !std::mem::take(&mut search.grew) {
             return origin;
         }
@@ -307,47 +293,48 @@ pub(super) fn of(url: &Template, config: &Config, assignments: &Assignments, alw
 }
 
 impl Search<'_> {
-    fn url(&mut self, url: &Template, always_set: &[u32]) -> Origin {
+    fn url(&mut self, url: &Template) -> Origin {
         let mut states = States::of(At::Start);
+        let mut clients = None;
+        let origin = |states: States, clients: Option<(usize, bool)>, end: Option<(usize, usize)>| {
+            let pieces = end.map_or(url.pieces().len(), |(piece, at)| piece + usize::from(at > 0));
+            let (clients, has_host) = clients.unwrap_or((pieces, true));
+            Origin { chosen: states.chosen(), clients, has_host, end }
+        };
         for (number, piece) in url.pieces().iter().enumerate() {
             let ends = |states: States, byte| states.is_before_end() && states.behind(byte).is_at_end();
             match piece {
                 Piece::Text(text) => {
                     for (at, byte) in text.iter().enumerate() {
                         if matches!(byte, b'/' | b'?') && ends(states, *byte) {
-                            return Origin { chosen: states.behind(*byte).chosen(), end: Some((number, at)) };
+                            return origin(states.behind(*byte), clients, Some((number, at)));
                         }
                         states = states.behind(*byte);
                     }
                 }
-                // Each request is checked for a slash here, or for nothing.
+                // It begins with a slash, or each request is checked for one.
                 Piece::Variable(Variable::Builtin(Builtin::Uri | Builtin::RequestUri | Builtin::IsArgs))
                     if ends(states, b'/') =>
                 {
-                    return Origin { chosen: states.chosen(), end: Some((number, 0)) };
+                    return origin(states, clients, Some((number, 0)));
                 }
-                Piece::Variable(Variable::User(user)) => {
-                    states = self.user(*user, states, !always_set.contains(user), 0);
+                Piece::Variable(variable) => {
+                    let before = states;
+                    states = self.variable(variable, states, 0);
+                    if clients.is_none() && states.chosen() != Chosen::Nothing {
+                        clients = Some((number, before.has_host()));
+                    }
                 }
-                Piece::Variable(variable) => states = self.variable(variable, states, 0),
             }
         }
-        let end = states.is_before_end().then_some((url.pieces().len(), 0));
-        Origin { chosen: states.chosen(), end }
+        origin(states, clients, states.is_before_end().then_some((url.pieces().len(), 0)))
     }
 
     fn template(&mut self, template: &Template, states: States, depth: u8) -> States {
         template.pieces().iter().fold(states, |states, piece| match piece {
             Piece::Text(text) => states.behind_text(text),
-            Piece::Variable(Variable::User(user)) => self.user(*user, states, true, depth),
             Piece::Variable(variable) => self.variable(variable, states, depth),
         })
-    }
-
-    /// A variable that `set` fills, or that is empty until then.
-    fn user(&mut self, user: u32, states: States, may_be_unset: bool, depth: u8) -> States {
-        let filled = self.variable(&Variable::User(user), states, depth);
-        if may_be_unset { filled.and(states) } else { filled }
     }
 
     fn variable(&mut self, variable: &Variable, states: States, depth: u8) -> States {
@@ -363,7 +350,8 @@ impl Search<'_> {
                 Some(ByServer::Path) => states.behind(b'/'),
                 None => states.behind_clients(),
             },
-            Variable::User(number) => self.values((0, *number), states, depth),
+            // It is empty until it is set.
+            Variable::User(number) => self.values((0, *number), states, depth).and(states),
             Variable::Map(number) => self.values((1, *number), states, depth),
             Variable::Geo(number) => self.values((2, *number), states, depth),
             Variable::Split(number) => self.values((3, *number), states, depth),
@@ -412,6 +400,169 @@ impl Search<'_> {
             },
             2 => config.geos.get(place).map_or(from.behind_clients(), |geo| of_texts(&mut geo.values())),
             _ => config.splits.get(place).map_or(from.behind_clients(), |split| of_texts(&mut split.values())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Destination, ErrorLog, Folders, MadeUrl, Source, load};
+    use super::*;
+
+    const DEFINITIONS: &str = r#"
+        map $host $backend { default 127.0.0.1:8080; a.test 127.0.0.1:8081; }
+        map $host $backend_url { default http://127.0.0.1:8080; a.test https://a.test:8443; }
+        map $host $based { default http://127.0.0.1:8080/base; a.test http://127.0.0.1:8081; }
+        map $host $mixed { default known; b.test $arg_b; }
+        map $arg_h $captured { ~^(?<m>.*)$ $m; }
+        map $arg_h $numbered { ~^(.*)$ $1; }
+        map $arg_h $nested { default $captured; }
+        map $arg_p $ports { default 8080; b 8081; }
+        map $host $tunnel { default http://known$request_uri; }
+        geo $net { default 127.0.0.1:1; 10.0.0.0/8 127.0.0.1:2; }
+        split_clients $remote_addr $part { 50% 127.0.0.1:1; * 127.0.0.1:2; }
+        upstream known { server 127.0.0.1:1; }"#;
+
+    /// The URL of a server whose location has these directives.
+    fn made(inner: &str) -> (MadeUrl, usize) {
+        let text = format!(
+            "http {{ {DEFINITIONS} server {{ listen 80; server_name ~^(?<sub>.+)$; set $base http://127.0.0.1:5000; \
+             location /else {{ set $elsewhere http://127.0.0.1:5000; set $grows x; set $grows $grows$arg_x; }} \
+             location = /here {{ {inner} }} }} }}"
+        );
+        let folders = Folders { prefix: ".".to_owned() };
+        let config = load(Source::Text("test", text), "", folders, ErrorLog::default_to(None));
+        let config = config.unwrap_or_else(|why| panic!("{inner}: {why}"));
+        let locations = &config.bindings[0].group.names.default_server().locations;
+        match &locations.exact(b"/here").unwrap().pass.as_ref().unwrap().destination {
+            Destination::Made(made) => ((**made).clone(), config.notes.len()),
+            Destination::Upstream(_) => panic!("{inner}: no variable"),
+        }
+    }
+
+    #[test]
+    fn what_the_client_chooses_of_an_authority() {
+        for (url, expected) in [
+            // The path does not count.
+            ("http://127.0.0.1:80/$1$is_args$args", Chosen::Nothing),
+            ("http://127.0.0.1:80$request_uri", Chosen::Nothing),
+            ("http://127.0.0.1:80$uri$is_args$args", Chosen::Nothing),
+            ("http://127.0.0.1$is_args$args", Chosen::Nothing),
+            ("http://127.0.0.1?$args", Chosen::Nothing),
+            ("http://unix:/run/app.sock:/$1", Chosen::Nothing),
+            ("http://[::1]:80/$1", Chosen::Nothing),
+            // The port.
+            ("http://127.0.0.1:$1", Chosen::Port),
+            ("http://127.0.0.1:$1/$2$is_args$args", Chosen::Port),
+            ("http://127.0.0.1:60$1$2/", Chosen::Port),
+            ("http://[::1]:$arg_p/", Chosen::Port),
+            ("http://127.0.0.1:80$1", Chosen::Port),
+            ("http://127.0.0.1:$1@internal/", Chosen::Port),
+            ("https://known:$http_x", Chosen::Port),
+            ("$scheme://known:$sub/", Chosen::Port),
+            // The host.
+            ("http://$1", Chosen::Host),
+            ("http://127.0.0.1$1", Chosen::Host),
+            ("http://127.0.0.1$1:80/", Chosen::Host),
+            ("http://internal$1/", Chosen::Host),
+            ("http://$1.internal/", Chosen::Host),
+            ("http://[$1]:80/", Chosen::Host),
+            ("http://unix:/run/$1.sock:/", Chosen::Host),
+            ("http://$content_type", Chosen::Host),
+            ("http://$remote_user", Chosen::Host),
+            ("http://$remote_addr:80", Chosen::Host),
+            ("http://$upstream_http_x", Chosen::Host),
+            ("http://$sub", Chosen::Host),
+            ("http://$m", Chosen::Host),
+            ("http://$host$request_uri", Chosen::Host),
+            ("$http_x_forwarded_proto://known", Chosen::Host),
+            ("ht$arg_x", Chosen::Host),
+            ("$arg_url", Chosen::Host),
+            // What the server knows.
+            ("http://$server_addr:$server_port$uri", Chosen::Nothing),
+            ("$scheme://$server_name.$hostname/$1", Chosen::Nothing),
+            ("http$https://known", Chosen::Nothing),
+            // Maps and the like.
+            ("http://$backend/$1", Chosen::Nothing),
+            ("http://$backend$1", Chosen::Port),
+            ("$backend_url$request_uri", Chosen::Nothing),
+            ("$backend_url$uri", Chosen::Nothing),
+            ("$backend_url/$1$is_args$args", Chosen::Nothing),
+            ("$based/$1", Chosen::Nothing),
+            ("$based$request_uri", Chosen::Nothing),
+            ("$based$1", Chosen::Port),
+            ("$tunnel", Chosen::Nothing),
+            ("$tunnel$1", Chosen::Nothing),
+            ("http://127.0.0.1:$ports/$1", Chosen::Nothing),
+            ("http://127.0.0.1:$ports$1", Chosen::Port),
+            ("http://$mixed", Chosen::Host),
+            ("http://$captured", Chosen::Host),
+            ("http://$numbered", Chosen::Host),
+            ("http://$nested", Chosen::Host),
+            ("http://known:$nested", Chosen::Port),
+            ("http://$net/$1", Chosen::Nothing),
+            ("http://$part$1", Chosen::Port),
+            // Variables of `set`.
+            ("$base", Chosen::Nothing),
+            ("$base/$1$is_args$args", Chosen::Nothing),
+            ("$base$request_uri", Chosen::Nothing),
+            ("$base$1", Chosen::Host),
+            ("$elsewhere/$1", Chosen::Nothing),
+            ("$elsewhere$1", Chosen::Host),
+            ("http://$grows/", Chosen::Host),
+            ("http://known:$grows/", Chosen::Port),
+        ] {
+            let (made, notes) = made(&format!("proxy_pass {url};"));
+            assert_eq!(made.chosen, expected, "{url}");
+            assert_eq!(made.only_named, expected == Chosen::Host, "{url}");
+            assert_eq!(notes, usize::from(expected == Chosen::Port), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_a_block_sets_is_joined() {
+        for (inner, expected) in [
+            ("set $u http://127.0.0.1:5000; proxy_pass $u/$1;", Chosen::Nothing),
+            ("set $u http://127.0.0.1; proxy_pass $u$1;", Chosen::Host),
+            ("set $u http://$http_x; proxy_pass $u/;", Chosen::Host),
+            ("set $h $arg_h; proxy_pass http://$h;", Chosen::Host),
+            ("set $h known; if ($arg_h) { set $h $arg_h; } proxy_pass http://$h;", Chosen::Host),
+            ("set $h known; if ($arg_h) { set $h 127.0.0.1; } proxy_pass http://$h;", Chosen::Nothing),
+            ("if ($arg_h ~ (?<h>.*)) { break; } set $h known; proxy_pass http://$h;", Chosen::Host),
+            ("auth_request /auth; auth_request_set $h $upstream_http_x; proxy_pass http://$h;", Chosen::Host),
+            ("set $a known; set $b $a:80; set $c http://$b; proxy_pass $c/$1;", Chosen::Nothing),
+            ("set $a $b; set $b $a; set $a $arg_a; proxy_pass http://$b;", Chosen::Host),
+            ("set $a x$b; set $b y$a; proxy_pass http://$b;", Chosen::Nothing),
+            ("set $p 80; set $p $p$arg_p; proxy_pass http://known:$p/;", Chosen::Port),
+            // A variable that is not set is empty, and what follows is all of the URL.
+            ("set $u http://127.0.0.1/; proxy_pass $u$1;", Chosen::Host),
+            ("if ($arg_x) { set $u http://127.0.0.1/; } proxy_pass $u$request_uri;", Chosen::Nothing),
+            ("proxy_pass http://known$uri; proxy_set_header X $arg_x;", Chosen::Nothing),
+        ] {
+            assert_eq!(made(inner).0.chosen, expected, "{inner}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_cut_where_the_client_begins_and_where_the_authority_ends() {
+        let pieces = |template: &Template| template.pieces().len();
+        for (url, start, middle, rest) in [
+            ("http://127.0.0.1:80/$1", 1, 0, Some(2)),
+            ("http://127.0.0.1:80$1", 1, 1, Some(0)),
+            ("http://127.0.0.1:$1/x/$2", 1, 1, Some(2)),
+            ("http://127.0.0.1:$1$2?x", 1, 2, Some(1)),
+            ("http://$backend:$1$uri$is_args", 3, 1, Some(2)),
+            ("http://127.0.0.1:80$uri", 1, 0, Some(1)),
+            ("http://127.0.0.1$is_args$args", 1, 0, Some(2)),
+            ("http://$1", 1, 1, Some(0)),
+            ("$base/x$1", 1, 0, Some(2)),
+            ("$based/x$1", 3, 0, None),
+            ("$based$1/", 1, 2, None),
+            ("$tunnel", 1, 0, None),
+        ] {
+            let (made, _) = made(&format!("proxy_pass {url};"));
+            let found = (pieces(&made.start), pieces(&made.middle), made.rest.as_ref().map(pieces));
+            assert_eq!(found, (start, middle, rest), "{url}");
         }
     }
 }

@@ -187,9 +187,11 @@ pub enum Destination {
 /// A URL with variables.
 #[derive(Clone, Debug)]
 pub struct MadeUrl {
-    /// The URL as far as its authority, or all of it.
+    /// The URL as far as the client chooses nothing of its authority.
     pub start: Template,
-    /// What follows the authority; none: the authority ends within a variable of `start`.
+    /// What follows, as far as the authority may go.
+    pub middle: Template,
+    /// What follows the authority; none: the authority ends within a variable before.
     pub rest: Option<Template>,
     /// What the client chooses of the authority.
     pub chosen: Chosen,
@@ -269,10 +271,9 @@ impl<'u> Url<'u> {
         }
     }
 
-    /// Whether it is a host with a port that is written out: with no other colon, and nothing around it.
+    /// Whether it is a host with a port, which is a number from 1 to 65535.
     pub fn has_port(&self) -> bool {
-        let port = units::host_port(self.authority).and_then(|(_, port)| port);
-        port.is_some() && !self.authority.starts_with("unix:")
+        matches!(units::host_port(self.authority), Some((_, Some(_))))
     }
 
     /// What the upstream is called that stands for this place alone.
@@ -350,7 +351,7 @@ pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
 /// A URL with variables. Where its authority is text the upstream is made known now.
 fn made(walk: &mut Walk, draft: &Draft, template: &Template, directive: &Directive) -> Result<MadeUrl, Error> {
     let word = arg(directive, 0);
-    let Origin { chosen, end } = origin::of(template, &walk.config, &walk.assignments, &draft.always_set);
+    let Origin { chosen, clients, has_host, end } = origin::of(template, &walk.config, &walk.assignments);
     if let Some(Piece::Text(text)) = template.pieces().first() {
         match Url::parse(std::str::from_utf8(text).unwrap_or_default()) {
             Ok(url) if url.uri.is_some() || end == Some((1, 0)) => {
@@ -368,20 +369,24 @@ fn made(walk: &mut Walk, draft: &Draft, template: &Template, directive: &Directi
         }
     }
     let only_named = chosen == Chosen::Host && draft.settings.resolver.is_none();
-    if only_named {
+    if only_named && !has_host {
         walk.open_proxies.push(word.clone());
     }
     if chosen == Chosen::Port {
-        walk.note(&directive.name, "the client chooses the port: it can reach every port of the host");
+        walk.note(
+            &directive.name,
+            "the client may choose the port; if a path is meant, write a slash before the variable",
+        );
     }
-    let (start, rest) = match end {
+    let (url, rest) = match end {
         Some((piece, at)) => {
-            let (start, rest) = template.split_at(piece, at);
-            (start, Some(rest))
+            let (url, rest) = template.split_at(piece, at);
+            (url, Some(rest))
         }
         None => (template.clone(), None),
     };
-    Ok(MadeUrl { start, rest, chosen, only_named })
+    let (start, middle) = url.split_at(clients, 0);
+    Ok(MadeUrl { start, middle, rest, chosen, only_named })
 }
 
 /// A host that clients choose must be one that the configuration names: where it names none, the operator has made an

@@ -20,47 +20,53 @@ pub(super) fn destination(exchange: &mut Exchange, running: &Running) -> Result<
             Ok((group, passed_uri(exchange, pass.uri.as_deref())))
         }
         Destination::Made(made) => {
-            let start = variables::value(&made.start, exchange);
-            let mut rest = Vec::new();
-            if let Some(template) = &made.rest {
-                variables::write(template, exchange, &mut rest);
-            }
-            let (group, host, uri) = made_destination(made, start, rest, exchange, running)?;
+            let (group, host, uri) = made_destination(made, exchange, running)?;
             exchange.made = Some(host);
             Ok((group, uri.or_else(|| passed_uri(exchange, None))))
         }
     }
 }
 
-/// Where a URL leads whose variables have these values: the group, its host, and the URI if there is one.
+/// Where a URL with variables leads: the group, its host, and the URI if there is one.
 fn made_destination(
     made: &MadeUrl,
-    start: Vec<u8>,
-    rest: Vec<u8>,
     exchange: &Exchange,
     running: &Running,
 ) -> Result<(Arc<Group>, Made, Option<Vec<u8>>), String> {
-    let text = |bytes| String::from_utf8(bytes).map_err(|_| "invalid URL of \"proxy_pass\": it is no text".to_owned());
-    let (start, rest) = (text(start)?, text(rest)?);
-    if !rest.is_empty() && !rest.starts_with(['/', '?']) {
-        return Err(format!("no slash follows the host in \"{start}{rest}\""));
+    let mut whole = variables::value(&made.start, exchange);
+    let start = whole.len();
+    variables::write(&made.middle, exchange, &mut whole);
+    let middle = whole.len();
+    if let Some(rest) = &made.rest {
+        variables::write(rest, exchange, &mut whole);
     }
-    let whole = format!("{start}{rest}");
+    let whole = String::from_utf8(whole).map_err(|_| "invalid URL of \"proxy_pass\": it is no text".to_owned())?;
     let url = Url::parse(&whole).map_err(|_| format!("invalid URL prefix in \"{whole}\""))?;
-    let ends_early = made.rest.is_some() && Url::parse(&start).is_ok_and(|url| url.uri.is_some());
-    if made.chosen == Chosen::Port && (ends_early || !url.has_port()) {
-        return Err(format!("no port in \"{start}\": the client chooses it, a number from 1 to 65535 is expected"));
+    // Where a slash begins what the client chooses, it has no say in the authority.
+    let own = whole.get(..start).unwrap_or_default();
+    let is_own = Url::parse(own).is_ok_and(|own| own.authority == url.authority);
+    let port = whole.get(start..middle).filter(|_| own.ends_with(':') && made.rest.is_some());
+    let is_port = url.has_port() && port.is_none_or(|port| port.bytes().all(|b| b.is_ascii_digit()));
+    match made.chosen {
+        Chosen::Nothing if !is_own => {
+            return Err(format!("\"{own}\" is not followed by a slash in the URL \"{whole}\" of \"proxy_pass\""));
+        }
+        Chosen::Port if !is_port && (!is_own || own.ends_with(':')) => {
+            return Err(format!("\"{own}\" is not followed by a port, a number from 1 to 65535, in \"{whole}\""));
+        }
+        _ => {}
     }
+    let (only_named, is_clients) = (made.only_named && !is_own, made.chosen == Chosen::Host && !is_own);
     let group = match running.group_named(&url) {
         Some(group) => group,
-        None if made.only_named => {
+        None if only_named => {
             return Err(format!("\"{}\" is chosen by the client and not named in the configuration", url.authority));
         }
         None => {
             let place = url.place().ok_or_else(|| format!("invalid host in upstream \"{}\"", url.authority))?;
             let resolver = match (&exchange.settings().resolver, &place) {
                 // A resolver is there for names of hosts: sockets of this machine are no hosts.
-                (_, Place::Addr(Addr::Unix(_))) if made.chosen == Chosen::Host => {
+                (_, Place::Addr(Addr::Unix(_))) if is_clients => {
                     return Err(format!("\"{}\" is a socket that the client has chosen", url.authority));
                 }
                 (Some(resolver), _) => resolver.clone(),

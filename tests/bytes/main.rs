@@ -33,6 +33,7 @@ mod background;
 mod balancing;
 mod bodies;
 mod choices;
+mod chosen;
 mod client;
 mod clients;
 #[cfg(feature = "gzip")]
