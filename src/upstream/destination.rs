@@ -27,12 +27,11 @@ pub(super) fn destination(exchange: &mut Exchange, running: &Running) -> Result<
     }
 }
 
-/// Where a URL with variables leads: the group, its host, and the URI if there is one.
-fn made_destination(
-    made: &MadeUrl,
-    exchange: &Exchange,
-    running: &Running,
-) -> Result<(Arc<Group>, Made, Option<Vec<u8>>), String> {
+/// The group that a URL with variables leads to, its host, and its URI if it has one.
+type Found = (Arc<Group>, Made, Option<Vec<u8>>);
+
+/// Where a URL with variables leads.
+fn made_destination(made: &MadeUrl, exchange: &Exchange, running: &Running) -> Result<Found, String> {
     let mut whole = variables::value(&made.start, exchange);
     let start = whole.len();
     variables::write(&made.middle, exchange, &mut whole);
