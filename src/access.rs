@@ -159,6 +159,14 @@ fn users(basic: &Basic, exchange: &Exchange) -> Result<(Rc<Users>, String), u16>
         return Err(403);
     };
     let name = variables::value(file, exchange);
+    if file.as_text().is_none() && variables::climbs(&name) {
+        log::about(
+            exchange,
+            Level::Error,
+            format_args!("the variables of \"auth_basic_user_file\" lead out of its folder"),
+        );
+        return Err(403);
+    }
     let path = Path::new(&*basic.folder).join(String::from_utf8_lossy(&name).as_ref());
     let shown = path.display().to_string();
     match user_file::read(&path) {

@@ -25,7 +25,7 @@ pub async fn answer(exchange: &Exchange) -> Answer {
     }
     let mut name = Vec::new();
     variables::write_file_name(exchange, &mut name);
-    if variables::leads_out(exchange) {
+    if variables::leads_out(exchange, &name) {
         log::about(exchange, Level::Error, format_args!("the path leads out of its folder"));
         return file::page(exchange, 404);
     }

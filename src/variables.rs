@@ -389,17 +389,31 @@ pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
     }
 }
 
-/// Whether the path leads out of its folder. That of a client does only where an alias stands for a part of a name:
-/// `/a../x`.
-pub fn leads_out(exchange: &Exchange) -> bool {
-    let alias = exchange.settings().files.alias.as_ref().filter(|_| !exchange.adds_path);
-    let matched = alias.and_then(|alias| alias.replaces).unwrap_or(0);
-    (exchange.rewritten || matched > 0) && climbs(exchange.path.get(matched..).unwrap_or_default())
+/// Whether the path, or the name of the file that it means, leads out of its folder. The path of a client does only where
+/// an alias stands for a part of a name (`/a../x`); the folder does where a variable of `root` or `alias` has steps
+/// upwards (`/~../x` with `alias /home/$1`).
+pub fn leads_out(exchange: &Exchange, name: &[u8]) -> bool {
+    let files = &exchange.settings().files;
+    let alias = files.alias.as_ref();
+    let matched = alias.filter(|_| !exchange.adds_path).and_then(|alias| alias.replaces).unwrap_or(0);
+    let folder = alias.map(|alias| &alias.to).or(files.root.as_ref()).filter(|folder| folder.as_text().is_none());
+    let leaves = folder.is_some_and(|folder| {
+        let written = folder.pieces().iter().map(|piece| match piece {
+            Piece::Text(text) => steps_up(text),
+            Piece::Variable(_) => 0,
+        });
+        steps_up(name) > written.sum()
+    });
+    leaves || ((exchange.rewritten || matched > 0) && climbs(exchange.path.get(matched..).unwrap_or_default()))
+}
+
+fn steps_up(path: &[u8]) -> usize {
+    path.split(|b| *b == b'/').filter(|segment| *segment == b"..").count()
 }
 
 /// Whether a path has steps upwards. Paths of clients never do; one that was made of variables may.
 pub fn climbs(path: &[u8]) -> bool {
-    path.split(|b| *b == b'/').any(|segment| segment == b"..")
+    steps_up(path) > 0
 }
 
 /// `$host`: the host of the request, or the name of the server that took it.

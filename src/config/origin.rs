@@ -32,8 +32,8 @@ pub(super) struct Origin {
     pub(super) chosen: Chosen,
     /// The first piece of the template that has a part from the client which may be one of the authority.
     pub(super) clients: usize,
-    /// Whether the pieces before it may hold a host.
-    pub(super) has_host: bool,
+    /// Whether it may be the path behind a host of the configuration (`http://127.0.0.1$1`).
+    pub(super) may_be_path: bool,
     /// The piece of the template, and the byte of it, behind the authority; none: it ends within a variable.
     pub(super) end: Option<(usize, usize)>,
 }
@@ -266,6 +266,11 @@ fn by_server(builtin: Builtin) -> Option<ByServer> {
     })
 }
 
+/// Whether a variable that the client fills may hold a path.
+fn may_be_path(variable: &Variable) -> bool {
+    matches!(variable, Variable::Capture(_) | Variable::User(_) | Variable::Map(_) | Variable::Builtin(Builtin::Uri))
+}
+
 /// A walk through the values of variables.
 struct Search<'c> {
     config: &'c Config,
@@ -298,8 +303,8 @@ impl Search<'_> {
         let mut clients = None;
         let origin = |states: States, clients: Option<(usize, bool)>, end: Option<(usize, usize)>| {
             let pieces = end.map_or(url.pieces().len(), |(piece, at)| piece + usize::from(at > 0));
-            let (clients, has_host) = clients.unwrap_or((pieces, true));
-            Origin { chosen: states.chosen(), clients, has_host, end }
+            let (clients, may_be_path) = clients.unwrap_or((pieces, true));
+            Origin { chosen: states.chosen(), clients, may_be_path, end }
         };
         for (number, piece) in url.pieces().iter().enumerate() {
             let ends = |states: States, byte| states.is_before_end() && states.behind(byte).is_at_end();
@@ -322,7 +327,7 @@ impl Search<'_> {
                     let before = states;
                     states = self.variable(variable, states, 0);
                     if clients.is_none() && states.chosen() != Chosen::Nothing {
-                        clients = Some((number, before.has_host()));
+                        clients = Some((number, before.has_host() && may_be_path(variable)));
                     }
                 }
             }

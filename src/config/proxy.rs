@@ -351,7 +351,7 @@ pub(super) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
 /// A URL with variables. Where its authority is text the upstream is made known now.
 fn made(walk: &mut Walk, draft: &Draft, template: &Template, directive: &Directive) -> Result<MadeUrl, Error> {
     let word = arg(directive, 0);
-    let Origin { chosen, clients, has_host, end } = origin::of(template, &walk.config, &walk.assignments);
+    let Origin { chosen, clients, may_be_path, end } = origin::of(template, &walk.config, &walk.assignments);
     if let Some(Piece::Text(text)) = template.pieces().first() {
         match Url::parse(std::str::from_utf8(text).unwrap_or_default()) {
             Ok(url) if url.uri.is_some() || end == Some((1, 0)) => {
@@ -369,7 +369,7 @@ fn made(walk: &mut Walk, draft: &Draft, template: &Template, directive: &Directi
         }
     }
     let only_named = chosen == Chosen::Host && draft.settings.resolver.is_none();
-    if only_named && !has_host {
+    if only_named && !may_be_path {
         walk.open_proxies.push(word.clone());
     }
     if chosen == Chosen::Port {

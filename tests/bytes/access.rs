@@ -105,6 +105,7 @@ fn passwords() {
             ("no file", &format!("/missing/\n{}", basic("plain:password")), 403, "!WWW-Authenticate"),
             ("a folder", &format!("/folder/\n{}", basic("plain:password")), 500, "!WWW-Authenticate"),
             ("a file by a variable", &format!("/by/?file=users\n{}", basic("plain:password")), 404, ""),
+            ("a file by a variable, upwards", &format!("/by/?file=www/../users\n{}", basic("plain:password")), 403, ""),
             ("a file by a variable, none", &format!("/by/?file=x\n{}", basic("plain:password")), 403, ""),
             ("a page", "/login/", 404, challenge),
         ],

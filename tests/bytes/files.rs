@@ -71,6 +71,8 @@ const FILES: &str = "server {
     location /open { alias www/has/; }
     location /opentry { alias www/has/; try_files $uri =410; }
     location ~ ^/re/(.+)$ { alias www/$1; }
+    location ~ ^/~([^/]+)/(.*)$ { alias www/$1/$2; }
+    location = /secret.txt { root www/$arg_d; }
     location /own/ { alias www/; types { application/x-own own; } default_type text/x-any; }
     location /off/ { alias www/; etag off; if_modified_since off; }
     location /before/ { alias www/; if_modified_since before; }
@@ -116,6 +118,9 @@ fn files_are_found() {
             ("an encoded slash above the root", "/..%2fsecret.txt", 400, "Connection: close"),
             ("dots above an alias", "/alias/../secret.txt", 404, ""),
             ("dots behind an alias", "/alias../secret.txt", 404, ""),
+            ("an alias with a variable", "/~has/index.html", 200, "=index"),
+            ("dots in a variable of an alias", "/~../secret.txt", 404, ""),
+            ("dots in a variable of a root", "/secret.txt?d=..", 404, ""),
             ("M02", "/open../f.txt", 404, ""),
             ("M02 with more dots", "/open../has/index.html", 404, ""),
             ("M02 tried", "/opentry../f.txt", 410, ""),
