@@ -1,8 +1,10 @@
 //! Files that only root may read, when root has become somebody else: keys of certificates, which are read again when they
 //! are renewed.
 //!
-//! One thread keeps the power to read whatever there is (CAP_DAC_READ_SEARCH). It does nothing by itself, waits for those
-//! who read keys, and starts the next program, which has to read them too. All other threads have given the power up.
+//! If one of these files can't be read otherwise, one thread keeps the power to read whatever there is
+//! (CAP_DAC_READ_SEARCH). It does nothing by itself, waits for those who read keys, and starts the next program, which has
+//! to read them too. All other threads have given the power up. Without such a file there is no such thread: most programs
+//! have no use for that much power, and one that a later configuration names is told of.
 
 use std::fs::File;
 use std::io;
@@ -26,6 +28,8 @@ const POWERS: CapabilitySet = CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet
 static KEEPER: OnceLock<Thread> = OnceLock::new();
 /// What it is to do. Who gives it that waits.
 static WORKS: Mutex<Vec<Work>> = Mutex::new(Vec::new());
+/// The files that were opened here before [`start`], by a thread that can read everything.
+static OPENED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -37,27 +41,48 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// There can't be a thread, or it can't become `account`.
 pub fn start(account: Option<Account>) -> Result<(), String> {
+    let opened = take(&mut *lock(&OPENED));
     let powers = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    // Without TLS there are no keys: nobody needs the power.
-    let has_keys = cfg!(feature = "tls");
+    let others = powers - CapabilitySet::DAC_READ_SEARCH;
     match account {
         Some(account) => {
-            if has_keys {
+            let later = account.clone();
+            if needs_keeper(opened, move || later.assume(CapabilitySet::empty()))? {
                 spawn()?;
                 let keeper = account.clone();
                 with(move || keeper.assume(POWERS))?;
             }
             account.assume(CapabilitySet::NET_BIND_SERVICE)
         }
-        None if powers.contains(CapabilitySet::DAC_READ_SEARCH) && !geteuid().is_root() => {
-            if has_keys {
+        None if powers != others && !geteuid().is_root() => {
+            if needs_keeper(opened, move || users::keep(others))? {
                 spawn()?;
             }
-            users::keep(powers - CapabilitySet::DAC_READ_SEARCH);
-            Ok(())
+            users::keep(others)
         }
         None => Ok(()),
     }
+}
+
+/// Whether this thread has the power to read whatever there is.
+fn reads_all() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_READ_SEARCH))
+}
+
+/// Whether one of these files can't be opened after the step that gives the power up.
+fn needs_keeper(
+    files: Vec<String>,
+    give_up: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<bool, String> {
+    if files.is_empty() {
+        return Ok(false);
+    }
+    let is_denied = |path: &String| {
+        let opened = disk::open(path.as_ref(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY);
+        opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let look = move || give_up().map(|()| files.iter().any(is_denied));
+    users::isolated(look).map_err(|error| error.to_string())
 }
 
 fn spawn() -> Result<(), String> {
@@ -91,11 +116,17 @@ pub fn with<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     }
 }
 
-/// Opens a file to read it.
+/// Opens a file to read it, now and whenever it has changed.
 ///
 /// # Errors
 /// Those of open(2).
 pub fn open(path: &str) -> io::Result<File> {
+    if KEEPER.get().is_none() && reads_all() {
+        let mut opened = lock(&OPENED);
+        if !opened.iter().any(|known| known == path) {
+            opened.push(path.to_owned());
+        }
+    }
     match disk::open(path.as_ref(), OFlags::RDONLY) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && KEEPER.get().is_some() => {
             let path = path.to_owned();

@@ -3,17 +3,27 @@
 //! Names are looked up in /etc/passwd and /etc/group: a static program has no name service. The calls are those of one
 //! thread, so this comes before any other is started but the one that reads keys (`keeper`).
 
+use std::io;
 use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
-use rustix::thread::configure_capability_in_ambient_set;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
-use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{capability_is_in_bounding_set, remove_capability_from_bounding_set};
+use rustix::thread::{configure_capability_in_ambient_set, set_keep_capabilities, set_no_new_privs};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::disk;
+use crate::fault;
+use crate::thread;
 
 /// Who is taken when root starts the program and no `user` is configured, as nginx does.
 const NOBODY: &str = "nobody";
+/// Bytes of the stack of a thread that acts as the account.
+const STACK_BYTES: usize = 128 * 1024;
+/// Capabilities that a kernel may have; the last one today is the 41st.
+const CAPABILITIES_MAX: u32 = 64;
 
 /// Who the program is to become.
 #[derive(Clone, Debug)]
@@ -46,9 +56,20 @@ pub fn account(user: Option<&str>, group: Option<&str>) -> Result<Option<Account
 }
 
 impl Account {
-    /// Gives an open file to the account, so that it can be written to or opened again later.
+    /// Gives an open file to the account, so that it can be written to or opened again later. Root of a container may not
+    /// have the power to do so (CAP_CHOWN); then what is open stays in use.
     pub fn give(&self, file: impl AsFd) {
         let _ = rustix::fs::fchown(file, Some(self.uid), Some(self.gid));
+    }
+
+    /// Does something as the account, while the calling thread stays root: in a thread that becomes the account for good
+    /// and ends. So there is no way back that could fail.
+    ///
+    /// # Errors
+    /// There can't be a thread, or it can't become the account.
+    pub fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
+        let account = self.clone();
+        isolated(move || account.assume(CapabilitySet::empty()).map(|()| work()))
     }
 
     /// Becomes the account, for good, with these of root's powers and no others.
@@ -58,27 +79,69 @@ impl Account {
     pub fn assume(&self, powers: CapabilitySet) -> Result<(), String> {
         let mut groups = member_of(&self.name);
         groups.push(self.gid);
-        let may_keep = rustix::thread::set_keep_capabilities(true).is_ok();
-        let done = set_thread_groups(&groups)
+        // The bounding set comes first: it takes a power that is gone with the user ID of root.
+        let done = limit(powers)
+            .and_then(|()| set_keep_capabilities(true))
+            .and_then(|()| set_thread_groups(&groups))
             .and_then(|()| set_thread_res_gid(self.gid, self.gid, self.gid))
             .and_then(|()| set_thread_res_uid(self.uid, self.uid, self.uid))
             .and_then(|()| set_no_new_privs(true));
-        if may_keep && done.is_ok() {
-            keep(powers);
-        }
-        done.map_err(|error| format!("becoming user \"{}\" failed ({error})", self.name))
+        done.map_err(|error| error.to_string())
+            .and_then(|()| keep(powers))
+            .map_err(|why| format!("becoming user \"{}\" failed ({why})", self.name))
     }
 }
 
+/// Does something in a thread of its own, for which the caller waits.
+///
+/// # Errors
+/// There can't be a thread, or `work` says why not.
+pub fn isolated<R: Send + 'static>(work: impl FnOnce() -> Result<R, String> + Send + 'static) -> io::Result<R> {
+    let result = Arc::new(Mutex::new(None));
+    let theirs = result.clone();
+    let store = move || *theirs.lock().unwrap_or_else(PoisonError::into_inner) = Some(work());
+    thread::complete("account".to_owned(), STACK_BYTES, Box::new(store))?;
+    let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match result {
+        Some(result) => result.map_err(|why| fault::error(io::ErrorKind::Other, why)),
+        None => Err(io::ErrorKind::Other.into()),
+    }
+}
+
+/// Removes all other powers from the bounding set of this thread: no program that it executes can get them again.
+///
+/// A container may have left root without the power to do so (CAP_SETPCAP). Then its own bounding set stays, and
+/// `no_new_privs` alone keeps programs from getting more.
+fn limit(powers: CapabilitySet) -> rustix::io::Result<()> {
+    if !capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
+        return Ok(());
+    }
+    for power in (0..CAPABILITIES_MAX).map(|number| CapabilitySet::from_bits_retain(1 << number)) {
+        match capability_is_in_bounding_set(power) {
+            Ok(true) if !powers.contains(power) => remove_capability_from_bounding_set(power)?,
+            Ok(_) => {}
+            Err(Errno::INVAL) => break, // the kernel has no more of them
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Keeps what this thread has of these powers, also in the next program, and nothing else.
-pub fn keep(powers: CapabilitySet) {
-    let had = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted);
+///
+/// # Errors
+/// A refusal of the kernel: then this thread may have kept more.
+pub fn keep(powers: CapabilitySet) -> Result<(), String> {
+    let had = capabilities(None).map_err(|error| format!("capget() failed: {error}"))?.permitted;
     // What the bounding set of a container does not have is not missed.
     let kept = powers & had;
-    let _ = set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept });
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept })
+        .map_err(|error| format!("capset() failed: {error}"))?;
     for power in kept.iter() {
+        // Without it (before Linux 4.3, or where a sandbox forbids it) the next program has less power, never more.
         let _ = configure_capability_in_ambient_set(power, true);
     }
+    Ok(())
 }
 
 /// Shows the fields of each line of a file.

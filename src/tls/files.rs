@@ -1,5 +1,6 @@
 //! Certificates, keys and revocation lists in PEM files (RFC 7468).
 
+use std::io;
 use std::sync::Arc;
 
 use futures_rustls::rustls;
@@ -20,9 +21,15 @@ const TRUSTED_BYTES_MAX: u64 = 2 << 20;
 /// Bytes of a file with revocation lists.
 const REVOKED_BYTES_MAX: u64 = 16 << 20;
 
+/// The right to read what only root may read is kept from the start on, and only if a file needs it then ([`keeper`]).
+const ADVICE: &str = "give the user of the program the right to read it, or have root restart the program";
+
 /// All of a file, unless it is longer than it may be.
 fn read(path: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
     match keeper::open(path).and_then(|file| disk::rest_of(file, bytes_max + 1)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(format!("cannot load \"{path}\": {error}: {ADVICE}"))
+        }
         Err(error) => Err(format!("cannot load \"{path}\": {error}")),
         Ok(text) if text.len() as u64 > bytes_max => {
             Err(format!("cannot load \"{path}\": it has more than {bytes_max} bytes"))

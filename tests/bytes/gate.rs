@@ -29,6 +29,11 @@ pub(crate) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> 
     }
 }
 
+/// Whether the tests run as root: otherwise a gate can't become another user.
+pub(crate) fn is_root() -> bool {
+    fs::read_to_string("/proc/self/status").unwrap_or_default().lines().any(|line| line.starts_with("Uid:\t0\t0"))
+}
+
 /// Waits for what must come true.
 pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(within(PATIENCE, || holds().then_some(())).is_some(), "{what}: it did not happen");
