@@ -243,11 +243,11 @@ impl Command<'_> {
         sockets::serves_somebody(&config)?;
         let mut fresh = Vec::new();
         for binding in &config.bindings {
-            let Some(fd) = self.sockets.open(binding)? else { continue };
+            let Some(fd) = self.sockets.open(binding, None)? else { continue };
             let copies = sockets::copies(&fd, &self.crew).map_err(|error| log::describe(&error))?;
             fresh.push((binding.addr.clone(), fd, copies));
         }
-        log::open(&config.log_files)?;
+        log::open(&config.log_files, None)?;
         Ok((Arc::new(config), fresh))
     }
 }

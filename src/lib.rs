@@ -31,6 +31,8 @@ pub mod calendar;
 pub mod text;
 pub mod numbers;
 pub mod users;
+pub mod root_files;
+pub mod pid_file;
 pub mod keeper;
 pub mod counters;
 pub mod reactor;

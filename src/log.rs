@@ -6,18 +6,19 @@
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat, stat};
 
 use crate::clock;
 use crate::config::{self, AccessLog, ErrorLog, Escape, Level, LogTarget};
-use crate::disk;
 use crate::exchange::{Client, Exchange};
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
+use crate::root_files;
 use crate::standard;
 use crate::template::{Builtin, Piece, Variable};
 use crate::text;
@@ -29,6 +30,8 @@ use crate::variables;
 const STDERR: &str = "stderr";
 /// Lines of the error log that a worker writes in a second; more of them are counted.
 const ERRORS_PER_SECOND_MAX: u32 = 100;
+/// Symbolic links that a log may lead through to a standard stream.
+const LINKS_MAX: u32 = 8;
 /// Bytes of a line of the error log.
 const LINE_BYTES_MAX: usize = 2048;
 /// Bytes of the value of one variable in a line of the access log, before they are escaped.
@@ -44,11 +47,12 @@ struct File {
     lost: AtomicU32,
 }
 
-/// Opens the files of a configuration that are not open yet.
+/// Opens the files of a configuration that are not open yet, so that `account`, which root is to become, can open those
+/// that are made here again.
 ///
 /// # Errors
 /// The first that can't be opened, with its name.
-pub fn open(files: &[(u32, String)]) -> Result<(), String> {
+pub fn open(files: &[(u32, String)], account: Option<&Account>) -> Result<(), String> {
     let mut all = FILES.write().unwrap_or_else(PoisonError::into_inner);
     for (number, path) in files {
         let at = *number as usize;
@@ -56,7 +60,7 @@ pub fn open(files: &[(u32, String)]) -> Result<(), String> {
             all.resize_with(at + 1, || None);
         }
         let Some(slot) = all.get_mut(at).filter(|slot| slot.is_none()) else { continue };
-        let fd = open_one(path).map_err(|error| format!("open() \"{path}\" failed ({})", describe(&error)))?;
+        let fd = open_one(path, account).map_err(|error| format!("open() \"{path}\" failed ({})", describe(&error)))?;
         *slot = Some(File { path: path.clone(), fd, lost: AtomicU32::new(0) });
     }
     Ok(())
@@ -67,8 +71,9 @@ pub fn open(files: &[(u32, String)]) -> Result<(), String> {
 pub fn reopen() -> Vec<String> {
     let mut all = FILES.write().unwrap_or_else(PoisonError::into_inner);
     let mut failed = Vec::new();
-    for file in all.iter_mut().flatten() {
-        match open_one(&file.path) {
+    // What was not moved away, such as a pipe or a device, can be root's: the account may not be able to open it again.
+    for file in all.iter_mut().flatten().filter(|file| !is_still_there(file)) {
+        match open_one(&file.path, None) {
             Ok(fd) => *file = File { path: std::mem::take(&mut file.path), fd, lost: AtomicU32::new(0) },
             Err(error) => failed.push(format!("open() \"{}\" failed ({})", file.path, describe(&error))),
         }
@@ -76,19 +81,38 @@ pub fn reopen() -> Vec<String> {
     failed
 }
 
-/// Gives the open files to the account that the program becomes.
-pub fn give(account: &Account) {
-    FILES.read().unwrap_or_else(PoisonError::into_inner).iter().flatten().for_each(|file| account.give(&file.fd));
+/// Whether a file still has its name.
+fn is_still_there(file: &File) -> bool {
+    let (named, open) = (stat(file.path.as_str()), fstat(&file.fd));
+    named.is_ok_and(|named| open.is_ok_and(|open| (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino)))
 }
 
-fn open_one(path: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK;
-    match disk::open(path.as_ref(), flags) {
-        Ok(file) => Ok(file.into()),
-        // Standard output that is a socket (of a supervisor) can't be opened by its name.
-        Err(_) if matches!(path, "/dev/stdout" | "/proc/self/fd/1") => rustix::stdio::stdout().try_clone_to_owned(),
-        Err(error) => Err(error),
+fn open_one(path: &str, account: Option<&Account>) -> io::Result<OwnedFd> {
+    let opened = root_files::append(path.as_ref(), account);
+    // A standard stream can't be opened by its name if it is a socket (of a supervisor), or a pipe of root's.
+    opened.or_else(|error| match standard_stream(path.into()) {
+        Some(stream) => {
+            // A file that a shell has opened would be written from its start.
+            let _ = fcntl_getfl(stream).and_then(|flags| fcntl_setfl(stream, flags | OFlags::APPEND));
+            stream.try_clone_to_owned()
+        }
+        None => Err(error),
+    })
+}
+
+/// The standard stream that a name stands for, or a link to one.
+fn standard_stream(mut path: PathBuf) -> Option<BorrowedFd<'static>> {
+    for _ in 0..LINKS_MAX {
+        match path.to_str()? {
+            "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => return Some(rustix::stdio::stdout()),
+            "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => return Some(rustix::stdio::stderr()),
+            _ => {}
+        }
+        let target = std::fs::read_link(&path).ok()?;
+        path.pop();
+        path.push(target);
     }
+    None
 }
 
 /// `Connection refused (os error 111)` as nginx writes it: `111: Connection refused`.
@@ -381,7 +405,7 @@ impl Line {
             STDERR => LogTarget::Stderr,
             path => {
                 let number = config::log_number(path);
-                match open(&[(number, path.to_owned())]) {
+                match open(&[(number, path.to_owned())], None) {
                     Ok(()) => LogTarget::File(number),
                     Err(_) => LogTarget::Nowhere,
                 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use argh::FromArgs;
 use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, HealthCheck, Place, Resolver, Source, StatusForm};
 use smolgate::program::Program;
-use smolgate::{background, disk, names, parcel, password, reactor, server, standard, supervisor, tls, upgrade};
+use smolgate::{background, names, parcel, password, pid_file, reactor, server, standard, supervisor, tls, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -269,9 +269,9 @@ impl Asked {
         ExitCode::SUCCESS
     }
 
-    /// `-s`: the pid file of the configuration says to whom.
+    /// `-s`: who holds the pid file of the configuration gets the signal.
     fn send(&self, signal: &str) -> ExitCode {
-        use rustix::process::{Pid, Signal, kill_process};
+        use rustix::process::{Signal, kill_process};
         let signal = match signal {
             "stop" => Signal::TERM,
             "quit" => Signal::QUIT,
@@ -292,14 +292,9 @@ impl Asked {
         let Some(path) = &config.main.pid else {
             return complain(1, format_args!("the configuration names no pid file: \"-s\" needs \"pid FILE;\" in it"));
         };
-        let text = match disk::text(path.as_ref()) {
-            Ok(text) => text,
-            Err(error) => {
-                return complain(1, format_args!("reading \"{path}\" failed ({error}): does the program run?"));
-            }
-        };
-        let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else {
-            return complain(1, format_args!("invalid PID \"{}\" in \"{path}\"", text.trim()));
+        let pid = match pid_file::holder(path) {
+            Ok(pid) => pid,
+            Err(why) => return complain(1, format_args!("{why}")),
         };
         match kill_process(pid, signal) {
             Ok(()) => ExitCode::SUCCESS,

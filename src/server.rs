@@ -4,24 +4,22 @@
 //! before the first connection is accepted.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
 use rustix::thread::CpuSet;
 
 use crate::clock;
 use crate::command::{self, Command, Load};
 use crate::config::{Affinity, Config, Level};
-use crate::disk;
 use crate::duty;
 use crate::health;
 use crate::keeper;
 use crate::log;
 use crate::parcel::{Packer, Unpacker};
+use crate::pid_file::PidFile;
 use crate::program::Program;
 use crate::reactor;
 use crate::running::Running;
@@ -29,7 +27,7 @@ use crate::signals::{self, Signals};
 use crate::sockets::{self, Sockets};
 use crate::standard;
 use crate::thread;
-use crate::users;
+use crate::users::{self, Account};
 use crate::worker::{Crew, Report, Worker};
 
 /// Descriptors that are neither a client's nor an upstream's: logs, files, idle connections to upstreams.
@@ -90,14 +88,13 @@ pub fn run_as(
         start.left = start.sockets.inherit(parcel);
     }
     start.heir = !start.sockets.is_empty();
-    start.open(&config)?;
     let main = &config.main;
     let account = users::account(main.user.as_deref(), main.group.as_deref()).map_err(Failure)?;
+    start.open(&config, account.as_ref())?;
     let pid = match &main.pid {
-        Some(path) => start.need(&config, PidFile::write(path, account.as_ref()))?,
+        Some(path) => start.need(&config, write_pid(path, account.as_ref()))?,
         None => None,
     };
-    account.iter().for_each(log::give);
     keeper::start(account).map_err(Failure)?;
     let ended = start.serve(config, signals);
     start.sockets.close();
@@ -136,9 +133,9 @@ impl Start<'_> {
     }
 
     /// Opens logs and sockets.
-    fn open(&mut self, config: &Config) -> Result<(), Failure> {
+    fn open(&mut self, config: &Config, account: Option<&Account>) -> Result<(), Failure> {
         for file in &config.log_files {
-            let opened = log::open(std::slice::from_ref(file));
+            let opened = log::open(std::slice::from_ref(file), account);
             if let (Err(why), true) = (&opened, self.heir) {
                 standard::complain(format_args!("smolgate: {why}"));
             }
@@ -146,7 +143,7 @@ impl Start<'_> {
         }
         self.sockets.retain(config);
         for binding in &config.bindings {
-            let opened = self.sockets.open(binding);
+            let opened = self.sockets.open(binding, account);
             if let Some(Some(fd)) = self.need(config, opened)? {
                 self.sockets.insert(binding.addr.clone(), fd);
             }
@@ -199,6 +196,10 @@ impl Start<'_> {
     }
 }
 
+fn write_pid(path: &str, account: Option<&Account>) -> Result<PidFile, String> {
+    PidFile::write(path, account).map_err(|error| format!("open() \"{path}\" failed ({})", log::describe(&error)))
+}
+
 /// Room for connections in one worker, each of which may become a tunnel and take two descriptors.
 fn room(descriptors: u64, config: &Config) -> u32 {
     let workers = u64::from(config.main.workers);
@@ -221,48 +222,6 @@ fn pin(affinity: &Affinity, number: usize) {
     processors.into_iter().filter(|cpu| *cpu < CpuSet::MAX_CPU).for_each(|cpu| set.set(cpu));
     if set.count() > 0 {
         let _ = rustix::thread::sched_setaffinity(None, &set);
-    }
-}
-
-/// The file that says which process this is, as long as it lives.
-struct PidFile {
-    path: String,
-    file: File,
-}
-
-impl PidFile {
-    fn write(path: &str, owner: Option<&users::Account>) -> Result<Self, String> {
-        let file = Self::open(path);
-        let file = file.map_err(|error| format!("open() \"{path}\" failed ({})", log::describe(&error)))?;
-        if let Some(owner) = owner {
-            owner.give(&file);
-        }
-        Ok(Self { path: path.to_owned(), file })
-    }
-
-    fn open(path: &str) -> io::Result<File> {
-        // Whoever sees the file finds the number in it.
-        let fresh = format!("{path}.new");
-        let mut file = match disk::open(fresh.as_ref(), OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC) {
-            Ok(file) => file,
-            // It was written by the program before, in a folder that is root's.
-            Err(error) => match (disk::text(path.as_ref()), disk::open(path.as_ref(), OFlags::WRONLY)) {
-                (Ok(text), Ok(file)) if text.trim() == std::process::id().to_string() => return Ok(file),
-                _ => return Err(error),
-            },
-        };
-        file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
-        std::fs::rename(&fresh, path)?;
-        Ok(file)
-    }
-}
-
-impl Drop for PidFile {
-    /// In a folder that is root's the file can't be removed any more, but emptied.
-    fn drop(&mut self) {
-        if std::fs::remove_file(&self.path).is_err() {
-            let _ = self.file.set_len(0);
-        }
     }
 }
 

@@ -7,15 +7,21 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, CWD, FileType, Mode, statat};
+use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags};
 use rustix::net::{SocketType, sockopt};
+use rustix::process::umask;
 
 use crate::counters::{self, Side};
 use crate::reactor::{Direction, Source};
+use crate::root_files;
+use crate::users::Account;
 
 /// Seconds of silence after which the kernel asks a tunnel's peer whether it is alive.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -121,11 +127,11 @@ pub struct ListenOptions {
     pub ipv6_only: bool,
 }
 
-/// Binds and listens. The descriptor can be given to several workers.
+/// Binds and listens. The descriptor can be given to several workers. `account` is the one that root is to become.
 ///
 /// # Errors
 /// Those of socket(2), bind(2) and listen(2).
-pub fn listen(addr: &Addr, options: ListenOptions) -> io::Result<OwnedFd> {
+pub fn listen(addr: &Addr, options: ListenOptions, account: Option<&Account>) -> io::Result<OwnedFd> {
     let fd = open(addr)?;
     match addr {
         Addr::Ip(ip) => {
@@ -137,7 +143,10 @@ pub fn listen(addr: &Addr, options: ListenOptions) -> io::Result<OwnedFd> {
             watch_peer(&fd);
             net::bind(&fd, ip)?;
         }
-        Addr::Unix(path) => bind_unix(&fd, path)?,
+        Addr::Unix(path) => {
+            let (copy, name) = (Arc::new(fd.try_clone()?), path.clone());
+            root_files::at(Path::new(&**path), account, move || bind_unix(&copy, &name))?;
+        }
     }
     net::listen(&fd, options.backlog)?;
     Ok(fd)
@@ -168,23 +177,33 @@ pub fn takes_both(fd: &OwnedFd) -> bool {
 /// Binds to a path; one that a dead process left behind is taken over.
 fn bind_unix(fd: &OwnedFd, path: &str) -> io::Result<()> {
     let unix = SocketAddrUnix::new(path)?;
-    let mut bound = net::bind(fd, &unix);
-    if bound == Err(rustix::io::Errno::ADDRINUSE) {
-        let probe = open(&Addr::Unix(Arc::from(path)))?;
-        if net::connect(&probe, &unix) == Err(rustix::io::Errno::CONNREFUSED) {
-            rustix::fs::unlink(path)?;
-            bound = net::bind(fd, &unix);
-        }
+    let mut bound = bind_for_all(fd, &unix);
+    if bound == Err(Errno::ADDRINUSE) && is_abandoned(path, &unix)? {
+        root_files::remove(path.as_ref())?;
+        bound = bind_for_all(fd, &unix);
     }
-    bound?;
-    // As nginx: who may connect is decided by the folder.
-    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o666))?;
-    Ok(())
+    Ok(bound?)
+}
+
+/// As nginx: who may connect is decided by the directory. The umask says so, and not a chmod(2) of the path, which may be
+/// another file's by then. It counts for the whole process, in which no other thread makes files meanwhile.
+fn bind_for_all(fd: &OwnedFd, unix: &SocketAddrUnix) -> rustix::io::Result<()> {
+    let before = umask(Mode::from_raw_mode(0o111));
+    let bound = net::bind(fd, unix);
+    umask(before);
+    bound
+}
+
+/// Whether a path is that of a socket on which nobody listens. To connect to another file is refused as well.
+fn is_abandoned(path: &str, unix: &SocketAddrUnix) -> io::Result<bool> {
+    let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
+    let probe = open(&Addr::Unix(Arc::from(path)))?;
+    let refused = net::connect(&probe, unix) == Err(Errno::CONNREFUSED);
+    Ok(refused && FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
 }
 
 /// Whether we are out of something: descriptors, ports or memory.
 pub fn is_shortage(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
     shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
@@ -462,7 +481,7 @@ mod tests {
         let addrs = [Addr::Ip("127.0.0.1:0".parse().unwrap()), Addr::Unix(Arc::from(path.to_str().unwrap()))];
         reactor::run(async {
             for addr in addrs {
-                let listener = Listener::new(listen(&addr, OPTIONS).unwrap()).unwrap();
+                let listener = Listener::new(listen(&addr, OPTIONS, None).unwrap()).unwrap();
                 let near = Socket::connect(listener.local(), None).await.unwrap();
                 let (fd, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
                 let far = Socket::new(fd).unwrap();
@@ -484,7 +503,7 @@ mod tests {
     fn a_refused_connection_says_so() {
         reactor::run(async {
             let free = {
-                let listener = Listener::new(listen(&Addr::Ip("127.0.0.1:0".parse().unwrap()), OPTIONS).unwrap());
+                let listener = Listener::new(listen(&Addr::Ip("127.0.0.1:0".parse().unwrap()), OPTIONS, None).unwrap());
                 listener.unwrap().local().clone()
             };
             let error = Socket::connect(&free, None).await.err().unwrap();

@@ -6,11 +6,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use crate::config::{Binding, Config};
 use crate::log;
 use crate::parcel::{self, Packer, Unpacker};
+use crate::root_files;
 use crate::socket::{self, Addr};
+use crate::users::Account;
 use crate::worker::{Crew, Order};
 
 /// A new listening socket, with a copy for each worker.
@@ -82,17 +85,17 @@ impl Sockets {
         Ok(())
     }
 
-    /// Opens the socket of a binding, unless it is open.
+    /// Opens the socket of a binding, unless it is open. Root makes the path of a Unix socket as `account`, where that is safer.
     ///
     /// # Errors
     /// Which one could not be opened, and why.
-    pub fn open(&self, binding: &Binding) -> Result<Option<OwnedFd>, String> {
+    pub fn open(&self, binding: &Binding, account: Option<&Account>) -> Result<Option<OwnedFd>, String> {
         if self.open.iter().any(|(addr, _)| *addr == binding.addr) {
             return Ok(None);
         }
         let fd = match self.passed.iter().find(|passed| passed.serves(&binding.addr)) {
             Some(passed) => passed.fd.try_clone(),
-            None => socket::listen(&binding.addr, binding.options),
+            None => socket::listen(&binding.addr, binding.options, account),
         };
         let explain = |error| format!("bind() to {} failed ({})", binding.addr, log::describe(&error));
         fd.map(Some).map_err(explain)
@@ -117,7 +120,7 @@ impl Sockets {
     pub fn close(&mut self) {
         for (addr, _) in self.open.iter().filter(|(addr, _)| !self.passed.iter().any(|passed| passed.addr == *addr)) {
             if let Addr::Unix(path) = addr {
-                let _ = std::fs::remove_file(&**path);
+                let _ = root_files::remove(Path::new(&**path));
             }
         }
         self.open.clear();

@@ -269,7 +269,7 @@ fn the_queue_waits_for_peers_that_failed() {
 
 /// A listening socket with room for hardly anybody, as the address that `proxy_pass` takes, and what it accepts.
 fn narrow(addr: &Addr) -> OwnedFd {
-    socket::listen(addr, ListenOptions { backlog: 1, ipv6_only: true }).unwrap()
+    socket::listen(addr, ListenOptions { backlog: 1, ipv6_only: true }, None).unwrap()
 }
 
 /// More connections than a peer's backlog holds wait for their turn: nobody is refused, nobody waits for seconds.

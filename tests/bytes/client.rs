@@ -108,7 +108,6 @@ impl Client {
 
 impl<S: Read + Write> Client<S> {
     /// A client on a stream that is there already.
-    #[cfg(feature = "tls")]
     pub(crate) fn on(stream: S) -> Self {
         Self { stream, ahead: Vec::new() }
     }

@@ -58,6 +58,7 @@ mod peer;
 mod process;
 mod proxying;
 mod retries;
+mod root;
 mod serving;
 mod status;
 mod table;

@@ -94,7 +94,7 @@ impl Drop for Peers {
 
 fn cut_off(addr: SocketAddr) -> State {
     let options = ListenOptions { backlog: 1, ipv6_only: true };
-    let listener = socket::listen(&Addr::Ip(addr), options).unwrap();
+    let listener = socket::listen(&Addr::Ip(addr), options, None).unwrap();
     // As many as there is room for, and no more are let in.
     let backlog = (0..16).map_while(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(50)).ok()).collect();
     State::CutOff { _listener: listener, _backlog: backlog }
