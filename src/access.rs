@@ -122,16 +122,24 @@ pub async fn by_password(access: &Access, exchange: &Exchange, wire: &Wire) -> V
         Err(status) => return Denied::verdict(status),
     };
     let name = user.escape_ascii();
-    let Some(stored) = users.find(&user) else {
-        log::about(exchange, Level::Error, format_args!("user \"{name}\" was not found in \"{path}\""));
-        return challenge();
+    let found = users.find(&user);
+    let check = async {
+        match found.or_else(|| users.decoy(&user)) {
+            Some(stored) if found.is_some() => verifier::check(stored, &password).await,
+            Some(decoy) => verifier::check_in_vain(decoy, &password).await,
+            None => Outcome::Wrong,
+        }
     };
-    let Some(outcome) = unless_gone(wire, verifier::check(stored, &password)).await else {
+    let Some(outcome) = unless_gone(wire, check).await else {
         log::about(exchange, Level::Info, format_args!("client closed connection while its password was checked"));
         return Denied::verdict(499);
     };
     match outcome {
         Outcome::Right => Verdict::Pass,
+        Outcome::Wrong if found.is_none() => {
+            log::about(exchange, Level::Error, format_args!("user \"{name}\" was not found in \"{path}\""));
+            challenge()
+        }
         Outcome::Wrong => {
             log::about(exchange, Level::Error, format_args!("user \"{name}\": password mismatch"));
             challenge()

@@ -4,10 +4,12 @@
 
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 use rustix::fs::OFlags;
 
@@ -34,6 +36,9 @@ struct Mark {
     inode: (u64, u64),
 }
 
+/// The key by which decoys are chosen, one for all workers: another choice of each would tell.
+static DECOYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 thread_local! {
     static KEPT: RefCell<Vec<(PathBuf, Mark, Rc<Users>)>> = RefCell::default();
 }
@@ -45,8 +50,25 @@ impl Users {
             return None;
         }
         let mut lines = self.text.split(|b| *b == b'\n');
-        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(b":"))?;
-        line.strip_suffix(b"\r").unwrap_or(line).split(|b| *b == b':').next()
+        let line = lines.find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(b":")))?;
+        Self::stored(line)
+    }
+
+    /// The stored password of one of the users, always the same for a name and never to be guessed which: to be checked in
+    /// vain for a name that has none. So a name that does not exist takes the time of one that does, also where passwords
+    /// are stored in several forms.
+    pub fn decoy(&self, name: &[u8]) -> Option<&[u8]> {
+        let all = || self.text.split(|b| *b == b'\n').filter_map(Self::stored);
+        let count = all().count() as u64;
+        let chosen = DECOYS.hash_one(name).checked_rem(count)?;
+        all().nth(usize::try_from(chosen).ok()?)
+    }
+
+    /// The stored password of a line.
+    fn stored(line: &[u8]) -> Option<&[u8]> {
+        let mut columns = line.strip_suffix(b"\r").unwrap_or(line).split(|b| *b == b':');
+        columns.next().filter(|name| !name.starts_with(b"#"))?;
+        columns.next()
     }
 }
 
@@ -122,6 +144,18 @@ mod tests {
         for (name, stored) in expected {
             assert_eq!(found(name.as_bytes()).as_deref(), stored, "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_has_a_decoy() {
+        let users = Users { text: b"# a comment: x\nc\na:1\r\nb:2:who\n".to_vec() };
+        let decoys: Vec<_> = (0..64u8).map(|name| users.decoy(&[name])).collect();
+        assert_eq!(decoys, (0..64u8).map(|name| users.decoy(&[name])).collect::<Vec<_>>());
+        for stored in [b"1", b"2"] {
+            assert!(decoys.contains(&Some(stored)));
+        }
+        assert!(decoys.iter().all(Option::is_some) && !decoys.contains(&Some(b" x")));
+        assert_eq!(Users { text: b"# nobody\n".to_vec() }.decoy(b"a"), None);
     }
 
     #[test]

@@ -52,6 +52,26 @@ pub async fn check(stored: &[u8], password: &[u8]) -> Outcome {
     if is_known() {
         return Outcome::Right;
     }
+    let outcome = check_slowly(stored, password, is_known).await;
+    if outcome == Outcome::Right {
+        KNOWN.with_borrow_mut(|known| known.add(digest));
+    }
+    outcome
+}
+
+/// Takes as long as to find out that `password` is not the one that is stored, and never finds that it is: for a user that
+/// does not exist, so that the time does not tell which users do. Nothing is remembered of it, and what was is not used.
+pub async fn check_in_vain(stored: &[u8], password: &[u8]) -> Outcome {
+    let Some(form) = Stored::parse(stored) else { return Outcome::Wrong };
+    let outcome = match form.is_slow() {
+        false => outcome(form.is(password)),
+        true => check_slowly(stored, password, || false).await,
+    };
+    if outcome == Outcome::Busy { Outcome::Busy } else { Outcome::Wrong }
+}
+
+/// Has a thread check a password, when it is its turn and if it is not known by then.
+async fn check_slowly(stored: &[u8], password: &[u8], is_known: impl Fn() -> bool) -> Outcome {
     let Some(_waiting) = Waiting::new() else { return Outcome::Busy };
     let permit = CHECKS.take().await;
     // Somebody before us may have asked the same.
@@ -69,11 +89,7 @@ pub async fn check(stored: &[u8], password: &[u8]) -> Outcome {
     if thread::start("password".to_owned(), STACK_BYTES, Box::new(check)).is_err() {
         return Outcome::Busy;
     }
-    let right = answer.next().await;
-    if right {
-        KNOWN.with_borrow_mut(|known| known.add(digest));
-    }
-    outcome(right)
+    outcome(answer.next().await)
 }
 
 fn outcome(right: bool) -> Outcome {
@@ -170,6 +186,30 @@ mod tests {
             (first, check.await)
         });
         assert_eq!(first.unwrap(), (true, Outcome::Wrong));
+    }
+
+    /// A user that does not exist costs what one costs that does, and nothing of it is remembered or known again.
+    #[test]
+    fn a_check_in_vain_is_as_slow_and_never_right() {
+        use std::future::{Future, poll_fn};
+        use std::task::Poll;
+        let outcomes = reactor::run(async {
+            let mut outcomes = vec![(false, check_in_vain(b"{PLAIN}password", b"password").await)];
+            outcomes.push((false, check_in_vain(b"aaPwJ9XL9Y99E", b"password").await));
+            for known in [false, true] {
+                let mut check_in_vain = std::pin::pin!(check_in_vain(STORED, b"password"));
+                let pending = poll_fn(|cx| Poll::Ready(check_in_vain.as_mut().poll(cx).is_pending())).await;
+                outcomes.push((pending, check_in_vain.await));
+                assert_eq!(KNOWN.with_borrow(|known| known.digests.len()), usize::from(known));
+                assert_eq!(check(STORED, b"password").await, Outcome::Right);
+            }
+            let places: Vec<Option<Waiting>> = (0..WAITING_MAX).map(|_| Waiting::new()).collect();
+            outcomes.push((false, check_in_vain(STORED, b"password").await));
+            drop(places);
+            outcomes
+        });
+        let (fast, slow) = ((false, Outcome::Wrong), (true, Outcome::Wrong));
+        assert_eq!(outcomes.unwrap(), [fast, fast, slow, slow, (false, Outcome::Busy)]);
     }
 
     #[test]

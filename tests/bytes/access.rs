@@ -502,3 +502,25 @@ fn guessing_stops_nobody() {
     verify([("afterwards", || ask_row(&gate, &("", &format!("/closed/\n{}", basic("a:password")), 404, "")))]);
     wait_for("all are logged", || gate.access().len() == 202);
 }
+
+/// The time tells nothing of which users there are.
+#[cfg(feature = "crypt")]
+#[test]
+fn unknown_users_take_as_long_as_known_ones() {
+    let gate =
+        Gate::start("server { listen LISTEN; auth_basic a; auth_basic_user_file users; location / { root www; } }");
+    gate.folder.write("users", format!("# a comment\na:$6$rounds=20000$saltstring${}\n", "x".repeat(86)));
+    let took = |user: &str| {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n\r\n", basic(user));
+        let once = || {
+            let began = std::time::Instant::now();
+            Client::connect(gate.addr).ask(request.as_bytes(), 401).unwrap();
+            began.elapsed()
+        };
+        (0..3).map(|_| once()).min().unwrap()
+    };
+    let (known, unknown) = (took("a:wrong"), took("b:wrong"));
+    assert!(unknown * 4 > known, "{unknown:?} and {known:?}");
+    gate.wait_for_error(&["user \"b\" was not found in \""]).unwrap();
+    gate.wait_for_error(&["user \"a\": password mismatch"]).unwrap();
+}
