@@ -9,6 +9,8 @@
 use std::fs::File;
 use std::io;
 use std::mem::take;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
@@ -16,7 +18,6 @@ use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::disk;
 use crate::thread::{self, Work};
 use crate::users::{self, Account};
 
@@ -78,8 +79,7 @@ fn needs_keeper(
         return Ok(false);
     }
     let is_denied = |path: &String| {
-        let opened = disk::open(path.as_ref(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY);
-        opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        open_without_waiting(path.as_ref()).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     };
     let look = move || give_up().map(|()| files.iter().any(is_denied));
     users::isolated(look).map_err(|error| error.to_string())
@@ -127,7 +127,7 @@ pub fn open(path: &str) -> io::Result<File> {
             opened.push(path.to_owned());
         }
     }
-    match disk::open(path.as_ref(), OFlags::RDONLY) {
+    match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && KEEPER.get().is_some() => {
             let path = path.to_owned();
             with(move || open_file(&path))
@@ -136,9 +136,18 @@ pub fn open(path: &str) -> io::Result<File> {
     }
 }
 
-/// Whoever could wait here would let all others wait.
+/// Opens a file to read it, and does not wait if it is a pipe without a writer.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+/// Opens a regular file: to wait here would let all others wait.
 fn open_file(path: &str) -> io::Result<File> {
-    let file = disk::open(path.as_ref(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    let file = open_without_waiting(path.as_ref())?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::from(io::ErrorKind::PermissionDenied)),

@@ -21,14 +21,10 @@
 //! - **timeout**: a length of time. **deadline**: a point in time. **limit**: a number.
 
 // The ground: knows no HTTP.
-pub mod fault;
-pub mod standard;
-pub mod disk;
 pub mod thread;
 pub mod base64;
 pub mod digest;
 pub mod calendar;
-pub mod text;
 pub mod numbers;
 pub mod users;
 pub mod root_files;

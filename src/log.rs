@@ -19,9 +19,7 @@ use crate::exchange::{Client, Exchange};
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
 use crate::root_files;
-use crate::standard;
 use crate::template::{Builtin, Piece, Variable};
-use crate::text;
 use crate::tls::News;
 use crate::users::Account;
 use crate::variables;
@@ -118,7 +116,7 @@ fn standard_stream(mut path: PathBuf) -> Option<BorrowedFd<'static>> {
 /// `Connection refused (os error 111)` as nginx writes it: `111: Connection refused`.
 pub fn describe(error: &io::Error) -> String {
     let text = error.to_string();
-    match (error.raw_os_error(), text::split_once(&text, " (os error")) {
+    match (error.raw_os_error(), text.split_once(" (os error")) {
         (Some(code), Some((text, _))) => format!("{code}: {text}"),
         _ => text,
     }
@@ -128,7 +126,7 @@ pub fn describe(error: &io::Error) -> String {
 fn write(target: LogTarget, line: &[u8]) {
     match target {
         LogTarget::Nowhere => {}
-        LogTarget::Stderr => standard::write(rustix::stdio::stderr(), line),
+        LogTarget::Stderr => drop(io::stderr().write_all(line)),
         LogTarget::File(number) => {
             let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
             let Some(Some(file)) = files.get(number as usize) else { return };
@@ -136,7 +134,7 @@ fn write(target: LogTarget, line: &[u8]) {
                 return;
             }
             if file.lost.fetch_add(1, Ordering::Relaxed) == 0 {
-                standard::complain(format_args!("write to \"{}\" failed: lines are lost", file.path));
+                let _ = writeln!(io::stderr(), "write to \"{}\" failed: lines are lost", file.path);
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use argh::FromArgs;
 use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, HealthCheck, Place, Resolver, Source, StatusForm};
 use smolgate::program::Program;
-use smolgate::{background, names, parcel, password, pid_file, reactor, server, standard, supervisor, tls, upgrade};
+use smolgate::{background, names, parcel, password, pid_file, reactor, server, supervisor, tls, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
     let flags = match Flags::from_args(&["smolgate"], &args) {
         Ok(flags) => flags,
         Err(exit) if exit.status.is_ok() => {
-            standard::print(format_args!("{}", exit.output.trim_end()));
+            print(format_args!("{}", exit.output.trim_end()));
             return ExitCode::SUCCESS;
         }
         Err(exit) => return complain(USAGE, format_args!("{}", exit.output.trim_end())),
@@ -114,13 +115,18 @@ fn complain(code: u8, message: fmt::Arguments<'_>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Writes a line to standard error.
+/// Writes a line to standard output, if that is open.
+fn print(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Writes a line to standard error, if that is open.
 fn say(message: fmt::Arguments<'_>) {
-    standard::complain(format_args!("smolgate: {message}"));
+    let _ = writeln!(io::stderr(), "smolgate: {message}");
 }
 
 fn print_version(build: bool) {
-    standard::print(format_args!("smolgate {}", env!("CARGO_PKG_VERSION")));
+    print(format_args!("smolgate {}", env!("CARGO_PKG_VERSION")));
     if build {
         let features = [
             ("tls", tls::AVAILABLE),
@@ -131,7 +137,7 @@ fn print_version(build: bool) {
         ];
         let said = features.map(|(name, is_there)| if is_there { name.to_owned() } else { format!("no {name}") });
         let (arch, system) = (std::env::consts::ARCH, std::env::consts::OS);
-        standard::print(format_args!("features: {}\ntarget: {arch} {system}", said.join(", ")));
+        print(format_args!("features: {}\ntarget: {arch} {system}", said.join(", ")));
     }
 }
 
@@ -262,7 +268,7 @@ impl Asked {
             for file in &config.files {
                 if !seen.contains(&file.name.as_str()) {
                     seen.push(&file.name);
-                    standard::print(format_args!("# configuration file {}:\n{}", file.name, file.text));
+                    print(format_args!("# configuration file {}:\n{}", file.name, file.text));
                 }
             }
         }

@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -19,7 +19,6 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg, socketpair,
 };
 
-use crate::disk;
 use crate::reactor;
 
 /// The version of what is handed over. Programs of different versions don't understand each other, and ask first.
@@ -179,7 +178,8 @@ impl Unpacker {
         let mut carriers = collect(socket.as_fd())?.into_iter();
         let mut file = File::from(carriers.next().ok_or_else(|| invalid("it is empty"))?);
         file.seek(SeekFrom::Start(0))?;
-        let bytes = disk::rest_of(file, BYTES_MAX)?;
+        let mut bytes = Vec::new();
+        file.take(BYTES_MAX).read_to_end(&mut bytes)?;
         let mut fds = Vec::new();
         for carrier in carriers {
             fds.append(&mut collect(carrier.as_fd())?);

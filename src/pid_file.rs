@@ -7,15 +7,15 @@
 //! the account can read it, and it names a deleted file after an upgrade.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
+use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, test_kill_process};
 
-use crate::disk;
+use crate::keeper;
 use crate::root_files;
 use crate::users::Account;
 
@@ -42,7 +42,7 @@ impl PidFile {
         let file = match root_files::replace(path.as_ref(), account, fill) {
             Ok(file) => file,
             // It was written by the program before, in a directory that is root's.
-            Err(error) => match (disk::text(path.as_ref()), disk::open(path.as_ref(), OFlags::WRONLY)) {
+            Err(error) => match (std::fs::read_to_string(path), File::options().write(true).open(path)) {
                 (Ok(text), Ok(file)) if text.trim() == std::process::id().to_string() => {
                     lock(&file);
                     file
@@ -107,8 +107,9 @@ pub fn holder(path: &str) -> Result<Pid, String> {
 }
 
 fn read(path: &str) -> io::Result<(File, String)> {
-    let file = disk::open(path.as_ref(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-    let bytes = disk::rest_of(file.try_clone()?, NUMBER_BYTES_MAX)?;
+    let file = keeper::open_without_waiting(path.as_ref())?;
+    let mut bytes = Vec::new();
+    (&file).take(NUMBER_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok((file, String::from_utf8_lossy(&bytes).into_owned()))
 }
 

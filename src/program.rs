@@ -11,11 +11,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
-use rustix::fs::OFlags;
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use crate::disk;
 use crate::keeper;
 use crate::supervisor;
 
@@ -95,7 +93,7 @@ impl Started {
 /// # Errors
 /// Those of open(2).
 pub fn nothing() -> io::Result<File> {
-    disk::open("/dev/null".as_ref(), OFlags::RDWR)
+    File::options().read(true).write(true).open("/dev/null")
 }
 
 /// Our environment, with something else in the place of what was said to this program in particular: the sockets that

@@ -20,8 +20,6 @@ use rustix::fs::{fstat, fstatfs, openat, readlinkat, renameat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
 
-use crate::disk;
-use crate::fault;
 use crate::users::Account;
 
 /// Symbolic links of one name, as many as the kernel follows.
@@ -48,7 +46,8 @@ struct Place {
 /// Those of open(2); and a name that is not safe for root.
 pub fn append(path: &Path, account: Option<&Account>) -> io::Result<OwnedFd> {
     const APPEND: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-    let plain = |path: &Path| disk::open(path, APPEND | OFlags::CREATE).map(OwnedFd::from);
+    let plain =
+        |path: &Path| Ok(retry_on_intr(|| rustix::fs::open(path, APPEND | OFlags::CREATE | OFlags::CLOEXEC, MODE))?);
     if !geteuid().is_root() {
         return plain(path);
     }
@@ -156,7 +155,7 @@ impl Place {
                 FileType::Symlink if is_last && is_magic(&here.dir) => return Ok(here.place(name, Some(&stat), true)),
                 FileType::Symlink if !is_safe => {
                     let why = "a symbolic link is not followed by root where others can write";
-                    return Err(fault::error(io::ErrorKind::PermissionDenied, why));
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
                 }
                 FileType::Symlink => {
                     links += 1;
@@ -200,7 +199,7 @@ impl Place {
                     return Ok(found);
                 }
                 let why = "root opens nothing but a regular file of one name where others can write";
-                Err(fault::error(io::ErrorKind::PermissionDenied, why))
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
             }
         }
     }

@@ -4,7 +4,7 @@
 //! before the first connection is accepted.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +25,6 @@ use crate::reactor;
 use crate::running::Running;
 use crate::signals::{self, Signals};
 use crate::sockets::{self, Sockets};
-use crate::standard;
 use crate::thread;
 use crate::users::{self, Account};
 use crate::worker::{Crew, Report, Worker};
@@ -137,7 +136,7 @@ impl Start<'_> {
         for file in &config.log_files {
             let opened = log::open(std::slice::from_ref(file), account);
             if let (Err(why), true) = (&opened, self.heir) {
-                standard::complain(format_args!("smolgate: {why}"));
+                let _ = writeln!(io::stderr(), "smolgate: {why}");
             }
             self.need(config, opened)?;
         }

@@ -3,14 +3,14 @@
 //! musl reads the same two files, on a thread for each question and in 30 kB of code. Other C libraries know more ways, and
 //! are asked themselves (`names`).
 
+use std::fs::File;
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::pin::pin;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
-use crate::disk;
 use crate::dns;
 use crate::reactor::Timer;
 use crate::resolver::{self, Failure, Wanted};
@@ -52,8 +52,8 @@ pub async fn look_up(host: &str) -> Result<Vec<IpAddr>, Failure> {
 
 /// A file that is not there is as good as an empty one.
 fn read(path: &str) -> String {
-    let text = disk::open(path.as_ref(), OFlags::RDONLY).and_then(|file| disk::rest_of(file, FILE_BYTES_MAX));
-    let text = text.unwrap_or_default();
+    let mut text = Vec::new();
+    let _ = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text));
     String::from_utf8_lossy(&text).into_owned()
 }
 

@@ -5,11 +5,10 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::disk;
 use crate::keeper;
 use crate::parcel::{self, Unpacker};
 use crate::program::{self, PARCEL, Program};
@@ -44,11 +43,12 @@ fn verdict(program: &Program) -> Result<(), String> {
 
 /// The exit code of a program, and what it says to standard error.
 fn listen(program: &Program) -> io::Result<(Option<i32>, Vec<u8>)> {
-    let (near, far) = io::pipe()?;
+    let (mut near, far) = io::pipe()?;
     let nothing = program::nothing()?;
     let started = program.start(None, &[nothing.as_fd(), nothing.as_fd(), far.as_fd()])?;
     drop(far);
-    let said = disk::rest_of(OwnedFd::from(near).into(), u64::MAX)?;
+    let mut said = Vec::new();
+    near.read_to_end(&mut said)?;
     Ok((started.wait()?, said))
 }
 

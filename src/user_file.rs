@@ -5,16 +5,13 @@
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::LazyLock;
 
-use rustix::fs::OFlags;
-
-use crate::disk;
-use crate::fault;
+use crate::keeper;
 
 /// Bytes of one file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -93,8 +90,7 @@ pub fn read(path: &Path) -> io::Result<Rc<Users>> {
     if let Some(users) = KEPT.with_borrow(|kept| kept.iter().find(same).map(|(.., users)| users.clone())) {
         return Ok(users);
     }
-    // Whatever the name leads to, opening it must not wait.
-    let file = disk::open(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+    let file = keeper::open_without_waiting(path)?;
     let mark = Mark::of(&file.metadata()?);
     let users = Rc::new(Users { text: text(file)? });
     KEPT.with_borrow_mut(|kept| {
@@ -114,12 +110,14 @@ fn is_same(one: &Path, other: &Path) -> bool {
 fn text(file: File) -> io::Result<Vec<u8>> {
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(fault::error(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
     if meta.len() > FILE_BYTES_MAX {
-        return Err(fault::error(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_BYTES_MAX} bytes")));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_BYTES_MAX} bytes")));
     }
-    disk::rest_of(file, FILE_BYTES_MAX)
+    let mut text = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]

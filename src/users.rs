@@ -14,8 +14,6 @@ use rustix::thread::{capability_is_in_bounding_set, remove_capability_from_bound
 use rustix::thread::{configure_capability_in_ambient_set, set_keep_capabilities, set_no_new_privs};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use crate::disk;
-use crate::fault;
 use crate::thread;
 
 /// Who is taken when root starts the program and no `user` is configured, as nginx does.
@@ -103,7 +101,7 @@ pub fn isolated<R: Send + 'static>(work: impl FnOnce() -> Result<R, String> + Se
     thread::complete("account".to_owned(), STACK_BYTES, Box::new(store))?;
     let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
     match result {
-        Some(result) => result.map_err(|why| fault::error(io::ErrorKind::Other, why)),
+        Some(result) => result.map_err(io::Error::other),
         None => Err(io::ErrorKind::Other.into()),
     }
 }
@@ -146,7 +144,7 @@ pub fn keep(powers: CapabilitySet) -> Result<(), String> {
 
 /// Shows the fields of each line of a file.
 fn read(path: &str, see: &mut dyn FnMut(&[&str])) {
-    let text = disk::text(path.as_ref()).unwrap_or_default();
+    let text = std::fs::read_to_string(path).unwrap_or_default();
     for line in text.lines() {
         see(&line.split(':').collect::<Vec<_>>());
     }

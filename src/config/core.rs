@@ -11,7 +11,6 @@ use super::listen::ListenLine;
 use super::location::Locations;
 use super::syntax::{Directive, Error, Word};
 use super::{AddField, Affinity, Server, table, units};
-use crate::disk;
 use crate::head::{Limits, Name, Version};
 
 type Set = Result<(), Error>;
@@ -121,10 +120,10 @@ pub(super) fn worker_processes(walk: &mut Walk, _: &mut Draft, directive: &Direc
 /// Those that the program may run on, but not more than its control group has time for (cgroups(7)).
 fn processors() -> u32 {
     let all = sched_getaffinity(None).map_or(1, |set| set.count());
-    let groups = disk::text("/proc/self/cgroup".as_ref()).unwrap_or_default();
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let Some(own) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return all };
     let share = |group: &Path| {
-        let text = disk::text(&group.join("cpu.max")).ok()?;
+        let text = std::fs::read_to_string(group.join("cpu.max")).ok()?;
         let (time, period) = text.trim_end().split_once(' ')?;
         time.parse::<u32>().ok()?.checked_div(period.parse().ok()?)
     };

@@ -1,12 +1,7 @@
 //! File name patterns of `include`: `*`, `?` and `[...]` within one component, as glob(3).
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-
-use rustix::fs::{Dir, OFlags};
-
-use crate::disk;
 
 /// Whether a name is a pattern at all.
 pub(super) fn is_pattern(name: &[u8]) -> bool {
@@ -36,14 +31,14 @@ pub(super) fn expand(pattern: &Path) -> Vec<PathBuf> {
 
 fn add_entries(found: &mut Vec<PathBuf>, folder: &Path, pattern: &[u8]) {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let Ok(open) = disk::open(folder, OFlags::RDONLY | OFlags::DIRECTORY) else { return };
-    let Ok(entries) = Dir::read_from(open) else { return };
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name().to_bytes();
+        let name = entry.file_name();
+        let name = name.as_bytes();
         // A leading dot must be written out.
-        let is_hidden = matches!(name, b"." | b"..") || name.starts_with(b".") && !pattern.starts_with(b".");
+        let is_hidden = name.starts_with(b".") && !pattern.starts_with(b".");
         if !is_hidden && matches(pattern, name) {
-            add(found, folder.join(OsStr::from_bytes(name)));
+            add(found, entry.path());
         }
     }
 }

@@ -14,7 +14,6 @@ use super::upstream::{PeerSpec, Place, Upstream, place};
 use super::{core, units};
 use crate::head::{Name, Version};
 use crate::template::{Piece, Template};
-use crate::text;
 use crate::tls;
 
 type Set = Result<(), Error>;
@@ -156,7 +155,7 @@ enum Scheme {
 }
 
 fn scheme_of(text: &str) -> Scheme {
-    match text::split_once(text, "://") {
+    match text.split_once("://") {
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
         _ => Scheme::Either,
@@ -221,7 +220,7 @@ impl<'u> Url<'u> {
     /// # Errors
     /// Another scheme than `http://` and `https://`, or no host.
     pub fn parse(url: &'u str) -> Result<Self, UrlError> {
-        let (scheme, rest) = text::split_once(url, "://").ok_or(UrlError::Scheme)?;
+        let (scheme, rest) = url.split_once("://").ok_or(UrlError::Scheme)?;
         let tls = match scheme {
             _ if scheme.eq_ignore_ascii_case("http") => false,
             _ if !scheme.eq_ignore_ascii_case("https") => return Err(UrlError::Scheme),

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::glob;
-use crate::disk;
 
 /// Files that may be included in one another's depth.
 const INCLUDE_DEPTH_MAX: usize = 16;
@@ -205,7 +204,7 @@ impl Reader {
         if self.files.len() >= FILES_MAX {
             return Err(format!("is one file too many: a configuration may have {FILES_MAX}"));
         }
-        let bytes = disk::read(path).map_err(explain)?;
+        let bytes = std::fs::read(path).map_err(explain)?;
         if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || bytes.contains(&0) {
             return Err("is not a text file in UTF-8 (it holds NUL bytes)".to_owned());
         }

@@ -1,6 +1,6 @@
 //! Certificates, keys and revocation lists in PEM files (RFC 7468).
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use futures_rustls::rustls;
@@ -11,7 +11,6 @@ use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::revoked::Revoked;
 use super::x509::Certificate;
-use crate::disk;
 use crate::keeper;
 
 /// Bytes of a file with a certificate and its chain, or with a key.
@@ -26,15 +25,16 @@ const ADVICE: &str = "give the user of the program the right to read it, or have
 
 /// All of a file, unless it is longer than it may be.
 fn read(path: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
-    match keeper::open(path).and_then(|file| disk::rest_of(file, bytes_max + 1)) {
+    let mut bytes = Vec::new();
+    match keeper::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(format!("cannot load \"{path}\": {error}: {ADVICE}"))
         }
         Err(error) => Err(format!("cannot load \"{path}\": {error}")),
-        Ok(text) if text.len() as u64 > bytes_max => {
+        Ok(count) if count as u64 > bytes_max => {
             Err(format!("cannot load \"{path}\": it has more than {bytes_max} bytes"))
         }
-        Ok(text) => Ok(text),
+        Ok(_) => Ok(bytes),
     }
 }
 
