@@ -6,13 +6,17 @@
 //!
 //! `parse` writes the `program` of an expression, `search` runs it.
 
+mod finder;
+mod literals;
 #[cfg(test)]
 mod opinion;
 mod parse;
+mod prefilter;
 mod program;
 mod search;
 mod set;
 
+pub use self::prefilter::Prefilter;
 use self::program::Program;
 use self::search::Slots;
 
@@ -47,8 +51,8 @@ impl Pattern {
     /// # Errors
     /// What is wrong, and where.
     pub fn new(source: &str, any_case: bool) -> Result<Self, String> {
-        let (program, names) = parse::parse(source.as_bytes(), any_case)?;
-        Ok(Self { program, source: source.into(), names })
+        let parse::Parsed { program, names, literals } = parse::parse(source.as_bytes(), any_case)?;
+        Ok(Self { program: program.complete(literals), source: source.into(), names })
     }
 
     /// The named groups: number and name.
@@ -201,12 +205,43 @@ mod tests {
         assert!(Pattern::new(&"(?!a)".repeat(65), false).is_err());
     }
 
+    /// Steps of an expression, what it looks for around places included.
+    fn steps(program: &Program) -> usize {
+        program.steps.len() + program.looks.iter().map(|look| look.steps.len()).sum::<usize>()
+    }
+
     #[test]
-    fn time_grows_with_the_subject_and_no_faster() {
-        let subject = vec![b'a'; 20_000];
-        for source in [r"^(a*)*$", r"(a|aa)+$", r"(?:a+){20}b", r"a(?=.*b)", r"(?<!b.*)(?:a?){50}$", r"^(?:(?!ab).)*$"]
-        {
-            Pattern::new(source, false).unwrap().captures(&subject);
+    fn a_search_takes_three_times_subject_times_expression_at_most() {
+        let words: Vec<String> = (0..300).map(|number| format!("a{}b{number}", "a".repeat(number % 9))).collect();
+        let words = words.join("|");
+        let many = [format!("({words})"), format!(r"\b(?:{words})\b"), format!("({words})*$"), format!("(?!{words})b")];
+        let few = [r"^(a*)*$", r"(a|aa)+$", r"(?:a+){20}b", r"a(?=.*b)", r"(?<!b.*)(?:a?){50}$", r"^(?:(?!ab).)*$"];
+        let literal =
+            ["aab$", r"a{40}b", r"\baab\b", "(a|b)ab0", "(?:aaaa|aaab)$", ".*aab0", "aab[0-9]x", r"(\w+)b\d{8}"];
+        let texts: [&[u8]; 5] = [b"a", b"aab0", b"aaab1-", b"AAAAAAAAAAAAAAAAB", b"b"];
+        for source in many.iter().map(String::as_str).chain(few).chain(literal) {
+            let pattern = Pattern::new(source, true).unwrap_or_else(|why| panic!("{source}: {why}"));
+            for text in texts {
+                let subject: Vec<u8> =
+                    text.iter().copied().cycle().take(if source.len() > 99 { 500 } else { 5000 }).collect();
+                search::work::take();
+                pattern.captures(&subject);
+                let work = search::work::take();
+                assert!(work <= 3 * steps(&pattern.program) * (subject.len() + 1), "{source}: {work}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_subject_without_the_literals_takes_no_step() {
+        let words: Vec<String> = (0..300).map(|number| format!("bot{number}x")).collect();
+        let agent =
+            b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 bot Safari/537.36";
+        for source in [r"(?:\b)Wget(?:\b)", "crawler", "(spider|bot7)", ".*spider", r"[a-z]+-?bots", &words.join("|")] {
+            let pattern = Pattern::new(source, true).unwrap_or_else(|why| panic!("{source}: {why}"));
+            search::work::take();
+            assert!(!pattern.is_match(agent) && pattern.captures(agent).is_none());
+            assert_eq!(search::work::take(), 0, "{source}");
         }
     }
 }

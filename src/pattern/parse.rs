@@ -2,6 +2,7 @@
 //!
 //! The grammar is PCRE's, as far as a search that never goes back can follow it. Every byte is a character.
 
+use super::literals::Literals;
 use super::program::{Assert, Look, Program, Step};
 use super::set::Set;
 
@@ -30,15 +31,22 @@ const TOO_BIG: &str = "it is too big";
 /// Groups that have names, by number.
 pub(super) type Names = Vec<(usize, Box<str>)>;
 
-/// The program of `source` and the names of its groups.
+/// What is known of an expression.
+pub(super) struct Parsed {
+    pub(super) program: Program,
+    pub(super) names: Names,
+    pub(super) literals: Literals,
+}
+
+/// Reads `source`.
 ///
 /// # Errors
 /// What is wrong, and where.
-pub(super) fn parse(source: &[u8], any_case: bool) -> Result<(Program, Names), String> {
+pub(super) fn parse(source: &[u8], any_case: bool) -> Result<Parsed, String> {
     let flags = if any_case { ANY_CASE } else { 0 };
     let mut parser = Parser { source, flags, ..Parser::default() };
     match parser.whole() {
-        Ok(()) => Ok((parser.program.complete(), parser.names)),
+        Ok(literals) => Ok(Parsed { program: parser.program, names: parser.names, literals }),
         Err(why) => Err(format!("{why}, at character {}", parser.at + 1)),
     }
 }
@@ -66,9 +74,9 @@ enum Item {
 }
 
 impl Parser<'_> {
-    fn whole(&mut self) -> Read<()> {
+    fn whole(&mut self) -> Read<Literals> {
         self.program.groups = 1;
-        self.choice()?;
+        let literals = self.choice()?;
         if self.at < self.source.len() {
             return Err("no \"(\" belongs to this \")\"");
         }
@@ -76,19 +84,24 @@ impl Parser<'_> {
         if self.program.steps.len() * self.program.groups > STEPS_BY_GROUPS_MAX {
             return Err(TOO_BIG);
         }
-        Ok(())
+        Ok(literals)
     }
 
     /// `one|other`, up to the end of the group.
-    fn choice(&mut self) -> Read<()> {
+    fn choice(&mut self) -> Read<Literals> {
         self.depth += 1;
         if self.depth > NESTED_MAX {
             return Err("too many groups inside of each other");
         }
         let mut jumps = Vec::new();
+        let mut literals: Option<Literals> = None;
         loop {
             let start = self.program.steps.len();
-            self.branch(start)?;
+            let branch = self.branch(start)?;
+            literals = Some(match literals {
+                Some(others) => others.or(branch),
+                None => branch,
+            });
             if self.peek() != Some((b'|', false)) {
                 break;
             }
@@ -106,13 +119,15 @@ impl Parser<'_> {
             }
         }
         self.depth -= 1;
-        Ok(())
+        Ok(literals.unwrap_or_default())
     }
 
     /// What follows each other. Its steps begin at `start`.
-    fn branch(&mut self, start: usize) -> Read<()> {
+    fn branch(&mut self, start: usize) -> Read<Literals> {
         let mut items = Vec::new();
         let mut is_repeatable = false;
+        // Those of what stands before the last item, and its own.
+        let (mut literals, mut last) = (Literals::default(), Literals::default());
         while let Some((byte, quoted)) = self.peek() {
             match byte {
                 b'|' | b')' if !quoted => break,
@@ -120,18 +135,21 @@ impl Parser<'_> {
                     let part = items.last().filter(|_| is_repeatable).ok_or("there is nothing to repeat")?;
                     let (min, max) = self.times()?;
                     self.repeat(*part, min, max)?;
+                    last = last.repeated(min, max);
                 }
                 _ => {
                     items.push(self.program.steps.len());
                     self.at += 1;
-                    is_repeatable = self.item(byte, quoted)?;
+                    let item = self.item(byte, quoted)?;
+                    is_repeatable = item.is_some();
+                    literals = literals.then(std::mem::replace(&mut last, item.unwrap_or_default()));
                 }
             }
         }
         if self.back {
             self.turn(start, &items);
         }
-        Ok(())
+        Ok(literals.then(last))
     }
 
     /// Puts the items that were written from `start` on into the order in which they are met from behind.
@@ -208,8 +226,8 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// What begins with `byte`. False: there is nothing that could be repeated.
-    fn item(&mut self, byte: u8, quoted: bool) -> Read<bool> {
+    /// What begins with `byte`. `None`: there is nothing that could be repeated.
+    fn item(&mut self, byte: u8, quoted: bool) -> Read<Option<Literals>> {
         match byte {
             _ if quoted => self.write(Item::Char(u32::from(byte))),
             b'(' => self.group(),
@@ -232,39 +250,41 @@ impl Parser<'_> {
     }
 
     /// `(...)`, behind its bracket.
-    fn group(&mut self) -> Read<bool> {
+    fn group(&mut self) -> Read<Option<Literals>> {
         let outer = self.flags;
-        if !self.eat(b"?") {
-            self.capture()?;
+        let literals = if !self.eat(b"?") {
+            self.capture()?
         } else if let Some((_, wanted, behind)) = LOOKS.iter().find(|(mark, ..)| self.eat(mark)) {
             self.look(*wanted, *behind)?;
+            Literals::default()
         } else if self.eat(b"<") || self.eat(b"P<") {
             self.name(b'>')?;
-            self.capture()?;
+            self.capture()?
         } else if self.eat(b"'") {
             self.name(b'\'')?;
-            self.capture()?;
+            self.capture()?
         } else if self.read_flags()? {
-            self.choice()?;
+            self.choice()?
         } else {
-            return Ok(false);
-        }
+            return Ok(None);
+        };
         if !self.eat(b")") {
             return Err("expected \")\"");
         }
         self.flags = outer;
-        Ok(true)
+        Ok(Some(literals))
     }
 
-    fn capture(&mut self) -> Read<()> {
+    fn capture(&mut self) -> Read<Literals> {
         let number = self.program.groups;
         if number == GROUPS_MAX {
             return Err("too many groups");
         }
         self.program.groups += 1;
         self.push(Step::Save(number as u16 * 2))?;
-        self.choice()?;
-        self.push(Step::Save(number as u16 * 2 + 1))
+        let literals = self.choice()?;
+        self.push(Step::Save(number as u16 * 2 + 1))?;
+        Ok(literals)
     }
 
     /// The name of the group that comes next.
@@ -398,7 +418,7 @@ impl Parser<'_> {
     }
 
     /// What is behind a `\`, outside of classes.
-    fn escape(&mut self) -> Read<bool> {
+    fn escape(&mut self) -> Read<Option<Literals>> {
         let assert = match self.source.get(self.at) {
             Some(b'b') => Assert::Boundary,
             Some(b'B') => Assert::NoBoundary,
@@ -472,13 +492,13 @@ impl Parser<'_> {
     }
 
     /// Writes a step that takes a byte.
-    fn write(&mut self, item: Item) -> Read<bool> {
+    fn write(&mut self, item: Item) -> Read<Option<Literals>> {
         let set = match item {
             Item::Char(char) if char < 256 => {
                 let byte = char as u8;
                 let or = if self.has(ANY_CASE) && byte.is_ascii_alphabetic() { 0x20 } else { 0 };
                 self.push(Step::Byte { is: byte | or, or })?;
-                return Ok(true);
+                return Ok(Some(Literals::byte(byte)));
             }
             Item::Char(_) => Set::default(),
             Item::Class(set) => set,
@@ -492,12 +512,12 @@ impl Parser<'_> {
             sets.push(set);
         }
         self.push(Step::Set(number as u16))?;
-        Ok(true)
+        Ok(Some(Literals::set(&set)))
     }
 
-    fn assert(&mut self, assert: Assert) -> Read<bool> {
+    fn assert(&mut self, assert: Assert) -> Read<Option<Literals>> {
         self.push(Step::Assert(assert))?;
-        Ok(true)
+        Ok(Some(Literals::default()))
     }
 
     fn push(&mut self, step: Step) -> Read<()> {

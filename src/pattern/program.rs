@@ -1,5 +1,7 @@
 //! What an expression is compiled to: steps that follow each other, where some go on elsewhere.
 
+use super::finder::Finder;
+use super::literals::{Literals, quality};
 use super::set::Set;
 
 /// One step of a program.
@@ -48,12 +50,16 @@ pub(super) struct Program {
     pub(super) sets: Vec<Set>,
     /// Those inside of others stand before them.
     pub(super) looks: Vec<Look>,
-    /// Capturing groups, the whole match included.
+    /// Groups whose places are remembered, the whole match included.
     pub(super) groups: usize,
     /// It matches at the start of a subject or not at all.
     anchored: bool,
-    /// The bytes that every match begins with: `is` and `or` of each.
-    prefix: Vec<(u8, u8)>,
+    /// There is one way through it.
+    pub(super) straight: bool,
+    /// What every match begins with.
+    starts: Option<Box<Finder>>,
+    /// What every match contains, where that excludes more subjects.
+    inner: Option<Box<Finder>>,
 }
 
 /// What is looked for around a place.
@@ -82,29 +88,74 @@ impl Assert {
 }
 
 impl Program {
-    /// Finds out how every match begins.
-    pub(super) fn complete(mut self) -> Self {
-        let mut steps = self.steps.iter().filter(|step| !matches!(step, Step::Save(_))).peekable();
-        self.anchored = steps.next_if(|step| **step == Step::Assert(Assert::Start)).is_some();
-        let bytes = steps.map_while(|step| match step {
-            Step::Byte { is, or } => Some((*is, *or)),
-            _ => None,
-        });
-        self.prefix = bytes.collect();
+    /// Finds out where a match can begin; `literals` are those of the whole expression.
+    pub(super) fn complete(mut self, literals: Literals) -> Self {
+        self.anchored = self.first_steps(true).is_empty();
+        self.straight = !self
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Split(_) | Step::Prefer(_) | Step::Jump(_) | Step::Look { .. }));
+        let (starts, inner) = literals.starts_and_inner();
+        if quality(&inner) > quality(&starts) {
+            self.inner = Finder::new(inner).map(Box::new);
+        }
+        self.starts = Finder::new(starts).or_else(|| self.first_bytes().map(Finder::of_set)).map(Box::new);
         self
     }
 
-    pub(super) fn is_anchored(&self) -> bool {
-        self.anchored
+    /// The steps before which a match has taken no byte, and that take one or end it. Those behind the start of the
+    /// subject can be left out.
+    fn first_steps(&self, but_at_start: bool) -> Vec<Step> {
+        let mut seen = vec![false; self.steps.len()];
+        let (mut found, mut ways) = (Vec::new(), vec![0_usize]);
+        while let Some(at) = ways.pop() {
+            let (Some(step), Some(seen)) = (self.steps.get(at), seen.get_mut(at)) else { continue };
+            if std::mem::replace(seen, true) {
+                continue;
+            }
+            let far = |way: i16| at.wrapping_add_signed(isize::from(way));
+            match *step {
+                Step::Byte { .. } | Step::Set(_) | Step::Match => found.push(*step),
+                Step::Assert(Assert::Start) if but_at_start => {}
+                Step::Split(way) | Step::Prefer(way) => ways.extend([at + 1, far(way)]),
+                Step::Jump(way) => ways.push(far(way)),
+                Step::Save(_) | Step::Assert(_) | Step::Look { .. } => ways.push(at + 1),
+            }
+        }
+        found
     }
 
-    /// Where the first match can begin.
-    pub(super) fn first_place(&self, subject: &[u8]) -> Option<usize> {
-        let places = if self.anchored { 0..=0 } else { 0..=subject.len() };
-        let fits = |at: usize| {
-            let rest = subject.get(at..).unwrap_or_default();
-            rest.len() >= self.prefix.len() && self.prefix.iter().zip(rest).all(|((is, or), byte)| byte | or == *is)
-        };
-        places.into_iter().find(|at| fits(*at))
+    /// The bytes that a match can begin with, unless it can be empty.
+    fn first_bytes(&self) -> Option<Set> {
+        let mut bytes = Set::default();
+        for step in self.first_steps(false) {
+            match step {
+                Step::Byte { is, or } => {
+                    [is, is & !or].map(u32::from).into_iter().for_each(|byte| bytes.add(byte, byte))
+                }
+                Step::Set(number) => bytes.join(self.sets.get(usize::from(number))?),
+                _ => return None,
+            }
+        }
+        Some(bytes)
+    }
+
+    /// The first place from `from` on where a match can begin.
+    pub(super) fn next_place(&self, subject: &[u8], from: usize) -> Option<usize> {
+        let places = from..if self.anchored { 1 } else { subject.len() + 1 };
+        match &self.starts {
+            Some(starts) => starts.find(subject, places),
+            None => (!places.is_empty()).then_some(from),
+        }
+    }
+
+    /// Whether `subject` contains what every match contains.
+    pub(super) fn may_match(&self, subject: &[u8]) -> bool {
+        self.inner.as_ref().is_none_or(|inner| inner.find(subject, 0..subject.len()).is_some())
+    }
+
+    /// Literals in lower case, one of which is in every match; none, if there are no such.
+    pub(super) fn literals(&self) -> Vec<&[u8]> {
+        self.inner.as_ref().or(self.starts.as_ref()).map(|finder| finder.literals()).unwrap_or_default()
     }
 }

@@ -14,18 +14,66 @@ pub(super) type Slots = Vec<u32>;
 
 /// Where the first match in `subject` and its groups lie; with `width` 0 whether there is one, which is faster.
 pub(super) fn find(program: &Program, subject: &[u8], width: usize) -> Option<Slots> {
-    let start = program.first_place(subject)?;
+    let start = program.next_place(subject, 0)?;
+    if !program.may_match(subject) {
+        return None;
+    }
+    if program.straight {
+        return find_straight(program, subject, start, width);
+    }
     let mut marks: Vec<Vec<bool>> = Vec::new();
     for Look { steps, behind } in &program.looks {
         let mut search = Search::new(program, steps, subject, &marks, 0);
         search.marking = Some(vec![false; subject.len() + 1]);
-        search.run(if *behind { 0 } else { subject.len() }, !behind, false);
+        search.run(if *behind { 0 } else { subject.len() }, !behind);
         let marked = search.marking.unwrap_or_default();
         marks.push(marked);
     }
     let mut search = Search::new(program, &program.steps, subject, &marks, width);
-    search.run(start, false, program.is_anchored());
+    search.run(start, false);
     search.found
+}
+
+/// The same for a program through which there is one way: it is tried at one place after the other.
+fn find_straight(program: &Program, subject: &[u8], start: usize, width: usize) -> Option<Slots> {
+    let mut slots = vec![NOWHERE; width];
+    let mut next = Some(start);
+    while let Some(start) = next {
+        let end = follow_straight(program, subject, start, &mut slots);
+        if let Some(end) = end {
+            if let [from, to, ..] = slots.as_mut_slice() {
+                (*from, *to) = (start as u32, end as u32);
+            }
+            return Some(slots);
+        }
+        next = program.next_place(subject, start + 1);
+    }
+    None
+}
+
+/// Where a match that begins at `at` ends.
+fn follow_straight(program: &Program, subject: &[u8], mut at: usize, slots: &mut [u32]) -> Option<usize> {
+    for step in &program.steps {
+        work::count();
+        let byte = subject.get(at).copied();
+        let takes = match *step {
+            Step::Byte { is, or } => byte? | or == is,
+            Step::Set(number) => program.sets.get(usize::from(number))?.has(byte?),
+            Step::Assert(assert) if !assert.holds(subject, at) => return None,
+            Step::Save(slot) => {
+                if let Some(slot) = slots.get_mut(usize::from(slot)) {
+                    *slot = at as u32;
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        if !takes {
+            return None;
+        }
+        at += 1;
+    }
+    Some(at)
 }
 
 struct Search<'a> {
@@ -80,13 +128,19 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Goes over the subject from `at` on, or back. A match may begin in each place, or has to in the first.
-    fn run(&mut self, at: usize, back: bool, anchored: bool) {
+    /// Goes over the subject from `at` on, or back. A match may begin there and in the places that the program says.
+    fn run(&mut self, at: usize, back: bool) {
         let width = self.slots.len();
         let (mut now, mut then) = (Ways::default(), Ways::default());
         self.at = at;
-        let mut may_begin = true;
+        let mut begin = Some(at);
         loop {
+            if now.steps.is_empty() {
+                match begin {
+                    Some(place) if self.found.is_none() => self.at = place,
+                    _ => return,
+                }
+            }
             let before = if back { self.at.checked_sub(1) } else { Some(self.at) };
             self.byte = before.and_then(|at| self.subject.get(at)).copied();
             for (number, step) in now.steps.drain(..).enumerate() {
@@ -98,19 +152,19 @@ impl<'a> Search<'a> {
                 }
             }
             now.slots.clear();
-            if may_begin && self.found.is_none() {
+            let next = if back { self.at.wrapping_sub(1) } else { self.at + 1 };
+            if begin == Some(self.at) && self.found.is_none() {
                 self.slots.fill(NOWHERE);
                 if let Some(start) = self.slots.first_mut() {
                     *start = self.at as u32;
                 }
                 self.follow(0, &mut then);
-                may_begin = !anchored;
+                begin = if self.marking.is_some() { Some(next) } else { self.program.next_place(self.subject, next) };
             }
-            let over = then.steps.is_empty() && (self.found.is_some() || !may_begin);
-            if over || self.byte.is_none() || (self.found.is_some() && width == 0) {
+            if self.byte.is_none() || (self.found.is_some() && width == 0) {
                 return;
             }
-            self.at = if back { self.at.wrapping_sub(1) } else { self.at + 1 };
+            self.at = next;
             std::mem::swap(&mut now, &mut then);
         }
     }
@@ -135,6 +189,7 @@ impl<'a> Search<'a> {
     /// Follows a way, and leaves the others to the stack.
     fn follow_one(&mut self, mut at: usize, ways: &mut Ways) -> bool {
         loop {
+            work::count();
             let (Some(step), Some(seen)) = (self.steps.get(at), self.seen.get_mut(at)) else { return false };
             if std::mem::replace(seen, self.at as u32) == self.at as u32 {
                 return false;
@@ -211,5 +266,25 @@ impl Ways {
         self.steps.push(step);
         self.slots.extend_from_slice(slots);
         false
+    }
+}
+
+/// The steps that searches took, for tests.
+pub(super) mod work {
+    #[cfg(test)]
+    thread_local!(static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) });
+
+    #[cfg(test)]
+    pub(super) fn count() {
+        STEPS.set(STEPS.get() + 1);
+    }
+
+    #[cfg(not(test))]
+    pub(super) const fn count() {}
+
+    /// Those of this thread since the last call.
+    #[cfg(test)]
+    pub(in crate::pattern) fn take() -> usize {
+        STEPS.take()
     }
 }
