@@ -54,7 +54,7 @@ fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
         };
     }
     if patterns {
-        for (expression, location) in locations.patterns() {
+        for (expression, location) in locations.candidates(path) {
             if let Some(captures) = expression.pattern.captures(path) {
                 exchange.set_captures(expression, captures);
                 return match search(&location.inner, exchange) {

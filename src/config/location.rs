@@ -9,6 +9,7 @@ use super::proxy::ProxyPass;
 use super::rewrite::Step;
 use super::syntax::{Directive, Error, Word};
 use super::{Content, Except, Settings, TryFiles, content, table};
+use crate::pattern::Prefilter;
 
 /// How a location is found.
 #[derive(Debug)]
@@ -39,6 +40,15 @@ pub struct Location {
     pub inner: Locations,
 }
 
+impl Location {
+    fn expression(&self) -> Option<&Expression> {
+        match &self.matcher {
+            Matcher::Pattern(expression) => Some(expression),
+            _ => None,
+        }
+    }
+}
+
 /// The locations of one block, ready to be searched.
 #[derive(Debug, Default)]
 pub struct Locations {
@@ -46,6 +56,7 @@ pub struct Locations {
     /// Sorted by path, so that the longest prefix of a path is near where the path would stand.
     prefixes: Vec<Arc<Location>>,
     patterns: Vec<Arc<Location>>,
+    prefilter: Prefilter,
     named: Named<Arc<Location>>,
 }
 
@@ -106,6 +117,8 @@ impl Locations {
                 return Err(duplicate(&path));
             }
         }
+        let expressions = all.patterns.iter().filter_map(|location| location.expression());
+        all.prefilter = Prefilter::new(expressions.map(|expression| &expression.pattern));
         Ok(all)
     }
 
@@ -126,11 +139,10 @@ impl Locations {
         self.prefixes.iter().find(slashed)
     }
 
-    pub fn patterns(&self) -> impl Iterator<Item = (&Expression, &Arc<Location>)> {
-        self.patterns.iter().filter_map(|location| match &location.matcher {
-            Matcher::Pattern(expression) => Some((expression, location)),
-            _ => None,
-        })
+    /// The locations whose expressions may match `path`, in their order.
+    pub fn candidates(&self, path: &[u8]) -> impl Iterator<Item = (&Expression, &Arc<Location>)> {
+        let locations = self.prefilter.candidates(path).filter_map(|number| self.patterns.get(number));
+        locations.filter_map(|location| Some((location.expression()?, location)))
     }
 
     pub fn named(&self, name: &str) -> Option<&Arc<Location>> {

@@ -3,7 +3,7 @@
 use super::build::{Draft, Walk, arg};
 use super::syntax::{Directive, Error, Word};
 use crate::numbers::Numbers;
-use crate::pattern::{Captures, Pattern};
+use crate::pattern::{Captures, Pattern, Prefilter};
 use crate::template::{Template, Variable};
 
 /// Entries of one map.
@@ -29,6 +29,7 @@ pub struct Map {
     leading: Numbers,
     trailing: Numbers,
     patterns: Vec<(Expression, u32)>,
+    prefilter: Prefilter,
     /// What it may be worth beside the default.
     values: Vec<Template>,
     default: Template,
@@ -51,7 +52,8 @@ impl Map {
                 return (self.value(place), None);
             }
         }
-        for (expression, place) in &self.patterns {
+        for number in self.prefilter.candidates(value) {
+            let Some((expression, place)) = self.patterns.get(number) else { continue };
             if let Some(captures) = expression.pattern.captures(value) {
                 return (self.value(*place), Some((expression, captures)));
             }
@@ -80,6 +82,7 @@ pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Resu
         leading: Numbers::default(),
         trailing: Numbers::default(),
         patterns: Vec::new(),
+        prefilter: Prefilter::default(),
         values: Vec::new(),
         default: Template::default(),
     };
@@ -93,6 +96,7 @@ pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Resu
     for entry in entries {
         add(walk, &mut map, entry, &mut default_seen)?;
     }
+    map.prefilter = Prefilter::new(map.patterns.iter().map(|(expression, _)| &expression.pattern));
     walk.config.maps.push(map);
     Ok(())
 }

@@ -42,7 +42,7 @@ impl HostName {
                 (host.len() > ending.len() && host.ends_with(ending)).then_some((2, ending.len()))
             }
             Self::Starting(start) => (host.len() > start.len() && host.starts_with(start)).then_some((1, start.len())),
-            Self::Pattern(expression) => expression.pattern.captures(host).map(|_| (0, 0)),
+            Self::Pattern(expression) => expression.pattern.is_match(host).then_some((0, 0)),
         }
     }
 }
@@ -77,7 +77,7 @@ impl Referers {
             return rest.get(at..).unwrap_or_default().starts_with(path);
         }
         self.server_names && names.iter().any(|name| name.rank(&host).is_some())
-            || self.patterns.iter().any(|expression| expression.pattern.captures(rest).is_some())
+            || self.patterns.iter().any(|expression| expression.pattern.is_match(rest))
     }
 }
 
