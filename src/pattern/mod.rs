@@ -191,11 +191,23 @@ mod tests {
             ("(?<a>.)(?P<a>.)", "there is a group of this name, at character 12"),
             ("a(?=(b))", "what is looked for can not capture, at character 8"),
             ("a(?!b[)c", "expected \"]\", at character 9"),
-            ("(?:a{1000}){1000}", "it is too big, at character 18"),
-            ("((((a{1,99}){1,99}){1,99}){1,99}){1,99}", "it is too big, at character 26"),
         ] {
             assert_eq!(Pattern::new(source, false).unwrap_err(), why, "{source}");
         }
+        let too_big =
+            "it is too big: more than 4000 steps (each character, class and choice counts, as often as it is repeated)";
+        for (source, at) in [
+            ("(?:a{1000}){1000}", 18),
+            ("((((a{1,99}){1,99}){1,99}){1,99}){1,99}", 19),
+            (&"a".repeat(4000), 4001),
+            (&format!("a(?!{})", "b".repeat(4000)), 4005),
+        ] {
+            assert_eq!(Pattern::new(source, false).unwrap_err(), format!("{too_big}, at character {at}"));
+        }
+        assert!(Pattern::new(&"a".repeat(3999), false).is_ok());
+        let words: String = (0..400).map(|number| format!("(a{number})|")).collect();
+        assert_eq!(Pattern::new(&words, false).unwrap().program.groups, 10);
+        assert!(Pattern::new(&format!("{words}(?<last>b)"), false).unwrap_err().contains("named group"));
         let nested = |depth| format!("{}{}", "(".repeat(depth), ")".repeat(depth));
         assert!(Pattern::new(&nested(99), false).is_ok());
         assert_eq!(

@@ -6,10 +6,13 @@ use super::literals::Literals;
 use super::program::{Assert, Look, Program, Step};
 use super::set::Set;
 
-/// Steps of a program and of what it looks for around places. A way between two has 16 bits.
-const STEPS_MAX: usize = 32_000;
-/// Steps times groups: twice as many numbers may a search have to remember.
-const STEPS_BY_GROUPS_MAX: usize = 1 << 18;
+/// Steps of a program and of what it looks for around places: a search may take as many for each byte of a subject. A
+/// way between two has 16 bits.
+const STEPS_MAX: usize = 4000;
+/// Steps times groups: for each byte of a subject a search may copy twice as many numbers.
+const STEPS_BY_GROUPS_MAX: usize = 1 << 16;
+/// The number of the last group that has a variable without having a name: `$9`.
+const NUMBERED_MAX: usize = 9;
 const GROUPS_MAX: usize = 1000;
 /// Groups inside of each other.
 const NESTED_MAX: u8 = 100;
@@ -26,7 +29,9 @@ const DOT_IS_ALL: u8 = 4;
 const SPACED: u8 = 8;
 const LAZY: u8 = 16;
 
-const TOO_BIG: &str = "it is too big";
+const TOO_BIG: &str =
+    "it is too big: more than 4000 steps (each character, class and choice counts, as often as it is repeated)";
+const TOO_MANY_GROUPS: &str = "it has too many steps for a named group of so high a number";
 
 /// Groups that have names, by number.
 pub(super) type Names = Vec<(usize, Box<str>)>;
@@ -81,8 +86,11 @@ impl Parser<'_> {
             return Err("no \"(\" belongs to this \")\"");
         }
         self.push(Step::Match)?;
+        // The others can't be asked for, and are not remembered.
+        let last = self.names.iter().map(|(number, _)| *number).fold(NUMBERED_MAX, usize::max);
+        self.program.groups = self.program.groups.min(last + 1);
         if self.program.steps.len() * self.program.groups > STEPS_BY_GROUPS_MAX {
-            return Err(TOO_BIG);
+            return Err(TOO_MANY_GROUPS);
         }
         Ok(literals)
     }
@@ -337,7 +345,7 @@ impl Parser<'_> {
         }
         let number = self.program.looks.len();
         if number == LOOKS_MAX {
-            return Err(TOO_BIG);
+            return Err("it has more than 64 look-arounds");
         }
         self.back = back;
         let steps = std::mem::replace(&mut self.program.steps, outer);
