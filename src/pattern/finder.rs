@@ -1,11 +1,11 @@
-//! Searches for literals, in any case: where one of a few begins, or which ones of many are there.
+//! Searches for literals, in any case: the first place of one of them, or all that a subject contains.
 
 use std::ops::{ControlFlow, Range};
 
 use super::literals::{KEY_BYTES, List, shortest};
 use super::set::Set;
 
-/// More literals than these are found by a table.
+/// Literals that are compared one after the other; a table finds more of them.
 const FEW_MAX: usize = 6;
 /// Slots for each literal: most of what a subject contains falls into empty ones.
 const SLOTS_EACH: usize = 4;
@@ -46,7 +46,7 @@ impl Finder {
         Self::Few(set, List::new())
     }
 
-    /// All of them, unless bytes of a set are found.
+    /// The literals; none, where it finds bytes of a set.
     pub(super) fn literals(&self) -> Vec<&[u8]> {
         match self {
             Self::Few(_, list) => list.iter().map(Vec::as_slice).collect(),
@@ -91,7 +91,7 @@ pub(super) struct Table {
     entries: Vec<Entry>,
     /// One more than the index of the first literal of each slot; 0, if there is none.
     slots: Vec<u32>,
-    /// What of a hash is not the number of a slot.
+    /// The number of low bits of a hash that do not belong to the slot number.
     shift: u32,
 }
 
@@ -111,14 +111,14 @@ fn key(key: u32, byte: &u8) -> u32 {
 }
 
 impl Table {
-    /// Room for so many literals.
+    /// An empty table with room for `literals` literals.
     pub(super) fn new(literals: usize) -> Self {
         let slots = (literals * SLOTS_EACH).next_power_of_two().max(SLOTS_MIN);
         Self { entries: Vec::with_capacity(literals), slots: vec![0; slots], shift: 32 - slots.trailing_zeros() }
     }
 
-    /// Adds a literal. Its key is one of the first `keys`, if possible of a slot that is free. Where all keys are the first
-    /// ones, a scan meets literals in the order of their places.
+    /// Adds a literal. One of its first `keys` sequences of `KEY_BYTES` bytes becomes its key, preferably one whose slot is
+    /// free. With `keys` 1 a scan reports literals in the order of their places.
     pub(super) fn add(&mut self, literal: Vec<u8>, owner: u32, keys: usize) {
         let mut slots = literal.windows(KEY_BYTES).take(keys).map(|bytes| self.slot(bytes.iter().fold(0, key)));
         let first = slots.next().unwrap_or_default();
@@ -139,7 +139,7 @@ impl Table {
         (key.wrapping_mul(0x9e37_79b1) >> self.shift) as usize
     }
 
-    /// Reports owner and place of the literals whose keys begin in `keys`.
+    /// Reports the owner and the place of each literal whose key begins in `keys`, until `found` breaks.
     pub(super) fn scan(
         &self,
         subject: &[u8],

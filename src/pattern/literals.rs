@@ -6,9 +6,9 @@
 
 use super::set::Set;
 
-/// Longer literals tell apart no more subjects.
+/// Bytes of one literal: longer ones exclude hardly more subjects.
 const LITERAL_BYTES_MAX: usize = 32;
-/// Literals that result where two lists of several are concatenated.
+/// Literals that may result where two lists, both of several literals, are concatenated.
 const PRODUCT_MAX: usize = 16;
 /// Bytes of a set that count as literals.
 const SET_MAX: usize = 8;
@@ -74,7 +74,7 @@ fn fits(one: &List, other: &List) -> bool {
     (count <= PRODUCT_MAX || one.len() == 1 || other.len() == 1) && longest(one) + longest(other) <= LITERAL_BYTES_MAX
 }
 
-/// The literals of both lists; anything, if they are too many or one of them is.
+/// The literals of both lists; anything, if they are too many or one list is anything.
 fn union(mut one: List, other: List) -> List {
     if one.len() + other.len() > LITERALS_MAX || shortest(&one).min(shortest(&other)) == 0 {
         return anything();
@@ -84,7 +84,7 @@ fn union(mut one: List, other: List) -> List {
 }
 
 impl Literals {
-    /// A text of which nothing is known.
+    /// A part that can match any text.
     pub(super) fn unknown() -> Self {
         Self::Some { starts: anything(), inner: anything(), ends: anything() }
     }

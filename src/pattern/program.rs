@@ -54,11 +54,11 @@ pub(super) struct Program {
     pub(super) groups: usize,
     /// It matches at the start of a subject or not at all.
     anchored: bool,
-    /// There is one way through it.
+    /// It has no choices and no look-arounds: its steps follow each other.
     pub(super) straight: bool,
-    /// What every match begins with.
+    /// Finds what every match begins with.
     starts: Option<Box<Finder>>,
-    /// What every match contains, where that excludes more subjects.
+    /// Finds what every match contains, where that excludes more subjects.
     inner: Option<Box<Finder>>,
 }
 
@@ -103,8 +103,8 @@ impl Program {
         self
     }
 
-    /// The steps before which a match has taken no byte, and that take one or end it. Those behind the start of the
-    /// subject can be left out.
+    /// The steps that can take the first byte of a match, or end an empty one; with `but_at_start` without those that an
+    /// `Assert::Start` precedes.
     fn first_steps(&self, but_at_start: bool) -> Vec<Step> {
         let mut seen = vec![false; self.steps.len()];
         let (mut found, mut ways) = (Vec::new(), vec![0_usize]);

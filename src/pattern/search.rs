@@ -34,7 +34,7 @@ pub(super) fn find(program: &Program, subject: &[u8], width: usize) -> Option<Sl
     search.found
 }
 
-/// The same for a program through which there is one way: it is tried at one place after the other.
+/// Like `find`, for a program without choices: its steps are compared at one place after the other.
 fn find_straight(program: &Program, subject: &[u8], start: usize, width: usize) -> Option<Slots> {
     let mut slots = vec![NOWHERE; width];
     let mut next = Some(start);

@@ -49,6 +49,41 @@ fn geo() {
     );
 }
 
+const EXPRESSIONS: &str = r#"
+map $arg_x $entry { default none; "~*\bsecond(?<rest>.*)$" "2 $rest"; ~*first 1; "~^(.)(.)$" "two $2$1"; exact text; ~exac wrong;
+    "~(third|3rd)-(\d+)" "3 $1 $2"; ~*(second|first) never; ~third fourth; "" empty; }
+server { listen LISTEN; location / { return 200 "$entry"; }
+    location ~ \.php$ { return 200 php; } location ~ ^/(a|b)/ { return 200 "a $1"; } location ~* \.(gif|jpe?g)$ { return 200 "image $1"; }
+    location ~ ^/x/(?<name>.+)$ { return 200 "x $name"; } location ~ /download/ { return 200 late; } location = /is.php { return 200 is; } }"#;
+
+/// More of them than are tried one after the other: the first that matches counts, with what it captures.
+#[test]
+fn expressions_keep_their_order() {
+    let gate = Gate::start(EXPRESSIONS);
+    ask_rows(
+        &gate,
+        &[
+            ("no literal", "/?x=nothing", 200, "=none"),
+            ("the second literal", "/?x=the-FIRST", 200, "=1"),
+            ("both", "/?x=first-Second-and", 200, "=2 -and"),
+            ("a literal, but no match", "/?x=xsecond", 200, "=never"),
+            ("an expression without literals", "/?x=ab", 200, "=two ba"),
+            ("text", "/?x=exact", 200, "=text"),
+            ("not quite the text", "/?x=exac", 200, "=wrong"),
+            ("an alternative", "/?x=some-3rd-42", 200, "=3 3rd 42"),
+            ("a literal of two", "/?x=third-x", 200, "=fourth"),
+            ("nothing", "/", 200, "=empty"),
+            ("a location", "/a.php", 200, "=php"),
+            ("the first of two", "/a/x.php", 200, "=php"),
+            ("the second of two", "/b/x.jpeg", 200, "=a b"),
+            ("in any case", "/x/y.JPG", 200, "=image JPG"),
+            ("a name", "/x/download/php", 200, "=x download/php"),
+            ("the last", "/y/download/", 200, "=late"),
+            ("an exact one", "/is.php", 200, "=is"),
+        ],
+    );
+}
+
 /// The shares and who is in which are those of nginx 1.22: asked with the same texts, 1 to 1000.
 #[test]
 fn split_clients() {
