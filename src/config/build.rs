@@ -481,7 +481,8 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
             .wrong("\"{}\" directive is not allowed here")
             .hint_about("it may stand in {}", &context_names(spec.contexts)));
     }
-    let takes_block = spec.treat.has_block() && !(name.text == "server" && context == table::UPSTREAM);
+    let is_peer = name.text == "server" && context == table::UPSTREAM;
+    let takes_block = spec.treat.has_block() && !is_peer;
     match (&directive.block, takes_block) {
         (Some(_), false) => {
             let error = name.wrong("directive \"{}\" is not terminated by \";\"");
@@ -497,7 +498,12 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
         }
         _ => {}
     }
-    let (min, max) = spec.args;
+    // One name for two directives: a block in `http`, and a peer in `upstream`.
+    let (min, max) = match name.text.as_str() {
+        "server" if is_peer => (1, table::MANY),
+        "server" => (0, 0),
+        _ => spec.args,
+    };
     let given = directive.args.len();
     if given < min.into() || (given > max.into() && max != table::MANY) {
         let expected = match (min, max) {

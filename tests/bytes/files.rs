@@ -675,6 +675,8 @@ fn what_a_check_says() {
         ("server {\nlisten 8080;\n}}\n", "PATH:3:2: unexpected \"}\""),
         ("server {\nlisten 8080;\nreturn 204\n}\n", "PATH:3:1: "),
         ("server {\nlisten 8080;\nlisten;\n}\n", "PATH:3:1: invalid number of arguments in \"listen\" directive"),
+        ("server a {\nlisten 8080;\n}\n", "PATH:1:1: invalid number of arguments in \"server\" directive"),
+        ("upstream u {\nserver;\n}\n", "PATH:2:1: invalid number of arguments in \"server\" directive"),
         ("server {\nlisten 8080;\nroot /a;\nroot /b;\n}\n", "PATH:4:1: "),
         ("listen 8080;\n", "PATH:1:1: "),
         ("include missing.conf;\n", "PATH:1:9: "),
