@@ -1,30 +1,17 @@
-//! The parsers on their corpus and on mutations of it: nothing panics, and what comes in two pieces means what it means
-//! in one.
+//! The fuzz targets on their corpora and on mutations of these.
 //!
-//! `tests/corpus/PARSER/` holds the inputs, one a file. The mutations are the same in each run. An input that once did
-//! harm goes there as a new file.
+//! `tests/corpus/TARGET/` holds the inputs, one a file, which `fuzz/` starts from too. The mutations are the same in each
+//! run. An input that once did harm goes there as a new file.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
 
 mod random;
+#[expect(unreachable_pub, reason = "fuzz/ calls them from another crate")]
+mod targets;
 
 use std::fs;
 use std::path::Path;
 
-use smolgate::body::Decoder;
-use smolgate::config::{self, ErrorLog, Folders, Source};
-use smolgate::credentials::Credentials;
-use smolgate::head::{Framing, Limits, Names, Request, Response, Scan};
-use smolgate::password::Stored;
-use smolgate::proxy_protocol;
-use smolgate::target;
-
 use crate::random::Random;
-
-/// Small, so that small inputs pass them.
-const LIMITS: Limits = Limits { line_bytes_max: 120, head_bytes_max: 400 };
-
-/// What became of an input: refused, not whole yet, or understood as this.
-type Outcome = Result<Option<String>, ()>;
 
 impl Random {
     /// A piece of `bytes`.
@@ -103,131 +90,73 @@ fn replay(parser: &str, count: usize, try_one: impl Fn(&[u8])) {
     }
 }
 
-/// Whether an input means the same in one piece and in two, wherever it is cut.
-fn in_pieces(input: &[u8], read: impl Fn(&[&[u8]]) -> Outcome) {
-    let whole = read(&[input]);
-    for at in 0..=input.len() {
-        let (one, two) = input.split_at(at);
-        assert_eq!(read(&[one, two]), whole, "cut at {at}: {}", input.escape_ascii());
-    }
-}
-
-/// A head that comes in pieces: scanned after each of them, and parsed when it is whole.
-fn head(mut scan: Scan, pieces: &[&[u8]], parse: impl Fn(&[u8]) -> Result<String, ()>) -> Outcome {
-    let mut bytes = Vec::new();
-    for piece in pieces {
-        bytes.extend_from_slice(piece);
-        if let Some((start, end)) = scan.find_end(&bytes, LIMITS).map_err(drop)? {
-            return parse(&bytes[start..end]).map(|understood| Some(format!("{end} {understood}")));
-        }
-    }
-    Ok(None)
-}
-
 #[test]
 fn requests() {
-    let parse = |head: &[u8]| Request::parse(head, Names::Plain).map(|request| format!("{request:?}")).map_err(drop);
-    replay("request", 4000, |input| in_pieces(input, |pieces| head(Scan::request(), pieces, parse)));
+    replay("request", 4000, targets::request);
 }
 
 #[test]
 fn responses() {
-    let parse = |head: &[u8]| Response::parse(head).map(|response| format!("{response:?}")).map_err(drop);
-    replay("response", 4000, |input| in_pieces(input, |pieces| head(Scan::response(), pieces, parse)));
+    replay("response", 4000, targets::response);
 }
 
 #[test]
 fn chunks() {
-    let read = |pieces: &[&[u8]]| {
-        let mut decoder = Decoder::new(Framing::Chunked);
-        let (mut body, mut used) = (Vec::new(), 0);
-        for piece in pieces {
-            let mut rest = *piece;
-            while !rest.is_empty() && !decoder.is_done() {
-                let step = decoder.read(rest).map_err(drop)?;
-                assert!(step.used > 0, "it stands still");
-                body.extend_from_slice(step.data);
-                used += step.used;
-                rest = &rest[step.used..];
-            }
-        }
-        Ok(decoder.is_done().then(|| format!("{used} {}", body.escape_ascii())))
-    };
-    replay("chunked", 6000, |input| in_pieces(input, read));
+    replay("chunked", 6000, targets::chunked);
 }
 
 #[test]
 fn introductions() {
-    let read = |pieces: &[&[u8]]| {
-        let mut bytes = Vec::new();
-        for piece in pieces {
-            bytes.extend_from_slice(piece);
-            if let Some((addresses, used)) = proxy_protocol::parse(&bytes).map_err(drop)? {
-                assert!(used <= bytes.len(), "it is longer than its bytes");
-                return Ok(Some(format!("{used} {addresses:?}")));
-            }
-        }
-        assert!(bytes.len() < 4096, "it never ends");
-        Ok(None)
-    };
-    replay("proxy_protocol", 6000, |input| in_pieces(input, read));
+    replay("proxy_protocol", 6000, targets::proxy_protocol);
 }
 
 #[test]
-fn targets() {
-    replay("target", 40_000, |input| {
-        if let Ok(name) = target::host_name(input) {
-            let known = |c: char| c.is_ascii_alphanumeric() || "-._~[]:".contains(c);
-            assert!(name.chars().all(known), "a host {name:?}");
-        }
-        // A request line holds nothing else.
-        if !input.iter().all(u8::is_ascii_graphic) {
-            return;
-        }
-        let path = target::parse(input, true).ok().map(|target| target.path.into_owned());
-        if let Some(path) = target::normalize(input, false) {
-            let climbs = path.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."));
-            assert!(path.starts_with(b"/") && !climbs, "{} of {}", path.escape_ascii(), input.escape_ascii());
-        }
-        for path in path.into_iter().chain(target::normalize(input, true).map(std::borrow::Cow::into_owned)) {
-            let safe = path.starts_with(b"/") && !path.contains(&0) && !path.windows(2).any(|pair| pair == b"//");
-            let climbs = path.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."));
-            assert!(safe && !climbs, "{} of {}", path.escape_ascii(), input.escape_ascii());
-            let mut encoded = Vec::new();
-            target::encode_path(&path, &mut encoded);
-            assert_eq!(target::normalize(&encoded, true).as_deref(), Some(&path[..]), "{}", input.escape_ascii());
-        }
-    });
+fn request_targets() {
+    replay("target", 40_000, targets::target);
 }
 
 #[test]
 fn authorizations() {
-    replay("authorization", 20_000, |input| {
-        if let Some(Credentials { user, password }) = Credentials::parse(input) {
-            assert!(!user.contains(&b':') && user.len() + password.len() < input.len());
-        }
-    });
+    replay("authorization", 20_000, targets::authorization);
 }
 
 #[test]
 fn stored_passwords() {
-    replay("password", 20_000, |input| {
-        // The slow ones would take hours.
-        if let Some(stored) = Stored::parse(input).filter(|stored| !stored.is_slow()) {
-            assert!(!stored.is(b"another") && !stored.is(input));
-        }
-    });
+    replay("password", 20_000, targets::password);
 }
 
 #[test]
 fn configurations() {
-    replay("config", 3000, |input| {
-        // Nothing of this machine is to be read.
-        let text = String::from_utf8_lossy(input).replace("include", "exclude");
-        let folders = Folders { prefix: "/nonexistent".to_owned() };
-        match config::load(Source::Text("corpus", text), "", folders, ErrorLog::default_to(None)) {
-            Ok(config) => drop(format!("{config:?}")),
-            Err(error) => assert!(!error.to_string().is_empty()),
-        }
-    });
+    replay("config", 3000, targets::config);
+}
+
+#[test]
+fn names_and_responses_of_name_servers() {
+    replay("dns", 40_000, targets::dns);
+}
+
+#[test]
+fn expressions() {
+    replay("pattern", 20_000, targets::pattern);
+}
+
+#[test]
+fn frames_of_websockets() {
+    replay("frames", 4000, targets::frames);
+}
+
+#[test]
+fn ranges() {
+    replay("range", 40_000, targets::range);
+}
+
+#[test]
+fn parcels() {
+    replay("parcel", 4000, targets::parcel);
+}
+
+#[test]
+#[cfg(feature = "tls")]
+fn certificates() {
+    replay("x509", 20_000, targets::x509);
 }

@@ -17,6 +17,8 @@ mod program;
 mod search;
 mod set;
 
+use std::ops::Range;
+
 pub use self::prefilter::Prefilter;
 use self::program::Program;
 use self::search::Slots;
@@ -39,9 +41,15 @@ pub struct Captures {
 impl Captures {
     /// Group `number`, or nothing.
     pub fn group(&self, number: usize) -> &[u8] {
-        match self.slots.get(number * 2..) {
-            Some([start, end, ..]) => self.subject.get(*start as usize..*end as usize).unwrap_or_default(),
-            _ => &[],
+        self.range(number).and_then(|range| self.subject.get(range)).unwrap_or_default()
+    }
+
+    /// The place of group `number` in the subject; `None` if it did not take part in the match.
+    pub fn range(&self, number: usize) -> Option<Range<usize>> {
+        match self.slots.get(number.checked_mul(2)?..)? {
+            [search::NOWHERE, ..] | [_, search::NOWHERE, ..] => None,
+            [start, end, ..] => Some(*start as usize..*end as usize),
+            _ => None,
         }
     }
 }

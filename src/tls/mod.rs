@@ -31,7 +31,7 @@ mod tickets;
 #[cfg(feature = "tls")]
 mod trust;
 #[cfg(feature = "tls")]
-mod x509;
+pub mod x509;
 
 #[cfg(not(feature = "tls"))]
 mod absent;

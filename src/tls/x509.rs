@@ -6,51 +6,51 @@ use crate::calendar;
 
 /// One certificate. Names, algorithms and keys are the bytes of their DER elements.
 #[derive(Clone, Debug)]
-pub(super) struct Certificate<'d> {
+pub struct Certificate<'d> {
     /// All of it but the signature.
-    pub(super) signed: &'d [u8],
+    pub signed: &'d [u8],
     /// Version 1 has no extensions.
-    pub(super) is_v1: bool,
-    pub(super) serial: &'d [u8],
-    pub(super) issuer: &'d [u8],
-    pub(super) subject: &'d [u8],
+    pub is_v1: bool,
+    pub serial: &'d [u8],
+    pub issuer: &'d [u8],
+    pub subject: &'d [u8],
     /// Seconds since 1970.
-    pub(super) not_before: i64,
-    pub(super) not_after: i64,
+    pub not_before: i64,
+    pub not_after: i64,
     /// SubjectPublicKeyInfo, whole.
-    pub(super) key_info: &'d [u8],
-    pub(super) key_algorithm: &'d [u8],
-    pub(super) key: &'d [u8],
-    pub(super) extensions: Extensions<'d>,
-    pub(super) signature_algorithm: &'d [u8],
-    pub(super) signature: &'d [u8],
+    pub key_info: &'d [u8],
+    pub key_algorithm: &'d [u8],
+    pub key: &'d [u8],
+    pub extensions: Extensions<'d>,
+    pub signature_algorithm: &'d [u8],
+    pub signature: &'d [u8],
 }
 
 /// Extensions that matter here.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Extensions<'d> {
+pub struct Extensions<'d> {
     /// BasicConstraints: whether it may sign others, and how many of these may follow one another.
-    pub(super) ca: Option<(bool, Option<u32>)>,
+    pub ca: Option<(bool, Option<u32>)>,
     /// KeyUsage, its first eight bits.
-    pub(super) usage: Option<u8>,
+    pub usage: Option<u8>,
     /// The object identifiers of ExtendedKeyUsage.
-    pub(super) purposes: Option<Vec<&'d [u8]>>,
+    pub purposes: Option<Vec<&'d [u8]>>,
     /// SubjectAltName: tags and values.
-    pub(super) names: Option<Vec<(u8, &'d [u8])>>,
+    pub names: Option<Vec<(u8, &'d [u8])>>,
     /// There is something that must be understood and is not.
-    pub(super) beyond: bool,
+    pub beyond: bool,
 }
 
 /// A list of certificates that are no longer valid.
 #[derive(Clone, Debug)]
-pub(super) struct RevocationList<'d> {
-    pub(super) signed: &'d [u8],
-    pub(super) issuer: &'d [u8],
-    pub(super) this_update: i64,
-    pub(super) next_update: Option<i64>,
-    pub(super) serials: Vec<&'d [u8]>,
-    pub(super) signature_algorithm: &'d [u8],
-    pub(super) signature: &'d [u8],
+pub struct RevocationList<'d> {
+    pub signed: &'d [u8],
+    pub issuer: &'d [u8],
+    pub this_update: i64,
+    pub next_update: Option<i64>,
+    pub serials: Vec<&'d [u8]>,
+    pub signature_algorithm: &'d [u8],
+    pub signature: &'d [u8],
 }
 
 const BOOLEAN: u8 = 0x01;
@@ -156,7 +156,7 @@ fn seconds(elements: &mut Elements<'_>) -> Option<i64> {
 
 impl<'d> Certificate<'d> {
     /// Reads a certificate; `None` if it is none.
-    pub(super) fn parse(der: &'d [u8]) -> Option<Self> {
+    pub fn parse(der: &'d [u8]) -> Option<Self> {
         let mut outer = Elements(only(der, SEQUENCE)?);
         let signed = outer.expect_whole(SEQUENCE)?;
         let signature_algorithm = outer.expect(SEQUENCE)?;
@@ -207,12 +207,12 @@ impl<'d> Certificate<'d> {
     }
 
     /// Whether it names itself as its issuer.
-    pub(super) fn is_self_issued(&self) -> bool {
+    pub fn is_self_issued(&self) -> bool {
         self.subject == self.issuer
     }
 
     /// The serial number in hexadecimal.
-    pub(super) fn write_serial(&self, out: &mut Vec<u8>) {
+    pub fn write_serial(&self, out: &mut Vec<u8>) {
         let significant = self.serial.iter().position(|b| *b != 0).and_then(|at| self.serial.get(at..)).unwrap_or(&[0]);
         for byte in significant {
             let _ = write!(out, "{byte:02X}");
@@ -220,7 +220,7 @@ impl<'d> Certificate<'d> {
     }
 
     /// The common name of the subject, as text.
-    pub(super) fn common_name(&self) -> Option<String> {
+    pub fn common_name(&self) -> Option<String> {
         let last = attributes(self.subject).filter(|attribute| attribute.id == COMMON_NAME).last()?;
         Some(last.text())
     }
@@ -302,7 +302,7 @@ fn basic_constraints(value: &[u8]) -> Option<(bool, Option<u32>)> {
 
 impl<'d> RevocationList<'d> {
     /// Reads a list; `None` if it is none, or says something of which nothing is known here.
-    pub(super) fn parse(der: &'d [u8]) -> Option<Self> {
+    pub fn parse(der: &'d [u8]) -> Option<Self> {
         let mut outer = Elements(only(der, SEQUENCE)?);
         let signed = outer.expect_whole(SEQUENCE)?;
         let signature_algorithm = outer.expect(SEQUENCE)?;
@@ -427,7 +427,7 @@ impl Attribute<'_> {
 }
 
 /// A name as RFC 2253 writes it: the last part first, with commas between.
-pub(super) fn write_name(name: &[u8], out: &mut Vec<u8>) {
+pub fn write_name(name: &[u8], out: &mut Vec<u8>) {
     let all: Vec<Attribute<'_>> = attributes(name).collect();
     let mut sets: Vec<&[Attribute<'_>]> = all.chunk_by(|_, next| next.joined).collect();
     sets.reverse();
@@ -460,7 +460,7 @@ fn write_value(text: &str, out: &mut Vec<u8>) {
 }
 
 /// A name as it was written before there was an RFC: `/C=DE/CN=name`.
-pub(super) fn write_name_with_slashes(name: &[u8], out: &mut Vec<u8>) {
+pub fn write_name_with_slashes(name: &[u8], out: &mut Vec<u8>) {
     for attribute in attributes(name) {
         out.push(if attribute.joined { b'+' } else { b'/' });
         attribute.write_type(out);
@@ -475,7 +475,7 @@ pub(super) fn write_name_with_slashes(name: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `Jan  2 03:04:05 2030 GMT`
-pub(super) fn write_time(seconds: i64, out: &mut Vec<u8>) {
+pub fn write_time(seconds: i64, out: &mut Vec<u8>) {
     let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = calendar::date(day);
     let name = calendar::month_name(month);

@@ -1,0 +1,299 @@
+//! The bodies of the fuzz targets: a function for each parser, which panics when the parser breaks a promise.
+//!
+//! `tests/replay.rs` calls them with `tests/corpus/NAME/` and with mutations of it, in each `cargo test`; `fuzz/` calls
+//! them with what libFuzzer makes of the same files.
+
+use std::fmt::Debug;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use smolgate::body::Decoder;
+use smolgate::config::{self, ErrorLog, Folders, Source};
+use smolgate::credentials::Credentials;
+use smolgate::dns::{self, Answer, Found, Kind, Question};
+use smolgate::frames::Frames;
+use smolgate::head::{Framing, Limits, Names, Request, Response, Scan};
+use smolgate::parcel::{self, Packer, Unpacker};
+use smolgate::password::Stored;
+use smolgate::pattern::Pattern;
+use smolgate::proxy_protocol;
+use smolgate::range::{self, Multipart, Wanted};
+use smolgate::reactor;
+use smolgate::sockets::Sockets;
+use smolgate::target;
+use smolgate::tunnel::Tunnel;
+
+/// Small, so that small inputs reach them.
+const LIMITS: Limits = Limits { line_bytes_max: 120, head_bytes_max: 400 };
+
+/// What `read` makes of an input, which is the same in one piece, in two pieces wherever it is cut, and byte by byte.
+fn in_pieces<T: PartialEq + Debug>(input: &[u8], read: impl Fn(&[&[u8]]) -> T) -> T {
+    let whole = read(&[input]);
+    for at in 0..=input.len() {
+        let (one, two) = input.split_at(at);
+        assert_eq!(read(&[one, two]), whole, "cut at {at}: {}", input.escape_ascii());
+    }
+    let bytes: Vec<&[u8]> = input.chunks(1).collect();
+    assert_eq!(read(&bytes), whole, "byte by byte: {}", input.escape_ascii());
+    whole
+}
+
+/// The bytes of a complete head.
+fn head(input: &[u8], start: impl Fn() -> Scan) -> Option<&[u8]> {
+    let (start, end) = in_pieces(input, |pieces| {
+        let (mut scan, mut bytes) = (start(), Vec::new());
+        for piece in pieces {
+            bytes.extend_from_slice(piece);
+            if let Some(place) = scan.find_end(&bytes, LIMITS).map_err(drop)? {
+                return Ok(Some(place));
+            }
+        }
+        Ok::<_, ()>(None)
+    })
+    .ok()??;
+    Some(&input[start..end])
+}
+
+/// A request head: start line and headers.
+pub fn request(input: &[u8]) {
+    let Some(head) = head(input, Scan::request) else { return };
+    for names in [Names::Plain, Names::Underscores, Names::Any] {
+        let _ = Request::parse(head, names).map(|request| format!("{request:?}"));
+    }
+}
+
+/// A response head: status line and headers.
+pub fn response(input: &[u8]) {
+    let Some(head) = head(input, Scan::response) else { return };
+    let _ = Response::parse(head).map(|response| format!("{response:?}"));
+}
+
+/// A chunked body.
+pub fn chunked(input: &[u8]) {
+    let _ = in_pieces(input, |pieces| {
+        let mut decoder = Decoder::new(Framing::Chunked);
+        let (mut body, mut used) = (Vec::new(), 0);
+        for piece in pieces {
+            let mut rest = *piece;
+            while !rest.is_empty() && !decoder.is_done() {
+                let step = decoder.read(rest).map_err(drop)?;
+                assert!(step.used > 0, "no progress");
+                body.extend_from_slice(step.data);
+                used += step.used;
+                rest = &rest[step.used..];
+            }
+        }
+        Ok::<_, ()>(decoder.is_done().then_some((used, body)))
+    });
+}
+
+/// A PROXY protocol header of version 1 or 2.
+pub fn proxy_protocol(input: &[u8]) {
+    let _ = in_pieces(input, |pieces| {
+        let mut bytes = Vec::new();
+        for piece in pieces {
+            bytes.extend_from_slice(piece);
+            if let Some((addresses, used)) = proxy_protocol::parse(&bytes).map_err(drop)? {
+                assert!(used <= bytes.len(), "the header is longer than its bytes");
+                return Ok(Some((used, addresses)));
+            }
+        }
+        assert!(bytes.len() < 4096, "the header has no end");
+        Ok::<_, ()>(None)
+    });
+}
+
+/// A request target, and a Host header.
+pub fn target(input: &[u8]) {
+    if let Ok(name) = target::host_name(input) {
+        // An address of a version to come may hold some more (RFC 3986 3.2.2).
+        let more = if name.starts_with("[v") { "[]:!$&'()*+,;=" } else { "[]:" };
+        let known = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c) || more.contains(c);
+        assert!(name.chars().all(known), "host {name:?}");
+    }
+    // Nothing else reaches the parser: the request line allows no other byte.
+    if !input.iter().all(u8::is_ascii_graphic) {
+        return;
+    }
+    let climbs = |path: &[u8]| path.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."));
+    let parsed = target::parse(input, true).ok().map(|target| target.path.into_owned());
+    if let Some(path) = target::normalize(input, false) {
+        assert!(path.starts_with(b"/") && !climbs(&path), "{} of {}", path.escape_ascii(), input.escape_ascii());
+    }
+    for path in parsed.into_iter().chain(target::normalize(input, true).map(std::borrow::Cow::into_owned)) {
+        let safe = path.starts_with(b"/") && !path.contains(&0) && !path.windows(2).any(|pair| pair == b"//");
+        assert!(safe && !climbs(&path), "{} of {}", path.escape_ascii(), input.escape_ascii());
+        let mut encoded = Vec::new();
+        target::encode_path(&path, &mut encoded);
+        assert_eq!(target::normalize(&encoded, true).as_deref(), Some(&path[..]), "{}", input.escape_ascii());
+    }
+}
+
+/// An Authorization header.
+pub fn authorization(input: &[u8]) {
+    if let Some(Credentials { user, password }) = Credentials::parse(input) {
+        assert!(!user.contains(&b':') && user.len() + password.len() < input.len());
+    }
+}
+
+/// A password of a user file.
+pub fn password(input: &[u8]) {
+    // The slow hashes would take hours.
+    if let Some(stored) = Stored::parse(input).filter(|stored| !stored.is_slow()) {
+        assert!(!stored.is(b"another") && !stored.is(input));
+    }
+}
+
+/// A configuration. Nothing is written; of the files that it names, only those with certificates and keys are opened.
+pub fn config(input: &[u8]) {
+    let text = String::from_utf8_lossy(input).replace("include", "exclude");
+    let folders = Folders { prefix: "/nonexistent".to_owned() };
+    match config::load(Source::Text("corpus", text), "", folders, ErrorLog::default_to(None)) {
+        Ok(config) => drop(format!("{config:?}")),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A DNS response to a question for `a.test`, with the id that the response has; and the name of a host.
+pub fn dns(input: &[u8]) {
+    let id = input.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+    for kind in [Kind::Ipv4, Kind::Ipv6] {
+        if let Some(Answer::Found(found)) = (Question { id, name: &dns::name("a.test").unwrap(), kind }).read(input) {
+            assert!(found.addrs.iter().all(|addr| addr.is_ipv4() == (kind == Kind::Ipv4)), "{found:?}");
+            assert!(found.alias.is_none() || found.addrs.is_empty(), "{found:?}");
+        }
+        // An empty response to a question for this name is read as such: writer and reader agree about names.
+        if let Some(name) = str::from_utf8(input).ok().and_then(dns::name) {
+            let question = Question { id, name: &name, kind };
+            let mut message = question.write();
+            message[2] |= 0x80;
+            let none = Found { ttl: u32::MAX, ..Found::default() };
+            assert_eq!(question.read(&message), Some(Answer::Found(none)), "{}", input.escape_ascii());
+        }
+    }
+}
+
+/// An input of [`pattern`]: an expression, after `*` if case does not matter, and after a line feed the subject.
+pub fn expression(input: &[u8]) -> Option<(&str, bool, &[u8])> {
+    let (source, subject) = input.split_at(input.iter().position(|b| *b == b'\n')?);
+    let source = str::from_utf8(source).ok()?;
+    Some((source.strip_prefix('*').unwrap_or(source), source.starts_with('*'), &subject[1..]))
+}
+
+/// A regular expression and a subject.
+pub fn pattern(input: &[u8]) {
+    let Some((source, any_case, subject)) = expression(input) else { return };
+    let Ok(pattern) = Pattern::new(source, any_case) else { return };
+    let found = pattern.captures(subject);
+    assert_eq!(pattern.is_match(subject), found.is_some(), "{}", input.escape_ascii());
+    for range in (0..20).filter_map(|number| found.as_ref()?.range(number)) {
+        assert!(range.start <= range.end && range.end <= subject.len(), "{range:?} {}", input.escape_ascii());
+    }
+}
+
+/// A stream of WebSocket frames: every cut gives the same, and a second reader finds the same boundaries.
+pub fn frames(input: &[u8]) {
+    let after = |pieces: &[&[u8]]| {
+        let mut frames = Frames::START;
+        pieces.iter().for_each(|piece| frames.pass(piece));
+        if let Some(left) = frames.to_parts() {
+            assert_eq!(Frames::from_parts(Some(left)), frames, "{}", input.escape_ascii());
+        }
+        frames
+    };
+    let frames = in_pieces(input, after);
+    let mut rest = Some(input);
+    while let Some(frame) = rest.filter(|rest| !rest.is_empty()) {
+        rest = behind_frame(frame);
+    }
+    assert_eq!(frames.is_between(), rest.is_some(), "{}", input.escape_ascii());
+}
+
+/// What follows the frame that `bytes` start with (RFC 6455 5.2); `None` if it is not complete or has no known opcode.
+fn behind_frame(bytes: &[u8]) -> Option<&[u8]> {
+    let ([first, second], rest) = bytes.split_first_chunk()?;
+    let (length, rest) = match second & 0x7f {
+        126 => rest.split_first_chunk().map(|(length, rest)| (u64::from(u16::from_be_bytes(*length)), rest))?,
+        127 => rest.split_first_chunk().map(|(length, rest)| (u64::from_be_bytes(*length), rest))?,
+        short => (short.into(), rest),
+    };
+    let key = if second & 0x80 == 0 { 0 } else { 4 };
+    let known = matches!(first & 0x0f, 0..=2 | 8..=10);
+    rest.get(usize::try_from(length).ok()?.checked_add(key)?..).filter(|_| known)
+}
+
+/// A Range header, for responses of several sizes.
+pub fn range(input: &[u8]) {
+    for (size, most) in [(0, 16), (1, 16), (10, 1), (10, 16), (10_000, 1000), (i64::MAX as u64, u32::MAX)] {
+        let Wanted::Parts(parts) = range::parse(input, size, most) else { continue };
+        let inside = |part: &range::Part| part.count > 0 && part.count <= size && part.from <= size - part.count;
+        assert!(!parts.is_empty() && parts.len() <= most as usize && parts.iter().all(inside), "{parts:?} of {size}");
+        // More than the whole is never sent, but for the heads of the parts.
+        let total: u128 = parts.iter().map(|part| u128::from(part.count)).sum();
+        assert!(total <= size.into(), "{parts:?} of {size}");
+        if parts.len() > 1 {
+            let multipart = Multipart::new(&parts, size, b"text/plain");
+            let heads: usize = multipart.heads.iter().map(Vec::len).sum();
+            assert_eq!(u128::from(multipart.length), total + (heads + multipart.end.len()) as u128, "{parts:?}");
+        }
+    }
+}
+
+/// The entries that an old binary hands over to a new one. The first byte is the number of pairs of sockets.
+pub fn parcel(input: &[u8]) {
+    let Some((pairs, bytes)) = input.split_first() else { return };
+    let pairs = (0..pairs % 4).map(|_| UnixStream::pair().unwrap());
+    let fds = pairs.flat_map(|(one, other)| [one.into(), other.into()]).collect();
+    let received = Unpacker::receive(filled(bytes, fds).send().unwrap()).unwrap();
+    let mut rest = Sockets::default().inherit(received).open();
+    // Sockets of tunnels are watched by the worker of this thread, which the first call makes.
+    let _ = reactor::run(async {});
+    while let Some((kind, mut content)) = rest.entry() {
+        if kind != parcel::TUNNEL {
+            continue;
+        }
+        if let Some(Ok(tunnel)) = Tunnel::unpack(&mut content) {
+            let (bytes, fds) = emptied(tunnel);
+            let tunnel = Tunnel::unpack(&mut filled(&bytes, fds).open()).unwrap().unwrap();
+            assert_eq!(emptied(tunnel).0, bytes, "the next binary understands something else");
+        }
+    }
+}
+
+fn filled(bytes: &[u8], fds: Vec<OwnedFd>) -> Packer {
+    let mut packer = Packer::default();
+    bytes.iter().for_each(|byte| packer.u8(*byte));
+    fds.into_iter().for_each(|fd| packer.fd(fd));
+    packer
+}
+
+fn emptied(tunnel: Tunnel) -> (Vec<u8>, Vec<OwnedFd>) {
+    let mut packer = Packer::default();
+    tunnel.pack(&mut packer).unwrap();
+    let mut parcel = packer.open();
+    (std::iter::from_fn(|| parcel.u8()).collect(), std::iter::from_fn(|| parcel.fd()).collect())
+}
+
+/// A certificate or a revocation list, in DER.
+#[cfg(feature = "tls")]
+pub fn x509(input: &[u8]) {
+    use smolgate::tls::x509::{self, Certificate, RevocationList};
+
+    let longer = [input, b"\0"].concat();
+    let shorter = &input[..input.len().saturating_sub(1)];
+    if RevocationList::parse(input).is_some() {
+        assert!(RevocationList::parse(&longer).is_none() && RevocationList::parse(shorter).is_none());
+    }
+    let Some(certificate) = Certificate::parse(input) else { return };
+    assert!(Certificate::parse(&longer).is_none() && Certificate::parse(shorter).is_none());
+    let _ = (certificate.common_name(), certificate.is_self_issued());
+    // What variables say of it becomes part of headers and log lines.
+    let mut text = Vec::new();
+    certificate.write_serial(&mut text);
+    for name in [certificate.subject, certificate.issuer] {
+        x509::write_name(name, &mut text);
+        x509::write_name_with_slashes(name, &mut text);
+    }
+    x509::write_time(certificate.not_before, &mut text);
+    assert!(text.iter().all(|byte| matches!(byte, b' '..=b'~')), "{}", text.escape_ascii());
+}
