@@ -123,6 +123,22 @@ mod tests {
     }
 
     #[test]
+    fn marks_of_quotes_mean_what_they_mean_in_pcre() {
+        check(r"^\Qa\Qb\E$", false, &[(r"a\Qb", Some(&[r"a\Qb"])), ("ab", None)]);
+        check(r"^[a-\E]+$", false, &[("a-", Some(&["a-"])), ("b", None)]);
+        check(r"^[a-\Ec]+$", false, &[("abc", Some(&["abc"])), ("-", None)]);
+    }
+
+    #[test]
+    fn a_vertical_space_is_any_end_of_a_line() {
+        let pattern = Pattern::new(r"^\v[^\v]$", false).unwrap();
+        for space in *b"\n\x0b\x0c\r\x85" {
+            assert!(pattern.is_match(&[space, b'v']) && !pattern.is_match(&[space, space]), "{space:x}");
+        }
+        assert!(!pattern.is_match(b"\tv") && !pattern.is_match(b"vv"));
+    }
+
+    #[test]
     fn what_pcre_means() {
         check(r"^[\w-.]+$", false, &[("a-.", Some(&["a-."])), ("a/", None)]);
         check(r"^[[a&&b~~-]+$", false, &[("[a&b~-", Some(&["[a&b~-"])), ("c", None)]);

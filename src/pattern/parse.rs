@@ -384,8 +384,14 @@ impl Parser<'_> {
             }
         };
         let mut last = first;
-        if self.peek() == Some((b'-', false)) && self.source.get(self.at + 1) != Some(&b']') {
+        if self.peek() == Some((b'-', false)) {
             self.at += 1;
+            // There may be a `\E` between.
+            if self.peek() == Some((b']', false)) {
+                set.add(first, first);
+                set.add(u32::from(b'-'), u32::from(b'-'));
+                return Ok(());
+            }
             match self.class_item()? {
                 Item::Char(end) if end < first => return Err("the range ends before it begins"),
                 Item::Char(end) => last = end,
@@ -456,7 +462,7 @@ impl Parser<'_> {
             b'b' => 0x08,
             b't' => b'\t',
             b'n' => b'\n',
-            b'v' => 0x0b,
+            b'v' => return self.vertical(),
             b'f' => 0x0c,
             b'r' => b'\r',
             b'0'..=b'9' => return Err("references to groups are not supported"),
@@ -472,6 +478,15 @@ impl Parser<'_> {
         let is_negated = self.next().is_some_and(|letter| letter.is_ascii_uppercase());
         let set = Set::named(name).unwrap_or_default();
         Ok(Item::Class(if is_negated { set.negated() } else { set }))
+    }
+
+    /// `\v`, which is all that ends a line, as in PCRE.
+    fn vertical(&mut self) -> Read<Item> {
+        self.at += 1;
+        let mut set = Set::default();
+        set.add(0x0a, 0x0d);
+        set.add(0x85, 0x85);
+        Ok(Item::Class(set))
     }
 
     /// The few of Unicode's properties that mean something for bytes.
@@ -548,7 +563,8 @@ impl Parser<'_> {
         loop {
             let rest = self.source.get(self.at..)?;
             match rest {
-                [b'\\', mark @ (b'Q' | b'E'), ..] => {
+                // A `\Q` in what is quoted is part of it.
+                [b'\\', mark @ (b'Q' | b'E'), ..] if !(self.quoted && *mark == b'Q') => {
                     self.quoted = *mark == b'Q';
                     self.at += 2;
                 }
