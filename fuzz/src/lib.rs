@@ -13,8 +13,9 @@ const LIMITS: &str = "(*LIMIT_MATCH=20000)(*LIMIT_HEAP=2000)";
 /// expression, or where smolgate documents a difference.
 pub fn compare_with_pcre(input: &[u8]) {
     let Some((source, any_case, subject)) = targets::expression(input) else { return };
-    // README.md, "Differences from nginx": the last line feed, and quantifiers that give nothing back.
-    let differs = ["++", "*+", "?+", "}+"].iter().any(|possessive| source.contains(possessive));
+    // README.md, "Differences from nginx": the last line feed, and quantifiers that give nothing back. Properties are those
+    // of ASCII here, and of Latin-1 in PCRE.
+    let differs = ["++", "*+", "?+", "}+", "\\p"].iter().any(|odd| source.contains(odd));
     if differs || subject.ends_with(b"\n") || repeats_nothing(source) {
         return;
     }
