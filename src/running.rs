@@ -96,8 +96,8 @@ impl Running {
     /// The upstream that the configuration knows by the name, or host and port, of a URL.
     pub fn group_named(&self, url: &Url<'_>) -> Option<Arc<Group>> {
         let names = &self.config.upstream_names;
-        let number = names.get(url.authority.as_bytes()).or_else(|| names.get(url.key().as_bytes()))?;
-        self.group(number)
+        let number = names.get(url.authority).or_else(|| names.get(&*url.key()))?;
+        self.group(*number)
     }
 
     /// The upstream for a place that only a request named.

@@ -4,6 +4,7 @@
 //! blocks in it, which inherit all that this one has set, wherever in it that stands.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,6 @@ use super::table::{self, Spec, Treat};
 use super::tls::TlsDraft;
 use super::upstream::UpstreamDraft;
 use super::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Rare, Settings, Step, TryFiles, core};
-use crate::numbers::Numbers;
 use crate::pattern::Pattern;
 use crate::template::{Builtin, Invalid, Template, Variable};
 use crate::tls::Loaded;
@@ -38,7 +38,7 @@ pub(super) struct Walk {
     pub(super) open_proxies: Vec<Word>,
     /// Variables that a block of their own defines.
     made_names: Vec<(String, Variable)>,
-    user_names: Numbers,
+    user_names: HashMap<String, u32>,
     /// What variables are filled with, wherever that is in the configuration.
     pub(super) assignments: Assignments,
     /// Whether a variable asks for fields of the answer.
@@ -165,7 +165,7 @@ impl Walk {
                 main,
                 bindings: Vec::new(),
                 upstreams: Vec::new(),
-                upstream_names: Numbers::default(),
+                upstream_names: HashMap::new(),
                 maps: Vec::new(),
                 geos: Vec::new(),
                 splits: Vec::new(),
@@ -187,7 +187,7 @@ impl Walk {
             servers: Vec::new(),
             open_proxies: Vec::new(),
             made_names: Vec::new(),
-            user_names: Numbers::default(),
+            user_names: HashMap::new(),
             assignments: Assignments::default(),
             keeps_sent: Cell::new(false),
             keeps_body: Cell::new(false),
@@ -327,7 +327,7 @@ impl Walk {
 
     fn add_user(&mut self, name: &str) -> u32 {
         let next = self.user_names.len() as u32;
-        self.user_names.get_or_insert(name.as_bytes(), next)
+        *self.user_names.entry(name.to_owned()).or_insert(next)
     }
 
     /// What `set` and `auth_request_set` fill variables with: a block may use what another one has set. A value that is
@@ -358,7 +358,7 @@ impl Walk {
 
     /// The number of the variable that a named group fills.
     pub(super) fn user_number(&self, name: &str) -> Option<u32> {
-        self.user_names.get(name.as_bytes())
+        self.user_names.get(name).copied()
     }
 
     /// Reads a word with variables.

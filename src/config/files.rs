@@ -1,12 +1,12 @@
 //! Setters about files: `root`, `alias`, `index`, `types`, `etag`, `if_modified_since`.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use super::autoindex::Autoindex;
 use super::build::{Draft, Walk, arg, invalid};
 use super::core;
 use super::location::Matcher;
-use super::named::Named;
 use super::precompressed::Precompressed;
 use super::syntax::{Directive, Error, Word};
 use crate::template::Template;
@@ -69,7 +69,7 @@ impl Default for Files {
 }
 
 /// Types by extension.
-type ByExtension = Named<Arc<[u8]>>;
+type ByExtension = HashMap<Vec<u8>, Arc<[u8]>>;
 
 /// Types of what web applications are made of, where no `types` is configured.
 static BUILT_IN: LazyLock<Arc<ByExtension>> = LazyLock::new(|| {
@@ -115,7 +115,7 @@ static BUILT_IN: LazyLock<Arc<ByExtension>> = LazyLock::new(|| {
     for (name, list) in TYPES {
         let name: Arc<[u8]> = name.as_bytes().into();
         for extension in list.split(' ') {
-            types.insert(extension.as_bytes(), name.clone());
+            types.insert(extension.into(), name.clone());
         }
     }
     Arc::new(types)
@@ -173,7 +173,7 @@ pub(super) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> S
         }
         let name: Arc<[u8]> = entry.name.text.as_bytes().into();
         for extension in &entry.args {
-            types.insert(extension.text.to_ascii_lowercase().as_bytes(), name.clone());
+            types.insert(extension.text.to_ascii_lowercase().into_bytes(), name.clone());
         }
     }
     draft.settings.files.types = Arc::new(types);

@@ -1,11 +1,11 @@
 //! `geo [$address] $name { ... }`: a value found by an address, of networks (the smallest counts) or of ranges.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::build::{Draft, Walk, arg, invalid};
 use super::syntax::{Directive, Error, Word};
 use crate::cidr::Cidr;
-use crate::numbers::Numbers;
 use crate::template::{Template, Variable};
 
 type Set = Result<(), Error>;
@@ -144,7 +144,7 @@ fn parse_range(text: &str) -> Option<(u32, u32)> {
 /// A block that is being read.
 struct Reading {
     geo: Geo,
-    known: Numbers,
+    known: HashMap<String, u32>,
     default_seen: bool,
 }
 
@@ -158,7 +158,7 @@ pub(super) fn geo(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set 
     let table = Table::Networks(Networks::default());
     let values = vec![Box::default()];
     let geo = Geo { name, source, proxies: Vec::new(), recursive: false, values, table, default: 0 };
-    let mut reading = Reading { geo, known: Numbers::default(), default_seen: false };
+    let mut reading = Reading { geo, known: HashMap::new(), default_seen: false };
     for entry in directive.block.as_deref().unwrap_or_default() {
         reading.entry(walk, entry)?;
     }
@@ -246,7 +246,7 @@ impl Reading {
     /// The place of a value.
     fn value(&mut self, word: &Word) -> u32 {
         let next = self.geo.values.len() as u32;
-        let place = self.known.get_or_insert(word.text.as_bytes(), next);
+        let place = *self.known.entry(word.text.clone()).or_insert(next);
         if place == next {
             self.geo.values.push(word.text.as_bytes().into());
         }

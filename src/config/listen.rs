@@ -1,12 +1,12 @@
 //! `listen` and `server_name`: which sockets to open, and which server a request on one of them is for.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Server;
 use super::build::{Draft, Walk, arg, invalid};
 use super::map::Expression;
-use super::named::Named;
 use super::syntax::{Directive, Error, Word, placeholder};
 use super::{HostName, units};
 use crate::pattern::Captures;
@@ -84,14 +84,16 @@ pub struct Group {
     pub tls: bool,
 }
 
+type ByName = HashMap<Vec<u8>, Arc<Server>>;
+
 /// Server names of one address (nginx's order: exact, longest `*.x`, longest `x.*`, expressions as they come).
 #[derive(Debug)]
 pub struct Names {
-    exact: Named<Arc<Server>>,
+    exact: ByName,
     /// `.example.com` for `*.example.com`.
-    leading: Named<Arc<Server>>,
+    leading: ByName,
     /// `example.` for `example.*`.
-    trailing: Named<Arc<Server>>,
+    trailing: ByName,
     patterns: Vec<(Arc<Expression>, Arc<Server>)>,
     default: Arc<Server>,
     /// There is no other server than the default one, and no expression that captures.
@@ -286,9 +288,9 @@ fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<Group>, Error> {
     }
     let first = default.or(lines.first()).ok_or_else(|| Error::nowhere("a listen without a server"))?;
     let mut names = Names {
-        exact: Named::default(),
-        leading: Named::default(),
-        trailing: Named::default(),
+        exact: HashMap::new(),
+        leading: HashMap::new(),
+        trailing: HashMap::new(),
         patterns: Vec::new(),
         default: first.1.clone(),
         alone: lines.len() == 1 && lines.iter().all(|(_, _, names)| names.iter().all(|name| name.expression.is_none())),
@@ -333,10 +335,8 @@ impl Names {
 }
 
 /// The first server of a name keeps it, as in nginx (which warns of the others).
-fn keep(named: &mut Named<Arc<Server>>, name: &str, server: &Arc<Server>) {
-    if named.get(name.as_bytes()).is_none() {
-        named.insert(name.as_bytes(), server.clone());
-    }
+fn keep(servers: &mut ByName, name: &str, server: &Arc<Server>) {
+    servers.entry(name.into()).or_insert_with(|| server.clone());
 }
 
 /// Whether an option of sockets, which is the system's here, has a value that it can have.

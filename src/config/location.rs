@@ -1,10 +1,10 @@
 //! `location`: how one is found, and what it holds.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::build::{Draft, Walk, arg};
 use super::map::Expression;
-use super::named::Named;
 use super::proxy::ProxyPass;
 use super::rewrite::Step;
 use super::syntax::{Directive, Error, Word};
@@ -52,12 +52,12 @@ impl Location {
 /// The locations of one block, ready to be searched.
 #[derive(Debug, Default)]
 pub struct Locations {
-    exact: Named<Arc<Location>>,
+    exact: HashMap<Vec<u8>, Arc<Location>>,
     /// Sorted by path, so that the longest prefix of a path is near where the path would stand.
     prefixes: Vec<Arc<Location>>,
     patterns: Vec<Arc<Location>>,
     prefilter: Prefilter,
-    named: Named<Arc<Location>>,
+    named: HashMap<Vec<u8>, Arc<Location>>,
 }
 
 /// What of a location is known while its block is read.
@@ -99,8 +99,8 @@ impl Locations {
         for location in locations {
             let path = location.path.clone();
             let is_new = match location.matcher {
-                Matcher::Exact => all.exact.insert(path.as_bytes(), location),
-                Matcher::Named => all.named.insert(path.as_bytes(), location),
+                Matcher::Exact => all.exact.insert(path.clone().into(), location).is_none(),
+                Matcher::Named => all.named.insert(path.clone().into(), location).is_none(),
                 Matcher::Pattern(_) => {
                     all.patterns.push(location);
                     true

@@ -1,8 +1,9 @@
 //! `map $source $name { ... }`: a value found by a value.
 
+use std::collections::HashMap;
+
 use super::build::{Draft, Walk, arg};
 use super::syntax::{Directive, Error, Word};
-use crate::numbers::Numbers;
 use crate::pattern::{Captures, Pattern, Prefilter};
 use crate::template::{Template, Variable};
 
@@ -17,17 +18,20 @@ pub struct Expression {
     pub users: Vec<(usize, u32)>,
 }
 
+/// Where in the values that of a key is.
+type Places = HashMap<Vec<u8>, u32>;
+
 /// A compiled map (nginx's order: text, longest `*.x`, longest `x.*`, expressions as they come, default).
 #[derive(Debug)]
 pub struct Map {
     pub name: String,
     pub source: Template,
-    exact: Numbers,
+    exact: Places,
     hosts: bool,
     /// Found anew each time, not once for a request.
     pub volatile: bool,
-    leading: Numbers,
-    trailing: Numbers,
+    leading: Places,
+    trailing: Places,
     patterns: Vec<(Expression, u32)>,
     prefilter: Prefilter,
     /// What it may be worth beside the default.
@@ -41,7 +45,7 @@ impl Map {
         let lower = value.to_ascii_lowercase();
         let key = if self.hosts { lower.strip_suffix(b".").unwrap_or(&lower) } else { &lower };
         if let Some(place) = self.exact.get(key) {
-            return (self.value(place), None);
+            return (self.value(*place), None);
         }
         if self.hosts {
             let dots = || key.iter().enumerate().filter(|(_, b)| **b == b'.').map(|(at, _)| at);
@@ -49,7 +53,7 @@ impl Map {
             let trailing =
                 || dots().collect::<Vec<_>>().into_iter().rev().find_map(|at| self.trailing.get(key.get(..=at)?));
             if let Some(place) = leading.or_else(trailing) {
-                return (self.value(place), None);
+                return (self.value(*place), None);
             }
         }
         for number in self.prefilter.candidates(value) {
@@ -76,11 +80,11 @@ pub(super) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Resu
     let mut map = Map {
         name,
         source: walk.template(arg(directive, 0))?,
-        exact: Numbers::default(),
+        exact: HashMap::new(),
         hosts: false,
         volatile: false,
-        leading: Numbers::default(),
-        trailing: Numbers::default(),
+        leading: HashMap::new(),
+        trailing: HashMap::new(),
         patterns: Vec::new(),
         prefilter: Prefilter::default(),
         values: Vec::new(),
@@ -135,14 +139,14 @@ fn add(walk: &Walk, map: &mut Map, entry: &Directive, default_seen: &mut bool) -
     // A backslash takes its meaning from a key: `\default`, `\~x`.
     let text = text.strip_prefix('\\').unwrap_or(text).to_ascii_lowercase();
     let old = match text.as_str() {
-        _ if !map.hosts => map.exact.insert(text.as_bytes(), place),
-        t if t.starts_with("*.") => map.leading.insert(t.get(1..).unwrap_or_default().as_bytes(), place),
-        t if t.ends_with(".*") => map.trailing.insert(t.strip_suffix('*').unwrap_or_default().as_bytes(), place),
+        _ if !map.hosts => map.exact.insert(text.into_bytes(), place),
+        t if t.starts_with("*.") => map.leading.insert(t.get(1..).unwrap_or_default().into(), place),
+        t if t.ends_with(".*") => map.trailing.insert(t.strip_suffix('*').unwrap_or_default().into(), place),
         t if t.starts_with('.') => {
-            map.exact.insert(t.get(1..).unwrap_or_default().as_bytes(), place);
-            map.leading.insert(t.as_bytes(), place)
+            map.exact.insert(t.get(1..).unwrap_or_default().into(), place);
+            map.leading.insert(t.into(), place)
         }
-        t => map.exact.insert(t.as_bytes(), place),
+        t => map.exact.insert(t.into(), place),
     };
     old.map_or(Ok(()), |_| Err(duplicate(key)))
 }

@@ -25,7 +25,6 @@ mod location;
 mod logging;
 mod manners;
 mod map;
-mod named;
 mod origin;
 mod passing;
 mod precompressed;
@@ -42,6 +41,7 @@ mod tls;
 pub mod units;
 mod upstream;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,6 @@ pub use self::logging::number_of as log_number;
 pub use self::logging::{AccessLog, ErrorLog, Escape, Level, LogFormat, LogTarget};
 pub use self::manners::{Browsers, Lingering, Manners};
 pub use self::map::{Expression, Map};
-pub use self::named::Named;
 pub use self::origin::Chosen;
 pub use self::passing::{IgnoredFields, bind_addr};
 pub use self::precompressed::Precompressed;
@@ -83,7 +82,6 @@ pub use self::tls::ProxyTls;
 pub use self::upstream::{PeerSpec, Place, Upstream};
 
 use crate::head::{self, Name};
-use crate::numbers::Numbers;
 use crate::template::Template;
 use crate::tls::{Loaded, Site};
 
@@ -94,7 +92,7 @@ pub struct Config {
     pub bindings: Vec<Binding>,
     pub upstreams: Vec<Arc<Upstream>>,
     /// Upstreams by the name, or host and port, that a `proxy_pass` with variables may come to.
-    pub upstream_names: Numbers,
+    pub upstream_names: HashMap<String, u32>,
     pub maps: Vec<Map>,
     pub geos: Vec<Geo>,
     pub splits: Vec<Split>,

@@ -289,16 +289,16 @@ impl Walk {
     pub(super) fn add_upstream(&mut self, key: String, upstream: Upstream) -> u32 {
         let number = self.config.upstreams.len() as u32;
         self.config.upstreams.push(Arc::new(upstream));
-        self.config.upstream_names.insert(key.as_bytes(), number);
+        self.config.upstream_names.insert(key, number);
         number
     }
 
     /// The upstream of a URL: one that was defined, or one that stands for this place alone.
     fn upstream_of(&mut self, url: &Url<'_>, draft: &Draft) -> Option<u32> {
         let key = url.key();
-        let named = |name: &str| self.config.upstream_names.get(name.as_bytes());
+        let named = |name: &str| self.config.upstream_names.get(name);
         if let Some(number) = named(url.authority).or_else(|| named(&key)) {
-            return Some(number);
+            return Some(*number);
         }
         let place = url.place()?;
         let peer = PeerSpec { resolver: draft.system_resolver(), ..PeerSpec::new(url.name().into_owned(), place) };

@@ -156,7 +156,7 @@ pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive
     if upstream.peers.iter().all(|peer| peer.backup) {
         return Err(Error::about(&directive.name.at, "only backup servers are inside upstream \"{}\"", &name.text));
     }
-    if walk.config.upstream_names.get(name.text.as_bytes()).is_some() {
+    if walk.config.upstream_names.contains_key(&name.text) {
         return Err(name.wrong("duplicate upstream \"{}\""));
     }
     upstream.name.clone_from(&name.text);
