@@ -1,52 +1,16 @@
-//! Base 64 (RFC 4648 4). A crate for all such codes takes ten times the bytes.
+//! Base 64 (RFC 4648 4).
 
-const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+use data_encoding::{BASE64, BASE64_NOPAD};
 
 /// With padding.
 pub fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0, |group, byte| group << 8 | usize::from(*byte)) << (8 * (3 - chunk.len()));
-        for at in 0..4 {
-            let digit = DIGITS.get(group >> (18 - 6 * at) & 63).filter(|_| at <= chunk.len());
-            text.push(char::from(*digit.unwrap_or(&b'=')));
-        }
-    }
-    text
+    BASE64.encode(bytes)
 }
 
-/// Who leaves out the padding, or adds some, is understood as well.
+/// Clients leave out the padding, or add some: both are understood.
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let padding = text.iter().rev().take_while(|b| **b == b'=').count();
-    let digits = text.get(..text.len() - padding)?;
-    let mut bytes = Vec::with_capacity(digits.len().div_ceil(4) * 3);
-    for chunk in digits.chunks(4) {
-        let mut group = 0;
-        for digit in chunk {
-            group = group << 6 | value(*digit)?;
-        }
-        group <<= 6 * (4 - chunk.len());
-        let [_, all @ ..] = group.to_be_bytes();
-        let (whole, spare) = all.split_at(chunk.len() - 1);
-        // A digit alone is no byte, and bits that are left over are none of ours.
-        if whole.is_empty() || spare.iter().any(|byte| *byte != 0) {
-            return None;
-        }
-        bytes.extend_from_slice(whole);
-    }
-    Some(bytes)
-}
-
-fn value(digit: u8) -> Option<u32> {
-    let value = match digit {
-        b'A'..=b'Z' => digit - b'A',
-        b'a'..=b'z' => digit - b'a' + 26,
-        b'0'..=b'9' => digit - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    };
-    Some(value.into())
+    BASE64_NOPAD.decode(text.get(..text.len() - padding)?).ok()
 }
 
 #[cfg(test)]

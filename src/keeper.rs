@@ -12,19 +12,20 @@ use std::mem::take;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::thread::{Builder, Thread};
 
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::thread::{self, Work};
 use crate::users::{self, Account};
 
 /// Bytes of the stack of that thread.
 const STACK_BYTES: usize = 128 * 1024;
 /// What the thread may do: the next program has to bind, too.
 const POWERS: CapabilitySet = CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::NET_BIND_SERVICE);
+
+type Work = Box<dyn FnOnce() + Send>;
 
 static KEEPER: OnceLock<Thread> = OnceLock::new();
 /// What it is to do. Who gives it that waits.
@@ -93,8 +94,8 @@ fn spawn() -> Result<(), String> {
             std::thread::park();
         }
     };
-    let thread = thread::start("keeper".to_owned(), STACK_BYTES, Box::new(body));
-    let _ = KEEPER.set(thread.map_err(|error| format!("no thread can be started ({error})"))?);
+    let thread = Builder::new().name("keeper".to_owned()).stack_size(STACK_BYTES).spawn(body);
+    let _ = KEEPER.set(thread.map_err(|error| format!("no thread can be started ({error})"))?.thread().clone());
     Ok(())
 }
 

@@ -21,11 +21,9 @@
 //! - **timeout**: a length of time. **deadline**: a point in time. **limit**: a number.
 
 // The ground: knows no HTTP.
-pub mod thread;
 pub mod base64;
 pub mod digest;
 pub mod calendar;
-pub mod numbers;
 pub mod users;
 pub mod root_files;
 pub mod keeper;
@@ -34,7 +32,6 @@ pub mod counters;
 pub mod reactor;
 pub mod signals;
 pub mod mailbox;
-pub mod permits;
 pub mod parcel;
 pub mod socket;
 pub mod cidr;

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use smol::lock::Semaphore;
+
 use crate::config::{Place, Resolver};
-use crate::permits::Permits;
 use crate::reactor::{self, Millis, millis};
 use crate::resolver::{self, Failure, Wanted};
 use crate::socket::Addr;
@@ -32,9 +33,9 @@ const FAILURE: Duration = Duration::from_secs(1);
 
 /// Questions to the system at the same time; each has a thread meanwhile.
 #[cfg(not(target_env = "musl"))]
-static THREADS: Permits = Permits::new(4);
+static THREADS: Semaphore = Semaphore::new(4);
 /// Names that name servers are asked for at the same time; each takes two descriptors.
-static QUESTIONS: Permits = Permits::new(64);
+static QUESTIONS: Semaphore = Semaphore::new(64);
 
 /// The names that somebody wants to know the addresses of.
 static NAMES: Mutex<Vec<Weak<Name>>> = Mutex::new(Vec::new());
@@ -178,7 +179,7 @@ async fn ask(question: Question) {
 /// That there is no such name is not final here: the system may have lost its own.
 #[cfg(target_env = "musl")]
 async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
-    let _place = QUESTIONS.take().await;
+    let _place = QUESTIONS.acquire().await;
     match system::look_up(host).await {
         Ok(addrs) => Ok((addrs, VALID)),
         Err(failure) => Err(Failure::Trouble(failure.to_string())),
@@ -187,7 +188,7 @@ async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
 
 #[cfg(not(target_env = "musl"))]
 async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
-    let _place = THREADS.take().await;
+    let _place = THREADS.acquire().await;
     match async_net::resolve((host, 0)).await {
         Ok(addrs) if addrs.is_empty() => Err(Failure::Trouble("it has no address".to_owned())),
         Ok(addrs) => Ok((addrs.into_iter().map(|addr| addr.ip()).collect(), VALID)),
@@ -197,7 +198,7 @@ async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
 
 async fn ask_servers(host: &str, resolver: &Resolver) -> Result<(Vec<IpAddr>, Duration), Failure> {
     let servers = servers(resolver).await?;
-    let _place = QUESTIONS.take().await;
+    let _place = QUESTIONS.acquire().await;
     let wanted = Wanted { ipv4: resolver.ipv4, ipv6: resolver.ipv6 };
     let (addrs, ttl) = resolver::look_up(host, &servers, wanted).await?;
     Ok((addrs, Duration::from_secs(ttl.clamp(*TTL_SECS.start(), *TTL_SECS.end()).into())))

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::Builder;
 
 use rustix::thread::CpuSet;
 
@@ -25,7 +26,6 @@ use crate::reactor;
 use crate::running::Running;
 use crate::signals::{self, Signals};
 use crate::sockets::{self, Sockets};
-use crate::thread;
 use crate::users::{self, Account};
 use crate::worker::{Crew, Report, Worker};
 
@@ -178,7 +178,7 @@ impl Start<'_> {
                 let ended = reactor::run(async { duty::follow(worker()).await });
                 crew.reports.put(Report::Ended(ended.and_then(|ended| ended)));
             };
-            thread::start(format!("worker {number}"), STACK_BYTES, Box::new(body))?;
+            Builder::new().name(format!("worker {number}")).stack_size(STACK_BYTES).spawn(body)?;
         }
         pin(&running.config.main.affinity, 0);
         let (program, load, sockets) = (self.program.take(), self.load, &mut self.sockets);

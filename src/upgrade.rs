@@ -8,11 +8,11 @@ use std::ffi::CString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::Builder;
 
 use crate::keeper;
 use crate::parcel::{self, Unpacker};
 use crate::program::{self, PARCEL, Program};
-use crate::thread;
 use crate::worker::{Crew, Report};
 
 /// Bytes of the stack of the thread that waits for what a new program says.
@@ -28,7 +28,7 @@ pub fn check(program: &Program, crew: Arc<Crew>) -> io::Result<()> {
         other.args.push(CString::new(arg)?);
     }
     let ask = move || crew.reports.put(Report::Checked(verdict(&other)));
-    keeper::with(|| thread::start("check".to_owned(), STACK_BYTES, Box::new(ask)).map(drop))
+    keeper::with(|| Builder::new().name("check".to_owned()).stack_size(STACK_BYTES).spawn(ask).map(drop))
 }
 
 /// What a program finds that checks something, or why it can't.

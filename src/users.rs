@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Builder;
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
@@ -13,8 +13,6 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 use rustix::thread::{capability_is_in_bounding_set, remove_capability_from_bounding_set};
 use rustix::thread::{configure_capability_in_ambient_set, set_keep_capabilities, set_no_new_privs};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-
-use crate::thread;
 
 /// Who is taken when root starts the program and no `user` is configured, as nginx does.
 const NOBODY: &str = "nobody";
@@ -95,15 +93,9 @@ impl Account {
 /// # Errors
 /// There can't be a thread, or `work` says why not.
 pub fn isolated<R: Send + 'static>(work: impl FnOnce() -> Result<R, String> + Send + 'static) -> io::Result<R> {
-    let result = Arc::new(Mutex::new(None));
-    let theirs = result.clone();
-    let store = move || *theirs.lock().unwrap_or_else(PoisonError::into_inner) = Some(work());
-    thread::complete("account".to_owned(), STACK_BYTES, Box::new(store))?;
-    let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match result {
-        Some(result) => result.map_err(io::Error::other),
-        None => Err(io::ErrorKind::Other.into()),
-    }
+    let thread = Builder::new().name("account".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
+    let result = thread.join().map_err(|_| io::Error::from(io::ErrorKind::Other))?;
+    result.map_err(io::Error::other)
 }
 
 /// Removes all other powers from the bounding set of this thread: no program that it executes can get them again.

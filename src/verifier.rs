@@ -2,28 +2,25 @@
 //! things to do meanwhile.
 //!
 //! A password that was right is known again by a digest of it, so that a page with many parts costs one check. The key of
-//! these digests lives as long as the process, and no password is kept. Who does not know how a hash begins can't make two
-//! texts of one digest, not even of SHA-1.
+//! these digests (HMAC, RFC 2104) lives as long as the process, and no password is kept.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
 
-use crate::digest::sha1;
-use crate::mailbox::Mailbox;
+use hmac::{Hmac, KeyInit, Mac};
+use rustix::rand::GetRandomFlags;
+use sha2::Sha256;
+use smol::lock::Semaphore;
+
 use crate::password::Stored;
-use crate::permits::Permits;
-use crate::thread;
 
 /// Slow checks at the same time, of all workers; each has a thread meanwhile.
 const CHECKS_MAX: usize = 2;
-/// Bytes of the stack of each.
-const STACK_BYTES: usize = 128 * 1024;
 /// Requests of a worker that wait for a check.
 const WAITING_MAX: u32 = 64;
 /// Right passwords that a worker knows again.
 const KNOWN_MAX: usize = 256;
 
-static CHECKS: Permits = Permits::new(CHECKS_MAX);
+static CHECKS: Semaphore = Semaphore::new(CHECKS_MAX);
 
 thread_local! {
     static WAITING: Cell<u32> = const { Cell::new(0) };
@@ -48,7 +45,7 @@ pub async fn check(stored: &[u8], password: &[u8]) -> Outcome {
         return outcome(form.is(password));
     }
     let digest = KNOWN.with_borrow(|known| known.digest(stored, password));
-    let is_known = || KNOWN.with_borrow(|known| known.digests.contains(&digest));
+    let is_known = || KNOWN.with_borrow(|known| known.has(digest));
     if is_known() {
         return Outcome::Right;
     }
@@ -73,23 +70,18 @@ pub async fn check_in_vain(stored: &[u8], password: &[u8]) -> Outcome {
 /// Has a thread check a password, when it is its turn and if it is not known by then.
 async fn check_slowly(stored: &[u8], password: &[u8], is_known: impl Fn() -> bool) -> Outcome {
     let Some(_waiting) = Waiting::new() else { return Outcome::Busy };
-    let permit = CHECKS.take().await;
+    let permit = CHECKS.acquire().await;
     // Somebody before us may have asked the same.
     if is_known() {
         return Outcome::Right;
     }
     let (stored, password) = (stored.to_vec(), password.to_vec());
-    let answer: Arc<Mailbox<bool>> = Arc::default();
-    let told = answer.clone();
-    let check = move || {
-        let right = Stored::parse(&stored).is_some_and(|form| form.is(&password));
-        drop(permit); // not before: a check that nobody waits for any more still counts
-        told.put(right);
-    };
-    if thread::start("password".to_owned(), STACK_BYTES, Box::new(check)).is_err() {
-        return Outcome::Busy;
-    }
-    outcome(answer.next().await)
+    let right = smol::unblock(move || {
+        // A check whose request is gone by now still counts until it is done.
+        let _permit = permit;
+        Stored::parse(&stored).is_some_and(|form| form.is(&password))
+    });
+    outcome(right.await)
 }
 
 fn outcome(right: bool) -> Outcome {
@@ -116,37 +108,40 @@ impl Drop for Waiting {
     }
 }
 
+type Digest = [u8; 32];
+
 /// Digests of passwords that were right, the oldest first.
 struct Known {
-    key: [u8; 32],
-    digests: Vec<Vec<u8>>,
+    /// HMAC with the key of this worker; without one, nothing is known again.
+    hmac: Option<Hmac<Sha256>>,
+    digests: Vec<Digest>,
 }
 
 impl Known {
     fn new() -> Self {
-        Self { key: key(), digests: Vec::new() }
+        let mut key = [0; 32];
+        let filled = rustix::rand::getrandom(&mut key, GetRandomFlags::empty()).ok();
+        let hmac = filled.filter(|count| *count == key.len()).and_then(|_| Hmac::new_from_slice(&key).ok());
+        Self { hmac, digests: Vec::new() }
     }
 
-    fn digest(&self, stored: &[u8], password: &[u8]) -> Vec<u8> {
-        sha1(&[&self.key, &(stored.len() as u64).to_le_bytes(), stored, password])
+    fn digest(&self, stored: &[u8], password: &[u8]) -> Option<Digest> {
+        let hmac = self.hmac.clone()?;
+        let length = (stored.len() as u64).to_le_bytes();
+        Some(hmac.chain_update(length).chain_update(stored).chain_update(password).finalize().into_bytes().into())
     }
 
-    fn add(&mut self, digest: Vec<u8>) {
+    fn has(&self, digest: Option<Digest>) -> bool {
+        digest.is_some_and(|digest| self.digests.contains(&digest))
+    }
+
+    fn add(&mut self, digest: Option<Digest>) {
+        let Some(digest) = digest else { return };
         if self.digests.len() >= KNOWN_MAX {
             self.digests.remove(0);
         }
         self.digests.push(digest);
     }
-}
-
-/// A key that nobody knows: std has it from the kernel for its tables.
-fn key() -> [u8; 32] {
-    use std::hash::{BuildHasher, RandomState};
-    let mut key = [0; 32];
-    for word in key.as_chunks_mut().0 {
-        *word = RandomState::new().hash_one(0).to_le_bytes();
-    }
-    key
 }
 
 #[cfg(test)]
@@ -169,7 +164,7 @@ mod tests {
         });
         assert_eq!(outcomes.unwrap(), [Outcome::Right, Outcome::Wrong, Outcome::Right, Outcome::Unknown]);
         KNOWN.with_borrow(|known| {
-            assert_eq!(known.digests, [known.digest(STORED, b"password")]);
+            assert_eq!(known.digests, [known.digest(STORED, b"password").unwrap()]);
             assert_ne!(known.digest(STORED, b"password"), Known::new().digest(STORED, b"password"));
         });
     }
@@ -217,7 +212,7 @@ mod tests {
         let mut known = Known::new();
         (0..KNOWN_MAX as u32 + 2).for_each(|n| known.add(known.digest(&n.to_le_bytes(), b"")));
         assert_eq!(known.digests.len(), KNOWN_MAX);
-        assert_eq!(known.digests.first(), Some(&known.digest(&2u32.to_le_bytes(), b"")));
+        assert_eq!(known.digests.first().copied(), known.digest(&2u32.to_le_bytes(), b""));
     }
 
     #[test]
