@@ -169,7 +169,6 @@ mod tests {
         });
     }
 
-    #[cfg(feature = "crypt")]
     #[test]
     fn a_slow_check_lets_others_run() {
         use std::future::{Future, poll_fn};

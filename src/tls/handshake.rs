@@ -364,8 +364,8 @@ mod tests {
     fn look(bytes: &[u8], step: usize) -> (Look, usize) {
         let mut scan = HelloScan::default();
         let ends = (0..bytes.len()).step_by(step).map(|start| (start + step).min(bytes.len()));
-        let looks = ends.map(|end| (scan.look(&bytes[..end]), end));
-        looks.skip_while(|(look, _)| *look == Look::Incomplete).next().unwrap_or((Look::Incomplete, bytes.len()))
+        let mut looks = ends.map(|end| (scan.look(&bytes[..end]), end));
+        looks.find(|(look, _)| *look != Look::Incomplete).unwrap_or((Look::Incomplete, bytes.len()))
     }
 
     #[test]

@@ -44,7 +44,6 @@ mod fields;
 mod files;
 mod gate;
 mod heads;
-#[cfg(feature = "health")]
 mod health;
 mod internal;
 mod lifecycle;

@@ -506,7 +506,7 @@ fn what_files_are_not_configured_with() {
         ("charset_types text;", "a media type"),
     ];
     for (text, part) in refused {
-        refuses_text(&http(text), &["gate.conf:", part]).unwrap_or_else(|why| panic!("{text}: {why}"));
+        refuses_text(http(text), &["gate.conf:", part]).unwrap_or_else(|why| panic!("{text}: {why}"));
     }
     for good in ["charset a; source_charset b;", "charset a; override_charset on;", "charset off;"] {
         accepts_text(http(good)).unwrap_or_else(|why| panic!("{good}: {why}"));
