@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::background;
-use crate::config::{Config, Level, LogTarget};
+use crate::config::{Config, Level};
 use crate::counters::{self, Count};
 use crate::health::{self, Watches};
 use crate::log;
@@ -70,8 +69,6 @@ impl Command<'_> {
         let mut left = self.crew.desks.len();
         let timer = Timer::new();
         let watched = supervisor::interval();
-        let logs_to_stderr = self.running.config.main.error_log.iter().any(|log| log.target == LogTarget::Stderr);
-        background::arrive(logs_to_stderr)?;
         supervisor::ready(&status());
         loop {
             let limit = if self.stops { STOP } else { watched.unwrap_or(Duration::MAX) };

@@ -116,6 +116,5 @@ pub mod sockets;
 pub mod supervisor;
 pub mod program;
 pub mod upgrade;
-pub mod background;
 pub mod command;
 pub mod server;

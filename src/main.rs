@@ -12,7 +12,7 @@ use std::sync::Arc;
 use argh::FromArgs;
 use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, Place, Resolver, Source};
 use smolgate::program::Program;
-use smolgate::{background, names, parcel, pid_file, reactor, server, supervisor, tls, upgrade};
+use smolgate::{names, parcel, pid_file, reactor, server, supervisor, tls, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -216,14 +216,6 @@ impl Asked {
             Ok(program) => program,
             Err(error) => return complain(1, format_args!("/proc/self/exe: {error}")),
         };
-        // Who is waited for by systemd, or has taken the place of another program, has its process already.
-        if config.main.background && parcel.is_none() && !upgrade::is_here() && !supervisor::listens() {
-            match background::go(&program) {
-                Ok(None) => {}
-                Ok(Some(code)) => return ExitCode::from(code),
-                Err(error) => return complain(1, format_args!("going into the background failed ({error})")),
-            }
-        }
         match server::run_as(Some(program), config, &|| self.load(), parcel) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => complain(1, format_args!("[emerg] {failure}")),

@@ -57,11 +57,6 @@ fn number(name: &str, max: u64) -> Result<Option<u64>, String> {
     }
 }
 
-/// Whether systemd wants to hear something, and so knows the process.
-pub fn listens() -> bool {
-    std::env::var_os("NOTIFY_SOCKET").is_some()
-}
-
 /// It serves; `status` is what `systemctl status` shows.
 pub fn ready(status: &str) {
     notify(&format!("READY=1\nSTATUS={status}\n"));

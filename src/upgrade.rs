@@ -4,15 +4,16 @@
 //! Only then connections are packed; and if it can't be executed after all, they are unpacked where they were.
 
 use std::convert::Infallible;
-use std::ffi::CString;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::thread::Builder;
 
 use crate::keeper;
 use crate::parcel::{self, Unpacker};
-use crate::program::{self, PARCEL, Program};
+use crate::program::{PARCEL, Program};
 use crate::worker::{Crew, Report};
 
 /// Bytes of the stack of the thread that waits for what a new program says.
@@ -24,32 +25,19 @@ const STACK_BYTES: usize = 128 * 1024;
 /// No thread can be started.
 pub fn check(program: &Program, crew: Arc<Crew>) -> io::Result<()> {
     let mut other = program.clone();
-    for arg in ["-t", "-q", "--takes-over", &parcel::VERSION.to_string()] {
-        other.args.push(CString::new(arg)?);
-    }
+    other.args.extend(["-t", "-q", "--takes-over", &parcel::VERSION.to_string()].map(Into::into));
     let ask = move || crew.reports.put(Report::Checked(verdict(&other)));
     keeper::with(|| Builder::new().name("check".to_owned()).stack_size(STACK_BYTES).spawn(ask).map(drop))
 }
 
 /// What a program finds that checks something, or why it can't.
 fn verdict(program: &Program) -> Result<(), String> {
-    let file = program.file.to_string_lossy();
-    match listen(program) {
-        Ok((Some(0), _)) => Ok(()),
-        Ok((_, said)) => Err(format!("{file} says: {}", String::from_utf8_lossy(&said).trim().replace('\n', " "))),
+    let file = program.file.display();
+    match program.command().stdin(Stdio::null()).stdout(Stdio::null()).output() {
+        Ok(ended) if ended.status.success() => Ok(()),
+        Ok(ended) => Err(format!("{file} says: {}", String::from_utf8_lossy(&ended.stderr).trim().replace('\n', " "))),
         Err(error) => Err(format!("{file}: {error}")),
     }
-}
-
-/// The exit code of a program, and what it says to standard error.
-fn listen(program: &Program) -> io::Result<(Option<i32>, Vec<u8>)> {
-    let (mut near, far) = io::pipe()?;
-    let nothing = program::nothing()?;
-    let started = program.start(None, &[nothing.as_fd(), nothing.as_fd(), far.as_fd()])?;
-    drop(far);
-    let mut said = Vec::new();
-    near.read_to_end(&mut said)?;
-    Ok((started.wait()?, said))
 }
 
 /// Becomes the new program, which gets `parcel`. Comes back only if that fails.
@@ -65,7 +53,7 @@ pub fn execute(program: &Program, parcel: &OwnedFd) -> io::Result<Infallible> {
 
 /// Puts nothing in the place of standard input.
 fn close_stdin() -> io::Result<()> {
-    Ok(rustix::stdio::dup2_stdin(program::nothing()?)?)
+    Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
 }
 
 /// Whether this program has taken the place of another one, which may have left nothing that can be read.

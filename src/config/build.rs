@@ -155,7 +155,6 @@ impl Walk {
             error_log: Arc::from([default_error_log]),
             worker_connections: None,
             workers: 1,
-            background: false,
             affinity: super::Affinity::Any,
             descriptors: None,
             worker_shutdown_timeout: None,

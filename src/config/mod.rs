@@ -125,8 +125,6 @@ pub struct Main {
     /// Connections that a worker serves at the same time; as many as descriptors allow if not set.
     pub worker_connections: Option<u32>,
     pub workers: u32,
-    /// The program goes into the background.
-    pub background: bool,
     pub affinity: Affinity,
     /// The limit of open files, if not as many as allowed.
     pub descriptors: Option<u64>,

@@ -196,6 +196,8 @@ const NO_OCSP: &str =
 const OWN_CIPHERS: &str = "rustls has only ciphers and curves that are safe";
 const OWN_LIMITS: &str = "nothing waits in such a buffer here";
 const LATER: &str = "it is not done by this version";
+const FOREGROUND: &str =
+    "the program stays in the foreground: let systemd (Type=notify), procd or \"setsid -f smolgate\" start it";
 const HTTP1: &str = "HTTP/1.1 is spoken; clients fall back to it by themselves";
 const LUA: &str = "there is no script engine here";
 
@@ -255,7 +257,7 @@ pub(super) static TABLE: &[Spec] = &[
     spec("connection_pool_size", HS, 1, 1, Note(OWN_LIMITS)),
     spec("content_by_lua_block", LOCATION, 0, MANY, Refuse(LUA)),
     spec("content_by_lua_file", LOCATION, 0, MANY, Refuse(LUA)),
-    spec("daemon", MAIN, 1, 1, Switch(|walk, _| &mut walk.config.main.background)),
+    spec("daemon", MAIN, 1, 1, OnlyOff(FOREGROUND)),
     spec("dav_access", HSL, 1, 3, Refuse("WebDAV is not spoken here")),
     spec("dav_methods", HSL, 1, MANY, OnlyOff("WebDAV is not spoken here")),
     spec("debug_connection", EVENTS, 1, 1, Note("there is no debug log per connection")),

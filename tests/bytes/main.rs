@@ -29,7 +29,6 @@
 mod access;
 mod activation;
 mod asked;
-mod background;
 mod balancing;
 mod bodies;
 mod choices;
