@@ -15,7 +15,6 @@ mod expected;
 mod files;
 mod freshness;
 mod geo;
-mod glob;
 mod gzip;
 mod health;
 mod internal;

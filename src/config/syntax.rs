@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::glob;
+use glob::{MatchOptions, Pattern, glob_with};
 
 /// Files that may be included in one another's depth.
 const INCLUDE_DEPTH_MAX: usize = 16;
@@ -263,9 +263,7 @@ impl Reader {
             return Err(Error::new(&pattern.at, format!("include depth > {INCLUDE_DEPTH_MAX}"))
                 .hint("does a file include itself?"));
         }
-        let full = self.folder.join(&pattern.text);
-        let paths = if glob::is_pattern(pattern.text.as_bytes()) { glob::expand(&full) } else { vec![full] };
-        for path in paths {
+        for path in self.included(pattern)? {
             let name = path.display().to_string();
             let text = self.load(&path).map_err(|why| {
                 let error = Error::new(&pattern.at, [&name, ": ", &why].concat());
@@ -280,7 +278,28 @@ impl Reader {
         }
         Ok(())
     }
+
+    /// The files that an `include` names, in the order of their names.
+    fn included(&self, pattern: &Word) -> Result<Vec<PathBuf>, Error> {
+        let text = pattern.text.as_str();
+        let full = self.folder.join(text);
+        if !text.contains(['*', '?', '[']) {
+            return Ok(vec![full]);
+        }
+        let wrong = |hint: &str| pattern.wrong("invalid pattern \"{}\" in \"include\"").hint(hint);
+        // It is a member of the set to the crate, and its negation to glob(3).
+        if text.contains("[^") {
+            return Err(wrong("write [!...] for characters that are not meant"));
+        }
+        let folder = if full == Path::new(text) { String::new() } else { format!("{}/", self.folder.display()) };
+        let found = glob_with(&[&Pattern::escape(&folder), text].concat(), GLOB);
+        Ok(found.map_err(|why| wrong(why.msg))?.flatten().collect())
+    }
 }
+
+/// `include` as glob(3) has it: one component of a path at a time, and a leading dot must be written out.
+const GLOB: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
 /// What stands where a directive, or the end of the block that was opened, was to be.
 fn unexpected(token: &Token, opened: Option<&Position>, lexer: &Lexer<'_>) -> Error {

@@ -278,6 +278,13 @@ fn files() {
         case("R12 an included file that is missing", || {
             refuses(&folder, "to-nothing.conf", &["to-nothing.conf:1:9: ", "missing.conf"])
         }),
+        case("R12 patterns that are none", || {
+            for (name, why) in [("a[^b]", "[!...]"), ("a[b", "range"), ("a**", "wildcards")] {
+                folder.write("pattern.conf", format!("include {name};"));
+                refuses(&folder, "pattern.conf", &["pattern.conf:1:9: ", "invalid pattern", why])?;
+            }
+            Ok(())
+        }),
         case("R12 a device without end", || refuses(&folder, "/dev/zero", &["/dev/zero"])),
     ];
     verify_at_once(cases);
