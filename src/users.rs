@@ -1,12 +1,13 @@
 //! From root to an ordinary user, for good (`user`).
 //!
-//! Names are looked up in /etc/passwd and /etc/group: a static program has no name service. The calls are those of one
-//! thread, so this comes before any other is started but the one that reads keys (`keeper`).
+//! The calls are those of one thread, so this comes before any other is started but the one that reads keys (`keeper`).
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
 use std::thread::Builder;
 
+use nix::unistd::{Group, User, getgrouplist};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
@@ -27,6 +28,8 @@ pub struct Account {
     name: String,
     uid: Uid,
     gid: Gid,
+    /// All groups, that one included.
+    groups: Vec<Gid>,
 }
 
 /// Who the program is to become: `user` (and `group`, or the user's own) if it runs as root, otherwise nobody else.
@@ -38,17 +41,23 @@ pub fn account(user: Option<&str>, group: Option<&str>) -> Result<Option<Account
         return Ok(None);
     }
     let name = user.unwrap_or(NOBODY);
-    let (uid, gid) = match (look_up(name), user) {
-        (Some(ids), _) => ids,
+    let found = User::from_name(name).map_err(|error| format!("getpwnam(\"{name}\") failed ({error})"))?;
+    let (uid, gid) = match (found, user) {
+        (Some(found), _) => (found.uid.as_raw(), found.gid.as_raw()),
         (None, None) => (65534, 65534),
-        (None, Some(_)) => return Err(format!("user \"{name}\" is not in /etc/passwd")),
+        (None, Some(_)) => return Err(format!("there is no user \"{name}\": add it, or name another one")),
     };
     let gid = match group {
-        Some(group) => group_id(group).ok_or_else(|| format!("group \"{group}\" is not in /etc/group"))?,
+        Some(name) => Group::from_name(name)
+            .map_err(|error| format!("getgrnam(\"{name}\") failed ({error})"))?
+            .ok_or_else(|| format!("there is no group \"{name}\": add it, or name another one"))?
+            .gid
+            .as_raw(),
         None => gid,
     };
-    let account = Account { name: name.to_owned(), uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) };
-    Ok((uid != 0).then_some(account))
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    let account = Account { name: name.to_owned(), uid, gid, groups: groups_of(name, gid) };
+    Ok((!uid.is_root()).then_some(account))
 }
 
 impl Account {
@@ -73,12 +82,10 @@ impl Account {
     /// # Errors
     /// A refusal of the kernel: then the program must not go on.
     pub fn assume(&self, powers: CapabilitySet) -> Result<(), String> {
-        let mut groups = member_of(&self.name);
-        groups.push(self.gid);
         // The bounding set comes first: it takes a power that is gone with the user ID of root.
         let done = limit(powers)
             .and_then(|()| set_keep_capabilities(true))
-            .and_then(|()| set_thread_groups(&groups))
+            .and_then(|()| set_thread_groups(&self.groups))
             .and_then(|()| set_thread_res_gid(self.gid, self.gid, self.gid))
             .and_then(|()| set_thread_res_uid(self.uid, self.uid, self.uid))
             .and_then(|()| set_no_new_privs(true));
@@ -134,40 +141,8 @@ pub fn keep(powers: CapabilitySet) -> Result<(), String> {
     Ok(())
 }
 
-/// Shows the fields of each line of a file.
-fn read(path: &str, see: &mut dyn FnMut(&[&str])) {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    for line in text.lines() {
-        see(&line.split(':').collect::<Vec<_>>());
-    }
-}
-
-fn look_up(name: &str) -> Option<(u32, u32)> {
-    let mut found = None;
-    read("/etc/passwd", &mut |line| match line {
-        [known, _, uid, gid, ..] if *known == name && found.is_none() => found = uid.parse().ok().zip(gid.parse().ok()),
-        _ => {}
-    });
-    found
-}
-
-fn group_id(name: &str) -> Option<u32> {
-    let mut found = None;
-    read("/etc/group", &mut |line| match line {
-        [known, _, gid, ..] if *known == name && found.is_none() => found = gid.parse().ok(),
-        _ => {}
-    });
-    found
-}
-
-/// The groups that list `user` as a member.
-fn member_of(user: &str) -> Vec<Gid> {
-    let mut groups = Vec::new();
-    read("/etc/group", &mut |line| match line {
-        [_, _, gid, members, ..] if members.split(',').any(|member| member == user) => {
-            groups.extend(gid.parse().ok().map(Gid::from_raw));
-        }
-        _ => {}
-    });
-    groups
+/// The groups of a user, its own included.
+fn groups_of(user: &str, own: Gid) -> Vec<Gid> {
+    let found = CString::new(user).ok().and_then(|user| getgrouplist(&user, own.as_raw().into()).ok());
+    found.map_or(vec![own], |groups| groups.into_iter().map(|group| Gid::from_raw(group.as_raw())).collect())
 }
