@@ -146,6 +146,10 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+
     use super::*;
     use crate::reactor;
 
@@ -171,29 +175,35 @@ mod tests {
 
     #[test]
     fn a_slow_check_lets_others_run() {
-        use std::future::{Future, poll_fn};
-        use std::task::Poll;
         let slow = b"$2b$08$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
-        let first = reactor::run(async {
-            let mut check = std::pin::pin!(check(slow, b"secret"));
-            let first = poll_fn(|cx| Poll::Ready(check.as_mut().poll(cx).is_pending())).await;
-            (first, check.await)
-        });
-        assert_eq!(first.unwrap(), (true, Outcome::Wrong));
+        let ended = reactor::run(in_its_turn(check(slow, b"secret")));
+        assert_eq!(ended.unwrap(), (true, Outcome::Wrong));
+    }
+
+    /// Whether a check waits while others have all turns, and what comes of it then.
+    async fn in_its_turn(check: impl Future<Output = Outcome>) -> (bool, Outcome) {
+        /// Two tests that have one turn each would wait for one another.
+        static HOLDER: smol::lock::Mutex<()> = smol::lock::Mutex::new(());
+        let _holder = HOLDER.lock().await;
+        let mut turns = Vec::new();
+        for _ in 0..CHECKS_MAX {
+            turns.push(CHECKS.acquire().await);
+        }
+        let mut check = pin!(check);
+        let waits = poll_fn(|cx| Poll::Ready(check.as_mut().poll(cx).is_pending())).await;
+        drop(turns);
+        let outcome = if waits { check.await } else { Outcome::Busy };
+        (waits, outcome)
     }
 
     /// A user that does not exist costs what one costs that does, and nothing of it is remembered or known again.
     #[test]
     fn a_check_in_vain_is_as_slow_and_never_right() {
-        use std::future::{Future, poll_fn};
-        use std::task::Poll;
         let outcomes = reactor::run(async {
             let mut outcomes = vec![(false, check_in_vain(b"{PLAIN}password", b"password").await)];
             outcomes.push((false, check_in_vain(b"aaPwJ9XL9Y99E", b"password").await));
             for known in [false, true] {
-                let mut check_in_vain = std::pin::pin!(check_in_vain(STORED, b"password"));
-                let pending = poll_fn(|cx| Poll::Ready(check_in_vain.as_mut().poll(cx).is_pending())).await;
-                outcomes.push((pending, check_in_vain.await));
+                outcomes.push(in_its_turn(check_in_vain(STORED, b"password")).await);
                 assert_eq!(KNOWN.with_borrow(|known| known.digests.len()), usize::from(known));
                 assert_eq!(check(STORED, b"password").await, Outcome::Right);
             }
