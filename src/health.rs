@@ -46,6 +46,9 @@ pub fn watch(running: &Running) -> Watches {
 
 /// The upstreams that have a `health_check`.
 fn checked(running: &Running) -> Vec<Arc<Group>> {
+    if !HealthCheck::AVAILABLE {
+        return Vec::new();
+    }
     running.all_groups().into_iter().filter(|group| group.upstream.health.is_some()).collect()
 }
 

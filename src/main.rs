@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use argh::FromArgs;
-use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, Place, Resolver, Source};
+use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, HealthCheck, Place, Resolver, Source, StatusForm};
 use smolgate::program::Program;
-use smolgate::{names, parcel, pid_file, reactor, server, supervisor, tls, upgrade};
+use smolgate::{names, parcel, password, pid_file, reactor, server, supervisor, tls, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -128,7 +128,13 @@ fn say(message: fmt::Arguments<'_>) {
 fn print_version(build: bool) {
     print(format_args!("smolgate {}", env!("CARGO_PKG_VERSION")));
     if build {
-        let features = [("tls", tls::AVAILABLE), ("gzip", Gzip::AVAILABLE)];
+        let features = [
+            ("tls", tls::AVAILABLE),
+            ("gzip", Gzip::AVAILABLE),
+            ("health", HealthCheck::AVAILABLE),
+            ("crypt", password::HAS_CRYPT),
+            ("page", StatusForm::HAS_PAGE),
+        ];
         let said = features.map(|(name, is_there)| if is_there { name.to_owned() } else { format!("no {name}") });
         let (arch, system) = (std::env::consts::ARCH, std::env::consts::OS);
         print(format_args!("features: {}\ntarget: {arch} {system}", said.join(", ")));

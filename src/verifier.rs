@@ -2,15 +2,16 @@
 //! things to do meanwhile.
 //!
 //! A password that was right is known again by a digest of it, so that a page with many parts costs one check. The key of
-//! these digests (HMAC, RFC 2104) lives as long as the process, and no password is kept.
+//! these digests (HMAC-SHA-1, RFC 2104) lives as long as the process, and no password is kept.
 
 use std::cell::{Cell, RefCell};
 
 use hmac::{Hmac, KeyInit, Mac};
 use rustix::rand::GetRandomFlags;
-use sha2::Sha256;
+use sha1::Sha1;
 use smol::lock::Semaphore;
 
+use crate::digest::SHA1_BYTES;
 use crate::password::Stored;
 
 /// Slow checks at the same time, of all workers; each has a thread meanwhile.
@@ -108,12 +109,12 @@ impl Drop for Waiting {
     }
 }
 
-type Digest = [u8; 32];
+type Digest = [u8; SHA1_BYTES];
 
 /// Digests of passwords that were right, the oldest first.
 struct Known {
     /// HMAC with the key of this worker; without one, nothing is known again.
-    hmac: Option<Hmac<Sha256>>,
+    hmac: Option<Hmac<Sha1>>,
     digests: Vec<Digest>,
 }
 
@@ -173,6 +174,7 @@ mod tests {
         });
     }
 
+    #[cfg(feature = "crypt")]
     #[test]
     fn a_slow_check_lets_others_run() {
         let slow = b"$2b$08$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";

@@ -20,6 +20,11 @@ pub enum StatusForm {
     Prometheus,
 }
 
+impl StatusForm {
+    /// Whether this build has the page.
+    pub const HAS_PAGE: bool = cfg!(feature = "page");
+}
+
 /// Its argument means nothing; old versions of nginx ask for one.
 pub(super) fn stub_status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
     answer_with(draft, directive, Content::StubStatus)
@@ -29,7 +34,10 @@ pub(super) fn status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> 
     let form = match directive.args.first() {
         None => None,
         Some(word) => Some(match word.text.as_str() {
-            "html" => StatusForm::Html,
+            "html" if StatusForm::HAS_PAGE => StatusForm::Html,
+            "html" => {
+                return Err(Error::new(&word.at, "\"status html\" is not supported").hint("this build has no page"));
+            }
             "json" => StatusForm::Json,
             "prometheus" => StatusForm::Prometheus,
             _ => return Err(invalid(directive, word, "html, json, prometheus or nothing")),

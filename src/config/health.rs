@@ -36,6 +36,11 @@ pub struct HealthCheck {
     pub tls: Option<(Arc<tls::Client>, String)>,
 }
 
+impl HealthCheck {
+    /// Whether this build has them.
+    pub const AVAILABLE: bool = cfg!(feature = "health");
+}
+
 /// What is asked.
 #[derive(Clone, Debug)]
 pub enum Probe {
@@ -159,6 +164,9 @@ pub(super) fn attach(
     pass: Option<&ProxyPass>,
     settings: &Settings,
 ) -> Set {
+    if !HealthCheck::AVAILABLE {
+        return Ok(());
+    }
     let upstream = match pass.map(|pass| &pass.destination) {
         // Nobody else has it yet.
         Some(Destination::Upstream(number)) => walk.config.upstreams.get_mut(*number as usize).and_then(Arc::get_mut),

@@ -8,12 +8,12 @@ use super::build::{Draft, Walk};
 use super::charset;
 use super::precompressed;
 use super::syntax::{Directive, Error};
+use super::{HealthCheck, cookies, expected, health, passing, resolver};
 use super::{
     access, balance, content, core, files, freshness, gzip, internal, limits, listen, location, logging, manners,
     proxy, real_ip, rewrite, tls, upstream,
 };
 use super::{autoindex, geo, referers, split, symlinks};
-use super::{cookies, expected, health, passing, resolver};
 use crate::template::Template;
 
 /// Where a directive may stand.
@@ -206,6 +206,15 @@ const fn if_tls(treat: Treat) -> Treat {
     if crate::tls::AVAILABLE { treat } else { Note("this build has no TLS") }
 }
 
+/// Can be done only where there are health checks.
+const fn if_health(treat: Treat) -> Treat {
+    if HealthCheck::AVAILABLE {
+        treat
+    } else {
+        Refuse("this build has no health checks; \"max_fails=\" of a \"server\" leaves peers alone that fail")
+    }
+}
+
 /// Sorted by name.
 pub(super) static TABLE: &[Spec] = &[
     spec("absolute_redirect", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.absolute_redirect)),
@@ -298,7 +307,7 @@ pub(super) static TABLE: &[Spec] = &[
     spec("gzip_vary", HSL, 1, 1, Switch(|_, draft| &mut gzip::of(draft).vary)),
     spec("gzip_window", HSL, 1, 1, Once(gzip::window)),
     spec("hash", UPSTREAM, 1, 2, Once(balance::hash)),
-    spec("health_check", LOCATION | UPSTREAM, 0, MANY, Once(health::health_check)),
+    spec("health_check", LOCATION | UPSTREAM, 0, MANY, if_health(Once(health::health_check))),
     spec("http", MAIN, 0, 0, Block(core::http)),
     spec("http2", HS, 1, 1, Note(HTTP1)),
     spec("http2_body_preread_size", HS, 1, 1, Note(HTTP1)),
@@ -357,7 +366,7 @@ pub(super) static TABLE: &[Spec] = &[
     spec("map_hash_bucket_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("map_hash_max_size", HTTP, 1, 1, Note(NO_HASHES)),
     spec("master_process", MAIN, 1, 1, Note("there is one process")),
-    spec("match", HTTP, 1, 1, Define(expected::match_block)),
+    spec("match", HTTP, 1, 1, if_health(Define(expected::match_block))),
     spec("max_headers", HS, 1, 1, Note("a head has at most 100 fields")),
     spec("max_ranges", HSL, 1, 1, Number(|_, draft| draft.settings.files.max_ranges.get_or_insert_default())),
     spec("merge_slashes", HS, 1, 1, Switch(|_, draft| &mut draft.settings.manners.merge_slashes)),

@@ -1,16 +1,27 @@
 //! Passwords as a user file keeps them, and whether one is right: `{PLAIN}`, `{SHA}`, `{SSHA}`, and of crypt(5) the forms
 //! `$apr1$`, `$1$`, `$2a$`/`$2b$`/`$2y$` (bcrypt), `$5$` and `$6$` (SHA-crypt).
 //!
-//! The old DES form is none of them: of its passwords eight letters count, and they are found in hours.
+//! The old DES form is none of them: of its passwords eight letters count, and they are found in hours. Without the feature
+//! `crypt` neither bcrypt nor SHA-crypt is.
 
+#[cfg(feature = "crypt")]
 mod crypt;
 
+#[cfg(not(feature = "crypt"))]
+mod absent;
+
+#[cfg(not(feature = "crypt"))]
+use self::absent::Crypt;
+#[cfg(feature = "crypt")]
 use self::crypt::Crypt;
 use crate::base64;
 use crate::digest::{SHA1_BYTES, md5, sha1};
 
+/// Whether this build has bcrypt and SHA-crypt.
+pub const HAS_CRYPT: bool = cfg!(feature = "crypt");
+
 /// Those of the forms that can be recommended.
-pub const ADVICE: &str = "apr1, bcrypt and SHA-crypt are";
+pub const ADVICE: &str = if HAS_CRYPT { "apr1, bcrypt and SHA-crypt are" } else { "apr1 is, which htpasswd -m writes" };
 
 /// Bytes of a password that are looked at; longer ones are wrong. crypt(3) takes no more.
 pub const BYTES_MAX: usize = 512;

@@ -20,7 +20,7 @@ use crate::reactor::{self, millis};
 use crate::reply::Reply;
 use crate::running::Running;
 
-const PAGE: &str = include_str!("page.html");
+const PAGE: &str = if StatusForm::HAS_PAGE { include_str!("page.html") } else { "" };
 /// The page's style and script, by their SHA-256, may be used; nothing else may, and nobody may frame it.
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -116,7 +116,8 @@ fn by_name(suffix: &[u8]) -> Option<StatusForm> {
         ("prom", StatusForm::Prometheus),
         ("metrics", StatusForm::Prometheus),
     ];
-    NAMES.iter().find(|(name, _)| name.as_bytes() == suffix).map(|(_, form)| *form)
+    let (_, form) = NAMES.iter().find(|(name, _)| name.as_bytes() == suffix)?;
+    (StatusForm::HAS_PAGE || *form != StatusForm::Html).then_some(*form)
 }
 
 /// Of the types that are named the one with the greatest weight (RFC 9110 12.5.1), and of equals the first. Who names none,
@@ -136,6 +137,9 @@ fn by_accept(accept: &[&[u8]]) -> StatusForm {
         let Some((_, form)) = TYPES.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(named)) else {
             continue;
         };
+        if *form == StatusForm::Html && !StatusForm::HAS_PAGE {
+            continue;
+        }
         let weight =
             parts.find_map(|part| part.strip_prefix(b"q=").or(part.strip_prefix(b"Q="))).map_or(1000, thousandths);
         if weight > best.0 {
@@ -215,6 +219,7 @@ mod tests {
 
     /// The page must stay small, and whoever changes it has to say so in its policy.
     #[test]
+    #[cfg(feature = "page")]
     fn the_policy_lets_the_page_work_and_nothing_else() {
         use crate::base64;
         use sha2::{Digest, Sha256};
@@ -236,13 +241,14 @@ mod tests {
 
     #[test]
     fn who_asks_for_a_type_gets_it() {
+        let html = if StatusForm::HAS_PAGE { StatusForm::Html } else { StatusForm::Json };
         for (accept, expected) in [
             ("", StatusForm::Json),
             ("*/*", StatusForm::Json),
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", StatusForm::Html),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", html),
             ("application/json", StatusForm::Json),
             ("text/html;q=0.5, Application/JSON", StatusForm::Json),
-            ("application/json;q=0, text/html;q=0.1", StatusForm::Html),
+            ("application/json;q=0, text/html;q=0.1", html),
             (
                 "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
                 StatusForm::Prometheus,

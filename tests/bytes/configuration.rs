@@ -127,8 +127,9 @@ fn directives_that_are_not_known() {
 /// A build without a feature says so where it is asked for, and takes what merely speaks of it.
 #[test]
 fn what_a_small_build_lacks() {
-    let (gzip, tls) = (cfg!(feature = "gzip"), cfg!(feature = "tls"));
-    let (no_gzip, no_tls) = ("this build has no gzip", "this build has no TLS");
+    let (gzip, tls, health) = (cfg!(feature = "gzip"), cfg!(feature = "tls"), cfg!(feature = "health"));
+    let (no_gzip, no_tls, no_health) =
+        ("this build has no gzip", "this build has no TLS", "this build has no health checks");
     for (is_there, line, says, lacks) in [
         (gzip, "gzip on;", "gate.conf:3:1: \"gzip on\" is not supported", no_gzip),
         (tls, "listen 127.0.0.1:9 ssl;", "gate.conf:3:20: \"listen ... ssl\" is not supported", no_tls),
@@ -139,6 +140,19 @@ fn what_a_small_build_lacks() {
             "gate.conf:3:25: \"https://\" upstreams are not supported",
             no_tls,
         ),
+        (
+            health,
+            "location / { proxy_pass http://127.0.0.1; health_check; }",
+            "gate.conf:3:43: \"health_check\" is not supported",
+            no_health,
+        ),
+        (
+            health,
+            "} upstream u { server 127.0.0.1:1; health_check interval=1s;",
+            "gate.conf:3:36: \"health_check\" is not supported",
+            "\"max_fails=\"",
+        ),
+        (health, "} match m { status 200;", "gate.conf:3:3: \"match\" is not supported", no_health),
     ] {
         if !is_there {
             refuses_text(server(line), &[says, lacks]).unwrap();
@@ -150,7 +164,13 @@ fn what_a_small_build_lacks() {
 #[test]
 fn what_a_build_has_is_told() {
     let has = |is_there, name: &str| if is_there { name.to_owned() } else { format!("no {name}") };
-    let features = [has(cfg!(feature = "tls"), "tls"), has(cfg!(feature = "gzip"), "gzip")];
+    let features = [
+        has(cfg!(feature = "tls"), "tls"),
+        has(cfg!(feature = "gzip"), "gzip"),
+        has(cfg!(feature = "health"), "health"),
+        has(cfg!(feature = "crypt"), "crypt"),
+        has(cfg!(feature = "page"), "page"),
+    ];
     let told = String::from_utf8(run(&Folder::new(), &["-V"], "gate.conf").stdout).unwrap();
     assert!(told.contains(&format!("\nfeatures: {}\n", features.join(", "))), "{told}");
 }

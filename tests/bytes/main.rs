@@ -43,6 +43,7 @@ mod fields;
 mod files;
 mod gate;
 mod heads;
+#[cfg(feature = "health")]
 mod health;
 mod internal;
 mod lifecycle;
