@@ -267,7 +267,7 @@ impl Asked {
         ExitCode::SUCCESS
     }
 
-    /// `-s`: who holds the pid file of the configuration gets the signal.
+    /// `-s`: the program that holds the pid file of the configuration gets the signal.
     fn send(&self, signal: &str) -> ExitCode {
         use rustix::process::{Signal, kill_process};
         let signal = match signal {

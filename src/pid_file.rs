@@ -3,7 +3,7 @@
 //! A number in a file may be that of a process that has ended, or of another one by now; and the account of the service
 //! may write to the file, so a number alone would let it choose which process root signals. Therefore the program holds a
 //! lock on its file (fcntl(2), `F_SETLK`), and `-s` asks the kernel which process does (`F_GETLK`): that can't be stale and
-//! can't be forged, and who asks needs no right but to read the file. The link /proc/PID/exe would tell less: only root and
+//! can't be forged, and `-s` needs no right but to read the file. The link /proc/PID/exe would tell less: only root and
 //! the account can read it, and it names a deleted file after an upgrade.
 
 use std::fs::File;
@@ -75,7 +75,7 @@ fn fill(file: &mut File) -> io::Result<()> {
     file.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
 
-/// A file system without locks keeps no program from starting; `-s` says that nobody holds the file.
+/// A file system without locks keeps no program from starting; `-s` says that no program holds the file.
 fn lock(file: &File) {
     let _ = fcntl_lock(file, FlockOperation::NonBlockingLockExclusive);
 }

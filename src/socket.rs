@@ -185,7 +185,7 @@ fn bind_unix(fd: &OwnedFd, path: &str) -> io::Result<()> {
     Ok(bound?)
 }
 
-/// As nginx: who may connect is decided by the directory. The umask says so, and not a chmod(2) of the path, which may be
+/// As nginx: the directory decides which users may connect. The umask says so, and not a chmod(2) of the path, which may be
 /// another file's by then. It counts for the whole process, in which no other thread makes files meanwhile.
 fn bind_for_all(fd: &OwnedFd, unix: &SocketAddrUnix) -> rustix::io::Result<()> {
     let before = umask(Mode::from_raw_mode(0o111));
@@ -194,7 +194,7 @@ fn bind_for_all(fd: &OwnedFd, unix: &SocketAddrUnix) -> rustix::io::Result<()> {
     bound
 }
 
-/// Whether a path is that of a socket on which nobody listens. To connect to another file is refused as well.
+/// Whether a path is that of a socket on which no process listens. To connect to another file is refused as well.
 fn is_abandoned(path: &str, unix: &SocketAddrUnix) -> io::Result<bool> {
     let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
     let probe = open(&Addr::Unix(Arc::from(path)))?;

@@ -246,7 +246,7 @@ enum ByServer {
 }
 
 /// Built-in variables that the client does not choose. What is not listed is the client's: also `$remote_addr` (a client
-/// would be connected to itself, and whom `set_real_ip_from` trusts may tell any address), `$connection_requests`,
+/// would be connected to itself, and a proxy that `set_real_ip_from` trusts may name any address), `$connection_requests`,
 /// `$content_length`, `$request_length` and `$remote_port` (a client picks them), `$ssl_...`, `$proxy_protocol_...`,
 /// `$upstream_...` (an upstream may repeat what the client has said) and `$proxy_host` (that of an upstream tried before).
 fn by_server(builtin: Builtin) -> Option<ByServer> {

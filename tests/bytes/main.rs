@@ -3,8 +3,8 @@
 //! What it is for: `proxying` (routes, upstreams, answers), `balancing` (which peer), `serving` (heads and bodies of
 //! files), `downloads` (slow readers of them), `files` (files, steps, the life of the program), `internal` (requests that
 //! are sent elsewhere), `limits` (how much a client may ask for), `clients` (where it comes from), `manners` (how clients
-//! are dealt with), `retries` (bodies that meet more than one upstream), `status` (what the program tells of itself), `compression`, `access` (who is let in), `names` (of
-//! upstreams) and `activation` (sockets that systemd has bound).
+//! are dealt with), `retries` (bodies that meet more than one upstream), `status` (what the program tells of itself),
+//! `compression`, `access` (who is let in), `names` (of upstreams) and `activation` (sockets that systemd has bound).
 //!
 //! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
 //! id, a class and a number, that a failure names; rows that look at one thing from more sides share it.
