@@ -1,38 +1,26 @@
 //! Messages of the domain name system (RFC 1035), as far as is needed to ask for the addresses of a name.
 //!
-//! What comes may come from anybody. A message is an answer if its id and its question are ours, and what of it can't be
-//! read makes all of it no answer. Pointers in names lead backwards; aliases are followed in the order of the records, of
-//! which so many are looked at.
+//! An answer may be forged. A message is one if its id and its question are ours, and if all of it can be read (by the crate
+//! `domain`, whose names have pointers that lead backwards, and only so many). Aliases are followed in the order of the
+//! records, of which 512 are looked at.
 
 use std::net::IpAddr;
 
-/// Bytes of a name without the empty label at its end, and of one of its labels (RFC 1035 2.3.4).
-const NAME_BYTES_MAX: usize = 254;
-const LABEL_BYTES_MAX: usize = 63;
-/// A length from here on is the high byte of a pointer.
-const POINTER: u8 = 0xc0;
+use domain::base::iana::{Class, Opcode, Rcode};
+use domain::base::message::RecordSection;
+use domain::base::{Message, MessageBuilder, ParsedName, Rtype, ToName};
+use domain::dep::octseq::Array;
+use domain::rdata::{A, Aaaa, Cname};
+
+/// Bytes of a question: a head of 12, the longest name, its type and class.
+const QUESTION_BYTES_MAX: usize = 12 + 255 + 4;
 /// Records of an answer that are looked at.
-const RECORDS_MAX: u16 = 512;
+const RECORDS_MAX: usize = 512;
 /// Addresses that are taken of an answer.
 const ADDRS_MAX: usize = 128;
 
-/// In the second word of a message (RFC 1035 4.1.1): it is an answer; what kind of question it is for, where 0 is the one
-/// that everybody asks; it was cut; it wants an answer that the server may have to look for; the response code.
-const ANSWER: u16 = 0x8000;
-const OPCODE: u16 = 0x7800;
-const TRUNCATED: u16 = 0x0200;
-const RECURSION: u16 = 0x0100;
-const CODE: u16 = 0x000f;
-
-/// The class of the Internet, and types of records.
-const INTERNET: u16 = 1;
-const A: u16 = 1;
-const CNAME: u16 = 5;
-const AAAA: u16 = 28;
-
-/// A name as messages have it: each label after its length, without the empty one at the end. In small letters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name(Vec<u8>);
+/// A name, of at most 255 bytes.
+pub type Name = domain::base::Name<Array<255>>;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +30,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn code(self) -> u16 {
+    fn code(self) -> Rtype {
         match self {
-            Self::Ipv4 => A,
-            Self::Ipv6 => AAAA,
+            Self::Ipv4 => Rtype::A,
+            Self::Ipv6 => Rtype::AAAA,
         }
     }
 }
@@ -72,7 +60,7 @@ pub enum Answer {
 pub struct Found {
     pub addrs: Vec<IpAddr>,
     /// The name stands for this one, of which no address was told.
-    pub alias: Option<Name>,
+    pub alias: Option<Box<Name>>,
     /// Seconds that this may be believed.
     pub ttl: u32,
 }
@@ -82,142 +70,64 @@ pub const NO_NAME: u8 = 3;
 
 /// The name of a host; `None` if it can't be one.
 pub fn name(host: &str) -> Option<Name> {
+    // A backslash begins an escape, which a host has no use for.
     let is_printable = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\';
-    let mut name = Name(Vec::new());
-    for label in host.strip_suffix('.').unwrap_or(host).split('.') {
-        name.add(label.as_bytes()).filter(|()| label.bytes().all(is_printable))?;
-    }
-    Some(name)
-}
-
-impl Name {
-    fn add(&mut self, label: &[u8]) -> Option<()> {
-        if label.is_empty() || label.len() > LABEL_BYTES_MAX || self.0.len() + 1 + label.len() > NAME_BYTES_MAX {
-            return None;
-        }
-        self.0.push(label.len() as u8);
-        self.0.extend(label.iter().map(u8::to_ascii_lowercase));
-        Some(())
-    }
+    Name::from_chars(host.chars()).ok().filter(|_| host.bytes().all(is_printable))
 }
 
 impl Question<'_> {
     /// The message that asks.
-    pub fn write(&self) -> Vec<u8> {
-        let mut message = [self.id, RECURSION, 1, 0, 0, 0].map(u16::to_be_bytes).concat();
-        message.extend_from_slice(&self.name.0);
-        message.push(0);
-        message.extend([self.kind.code(), INTERNET].map(u16::to_be_bytes).concat());
-        message
+    pub fn write(&self) -> Option<Vec<u8>> {
+        let mut message = MessageBuilder::from_target(Array::<QUESTION_BYTES_MAX>::new()).ok()?;
+        message.header_mut().set_id(self.id);
+        message.header_mut().set_rd(true);
+        let mut message = message.question();
+        message.push((self.name, self.kind.code())).ok()?;
+        Some(message.finish().as_ref().to_vec())
     }
 
     /// What a message answers; `None` if it is no answer to this.
     pub fn read(&self, bytes: &[u8]) -> Option<Answer> {
-        let mut message = Reader { bytes, at: 0 };
-        let [id, flags, questions, answers, _, _] = message.words()?;
-        if id != self.id || flags & (ANSWER | OPCODE) != ANSWER || questions != 1 {
+        let message = Message::from_slice(bytes).ok()?;
+        let header = message.header();
+        if !header.qr() || header.opcode() != Opcode::QUERY || header.id() != self.id {
             return None;
         }
-        if message.name()? != *self.name || message.words()? != [self.kind.code(), INTERNET] {
+        let asked = message.sole_question().ok()?;
+        if asked.qname() != self.name || asked.qtype() != self.kind.code() || asked.qclass() != Class::IN {
             return None;
         }
-        match flags & CODE {
-            0 if flags & TRUNCATED != 0 => Some(Answer::Truncated),
-            0 => self.gather(&mut message, answers).map(Answer::Found),
-            code => Some(Answer::Refused(code as u8)),
+        match header.rcode() {
+            Rcode::NOERROR if header.tc() => Some(Answer::Truncated),
+            Rcode::NOERROR => self.gather(message.answer().ok()?).map(Answer::Found),
+            code => Some(Answer::Refused(code.to_int())),
         }
     }
 
     /// What the records say of the name, or of what it stands for.
-    fn gather(&self, message: &mut Reader<'_>, records: u16) -> Option<Found> {
+    fn gather(&self, records: RecordSection<'_, [u8]>) -> Option<Found> {
         let mut found = Found { ttl: u32::MAX, ..Found::default() };
         let mut alias: Option<Name> = None;
-        for _ in 0..records.min(RECORDS_MAX) {
-            let owner = message.name()?;
-            let [kind, class, high, low, length] = message.words()?;
-            let mut data = message.part(length.into())?;
-            if class != INTERNET || owner != *alias.as_ref().unwrap_or(self.name) {
+        for record in records.take(RECORDS_MAX) {
+            let record = record.ok()?;
+            if record.class() != Class::IN || record.owner() != *alias.as_ref().unwrap_or(self.name) {
                 continue;
             }
-            let addr: Option<IpAddr> = match (kind, self.kind) {
-                (CNAME, _) => {
-                    alias = Some(data.name()?);
+            let addr: Option<IpAddr> = match (record.rtype(), self.kind) {
+                (Rtype::CNAME, _) => {
+                    let target = record.to_record::<Cname<ParsedName<&[u8]>>>().ok()??;
+                    alias = Some(target.data().cname().try_to_name().ok()?);
                     None
                 }
-                (A, Kind::Ipv4) => Some(data.bytes::<4>()?.into()),
-                (AAAA, Kind::Ipv6) => Some(data.bytes::<16>()?.into()),
+                (Rtype::A, Kind::Ipv4) => Some(record.to_record::<A>().ok()??.data().addr().into()),
+                (Rtype::AAAA, Kind::Ipv6) => Some(record.to_record::<Aaaa>().ok()??.data().addr().into()),
                 _ => continue,
             };
-            if data.at != data.bytes.len() {
-                return None;
-            }
-            found.ttl = found.ttl.min(u32::from(high) << 16 | u32::from(low));
+            found.ttl = found.ttl.min(record.ttl().as_secs());
             found.addrs.extend(addr.filter(|_| found.addrs.len() < ADDRS_MAX));
         }
-        found.alias = alias.filter(|_| found.addrs.is_empty());
+        found.alias = alias.filter(|_| found.addrs.is_empty()).map(Box::new);
         Some(found)
-    }
-}
-
-/// What is read of a message, from its start to where the part that is read ends.
-struct Reader<'m> {
-    bytes: &'m [u8],
-    at: usize,
-}
-
-impl<'m> Reader<'m> {
-    fn bytes<const COUNT: usize>(&mut self) -> Option<[u8; COUNT]> {
-        let bytes = *self.bytes.get(self.at..)?.first_chunk()?;
-        self.at += COUNT;
-        Some(bytes)
-    }
-
-    /// Numbers of two bytes.
-    fn words<const COUNT: usize>(&mut self) -> Option<[u16; COUNT]> {
-        let mut words = [0; COUNT];
-        for word in &mut words {
-            *word = u16::from_be_bytes(self.bytes()?);
-        }
-        Some(words)
-    }
-
-    /// The next so many bytes, which this steps over.
-    fn part(&mut self, length: usize) -> Option<Self> {
-        let at = self.at;
-        self.at += length;
-        Some(Self { bytes: self.bytes.get(..self.at)?, at })
-    }
-
-    fn rest(&self) -> &'m [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
-    }
-
-    /// A name, of which the rest may be another one that stands before it (RFC 1035 4.1.4).
-    fn name(&mut self) -> Option<Name> {
-        let mut name = Name(Vec::new());
-        // Where what is read now begins: each pointer leads to before that, so that they end.
-        let mut start = self.at;
-        let mut after = None;
-        loop {
-            let [length] = self.bytes()?;
-            if length == 0 {
-                break;
-            }
-            if length >= POINTER {
-                let [low] = self.bytes()?;
-                after = after.or(Some(self.at));
-                self.at = u16::from_be_bytes([length - POINTER, low]).into();
-                if self.at >= start {
-                    return None;
-                }
-                start = self.at;
-                continue;
-            }
-            // A length that no label has is none here either.
-            name.add(self.part(length.into())?.rest())?;
-        }
-        self.at = after.unwrap_or(self.at);
-        Some(name)
     }
 }
 
@@ -245,7 +155,7 @@ mod tests {
 
     fn found(addrs: &[[u8; 4]], alias: Option<&str>, ttl: u32) -> Option<Answer> {
         let addrs = addrs.iter().map(|addr| IpAddr::from(*addr)).collect();
-        Some(Answer::Found(Found { addrs, alias: alias.map(|alias| name(alias).unwrap()), ttl }))
+        Some(Answer::Found(Found { addrs, alias: alias.map(|alias| Box::new(name(alias).unwrap())), ttl }))
     }
 
     const ADDR: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x01";
@@ -254,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_question_is_written_and_only_its_own_answer_read() {
-        let written = ask("a.test", Kind::Ipv6, |question| question.write());
+        let written = ask("a.test", Kind::Ipv6, |question| question.write().unwrap());
         assert_eq!(written, b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x1c\0\x01");
         let good = answer(0, &[ADDR]);
         assert_eq!(read(&good), found(&[[10, 0, 0, 1]], None, 60));

@@ -92,7 +92,7 @@ pub async fn look_up(host: &str, servers: &[SocketAddr], wanted: Wanted) -> Resu
                 return Ok((addrs, ttl));
             }
             match v6.alias.or(v4.alias) {
-                Some(alias) => name = alias,
+                Some(alias) => name = *alias,
                 None => break,
             }
         }
@@ -158,7 +158,7 @@ struct Line<'n> {
 
 impl Line<'_> {
     async fn send(&mut self) -> io::Result<()> {
-        let message = self.question.write();
+        let message = self.question.write().ok_or(io::ErrorKind::InvalidInput)?;
         if self.socket.is_none() {
             self.socket = Some(Datagrams::connect(&self.server)?);
         }
@@ -206,7 +206,7 @@ fn random() -> u16 {
 
 /// Messages have their length before them (RFC 1035 4.2.2).
 async fn by_stream(question: &Question<'_>, server: SocketAddr) -> io::Result<Answer> {
-    let message = question.write();
+    let message = question.write().ok_or(io::ErrorKind::InvalidInput)?;
     let socket = Socket::connect(&Addr::Ip(server), None).await?;
     let sent = [&(message.len() as u16).to_be_bytes(), message.as_slice()].concat();
     let mut written = 0;
