@@ -91,7 +91,6 @@ pub mod transfer;
 pub mod outgoing;
 pub mod answer;
 pub mod resolver;
-pub mod system;
 pub mod names;
 pub mod balance;
 pub mod pool;

@@ -17,8 +17,6 @@ use crate::config::{Place, Resolver};
 use crate::reactor::{self, Millis, millis};
 use crate::resolver::{self, Failure, Wanted};
 use crate::socket::Addr;
-#[cfg(target_env = "musl")]
-use crate::system;
 
 /// How long a new answer is waited for where there is an old one (RFC 8767 5 allows 1.8 s).
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -32,7 +30,6 @@ const TTL_SECS: std::ops::RangeInclusive<u32> = 1..=86_400;
 const FAILURE: Duration = Duration::from_secs(1);
 
 /// Questions to the system at the same time; each has a thread meanwhile.
-#[cfg(not(target_env = "musl"))]
 static THREADS: Semaphore = Semaphore::new(4);
 /// Names that name servers are asked for at the same time; each takes two descriptors.
 static QUESTIONS: Semaphore = Semaphore::new(64);
@@ -177,16 +174,6 @@ async fn ask(question: Question) {
 }
 
 /// That there is no such name is not final here: the system may have lost its own.
-#[cfg(target_env = "musl")]
-async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
-    let _place = QUESTIONS.acquire().await;
-    match system::look_up(host).await {
-        Ok(addrs) => Ok((addrs, VALID)),
-        Err(failure) => Err(Failure::Trouble(failure.to_string())),
-    }
-}
-
-#[cfg(not(target_env = "musl"))]
 async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
     let _place = THREADS.acquire().await;
     match async_net::resolve((host, 0)).await {
