@@ -6,7 +6,7 @@ pub(super) enum Crypt {}
 
 impl Crypt {
     /// Knows none.
-    pub(super) fn parse(_: &[&[u8]]) -> Option<Self> {
+    pub(super) fn parse(_: &[u8], _: &[&[u8]]) -> Option<Self> {
         None
     }
 

@@ -66,7 +66,7 @@ impl<'f> Stored<'f> {
                 let magic: &[u8] = if id == b"1" { b"$1$" } else { b"$apr1$" };
                 Some(Form::Md5 { magic, salt: salt.get(..8).unwrap_or(salt), digest })
             }
-            _ => Crypt::parse(&parts).map(Form::Crypt),
+            _ => Crypt::parse(text, &parts).map(Form::Crypt),
         }
     }
 
@@ -95,34 +95,22 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && std::hint::black_box(differences) == 0
 }
 
-/// The digest of parts that stand one behind the other. The crypt functions get it as a value: there is one of each.
-type Hash = fn(&[&[u8]]) -> Vec<u8>;
-
-/// The first `len` bytes of `piece` put behind itself again and again.
-fn repeated(piece: &[u8], len: usize) -> Vec<u8> {
-    piece.iter().copied().cycle().take(len).collect()
-}
-
-/// One after the other, each time what the number of the round says: how both MD5-crypt and SHA-crypt take their time.
-fn rounds(hash: Hash, first: Vec<u8>, rounds: u32, password: &[u8], salt: &[u8]) -> Vec<u8> {
-    (0..rounds).fold(first, |last, round| {
-        let (start, end) = if round % 2 == 1 { (password, &last[..]) } else { (&last[..], password) };
-        let salt = if round % 3 == 0 { &[] } else { salt };
-        let middle = if round % 7 == 0 { &[] } else { password };
-        hash(&[start, salt, middle, end])
-    })
-}
-
 /// The MD5-crypt of FreeBSD (`$1$`), and Apache's with another name in it (`$apr1$`), as text.
 fn md5_crypt(password: &[u8], magic: &[u8], salt: &[u8]) -> Vec<u8> {
     let inner = md5(&[password, salt, password]);
-    let mut first = [password, magic, salt, &repeated(&inner, password.len())].concat();
+    let mut first = [password, magic, salt].concat();
+    first.extend(inner.iter().cycle().take(password.len()));
     let mut bits = password.len();
     while bits > 0 {
         first.push(if bits % 2 == 1 { 0 } else { password.first().copied().unwrap_or(0) });
         bits /= 2;
     }
-    let digest = rounds(md5, md5(&[&first]), 1000, password, salt);
+    let digest = (0..1000).fold(md5(&[&first]), |last, round| {
+        let (start, end) = if round % 2 == 1 { (password, &last[..]) } else { (&last[..], password) };
+        let salt = if round % 3 == 0 { &[] } else { salt };
+        let middle = if round % 7 == 0 { &[] } else { password };
+        md5(&[start, salt, middle, end])
+    });
     let byte = |at: usize| digest.get(at).copied().unwrap_or(0);
     let mut text = Vec::with_capacity(22);
     for at in 0..5 {
