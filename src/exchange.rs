@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::body::Decoder;
+use crate::browsers;
 use crate::config::{Browsers, Config, Content, Location, ProxyPass, Server, Settings};
 use crate::head::{Request, Response, Version};
 use crate::pattern::Captures;
@@ -382,18 +383,11 @@ impl Exchange {
             && !self.is_from(settings.manners.keepalive_disable)
     }
 
-    /// Whether the client is a browser that can't be trusted with keep-alive. As nginx tells them.
-    fn is_from(&self, browsers: Browsers) -> bool {
-        let msie6 = browsers.msie6 && self.request.method() == b"POST";
-        if !msie6 && !browsers.safari {
-            return false;
-        }
-        let agent = String::from_utf8_lossy(self.request.fields.first_named(b"user_agent").unwrap_or_default());
-        let has = |name: &str| agent.contains(name);
-        let version = agent.split_once("MSIE ").map_or("", |(_, version)| version);
-        let old = ["4.", "5.", "6."].iter().any(|old| version.starts_with(old)) && !version.contains("SV1");
-        let safari = has("Safari/") && has("Mac OS X") && !["MSIE ", "Opera", "Gecko/", "Chrome/"].into_iter().any(has);
-        (msie6 && old && !has("Opera")) || (browsers.safari && safari)
+    /// Whether the client is a browser that can't be trusted with keep-alive, MSIE after POST only (as in nginx).
+    fn is_from(&self, disabled: Browsers) -> bool {
+        let agent = || self.request.fields.first_named(b"user_agent").unwrap_or_default();
+        disabled.msie6 && self.request.method() == b"POST" && browsers::is_msie6(agent())
+            || disabled.safari && browsers::is_safari(agent())
     }
 
     /// Whether the client takes a body in chunks (RFC 9112 7.1).

@@ -2,6 +2,7 @@
 //! `no-transform` of an upstream besides (RFC 9110 7.7).
 
 use crate::added::Added;
+use crate::browsers;
 use crate::clock;
 use crate::coding;
 use crate::compress::Encoder;
@@ -80,7 +81,7 @@ pub fn may_pack(exchange: &Exchange, about: &About<'_>) -> bool {
         return false;
     }
     let agent = request.fields.first_named(b"user_agent").unwrap_or_default();
-    let disabled = gzip.not_msie6 && is_msie6(agent);
+    let disabled = gzip.not_msie6 && browsers::is_msie6(agent);
     !disabled && !gzip.disable.iter().any(|pattern| !agent.is_empty() && pattern.is_match(agent))
 }
 
@@ -122,18 +123,6 @@ fn name_and_value(line: &[u8]) -> Option<(Name, &[u8])> {
     Some((Name::of(name), rest.strip_prefix(b":")?.trim_ascii()))
 }
 
-/// Internet Explorer up to 6, but for that of Windows XP's second service pack, and whoever else calls himself that.
-fn is_msie6(agent: &[u8]) -> bool {
-    let find = |word: &[u8]| agent.windows(word.len()).position(|part| part == word);
-    let Some(at) = find(b"MSIE ") else { return false };
-    let old = match agent.get(at + 5..at + 7) {
-        Some(b"4." | b"5.") => true,
-        Some(b"6.") => find(b"SV1").is_none(),
-        _ => false,
-    };
-    old && find(b"Opera").is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,21 +140,6 @@ mod tests {
         ] {
             assert_eq!(is_listed(&listed, content_type.as_bytes()), expected, "{content_type}");
             assert!(is_listed(&Types::All, content_type.as_bytes()));
-        }
-    }
-
-    #[test]
-    fn old_browsers_are_known_by_their_names() {
-        for (agent, expected) in [
-            ("Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1)", true),
-            ("Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1; SV1)", false),
-            ("Mozilla/4.0 (compatible; MSIE 5.5; Windows 98)", true),
-            ("Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 6.0)", false),
-            ("Mozilla/4.0 (compatible; MSIE 6.0; X11; Linux i686) Opera 8.5", false),
-            ("MSIE ", false),
-            ("", false),
-        ] {
-            assert_eq!(is_msie6(agent.as_bytes()), expected, "{agent}");
         }
     }
 }

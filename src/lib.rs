@@ -47,6 +47,7 @@ pub mod frames;
 pub mod dns;
 pub mod credentials;
 pub mod forwarded;
+pub mod browsers;
 pub mod password;
 pub mod target;
 pub mod proxy_protocol;
