@@ -861,7 +861,7 @@ fn stops() {
         let pid = fs::read_to_string(gate.folder.path("gate.pid")).unwrap();
         check(pid == format!("{}\n", gate.pid()), || format!("pid file: {pid:?}"))?;
         gate.signal("TERM");
-        let code = gate.ends_within(Duration::from_secs(2));
+        let code = gate.ends_within(PATIENCE);
         check(code == Some(0), || format!("exit code {code:?}"))?;
         check(!gate.folder.path("gate.pid").exists(), || "the pid file stays".to_owned())?;
         let mut byte = [0];

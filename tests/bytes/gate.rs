@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,12 @@ use std::time::{Duration, Instant};
 use crate::peer::Peer;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_smolgate");
-/// How long anything that must happen may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+/// How long anything that must happen may take on a machine that is very busy. It is less than nginx's usual timeouts of
+/// 60 seconds, so that none of these makes it happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+
+/// What a busy machine makes of one second, in milliseconds: not less, and an order of magnitude more at most.
+pub(crate) const ABOUT_A_SECOND: Range<u128> = 900..10_000;
 
 /// Asks again and again until there is an answer; `None` if it does not come in time.
 pub(crate) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
@@ -201,14 +206,14 @@ impl Gate {
     /// Waits for a line of the access log with all of `parts`.
     pub(crate) fn wait_for_access(&self, parts: &[&str]) -> Result<(), String> {
         let has = || self.access().iter().any(|line| parts.iter().all(|part| line.contains(part)));
-        within(Duration::from_secs(3), || has().then_some(()))
+        within(PATIENCE, || has().then_some(()))
             .ok_or_else(|| format!("no line with {parts:?} in the access log: {:?}", self.access()))
     }
 
     /// Waits for a line of the error log with all of `parts`.
     pub(crate) fn wait_for_error(&self, parts: &[&str]) -> Result<(), String> {
         let has = || self.errors().iter().any(|line| parts.iter().all(|part| line.contains(part)));
-        within(Duration::from_secs(3), || has().then_some(()))
+        within(PATIENCE, || has().then_some(()))
             .ok_or_else(|| format!("no line with {parts:?} in the error log: {:?}", self.errors()))
     }
 
@@ -222,6 +227,12 @@ impl Gate {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// Whether it waits for something else than a processor.
+    pub(crate) fn sleeps(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        status.contains("\nState:\tS")
     }
 
     /// Memory in use, in KiB.

@@ -1,9 +1,7 @@
 //! Request lines, targets, hosts, fields and their limits (classes A to E).
 
-use std::time::Duration;
-
 use crate::client::{Client, expand};
-use crate::gate::{Gate, within};
+use crate::gate::{Gate, PATIENCE, within};
 use crate::peer::Peer;
 use crate::table::Then::{Refused, Served, ServedLast};
 use crate::table::{Row, Then, case, check, same, try_rows, verify};
@@ -326,7 +324,7 @@ fn heads_that_drip() {
         case("E08 64 KiB", || {
             let reply = drip(&head(64))?;
             check(reply.status == 431, || reply.head.clone())?;
-            within(Duration::from_secs(1), || (gate.resident_kib() < 30_000).then_some(()))
+            within(PATIENCE, || (gate.resident_kib() < 30_000).then_some(()))
                 .ok_or_else(|| "too much memory".to_owned())
         }),
     ];

@@ -60,9 +60,11 @@ fn requests_that_are_too_many_are_refused() {
             expect(&gate, ["/dry?d=1"], [200])?;
             let said = body("/dry?d=1")?;
             check(said == "REJECTED_DRY_RUN", || said)?;
+            // The excess has become less since the first request.
             gate.wait_for_error(&[
                 "[error]",
-                "limiting requests, dry run, excess: 1.000 by zone \"d\", client: 127.0.0.1",
+                "limiting requests, dry run, excess: ",
+                " by zone \"d\", client: 127.0.0.1",
             ])
         }),
         case("a request is asked once, wherever it is sent", || {
@@ -72,7 +74,7 @@ fn requests_that_are_too_many_are_refused() {
         }),
     ];
     verify_at_once(cases);
-    gate.wait_for_error(&["[error]", "limiting requests, excess: 3.000 by zone \"a\""]).unwrap();
+    gate.wait_for_error(&["[error]", "limiting requests, excess: ", " by zone \"a\""]).unwrap();
 }
 
 /// `auth_request` asks for the sake of a request that was counted already.
@@ -118,8 +120,8 @@ fn requests_that_come_too_early_wait() {
             bodies.sort();
             check(bodies == [&b"DELAYED"[..], b"DELAYED", b"PASSED"], || format!("{bodies:?}"))?;
             let took = began.elapsed();
-            check((1950..5000).contains(&took.as_millis()), || format!("{took:?}"))?;
-            gate.wait_for_error(&["[info]", "delaying request, excess: 1.", "by zone \"a\""])
+            check((1950..20_000).contains(&took.as_millis()), || format!("{took:?}"))?;
+            gate.wait_for_error(&["[info]", "delaying request, excess: ", "by zone \"a\""])
         }),
         case("but not the first of them, and not for ever", || {
             expect(&gate, ["/delay?b=1", "/delay?b=1"], [200, 200])?;
@@ -237,7 +239,7 @@ fn answers_go_no_faster_than_they_may() {
         case(path, move || {
             let (took, body) = timed(gate, path)?;
             check(body == vec![b'x'; len], || format!("{} bytes came", body.len()))?;
-            check((1000..6000).contains(&took), || format!("it took {took} ms"))
+            check((1000..20_000).contains(&took), || format!("it took {took} ms"))
         })
     };
     let fast = |path: &'static str| {
@@ -273,7 +275,7 @@ fn a_slow_answer_ends_with_its_client() {
     let descriptors = gate.descriptors();
     drop(client);
     let gone = within(PATIENCE, || (gate.descriptors() < descriptors).then_some(()));
-    assert!(gone.is_some(), "the connection is still there after {:?}", Duration::from_secs(8));
+    assert!(gone.is_some(), "the connection is still there after {PATIENCE:?}");
 }
 
 /// A client that keeps its connection with a byte a second.
@@ -286,7 +288,7 @@ fn a_body_that_comes_too_slowly() {
     client.stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let began = Instant::now();
     while client.stream.peek(&mut [0]).is_err() {
-        assert!(began.elapsed() < 6 * PATIENCE, "it goes on");
+        assert!(began.elapsed() < 2 * PATIENCE, "it goes on");
         client.send(b"x");
     }
     assert!(began.elapsed() >= Duration::from_secs(29), "{:?}", began.elapsed());

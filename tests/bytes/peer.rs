@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::gate::within;
+use crate::gate::{PATIENCE, within};
 
 /// What a peer has seen.
 #[derive(Default)]
@@ -108,9 +108,9 @@ impl Peer {
         lock(&self.seen).connections
     }
 
-    /// Whether the gate closes all connections to it within a second.
+    /// Waits until the gate has closed all connections to it.
     pub(crate) fn expect_all_closed(&self) -> Result<(), String> {
-        let closed = within(Duration::from_secs(1), || (lock(&self.seen).open == 0).then_some(()));
+        let closed = within(PATIENCE, || (lock(&self.seen).open == 0).then_some(()));
         closed.ok_or_else(|| "a connection to the upstream stays open".to_owned())
     }
 }

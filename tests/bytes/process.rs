@@ -273,7 +273,7 @@ fn stops() {
         let mut client = tunnel(&gate);
         ping(&mut client)?;
         gate.signal(signal);
-        let code = gate.ends_within(Duration::from_secs(1));
+        let code = gate.ends_within(PATIENCE);
         check(code == Some(0), || format!("exit code {code:?}"))?;
         check(!gate.folder.path("gate.pid").exists(), || "the pid file stays".to_owned())
     };
@@ -289,7 +289,7 @@ fn stops() {
         check(TcpStream::connect(gate.addr).is_err(), || "it still listens".to_owned())?;
         ping(&mut client)?;
         check(gate.is_running(), || "the tunnel was cut at once".to_owned())?;
-        let code = gate.ends_within(Duration::from_secs(3));
+        let code = gate.ends_within(PATIENCE);
         check(code == Some(0), || format!("exit code {code:?}"))
     };
     let patient = || {
@@ -302,7 +302,7 @@ fn stops() {
         ping(&mut client)?;
         client.finish();
         client.expect_end()?;
-        let code = gate.ends_within(Duration::from_secs(2));
+        let code = gate.ends_within(PATIENCE);
         check(code == Some(0), || format!("exit code {code:?}"))
     };
     let cases = vec![

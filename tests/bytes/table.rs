@@ -1,10 +1,9 @@
 //! Rows of input and outcome, tried one after the other on one gate with one polite upstream behind it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use crate::client::{Client, expand, show};
-use crate::gate::{Gate, within};
+use crate::gate::{Gate, PATIENCE, within};
 use crate::peer::Peer;
 
 /// The id of the row, what the client sends, and what must come of it.
@@ -110,8 +109,7 @@ fn try_row(gate: &Gate, peer: &Peer, input: &[u8], then: Then) -> Result<(), Str
     same("the probe", &probe.body, b"/probe")?;
     replies += 1;
     let grown = || (gate.access().len() - lines == replies).then_some(());
-    within(Duration::from_secs(2), grown)
-        .ok_or_else(|| format!("{replies} access lines expected: {:?}", &gate.access()[lines..]))?;
+    within(PATIENCE, grown).ok_or_else(|| format!("{replies} access lines expected: {:?}", &gate.access()[lines..]))?;
     let came = peer.bytes()[seen..].to_vec();
     if matches!(then, Then::BrokenOff(_)) {
         check(!came.windows(7).any(|end| end == b"\r\n0\r\n\r\n"), || {

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Reply, expand, show};
-use crate::gate::Gate;
+use crate::gate::{ABOUT_A_SECOND, Gate};
 use crate::peer::{Peer, SWITCHING};
 use crate::table::{Case, case, check, same, verify_at_once};
 
@@ -352,7 +352,7 @@ fn answers_to_upgrades() {
         let (reply, began) = (reply?, Instant::now());
         check(reply.status == 101, || reply.head)?;
         client.expect_end()?;
-        check(began.elapsed() < Duration::from_secs(1), || "the end comes late".to_owned())?;
+        check(began.elapsed() < Duration::from_secs(10), || "the end comes late".to_owned())?;
         drop(client);
         gate.wait_for_access(&["\"GET /K29 HTTP/1.1\" 101 "])
     }));
@@ -406,13 +406,13 @@ fn silence() {
         let began = Instant::now();
         expect_bad(&gate, id, addr, 504)?;
         let took = began.elapsed();
-        check((900..3000).contains(&took.as_millis()), || format!("it took {took:?}"))
+        check(ABOUT_A_SECOND.contains(&took.as_millis()), || format!("it took {took:?}"))
     };
     let cases = vec![
         case("K01", || {
             let began = Instant::now();
             expect_bad(&gate, "K01", refused, 502)?;
-            check(began.elapsed() < Duration::from_millis(500), || "it took long".to_owned())
+            check(began.elapsed() < Duration::from_secs(10), || "it took long".to_owned())
         }),
         case("K01 next", || {
             (0..4)
