@@ -136,7 +136,8 @@ impl Command<'_> {
 
     /// One step after the other: the new program is asked, requests end, everything is packed, the program is executed.
     fn go_on_with_upgrade(&mut self, report: Report) {
-        let Some(upgrade) = &mut self.upgrade else { return };
+        // Workers that were told to stop may still report a step that they had begun.
+        let Some(upgrade) = self.upgrade.as_mut().filter(|_| !self.stops) else { return };
         let workers = self.crew.desks.len();
         match report {
             Report::Checked(Ok(())) => self.crew.tell(&|| Order::Leave),
