@@ -14,7 +14,7 @@ use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use super::files;
 use super::pair::{News, Pair};
 use super::session::{Session, Side};
-use super::site::{provider, signature, versions};
+use super::site::{provider, versions};
 use super::spec::ClientSpec;
 use super::tickets;
 use super::trust::{self, Distrust, Purpose, Trust};
@@ -54,12 +54,12 @@ impl Client {
     pub(super) fn new(spec: &ClientSpec, pair: Option<Arc<Pair>>) -> Result<Self, String> {
         let algorithms = provider().signature_verification_algorithms;
         let trust = match (&spec.trusted, spec.verify) {
-            (Some(path), true) => Some(Trust {
-                anchors: files::trusted(path)?,
-                revoked: spec.revoked.as_ref().map_or(Ok(Vec::new()), |path| files::revoked(path))?,
-                depth: spec.depth,
+            (Some(path), true) => Some(Trust::new(
+                files::trusted(path)?,
+                spec.revoked.as_ref().map_or(Ok(Vec::new()), |path| files::revoked(path))?,
+                spec.depth,
                 algorithms,
-            }),
+            )),
             _ => None,
         };
         let builder = ClientConfig::builder_with_provider(provider().clone())
@@ -111,10 +111,8 @@ impl ServerCertVerifier for Judging {
     ) -> Result<ServerCertVerified, Error> {
         let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
         let chain: Vec<CertificateDer<'_>> = std::iter::once(own).chain(others).cloned().collect();
-        let now = i64::try_from(tickets::now()).unwrap_or(i64::MAX);
-        let judged = trust.judge(&chain, Purpose::Server, now);
-        let judged =
-            judged.and_then(|()| if trust::is_for(own, &name.to_str()) { Ok(()) } else { Err(Distrust::Name) });
+        let judged = trust.judge(&chain, Purpose::Server, tickets::now());
+        let judged = judged.and_then(|()| if trust::is_for(own, name) { Ok(()) } else { Err(Distrust::NAME) });
         match judged {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(why) => Err(Error::General(format!("upstream SSL certificate verify error: {why}"))),
@@ -156,7 +154,9 @@ impl Judging {
     ) -> Result<HandshakeSignatureValid, Error> {
         match &self.trust {
             None => Ok(HandshakeSignatureValid::assertion()),
-            Some(trust) => signature(trust::is_signed(message, own, signed, &trust.algorithms, tls13)),
+            Some(_) => {
+                trust::check_signature(message, own, signed, &provider().signature_verification_algorithms, tls13)
+            }
         }
     }
 }

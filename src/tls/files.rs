@@ -1,5 +1,6 @@
 //! Certificates, keys and revocation lists in PEM files (RFC 7468).
 
+use std::cmp::Reverse;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -9,8 +10,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
-use super::revoked::Revoked;
-use super::x509::Certificate;
+use webpki::{BorrowedCertRevocationList, Error};
+
+use super::x509::{self, Certificate};
 use crate::keeper;
 
 /// Bytes of a file with a certificate and its chain, or with a key.
@@ -56,19 +58,35 @@ pub(super) fn trusted(path: &str) -> Result<Vec<CertificateDer<'static>>, String
     Ok(found)
 }
 
-/// Revocation lists.
+/// Revocation lists, the newest first.
 ///
 /// # Errors
-/// As [`trusted`]; and a list that holds what is not understood, as leaving it out would let somebody in.
-pub(super) fn revoked(path: &str) -> Result<Vec<Revoked>, String> {
+/// As [`trusted`]; and a list that webpki can't read, since without it revoked certificates would be accepted.
+pub(super) fn revoked(path: &str) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
     let text = read(path, REVOKED_BYTES_MAX)?;
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|why| format!("cannot load CRL \"{path}\": {why}"))?;
+    let mut found = found.map_err(|why| format!("cannot load CRL \"{path}\": {why}"))?;
     if found.is_empty() {
         return Err(format!("cannot load CRL \"{path}\": there is no \"BEGIN X509 CRL\" in it"));
     }
-    let lists: Option<Vec<Revoked>> = found.iter().map(|list| Revoked::read(list)).collect();
-    lists.ok_or_else(|| format!("cannot load CRL \"{path}\": it is not understood"))
+    for list in &found {
+        let advice = "the form is version 2, which \"openssl ca\" writes if openssl.cnf has \"crlnumber\"";
+        check_list(list)
+            .map_err(|why| format!("cannot load CRL \"{path}\": it is not understood ({why}): {advice}"))?;
+    }
+    newest_first(&mut found);
+    Ok(found)
+}
+
+/// Sorts lists: of those of one issuer webpki takes the first.
+pub(super) fn newest_first(lists: &mut [CertificateRevocationListDer<'_>]) {
+    lists.sort_by_key(|list| Reverse(x509::list_time(list)));
+}
+
+/// Reads all of a list; webpki reads the serial numbers only when it looks for one.
+fn check_list(der: &[u8]) -> Result<(), Error> {
+    let list = BorrowedCertRevocationList::from_der(der)?;
+    (&list).into_iter().try_for_each(|revoked| revoked.map(drop))
 }
 
 /// A certificate with its chain, and its key.

@@ -19,8 +19,6 @@ mod hostile;
 #[cfg(feature = "tls")]
 mod pair;
 #[cfg(feature = "tls")]
-mod revoked;
-#[cfg(feature = "tls")]
 mod secured;
 #[cfg(feature = "tls")]
 mod session;

@@ -108,7 +108,7 @@ impl Site {
             Verify::Off => builder.with_no_client_auth(),
             _ => builder.with_client_cert_verifier(Arc::new(Asking {
                 names: names(&spec.clients)?,
-                algorithms: trust.algorithms,
+                algorithms: provider().signature_verification_algorithms,
             })),
         };
         let mut server = builder.with_cert_resolver(Arc::new(Keys(pairs.clone())));
@@ -166,7 +166,7 @@ impl Site {
 
     /// Judges the certificate of a client.
     pub(super) fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), Distrust> {
-        self.trust.judge(chain, Purpose::Client, i64::try_from(tickets::now()).unwrap_or(i64::MAX))
+        self.trust.judge(chain, Purpose::Client, tickets::now())
     }
 }
 
@@ -181,7 +181,7 @@ fn trust(spec: &ClientsSpec) -> Result<Trust, String> {
         Some(path) if spec.verify != Verify::Off => files::revoked(path)?,
         _ => Vec::new(),
     };
-    Ok(Trust { anchors, revoked, depth: spec.depth, algorithms: provider().signature_verification_algorithms })
+    Ok(Trust::new(anchors, revoked, spec.depth, provider().signature_verification_algorithms))
 }
 
 /// The names of issuers that clients are told of.
@@ -298,7 +298,7 @@ impl ClientCertVerifier for Asking {
         own: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        signature(trust::is_signed(message, own, signed, &self.algorithms, false))
+        trust::check_signature(message, own, signed, &self.algorithms, false)
     }
 
     fn verify_tls13_signature(
@@ -307,17 +307,10 @@ impl ClientCertVerifier for Asking {
         own: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        signature(trust::is_signed(message, own, signed, &self.algorithms, true))
+        trust::check_signature(message, own, signed, &self.algorithms, true)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
-    }
-}
-
-pub(super) fn signature(valid: bool) -> Result<HandshakeSignatureValid, Error> {
-    match valid {
-        true => Ok(HandshakeSignatureValid::assertion()),
-        false => Err(CertificateError::BadSignature.into()),
     }
 }

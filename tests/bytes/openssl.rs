@@ -124,3 +124,77 @@ fn certificates_of_clients_by_curl() {
         }),
     ]);
 }
+
+/// What is made at home: `openssl x509 -req -CA` of OpenSSL 3.0 makes version 1, `openssl req -x509` a CA.
+#[test]
+fn certificates_that_were_made_at_home() {
+    if !is_installed("curl") || !is_installed("openssl") {
+        return;
+    }
+    let (folder, _) = certified();
+    let authority = authority("issuer");
+    folder.write("issuer.crt", authority.pem());
+    folder.write("issuer.key", authority.key_pem());
+    let made = Command::new("sh").current_dir(folder.path("")).args(["-ec", HOME_MADE]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let server = |name: &str, file: &str, more: &str| {
+        format!(
+            "server {{ listen LISTEN ssl; server_name {name}; ssl_certificate FOLDER{file}.crt;
+                ssl_certificate_key FOLDER{file}.key; {more} return 200 $ssl_client_verify:$ssl_client_s_dn; }}"
+        )
+    };
+    let asking =
+        "ssl_client_certificate FOLDERissuer.crt; ssl_trusted_certificate FOLDERitself.crt; ssl_verify_client on;";
+    let config = server("one", "one", "") + &server("a.example", "a", asking) + &server("itself", "itself", "");
+    let gate = start(&folder, &config, &[]);
+    let location = |path: &str, name: &str, trusted: &str| {
+        format!(
+            "location = /{path} {{ proxy_pass https://{}/; proxy_ssl_verify on; proxy_ssl_server_name on;
+                proxy_ssl_name {name}; proxy_set_header Host {name}; proxy_ssl_trusted_certificate FOLDER{trusted}.crt; }}",
+            gate.addr
+        )
+    };
+    let before = start(
+        &folder,
+        &format!(
+            "server {{ listen LISTEN; {} {} {} {} }}",
+            location("one", "one", "issuer"),
+            location("other", "one", "ca"),
+            location("itself", "itself", "itself"),
+            location("misnamed", "two", "issuer")
+        ),
+        &[],
+    );
+    let curl = "curl -sS --noproxy '*' -m 20 -w ' %{http_code}'";
+    let says = |gate, line: String, expected: &str| {
+        let said = shell(&folder, gate, &format!("{line} | tail -n 1"));
+        same("it", said.trim().as_bytes(), expected.as_bytes())
+    };
+    let client = |name: &str, expected: &str| {
+        for version in ["--tlsv1.3", "--tls-max 1.2"] {
+            let line =
+                format!("{curl} -k {version} --cert {name}.crt --key {name}.key --resolve a.example:$P:127.0.0.1");
+            says(&gate, format!("{line} https://a.example:$P/"), expected)?;
+        }
+        Ok(())
+    };
+    let upstream = |path: &str, expected: &str| says(&before, format!("{curl} http://$A/{path}"), expected);
+    verify_at_once(vec![
+        case("a client of version 1", || client("one", "SUCCESS:CN=one 200")),
+        case("of version 1, forged", || client("forged", "400")),
+        case("a client that is listed itself", || client("itself", "SUCCESS:CN=itself 200")),
+        case("an upstream of version 1", || upstream("one", "NONE: 200")),
+        case("an upstream of version 1, of another issuer", || upstream("other", "502")),
+        case("an upstream of version 1, for another name", || upstream("misnamed", "502")),
+        case("an upstream that is listed itself", || upstream("itself", "NONE: 200")),
+    ]);
+}
+
+const HOME_MADE: &str = "
+    req='openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+    sign='openssl x509 -req -days 30 -CAcreateserial'
+    $req -subj /CN=one -keyout one.key -out one.csr; $sign -in one.csr -CA issuer.crt -CAkey issuer.key -out one.crt
+    $req -x509 -subj /CN=itself -keyout itself.key -out itself.crt -days 30
+    $req -x509 -subj /CN=issuer -keyout false.key -out false.crt -days 30
+    $req -subj /CN=one -keyout forged.key -out forged.csr
+    $sign -in forged.csr -CA false.crt -CAkey false.key -out forged.crt";
