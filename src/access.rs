@@ -12,6 +12,7 @@ use std::task::Poll;
 use crate::config::{Access, Basic, Level};
 use crate::credentials::Credentials;
 use crate::exchange::Exchange;
+use crate::io_error;
 use crate::log;
 use crate::password;
 use crate::user_file::{self, Users};
@@ -184,7 +185,7 @@ fn users(basic: &Basic, exchange: &Exchange) -> Result<(Rc<Users>, String), u16>
                 std::io::ErrorKind::NotFound => (Level::Error, 403),
                 _ => (Level::Crit, 500),
             };
-            log::about(exchange, level, format_args!("open() \"{shown}\" failed ({})", log::describe(&error)));
+            log::about(exchange, level, format_args!("open() \"{shown}\" failed ({})", io_error::describe(&error)));
             Err(status)
         }
     }

@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use crate::config::{Config, Level};
 use crate::counters::{self, Count};
 use crate::health::{self, Watches};
+use crate::io_error;
 use crate::log;
 use crate::parcel::{Packer, Unpacker};
 use crate::program::Program;
@@ -125,7 +126,7 @@ impl Command<'_> {
             self.note(Level::Notice, format_args!("an upgrade was asked for: the new program is checked"));
             self.upgrade = Some(Upgrade::default());
             let asked = match &self.program {
-                Some(program) => upgrade::check(program, self.crew.clone()).map_err(|error| log::describe(&error)),
+                Some(program) => upgrade::check(program, self.crew.clone()).map_err(|error| io_error::describe(&error)),
                 None => Err("there is no program to be executed".to_owned()),
             };
             if asked.is_err() {
@@ -183,7 +184,7 @@ impl Command<'_> {
         }
         // It may have changed since the new program has looked at it, which could not go on without.
         (self.load)()?;
-        self.hand_over(packed).map_err(|error| log::describe(&error))
+        self.hand_over(packed).map_err(|error| io_error::describe(&error))
     }
 
     fn hand_over(&self, packed: &Packer) -> io::Result<Infallible> {
@@ -242,7 +243,7 @@ impl Command<'_> {
         let mut fresh = Vec::new();
         for binding in &config.bindings {
             let Some(fd) = self.sockets.open(binding, None)? else { continue };
-            let copies = sockets::copies(&fd, &self.crew).map_err(|error| log::describe(&error))?;
+            let copies = sockets::copies(&fd, &self.crew).map_err(|error| io_error::describe(&error))?;
             fresh.push((binding.addr.clone(), fd, copies));
         }
         log::open(&config.log_files, None)?;

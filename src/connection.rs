@@ -20,6 +20,7 @@ use crate::exchange::{Client, Exchange};
 use crate::forwarded;
 use crate::handshake;
 use crate::head::{Malformed, Request, Scan};
+use crate::io_error;
 use crate::log;
 use crate::parcel::{self, Packer};
 use crate::passage::Passage;
@@ -181,7 +182,7 @@ async fn introduce(client: &Client, wire: &mut Wire, group: &Group, worker: &Wor
         Ok(Err(Unparsed::Nothing)) => {}
         Ok(Err(Unparsed::Cut)) => info(format_args!("client closed connection")),
         Ok(Err(Unparsed::Malformed(malformed))) => info(format_args!("client sent {malformed}")),
-        Ok(Err(Unparsed::Failed(error))) => info(format_args!("recv() failed ({})", log::describe(&error))),
+        Ok(Err(Unparsed::Failed(error))) => info(format_args!("recv() failed ({})", io_error::describe(&error))),
         Err(reactor::Elapsed) => info(format_args!("client timed out (110: Connection timed out)")),
     }
     None
@@ -295,7 +296,7 @@ impl One<'_> {
                 self.log_unread(server, 400);
             }
             Ok(Err(Unparsed::Failed(error))) => {
-                info(&format!("recv() failed ({}) while reading client request headers", log::describe(&error)));
+                info(&format!("recv() failed ({}) while reading client request headers", io_error::describe(&error)));
             }
             Err(reactor::Elapsed) if self.wire.ahead().is_empty() => {}
             Err(reactor::Elapsed) => {

@@ -6,6 +6,7 @@ use crate::autoindex::{self, Listing};
 use crate::config::{Level, ListingFormat};
 use crate::exchange::Exchange;
 use crate::file::{self, Answer};
+use crate::io_error;
 use crate::log;
 use crate::open;
 use crate::variables;
@@ -49,7 +50,7 @@ fn no_index(exchange: &Exchange, name: &[u8], error: &io::Error) -> Answer {
     if status != 404 || exchange.settings().files.log_not_found {
         let name = String::from_utf8_lossy(name);
         let what = if status == 404 { "is not found" } else { "is forbidden" };
-        log::about(exchange, level, format_args!("\"{name}\" {what} ({})", log::describe(error)));
+        log::about(exchange, level, format_args!("\"{name}\" {what} ({})", io_error::describe(error)));
     }
     file::page(exchange, status)
 }
@@ -73,7 +74,7 @@ async fn list(exchange: &Exchange, name: &[u8]) -> Answer {
         Err(error) => {
             let (status, level) = open::status_of(&error);
             let name = String::from_utf8_lossy(name);
-            log::about(exchange, level, format_args!("opendir() \"{name}\" failed ({})", log::describe(&error)));
+            log::about(exchange, level, format_args!("opendir() \"{name}\" failed ({})", io_error::describe(&error)));
             return file::page(exchange, status);
         }
     };

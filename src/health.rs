@@ -15,6 +15,7 @@ use crate::body::Decoder;
 use crate::config::{ErrorLog, Expected, HealthCheck, Level, Probe};
 use crate::frames;
 use crate::head::{Name, Response, Scan};
+use crate::io_error;
 use crate::log;
 use crate::parcel::{self, Packer, Unpacker};
 use crate::reactor::{self, Task, Timer};
@@ -184,7 +185,7 @@ async fn probe(addr: &Addr, check: &HealthCheck) -> Answer {
     let socket = match Socket::connect(addr, None).await {
         Ok(socket) => socket,
         Err(error) if socket::is_shortage(&error) => return Answer::Unasked,
-        Err(error) => return Answer::Bad(format!("connect() failed ({})", log::describe(&error))),
+        Err(error) => return Answer::Bad(format!("connect() failed ({})", io_error::describe(&error))),
     };
     match question(socket, check).await {
         Ok(()) => Answer::Good,
@@ -200,7 +201,7 @@ async fn question(socket: Socket, check: &HealthCheck) -> Result<(), String> {
         None => Stream::Plain(socket),
         Some((client, name)) => {
             let secured = Box::pin(tls::connect(socket, client, name)).await;
-            let failed = |error| format!("SSL_do_handshake() failed ({})", log::describe(&error));
+            let failed = |error| format!("SSL_do_handshake() failed ({})", io_error::describe(&error));
             Stream::Tls(Box::new(secured.map_err(failed)?))
         }
     };
@@ -267,7 +268,7 @@ async fn answer(wire: &mut Wire) -> Result<Response, String> {
         let head = match poll_fn(|cx| reader.poll_parse(cx, &mut parse)).await {
             Ok(head) => head,
             Err(Unparsed::Nothing | Unparsed::Cut) => return Err("it closes the connection".to_owned()),
-            Err(Unparsed::Failed(error)) => return Err(format!("recv() failed ({})", log::describe(&error))),
+            Err(Unparsed::Failed(error)) => return Err(format!("recv() failed ({})", io_error::describe(&error))),
             Err(Unparsed::Malformed(why)) => return Err(format!("it sends {why}")),
         };
         if head.status == 101 || head.status >= 200 {
@@ -291,7 +292,7 @@ async fn body(wire: &mut Wire, head: &Response) -> Result<Vec<u8>, String> {
             Err(why) => (0, Err(format!("it sends {why}"))),
         };
         let read = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| take(bytes))).await;
-        match read.map_err(|error| format!("recv() failed ({})", log::describe(&error)))? {
+        match read.map_err(|error| format!("recv() failed ({})", io_error::describe(&error)))? {
             Ok(false) => {}
             Ok(true) if decoder.ends_with_stream() => break,
             Ok(true) => return Err("its answer breaks off".to_owned()),

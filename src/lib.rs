@@ -21,6 +21,7 @@
 //! - **timeout**: a length of time. **deadline**: a point in time. **limit**: a number.
 
 // The ground: knows no HTTP.
+pub mod io_error;
 pub mod base64;
 pub mod digest;
 pub mod calendar;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::config::Level;
 use crate::connection;
+use crate::io_error;
 use crate::log;
 use crate::reactor::{self, Timer};
 use crate::reply::Reply;
@@ -100,7 +101,7 @@ async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worke
                     log::note(
                         &logs,
                         Level::Crit,
-                        format_args!("accept4() failed ({}): accepting rests", log::describe(&error)),
+                        format_args!("accept4() failed ({}): accepting rests", io_error::describe(&error)),
                     );
                 }
                 reactor::sleep(SHORTAGE_PAUSE).await;

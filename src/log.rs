@@ -16,6 +16,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat, stat};
 use crate::clock;
 use crate::config::{self, AccessLog, ErrorLog, Escape, Level, LogTarget};
 use crate::exchange::{Client, Exchange};
+use crate::io_error;
 use crate::parcel::{Packer, Unpacker};
 use crate::reactor;
 use crate::root_files;
@@ -58,7 +59,8 @@ pub fn open(files: &[(u32, String)], account: Option<&Account>) -> Result<(), St
             all.resize_with(at + 1, || None);
         }
         let Some(slot) = all.get_mut(at).filter(|slot| slot.is_none()) else { continue };
-        let fd = open_one(path, account).map_err(|error| format!("open() \"{path}\" failed ({})", describe(&error)))?;
+        let fd = open_one(path, account)
+            .map_err(|error| format!("open() \"{path}\" failed ({})", io_error::describe(&error)))?;
         *slot = Some(File { path: path.clone(), fd, lost: AtomicU32::new(0) });
     }
     Ok(())
@@ -73,7 +75,7 @@ pub fn reopen() -> Vec<String> {
     for file in all.iter_mut().flatten().filter(|file| !is_still_there(file)) {
         match open_one(&file.path, None) {
             Ok(fd) => *file = File { path: std::mem::take(&mut file.path), fd, lost: AtomicU32::new(0) },
-            Err(error) => failed.push(format!("open() \"{}\" failed ({})", file.path, describe(&error))),
+            Err(error) => failed.push(format!("open() \"{}\" failed ({})", file.path, io_error::describe(&error))),
         }
     }
     failed
@@ -111,15 +113,6 @@ fn standard_stream(mut path: PathBuf) -> Option<BorrowedFd<'static>> {
         path.push(target);
     }
     None
-}
-
-/// `Connection refused (os error 111)` as nginx writes it: `111: Connection refused`.
-pub fn describe(error: &io::Error) -> String {
-    let text = error.to_string();
-    match (error.raw_os_error(), text.split_once(" (os error")) {
-        (Some(code), Some((text, _))) => format!("{code}: {text}"),
-        _ => text,
-    }
 }
 
 /// Writes a whole line. A line that can't be written is lost.

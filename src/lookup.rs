@@ -8,6 +8,7 @@ use crate::exchange::Exchange;
 use crate::file::{self, Answer, Coded};
 use crate::folder;
 use crate::gzip;
+use crate::io_error;
 use crate::log;
 use crate::open;
 use crate::precompressed;
@@ -54,7 +55,7 @@ pub async fn answer(exchange: &Exchange) -> Answer {
             let (status, level) = open::status_of(&error);
             if status != 404 || files.log_not_found {
                 let name = String::from_utf8_lossy(&name);
-                log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", log::describe(&error)));
+                log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", io_error::describe(&error)));
             }
             let mut reply = Reply::page(status, exchange.settings().server_tokens);
             if varies && gzip::tells(exchange) {

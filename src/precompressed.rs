@@ -6,6 +6,7 @@ use crate::coding;
 use crate::config::Precompressed;
 use crate::exchange::Exchange;
 use crate::gzip;
+use crate::io_error;
 use crate::log;
 use crate::open;
 
@@ -54,7 +55,7 @@ fn open_beside(exchange: &Exchange, name: &[u8]) -> Option<(File, Metadata)> {
             let (status, level) = open::status_of(&error);
             if status != 404 {
                 let name = String::from_utf8_lossy(name);
-                log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", log::describe(&error)));
+                log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", io_error::describe(&error)));
             }
             None
         }

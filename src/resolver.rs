@@ -16,7 +16,7 @@ use futures_lite::future::zip;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::dns::{self, Answer, Found, Kind, Name, Question};
-use crate::log;
+use crate::io_error;
 use crate::reactor::{self, Elapsed, Timer};
 use crate::socket::{Addr, Datagrams, Socket};
 
@@ -138,7 +138,7 @@ async fn ask(name: &Name, kind: Kind, servers: &[SocketAddr], wanted: bool) -> R
             Ok(Answer::Refused(dns::NO_NAME)) => return Ok(nothing),
             Ok(Answer::Refused(code)) => Failure::Refused(code),
             Ok(Answer::Truncated) => Failure::Trouble("an answer that is truncated over TCP".to_owned()),
-            Err(error) => Failure::Trouble(log::describe(&error)),
+            Err(error) => Failure::Trouble(io_error::describe(&error)),
         };
         let line = lines.remove(at);
         if let Failure::Trouble(why) = &mut trouble {

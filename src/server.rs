@@ -17,6 +17,7 @@ use crate::command::{self, Command, Load};
 use crate::config::{Affinity, Config, Level};
 use crate::duty;
 use crate::health;
+use crate::io_error;
 use crate::keeper;
 use crate::log;
 use crate::parcel::{Packer, Unpacker};
@@ -98,7 +99,7 @@ pub fn run_as(
     let ended = start.serve(config, signals);
     start.sockets.close();
     drop(pid);
-    ended.map_err(|error| Failure(format!("a worker ended ({})", log::describe(&error))))
+    ended.map_err(|error| Failure(format!("a worker ended ({})", io_error::describe(&error))))
 }
 
 /// What there is before the workers.
@@ -196,7 +197,7 @@ impl Start<'_> {
 }
 
 fn write_pid(path: &str, account: Option<&Account>) -> Result<PidFile, String> {
-    PidFile::write(path, account).map_err(|error| format!("open() \"{path}\" failed ({})", log::describe(&error)))
+    PidFile::write(path, account).map_err(|error| format!("open() \"{path}\" failed ({})", io_error::describe(&error)))
 }
 
 /// Room for connections in one worker, each of which may become a tunnel and take two descriptors.

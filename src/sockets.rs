@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::config::{Binding, Config};
-use crate::log;
+use crate::io_error;
 use crate::parcel::{self, Packer, Unpacker};
 use crate::root_files;
 use crate::socket::{self, Addr};
@@ -97,7 +97,7 @@ impl Sockets {
             Some(passed) => passed.fd.try_clone(),
             None => socket::listen(&binding.addr, binding.options, account),
         };
-        let explain = |error| format!("bind() to {} failed ({})", binding.addr, log::describe(&error));
+        let explain = |error| format!("bind() to {} failed ({})", binding.addr, io_error::describe(&error));
         fd.map(Some).map_err(explain)
     }
 

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::config::{Level, Otherwise, Tryable};
 use crate::exchange::Exchange;
+use crate::io_error;
 use crate::log;
 use crate::open;
 use crate::variables;
@@ -66,7 +67,7 @@ fn is_there(exchange: &Exchange, tryable: &Tryable, root: &[u8], name: &[u8]) ->
                 log::about(
                     exchange,
                     Level::Error,
-                    format_args!("stat() \"{name}\" failed ({})", log::describe(&error)),
+                    format_args!("stat() \"{name}\" failed ({})", io_error::describe(&error)),
                 );
             }
             false

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::config::{Level, NextUpstream};
 use crate::head::Malformed;
-use crate::log;
+use crate::io_error;
 use crate::transfer::Failure;
 
 /// Why a try with a peer gave no answer.
@@ -54,7 +54,7 @@ impl fmt::Display for Missed {
         const READING: &str = "while reading response header from upstream";
         match self {
             Self::Connect(error) => {
-                write!(f, "connect() failed ({}) while connecting to upstream", log::describe(error))
+                write!(f, "connect() failed ({}) while connecting to upstream", io_error::describe(error))
             }
             Self::ConnectTimeout => {
                 f.write_str("upstream timed out (110: Connection timed out) while connecting to upstream")
@@ -63,10 +63,10 @@ impl fmt::Display for Missed {
                 f.write_str("peer closed connection in SSL handshake while SSL handshaking to upstream")
             }
             Self::Handshake(error) => {
-                write!(f, "SSL_do_handshake() failed ({}) while SSL handshaking to upstream", log::describe(error))
+                write!(f, "SSL_do_handshake() failed ({}) while SSL handshaking to upstream", io_error::describe(error))
             }
             Self::Closed(None) => write!(f, "upstream prematurely closed connection {READING}"),
-            Self::Closed(Some(error)) => write!(f, "recv() failed ({}) {READING}", log::describe(error)),
+            Self::Closed(Some(error)) => write!(f, "recv() failed ({}) {READING}", io_error::describe(error)),
             Self::Timeout(what) => write!(f, "upstream timed out (110: Connection timed out) {what}"),
             Self::Invalid(why) => write!(f, "upstream sent {why} {READING}"),
             Self::Upgrade(what) => write!(f, "upstream sent a 101 that {what}"),
@@ -107,7 +107,7 @@ impl fmt::Display for Stopped {
             Self::Upload(missed @ (Missed::Client(..) | Missed::Timeout(_))) => missed.fmt(f),
             Self::Upload(_) | Self::Gone => f.write_str("client closed connection while reading upstream"),
             Self::Download(Failure::Source(error)) => {
-                write!(f, "recv() failed ({}) while reading upstream", log::describe(error))
+                write!(f, "recv() failed ({}) while reading upstream", io_error::describe(error))
             }
             Self::Download(Failure::Cut) => {
                 f.write_str("upstream prematurely closed connection while reading upstream")
@@ -117,7 +117,7 @@ impl fmt::Display for Stopped {
             }
             Self::Download(Failure::Malformed(why)) => write!(f, "upstream sent {why} while reading upstream"),
             Self::Download(Failure::Sink(error)) => {
-                write!(f, "send() failed ({}) while sending to client", log::describe(error))
+                write!(f, "send() failed ({}) while sending to client", io_error::describe(error))
             }
             Self::Download(Failure::Encoder) => f.write_str("the answer could not be compressed"),
             Self::Download(Failure::SinkTimeout) => f.write_str("client timed out while sending to client"),
