@@ -230,6 +230,7 @@ impl Gate {
     }
 
     /// Whether it waits for something else than a processor.
+    #[cfg(feature = "gzip")]
     pub(crate) fn sleeps(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         status.contains("\nState:\tS")
