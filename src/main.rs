@@ -10,8 +10,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use argh::FromArgs;
-use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, HealthCheck, Place, Resolver, Source, StatusForm};
+use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, HealthCheck, Source, StatusForm};
 use smolgate::program::Program;
+use smolgate::resolver::Resolver;
+use smolgate::socket::Endpoint;
 use smolgate::{names, parcel, password, pid_file, reactor, server, supervisor, tls, upgrade};
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
@@ -311,7 +313,7 @@ async fn unresolved(config: &Config) -> Vec<String> {
     let mut all = Vec::new();
     for peer in config.upstreams.iter().flat_map(|upstream| &upstream.peers) {
         // Name servers of the configuration are asked when somebody needs the answer.
-        let Place::Name { host, .. } = &peer.place else { continue };
+        let Endpoint::Name { host, .. } = &peer.place else { continue };
         if peer.resolver.is_system() {
             let name = names::of(host, &Arc::new(Resolver::system(None)));
             poll_fn(|cx| name.poll_known(cx)).await;

@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use smol::lock::Semaphore;
 
-use crate::config::{Place, Resolver};
 use crate::reactor::{self, Millis, millis};
-use crate::resolver::{self, Failure, Wanted};
-use crate::socket::Addr;
+use crate::resolver::{self, Failure, Resolver, Wanted};
+use crate::socket::{Addr, Endpoint};
 
 /// How long a new answer is waited for where there is an old one (RFC 8767 5 allows 1.8 s).
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -196,9 +195,9 @@ async fn servers(resolver: &Resolver) -> Result<Vec<SocketAddr>, Failure> {
     let mut servers = Vec::new();
     for place in &resolver.servers {
         match place {
-            Place::Addr(Addr::Ip(addr)) => servers.push(*addr),
-            Place::Addr(Addr::Unix(_)) => {}
-            Place::Name { host, port } => {
+            Endpoint::Addr(Addr::Ip(addr)) => servers.push(*addr),
+            Endpoint::Addr(Addr::Unix(_)) => {}
+            Endpoint::Name { host, port } => {
                 let name = of(host, &Arc::new(Resolver::system(None)));
                 poll_fn(|cx| name.poll_known(cx)).await;
                 servers.extend(name.known().0.iter().map(|ip| SocketAddr::new(*ip, *port)));

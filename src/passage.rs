@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::balance::{Chosen, Group};
-use crate::config::{Level, Place, Upstream};
+use crate::config::{Level, Upstream};
 use crate::counters;
 use crate::exchange::Exchange;
 use crate::frames::Frames;
@@ -17,6 +17,7 @@ use crate::quota::Held;
 use crate::reactor;
 use crate::running::Running;
 use crate::socket::Addr;
+use crate::socket::Endpoint;
 use crate::tunnel;
 use crate::upstream::Upgraded;
 use crate::wire::Wire;
@@ -137,10 +138,9 @@ pub fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
     let (upstream, peer) = (parcel.text()?, Addr::parse(&parcel.text()?)?);
     let end = if parcel.u8()? == 0 { None } else { Some(Box::new(Ending::unpack(parcel, worker)?)) };
     let groups = worker.running().all_groups();
-    let group = groups
-        .into_iter()
-        .find(|group| group.upstream.name == upstream)
-        .unwrap_or_else(|| Arc::new(Group::new(Arc::new(Upstream::single(upstream, Place::Addr(peer.clone()))), None)));
+    let group = groups.into_iter().find(|group| group.upstream.name == upstream).unwrap_or_else(|| {
+        Arc::new(Group::new(Arc::new(Upstream::single(upstream, Endpoint::Addr(peer.clone()))), None))
+    });
     // A broken socket ends its own tunnel and no other.
     if let Ok(relay) = relay {
         reactor::spawn(Digging::new(relay, end, group.adopt(peer), worker.admit()));

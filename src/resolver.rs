@@ -18,7 +18,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::dns::{self, Answer, Found, Kind, Name, Question};
 use crate::io_error;
 use crate::reactor::{self, Elapsed, Timer};
-use crate::socket::{Addr, Datagrams, Socket};
+use crate::socket::{Addr, Datagrams, Endpoint, Socket};
 
 /// How long a server may take for an answer in a datagram before the next one is asked as well.
 const DATAGRAM: Duration = Duration::from_secs(2);
@@ -30,6 +30,28 @@ const STREAM: Duration = Duration::from_secs(5);
 const LOOKUP: Duration = Duration::from_secs(30);
 /// Aliases that are asked for one after the other.
 const ALIASES_MAX: usize = 16;
+
+/// How addresses of names are looked up: the directive `resolver`, or the system. The cache is common to equal ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolver {
+    /// Name servers, in the order in which they are asked; if there are none, the system is asked.
+    pub servers: Vec<Endpoint>,
+    /// How long an answer is believed; if it is not said, as long as the server says.
+    pub valid: Option<Duration>,
+    pub ipv4: bool,
+    pub ipv6: bool,
+}
+
+impl Resolver {
+    /// The one of the system, whose answers don't say how long they may be believed.
+    pub fn system(valid: Option<Duration>) -> Self {
+        Self { servers: Vec::new(), valid, ipv4: true, ipv6: true }
+    }
+
+    pub fn is_system(&self) -> bool {
+        self.servers.is_empty()
+    }
+}
 
 /// Why a name has no address.
 #[derive(Clone, Debug, PartialEq, Eq)]

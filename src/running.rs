@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::balance::{self, Group};
-use crate::config::{Config, Counted, PeerSpec, Place, Resolver, Upstream, Url, ZoneSpec};
+use crate::config::{Config, Counted, PeerSpec, Upstream, Url, ZoneSpec};
 use crate::quota::{Connections, Requests};
+use crate::resolver::Resolver;
+use crate::socket::Endpoint;
 
 /// Upstreams that `proxy_pass` made of variables and that are remembered.
 const MADE_MAX: usize = 256;
@@ -101,7 +103,7 @@ impl Running {
     }
 
     /// The upstream for a place that only a request named.
-    pub fn made_group(&self, url: &Url<'_>, place: Place, resolver: Arc<Resolver>) -> Arc<Group> {
+    pub fn made_group(&self, url: &Url<'_>, place: Endpoint, resolver: Arc<Resolver>) -> Arc<Group> {
         let name = url.name();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let mut at = made.partition_point(|group| *group.upstream.name < *name);

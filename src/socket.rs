@@ -40,6 +40,13 @@ pub enum Addr {
     Unix(Arc<str>),
 }
 
+/// A peer or a name server as the configuration has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Addr(Addr),
+    Name { host: String, port: u16 },
+}
+
 impl Addr {
     /// The address without the port; `unix:` for a Unix socket, as nginx's `$remote_addr`.
     pub fn host(&self) -> String {

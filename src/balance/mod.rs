@@ -31,11 +31,12 @@ pub use self::queue::Place as QueuePlace;
 pub use self::search::Search;
 pub use self::state::{Health, PeerState};
 
-use crate::config::{Balance, Config, PeerSpec, Place, Sticky, Upstream};
+use crate::config::{Balance, Config, PeerSpec, Sticky, Upstream};
 use crate::exchange::Exchange;
 use crate::names::{self, Name};
 use crate::reactor::{self, Millis, Timer};
 use crate::socket::Addr;
+use crate::socket::Endpoint;
 
 /// An upstream and the state of its peers.
 pub struct Group {
@@ -108,8 +109,8 @@ impl Group {
             _ => None,
         };
         let name = |spec: &Arc<PeerSpec>| match &spec.place {
-            Place::Addr(_) => None,
-            Place::Name { host, .. } => Some(names::of(host, &spec.resolver)),
+            Endpoint::Addr(_) => None,
+            Endpoint::Name { host, .. } => Some(names::of(host, &spec.resolver)),
         };
         let names = upstream.peers.iter().filter_map(name).collect();
         let queue = before.map(|group| group.queue.clone()).unwrap_or_default();
@@ -165,8 +166,8 @@ impl Group {
         state.fresh_until = Millis::MAX;
         for spec in &self.upstream.peers {
             match &spec.place {
-                Place::Addr(addr) => addrs.push((spec.clone(), addr.clone())),
-                Place::Name { port, .. } => {
+                Endpoint::Addr(addr) => addrs.push((spec.clone(), addr.clone())),
+                Endpoint::Name { port, .. } => {
                     let (ips, until) = names.next().map(|name| name.known()).unwrap_or_default();
                     state.fresh_until = state.fresh_until.min(until);
                     addrs.extend(ips.iter().map(|ip| (spec.clone(), Addr::Ip((*ip, *port).into()))));

@@ -2,8 +2,9 @@
 
 use super::Group;
 use super::member::{Finding, Member};
-use crate::config::{PeerSpec, Place};
+use crate::config::PeerSpec;
 use crate::reactor::{self, Millis};
+use crate::socket::Endpoint;
 
 /// How a peer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +88,8 @@ fn chosen(spec: &PeerSpec) -> Option<Health> {
 /// A line of which no address is known. Addresses that were written down are as good as their peers.
 fn unknown(spec: &PeerSpec) -> PeerState {
     let (place, health) = match &spec.place {
-        Place::Addr(addr) => (addr.to_string(), Health::Up),
-        Place::Name { host, port } => (format!("{host}:{port}"), Health::Unknown),
+        Endpoint::Addr(addr) => (addr.to_string(), Health::Up),
+        Endpoint::Name { host, port } => (format!("{host}:{port}"), Health::Unknown),
     };
     let health = chosen(spec).unwrap_or(health);
     PeerState {

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use super::search::{Trail, address_key};
 use super::*;
+use crate::socket::Endpoint;
 use crate::template::Template;
 
 /// A group of peers at ports 27311, 27312, ...; `change` makes each what it should be.
 fn group(count: usize, balance: Balance, change: impl Fn(usize, &mut PeerSpec)) -> Arc<Group> {
-    let mut upstream = Upstream::single("u".to_owned(), Place::Addr(addr(0)));
+    let mut upstream = Upstream::single("u".to_owned(), Endpoint::Addr(addr(0)));
     let spec = |number| {
         let addr = addr(number);
-        let mut spec = PeerSpec::new(addr.to_string(), Place::Addr(addr));
+        let mut spec = PeerSpec::new(addr.to_string(), Endpoint::Addr(addr));
         change(number, &mut spec);
         Arc::new(spec)
     };
@@ -212,13 +213,13 @@ fn a_slow_start_gives_a_growing_share() {
 
 #[test]
 fn who_is_bound_to_a_peer_comes_to_it_also_when_it_drains() {
-    let mut upstream = Upstream::single("u".to_owned(), Place::Addr(addr(0)));
+    let mut upstream = Upstream::single("u".to_owned(), Endpoint::Addr(addr(0)));
     upstream.sticky = Some(Sticky::Route(Vec::new()));
     let spec = |number: usize| PeerSpec {
         route: Some(format!("r{number}")),
         drain: number == 1,
         max_conns: 2,
-        ..PeerSpec::new(addr(number).to_string(), Place::Addr(addr(number)))
+        ..PeerSpec::new(addr(number).to_string(), Endpoint::Addr(addr(number)))
     };
     upstream.peers = (1..=3).map(|number| Arc::new(spec(number))).collect();
     let group = Arc::new(Group::new(Arc::new(upstream), None));

@@ -72,15 +72,15 @@ pub use self::precompressed::Precompressed;
 pub use self::proxy::{Destination, MadeUrl, NextUpstream, Proxy, ProxyPass, Redirect, SetField, Url, UrlError};
 pub use self::real_ip::{RealIp, Told};
 pub use self::referers::{HostName, Referers};
-pub use self::resolver::Resolver;
 pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, Step, Then};
 pub use self::split::Split;
 pub use self::symlinks::Symlinks;
 pub use self::syntax::{Error, Position};
 pub use self::tls::ProxyTls;
-pub use self::upstream::{PeerSpec, Place, Upstream};
+pub use self::upstream::{PeerSpec, Upstream};
 
 use crate::head::{self, Name};
+use crate::resolver::Resolver;
 use crate::template::Template;
 use crate::tls::{Loaded, Site};
 

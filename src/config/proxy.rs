@@ -10,9 +10,10 @@ use super::map::Expression;
 use super::origin::{self, Chosen, Origin};
 use super::passing::IgnoredFields;
 use super::syntax::{Directive, Error, Word, placeholder};
-use super::upstream::{PeerSpec, Place, Upstream, place};
+use super::upstream::{PeerSpec, Upstream, place};
 use super::{core, units};
 use crate::head::{Name, Version};
+use crate::socket::Endpoint;
 use crate::template::{Piece, Template};
 use crate::tls;
 
@@ -256,7 +257,7 @@ impl<'u> Url<'u> {
     }
 
     /// The place that the authority itself names.
-    pub fn place(&self) -> Option<Place> {
+    pub fn place(&self) -> Option<Endpoint> {
         place(&self.key())
     }
 

@@ -1,40 +1,19 @@
 //! `resolver`: who is asked for the addresses of names.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::build::{Draft, Walk, invalid};
 use super::core;
 use super::syntax::{Directive, Error};
 use super::units;
-use super::upstream::{Place, place_at};
+use super::upstream::place_at;
+use crate::resolver::Resolver;
+use crate::socket::Endpoint;
 
 type Set = Result<(), Error>;
 
 /// The port of name servers.
 const PORT: u16 = 53;
-
-/// Who is asked for the addresses of names. Names that were asked for in the same way are known in common.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolver {
-    /// Name servers, in the order in which they are asked; if there are none, the system is asked.
-    pub servers: Vec<Place>,
-    /// How long an answer is believed; if it is not said, as long as the server says.
-    pub valid: Option<Duration>,
-    pub ipv4: bool,
-    pub ipv6: bool,
-}
-
-impl Resolver {
-    /// The one of the system, whose answers don't say how long they may be believed.
-    pub fn system(valid: Option<Duration>) -> Self {
-        Self { servers: Vec::new(), valid, ipv4: true, ipv6: true }
-    }
-
-    pub fn is_system(&self) -> bool {
-        self.servers.is_empty()
-    }
-}
 
 impl Draft {
     /// Who is asked for names that are written in the configuration: the system, which knows them before any name server
@@ -59,7 +38,7 @@ pub(super) fn resolver(walk: &mut Walk, draft: &mut Draft, directive: &Directive
             Some(("status_zone", _)) => walk.note(&directive.name, "\"status_zone=\": questions are not counted"),
             Some(_) => return Err(invalid(directive, word, "an address, valid=TIME, ipv4=on|off or ipv6=on|off")),
             None => match place_at(&word.text, PORT) {
-                Some(Place::Addr(addr)) if addr.ip().is_none() => {
+                Some(Endpoint::Addr(addr)) if addr.ip().is_none() => {
                     return Err(invalid(directive, word, "the address of a name server"));
                 }
                 Some(place) => resolver.servers.push(place),

@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::balance::{Balance, QueueSpec, Sticky};
 use super::build::{Draft, Walk, arg, invalid};
 use super::health::HealthCheck;
-use super::resolver::Resolver;
 use super::syntax::{Directive, Error, Word, placeholder};
 use super::{core, table, units};
+use crate::resolver::Resolver;
 use crate::socket::Addr;
+use crate::socket::Endpoint;
 
 /// Bytes of a `route=`.
 const ROUTE_BYTES_MAX: usize = 32;
@@ -40,7 +41,7 @@ pub struct Upstream {
 pub struct PeerSpec {
     /// As it was written, which consistent hashing goes by.
     pub name: String,
-    pub place: Place,
+    pub place: Endpoint,
     /// Who is asked for the addresses of a name.
     pub resolver: Arc<Resolver>,
     pub weight: u32,
@@ -59,15 +60,8 @@ pub struct PeerSpec {
     pub drain: bool,
 }
 
-/// Where a peer is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    Addr(Addr),
-    Name { host: String, port: u16 },
-}
-
 impl PeerSpec {
-    pub fn new(name: String, place: Place) -> Self {
+    pub fn new(name: String, place: Endpoint) -> Self {
         Self {
             name,
             place,
@@ -117,7 +111,7 @@ impl Default for Upstream {
 
 impl Upstream {
     /// The group that stands behind a `proxy_pass` to a single place.
-    pub fn single(name: String, place: Place) -> Self {
+    pub fn single(name: String, place: Endpoint) -> Self {
         Self::of(PeerSpec::new(name, place))
     }
 
@@ -128,22 +122,22 @@ impl Upstream {
 }
 
 /// `host`, `host:port`, `unix:/path`; the port is 80 if it is not said.
-pub(super) fn place(text: &str) -> Option<Place> {
+pub(super) fn place(text: &str) -> Option<Endpoint> {
     place_at(text, 80)
 }
 
 /// As [`place`], with another usual port.
-pub(super) fn place_at(text: &str, usual_port: u16) -> Option<Place> {
+pub(super) fn place_at(text: &str, usual_port: u16) -> Option<Endpoint> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return (!path.is_empty()).then(|| Place::Addr(Addr::Unix(Arc::from(path))));
+        return (!path.is_empty()).then(|| Endpoint::Addr(Addr::Unix(Arc::from(path))));
     }
     let (host, port) = units::host_port(text)?;
     let port = port.unwrap_or(usual_port);
     if let Some(ip) = units::ip(host) {
-        return Some(Place::Addr(Addr::Ip((ip, port).into())));
+        return Some(Endpoint::Addr(Addr::Ip((ip, port).into())));
     }
     let known = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-    known.then(|| Place::Name { host: host.to_owned(), port })
+    known.then(|| Endpoint::Name { host: host.to_owned(), port })
 }
 
 pub(super) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use crate::balance::Group;
-use crate::config::{Chosen, Destination, MadeUrl, Place, Resolver, Url};
+use crate::config::{Chosen, Destination, MadeUrl, Url};
 use crate::exchange::{Exchange, Made};
+use crate::resolver::Resolver;
 use crate::running::Running;
 use crate::socket::Addr;
+use crate::socket::Endpoint;
 use crate::target;
 use crate::variables;
 
@@ -65,12 +67,12 @@ fn made_destination(made: &MadeUrl, exchange: &Exchange, running: &Running) -> R
             let place = url.place().ok_or_else(|| format!("invalid host in upstream \"{}\"", url.authority))?;
             let resolver = match (&exchange.settings().resolver, &place) {
                 // A resolver is there for names of hosts: sockets of this machine are no hosts.
-                (_, Place::Addr(Addr::Unix(_))) if is_clients => {
+                (_, Endpoint::Addr(Addr::Unix(_))) if is_clients => {
                     return Err(format!("\"{}\" is a socket that the client has chosen", url.authority));
                 }
                 (Some(resolver), _) => resolver.clone(),
-                (None, Place::Addr(_)) => Arc::new(Resolver::system(None)),
-                (None, Place::Name { .. }) => {
+                (None, Endpoint::Addr(_)) => Arc::new(Resolver::system(None)),
+                (None, Endpoint::Name { .. }) => {
                     return Err(format!("no resolver defined to resolve {}", url.authority));
                 }
             };
