@@ -40,7 +40,7 @@ pub async fn secure(mut wire: Wire, client: Client, group: &Group, worker: &Work
     match timer.within(settings.header_timeout, pin!(made)).await {
         Ok(Ok((session, secured))) => {
             let client = Client { tls: Some(Rc::new(secured)), ..client };
-            Some((Wire::new(Stream::Tls(Box::new(session))), client))
+            Some((Wire::new(Stream::Secure(session)), client))
         }
         Ok(Err(failure)) => {
             info(format_args!("{failure}"));

@@ -202,7 +202,7 @@ async fn question(socket: Socket, check: &HealthCheck) -> Result<(), String> {
         Some((client, name)) => {
             let secured = Box::pin(tls::connect(socket, client, name)).await;
             let failed = |error| format!("SSL_do_handshake() failed ({})", io_error::describe(&error));
-            Stream::Tls(Box::new(secured.map_err(failed)?))
+            Stream::Secure(secured.map_err(failed)?)
         }
     };
     let mut wire = Wire::new(stream);

@@ -36,10 +36,9 @@ pub mod mailbox;
 pub mod parcel;
 pub mod socket;
 pub mod cidr;
-pub mod tls;
 pub mod wire;
+pub mod tls;
 pub mod zone;
-pub mod quota;
 
 // The language: bytes in, values out; no socket, no file, no clock.
 pub mod head;
@@ -60,6 +59,7 @@ pub mod template;
 // What the operator asked for, and one request seen with it.
 pub mod config;
 pub mod clock;
+pub mod quota;
 pub mod exchange;
 pub mod coding;
 pub mod variables;

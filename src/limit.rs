@@ -8,9 +8,8 @@ use std::time::Duration;
 use crate::config::{Counted, Level, Limits};
 use crate::exchange::Exchange;
 use crate::log;
-use crate::quota::{Full, Look, Requests, Ruling};
+use crate::quota::{Full, LimitZones, Look, Requests, Ruling};
 use crate::reactor::{self, Timer};
-use crate::running::Running;
 use crate::socket::Socket;
 use crate::template::Template;
 use crate::variables;
@@ -24,7 +23,7 @@ const CONNECTION_KEY_BYTES_MAX: usize = 255;
 ///
 /// # Errors
 /// The status of a refusal.
-pub async fn enter(exchange: &mut Exchange, running: &Running, timer: &Timer, client: &Socket) -> Result<(), u16> {
+pub async fn enter(exchange: &mut Exchange, zones: &LimitZones, timer: &Timer, client: &Socket) -> Result<(), u16> {
     if exchange.settings().rare.limits.is_none() {
         return Ok(());
     }
@@ -32,12 +31,12 @@ pub async fn enter(exchange: &mut Exchange, running: &Running, timer: &Timer, cl
     let Some(limits) = &rare.limits else { return Ok(()) };
     if !limits.requests.is_empty()
         && exchange.limits.requests.is_none()
-        && let Some(delay) = pour_in(exchange, limits, running)?
+        && let Some(delay) = pour_in(exchange, limits, zones)?
     {
         wait(exchange, timer, client, delay).await?;
     }
     if !limits.connections.is_empty() && exchange.limits.connections.is_none() {
-        count_in(exchange, limits, running)?;
+        count_in(exchange, limits, zones)?;
     }
     Ok(())
 }
@@ -69,14 +68,14 @@ struct Waiting<'r> {
 }
 
 /// Asks all buckets, and pours the request into all of them or none: how long it has to wait.
-fn pour_in(exchange: &mut Exchange, limits: &Limits, running: &Running) -> Result<Option<Duration>, u16> {
+fn pour_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Result<Option<Duration>, u16> {
     let now = reactor::now();
     let mut waiting: Vec<Waiting<'_>> = Vec::new();
     // The longest delay in milliseconds, with what is in the bucket and its name.
     let mut longest = (0, 0, "");
     let mut asked = false;
     for (at, limit) in limits.requests.iter().enumerate() {
-        let Some((spec, zone)) = running.requests(limit.zone) else { continue };
+        let Some((spec, zone)) = zones.requests(limit.zone) else { continue };
         let Counted::Requests { rate } = spec.counted else { continue };
         let Some(key) = key_of(exchange, &spec.key, REQUEST_KEY_BYTES_MAX) else { continue };
         asked = true;
@@ -173,11 +172,11 @@ fn key_of(exchange: &Exchange, key: &Template, bytes_max: usize) -> Option<Vec<u
 }
 
 /// Counts the request in all zones, or in none if one is full.
-fn count_in(exchange: &mut Exchange, limits: &Limits, running: &Running) -> Result<(), u16> {
+fn count_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Result<(), u16> {
     let mut held = Vec::new();
     let mut asked = false;
     for limit in &limits.connections {
-        let Some((spec, zone)) = running.connections(limit.zone) else { continue };
+        let Some((spec, zone)) = zones.connections(limit.zone) else { continue };
         let Some(key) = key_of(exchange, &spec.key, CONNECTION_KEY_BYTES_MAX) else { continue };
         asked = true;
         match zone.enter(&key, limit.most) {

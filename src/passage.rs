@@ -152,7 +152,7 @@ impl Ending {
     fn pack(&self, packer: &mut Packer, running: &Running) {
         let mut known = Vec::new();
         for one in &self.held {
-            known.extend(running.name_of(one.zone()).map(|zone| (zone, one.key())));
+            known.extend(running.zones.name_of(one.zone()).map(|zone| (zone, one.key())));
         }
         packer.u64(known.len() as u64);
         for (zone, key) in &known {
@@ -173,7 +173,7 @@ impl Ending {
         for _ in 0..parcel.u64()? {
             let (zone, key) = (parcel.text()?, parcel.bytes()?);
             // It was let in before, whatever the limit is now.
-            held.extend(running.connections_named(&zone).and_then(|zone| zone.enter(&key, u32::MAX).ok()));
+            held.extend(running.zones.connections_named(&zone).and_then(|zone| zone.enter(&key, u32::MAX).ok()));
         }
         let mut lines = Vec::new();
         for _ in 0..parcel.u64()? {

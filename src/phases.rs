@@ -137,7 +137,7 @@ impl Phases<'_> {
             }
         }
         real_ip::apply(exchange);
-        if let Err(status) = limit::enter(exchange, self.running, self.timer, self.wire.stream.socket()).await {
+        if let Err(status) = limit::enter(exchange, &self.running.zones, self.timer, self.wire.stream.socket()).await {
             return refused(exchange, status);
         }
         // A question is asked by who has been let in, or is about to be.

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::config::{Config, Counted, ZoneSpec};
 use crate::reactor::Millis;
 use crate::zone::{Id, Table};
 
@@ -250,6 +251,73 @@ impl Drop for Held {
         if *count == 0 {
             table.remove(self.id);
         }
+    }
+}
+
+/// The zones of `limit_req` and `limit_conn` of a configuration, with their state.
+pub struct LimitZones {
+    config: Arc<Config>,
+    zones: Vec<Zone>,
+}
+
+/// The state of a zone. It outlives its configuration if the next one has the same zone.
+#[derive(Clone)]
+enum Zone {
+    Requests(Arc<Requests>),
+    Connections(Arc<Connections>),
+}
+
+impl Zone {
+    fn new(spec: &ZoneSpec) -> Self {
+        match spec.counted {
+            Counted::Requests { .. } => Self::Requests(Arc::new(Requests::new(spec.bytes))),
+            Counted::Connections => Self::Connections(Arc::new(Connections::new(spec.bytes))),
+        }
+    }
+}
+
+impl LimitZones {
+    /// Those of a configuration. Of an old one it takes over those whose name, size and key are the same.
+    pub fn new(config: Arc<Config>, old: Option<&Self>) -> Self {
+        let zone = |spec| old.and_then(|old| old.zone_like(spec)).unwrap_or_else(|| Zone::new(spec));
+        Self { zones: config.zones.iter().map(zone).collect(), config }
+    }
+
+    fn zone_like(&self, spec: &ZoneSpec) -> Option<Zone> {
+        let same = |(known, zone): &(&ZoneSpec, &Zone)| {
+            let kind = matches!(spec.counted, Counted::Requests { .. }) == matches!(zone, Zone::Requests(_));
+            kind && known.name == spec.name && known.bytes == spec.bytes && known.key_text == spec.key_text
+        };
+        self.config.zones.iter().zip(&self.zones).find(same).map(|(_, zone)| zone.clone())
+    }
+
+    /// The zone of a `limit_req`, and what is to be known of it.
+    pub fn requests(&self, number: u32) -> Option<(&ZoneSpec, &Arc<Requests>)> {
+        match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
+            (spec, Zone::Requests(zone)) => Some((spec, zone)),
+            _ => None,
+        }
+    }
+
+    /// The zone of a `limit_conn`, and what is to be known of it.
+    pub fn connections(&self, number: u32) -> Option<(&ZoneSpec, &Arc<Connections>)> {
+        match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
+            (spec, Zone::Connections(zone)) => Some((spec, zone)),
+            _ => None,
+        }
+    }
+
+    /// The name under which the configuration knows a zone, if it still does.
+    pub fn name_of(&self, zone: &Arc<Connections>) -> Option<&str> {
+        let same = |other: &Zone| matches!(other, Zone::Connections(other) if Arc::ptr_eq(other, zone));
+        let mut named = self.config.zones.iter().zip(&self.zones);
+        named.find(|(_, other)| same(other)).map(|(spec, _)| spec.name.as_str())
+    }
+
+    /// The zone of a `limit_conn` by its name.
+    pub fn connections_named(&self, name: &str) -> Option<&Arc<Connections>> {
+        let number = self.config.zones.iter().position(|spec| spec.name == name)?;
+        self.connections(number as u32).map(|(_, zone)| zone)
     }
 }
 

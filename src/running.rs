@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::balance::{self, Group};
-use crate::config::{Config, Counted, PeerSpec, Upstream, Url, ZoneSpec};
-use crate::quota::{Connections, Requests};
+use crate::config::{Config, PeerSpec, Upstream, Url};
+use crate::quota::LimitZones;
 use crate::resolver::Resolver;
 use crate::socket::Endpoint;
 
@@ -16,73 +16,20 @@ pub struct Running {
     groups: Vec<Arc<Group>>,
     /// Sorted by host and port, as requests named them; of one name there is one for each resolver.
     made: Mutex<Vec<Arc<Group>>>,
-    zones: Vec<Zone>,
-}
-
-/// The state of a zone. It outlives its configuration if the next one has the same zone.
-#[derive(Clone)]
-enum Zone {
-    Requests(Arc<Requests>),
-    Connections(Arc<Connections>),
-}
-
-impl Zone {
-    fn new(spec: &ZoneSpec) -> Self {
-        match spec.counted {
-            Counted::Requests { .. } => Self::Requests(Arc::new(Requests::new(spec.bytes))),
-            Counted::Connections => Self::Connections(Arc::new(Connections::new(spec.bytes))),
-        }
-    }
+    pub zones: LimitZones,
 }
 
 impl Running {
     pub fn new(config: Arc<Config>) -> Self {
-        let zones = config.zones.iter().map(Zone::new).collect();
+        let zones = LimitZones::new(config.clone(), None);
         Self { groups: balance::groups(&config, &[]), config, made: Mutex::default(), zones }
     }
 
     /// A configuration that follows `old`: it takes its zones over where name, size and key are the same, and keeps the
     /// connections of its peers in mind.
     pub fn after(config: Arc<Config>, old: &Self) -> Self {
-        let zones = config.zones.iter().map(|spec| old.zone_like(spec).unwrap_or_else(|| Zone::new(spec))).collect();
+        let zones = LimitZones::new(config.clone(), Some(&old.zones));
         Self { groups: balance::groups(&config, &old.groups), config, made: Mutex::default(), zones }
-    }
-
-    fn zone_like(&self, spec: &ZoneSpec) -> Option<Zone> {
-        let same = |(known, zone): &(&ZoneSpec, &Zone)| {
-            let kind = matches!(spec.counted, Counted::Requests { .. }) == matches!(zone, Zone::Requests(_));
-            kind && known.name == spec.name && known.bytes == spec.bytes && known.key_text == spec.key_text
-        };
-        self.config.zones.iter().zip(&self.zones).find(same).map(|(_, zone)| zone.clone())
-    }
-
-    /// The zone of a `limit_req`, and what is to be known of it.
-    pub fn requests(&self, number: u32) -> Option<(&ZoneSpec, &Arc<Requests>)> {
-        match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
-            (spec, Zone::Requests(zone)) => Some((spec, zone)),
-            _ => None,
-        }
-    }
-
-    /// The zone of a `limit_conn`, and what is to be known of it.
-    pub fn connections(&self, number: u32) -> Option<(&ZoneSpec, &Arc<Connections>)> {
-        match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
-            (spec, Zone::Connections(zone)) => Some((spec, zone)),
-            _ => None,
-        }
-    }
-
-    /// The name under which the configuration knows a zone, if it still does.
-    pub fn name_of(&self, zone: &Arc<Connections>) -> Option<&str> {
-        let same = |other: &Zone| matches!(other, Zone::Connections(other) if Arc::ptr_eq(other, zone));
-        let mut named = self.config.zones.iter().zip(&self.zones);
-        named.find(|(_, other)| same(other)).map(|(spec, _)| spec.name.as_str())
-    }
-
-    /// The zone of a `limit_conn` by its name.
-    pub fn connections_named(&self, name: &str) -> Option<&Arc<Connections>> {
-        let number = self.config.zones.iter().position(|spec| spec.name == name)?;
-        self.connections(number as u32).map(|(_, zone)| zone)
     }
 
     pub fn group(&self, number: u32) -> Option<Arc<Group>> {

@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 
 use crate::reactor;
 use crate::socket::Socket;
-use crate::tls;
 
 /// Bytes of a file that are read at once where sendfile(2) can't be used.
 const FILE_BYTES_AT_ONCE: usize = 64 * 1024;
@@ -19,7 +18,34 @@ const FILE_BYTES_AT_ONCE: usize = 64 * 1024;
 pub enum Stream {
     Plain(Socket),
     /// Apart, so that a plain stream is no larger for it.
-    Tls(Box<tls::Session>),
+    Secure(Box<dyn SecureStream>),
+}
+
+/// A stream whose bytes are encrypted on its socket.
+pub trait SecureStream {
+    /// The socket below.
+    fn socket(&self) -> &Socket;
+
+    /// Reads into `buf`; 0 is the end.
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes some of `bytes`. What was not counted must come again.
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Tells the peer that we have ended, and ends our direction of the socket; the other goes on.
+    fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Whether the peer's end came without a word: it may not have sent all.
+    fn is_cut(&self) -> bool;
+
+    /// Whether there is something to read without asking the socket.
+    fn is_readable(&self) -> bool;
+
+    /// Whether the peer has neither sent nor closed anything.
+    fn is_quiet(&self) -> bool;
+
+    /// Closing it will look like an accident, as it is one: the peer learns that it has not got all.
+    fn break_off(&self);
 }
 
 impl Stream {
@@ -27,7 +53,7 @@ impl Stream {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_read(cx, buf),
-            Self::Tls(session) => session.poll_read(cx, buf),
+            Self::Secure(session) => session.poll_read(cx, buf),
         }
     }
 
@@ -35,7 +61,7 @@ impl Stream {
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_write(cx, bytes),
-            Self::Tls(session) => session.poll_write(cx, bytes),
+            Self::Secure(session) => session.poll_write(cx, bytes),
         }
     }
 
@@ -44,7 +70,7 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.poll_write_vectored(cx, parts),
             // A record for each part would take more time than bringing them together.
-            Self::Tls(session) => {
+            Self::Secure(session) => {
                 let mut whole = Vec::new();
                 parts.iter().for_each(|part| whole.extend_from_slice(part));
                 session.poll_write(cx, &whole)
@@ -63,7 +89,7 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         let session = match self {
             Self::Plain(socket) => return socket.poll_send_file(cx, file, offset, count),
-            Self::Tls(session) => session,
+            Self::Secure(session) => session,
         };
         reactor::scratch(|scratch| {
             let room = scratch.get_mut(..count.min(FILE_BYTES_AT_ONCE)).unwrap_or_default();
@@ -81,7 +107,7 @@ impl Stream {
     pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Poll::Ready(socket.finish()),
-            Self::Tls(session) => session.poll_finish(cx),
+            Self::Secure(session) => session.poll_finish(cx),
         }
     }
 
@@ -93,7 +119,7 @@ impl Stream {
 
     /// Closing the stream will not look like an end that was meant.
     pub fn break_off(&self) {
-        if let Self::Tls(session) = self {
+        if let Self::Secure(session) = self {
             session.break_off();
         }
     }
@@ -102,7 +128,7 @@ impl Stream {
     pub fn is_cut(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(session) => session.is_cut(),
+            Self::Secure(session) => session.is_cut(),
         }
     }
 
@@ -110,14 +136,14 @@ impl Stream {
     pub fn is_quiet(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.is_quiet(),
-            Self::Tls(session) => session.is_quiet(),
+            Self::Secure(session) => session.is_quiet(),
         }
     }
 
     /// Ready when there may be something to read, or the end.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Tls(session) if session.is_readable() => Poll::Ready(()),
+            Self::Secure(session) if session.is_readable() => Poll::Ready(()),
             _ => self.socket().poll_readable(cx),
         }
     }
@@ -126,7 +152,7 @@ impl Stream {
     pub fn is_plain(&self) -> bool {
         match self {
             Self::Plain(_) => true,
-            Self::Tls(_) => false,
+            Self::Secure(_) => false,
         }
     }
 
@@ -137,7 +163,7 @@ impl Stream {
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         match self {
             Self::Plain(socket) => socket.into_fd(),
-            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Secure(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -145,7 +171,7 @@ impl Stream {
     pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
-            Self::Tls(session) => session.socket(),
+            Self::Secure(session) => session.socket(),
         }
     }
 }

@@ -3,51 +3,11 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use super::facts::Fact;
 use super::spec::{ClientSpec, ServerSpec};
 use crate::socket::Socket;
-
-/// A secured connection.
-pub enum Session {}
-
-impl Session {
-    pub fn socket(&self) -> &Socket {
-        match *self {}
-    }
-
-    /// Reads into `buf`.
-    pub fn poll_read(&self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
-        match *self {}
-    }
-
-    /// Writes some of `bytes`.
-    pub fn poll_write(&self, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        match *self {}
-    }
-
-    /// Ends our direction.
-    pub fn poll_finish(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match *self {}
-    }
-
-    pub fn is_cut(&self) -> bool {
-        match *self {}
-    }
-
-    pub fn is_readable(&self) -> bool {
-        match *self {}
-    }
-
-    pub fn is_quiet(&self) -> bool {
-        match *self {}
-    }
-
-    pub fn break_off(&self) {
-        match *self {}
-    }
-}
+use crate::wire::SecureStream;
 
 /// What is known of a secured connection.
 #[derive(Debug)]
@@ -145,7 +105,7 @@ impl Loaded {
 ///
 /// # Errors
 /// None.
-pub async fn connect(_: Socket, client: &Client, _: &str) -> io::Result<Session> {
+pub async fn connect(_: Socket, client: &Client, _: &str) -> io::Result<Box<dyn SecureStream>> {
     match *client {}
 }
 
@@ -167,6 +127,6 @@ pub async fn accept(
     _: Socket,
     _: Vec<u8>,
     _: impl FnOnce(Option<&str>) -> Option<Arc<Site>>,
-) -> Result<(Session, Secured), Failure> {
+) -> Result<(Box<dyn SecureStream>, Secured), Failure> {
     Err(Failure)
 }

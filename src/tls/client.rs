@@ -19,6 +19,7 @@ use super::spec::ClientSpec;
 use super::tickets;
 use super::trust::{self, Distrust, Purpose, Trust};
 use crate::socket::Socket;
+use crate::wire::SecureStream;
 
 /// Sessions that are kept for upstreams, by their names.
 const SESSIONS_MAX: usize = 64;
@@ -34,7 +35,7 @@ pub struct Client {
 ///
 /// # Errors
 /// Why there is no secured connection; the upstream was told, as far as it listens.
-pub async fn connect(socket: Socket, client: &Client, name: &str) -> io::Result<Session> {
+pub async fn connect(socket: Socket, client: &Client, name: &str) -> io::Result<Box<dyn SecureStream>> {
     // What can't be a name is none that could be asked for.
     let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
     let nameless = || ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])));
@@ -42,7 +43,7 @@ pub async fn connect(socket: Socket, client: &Client, name: &str) -> io::Result<
     let connection = UnbufferedClientConnection::new(client.config.clone(), name).map_err(io::Error::other)?;
     let session = Session::new(socket, Side::Client(connection), Vec::new());
     poll_fn(|cx| session.poll_handshake(cx)).await?;
-    Ok(session)
+    Ok(Box::new(session))
 }
 
 impl Client {

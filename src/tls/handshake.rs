@@ -21,6 +21,7 @@ use super::session::{Session, Side};
 use super::site::Site;
 use crate::reactor::{self, Millis, Timer};
 use crate::socket::Socket;
+use crate::wire::SecureStream;
 
 /// Bytes of a client's first message.
 const HELLO_BYTES_MAX: usize = 32 * 1024;
@@ -72,7 +73,7 @@ pub async fn accept(
     socket: Socket,
     mut sealed: Vec<u8>,
     choose: impl FnOnce(Option<&str>) -> Option<Arc<Site>>,
-) -> Result<(Session, Secured), Failure> {
+) -> Result<(Box<dyn SecureStream>, Secured), Failure> {
     let accepted = read_hello(&socket, &mut sealed).await?;
     let hello = accepted.client_hello();
     let site = choose(hello.server_name()).filter(|site| !site.rejects);
@@ -93,7 +94,7 @@ pub async fn accept(
     })
     .await?;
     let secured = session.with_side(|side| Secured::new(side.common(), site, hello));
-    Ok((session, secured))
+    Ok((Box::new(session), secured))
 }
 
 fn explain(error: io::Error) -> Failure {

@@ -1,6 +1,6 @@
 //! TLS on either side of us, by rustls with ring: certificates in, secured connections out.
 //!
-//! [`Site`]: what a server says in a handshake. [`accept`]: a client's connection becomes a [`Session`].
+//! [`Site`]: what a server says in a handshake. [`accept`]: a client's connection becomes a `SecureStream`.
 //! [`Secured`]: what is known of it then. [`Client`]: how we come to upstreams, by [`connect`].
 //! Without the feature `tls` nothing of this can be made, and what can't exist costs nothing.
 
@@ -43,13 +43,12 @@ pub use self::{
     handshake::{Failure, accept},
     pair::News,
     secured::{Refusal, Secured},
-    session::Session,
     site::{Loaded, Site},
     trust::Distrust,
 };
 
 #[cfg(not(feature = "tls"))]
-pub use self::absent::{Client, Distrust, Failure, Loaded, News, Refusal, Secured, Session, Site, accept, connect};
+pub use self::absent::{Client, Distrust, Failure, Loaded, News, Refusal, Secured, Site, accept, connect};
 
 /// Whether there is TLS in this build.
 pub const AVAILABLE: bool = cfg!(feature = "tls");

@@ -19,6 +19,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 
 use crate::reactor::SCRATCH_BYTES;
 use crate::socket::Socket;
+use crate::wire::SecureStream;
 
 /// Plaintext bytes of one record (RFC 8446 5.1).
 const RECORD_BYTES: usize = 1 << 14;
@@ -48,7 +49,7 @@ fn sealed<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
 }
 
 /// A connection, from its handshake on.
-pub struct Session {
+pub(super) struct Session {
     socket: Socket,
     state: RefCell<State>,
     /// Closing it tells the peer that all was said.
@@ -225,11 +226,6 @@ impl Session {
         Self { socket, state: RefCell::new(state), says_goodbye: Cell::new(false) }
     }
 
-    /// The socket below.
-    pub fn socket(&self) -> &Socket {
-        &self.socket
-    }
-
     /// What was agreed with the peer.
     pub(super) fn with_side<R>(&self, with: impl FnOnce(&mut Side) -> R) -> R {
         with(&mut self.state.borrow_mut().side)
@@ -266,9 +262,14 @@ impl Session {
             ready!(state.poll_fill(cx, &self.socket))?;
         }
     }
+}
 
-    /// Reads into `buf`; 0 is the end.
-    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+impl SecureStream for Session {
+    fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let state = &mut *self.state.borrow_mut();
         if !state.opened.is_empty() {
             return Poll::Ready(Ok(state.take_opened(buf)));
@@ -291,8 +292,7 @@ impl Session {
         }
     }
 
-    /// Writes some of `bytes`. What was not counted must come again.
-    pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let state = &mut *self.state.borrow_mut();
         state.check()?;
         if !std::mem::take(&mut state.may_wait) {
@@ -312,8 +312,7 @@ impl Session {
         }
     }
 
-    /// Tells the peer that we have ended, and ends our direction of the socket; the other goes on.
-    pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = &mut *self.state.borrow_mut();
         if state.broken.is_none() {
             ready!(state.poll_unsent(cx, &self.socket))?;
@@ -325,19 +324,17 @@ impl Session {
         Poll::Ready(self.socket.finish())
     }
 
-    /// Whether the peer's end came without a word: it may not have sent all.
-    pub fn is_cut(&self) -> bool {
+    fn is_cut(&self) -> bool {
         self.state.borrow().ended == End::Cut
     }
 
-    /// Whether there is something to read without asking the socket.
-    pub fn is_readable(&self) -> bool {
+    fn is_readable(&self) -> bool {
         let state = self.state.borrow();
         !state.opened.is_empty() || state.ended != End::NotYet
     }
 
-    /// Whether the peer has neither sent nor closed anything; tickets and the like are taken in.
-    pub fn is_quiet(&self) -> bool {
+    /// Tickets and the like are taken in.
+    fn is_quiet(&self) -> bool {
         if self.is_readable() || self.state.borrow().broken.is_some() {
             return false;
         }
@@ -349,8 +346,7 @@ impl Session {
         self.poll_read(&mut cx, &mut byte).is_pending() && self.socket.is_quiet()
     }
 
-    /// Closing it will look like an accident, as it is one: the peer learns that it has not got all.
-    pub fn break_off(&self) {
+    fn break_off(&self) {
         self.says_goodbye.set(false);
     }
 }

@@ -139,7 +139,7 @@ async fn reach(addr: &Addr, from: Option<&Addr>) -> io::Result<Socket> {
 /// Makes the handshake with a peer.
 async fn secure(socket: Socket, called: &Called) -> Result<Stream, Missed> {
     match tls::connect(socket, &called.client, &called.name).await {
-        Ok(session) => Ok(Stream::Tls(Box::new(session))),
+        Ok(session) => Ok(Stream::Secure(session)),
         Err(error) => Err(Missed::Handshake(error)),
     }
 }
