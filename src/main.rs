@@ -11,10 +11,15 @@ use std::sync::Arc;
 
 use argh::FromArgs;
 use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, HealthCheck, Source, StatusForm};
-use smolgate::program::Program;
-use smolgate::resolver::Resolver;
-use smolgate::socket::Endpoint;
-use smolgate::{names, parcel, password, pid_file, reactor, server, supervisor, tls, upgrade};
+use smolgate::dns::cache;
+use smolgate::dns::client::Resolver;
+use smolgate::modules::access::password;
+use smolgate::os::pid_file;
+use smolgate::process::exec::Program;
+use smolgate::process::{binary_upgrade, start, systemd};
+use smolgate::runtime::socket::Endpoint;
+use smolgate::runtime::{executor, handover};
+use smolgate::tls;
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
@@ -80,7 +85,7 @@ fn main() -> ExitCode {
         }
         Err(exit) => return complain(USAGE, format_args!("{}", exit.output.trim_end())),
     };
-    if flags.takes_over.as_ref().is_some_and(|version| *version != parcel::VERSION.to_string()) {
+    if flags.takes_over.as_ref().is_some_and(|version| *version != handover::VERSION.to_string()) {
         return complain(USAGE, format_args!("it does not understand what the running program would leave to it"));
     }
     if flags.version || flags.build {
@@ -204,14 +209,14 @@ impl Asked {
     }
 
     fn run(&self) -> ExitCode {
-        let parcel = match upgrade::inherited() {
+        let parcel = match binary_upgrade::inherited() {
             Some(Ok(parcel)) => Some(parcel),
             Some(Err(error)) => {
                 say(format_args!("{error}"));
                 None
             }
             // Before anything is opened: these have the numbers that are free otherwise.
-            None => match supervisor::passed() {
+            None => match systemd::passed() {
                 Ok(parcel) => parcel,
                 Err(error) => return complain(1, format_args!("the sockets of LISTEN_FDS can't be used: {error}")),
             },
@@ -224,7 +229,7 @@ impl Asked {
             Ok(program) => program,
             Err(error) => return complain(1, format_args!("/proc/self/exe: {error}")),
         };
-        match server::run_as(Some(program), config, &|| self.load(), parcel) {
+        match start::run_as(Some(program), config, &|| self.load(), parcel) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => complain(1, format_args!("[emerg] {failure}")),
         }
@@ -232,7 +237,7 @@ impl Asked {
 
     /// `-t` and `-T`.
     fn check(&self, dump: bool, quiet: bool, takes_over: bool) -> ExitCode {
-        let loaded = self.load().and_then(|config| if takes_over { server::may_start(config) } else { Ok(config) });
+        let loaded = self.load().and_then(|config| if takes_over { start::may_start(config) } else { Ok(config) });
         let config = match loaded {
             Ok(config) => config,
             Err(why) => {
@@ -249,7 +254,7 @@ impl Asked {
         for warning in config.tls.warnings() {
             say(format_args!("warning: {warning}"));
         }
-        for name in reactor::run(unresolved(&config)).unwrap_or_default() {
+        for name in executor::run(unresolved(&config)).unwrap_or_default() {
             say(format_args!("warning: upstream \"{name}\" can't be resolved now: its requests would get 502"));
         }
         if !quiet {
@@ -285,7 +290,7 @@ impl Asked {
         };
         let loaded = self.load();
         // What the program would not take either.
-        let config = match if signal == Signal::HUP { loaded.and_then(server::may_start) } else { loaded } {
+        let config = match if signal == Signal::HUP { loaded.and_then(start::may_start) } else { loaded } {
             Ok(config) => config,
             Err(why) => return complain(1, format_args!("{why}")),
         };
@@ -315,7 +320,7 @@ async fn unresolved(config: &Config) -> Vec<String> {
         // Name servers of the configuration are asked when somebody needs the answer.
         let Endpoint::Name { host, .. } = &peer.place else { continue };
         if peer.resolver.is_system() {
-            let name = names::of(host, &Arc::new(Resolver::system(None)));
+            let name = cache::of(host, &Arc::new(Resolver::system(None)));
             poll_fn(|cx| name.poll_known(cx)).await;
             if name.known().0.is_empty() {
                 all.push(host.clone());

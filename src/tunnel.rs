@@ -14,11 +14,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::frames::{self, Frames};
-use crate::parcel::{Packer, Unpacker};
-use crate::reactor::{self, Millis, Timer, millis};
-use crate::socket::Socket;
-use crate::wire::Stream;
+use crate::http1::websocket::{self, Frames};
+use crate::runtime::executor::{self, Millis, Timer, millis};
+use crate::runtime::handover::{Packer, Unpacker};
+use crate::runtime::socket::Socket;
+use crate::runtime::stream::Stream;
 
 /// How long the other side may go on after one has ended.
 const HALF_CLOSED: Duration = Duration::from_secs(30);
@@ -38,9 +38,9 @@ pub fn go_on() {
 
 /// Closes the tunnels of this worker, spread over `window`: their clients would all come back at once.
 pub fn drain(window: Duration) {
-    let now = reactor::now();
+    let now = executor::now();
     DRAIN.set(Some((now, now + millis(window))));
-    reactor::wake_all();
+    executor::wake_all();
 }
 
 /// How a tunnel ended.
@@ -139,7 +139,7 @@ impl Half {
     fn close(&mut self, key: Option<[u8; 4]>) {
         if self.state == State::Flowing {
             if self.frames.is_between() {
-                self.held.extend_from_slice(&frames::going_away(key));
+                self.held.extend_from_slice(&websocket::going_away(key));
             }
             self.state = State::Ending;
         }
@@ -161,7 +161,7 @@ impl Half {
                     if from.is_plain() {
                         ready!(from.poll_readable(cx));
                     }
-                    let count = ready!(reactor::scratch(|scratch| self.poll_hop(cx, scratch, from, to)))?;
+                    let count = ready!(executor::scratch(|scratch| self.poll_hop(cx, scratch, from, to)))?;
                     if count == 0 {
                         self.state = State::Ending;
                     }
@@ -235,7 +235,7 @@ impl Tunnel {
             down: Half::with(early.1, frames),
             limits,
             timer: Timer::new(),
-            last: (0, reactor::now()),
+            last: (0, executor::now()),
             closes: None,
         }
     }
@@ -273,7 +273,7 @@ impl Tunnel {
             down,
             limits,
             timer: Timer::new(),
-            last: (0, reactor::now()),
+            last: (0, executor::now()),
             closes: None,
         }))
     }
@@ -291,7 +291,7 @@ impl Tunnel {
             (Poll::Ready(Err(Broken::Sink)), _) | (_, Poll::Ready(Err(Broken::Source))) => {
                 Poll::Ready(End::UpstreamFailed)
             }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) if self.closes.is_some_and(|at| at <= reactor::now()) => {
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) if self.closes.is_some_and(|at| at <= executor::now()) => {
                 self.poll_farewell(cx)
             }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Closed),
@@ -302,7 +302,7 @@ impl Tunnel {
     /// Chooses a time to close, and closes when it has come.
     fn close_in_time(&mut self, (from, until): (Millis, Millis)) {
         let at = *self.closes.get_or_insert_with(|| fastrand::u64(from..=until));
-        if at <= reactor::now() {
+        if at <= executor::now() {
             self.up.close(Some(fastrand::u32(..).to_ne_bytes()));
             self.down.close(None);
         }
@@ -311,11 +311,11 @@ impl Tunnel {
     /// Takes what still comes, so that closing does not take our last words from their receivers.
     fn poll_farewell(&self, cx: &mut Context<'_>) -> Poll<End> {
         let over = self.closes.unwrap_or(0) + millis(FAREWELL);
-        self.timer.set(Duration::from_millis(over.saturating_sub(reactor::now())));
+        self.timer.set(Duration::from_millis(over.saturating_sub(executor::now())));
         let mut open = false;
         for stream in [&self.client, &self.upstream] {
             open |= loop {
-                match reactor::scratch(|scratch| stream.poll_read(cx, scratch)) {
+                match executor::scratch(|scratch| stream.poll_read(cx, scratch)) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(_) => break false,
                     Poll::Pending => break true,
@@ -329,8 +329,8 @@ impl Tunnel {
     fn poll_still(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if let Some(at) = self.closes {
             // What is held then has as long as a farewell to go.
-            let at = if at <= reactor::now() { at + millis(FAREWELL) } else { at };
-            self.timer.set(Duration::from_millis(at.saturating_sub(reactor::now())));
+            let at = if at <= executor::now() { at + millis(FAREWELL) } else { at };
+            self.timer.set(Duration::from_millis(at.saturating_sub(executor::now())));
             return self.timer.poll_due(cx).map(|()| End::Drained);
         }
         let half_closed = self.up.state == State::Done || self.down.state == State::Done;
@@ -338,9 +338,9 @@ impl Tunnel {
         // Activity stores a number; the timer looks at it when it goes off.
         let moved = self.up.moved + self.down.moved;
         if moved != self.last.0 {
-            self.last = (moved, reactor::now());
+            self.last = (moved, executor::now());
         }
-        let since = Duration::from_millis(reactor::now().saturating_sub(self.last.1));
+        let since = Duration::from_millis(executor::now().saturating_sub(self.last.1));
         self.timer.set(limit.saturating_sub(since));
         self.timer.poll_due(cx).map(|()| if half_closed { End::Closed } else { End::Idle })
     }

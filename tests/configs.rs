@@ -6,7 +6,7 @@ mod directives;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use smolgate::config::syntax::{Directive, Reader};
+use smolgate::config::parser::{Directive, Reader};
 use smolgate::config::{self, Config, Destination, ErrorLog, Folders, Source};
 
 use directives::known;
@@ -179,7 +179,7 @@ fn the_readme_names_the_contexts_of_directives_that_work() {
 #[test]
 fn the_readme_lists_every_variable() {
     let listed: BTreeSet<_> = rows("Variables").into_iter().flat_map(|(names, _)| names).collect();
-    let missing: Vec<_> = smolgate::template::Variable::known_names()
+    let missing: Vec<_> = smolgate::config::template::Variable::known_names()
         .filter(|name| !listed.contains(format!("${name}").as_str()))
         .collect();
     assert!(missing.is_empty(), "{missing:?}");

@@ -1,4 +1,4 @@
-//! Rules of the source that no compiler holds: who may use whom, and how long files and lines may be.
+//! Rules of the source that no compiler holds: which room may use which, and how long files and lines may be.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets what it does not expect fails")]
 
 use std::fs;
@@ -20,47 +20,81 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The modules, from the ground up, as lib.rs lists them.
-fn order() -> Vec<String> {
+/// The rooms, from the ground up, as lib.rs lists them.
+fn rooms() -> Vec<String> {
     let lib = fs::read_to_string(source().join("lib.rs")).unwrap();
     let names = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
     names.map(str::to_owned).collect()
 }
 
-/// The module that a file belongs to: what is in a folder belongs to the module of that name.
-fn module_of(file: &Path) -> Option<String> {
-    let inner = file.strip_prefix(source()).unwrap().with_extension("");
-    let name = inner.components().next()?.as_os_str().to_str()?.to_owned();
-    (!matches!(name.as_str(), "lib" | "main")).then_some(name)
+/// The layer of a path of modules: that of its room, but files with directives (`conf.rs`, `*_conf.rs`) belong to `config`
+/// wherever they are.
+fn layer<'p>(mut path: impl Iterator<Item = &'p str>) -> Option<&'p str> {
+    let room = path.next()?;
+    Some(if path.any(|part| part == "conf" || part.ends_with("_conf")) { "config" } else { room })
 }
 
-/// The modules that a line of code names after `crate::`.
-fn used(line: &str) -> Vec<&str> {
-    let code = line.split("//").next().unwrap_or_default();
-    let after = code.split("crate::").skip(1);
-    after
-        .flat_map(|rest| match rest.strip_prefix('{') {
-            Some(list) => list.split('}').next().unwrap_or_default().split(',').map(str::trim).collect(),
-            None => vec![rest],
-        })
-        .map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default())
-        .filter(|name| !name.is_empty())
-        .collect()
+/// The paths behind each `crate::` of a text, with the numbers of their lines. `crate::{a, b::{c, d}}` has three.
+fn paths(text: &str) -> Vec<(usize, String)> {
+    let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+    let code = code.join("\n");
+    let mut paths = Vec::new();
+    for (at, found) in code.match_indices("crate::") {
+        let mut ends = Vec::new();
+        expand(&code[at + found.len()..], "", &mut ends);
+        let line = code[..at].matches('\n').count() + 1;
+        paths.extend(ends.into_iter().map(|path| (line, path)));
+    }
+    paths
+}
+
+/// Puts the paths of a use tree behind `prefix` into `paths`, and returns how many bytes the tree has.
+fn expand(code: &str, prefix: &str, paths: &mut Vec<String>) -> usize {
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let length = code.find(|c| !is_path(c)).unwrap_or(code.len());
+    let path = format!("{prefix}{}", &code[..length]);
+    if !code[length..].starts_with('{') {
+        paths.push(path);
+        return length;
+    }
+    let mut at = length + 1;
+    while let Some(next) = code[at..].find(|c: char| is_path(c) || c == '}') {
+        at += next;
+        if code[at..].starts_with('}') {
+            return at + 1;
+        }
+        at += expand(&code[at..], &path, paths);
+        at += code[at..].find([',', '}']).unwrap_or(0);
+    }
+    at
 }
 
 #[test]
-fn a_module_uses_only_what_stands_above_it() {
-    let order = order();
-    let place = |name: &str| order.iter().position(|known| known == name);
+fn a_tree_of_names_has_all_its_paths() {
+    let text =
+        "use crate::{a, b::{self, c}};\nfn f() { crate::d::e(); } // crate::no\nuse crate::g::{\n    h, i as j,\n};";
+    let found: Vec<String> = paths(text).into_iter().map(|(line, path)| format!("{line} {path}")).collect();
+    assert_eq!(found, ["1 a", "1 b::self", "1 b::c", "2 d::e", "3 g::h", "3 g::i"]);
+}
+
+#[test]
+fn a_room_uses_only_rooms_above_it() {
+    let rooms = rooms();
     let mut wrong = Vec::new();
     for file in files(&source()) {
-        let Some(module) = module_of(&file) else { continue };
-        let own = place(&module).unwrap_or_else(|| panic!("lib.rs does not list {module}"));
-        let text = fs::read_to_string(&file).unwrap();
-        for (number, line) in text.lines().enumerate() {
-            let above = |name: &str| name == module || place(name).is_some_and(|at| at < own);
-            let used = used(line).into_iter().filter(|name| !above(name));
-            wrong.extend(used.map(|name| format!("{}:{}: {module} uses {name}", file.display(), number + 1)));
+        let inner = file.strip_prefix(source()).unwrap().with_extension("");
+        let Some(own) = layer(inner.iter().map(|part| part.to_str().unwrap())) else { continue };
+        if matches!(own, "lib" | "main") || file.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let rank = |room: &str| {
+            rooms.iter().position(|known| known == room).unwrap_or_else(|| panic!("lib.rs does not list {room}"))
+        };
+        for (line, path) in paths(&fs::read_to_string(&file).unwrap()) {
+            let Some(used) = layer(path.split("::")) else { continue };
+            if rank(used) > rank(own) {
+                wrong.push(format!("{}:{line}: {own} uses {path}", inner.display()));
+            }
         }
     }
     assert!(wrong.is_empty(), "what they use does not stand above them:\n{}", wrong.join("\n"));

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 use smol::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use smol::net::{TcpListener, TcpStream};
 use smolgate::config::{self, ErrorLog, Folders, Source};
-use smolgate::{server, signals};
+use smolgate::process::start;
+use smolgate::runtime::signals;
 
 use websocket::{BINARY, CLOSE, TEXT, encode, read_frame};
 
@@ -73,7 +74,7 @@ fn demo(once: bool) -> Result<(), Failure> {
             .map_err(|error| error.to_string())
     };
     let config = load()?;
-    let proxy = std::thread::spawn(move || server::run(config, &load).map_err(|failure| failure.to_string()));
+    let proxy = std::thread::spawn(move || start::run(config, &load).map_err(|failure| failure.to_string()));
 
     while !proxy.is_finished() && std::net::TcpStream::connect(addr).is_err() {
         std::thread::sleep(Duration::from_millis(5));

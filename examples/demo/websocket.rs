@@ -45,7 +45,7 @@ impl From<io::Error> for End {
 
 /// `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (4.2.2).
 pub(crate) fn accept_key(key: &str) -> String {
-    let digest = smolgate::digest::sha1(&[key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"]);
+    let digest = smolgate::http1::digest::sha1(&[key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"]);
     data_encoding::BASE64.encode(&digest)
 }
 

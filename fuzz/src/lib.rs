@@ -1,7 +1,7 @@
 //! What the fuzz targets run: the bodies that `tests/replay.rs` runs too, and for expressions the opinion of PCRE.
 
 use pcre2::bytes::RegexBuilder;
-use smolgate::pattern::Pattern;
+use smolgate::regex::Pattern;
 
 #[path = "../../tests/targets/mod.rs"]
 pub mod targets;

@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use rustix::thread::sched_getaffinity;
 
-use super::build::{Draft, Walk, arg, invalid};
-use super::listen::ListenLine;
-use super::location::Locations;
-use super::syntax::{Directive, Error, Word};
-use super::{AddField, Affinity, Server, table, units};
-use crate::head::{Limits, Name, Version};
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::parser::{Directive, Error, Word};
+use crate::config::{AddField, Affinity, Server, directives, values};
+use crate::http1::head::{Limits, Name, Version};
+use crate::request::listen_conf::ListenLine;
+use crate::request::location_conf::Locations;
 
 type Set = Result<(), Error>;
 
-pub(super) fn time(directive: &Directive) -> Result<Duration, Error> {
+pub(crate) fn time(directive: &Directive) -> Result<Duration, Error> {
     let word = arg(directive, 0);
-    units::time(&word.text).ok_or_else(|| invalid(directive, word, "a time such as 60s, 5m or 1d"))
+    values::time(&word.text).ok_or_else(|| invalid(directive, word, "a time such as 60s, 5m or 1d"))
 }
 
 /// A time after which a wait is over, which can't be 0.
-pub(super) fn timeout(directive: &Directive) -> Result<Duration, Error> {
+pub(crate) fn timeout(directive: &Directive) -> Result<Duration, Error> {
     let timeout = time(directive)?;
     if timeout.is_zero() {
         let expected =
@@ -31,54 +31,54 @@ pub(super) fn timeout(directive: &Directive) -> Result<Duration, Error> {
     Ok(timeout)
 }
 
-pub(super) fn switch(directive: &Directive) -> Result<bool, Error> {
+pub(crate) fn switch(directive: &Directive) -> Result<bool, Error> {
     let word = arg(directive, 0);
-    units::switch(&word.text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))
+    values::switch(&word.text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))
 }
 
-pub(super) fn size(directive: &Directive, word: &Word) -> Result<u64, Error> {
-    units::size(&word.text).ok_or_else(|| invalid(directive, word, "a size such as 8k or 10m"))
+pub(crate) fn size(directive: &Directive, word: &Word) -> Result<u64, Error> {
+    values::size(&word.text).ok_or_else(|| invalid(directive, word, "a size such as 8k or 10m"))
 }
 
-pub(super) fn number(directive: &Directive, word: &Word) -> Result<u32, Error> {
-    units::number(&word.text).ok_or_else(|| invalid(directive, word, "a number"))
+pub(crate) fn number(directive: &Directive, word: &Word) -> Result<u32, Error> {
+    values::number(&word.text).ok_or_else(|| invalid(directive, word, "a number"))
 }
 
-pub(super) fn version(directive: &Directive, word: &Word) -> Result<Version, Error> {
+pub(crate) fn version(directive: &Directive, word: &Word) -> Result<Version, Error> {
     let is_new = choice(directive, word, "1.0 or 1.1")? == 1;
     Ok(if is_new { Version::Http11 } else { Version::Http10 })
 }
 
 /// Which of some words it is, which are written as the operator is told of them: `a, b or c`.
-pub(super) fn choice(directive: &Directive, word: &Word, words: &str) -> Result<usize, Error> {
+pub(crate) fn choice(directive: &Directive, word: &Word, words: &str) -> Result<usize, Error> {
     let mut known = words.split(' ').filter(|known| *known != "or").map(|known| known.trim_end_matches(','));
     known.position(|known| known == word.text).ok_or_else(|| invalid(directive, word, words))
 }
 
-pub(super) fn http(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn http(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     draft.settings.error_log = walk.config.main.error_log.clone();
-    walk.inside(draft, directive, table::HTTP, None).map(drop)
+    walk.inside(draft, directive, directives::HTTP, None).map(drop)
 }
 
-pub(super) fn events(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    walk.inside(draft, directive, table::EVENTS, None).map(drop)
+pub(crate) fn events(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    walk.inside(draft, directive, directives::EVENTS, None).map(drop)
 }
 
-pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    if draft.context == table::UPSTREAM {
-        return super::upstream::server(walk, draft, directive);
+pub(crate) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    if draft.context == directives::UPSTREAM {
+        return crate::proxy::upstream_conf::server(walk, draft, directive);
     }
-    let mut inner = walk.inside(draft, directive, table::SERVER, None)?;
+    let mut inner = walk.inside(draft, directive, directives::SERVER, None)?;
     if inner.locations.is_empty() {
-        super::access::check(&inner.settings, directive)?;
+        crate::modules::access::conf::check(&inner.settings, directive)?;
     }
     if inner.tls.on {
         inner.listens.iter_mut().for_each(ListenLine::secure);
     }
-    let tls = super::tls::site(walk, &inner.tls, directive)?;
+    let tls = crate::tls::conf::site(walk, &inner.tls, directive)?;
     let name = inner.names.first().map_or(String::new(), |name| name.word.text.trim_start_matches('.').to_owned());
     let locations = Locations::new(inner.locations, &directive.name)?;
-    let names = inner.names.iter().map(super::listen::ServerName::host_name).collect();
+    let names = inner.names.iter().map(crate::request::listen_conf::ServerName::host_name).collect();
     let server = Server {
         name,
         names,
@@ -93,24 +93,24 @@ pub(super) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
     Ok(())
 }
 
-pub(super) fn pid(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn pid(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     walk.config.main.pid = Some(walk.folders.in_prefix(&arg(directive, 0).text));
     Ok(())
 }
 
-pub(super) fn user(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn user(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     walk.config.main.user = Some(arg(directive, 0).text.clone());
     walk.config.main.group = directive.args.get(1).map(|word| word.text.clone());
     Ok(())
 }
 
 /// `auto` is one for each processor that the program may use.
-pub(super) fn worker_processes(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn worker_processes(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     const WORKERS_MAX: u32 = 256;
     let word = arg(directive, 0);
     walk.config.main.workers = match word.text.as_str() {
         "auto" => processors().clamp(1, WORKERS_MAX),
-        _ => units::number(&word.text)
+        _ => values::number(&word.text)
             .filter(|count| (1..=WORKERS_MAX).contains(count))
             .ok_or_else(|| invalid(directive, word, "auto, or a number from 1 to 256"))?,
     };
@@ -131,7 +131,7 @@ fn processors() -> u32 {
 }
 
 /// `auto`, with or without a mask that is not looked at, or a mask of processors for each worker, the first one last.
-pub(super) fn worker_cpu_affinity(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn worker_cpu_affinity(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     const PROCESSORS_MAX: usize = 1024;
     if arg(directive, 0).text == "auto" {
         walk.config.main.affinity = Affinity::Auto;
@@ -149,7 +149,7 @@ pub(super) fn worker_cpu_affinity(walk: &mut Walk, _: &mut Draft, directive: &Di
     Ok(())
 }
 
-pub(super) fn worker_rlimit_nofile(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn worker_rlimit_nofile(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     let count = number(directive, word)?;
     if count == 0 {
@@ -159,16 +159,16 @@ pub(super) fn worker_rlimit_nofile(walk: &mut Walk, _: &mut Draft, directive: &D
     Ok(())
 }
 
-pub(super) fn client_max_body_size(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn client_max_body_size(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     draft.settings.body_bytes_max =
-        units::length(&word.text).ok_or_else(|| invalid(directive, word, "a size such as 10m or 1g"))?;
+        values::length(&word.text).ok_or_else(|| invalid(directive, word, "a size such as 10m or 1g"))?;
     Ok(())
 }
 
-pub(super) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let timeout = time(directive)?;
-    if draft.context == table::UPSTREAM {
+    if draft.context == directives::UPSTREAM {
         if let Some(word) = directive.args.get(1) {
             return Err(invalid(directive, word, "nothing behind the time"));
         }
@@ -178,7 +178,7 @@ pub(super) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Dir
     draft.settings.keepalive_timeout = timeout;
     draft.settings.keepalive_header_secs = match directive.args.get(1) {
         Some(word) => {
-            Some(units::time(&word.text).ok_or_else(|| invalid(directive, word, "a time such as 60s"))?.as_secs())
+            Some(values::time(&word.text).ok_or_else(|| invalid(directive, word, "a time such as 60s"))?.as_secs())
         }
         None => None,
     };
@@ -186,21 +186,21 @@ pub(super) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Dir
 }
 
 /// Idle connections to clients and to upstreams have the same limits.
-pub(super) fn keepalive_requests<'a>(_: &'a mut Walk, draft: &'a mut Draft) -> &'a mut u32 {
+pub(crate) fn keepalive_requests<'a>(_: &'a mut Walk, draft: &'a mut Draft) -> &'a mut u32 {
     match draft.context {
-        table::UPSTREAM => &mut draft.upstream.group.keepalive_requests,
+        directives::UPSTREAM => &mut draft.upstream.group.keepalive_requests,
         _ => &mut draft.settings.keepalive_requests,
     }
 }
 
-pub(super) fn keepalive_time<'a>(_: &'a mut Walk, draft: &'a mut Draft) -> &'a mut Duration {
+pub(crate) fn keepalive_time<'a>(_: &'a mut Walk, draft: &'a mut Draft) -> &'a mut Duration {
     match draft.context {
-        table::UPSTREAM => &mut draft.upstream.group.keepalive_time,
+        directives::UPSTREAM => &mut draft.upstream.group.keepalive_time,
         _ => &mut draft.settings.keepalive_time,
     }
 }
 
-pub(super) fn large_client_header_buffers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn large_client_header_buffers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     /// Heads are kept in memory while a request lasts.
     const HEAD_BYTES_MAX: u64 = 1 << 20;
     let (count, each) = (arg(directive, 0), arg(directive, 1));
@@ -213,22 +213,22 @@ pub(super) fn large_client_header_buffers(_: &mut Walk, draft: &mut Draft, direc
     Ok(())
 }
 
-pub(super) fn server_tokens(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn server_tokens(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     draft.settings.server_tokens = match word.text.as_str() {
         "build" => true,
-        text => units::switch(text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))?,
+        text => values::switch(text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))?,
     };
     Ok(())
 }
 
-pub(super) fn default_type(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    draft.settings.default_type = crate::template::Template::text(arg(directive, 0).text.as_bytes());
+pub(crate) fn default_type(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.default_type = crate::config::template::Template::text(arg(directive, 0).text.as_bytes());
     Ok(())
 }
 
 /// Inherited only where the block has none of its own.
-pub(super) fn add_header(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn add_header(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let field = added(walk, directive)?;
     let mut fields = if draft.first { Vec::new() } else { draft.settings.add_field.to_vec() };
     fields.push(field);
@@ -237,7 +237,7 @@ pub(super) fn add_header(walk: &mut Walk, draft: &mut Draft, directive: &Directi
 }
 
 /// As [`add_header`].
-pub(super) fn add_trailer(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn add_trailer(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
     let field = added(walk, directive)?;
     let first = draft.first;
     let trailers = &mut draft.rare().trailers;
@@ -261,7 +261,7 @@ fn added(walk: &Walk, directive: &Directive) -> Result<AddField, Error> {
 }
 
 /// A field name is a token (RFC 9110 5.1).
-pub(super) fn check_field(directive: &Directive, name: &Word) -> Set {
+pub(crate) fn check_field(directive: &Directive, name: &Word) -> Set {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.text.is_empty() || !name.text.bytes().all(token) {
         return Err(invalid(directive, name, "the name of a header field"));
@@ -271,8 +271,8 @@ pub(super) fn check_field(directive: &Directive, name: &Word) -> Set {
 
 #[cfg(test)]
 mod tests {
-    use super::super::syntax::Reader;
     use super::*;
+    use crate::config::parser::Reader;
 
     #[test]
     fn a_choice_is_one_of_the_words_and_nothing_between_them() {

@@ -3,85 +3,55 @@
 //! All-or-nothing: after a load nothing reads text again, inheritance is resolved, templates, maps and expressions are
 //! compiled. What can't be done is refused with its place; what may be ignored leaves a [`Note`].
 
-mod autoindex;
-mod balance;
-mod access;
-mod build;
-mod charset;
-mod content;
-mod cookies;
-mod core;
-mod expected;
-mod files;
-mod freshness;
-mod geo;
-mod gzip;
-mod health;
-mod internal;
-mod limits;
-mod listen;
-mod location;
-mod logging;
-mod manners;
-mod map;
-mod origin;
-mod passing;
-mod precompressed;
-mod proxy;
-mod real_ip;
-mod referers;
-mod resolver;
-mod rewrite;
-mod split;
-mod symlinks;
-pub mod syntax;
-mod table;
-mod tls;
-pub mod units;
-mod upstream;
+pub mod parser;
+pub mod values;
+pub mod directives;
+pub mod builder;
+pub mod core;
+pub mod template;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::access::{Access, AuthRequest, Basic, Except, Rule};
-pub use self::autoindex::{Autoindex, ListingFormat};
-pub use self::balance::{Balance, CookieLife, QueueSpec, Sticky, StickyCookie};
-pub use self::build::{Source, generate, load};
-pub use self::charset::Charset;
-pub use self::content::{Content, StatusForm};
-pub use self::cookies::{CookieFlags, CookieMatch, CookieRule, Cookies};
-pub use self::expected::Expected;
-pub use self::files::{Alias, Files, IfModifiedSince};
-pub use self::freshness::{Expires, Lifetime};
-pub use self::geo::Geo;
-pub use self::gzip::{Gzip, Proxied, Types, Window};
-pub use self::health::{HealthCheck, Probe};
-pub use self::internal::{ErrorPage, Otherwise, TryFiles, Tryable};
-pub use self::limits::{ConnectionLimit, Counted, Limits, RequestLimit, ZoneSpec};
-pub use self::listen::{Binding, Group, Names};
-pub use self::location::{Location, Locations, Matcher};
-pub use self::logging::number_of as log_number;
-pub use self::logging::{AccessLog, ErrorLog, Escape, Level, LogFormat, LogTarget};
-pub use self::manners::{Browsers, Lingering, Manners};
-pub use self::map::{Expression, Map};
-pub use self::origin::Chosen;
-pub use self::passing::{IgnoredFields, bind_addr};
-pub use self::precompressed::Precompressed;
-pub use self::proxy::{Destination, MadeUrl, NextUpstream, Proxy, ProxyPass, Redirect, SetField, Url, UrlError};
-pub use self::real_ip::{RealIp, Told};
-pub use self::referers::{HostName, Referers};
-pub use self::rewrite::{Condition, FileTest, If, Returned, Rewrite, Settable, Step, Then};
-pub use self::split::Split;
-pub use self::symlinks::Symlinks;
-pub use self::syntax::{Error, Position};
-pub use self::tls::ProxyTls;
-pub use self::upstream::{PeerSpec, Upstream};
+pub use crate::config::builder::{Source, generate, load};
+pub use crate::config::parser::{Error, Position};
+pub use crate::modules::access::conf::{Access, AuthRequest, Basic, Except, Rule};
+pub use crate::modules::charset::conf::Charset;
+pub use crate::modules::error_page::conf::{ErrorPage, Otherwise, TryFiles, Tryable};
+pub use crate::modules::gzip::conf::{Gzip, Proxied, Types, Window};
+pub use crate::modules::limit::conf::{ConnectionLimit, Counted, Limits, RequestLimit, ZoneSpec};
+pub use crate::modules::map::conf::{Expression, Map};
+pub use crate::modules::map::geo_conf::Geo;
+pub use crate::modules::map::referer_conf::{HostName, Referers};
+pub use crate::modules::map::split_clients_conf::Split;
+pub use crate::modules::real_ip::conf::{RealIp, Told};
+pub use crate::modules::rewrite::conf::{Condition, FileTest, If, Returned, Rewrite, Settable, Step, Then};
+pub use crate::modules::static_files::autoindex_conf::{Autoindex, ListingFormat};
+pub use crate::modules::static_files::conf::{Alias, Files, IfModifiedSince};
+pub use crate::modules::static_files::precompressed_conf::Precompressed;
+pub use crate::modules::static_files::symlinks_conf::Symlinks;
+pub use crate::proxy::balance::conf::{Balance, CookieLife, QueueSpec, Sticky, StickyCookie};
+pub use crate::proxy::conf::{Destination, MadeUrl, NextUpstream, Proxy, ProxyPass, Redirect, SetField, Url, UrlError};
+pub use crate::proxy::cookies_conf::{CookieFlags, CookieMatch, CookieRule, Cookies};
+pub use crate::proxy::health_conf::{HealthCheck, Probe};
+pub use crate::proxy::health_match_conf::Expected;
+pub use crate::proxy::origin_conf::Chosen;
+pub use crate::proxy::pass_conf::{IgnoredFields, bind_addr};
+pub use crate::proxy::upstream_conf::{PeerSpec, Upstream};
+pub use crate::request::listen_conf::{Binding, Group, Names};
+pub use crate::request::location_conf::{Location, Locations, Matcher};
+pub use crate::request::log_conf::number_of as log_number;
+pub use crate::request::log_conf::{AccessLog, ErrorLog, Escape, Level, LogFormat, LogTarget};
+pub use crate::request::response_headers::conf::{Expires, Lifetime};
+pub use crate::server::client_conf::{Browsers, Lingering, Manners};
+pub use crate::server::status::conf::{Content, StatusForm};
+pub use crate::tls::conf::ProxyTls;
 
-use crate::head::{self, Name};
-use crate::resolver::Resolver;
-use crate::template::Template;
+use crate::config::template::Template;
+use crate::dns::client::Resolver;
+use crate::http1::head::{self, Name};
 use crate::tls::{Loaded, Site};
 
 /// A configuration, whole and checked.
@@ -111,7 +81,7 @@ pub struct Config {
     /// Certificates and their keys.
     pub tls: Loaded,
     /// The texts it was made of.
-    pub files: Vec<Arc<syntax::File>>,
+    pub files: Vec<Arc<parser::File>>,
 }
 
 /// Settings of the whole program.

@@ -4,51 +4,53 @@
 //! [`Secured`]: what is known of it then. [`Client`]: how we come to upstreams, by [`connect`].
 //! Without the feature `tls` nothing of this can be made, and what can't exist costs nothing.
 
-mod facts;
-mod spec;
-
+pub mod settings;
+pub mod variables;
 #[cfg(feature = "tls")]
-mod client;
+pub mod info;
 #[cfg(feature = "tls")]
-mod files;
+pub mod session;
 #[cfg(feature = "tls")]
-mod handshake;
-#[cfg(test)]
+pub mod accept;
 #[cfg(feature = "tls")]
-mod hostile;
+pub mod connect;
 #[cfg(feature = "tls")]
-mod pair;
+pub mod server_config;
 #[cfg(feature = "tls")]
-mod secured;
+pub mod cert_key;
 #[cfg(feature = "tls")]
-mod session;
+pub mod pem;
 #[cfg(feature = "tls")]
-mod site;
+pub mod session_cache;
 #[cfg(feature = "tls")]
-mod tickets;
-#[cfg(feature = "tls")]
-mod trust;
+pub mod verify;
 #[cfg(feature = "tls")]
 pub mod x509;
-
+#[cfg(test)]
+#[cfg(feature = "tls")]
+pub mod hostile_chains;
 #[cfg(not(feature = "tls"))]
-mod absent;
+pub mod stub;
+pub mod conf;
 
-pub use self::facts::Fact;
-pub use self::spec::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
+pub use crate::tls::settings::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
+pub use crate::tls::variables::Fact;
 
 #[cfg(feature = "tls")]
-pub use self::{
-    client::{Client, connect},
-    handshake::{Failure, accept},
-    pair::News,
-    secured::{Refusal, Secured},
-    site::{Loaded, Site},
-    trust::Distrust,
-};
+pub use crate::tls::accept::{Failure, accept};
+#[cfg(feature = "tls")]
+pub use crate::tls::cert_key::News;
+#[cfg(feature = "tls")]
+pub use crate::tls::connect::{Client, connect};
+#[cfg(feature = "tls")]
+pub use crate::tls::info::{Refusal, Secured};
+#[cfg(feature = "tls")]
+pub use crate::tls::server_config::{Loaded, Site};
+#[cfg(feature = "tls")]
+pub use crate::tls::verify::Distrust;
 
 #[cfg(not(feature = "tls"))]
-pub use self::absent::{Client, Distrust, Failure, Loaded, News, Refusal, Secured, Site, accept, connect};
+pub use crate::tls::stub::{Client, Distrust, Failure, Loaded, News, Refusal, Secured, Site, accept, connect};
 
 /// Whether there is TLS in this build.
 pub const AVAILABLE: bool = cfg!(feature = "tls");

@@ -17,9 +17,9 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 
-use crate::reactor::SCRATCH_BYTES;
-use crate::socket::Socket;
-use crate::wire::SecureStream;
+use crate::runtime::executor::SCRATCH_BYTES;
+use crate::runtime::socket::Socket;
+use crate::runtime::stream::SecureStream;
 
 /// Plaintext bytes of one record (RFC 8446 5.1).
 const RECORD_BYTES: usize = 1 << 14;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::calendar;
+use crate::runtime::calendar;
 
 /// One certificate. Names, algorithms and keys are the bytes of their DER elements.
 #[derive(Clone, Debug)]

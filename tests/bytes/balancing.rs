@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
-use smolgate::socket::{self, Addr, ListenOptions};
+use smolgate::runtime::socket::{self, Addr, ListenOptions};
 
 use crate::client::{Client, Reply, expand};
 use crate::gate::{Folder, Gate, wait_for};

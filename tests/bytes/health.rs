@@ -57,7 +57,7 @@ impl Patient {
 /// The answer to a handshake (RFC 6455 4.2.2).
 fn switching(head: &str) -> String {
     let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
-    let digest = smolgate::digest::sha1(&[key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"]);
+    let digest = smolgate::http1::digest::sha1(&[key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"]);
     let accept = data_encoding::BASE64.encode(&digest);
     let known = String::from_utf8_lossy(SWITCHING);
     let fields = known.split("Sec-WebSocket-Accept").next().unwrap().to_owned();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-const TABLE: &str = include_str!("../../src/config/table.rs");
+const TABLE: &str = include_str!("../../src/config/directives.rs");
 
 /// What becomes of a directive (`works`, `Note`, `OnlyOff`, `Refuse`), where it may stand, and its fewest and most arguments.
 pub(crate) type Known = (&'static str, BTreeSet<&'static str>, (usize, usize));

@@ -7,20 +7,20 @@ use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use smolgate::body::Decoder;
 use smolgate::config::{self, ErrorLog, Folders, Source};
-use smolgate::credentials::Credentials;
-use smolgate::dns::{self, Answer, Found, Kind, Question};
-use smolgate::frames::Frames;
-use smolgate::head::{Framing, Limits, Names, Request, Response, Scan};
-use smolgate::parcel::{self, Packer, Unpacker};
-use smolgate::password::Stored;
-use smolgate::pattern::Pattern;
-use smolgate::proxy_protocol;
-use smolgate::range::{self, Multipart, Wanted};
-use smolgate::reactor;
-use smolgate::sockets::Sockets;
-use smolgate::target;
+use smolgate::dns::message::{self, Answer, Found, Kind, Question};
+use smolgate::http1::basic_auth::Credentials;
+use smolgate::http1::body::Decoder;
+use smolgate::http1::head::{Framing, Limits, Names, Request, Response, Scan};
+use smolgate::http1::proxy_protocol;
+use smolgate::http1::range::{self, Multipart, Wanted};
+use smolgate::http1::uri;
+use smolgate::http1::websocket::Frames;
+use smolgate::modules::access::password::Stored;
+use smolgate::regex::Pattern;
+use smolgate::runtime::executor;
+use smolgate::runtime::handover::{self, Packer, Unpacker};
+use smolgate::server::listeners::Sockets;
 use smolgate::tunnel::Tunnel;
 
 /// Small, so that small inputs reach them.
@@ -108,7 +108,7 @@ pub fn proxy_protocol(input: &[u8]) {
 
 /// A request target, and a Host header.
 pub fn target(input: &[u8]) {
-    if let Ok(name) = target::host_name(input) {
+    if let Ok(name) = uri::host_name(input) {
         // An address of a version to come may hold some more (RFC 3986 3.2.2).
         let more = if name.starts_with("[v") { "[]:!$&'()*+,;=" } else { "[]:" };
         let known = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c) || more.contains(c);
@@ -119,16 +119,16 @@ pub fn target(input: &[u8]) {
         return;
     }
     let climbs = |path: &[u8]| path.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."));
-    let parsed = target::parse(input, true).ok().map(|target| target.path.into_owned());
-    if let Some(path) = target::normalize(input, false) {
+    let parsed = uri::parse(input, true).ok().map(|target| target.path.into_owned());
+    if let Some(path) = uri::normalize(input, false) {
         assert!(path.starts_with(b"/") && !climbs(&path), "{} of {}", path.escape_ascii(), input.escape_ascii());
     }
-    for path in parsed.into_iter().chain(target::normalize(input, true).map(std::borrow::Cow::into_owned)) {
+    for path in parsed.into_iter().chain(uri::normalize(input, true).map(std::borrow::Cow::into_owned)) {
         let safe = path.starts_with(b"/") && !path.contains(&0) && !path.windows(2).any(|pair| pair == b"//");
         assert!(safe && !climbs(&path), "{} of {}", path.escape_ascii(), input.escape_ascii());
         let mut encoded = Vec::new();
-        target::encode_path(&path, &mut encoded);
-        assert_eq!(target::normalize(&encoded, true).as_deref(), Some(&path[..]), "{}", input.escape_ascii());
+        uri::encode_path(&path, &mut encoded);
+        assert_eq!(uri::normalize(&encoded, true).as_deref(), Some(&path[..]), "{}", input.escape_ascii());
     }
 }
 
@@ -161,12 +161,13 @@ pub fn config(input: &[u8]) {
 pub fn dns(input: &[u8]) {
     let id = input.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
     for kind in [Kind::Ipv4, Kind::Ipv6] {
-        if let Some(Answer::Found(found)) = (Question { id, name: &dns::name("a.test").unwrap(), kind }).read(input) {
+        if let Some(Answer::Found(found)) = (Question { id, name: &message::name("a.test").unwrap(), kind }).read(input)
+        {
             assert!(found.addrs.iter().all(|addr| addr.is_ipv4() == (kind == Kind::Ipv4)), "{found:?}");
             assert!(found.alias.is_none() || found.addrs.is_empty(), "{found:?}");
         }
         // An empty response to a question for this name is read as such: writer and reader agree about names.
-        if let Some(name) = str::from_utf8(input).ok().and_then(dns::name) {
+        if let Some(name) = str::from_utf8(input).ok().and_then(message::name) {
             let question = Question { id, name: &name, kind };
             let mut message = question.write().unwrap();
             message[2] |= 0x80;
@@ -250,9 +251,9 @@ pub fn parcel(input: &[u8]) {
     let received = Unpacker::receive(filled(bytes, fds).send().unwrap()).unwrap();
     let mut rest = Sockets::default().inherit(received).open();
     // Sockets of tunnels are watched by the worker of this thread, which the first call makes.
-    let _ = reactor::run(async {});
+    let _ = executor::run(async {});
     while let Some((kind, mut content)) = rest.entry() {
-        if kind != parcel::TUNNEL {
+        if kind != handover::TUNNEL {
             continue;
         }
         if let Some(Ok(tunnel)) = Tunnel::unpack(&mut content) {

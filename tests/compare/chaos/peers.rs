@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use smolgate::socket::{self, Addr, ListenOptions};
+use smolgate::runtime::socket::{self, Addr, ListenOptions};
 
 pub(super) const PEERS: usize = 5;
 /// Where a process of this program is to be a peer.

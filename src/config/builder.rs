@@ -1,0 +1,589 @@
+//! The tree of directives to a [`Config`]: contexts, counts, inheritance, and the order in which things are read.
+//!
+//! A block is read in three rounds: what sets something, then the steps of the request in their order, then the
+//! blocks in it, which inherit all that this one has set, wherever in it that stands.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::directives::{self, Spec, Treat};
+use crate::config::parser::{self, Directive, Error, Position, Word, placeholder};
+use crate::config::template::{Builtin, Invalid, Template, Variable};
+use crate::config::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Rare, Settings, Step, TryFiles, core};
+use crate::modules::limit::conf::Zones;
+use crate::modules::map::conf::Expression;
+use crate::proxy::health_match_conf::Matches;
+use crate::proxy::origin_conf::Assignments;
+use crate::proxy::upstream_conf::UpstreamDraft;
+use crate::regex::Pattern;
+use crate::request::listen_conf::{ListenLine, Served, ServerName};
+use crate::request::location_conf::LocationDraft;
+use crate::tls::Loaded;
+use crate::tls::conf::TlsDraft;
+
+/// What has been read so far of the whole configuration.
+pub(crate) struct Walk {
+    /// What becomes of it.
+    pub(crate) config: Config,
+    pub(crate) folders: Folders,
+    /// Where the main file is.
+    pub(crate) folder: PathBuf,
+    pub(crate) matches: Matches,
+    pub(crate) zones: Zones,
+    pub(crate) formats: Vec<(String, Arc<LogFormat>)>,
+    pub(crate) servers: Vec<Served>,
+    /// Each `proxy_pass` whose host the client chooses.
+    pub(crate) open_proxies: Vec<Word>,
+    /// Variables that a block of their own defines.
+    made_names: Vec<(String, Variable)>,
+    user_names: HashMap<String, u32>,
+    /// What variables are filled with, wherever that is in the configuration.
+    pub(crate) assignments: Assignments,
+    /// Whether a variable asks for fields of the answer.
+    keeps_sent: Cell<bool>,
+    /// Whether one asks for the request body.
+    keeps_body: Cell<bool>,
+    /// Whether one that asks how the answer went stands where it is no part of a line.
+    pub(crate) looks_back: Cell<bool>,
+}
+
+/// A block that is being read.
+pub(crate) struct Draft {
+    pub(crate) context: u16,
+    pub(crate) settings: Settings,
+    /// Whether the directive at hand is the first of its name in this block: it replaces what was inherited.
+    pub(crate) first: bool,
+    /// Whether it has an `allow` or `deny` of its own.
+    pub(crate) has_rules: bool,
+    pub(crate) listens: Vec<ListenLine>,
+    pub(crate) names: Vec<ServerName>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) try_files: Option<TryFiles>,
+    pub(crate) content: Option<Content>,
+    pub(crate) location: Option<LocationDraft>,
+    pub(crate) locations: Vec<Arc<crate::config::Location>>,
+    pub(crate) upstream: UpstreamDraft,
+    pub(crate) tls: TlsDraft,
+}
+
+impl Draft {
+    fn new(context: u16, settings: Settings) -> Self {
+        Self {
+            context,
+            settings,
+            first: true,
+            has_rules: false,
+            listens: Vec::new(),
+            names: Vec::new(),
+            steps: Vec::new(),
+            try_files: None,
+            content: None,
+            location: None,
+            locations: Vec::new(),
+            upstream: UpstreamDraft::default(),
+            tls: TlsDraft::default(),
+        }
+    }
+}
+
+impl Draft {
+    /// What few blocks set, which is this one's own from now on.
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        Arc::make_mut(&mut self.settings.rare)
+    }
+}
+
+/// Where a configuration comes from.
+pub enum Source<'s> {
+    File(&'s Path),
+    /// A text with a name for messages.
+    Text(&'s str, String),
+}
+
+/// Loads a configuration; `extra` are the directives of `-g`.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log: ErrorLog) -> Result<Config, Error> {
+    let folder = match source {
+        Source::File(path) => path.parent().unwrap_or(Path::new(".")).to_owned(),
+        Source::Text(..) => folders.prefix.clone().into(),
+    };
+    let mut reader = parser::Reader::new(&folder);
+    let tree = tree(&mut reader, source, extra)?;
+    let mut walk = Walk::new(folders, folder, default_error_log);
+    walk.read(&in_http(tree)).map_err(|error| error.in_one_of(&reader.files))?;
+    walk.config.files = reader.files;
+    Ok(walk.config)
+}
+
+/// The directives of the file or the text behind those of `-g`.
+fn tree(reader: &mut parser::Reader, source: Source<'_>, extra: &str) -> Result<Vec<Directive>, Error> {
+    let mut tree = if extra.is_empty() { Vec::new() } else { reader.text("-g".to_owned(), extra.to_owned())? };
+    tree.append(&mut match source {
+        Source::File(path) => reader.file(path)?,
+        Source::Text(name, text) => reader.text(name.to_owned(), text)?,
+    });
+    Ok(tree)
+}
+
+/// A file without `http {}` is read as if it were inside one: most published ones are such fragments.
+fn in_http(tree: Vec<Directive>) -> Vec<Directive> {
+    let is_main =
+        |d: &Directive| directives::find(&d.name.text).is_none_or(|spec| spec.contexts & directives::MAIN != 0);
+    if tree.iter().any(|d| d.name.text == "http") || tree.iter().all(is_main) {
+        return tree;
+    }
+    let (mut main, inner): (Vec<_>, Vec<_>) = tree.into_iter().partition(is_main);
+    if let Some(first) = inner.first() {
+        let name = Word { text: "http".to_owned(), at: first.name.at, quoted: false };
+        main.push(Directive { name, args: Vec::new(), block: Some(inner) });
+    }
+    main
+}
+
+/// Directives of which `off` leaves no other one a meaning.
+const OFF_ALONE: [&str; 4] = ["proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path", "proxy_redirect"];
+
+impl Walk {
+    fn new(folders: Folders, folder: PathBuf, default_error_log: ErrorLog) -> Self {
+        let main = Main {
+            pid: None,
+            user: None,
+            group: None,
+            error_log: Arc::from([default_error_log]),
+            worker_connections: None,
+            workers: 1,
+            affinity: crate::config::Affinity::Any,
+            descriptors: None,
+            worker_shutdown_timeout: None,
+        };
+        Self {
+            config: Config {
+                main,
+                bindings: Vec::new(),
+                upstreams: Vec::new(),
+                upstream_names: HashMap::new(),
+                maps: Vec::new(),
+                geos: Vec::new(),
+                splits: Vec::new(),
+                zones: Vec::new(),
+                user_variables: 0,
+                keeps_sent: false,
+                keeps_body: false,
+                looks_back: false,
+                log_files: Vec::new(),
+                notes: Vec::new(),
+                tls: Loaded::default(),
+                files: Vec::new(),
+            },
+            folders,
+            folder,
+            matches: Vec::new(),
+            zones: Zones::default(),
+            formats: Vec::new(),
+            servers: Vec::new(),
+            open_proxies: Vec::new(),
+            made_names: Vec::new(),
+            user_names: HashMap::new(),
+            assignments: Assignments::default(),
+            keeps_sent: Cell::new(false),
+            keeps_body: Cell::new(false),
+            looks_back: Cell::new(false),
+        }
+    }
+
+    /// Reads everything.
+    fn read(&mut self, tree: &[Directive]) -> Result<(), Error> {
+        self.add_log_file_of(&self.config.main.error_log.clone());
+        self.collect_names(tree);
+        self.collect_assignments(tree);
+        let mut draft = Draft::new(directives::MAIN, Settings::default());
+        self.block(tree, &mut draft)?;
+        self.config.bindings = crate::request::listen_conf::bind(&self.servers)?;
+        crate::modules::map::conf::check_cycles(&self.config.maps)?;
+        crate::proxy::conf::check_open_proxies(self)?;
+        self.config.zones = std::mem::take(&mut self.zones).finish()?;
+        self.config.keeps_sent = self.keeps_sent.get();
+        self.config.keeps_body = self.keeps_body.get();
+        self.config.looks_back = self.looks_back.get();
+        self.config.user_variables = self.user_names.len();
+        Ok(())
+    }
+
+    /// Reads the block of a directive, which inherits what the one around it has set.
+    pub(crate) fn inside(
+        &mut self,
+        outer: &Draft,
+        directive: &Directive,
+        context: u16,
+        location: Option<LocationDraft>,
+    ) -> Result<Box<Draft>, Error> {
+        let mut inner = Box::new(Draft::new(context, outer.settings.clone()));
+        inner.location = location;
+        if context == directives::SERVER {
+            inner.tls = outer.tls.clone();
+        }
+        self.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+        Ok(inner)
+    }
+
+    /// Reads a block into `draft`.
+    fn block(&mut self, directives: &[Directive], draft: &mut Draft) -> Result<(), Error> {
+        let mut seen: Vec<(&str, bool)> = Vec::new();
+        let mut checked = Vec::with_capacity(directives.len());
+        for directive in directives {
+            let spec = check(directive, draft.context)?;
+            let name = spec.name;
+            let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
+            let before = seen.iter().find(|(known, _)| *known == name);
+            if before.is_some_and(|(_, was_off)| is_off || *was_off || !spec.treat.repeats()) {
+                return Err(directive.name.wrong("\"{}\" directive is duplicate").hint("it may stand once in a block"));
+            }
+            let first = before.is_none();
+            if first {
+                seen.push((name, is_off));
+            }
+            let has = |name| seen.iter().any(|(known, _)| *known == name);
+            if matches!(name, "root" | "alias") && has("root") && has("alias") {
+                return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" are two names for one thing")
+                    .hint("one of them may stand in a block"));
+            }
+            checked.push((directive, spec.treat, first));
+        }
+        for round in 0..directives::ROUNDS {
+            for (directive, treat, first) in checked.iter().filter(|(_, treat, _)| treat.round() == round) {
+                draft.first = *first;
+                self.treat(*treat, draft, directive)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a directive asks for.
+    fn treat(&mut self, treat: Treat, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+        match treat {
+            Treat::First(set) | Treat::Once(set) | Treat::Each(set) => set(self, draft, directive)?,
+            Treat::Step(set) | Treat::StepBlock(set) => set(self, draft, directive)?,
+            Treat::List(set) | Treat::Define(set) | Treat::Group(set) | Treat::Block(set) => {
+                set(self, draft, directive)?
+            }
+            Treat::Switch(place) => *place(self, draft) = core::switch(directive)?,
+            Treat::Time(place) => *place(self, draft) = core::time(directive)?,
+            Treat::Timeout(place) => *place(self, draft) = core::timeout(directive)?,
+            Treat::Number(place) => *place(self, draft) = core::number(directive, arg(directive, 0))?,
+            Treat::Value(place) => *place(self, draft) = self.template(arg(directive, 0))?,
+            Treat::Note(text) => self.note(&directive.name, text),
+            Treat::OnlyOff(_) if directive.args.first().is_some_and(|arg| arg.text == "off") => {}
+            Treat::OnlyOff(why) | Treat::Refuse(why) => return Err(refused(directive, why)),
+        }
+        Ok(())
+    }
+
+    /// `name`, relative to the folder of the main file.
+    pub(crate) fn in_folder(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    pub(crate) fn note(&mut self, name: &Word, text: &'static str) {
+        self.config.notes.push(Note { at: name.at, directive: name.text.clone(), text });
+    }
+
+    /// Names of maps and of named groups, so that they are known before they are defined.
+    fn collect_names(&mut self, directives: &[Directive]) {
+        for directive in directives {
+            let make: Option<fn(u32) -> Variable> = match directive.name.text.as_str() {
+                "map" => Some(Variable::Map),
+                "geo" => Some(Variable::Geo),
+                "split_clients" => Some(Variable::Split),
+                _ => None,
+            };
+            if let Some(make) = make
+                && let Some(name) = directive.args.last().and_then(|arg| arg.text.strip_prefix('$'))
+            {
+                let same = |known: &&Variable| std::mem::discriminant(*known) == std::mem::discriminant(&make(0));
+                let next = self.made_names.iter().map(|(_, made)| made).filter(same).count() as u32;
+                if find(&self.made_names, name).is_none() {
+                    self.made_names.push((name.to_owned(), make(next)));
+                }
+            }
+            if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
+                && let Some(name) = directive.args.first().and_then(|arg| arg.text.strip_prefix('$'))
+                && Variable::builtin(name).is_none_or(|known| !matches!(known, Variable::Builtin(_)))
+            {
+                self.add_user(name);
+            }
+            for word in std::iter::once(&directive.name).chain(&directive.args) {
+                for name in named_groups(&word.text) {
+                    let user = self.add_user(name);
+                    self.assignments.add_captured(user);
+                }
+            }
+            self.collect_names(directive.block.as_deref().unwrap_or_default());
+        }
+    }
+
+    fn add_user(&mut self, name: &str) -> u32 {
+        let next = self.user_names.len() as u32;
+        *self.user_names.entry(name.to_owned()).or_insert(next)
+    }
+
+    /// What `set` and `auth_request_set` fill variables with: a block may use what another one has set. A value that is
+    /// wrong is an error later, when its directive is read.
+    fn collect_assignments(&mut self, directives: &[Directive]) {
+        for directive in directives {
+            if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
+                && let [target, value, ..] = directive.args.as_slice()
+                && let Some(user) = target.text.strip_prefix('$').and_then(|name| self.user_number(name))
+                && let Ok(value) = self.template(value)
+            {
+                self.assignments.add(user, value);
+            }
+            self.collect_assignments(directive.block.as_deref().unwrap_or_default());
+        }
+    }
+
+    /// The name of the variable that a block defines, without its `$`. Blocks are read in the order of their numbers:
+    /// one that has another number is the second of its name.
+    pub(crate) fn new_name(&self, target: &Word, variable: &Variable) -> Result<String, Error> {
+        let name = variable_name(target)?;
+        let duplicate = Error::about(&target.at, "the duplicate \"{}\" variable", name);
+        if matches!(Variable::builtin(name), Some(Variable::Builtin(_) | Variable::Capture(_))) {
+            return Err(duplicate.hint("it is built in"));
+        }
+        if find(&self.made_names, name) == Some(variable) { Ok(name.to_owned()) } else { Err(duplicate) }
+    }
+
+    /// The number of the variable that a named group fills.
+    pub(crate) fn user_number(&self, name: &str) -> Option<u32> {
+        self.user_names.get(name).copied()
+    }
+
+    /// Reads a word with variables.
+    pub(crate) fn template(&self, word: &Word) -> Result<Template, Error> {
+        self.template_of(&word.text, word)
+    }
+
+    /// Reads what `word` means with variables.
+    pub(crate) fn template_of(&self, text: &str, word: &Word) -> Result<Template, Error> {
+        Template::parse(text, &mut |name| self.variable(name)).map_err(|invalid| {
+            let error = Error::new(&word.at, invalid.to_string());
+            let Invalid::Unknown(name) = invalid else { return error };
+            let mut mine = self.made_names.iter().map(|(made, _)| made.as_str());
+            let nearest = directives::nearest_of(&name, &mut Variable::known_names());
+            match nearest.or_else(|| directives::nearest_of(&name, &mut mine)) {
+                Some(near) => error.hint_about("did you mean \"${}\"?", near),
+                None => error.hint("neither built in nor defined by \"map\" or a named group"),
+            }
+        })
+    }
+
+    fn variable(&self, name: &str) -> Option<Variable> {
+        if let Some(made) = find(&self.made_names, name) {
+            return Some(made.clone());
+        }
+        if let Some(number) = self.user_number(name) {
+            return Some(Variable::User(number));
+        }
+        let builtin = Variable::builtin(name);
+        match builtin {
+            Some(Variable::SentField(_)) => self.keeps_sent.set(true),
+            Some(Variable::Builtin(Builtin::RequestBody)) => self.keeps_body.set(true),
+            Some(Variable::Builtin(builtin)) if builtin.changes() => self.looks_back.set(true),
+            _ => {}
+        }
+        builtin
+    }
+
+    /// Reads words with variables.
+    pub(crate) fn templates(&self, words: &[Word]) -> Result<Vec<Template>, Error> {
+        words.iter().map(|word| self.template(word)).collect()
+    }
+
+    /// Compiles an expression.
+    pub(crate) fn expression(&self, source: &str, any_case: bool, at: &Position) -> Result<Expression, Error> {
+        let pattern = Pattern::new(source, any_case).map_err(|why| {
+            Error::new(at, format!("invalid regular expression \"{source}\": {why}"))
+                .hint("an expression with \"{\", \"}\" or \";\" must be quoted")
+        })?;
+        let users = pattern.names().filter_map(|(group, name)| Some((group, self.user_number(name)?))).collect();
+        Ok(Expression { pattern, users })
+    }
+
+    /// The number of a log file, which is opened once however often it is named.
+    pub(crate) fn log_file(&mut self, path: &str) -> u32 {
+        let path = self.folders.in_prefix(path);
+        let number = crate::request::log_conf::number_of(&path);
+        if !self.config.log_files.iter().any(|(known, _)| *known == number) {
+            self.config.log_files.push((number, path));
+        }
+        number
+    }
+
+    /// The log file that `-e` names has its number already.
+    fn add_log_file_of(&mut self, logs: &[ErrorLog]) {
+        for log in logs {
+            if let Some(path) = &log.default_path {
+                let number = self.log_file(path);
+                self.config.main.error_log =
+                    Arc::from([ErrorLog { target: crate::config::LogTarget::File(number), ..log.clone() }]);
+            }
+        }
+    }
+}
+
+/// The name of a variable that a directive makes or fills, without its `$`.
+pub(crate) fn variable_name(target: &Word) -> Result<&str, Error> {
+    let name = target.text.strip_prefix('$').filter(|name| !name.is_empty());
+    name.ok_or_else(|| target.wrong("invalid variable name \"{}\"").hint("it must start with \"$\""))
+}
+
+/// What a name stands for, of the few that a configuration makes.
+pub(crate) fn find<'v, T>(named: &'v [(String, T)], name: &str) -> Option<&'v T> {
+    named.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+}
+
+/// `(?<name>`, `(?P<name>` and `(?'name'` in an expression.
+fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
+    let groups = std::iter::from_fn(move || {
+        (_, source) = source.split_once("(?")?;
+        Some(source)
+    });
+    groups.filter_map(|rest| {
+        let (name, _) = match rest.strip_prefix('\'') {
+            Some(rest) => rest.split_once('\'')?,
+            None => rest.strip_prefix('P').unwrap_or(rest).strip_prefix('<')?.split_once('>')?,
+        };
+        (!name.is_empty() && !name.starts_with(['=', '!'])).then_some(name)
+    })
+}
+
+/// Whether the directive is known, may stand here, and has as many arguments as it takes.
+fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
+    let name = &directive.name;
+    let Some(spec) = directives::find(&name.text) else {
+        let error = name.wrong("unknown directive \"{}\"");
+        return Err(match (directives::nearest(&name.text), placeholder(&name.text)) {
+            (Some(near), _) => error.hint_about("did you mean \"{}\"?", near),
+            (None, Some(hint)) => error.hint(hint),
+            (None, None) if name.text.contains("_by_lua") => error.hint("there is no script engine here"),
+            (None, None) => error,
+        });
+    };
+    unended_line(directive)?;
+    if let Treat::Refuse(why) = spec.treat {
+        return Err(refused(directive, why));
+    }
+    if spec.contexts & context == 0 {
+        return Err(name
+            .wrong("\"{}\" directive is not allowed here")
+            .hint_about("it may stand in {}", &context_names(spec.contexts)));
+    }
+    let is_peer = name.text == "server" && context == directives::UPSTREAM;
+    let takes_block = spec.treat.has_block() && !is_peer;
+    match (&directive.block, takes_block) {
+        (Some(_), false) => {
+            let error = name.wrong("directive \"{}\" is not terminated by \";\"");
+            return Err(match directive.block.as_deref() {
+                Some([inner]) if inner.args.is_empty() => {
+                    error.hint(parser::is_placeholder(&["{", &inner.name.text, "}"].concat()))
+                }
+                _ => error.hint("it takes no block"),
+            });
+        }
+        (None, true) => {
+            return Err(name.wrong("directive \"{}\" has no opening \"{\""));
+        }
+        _ => {}
+    }
+    // One name for two directives: a block in `http`, and a peer in `upstream`.
+    let (min, max) = match name.text.as_str() {
+        "server" if is_peer => (1, directives::MANY),
+        "server" => (0, 0),
+        _ => spec.args,
+    };
+    let given = directive.args.len();
+    if given < min.into() || (given > max.into() && max != directives::MANY) {
+        let expected = match (min, max) {
+            (0, 0) => "none is".to_owned(),
+            (1, 1) => "one is".to_owned(),
+            _ if min == max => format!("{min} are"),
+            (_, directives::MANY) => format!("{min} or more are"),
+            _ => format!("{min} to {max} are"),
+        };
+        return Err(name
+            .wrong("invalid number of arguments in \"{}\" directive")
+            .hint(format!("{expected} expected, {given} given")));
+    }
+    Ok(spec)
+}
+
+/// A missing `;` makes the next line's directive an argument: say so instead of what follows from it.
+fn unended_line(directive: &Directive) -> Result<(), Error> {
+    let name = &directive.name;
+    let words = || std::iter::once(name).chain(&directive.args);
+    for (before, word) in words().zip(&directive.args) {
+        let starts_line = word.at.line > before.at.line && !word.quoted;
+        let is_meant = matches!((name.text.as_str(), word.text.as_str()), ("gzip_types", _) | ("access_log", "gzip"));
+        if starts_line && !is_meant && directives::find(&word.text).is_some() {
+            return Err(name
+                .wrong("\"{}\" is not ended by \";\"")
+                .hint(format!("put a \";\" at the end of line {}, before \"{}\"", before.at.line, word.text)));
+        }
+    }
+    Ok(())
+}
+
+fn context_names(contexts: u16) -> String {
+    let names = [
+        (directives::MAIN, "the main context"),
+        (directives::EVENTS, "events"),
+        (directives::HTTP, "http"),
+        (directives::SERVER, "server"),
+        (directives::LOCATION, "location"),
+        (directives::UPSTREAM, "upstream"),
+        (directives::LIMIT_EXCEPT, "limit_except"),
+    ];
+    let names: Vec<_> = names.iter().filter(|(bit, _)| contexts & bit != 0).map(|(_, name)| *name).collect();
+    names.join(", ")
+}
+
+fn refused(directive: &Directive, why: &str) -> Error {
+    directive.name.wrong("\"{}\" is not supported").hint(why)
+}
+
+/// An argument that is not what the directive takes.
+pub(crate) fn invalid(directive: &Directive, word: &Word, expected: &str) -> Error {
+    let wrong = ["invalid value \"", &word.text, "\" in \"", &directive.name.text, "\" directive"].concat();
+    Error::new(&word.at, wrong).hint(placeholder(&word.text).unwrap_or_else(|| [expected, " is expected"].concat()))
+}
+
+/// The argument number `at`, which is there: [`check`] has counted.
+pub(crate) fn arg(directive: &Directive, at: usize) -> &Word {
+    directive.args.get(at).unwrap_or(&directive.name)
+}
+
+/// A configuration for the command line's `--listen` and `--proxy`.
+pub fn generate(listens: &[String], proxies: &[(&str, &str)]) -> String {
+    use std::fmt::Write;
+    let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', ""));
+    let mut text = String::from("server {\n");
+    for listen in listens {
+        let _ = writeln!(text, "    listen {};", quote(listen));
+    }
+    for (path, to) in proxies {
+        let _ = write!(
+            text,
+            "\n    location {} {{\n        proxy_pass {};\n        proxy_set_header Host $http_host;\n        \
+             proxy_set_header X-Real-IP $remote_addr;\n        \
+             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n        \
+             proxy_set_header X-Forwarded-Proto $scheme;\n    }}\n",
+            quote(path),
+            quote(&format!("http://{to}"))
+        );
+    }
+    text.push_str("}\n");
+    text
+}

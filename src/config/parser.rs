@@ -1,0 +1,548 @@
+//! Text to a tree of directives: nginx's lexis, `include`, and where each word stood.
+//!
+//! Nothing here knows a directive but `include`. Every error names file, line and column, shows the line with a caret,
+//! and hints at the slip that is most often behind it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use glob::{MatchOptions, Pattern, glob_with};
+
+/// Files that may be included in one another's depth.
+const INCLUDE_DEPTH_MAX: usize = 16;
+/// Files of one configuration.
+const FILES_MAX: usize = 1024;
+/// Bytes of one file.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of all files.
+const TOTAL_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Blocks within blocks.
+const BLOCK_DEPTH_MAX: usize = 32;
+
+/// A file of the configuration, kept for messages and for `-T`.
+#[derive(Debug)]
+pub struct File {
+    pub name: String,
+    pub text: String,
+}
+
+/// Where a word stands. Lines and columns count from 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    /// The number of the file among those that were read.
+    pub file: u32,
+    pub line: u32,
+    pub column: u32,
+}
+
+/// One word of a directive, without its quotes and escapes.
+#[derive(Clone, Debug)]
+pub struct Word {
+    pub text: String,
+    pub at: Position,
+    pub quoted: bool,
+}
+
+impl Word {
+    /// An error of this word, which stands in place of the `{}` in the message.
+    pub(crate) fn wrong(&self, message: &str) -> Error {
+        Error::about(&self.at, message, &self.text)
+    }
+
+    /// The same without line breaks, which no field may have: values are written in several lines to be read.
+    pub(crate) fn in_one_line(&self) -> Self {
+        let mut word = self.clone();
+        if !word.text.contains(['\r', '\n']) {
+            return word;
+        }
+        word.text.clear();
+        for line in self.text.split(['\r', '\n']) {
+            let line = line.trim_matches([' ', '\t']);
+            if !line.is_empty() && !word.text.is_empty() {
+                word.text.push(' ');
+            }
+            word.text.push_str(line);
+        }
+        word
+    }
+}
+
+/// `name argument...;` or `name argument... { ... }`.
+#[derive(Clone, Debug)]
+pub struct Directive {
+    pub name: Word,
+    pub args: Vec<Word>,
+    pub block: Option<Vec<Self>>,
+}
+
+/// What is wrong with a configuration, and where. Boxed: there is at most one, and hundreds of places hand it on.
+#[derive(Debug, Clone)]
+pub struct Error(Box<Wrong>);
+
+#[derive(Debug, Clone)]
+struct Wrong {
+    at: Option<Position>,
+    /// The file of that place, once it is known which one that is.
+    file: Option<Arc<File>>,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Error {
+    pub fn new(at: &Position, message: impl Into<String>) -> Self {
+        Self::made(Some(*at), message.into())
+    }
+
+    /// An error of no place in a file.
+    pub fn nowhere(message: impl Into<String>) -> Self {
+        Self::made(None, message.into())
+    }
+
+    /// With `what` in place of the `{}` in the message.
+    pub(crate) fn about(at: &Position, message: &str, what: &str) -> Self {
+        Self::new(at, filled(message, what))
+    }
+
+    fn made(at: Option<Position>, message: String) -> Self {
+        Self(Box::new(Wrong { at, file: None, message, hint: None }))
+    }
+
+    /// With the line that it is about, of one of the files that were read.
+    #[must_use]
+    pub(crate) fn in_one_of(mut self, files: &[Arc<File>]) -> Self {
+        self.0.file = self.0.at.and_then(|at| files.get(at.file as usize).cloned());
+        self
+    }
+
+    /// With a hint that has `what` in place of its `{}`.
+    #[must_use]
+    pub(crate) fn hint_about(self, hint: &str, what: &str) -> Self {
+        self.hint(filled(hint, what))
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+}
+
+fn filled(text: &str, what: &str) -> String {
+    let (before, after) = text.split_once("{}").unwrap_or((text, ""));
+    [before, what, after].concat()
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Wrong { at, file, message, hint } = &*self.0;
+        let Some(at) = at else {
+            f.write_str(message)?;
+            return hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"));
+        };
+        let (name, text) = file.as_ref().map_or(("", ""), |file| (&file.name, &file.text));
+        writeln!(f, "{name}:{}:{}: {message}", at.line, at.column)?;
+        let line = text.lines().nth(at.line as usize - 1).unwrap_or_default();
+        // A long line is shown around the place.
+        let skip = (at.column as usize).saturating_sub(100);
+        let shown: String = line.chars().skip(skip).take(140).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        writeln!(f, "{:>5} | {shown}", at.line)?;
+        write!(f, "      | {:>width$}", "^", width = at.column as usize - skip)?;
+        hint.as_ref().map_or(Ok(()), |hint| write!(f, " {hint}"))
+    }
+}
+
+/// Reads files, each once or more, and keeps count.
+pub struct Reader {
+    /// What relative names are relative to: the folder of the main file.
+    folder: PathBuf,
+    pub files: Vec<Arc<File>>,
+    bytes: u64,
+    depth: usize,
+}
+
+impl Reader {
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), files: Vec::new(), bytes: 0, depth: 0 }
+    }
+
+    /// Reads and parses a file with all that it includes.
+    ///
+    /// # Errors
+    /// A file that can't be read, or is not made of directives.
+    pub fn file(&mut self, path: &Path) -> Result<Vec<Directive>, Error> {
+        let name = path.display().to_string();
+        let text = self.load(path).map_err(|why| Error::nowhere(format!("{name}: {why}")))?;
+        self.text(name, text)
+    }
+
+    /// Parses a text with all that it includes.
+    ///
+    /// # Errors
+    /// A text that is not made of directives.
+    pub fn text(&mut self, name: String, text: String) -> Result<Vec<Directive>, Error> {
+        let number = self.files.len() as u32;
+        let file = Arc::new(File { name, text });
+        self.files.push(file.clone());
+        self.block(&mut Lexer::new(&file.text, number), None, 0).map_err(|error| error.in_one_of(&self.files))
+    }
+
+    fn load(&mut self, path: &Path) -> Result<String, String> {
+        let explain = |error: std::io::Error| error.to_string().to_ascii_lowercase();
+        let meta = std::fs::metadata(path).map_err(explain)?;
+        if !meta.is_file() {
+            return Err("is not a regular file".to_owned());
+        }
+        self.bytes += meta.len();
+        if meta.len() > FILE_BYTES_MAX || self.bytes > TOTAL_BYTES_MAX {
+            return Err(format!(
+                "is too big: a file may have {} MiB, all files together {} MiB",
+                FILE_BYTES_MAX >> 20,
+                TOTAL_BYTES_MAX >> 20
+            ));
+        }
+        if self.files.len() >= FILES_MAX {
+            return Err(format!("is one file too many: a configuration may have {FILES_MAX}"));
+        }
+        let bytes = std::fs::read(path).map_err(explain)?;
+        if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || bytes.contains(&0) {
+            return Err("is not a text file in UTF-8 (it holds NUL bytes)".to_owned());
+        }
+        if bytes.contains(&b'\r') && !bytes.contains(&b'\n') {
+            return Err("has lines that end with CR alone: LF or CRLF is expected".to_owned());
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned())
+    }
+
+    /// Directives up to the `}` of `opened`, or to the end of the file.
+    fn block(
+        &mut self,
+        lexer: &mut Lexer<'_>,
+        opened: Option<&Position>,
+        depth: usize,
+    ) -> Result<Vec<Directive>, Error> {
+        let mut directives = Vec::new();
+        loop {
+            let name = match (lexer.next()?, opened) {
+                (Token::Word(name), _) => name,
+                (Token::Close, Some(_)) | (Token::End, None) => return Ok(directives),
+                (token, _) => return Err(unexpected(&token, opened, lexer)),
+            };
+            let mut args = Vec::new();
+            let end = loop {
+                match lexer.next()? {
+                    Token::Word(word) => args.push(word),
+                    end => break end,
+                }
+            };
+            let block = match end {
+                Token::Semicolon if name.text == "include" && !name.quoted => {
+                    self.include(&name, &args, &mut directives)?;
+                    continue;
+                }
+                Token::Semicolon => None,
+                Token::Open if depth >= BLOCK_DEPTH_MAX => {
+                    let message = format!("more than {BLOCK_DEPTH_MAX} blocks within one another");
+                    return Err(Error::new(&lexer.last, message));
+                }
+                Token::Open => Some(self.block(lexer, Some(&name.at), depth + 1)?),
+                _ => return Err(unended(&name, args.last(), &end)),
+            };
+            directives.push(Directive { name, args, block });
+        }
+    }
+
+    /// Adds the directives of the files that are named; a pattern that matches nothing is no error.
+    fn include(&mut self, name: &Word, args: &[Word], directives: &mut Vec<Directive>) -> Result<(), Error> {
+        let [pattern] = args else {
+            return Err(Error::new(&name.at, "invalid number of arguments in \"include\" directive")
+                .hint("one file name or pattern is expected"));
+        };
+        if self.depth >= INCLUDE_DEPTH_MAX {
+            return Err(Error::new(&pattern.at, format!("include depth > {INCLUDE_DEPTH_MAX}"))
+                .hint("does a file include itself?"));
+        }
+        for path in self.included(pattern)? {
+            let name = path.display().to_string();
+            let text = self.load(&path).map_err(|why| {
+                let error = Error::new(&pattern.at, [&name, ": ", &why].concat());
+                match placeholder(&pattern.text) {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
+            })?;
+            self.depth += 1;
+            directives.append(&mut self.text(name, text)?);
+            self.depth -= 1;
+        }
+        Ok(())
+    }
+
+    /// The files that an `include` names, in the order of their names.
+    fn included(&self, pattern: &Word) -> Result<Vec<PathBuf>, Error> {
+        let text = pattern.text.as_str();
+        let full = self.folder.join(text);
+        if !text.contains(['*', '?', '[']) {
+            return Ok(vec![full]);
+        }
+        let wrong = |hint: &str| pattern.wrong("invalid pattern \"{}\" in \"include\"").hint(hint);
+        // It is a member of the set to the crate, and its negation to glob(3).
+        if text.contains("[^") {
+            return Err(wrong("write [!...] for characters that are not meant"));
+        }
+        let folder = if full == Path::new(text) { String::new() } else { format!("{}/", self.folder.display()) };
+        let found = glob_with(&[&Pattern::escape(&folder), text].concat(), GLOB);
+        Ok(found.map_err(|why| wrong(why.msg))?.flatten().collect())
+    }
+}
+
+/// `include` as glob(3) has it: one component of a path at a time, and a leading dot must be written out.
+const GLOB: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+
+/// What stands where a directive, or the end of the block that was opened, was to be.
+fn unexpected(token: &Token, opened: Option<&Position>, lexer: &Lexer<'_>) -> Error {
+    let at = &lexer.last;
+    match (token, opened) {
+        (Token::Close, _) => Error::new(at, "unexpected \"}\"").hint("there is no block that it could close"),
+        (Token::Open, _) => Error::new(at, "unexpected \"{\"").hint("a name must stand before it"),
+        (Token::End, Some(opened)) => Error::new(opened, "unexpected end of file, expecting \"}\"")
+            .hint(format!("the block opened here is not closed by line {}", lexer.here.line)),
+        _ => Error::new(at, "unexpected \";\""),
+    }
+}
+
+/// A directive that runs into `}` or the end of the file.
+fn unended(name: &Word, last: Option<&Word>, end: &Token) -> Error {
+    let met = if matches!(end, Token::Close) { "unexpected \"}\"" } else { "unexpected end of file" };
+    let line = last.unwrap_or(name).at.line;
+    Error::new(&name.at, format!("{met}: \"{}\" is not ended by \";\"", name.text))
+        .hint(format!("put a \";\" at the end of line {line}"))
+}
+
+/// A hint if a word looks like something that was to be replaced.
+pub fn placeholder(text: &str) -> Option<String> {
+    let between = |open: char, close: char| {
+        let (_, rest) = text.split_once(open)?;
+        let (inner, _) = rest.split_once(close)?;
+        (!inner.is_empty()).then(|| format!("{open}{inner}{close}"))
+    };
+    let found = between('<', '>')
+        .or_else(|| between('{', '}').filter(|_| !text.contains("${")))
+        .or_else(|| text.split_once("__").filter(|(_, rest)| rest.contains("__")).map(|_| text.into()))
+        .or_else(|| text.contains("...").then(|| "...".to_owned()))
+        .or_else(|| {
+            let known = ["YOUR_", "your-", "your_", "HOSTNAME", "CHANGE_ME"];
+            known.iter().any(|part| text.contains(part)).then(|| text.into())
+        })?;
+    Some(is_placeholder(&found))
+}
+
+pub(crate) fn is_placeholder(text: &str) -> String {
+    filled("is \"{}\" a placeholder that was to be replaced?", text)
+}
+
+enum Token {
+    Word(Word),
+    Semicolon,
+    Open,
+    Close,
+    End,
+}
+
+/// Cuts a text into words and punctuation, as ngx_conf_read_token does.
+struct Lexer<'t> {
+    rest: std::iter::Peekable<std::str::Chars<'t>>,
+    here: Position,
+    /// Where the token begins that was returned last.
+    last: Position,
+}
+
+impl<'t> Lexer<'t> {
+    /// Of the file with this number.
+    fn new(text: &'t str, file: u32) -> Self {
+        let start = Position { file, line: 1, column: 1 };
+        Self { rest: text.chars().peekable(), here: start, last: start }
+    }
+
+    fn bump(&mut self) -> Option<char> {
+        let c = self.rest.next()?;
+        if c == '\n' {
+            self.here.line += 1;
+            self.here.column = 1;
+        } else {
+            self.here.column += 1;
+        }
+        Some(c)
+    }
+
+    fn next(&mut self) -> Result<Token, Error> {
+        loop {
+            self.last = self.here;
+            match self.rest.peek().copied() {
+                None => return Ok(Token::End),
+                Some(c) if is_space(c) => {
+                    self.bump();
+                }
+                Some('#') => {
+                    while self.rest.peek().is_some_and(|c| *c != '\n') {
+                        self.bump();
+                    }
+                }
+                Some(c @ (';' | '{' | '}')) => {
+                    self.bump();
+                    return Ok(match c {
+                        ';' => Token::Semicolon,
+                        '{' => Token::Open,
+                        _ => Token::Close,
+                    });
+                }
+                Some(quote @ ('"' | '\'')) => return self.quoted(quote),
+                Some(_) => return self.bare(),
+            }
+        }
+    }
+
+    fn quoted(&mut self, quote: char) -> Result<Token, Error> {
+        let at = self.here;
+        self.bump();
+        let mut text = String::new();
+        loop {
+            match self.bump() {
+                None => {
+                    return Err(Error::new(&at, "unexpected end of file: this quoted text has no end")
+                        .hint(format!("a {quote} is missing")));
+                }
+                Some(c) if c == quote => break,
+                Some('\\') => self.escape(&mut text),
+                Some(c) => text.push(c),
+            }
+        }
+        match self.rest.peek().copied() {
+            None | Some(';' | '{' | ')') => {}
+            Some(c) if is_space(c) => {}
+            Some(c) => {
+                return Err(Error::new(&self.here, format!("unexpected \"{c}\""))
+                    .hint("a space or \";\" must follow the quoted text"));
+            }
+        }
+        Ok(Token::Word(Word { text, at, quoted: true }))
+    }
+
+    fn bare(&mut self) -> Result<Token, Error> {
+        let at = self.here;
+        let mut text = String::new();
+        while let Some(c) = self.rest.peek().copied() {
+            match c {
+                ';' => break,
+                '{' if text.ends_with('$') => {}
+                '{' => break,
+                c if is_space(c) => break,
+                _ => {}
+            }
+            self.bump();
+            match c {
+                '\\' => self.escape(&mut text),
+                c => text.push(c),
+            }
+        }
+        Ok(Token::Word(Word { text, at, quoted: false }))
+    }
+
+    /// What follows a backslash: `\" \' \\` are that character, `\t \r \n` control characters, the rest stays.
+    fn escape(&mut self, text: &mut String) {
+        match self.bump() {
+            Some(c @ ('"' | '\'' | '\\')) => text.push(c),
+            Some('t') => text.push('\t'),
+            Some('r') => text.push('\r'),
+            Some('n') => text.push('\n'),
+            Some(c) => text.extend(['\\', c]),
+            None => text.push('\\'),
+        }
+    }
+}
+
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r' | '\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<Directive>, Error> {
+        Reader::new(Path::new("/nowhere")).text("t.conf".to_owned(), text.to_owned())
+    }
+
+    fn flat(directives: &[Directive]) -> String {
+        directives
+            .iter()
+            .map(|d| {
+                let words: Vec<_> = std::iter::once(&d.name).chain(&d.args).map(|w| format!("<{}>", w.text)).collect();
+                let block = d.block.as_ref().map_or(String::new(), |b| format!("{{{}}}", flat(b)));
+                format!("{}{block}", words.concat())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn words_are_cut_as_nginx_cuts_them() {
+        for (text, expected) in [
+            ("a b;# c;\n", "<a><b>"),
+            ("a 'b c' \"d\\\"e\" '';", "<a><b c><d\"e><>"),
+            ("location ~ ^/(a|b)\\.c$ { }", "<location><~><^/(a|b)\\.c$>{}"),
+            ("a ${b}c$d;", "<a><${b}c$d>"),
+            ("server\n{\n listen 80;\n}", "<server>{<listen><80>}"),
+            ("a x\\;y;", "<a><x\\;y>"),
+            ("\u{e9} \\\u{e9}\\tb \"\\\\\u{e9}\";", "<\u{e9}><\\\u{e9}\tb><\\\u{e9}>"),
+            ("a b#c;", "<a><b#c>"),
+            ("if ($a = \"b\") { return 1; }", "<if><($a><=><b><)>{<return><1>}"),
+        ] {
+            assert_eq!(flat(&parse(text).unwrap()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn slips_are_named_with_their_place() {
+        for (text, expected) in [
+            (
+                "server {\n listen 80\n}",
+                "t.conf:2:2: unexpected \"}\": \"listen\" is not ended by \";\"\n    2 |  listen 80\n\
+                 \x20     |  ^ put a \";\" at the end of line 2",
+            ),
+            (
+                "http {\n server {\n }\n",
+                "t.conf:1:1: unexpected end of file, expecting \"}\"\n    1 | http {\n\
+                 \x20     | ^ the block opened here is not closed by line 4",
+            ),
+            ("}", "t.conf:1:1: unexpected \"}\"\n    1 | }\n      | ^ there is no block that it could close"),
+            (
+                "a 'b'c;",
+                "t.conf:1:6: unexpected \"c\"\n    1 | a 'b'c;\n      |      ^ a space or \";\" must follow the quoted text",
+            ),
+            (
+                "a \"b;",
+                "t.conf:1:3: unexpected end of file: this quoted text has no end\n    1 | a \"b;\n      |   ^ a \" is missing",
+            ),
+        ] {
+            assert_eq!(parse(text).unwrap_err().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn blocks_do_not_nest_without_end() {
+        let deep = "a {".repeat(100);
+        assert!(parse(&deep).unwrap_err().0.message.contains("within one another"));
+    }
+
+    #[test]
+    fn placeholders_are_noticed() {
+        for text in ["<SERVER_NAME>", "http://{ip}:80", "__PATH__/", "...", "YOUR_DOMAIN"] {
+            assert!(placeholder(text).is_some(), "{text}");
+        }
+        for text in ["example.com", "${host}x", "a__b"] {
+            assert!(placeholder(text).is_none(), "{text}");
+        }
+    }
+}

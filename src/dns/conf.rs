@@ -1,0 +1,66 @@
+//! `resolver`: who is asked for the addresses of names.
+
+use std::sync::Arc;
+
+use crate::config::builder::{Draft, Walk, invalid};
+use crate::config::parser::{Directive, Error};
+use crate::config::{core, values};
+use crate::dns::client::Resolver;
+use crate::proxy::upstream_conf::place_at;
+use crate::runtime::socket::Endpoint;
+
+type Set = Result<(), Error>;
+
+/// The port of name servers.
+const PORT: u16 = 53;
+
+impl Draft {
+    /// Who is asked for names that are written in the configuration: the system, which knows them before any name server
+    /// does. Of a `resolver` its `valid=` counts.
+    pub(crate) fn system_resolver(&self) -> Arc<Resolver> {
+        Arc::new(Resolver::system(self.settings.resolver.as_ref().and_then(|resolver| resolver.valid)))
+    }
+}
+
+/// `resolver ADDRESS ... [valid=TIME] [ipv4=on|off] [ipv6=on|off] [status_zone=ZONE];`
+pub(crate) fn resolver(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut resolver = Resolver::system(None);
+    for word in &directive.args {
+        let switch = |value: &str| values::switch(value).ok_or_else(|| invalid(directive, word, "on or off"));
+        match word.text.split_once('=') {
+            Some(("valid", value)) => {
+                let valid = values::time(value).ok_or_else(|| invalid(directive, word, "a time such as valid=30s"))?;
+                resolver.valid = Some(valid);
+            }
+            Some(("ipv4", value)) => resolver.ipv4 = switch(value)?,
+            Some(("ipv6", value)) => resolver.ipv6 = switch(value)?,
+            Some(("status_zone", _)) => walk.note(&directive.name, "\"status_zone=\": questions are not counted"),
+            Some(_) => return Err(invalid(directive, word, "an address, valid=TIME, ipv4=on|off or ipv6=on|off")),
+            None => match place_at(&word.text, PORT) {
+                Some(Endpoint::Addr(addr)) if addr.ip().is_none() => {
+                    return Err(invalid(directive, word, "the address of a name server"));
+                }
+                Some(place) => resolver.servers.push(place),
+                None => return Err(invalid(directive, word, "the address of a name server")),
+            },
+        }
+    }
+    if resolver.servers.is_empty() {
+        return Err(Error::new(&directive.name.at, "no name servers are defined in \"resolver\"")
+            .hint("name at least one, such as 127.0.0.53 or [::1]:53"));
+    }
+    if !resolver.ipv4 && !resolver.ipv6 {
+        return Err(Error::new(&directive.name.at, "\"ipv4\" and \"ipv6\" cannot both be \"off\" in \"resolver\""));
+    }
+    draft.settings.resolver = Some(Arc::new(resolver));
+    Ok(())
+}
+
+/// 0 means no limit, as in nginx.
+pub(crate) fn resolver_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let timeout = core::time(directive)?;
+    let timeout = if timeout.is_zero() { values::TIME_MAX } else { timeout };
+    draft.settings.resolver_timeout = timeout;
+    draft.upstream.group.resolver_timeout = Some(timeout);
+    Ok(())
+}

@@ -1,0 +1,363 @@
+//! A body as it comes: a reader of each framing, strict about the chunked coding (RFC 9112 6 and 7).
+//!
+//! Chunk framing is never copied from one side to the other: sizes are read, checked and written anew, extensions and
+//! trailers are read, checked and dropped.
+
+use std::fmt;
+
+use crate::http1::head::{self, Framing};
+
+/// Bytes of one chunk extension.
+const EXTENSION_BYTES_MAX: usize = 256;
+/// Bytes of all chunk extensions of one body.
+const EXTENSIONS_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the trailer section.
+const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Hexadecimal digits of a chunk size.
+const SIZE_DIGITS_MAX: u8 = 8;
+
+/// What is wrong with a chunked body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    ChunkSize,
+    ChunkEnd,
+    Extension,
+    Trailer,
+    TrailerTooLong,
+}
+
+impl Malformed {
+    /// The status that answers a request with this fault.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::TrailerTooLong => 431,
+            _ => 400,
+        }
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ChunkSize => "invalid chunk size",
+            Self::ChunkEnd => "chunk data that does not end where its size says",
+            Self::Extension => "invalid or too long chunk extension",
+            Self::Trailer => "invalid trailer",
+            Self::TrailerTooLong => "too big trailer section",
+        })
+    }
+}
+
+/// The position in a body: says which bytes of the input are the body's own, and when it is over.
+///
+/// There is one for each body, and every reader of the body goes on with it. A second one, begun in the middle, would
+/// read data as framing: request smuggling.
+#[derive(Debug)]
+pub struct Decoder {
+    state: State,
+    trailers: Vec<u8>,
+    /// Bytes of the stream that were read, framing included.
+    taken: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// So many bytes to come, and then the end.
+    Counted(u64),
+    UntilClose,
+    Chunked(Box<Chunked>),
+    Done,
+    /// Nothing behind a fault can be understood.
+    Malformed(Malformed),
+}
+
+#[derive(Debug, Default)]
+struct Chunked {
+    step: Step,
+    /// Bytes of the current chunk still to come.
+    left: u64,
+    digits: u8,
+    extension: usize,
+    extensions: usize,
+    trailer: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Step {
+    #[default]
+    Size,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    Trailer,
+}
+
+/// A step of reading: how much input was used, and which part of it is the body's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'b> {
+    pub used: usize,
+    pub data: &'b [u8],
+}
+
+impl Decoder {
+    pub fn new(framing: Framing) -> Self {
+        let state = match framing {
+            Framing::None | Framing::Length(0) => State::Done,
+            Framing::Length(length) => State::Counted(length),
+            Framing::Chunked => State::Chunked(Box::default()),
+            Framing::UntilClose => State::UntilClose,
+        };
+        Self { state, trailers: Vec::new(), taken: 0 }
+    }
+
+    /// Whether nothing was read yet, not even framing: only then can the body be sent from its first byte.
+    pub fn is_untouched(&self) -> bool {
+        self.taken == 0
+    }
+
+    /// The lines behind the last chunk, with their ends; none before the body is over.
+    pub fn trailers(&self) -> &[u8] {
+        &self.trailers
+    }
+
+    /// Whether the body is over.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Whether the end of the stream is the end of this body.
+    pub fn ends_with_stream(&self) -> bool {
+        matches!(self.state, State::UntilClose | State::Done)
+    }
+
+    /// Reads on. Call it again with the rest of the input until it uses nothing or the body is done.
+    ///
+    /// # Errors
+    /// At the first byte that the coding does not allow, and at each call after that.
+    pub fn read<'b>(&mut self, input: &'b [u8]) -> Result<Piece<'b>, Malformed> {
+        let piece = match &mut self.state {
+            State::Done => Piece { used: 0, data: &[] },
+            State::UntilClose => Piece { used: input.len(), data: input },
+            State::Counted(left) => {
+                let used = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                *left -= used as u64;
+                if *left == 0 {
+                    self.state = State::Done;
+                }
+                Piece { used, data: input.get(..used).unwrap_or_default() }
+            }
+            State::Chunked(chunked) => match chunked.read(input) {
+                Ok((piece, done)) => {
+                    if done {
+                        self.trailers = std::mem::take(&mut chunked.trailer);
+                        self.state = State::Done;
+                    }
+                    piece
+                }
+                Err(malformed) => {
+                    self.taken += 1;
+                    self.state = State::Malformed(malformed);
+                    return Err(malformed);
+                }
+            },
+            State::Malformed(malformed) => return Err(*malformed),
+        };
+        self.taken += piece.used as u64;
+        Ok(piece)
+    }
+
+    /// The stream has ended where that ends the body.
+    pub fn end(&mut self) {
+        self.state = State::Done;
+    }
+}
+
+impl Chunked {
+    /// Reads up to the next data, or the end.
+    fn read<'b>(&mut self, input: &'b [u8]) -> Result<(Piece<'b>, bool), Malformed> {
+        let mut used = 0;
+        loop {
+            let rest = input.get(used..).unwrap_or_default();
+            let Some(&byte) = rest.first() else { return Ok((Piece { used, data: &[] }, false)) };
+            match self.step {
+                Step::Data => {
+                    let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(rest.len());
+                    self.left -= count as u64;
+                    if self.left == 0 {
+                        self.step = Step::DataCr;
+                    }
+                    let data = rest.get(..count).unwrap_or_default();
+                    return Ok((Piece { used: used + count, data }, false));
+                }
+                Step::Trailer => {
+                    self.trailer.push(byte);
+                    used += 1;
+                    if self.trailer_is_whole()? {
+                        return Ok((Piece { used, data: &[] }, true));
+                    }
+                }
+                _ => {
+                    self.frame(byte)?;
+                    used += 1;
+                }
+            }
+        }
+    }
+
+    /// One byte of `chunk-size [ chunk-ext ] CRLF`, or of the CRLF behind the data.
+    fn frame(&mut self, byte: u8) -> Result<(), Malformed> {
+        self.step = match (self.step, byte) {
+            (Step::Size, _) if byte.is_ascii_hexdigit() => {
+                self.digits += 1;
+                if self.digits > SIZE_DIGITS_MAX {
+                    return Err(Malformed::ChunkSize);
+                }
+                self.left = self.left << 4 | u64::from(char::from(byte).to_digit(16).unwrap_or(0));
+                Step::Size
+            }
+            (Step::Size, b'\r') if self.digits > 0 => Step::SizeLf,
+            (Step::Size, b';') if self.digits > 0 => {
+                self.extension = 0;
+                Step::Extension
+            }
+            (Step::Size | Step::SizeLf, b'\n') if self.digits > 0 && self.step == Step::SizeLf => {
+                self.digits = 0;
+                if self.left == 0 { Step::Trailer } else { Step::Data }
+            }
+            (Step::Size | Step::SizeLf, _) => return Err(Malformed::ChunkSize),
+            (Step::Extension, b'\r') if self.extension > 0 => Step::SizeLf,
+            (Step::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
+                self.extension += 1;
+                self.extensions += 1;
+                if self.extension > EXTENSION_BYTES_MAX || self.extensions > EXTENSIONS_BYTES_MAX {
+                    return Err(Malformed::Extension);
+                }
+                Step::Extension
+            }
+            (Step::Extension, _) => return Err(Malformed::Extension),
+            (Step::DataCr, b'\r') => Step::DataLf,
+            (Step::DataLf, b'\n') => Step::Size,
+            (Step::DataCr | Step::DataLf | Step::Data | Step::Trailer, _) => return Err(Malformed::ChunkEnd),
+        };
+        Ok(())
+    }
+
+    /// The trailer section ends with an empty line; it is checked like the fields of a head.
+    fn trailer_is_whole(&self) -> Result<bool, Malformed> {
+        if self.trailer.len() > TRAILER_BYTES_MAX {
+            return Err(Malformed::TrailerTooLong);
+        }
+        match self.trailer.as_slice() {
+            [b'\n'] | [.., 0..=12 | 14.., b'\n'] => Err(Malformed::Trailer),
+            [b'\r', b'\n'] => Ok(true),
+            [.., b'\r', b'\n', b'\r', b'\n'] => match head::check_trailers(&self.trailer) {
+                Ok(()) => Ok(true),
+                Err(head::Malformed::TooManyFields) => Err(Malformed::TrailerTooLong),
+                Err(_) => Err(Malformed::Trailer),
+            },
+            _ => Ok(false),
+        }
+    }
+}
+
+/// Writes the size line of a chunk.
+pub fn write_chunk_size(out: &mut Vec<u8>, size: u64) {
+    use std::io::Write;
+    let _ = write!(out, "{size:x}\r\n");
+}
+
+/// Ends a chunked body without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes `input` given in pieces of `step` bytes: the body, and how much of the input it took.
+    fn decode(framing: Framing, input: &[u8], step: usize) -> Result<Option<(Vec<u8>, usize)>, Malformed> {
+        let mut decoder = Decoder::new(framing);
+        let (mut body, mut at) = (Vec::new(), 0);
+        for part in input.chunks(step) {
+            let mut rest = part;
+            while !rest.is_empty() && !decoder.is_done() {
+                let piece = decoder.read(rest)?;
+                body.extend_from_slice(piece.data);
+                rest = &rest[piece.used..];
+                at += piece.used;
+            }
+        }
+        Ok(decoder.is_done().then_some((body, at)))
+    }
+
+    #[test]
+    fn chunks_are_the_same_however_they_are_split() {
+        let input = b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX-T: v\r\n\r\nGET /";
+        for step in 1..input.len() {
+            let (body, used) = decode(Framing::Chunked, input, step).unwrap().unwrap();
+            assert_eq!((body.as_slice(), used), (&b"hello world"[..], input.len() - 5), "{step}");
+        }
+    }
+
+    #[test]
+    fn what_servers_read_differently_is_refused() {
+        for bad in [
+            "5;\r\nhello\r\n0\r\n\r\n",
+            "5;\nhello",
+            "5\nhello",
+            "5\rhello",
+            "0x5\r\nhello",
+            "+5\r\nhello",
+            " 5\r\nhello",
+            "5 \r\nhello",
+            "\r\nhello",
+            ";a\r\n",
+            "5g\r\n",
+            "FFFFFFFFFFFFFFFF\r\n",
+            "5\r\nhello!!\r\n",
+            "5\r\nhello0\r\n",
+            "5\r\nhello\n",
+            "5\r\nhello\r\n0\r\n\n",
+            "5;\0a\r\nhello",
+            "0\r\nbad line\r\n\r\n",
+            "0\r\nX : y\r\n\r\n",
+        ] {
+            assert!(decode(Framing::Chunked, bad.as_bytes(), bad.len()).is_err(), "{bad:?}");
+            assert!(decode(Framing::Chunked, bad.as_bytes(), 1).is_err(), "{bad:?} bytewise");
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_have_limits() {
+        let long = format!("5;{}\r\nhello", "a".repeat(257));
+        assert_eq!(decode(Framing::Chunked, long.as_bytes(), 64).unwrap_err(), Malformed::Extension);
+        let many = "1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nz\r\n".repeat(400);
+        assert_eq!(decode(Framing::Chunked, many.as_bytes(), 64).unwrap_err(), Malformed::Extension);
+        let big = format!("0\r\nX: {}\r\n\r\n", "a".repeat(9000));
+        assert_eq!(decode(Framing::Chunked, big.as_bytes(), 64).unwrap_err(), Malformed::TrailerTooLong);
+    }
+
+    #[test]
+    fn nothing_is_read_behind_a_fault() {
+        let mut decoder = Decoder::new(Framing::Chunked);
+        assert!(decoder.is_untouched());
+        assert_eq!(decoder.read(b"x"), Err(Malformed::ChunkSize));
+        assert_eq!(decoder.read(b"0\r\n\r\n"), Err(Malformed::ChunkSize));
+        assert!(!decoder.is_untouched() && !decoder.is_done());
+    }
+
+    #[test]
+    fn a_size_line_alone_touches_a_body() {
+        let mut decoder = Decoder::new(Framing::Chunked);
+        assert_eq!(decoder.read(b"5"), Ok(Piece { used: 1, data: &[] }));
+        assert!(!decoder.is_untouched());
+        assert!(Decoder::new(Framing::None).is_untouched() && Decoder::new(Framing::None).is_done());
+    }
+
+    #[test]
+    fn a_counted_body_takes_what_is_its_own() {
+        assert_eq!(decode(Framing::Length(5), b"helloGET", 3).unwrap().unwrap(), (b"hello".to_vec(), 5));
+        assert!(decode(Framing::Length(5), b"hell", 4).unwrap().is_none());
+    }
+}

@@ -1,0 +1,859 @@
+//! Request and response heads (RFC 9112): read strictly, kept as they came, looked at by name.
+//!
+//! A head is found by [`Scan`], which looks at each byte once however the bytes arrive, and read by
+//! [`Request::parse`] or [`Response::parse`]. httparse splits the field lines; what it lets through although RFC 9112
+//! or RFC 9110 forbids it is closed here. What is malformed is refused, never forwarded. An HTTP/1.1 request must use
+//! CRLF. LF alone (RFC 9112 2.2 leaves it to the recipient) may end the lines of an upstream, whose head is written anew
+//! anyway, and all lines of an HTTP/1.0 request: those are typed by hand or sent by old devices, have no chunked body
+//! to disagree about, and are the last of their connection.
+
+use std::fmt;
+
+pub use crate::http1::header::{Name, Names};
+
+/// Fields in one head, and lines in one trailer section.
+pub const FIELDS_MAX: usize = 100;
+/// Fields that a head has at most as a rule.
+const FIELDS_USUAL: usize = 24;
+/// Bytes of a method.
+const METHOD_BYTES_MAX: usize = 32;
+/// Empty lines before a request line that are passed over (RFC 9112 2.2 asks for one).
+const EMPTY_LINES_MAX: u8 = 1;
+/// Bytes of an upstream's head.
+const RESPONSE_BYTES_MAX: usize = 32 * 1024;
+
+/// How much of a head is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one line (`large_client_header_buffers`, size).
+    pub line_bytes_max: usize,
+    /// Bytes of all lines (`large_client_header_buffers`, number times size).
+    pub head_bytes_max: usize,
+}
+
+/// What is wrong with a head, and so whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    RequestLine,
+    RequestLineTooLong,
+    Method,
+    MethodRefused,
+    Version,
+    VersionUnsupported,
+    Target,
+    BareLf,
+    StatusLine,
+    Field,
+    FieldTooLong,
+    TooManyFields,
+    HeadTooLong,
+    HostMissing,
+    HostTwice,
+    Host,
+    ContentLength,
+    ContentLengthTwice,
+    LengthAndCoding,
+    Coding,
+    CodingUnknown,
+    CodingInHttp10,
+    Expect,
+    UpgradeWithBody,
+    KeyTwice,
+    /// A field that may stand only once: its name.
+    Repeated(&'static str),
+}
+
+impl Malformed {
+    /// The status that answers a request with this fault.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::MethodRefused => 405,
+            Self::RequestLineTooLong => 414,
+            Self::Expect => 417,
+            Self::FieldTooLong | Self::TooManyFields | Self::HeadTooLong => 431,
+            Self::CodingUnknown => 501,
+            Self::VersionUnsupported => 505,
+            _ => 400,
+        }
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Repeated(name) => return write!(f, "more than one \"{name}\" header"),
+            Self::RequestLine => "invalid request line",
+            Self::RequestLineTooLong => "too long request line",
+            Self::Method => "invalid method",
+            Self::MethodRefused => "a method that is not allowed here",
+            Self::Version => "invalid HTTP version",
+            Self::VersionUnsupported => "unsupported HTTP version",
+            Self::Target => "invalid request target",
+            Self::BareLf => "a line that does not end with CRLF",
+            Self::StatusLine => "no valid HTTP/1.0 or HTTP/1.1 status line",
+            Self::Field => "invalid header line",
+            Self::FieldTooLong => "too long header line",
+            Self::TooManyFields => "too many header lines",
+            Self::HeadTooLong => "too big header",
+            Self::HostMissing => "HTTP/1.1 request without \"Host\" header",
+            Self::HostTwice => "more than one \"Host\" header",
+            Self::Host => "invalid host",
+            Self::ContentLength => "invalid \"Content-Length\" header",
+            Self::ContentLengthTwice => "duplicate \"Content-Length\" header",
+            Self::LengthAndCoding => "\"Content-Length\" and \"Transfer-Encoding\" headers at the same time",
+            Self::Coding => "invalid \"Transfer-Encoding\" header",
+            Self::CodingUnknown => "unknown \"Transfer-Encoding\"",
+            Self::CodingInHttp10 => "\"Transfer-Encoding\" header in HTTP/1.0",
+            Self::Expect => "unknown expectation",
+            Self::UpgradeWithBody => "an upgrade with a body",
+            Self::KeyTwice => "more than one \"Sec-WebSocket-Key\" header",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    Http10,
+    Http11,
+}
+
+impl Version {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl Span {
+    /// Where `part`, a piece of `whole`, lies in it.
+    fn within(whole: &[u8], part: &[u8]) -> Self {
+        let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+        Self { start: start as u32, len: part.len() as u32 }
+    }
+
+    fn of(self, bytes: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        bytes.get(start..start + self.len as usize).unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    kind: Name,
+    name: Span,
+    value: Span,
+}
+
+/// One field of a head.
+#[derive(Clone, Copy, Debug)]
+pub struct Field<'h> {
+    pub kind: Name,
+    pub name: &'h [u8],
+    pub value: &'h [u8],
+}
+
+/// The fields of a head, in the order in which they came.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    bytes: Box<[u8]>,
+    lines: Vec<Line>,
+}
+
+impl Fields {
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.lines.iter().map(|line| Field {
+            kind: line.kind,
+            name: line.name.of(&self.bytes),
+            value: line.value.of(&self.bytes),
+        })
+    }
+
+    pub fn all(&self, kind: Name) -> impl Iterator<Item = &[u8]> {
+        self.lines.iter().filter(move |line| line.kind == kind).map(|line| line.value.of(&self.bytes))
+    }
+
+    pub fn first(&self, kind: Name) -> Option<&[u8]> {
+        self.all(kind).next()
+    }
+
+    /// Gives the fields of a kind another value, a piece of the same head.
+    fn point(&mut self, kind: Name, value: Span) {
+        self.lines.iter_mut().filter(|line| line.kind == kind).for_each(|line| line.value = value);
+    }
+
+    /// Values of the fields whose name is `name` in the way of a variable: `_` stands for `-`.
+    pub fn named<'f>(&'f self, name: &'f [u8]) -> impl Iterator<Item = &'f [u8]> {
+        self.iter().filter(move |field| variable_name_matches(field.name, name)).map(|field| field.value)
+    }
+
+    /// The first of them.
+    pub fn first_named(&self, name: &[u8]) -> Option<&[u8]> {
+        self.iter().find(|field| variable_name_matches(field.name, name)).map(|field| field.value)
+    }
+
+    /// Whether a field with a comma-separated list holds `token`, in any letter case.
+    pub fn has_token(&self, kind: Name, token: &str) -> bool {
+        self.all(kind).flat_map(tokens).any(|t| t.eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// Which of the values of a field that may stand only once is meant is anybody's guess.
+    fn check_single(&self) -> Result<(), Malformed> {
+        let mut seen = 0u64;
+        for line in &self.lines {
+            let Some(name) = line.kind.single() else { continue };
+            let bit = 1 << line.kind as u32;
+            if seen & bit != 0 {
+                return Err(Malformed::Repeated(name));
+            }
+            seen |= bit;
+        }
+        Ok(())
+    }
+
+    /// Splits `bytes`, the field lines up to and with the empty line.
+    fn parse(bytes: Box<[u8]>, from: usize, names: Names) -> Result<Self, Malformed> {
+        // Most heads are short: the long array is made for those that are not.
+        let lines = match split(&bytes, from, names, &mut [httparse::EMPTY_HEADER; FIELDS_USUAL]) {
+            Err(Malformed::TooManyFields) => split(&bytes, from, names, &mut [httparse::EMPTY_HEADER; FIELDS_MAX])?,
+            usual => usual?,
+        };
+        Ok(Self { bytes, lines })
+    }
+}
+
+fn split<'h>(
+    bytes: &'h [u8],
+    from: usize,
+    names: Names,
+    headers: &mut [httparse::Header<'h>],
+) -> Result<Vec<Line>, Malformed> {
+    let section = bytes.get(from..).unwrap_or_default();
+    let parsed = match httparse::parse_headers(section, headers) {
+        Ok(httparse::Status::Complete((_, parsed))) => parsed,
+        Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooManyFields),
+        Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed::Field),
+    };
+    let mut lines = Vec::with_capacity(parsed.len());
+    lines.extend(parsed.iter().filter(|header| names.take(header.name.as_bytes())).map(|header| Line {
+        kind: Name::of(header.name.as_bytes()),
+        name: Span::within(bytes, header.name.as_bytes()),
+        value: Span::within(bytes, trim(header.value)),
+    }));
+    Ok(lines)
+}
+
+/// Checks field lines that are read and then discarded: trailers (RFC 9112 7.1.2).
+///
+/// # Errors
+/// As for a head.
+pub fn check_trailers(lines: &[u8]) -> Result<(), Malformed> {
+    Fields::parse(Box::from(lines), 0, Names::Plain).map(drop)
+}
+
+/// Optional white space is space and tab and nothing else (RFC 9110 5.6.3).
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The elements of a comma-separated list, without the empty ones (RFC 9110 5.6.1).
+pub fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|b| *b == b',').map(trim).filter(|token| !token.is_empty())
+}
+
+/// Whether `$http_NAME` means the field `field`.
+pub fn variable_name_matches(field: &[u8], name: &[u8]) -> bool {
+    field.len() == name.len()
+        && field.iter().zip(name).all(|(f, n)| f.eq_ignore_ascii_case(n) || (*f == b'-' && *n == b'_'))
+}
+
+/// Whether a value would end its line. All of it is looked at, which takes a fraction of the time of looking for the first.
+pub fn ends_early(value: &[u8]) -> bool {
+    value.iter().fold(false, |found, b| found | matches!(b, b'\r' | b'\n' | 0))
+}
+
+/// Writes one field. A value that would end the line early is left out with its name.
+pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    if ends_early(value) {
+        return;
+    }
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Finds the end of a head in bytes that arrive in any pieces; each byte is looked at once.
+#[derive(Debug)]
+pub struct Scan {
+    at: usize,
+    line_start: usize,
+    lines: usize,
+    empty_lines: u8,
+    response: bool,
+    lf_alone: bool,
+}
+
+impl Scan {
+    pub fn request() -> Self {
+        Self { at: 0, line_start: 0, lines: 0, empty_lines: 0, response: false, lf_alone: false }
+    }
+
+    /// For a response: no empty line comes first.
+    pub fn response() -> Self {
+        Self { response: true, ..Self::request() }
+    }
+
+    /// Where the head in `bytes` starts and ends; `None` if it is not whole yet. `bytes` are those of the last call
+    /// and more.
+    ///
+    /// # Errors
+    /// As soon as what is there can't become a head, or passes a limit.
+    pub fn find_end(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<(usize, usize)>, Malformed> {
+        while let Some(lf) = line_feed(bytes.get(self.at..).unwrap_or_default()) {
+            let end = self.at + lf;
+            self.at = end + 1;
+            let line = bytes.get(self.line_start..end).unwrap_or_default();
+            let line = self.without_cr(line)?;
+            let first = self.line_start;
+            self.line_start = self.at;
+            match (self.lines, line) {
+                (0, []) if self.response => return Err(Malformed::StatusLine),
+                (0, []) if self.empty_lines > EMPTY_LINES_MAX => return Err(Malformed::RequestLine),
+                (0, []) => self.empty_lines += 1,
+                (_, []) if self.at > limits.head_bytes_max => return Err(Malformed::HeadTooLong),
+                (_, []) => return Ok(Some((self.head_start(), self.at))),
+                (0, _) => {
+                    self.check_start(bytes, first)?;
+                    check_length(line.len(), 0, limits)?;
+                    if !self.response {
+                        RequestLine::parse(line)?;
+                    }
+                    self.lines = 1;
+                }
+                (lines, _) => {
+                    check_length(line.len(), lines, limits)?;
+                    self.lines += 1;
+                }
+            }
+            if self.lines > FIELDS_MAX + 1 {
+                return Err(Malformed::TooManyFields);
+            }
+        }
+        self.at = bytes.len();
+        if self.lines == 0 {
+            self.check_start(bytes, self.line_start)?;
+        }
+        let partial = bytes.get(self.line_start..).unwrap_or_default();
+        check_length(partial.strip_suffix(b"\r").unwrap_or(partial).len(), self.lines, limits)?;
+        if bytes.len() > limits.head_bytes_max {
+            return Err(Malformed::HeadTooLong);
+        }
+        Ok(None)
+    }
+
+    /// The head of a response at the start of `bytes`, and where it ends; as [`Scan::find_end`], within
+    /// `RESPONSE_BYTES_MAX`.
+    ///
+    /// # Errors
+    /// As [`Scan::find_end`] and [`Response::parse`].
+    pub fn find_response(&mut self, bytes: &[u8]) -> Result<Option<(Response, usize)>, Malformed> {
+        let limits = Limits { line_bytes_max: RESPONSE_BYTES_MAX, head_bytes_max: RESPONSE_BYTES_MAX };
+        let Some((start, end)) = self.find_end(bytes, limits)? else { return Ok(None) };
+        Response::parse(bytes.get(start..end).unwrap_or_default()).map(|head| Some((head, end)))
+    }
+
+    /// Takes the CR off a line that ends as this head's lines must.
+    fn without_cr<'l>(&mut self, line: &'l [u8]) -> Result<&'l [u8], Malformed> {
+        match (line, self.response) {
+            ([line @ .., b'\r'], true) => Ok(line),
+            (line, true) => Ok(line),
+            ([line @ .., b'\r'], false) if !self.lf_alone => Ok(line),
+            (line, false) if self.lines == 0 && line.ends_with(b" HTTP/1.0") => {
+                self.lf_alone = true;
+                Ok(line)
+            }
+            (line, false) if self.lf_alone && !line.ends_with(b"\r") => Ok(line),
+            _ => Err(Malformed::BareLf),
+        }
+    }
+
+    /// Where the start line starts: behind the empty lines.
+    fn head_start(&self) -> usize {
+        usize::from(self.empty_lines) * 2
+    }
+
+    /// What does not begin like a head is refused at once, not at the end of a line that may never come.
+    fn check_start(&self, bytes: &[u8], start: usize) -> Result<(), Malformed> {
+        let Some(line) = bytes.get(start..).filter(|line| !line.is_empty()) else { return Ok(()) };
+        match line {
+            _ if self.response => {
+                let known = line.len().min(5);
+                if line.get(..known) != b"HTTP/".get(..known) {
+                    return Err(Malformed::StatusLine);
+                }
+            }
+            [b'\r'] | [b'\r', b'\n', ..] => {}
+            _ if self.empty_lines > EMPTY_LINES_MAX => return Err(Malformed::RequestLine),
+            [b'A'..=b'Z', ..] => {}
+            _ => return Err(Malformed::Method),
+        }
+        Ok(())
+    }
+}
+
+/// Where the first LF is. Looked for in words: every byte of a head comes by here.
+fn line_feed(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let differs = u64::from_le_bytes(*word) ^ (ONES * b'\n' as u64);
+        // The top bit of the first byte that does not differ, and of none before it.
+        let same = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
+        if same != 0 {
+            return Some(at * 8 + same.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|b| *b == b'\n').map(|at| words.len() * 8 + at)
+}
+
+fn check_length(line: usize, lines_before: usize, limits: Limits) -> Result<(), Malformed> {
+    match lines_before {
+        _ if line <= limits.line_bytes_max => Ok(()),
+        0 => Err(Malformed::RequestLineTooLong),
+        _ => Err(Malformed::FieldTooLong),
+    }
+}
+
+/// `method SP request-target SP HTTP-version` (RFC 9112 3), one space each.
+struct RequestLine<'h> {
+    method: &'h [u8],
+    target: &'h [u8],
+    version: Version,
+}
+
+impl<'h> RequestLine<'h> {
+    fn parse(line: &'h [u8]) -> Result<Self, Malformed> {
+        let mut parts = line.split(|b| *b == b' ');
+        let (Some(method), Some(target), version, None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Malformed::RequestLine);
+        };
+        // Method names are tokens; nginx and common sense narrow them to capital letters, `-` and `_`.
+        let named = method.iter().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_'));
+        if method.len() > METHOD_BYTES_MAX || !named || !method.first().is_some_and(u8::is_ascii_uppercase) {
+            return Err(Malformed::Method);
+        }
+        if target.is_empty() || target.iter().fold(false, |found, b| found | !b.is_ascii_graphic()) {
+            return Err(Malformed::Target);
+        }
+        let version = match version.ok_or(Malformed::RequestLine)? {
+            b"HTTP/1.1" => Version::Http11,
+            b"HTTP/1.0" => Version::Http10,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+                return Err(Malformed::VersionUnsupported);
+            }
+            _ => return Err(Malformed::Version),
+        };
+        // `CONNECT host:port` is the only form (RFC 9112 3.2.3).
+        if method == b"CONNECT" && !is_authority(target) {
+            return Err(Malformed::Target);
+        }
+        // A tunnel to anywhere, and an echo of cookies: never through here (RFC 9110 9.3.6, 9.3.8).
+        if matches!(method, b"CONNECT" | b"TRACE") {
+            return Err(Malformed::MethodRefused);
+        }
+        Ok(Self { method, target, version })
+    }
+}
+
+/// Whether it is a host with a port.
+fn is_authority(target: &[u8]) -> bool {
+    let Some(colon) = target.iter().rposition(|b| *b == b':') else { return false };
+    let (host, port) = target.split_at(colon);
+    !host.is_empty() && !host.contains(&b'/') && port.len() > 1 && port.iter().skip(1).all(u8::is_ascii_digit)
+}
+
+/// How the body behind a head ends (RFC 9112 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// A request head.
+#[derive(Debug)]
+pub struct Request {
+    method: Span,
+    target: Span,
+    pub version: Version,
+    pub fields: Fields,
+    /// How the body that follows ends.
+    pub framing: Framing,
+    /// Whether the client wants `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// Its lines end with LF alone: nothing follows it on its connection.
+    lf_alone: bool,
+    /// It counts as a GET, whatever the client wrote.
+    as_get: bool,
+}
+
+impl Request {
+    /// Reads a whole head, as [`Scan`] found it.
+    ///
+    /// # Errors
+    /// What RFC 9112 forbids, and what servers are known to understand differently.
+    pub fn parse(head: &[u8], names: Names) -> Result<Self, Malformed> {
+        let bytes: Box<[u8]> = Box::from(head);
+        let (first, next) = first_line(&bytes).ok_or(Malformed::RequestLine)?;
+        let line = RequestLine::parse(first)?;
+        let lf_alone = first.len() + 1 == next;
+        let (method, target, version) =
+            (Span::within(&bytes, line.method), Span::within(&bytes, line.target), line.version);
+        let fields = Fields::parse(bytes, next, names)?;
+        let framing = request_framing(&fields, version)?;
+        fields.check_single()?;
+        let expects_continue = match fields.first(Name::Expect) {
+            Some(value) if value.eq_ignore_ascii_case(b"100-continue") => version == Version::Http11,
+            Some(value) if !value.is_empty() => return Err(Malformed::Expect),
+            _ => false,
+        };
+        let request = Self { method, target, version, fields, framing, expects_continue, lf_alone, as_get: false };
+        if request.fields.all(Name::Host).count() > 1 {
+            return Err(Malformed::HostTwice);
+        }
+        if request.fields.first(Name::Host).is_none() && version == Version::Http11 {
+            return Err(Malformed::HostMissing);
+        }
+        Ok(request)
+    }
+
+    /// What is left of a request that could not be read: its first line, for the log.
+    pub fn broken(bytes: &[u8]) -> Self {
+        const LINE_BYTES_MAX: usize = 1024;
+        let bytes = bytes.trim_ascii_start();
+        let end = bytes.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(bytes.len()).min(LINE_BYTES_MAX);
+        let line = bytes.get(..end).unwrap_or_default();
+        Self {
+            method: Span::default(),
+            target: Span::default(),
+            version: Version::Http11,
+            fields: Fields { bytes: [line, b"\r\n"].concat().into(), lines: Vec::new() },
+            framing: Framing::None,
+            expects_continue: false,
+            lf_alone: false,
+            as_get: false,
+        }
+    }
+
+    pub fn method(&self) -> &[u8] {
+        if self.as_get {
+            return b"GET";
+        }
+        self.method.of(&self.fields.bytes)
+    }
+
+    /// The same fields in a GET without a body.
+    pub fn bodyless_get(&self) -> Self {
+        let fields = self.fields.clone();
+        Self { fields, framing: Framing::None, expects_continue: false, as_get: true, ..*self }
+    }
+
+    /// From now on it is a GET, as error pages are asked for.
+    pub fn become_get(&mut self) {
+        self.as_get = true;
+    }
+
+    pub fn target(&self) -> &[u8] {
+        self.target.of(&self.fields.bytes)
+    }
+
+    /// Makes the authority of an absolute-form target the value of Host, as a proxy must (RFC 9112 3.2.2): whoever reads
+    /// Host later, an upstream too, sees what the request was routed by.
+    pub fn host_from_target(&mut self) {
+        let target = self.target();
+        let Some(start) = target.windows(3).position(|part| part == b"://").map(|at| at + 3) else { return };
+        let rest = target.get(start..).unwrap_or_default();
+        let len = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+        let host = Span { start: self.target.start + start as u32, len: len as u32 };
+        self.fields.point(Name::Host, host);
+    }
+
+    /// The request line without its end.
+    pub fn line(&self) -> &[u8] {
+        first_line(&self.fields.bytes).map_or(&[], |(line, _)| line)
+    }
+
+    /// Bytes of the head.
+    pub fn len(&self) -> usize {
+        self.fields.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.fields.bytes.is_empty()
+    }
+
+    /// Whether the client would use the connection again (RFC 9112 9.3).
+    pub fn keeps_alive(&self) -> bool {
+        keeps_alive(&self.fields, self.version) && !self.lf_alone
+    }
+
+    /// Whether the Upgrade header counts: in HTTP/1.0, or without `Connection: upgrade`, it does not (RFC 9110 7.8).
+    pub fn may_upgrade(&self) -> bool {
+        self.version == Version::Http11 && self.fields.has_token(Name::Connection, "upgrade")
+    }
+}
+
+/// The first line without its end, and where the next one starts.
+fn first_line(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let end = line_feed(bytes)?;
+    let line = bytes.get(..end)?;
+    Some((line.strip_suffix(b"\r").unwrap_or(line), end + 1))
+}
+
+fn keeps_alive(fields: &Fields, version: Version) -> bool {
+    if fields.has_token(Name::Connection, "close") {
+        return false;
+    }
+    version == Version::Http11 || fields.has_token(Name::Connection, "keep-alive")
+}
+
+/// RFC 9112 6.3, without the ambiguous cases: those are refused.
+fn request_framing(fields: &Fields, version: Version) -> Result<Framing, Malformed> {
+    match declared_framing(fields, version)? {
+        Some(framing) => Ok(framing),
+        None => Ok(Framing::None),
+    }
+}
+
+/// What Content-Length or Transfer-Encoding say; `None` if neither is there.
+fn declared_framing(fields: &Fields, version: Version) -> Result<Option<Framing>, Malformed> {
+    let mut codings = fields.all(Name::TransferEncoding);
+    let mut lengths = fields.all(Name::ContentLength);
+    let (coding, length) = (codings.next(), lengths.next());
+    if lengths.next().is_some() {
+        return Err(Malformed::ContentLengthTwice);
+    }
+    match (coding, length) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(Malformed::LengthAndCoding),
+        (None, Some(length)) => Ok(Some(Framing::Length(content_length(length)?))),
+        (Some(_), None) if version == Version::Http10 => Err(Malformed::CodingInHttp10),
+        (Some(_), None) if codings.next().is_some() => Err(Malformed::Coding),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Some(Framing::Chunked)),
+        (Some(coding), None) if coding.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b',' | b' ' | b'-')) => {
+            let mut all = tokens(coding);
+            match all.all(|token| token.eq_ignore_ascii_case(b"chunked")) {
+                true => Err(Malformed::Coding),
+                false => Err(Malformed::CodingUnknown),
+            }
+        }
+        (Some(_), None) => Err(Malformed::Coding),
+    }
+}
+
+/// `1*DIGIT` (RFC 9110 8.6), below 2^63: Rust's own parser would take a sign.
+fn content_length(value: &[u8]) -> Result<u64, Malformed> {
+    if value.is_empty() {
+        return Err(Malformed::ContentLength);
+    }
+    value
+        .iter()
+        .try_fold(0u64, |sum, digit| {
+            let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+            sum.checked_mul(10)?.checked_add(digit).filter(|sum| *sum <= i64::MAX as u64)
+        })
+        .ok_or(Malformed::ContentLength)
+}
+
+/// A response head.
+#[derive(Debug)]
+pub struct Response {
+    pub version: Version,
+    pub status: u16,
+    reason: Span,
+    pub fields: Fields,
+    declared: Option<Framing>,
+}
+
+impl Response {
+    /// Reads a whole head, as [`Scan`] found it.
+    ///
+    /// # Errors
+    /// What RFC 9112 forbids.
+    pub fn parse(head: &[u8]) -> Result<Self, Malformed> {
+        let bytes: Box<[u8]> = Box::from(head);
+        let (line, next) = first_line(&bytes).ok_or(Malformed::StatusLine)?;
+        let (version, rest) = match line {
+            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', rest @ ..] => (Version::Http11, rest),
+            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b' ', rest @ ..] => (Version::Http10, rest),
+            _ => return Err(Malformed::StatusLine),
+        };
+        // status-line = HTTP-version SP 3DIGIT SP [ reason ] (RFC 9112 4); the last space is often forgotten.
+        let (code, reason) = match rest {
+            [a @ b'1'..=b'9', b, c] => ([*a, *b, *c], [].as_slice()),
+            [a @ b'1'..=b'9', b, c, b' ', reason @ ..] => ([*a, *b, *c], reason),
+            _ => return Err(Malformed::StatusLine),
+        };
+        let text = reason.iter().all(|b| matches!(b, b'\t' | b' '..=b'~' | 0x80..));
+        if !code.iter().all(u8::is_ascii_digit) || !text {
+            return Err(Malformed::StatusLine);
+        }
+        let status = code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+        let reason = Span::within(&bytes, reason);
+        let fields = Fields::parse(bytes, next, Names::Plain)?;
+        let declared = match declared_framing(&fields, version) {
+            // A body of such a response is never read: what it declares does not matter.
+            Err(_) if is_bodyless(status) => None,
+            declared => declared?,
+        };
+        Ok(Self { version, status, reason, fields, declared })
+    }
+
+    pub fn reason(&self) -> &[u8] {
+        self.reason.of(&self.fields.bytes)
+    }
+
+    /// How the body ends (RFC 9112 6.3).
+    pub fn framing(&self, to_head: bool) -> Framing {
+        if to_head || is_bodyless(self.status) {
+            return Framing::None;
+        }
+        self.declared.unwrap_or(Framing::UntilClose)
+    }
+
+    /// What Content-Length says, be there a body or not.
+    pub fn content_length(&self) -> Option<u64> {
+        match self.declared {
+            Some(Framing::Length(length)) => Some(length),
+            _ => None,
+        }
+    }
+
+    /// Whether the upstream would use the connection again.
+    pub fn keeps_alive(&self) -> bool {
+        // A 204 that declares a body may send one (RFC 9110 8.6 forbids it): nothing more of that connection.
+        let lies = self.status == 204 && self.declared.is_some();
+        keeps_alive(&self.fields, self.version) && !lies
+    }
+
+    /// Bytes of the head.
+    pub fn len(&self) -> usize {
+        self.fields.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.fields.bytes.is_empty()
+    }
+}
+
+/// 1xx, 204 and 304 never have a body.
+pub fn is_bodyless(status: u16) -> bool {
+    matches!(status, 100..=199 | 204 | 304)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { line_bytes_max: 8192, head_bytes_max: 32768 };
+
+    #[test]
+    fn the_first_line_feed_is_found_wherever_it_stands() {
+        for others in [0, 9, 11, b'\n' | 128, 255] {
+            for (length, at) in (0..40).flat_map(|length| (0..=length).map(move |at| (length, at))) {
+                let mut bytes = vec![others; length];
+                bytes.iter_mut().skip(at).step_by(3).for_each(|b| *b = b'\n');
+                assert_eq!(line_feed(&bytes), (at < length).then_some(at));
+            }
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Option<Request>, Malformed> {
+        let Some((start, end)) = Scan::request().find_end(bytes, LIMITS)? else { return Ok(None) };
+        Request::parse(&bytes[start..end], Names::Plain).map(Some)
+    }
+
+    #[test]
+    fn a_head_is_the_same_however_it_is_split() {
+        let whole = b"\r\nGET /a?b HTTP/1.1\r\nHost: a\r\nX-Y:  z \t\r\n\r\nrest";
+        let mut scan = Scan::request();
+        for end in 0..whole.len() - 4 {
+            assert_eq!(scan.find_end(&whole[..end], LIMITS), Ok(None), "{end}");
+        }
+        let (start, end) = scan.find_end(whole, LIMITS).unwrap().unwrap();
+        let request = Request::parse(&whole[start..end], Names::Plain).unwrap();
+        assert_eq!((request.method(), request.target()), (&b"GET"[..], &b"/a?b"[..]));
+        assert_eq!(request.fields.named(b"x_y").next(), Some(&b"z"[..]));
+        assert_eq!(&whole[end..], b"rest");
+    }
+
+    #[test]
+    fn empty_lines_alone_wait_and_a_second_one_before_a_request_is_refused() {
+        assert!(read(b"\r\n").unwrap().is_none());
+        assert!(read(b"\r\n\r\n").unwrap().is_none());
+        assert_eq!(read(b"\r\n\r\nG").unwrap_err(), Malformed::RequestLine);
+        assert_eq!(read(b"\rG").unwrap_err(), Malformed::Method);
+        assert_eq!(read(&b"\r\n".repeat(5000)).unwrap_err(), Malformed::RequestLine);
+    }
+
+    #[test]
+    fn lf_alone_ends_the_lines_of_http_1_0_or_none() {
+        let request = read(b"GET / HTTP/1.0\nHost: a\nConnection: keep-alive\n\n").unwrap().unwrap();
+        assert_eq!(request.line(), b"GET / HTTP/1.0");
+        assert!(!request.keeps_alive());
+        for bad in [
+            "GET / HTTP/1.1\nHost: a\n\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.0\nHost: a\r\n\n",
+            "GET / HTTP/1.0\r\nHost: a\n\r\n",
+            "\nGET / HTTP/1.0\n\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: y\n\r\n",
+        ] {
+            assert_eq!(read(bad.as_bytes()).unwrap_err(), Malformed::BareLf, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_digits_only() {
+        for bad in ["+5", "-1", "0x5", "5x", "", "5, 5", "1 0", "9223372036854775808", "99999999999999999999"] {
+            assert_eq!(content_length(bad.as_bytes()), Err(Malformed::ContentLength), "{bad}");
+        }
+        assert_eq!(content_length(b"05"), Ok(5));
+        assert_eq!(content_length(b"4294967301"), Ok(4_294_967_301));
+    }
+
+    #[test]
+    fn a_response_may_end_lines_with_lf_but_not_lie() {
+        let parse = |bytes: &[u8]| {
+            let limits = Limits { line_bytes_max: 8192, head_bytes_max: 8192 };
+            let (start, end) = Scan::response().find_end(bytes, limits)?.ok_or(Malformed::StatusLine)?;
+            Response::parse(&bytes[start..end])
+        };
+        let response = parse(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n").unwrap();
+        assert_eq!((response.status, response.framing(false)), (200, Framing::Length(2)));
+        for bad in ["HTTP/1.1 000 Zero\r\n\r\n", "HTTP/1.1 20 OK\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n", "junk\r\n\r\n"] {
+            assert_eq!(parse(bad.as_bytes()).unwrap_err(), Malformed::StatusLine, "{bad}");
+        }
+        let both = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(parse(both).unwrap_err(), Malformed::LengthAndCoding);
+        let lying = parse(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n").unwrap();
+        assert!(!lying.keeps_alive());
+        assert_eq!(lying.framing(false), Framing::None);
+    }
+}

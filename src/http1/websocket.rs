@@ -1,0 +1,206 @@
+//! WebSocket (RFC 6455): where a stream of its frames stands, so that a frame of our own can be put between two of them
+//! (5.2), and how a key is answered (4.2.2).
+//!
+//! Only the lengths are looked at: 16 bytes of memory a direction, and a few instructions a frame.
+
+use crate::http1::{base64, digest};
+
+/// What was seen of a stream of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frames {
+    /// Bytes of the payload (with its masking key) that are still to come; while the length is read, what is known of it.
+    left: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Between two frames.
+    Between,
+    /// The byte with the length is next.
+    Length,
+    /// So many bytes of a longer length are to come.
+    More {
+        bytes: u8,
+        masked: bool,
+    },
+    Payload,
+    /// It is no stream of frames.
+    Unknown,
+}
+
+/// What a server appends to a key.
+const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`.
+pub fn accept_for(key: &[u8]) -> String {
+    base64::encode(&digest::sha1(&[key, KEY_SUFFIX]))
+}
+
+/// Bytes of a masking key.
+const KEY_BYTES: u64 = 4;
+
+impl Frames {
+    /// The start of a stream of frames.
+    pub const START: Self = Self { left: 0, stage: Stage::Between };
+    /// A stream of which nothing is known.
+    pub const UNKNOWN: Self = Self { left: 0, stage: Stage::Unknown };
+
+    /// Whether the stream stands between two frames.
+    pub fn is_between(self) -> bool {
+        self.stage == Stage::Between
+    }
+
+    /// Takes the next bytes of the stream.
+    pub fn pass(&mut self, mut bytes: &[u8]) {
+        while let Some((first, rest)) = bytes.split_first() {
+            bytes = match self.stage {
+                Stage::Unknown => return,
+                Stage::Payload => {
+                    let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                    self.left -= here as u64;
+                    if self.left == 0 {
+                        self.stage = Stage::Between;
+                    }
+                    bytes.get(here..).unwrap_or_default()
+                }
+                Stage::Between => {
+                    // Opcodes 3 to 7 and 11 to 15 are nobody's.
+                    self.stage = if matches!(first & 15, 0..=2 | 8..=10) { Stage::Length } else { Stage::Unknown };
+                    rest
+                }
+                Stage::Length => {
+                    self.length(*first);
+                    rest
+                }
+                Stage::More { bytes: more, masked } => {
+                    self.left = self.left << 8 | u64::from(*first);
+                    match more {
+                        1 => self.payload(masked),
+                        _ => self.stage = Stage::More { bytes: more - 1, masked },
+                    }
+                    rest
+                }
+            };
+        }
+    }
+
+    fn length(&mut self, byte: u8) {
+        let masked = byte & 128 != 0;
+        self.left = 0;
+        match byte & 127 {
+            126 => self.stage = Stage::More { bytes: 2, masked },
+            127 => self.stage = Stage::More { bytes: 8, masked },
+            short => {
+                self.left = short.into();
+                self.payload(masked);
+            }
+        }
+    }
+
+    fn payload(&mut self, masked: bool) {
+        self.left = self.left.saturating_add(if masked { KEY_BYTES } else { 0 });
+        self.stage = if self.left == 0 { Stage::Between } else { Stage::Payload };
+    }
+
+    /// As a number of bytes to come, for another program that goes on from here; none in the middle of a frame's head.
+    pub fn to_parts(self) -> Option<u64> {
+        match self.stage {
+            Stage::Between => Some(0),
+            Stage::Payload => Some(self.left),
+            _ => None,
+        }
+    }
+
+    /// What [`Frames::to_parts`] said.
+    pub fn from_parts(left: Option<u64>) -> Self {
+        match left {
+            Some(0) => Self::START,
+            Some(left) => Self { left, stage: Stage::Payload },
+            None => Self::UNKNOWN,
+        }
+    }
+}
+
+/// A Close frame with status 1001, "going away" (RFC 6455 7.4.1), to a client, or masked as a client of an upstream must.
+pub fn going_away(key: Option<[u8; 4]>) -> Vec<u8> {
+    let [high, low] = 1001u16.to_be_bytes();
+    match key {
+        None => vec![0x88, 2, high, low],
+        Some([a, b, c, d]) => vec![0x88, 0x82, a, b, c, d, high ^ a, low ^ b],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(opcode: u8, masked: bool, payload: usize) -> Vec<u8> {
+        let mask = if masked { 128 } else { 0 };
+        let mut frame = vec![0x80 | opcode];
+        match payload {
+            0..126 => frame.push(mask | payload as u8),
+            126..65536 => {
+                frame.push(mask | 126);
+                frame.extend_from_slice(&(payload as u16).to_be_bytes());
+            }
+            _ => {
+                frame.push(mask | 127);
+                frame.extend_from_slice(&(payload as u64).to_be_bytes());
+            }
+        }
+        frame.resize(frame.len() + payload + if masked { 4 } else { 0 }, 0xaa);
+        frame
+    }
+
+    #[test]
+    fn frames_end_where_they_end_however_they_are_split() {
+        let sizes = [0, 1, 125, 126, 127, 300, 65535, 65536];
+        let kinds = [(1, false), (2, true), (0, true), (9, false), (8, true)];
+        let all: Vec<Vec<u8>> =
+            sizes.iter().flat_map(|size| kinds.map(|(opcode, masked)| frame(opcode, masked, *size))).collect();
+        let stream = all.concat();
+        let ends: Vec<usize> = all
+            .iter()
+            .scan(0, |end, frame| {
+                *end += frame.len();
+                Some(*end)
+            })
+            .collect();
+        for step in [1, 2, 3, 7, 64, 65536, usize::MAX] {
+            let mut frames = Frames::START;
+            let mut at = 0;
+            while at < stream.len() {
+                let next = at.saturating_add(step).min(stream.len());
+                frames.pass(&stream[at..next]);
+                at = next;
+                assert_eq!(frames.is_between(), ends.contains(&at), "{at} in steps of {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_are_no_frames_has_no_place_between_them() {
+        let mut frames = Frames::START;
+        frames.pass(b"SSH-2.0");
+        assert!(!frames.is_between());
+        let mut unknown = Frames::UNKNOWN;
+        unknown.pass(&frame(1, false, 3));
+        assert!(!unknown.is_between());
+        assert_eq!(Frames::from_parts(Frames::START.to_parts()), Frames::START);
+    }
+
+    #[test]
+    fn lengths_that_overflow_do_no_harm() {
+        let mut frames = Frames::START;
+        frames.pass(&[0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3]);
+        assert!(!frames.is_between());
+    }
+
+    #[test]
+    fn the_close_frame_is_what_peers_expect() {
+        assert_eq!(going_away(None), [0x88, 2, 3, 0xe9]);
+        assert_eq!(going_away(Some([1, 2, 3, 4])), [0x88, 0x82, 1, 2, 3, 4, 2, 0xeb]);
+        assert_eq!(size_of::<Frames>(), 16);
+    }
+}

@@ -1,0 +1,212 @@
+//! Who is let in: `allow`, `deny`, `auth_basic`, `auth_request`, `satisfy`, `limit_except`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::parser::{Directive, Error};
+use crate::config::template::Template;
+use crate::config::{Settings, core, directives};
+use crate::modules::rewrite::conf::Settable;
+use crate::request::location_conf::{Location, LocationDraft, Matcher};
+use crate::runtime::cidr::Cidr;
+use crate::runtime::socket::Addr;
+
+type Set = Result<(), Error>;
+
+/// What is asked of a request before its location does anything for it.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The first one that fits counts; none: come in.
+    pub rules: Vec<Rule>,
+    pub basic: Option<Basic>,
+    pub request: Option<AuthRequest>,
+    /// What `auth_request` leaves behind, in order.
+    pub set: Vec<(Settable, Template)>,
+    /// One of the checks is enough (`satisfy any`).
+    pub any: bool,
+    /// How long a 401 keeps its client waiting.
+    pub delay: Duration,
+}
+
+/// An `allow` or a `deny`.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// None: everybody.
+    pub range: Option<Cidr>,
+    pub allows: bool,
+}
+
+impl Rule {
+    pub fn fits(&self, addr: &Addr) -> bool {
+        self.range.is_none_or(|range| range.contains(addr))
+    }
+}
+
+/// Users and their passwords.
+#[derive(Clone, Debug, Default)]
+pub struct Basic {
+    /// What the password is asked for; none: nothing is asked.
+    pub realm: Option<Template>,
+    /// Where users are found; none: nobody is known.
+    pub file: Option<Template>,
+    /// What the name of that file is relative to.
+    pub folder: Arc<str>,
+}
+
+/// Another request that decides.
+#[derive(Clone, Debug)]
+pub struct AuthRequest {
+    /// A path, or the name of a location.
+    pub target: Vec<u8>,
+}
+
+/// What counts instead of a location's own settings for some methods (`limit_except`).
+#[derive(Debug)]
+pub struct Except {
+    /// Methods that it is not for.
+    methods: Vec<&'static str>,
+    pub scope: Arc<Location>,
+}
+
+impl Except {
+    pub fn is_for(&self, method: &[u8]) -> bool {
+        !self.methods.iter().any(|known| known.as_bytes() == method)
+    }
+}
+
+/// The access settings of a block, which are its own from now on.
+pub(crate) fn own(draft: &mut Draft) -> &mut Access {
+    draft.rare().access.get_or_insert_default()
+}
+
+fn own_basic(draft: &mut Draft) -> &mut Basic {
+    own(draft).basic.get_or_insert_default()
+}
+
+pub(crate) fn allow(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    rule(draft, directive, true)
+}
+
+pub(crate) fn deny(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    rule(draft, directive, false)
+}
+
+/// The first rule of a block, be it `allow` or `deny`, takes the place of all inherited ones.
+fn rule(draft: &mut Draft, directive: &Directive, allows: bool) -> Set {
+    let word = arg(directive, 0);
+    let range = match word.text.as_str() {
+        "all" => None,
+        text => {
+            let range = Cidr::parse(text);
+            Some(range.ok_or_else(|| invalid(directive, word, "an address, a range like 10.0.0.0/8, unix: or all"))?)
+        }
+    };
+    let inherited = !std::mem::replace(&mut draft.has_rules, true);
+    let rules = &mut own(draft).rules;
+    if inherited {
+        rules.clear();
+    }
+    rules.push(Rule { range, allows });
+    Ok(())
+}
+
+pub(crate) fn satisfy(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    own(draft).any = core::choice(directive, word, "all or any")? == 1;
+    Ok(())
+}
+
+/// `auth_basic realm` or `off`, which a variable may come to as well.
+pub(crate) fn basic(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let realm = walk.template(arg(directive, 0))?;
+    own_basic(draft).realm = (realm.as_text() != Some(b"off")).then_some(realm);
+    Ok(())
+}
+
+pub(crate) fn basic_user_file(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let file = walk.template(arg(directive, 0))?;
+    let basic = own_basic(draft);
+    basic.file = Some(file);
+    basic.folder = walk.folder.display().to_string().into();
+    Ok(())
+}
+
+/// Without a user file nginx would let everybody in: that can't be what is meant.
+pub(crate) fn check(settings: &Settings, directive: &Directive) -> Set {
+    let basic = settings.rare.access.as_ref().and_then(|access| access.basic.as_ref());
+    match basic {
+        Some(basic) if basic.realm.is_some() && basic.file.is_none() => {
+            Err(Error::new(&directive.name.at, "\"auth_basic\" is set without \"auth_basic_user_file\"")
+                .hint("name the file that holds users and passwords, as htpasswd writes it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn request(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    own(draft).request = match word.text.as_str() {
+        "off" => None,
+        text if text.starts_with(['/', '@']) => Some(AuthRequest { target: text.as_bytes().to_vec() }),
+        _ => return Err(invalid(directive, word, "a path such as /auth, or off")),
+    };
+    Ok(())
+}
+
+pub(crate) fn request_set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let to = walk.settable(arg(directive, 0))?;
+    let value = walk.template(arg(directive, 1))?;
+    let first = draft.first;
+    let set = &mut own(draft).set;
+    if first {
+        set.clear();
+    }
+    set.push((to, value));
+    Ok(())
+}
+
+/// Methods that `limit_except` may name.
+const METHODS: [&str; 14] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "OPTIONS",
+    "PROPFIND",
+    "PROPPATCH",
+    "LOCK",
+    "UNLOCK",
+    "PATCH",
+];
+
+/// `limit_except method ... { ... }`. It inherits all but steps and `try_files`, as in nginx.
+pub(crate) fn limit_except(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut methods = Vec::new();
+    for word in &directive.args {
+        let known = METHODS.iter().find(|known| known.eq_ignore_ascii_case(&word.text));
+        methods.push(*known.ok_or_else(|| invalid(directive, word, &format!("one of {}", METHODS.join(", "))))?);
+    }
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    let Some(outer) = draft.location.as_ref() else { return Ok(()) };
+    let matcher = match outer.matcher {
+        Matcher::Exact => Matcher::Exact,
+        Matcher::Prefix { skips_patterns } => Matcher::Prefix { skips_patterns },
+        Matcher::Pattern(_) | Matcher::Named => Matcher::Named,
+    };
+    let own = outer.for_if();
+    let mut inner = walk.inside(draft, directive, directives::LIMIT_EXCEPT, Some(own))?;
+    check(&inner.settings, directive)?;
+    inner.location = inner.location.take().map(|own| LocationDraft { matcher, ..own });
+    let scope = crate::request::location_conf::scope(walk, draft, inner, directive)?;
+    if let Some((outer, scope)) = draft.location.as_mut().zip(scope) {
+        outer.except = Some(Except { methods, scope });
+    }
+    Ok(())
+}

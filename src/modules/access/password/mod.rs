@@ -1,0 +1,191 @@
+//! Passwords as a user file keeps them, and whether one is right: `{PLAIN}`, `{SHA}`, `{SSHA}`, and of crypt(5) the forms
+//! `$apr1$`, `$1$`, `$2a$`/`$2b$`/`$2y$` (bcrypt), `$5$` and `$6$` (SHA-crypt).
+//!
+//! The old DES form is none of them: of its passwords eight letters count, and they are found in hours. Without the feature
+//! `crypt` neither bcrypt nor SHA-crypt is.
+
+#[cfg(feature = "crypt")]
+pub mod crypt;
+#[cfg(not(feature = "crypt"))]
+pub mod stub;
+
+use crate::http1::base64;
+use crate::http1::digest::{SHA1_BYTES, md5, sha1};
+#[cfg(feature = "crypt")]
+use crate::modules::access::password::crypt::Crypt;
+#[cfg(not(feature = "crypt"))]
+use crate::modules::access::password::stub::Crypt;
+
+/// Whether this build has bcrypt and SHA-crypt.
+pub const HAS_CRYPT: bool = cfg!(feature = "crypt");
+
+/// Those of the forms that can be recommended.
+pub const ADVICE: &str = if HAS_CRYPT { "apr1, bcrypt and SHA-crypt are" } else { "apr1 is, which htpasswd -m writes" };
+
+/// Bytes of a password that are looked at; longer ones are wrong. crypt(3) takes no more.
+pub const BYTES_MAX: usize = 512;
+
+/// A password as it is kept.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stored<'f> {
+    form: Form<'f>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Form<'f> {
+    Plain(&'f [u8]),
+    Sha1 { digest: Vec<u8>, salt: Vec<u8> },
+    Md5 { magic: &'static [u8], salt: &'f [u8], digest: &'f [u8] },
+    Crypt(Crypt),
+}
+
+impl<'f> Stored<'f> {
+    /// Reads the second column of a user file. `None`: a form that is not known, or that is broken.
+    pub fn parse(text: &'f [u8]) -> Option<Self> {
+        let form = if let Some(plain) = text.strip_prefix(b"{PLAIN}") {
+            Form::Plain(plain)
+        } else if let Some(code) = text.strip_prefix(b"{SHA}") {
+            let digest = base64::decode(code).filter(|digest| digest.len() == SHA1_BYTES)?;
+            Form::Sha1 { digest, salt: Vec::new() }
+        } else if let Some(code) = text.strip_prefix(b"{SSHA}") {
+            let mut digest = base64::decode(code).filter(|digest| digest.len() >= SHA1_BYTES)?;
+            let salt = digest.split_off(SHA1_BYTES);
+            Form::Sha1 { digest, salt }
+        } else {
+            Self::crypt(text)?
+        };
+        Some(Self { form })
+    }
+
+    /// `$id$...`
+    fn crypt(text: &'f [u8]) -> Option<Form<'f>> {
+        let parts: Vec<&[u8]> = text.strip_prefix(b"$")?.splitn(5, |b| *b == b'$').collect();
+        match *parts.as_slice() {
+            [id @ (b"apr1" | b"1"), salt, digest] if digest.len() == 22 => {
+                let magic: &[u8] = if id == b"1" { b"$1$" } else { b"$apr1$" };
+                Some(Form::Md5 { magic, salt: salt.get(..8).unwrap_or(salt), digest })
+            }
+            _ => Crypt::parse(text, &parts).map(Form::Crypt),
+        }
+    }
+
+    /// Whether [`Stored::is`] takes long, on purpose: milliseconds to seconds.
+    pub fn is_slow(&self) -> bool {
+        !matches!(self.form, Form::Plain(_) | Form::Sha1 { .. })
+    }
+
+    /// Whether `password` is the one that is kept. How long that takes does not tell how much of it is right.
+    pub fn is(&self, password: &[u8]) -> bool {
+        if password.len() > BYTES_MAX {
+            return false;
+        }
+        match &self.form {
+            Form::Plain(plain) => same(password, plain),
+            Form::Sha1 { digest, salt } => same(&sha1(&[password, salt]), digest),
+            Form::Md5 { magic, salt, digest } => same(&md5_crypt(password, magic, salt), digest),
+            Form::Crypt(crypt) => crypt.is(password),
+        }
+    }
+}
+
+/// Whether both are the same, found out in a time that depends on their lengths alone.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let differences = a.iter().zip(b).fold(0, |all, (a, b)| std::hint::black_box(all | (a ^ b)));
+    a.len() == b.len() && std::hint::black_box(differences) == 0
+}
+
+/// The MD5-crypt of FreeBSD (`$1$`), and Apache's with another name in it (`$apr1$`), as text.
+fn md5_crypt(password: &[u8], magic: &[u8], salt: &[u8]) -> Vec<u8> {
+    let inner = md5(&[password, salt, password]);
+    let mut first = [password, magic, salt].concat();
+    first.extend(inner.iter().cycle().take(password.len()));
+    let mut bits = password.len();
+    while bits > 0 {
+        first.push(if bits % 2 == 1 { 0 } else { password.first().copied().unwrap_or(0) });
+        bits /= 2;
+    }
+    let digest = (0..1000).fold(md5(&[&first]), |last, round| {
+        let (start, end) = if round % 2 == 1 { (password, &last[..]) } else { (&last[..], password) };
+        let salt = if round % 3 == 0 { &[] } else { salt };
+        let middle = if round % 7 == 0 { &[] } else { password };
+        md5(&[start, salt, middle, end])
+    });
+    let byte = |at: usize| digest.get(at).copied().unwrap_or(0);
+    let mut text = Vec::with_capacity(22);
+    for at in 0..5 {
+        write_crypt64([byte(at), byte(at + 6), byte(if at == 4 { 5 } else { at + 12 })], 4, &mut text);
+    }
+    write_crypt64([0, 0, byte(11)], 2, &mut text);
+    text
+}
+
+/// The base 64 of crypt(5): the lowest six bits come first.
+fn write_crypt64(bytes: [u8; 3], letters: usize, out: &mut Vec<u8>) {
+    const LETTERS: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let [high, middle, low] = bytes.map(usize::from);
+    let bits = high << 16 | middle << 8 | low;
+    out.extend((0..letters).filter_map(|at| LETTERS.get(bits >> (6 * at) & 63)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is(stored: &str, password: &str) -> Option<bool> {
+        Stored::parse(stored.as_bytes()).map(|stored| stored.is(password.as_bytes()))
+    }
+
+    /// Each stored form knows its password, and no other.
+    pub(super) fn verify(cases: &[(&str, &str)]) {
+        for (stored, password) in cases {
+            assert_eq!(is(stored, password), Some(true), "{stored}");
+            assert_eq!(is(stored, &format!("{password} ").replace("xxx", "y")), Some(false), "{stored}");
+            assert_eq!(is(stored, &"y".repeat(BYTES_MAX + 1)), Some(false), "{stored}");
+        }
+    }
+
+    pub(super) fn verify_none(cases: &[&str]) {
+        for stored in cases {
+            assert_eq!(Stored::parse(stored.as_bytes()), None, "{stored}");
+        }
+    }
+
+    /// Made by htpasswd, openssl and libxcrypt.
+    #[test]
+    fn every_form_knows_its_password_and_no_other() {
+        let long = "a long one of more than sixteen bytes";
+        verify(&[
+            ("{PLAIN}password", "password"),
+            ("{PLAIN}", ""),
+            ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "password"),
+            ("{SSHA}yI6cZwQadOA1e+/f+T+H3eCQQhRzYWx0", "password"),
+            ("$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.", "password"),
+            ("$apr1$saltsalt$a8ml/vK5HEjiZ5oypDWA7/", ""),
+            ("$apr1$saltsalt$eDm5kCFXtRHLujYqP/x.p/", long),
+            ("$1$salt$qJH7.N4xYta3aEG/dfqo/0", "password"),
+            ("$1$12345678$.zwd6kj2JRvHhCoCrrI1o1", long),
+        ]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_nobodys_password() {
+        verify_none(&[
+            "",
+            "password",
+            "saltdV8fO8Tk9cA",
+            "aaPwJ9XL9Y99E",
+            "$",
+            "$1$",
+            "$apr1$",
+            "$apr1$salt$",
+            "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.$",
+            "$3$$8846f7eaee8fb117ad06bdd830b7586c",
+            "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$X3DX6M94c7o.9agCG9G317fhZg9SqC.5i5rd.RhAtQ7",
+            "{SHA}Zm9vCg==",
+            "{SHA}_____Mm5Pz8GgiULbPgzG37mj9g=",
+            "{SSHA}Zm9vCg==",
+            "{sha}W6ph5Mm5Pz8GgiULbPgzG37mj9g=",
+            "{MD5}X03MO1qnZdYdgyfeuILPmQ==",
+        ]);
+    }
+}

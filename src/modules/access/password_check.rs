@@ -1,0 +1,240 @@
+//! Checks passwords off the reactor's thread: one check may take a tenth of a second, and the small machine has other
+//! things to do meanwhile.
+//!
+//! A password that was right is known again by a digest of it, so that a page with many parts costs one check. The key of
+//! these digests (HMAC-SHA-1, RFC 2104) lives as long as the process, and no password is kept.
+
+use std::cell::{Cell, RefCell};
+
+use hmac::{Hmac, KeyInit, Mac};
+use rustix::rand::GetRandomFlags;
+use sha1::Sha1;
+use smol::lock::Semaphore;
+
+use crate::http1::digest::SHA1_BYTES;
+use crate::modules::access::password::Stored;
+
+/// Slow checks at the same time, of all workers; each has a thread meanwhile.
+const CHECKS_MAX: usize = 2;
+/// Requests of a worker that wait for a check.
+const WAITING_MAX: u32 = 64;
+/// Right passwords that a worker knows again.
+const KNOWN_MAX: usize = 256;
+
+static CHECKS: Semaphore = Semaphore::new(CHECKS_MAX);
+
+thread_local! {
+    static WAITING: Cell<u32> = const { Cell::new(0) };
+    static KNOWN: RefCell<Known> = RefCell::new(Known::new());
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Right,
+    Wrong,
+    /// The stored password has a form that is not known.
+    Unknown,
+    /// Too many others wait.
+    Busy,
+}
+
+/// Whether `password` is the one that is stored as a user file has it.
+pub async fn check(stored: &[u8], password: &[u8]) -> Outcome {
+    let Some(form) = Stored::parse(stored) else { return Outcome::Unknown };
+    if !form.is_slow() {
+        return outcome(form.is(password));
+    }
+    let digest = KNOWN.with_borrow(|known| known.digest(stored, password));
+    let is_known = || KNOWN.with_borrow(|known| known.has(digest));
+    if is_known() {
+        return Outcome::Right;
+    }
+    let outcome = check_slowly(stored, password, is_known).await;
+    if outcome == Outcome::Right {
+        KNOWN.with_borrow_mut(|known| known.add(digest));
+    }
+    outcome
+}
+
+/// Takes as long as to find out that `password` is not the one that is stored, and never finds that it is: for a user that
+/// does not exist, so that the time does not tell which users do. Nothing is remembered of it, and what was is not used.
+pub async fn check_in_vain(stored: &[u8], password: &[u8]) -> Outcome {
+    let Some(form) = Stored::parse(stored) else { return Outcome::Wrong };
+    let outcome = match form.is_slow() {
+        false => outcome(form.is(password)),
+        true => check_slowly(stored, password, || false).await,
+    };
+    if outcome == Outcome::Busy { Outcome::Busy } else { Outcome::Wrong }
+}
+
+/// Has a thread check a password, when it is its turn and if it is not known by then.
+async fn check_slowly(stored: &[u8], password: &[u8], is_known: impl Fn() -> bool) -> Outcome {
+    let Some(_waiting) = Waiting::new() else { return Outcome::Busy };
+    let permit = CHECKS.acquire().await;
+    // Somebody before us may have asked the same.
+    if is_known() {
+        return Outcome::Right;
+    }
+    let (stored, password) = (stored.to_vec(), password.to_vec());
+    let right = smol::unblock(move || {
+        // A check whose request is gone by now still counts until it is done.
+        let _permit = permit;
+        Stored::parse(&stored).is_some_and(|form| form.is(&password))
+    });
+    outcome(right.await)
+}
+
+fn outcome(right: bool) -> Outcome {
+    if right { Outcome::Right } else { Outcome::Wrong }
+}
+
+/// A place among those that wait.
+struct Waiting;
+
+impl Waiting {
+    fn new() -> Option<Self> {
+        let waiting = WAITING.get();
+        if waiting >= WAITING_MAX {
+            return None;
+        }
+        WAITING.set(waiting + 1);
+        Some(Self)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.set(WAITING.get().saturating_sub(1));
+    }
+}
+
+type Digest = [u8; SHA1_BYTES];
+
+/// Digests of passwords that were right, the oldest first.
+struct Known {
+    /// HMAC with the key of this worker; without one, nothing is known again.
+    hmac: Option<Hmac<Sha1>>,
+    digests: Vec<Digest>,
+}
+
+impl Known {
+    fn new() -> Self {
+        let mut key = [0; 32];
+        let filled = rustix::rand::getrandom(&mut key, GetRandomFlags::empty()).ok();
+        let hmac = filled.filter(|count| *count == key.len()).and_then(|_| Hmac::new_from_slice(&key).ok());
+        Self { hmac, digests: Vec::new() }
+    }
+
+    fn digest(&self, stored: &[u8], password: &[u8]) -> Option<Digest> {
+        let hmac = self.hmac.clone()?;
+        let length = (stored.len() as u64).to_le_bytes();
+        Some(hmac.chain_update(length).chain_update(stored).chain_update(password).finalize().into_bytes().into())
+    }
+
+    fn has(&self, digest: Option<Digest>) -> bool {
+        digest.is_some_and(|digest| self.digests.contains(&digest))
+    }
+
+    fn add(&mut self, digest: Option<Digest>) {
+        let Some(digest) = digest else { return };
+        if self.digests.len() >= KNOWN_MAX {
+            self.digests.remove(0);
+        }
+        self.digests.push(digest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::runtime::executor;
+
+    const STORED: &[u8] = b"$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.";
+
+    #[test]
+    fn what_was_right_is_known_again_and_what_was_wrong_is_not() {
+        let outcomes = executor::run(async {
+            let mut outcomes = Vec::new();
+            for (stored, password) in
+                [(STORED, "password"), (STORED, "Password"), (STORED, "password"), (b"aaPwJ9XL9Y99E", "password")]
+            {
+                outcomes.push(check(stored, password.as_bytes()).await);
+            }
+            outcomes
+        });
+        assert_eq!(outcomes.unwrap(), [Outcome::Right, Outcome::Wrong, Outcome::Right, Outcome::Unknown]);
+        KNOWN.with_borrow(|known| {
+            assert_eq!(known.digests, [known.digest(STORED, b"password").unwrap()]);
+            assert_ne!(known.digest(STORED, b"password"), Known::new().digest(STORED, b"password"));
+        });
+    }
+
+    #[cfg(feature = "crypt")]
+    #[test]
+    fn a_slow_check_lets_others_run() {
+        let slow = b"$2b$08$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
+        let ended = executor::run(in_its_turn(check(slow, b"secret")));
+        assert_eq!(ended.unwrap(), (true, Outcome::Wrong));
+    }
+
+    /// Whether a check waits while others have all turns, and what comes of it then.
+    async fn in_its_turn(check: impl Future<Output = Outcome>) -> (bool, Outcome) {
+        /// Two tests that have one turn each would wait for one another.
+        static HOLDER: smol::lock::Mutex<()> = smol::lock::Mutex::new(());
+        let _holder = HOLDER.lock().await;
+        let mut turns = Vec::new();
+        for _ in 0..CHECKS_MAX {
+            turns.push(CHECKS.acquire().await);
+        }
+        let mut check = pin!(check);
+        let waits = poll_fn(|cx| Poll::Ready(check.as_mut().poll(cx).is_pending())).await;
+        drop(turns);
+        let outcome = if waits { check.await } else { Outcome::Busy };
+        (waits, outcome)
+    }
+
+    /// A user that does not exist costs what one costs that does, and nothing of it is remembered or known again.
+    #[test]
+    fn a_check_in_vain_is_as_slow_and_never_right() {
+        let outcomes = executor::run(async {
+            let mut outcomes = vec![(false, check_in_vain(b"{PLAIN}password", b"password").await)];
+            outcomes.push((false, check_in_vain(b"aaPwJ9XL9Y99E", b"password").await));
+            for known in [false, true] {
+                outcomes.push(in_its_turn(check_in_vain(STORED, b"password")).await);
+                assert_eq!(KNOWN.with_borrow(|known| known.digests.len()), usize::from(known));
+                assert_eq!(check(STORED, b"password").await, Outcome::Right);
+            }
+            let places: Vec<Option<Waiting>> = (0..WAITING_MAX).map(|_| Waiting::new()).collect();
+            outcomes.push((false, check_in_vain(STORED, b"password").await));
+            drop(places);
+            outcomes
+        });
+        let (fast, slow) = ((false, Outcome::Wrong), (true, Outcome::Wrong));
+        assert_eq!(outcomes.unwrap(), [fast, fast, slow, slow, (false, Outcome::Busy)]);
+    }
+
+    #[test]
+    fn not_more_is_remembered_than_there_is_room_for() {
+        let mut known = Known::new();
+        (0..KNOWN_MAX as u32 + 2).for_each(|n| known.add(known.digest(&n.to_le_bytes(), b"")));
+        assert_eq!(known.digests.len(), KNOWN_MAX);
+        assert_eq!(known.digests.first().copied(), known.digest(&2u32.to_le_bytes(), b""));
+    }
+
+    #[test]
+    fn who_finds_too_many_waiting_is_sent_away() {
+        let places: Vec<Option<Waiting>> = (0..WAITING_MAX).map(|_| Waiting::new()).collect();
+        assert!(places.iter().all(Option::is_some));
+        let outcomes = executor::run(async {
+            let busy = check(STORED, b"no").await;
+            drop(places);
+            (busy, check(STORED, b"no").await)
+        });
+        assert_eq!(outcomes.unwrap(), (Outcome::Busy, Outcome::Wrong));
+    }
+}

@@ -1,0 +1,102 @@
+//! Where a request is sent without the client's knowing: `error_page`, `try_files`, `internal`.
+
+use crate::config::builder::{Draft, Walk, invalid};
+use crate::config::parser::{Directive, Error};
+use crate::config::template::Template;
+use crate::config::values;
+
+type Set = Result<(), Error>;
+
+/// What one status is answered with instead.
+#[derive(Clone, Debug)]
+pub struct ErrorPage {
+    pub status: u16,
+    /// The status that the client gets; none: that of the answer (`=`).
+    pub answer: Option<u16>,
+    /// A path, the name of a location, or a URL to send the client to.
+    pub target: Template,
+}
+
+/// A `try_files`.
+#[derive(Clone, Debug)]
+pub struct TryFiles {
+    pub names: Vec<Tryable>,
+    pub otherwise: Otherwise,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tryable {
+    /// Without the slash that says that a folder is meant.
+    pub name: Template,
+    pub is_folder: bool,
+}
+
+/// What happens if nothing of a `try_files` is there.
+#[derive(Clone, Debug)]
+pub enum Otherwise {
+    Status(u16),
+    /// A path, or the name of a location.
+    Target(Template),
+}
+
+/// `error_page code ... [=[response]] target`. Inherited only where the block has none of its own.
+pub(crate) fn error_page(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let Some((target, mut codes)) = directive.args.split_last() else { return Ok(()) };
+    let mut answer = None;
+    if let Some((word, rest)) = codes.split_last()
+        && let Some(code) = word.text.strip_prefix('=')
+    {
+        codes = rest;
+        answer = Some(match (code, status(code)) {
+            ("", _) => None,
+            (_, Some(code @ 200..=599)) => Some(code),
+            _ => return Err(invalid(directive, word, "= and a status code from 200 to 599, or = alone")),
+        });
+    }
+    if codes.is_empty() {
+        return Err(Error::new(&directive.name.at, "\"error_page\" names no status code")
+            .hint("error_page 502 504 /offline.html; for instance"));
+    }
+    let template = walk.template(target)?;
+    let mut pages = if draft.first { Vec::new() } else { draft.settings.error_pages.to_vec() };
+    for word in codes {
+        let status = status(&word.text).filter(|code| (300..=599).contains(code) && *code != 499);
+        let status = status.ok_or_else(|| invalid(directive, word, "a status code from 300 to 599, but not 499"))?;
+        // What is wrong with the connection has a number that is nobody else's business.
+        let shown = if matches!(status, 494..=497) { 400 } else { status };
+        pages.push(ErrorPage { status, answer: answer.unwrap_or(Some(shown)), target: template.clone() });
+    }
+    draft.settings.error_pages = pages.into();
+    Ok(())
+}
+
+fn status(text: &str) -> Option<u16> {
+    values::number(text).and_then(|code| u16::try_from(code).ok()).filter(|code| *code <= 999)
+}
+
+/// Not inherited: it says what its own block looks for.
+pub(crate) fn try_files(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let Some((last, names)) = directive.args.split_last() else { return Ok(()) };
+    let otherwise = match last.text.strip_prefix('=') {
+        Some(code) => Otherwise::Status(status(code).ok_or_else(|| invalid(directive, last, "= and a status code"))?),
+        None => Otherwise::Target(walk.template(last)?),
+    };
+    let mut all = Vec::new();
+    for word in names {
+        let (text, is_folder) = match word.text.strip_suffix('/') {
+            Some(text) => (text, true),
+            None => (word.text.as_str(), false),
+        };
+        let name = walk.template_of(text, word)?;
+        all.push(Tryable { name, is_folder });
+    }
+    draft.try_files = Some(TryFiles { names: all, otherwise });
+    Ok(())
+}
+
+pub(crate) fn internal(_: &mut Walk, draft: &mut Draft, _: &Directive) -> Set {
+    if let Some(location) = &mut draft.location {
+        location.internal = true;
+    }
+    Ok(())
+}

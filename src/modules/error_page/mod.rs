@@ -1,0 +1,66 @@
+//! What is answered in place of a page of our own (`error_page`).
+
+pub mod conf;
+
+use crate::http1::head;
+use crate::request::context::Exchange;
+use crate::request::response::{self, Reply};
+use crate::request::variables;
+
+/// What is answered.
+pub enum Instead {
+    /// Nothing else.
+    Nothing(Box<Reply>),
+    /// Whatever the path leads to that the request has now.
+    Path,
+    /// A location by its name.
+    Named(Vec<u8>),
+}
+
+/// Finds what `error_page` says of a page. A page for a page is looked for only where the location
+/// of the one before has `recursive_error_pages`.
+pub fn find(exchange: &mut Exchange, mut reply: Box<Reply>) -> Instead {
+    if !reply.is_page || exchange.in_error_page {
+        return Instead::Nothing(reply);
+    }
+    let pages = exchange.settings().error_pages.clone();
+    let Some(page) = pages.iter().find(|page| page.status == reply.status) else { return Instead::Nothing(reply) };
+    exchange.in_error_page = !exchange.settings().recursive_error_pages;
+    let target = variables::value(&page.target, exchange);
+    // Who comes to log in, or is sent elsewhere, has to learn how.
+    exchange.extra.append(&mut reply.fields);
+    if let Some(location) = reply.location {
+        exchange.forget_location();
+        let location = response::absolute(exchange, &location);
+        exchange.extra.push((b"Location", location));
+    }
+    match target.first() {
+        Some(b'/') => {
+            exchange.status = page.answer;
+            if exchange.request.method() != b"HEAD" {
+                exchange.request.become_get();
+                exchange.drops_body = true;
+            }
+            exchange.redirect(&target);
+            Instead::Path
+        }
+        Some(b'@') => {
+            exchange.status = page.answer;
+            Instead::Named(target)
+        }
+        _ => {
+            let status = page.answer.filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
+            let mut redirect = Reply::page(status, exchange.settings().server_tokens);
+            redirect.location = Some(target);
+            Instead::Nothing(Box::new(redirect))
+        }
+    }
+}
+
+/// Whether an upstream's answer with `status` makes room for a page (`proxy_intercept_errors`).
+pub fn intercepts(exchange: &Exchange, status: u16) -> bool {
+    let settings = exchange.settings();
+    settings.proxy.intercepts
+        && !head::is_bodyless(status)
+        && settings.error_pages.iter().any(|page| page.status == status)
+}

@@ -1,0 +1,216 @@
+//! Setters of compression on the fly: `gzip` and what begins with `gzip_`.
+
+use std::sync::Arc;
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::core;
+use crate::config::parser::{Directive, Error};
+use crate::http1::head::Version;
+use crate::regex::Pattern;
+
+type Set = Result<(), Error>;
+
+/// Which answers are compressed, and how.
+#[derive(Clone, Debug)]
+pub struct Gzip {
+    pub on: bool,
+    /// Tell caches that the answer depends on what the client accepts.
+    pub vary: bool,
+    pub level: u8,
+    pub window: Window,
+    /// Bytes of a body whose length is known.
+    pub length_min: u64,
+    pub version_min: Version,
+    pub proxied: Proxied,
+    pub types: Types,
+    /// Clients of before 2006 that claim more than they can.
+    pub not_msie6: bool,
+    /// User agents that get nothing compressed.
+    pub disable: Vec<Arc<Pattern>>,
+}
+
+impl Gzip {
+    /// Whether this build can compress.
+    pub const AVAILABLE: bool = cfg!(feature = "gzip");
+}
+
+impl Default for Gzip {
+    fn default() -> Self {
+        Self {
+            on: false,
+            vary: false,
+            level: 1,
+            window: Window::default(),
+            length_min: 20,
+            version_min: Version::Http11,
+            proxied: Proxied(Proxied::OFF),
+            types: Types::Listed(vec![HTML.into()]),
+            not_msie6: false,
+            disable: Vec::new(),
+        }
+    }
+}
+
+/// How far back an encoder looks for what it has seen already, and how much it collects before it writes: its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Binary logarithm of its bytes, 9 to 15.
+    pub bits: u8,
+    /// zlib's measure of the rest, 1 to 9.
+    pub memory: u8,
+}
+
+impl Default for Window {
+    /// A quarter less memory than zlib's own choice (8), for 4 % more time.
+    fn default() -> Self {
+        Self { bits: 15, memory: 6 }
+    }
+}
+
+const HTML: &str = "text/html";
+
+/// Media types, in lower case.
+#[derive(Clone, Debug)]
+pub enum Types {
+    All,
+    Listed(Vec<Box<str>>),
+}
+
+impl Types {
+    /// Whether a media type without parameters is in the list.
+    pub fn has(&self, media_type: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Listed(listed) => listed.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(media_type)),
+        }
+    }
+
+    /// With those of a directive, which if it is the first of its block takes the place of what was there. `text/html` is
+    /// always among them.
+    pub(crate) fn with(self, directive: &Directive, first: bool) -> Result<Self, Error> {
+        let mut listed = match self {
+            Self::All if !first => return Ok(Self::All),
+            Self::Listed(listed) if !first => listed,
+            _ => vec![HTML.into()],
+        };
+        for word in &directive.args {
+            if word.text == "*" {
+                return Ok(Self::All);
+            }
+            if !word.text.contains('/') {
+                return Err(invalid(directive, word, "a media type such as text/css, or *"));
+            }
+            listed.push(word.text.to_ascii_lowercase().into());
+        }
+        Ok(Self::Listed(listed))
+    }
+}
+
+/// Which answers to requests that came by another proxy are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proxied(u16);
+
+/// In the order of their bits.
+const PROXIED: &str = "off, expired, no-cache, no-store, private, no_last_modified, no_etag, auth or any";
+
+impl Proxied {
+    pub const OFF: u16 = 1;
+    pub const EXPIRED: u16 = 2;
+    pub const NO_CACHE: u16 = 4;
+    pub const NO_STORE: u16 = 8;
+    pub const PRIVATE: u16 = 16;
+    pub const NO_LAST_MODIFIED: u16 = 32;
+    pub const NO_ETAG: u16 = 64;
+    pub const AUTH: u16 = 128;
+    pub const ANY: u16 = 256;
+
+    pub fn has(self, word: u16) -> bool {
+        self.0 & word != 0
+    }
+}
+
+pub(crate) fn of(draft: &mut Draft) -> &mut Gzip {
+    draft.rare().gzip.get_or_insert_default()
+}
+
+pub(crate) fn gzip(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let on = core::switch(directive)?;
+    if on && !Gzip::AVAILABLE {
+        return Err(Error::new(&directive.name.at, "\"gzip on\" is not supported").hint("this build has no gzip"));
+    }
+    of(draft).on = on;
+    Ok(())
+}
+
+pub(crate) fn comp_level(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    let level = word.text.parse().ok().filter(|level| (1..=9).contains(level));
+    of(draft).level = level.ok_or_else(|| invalid(directive, word, "a number from 1 to 9"))?;
+    Ok(())
+}
+
+/// nginx has this one too, and does not tell.
+pub(crate) fn window(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let bits = binary_logarithm(directive, 9, 15, "512, 1k, 2k, 4k, 8k, 16k or 32k")?;
+    of(draft).window.bits = bits;
+    Ok(())
+}
+
+/// And this one.
+pub(crate) fn hash(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let bits = binary_logarithm(directive, 9, 17, "512, 1k, 2k and so on to 128k")?;
+    of(draft).window.memory = bits - 8;
+    Ok(())
+}
+
+fn binary_logarithm(directive: &Directive, min: u8, max: u8, expected: &str) -> Result<u8, Error> {
+    let word = arg(directive, 0);
+    let size = crate::config::values::size(&word.text);
+    let bits = (min..=max).find(|bits| size == Some(1 << bits));
+    bits.ok_or_else(|| invalid(directive, word, expected))
+}
+
+pub(crate) fn min_length(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).length_min = core::size(directive, arg(directive, 0))?;
+    Ok(())
+}
+
+pub(crate) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    of(draft).version_min = core::version(directive, word)?;
+    Ok(())
+}
+
+/// Words add up, also those of several directives in one block.
+pub(crate) fn proxied(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut words = if draft.first { 0 } else { of(draft).proxied.0 };
+    for word in &directive.args {
+        words |= 1 << core::choice(directive, word, PROXIED)?;
+    }
+    of(draft).proxied = Proxied(words);
+    Ok(())
+}
+
+pub(crate) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let types = of(draft).types.clone();
+    of(draft).types = types.with(directive, draft.first)?;
+    Ok(())
+}
+
+/// `msie6` is short for an expression that nginx can match faster.
+pub(crate) fn disable(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    if draft.first {
+        of(draft).not_msie6 = false;
+        of(draft).disable.clear();
+    }
+    for word in &directive.args {
+        if word.text == "msie6" {
+            of(draft).not_msie6 = true;
+            continue;
+        }
+        let failed = |why| Error::new(&word.at, format!("invalid regular expression \"{}\": {why}", word.text));
+        let pattern = Pattern::new(&word.text, true).map_err(failed)?;
+        of(draft).disable.push(Arc::new(pattern));
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Which answers are compressed on their way, and for whom: nginx's rules (`gzip` and what begins with `gzip_`), and
+//! `no-transform` of an upstream besides (RFC 9110 7.7).
+
+pub mod conf;
+
+use crate::config::{Gzip, Proxied, Types};
+use crate::http1::head::{self, Fields, Name};
+use crate::http1::user_agent;
+use crate::request::accept_encoding;
+use crate::request::context::Exchange;
+use crate::request::gzip_encoder::Encoder;
+use crate::request::response::Packing;
+use crate::request::response_headers::Added;
+use crate::runtime::clock;
+
+/// What the rules ask of an answer.
+pub struct About<'a> {
+    pub status: u16,
+    pub content_type: Option<&'a [u8]>,
+    pub length: Option<u64>,
+    /// The fields of an upstream's head.
+    pub fields: Option<&'a Fields>,
+    /// Has `Last-Modified` and `ETag` of its own.
+    pub is_file: bool,
+}
+
+/// What becomes of the body of an answer.
+pub fn packing(exchange: &Exchange, about: &About<'_>) -> Packing {
+    match &exchange.settings().rare.gzip {
+        Some(gzip) if Gzip::AVAILABLE && gzip.on && is_meant(gzip, about) => {
+            // A part of a file is a part of what it is itself.
+            if about.status != 206 && accept_encoding::accepts(exchange, b"gzip") && may_pack(exchange, about) {
+                Packing::Gzip
+            } else {
+                Packing::Varies
+            }
+        }
+        _ => Packing::Plain,
+    }
+}
+
+/// Whether caches are told what depends on the coding that a client takes (`gzip_vary`).
+pub fn tells(exchange: &Exchange) -> bool {
+    exchange.settings().rare.gzip.as_ref().is_some_and(|gzip| gzip.vary)
+}
+
+/// An encoder as the configuration describes it. None only in builds without gzip.
+pub fn encoder(exchange: &Exchange) -> Option<Encoder> {
+    let default = Gzip::default();
+    let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
+    Encoder::new(gzip.level, gzip.window)
+}
+
+/// Whether clients that accept it get the answer compressed.
+fn is_meant(gzip: &Gzip, about: &About<'_>) -> bool {
+    // The length of a part says nothing of the file.
+    let is_part = about.status == 206 && about.is_file;
+    let is_long = about.length.is_none_or(|length| length >= gzip.length_min.max(1));
+    (is_part || matches!(about.status, 200 | 403 | 404) && is_long)
+        && is_listed(&gzip.types, about.content_type.unwrap_or_default())
+        && about.fields.is_none_or(|fields| {
+            let encoded = fields.named(b"content_encoding").any(|value| !value.is_empty());
+            let mut fixed = fields.all(Name::CacheControl).flat_map(head::tokens);
+            !encoded && !fixed.any(|token| token.eq_ignore_ascii_case(b"no-transform"))
+        })
+}
+
+/// Whether a media type is in the list, whatever its parameters.
+fn is_listed(types: &Types, content_type: &[u8]) -> bool {
+    let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    types.has(media_type)
+}
+
+/// Whether this client, that says it accepts it, may get the answer encoded. Also for what was compressed beforehand.
+pub fn may_pack(exchange: &Exchange, about: &About<'_>) -> bool {
+    let default = Gzip::default();
+    let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
+    let request = &exchange.request;
+    if request.version < gzip.version_min {
+        return false;
+    }
+    if request.fields.first_named(b"via").is_some() && !may_pack_for_proxy(exchange, gzip.proxied, about) {
+        return false;
+    }
+    let agent = request.fields.first_named(b"user_agent").unwrap_or_default();
+    let disabled = gzip.not_msie6 && user_agent::is_msie6(agent);
+    !disabled && !gzip.disable.iter().any(|pattern| !agent.is_empty() && pattern.is_match(agent))
+}
+
+/// `gzip_proxied`: another proxy may keep an answer, and give it to those who can't read it.
+fn may_pack_for_proxy(exchange: &Exchange, proxied: Proxied, about: &About<'_>) -> bool {
+    if proxied.has(Proxied::OFF) {
+        return false;
+    }
+    let authorized = || exchange.request.fields.first_named(b"authorization").is_some();
+    if proxied.has(Proxied::ANY) || proxied.has(Proxied::AUTH) && authorized() {
+        return true;
+    }
+    let mut lines = Vec::new();
+    Added::new(exchange, about.status, None).finish(&mut lines);
+    let mut sent: Vec<(Name, &[u8])> = lines.split(|b| *b == b'\n').filter_map(name_and_value).collect();
+    if let Some(fields) = about.fields {
+        sent.extend(fields.iter().map(|field| (field.kind, field.value)));
+    }
+    let values = |kind| sent.iter().filter(move |(known, _)| *known == kind).map(|(_, value)| *value);
+    if let Some(expires) = values(Name::Expires).next() {
+        let at = clock::parse_http_time(expires);
+        return proxied.has(Proxied::EXPIRED) && at.is_some_and(|at| at < clock::since_epoch().as_secs());
+    }
+    if values(Name::CacheControl).next().is_some() {
+        let is = |value, word: &[u8]| head::tokens(value).any(|token| token.eq_ignore_ascii_case(word));
+        let has = |word: &[u8]| values(Name::CacheControl).any(|value| is(value, word));
+        return proxied.has(Proxied::NO_CACHE) && has(b"no-cache")
+            || proxied.has(Proxied::NO_STORE) && has(b"no-store")
+            || proxied.has(Proxied::PRIVATE) && has(b"private");
+    }
+    let is_dated = about.is_file || values(Name::LastModified).next().is_some();
+    let is_tagged = about.is_file && exchange.settings().files.etag || values(Name::Etag).next().is_some();
+    !(proxied.has(Proxied::NO_LAST_MODIFIED) && is_dated || proxied.has(Proxied::NO_ETAG) && is_tagged)
+}
+
+fn name_and_value(line: &[u8]) -> Option<(Name, &[u8])> {
+    let colon = line.iter().position(|b| *b == b':')?;
+    let (name, rest) = line.split_at(colon);
+    Some((Name::of(name), rest.strip_prefix(b":")?.trim_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_are_compared_without_parameters_and_letter_case() {
+        let listed = Types::Listed(vec!["text/html".into(), "text/css".into()]);
+        for (content_type, expected) in [
+            ("text/html", true),
+            ("Text/HTML; charset=utf-8", true),
+            ("text/css ;a", true),
+            ("text/html5", false),
+            ("text", false),
+            ("", false),
+        ] {
+            assert_eq!(is_listed(&listed, content_type.as_bytes()), expected, "{content_type}");
+            assert!(is_listed(&Types::All, content_type.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! `limit_req`, `limit_conn` and their zones, `limit_rate`: how much a client may ask for.
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::parser::{Directive, Error, Word};
+use crate::config::template::Template;
+use crate::config::{core, values};
+use crate::request::log_conf::Level;
+
+type Set = Result<(), Error>;
+
+/// The smallest zone: nginx's, where pages have 4 KiB.
+const ZONE_BYTES_MIN: u64 = 32 * 1024;
+
+/// What a location limits. Most limit nothing and have none of this.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub requests: Vec<RequestLimit>,
+    pub connections: Vec<ConnectionLimit>,
+    pub request_status: u16,
+    pub connection_status: u16,
+    /// How grave a refusal is; a delay is one step less.
+    pub request_level: Level,
+    pub connection_level: Level,
+    /// Limits are looked at and logged, but nobody is held up.
+    pub request_dry_run: bool,
+    pub connection_dry_run: bool,
+    /// Bytes a second to the client, by value; 0 or nothing is no limit.
+    pub rate: Option<Template>,
+    /// Bytes that go as fast as they can.
+    pub rate_after: Option<Template>,
+    /// Bytes a second from the upstream.
+    pub upstream_rate: Option<Template>,
+    /// Bytes a second of a request's body, at least; 0: any.
+    pub body_min_rate: u64,
+}
+
+impl Default for Limits {
+    /// nginx's defaults.
+    fn default() -> Self {
+        Self {
+            requests: Vec::new(),
+            connections: Vec::new(),
+            request_status: 503,
+            connection_status: 503,
+            request_level: Level::Error,
+            connection_level: Level::Error,
+            request_dry_run: false,
+            connection_dry_run: false,
+            rate: None,
+            rate_after: None,
+            upstream_rate: None,
+            body_min_rate: 0,
+        }
+    }
+}
+
+/// A `limit_req`. Thousandths of requests, as nginx counts.
+#[derive(Clone, Debug)]
+pub struct RequestLimit {
+    /// The number of the zone.
+    pub zone: u32,
+    pub burst: u64,
+    /// What is above this waits.
+    pub delay: u64,
+}
+
+/// A `limit_conn`.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimit {
+    pub zone: u32,
+    pub most: u32,
+}
+
+/// What a zone counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// With the rate at which buckets leak, thousandths of requests a second.
+    Requests {
+        rate: u64,
+    },
+    Connections,
+}
+
+/// A `limit_req_zone` or `limit_conn_zone`.
+#[derive(Clone, Debug)]
+pub struct ZoneSpec {
+    pub name: String,
+    pub counted: Counted,
+    pub key: Template,
+    /// The key as it was written, by which a reload knows the zone again.
+    pub key_text: String,
+    pub bytes: usize,
+}
+
+/// The zones by number. One that is used above the line that makes it is a name alone at first.
+#[derive(Default)]
+pub(crate) struct Zones {
+    all: Vec<Zone>,
+}
+
+struct Zone {
+    name: String,
+    of_requests: bool,
+    /// Where it is named first.
+    word: Word,
+    spec: Option<ZoneSpec>,
+}
+
+impl Zones {
+    /// The number of the zone that a `limit_req`, or else a `limit_conn`, names.
+    fn number(&mut self, name: &str, of_requests: bool, word: &Word) -> usize {
+        let known = self.all.iter().position(|zone| zone.name == name && zone.of_requests == of_requests);
+        known.unwrap_or_else(|| {
+            self.all.push(Zone { name: name.to_owned(), of_requests, word: word.clone(), spec: None });
+            self.all.len() - 1
+        })
+    }
+
+    fn define(&mut self, word: &Word, spec: ZoneSpec) -> Set {
+        if self.all.iter().any(|zone| zone.name == spec.name && zone.spec.is_some()) {
+            return Err(Error::about(&word.at, "a duplicate zone \"{}\"", &spec.name));
+        }
+        let number = self.number(&spec.name, matches!(spec.counted, Counted::Requests { .. }), word);
+        if let Some(zone) = self.all.get_mut(number) {
+            zone.spec = Some(spec);
+        }
+        Ok(())
+    }
+
+    /// All of them, once everything was read.
+    pub(crate) fn finish(self) -> Result<Vec<ZoneSpec>, Error> {
+        let made = |zone: Zone| {
+            let directive = if zone.of_requests { "limit_req_zone" } else { "limit_conn_zone" };
+            let missing = || {
+                Error::about(&zone.word.at, "unknown zone \"{}\"", &zone.name)
+                    .hint_about("a \"{}\" in http { } makes it", directive)
+            };
+            zone.spec.ok_or_else(missing)
+        };
+        self.all.into_iter().map(made).collect()
+    }
+}
+
+/// The limits of the block, to be changed.
+pub(crate) fn of(draft: &mut Draft) -> &mut Limits {
+    draft.rare().limits.get_or_insert_default()
+}
+
+/// `zone=name:size`.
+fn zone_size<'w>(directive: &Directive, word: &'w Word) -> Result<(&'w str, usize), Error> {
+    let expected = || invalid(directive, word, "zone=NAME:SIZE, the size at least 32k");
+    let (name, size) = word.text.strip_prefix("zone=").and_then(|zone| zone.split_once(':')).ok_or_else(expected)?;
+    let bytes = values::size(size).filter(|bytes| *bytes >= ZONE_BYTES_MIN);
+    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes <= isize::MAX as usize);
+    match bytes {
+        Some(bytes) if !name.is_empty() => Ok((name, bytes)),
+        _ => Err(expected()),
+    }
+}
+
+/// `limit_req_zone key zone=name:size rate=10r/s`.
+pub(crate) fn limit_req_zone(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    let key = arg(directive, 0);
+    let (mut zone, mut rate) = (None, None);
+    for word in directive.args.iter().skip(1) {
+        if word.text.starts_with("zone=") {
+            zone = Some((word, zone_size(directive, word)?));
+        } else if let Some(text) = word.text.strip_prefix("rate=") {
+            rate = Some(thousandths(text).ok_or_else(|| invalid(directive, word, "a rate such as 10r/s or 30r/m"))?);
+        } else {
+            return Err(invalid(directive, word, "zone=NAME:SIZE or rate=NUMBERr/s"));
+        }
+    }
+    let missing = |what| Error::about(&directive.name.at, "\"limit_req_zone\" must have \"{}\" parameter", what);
+    let (word, (name, bytes)) = zone.ok_or_else(|| missing("zone"))?;
+    let counted = Counted::Requests { rate: rate.ok_or_else(|| missing("rate"))? };
+    let (name, key_text) = (name.to_owned(), key.text.clone());
+    let spec = ZoneSpec { name, counted, key: walk.template(key)?, key_text, bytes };
+    walk.zones.define(word, spec)
+}
+
+/// `10r/s` or `30r/m` to thousandths of requests a second.
+fn thousandths(text: &str) -> Option<u64> {
+    let (count, secs) = match (text.strip_suffix("r/s"), text.strip_suffix("r/m")) {
+        (Some(count), _) => (count, 1),
+        (None, Some(count)) => (count, 60),
+        (None, None) => return None,
+    };
+    values::number(count).filter(|count| *count > 0).map(|count| u64::from(count) * 1000 / secs)
+}
+
+/// `limit_conn_zone key zone=name:size`.
+pub(crate) fn limit_conn_zone(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    let (key, word) = (arg(directive, 0), arg(directive, 1));
+    let (name, bytes) = zone_size(directive, word)?;
+    let (name, key_text) = (name.to_owned(), key.text.clone());
+    let spec = ZoneSpec { name, counted: Counted::Connections, key: walk.template(key)?, key_text, bytes };
+    walk.zones.define(word, spec)
+}
+
+/// `limit_req zone=name [burst=number] [nodelay | delay=number]`. Inherited only where the block has none of its own.
+pub(crate) fn limit_req(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let (mut zone, mut burst, mut delay) = (None, 0, 0);
+    for word in &directive.args {
+        let count = |text: &str| {
+            let count = values::number(text).filter(|count| *count > 0).map(|count| u64::from(count) * 1000);
+            count.ok_or_else(|| invalid(directive, word, "a number above 0"))
+        };
+        match word.text.split_once('=') {
+            Some(("zone", name)) if !name.is_empty() => zone = Some(walk.zones.number(name, true, word) as u32),
+            Some(("burst", text)) => burst = count(text)?,
+            Some(("delay", text)) => delay = count(text)?,
+            None if word.text == "nodelay" => delay = u64::MAX,
+            _ => return Err(invalid(directive, word, "zone=NAME, burst=NUMBER, delay=NUMBER or nodelay")),
+        }
+    }
+    let Some(zone) = zone else {
+        return Err(Error::new(&directive.name.at, "\"limit_req\" must have \"zone\" parameter"));
+    };
+    let first = draft.first;
+    let all = &mut of(draft).requests;
+    if first {
+        all.clear();
+    }
+    if all.iter().any(|limit| limit.zone == zone) {
+        return Err(Error::new(&directive.name.at, "this block limits requests by that zone already"));
+    }
+    all.push(RequestLimit { zone, burst, delay });
+    Ok(())
+}
+
+/// `limit_conn zone number`. Inherited only where the block has none of its own.
+pub(crate) fn limit_conn(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let (name, number) = (arg(directive, 0), arg(directive, 1));
+    let most = values::number(&number.text).filter(|most| (1..=65535).contains(most));
+    let most = most.ok_or_else(|| invalid(directive, number, "a number from 1 to 65535"))?;
+    let zone = walk.zones.number(&name.text, false, name) as u32;
+    let first = draft.first;
+    let all = &mut of(draft).connections;
+    if first {
+        all.clear();
+    }
+    if all.iter().any(|limit| limit.zone == zone) {
+        return Err(Error::new(&directive.name.at, "this block limits connections by that zone already"));
+    }
+    all.push(ConnectionLimit { zone, most });
+    Ok(())
+}
+
+fn status(directive: &Directive) -> Result<u16, Error> {
+    let word = arg(directive, 0);
+    let status = values::number(&word.text).and_then(|status| u16::try_from(status).ok());
+    status.filter(|s| (400..600).contains(s)).ok_or_else(|| invalid(directive, word, "a status from 400 to 599"))
+}
+
+fn level(directive: &Directive) -> Result<Level, Error> {
+    let word = arg(directive, 0);
+    Ok(match core::choice(directive, word, "info, notice, warn or error")? {
+        0 => Level::Info,
+        1 => Level::Notice,
+        2 => Level::Warn,
+        _ => Level::Error,
+    })
+}
+
+pub(crate) fn limit_req_status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).request_status = status(directive)?;
+    Ok(())
+}
+
+pub(crate) fn limit_conn_status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).connection_status = status(directive)?;
+    Ok(())
+}
+
+pub(crate) fn limit_req_log_level(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).request_level = level(directive)?;
+    Ok(())
+}
+
+pub(crate) fn limit_conn_log_level(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).connection_level = level(directive)?;
+    Ok(())
+}
+
+/// A size that may be made of variables.
+fn rate(walk: &Walk, directive: &Directive) -> Result<Template, Error> {
+    let word = arg(directive, 0);
+    if !word.text.contains('$') {
+        core::size(directive, word)?;
+    }
+    walk.template(word)
+}
+
+pub(crate) fn limit_rate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).rate = Some(rate(walk, directive)?);
+    Ok(())
+}
+
+pub(crate) fn limit_rate_after(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).rate_after = Some(rate(walk, directive)?);
+    Ok(())
+}
+
+pub(crate) fn proxy_limit_rate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).upstream_rate = Some(rate(walk, directive)?);
+    Ok(())
+}
+
+pub(crate) fn client_body_min_rate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    of(draft).body_min_rate = core::size(directive, arg(directive, 0))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_thousandths_of_a_second_rounded_down() {
+        for (text, expected) in [("2r/s", 2000), ("30r/m", 500), ("1r/m", 16), ("1000r/s", 1_000_000)] {
+            assert_eq!(thousandths(text), Some(expected), "{text}");
+        }
+        for bad in ["0r/s", "-1r/s", "2", "r/s", "2r/h", "1.5r/s", "99999999999r/s"] {
+            assert_eq!(thousandths(bad), None, "{bad}");
+        }
+    }
+}

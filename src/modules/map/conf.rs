@@ -1,0 +1,183 @@
+//! `map $source $name { ... }`: a value found by a value.
+
+use std::collections::HashMap;
+
+use crate::config::builder::{Draft, Walk, arg};
+use crate::config::parser::{Directive, Error, Word};
+use crate::config::template::{Template, Variable};
+use crate::regex::{Captures, Pattern, Prefilter};
+
+/// Entries of one map.
+const ENTRIES_MAX: usize = 100_000;
+
+/// An expression, and the variables that its named groups fill.
+#[derive(Debug)]
+pub struct Expression {
+    pub pattern: Pattern,
+    /// Group and number of the variable.
+    pub users: Vec<(usize, u32)>,
+}
+
+/// Where in the values that of a key is.
+type Places = HashMap<Vec<u8>, u32>;
+
+/// A compiled map (nginx's order: text, longest `*.x`, longest `x.*`, expressions as they come, default).
+#[derive(Debug)]
+pub struct Map {
+    pub name: String,
+    pub source: Template,
+    exact: Places,
+    hosts: bool,
+    /// Found anew each time, not once for a request.
+    pub volatile: bool,
+    leading: Places,
+    trailing: Places,
+    patterns: Vec<(Expression, u32)>,
+    prefilter: Prefilter,
+    /// What it may be worth beside the default.
+    values: Vec<Template>,
+    default: Template,
+}
+
+impl Map {
+    /// What `value` is mapped to, and what an expression captured on the way.
+    pub fn find(&self, value: &[u8]) -> (&Template, Option<(&Expression, Captures)>) {
+        let lower = value.to_ascii_lowercase();
+        let key = if self.hosts { lower.strip_suffix(b".").unwrap_or(&lower) } else { &lower };
+        if let Some(place) = self.exact.get(key) {
+            return (self.value(*place), None);
+        }
+        if self.hosts {
+            let dots = || key.iter().enumerate().filter(|(_, b)| **b == b'.').map(|(at, _)| at);
+            let leading = dots().find_map(|at| self.leading.get(key.get(at..)?));
+            let trailing =
+                || dots().collect::<Vec<_>>().into_iter().rev().find_map(|at| self.trailing.get(key.get(..=at)?));
+            if let Some(place) = leading.or_else(trailing) {
+                return (self.value(*place), None);
+            }
+        }
+        for number in self.prefilter.candidates(value) {
+            let Some((expression, place)) = self.patterns.get(number) else { continue };
+            if let Some(captures) = expression.pattern.captures(value) {
+                return (self.value(*place), Some((expression, captures)));
+            }
+        }
+        (&self.default, None)
+    }
+
+    fn value(&self, place: u32) -> &Template {
+        self.values.get(place as usize).unwrap_or(&self.default)
+    }
+
+    /// Everything that it may be worth.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Template> {
+        self.values.iter().chain([&self.default])
+    }
+}
+
+pub(crate) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let name = walk.new_name(arg(directive, 1), &Variable::Map(walk.config.maps.len() as u32))?;
+    let mut map = Map {
+        name,
+        source: walk.template(arg(directive, 0))?,
+        exact: HashMap::new(),
+        hosts: false,
+        volatile: false,
+        leading: HashMap::new(),
+        trailing: HashMap::new(),
+        patterns: Vec::new(),
+        prefilter: Prefilter::default(),
+        values: Vec::new(),
+        default: Template::default(),
+    };
+    let entries = directive.block.as_deref().unwrap_or_default();
+    if entries.len() > ENTRIES_MAX {
+        return Err(Error::new(&directive.name.at, format!("more than {ENTRIES_MAX} entries in a map")));
+    }
+    let says = |word: &str| entries.iter().any(|entry| entry.name.text == word && entry.args.is_empty());
+    (map.hosts, map.volatile) = (says("hostnames"), says("volatile"));
+    let mut default_seen = false;
+    for entry in entries {
+        add(walk, &mut map, entry, &mut default_seen)?;
+    }
+    map.prefilter = Prefilter::new(map.patterns.iter().map(|(expression, _)| &expression.pattern));
+    walk.config.maps.push(map);
+    Ok(())
+}
+
+fn add(walk: &Walk, map: &mut Map, entry: &Directive, default_seen: &mut bool) -> Result<(), Error> {
+    let key = &entry.name;
+    let value = match entry.args.as_slice() {
+        [] if matches!(key.text.as_str(), "hostnames" | "volatile") => return Ok(()),
+        [value] if entry.block.is_none() => value,
+        _ => {
+            let error = Error::new(&key.at, "invalid number of the map parameters");
+            let broken = entry.args.windows(2).find(|pair| matches!(pair, [a, b] if b.at.line > a.at.line));
+            return Err(match broken {
+                Some([a, _]) => error.hint(format!("put a \";\" at the end of line {}", a.at.line)),
+                _ => error.hint("a key and a value are expected"),
+            });
+        }
+    };
+    let template = walk.template(value)?;
+    let duplicate = |word: &Word| word.wrong("conflicting parameter \"{}\"");
+    let text = key.text.as_str();
+    if text == "default" && !key.quoted {
+        if std::mem::replace(default_seen, true) {
+            return Err(duplicate(key));
+        }
+        map.default = template;
+        return Ok(());
+    }
+    let place = map.values.len() as u32;
+    map.values.push(template);
+    if let Some(source) = text.strip_prefix('~') {
+        let (source, any_case) = source.strip_prefix('*').map_or((source, false), |source| (source, true));
+        map.patterns.push((walk.expression(source, any_case, &key.at)?, place));
+        return Ok(());
+    }
+    // A backslash takes its meaning from a key: `\default`, `\~x`.
+    let text = text.strip_prefix('\\').unwrap_or(text).to_ascii_lowercase();
+    let old = match text.as_str() {
+        _ if !map.hosts => map.exact.insert(text.into_bytes(), place),
+        t if t.starts_with("*.") => map.leading.insert(t.get(1..).unwrap_or_default().into(), place),
+        t if t.ends_with(".*") => map.trailing.insert(t.strip_suffix('*').unwrap_or_default().into(), place),
+        t if t.starts_with('.') => {
+            map.exact.insert(t.get(1..).unwrap_or_default().into(), place);
+            map.leading.insert(t.into(), place)
+        }
+        t => map.exact.insert(t.into(), place),
+    };
+    old.map_or(Ok(()), |_| Err(duplicate(key)))
+}
+
+/// A map whose value needs itself can't be evaluated.
+pub(crate) fn check_cycles(maps: &[Map]) -> Result<(), Error> {
+    // 0: not seen, 1: on the way, 2: fine
+    let mut states = vec![0u8; maps.len()];
+    fn visit(at: usize, maps: &[Map], states: &mut [u8]) -> Result<(), Error> {
+        let Some(map) = maps.get(at) else { return Ok(()) };
+        match states.get(at).copied() {
+            Some(1) => {
+                return Err(Error::nowhere(format!(
+                    "cycle while evaluating variable \"{}\": a map needs itself",
+                    map.name
+                )));
+            }
+            Some(0) => {}
+            _ => return Ok(()),
+        }
+        let mut set = |state| states.get_mut(at).map(|s| *s = state);
+        set(1);
+        for variable in map.values().chain([&map.source]).flat_map(Template::variables) {
+            if let Variable::Map(next) = variable {
+                visit(*next as usize, maps, states)?;
+            }
+        }
+        if let Some(state) = states.get_mut(at) {
+            *state = 2;
+        }
+        Ok(())
+    }
+    (0..maps.len()).try_for_each(|at| visit(at, maps, &mut states))
+}

@@ -1,0 +1,307 @@
+//! `geo [$address] $name { ... }`: a value found by an address, of networks (the smallest counts) or of ranges.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::parser::{Directive, Error, Word};
+use crate::config::template::{Template, Variable};
+use crate::runtime::cidr::Cidr;
+
+type Set = Result<(), Error>;
+
+/// Networks or ranges of one block.
+const ENTRIES_MAX: usize = 500_000;
+/// What is no IPv4 or IPv6 address is looked for as this one, as in nginx.
+const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
+
+/// A compiled `geo`.
+#[derive(Debug)]
+pub struct Geo {
+    pub name: String,
+    /// Where the address is taken from; none: it is the client's.
+    pub source: Option<Template>,
+    /// Who may tell for whom it asks.
+    pub proxies: Vec<Cidr>,
+    pub recursive: bool,
+    /// Each value once; tables have its place here.
+    values: Vec<Box<[u8]>>,
+    table: Table,
+    default: u32,
+}
+
+#[derive(Debug)]
+enum Table {
+    Networks(Networks),
+    /// By address; none touches another.
+    Ranges(Vec<Range>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    first: u32,
+    last: u32,
+    value: u32,
+}
+
+/// A network as it is sorted: bits of its mask, and its first address in the last bytes.
+type Network = [u8; 17];
+/// Added to the bits of IPv4's networks: they stand apart from those of IPv6.
+const V4_BITS: u8 = 129;
+
+fn network_of(bits: u8, first: u128) -> Network {
+    let mut network = [bits; 17];
+    network.iter_mut().skip(1).zip(first.to_be_bytes()).for_each(|(to, from)| *to = from);
+    network
+}
+
+/// Networks of both families and their values.
+#[derive(Debug, Default)]
+struct Networks(Vec<(Network, u32)>);
+
+impl Networks {
+    /// Makes the list ready to be searched. What was said last of a network counts.
+    fn settle(&mut self) {
+        self.0.sort_by_key(|(network, _)| *network);
+        self.0.dedup_by(|later, kept| {
+            let is_same = later.0 == kept.0;
+            if is_same {
+                kept.1 = later.1;
+            }
+            is_same
+        });
+    }
+
+    /// The value of the smallest network that `ip`, of which the last `len` bits count, is in.
+    fn find(&self, ip: u128, len: u8, bits_added: u8) -> Option<u32> {
+        (0..=len).rev().find_map(|bits| {
+            let first = ip & u128::MAX.checked_shl((len - bits).into()).unwrap_or(0);
+            let network = network_of(bits_added + bits, first);
+            let at = self.0.binary_search_by_key(&network, |(network, _)| *network).ok()?;
+            self.0.get(at).map(|(_, value)| *value)
+        })
+    }
+}
+
+impl Geo {
+    /// The value of an address; none: it is none of IP.
+    pub fn find(&self, ip: Option<IpAddr>) -> &[u8] {
+        let found = match (&self.table, ip.unwrap_or(NO_ADDRESS).to_canonical()) {
+            (Table::Networks(networks), IpAddr::V4(ip)) => networks.find(ip.to_bits().into(), 32, V4_BITS),
+            (Table::Networks(networks), IpAddr::V6(ip)) => networks.find(ip.to_bits(), 128, 0),
+            (Table::Ranges(ranges), IpAddr::V4(ip)) => find_range(ranges, ip.to_bits()),
+            (Table::Ranges(ranges), IpAddr::V6(_)) => find_range(ranges, Ipv4Addr::BROADCAST.to_bits()),
+        };
+        self.values.get(found.unwrap_or(self.default) as usize).map_or(&[], |value| value)
+    }
+
+    /// Everything that it may be worth.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
+        self.values.iter().map(|value| &**value)
+    }
+
+    fn entries(&self) -> usize {
+        match &self.table {
+            Table::Networks(networks) => networks.0.len(),
+            Table::Ranges(ranges) => ranges.len(),
+        }
+    }
+}
+
+fn find_range(ranges: &[Range], ip: u32) -> Option<u32> {
+    let at = ranges.partition_point(|range| range.last < ip);
+    ranges.get(at).filter(|range| range.first <= ip).map(|range| range.value)
+}
+
+/// Puts a range in, into a wider one if there is one; false, if it reaches over the end of another.
+fn add_range(ranges: &mut Vec<Range>, new: Range) -> bool {
+    let at = ranges.partition_point(|range| range.last < new.first);
+    match ranges.get(at).copied().filter(|old| old.first <= new.last) {
+        Some(old) if old.first > new.first || old.last < new.last => return false,
+        Some(old) => {
+            ranges.remove(at);
+            if new.last < old.last {
+                ranges.insert(at, Range { first: new.last + 1, ..old });
+            }
+            ranges.insert(at, new);
+            if old.first < new.first {
+                ranges.insert(at, Range { last: new.first - 1, ..old });
+            }
+        }
+        None => ranges.insert(at, new),
+    }
+    true
+}
+
+/// `192.0.2.0-192.0.2.255`
+fn parse_range(text: &str) -> Option<(u32, u32)> {
+    let (first, last) = text.split_once('-')?;
+    let addr = |text: &str| text.parse::<Ipv4Addr>().ok().map(Ipv4Addr::to_bits);
+    let (first, last) = (addr(first)?, addr(last)?);
+    (first <= last).then_some((first, last))
+}
+
+/// A block that is being read.
+struct Reading {
+    geo: Geo,
+    known: HashMap<String, u32>,
+    default_seen: bool,
+}
+
+pub(crate) fn geo(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+    let (source, target) = match directive.args.as_slice() {
+        [source, target] => (Some(walk.template(source)?), target),
+        _ => (None, arg(directive, 0)),
+    };
+    let number = walk.config.geos.len() as u32;
+    let name = walk.new_name(target, &Variable::Geo(number))?;
+    let table = Table::Networks(Networks::default());
+    let values = vec![Box::default()];
+    let geo = Geo { name, source, proxies: Vec::new(), recursive: false, values, table, default: 0 };
+    let mut reading = Reading { geo, known: HashMap::new(), default_seen: false };
+    for entry in directive.block.as_deref().unwrap_or_default() {
+        reading.entry(walk, entry)?;
+    }
+    if let Table::Networks(networks) = &mut reading.geo.table {
+        networks.settle();
+    }
+    walk.config.geos.push(reading.geo);
+    Ok(())
+}
+
+impl Reading {
+    fn entry(&mut self, walk: &mut Walk, entry: &Directive) -> Set {
+        let key = &entry.name;
+        match (key.text.as_str(), entry.args.as_slice()) {
+            ("ranges", []) => self.use_ranges(key),
+            ("proxy_recursive", []) => {
+                self.geo.recursive = true;
+                Ok(())
+            }
+            ("volatile", []) => Ok(()),
+            (name, [value]) if entry.block.is_none() => match name {
+                "proxy" => {
+                    let range =
+                        Cidr::parse(&value.text).ok_or_else(|| invalid(entry, value, "an address or a range"))?;
+                    self.geo.proxies.push(range);
+                    Ok(())
+                }
+                "delete" => self.delete(walk, entry, value),
+                "default" if std::mem::replace(&mut self.default_seen, true) => {
+                    Err(Error::new(&key.at, "conflicting parameter \"default\""))
+                }
+                "default" => {
+                    self.geo.default = self.value(value);
+                    Ok(())
+                }
+                _ => self.add(key, value),
+            },
+            _ => {
+                let error = Error::new(&key.at, "invalid number of the geo parameters");
+                Err(error.hint("an address and a value are expected"))
+            }
+        }
+    }
+
+    /// Whether addresses or ranges of them stand here is said before the first one.
+    fn use_ranges(&mut self, key: &Word) -> Set {
+        if self.geo.entries() > 0 {
+            return Err(Error::new(&key.at, "\"ranges\" must be the first directive inside \"geo\" block"));
+        }
+        self.geo.table = Table::Ranges(Vec::new());
+        Ok(())
+    }
+
+    fn add(&mut self, key: &Word, value: &Word) -> Set {
+        if self.geo.entries() >= ENTRIES_MAX {
+            return Err(Error::new(&key.at, format!("more than {ENTRIES_MAX} entries in a geo")));
+        }
+        let value = self.value(value);
+        match (&mut self.geo.table, parse_range(&key.text), network(&key.text)) {
+            (Table::Ranges(ranges), Some((first, last)), _) => {
+                if !add_range(ranges, Range { first, last, value }) {
+                    return Err(key.wrong("range \"{}\" overlaps another one"));
+                }
+            }
+            (Table::Ranges(_), ..) => return Err(wrong_key(key, "a range like 192.0.2.0-192.0.2.255")),
+            (Table::Networks(networks), _, Some(network)) => networks.0.push((network, value)),
+            (Table::Networks(_), ..) => return Err(wrong_key(key, "an address or a network like 192.0.2.0/24")),
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, walk: &mut Walk, entry: &Directive, what: &Word) -> Set {
+        let before = self.geo.entries();
+        match (&mut self.geo.table, parse_range(&what.text), network(&what.text)) {
+            (Table::Ranges(ranges), Some(gone), _) => ranges.retain(|range| (range.first, range.last) != gone),
+            (Table::Networks(networks), _, Some(gone)) => networks.0.retain(|(network, _)| *network != gone),
+            _ => return Err(invalid(entry, what, "an address, a network or a range as it was written")),
+        }
+        if self.geo.entries() == before {
+            walk.note(&entry.name, "there is nothing to delete");
+        }
+        Ok(())
+    }
+
+    /// The place of a value.
+    fn value(&mut self, word: &Word) -> u32 {
+        let next = self.geo.values.len() as u32;
+        let place = *self.known.entry(word.text.clone()).or_insert(next);
+        if place == next {
+            self.geo.values.push(word.text.as_bytes().into());
+        }
+        place
+    }
+}
+
+fn network(text: &str) -> Option<Network> {
+    match Cidr::parse(text)? {
+        Cidr::V4 { net, mask } => Some(network_of(V4_BITS + mask.count_ones() as u8, net.into())),
+        Cidr::V6 { net, mask } => Some(network_of(mask.count_ones() as u8, net)),
+        Cidr::Unix => None,
+    }
+}
+
+fn wrong_key(key: &Word, expected: &str) -> Error {
+    key.wrong("invalid network \"{}\"").hint_about("{} is expected", expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(all: &[(u32, u32, u32)]) -> Option<Vec<(u32, u32, u32)>> {
+        let mut ranges = Vec::new();
+        let mut new = all.iter().map(|(first, last, value)| Range { first: *first, last: *last, value: *value });
+        let added = new.all(|range| add_range(&mut ranges, range));
+        added.then(|| ranges.iter().map(|range| (range.first, range.last, range.value)).collect())
+    }
+
+    #[test]
+    fn a_range_goes_into_a_wider_one_and_over_no_end() {
+        const MAX: u32 = u32::MAX;
+        for (all, expected) in [
+            (&[(1, 5, 1)][..], Some(&[(1, 5, 1)][..])),
+            (&[(0, 9, 1), (3, 5, 2)], Some(&[(0, 2, 1), (3, 5, 2), (6, 9, 1)])),
+            (&[(0, 9, 1), (0, 5, 2)], Some(&[(0, 5, 2), (6, 9, 1)])),
+            (&[(0, 9, 1), (5, 9, 2)], Some(&[(0, 4, 1), (5, 9, 2)])),
+            (&[(0, 9, 1), (0, 9, 2)], Some(&[(0, 9, 2)])),
+            (&[(5, 9, 1), (0, 4, 2)], Some(&[(0, 4, 2), (5, 9, 1)])),
+            (&[(0, MAX, 1), (MAX, MAX, 2)], Some(&[(0, MAX - 1, 1), (MAX, MAX, 2)])),
+            (&[(0, MAX, 1), (0, 0, 2)], Some(&[(0, 0, 2), (1, MAX, 1)])),
+            (&[(3, 5, 1), (0, 9, 2)], None),
+            (&[(3, 5, 1), (0, 3, 2)], None),
+            (&[(3, 5, 1), (5, 6, 2)], None),
+        ] {
+            assert_eq!(ranges(all).as_deref(), expected, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_read_strictly() {
+        assert_eq!(parse_range("0.0.0.1-0.0.1.0"), Some((1, 256)));
+        for bad in ["", "-", "0.0.0.1", "0.0.0.2-0.0.0.1", "::1-::2", "0.0.0.1-0.0.0.2-", "0.0.0.1 - 0.0.0.2"] {
+            assert_eq!(parse_range(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `valid_referers`: whose pages may lead here, and `$invalid_referer`.
+
+use std::sync::Arc;
+
+use crate::config::builder::{Draft, Walk};
+use crate::config::parser::{Directive, Error};
+use crate::modules::map::conf::Expression;
+
+/// The shortest referer with a scheme, as nginx has it: `http://i.ru`.
+const LEN_MIN: usize = 11;
+/// Bytes of a host in a referer; a longer one is not valid.
+const HOST_BYTES_MAX: usize = 256;
+
+/// A name of a host, or many of them.
+#[derive(Clone, Debug)]
+pub enum HostName {
+    Exact(Box<[u8]>),
+    /// What `*.x` ends with, its dot in front; with `.x` the name without the dot as well.
+    Ending(Box<[u8]>, bool),
+    /// What `x.*` starts with, its dot behind.
+    Starting(Box<[u8]>),
+    Pattern(Arc<Expression>),
+}
+
+impl HostName {
+    pub(crate) fn new(text: &str) -> Self {
+        let name = text.to_ascii_lowercase();
+        match (name.strip_prefix('*'), name.strip_suffix('*')) {
+            (Some(ending), _) => Self::Ending(ending.as_bytes().into(), false),
+            (_, Some(start)) => Self::Starting(start.as_bytes().into()),
+            _ if name.starts_with('.') => Self::Ending(name.into_bytes().into(), true),
+            _ => Self::Exact(name.into_bytes().into()),
+        }
+    }
+
+    /// How well it fits a host in lower case; none: not at all.
+    fn rank(&self, host: &[u8]) -> Option<(u8, usize)> {
+        match self {
+            Self::Exact(name) => (host == &**name && !host.is_empty()).then_some((3, 0)),
+            Self::Ending(ending, true) if ending.get(1..) == Some(host) => Some((3, 0)),
+            Self::Ending(ending, _) => {
+                (host.len() > ending.len() && host.ends_with(ending)).then_some((2, ending.len()))
+            }
+            Self::Starting(start) => (host.len() > start.len() && host.starts_with(start)).then_some((1, start.len())),
+            Self::Pattern(expression) => expression.pattern.is_match(host).then_some((0, 0)),
+        }
+    }
+}
+
+/// Referers that are valid.
+#[derive(Clone, Debug, Default)]
+pub struct Referers {
+    /// A request without a referer.
+    none: bool,
+    /// A referer without `http://` or `https://`.
+    blocked: bool,
+    /// All names of the server.
+    server_names: bool,
+    /// Hosts, and what the path must start with.
+    hosts: Vec<(HostName, Box<[u8]>)>,
+    /// For the referer without its scheme.
+    patterns: Vec<Arc<Expression>>,
+}
+
+impl Referers {
+    /// Whether a referer is valid for a server with these names.
+    pub fn allow(&self, referer: Option<&[u8]>, names: &[HostName]) -> bool {
+        let Some(referer) = referer else { return self.none };
+        let Some(rest) = without_scheme(referer) else { return self.blocked };
+        let host = rest.split(|b| matches!(b, b'/' | b':')).next().unwrap_or_default().to_ascii_lowercase();
+        if host.len() > HOST_BYTES_MAX {
+            return false;
+        }
+        let known = self.hosts.iter().filter_map(|(name, path)| Some((name.rank(&host)?, path)));
+        if let Some((_, path)) = known.max_by_key(|(rank, _)| *rank) {
+            let at = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+            return rest.get(at..).unwrap_or_default().starts_with(path);
+        }
+        self.server_names && names.iter().any(|name| name.rank(&host).is_some())
+            || self.patterns.iter().any(|expression| expression.pattern.is_match(rest))
+    }
+}
+
+fn without_scheme(referer: &[u8]) -> Option<&[u8]> {
+    let schemes: [&[u8]; 2] = [b"http://", b"https://"];
+    let starts = |scheme: &&[u8]| referer.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    let scheme = schemes.into_iter().find(starts).filter(|_| referer.len() >= LEN_MIN)?;
+    referer.get(scheme.len()..)
+}
+
+/// Several lines of a block are one list.
+pub(crate) fn valid_referers(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let mut referers = match (&draft.settings.rare.referers, draft.first) {
+        (Some(before), false) => before.clone(),
+        _ => Referers::default(),
+    };
+    for word in &directive.args {
+        match word.text.as_str() {
+            "none" => referers.none = true,
+            "blocked" => referers.blocked = true,
+            "server_names" => referers.server_names = true,
+            text => match text.strip_prefix('~') {
+                Some(source) => referers.patterns.push(Arc::new(walk.expression(source, true, &word.at)?)),
+                None => {
+                    let (host, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+                    let stars = host.matches('*').count();
+                    let at_end = host.starts_with("*.") || host.ends_with(".*");
+                    if host.is_empty() || stars > 1 || (stars == 1 && !at_end) {
+                        return Err(Error::about(&word.at, "invalid host in \"{}\"", text)
+                            .hint("a name such as example.com, *.example.com or example.*/path is expected"));
+                    }
+                    referers.hosts.push((HostName::new(host), path.as_bytes().into()));
+                }
+            },
+        }
+    }
+    draft.rare().referers = Some(referers);
+    Ok(())
+}

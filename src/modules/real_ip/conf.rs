@@ -1,0 +1,69 @@
+//! `set_real_ip_from`, `real_ip_header`, `real_ip_recursive`: where the address of a client is taken from behind a proxy.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::core;
+use crate::config::parser::{Directive, Error};
+use crate::runtime::cidr::Cidr;
+
+type Set = Result<(), Error>;
+
+/// Who is believed when it tells for whom it asks, and how it tells it.
+#[derive(Clone, Debug)]
+pub struct RealIp {
+    pub from: Vec<Cidr>,
+    pub told: Told,
+    /// Addresses that are believed themselves are passed over.
+    pub recursive: bool,
+}
+
+/// Where the address stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// In a field, the last one of a list.
+    Field(Box<[u8]>),
+    ProxyProtocol,
+}
+
+impl Default for RealIp {
+    /// nginx's defaults.
+    fn default() -> Self {
+        Self { from: Vec::new(), told: Told::Field(Box::from(&b"X-Real-IP"[..])), recursive: false }
+    }
+}
+
+pub(crate) fn of(draft: &mut Draft) -> &mut RealIp {
+    draft.rare().real_ip.get_or_insert_default()
+}
+
+/// Inherited only where the block has none of its own.
+pub(crate) fn set_real_ip_from(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    let ranges = match word.text.as_str() {
+        "localhost" => vec![Cidr::of(Ipv4Addr::LOCALHOST.into()), Cidr::of(Ipv6Addr::LOCALHOST.into())],
+        text => {
+            let range = Cidr::parse(text);
+            vec![range.ok_or_else(|| invalid(directive, word, "an address, a range such as 10.0.0.0/8, or unix:"))?]
+        }
+    };
+    let first = draft.first;
+    let from = &mut of(draft).from;
+    if first {
+        from.clear();
+    }
+    from.extend(ranges);
+    Ok(())
+}
+
+pub(crate) fn real_ip_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let name = arg(directive, 0);
+    of(draft).told = match name.text.as_str() {
+        "proxy_protocol" => Told::ProxyProtocol,
+        text => {
+            core::check_field(directive, name)?;
+            Told::Field(text.as_bytes().into())
+        }
+    };
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! The steps that a request goes through in a server or location: `return`, `set`, `if`, `rewrite`, `break`.
+
+use std::sync::Arc;
+
+use crate::config::builder::{Draft, Walk, arg, invalid, variable_name};
+use crate::config::parser::{Directive, Error, Word};
+use crate::config::template::Template;
+use crate::config::{core, directives, values};
+use crate::modules::map::conf::Expression;
+use crate::request::location_conf::Location;
+
+type Set = Result<(), Error>;
+
+/// One thing to do with a request, in order.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Return { status: u16, what: Returned },
+    Set { to: Settable, value: Template },
+    If(Arc<If>),
+    Rewrite(Arc<Rewrite>),
+    Break,
+}
+
+/// What `return` answers with.
+#[derive(Clone, Debug)]
+pub enum Returned {
+    Page,
+    Text(Template),
+    Redirect(Template),
+}
+
+/// What `set` fills.
+#[derive(Clone, Copy, Debug)]
+pub enum Settable {
+    User(u32),
+    Args,
+    LimitRate,
+}
+
+/// An `if`.
+#[derive(Debug)]
+pub struct If {
+    pub condition: Condition,
+    pub steps: Vec<Step>,
+    /// What it sets beside steps: a location in place of the one it stands in.
+    pub scope: Option<Arc<Location>>,
+}
+
+#[derive(Debug)]
+pub enum Condition {
+    True(Template),
+    Equal { left: Template, right: Template, negated: bool },
+    Match { subject: Template, expression: Expression, negated: bool },
+    File { test: FileTest, name: Template, negated: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileTest {
+    File,
+    Folder,
+    Exists,
+    Executable,
+}
+
+/// A `rewrite`.
+#[derive(Debug)]
+pub struct Rewrite {
+    pub expression: Expression,
+    pub path: Template,
+    /// Arguments of the replacement. A `?` in a variable starts none.
+    pub args: Option<Template>,
+    /// Whether the request's own arguments follow: not if the replacement ends with `?`.
+    pub keeps_args: bool,
+    pub then: Then,
+}
+
+/// What follows a rewrite that matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    NextStep,
+    /// No more steps; another location is looked for.
+    Last,
+    /// No more steps; the location stays.
+    Break,
+    Redirect(u16),
+}
+
+/// `return code`, `return code text`, `return code URL`, `return URL`.
+pub(crate) fn return_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let first = arg(directive, 0);
+    let step = match (values::number(&first.text), directive.args.get(1)) {
+        (Some(code), second) => {
+            let status = u16::try_from(code).ok().filter(|code| *code <= 999);
+            let status = status.ok_or_else(|| invalid(directive, first, "a status code from 0 to 999"))?;
+            let what = match second {
+                Some(url) if matches!(status, 301 | 302 | 303 | 307 | 308) => Returned::Redirect(walk.template(url)?),
+                Some(text) => Returned::Text(walk.template(text)?),
+                None => Returned::Page,
+            };
+            Step::Return { status, what }
+        }
+        (None, None) if is_url(&first.text) => {
+            Step::Return { status: 302, what: Returned::Redirect(walk.template(first)?) }
+        }
+        (None, _) => {
+            let expected = "a status code, or a URL that starts with http://, https:// or $scheme";
+            return Err(invalid(directive, first, expected));
+        }
+    };
+    draft.steps.push(step);
+    Ok(())
+}
+
+fn is_url(text: &str) -> bool {
+    ["http://", "https://", "$scheme"].iter().any(|start| text.starts_with(start))
+}
+
+pub(crate) fn break_step(_: &mut Walk, draft: &mut Draft, _: &Directive) -> Set {
+    draft.steps.push(Step::Break);
+    Ok(())
+}
+
+impl Walk {
+    /// The variable that a directive fills.
+    pub(crate) fn settable(&self, target: &Word) -> Result<Settable, Error> {
+        let name = variable_name(target)?;
+        match self.user_number(name) {
+            Some(number) => Ok(Settable::User(number)),
+            None if name == "args" || name == "query_string" => Ok(Settable::Args),
+            None if name == "limit_rate" => Ok(Settable::LimitRate),
+            None => Err(Error::about(&target.at, "the duplicate \"{}\" variable", name)
+                .hint("a built-in variable or the result of a map can't be set")),
+        }
+    }
+}
+
+pub(crate) fn set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let to = walk.settable(arg(directive, 0))?;
+    let value = walk.template(arg(directive, 1))?;
+    draft.steps.push(Step::Set { to, value });
+    Ok(())
+}
+
+pub(crate) fn rewrite(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let (pattern, to) = (arg(directive, 0), arg(directive, 1));
+    let then = match directive.args.get(2) {
+        None if is_url(&to.text) => Then::Redirect(302),
+        None => Then::NextStep,
+        Some(word) => match core::choice(directive, word, "last, break, redirect or permanent")? {
+            0 => Then::Last,
+            1 => Then::Break,
+            2 => Then::Redirect(302),
+            _ => Then::Redirect(301),
+        },
+    };
+    let expression = walk.expression(&pattern.text, false, &pattern.at)?;
+    let keeps_args = !to.text.ends_with('?');
+    let (path, args) = match to.text.split_once('?') {
+        Some((path, args)) => (path, Some(args.strip_suffix('?').unwrap_or(args)).filter(|args| !args.is_empty())),
+        None => (to.text.as_str(), None),
+    };
+    let template = |text: &str| walk.template_of(text, to);
+    let (path, args) = (template(path)?, args.map(template).transpose()?);
+    draft.steps.push(Step::Rewrite(Arc::new(Rewrite { expression, path, args, keeps_args, then })));
+    Ok(())
+}
+
+/// `if (condition) { ... }`.
+pub(crate) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let condition = condition(walk, directive)?;
+    let context = if draft.context == directives::SERVER { directives::SERVER_IF } else { directives::LOCATION_IF };
+    let block = directive.block.as_deref().unwrap_or_default();
+    let own = draft.location.as_ref().map(crate::request::location_conf::LocationDraft::for_if);
+    let mut inner = walk.inside(draft, directive, context, own)?;
+    let steps_only = block.iter().all(|d| matches!(directives::find(&d.name.text), Some(spec) if spec.treat.is_step()));
+    let steps = std::mem::take(&mut inner.steps);
+    let scope = crate::request::location_conf::scope(walk, draft, inner, directive)?.filter(|_| !steps_only);
+    draft.steps.push(Step::If(Arc::new(If { condition, steps, scope })));
+    Ok(())
+}
+
+/// The words between the parentheses, which may be glued to them.
+fn condition(walk: &Walk, directive: &Directive) -> Result<Condition, Error> {
+    let wrong = |at: &Word| {
+        Error::new(&at.at, "invalid condition")
+            .hint("($variable), ($variable = value), ($variable ~ expression) or (-f file)")
+    };
+    let first = arg(directive, 0);
+    let last = directive.args.last().unwrap_or(first);
+    if !first.text.starts_with('(') || first.quoted || !last.text.ends_with(')') || last.quoted {
+        return Err(first.wrong("invalid condition \"{}\"").hint("it stands in parentheses"));
+    }
+    let mut words = directive.args.clone();
+    if let Some(word) = words.first_mut() {
+        word.text.remove(0);
+    }
+    if let Some(word) = words.last_mut() {
+        word.text.pop();
+    }
+    words.retain(|word| word.quoted || !word.text.is_empty());
+    match words.as_slice() {
+        [one] if one.text.starts_with('$') => Ok(Condition::True(walk.template(one)?)),
+        [test, name] if test.text.starts_with(['-', '!']) => {
+            let negated = test.text.starts_with('!');
+            let test = match test.text.trim_start_matches('!') {
+                "-f" => FileTest::File,
+                "-d" => FileTest::Folder,
+                "-e" => FileTest::Exists,
+                "-x" => FileTest::Executable,
+                _ => return Err(wrong(test)),
+            };
+            Ok(Condition::File { test, name: walk.template(name)?, negated })
+        }
+        [left, operator, right] if left.text.starts_with('$') => {
+            let negated = operator.text.starts_with('!');
+            let (left, any_case) = (walk.template(left)?, operator.text.ends_with('*'));
+            match operator.text.trim_start_matches('!') {
+                "=" => Ok(Condition::Equal { left, right: walk.template(right)?, negated }),
+                "~" | "~*" => {
+                    let expression = walk.expression(&right.text, any_case, &right.at)?;
+                    Ok(Condition::Match { subject: left, expression, negated })
+                }
+                _ => Err(wrong(operator)),
+            }
+        }
+        _ => Err(wrong(first)),
+    }
+}

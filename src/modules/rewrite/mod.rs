@@ -1,0 +1,238 @@
+//! Runs the steps of a server or location on an exchange: `return`, `set`, `if`, `rewrite`, `break`.
+
+pub mod conf;
+
+use crate::config::template::{Builtin, Piece, Template, Variable};
+use crate::config::{Condition, Expression, FileTest, Level, Rewrite, Settable, Step, Then};
+use crate::http1::uri;
+use crate::modules::static_files::open;
+use crate::request::context::Exchange;
+use crate::request::response::Reply;
+use crate::request::{log, rate_limit, variables};
+
+/// Bytes that a rewritten path may have.
+const PATH_BYTES_MAX: usize = 64 * 1024;
+
+/// How a run of steps ended.
+pub enum Outcome {
+    /// All steps were done; whether the path was changed so that another location may be meant.
+    Done { changed: bool },
+    /// The request ends here, with an answer or (`return 444`) without.
+    Answer(Option<Box<Reply>>),
+}
+
+/// What one step means for those behind it.
+enum Flow {
+    On,
+    Stop,
+    Answer(Option<Box<Reply>>),
+}
+
+/// Runs `steps`.
+pub fn run(steps: &[Step], exchange: &mut Exchange) -> Outcome {
+    let mut changed = false;
+    match walk(steps, exchange, &mut changed) {
+        Flow::On | Flow::Stop => Outcome::Done { changed },
+        Flow::Answer(reply) => Outcome::Answer(reply),
+    }
+}
+
+fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
+    for step in steps {
+        let flow = match step {
+            Step::Return { status: 444, .. } => Flow::Answer(None),
+            Step::Return { status, what } => {
+                exchange.answer.status = exchange.status.unwrap_or(*status); // what it says may name it
+                Flow::Answer(Some(Box::new(Reply::returned(exchange, *status, what))))
+            }
+            Step::Break => Flow::Stop,
+            Step::Set { to, value } => {
+                let value = variables::value(value, exchange);
+                assign(exchange, *to, value);
+                Flow::On
+            }
+            Step::If(step) if holds(&step.condition, exchange) => {
+                if let Some(scope) = &step.scope {
+                    exchange.location = Some(scope.clone());
+                }
+                walk(&step.steps, exchange, changed)
+            }
+            Step::If(_) => Flow::On,
+            Step::Rewrite(step) => rewrite(step, exchange, changed),
+        };
+        if !matches!(flow, Flow::On) {
+            return flow;
+        }
+    }
+    Flow::On
+}
+
+/// Fills a variable.
+pub fn assign(exchange: &mut Exchange, to: Settable, value: Vec<u8>) {
+    match to {
+        Settable::Args => {
+            exchange.args = Some(value).filter(|args| !args.is_empty());
+            exchange.args_changed = true;
+        }
+        Settable::LimitRate => exchange.limits.rate = rate_limit::parse(&value, exchange).or(exchange.limits.rate),
+        Settable::User(number) => {
+            if let Some(slot) = exchange.users.get_mut().get_mut(number as usize) {
+                *slot = value;
+            }
+        }
+    }
+}
+
+fn holds(condition: &Condition, exchange: &Exchange) -> bool {
+    match condition {
+        Condition::True(template) => variables::holds(template, exchange),
+        Condition::Equal { left, right, negated } => {
+            (variables::value(left, exchange) == variables::value(right, exchange)) != *negated
+        }
+        Condition::Match { subject, expression, negated } => {
+            let subject = variables::value(subject, exchange);
+            let found = expression.pattern.captures(&subject);
+            let matched = found.is_some();
+            note_match(exchange, expression, &subject, matched);
+            match found {
+                Some(captures) => exchange.set_captures(expression, captures),
+                None => exchange.forget_captures(),
+            }
+            matched != *negated
+        }
+        Condition::File { test, name, negated } => {
+            use std::os::unix::fs::PermissionsExt;
+            let meta = open::metadata(exchange, &variables::value(name, exchange)).ok();
+            let yes = meta.is_some_and(|meta| match test {
+                FileTest::File => meta.is_file(),
+                FileTest::Folder => meta.is_dir(),
+                FileTest::Exists => true,
+                FileTest::Executable => meta.permissions().mode() & 0o111 != 0,
+            });
+            yes != *negated
+        }
+    }
+}
+
+fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow {
+    let found = step.expression.pattern.captures(&exchange.path);
+    note_match(exchange, &step.expression, &exchange.path, found.is_some());
+    let Some(captures) = found else {
+        exchange.forget_captures();
+        return Flow::On;
+    };
+    exchange.set_captures(&step.expression, captures);
+    if let Then::Redirect(status) = step.then {
+        return redirect(step, status, exchange);
+    }
+    let path = variables::value(&step.path, exchange);
+    let made = step.args.as_ref().map(|args| args_of(args, exchange)).unwrap_or_default();
+    if let Some(refused) = refuse_length(path.len(), path.len() + made.len(), exchange) {
+        return refused;
+    }
+    let args = with_own_args(step, made, exchange);
+    exchange.path = path;
+    exchange.args = args;
+    note_target(exchange);
+    exchange.rewritten = true;
+    exchange.internal = true;
+    exchange.broke = step.then == Then::Break;
+    match step.then {
+        Then::Break => Flow::Stop,
+        Then::Last => {
+            *changed = true;
+            Flow::Stop
+        }
+        Then::NextStep | Then::Redirect(_) => {
+            *changed = true;
+            Flow::On
+        }
+    }
+}
+
+/// A redirect. What was captured is written as a path has to be; what variables hold is, unless they hold more encoded
+/// than a URL needs: `$arg_url` becomes the URL that it is.
+fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> Flow {
+    let mut url = Vec::new();
+    let mut value = Vec::new();
+    for piece in step.path.pieces() {
+        match piece {
+            Piece::Text(text) => uri::encode_url(text, &mut url),
+            Piece::Variable(variable) => {
+                value.clear();
+                variables::write_variable(variable, exchange, &mut value, 0);
+                match variable {
+                    Variable::Capture(_) | Variable::Builtin(Builtin::Uri) => uri::encode_path(&value, &mut url),
+                    _ => uri::encode_url(&uri::decode_plain(&value), &mut url),
+                }
+            }
+        }
+    }
+    let made = step.args.as_ref().map(|args| args_of(args, exchange)).unwrap_or_default();
+    if let Some(refused) = refuse_length(url.len(), url.len() + made.len(), exchange) {
+        return refused;
+    }
+    if let Some(args) = with_own_args(step, made, exchange) {
+        url.push(b'?');
+        url.extend_from_slice(&args);
+    }
+    note(exchange, format_args!("rewritten redirect: \"{}\"", String::from_utf8_lossy(&url)));
+    Flow::Answer(Some(Box::new(Reply::redirect(exchange, status, &url))))
+}
+
+fn refuse_length(path: usize, length: usize, exchange: &Exchange) -> Option<Flow> {
+    if path > 0 && length <= PATH_BYTES_MAX {
+        return None;
+    }
+    log::about(exchange, Level::Error, format_args!("the rewritten URI has {length} bytes"));
+    Some(Flow::Answer(Some(Box::new(Reply::page(500, exchange.settings().server_tokens)))))
+}
+
+/// The arguments that a replacement makes, and those of the request behind them if they are kept.
+fn with_own_args(step: &Rewrite, made: Vec<u8>, exchange: &Exchange) -> Option<Vec<u8>> {
+    let own = exchange.args.as_deref().filter(|args| step.keeps_args && !args.is_empty());
+    match (made.is_empty(), own) {
+        (true, own) => own.map(<[u8]>::to_vec),
+        (false, Some(own)) => Some([&made, &b"&"[..], own].concat()),
+        (false, None) => Some(made),
+    }
+}
+
+/// Tells what a step does, if it is to (`rewrite_log`).
+fn note(exchange: &Exchange, message: std::fmt::Arguments<'_>) {
+    if exchange.settings().manners.rewrite_log {
+        log::about(exchange, Level::Notice, message);
+    }
+}
+
+fn note_match(exchange: &Exchange, expression: &Expression, subject: &[u8], matched: bool) {
+    let what = if matched { "matches" } else { "does not match" };
+    let (source, subject) = (expression.pattern.source(), subject.escape_ascii());
+    note(exchange, format_args!("\"{source}\" {what} \"{subject}\""));
+}
+
+fn note_target(exchange: &Exchange) {
+    let args = exchange.args.as_deref().unwrap_or_default();
+    let (path, args) = (exchange.path.escape_ascii(), args.escape_ascii());
+    note(exchange, format_args!("rewritten data: \"{path}\", args: \"{args}\""));
+}
+
+/// Arguments of a replacement. What was captured of an escaped path is escaped again, or a client could add arguments.
+fn args_of(template: &Template, exchange: &Exchange) -> Vec<u8> {
+    let path = exchange.written.split(|b| *b == b'?').next().unwrap_or_default();
+    let escaped = path.iter().any(|b| matches!(b, b'%' | b'+'));
+    let mut out = Vec::new();
+    let mut value = Vec::new();
+    for piece in template.pieces() {
+        match piece {
+            Piece::Text(text) => out.extend_from_slice(text),
+            Piece::Variable(variable @ Variable::Capture(_)) if escaped => {
+                value.clear();
+                variables::write_variable(variable, exchange, &mut value, 0);
+                uri::encode_arg(&value, &mut out);
+            }
+            Piece::Variable(variable) => variables::write_variable(variable, exchange, &mut out, 0),
+        }
+    }
+    out
+}

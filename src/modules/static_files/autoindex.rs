@@ -1,0 +1,300 @@
+//! A folder to a list of what is in it (`autoindex`): read once, sorted, and written piece by piece as it is sent.
+//!
+//! The pages are those of nginx byte for byte; only chunks may be cut elsewhere. Names are bytes of anybody's choice: they
+//! are escaped for where they stand.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, Dir, FileType, statat};
+use rustix::io::Errno;
+
+use crate::config::{Autoindex, ListingFormat};
+use crate::http1::uri;
+use crate::runtime::{clock, executor};
+
+/// Entries of a folder that are listed; they are sorted, so all of them are in memory.
+pub const ENTRIES_MAX: usize = 16 * 1024;
+/// Entries that are looked at before others get their turn.
+const ENTRIES_AT_ONCE: usize = 128;
+/// Bytes of a list that are written at once.
+const PIECE_BYTES: usize = 16 * 1024;
+/// Characters of a name that a page shows.
+const NAME_CHARS_MAX: usize = 50;
+
+struct Entry {
+    name: Box<[u8]>,
+    is_folder: bool,
+    is_file: bool,
+    size: u64,
+    /// Seconds since 1970.
+    modified: u64,
+}
+
+/// A list on its way.
+pub struct Listing {
+    path: Vec<u8>,
+    entries: Vec<Entry>,
+    settings: Autoindex,
+    /// Names are UTF-8, as far as the client is told.
+    pub utf8: bool,
+    /// The function that the list is given to, in JSONP.
+    callback: Option<Vec<u8>>,
+    next: Next,
+    /// There were more entries than are listed.
+    pub is_cut: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Next {
+    Start,
+    Entry(usize),
+    Done,
+}
+
+impl Listing {
+    /// Reads the folder that `path` stands for.
+    ///
+    /// # Errors
+    /// Those of readdir(3) and stat(2).
+    pub async fn read(folder: &File, path: &[u8], settings: Autoindex) -> io::Result<Self> {
+        let mut entries = Vec::new();
+        let mut is_cut = false;
+        for (number, read) in Dir::read_from(folder)?.enumerate() {
+            let read = read?;
+            let name = read.file_name();
+            if name.to_bytes().starts_with(b".") {
+                continue;
+            }
+            if entries.len() == ENTRIES_MAX {
+                is_cut = true;
+                break;
+            }
+            if number % ENTRIES_AT_ONCE == ENTRIES_AT_ONCE - 1 {
+                executor::next_turn().await;
+            }
+            entries.extend(look(folder, name.to_bytes())?);
+        }
+        entries.sort_unstable_by(|a, b| b.is_folder.cmp(&a.is_folder).then_with(|| a.name.cmp(&b.name)));
+        Ok(Self { path: path.to_vec(), entries, settings, utf8: false, callback: None, next: Next::Start, is_cut })
+    }
+
+    /// The list is given to a function.
+    pub fn for_callback(mut self, callback: &[u8]) -> Self {
+        self.callback = (!callback.is_empty()).then(|| callback.to_vec());
+        self
+    }
+
+    pub fn content_type(&self) -> &'static [u8] {
+        match (self.settings.format, &self.callback) {
+            (ListingFormat::Html, _) => b"text/html",
+            (ListingFormat::Xml, _) => b"text/xml; charset=utf-8",
+            (ListingFormat::Jsonp, Some(_)) => b"application/javascript",
+            (ListingFormat::Json | ListingFormat::Jsonp, _) => b"application/json",
+        }
+    }
+
+    /// Writes the next piece; nothing, when all of it was written.
+    pub fn write_piece(&mut self, out: &mut Vec<u8>) {
+        let end = out.len() + PIECE_BYTES;
+        while out.len() < end {
+            self.next = match self.next {
+                Next::Done => return,
+                Next::Start => {
+                    self.write_start(out);
+                    Next::Entry(0)
+                }
+                Next::Entry(at) => match self.entries.get(at) {
+                    Some(entry) => {
+                        self.write_entry(entry, at == 0, out);
+                        Next::Entry(at + 1)
+                    }
+                    None => {
+                        self.write_end(out);
+                        Next::Done
+                    }
+                },
+            };
+        }
+    }
+
+    fn write_start(&self, out: &mut Vec<u8>) {
+        match self.settings.format {
+            ListingFormat::Html => {
+                out.extend_from_slice(b"<html>\r\n<head><title>Index of ");
+                escape_html(&self.path, out);
+                out.extend_from_slice(b"</title></head>\r\n<body>\r\n<h1>Index of ");
+                escape_html(&self.path, out);
+                out.extend_from_slice(b"</h1><hr><pre><a href=\"../\">../</a>\r\n");
+            }
+            ListingFormat::Xml => out.extend_from_slice(b"<?xml version=\"1.0\"?>\r\n<list>\r\n"),
+            ListingFormat::Json | ListingFormat::Jsonp => {
+                if let Some(callback) = &self.callback {
+                    // What stands in front keeps others from taking the answer for something else.
+                    out.extend_from_slice(b"/* callback */\r\n");
+                    out.extend_from_slice(callback);
+                    out.push(b'(');
+                }
+                out.extend_from_slice(b"[");
+            }
+        }
+    }
+
+    fn write_entry(&self, entry: &Entry, is_first: bool, out: &mut Vec<u8>) {
+        match self.settings.format {
+            ListingFormat::Html => entry.write_html(self.settings.exact_size, self.utf8, out),
+            ListingFormat::Xml => entry.write_xml(out),
+            ListingFormat::Json | ListingFormat::Jsonp => {
+                out.extend_from_slice(if is_first { b"\r\n" } else { b",\r\n" });
+                entry.write_json(out);
+            }
+        }
+    }
+
+    fn write_end(&self, out: &mut Vec<u8>) {
+        match self.settings.format {
+            ListingFormat::Html => out.extend_from_slice(b"</pre><hr></body>\r\n</html>\r\n"),
+            ListingFormat::Xml => out.extend_from_slice(b"</list>\r\n"),
+            ListingFormat::Json | ListingFormat::Jsonp => {
+                out.extend_from_slice(b"\r\n]");
+                if self.callback.is_some() {
+                    out.extend_from_slice(b");");
+                }
+            }
+        }
+    }
+}
+
+/// Whether a request may name a function so (`callback`).
+pub fn is_callback(name: &[u8]) -> bool {
+    name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'))
+}
+
+/// Looks what an entry is: where a link leads, or the link itself if that is nowhere. Nothing, if nobody may know.
+fn look(folder: &File, name: &[u8]) -> io::Result<Option<Entry>> {
+    let folder = folder.as_fd();
+    let stat = match statat(folder, name, AtFlags::empty()) {
+        Err(Errno::NOENT | Errno::LOOP) => match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None), // it is gone
+            stat => stat?,
+        },
+        Err(Errno::ACCESS) => return Ok(None),
+        stat => stat?,
+    };
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    Ok(Some(Entry {
+        name: name.into(),
+        is_folder: kind == FileType::Directory,
+        is_file: kind == FileType::RegularFile,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: u64::try_from(stat.st_mtime).unwrap_or(0),
+    }))
+}
+
+impl Entry {
+    fn kind(&self) -> &'static str {
+        match (self.is_folder, self.is_file) {
+            (true, _) => "directory",
+            (false, true) => "file",
+            (false, false) => "other",
+        }
+    }
+
+    fn write_html(&self, exact_size: bool, utf8: bool, out: &mut Vec<u8>) {
+        let slash: &[u8] = if self.is_folder { b"/" } else { b"" };
+        out.extend_from_slice(b"<a href=\"");
+        uri::encode_component(&self.name, out);
+        out.extend_from_slice(slash);
+        out.extend_from_slice(b"\">");
+        // As many characters as fit, with the slash of a folder; of a name that is too long the start.
+        let (chars, cut) = measure(&self.name, utf8);
+        if chars > NAME_CHARS_MAX {
+            escape_html(self.name.get(..cut).unwrap_or_default(), out);
+            out.extend_from_slice(b"..&gt;</a>");
+        } else {
+            escape_html(&self.name, out);
+            let fits = chars < NAME_CHARS_MAX;
+            out.extend_from_slice(if fits { slash } else { b"" });
+            out.extend_from_slice(b"</a>");
+            let width = NAME_CHARS_MAX - chars - if fits { slash.len() } else { 0 };
+            out.resize(out.len() + width, b' ');
+        }
+        let _ = write!(out, " {} ", clock::format(self.modified, "%d-%b-%Y %R"));
+        let width = if exact_size { 19 } else { 7 };
+        let size = match (self.is_folder, exact_size) {
+            (true, _) => "-".to_owned(),
+            (false, true) => self.size.to_string(),
+            (false, false) => rounded(self.size),
+        };
+        let _ = write!(out, "{size:>width$}\r\n");
+    }
+
+    fn write_xml(&self, out: &mut Vec<u8>) {
+        let kind = self.kind();
+        let _ = write!(out, "<{kind} mtime=\"{}\"", clock::format(self.modified, "%Y-%m-%dT%TZ"));
+        if self.is_file {
+            let _ = write!(out, " size=\"{}\"", self.size);
+        }
+        out.push(b'>');
+        escape_html(&self.name, out);
+        let _ = write!(out, "</{kind}>\r\n");
+    }
+
+    fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{ \"name\":\"");
+        escape_json(&self.name, out);
+        let _ = write!(out, "\", \"type\":\"{}\", \"mtime\":\"{}\"", self.kind(), clock::http_time(self.modified));
+        if self.is_file {
+            let _ = write!(out, ", \"size\":{}", self.size);
+        }
+        out.extend_from_slice(b" }");
+    }
+}
+
+/// How many characters a name has, and at which byte it is cut if they are too many. What is no UTF-8 is bytes.
+fn measure(name: &[u8], utf8: bool) -> (usize, usize) {
+    const SHOWN: usize = NAME_CHARS_MAX - 3;
+    match std::str::from_utf8(name).ok().filter(|_| utf8) {
+        Some(text) => (text.chars().count(), text.char_indices().nth(SHOWN).map_or(name.len(), |(at, _)| at)),
+        None => (name.len(), SHOWN),
+    }
+}
+
+/// `1000`, `10K`, `5M`, `11G`.
+fn rounded(size: u64) -> String {
+    let (unit, sign) = match size {
+        0..=9999 => return size.to_string(),
+        10_000..0x10_0000 => (1 << 10, 'K'),
+        0x10_0000..0x4000_0000 => (1 << 20, 'M'),
+        _ => (1 << 30, 'G'),
+    };
+    format!("{}{sign}", size / unit + u64::from(size % unit >= unit / 2))
+}
+
+fn escape_html(text: &[u8], out: &mut Vec<u8>) {
+    for byte in text {
+        match byte {
+            b'<' => out.extend_from_slice(b"&lt;"),
+            b'>' => out.extend_from_slice(b"&gt;"),
+            b'&' => out.extend_from_slice(b"&amp;"),
+            b'"' => out.extend_from_slice(b"&quot;"),
+            _ => out.push(*byte),
+        }
+    }
+}
+
+fn escape_json(text: &[u8], out: &mut Vec<u8>) {
+    for byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            0..=0x1f => drop(write!(out, "\\u{byte:04X}")),
+            _ => out.push(*byte),
+        }
+    }
+}

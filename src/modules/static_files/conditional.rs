@@ -1,0 +1,74 @@
+//! What tells one version of an answer from another (RFC 9110 8.8), and what a request may demand of it (13).
+//!
+//! Where nginx is stricter than the RFC, or looks at more, this does as nginx does: a client gets the whole answer then,
+//! or a 412 for a demand that nobody can read.
+
+use crate::config::IfModifiedSince;
+use crate::http1::head;
+use crate::request::context::Exchange;
+use crate::request::response_headers::Added;
+use crate::runtime::clock;
+
+/// `Last-Modified` and `ETag`.
+#[derive(Clone, Debug, Default)]
+pub struct Marks {
+    /// Seconds since 1970.
+    pub modified: Option<u64>,
+    pub etag: Option<Vec<u8>>,
+}
+
+impl Marks {
+    /// The status that takes the place of a 200: 304, 412 or none.
+    pub fn precondition(&self, exchange: &Exchange) -> Option<u16> {
+        let field = |name: &'static [u8]| exchange.request.fields.first_named(name);
+        if let Some(since) = field(b"if_unmodified_since")
+            && clock::parse_http_time(since).is_none_or(|since| self.modified.is_none_or(|time| time > since))
+        {
+            return Some(412);
+        }
+        if field(b"if_match").is_some_and(|list| !self.is_in(list, false)) {
+            return Some(412);
+        }
+        let since = field(b"if_modified_since").map(|since| self.is_modified(since, exchange));
+        let list = field(b"if_none_match").map(|list| !self.is_in(list, true));
+        match (since, list) {
+            (None, None) | (Some(true), _) | (_, Some(true)) => None,
+            _ => Some(304),
+        }
+    }
+
+    fn is_modified(&self, since: &[u8], exchange: &Exchange) -> bool {
+        let (Some(since), Some(modified)) = (clock::parse_http_time(since), self.modified) else { return true };
+        match exchange.settings().files.if_modified_since {
+            IfModifiedSince::Off => true,
+            IfModifiedSince::Exact => since != modified,
+            IfModifiedSince::Before => since < modified,
+        }
+    }
+
+    fn is_in(&self, list: &[u8], weakly: bool) -> bool {
+        if list == b"*" {
+            return true;
+        }
+        let Some(etag) = &self.etag else { return false };
+        head::tokens(list).any(|token| {
+            let strong = token.strip_prefix(b"W/").filter(|_| weakly).unwrap_or(token);
+            strong == etag
+        })
+    }
+
+    /// Whether a part of this version is what the client can use (`If-Range`, RFC 9110 13.1.5).
+    pub fn allow_range(&self, exchange: &Exchange) -> bool {
+        let Some(validator) = exchange.request.fields.first_named(b"if_range") else { return true };
+        let added = Added::new(exchange, 200, self.modified);
+        if validator.len() >= 2 && validator.ends_with(b"\"") {
+            let own = self.etag.as_deref();
+            return added.value(head::Name::Etag).or(own).is_some_and(|etag| etag == validator);
+        }
+        let modified = match added.value(head::Name::LastModified) {
+            Some(value) => clock::parse_http_time(value),
+            None => self.modified,
+        };
+        modified.is_some() && clock::parse_http_time(validator) == modified
+    }
+}

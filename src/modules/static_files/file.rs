@@ -1,0 +1,290 @@
+//! An open file, or the list of a folder, to an answer: its head, and what of the file is sent.
+
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use crate::config::Level;
+use crate::http1::head::{Name, field};
+use crate::http1::range::{self, Multipart, Part, Wanted};
+use crate::modules::static_files::autoindex::Listing;
+use crate::modules::static_files::conditional::Marks;
+use crate::modules::{charset, gzip};
+use crate::request::context::Exchange;
+use crate::request::log;
+use crate::request::response::{self, Carriage, Packing, Reply};
+use crate::request::response_headers::{Added, weakened};
+use crate::runtime::clock;
+
+/// A file that is sent with its head in one call.
+const SMALL_BYTES_MAX: u64 = 16 * 1024;
+
+/// What became of a path.
+pub enum Answer {
+    Reply(Reply),
+    /// The index of a folder: this path is looked for instead.
+    Instead(Vec<u8>),
+    File(Found),
+}
+
+/// A file to send.
+pub struct Found {
+    pub head: FileHead,
+    pub body: Body,
+}
+
+/// What the head says of a file.
+pub struct FileHead {
+    pub status: u16,
+    content_type: Arc<[u8]>,
+    /// Bytes of the body, if they were counted.
+    pub length: Option<u64>,
+    marks: Marks,
+    ranges: Ranges,
+    coded: Coded,
+    /// The type as the client is told it.
+    told: Option<Vec<u8>>,
+}
+
+/// What lies compressed beside a file.
+#[derive(Clone, Copy, Default)]
+pub struct Coded {
+    /// It is this that is sent, in this coding.
+    pub coding: Option<&'static [u8]>,
+    /// Another client may get another file.
+    pub varies: bool,
+}
+
+/// What the head says of ranges.
+enum Ranges {
+    Nothing,
+    /// They may be asked for.
+    Accepted,
+    /// `Content-Range`
+    One(String),
+}
+
+pub enum Body {
+    Bytes(Vec<u8>),
+    /// From where, and how much.
+    File {
+        fd: OwnedFd,
+        from: u64,
+        count: u64,
+    },
+    /// Parts with what goes before each of them, and the end.
+    Parts {
+        fd: OwnedFd,
+        parts: Vec<(Vec<u8>, Part)>,
+        end: Vec<u8>,
+    },
+    Listing(Listing),
+}
+
+impl Body {
+    /// Bytes of it, as far as they were counted.
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { count, .. } => *count,
+            Self::Parts { parts, end, .. } => {
+                let part = |(before, part): &(Vec<u8>, Part)| before.len() as u64 + part.count;
+                parts.iter().map(part).sum::<u64>() + end.len() as u64
+            }
+            Self::Listing(_) => 0,
+        }
+    }
+}
+
+/// Describes a file that is open, and takes of it what the request wants.
+pub fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) -> Answer {
+    let modified = u64::try_from(meta.mtime()).unwrap_or(0);
+    let size = meta.len();
+    // nginx's form, so that caches in front survive a change of the program.
+    let etag = exchange.settings().files.etag.then(|| format!("\"{modified:x}-{size:x}\"").into_bytes());
+    let marks = Marks { modified: Some(modified), etag };
+    let head = FileHead::new(exchange, response::content_type(exchange), Some(size), marks, coded);
+    let whole = Part { from: 0, count: size };
+    // An error page is sent whole.
+    if head.status != 200 {
+        return body_of(exchange, head, file, whole);
+    }
+    match head.marks.precondition(exchange) {
+        Some(304) => head.not_modified(),
+        Some(status) => page(exchange, status),
+        // What was compressed beforehand has no parts that a client could put together with others (nginx).
+        None if head.coded.coding.is_some() => body_of(exchange, head, file, whole),
+        None => ranged(exchange, head, file, size),
+    }
+}
+
+/// Describes the list of a folder.
+pub fn of_listing(exchange: &Exchange, mut listing: Listing) -> Answer {
+    let content_type = listing.content_type().into();
+    let head = FileHead::new(exchange, content_type, None, Marks::default(), Coded::default());
+    listing.utf8 = head.told.as_deref().is_some_and(charset::is_utf8);
+    match head.marks.precondition(exchange).filter(|_| head.status == 200) {
+        Some(304) => head.not_modified(),
+        Some(status) => page(exchange, status),
+        None => Answer::File(Found { head, body: Body::Listing(listing) }),
+    }
+}
+
+/// A page in place of a file.
+pub fn page(exchange: &Exchange, status: u16) -> Answer {
+    Answer::Reply(Reply::page(status, exchange.settings().server_tokens))
+}
+
+/// Files are only read.
+pub fn not_allowed(exchange: &Exchange) -> Answer {
+    let reply = Reply::page(405, exchange.settings().server_tokens);
+    Answer::Reply(Reply { allow: Some(b"GET, HEAD"), ..reply })
+}
+
+/// What the request wants of the file.
+fn ranged(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> Answer {
+    let whole = Part { from: 0, count: size };
+    let most = exchange.settings().files.max_ranges.unwrap_or(range::PARTS_USUAL);
+    if most == 0 {
+        return body_of(exchange, head, file, whole);
+    }
+    head.ranges = Ranges::Accepted;
+    // RFC 9110 14.2: parts are of a GET, and a HEAD is told what there is. nginx answers both with 206.
+    let is_get = exchange.request.method() == b"GET";
+    let asked = exchange.request.fields.first_named(b"range").filter(|_| is_get);
+    let wanted = match asked.filter(|_| head.marks.allow_range(exchange)) {
+        Some(asked) => range::parse(asked, size, most),
+        None => Wanted::Whole,
+    };
+    match wanted {
+        Wanted::Whole => body_of(exchange, head, file, whole),
+        Wanted::Nothing => Answer::Reply(out_of_range(exchange, &head, size)),
+        Wanted::Parts(parts) => {
+            head.status = 206;
+            if let [part] = parts.as_slice() {
+                head.length = Some(part.count);
+                head.ranges = Ranges::One(range::content_range(*part, size));
+                return body_of(exchange, head, file, *part);
+            }
+            let multipart = Multipart::new(&parts, size, head.told_type());
+            let content_type = format!("multipart/byteranges; boundary={}", multipart.boundary).into_bytes();
+            head.content_type = content_type.as_slice().into();
+            head.told = head.told.map(|_| content_type);
+            head.length = Some(multipart.length);
+            head.ranges = Ranges::Nothing;
+            let parts = multipart.heads.into_iter().zip(parts).collect();
+            Answer::File(Found { head, body: Body::Parts { fd: file.into(), parts, end: multipart.end } })
+        }
+    }
+}
+
+/// A 416. It keeps what was added to the answer that it takes the place of.
+fn out_of_range(exchange: &Exchange, head: &FileHead, size: u64) -> Reply {
+    let mut reply = Reply::page(416, exchange.settings().server_tokens);
+    Added::new(exchange, 200, head.marks.modified).finish_usual(&mut reply.lines);
+    field(b"Content-Range", format!("bytes */{size}").as_bytes(), &mut reply.lines);
+    reply
+}
+
+/// Small files are read at once.
+fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> Answer {
+    let Part { from, count } = part;
+    let body = if count <= SMALL_BYTES_MAX && from == 0 {
+        let mut bytes = vec![0; count as usize];
+        if file.read_exact(&mut bytes).is_err() {
+            log::about(exchange, Level::Alert, format_args!("the file was truncated before it was sent"));
+            return page(exchange, 500);
+        }
+        Body::Bytes(bytes)
+    } else {
+        Body::File { fd: file.into(), from, count }
+    };
+    Answer::File(Found { head, body })
+}
+
+impl FileHead {
+    fn new(exchange: &Exchange, content_type: Arc<[u8]>, length: Option<u64>, marks: Marks, coded: Coded) -> Self {
+        let status = exchange.status.unwrap_or(200);
+        let told = charset::content_type(exchange, status, &content_type);
+        Self { status, content_type, length, marks, ranges: Ranges::Nothing, coded, told }
+    }
+
+    fn not_modified(mut self) -> Answer {
+        self.status = 304;
+        Answer::File(Found { head: self, body: Body::Bytes(Vec::new()) })
+    }
+
+    /// How the body is packed.
+    pub fn packing(&self, exchange: &Exchange) -> Packing {
+        let packing = match self.coded.coding {
+            Some(_) => Packing::Plain,
+            None => gzip::packing(exchange, &self.about()),
+        };
+        if packing == Packing::Plain && self.coded.varies { Packing::Varies } else { packing }
+    }
+
+    /// What compression has to know.
+    fn about(&self) -> gzip::About<'_> {
+        gzip::About {
+            status: self.status,
+            content_type: Some(&self.content_type),
+            length: self.length,
+            fields: None,
+            is_file: true,
+        }
+    }
+
+    pub fn content_type(&self) -> &[u8] {
+        &self.content_type
+    }
+
+    /// The type as the client is told it.
+    fn told_type(&self) -> &[u8] {
+        self.told.as_deref().unwrap_or(&self.content_type)
+    }
+
+    /// The head of the answer.
+    pub fn write(&self, exchange: &Exchange, carriage: Carriage) -> Vec<u8> {
+        let mut out = Vec::with_capacity(320);
+        let packed = carriage.packing == Packing::Gzip;
+        let mut added = Added::new(exchange, self.status, self.marks.modified);
+        if packed {
+            added.weaken();
+        }
+        response::start(exchange, self.status, response::reason(self.status).as_bytes(), &mut out);
+        if self.status != 304 {
+            if !self.content_type.is_empty() {
+                field(b"Content-Type", self.told_type(), &mut out);
+            }
+            if let Some(length) = self.length.filter(|_| !packed && !carriage.chunked) {
+                response::length(length, &mut out);
+            }
+        }
+        if let Some(modified) = self
+            .marks
+            .modified
+            .filter(|_| matches!(self.status, 200 | 206 | 304) && added.value(Name::LastModified).is_none())
+        {
+            field(b"Last-Modified", clock::http_time(modified).as_bytes(), &mut out);
+        }
+        response::connection(exchange, carriage, &mut out);
+        if let Some(etag) = self.marks.etag.as_ref().filter(|_| added.value(Name::Etag).is_none()) {
+            let weak = weakened(etag).filter(|_| packed);
+            field(b"ETag", weak.as_deref().unwrap_or(etag), &mut out);
+        }
+        if let Some(coding) = self.coded.coding.filter(|_| self.status != 304) {
+            field(b"Content-Encoding", coding, &mut out);
+        }
+        added.finish(&mut out);
+        response::packing(carriage, &mut out);
+        match &self.ranges {
+            Ranges::One(range) => field(b"Content-Range", range.as_bytes(), &mut out),
+            Ranges::Accepted if self.status == 200 && !packed => out.extend_from_slice(b"Accept-Ranges: bytes\r\n"),
+            _ => {}
+        }
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+}

@@ -1,0 +1,78 @@
+//! A path to its answer: the file below the root that it names, or what answers for a folder.
+//!
+//! What is served was opened and looked at through one descriptor: nothing is looked up by name a second time, and only
+//! regular files are sent.
+
+pub mod index;
+pub mod file;
+pub mod open;
+pub mod conditional;
+pub mod autoindex;
+pub mod precompressed;
+pub mod try_files;
+pub mod conf;
+pub mod autoindex_conf;
+pub mod precompressed_conf;
+pub mod symlinks_conf;
+
+use crate::config::Level;
+use crate::modules::static_files::file::{Answer, Coded};
+use crate::request::context::Exchange;
+
+use crate::modules::gzip;
+use crate::request::log;
+use crate::runtime::io_error;
+
+use crate::request::response::Reply;
+use crate::request::variables;
+
+/// Answers a request for a file or a folder.
+pub async fn answer(exchange: &Exchange) -> Answer {
+    let files = &exchange.settings().files;
+    if !matches!(exchange.request.method(), b"GET" | b"HEAD" | b"POST") {
+        return file::not_allowed(exchange);
+    }
+    if files.root.is_none() && files.alias.is_none() {
+        return file::page(exchange, 404);
+    }
+    let mut name = Vec::new();
+    variables::write_file_name(exchange, &mut name);
+    if variables::leads_out(exchange, &name) {
+        log::about(exchange, Level::Error, format_args!("the path leads out of its folder"));
+        return file::page(exchange, 404);
+    }
+    if exchange.path.ends_with(b"/") {
+        return index::answer(exchange, &name).await;
+    }
+    let mut varies = false;
+    if (files.gzip, files.brotli) != Default::default() && exchange.request.method() != b"POST" {
+        let beside = precompressed::find(exchange, &name);
+        varies = beside.varies;
+        if let Some((file, meta, coding)) = beside.file {
+            return file::describe(exchange, file, &meta, Coded { coding: Some(coding), varies });
+        }
+    }
+    match open::open(exchange, &name) {
+        // A folder is asked for again with a slash.
+        Ok((_, meta)) if meta.is_dir() => Answer::Reply(Reply::with_slash(exchange)),
+        Ok((_, meta)) if !meta.is_file() => {
+            let name = String::from_utf8_lossy(&name);
+            log::about(exchange, Level::Crit, format_args!("\"{name}\" is not a regular file"));
+            file::page(exchange, 404)
+        }
+        Ok(_) if exchange.request.method() == b"POST" => file::not_allowed(exchange),
+        Ok((file, meta)) => file::describe(exchange, file, &meta, Coded { coding: None, varies }),
+        Err(error) => {
+            let (status, level) = open::status_of(&error);
+            if status != 404 || files.log_not_found {
+                let name = String::from_utf8_lossy(&name);
+                log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", io_error::describe(&error)));
+            }
+            let mut reply = Reply::page(status, exchange.settings().server_tokens);
+            if varies && gzip::tells(exchange) {
+                reply.fields.push((b"Vary", b"Accept-Encoding".to_vec()));
+            }
+            Answer::Reply(reply)
+        }
+    }
+}

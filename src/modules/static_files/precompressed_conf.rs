@@ -1,0 +1,36 @@
+//! `gzip_static` and `brotli_static`: compressed files beside the plain ones.
+
+use crate::config::builder::{Draft, Walk, arg};
+use crate::config::core;
+use crate::config::parser::{Directive, Error};
+
+type Set = Result<(), Error>;
+
+/// Who gets a compressed file where one lies beside the plain one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precompressed {
+    #[default]
+    Off,
+    /// Clients that say that they can read it.
+    On,
+    Always,
+}
+
+fn read(directive: &Directive) -> Result<Precompressed, Error> {
+    let word = arg(directive, 0);
+    Ok(match core::choice(directive, word, "on, always or off")? {
+        0 => Precompressed::On,
+        1 => Precompressed::Always,
+        _ => Precompressed::Off,
+    })
+}
+
+pub(crate) fn gzip_static(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.files.gzip = read(directive)?;
+    Ok(())
+}
+
+pub(crate) fn brotli_static(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.settings.files.brotli = read(directive)?;
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! `disable_symlinks`: which symbolic links lead nowhere.
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::core;
+use crate::config::parser::{Directive, Error};
+use crate::config::template::Template;
+
+/// A `disable_symlinks` that is not off.
+#[derive(Clone, Debug)]
+pub struct Symlinks {
+    /// Links are followed to what their owner owns.
+    pub of_same_owner: bool,
+    /// The start of names that is not looked at.
+    pub from: Option<Template>,
+}
+
+pub(crate) fn disable_symlinks(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let word = arg(directive, 0);
+    let of_same_owner = match core::choice(directive, word, "on, if_not_owner or off")? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    };
+    let from = match directive.args.get(1).map(|word| (word, word.text.strip_prefix("from="))) {
+        None => None,
+        Some((word, Some(text))) if of_same_owner.is_some() => Some(walk.template_of(text, word)?),
+        Some((word, _)) => {
+            return Err(invalid(directive, word, "from= and the start of names, behind on or if_not_owner,"));
+        }
+    };
+    draft.rare().symlinks = of_same_owner.map(|of_same_owner| Symlinks { of_same_owner, from });
+    Ok(())
+}

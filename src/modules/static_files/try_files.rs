@@ -1,0 +1,75 @@
+//! The first file or folder of a list that is there (`try_files`).
+
+use std::io;
+
+use crate::config::{Level, Otherwise, Tryable};
+use crate::modules::static_files::open;
+use crate::request::context::Exchange;
+use crate::request::{log, variables};
+use crate::runtime::io_error;
+
+/// What came of it.
+pub enum Tried {
+    /// The path is now that of what was found.
+    Found,
+    Status(u16),
+    /// Nothing is there: this path and its arguments, or with `@` in front a named location.
+    Otherwise(Vec<u8>),
+}
+
+/// Looks for what `try_files` names; nothing, if there is no such directive.
+pub fn find(exchange: &mut Exchange) -> Option<Tried> {
+    let location = exchange.location.clone();
+    let server = exchange.server.clone();
+    let list = match &location {
+        Some(location) => location.try_files.as_ref()?,
+        None => server.try_files.as_ref()?,
+    };
+    let mut root = Vec::new();
+    let aliased = variables::write_root(exchange, &mut root);
+    let whole = exchange.settings().files.alias.as_ref().is_some_and(|alias| alias.replaces.is_none());
+    for tryable in &list.names {
+        let mut name = variables::value(&tryable.name, exchange);
+        // What an alias stands for is no part of the file's name.
+        let matched = exchange.path.get(..aliased).filter(|matched| !whole && name.starts_with(matched));
+        let matched = matched.map_or(0, <[u8]>::len);
+        name.drain(..matched);
+        if is_there(exchange, tryable, &root, &name) {
+            if whole {
+                if !tryable.is_folder {
+                    exchange.path = name;
+                    exchange.adds_path = true;
+                }
+            } else {
+                let kept = exchange.path.get(..aliased).unwrap_or_default();
+                exchange.path = [kept, &name].concat();
+            }
+            return Some(Tried::Found);
+        }
+    }
+    Some(match &list.otherwise {
+        Otherwise::Status(status) => Tried::Status(*status),
+        Otherwise::Target(target) => Tried::Otherwise(variables::value(target, exchange)),
+    })
+}
+
+fn is_there(exchange: &Exchange, tryable: &Tryable, root: &[u8], name: &[u8]) -> bool {
+    if name.contains(&0) || variables::climbs(name) {
+        return false;
+    }
+    let path = [root, name].concat();
+    match open::metadata(exchange, &path) {
+        Ok(meta) => meta.is_dir() == tryable.is_folder,
+        Err(error) => {
+            if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+                let name = String::from_utf8_lossy(name);
+                log::about(
+                    exchange,
+                    Level::Error,
+                    format_args!("stat() \"{name}\" failed ({})", io_error::describe(&error)),
+                );
+            }
+            false
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Files that only root may read, when root has become somebody else: keys of certificates, which are read again when they
+//! are renewed.
+//!
+//! If one of these files can't be read otherwise, one thread keeps the power to read whatever there is
+//! (CAP_DAC_READ_SEARCH). It does nothing by itself, waits for those who read keys, and starts the next program, which has
+//! to read them too. All other threads have given the power up. Without such a file there is no such thread: most programs
+//! have no use for that much power, and one that a later configuration names is told of.
+
+use std::fs::File;
+use std::io;
+use std::mem::take;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{Builder, Thread};
+
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::os::privileges::{self, Account};
+
+/// Bytes of the stack of that thread.
+const STACK_BYTES: usize = 128 * 1024;
+/// What the thread may do: the next program has to bind, too.
+const POWERS: CapabilitySet = CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::NET_BIND_SERVICE);
+
+type Work = Box<dyn FnOnce() + Send>;
+
+static KEEPER: OnceLock<Thread> = OnceLock::new();
+/// What it is to do. Who gives it that waits.
+static WORKS: Mutex<Vec<Work>> = Mutex::new(Vec::new());
+/// The files that were opened here before [`start`], by a thread that can read everything.
+static OPENED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the thread, if root is to become `account`, or if the power was given to somebody else. Everything that this
+/// thread starts from now on is without it: there must be no others yet.
+///
+/// # Errors
+/// There can't be a thread, or it can't become `account`.
+pub fn start(account: Option<Account>) -> Result<(), String> {
+    let opened = take(&mut *lock(&OPENED));
+    let powers = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let others = powers - CapabilitySet::DAC_READ_SEARCH;
+    match account {
+        Some(account) => {
+            let later = account.clone();
+            if needs_keeper(opened, move || later.assume(CapabilitySet::empty()))? {
+                spawn()?;
+                let keeper = account.clone();
+                with(move || keeper.assume(POWERS))?;
+            }
+            account.assume(CapabilitySet::NET_BIND_SERVICE)
+        }
+        None if powers != others && !geteuid().is_root() => {
+            if needs_keeper(opened, move || privileges::keep(others))? {
+                spawn()?;
+            }
+            privileges::keep(others)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether this thread has the power to read whatever there is.
+fn reads_all() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_READ_SEARCH))
+}
+
+/// Whether one of these files can't be opened after the step that gives the power up.
+fn needs_keeper(
+    files: Vec<String>,
+    give_up: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<bool, String> {
+    if files.is_empty() {
+        return Ok(false);
+    }
+    let is_denied = |path: &String| {
+        open_without_waiting(path.as_ref()).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let look = move || give_up().map(|()| files.iter().any(is_denied));
+    privileges::isolated(look).map_err(|error| error.to_string())
+}
+
+fn spawn() -> Result<(), String> {
+    let body = || {
+        loop {
+            let works = take(&mut *lock(&WORKS));
+            works.into_iter().for_each(|work| work());
+            std::thread::park();
+        }
+    };
+    let thread = Builder::new().name("keeper".to_owned()).stack_size(STACK_BYTES).spawn(body);
+    let _ = KEEPER.set(thread.map_err(|error| format!("no thread can be started ({error})"))?.thread().clone());
+    Ok(())
+}
+
+/// Does something where all can be read: at once if there is no such thread.
+pub fn with<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
+    let Some(keeper) = KEEPER.get() else { return work() };
+    let result = Arc::new(Mutex::new(None));
+    let (theirs, waiting) = (result.clone(), std::thread::current());
+    lock(&WORKS).push(Box::new(move || {
+        *lock(&theirs) = Some(work());
+        waiting.unpark();
+    }));
+    keeper.unpark();
+    loop {
+        if let Some(result) = lock(&result).take() {
+            return result;
+        }
+        std::thread::park();
+    }
+}
+
+/// Opens a file to read it, now and whenever it has changed.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open(path: &str) -> io::Result<File> {
+    if KEEPER.get().is_none() && reads_all() {
+        let mut opened = lock(&OPENED);
+        if !opened.iter().any(|known| known == path) {
+            opened.push(path.to_owned());
+        }
+    }
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && KEEPER.get().is_some() => {
+            let path = path.to_owned();
+            with(move || open_file(&path))
+        }
+        opened => opened,
+    }
+}
+
+/// Opens a file to read it, and does not wait if it is a pipe without a writer.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+/// Opens a regular file: to wait here would let all others wait.
+fn open_file(path: &str) -> io::Result<File> {
+    let file = open_without_waiting(path.as_ref())?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
+    }
+}

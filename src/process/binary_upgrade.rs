@@ -1,0 +1,72 @@
+//! Another program in place of this one: the same process, the same sockets, the same tunnels.
+//!
+//! The new program is asked first whether it understands what it gets, and whether it could start with the configuration.
+//! Only then connections are packed; and if it can't be executed after all, they are unpacked where they were.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::thread::Builder;
+
+use crate::os::privileged_reader;
+use crate::process::exec::{PARCEL, Program};
+use crate::runtime::handover::{self, Unpacker};
+use crate::server::worker::{Crew, Report};
+
+/// Bytes of the stack of the thread that waits for what a new program says.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// Has a new program check whether it could go on; the answer comes as a report.
+///
+/// # Errors
+/// No thread can be started.
+pub fn check(program: &Program, crew: Arc<Crew>) -> io::Result<()> {
+    let mut other = program.clone();
+    other.args.extend(["-t", "-q", "--takes-over", &handover::VERSION.to_string()].map(Into::into));
+    let ask = move || crew.reports.put(Report::Checked(verdict(&other)));
+    privileged_reader::with(|| Builder::new().name("check".to_owned()).stack_size(STACK_BYTES).spawn(ask).map(drop))
+}
+
+/// What a program finds that checks something, or why it can't.
+fn verdict(program: &Program) -> Result<(), String> {
+    let file = program.file.display();
+    match program.command().stdin(Stdio::null()).stdout(Stdio::null()).output() {
+        Ok(ended) if ended.status.success() => Ok(()),
+        Ok(ended) => Err(format!("{file} says: {}", String::from_utf8_lossy(&ended.stderr).trim().replace('\n', " "))),
+        Err(error) => Err(format!("{file}: {error}")),
+    }
+}
+
+/// Becomes the new program, which gets `parcel`. Comes back only if that fails.
+///
+/// # Errors
+/// Those of dup2(2) and execve(2).
+pub fn execute(program: &Program, parcel: &OwnedFd) -> io::Result<Infallible> {
+    rustix::stdio::dup2_stdin(parcel)?;
+    let failed = program.execute(PARCEL);
+    let _ = close_stdin();
+    failed
+}
+
+/// Puts nothing in the place of standard input.
+fn close_stdin() -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
+}
+
+/// Whether this program has taken the place of another one, which may have left nothing that can be read.
+pub fn is_here() -> bool {
+    std::env::var_os(PARCEL).is_some()
+}
+
+/// What the program before has left for this one.
+///
+/// # Errors
+/// What makes a parcel unreadable: then this program starts like any other.
+pub fn inherited() -> Option<io::Result<Unpacker>> {
+    is_here().then_some(())?;
+    let parcel = Unpacker::receive(rustix::stdio::stdin());
+    Some(close_stdin().and(parcel))
+}

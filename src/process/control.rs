@@ -1,0 +1,285 @@
+//! What the workers are told: signals become orders, reports become the next step.
+//!
+//! A reload makes the new configuration ready beside the old one and swaps them; what was begun goes on under the old one,
+//! and tunnels do not notice. An upgrade goes step by step, and each step can still be taken back.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::config::{Config, Level};
+use crate::process::exec::Program;
+use crate::process::{binary_upgrade, systemd};
+use crate::proxy::health_check::{self, Watches};
+use crate::proxy::live::Running;
+use crate::request::log;
+use crate::runtime::executor::{self, Timer};
+use crate::runtime::handover::{Packer, Unpacker};
+use crate::runtime::io_error;
+use crate::runtime::metrics::{self, Count};
+use crate::runtime::signals::Signals;
+use crate::server::listeners::{self, Fresh, Sockets};
+use crate::server::worker::{Crew, Order, Report};
+
+/// How long a stop at once may take.
+const STOP: Duration = Duration::from_secs(1);
+
+/// Makes a configuration anew, for a reload.
+pub type Load<'l> = dyn Fn() -> Result<Config, String> + 'l;
+
+/// Who tells the workers what to do.
+pub struct Command<'r> {
+    pub crew: Arc<Crew>,
+    /// Each socket that is listened on, from which the workers have their descriptors.
+    pub sockets: &'r mut Sockets,
+    pub signals: Signals,
+    pub load: &'r Load<'r>,
+    pub program: Option<Program>,
+    pub running: Arc<Running>,
+    /// The health checks of that.
+    pub watches: Watches,
+    /// A program that is about to take the place of this one.
+    pub upgrade: Option<Upgrade>,
+    /// The program was told to stop at once.
+    pub stops: bool,
+}
+
+/// How far an upgrade has come.
+#[derive(Default)]
+pub struct Upgrade {
+    /// Workers that have nothing but tunnels left, and those that have packed them.
+    settled: usize,
+    packed: usize,
+    packer: Packer,
+}
+
+impl Command<'_> {
+    /// Passes on what signals say, until all workers have ended.
+    ///
+    /// # Errors
+    /// What ended a worker.
+    pub async fn give(mut self) -> io::Result<()> {
+        let mut left = self.crew.desks.len();
+        let timer = Timer::new();
+        let watched = systemd::interval();
+        systemd::ready(&status());
+        loop {
+            let limit = if self.stops { STOP } else { watched.unwrap_or(Duration::MAX) };
+            let happened = {
+                let signal = pin!(self.signals.next());
+                let report = pin!(self.crew.reports.next());
+                timer.within(limit, select(signal, report)).await
+            };
+            match happened {
+                Ok(Some(Report::Ended(ended))) => {
+                    ended?;
+                    left -= 1;
+                    if left == 0 {
+                        return Ok(());
+                    }
+                }
+                Ok(Some(report)) => {
+                    self.go_on_with_upgrade(report);
+                    self.obey();
+                }
+                Ok(None) => self.obey(),
+                // A worker that hangs in a call to the system is not waited for.
+                Err(executor::Elapsed) if self.stops => return Ok(()),
+                Err(executor::Elapsed) => systemd::alive(&status()),
+            }
+        }
+    }
+
+    /// Does what the signals that came ask for. While another program is about to go on, all but a stop waits: the new one
+    /// reads its configuration and opens its logs anyway.
+    fn obey(&mut self) {
+        if self.signals.take(Signal::SIGTERM) | self.signals.take(Signal::SIGINT) {
+            self.stops = true;
+            systemd::stopping("it stops");
+            self.crew.tell(&|| Order::Stop);
+        }
+        if self.upgrade.is_some() {
+            return;
+        }
+        if self.signals.take(Signal::SIGUSR1) {
+            self.reopen();
+        }
+        if self.signals.take(Signal::SIGQUIT) {
+            self.sockets.close();
+            systemd::stopping("it finishes what was begun");
+            self.crew.tell(&|| Order::Finish);
+        }
+        if self.signals.take(Signal::SIGHUP) {
+            systemd::reloading();
+            self.reload();
+            systemd::ready(&status());
+        }
+        if self.signals.take(Signal::SIGUSR2) && !self.sockets.is_empty() {
+            self.note(Level::Notice, format_args!("an upgrade was asked for: the new program is checked"));
+            self.upgrade = Some(Upgrade::default());
+            let asked = match &self.program {
+                Some(program) => {
+                    binary_upgrade::check(program, self.crew.clone()).map_err(|error| io_error::describe(&error))
+                }
+                None => Err("there is no program to be executed".to_owned()),
+            };
+            if asked.is_err() {
+                self.go_on_with_upgrade(Report::Checked(asked));
+            }
+        }
+    }
+
+    /// One step after the other: the new program is asked, requests end, everything is packed, the program is executed.
+    fn go_on_with_upgrade(&mut self, report: Report) {
+        // Workers that were told to stop may still report a step that they had begun.
+        let Some(upgrade) = self.upgrade.as_mut().filter(|_| !self.stops) else { return };
+        let workers = self.crew.desks.len();
+        match report {
+            Report::Checked(Ok(())) => self.crew.tell(&|| Order::Leave),
+            Report::Checked(Err(why)) => {
+                self.upgrade = None;
+                self.note(Level::Emerg, format_args!("no upgrade: {why}"));
+            }
+            Report::Settled => {
+                upgrade.settled += 1;
+                if upgrade.settled == workers {
+                    self.crew.tell(&|| Order::Freeze);
+                }
+            }
+            Report::Packed(packer) => {
+                upgrade.packed += 1;
+                upgrade.packer.append(packer);
+                if upgrade.packed == workers {
+                    self.execute();
+                }
+            }
+            Report::Ended(_) => {}
+        }
+    }
+
+    /// Becomes the new program. If that fails, everything goes on here.
+    fn execute(&mut self) {
+        let packed = self.upgrade.take().unwrap_or_default().packer;
+        let failed = match self.become_other(&packed) {
+            Ok(never) => match never {},
+            Err(why) => why,
+        };
+        self.note(Level::Emerg, format_args!("no upgrade: {failed}"));
+        for (addr, copies) in self.sockets.copies(&self.crew).unwrap_or_default() {
+            listeners::listen(&self.crew, &addr, copies);
+        }
+        self.crew.tell(&|| Order::Stay);
+        share_out(packed.open(), &self.crew);
+    }
+
+    fn become_other(&self, packed: &Packer) -> Result<Infallible, String> {
+        if self.signals.has(Signal::SIGQUIT) {
+            return Err("the program is to stop".to_owned());
+        }
+        // It may have changed since the new program has looked at it, which could not go on without.
+        (self.load)()?;
+        self.hand_over(packed).map_err(|error| io_error::describe(&error))
+    }
+
+    fn hand_over(&self, packed: &Packer) -> io::Result<Infallible> {
+        let mut all = Packer::default();
+        self.sockets.pack(&mut all)?;
+        health_check::pack(&self.running, &mut all);
+        let parcel = all.send_with(packed)?;
+        match &self.program {
+            Some(program) => binary_upgrade::execute(program, &parcel),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn note(&self, level: Level, message: fmt::Arguments<'_>) {
+        log::note(&self.running.config.main.error_log, level, message);
+    }
+
+    fn reopen(&self) {
+        let failed = log::reopen();
+        for why in &failed {
+            self.note(Level::Error, format_args!("{why}: the old file is still written to"));
+        }
+        if failed.is_empty() {
+            self.note(Level::Notice, format_args!("logs were reopened"));
+        }
+    }
+
+    /// Takes a new configuration into force; the old one stays if anything is wrong with it.
+    fn reload(&mut self) {
+        match self.prepare() {
+            Err(why) => {
+                self.note(Level::Emerg, format_args!("the new configuration was not taken: {}", why.replace('\n', " ")))
+            }
+            Ok((config, fresh)) => {
+                if config.main.workers as usize != self.crew.desks.len() {
+                    self.note(Level::Warn, format_args!("the number of workers stays until the program starts anew"));
+                }
+                self.running = Arc::new(Running::after(config.clone(), &self.running));
+                // No worker listens before all of them know for whom.
+                self.crew.tell(&|| Order::Take(self.running.clone()));
+                self.watches = health_check::watch(&self.running);
+                self.sockets.retain(&config);
+                for (addr, fd, copies) in fresh {
+                    listeners::listen(&self.crew, &addr, copies);
+                    self.sockets.insert(addr, fd);
+                }
+                self.note(Level::Notice, format_args!("the new configuration is in force"));
+            }
+        }
+    }
+
+    /// Makes everything ready that can go wrong.
+    fn prepare(&self) -> Result<(Arc<Config>, Vec<Fresh>), String> {
+        let config = (self.load)()?;
+        listeners::serves_somebody(&config)?;
+        let mut fresh = Vec::new();
+        for binding in &config.bindings {
+            let Some(fd) = self.sockets.open(binding, None)? else { continue };
+            let copies = listeners::copies(&fd, &self.crew).map_err(|error| io_error::describe(&error))?;
+            fresh.push((binding.addr.clone(), fd, copies));
+        }
+        log::open(&config.log_files, None)?;
+        Ok((Arc::new(config), fresh))
+    }
+}
+
+/// What a supervisor shows of the program. Of other workers it knows what was last asked for.
+fn status() -> String {
+    metrics::ask();
+    let now = metrics::total();
+    format!("{} tunnels, {} connections", now.of(Count::OpenTunnels), now.of(Count::Active))
+}
+
+/// The first of a signal (nothing) and a report.
+fn select<T>(
+    mut signal: Pin<&mut impl Future<Output = ()>>,
+    mut report: Pin<&mut impl Future<Output = T>>,
+) -> impl Future<Output = Option<T>> + Unpin {
+    poll_fn(move |cx| match report.as_mut().poll(cx) {
+        Poll::Ready(report) => Poll::Ready(Some(report)),
+        Poll::Pending => signal.as_mut().poll(cx).map(|()| None),
+    })
+}
+
+/// Gives each worker its part of what another program left, or what this one has packed.
+pub fn share_out(mut parcel: Unpacker, crew: &Crew) {
+    let mut parts: Vec<Packer> = crew.desks.iter().map(|_| Packer::default()).collect();
+    let mut next = (0..parts.len()).cycle();
+    while let Some((kind, content)) = parcel.entry() {
+        if let Some(part) = next.next().and_then(|at| parts.get_mut(at)) {
+            part.entry(kind, content.close());
+        }
+    }
+    for (desk, part) in crew.desks.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
+        desk.orders.put(Order::Resume(part.open()));
+    }
+}

@@ -1,0 +1,7 @@
+//! The life of the program: start, reload, binary upgrade, stop.
+
+pub mod exec;
+pub mod systemd;
+pub mod start;
+pub mod control;
+pub mod binary_upgrade;

@@ -1,0 +1,266 @@
+//! The start of the program and its end: sockets, pid file, privileges, workers.
+//!
+//! A start is all-or-nothing: the configuration is whole, logs are open, addresses are bound and the pid file is written
+//! before the first connection is accepted.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::Builder;
+
+use rustix::thread::CpuSet;
+
+use crate::config::{Affinity, Config, Level};
+use crate::os::pid_file::PidFile;
+use crate::os::privileged_reader;
+use crate::os::privileges::{self, Account};
+use crate::process::control::{self, Command, Load};
+use crate::process::exec::Program;
+use crate::proxy::health_check;
+use crate::proxy::live::Running;
+use crate::request::log;
+use crate::runtime::handover::{Packer, Unpacker};
+use crate::runtime::signals::{self, Signals};
+use crate::runtime::{clock, executor, io_error};
+use crate::server::listeners::{self, Sockets};
+use crate::server::worker::{Crew, Report, Worker};
+use crate::server::worker_loop;
+
+/// Descriptors that are neither a client's nor an upstream's: logs, files, idle connections to upstreams.
+const OWN_DESCRIPTORS: u64 = 64;
+/// How many open files "unlimited" stands for.
+const DESCRIPTORS_MAX: u64 = 1 << 20;
+/// Stack of a worker; what takes more waits in boxes.
+const STACK_BYTES: usize = 1 << 20;
+
+/// Why the program could not start, or ended.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a program asks of a configuration beside that it can be read: whom it would serve, and as who.
+///
+/// # Errors
+/// What is missing.
+pub fn may_start(config: Config) -> Result<Config, String> {
+    listeners::serves_somebody(&config)?;
+    privileges::account(config.main.user.as_deref(), config.main.group.as_deref())?;
+    Ok(config)
+}
+
+/// Runs the proxy until it is told to stop. A program that has other threads calls [`signals::hold`] before it starts them:
+/// a signal that one of these gets would end it.
+///
+/// # Errors
+/// What keeps it from starting, and what ends it while it runs.
+pub fn run(config: Config, load: &Load<'_>) -> Result<(), Failure> {
+    run_as(None, config, load, None)
+}
+
+/// As [`run`], for a program that another one can take the place of. `parcel` is what a program before it, or systemd, has left.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_as(
+    program: Option<Program>,
+    config: Config,
+    load: &Load<'_>,
+    parcel: Option<Unpacker>,
+) -> Result<(), Failure> {
+    clock::start();
+    // Before there are other threads, and before anybody can know whom to send one.
+    let signals = signals::hold().map_err(|error| Failure(format!("signals: {error}")))?;
+    listeners::serves_somebody(&config).map_err(Failure)?;
+    let descriptors = raise_descriptor_limit(config.main.descriptors);
+    let config = Arc::new(config);
+    let (sockets, left) = (Sockets::default(), Packer::default());
+    let mut start = Start { descriptors, program, load, sockets, left, heir: false };
+    if let Some(parcel) = parcel {
+        start.left = start.sockets.inherit(parcel);
+    }
+    start.heir = !start.sockets.is_empty();
+    let main = &config.main;
+    let account = privileges::account(main.user.as_deref(), main.group.as_deref()).map_err(Failure)?;
+    start.open(&config, account.as_ref())?;
+    let pid = match &main.pid {
+        Some(path) => start.need(&config, write_pid(path, account.as_ref()))?,
+        None => None,
+    };
+    privileged_reader::start(account).map_err(Failure)?;
+    let ended = start.serve(config, signals);
+    start.sockets.close();
+    drop(pid);
+    ended.map_err(|error| Failure(format!("a worker ended ({})", io_error::describe(&error))))
+}
+
+/// What there is before the workers.
+struct Start<'s> {
+    descriptors: u64,
+    program: Option<Program>,
+    load: &'s Load<'s>,
+    sockets: Sockets,
+    /// Connections and tunnels of the program before.
+    left: Packer,
+    /// Whether there was one: then this one goes on, whatever it lacks.
+    heir: bool,
+}
+
+impl Start<'_> {
+    /// What can't be had keeps the program from starting; one with the connections of another would cut them all off, and
+    /// only tells it.
+    fn need<T>(&self, config: &Config, what: Result<T, String>) -> Result<Option<T>, Failure> {
+        match what {
+            Ok(what) => Ok(Some(what)),
+            Err(why) => self.go_without(config, why).map(|()| None),
+        }
+    }
+
+    fn go_without(&self, config: &Config, why: String) -> Result<(), Failure> {
+        if !self.heir {
+            return Err(Failure(why));
+        }
+        log::note(&config.main.error_log, Level::Emerg, format_args!("{why}: it goes on without"));
+        Ok(())
+    }
+
+    /// Opens logs and sockets.
+    fn open(&mut self, config: &Config, account: Option<&Account>) -> Result<(), Failure> {
+        for file in &config.log_files {
+            let opened = log::open(std::slice::from_ref(file), account);
+            if let (Err(why), true) = (&opened, self.heir) {
+                let _ = writeln!(io::stderr(), "smolgate: {why}");
+            }
+            self.need(config, opened)?;
+        }
+        self.sockets.retain(config);
+        for binding in &config.bindings {
+            let opened = self.sockets.open(binding, account);
+            if let Some(Some(fd)) = self.need(config, opened)? {
+                self.sockets.insert(binding.addr.clone(), fd);
+            }
+        }
+        for addr in self.sockets.unused(config) {
+            log::note(
+                &config.main.error_log,
+                Level::Warn,
+                format_args!("systemd has bound {addr}, which no \"listen\" names: nobody is served there"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Starts the workers, of which this thread is one, and waits for their end.
+    fn serve(&mut self, config: Arc<Config>, signals: OwnedFd) -> io::Result<()> {
+        let workers = config.main.workers;
+        let room = room(self.descriptors, &config);
+        note_start(&config, self.descriptors, room);
+        let running = Arc::new(Running::new(config));
+        let crew = Crew::new(workers as usize);
+        // What was let in before goes on first: limits count it.
+        let left = health_check::inherit(&running, std::mem::take(&mut self.left).open());
+        control::share_out(left.open(), &crew);
+        for (addr, copies) in self.sockets.copies(&crew)? {
+            listeners::listen(&crew, &addr, copies);
+        }
+        for number in 1..workers as usize {
+            let (crew, running) = (crew.clone(), running.clone());
+            let body = move || {
+                pin(&running.config.main.affinity, number);
+                let worker = || Rc::new(Worker::new(running, crew.clone(), number, room));
+                let ended = executor::run(async { worker_loop::follow(worker()).await });
+                crew.reports.put(Report::Ended(ended.and_then(|ended| ended)));
+            };
+            Builder::new().name(format!("worker {number}")).stack_size(STACK_BYTES).spawn(body)?;
+        }
+        pin(&running.config.main.affinity, 0);
+        let (program, load, sockets) = (self.program.take(), self.load, &mut self.sockets);
+        executor::run(async {
+            let first = Rc::new(Worker::new(running.clone(), crew.clone(), 0, room));
+            let ends = crew.clone();
+            executor::spawn_boxed(async move { ends.reports.put(Report::Ended(worker_loop::follow(first).await)) });
+            let signals = Signals::new(signals)?;
+            let watches = health_check::watch(&running);
+            Command { watches, crew, sockets, signals, load, program, running, upgrade: None, stops: false }
+                .give()
+                .await
+        })?
+    }
+}
+
+fn write_pid(path: &str, account: Option<&Account>) -> Result<PidFile, String> {
+    PidFile::write(path, account).map_err(|error| format!("open() \"{path}\" failed ({})", io_error::describe(&error)))
+}
+
+/// Room for connections in one worker, each of which may become a tunnel and take two descriptors.
+fn room(descriptors: u64, config: &Config) -> u32 {
+    let workers = u64::from(config.main.workers);
+    let own = OWN_DESCRIPTORS.min(descriptors / 2) + config.bindings.len() as u64 * (workers + 1);
+    u32::try_from(descriptors.saturating_sub(own) / 2 / workers.max(1)).unwrap_or(u32::MAX).max(1)
+}
+
+/// Keeps this thread on its processors.
+fn pin(affinity: &Affinity, number: usize) {
+    let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return };
+    let processors: Vec<usize> = match affinity {
+        Affinity::Any => return,
+        Affinity::Auto => {
+            let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+            all.get(number.checked_rem(all.len()).unwrap_or(0)).into_iter().copied().collect()
+        }
+        Affinity::Lists(lists) => lists.get(number).or(lists.last()).cloned().unwrap_or_default(),
+    };
+    let mut set = CpuSet::new();
+    processors.into_iter().filter(|cpu| *cpu < CpuSet::MAX_CPU).for_each(|cpu| set.set(cpu));
+    if set.count() > 0 {
+        let _ = rustix::thread::sched_setaffinity(None, &set);
+    }
+}
+
+/// Tunnels take two descriptors each: as many as the system allows, or as `worker_rlimit_nofile` says. How many there are.
+fn raise_descriptor_limit(wanted: Option<u64>) -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(DESCRIPTORS_MAX);
+    let wanted = wanted.unwrap_or(most);
+    // Only root may have more than the hard limit.
+    let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
+    if setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_err() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted.min(most)), ..limit });
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS_MAX)
+}
+
+fn note_start(config: &Config, descriptors: u64, room: u32) {
+    let logs = &config.main.error_log;
+    let addrs: Vec<String> = config.bindings.iter().map(|binding| binding.addr.to_string()).collect();
+    let workers = config.main.workers;
+    log::note(
+        logs,
+        Level::Notice,
+        format_args!(
+            "smolgate {} listens on {}; {workers} {}, {descriptors} open files: room for {} tunnels",
+            env!("CARGO_PKG_VERSION"),
+            addrs.join(", "),
+            if workers == 1 { "worker" } else { "workers" },
+            u64::from(config.main.worker_connections.unwrap_or(room).min(room)) * u64::from(workers),
+        ),
+    );
+    for warning in config.tls.warnings() {
+        log::note(logs, Level::Warn, format_args!("{warning}"));
+    }
+    let notes = config.notes.len();
+    if notes > 0 {
+        log::note(
+            logs,
+            Level::Notice,
+            format_args!("{notes} directives do less than they say: \"smolgate -t\" lists them"),
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! What systemd is told: that the program is ready, reloads, stops, and lives (sd_notify(3)). And what it has bound for the
+//! program (sd_listen_fds(3)). Without it nothing happens.
+
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
+
+use crate::runtime::handover::{self, Packer, Unpacker};
+
+/// Where systemd says how many sockets it has bound, and for which process.
+pub const PASSED: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+
+/// The first of them.
+const FIRST: RawFd = 3;
+/// How many there can be.
+const FDS_MAX: u64 = u16::MAX as u64;
+
+/// The sockets that systemd has bound; to be asked before the program opens anything.
+///
+/// # Errors
+/// What is wrong with them: then the program must not start without them.
+pub fn passed() -> Result<Option<Unpacker>, String> {
+    if number("LISTEN_PID", u32::MAX.into())? != Some(std::process::id().into()) {
+        return Ok(None);
+    }
+    let count = number("LISTEN_FDS", FDS_MAX)?.unwrap_or(0);
+    if count == 0 {
+        return Ok(None);
+    }
+    let mut numbers = Vec::new();
+    for number in (FIRST..).take(count as usize) {
+        // One that is not there becomes that of what is opened next.
+        if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
+            return Err(format!("{number} is not open"));
+        }
+        numbers.push(number);
+    }
+    let mut parcel = Packer::default();
+    for fd in handover::take_over(&numbers).map_err(|error| error.to_string())? {
+        let mut socket = Packer::default();
+        socket.fd(fd);
+        parcel.entry(handover::PASSED, socket);
+    }
+    Ok(Some(parcel.open()))
+}
+
+/// The number that a variable of the environment is, if it is there.
+fn number(name: &str, max: u64) -> Result<Option<u64>, String> {
+    let Ok(text) = std::env::var(name) else { return Ok(None) };
+    match text.parse() {
+        Ok(number) if number <= max => Ok(Some(number)),
+        _ => Err(format!("invalid {name}")),
+    }
+}
+
+/// It serves; `status` is what `systemctl status` shows.
+pub fn ready(status: &str) {
+    notify(&format!("READY=1\nSTATUS={status}\n"));
+}
+
+/// It has begun to read its configuration; [`ready`] follows.
+pub fn reloading() {
+    if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from) {
+        let micros = now.as_secs() * 1_000_000 + u64::from(now.subsec_micros());
+        notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"));
+    }
+}
+
+pub fn stopping(status: &str) {
+    notify(&format!("STOPPING=1\nSTATUS={status}\n"));
+}
+
+/// It lives; and what it does.
+pub fn alive(status: &str) {
+    notify(&format!("WATCHDOG=1\nSTATUS={status}\n"));
+}
+
+/// How often systemd wants to hear that it lives: twice as often as it has to.
+pub fn interval() -> Option<Duration> {
+    let process = number("WATCHDOG_PID", u32::MAX.into()).unwrap_or(None);
+    let micros = number("WATCHDOG_USEC", u64::MAX).unwrap_or(None)?;
+    process.is_none_or(|process| process == std::process::id().into()).then(|| Duration::from_micros(micros) / 2)
+}
+
+/// One datagram to a socket with a path, or with a name that begins with a zero byte and not with `@`. There is nobody to
+/// whom it could be told that it did not arrive.
+fn notify(lines: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let addr = match path.as_bytes() {
+        [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name),
+        path => SocketAddrUnix::new(path),
+    };
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    if let (Ok(addr), Ok(socket)) = (addr, socket) {
+        let _ = sendto(socket, lines.as_bytes(), SendFlags::NOSIGNAL, &addr);
+    }
+}

@@ -1,0 +1,189 @@
+//! How an upstream chooses among its peers: the method, and what binds a client to one of them.
+
+use std::time::Duration;
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::parser::{Directive, Error};
+use crate::config::template::{Template, Variable};
+use crate::config::{core, values};
+
+type Set = Result<(), Error>;
+
+/// The method of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    /// The fewest connections for the weight.
+    LeastConn,
+    /// By the client's address: the first three bytes of IPv4, all of IPv6.
+    IpHash,
+    /// By any text.
+    Hash {
+        key: Template,
+        /// Another set of peers moves few keys.
+        consistent: bool,
+    },
+    Random {
+        /// Of two peers, the one with fewer connections.
+        two: bool,
+    },
+}
+
+/// Requests that wait where no peer can take them (`queue`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSpec {
+    pub length: u32,
+    pub timeout: Duration,
+}
+
+/// What binds a client to a peer, as long as that can serve it.
+#[derive(Clone, Debug)]
+pub enum Sticky {
+    /// A cookie that we set.
+    Cookie(StickyCookie),
+    /// The first of these values that is not empty is the `route=` of a peer.
+    Route(Vec<Template>),
+}
+
+/// The cookie that names a peer.
+#[derive(Clone, Debug)]
+pub struct StickyCookie {
+    pub name: String,
+    /// What the client sent of it.
+    pub sent: Template,
+    pub expires: Option<CookieLife>,
+    pub domain: Option<Template>,
+    pub path: Option<Template>,
+    pub samesite: Option<Template>,
+    pub secure: bool,
+    pub http_only: bool,
+}
+
+/// How long a browser keeps a cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CookieLife {
+    After(Duration),
+    Max,
+}
+
+fn set_method(walk: &mut Walk, draft: &mut Draft, directive: &Directive, method: Balance) {
+    draft.upstream.group.balance = method;
+    if std::mem::replace(&mut draft.upstream.has_method, true) {
+        walk.note(&directive.name, "another method was set before; the last one counts");
+    }
+}
+
+pub(crate) fn ip_hash(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    set_method(walk, draft, directive, Balance::IpHash);
+    Ok(())
+}
+
+pub(crate) fn least_conn(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    set_method(walk, draft, directive, Balance::LeastConn);
+    Ok(())
+}
+
+/// `hash KEY [consistent];`
+pub(crate) fn hash(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let key = walk.template(arg(directive, 0))?;
+    let consistent = match directive.args.get(1) {
+        None => false,
+        Some(word) if word.text == "consistent" => true,
+        Some(word) => return Err(invalid(directive, word, "\"consistent\" or nothing")),
+    };
+    set_method(walk, draft, directive, Balance::Hash { key, consistent });
+    Ok(())
+}
+
+/// `random [two [least_conn]];`
+pub(crate) fn random(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let words: Vec<&str> = directive.args.iter().map(|word| word.text.as_str()).collect();
+    let two = match (words.as_slice(), directive.args.last()) {
+        ([], _) => false,
+        (["two"] | ["two", "least_conn"], _) => true,
+        (_, Some(last)) => return Err(invalid(directive, last, "\"two\", \"two least_conn\" or nothing")),
+        (_, None) => false,
+    };
+    set_method(walk, draft, directive, Balance::Random { two });
+    Ok(())
+}
+
+/// `queue LENGTH [timeout=TIME];`
+pub(crate) fn queue(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    let length = match core::number(directive, word)? {
+        0 => return Err(invalid(directive, word, "a length of 1 or more")),
+        length => length,
+    };
+    let timeout = match directive.args.get(1) {
+        None => Duration::from_secs(60),
+        Some(word) => word
+            .text
+            .strip_prefix("timeout=")
+            .and_then(values::time)
+            .filter(|timeout| !timeout.is_zero())
+            .ok_or_else(|| invalid(directive, word, "a time above 0 such as timeout=60s"))?,
+    };
+    draft.upstream.group.queue = Some(QueueSpec { length, timeout });
+    Ok(())
+}
+
+/// `sticky cookie NAME ...;` or `sticky route $VARIABLE ...;`
+pub(crate) fn sticky(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let kind = arg(directive, 0);
+    let sticky = match kind.text.as_str() {
+        "cookie" => Sticky::Cookie(sticky_cookie(walk, directive)?),
+        "route" if directive.args.len() > 1 => {
+            Sticky::Route(walk.templates(directive.args.get(1..).unwrap_or_default())?)
+        }
+        "route" => return Err(invalid(directive, kind, "a variable behind \"route\"")),
+        "learn" => {
+            return Err(Error::new(&kind.at, "\"sticky learn\" is not supported")
+                .hint("\"sticky cookie\" needs nothing of the application"));
+        }
+        _ => return Err(invalid(directive, kind, "\"cookie\" or \"route\"")),
+    };
+    draft.upstream.group.sticky = Some(sticky);
+    Ok(())
+}
+
+/// What stands behind `sticky cookie`.
+fn sticky_cookie(walk: &Walk, directive: &Directive) -> Result<StickyCookie, Error> {
+    let Some(name) = directive.args.get(1) else {
+        return Err(invalid(directive, arg(directive, 0), "the name of a cookie behind \"cookie\""));
+    };
+    core::check_field(directive, name)?;
+    let sent = Variable::Cookie(name.text.as_bytes().into());
+    let mut cookie = StickyCookie {
+        name: name.text.clone(),
+        sent: Template::variable(sent),
+        expires: None,
+        domain: None,
+        path: None,
+        samesite: None,
+        secure: false,
+        http_only: false,
+    };
+    for word in directive.args.iter().skip(2) {
+        let value = |text: &str| walk.template_of(text, word);
+        match word.text.split_once('=') {
+            None if word.text == "secure" => cookie.secure = true,
+            None if word.text == "httponly" => cookie.http_only = true,
+            Some(("expires", "max")) => cookie.expires = Some(CookieLife::Max),
+            Some(("expires", time)) => {
+                let time = values::time(time).ok_or_else(|| invalid(directive, word, "a time such as expires=1h"))?;
+                cookie.expires = Some(CookieLife::After(time));
+            }
+            Some(("domain", text)) => cookie.domain = Some(value(text)?),
+            Some(("path", text)) => cookie.path = Some(value(text)?),
+            Some(("samesite", text)) if matches!(text, "strict" | "lax" | "none") || text.contains('$') => {
+                cookie.samesite = Some(value(text)?);
+            }
+            _ => {
+                let known = "expires=, domain=, path=, samesite=strict|lax|none, secure or httponly";
+                return Err(invalid(directive, word, known));
+            }
+        }
+    }
+    Ok(cookie)
+}

@@ -1,0 +1,500 @@
+//! `proxy_pass` and the directives that say how a request goes to an upstream and how its answer comes back.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::parser::{Directive, Error, Word, placeholder};
+use crate::config::template::{Piece, Template};
+use crate::config::{core, values};
+use crate::http1::head::{Name, Version};
+use crate::modules::map::conf::Expression;
+use crate::proxy::origin_conf::{self, Chosen, Origin};
+use crate::proxy::pass_conf::IgnoredFields;
+use crate::proxy::upstream_conf::{PeerSpec, Upstream, place};
+use crate::request::location_conf::Matcher;
+use crate::runtime::socket::Endpoint;
+use crate::tls;
+
+type Set = Result<(), Error>;
+
+/// How requests are proxied.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    pub set_field: Arc<[SetField]>,
+    pub connect_timeout: Duration,
+    /// As set; where it is not set, answers have 60 s and tunnels no limit.
+    pub read_timeout: Option<Duration>,
+    pub send_timeout: Option<Duration>,
+    pub redirect: Arc<[Redirect]>,
+    /// Fields of the upstream's answer that the client does not get, beyond nginx's own list.
+    pub hide: Arc<[Box<[u8]>]>,
+    /// Fields that it gets although they are on nginx's list.
+    pub pass: Arc<[Box<[u8]>]>,
+    pub method: Option<Template>,
+    pub version: Version,
+    pub next: NextUpstream,
+    /// Peers that are tried for one request; 0: all.
+    pub next_tries: u32,
+    /// How long other peers are tried; zero: without limit.
+    pub next_timeout: Duration,
+    pub pass_fields: bool,
+    pub pass_body: bool,
+    /// Answers with a status that has an `error_page` make room for it.
+    pub intercepts: bool,
+    /// What is sent in place of the client's body.
+    pub set_body: Option<Template>,
+    pub ignored: IgnoredFields,
+    /// The address that connections come from.
+    pub bind: Option<Template>,
+    /// The kernel watches connections on which nothing moves.
+    pub socket_keepalive: bool,
+    /// A request goes on when its client has gone.
+    pub ignores_abort: bool,
+}
+
+impl Proxy {
+    pub const TIMEOUT: Duration = Duration::from_secs(60);
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            set_field: Arc::from([]),
+            connect_timeout: Self::TIMEOUT,
+            read_timeout: None,
+            send_timeout: None,
+            redirect: Arc::from([Redirect::Default]),
+            hide: Arc::from([]),
+            pass: Arc::from([]),
+            method: None,
+            version: Version::Http11,
+            next: NextUpstream(NextUpstream::ERROR | NextUpstream::TIMEOUT),
+            next_tries: 0,
+            next_timeout: Duration::ZERO,
+            pass_fields: true,
+            pass_body: true,
+            intercepts: false,
+            set_body: None,
+            ignored: IgnoredFields::default(),
+            bind: None,
+            socket_keepalive: false,
+            ignores_abort: false,
+        }
+    }
+}
+
+/// A `proxy_set_header`.
+#[derive(Clone, Debug)]
+pub struct SetField {
+    pub kind: Name,
+    pub name: Box<[u8]>,
+    pub value: Template,
+}
+
+/// When another peer is tried (`proxy_next_upstream`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextUpstream(u16);
+
+impl NextUpstream {
+    pub const ERROR: u16 = 1;
+    pub const TIMEOUT: u16 = 2;
+    pub const INVALID_HEADER: u16 = 4;
+    pub const NON_IDEMPOTENT: u16 = 8;
+    const STATUSES: [(u16, u16); 7] =
+        [(500, 16), (502, 32), (503, 64), (504, 128), (403, 256), (404, 512), (429, 1024)];
+
+    pub fn has(self, flag: u16) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// Whether an answer with `status` makes the request go to another peer.
+    pub fn has_status(self, status: u16) -> bool {
+        Self::STATUSES.iter().any(|(code, flag)| *code == status && self.has(*flag))
+    }
+}
+
+/// How `Location` and `Refresh` of an answer are rewritten.
+#[derive(Clone, Debug)]
+pub enum Redirect {
+    /// From the URL of `proxy_pass` to the path of the location.
+    Default,
+    Prefix {
+        from: Template,
+        to: Template,
+    },
+    Pattern {
+        expression: Arc<Expression>,
+        to: Template,
+    },
+}
+
+/// A `proxy_pass`.
+#[derive(Clone, Debug)]
+pub struct ProxyPass {
+    pub destination: Destination,
+    /// What the Host field says by default, `$proxy_host`.
+    pub host: String,
+    pub port: u16,
+    /// The URL without its URI part, as written: what redirects are compared with.
+    pub base: String,
+    /// What replaces the part of the path that the location matched.
+    pub uri: Option<String>,
+    scheme: Scheme,
+    /// How upstreams are connected to if the URL begins with `https://`.
+    pub tls: Option<Arc<tls::Client>>,
+}
+
+/// What is known of the scheme of a `proxy_pass`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+    /// A variable makes it.
+    Either,
+}
+
+fn scheme_of(text: &str) -> Scheme {
+    match text.split_once("://") {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+        _ => Scheme::Either,
+    }
+}
+
+impl ProxyPass {
+    /// Whether its requests are always, or may be, passed over TLS.
+    pub(crate) fn may_secure(&self) -> bool {
+        tls::AVAILABLE && matches!(self.scheme, Scheme::Https | Scheme::Either)
+    }
+
+    /// `http` or `https`, as far as that is known.
+    pub fn is_secure(&self) -> bool {
+        self.scheme == Scheme::Https
+    }
+}
+
+/// Where requests go.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// The number of an upstream.
+    Upstream(u32),
+    /// A URL that is made for each request.
+    Made(Box<MadeUrl>),
+}
+
+/// A URL with variables.
+#[derive(Clone, Debug)]
+pub struct MadeUrl {
+    /// The URL as far as the client chooses nothing of its authority.
+    pub start: Template,
+    /// What follows, as far as the authority may go.
+    pub middle: Template,
+    /// What follows the authority; none: the authority ends within a variable before.
+    pub rest: Option<Template>,
+    /// What the client chooses of the authority.
+    pub chosen: Chosen,
+    /// A host that the client chooses must be one that the configuration names: no `resolver` says that any is meant.
+    pub only_named: bool,
+}
+
+/// A URL without variables, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Url<'u> {
+    /// It begins with `https://`.
+    pub tls: bool,
+    /// `host`, `host:port` or `unix:/path`.
+    pub authority: &'u str,
+    pub uri: Option<&'u str>,
+}
+
+/// Why a URL is none to which requests can be passed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum UrlError {
+    Scheme,
+    Tls,
+    Host,
+}
+
+impl<'u> Url<'u> {
+    /// # Errors
+    /// Another scheme than `http://` and `https://`, or no host.
+    pub fn parse(url: &'u str) -> Result<Self, UrlError> {
+        let (scheme, rest) = url.split_once("://").ok_or(UrlError::Scheme)?;
+        let tls = match scheme {
+            _ if scheme.eq_ignore_ascii_case("http") => false,
+            _ if !scheme.eq_ignore_ascii_case("https") => return Err(UrlError::Scheme),
+            _ if !tls::AVAILABLE => return Err(UrlError::Tls),
+            _ => true,
+        };
+        let (authority, uri) = if let Some(path) = rest.strip_prefix("unix:") {
+            match path.find(':') {
+                Some(colon) => (rest.get(..colon + 5), rest.get(colon + 6..)),
+                None => (Some(rest), None),
+            }
+        } else {
+            match rest.find(['/', '?']) {
+                Some(at) => (rest.get(..at), rest.get(at..)),
+                None => (Some(rest), None),
+            }
+        };
+        let authority = authority.filter(|authority| !authority.is_empty()).ok_or(UrlError::Host)?;
+        Ok(Self { tls, authority, uri: uri.filter(|uri| !uri.is_empty()) })
+    }
+
+    /// The value of `$proxy_host` and `$proxy_port`.
+    pub fn host_and_port(&self) -> (String, u16) {
+        let usual = self.usual_port();
+        if self.authority.starts_with("unix:") {
+            return ("localhost".to_owned(), usual);
+        }
+        match values::host_port(self.authority) {
+            Some((host, Some(port))) if port == usual => (host.to_owned(), port),
+            Some((_, Some(port))) => (self.authority.to_owned(), port),
+            _ => (self.authority.to_owned(), usual),
+        }
+    }
+
+    /// The place that the authority itself names.
+    pub fn place(&self) -> Option<Endpoint> {
+        place(&self.key())
+    }
+
+    /// The authority with its port, said or not: no other place is called so.
+    pub fn key(&self) -> Cow<'u, str> {
+        match values::host_port(self.authority) {
+            Some((_, None)) if !self.authority.starts_with("unix:") => {
+                format!("{}:{}", self.authority, self.usual_port()).into()
+            }
+            _ => self.authority.into(),
+        }
+    }
+
+    /// Whether it is a host with a port, which is a number from 1 to 65535.
+    pub fn has_port(&self) -> bool {
+        matches!(values::host_port(self.authority), Some((_, Some(_))))
+    }
+
+    /// What the upstream is called that stands for this place alone.
+    pub fn name(&self) -> Cow<'u, str> {
+        if self.tls { self.key() } else { self.authority.into() }
+    }
+
+    fn usual_port(&self) -> u16 {
+        if self.tls { 443 } else { 80 }
+    }
+}
+
+impl Walk {
+    pub(crate) fn add_upstream(&mut self, key: String, upstream: Upstream) -> u32 {
+        let number = self.config.upstreams.len() as u32;
+        self.config.upstreams.push(Arc::new(upstream));
+        self.config.upstream_names.insert(key, number);
+        number
+    }
+
+    /// The upstream of a URL: one that was defined, or one that stands for this place alone.
+    fn upstream_of(&mut self, url: &Url<'_>, draft: &Draft) -> Option<u32> {
+        let key = url.key();
+        let named = |name: &str| self.config.upstream_names.get(name);
+        if let Some(number) = named(url.authority).or_else(|| named(&key)) {
+            return Some(*number);
+        }
+        let place = url.place()?;
+        let peer = PeerSpec { resolver: draft.system_resolver(), ..PeerSpec::new(url.name().into_owned(), place) };
+        Some(self.add_upstream(key.into_owned(), Upstream::of(peer)))
+    }
+}
+
+pub(crate) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    let template = walk.template(word)?;
+    let pass = match template.as_text() {
+        Some(_) => {
+            let url = Url::parse(&word.text).map_err(|why| wrong_url(word, &why))?;
+            let number = walk.upstream_of(&url, draft).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
+            let (host, port) = url.host_and_port();
+            let base = word.text.get(..word.text.len() - url.uri.map_or(0, str::len)).unwrap_or_default();
+            ProxyPass {
+                destination: Destination::Upstream(number),
+                host,
+                port,
+                base: base.to_owned(),
+                scheme: if url.tls { Scheme::Https } else { Scheme::Http },
+                tls: None,
+                uri: url.uri.map(|uri| if uri.starts_with('?') { format!("/{uri}") } else { uri.to_owned() }),
+            }
+        }
+        None => ProxyPass {
+            destination: Destination::Made(Box::new(made(walk, draft, &template, directive)?)),
+            host: String::new(),
+            port: 80,
+            base: String::new(),
+            scheme: scheme_of(&word.text),
+            tls: None,
+            uri: None,
+        },
+    };
+    let Some(location) = &mut draft.location else { return Ok(()) };
+    if pass.uri.is_some() && matches!(location.matcher, Matcher::Pattern(_) | Matcher::Named) {
+        return Err(Error::new(
+            &word.at,
+            "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location",
+        )
+        .hint("leave out what follows the host, or use a variable such as $1 in it"));
+    }
+    location.pass = Some(pass);
+    Ok(())
+}
+
+/// A URL with variables. Where its authority is text the upstream is made known now.
+fn made(walk: &mut Walk, draft: &Draft, template: &Template, directive: &Directive) -> Result<MadeUrl, Error> {
+    let word = arg(directive, 0);
+    let Origin { chosen, clients, may_be_path, end } = origin_conf::of(template, &walk.config, &walk.assignments);
+    if let Some(Piece::Text(text)) = template.pieces().first() {
+        match Url::parse(std::str::from_utf8(text).unwrap_or_default()) {
+            Ok(url) if url.uri.is_some() || end == Some((1, 0)) => {
+                let known = match draft.settings.resolver {
+                    // A request makes it, with the resolver of its location.
+                    Some(_) => url.place().is_some(),
+                    None => walk.upstream_of(&url, draft).is_some(),
+                };
+                if !known {
+                    return Err(wrong_url(word, &UrlError::Host));
+                }
+            }
+            Err(UrlError::Tls) => return Err(wrong_url(word, &UrlError::Tls)),
+            Ok(_) | Err(UrlError::Scheme | UrlError::Host) => {}
+        }
+    }
+    let only_named = chosen == Chosen::Host && draft.settings.resolver.is_none();
+    if only_named && !may_be_path {
+        walk.open_proxies.push(word.clone());
+    }
+    if chosen == Chosen::Port {
+        walk.note(
+            &directive.name,
+            "the client may choose the port; if a path is meant, write a slash before the variable",
+        );
+    }
+    let (url, rest) = match end {
+        Some((piece, at)) => {
+            let (url, rest) = template.split_at(piece, at);
+            (url, Some(rest))
+        }
+        None => (template.clone(), None),
+    };
+    let (start, middle) = url.split_at(clients, 0);
+    Ok(MadeUrl { start, middle, rest, chosen, only_named })
+}
+
+/// A host that clients choose must be one that the configuration names: where it names none, the operator has made an
+/// open proxy.
+pub(crate) fn check_open_proxies(walk: &Walk) -> Set {
+    match walk.open_proxies.first() {
+        Some(word) if walk.config.upstreams.is_empty() => Err(word
+            .wrong("\"proxy_pass {}\" lets the client choose any host")
+            .hint("name the hosts as upstreams, or choose one by a map; if any is meant, set a \"resolver\"")),
+        _ => Ok(()),
+    }
+}
+
+fn wrong_url(word: &Word, why: &UrlError) -> Error {
+    let (message, hint) = match why {
+        UrlError::Scheme => {
+            (format!("invalid URL prefix in \"{}\"", word.text), "it must start with http:// or https://")
+        }
+        UrlError::Tls => ("\"https://\" upstreams are not supported".to_owned(), "this build has no TLS"),
+        UrlError::Host => {
+            (format!("invalid host in \"{}\"", word.text), "http://host:port or http://unix:/path is expected")
+        }
+    };
+    Error::new(&word.at, message).hint(placeholder(&word.text).unwrap_or_else(|| hint.to_owned()))
+}
+
+pub(crate) fn set_header(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let name = arg(directive, 0);
+    core::check_field(directive, name)?;
+    let value = walk.template(&arg(directive, 1).in_one_line())?;
+    let mut fields = if draft.first { Vec::new() } else { draft.settings.proxy.set_field.to_vec() };
+    fields.push(SetField { kind: Name::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value });
+    draft.settings.proxy.set_field = fields.into();
+    Ok(())
+}
+
+/// `proxy_redirect off`, `default`, or what to replace by what.
+pub(crate) fn redirect(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let from = arg(directive, 0);
+    let mut redirects = if draft.first { Vec::new() } else { draft.settings.proxy.redirect.to_vec() };
+    match (directive.args.get(1), from.text.as_str()) {
+        (None, "off") => redirects.clear(),
+        (None, "default") => redirects.push(Redirect::Default),
+        (None, _) => return Err(invalid(directive, from, "\"off\", \"default\", or two values")),
+        (Some(to), text) => {
+            let to = walk.template(to)?;
+            redirects.push(match text.strip_prefix('~') {
+                Some(source) => {
+                    let (source, any_case) = source.strip_prefix('*').map_or((source, false), |source| (source, true));
+                    Redirect::Pattern { expression: Arc::new(walk.expression(source, any_case, &from.at)?), to }
+                }
+                None => Redirect::Prefix { from: walk.template(from)?, to },
+            });
+        }
+    }
+    draft.settings.proxy.redirect = redirects.into();
+    Ok(())
+}
+
+pub(crate) fn hide_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let name = arg(directive, 0);
+    draft.settings.proxy.hide = with(draft.first, &draft.settings.proxy.hide, name);
+    Ok(())
+}
+
+pub(crate) fn pass_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let name = arg(directive, 0);
+    draft.settings.proxy.pass = with(draft.first, &draft.settings.proxy.pass, name);
+    Ok(())
+}
+
+fn with(first: bool, list: &Arc<[Box<[u8]>]>, name: &Word) -> Arc<[Box<[u8]>]> {
+    let mut names = if first { Vec::new() } else { list.to_vec() };
+    names.push(name.text.as_bytes().into());
+    names.into()
+}
+
+pub(crate) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    draft.settings.proxy.version = core::version(directive, word)?;
+    Ok(())
+}
+
+pub(crate) fn next_upstream(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut flags = 0;
+    for word in &directive.args {
+        flags |= match word.text.as_str() {
+            "off" => 0,
+            "error" => NextUpstream::ERROR,
+            "timeout" => NextUpstream::TIMEOUT,
+            "invalid_header" => NextUpstream::INVALID_HEADER,
+            "non_idempotent" => NextUpstream::NON_IDEMPOTENT,
+            "updating" => 0,
+            text => {
+                let code = text.strip_prefix("http_").and_then(values::number);
+                let known = NextUpstream::STATUSES.iter().find(|(status, _)| code == Some(u32::from(*status)));
+                known
+                    .ok_or_else(|| {
+                        invalid(
+                            directive,
+                            word,
+                            "error, timeout, invalid_header, http_502 and the like, non_idempotent or off",
+                        )
+                    })?
+                    .1
+            }
+        };
+    }
+    draft.settings.proxy.next = NextUpstream(flags);
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The way to a peer: waiting for one that has room, and connecting to it.
+//!
+//! When a peer comes back thousands may want to connect at once. No more than its backlog holds are let at it, in their
+//! order: what a full backlog refuses would come back only after seconds.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::config::Level;
+use crate::proxy::balance::{Chosen, Peer};
+use crate::proxy::error::Missed;
+use crate::proxy::forward::{Attempts, Patience, poll_gone};
+use crate::proxy::pool::{Called, Pooled};
+use crate::request::log;
+use crate::runtime::executor::{self, Timer};
+use crate::runtime::socket::{Addr, Socket};
+use crate::runtime::stream::{Stream, Wire};
+use crate::tls;
+
+/// How long a connection within this machine may take: longer means that the backlog was full when it began.
+const NEAR: Duration = Duration::from_millis(10);
+/// How long it may take at most after some of them.
+const NEAR_MAX: Duration = Duration::from_millis(100);
+
+impl Attempts<'_> {
+    /// Waits for a peer, as long as the configuration allows (`queue`).
+    ///
+    /// # Errors
+    /// The status to end with.
+    pub(crate) async fn wait_for_peer(&mut self) -> Result<Chosen, u16> {
+        let (Some(queue), false) = (self.group.upstream.queue, self.group.is_empty()) else {
+            return Err(self.no_peer("no live upstreams"));
+        };
+        let Some(place) = self.group.queue_up(&self.search) else {
+            return Err(self.no_peer("no live upstreams, and no place in the queue"));
+        };
+        // Who does not wait any more keeps others from their turn.
+        let waits = match self.patience() {
+            Patience::WhileOpen => Patience::WhileSending,
+            patience => patience,
+        };
+        let retry = Timer::new();
+        self.timer.set(queue.timeout);
+        let (group, search, client, timer) = (&self.group, &mut self.search, &self.client.stream, self.timer);
+        let chosen = poll_fn(|cx| {
+            if poll_gone(client, waits, cx).is_ready() {
+                return Poll::Ready(Err(Missed::Gone));
+            }
+            if retry.poll_due(cx).is_ready() {
+                group.announce();
+            }
+            if let Some(chosen) = group.choose_in_turn(&place, search, cx) {
+                return Poll::Ready(Ok(chosen));
+            }
+            match group.until_back(&place) {
+                Some(time) => retry.set(time),
+                None => retry.clear(),
+            }
+            let _ = retry.poll_due(cx);
+            timer.poll_due(cx).map(|()| Err(Missed::Timeout("in the queue")))
+        })
+        .await;
+        chosen.map_err(|missed| match missed {
+            Missed::Gone => {
+                log::about(self.exchange, Level::Info, format_args!("{missed}"));
+                missed.status()
+            }
+            _ => self.no_peer("no live upstreams within the time of the queue"),
+        })
+    }
+
+    pub(crate) async fn connect(&self, peer: &Peer) -> Result<Box<Pooled>, Missed> {
+        let proxy = &self.exchange.settings().proxy;
+        let waits = self.patience();
+        let connected = Cell::new(false);
+        let connecting = async {
+            let socket = {
+                let _admission = peer.admit().await;
+                reach(&peer.addr, self.way.from.as_ref()).await.map_err(Missed::Connect)?
+            };
+            connected.set(true);
+            match self.way.tls.as_ref().filter(|_| tls::AVAILABLE) {
+                None => Ok(Stream::Plain(socket)),
+                Some(called) => {
+                    if let Some(news) = called.client.refresh() {
+                        log::renewal(&self.exchange.settings().error_log, &news);
+                    }
+                    Box::pin(secure(socket, called)).await
+                }
+            }
+        };
+        let connecting = pin!(connecting);
+        let mut connecting = self.timer.within(proxy.connect_timeout, connecting);
+        let made = poll_fn(|cx| {
+            if let Poll::Ready(made) = Pin::new(&mut connecting).poll(cx) {
+                return Poll::Ready(Some(made));
+            }
+            poll_gone(&self.client.stream, waits, cx).map(|()| None)
+        });
+        match made.await {
+            None => Err(Missed::Gone),
+            Some(Err(executor::Elapsed)) if connected.get() => {
+                Err(Missed::Timeout("while SSL handshaking to upstream"))
+            }
+            Some(Err(executor::Elapsed)) => Err(Missed::ConnectTimeout),
+            Some(Ok(Err(Missed::Connect(error)))) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(Missed::ConnectTimeout)
+            }
+            Some(Ok(Err(missed))) => Err(missed),
+            Some(Ok(Ok(stream))) => {
+                if proxy.socket_keepalive {
+                    stream.socket().watch_peer();
+                }
+                Ok(Box::new(Pooled::new(Wire::new(stream), self.way.clone())))
+            }
+        }
+    }
+}
+
+/// Connects. Within this machine a full backlog shows by a connection that is not made at once: it is tried again soon,
+/// where the kernel would wait for a second, and then longer.
+async fn reach(addr: &Addr, from: Option<&Addr>) -> io::Result<Socket> {
+    if !addr.is_near() {
+        return Socket::connect(addr, from).await;
+    }
+    let (timer, mut patience) = (Timer::new(), NEAR);
+    loop {
+        match timer.within(patience, pin!(Socket::connect(addr, from))).await {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => executor::sleep(patience).await,
+            Ok(done) => return done,
+            Err(executor::Elapsed) => {}
+        }
+        patience = (patience * 2).min(NEAR_MAX);
+    }
+}
+
+/// Makes the handshake with a peer.
+async fn secure(socket: Socket, called: &Called) -> Result<Stream, Missed> {
+    match tls::connect(socket, &called.client, &called.name).await {
+        Ok(session) => Ok(Stream::Secure(session)),
+        Err(error) => Err(Missed::Handshake(error)),
+    }
+}

@@ -1,0 +1,139 @@
+//! A `Set-Cookie` of an upstream, rewritten as the configuration says (RFC 6265 4.1).
+//!
+//! A cookie to which no rule applies stays as it is, byte by byte; another one is put together anew.
+
+use std::borrow::Cow;
+
+use crate::config::{CookieFlags, CookieMatch, CookieRule, Cookies};
+use crate::request::context::Exchange;
+use crate::request::variables;
+
+/// `Name=value`, or a name alone.
+struct Attribute<'v> {
+    name: &'v [u8],
+    value: Option<Cow<'v, [u8]>>,
+}
+
+impl Attribute<'_> {
+    fn is(&self, name: &[u8]) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+}
+
+/// The value of a `Set-Cookie` as the client gets it.
+pub fn rewrite<'v>(rules: &Cookies, value: &'v [u8], exchange: &Exchange) -> Cow<'v, [u8]> {
+    let mut attributes: Vec<Attribute<'v>> = value.split(|b| *b == b';').map(attribute).collect();
+    let mut changed = false;
+    for attribute in attributes.iter_mut().skip(1) {
+        let replaced = match attribute.value.as_deref() {
+            Some(value) if attribute.name.eq_ignore_ascii_case(b"domain") => domain(&rules.domains, value, exchange),
+            Some(value) if attribute.name.eq_ignore_ascii_case(b"path") => path(&rules.paths, value, exchange),
+            _ => None,
+        };
+        changed |= replaced.is_some();
+        attribute.value = replaced.map(Cow::Owned).or_else(|| attribute.value.take());
+    }
+    let name = attributes.first().map(|attribute| attribute.name).unwrap_or_default();
+    if let Some(rule) = rules.flags.iter().find(|rule| is_meant(&rule.cookie, name, exchange)) {
+        changed |= set_flags(rule, &mut attributes, exchange);
+    }
+    if !changed {
+        return Cow::Borrowed(value);
+    }
+    let mut out = Vec::with_capacity(value.len());
+    for (at, attribute) in attributes.iter().enumerate() {
+        out.extend_from_slice(if at > 0 { b"; " } else { b"" });
+        out.extend_from_slice(attribute.name);
+        if let Some(value) = &attribute.value {
+            out.push(b'=');
+            out.extend_from_slice(value);
+        }
+    }
+    out.into()
+}
+
+fn attribute(text: &[u8]) -> Attribute<'_> {
+    let text = text.trim_ascii_start();
+    match text.iter().position(|b| *b == b'=') {
+        Some(at) => Attribute {
+            name: text.get(..at).unwrap_or_default().trim_ascii_end(),
+            value: text.get(at + 1..).map(Cow::Borrowed),
+        },
+        None => Attribute { name: text.trim_ascii_end(), value: None },
+    }
+}
+
+/// The first rule that a domain is meant by. The dot that it may begin with stays.
+fn domain(rules: &[CookieRule], value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
+    let (dot, name) = value.split_at(usize::from(value.starts_with(b".")));
+    rules.iter().find_map(|rule| match &rule.from {
+        CookieMatch::Text(from) => {
+            let same = variables::value(from, exchange).eq_ignore_ascii_case(name);
+            same.then(|| [dot, &variables::value(&rule.to, exchange)].concat())
+        }
+        CookieMatch::Pattern(_) => by_pattern(rule, value, exchange),
+    })
+}
+
+/// The first rule that the start of a path is meant by.
+fn path(rules: &[CookieRule], value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
+    rules.iter().find_map(|rule| match &rule.from {
+        CookieMatch::Text(from) => {
+            let rest = value.strip_prefix(variables::value(from, exchange).as_slice())?;
+            Some([&variables::value(&rule.to, exchange), rest].concat())
+        }
+        CookieMatch::Pattern(_) => by_pattern(rule, value, exchange),
+    })
+}
+
+fn by_pattern(rule: &CookieRule, value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
+    let CookieMatch::Pattern(expression) = &rule.from else { return None };
+    exchange.set_captures(expression, expression.pattern.captures(value)?);
+    Some(variables::value(&rule.to, exchange))
+}
+
+fn is_meant(cookie: &CookieMatch, name: &[u8], exchange: &Exchange) -> bool {
+    match cookie {
+        CookieMatch::Text(text) => variables::value(text, exchange).eq_ignore_ascii_case(name),
+        CookieMatch::Pattern(expression) => expression.pattern.is_match(name),
+    }
+}
+
+/// Flags as the configuration names them, and the attribute that each sets or takes away.
+const FLAGS: [(&str, &str, Option<&str>); 8] = [
+    ("secure", "Secure", None),
+    ("nosecure", "Secure", None),
+    ("httponly", "HttpOnly", None),
+    ("nohttponly", "HttpOnly", None),
+    ("samesite=strict", "SameSite", Some("Strict")),
+    ("samesite=lax", "SameSite", Some("Lax")),
+    ("samesite=none", "SameSite", Some("None")),
+    ("nosamesite", "SameSite", None),
+];
+
+/// Whether anything was changed.
+fn set_flags(rule: &CookieFlags, attributes: &mut Vec<Attribute<'_>>, exchange: &Exchange) -> bool {
+    let mut changed = false;
+    for flag in &rule.flags {
+        let flag = variables::value(flag, exchange).to_ascii_lowercase();
+        let Some((known, name, value)) = FLAGS.iter().find(|(known, ..)| known.as_bytes() == flag) else { continue };
+        let (name, is_taken) = (name.as_bytes(), known.starts_with("no"));
+        let count = attributes.len();
+        if is_taken {
+            let mut number = 0;
+            attributes.retain(|attribute| {
+                number += 1;
+                number == 1 || !attribute.is(name)
+            });
+            changed |= attributes.len() != count;
+            continue;
+        }
+        let fresh = Attribute { name, value: value.map(|value| value.as_bytes().into()) };
+        match attributes.iter_mut().skip(1).find(|attribute| attribute.is(name)) {
+            Some(attribute) => *attribute = fresh,
+            None => attributes.push(fresh),
+        }
+        changed = true;
+    }
+    changed
+}

@@ -1,0 +1,109 @@
+//! How cookies of upstreams are rewritten: `proxy_cookie_domain`, `proxy_cookie_path`, `proxy_cookie_flags`.
+
+use std::sync::Arc;
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::parser::{Directive, Error, Word};
+use crate::config::template::Template;
+use crate::modules::map::conf::Expression;
+
+type Set = Result<(), Error>;
+
+/// The rules of a location; of each kind the first that fits counts.
+#[derive(Clone, Debug, Default)]
+pub struct Cookies {
+    pub domains: Vec<CookieRule>,
+    pub paths: Vec<CookieRule>,
+    pub flags: Vec<CookieFlags>,
+}
+
+/// What an attribute is replaced by.
+#[derive(Clone, Debug)]
+pub struct CookieRule {
+    pub from: CookieMatch,
+    pub to: Template,
+}
+
+/// What is set and taken away: `secure`, `nosecure`, `httponly`, `nohttponly`, `samesite=...`, `nosamesite`.
+#[derive(Clone, Debug)]
+pub struct CookieFlags {
+    pub cookie: CookieMatch,
+    pub flags: Vec<Template>,
+}
+
+#[derive(Clone, Debug)]
+pub enum CookieMatch {
+    Text(Template),
+    Pattern(Arc<Expression>),
+}
+
+const FLAGS: [&str; 8] =
+    ["secure", "nosecure", "httponly", "nohttponly", "samesite=strict", "samesite=lax", "samesite=none", "nosamesite"];
+
+/// Text, or an expression behind `~`; `~*` and expressions for domains and names are for any letter case.
+fn matcher(walk: &Walk, word: &Word, any_case: bool) -> Result<CookieMatch, Error> {
+    let Some(source) = word.text.strip_prefix('~') else { return Ok(CookieMatch::Text(walk.template(word)?)) };
+    let (source, any_case) = source.strip_prefix('*').map_or((source, any_case), |source| (source, true));
+    Ok(CookieMatch::Pattern(Arc::new(walk.expression(source, any_case, &word.at)?)))
+}
+
+/// Changes the rules of the block, of which `of` are the kind at hand.
+fn change<T>(draft: &mut Draft, of: fn(&mut Cookies) -> &mut Vec<T>, rule: Option<T>) {
+    let first = draft.first;
+    let rules = of(draft.rare().cookies.get_or_insert_default());
+    if first || rule.is_none() {
+        rules.clear();
+    }
+    rules.extend(rule);
+}
+
+/// `off`, or what to replace by what. A dot before a domain does not count.
+fn rule(walk: &Walk, directive: &Directive, is_domain: bool) -> Result<Option<CookieRule>, Error> {
+    let from = arg(directive, 0);
+    let Some(to) = directive.args.get(1) else {
+        return if from.text == "off" { Ok(None) } else { Err(invalid(directive, from, "\"off\" or two values")) };
+    };
+    let undotted = |word: &Word| Word { text: word.text.trim_start_matches('.').to_owned(), ..*word };
+    if is_domain && !from.text.starts_with('~') {
+        let from = matcher(walk, &undotted(from), true)?;
+        return Ok(Some(CookieRule { from, to: walk.template(&undotted(to))? }));
+    }
+    Ok(Some(CookieRule { from: matcher(walk, from, is_domain)?, to: walk.template(to)? }))
+}
+
+pub(crate) fn domain(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let rule = rule(walk, directive, true)?;
+    change(draft, |cookies| &mut cookies.domains, rule);
+    Ok(())
+}
+
+pub(crate) fn path(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let rule = rule(walk, directive, false)?;
+    change(draft, |cookies| &mut cookies.paths, rule);
+    Ok(())
+}
+
+pub(crate) fn flags(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let name = arg(directive, 0);
+    let words = directive.args.get(1..).unwrap_or_default();
+    if words.is_empty() && name.text == "off" {
+        change(draft, |cookies| &mut cookies.flags, None);
+        return Ok(());
+    }
+    if words.is_empty() {
+        return Err(invalid(directive, name, "a cookie with flags, or \"off\","));
+    }
+    for word in words {
+        if !FLAGS.contains(&word.text.as_str()) && !word.text.contains('$') {
+            return Err(invalid(
+                directive,
+                word,
+                "secure, httponly, samesite=strict|lax|none, or one of them with \"no\"",
+            ));
+        }
+    }
+    let flags = walk.templates(words)?;
+    let rule = CookieFlags { cookie: matcher(walk, name, true)?, flags };
+    change(draft, |cookies| &mut cookies.flags, Some(rule));
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! What went wrong with a peer: before there was an answer, and on its way.
+
+use std::fmt;
+use std::io;
+
+use crate::config::{Level, NextUpstream};
+use crate::http1::head::Malformed;
+use crate::request::body_relay::Failure;
+use crate::runtime::io_error;
+
+/// Why a try with a peer gave no answer.
+pub(crate) enum Missed {
+    Connect(io::Error),
+    ConnectTimeout,
+    Handshake(io::Error),
+    /// The peer ended or broke the connection before a head was there.
+    Closed(Option<io::Error>),
+    Timeout(&'static str),
+    Invalid(Malformed),
+    /// It would leave HTTP for something else than was asked for.
+    Upgrade(&'static str),
+    /// It answered with a status that means: ask another.
+    Status(u16),
+    /// The client's fault; no other peer is tried.
+    Client(u16, String),
+    /// The client is gone.
+    Gone,
+}
+
+impl Missed {
+    /// The status that the client gets, if that was the last try.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Connect(_) | Self::Handshake(_) | Self::Closed(_) | Self::Invalid(_) | Self::Upgrade(_) => 502,
+            Self::ConnectTimeout | Self::Timeout(_) => 504,
+            Self::Status(status) | Self::Client(status, _) => *status,
+            Self::Gone => 499,
+        }
+    }
+
+    /// What of `proxy_next_upstream` allows another try; a status has been looked at already.
+    pub(crate) fn flag(&self) -> Option<u16> {
+        match self {
+            Self::Connect(_) | Self::Handshake(_) | Self::Closed(_) => Some(NextUpstream::ERROR),
+            Self::ConnectTimeout | Self::Timeout(_) => Some(NextUpstream::TIMEOUT),
+            Self::Invalid(_) | Self::Upgrade(_) => Some(NextUpstream::INVALID_HEADER),
+            Self::Status(_) | Self::Client(..) | Self::Gone => None,
+        }
+    }
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const READING: &str = "while reading response header from upstream";
+        match self {
+            Self::Connect(error) => {
+                write!(f, "connect() failed ({}) while connecting to upstream", io_error::describe(error))
+            }
+            Self::ConnectTimeout => {
+                f.write_str("upstream timed out (110: Connection timed out) while connecting to upstream")
+            }
+            Self::Handshake(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                f.write_str("peer closed connection in SSL handshake while SSL handshaking to upstream")
+            }
+            Self::Handshake(error) => {
+                write!(f, "SSL_do_handshake() failed ({}) while SSL handshaking to upstream", io_error::describe(error))
+            }
+            Self::Closed(None) => write!(f, "upstream prematurely closed connection {READING}"),
+            Self::Closed(Some(error)) => write!(f, "recv() failed ({}) {READING}", io_error::describe(error)),
+            Self::Timeout(what) => write!(f, "upstream timed out (110: Connection timed out) {what}"),
+            Self::Invalid(why) => write!(f, "upstream sent {why} {READING}"),
+            Self::Upgrade(what) => write!(f, "upstream sent a 101 that {what}"),
+            Self::Status(status) => write!(f, "upstream answered with {status}"),
+            Self::Client(_, why) => write!(f, "client {why}"),
+            Self::Gone => f.write_str("client closed connection while waiting for the upstream"),
+        }
+    }
+}
+
+/// Why an answer broke off.
+pub(crate) enum Stopped {
+    Upload(Missed),
+    Download(Failure),
+    Gone,
+}
+
+impl Stopped {
+    pub(crate) fn is_upstreams(&self) -> bool {
+        matches!(
+            self,
+            Self::Download(Failure::Source(_) | Failure::Cut | Failure::SourceTimeout | Failure::Malformed(_))
+        )
+    }
+
+    pub(crate) fn is_clients(&self) -> bool {
+        matches!(self, Self::Gone | Self::Upload(Missed::Gone) | Self::Download(Failure::Sink(_)))
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        if self.is_upstreams() { Level::Error } else { Level::Info }
+    }
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upload(missed @ (Missed::Client(..) | Missed::Timeout(_))) => missed.fmt(f),
+            Self::Upload(_) | Self::Gone => f.write_str("client closed connection while reading upstream"),
+            Self::Download(Failure::Source(error)) => {
+                write!(f, "recv() failed ({}) while reading upstream", io_error::describe(error))
+            }
+            Self::Download(Failure::Cut) => {
+                f.write_str("upstream prematurely closed connection while reading upstream")
+            }
+            Self::Download(Failure::SourceTimeout) => {
+                f.write_str("upstream timed out (110: Connection timed out) while reading upstream")
+            }
+            Self::Download(Failure::Malformed(why)) => write!(f, "upstream sent {why} while reading upstream"),
+            Self::Download(Failure::Sink(error)) => {
+                write!(f, "send() failed ({}) while sending to client", io_error::describe(error))
+            }
+            Self::Download(Failure::Encoder) => f.write_str("the answer could not be compressed"),
+            Self::Download(Failure::SinkTimeout) => f.write_str("client timed out while sending to client"),
+            Self::Download(Failure::TooLarge) => f.write_str("upstream sent too large body"),
+        }
+    }
+}

@@ -1,0 +1,552 @@
+//! One request to an upstream and its answer back: choose a peer, write the head anew, stream both bodies, try another
+//! peer where that is safe, keep or drop the connection.
+//!
+//! Bodies go both ways at once: an answer that comes early reaches the client while it still sends. Nothing of a request
+//! is sent before what has come of its body has been checked.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::proxy::destination::destination;
+use crate::proxy::error::Missed;
+use crate::proxy::request_body::{Sent, Upload};
+
+use crate::config::{Level, NextUpstream, Proxy, bind_addr};
+use crate::http1::body::Decoder;
+use crate::http1::head::{Framing, Malformed, Name, Response, Scan, Version};
+use crate::http1::uri;
+use crate::modules::error_page;
+use crate::proxy::balance::{Chosen, Group, Outcome, Search};
+use crate::proxy::headers::{self, Outgoing};
+use crate::proxy::live::Running;
+use crate::proxy::pool::{self, Called, Pooled, Way};
+use crate::request::body_relay::{self, Coding, Transfer, send_all};
+use crate::request::context::{Exchange, RequestBody, Tried, Try};
+use crate::request::rate_limit::MinRate;
+use crate::request::{log, variables};
+use crate::runtime::executor::{self, Millis, Timer};
+use crate::runtime::socket::{self, Addr};
+use crate::runtime::stream::{Stream, Wire};
+
+/// Interim answers (1xx) to one request.
+const INTERIM_MAX: u32 = 32;
+
+/// What became of a request.
+pub enum Forwarded {
+    /// The answer was relayed; whether the client's connection can be used again.
+    Answered { reusable: bool },
+    /// Nothing was sent to the client: it gets this status.
+    Refused(u16),
+    /// The answer broke off, or the client is gone: close.
+    Broken,
+    /// The upstream sends the request on: to another target, or a location by its name.
+    Elsewhere(Vec<u8>),
+    /// Both sides have agreed on another protocol.
+    Upgraded(Box<Upgraded>),
+}
+
+/// An upstream that has left HTTP, and what it has sent already.
+pub struct Upgraded {
+    pub stream: Stream,
+    pub early: Vec<u8>,
+    /// What follows are frames of WebSocket.
+    pub websocket: bool,
+    /// Counts the tunnel as a connection of its peer.
+    pub chosen: Chosen,
+}
+
+/// Passes the request on, and the answer back.
+/// `timer` is the connection's.
+pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Running, timer: &Timer) -> Forwarded {
+    match Attempts::new(exchange, client, running, timer) {
+        Ok(mut attempts) => attempts.run().await,
+        Err(status) => Forwarded::Refused(status),
+    }
+}
+
+/// The address that connections come from (`proxy_bind`).
+fn origin(exchange: &Exchange) -> Result<Option<Addr>, String> {
+    let Some(template) = &exchange.settings().proxy.bind else { return Ok(None) };
+    let text = variables::value(template, exchange);
+    let text = String::from_utf8_lossy(&text);
+    match bind_addr(&text) {
+        _ if text.is_empty() => Ok(None),
+        Some(addr) => Ok(Some(addr)),
+        None => Err(format!("invalid local address \"{text}\"")),
+    }
+}
+
+/// What has already come of the body is checked before anything is sent. If it is all of it, it is taken, and can be sent
+/// to one peer after the other.
+fn early_body(exchange: &mut Exchange, client: &mut Wire) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
+    if exchange.body.whole.is_some() {
+        return Ok(exchange.body.whole.clone());
+    }
+    let known = &exchange.body.decoder;
+    if !known.is_untouched() || known.is_done() || client.ahead().is_empty() {
+        return Ok(None);
+    }
+    let most = exchange.settings().body_bytes_max;
+    let mut decoder = Decoder::new(exchange.request.framing);
+    let mut body = Vec::new();
+    let mut used = 0;
+    while used < client.ahead().len() && !decoder.is_done() {
+        let rest = client.ahead().get(used..).unwrap_or_default();
+        let piece = decoder.read(rest).map_err(|why| (why.status(), why.to_string()))?;
+        used += piece.used;
+        body.extend_from_slice(piece.data);
+        if most > 0 && body.len() as u64 > most {
+            return Err((413, "too large body".to_owned()));
+        }
+    }
+    if !decoder.is_done() {
+        return Ok(None);
+    }
+    client.consume(used);
+    let start = if exchange.config.keeps_body { body.clone() } else { Vec::new() };
+    exchange.body = RequestBody { decoder, bytes: body.len() as u64, start, whole: Some(Rc::new(body)) };
+    Ok(exchange.body.whole.clone())
+}
+
+fn whole(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
+    body.map(|body| body.as_slice())
+}
+
+/// How peers of a request are spoken to by TLS, if they are.
+fn called(exchange: &Exchange) -> Option<Called> {
+    let client = exchange.upstream_tls()?.clone();
+    let said = exchange.settings().rare.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref());
+    let name = match said {
+        Some(name) => String::from_utf8_lossy(&variables::value(name, exchange)).into_owned(),
+        None => exchange.proxy_host().map_or(String::new(), |(host, _)| host.to_owned()),
+    };
+    // Without a port, as in brackets.
+    let name = match name.rsplit_once(':') {
+        Some((host, _)) if !host.contains(':') || host.ends_with(']') => host.into(),
+        _ => name.into(),
+    };
+    Some(Called { client, name })
+}
+
+/// The tries of one request, one peer after the other.
+pub(crate) struct Attempts<'e> {
+    pub(crate) timer: &'e Timer,
+    pub(crate) exchange: &'e mut Exchange,
+    pub(crate) client: &'e mut Wire,
+    pub(crate) group: Arc<Group>,
+    pub(crate) way: Way,
+    /// What it asks for; without it, what the client has written.
+    pub(crate) uri: Option<Vec<u8>>,
+    /// The request's body, if all of it was there at once.
+    pub(crate) body: Option<Rc<Vec<u8>>>,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) search: Search,
+    /// Tries of upstreams that have sent the request on.
+    pub(crate) earlier: usize,
+    pub(crate) began: Millis,
+}
+
+impl<'e> Attempts<'e> {
+    /// Finds out where to the request goes, and what of it.
+    ///
+    /// # Errors
+    /// The status of a request that goes nowhere.
+    fn new(exchange: &'e mut Exchange, client: &'e mut Wire, running: &Running, timer: &'e Timer) -> Result<Self, u16> {
+        let (group, uri) = destination(exchange, running).map_err(|message| {
+            log::about(exchange, Level::Error, format_args!("{message}"));
+            if message.starts_with("invalid") { 500_u16 } else { 502 }
+        })?;
+        if !exchange.can_be_sent() {
+            log::about(exchange, Level::Error, format_args!("the request body was sent to another upstream already"));
+            return Err(502);
+        }
+        let body = early_body(exchange, client).map_err(|(status, why)| {
+            log::about(exchange, Level::Info, format_args!("client sent {why}"));
+            status
+        })?;
+        let body = match &exchange.settings().proxy.set_body {
+            Some(template) => Some(Rc::new(variables::value(template, exchange))),
+            None => body,
+        };
+        let outgoing = headers::outgoing(exchange, uri.as_deref(), whole(body.as_ref())).map_err(|why| {
+            log::about(exchange, Level::Info, format_args!("client sent {why}"));
+            why.status()
+        })?;
+        if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > headers::BYTES_MAX {
+            log::about(exchange, Level::Error, format_args!("the request head for the upstream is longer than 64 KiB"));
+            return Err(500);
+        }
+        let from = origin(exchange).map_err(|message| {
+            log::about(exchange, Level::Error, format_args!("{message}"));
+            500_u16
+        })?;
+        let search = Search::new(&group.upstream, exchange);
+        let earlier = exchange.tries.len();
+        let way = Way { from, tls: called(exchange) };
+        Ok(Self { timer, exchange, client, group, uri, body, outgoing, search, way, earlier, began: executor::now() })
+    }
+
+    async fn run(&mut self) -> Forwarded {
+        let timeout = self.group.upstream.resolver_timeout.unwrap_or(self.exchange.settings().resolver_timeout);
+        if let Some(complaint) = self.group.refresh(timeout).await {
+            let so = "the addresses that were known before are used";
+            log::about(self.exchange, Level::Warn, format_args!("{complaint}; {so}"));
+        }
+        self.began = executor::now();
+        loop {
+            let chosen = match self.group.choose(&mut self.search) {
+                Some(chosen) => chosen,
+                None => match self.wait_for_peer().await {
+                    Ok(chosen) => chosen,
+                    Err(status) => return Forwarded::Refused(status),
+                },
+            };
+            self.begin_try(Tried::Peer(chosen.peer.addr.clone()));
+            match self.with(chosen).await {
+                Ok(done) => return done,
+                Err(Some(status)) => return Forwarded::Refused(status),
+                Err(None) => {}
+            }
+        }
+    }
+
+    /// Whether one more peer may be tried, if there is one.
+    fn may_go_on(&self) -> bool {
+        let proxy = &self.exchange.settings().proxy;
+        let tries = self.search.tries();
+        let is_late = !proxy.next_timeout.is_zero()
+            && executor::now().saturating_sub(self.began) >= executor::millis(proxy.next_timeout);
+        let used_up = proxy.next_tries > 0 && tries >= proxy.next_tries as usize;
+        !is_late && !used_up && tries < self.group.tries()
+    }
+
+    /// No peer is left, or none can be tried.
+    pub(crate) fn no_peer(&mut self, why: &str) -> u16 {
+        if let Some(message) = self.group.unresolved() {
+            log::about(self.exchange, Level::Error, format_args!("{message}"));
+            return 502;
+        }
+        self.begin_try(Tried::Nobody(self.group.upstream.name.clone()));
+        self.end_try(Some(502));
+        log::about(self.exchange, Level::Error, format_args!("{why} while connecting to upstream"));
+        502
+    }
+
+    /// Tries one peer: what came of it, or the status to end with, or nothing: try the next.
+    async fn with(&mut self, chosen: Chosen) -> Result<Forwarded, Option<u16>> {
+        let mut stale = false;
+        loop {
+            let pooled = if stale { None } else { pool::take(&chosen.peer.addr, &self.way, &self.group.upstream) };
+            let reused = pooled.is_some();
+            let pooled = match pooled {
+                Some(pooled) => Ok(pooled),
+                None => self.connect(&chosen.peer).await,
+            };
+            if let Some(now) = self.exchange.tries.last_mut().filter(|_| pooled.is_ok()) {
+                now.connected = Some(now.elapsed());
+            }
+            let mut sent = Sent::default();
+            let missed = match pooled {
+                Ok(pooled) => {
+                    let mut pooled = pooled;
+                    pooled.requests += 1;
+                    match self.ask(&mut pooled, &mut sent).await {
+                        Ok(head) => {
+                            // Fields that are added to the answer may ask for the upstream's.
+                            let head = Rc::new(head);
+                            self.exchange.upstream_head = Some(head.clone());
+                            if error_page::intercepts(self.exchange, head.status) {
+                                return Ok(self.intercept(&chosen, &head));
+                            }
+                            if self.exchange.asked_for.is_some() {
+                                return Ok(self.hear(pooled, &chosen, &head, sent.upload.is_none()));
+                            }
+                            if let Some(target) = self.accelerate(&head) {
+                                return Ok(self.send_on(&chosen, &head, target));
+                            }
+                            return self.relay(pooled, chosen, &head, &mut sent).await;
+                        }
+                        Err(missed) => missed,
+                    }
+                }
+                Err(missed) => {
+                    sent.nothing = true;
+                    missed
+                }
+            };
+            // A connection that was closed while it lay idle says nothing of its peer: once more, on a new one.
+            if reused && matches!(missed, Missed::Closed(_)) && self.may_repeat(&sent) {
+                stale = true;
+                continue;
+            }
+            return Err(self.judge(&chosen, &missed, &sent));
+        }
+    }
+
+    /// Keeps the status and drops the body. If that is here already, and all of the request was `sent`, the connection can
+    /// be used again.
+    fn hear(&mut self, mut pooled: Box<Pooled>, chosen: &Chosen, head: &Response, sent: bool) -> Forwarded {
+        chosen.report(Outcome::Answered);
+        self.end_try(None);
+        self.exchange.answer.status = self.exchange.status.unwrap_or(head.status);
+        let mut body = Decoder::new(head.framing(self.outgoing.to_head));
+        let is_whole = matches!(body_relay::skip(&mut pooled.wire, &mut body), Ok(true));
+        let is_over = sent && is_whole && pooled.wire.ahead().is_empty() && head.status != 101;
+        if is_over && self.outgoing.keeps_alive && head.keeps_alive() {
+            pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
+        }
+        Forwarded::Answered { reusable: true }
+    }
+
+    /// Drops the answer: `error_page` has another one.
+    fn intercept(&mut self, chosen: &Chosen, head: &Response) -> Forwarded {
+        chosen.report(Outcome::Answered);
+        self.end_try(None);
+        if head.status == 401 {
+            keep(self.exchange, head, b"WWW-Authenticate", b"www_authenticate");
+        }
+        Forwarded::Refused(head.status)
+    }
+
+    /// Does what the upstream tells us to do: the target that it sends the request to.
+    fn accelerate(&mut self, head: &Response) -> Option<Vec<u8>> {
+        head.fields.first(Name::Accel)?;
+        let ignored = self.exchange.settings().proxy.ignored;
+        let rate = head.fields.first_named(b"x_accel_limit_rate").filter(|_| !ignored.limit_rate);
+        if let Some(rate) = rate.and_then(|rate| std::str::from_utf8(rate).ok()?.parse().ok()) {
+            self.exchange.limits.rate = Some(rate);
+        }
+        head.fields.first_named(b"x_accel_redirect").filter(|_| !ignored.redirect).map(<[u8]>::to_vec)
+    }
+
+    /// The upstream has sent the request on: what it answers with is found anew, with some of its fields (nginx's choice).
+    fn send_on(&mut self, chosen: &Chosen, head: &Response, target: Vec<u8>) -> Forwarded {
+        const PASSED: [(&[u8], &[u8]); 5] = [
+            (b"Set-Cookie", b"set_cookie"),
+            (b"Content-Disposition", b"content_disposition"),
+            (b"Cache-Control", b"cache_control"),
+            (b"Expires", b"expires"),
+            (b"Accept-Ranges", b"accept_ranges"),
+        ];
+        chosen.report(Outcome::Answered);
+        self.end_try(None);
+        let exchange = &mut *self.exchange;
+        for (name, known) in PASSED {
+            keep(exchange, head, name, known);
+        }
+        exchange.given_type = head.fields.first(Name::ContentType).map(<[u8]>::to_vec);
+        if target.starts_with(b"@") {
+            return Forwarded::Elsewhere(target);
+        }
+        let Some(target) = uri::inner(&target) else {
+            log::about(exchange, Level::Error, format_args!("upstream sent unsafe \"X-Accel-Redirect\""));
+            return Forwarded::Refused(404);
+        };
+        if exchange.request.method() != b"HEAD" {
+            exchange.request.become_get();
+            exchange.drops_body = true;
+        }
+        Forwarded::Elsewhere(target)
+    }
+
+    /// Whether the request can be sent once more: its body can, and doing it twice does no harm
+    /// (RFC 9110 9.2.2).
+    fn may_repeat(&self, sent: &Sent) -> bool {
+        let proxy = &self.exchange.settings().proxy;
+        let idempotent = !matches!(self.exchange.request.method(), b"POST" | b"LOCK" | b"PATCH");
+        self.exchange.can_be_sent() && (sent.nothing || idempotent || proxy.next.has(NextUpstream::NON_IDEMPOTENT))
+    }
+
+    /// What a miss means: for the log, for the peer, and for the client. `None`: another peer is tried.
+    fn judge(&mut self, chosen: &Chosen, missed: &Missed, sent: &Sent) -> Option<u16> {
+        let status = missed.status();
+        if let Missed::Client(..) | Missed::Gone = missed {
+            chosen.report(Outcome::Neutral);
+            self.end_try(matches!(missed, Missed::Gone).then_some(status));
+            log::about(self.exchange, Level::Info, format_args!("{missed}"));
+            return Some(status);
+        }
+        let fault = match missed {
+            Missed::Status(status) => !matches!(status, 403 | 404),
+            // Being out of descriptors, ports or memory is no fault of the peer.
+            Missed::Connect(error) => !socket::is_shortage(error),
+            _ => true,
+        };
+        let disabled = chosen.report(if fault { Outcome::Failed } else { Outcome::Neutral });
+        self.end_try(Some(status));
+        if !matches!(missed, Missed::Status(_)) {
+            log::about(self.exchange, Level::Error, format_args!("{missed}"));
+        }
+        if disabled {
+            log::about(self.exchange, Level::Warn, format_args!("upstream server temporarily disabled"));
+        }
+        let allowed = missed.flag().is_none_or(|flag| self.exchange.settings().proxy.next.has(flag));
+        let again = allowed && self.may_repeat(sent) && self.may_go_on();
+        if again { None } else { Some(status) }
+    }
+
+    fn begin_try(&mut self, peer: Tried) {
+        let elsewhere = self.earlier > 0 && self.exchange.tries.len() == self.earlier;
+        self.exchange.tries.push(Try { elsewhere, ..Try::new(peer) });
+    }
+
+    fn end_try(&mut self, status: Option<u16>) {
+        if let Some(now) = self.exchange.tries.last_mut() {
+            now.status = now.status.or(status);
+            now.ended = Some(now.elapsed());
+        }
+    }
+
+    /// When the client is known not to wait any more. One that is to upgrade, or that keeps others out (`limit_conn`), must
+    /// not end its side.
+    pub(crate) fn patience(&self) -> Patience {
+        match self.exchange.settings().proxy.ignores_abort {
+            true => Patience::Endless,
+            false if self.outgoing.offered.is_empty() && self.exchange.limits.held.is_empty() => Patience::WhileOpen,
+            false => Patience::WhileSending,
+        }
+    }
+
+    /// Sends the request, and reads heads until a final one is there. What is left of the body goes on later.
+    async fn ask(&mut self, pooled: &mut Pooled, sent: &mut Sent) -> Result<Response, Missed> {
+        let settings = self.exchange.settings();
+        let proxy = &settings.proxy;
+        let read_timeout = proxy.read_timeout.unwrap_or(Proxy::TIMEOUT);
+        let framing = self.outgoing.framing;
+        let limits = body_relay::Limits {
+            bytes_max: settings.body_bytes_max,
+            read_timeout: settings.body_timeout,
+            write_timeout: proxy.send_timeout.unwrap_or(Proxy::TIMEOUT),
+        };
+        let coding = if framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
+        let http11 = self.exchange.request.version == Version::Http11;
+        // A client that tells the length 0 may wait nevertheless.
+        let has_body = self.exchange.request.framing != Framing::None;
+        let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.passes_body();
+        let send_timeout = settings.send_timeout;
+        let waits = self.patience();
+        // The first try takes the head; the rare further one writes it again.
+        let head = match std::mem::take(&mut self.outgoing.head) {
+            head if !head.is_empty() => head,
+            _ => {
+                headers::outgoing(self.exchange, self.uri.as_deref(), whole(self.body.as_ref()))
+                    .map_err(Missed::Invalid)?
+                    .head
+            }
+        };
+        let min_rate = MinRate::of(self.exchange);
+        let upload = sent.upload.insert(Upload::new(Transfer::new(head, coding, limits), framing, min_rate));
+        if self.exchange.config.keeps_body {
+            upload.transfer.keep();
+        }
+        let (client_tx, mut client_rx) = self.client.split();
+        let (upstream_tx, mut upstream_rx) = pooled.wire.split();
+        if goes_on && !self.exchange.continued {
+            self.exchange.continued = true;
+            send_all(client_tx, b"HTTP/1.1 100 Continue\r\n\r\n", send_timeout).await.map_err(|_| Missed::Gone)?;
+        }
+        let timer = self.timer;
+        let mut waiting = false;
+        let mut interim = 0;
+        let head = loop {
+            let mut scan = Scan::response();
+            let mut parse = |bytes: &[u8]| scan.find_response(bytes);
+            let read = poll_fn(|cx| {
+                if let Err(missed) = upload.poll(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx) {
+                    return Poll::Ready(Err(missed));
+                }
+                match upstream_rx.poll_parse(cx, &mut parse) {
+                    Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
+                    Poll::Ready(Err(unparsed)) => return Poll::Ready(Err(Upload::why_no_head(unparsed))),
+                    Poll::Pending => {}
+                }
+                if let Poll::Ready(()) = poll_gone(client_tx, waits, cx) {
+                    return Poll::Ready(Err(Missed::Gone));
+                }
+                if !upload.is_over() {
+                    return Poll::Pending;
+                }
+                if !std::mem::replace(&mut waiting, true) {
+                    timer.set(read_timeout);
+                }
+                timer.poll_due(cx).map(|()| Err(Missed::Timeout("while reading response header from upstream")))
+            })
+            .await;
+            if let Some(now) = self.exchange.tries.last_mut() {
+                now.sent = upload.transfer.written;
+            }
+            upload.count(&mut self.exchange.body);
+            let head = read?;
+            match head.status {
+                101 => break head,
+                100..=199 => {
+                    interim += 1;
+                    if interim > INTERIM_MAX {
+                        return Err(Missed::Invalid(Malformed::HeadTooLong));
+                    }
+                    // We have said `100 Continue` ourselves.
+                    if head.status != 100 && http11 && self.exchange.asked_for.is_none() {
+                        let bytes = headers::interim(&head);
+                        send_all(client_tx, &bytes, send_timeout).await.map_err(|_| Missed::Gone)?;
+                    }
+                }
+                _ => break head,
+            }
+        };
+        if upload.complete {
+            sent.upload = None;
+        }
+        self.heed(head, sent)
+    }
+
+    /// Whether an answer is one that the client gets.
+    fn heed(&mut self, head: Response, sent: &Sent) -> Result<Response, Missed> {
+        if head.status == 101 {
+            self.check_upgrade(&head, sent).map_err(Missed::Upgrade)?;
+        }
+        if let Some(now) = self.exchange.tries.last_mut() {
+            now.headed = Some(now.elapsed());
+            now.status = Some(head.status);
+            now.received += head.len() as u64;
+        }
+        // Where no other peer can be asked this answer is better than none.
+        let status = head.status;
+        if self.exchange.settings().proxy.next.has_status(status)
+            && self.may_repeat(sent)
+            && self.may_go_on()
+            && self.group.has_another(&self.search)
+        {
+            return Err(Missed::Status(status));
+        }
+        Ok(head)
+    }
+}
+
+/// Has the answer keep a field of an upstream's that it takes the place of.
+fn keep(exchange: &mut Exchange, head: &Response, name: &'static [u8], known: &[u8]) {
+    for value in head.fields.named(known) {
+        exchange.extra.push((name, value.to_vec()));
+    }
+}
+
+/// How long a client waits for its answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// As long as its side is open.
+    WhileSending,
+    /// As long as the connection is not broken: a client that only stopped sending still waits.
+    WhileOpen,
+    /// Whatever it does, the request goes on (`proxy_ignore_client_abort`).
+    Endless,
+}
+
+/// Ready when the client does not wait any more.
+pub(crate) fn poll_gone(client: &Stream, patience: Patience, cx: &mut Context<'_>) -> Poll<()> {
+    match patience {
+        Patience::Endless => Poll::Pending,
+        Patience::WhileSending if client.socket().ended() => Poll::Ready(()),
+        Patience::WhileSending | Patience::WhileOpen => client.socket().poll_failed(cx),
+    }
+}

@@ -1,0 +1,357 @@
+//! Heads that pass through, written anew: a request for its upstream, an answer for its client.
+//!
+//! Nothing is copied blindly. Hop-by-hop fields end here, framing is ours, what is configured is added behind what the
+//! client could take away, and `Upgrade` goes on only as configured, or by itself for WebSocket.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use crate::config::{Destination, Location, Matcher, Redirect};
+use crate::http1::head::{self, Framing, Malformed, Name, Request, Response, Version};
+use crate::http1::uri;
+use crate::modules::charset;
+use crate::proxy::cookies;
+use crate::request::context::Exchange;
+use crate::request::response::{self, Carriage, Packing};
+use crate::request::response_headers::{Added, weakened};
+use crate::request::variables;
+use crate::runtime::clock;
+
+/// Bytes of a request head that is sent to an upstream.
+pub const BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a body that finds room behind the head of its answer.
+const SHORT_BYTES: u64 = 512;
+
+/// Everything of a request that goes to the upstream.
+pub struct Outgoing {
+    pub head: Vec<u8>,
+    pub framing: Framing,
+    /// Tokens of the Upgrade field that we send, if we do.
+    pub offered: Vec<u8>,
+    /// Whether the answer has no body because we asked with HEAD.
+    pub to_head: bool,
+    /// Whether the connection could be used again, as far as we are concerned.
+    pub keeps_alive: bool,
+}
+
+/// Fields that a client can't take away by naming them in Connection: others rely on them.
+fn is_protected(name: &[u8]) -> bool {
+    const PREFIXES: [&[u8]; 7] = [b"x-", b"sec-", b"content-", b"if-", b"accept", b"cf-", b"remote-"];
+    const NAMES: [&[u8]; 13] = [
+        b"host",
+        b"cookie",
+        b"authorization",
+        b"forwarded",
+        b"via",
+        b"origin",
+        b"referer",
+        b"range",
+        b"user-agent",
+        b"cache-control",
+        b"pragma",
+        b"from",
+        b"max-forwards",
+    ];
+    PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
+        || NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Whether an application may take one name for the other: CGI makes `_` of `-`.
+fn is_like(name: &[u8], set: &[u8]) -> bool {
+    let same = |a: u8, b: u8| a.eq_ignore_ascii_case(&b) || (b == b'-' && !a.is_ascii_alphanumeric());
+    name.len() == set.len() && name.iter().zip(set).all(|(a, b)| same(*a, *b))
+}
+
+/// Writes the request head: what is configured, what frames the body, and the client's fields that are left.
+/// Without a `uri` it is the client's. A whole `body` follows at once.
+/// # Errors
+/// What the client may not ask for: a field that would end early, an upgrade with a body or with two keys.
+pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) -> Result<Outgoing, Malformed> {
+    let request = &exchange.request;
+    let proxy = &exchange.settings().proxy;
+    let sends_body = proxy.set_body.is_some() || exchange.passes_body();
+    let framing = match body {
+        _ if !sends_body => Framing::None,
+        Some(body) => Framing::Length(body.len() as u64),
+        None => request.framing,
+    };
+    // A chunked body can't be told to an HTTP/1.0 server.
+    let version = if framing == Framing::Chunked { Version::Http11 } else { proxy.version };
+    let method = proxy.method.as_ref().map(|method| variables::value(method, exchange));
+    let method = method.as_deref().filter(|method| !method.is_empty()).unwrap_or(request.method());
+    if !method.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+        return Err(Malformed::Method);
+    }
+    let mut out = Vec::with_capacity(request.len() + 256);
+    out.extend_from_slice(method);
+    out.push(b' ');
+    // Whatever the URI was made of, it is one word of one line.
+    uri::encode_url(uri.unwrap_or(&exchange.written), &mut out);
+    out.push(b' ');
+    out.extend_from_slice(version.as_str().as_bytes());
+    out.extend_from_slice(b"\r\n");
+
+    let is_set = |kind: Name| proxy.set_field.iter().any(|set| set.kind == kind);
+    let mut offered: Vec<u8> = Vec::new();
+    let mut connection: Vec<u8> = Vec::new();
+    if !is_set(Name::Host) {
+        let host = exchange.proxy_host().map_or("", |(host, _)| host);
+        response::field(b"Host", host.as_bytes(), &mut out);
+    }
+    let mut value = Vec::new();
+    for set in proxy.set_field.iter() {
+        if out.len() > BYTES_MAX {
+            break; // a client's field, used many times over
+        }
+        value.clear();
+        variables::write(&set.value, exchange, &mut value);
+        if head::ends_early(&value) {
+            return Err(Malformed::Field);
+        }
+        match set.kind {
+            // Framing is ours, whatever is configured.
+            Name::ContentLength | Name::TransferEncoding | Name::Http2Settings | Name::Expect => {}
+            _ if value.is_empty() => {}
+            // A question stays one, even for the sake of an upgrade.
+            Name::Upgrade | Name::Connection if exchange.asked_for.is_some() => {}
+            Name::Upgrade => offered = offered_of(&value, request),
+            Name::Connection if connection.is_empty() => connection = std::mem::take(&mut value),
+            Name::Connection => {}
+            _ => response::field(&set.name, &value, &mut out),
+        }
+    }
+    // Where the configuration says nothing of it, WebSocket is passed on by itself.
+    if !is_set(Name::Upgrade) && !is_set(Name::Connection) && version == Version::Http11 && exchange.asked_for.is_none()
+    {
+        offered = offered_of(b"websocket", request);
+        if !offered.is_empty() {
+            connection = b"Upgrade".to_vec();
+        }
+    }
+    if version == Version::Http10 && !is_set(Name::Connection) {
+        connection = b"close".to_vec();
+    }
+    if !offered.is_empty() {
+        if !matches!(request.framing, Framing::None | Framing::Length(0)) {
+            return Err(Malformed::UpgradeWithBody);
+        }
+        if request.fields.all(Name::WebSocketKey).count() > 1 {
+            return Err(Malformed::KeyTwice);
+        }
+        response::field(b"Upgrade", &offered, &mut out);
+    }
+    if !connection.is_empty() {
+        response::field(b"Connection", &connection, &mut out);
+    }
+    match framing {
+        Framing::Length(length) => response::length(length, &mut out),
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::None | Framing::UntilClose => {}
+    }
+    if proxy.pass_fields {
+        let named: Vec<&[u8]> = request.fields.all(Name::Connection).flat_map(head::tokens).collect();
+        for field in request.fields.iter() {
+            let ours = matches!(field.kind, Name::Host | Name::ContentLength | Name::Expect);
+            let named = || named.iter().any(|name| name.eq_ignore_ascii_case(field.name)) && !is_protected(field.name);
+            let set = || proxy.set_field.iter().any(|set| is_like(field.name, &set.name));
+            if !(ours || field.kind.is_hop_by_hop() || named() || set()) {
+                response::field(field.name, field.value, &mut out);
+            }
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    let whole = body.filter(|_| sends_body);
+    out.extend_from_slice(whole.unwrap_or_default());
+    let framing = if whole.is_some() { Framing::None } else { framing };
+    let closes = head::tokens(&connection).any(|token| token.eq_ignore_ascii_case(b"close"));
+    let keeps_alive = !closes && (version == Version::Http11 || connection.eq_ignore_ascii_case(b"keep-alive"));
+    Ok(Outgoing { to_head: method == b"HEAD", head: out, framing, offered, keeps_alive })
+}
+
+/// The protocols of `value` that an upstream is offered, each once: those that the client asks for itself, in HTTP/1.1 and
+/// with `Connection: upgrade` (RFC 9110 7.8); WebSocket by GET alone (RFC 6455 4.1); `h2c` never, since it lets a client
+/// speak HTTP/2 past all rules.
+fn offered_of(value: &[u8], request: &Request) -> Vec<u8> {
+    if !request.may_upgrade() {
+        return Vec::new();
+    }
+    let asked = request.fields.all(Name::Upgrade).flat_map(head::tokens);
+    let mut asked: BTreeSet<Vec<u8>> = asked.map(<[u8]>::to_ascii_lowercase).collect();
+    asked.retain(|token| !token.starts_with(b"h2c") && (token != b"websocket" || request.method() == b"GET"));
+    let offered: Vec<&[u8]> = head::tokens(value).filter(|token| asked.remove(&token.to_ascii_lowercase())).collect();
+    offered.join(&b", "[..])
+}
+
+/// An interim answer (RFC 9110 15.2), written anew.
+pub fn interim(head: &Response) -> Vec<u8> {
+    let mut out = Vec::with_capacity(head.len());
+    response::start_line(head.status, head.reason(), &mut out);
+    let passed = head.fields.iter().filter(|field| !field.kind.is_hop_by_hop() && field.kind != Name::ContentLength);
+    passed.for_each(|field| response::field(field.name, field.value, &mut out));
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// Fields of an answer that go to the client.
+fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterator<Item = head::Field<'h>> {
+    let proxy = &exchange.settings().proxy;
+    let listed = |list: &[Box<[u8]>], name: &[u8]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
+    head.fields.iter().filter(move |field| {
+        let hidden = match field.kind {
+            Name::Server | Name::Date | Name::Accel | Name::ProxyAuth => !listed(&proxy.pass, field.name),
+            Name::Upgrade => head.status != 426, // it says what to ask for (RFC 9110 15.5.22)
+            kind if kind.is_hop_by_hop() => true,
+            Name::Status => true,
+            _ => field.name.eq_ignore_ascii_case(b"x-pad") && !listed(&proxy.pass, field.name),
+        };
+        let named =
+            || head.fields.all(Name::Connection).flat_map(head::tokens).any(|n| n.eq_ignore_ascii_case(field.name));
+        !hidden
+            && !listed(&proxy.hide, field.name)
+            && (is_protected(field.name) || field.kind == Name::Upgrade || !named())
+    })
+}
+
+/// The head of an answer, written anew for the client.
+pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u8> {
+    let proxy = &exchange.settings().proxy;
+    let passes = |name: &str| proxy.pass.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
+    // A short body is copied behind it.
+    let body = head.content_length().filter(|length| *length <= SHORT_BYTES).unwrap_or(0);
+    let mut out = Vec::with_capacity(head.len() + 128 + body as usize);
+    let (status, reason) = match exchange.status {
+        Some(status) => (status, response::reason(status).as_bytes()),
+        None => (head.status, head.reason()),
+    };
+    match (passes("server"), passes("date")) {
+        (false, false) => response::start(exchange, status, reason, &mut out),
+        (true, false) => {
+            response::start_line(status, reason, &mut out);
+            response::date(&mut out);
+        }
+        (server, _) => {
+            response::start_line(status, reason, &mut out);
+            if !server {
+                response::server(exchange, &mut out);
+            }
+        }
+    }
+    // Only `expires` asks for it.
+    let expires = exchange.settings().rare.expires.as_ref();
+    let modified = expires.and_then(|_| head.fields.first(Name::LastModified)).and_then(clock::parse_http_time);
+    let mut added = Added::new(exchange, status, modified);
+    let packed = carriage.packing == Packing::Gzip;
+    if packed {
+        added.weaken();
+    }
+    for field in passed_fields(exchange, head) {
+        match field.kind {
+            kind if added.replace(kind, &mut out) => {}
+            Name::ContentLength => {
+                let told = !carriage.chunked && !packed && status != 204;
+                if let Some(length) = head.content_length().filter(|_| told) {
+                    response::length(length, &mut out);
+                }
+            }
+            Name::ContentType => {
+                let told = charset::content_type(exchange, status, field.value);
+                response::field(field.name, told.as_deref().unwrap_or(field.value), &mut out);
+            }
+            Name::Location => response::field(field.name, &redirected(exchange, field.value), &mut out),
+            Name::Refresh => response::field(field.name, &refreshed(exchange, field.value), &mut out),
+            Name::SetCookie => response::field(field.name, &cookie(exchange, field.value), &mut out),
+            Name::Etag if packed => {
+                if let Some(weak) = weakened(field.value) {
+                    response::field(field.name, &weak, &mut out);
+                }
+            }
+            _ if packed && field.name.eq_ignore_ascii_case(b"accept-ranges") => {}
+            _ => response::field(field.name, field.value, &mut out),
+        }
+    }
+    response::connection(exchange, carriage, &mut out);
+    added.finish(&mut out);
+    response::packing(carriage, &mut out);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// A cookie as the client gets it (`proxy_cookie_path` and the like).
+fn cookie<'v>(exchange: &Exchange, value: &'v [u8]) -> Cow<'v, [u8]> {
+    match &exchange.settings().rare.cookies {
+        Some(rules) => cookies::rewrite(rules, value, exchange),
+        None => Cow::Borrowed(value),
+    }
+}
+
+/// `proxy_redirect` for a Location.
+fn redirected(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
+    match rewritten(exchange, value) {
+        Some(value) if value.starts_with(b"/") => response::absolute(exchange, &value),
+        Some(value) => value,
+        None => value.to_vec(),
+    }
+}
+
+/// `proxy_redirect` for the URL in a Refresh, `5; url=http://...`.
+fn refreshed(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
+    let Some(at) = value.windows(4).position(|part| part.eq_ignore_ascii_case(b"url=")) else { return value.to_vec() };
+    let (before, url) = value.split_at(at + 4);
+    match rewritten(exchange, url) {
+        Some(url) => [before, &url].concat(),
+        None => value.to_vec(),
+    }
+}
+
+/// The first redirect rule that fits.
+fn rewritten(exchange: &Exchange, value: &[u8]) -> Option<Vec<u8>> {
+    let pass = exchange.pass()?;
+    exchange.settings().proxy.redirect.iter().find_map(|rule| match rule {
+        Redirect::Default => {
+            let Destination::Upstream(_) = pass.destination else { return None };
+            let path = exchange.location.as_ref().map_or("/", |location| location_path(location));
+            let (from, to) = match &pass.uri {
+                Some(uri) => (format!("{}{uri}", pass.base), path),
+                None => (format!("{}/", pass.base), "/"),
+            };
+            value.strip_prefix(from.as_bytes()).map(|rest| [to.as_bytes(), rest].concat())
+        }
+        Redirect::Prefix { from, to } => {
+            let rest = value.strip_prefix(variables::value(from, exchange).as_slice())?;
+            Some([&variables::value(to, exchange), rest].concat())
+        }
+        Redirect::Pattern { expression, to } => {
+            let captures = expression.pattern.captures(value)?;
+            exchange.set_captures(expression, captures);
+            Some(variables::value(to, exchange))
+        }
+    })
+}
+
+/// What stands for the location in a redirect.
+fn location_path(location: &Location) -> &str {
+    match location.matcher {
+        Matcher::Exact | Matcher::Prefix { .. } => &location.path,
+        Matcher::Pattern(_) | Matcher::Named => "/",
+    }
+}
+
+/// The head of a 101: what was agreed on, and the upstream's other fields.
+pub fn upgraded(exchange: &Exchange, head: &Response, token: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(head.len() + 128);
+    let reason = if head.reason().is_empty() { response::reason(101).as_bytes() } else { head.reason() };
+    response::start(exchange, 101, reason, &mut out);
+    response::field(b"Upgrade", token, &mut out);
+    response::field(b"Connection", b"upgrade", &mut out);
+    for field in passed_fields(exchange, head) {
+        match field.kind {
+            Name::ContentLength => {}
+            Name::SetCookie => response::field(field.name, &cookie(exchange, field.value), &mut out),
+            _ => response::field(field.name, field.value, &mut out),
+        }
+    }
+    Added::new(exchange, 101, None).finish(&mut out);
+    out.extend_from_slice(b"\r\n");
+    out
+}

@@ -1,0 +1,211 @@
+//! `health_check`: how peers are asked whether they are well.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::builder::{Draft, Walk, find, invalid};
+use crate::config::parser::{Directive, Error, Word};
+use crate::config::{Settings, values};
+use crate::proxy::conf::{Destination, ProxyPass};
+use crate::proxy::health_match_conf::Expected;
+use crate::tls;
+
+type Set = Result<(), Error>;
+
+/// How often peers may be asked at the most.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// How the peers of an upstream are watched.
+#[derive(Clone, Debug)]
+pub struct HealthCheck {
+    pub probe: Probe,
+    /// The port that is asked, if it is not the one that requests go to.
+    pub port: Option<u16>,
+    pub interval: Duration,
+    /// Up to so much is added to each interval, so that many upstreams are not asked at once.
+    pub jitter: Duration,
+    /// For a whole answer.
+    pub timeout: Duration,
+    /// Failures, or good answers, one after the other, after which a peer is taken out, or taken back.
+    pub fails: u32,
+    pub passes: u32,
+    /// A peer gets nothing before it was asked once.
+    pub mandatory: bool,
+    /// How it is spoken to by TLS, and by which name, if a `proxy_pass https://` leads to it.
+    pub tls: Option<(Arc<tls::Client>, String)>,
+}
+
+impl HealthCheck {
+    /// Whether this build has them.
+    pub const AVAILABLE: bool = cfg!(feature = "health");
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub enum Probe {
+    /// Whether it takes connections.
+    Tcp,
+    Http {
+        host: String,
+        uri: String,
+        good: Arc<Expected>,
+    },
+    /// Whether it takes an upgrade.
+    WebSocket {
+        host: String,
+        uri: String,
+    },
+}
+
+/// What is known while the words are read.
+struct Words {
+    kind: String,
+    host: Option<String>,
+    uri: String,
+    good: Option<Arc<Expected>>,
+}
+
+/// `health_check [parameters];`
+pub(crate) fn health_check(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut words = Words { kind: "http".to_owned(), host: None, uri: "/".to_owned(), good: None };
+    let mut check = HealthCheck {
+        probe: Probe::Tcp,
+        port: None,
+        interval: Duration::from_secs(5),
+        jitter: Duration::MAX,
+        timeout: Duration::from_secs(5),
+        fails: 1,
+        passes: 1,
+        mandatory: false,
+        tls: None,
+    };
+    for word in &directive.args {
+        parameter(walk, &mut check, &mut words, directive, word)?;
+    }
+    if check.jitter == Duration::MAX {
+        check.jitter = check.interval / 10;
+    }
+    let host = words.host.unwrap_or_default();
+    check.probe = match (words.kind.as_str(), words.good) {
+        ("http", good) => Probe::Http { host, uri: words.uri, good: good.unwrap_or_default() },
+        (kind, Some(_)) => {
+            return Err(Error::about(&directive.name.at, "\"match=\" with \"type={}\"", kind)
+                .hint("only answers to type=http are matched"));
+        }
+        ("websocket", None) => Probe::WebSocket { host, uri: words.uri },
+        (_, None) => Probe::Tcp,
+    };
+    draft.upstream.health = Some((check, directive.name.clone()));
+    Ok(())
+}
+
+fn parameter(
+    walk: &Walk,
+    check: &mut HealthCheck,
+    words: &mut Words,
+    directive: &Directive,
+    word: &Word,
+) -> Result<(), Error> {
+    let time = |value: &str| values::time(value).ok_or_else(|| invalid(directive, word, "a time such as interval=5s"));
+    let count = |value: &str| {
+        values::number(value).filter(|n| *n > 0).ok_or_else(|| invalid(directive, word, "a number of 1 or more"))
+    };
+    match word.text.split_once('=') {
+        Some(("interval", value)) => {
+            check.interval = time(value)?;
+            if check.interval < INTERVAL_MIN {
+                return Err(invalid(directive, word, "an interval of 100ms or more"));
+            }
+        }
+        Some(("jitter", value)) => check.jitter = time(value)?,
+        Some(("timeout", value)) => {
+            check.timeout = time(value)?;
+            if check.timeout.is_zero() {
+                return Err(invalid(directive, word, "a time above 0 (no peer could answer in time)"));
+            }
+        }
+        Some(("fails", value)) => check.fails = count(value)?,
+        Some(("passes", value)) => check.passes = count(value)?,
+        Some(("port", value)) => {
+            let port = u16::try_from(count(value)?).map_err(|_| invalid(directive, word, "a port"))?;
+            check.port = Some(port);
+        }
+        Some(("type", value @ ("http" | "tcp" | "websocket"))) => value.clone_into(&mut words.kind),
+        Some(("host", value)) if is_word(value) && !value.is_empty() => words.host = Some(value.to_owned()),
+        Some(("uri", value)) if is_word(value) && value.starts_with('/') => value.clone_into(&mut words.uri),
+        Some(("match", name)) => {
+            let found = find(&walk.matches, name).cloned();
+            let unknown = || Error::about(&word.at, "match \"{}\" is not known", name);
+            words.good = Some(found.ok_or_else(unknown)?);
+        }
+        None if word.text == "mandatory" => check.mandatory = true,
+        // Peers that stay the same are the same after a reload.
+        None if word.text == "persistent" => {}
+        _ => {
+            return Err(word.wrong("invalid parameter \"{}\"").hint(
+                "interval=, jitter=, timeout=, fails=, passes=, uri=/path, host=, port=, match=, mandatory or \
+                 type=http|tcp|websocket is expected",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether it can stand in the first lines of a request.
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Gives the check that stands in a location to the upstream of its `proxy_pass`.
+pub(crate) fn attach(
+    walk: &mut Walk,
+    check: Option<(HealthCheck, Word)>,
+    pass: Option<&ProxyPass>,
+    settings: &Settings,
+) -> Set {
+    if !HealthCheck::AVAILABLE {
+        return Ok(());
+    }
+    let upstream = match pass.map(|pass| &pass.destination) {
+        // Nobody else has it yet.
+        Some(Destination::Upstream(number)) => walk.config.upstreams.get_mut(*number as usize).and_then(Arc::get_mut),
+        _ => None,
+    };
+    let Some(upstream) = upstream else {
+        return match check {
+            None => Ok(()),
+            Some((_, at)) => Err(Error::new(&at.at, "\"health_check\" without an upstream")
+                .hint("it belongs beside a \"proxy_pass\" without variables, or into an \"upstream\"")),
+        };
+    };
+    let secure = pass.and_then(|pass| pass.tls.clone());
+    if check.is_none() && (secure.is_none() || upstream.health.is_none()) {
+        return Ok(());
+    }
+    if let Some((check, at)) = check
+        && upstream.health.replace(Arc::new(check.named(&upstream.name))).is_some()
+    {
+        let name = &upstream.name;
+        return Err(Error::about(&at.at, "a second \"health_check\" of upstream \"{}\"", name));
+    }
+    // Who would have to be asked for a name by a request is called as the upstream is.
+    let said = settings.rare.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());
+    let name = said.map_or(upstream.name.clone(), |name| String::from_utf8_lossy(name).into_owned());
+    let name = values::host_port(&name).map_or(name.as_str(), |(host, _)| host);
+    if let Some(health) = upstream.health.as_mut().and_then(Arc::get_mut) {
+        health.tls = health.tls.take().or(secure.map(|client| (client, name.to_owned())));
+    }
+    Ok(())
+}
+
+impl HealthCheck {
+    /// Peers are asked by the name of their upstream, where no other is given.
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        if let Probe::Http { host, .. } | Probe::WebSocket { host, .. } = &mut self.probe
+            && host.is_empty()
+        {
+            *host = if name.starts_with("unix:") { "localhost".to_owned() } else { name.to_owned() };
+        }
+        self
+    }
+}

@@ -1,0 +1,108 @@
+//! `match`: the tests that a response to a health check must pass, all of them.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use crate::config::builder::{Draft, Walk, arg, find};
+use crate::config::parser::{Directive, Error};
+use crate::config::values;
+use crate::http1::head::Response;
+use crate::regex::Pattern;
+
+const LINES: &str =
+    "status [!] 200 300-399, header [!] name, header name =|!=|~|!~ value, or body ~|!~ expression is expected";
+
+/// The tests, each with whether it is negated.
+#[derive(Debug)]
+pub struct Expected {
+    status: Vec<(Vec<RangeInclusive<u16>>, bool)>,
+    headers: Vec<(String, Value, bool)>,
+    body: Vec<(Pattern, bool)>,
+}
+
+#[derive(Debug)]
+enum Value {
+    Any,
+    Same(String),
+    Like(Pattern),
+}
+
+impl Default for Expected {
+    /// Where no `match` says it.
+    fn default() -> Self {
+        Self { status: vec![(vec![200..=399], false)], headers: Vec::new(), body: Vec::new() }
+    }
+}
+
+impl Expected {
+    /// Says which test the head does not pass.
+    pub fn objection(&self, head: &Response) -> Option<String> {
+        let has = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&head.status));
+        if self.status.iter().any(|(ranges, negated)| has(ranges) == *negated) {
+            return Some(format!("it answers with status {}", head.status));
+        }
+        let (name, ..) = self.headers.iter().find(|(name, value, negated)| {
+            let mut lines = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
+            !match value {
+                Value::Any => lines.next().is_some() != *negated,
+                Value::Same(text) => lines.any(|line| (line.value == text.as_bytes()) != *negated),
+                Value::Like(pattern) => lines.any(|line| pattern.is_match(line.value) != *negated),
+            }
+        })?;
+        Some(format!("the field \"{name}\" of its answer does not match"))
+    }
+
+    /// Whether there is a test of the body.
+    pub fn has_body(&self) -> bool {
+        !self.body.is_empty()
+    }
+
+    /// Whether the body passes its tests.
+    pub fn takes_body(&self, body: &[u8]) -> bool {
+        self.body.iter().all(|(pattern, negated)| pattern.is_match(body) != *negated)
+    }
+
+    fn add(&mut self, walk: &Walk, line: &Directive) -> Result<(), Error> {
+        let wrong = || line.name.wrong("invalid \"{}\" in \"match\"").hint(LINES);
+        let words: Vec<&str> = line.args.iter().map(|word| word.text.as_str()).collect();
+        let (negated, words) = words.strip_prefix(&["!"]).map_or((false, words.as_slice()), |words| (true, words));
+        let at = line.args.last().map_or(&line.name.at, |word| &word.at);
+        let pattern = |text: &str| walk.expression(text, false, at).map(|expression| expression.pattern);
+        match (line.name.text.as_str(), negated, words) {
+            ("status", _, [_, ..]) => {
+                let ranges = words.iter().map(range).collect::<Option<_>>();
+                self.status.push((ranges.ok_or_else(wrong)?, negated));
+            }
+            ("header", _, [name]) => self.headers.push(((*name).into(), Value::Any, negated)),
+            ("header", false, [name, is @ ("=" | "!=" | "~" | "!~"), text]) => {
+                let value = if is.ends_with('=') { Value::Same((*text).into()) } else { Value::Like(pattern(text)?) };
+                self.headers.push(((*name).into(), value, is.starts_with('!')));
+            }
+            ("body", false, [is @ ("~" | "!~"), text]) => self.body.push((pattern(text)?, *is == "!~")),
+            _ => return Err(wrong()),
+        }
+        Ok(())
+    }
+}
+
+/// Reads a code, or a range of codes.
+fn range(word: &&str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = word.split_once('-').unwrap_or((word, word));
+    let code = |text| u16::try_from(values::number(text)?).ok().filter(|code| (100..1000).contains(code));
+    Some(code(first)?..=code(last)?).filter(|range| !range.is_empty())
+}
+
+/// The `match` blocks, by name.
+pub(crate) type Matches = Vec<(String, Arc<Expected>)>;
+
+/// `match NAME { status ...; header ...; body ...; }`
+pub(crate) fn match_block(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let name = arg(directive, 0);
+    if find(&walk.matches, &name.text).is_some() {
+        return Err(name.wrong("duplicate match \"{}\""));
+    }
+    let mut expected = Expected { status: Vec::new(), headers: Vec::new(), body: Vec::new() };
+    directive.block.iter().flatten().try_for_each(|line| expected.add(walk, line))?;
+    walk.matches.push((name.text.clone(), Arc::new(expected)));
+    Ok(())
+}

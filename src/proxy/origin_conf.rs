@@ -1,0 +1,576 @@
+//! Where the authority of a URL with variables comes from: from the configuration, or from the client.
+//!
+//! The text of a template is walked byte by byte through the grammar of a URL ([`At`]). A variable whose possible values
+//! the configuration holds (`set`, `map`, `geo`, `split_clients`) leads to every state that one of its values leads to;
+//! any other variable is the client's, unless [`by_server`] lists it. What follows the authority is not looked at.
+//!
+//! The verdict is made when the configuration is read, over all assignments of a variable wherever they stand, and not
+//! by marks on the bytes of each request: it does not depend on the order in which a request meets the assignments, `-t`
+//! reports it, and a request pays nothing for it. A request is checked for what no verdict can know: whether the value of
+//! a variable begins with a slash (`http://127.0.0.1:8080$1`), and whether a port is digits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Config;
+use crate::config::template::{Builtin, Piece, Template, Variable};
+
+/// Variables within variables.
+const DEPTH_MAX: u8 = 64;
+
+/// The most that the client chooses of an authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    Nothing,
+    /// The port of a host that the configuration names.
+    Port,
+    Host,
+}
+
+/// What is known of the URLs that a template makes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) chosen: Chosen,
+    /// The first piece of the template that has a part from the client which may be one of the authority.
+    pub(crate) clients: usize,
+    /// Whether it may be the path behind a host of the configuration (`http://127.0.0.1$1`).
+    pub(crate) may_be_path: bool,
+    /// The piece of the template, and the byte of it, behind the authority; none: it ends within a variable.
+    pub(crate) end: Option<(usize, usize)>,
+}
+
+/// What variables of the configuration are filled with.
+#[derive(Debug, Default)]
+pub(crate) struct Assignments {
+    /// By the number of the variable.
+    values: BTreeMap<u32, Vec<Template>>,
+    /// Variables that a named group of an expression fills.
+    captured: BTreeSet<u32>,
+}
+
+impl Assignments {
+    pub(crate) fn add(&mut self, user: u32, value: Template) {
+        self.values.entry(user).or_default().push(value);
+    }
+
+    pub(crate) fn add_captured(&mut self, user: u32) {
+        self.captured.insert(user);
+    }
+}
+
+/// Where in a URL the next byte stands (`scheme://authority`, as [`crate::config::Url::parse`] takes it apart).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum At {
+    Start,
+    H,
+    Ht,
+    Htt,
+    Http,
+    Https,
+    Colon,
+    Slash,
+    /// Behind `://`.
+    Authority,
+    U,
+    Un,
+    Uni,
+    Unix,
+    /// In the path of a Unix socket.
+    Socket,
+    /// In the brackets of an IPv6 address.
+    Bracket,
+    Host,
+    Port,
+    /// In a port that has a part from the client.
+    ClientPort,
+    /// The client has had a say in the host.
+    ClientHost,
+    Done,
+    /// Behind a port that has a part from the client.
+    DonePort,
+}
+
+impl At {
+    const ALL: [Self; 21] = [
+        Self::Start,
+        Self::H,
+        Self::Ht,
+        Self::Htt,
+        Self::Http,
+        Self::Https,
+        Self::Colon,
+        Self::Slash,
+        Self::Authority,
+        Self::U,
+        Self::Un,
+        Self::Uni,
+        Self::Unix,
+        Self::Socket,
+        Self::Bracket,
+        Self::Host,
+        Self::Port,
+        Self::ClientPort,
+        Self::ClientHost,
+        Self::Done,
+        Self::DonePort,
+    ];
+
+    /// Where a byte leads; none: it makes no URL.
+    fn behind(self, byte: u8) -> Option<Self> {
+        let scheme = |expected: u8, next: Self| byte.eq_ignore_ascii_case(&expected).then_some(next);
+        Some(match (self, byte) {
+            (Self::Start, _) => return scheme(b'h', Self::H),
+            (Self::H, _) => return scheme(b't', Self::Ht),
+            (Self::Ht, _) => return scheme(b't', Self::Htt),
+            (Self::Htt, _) => return scheme(b'p', Self::Http),
+            (Self::Http | Self::Https, b':') => Self::Colon,
+            (Self::Http, _) => return scheme(b's', Self::Https),
+            (Self::Colon, b'/') => Self::Slash,
+            (Self::Slash, b'/') => Self::Authority,
+            (Self::Https | Self::Colon | Self::Slash, _) => return None,
+            (Self::Done | Self::DonePort | Self::ClientHost, _) => self,
+            (Self::ClientPort, b'/' | b'?') => Self::DonePort,
+            (Self::ClientPort, _) => self,
+            (Self::Unix, b':') => Self::Socket,
+            (Self::Socket, b':') => Self::Done,
+            (Self::Socket, _) => self,
+            (Self::Authority, b'/' | b'?' | b':') => return None,
+            (Self::Authority, b'[') => Self::Bracket,
+            (_, b'/' | b'?') => Self::Done,
+            (Self::Bracket, b']') => Self::Host,
+            (Self::Bracket, _) => self,
+            (Self::Authority, b'u') => Self::U,
+            (Self::U, b'n') => Self::Un,
+            (Self::Un, b'i') => Self::Uni,
+            (Self::Uni, b'x') => Self::Unix,
+            (_, b':') => Self::Port,
+            (Self::Port, _) => self,
+            _ => Self::Host,
+        })
+    }
+
+    /// Where bytes lead that the client chooses.
+    fn behind_clients(self) -> Self {
+        match self {
+            Self::Port | Self::ClientPort => Self::ClientPort,
+            Self::Done | Self::DonePort => self,
+            _ => Self::ClientHost,
+        }
+    }
+
+    /// Where bytes lead that the client does not choose, and that are known when a request comes.
+    fn behind_servers(self) -> Option<Self> {
+        match self {
+            Self::Authority | Self::U | Self::Un | Self::Uni | Self::Unix => Some(Self::Host),
+            _ if self < Self::Authority => None,
+            _ => Some(self),
+        }
+    }
+
+    fn is_behind(self) -> bool {
+        matches!(self, Self::Done | Self::DonePort)
+    }
+}
+
+/// A set of states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct States(u32);
+
+impl States {
+    fn of(at: At) -> Self {
+        Self(1 << at as u8)
+    }
+
+    fn has(self, at: At) -> bool {
+        self.0 & Self::of(at).0 != 0
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn all(self) -> impl Iterator<Item = At> {
+        At::ALL.into_iter().filter(move |at| self.has(*at))
+    }
+
+    /// All that `lead` makes of one of them.
+    fn map(self, mut lead: impl FnMut(At) -> Self) -> Self {
+        self.all().fold(Self::default(), |to, at| to.and(lead(at)))
+    }
+
+    fn behind(self, byte: u8) -> Self {
+        self.map(|at| at.behind(byte).map(Self::of).unwrap_or_default())
+    }
+
+    fn behind_text(self, text: &[u8]) -> Self {
+        self.map(|at| text.iter().try_fold(at, |at, byte| at.behind(*byte)).map(Self::of).unwrap_or_default())
+    }
+
+    fn behind_clients(self) -> Self {
+        self.map(|at| Self::of(at.behind_clients()))
+    }
+
+    /// No byte behind the authority was met.
+    fn is_before_end(self) -> bool {
+        !self.all().any(At::is_behind)
+    }
+
+    /// The authority ends here, or no URL begins so.
+    fn is_at_end(self) -> bool {
+        self.all().all(|at| at.is_behind() || at == At::ClientHost)
+    }
+
+    /// Whether a host may have been met.
+    fn has_host(self) -> bool {
+        self.all().any(|at| at > At::Authority)
+    }
+
+    fn chosen(self) -> Chosen {
+        if self.has(At::ClientHost) {
+            Chosen::Host
+        } else if self.has(At::ClientPort) || self.has(At::DonePort) {
+            Chosen::Port
+        } else {
+            Chosen::Nothing
+        }
+    }
+}
+
+/// What a variable of the server leads to.
+enum ByServer {
+    /// It is one of these.
+    Either(&'static [&'static str]),
+    /// Text that no client chooses.
+    Text,
+    /// It begins with a slash; behind the slash stands what the client says.
+    Path,
+}
+
+/// Built-in variables that the client does not choose. What is not listed is the client's: also `$remote_addr` (a client
+/// would be connected to itself, and a proxy that `set_real_ip_from` trusts may name any address), `$connection_requests`,
+/// `$content_length`, `$request_length` and `$remote_port` (a client picks them), `$ssl_...`, `$proxy_protocol_...`,
+/// `$upstream_...` (an upstream may repeat what the client has said) and `$proxy_host` (that of an upstream tried before).
+fn by_server(builtin: Builtin) -> Option<ByServer> {
+    Some(match builtin {
+        Builtin::Scheme => ByServer::Either(&["http", "https"]),
+        Builtin::Https => ByServer::Either(&["", "on"]),
+        // The address and port of a `listen`, or of the machine.
+        Builtin::ServerAddr | Builtin::ServerPort => ByServer::Text,
+        // Names that the configuration or the machine has, whatever the Host field says.
+        Builtin::ServerName | Builtin::Hostname | Builtin::Version => ByServer::Text,
+        // Numbers of the process and its clock; `$request_id` is random.
+        Builtin::Connection | Builtin::Pid | Builtin::Msec | Builtin::RequestId => ByServer::Text,
+        Builtin::TimeIso8601 | Builtin::TimeLocal => ByServer::Text,
+        // A request whose target does not begin with a slash goes to no upstream.
+        Builtin::RequestUri => ByServer::Path,
+        _ => return None,
+    })
+}
+
+/// Whether a variable that the client fills may hold a path.
+fn may_be_path(variable: &Variable) -> bool {
+    matches!(variable, Variable::Capture(_) | Variable::User(_) | Variable::Map(_) | Variable::Builtin(Builtin::Uri))
+}
+
+/// A walk through the values of variables.
+struct Search<'c> {
+    config: &'c Config,
+    assignments: &'c Assignments,
+    /// Where a variable leads to from a state, as far as that is known.
+    known: BTreeMap<(u8, u32, At), States>,
+    /// What this round has looked at.
+    seen: BTreeSet<(u8, u32, At)>,
+    /// Whether this round has found more than the one before.
+    grew: bool,
+}
+
+/// The origin of the URLs that `url` makes.
+pub(crate) fn of(url: &Template, config: &Config, assignments: &Assignments) -> Origin {
+    let (known, seen) = (BTreeMap::new(), BTreeSet::new());
+    let mut search = Search { config, assignments, known, seen, grew: false };
+    // A variable may be set to what it was before and more: rounds are made until no more is found.
+    loop {
+        let origin = search.url(url);
+        if !std::mem::take(&mut search.grew) {
+            return origin;
+        }
+        search.seen.clear();
+    }
+}
+
+impl Search<'_> {
+    fn url(&mut self, url: &Template) -> Origin {
+        let mut states = States::of(At::Start);
+        let mut clients = None;
+        let origin = |states: States, clients: Option<(usize, bool)>, end: Option<(usize, usize)>| {
+            let pieces = end.map_or(url.pieces().len(), |(piece, at)| piece + usize::from(at > 0));
+            let (clients, may_be_path) = clients.unwrap_or((pieces, true));
+            Origin { chosen: states.chosen(), clients, may_be_path, end }
+        };
+        for (number, piece) in url.pieces().iter().enumerate() {
+            let ends = |states: States, byte| states.is_before_end() && states.behind(byte).is_at_end();
+            match piece {
+                Piece::Text(text) => {
+                    for (at, byte) in text.iter().enumerate() {
+                        if matches!(byte, b'/' | b'?') && ends(states, *byte) {
+                            return origin(states.behind(*byte), clients, Some((number, at)));
+                        }
+                        states = states.behind(*byte);
+                    }
+                }
+                // It begins with a slash, or each request is checked for one.
+                Piece::Variable(Variable::Builtin(Builtin::Uri | Builtin::RequestUri | Builtin::IsArgs))
+                    if ends(states, b'/') =>
+                {
+                    return origin(states, clients, Some((number, 0)));
+                }
+                Piece::Variable(variable) => {
+                    let before = states;
+                    states = self.variable(variable, states, 0);
+                    if clients.is_none() && states.chosen() != Chosen::Nothing {
+                        clients = Some((number, before.has_host() && may_be_path(variable)));
+                    }
+                }
+            }
+        }
+        origin(states, clients, states.is_before_end().then_some((url.pieces().len(), 0)))
+    }
+
+    fn template(&mut self, template: &Template, states: States, depth: u8) -> States {
+        template.pieces().iter().fold(states, |states, piece| match piece {
+            Piece::Text(text) => states.behind_text(text),
+            Piece::Variable(variable) => self.variable(variable, states, depth),
+        })
+    }
+
+    fn variable(&mut self, variable: &Variable, states: States, depth: u8) -> States {
+        match variable {
+            Variable::Empty => states,
+            Variable::Builtin(builtin) => match by_server(*builtin) {
+                Some(ByServer::Either(values)) => {
+                    values.iter().fold(States::default(), |all, value| all.and(states.behind_text(value.as_bytes())))
+                }
+                Some(ByServer::Text) => {
+                    states.map(|at| at.behind_servers().map(States::of).unwrap_or_default()).and(states)
+                }
+                Some(ByServer::Path) => states.behind(b'/'),
+                None => states.behind_clients(),
+            },
+            // It is empty until it is set.
+            Variable::User(number) => self.values((0, *number), states, depth).and(states),
+            Variable::Map(number) => self.values((1, *number), states, depth),
+            Variable::Geo(number) => self.values((2, *number), states, depth),
+            Variable::Split(number) => self.values((3, *number), states, depth),
+            _ => states.behind_clients(),
+        }
+    }
+
+    fn values(&mut self, (kind, number): (u8, u32), states: States, depth: u8) -> States {
+        if depth > DEPTH_MAX {
+            return states.behind_clients();
+        }
+        states.map(|at| {
+            let key = (kind, number, at);
+            let known = self.known.get(&key).copied().unwrap_or_default();
+            // What is on its way is as much as is known of it.
+            if !self.seen.insert(key) {
+                return known;
+            }
+            let found = known.and(self.values_from(kind, number, at, depth + 1));
+            if found != known {
+                self.known.insert(key, found);
+                self.grew = true;
+            }
+            found
+        })
+    }
+
+    fn values_from(&mut self, kind: u8, number: u32, at: At, depth: u8) -> States {
+        let from = States::of(at);
+        let (config, assignments, place) = (self.config, self.assignments, number as usize);
+        let of_texts = |values: &mut dyn Iterator<Item = &[u8]>| {
+            values.fold(States::default(), |all, value| all.and(from.behind_text(value)))
+        };
+        match kind {
+            0 => {
+                let captured =
+                    if assignments.captured.contains(&number) { from.behind_clients() } else { States::default() };
+                let values = assignments.values.get(&number).into_iter().flatten();
+                values.fold(captured, |all, value| all.and(self.template(value, from, depth)))
+            }
+            1 => match config.maps.get(place) {
+                Some(map) => {
+                    map.values().fold(States::default(), |all, value| all.and(self.template(value, from, depth)))
+                }
+                None => from.behind_clients(),
+            },
+            2 => config.geos.get(place).map_or(from.behind_clients(), |geo| of_texts(&mut geo.values())),
+            _ => config.splits.get(place).map_or(from.behind_clients(), |split| of_texts(&mut split.values())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Destination, ErrorLog, Folders, MadeUrl, Source, load};
+
+    const DEFINITIONS: &str = r#"
+        map $host $backend { default 127.0.0.1:8080; a.test 127.0.0.1:8081; }
+        map $host $backend_url { default http://127.0.0.1:8080; a.test https://a.test:8443; }
+        map $host $based { default http://127.0.0.1:8080/base; a.test http://127.0.0.1:8081; }
+        map $host $mixed { default known; b.test $arg_b; }
+        map $arg_h $captured { ~^(?<m>.*)$ $m; }
+        map $arg_h $numbered { ~^(.*)$ $1; }
+        map $arg_h $nested { default $captured; }
+        map $arg_p $ports { default 8080; b 8081; }
+        map $host $tunnel { default http://known$request_uri; }
+        geo $net { default 127.0.0.1:1; 10.0.0.0/8 127.0.0.1:2; }
+        split_clients $remote_addr $part { 50% 127.0.0.1:1; * 127.0.0.1:2; }
+        upstream known { server 127.0.0.1:1; }"#;
+
+    /// The URL of a server whose location has these directives.
+    fn made(inner: &str) -> (MadeUrl, usize) {
+        let text = format!(
+            "http {{ {DEFINITIONS} server {{ listen 80; server_name ~^(?<sub>.+)$; set $base http://127.0.0.1:5000; \
+             location /else {{ set $elsewhere http://127.0.0.1:5000; set $grows x; set $grows $grows$arg_x; }} \
+             location = /here {{ {inner} }} }} }}"
+        );
+        let folders = Folders { prefix: ".".to_owned() };
+        let config = load(Source::Text("test", text), "", folders, ErrorLog::default_to(None));
+        let config = config.unwrap_or_else(|why| panic!("{inner}: {why}"));
+        let locations = &config.bindings[0].group.names.default_server().locations;
+        match &locations.exact(b"/here").unwrap().pass.as_ref().unwrap().destination {
+            Destination::Made(made) => ((**made).clone(), config.notes.len()),
+            Destination::Upstream(_) => panic!("{inner}: no variable"),
+        }
+    }
+
+    #[test]
+    fn what_the_client_chooses_of_an_authority() {
+        for (url, expected) in [
+            // The path does not count.
+            ("http://127.0.0.1:80/$1$is_args$args", Chosen::Nothing),
+            ("http://127.0.0.1:80$request_uri", Chosen::Nothing),
+            ("http://127.0.0.1:80$uri$is_args$args", Chosen::Nothing),
+            ("http://127.0.0.1$is_args$args", Chosen::Nothing),
+            ("http://127.0.0.1?$args", Chosen::Nothing),
+            ("http://unix:/run/app.sock:/$1", Chosen::Nothing),
+            ("http://[::1]:80/$1", Chosen::Nothing),
+            // The port.
+            ("http://127.0.0.1:$1", Chosen::Port),
+            ("http://127.0.0.1:$1/$2$is_args$args", Chosen::Port),
+            ("http://127.0.0.1:60$1$2/", Chosen::Port),
+            ("http://[::1]:$arg_p/", Chosen::Port),
+            ("http://127.0.0.1:80$1", Chosen::Port),
+            ("http://127.0.0.1:$1@internal/", Chosen::Port),
+            ("https://known:$http_x", Chosen::Port),
+            ("$scheme://known:$sub/", Chosen::Port),
+            // The host.
+            ("http://$1", Chosen::Host),
+            ("http://127.0.0.1$1", Chosen::Host),
+            ("http://127.0.0.1$1:80/", Chosen::Host),
+            ("http://internal$1/", Chosen::Host),
+            ("http://$1.internal/", Chosen::Host),
+            ("http://[$1]:80/", Chosen::Host),
+            ("http://unix:/run/$1.sock:/", Chosen::Host),
+            ("http://$content_type", Chosen::Host),
+            ("http://$remote_user", Chosen::Host),
+            ("http://$remote_addr:80", Chosen::Host),
+            ("http://$upstream_http_x", Chosen::Host),
+            ("http://$sub", Chosen::Host),
+            ("http://$m", Chosen::Host),
+            ("http://$host$request_uri", Chosen::Host),
+            ("$http_x_forwarded_proto://known", Chosen::Host),
+            ("ht$arg_x", Chosen::Host),
+            ("$arg_url", Chosen::Host),
+            // What the server knows.
+            ("http://$server_addr:$server_port$uri", Chosen::Nothing),
+            ("$scheme://$server_name.$hostname/$1", Chosen::Nothing),
+            ("http$https://known", Chosen::Nothing),
+            // Maps and the like.
+            ("http://$backend/$1", Chosen::Nothing),
+            ("http://$backend$1", Chosen::Port),
+            ("$backend_url$request_uri", Chosen::Nothing),
+            ("$backend_url$uri", Chosen::Nothing),
+            ("$backend_url/$1$is_args$args", Chosen::Nothing),
+            ("$based/$1", Chosen::Nothing),
+            ("$based$request_uri", Chosen::Nothing),
+            ("$based$1", Chosen::Port),
+            ("$tunnel", Chosen::Nothing),
+            ("$tunnel$1", Chosen::Nothing),
+            ("http://127.0.0.1:$ports/$1", Chosen::Nothing),
+            ("http://127.0.0.1:$ports$1", Chosen::Port),
+            ("http://$mixed", Chosen::Host),
+            ("http://$captured", Chosen::Host),
+            ("http://$numbered", Chosen::Host),
+            ("http://$nested", Chosen::Host),
+            ("http://known:$nested", Chosen::Port),
+            ("http://$net/$1", Chosen::Nothing),
+            ("http://$part$1", Chosen::Port),
+            // Variables of `set`.
+            ("$base", Chosen::Nothing),
+            ("$base/$1$is_args$args", Chosen::Nothing),
+            ("$base$request_uri", Chosen::Nothing),
+            ("$base$1", Chosen::Host),
+            ("$elsewhere/$1", Chosen::Nothing),
+            ("$elsewhere$1", Chosen::Host),
+            ("http://$grows/", Chosen::Host),
+            ("http://known:$grows/", Chosen::Port),
+        ] {
+            if !crate::tls::AVAILABLE && url.starts_with("https:") {
+                continue;
+            }
+            let (made, notes) = made(&format!("proxy_pass {url};"));
+            assert_eq!(made.chosen, expected, "{url}");
+            assert_eq!(made.only_named, expected == Chosen::Host, "{url}");
+            assert_eq!(notes, usize::from(expected == Chosen::Port), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_a_block_sets_is_joined() {
+        for (inner, expected) in [
+            ("set $u http://127.0.0.1:5000; proxy_pass $u/$1;", Chosen::Nothing),
+            ("set $u http://127.0.0.1; proxy_pass $u$1;", Chosen::Host),
+            ("set $u http://$http_x; proxy_pass $u/;", Chosen::Host),
+            ("set $h $arg_h; proxy_pass http://$h;", Chosen::Host),
+            ("set $h known; if ($arg_h) { set $h $arg_h; } proxy_pass http://$h;", Chosen::Host),
+            ("set $h known; if ($arg_h) { set $h 127.0.0.1; } proxy_pass http://$h;", Chosen::Nothing),
+            ("if ($arg_h ~ (?<h>.*)) { break; } set $h known; proxy_pass http://$h;", Chosen::Host),
+            ("auth_request /auth; auth_request_set $h $upstream_http_x; proxy_pass http://$h;", Chosen::Host),
+            ("set $a known; set $b $a:80; set $c http://$b; proxy_pass $c/$1;", Chosen::Nothing),
+            ("set $a $b; set $b $a; set $a $arg_a; proxy_pass http://$b;", Chosen::Host),
+            ("set $a x$b; set $b y$a; proxy_pass http://$b;", Chosen::Nothing),
+            ("set $p 80; set $p $p$arg_p; proxy_pass http://known:$p/;", Chosen::Port),
+            // A variable that is not set is empty, and what follows is all of the URL.
+            ("set $u http://127.0.0.1/; proxy_pass $u$1;", Chosen::Host),
+            ("if ($arg_x) { set $u http://127.0.0.1/; } proxy_pass $u$request_uri;", Chosen::Nothing),
+            ("proxy_pass http://known$uri; proxy_set_header X $arg_x;", Chosen::Nothing),
+        ] {
+            assert_eq!(made(inner).0.chosen, expected, "{inner}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_cut_where_the_client_begins_and_where_the_authority_ends() {
+        let pieces = |template: &Template| template.pieces().len();
+        for (url, start, middle, rest) in [
+            ("http://127.0.0.1:80/$1", 1, 0, Some(2)),
+            ("http://127.0.0.1:80$1", 1, 1, Some(0)),
+            ("http://127.0.0.1:$1/x/$2", 1, 1, Some(2)),
+            ("http://127.0.0.1:$1$2?x", 1, 2, Some(1)),
+            ("http://$backend:$1$uri$is_args", 3, 1, Some(2)),
+            ("http://127.0.0.1:80$uri", 1, 0, Some(1)),
+            ("http://127.0.0.1$is_args$args", 1, 0, Some(2)),
+            ("http://$1", 1, 1, Some(0)),
+            ("$base/x$1", 1, 0, Some(2)),
+            ("$based/x$1", 3, 0, None),
+            ("$based$1/", 1, 2, None),
+            ("$tunnel", 1, 0, None),
+        ] {
+            let (made, _) = made(&format!("proxy_pass {url};"));
+            let found = (pieces(&made.start), pieces(&made.middle), made.rest.as_ref().map(pieces));
+            assert_eq!(found, (start, middle, rest), "{url}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Less usual ways to pass requests on: a body of one's own, the address that connections come from, clients that go away,
+//! and what an upstream may tell its proxy to do.
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::parser::{Directive, Error};
+use crate::config::values;
+use crate::runtime::socket::Addr;
+
+type Set = Result<(), Error>;
+
+/// `X-Accel-*` fields that are not obeyed (`proxy_ignore_headers`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IgnoredFields {
+    pub redirect: bool,
+    pub limit_rate: bool,
+}
+
+/// Fields that are known; those for a cache, buffers and a character set are not obeyed anyway.
+pub(crate) fn ignore_headers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    const OTHERS: [&str; 7] =
+        ["x-accel-expires", "x-accel-buffering", "x-accel-charset", "expires", "cache-control", "set-cookie", "vary"];
+    let mut ignored = IgnoredFields::default();
+    for word in &directive.args {
+        match word.text.to_ascii_lowercase().as_str() {
+            "x-accel-redirect" => ignored.redirect = true,
+            "x-accel-limit-rate" => ignored.limit_rate = true,
+            name if OTHERS.contains(&name) => {}
+            _ => {
+                return Err(invalid(
+                    directive,
+                    word,
+                    "X-Accel-Redirect, X-Accel-Limit-Rate or another field of nginx's list",
+                ));
+            }
+        }
+    }
+    draft.settings.proxy.ignored = ignored;
+    Ok(())
+}
+
+/// `proxy_bind ADDRESS | off;`
+pub(crate) fn bind(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    if let Some(more) = directive.args.get(1) {
+        return Err(match more.text.as_str() {
+            "transparent" => Error::new(&more.at, "\"transparent\" is not supported")
+                .hint("the address must be one of this machine's own"),
+            _ => invalid(directive, more, "one address"),
+        });
+    }
+    let template = walk.template(word)?;
+    let is_off = word.text == "off";
+    if !is_off && template.as_text().is_some() && bind_addr(&word.text).is_none() {
+        return Err(invalid(directive, word, "an address, with or without a port, or \"off\""));
+    }
+    draft.settings.proxy.bind = (!is_off).then_some(template);
+    Ok(())
+}
+
+/// The address that connections come from; without a port the kernel chooses one.
+pub fn bind_addr(text: &str) -> Option<Addr> {
+    let (host, port) = values::host_port(text)?;
+    Some(Addr::Ip((values::ip(host)?, port.unwrap_or(0)).into()))
+}

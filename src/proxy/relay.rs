@@ -1,0 +1,237 @@
+//! The answer of a peer on its way to the client: as HTTP, or as the start of a tunnel.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use crate::config::Proxy;
+use crate::http1::body::Decoder;
+use crate::http1::head::{self, Framing, Name, Response, Version};
+use crate::http1::websocket;
+use crate::modules::gzip;
+use crate::proxy::balance::{Chosen, Outcome};
+use crate::proxy::error::Stopped;
+use crate::proxy::forward::{Attempts, Forwarded, Patience, Upgraded, poll_gone};
+use crate::proxy::headers;
+use crate::proxy::pool::{self, Pooled};
+use crate::proxy::request_body::Sent;
+use crate::request::body_relay::{self, Coding, Failure, Transfer, send_all};
+use crate::request::response::{Carriage, Packing};
+use crate::request::response_headers::trailers;
+use crate::request::{log, rate_limit};
+use crate::runtime::executor;
+
+/// How an answer goes on to the client.
+struct Plan {
+    status: u16,
+    framing: Framing,
+    coding: Coding,
+    packing: Packing,
+    keep_alive: bool,
+    /// Whether the upstream's connection can be used again.
+    reusable: bool,
+}
+
+impl Attempts<'_> {
+    /// Passes the answer on.
+    pub(crate) async fn relay(
+        &mut self,
+        mut pooled: Box<Pooled>,
+        chosen: Chosen,
+        head: &Response,
+        sent: &mut Sent,
+    ) -> Result<Forwarded, Option<u16>> {
+        if head.status == 101 {
+            return self.upgrade(pooled, chosen, head).await;
+        }
+        chosen.report(Outcome::Answered);
+        let Plan { status, framing, coding, packing, keep_alive, reusable } = self.plan(head);
+        let settings = self.exchange.settings();
+        let limits = body_relay::Limits {
+            bytes_max: 0,
+            read_timeout: settings.proxy.read_timeout.unwrap_or(Proxy::TIMEOUT),
+            write_timeout: settings.send_timeout,
+        };
+        self.exchange.answer.status = status;
+        if head.fields.first_named(b"location").is_some() {
+            self.exchange.forget_location();
+        }
+        self.bind(&chosen);
+        let (chunked, trailed) = (coding.is_chunked(), coding == Coding::Trailed);
+        self.exchange.announce(head.fields.first(Name::ContentType).unwrap_or_default());
+        let out = headers::answer(self.exchange, head, Carriage { keep_alive, chunked, trailed, packing });
+        self.exchange.begin_answer(status, &out);
+        let mut download = Transfer::new(out, coding, limits);
+        let mut received = Decoder::new(framing);
+        if packing == Packing::Gzip {
+            download.pack(gzip::encoder(self.exchange));
+        }
+        download.slow_down(rate_limit::to_client(self.exchange));
+        download.slow_down(rate_limit::from_upstream(self.exchange, executor::now()));
+        let upload = &mut sent.upload;
+        let waits = match self.patience() {
+            Patience::WhileSending if self.exchange.limits.held.is_empty() => Patience::WhileOpen,
+            patience => patience,
+        };
+        let (client_tx, mut client_rx) = self.client.split();
+        let (upstream_tx, mut upstream_rx) = pooled.wire.split();
+        let done = poll_fn(|cx| {
+            if let Some(upload) = upload.as_mut()
+                && let Err(missed) = upload.poll(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx)
+            {
+                return Poll::Ready(Err(Stopped::Upload(missed)));
+            }
+            match download.poll(cx, &mut upstream_rx, &mut received, client_tx) {
+                Poll::Ready(Err(Failure::Sink(_))) if waits == Patience::Endless => {
+                    download.drop_the_rest();
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Poll::Ready(done) => Poll::Ready(done.map_err(Stopped::Download)),
+                Poll::Pending => poll_gone(client_tx, waits, cx).map(|()| Err(Stopped::Gone)),
+            }
+        })
+        .await;
+        let exchange = &mut *self.exchange;
+        exchange.answer.bytes = download.written;
+        exchange.answer.packed = download.packed();
+        exchange.upstream_trailers = received.trailers().to_vec();
+        let uploaded = upload.as_ref().is_none_or(|upload| upload.complete);
+        if let Some(upload) = upload {
+            upload.count(&mut exchange.body);
+        }
+        if let Some(now) = exchange.tries.last_mut() {
+            now.body = download.body_bytes;
+            now.received += download.body_bytes;
+            now.ended = Some(now.elapsed());
+        }
+        match done {
+            Ok(()) if coding == Coding::Trailed && self.send_trailers().await.is_err() => Ok(Forwarded::Broken),
+            Ok(()) => {
+                self.exchange.answer.complete = true;
+                if reusable && uploaded && pooled.wire.ahead().is_empty() {
+                    pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
+                }
+                Ok(Forwarded::Answered { reusable: keep_alive })
+            }
+            Err(stopped) => {
+                let untouched = download.written == 0 && stopped.is_upstreams();
+                let exchange = &mut *self.exchange;
+                exchange.timed_out = matches!(stopped, Stopped::Download(Failure::SinkTimeout));
+                log::about(exchange, stopped.level(), format_args!("{stopped}"));
+                if !untouched {
+                    if stopped.is_clients() {
+                        exchange.answer.status = 499; // the client did not wait for the rest
+                    }
+                    return Ok(Forwarded::Broken);
+                }
+                if let Some(now) = exchange.tries.last_mut() {
+                    now.status = Some(502);
+                }
+                Err(Some(502))
+            }
+        }
+    }
+
+    /// Ends the body with its trailers.
+    async fn send_trailers(&mut self) -> Result<(), Failure> {
+        let end = trailers::end_of_body(self.exchange);
+        send_all(&self.client.stream, &end, self.exchange.settings().send_timeout).await?;
+        self.exchange.answer.bytes += end.len() as u64;
+        Ok(())
+    }
+
+    /// How an answer goes on.
+    fn plan(&self, head: &Response) -> Plan {
+        let exchange = &self.exchange;
+        let status = exchange.status.unwrap_or(head.status);
+        // Asked with GET for a client that wants the head alone.
+        let unread = (exchange.request.method() == b"HEAD" && !self.outgoing.to_head)
+            || (head::is_bodyless(status) && !head::is_bodyless(head.status));
+        let upstream_framing = head.framing(self.outgoing.to_head);
+        let framing = if unread { Framing::None } else { upstream_framing };
+        let packing = gzip::packing(exchange, &about(head, status));
+        let (coding, delimited) = match framing {
+            Framing::None => (Coding::Plain, true),
+            _ if trailers::are_expected(exchange, status) => (Coding::Trailed, true),
+            Framing::Length(_) if packing != Packing::Gzip => (Coding::Plain, true),
+            _ if exchange.takes_chunks() => (Coding::Chunked, true),
+            _ => (Coding::Plain, false),
+        };
+        // What is left of the body must not be taken for the next request.
+        let keep_alive = delimited && exchange.body.decoder.is_done() && exchange.may_keep_alive();
+        let reusable = self.outgoing.keeps_alive
+            && head.keeps_alive()
+            && framing == upstream_framing
+            && framing != Framing::UntilClose;
+        Plan { status, framing, coding, packing, keep_alive, reusable }
+    }
+
+    /// Tells the client which peer it is bound to from now on.
+    fn bind(&mut self, chosen: &Chosen) {
+        let cookie = self.group.cookie(&chosen.peer, self.exchange);
+        self.exchange.extra.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
+    }
+
+    /// Whether a 101 is one that was asked for; or what is wrong with it.
+    pub(crate) fn check_upgrade(&self, head: &Response, sent: &Sent) -> Result<(), &'static str> {
+        if self.outgoing.offered.is_empty() {
+            return Err("was not asked for");
+        }
+        let protocol = self.agreed(head).filter(|_| sent.upload.is_none()).ok_or("does not name what was asked for")?;
+        let key = self.exchange.request.fields.first(Name::WebSocketKey).filter(|_| is_websocket(protocol));
+        let accepted = head.fields.first_named(b"sec_websocket_accept");
+        // It shows that the peer has read the key, and is no server that repeats what it is sent (RFC 6455 4.1).
+        if key.is_some_and(|key| accepted != Some(websocket::accept_for(key).as_bytes())) {
+            return Err("has not the \"Sec-WebSocket-Accept\" of the client's key");
+        }
+        Ok(())
+    }
+
+    /// What the upstream leaves HTTP for, if that is one of what we asked for.
+    pub(crate) fn agreed<'h>(&self, head: &'h Response) -> Option<&'h [u8]> {
+        let named = head.fields.first(Name::Upgrade).and_then(|value| head::tokens(value).next())?;
+        let is_offered = head::tokens(&self.outgoing.offered).any(|known| known.eq_ignore_ascii_case(named));
+        let is_upgrade = head.version == Version::Http11 && head.fields.has_token(Name::Connection, "upgrade");
+        (is_offered && is_upgrade).then_some(named)
+    }
+
+    /// The upstream leaves HTTP, as was asked for.
+    async fn upgrade(
+        &mut self,
+        pooled: Box<Pooled>,
+        chosen: Chosen,
+        head: &Response,
+    ) -> Result<Forwarded, Option<u16>> {
+        let token = self.agreed(head).unwrap_or_default();
+        chosen.report(Outcome::Answered);
+        self.exchange.answer.status = 101;
+        self.bind(&chosen);
+        let out = headers::upgraded(self.exchange, head, token);
+        self.exchange.begin_answer(101, &out);
+        let limit = self.exchange.settings().send_timeout;
+        if send_all(&self.client.stream, &out, limit).await.is_err() {
+            return Ok(Forwarded::Broken);
+        }
+        self.exchange.answer.bytes = out.len() as u64;
+        self.exchange.answer.complete = true;
+        let Pooled { mut wire, .. } = *pooled;
+        let early = wire.take_ahead();
+        let websocket = is_websocket(token);
+        Ok(Forwarded::Upgraded(Box::new(Upgraded { stream: wire.stream, early, websocket, chosen })))
+    }
+}
+
+fn is_websocket(protocol: &[u8]) -> bool {
+    protocol.eq_ignore_ascii_case(b"websocket")
+}
+
+/// What compression has to know of an upstream's answer.
+fn about(head: &Response, status: u16) -> gzip::About<'_> {
+    gzip::About {
+        status,
+        content_type: head.fields.first(Name::ContentType),
+        length: head.content_length(),
+        fields: Some(&head.fields),
+        is_file: false,
+    }
+}

@@ -1,0 +1,232 @@
+//! `upstream {}`: a named group of peers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::parser::{Directive, Error, Word, placeholder};
+use crate::config::{core, directives, values};
+use crate::dns::client::Resolver;
+use crate::proxy::balance::conf::{Balance, QueueSpec, Sticky};
+use crate::proxy::health_conf::HealthCheck;
+use crate::runtime::socket::{Addr, Endpoint};
+
+/// Bytes of a `route=`.
+const ROUTE_BYTES_MAX: usize = 32;
+
+/// A group of peers.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// As `proxy_pass` names it.
+    pub name: String,
+    pub peers: Vec<Arc<PeerSpec>>,
+    pub balance: Balance,
+    pub sticky: Option<Sticky>,
+    pub queue: Option<QueueSpec>,
+    pub health: Option<Arc<HealthCheck>>,
+    /// Idle connections that a worker keeps to it.
+    pub keepalive: u32,
+    pub keepalive_requests: u32,
+    pub keepalive_timeout: Duration,
+    pub keepalive_time: Duration,
+    /// How long a request waits for the address of a peer, if not as long as its location says.
+    pub resolver_timeout: Option<Duration>,
+    /// A request has named it, not the configuration: its peers are tried even if all have failed, as nginx does it.
+    pub made: bool,
+}
+
+/// One `server` of an upstream. A name may stand for several addresses, each of which is a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerSpec {
+    /// As it was written, which consistent hashing goes by.
+    pub name: String,
+    pub place: Endpoint,
+    /// Who is asked for the addresses of a name.
+    pub resolver: Arc<Resolver>,
+    pub weight: u32,
+    /// Failures within `fail_timeout` after which a peer is left alone as long; 0: never.
+    pub max_fails: u32,
+    pub fail_timeout: Duration,
+    /// Connections at the same time; 0: no limit.
+    pub max_conns: u32,
+    /// How long a peer that comes back gets less than its share; zero: it gets all at once.
+    pub slow_start: Duration,
+    /// What `sticky` knows it by, if it is not its address.
+    pub route: Option<String>,
+    pub backup: bool,
+    pub down: bool,
+    /// It gets only who is bound to it.
+    pub drain: bool,
+}
+
+impl PeerSpec {
+    pub fn new(name: String, place: Endpoint) -> Self {
+        Self {
+            name,
+            place,
+            resolver: Arc::new(Resolver::system(None)),
+            weight: 1,
+            max_fails: 1,
+            fail_timeout: Duration::from_secs(10),
+            max_conns: 0,
+            slow_start: Duration::ZERO,
+            route: None,
+            backup: false,
+            down: false,
+            drain: false,
+        }
+    }
+}
+
+/// What of an upstream is known while its block is read.
+#[derive(Default)]
+pub(crate) struct UpstreamDraft {
+    pub(crate) group: Upstream,
+    /// Whether it says how a peer is chosen.
+    pub(crate) has_method: bool,
+    /// A `health_check`, and where it stands.
+    pub(crate) health: Option<(HealthCheck, Word)>,
+}
+
+impl Default for Upstream {
+    /// Idle connections are kept by default, as nginx does since 1.29.7.
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            peers: Vec::new(),
+            balance: Balance::RoundRobin,
+            sticky: None,
+            queue: None,
+            health: None,
+            keepalive: 32,
+            keepalive_requests: 1000,
+            keepalive_timeout: Duration::from_secs(60),
+            keepalive_time: Duration::from_secs(3600),
+            resolver_timeout: None,
+            made: false,
+        }
+    }
+}
+
+impl Upstream {
+    /// The group that stands behind a `proxy_pass` to a single place.
+    pub fn single(name: String, place: Endpoint) -> Self {
+        Self::of(PeerSpec::new(name, place))
+    }
+
+    /// The group that has one peer and its name.
+    pub fn of(peer: PeerSpec) -> Self {
+        Self { name: peer.name.clone(), peers: vec![Arc::new(peer)], ..Self::default() }
+    }
+}
+
+/// `host`, `host:port`, `unix:/path`; the port is 80 if it is not said.
+pub(crate) fn place(text: &str) -> Option<Endpoint> {
+    place_at(text, 80)
+}
+
+/// As [`place`], with another usual port.
+pub(crate) fn place_at(text: &str, usual_port: u16) -> Option<Endpoint> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return (!path.is_empty()).then(|| Endpoint::Addr(Addr::Unix(Arc::from(path))));
+    }
+    let (host, port) = values::host_port(text)?;
+    let port = port.unwrap_or(usual_port);
+    if let Some(ip) = values::ip(host) {
+        return Some(Endpoint::Addr(Addr::Ip((ip, port).into())));
+    }
+    let known = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    known.then(|| Endpoint::Name { host: host.to_owned(), port })
+}
+
+pub(crate) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let name = arg(directive, 0);
+    let inner = &mut walk.inside(draft, directive, directives::UPSTREAM, None)?.upstream;
+    let mut upstream = std::mem::take(&mut inner.group);
+    if upstream.peers.is_empty() {
+        return Err(Error::about(&directive.name.at, "no servers are inside upstream \"{}\"", &name.text));
+    }
+    if upstream.peers.iter().all(|peer| peer.backup) {
+        return Err(Error::about(&directive.name.at, "only backup servers are inside upstream \"{}\"", &name.text));
+    }
+    if walk.config.upstream_names.contains_key(&name.text) {
+        return Err(name.wrong("duplicate upstream \"{}\""));
+    }
+    upstream.name.clone_from(&name.text);
+    upstream.health = inner.health.take().map(|(check, _)| Arc::new(check.named(&name.text)));
+    walk.add_upstream(name.text.clone(), upstream);
+    Ok(())
+}
+
+/// `server address [parameters];`
+pub(crate) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let word = arg(directive, 0);
+    let place = place(&word.text).ok_or_else(|| wrong_place(directive, word))?;
+    let mut peer = PeerSpec { resolver: draft.system_resolver(), ..PeerSpec::new(word.text.clone(), place) };
+    for word in directive.args.iter().skip(1) {
+        match (word.text.as_str(), &draft.settings.resolver) {
+            ("resolve", Some(resolver)) => peer.resolver = resolver.clone(),
+            ("resolve", None) => walk.note(&directive.name, "\"resolve\": no \"resolver\" is set, the system is asked"),
+            (text, _) if text.starts_with("service=") => {
+                return Err(Error::new(&word.at, "\"service=\" is not supported")
+                    .hint("SRV records are not asked for: name the port"));
+            }
+            _ => parameter(&mut peer, directive, word)?,
+        }
+    }
+    draft.upstream.group.peers.push(Arc::new(peer));
+    Ok(())
+}
+
+fn parameter(peer: &mut PeerSpec, directive: &Directive, word: &Word) -> Result<(), Error> {
+    let count = |value: &str| values::number(value).ok_or_else(|| invalid(directive, word, "a number"));
+    let time = |value: &str| values::time(value).ok_or_else(|| invalid(directive, word, "a time such as 10s"));
+    match word.text.split_once('=') {
+        Some(("weight", value)) => match count(value)? {
+            0 => return Err(invalid(directive, word, "a weight of 1 or more")),
+            weight => peer.weight = weight,
+        },
+        Some(("max_fails", value)) => peer.max_fails = count(value)?,
+        Some(("max_conns", value)) => peer.max_conns = count(value)?,
+        Some(("fail_timeout", value)) => peer.fail_timeout = time(value)?,
+        Some(("slow_start", value)) => peer.slow_start = time(value)?,
+        Some(("route", value)) if value.len() <= ROUTE_BYTES_MAX => peer.route = Some(value.to_owned()),
+        Some(("route", _)) => return Err(invalid(directive, word, "a route of at most 32 bytes")),
+        None if word.text == "backup" => peer.backup = true,
+        None if word.text == "down" => peer.down = true,
+        None if word.text == "drain" => peer.drain = true,
+        _ => {
+            return Err(word.wrong("invalid parameter \"{}\"").hint(
+                "weight=, max_fails=, fail_timeout=, max_conns=, slow_start=, route=, backup, down, drain or resolve \
+                 is expected",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn wrong_place(directive: &Directive, word: &Word) -> Error {
+    if let Some(rest) = word.text.strip_prefix("http://").or_else(|| word.text.strip_prefix("https://")) {
+        return word
+            .wrong("invalid host in upstream \"{}\"")
+            .hint_about("no scheme here: server {};", rest.trim_end_matches('/'));
+    }
+    let error = word.wrong("invalid host in upstream \"{}\"");
+    match placeholder(&word.text) {
+        Some(hint) => error.hint(hint),
+        None => invalid(directive, word, "host, host:port or unix:/path"),
+    }
+}
+
+/// nginx's least zone.
+const ZONE_BYTES_MIN: u64 = 32 * 1024;
+
+/// State is always shared by all workers; the name and the size don't matter.
+pub(crate) fn zone(_: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    match directive.args.get(1) {
+        Some(word) if core::size(directive, word)? < ZONE_BYTES_MIN => {
+            Err(invalid(directive, word, "a size of 32k or more"))
+        }
+        _ => Ok(()),
+    }
+}

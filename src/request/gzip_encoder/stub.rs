@@ -1,0 +1,38 @@
+//! A build without gzip: the same names, of which nothing can be made.
+
+use crate::config::Window;
+use crate::request::gzip_encoder::{Broken, Then};
+
+/// Makes one gzip member.
+pub enum Encoder {}
+
+impl Encoder {
+    /// There can't be one.
+    pub fn new(_: u8, _: Window) -> Option<Self> {
+        None
+    }
+
+    /// Encodes nothing.
+    ///
+    /// # Errors
+    /// None.
+    pub fn encode(&mut self, _: &[u8], _: Then, _: &mut Vec<u8>) -> Result<(), Broken> {
+        match *self {}
+    }
+
+    /// Writes nothing.
+    ///
+    /// # Errors
+    /// None.
+    pub fn rest(&mut self, _: &mut Vec<u8>) -> Result<(), Broken> {
+        match *self {}
+    }
+
+    pub fn is_awake(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn counts(&self) -> (u64, u64) {
+        match *self {}
+    }
+}

@@ -1,0 +1,229 @@
+//! `location`: how one is found, and what it holds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::builder::{Draft, Walk, arg};
+use crate::config::parser::{Directive, Error, Word};
+use crate::config::{Content, Except, Settings, TryFiles, directives};
+use crate::modules::map::conf::Expression;
+use crate::modules::rewrite::conf::Step;
+use crate::proxy::conf::ProxyPass;
+use crate::regex::Prefilter;
+use crate::server::status::conf as status;
+
+/// How a location is found.
+#[derive(Debug)]
+pub enum Matcher {
+    /// `= /path`
+    Exact,
+    /// `/path`; with `final_`, `^~ /path`: expressions are not tried then.
+    Prefix { skips_patterns: bool },
+    /// `~` and `~*`
+    Pattern(Expression),
+    /// `@name`
+    Named,
+}
+
+/// A `location {}`.
+#[derive(Debug)]
+pub struct Location {
+    pub matcher: Matcher,
+    pub path: String,
+    pub settings: Settings,
+    pub steps: Vec<Step>,
+    pub try_files: Option<TryFiles>,
+    /// Only for requests that were sent here by another location.
+    pub internal: bool,
+    pub pass: Option<ProxyPass>,
+    pub content: Option<Content>,
+    pub except: Option<Except>,
+    pub inner: Locations,
+}
+
+impl Location {
+    fn expression(&self) -> Option<&Expression> {
+        match &self.matcher {
+            Matcher::Pattern(expression) => Some(expression),
+            _ => None,
+        }
+    }
+}
+
+/// The locations of one block, ready to be searched.
+#[derive(Debug, Default)]
+pub struct Locations {
+    exact: HashMap<Vec<u8>, Arc<Location>>,
+    /// Sorted by path, so that the longest prefix of a path is near where the path would stand.
+    prefixes: Vec<Arc<Location>>,
+    patterns: Vec<Arc<Location>>,
+    prefilter: Prefilter,
+    named: HashMap<Vec<u8>, Arc<Location>>,
+}
+
+/// What of a location is known while its block is read.
+pub(crate) struct LocationDraft {
+    pub(crate) matcher: Matcher,
+    pub(crate) path: String,
+    pub(crate) pass: Option<ProxyPass>,
+    pub(crate) internal: bool,
+    pub(crate) except: Option<Except>,
+}
+
+impl LocationDraft {
+    /// The place of an `if` in this location.
+    pub(crate) fn for_if(&self) -> Self {
+        Self { matcher: Matcher::Named, path: self.path.clone(), pass: None, internal: self.internal, except: None }
+    }
+
+    /// The location, of which `block` is what stands in it.
+    fn finish(self, block: Draft, inner: Locations) -> Arc<Location> {
+        Arc::new(Location {
+            matcher: self.matcher,
+            path: self.path,
+            settings: block.settings,
+            steps: block.steps,
+            try_files: block.try_files,
+            internal: self.internal,
+            pass: self.pass,
+            content: block.content,
+            except: self.except,
+            inner,
+        })
+    }
+}
+
+impl Locations {
+    pub(crate) fn new(locations: Vec<Arc<Location>>, at: &Word) -> Result<Self, Error> {
+        let mut all = Self::default();
+        let duplicate = |path: &str| Error::about(&at.at, "duplicate location \"{}\" in this block", path);
+        for location in locations {
+            let path = location.path.clone();
+            let is_new = match location.matcher {
+                Matcher::Exact => all.exact.insert(path.clone().into(), location).is_none(),
+                Matcher::Named => all.named.insert(path.clone().into(), location).is_none(),
+                Matcher::Pattern(_) => {
+                    all.patterns.push(location);
+                    true
+                }
+                Matcher::Prefix { .. } => match all.prefixes.binary_search_by(|known| known.path.cmp(&path)) {
+                    Ok(_) => false,
+                    Err(at) => {
+                        all.prefixes.insert(at, location);
+                        true
+                    }
+                },
+            };
+            if !is_new {
+                return Err(duplicate(&path));
+            }
+        }
+        let expressions = all.patterns.iter().filter_map(|location| location.expression());
+        all.prefilter = Prefilter::new(expressions.map(|expression| &expression.pattern));
+        Ok(all)
+    }
+
+    pub fn exact(&self, path: &[u8]) -> Option<&Arc<Location>> {
+        if self.exact.is_empty() { None } else { self.exact.get(path) }
+    }
+
+    /// The location with the longest prefix of `path`.
+    pub fn longest_prefix(&self, path: &[u8]) -> Option<&Arc<Location>> {
+        let end = self.prefixes.partition_point(|location| location.path.as_bytes() <= path);
+        self.prefixes.get(..end)?.iter().rev().find(|location| path.starts_with(location.path.as_bytes()))
+    }
+
+    /// The location whose path is `path` and a slash.
+    pub fn with_slash(&self, path: &[u8]) -> Option<&Arc<Location>> {
+        let slashed =
+            |location: &&Arc<Location>| location.path.as_bytes().strip_suffix(b"/").is_some_and(|bare| bare == path);
+        self.prefixes.iter().find(slashed)
+    }
+
+    /// The locations whose expressions may match `path`, in their order.
+    pub fn candidates(&self, path: &[u8]) -> impl Iterator<Item = (&Expression, &Arc<Location>)> {
+        let locations = self.prefilter.candidates(path).filter_map(|number| self.patterns.get(number));
+        locations.filter_map(|location| Some((location.expression()?, location)))
+    }
+
+    pub fn named(&self, name: &str) -> Option<&Arc<Location>> {
+        self.named.get(name.as_bytes())
+    }
+}
+
+pub(crate) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let (matcher, path) = matcher(walk, directive)?;
+    if let Some(outer) = &draft.location {
+        check_nesting(outer, &matcher, &path, directive)?;
+    }
+    let own = LocationDraft { matcher, path, pass: None, internal: false, except: None };
+    let mut inner = walk.inside(draft, directive, directives::LOCATION, Some(own))?;
+    status::check(&inner, &directive.name)?;
+    if inner.locations.is_empty() {
+        crate::modules::access::conf::check(&inner.settings, directive)?;
+    }
+    let nested = Locations::new(std::mem::take(&mut inner.locations), &directive.name)?;
+    let Some(mut own) = inner.location.take() else { return Ok(()) };
+    crate::tls::conf::secure(walk, own.pass.as_mut(), &inner.settings, directive)?;
+    crate::proxy::health_conf::attach(walk, inner.upstream.health.take(), own.pass.as_ref(), &inner.settings)?;
+    draft.locations.push(own.finish(*inner, nested));
+    Ok(())
+}
+
+/// What counts in place of the location around it (`if`, `limit_except`): it passes requests as that one does, unless it
+/// says otherwise.
+pub(crate) fn scope(
+    walk: &mut Walk,
+    outer: &Draft,
+    mut inner: Box<Draft>,
+    directive: &Directive,
+) -> Result<Option<Arc<Location>>, Error> {
+    let (Some(around), Some(mut own)) = (&outer.location, inner.location.take()) else { return Ok(None) };
+    inner.content = outer.content.filter(|_| own.pass.is_none());
+    own.pass = own.pass.or_else(|| around.pass.clone());
+    crate::tls::conf::secure(walk, own.pass.as_mut(), &inner.settings, directive)?;
+    Ok(Some(own.finish(*inner, Locations::default())))
+}
+
+/// `location [ = | ~ | ~* | ^~ ] path`, the modifier apart or glued to the path.
+fn matcher(walk: &Walk, directive: &Directive) -> Result<(Matcher, String), Error> {
+    let first = arg(directive, 0);
+    let (modifier, path, word) = match directive.args.get(1) {
+        Some(second) => (first.text.as_str(), second.text.as_str(), second),
+        None => {
+            let glued = ["=", "^~", "~*", "~"].iter().find(|m| !first.quoted && first.text.starts_with(**m));
+            let modifier = glued.copied().unwrap_or_default();
+            (modifier, first.text.get(modifier.len()..).unwrap_or_default(), first)
+        }
+    };
+    let matcher = match modifier {
+        "=" => Matcher::Exact,
+        "^~" => Matcher::Prefix { skips_patterns: true },
+        "~" => Matcher::Pattern(walk.expression(path, false, &word.at)?),
+        "~*" => Matcher::Pattern(walk.expression(path, true, &word.at)?),
+        "" if path.starts_with('@') => Matcher::Named,
+        "" => Matcher::Prefix { skips_patterns: false },
+        _ => {
+            return Err(Error::about(&first.at, "invalid location modifier \"{}\"", modifier)
+                .hint("=, ~, ~* or ^~ is expected"));
+        }
+    };
+    Ok((matcher, path.to_owned()))
+}
+
+fn check_nesting(outer: &LocationDraft, inner: &Matcher, path: &str, directive: &Directive) -> Result<(), Error> {
+    let at = &directive.name.at;
+    let why = match (&outer.matcher, inner) {
+        (Matcher::Exact, _) => "cannot be inside the exact location",
+        (Matcher::Named, _) => "cannot be inside the named location",
+        (_, Matcher::Named) => {
+            return Err(Error::about(at, "named location \"{}\" can be on the server level only", path));
+        }
+        (Matcher::Prefix { .. }, Matcher::Exact | Matcher::Prefix { .. }) if !path.starts_with(&outer.path) => {
+            "is outside location"
+        }
+        (Matcher::Pattern(_), Matcher::Exact | Matcher::Prefix { .. }) => "cannot be inside the expression",
+        _ => return Ok(()),
+    };
+    Err(Error::new(at, ["location \"", path, "\" ", why, " \"", &outer.path, "\""].concat()))
+}

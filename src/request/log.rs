@@ -1,0 +1,511 @@
+//! Access lines and the error log: one record is one line, and writing never holds up a request.
+//!
+//! A line is one write(2) to a file opened for appending. A target that would block, or is full, loses the line; how
+//! many were lost is told once a minute. Bytes that a terminal or a log reader could misread are escaped.
+
+use std::cell::Cell;
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat, stat};
+
+use crate::config::template::{Builtin, Piece, Variable};
+use crate::config::{self, AccessLog, ErrorLog, Escape, Level, LogTarget};
+use crate::os::privileges::Account;
+use crate::os::root_files;
+use crate::request::context::{Client, Exchange};
+use crate::request::variables;
+use crate::runtime::handover::{Packer, Unpacker};
+use crate::runtime::{clock, executor, io_error};
+use crate::tls::News;
+
+/// Stands for standard error where a file is named.
+const STDERR: &str = "stderr";
+/// Lines of the error log that a worker writes in a second; more of them are counted.
+const ERRORS_PER_SECOND_MAX: u32 = 100;
+/// Symbolic links that a log may lead through to a standard stream.
+const LINKS_MAX: u32 = 8;
+/// Bytes of a line of the error log.
+const LINE_BYTES_MAX: usize = 2048;
+/// Bytes of the value of one variable in a line of the access log, before they are escaped.
+const VALUE_BYTES_MAX: usize = 2048;
+
+/// The open log files by number. They live as long as the process: a reload adds to them.
+static FILES: RwLock<Vec<Option<File>>> = RwLock::new(Vec::new());
+
+struct File {
+    path: String,
+    fd: OwnedFd,
+    /// Lines that could not be written since it was opened.
+    lost: AtomicU32,
+}
+
+/// Opens the files of a configuration that are not open yet, so that `account`, which root is to become, can open those
+/// that are made here again.
+///
+/// # Errors
+/// The first that can't be opened, with its name.
+pub fn open(files: &[(u32, String)], account: Option<&Account>) -> Result<(), String> {
+    let mut all = FILES.write().unwrap_or_else(PoisonError::into_inner);
+    for (number, path) in files {
+        let at = *number as usize;
+        if all.len() <= at {
+            all.resize_with(at + 1, || None);
+        }
+        let Some(slot) = all.get_mut(at).filter(|slot| slot.is_none()) else { continue };
+        let fd = open_one(path, account)
+            .map_err(|error| format!("open() \"{path}\" failed ({})", io_error::describe(&error)))?;
+        *slot = Some(File { path: path.clone(), fd, lost: AtomicU32::new(0) });
+    }
+    Ok(())
+}
+
+/// Opens each file again under its name, after it was moved away; one that can't be opened stays as it is, and why is
+/// returned.
+pub fn reopen() -> Vec<String> {
+    let mut all = FILES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut failed = Vec::new();
+    // What was not moved away, such as a pipe or a device, can be root's: the account may not be able to open it again.
+    for file in all.iter_mut().flatten().filter(|file| !is_still_there(file)) {
+        match open_one(&file.path, None) {
+            Ok(fd) => *file = File { path: std::mem::take(&mut file.path), fd, lost: AtomicU32::new(0) },
+            Err(error) => failed.push(format!("open() \"{}\" failed ({})", file.path, io_error::describe(&error))),
+        }
+    }
+    failed
+}
+
+/// Whether a file still has its name.
+fn is_still_there(file: &File) -> bool {
+    let (named, open) = (stat(file.path.as_str()), fstat(&file.fd));
+    named.is_ok_and(|named| open.is_ok_and(|open| (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino)))
+}
+
+fn open_one(path: &str, account: Option<&Account>) -> io::Result<OwnedFd> {
+    let opened = root_files::append(path.as_ref(), account);
+    // A standard stream can't be opened by its name if it is a socket (of a supervisor), or a pipe of root's.
+    opened.or_else(|error| match standard_stream(path.into()) {
+        Some(stream) => {
+            // A file that a shell has opened would be written from its start.
+            let _ = fcntl_getfl(stream).and_then(|flags| fcntl_setfl(stream, flags | OFlags::APPEND));
+            stream.try_clone_to_owned()
+        }
+        None => Err(error),
+    })
+}
+
+/// The standard stream that a name stands for, or a link to one.
+fn standard_stream(mut path: PathBuf) -> Option<BorrowedFd<'static>> {
+    for _ in 0..LINKS_MAX {
+        match path.to_str()? {
+            "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => return Some(rustix::stdio::stdout()),
+            "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => return Some(rustix::stdio::stderr()),
+            _ => {}
+        }
+        let target = std::fs::read_link(&path).ok()?;
+        path.pop();
+        path.push(target);
+    }
+    None
+}
+
+/// Writes a whole line. A line that can't be written is lost.
+fn write(target: LogTarget, line: &[u8]) {
+    match target {
+        LogTarget::Nowhere => {}
+        LogTarget::Stderr => drop(io::stderr().write_all(line)),
+        LogTarget::File(number) => {
+            let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(Some(file)) = files.get(number as usize) else { return };
+            if rustix::io::write(&file.fd, line).is_ok() {
+                return;
+            }
+            if file.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+                let _ = writeln!(io::stderr(), "write to \"{}\" failed: lines are lost", file.path);
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// The second at hand, and how many errors it has seen.
+    static RATE: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// Whether a message of this level is written at all.
+pub fn enabled(logs: &[ErrorLog], level: Level) -> bool {
+    logs.iter().any(|log| level <= log.level && log.target != LogTarget::Nowhere)
+}
+
+/// A message of no connection.
+pub fn note(logs: &[ErrorLog], level: Level, message: fmt::Arguments<'_>) {
+    error(logs, level, None, message, "");
+}
+
+/// Tells what became of a certificate that has changed.
+pub fn renewal(logs: &[ErrorLog], news: &News) {
+    match news {
+        News::Taken(text) => note(logs, Level::Notice, format_args!("{text}")),
+        News::Refused(text) => note(logs, Level::Error, format_args!("{text}")),
+    }
+}
+
+/// A message about a connection without a request.
+pub fn about_client(logs: &[ErrorLog], level: Level, client: &Client, message: fmt::Arguments<'_>) {
+    if enabled(logs, level) {
+        let context = format!(", client: {}, server: {}", client.addr.host(), client.local);
+        error(logs, level, Some(client.number), message, &context);
+    }
+}
+
+/// A message about a request: what it was and where it went stand behind it.
+pub fn about(exchange: &Exchange, level: Level, message: fmt::Arguments<'_>) {
+    let logs = &exchange.settings().error_log;
+    if enabled(logs, level) {
+        error(logs, level, Some(exchange.client.number), message, &context(exchange));
+    }
+}
+
+/// What the error log says of a request.
+pub fn context(exchange: &Exchange) -> String {
+    let text = |bytes: &[u8]| {
+        let mut out = Vec::new();
+        escape(bytes, Escape::Default, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    let mut context = format!(", client: {}, server: {}", exchange.client.addr.host(), exchange.server.name);
+    let _ = write!(context, ", request: \"{}\"", text(exchange.request.line()));
+    if exchange.asked_for.is_some() {
+        let _ = write!(context, ", subrequest: \"{}\"", text(&exchange.path));
+    }
+    if let (Some(last), Some(pass)) = (exchange.tries.last(), exchange.pass()) {
+        let uri = pass.uri.as_deref().unwrap_or_default();
+        let path = if uri.is_empty() { text(&exchange.written) } else { uri.to_owned() };
+        let scheme = if exchange.upstream_tls().is_some() { "https" } else { "http" };
+        let _ = write!(context, ", upstream: \"{scheme}://{}{path}\"", last.peer);
+    }
+    if let Some(host) = exchange.request.fields.first(crate::http1::head::Name::Host) {
+        let _ = write!(context, ", host: \"{}\"", text(host));
+    }
+    context
+}
+
+/// Writes a message to all logs that want its level.
+pub fn error(logs: &[ErrorLog], level: Level, connection: Option<u32>, message: fmt::Arguments<'_>, context: &str) {
+    if !enabled(logs, level) || is_too_much(logs) {
+        return;
+    }
+    let pid = std::process::id();
+    let mut line = format!("{} [{}] {pid}#{pid}: ", clock::error_time(), level.name());
+    if let Some(number) = connection {
+        let _ = write!(line, "*{number} ");
+    }
+    let _ = write!(line, "{message}{context}");
+    if line.len() > LINE_BYTES_MAX {
+        let end = (0..=LINE_BYTES_MAX).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+        line.truncate(end);
+    }
+    let mut line = one_line(&line);
+    line.push('\n');
+    for log in logs.iter().filter(|log| level <= log.level) {
+        write(log.target, line.as_bytes());
+    }
+}
+
+/// A text as one line that reads as it was written: control characters become spaces, and characters that break lines or
+/// turn the direction of what stands behind them (UAX 9) are escaped, whatever file or host they are in the name of.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        match c {
+            _ if c.is_control() => line.push(' '),
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                line.extend(c.escape_unicode());
+            }
+            _ => line.push(c),
+        }
+    }
+    line
+}
+
+/// Counts messages: an attack must not fill the disk. What was left out is told in the next second that has room.
+fn is_too_much(logs: &[ErrorLog]) -> bool {
+    let second = executor::now() / 1000;
+    let (last, count) = RATE.get();
+    if second != last {
+        RATE.set((second, 1));
+        if count > ERRORS_PER_SECOND_MAX {
+            let left_out = count - ERRORS_PER_SECOND_MAX;
+            note(logs, Level::Error, format_args!("{left_out} messages of one second were left out"));
+        }
+        return false;
+    }
+    RATE.set((last, count + 1));
+    count >= ERRORS_PER_SECOND_MAX
+}
+
+/// Writes the access line of an exchange.
+pub fn access(exchange: &Exchange) {
+    for log in exchange.settings().access_log.iter() {
+        if let Some(line) = Line::new(log, exchange, End::Here) {
+            line.write(&Moved::default());
+        }
+    }
+}
+
+/// The access lines of an exchange whose end is still to come.
+pub fn lines(exchange: &Exchange, end: End) -> Box<[Line]> {
+    exchange.settings().access_log.iter().filter_map(|log| Line::new(log, exchange, end)).collect()
+}
+
+/// An access line that is whole but for what is known only at the end: bytes and times.
+pub struct Line {
+    target: LogTarget,
+    text: Box<[u8]>,
+    /// Where in the text which value goes, in order.
+    late: Box<[(u32, Late)]>,
+}
+
+#[derive(Clone, Copy)]
+enum Late {
+    BytesSent,
+    BodyBytesSent,
+    RequestTime,
+    Msec,
+    TimeLocal,
+    TimeIso8601,
+    UpstreamResponseTime,
+    Completion,
+}
+
+/// What the end of an exchange is, for which a line has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It has come.
+    Here,
+    OfTunnel,
+    /// Of a file, by whatever way the request has come to it.
+    OfFile,
+}
+
+impl Late {
+    const ALL: [Self; 8] = [
+        Self::BytesSent,
+        Self::BodyBytesSent,
+        Self::RequestTime,
+        Self::Msec,
+        Self::TimeLocal,
+        Self::TimeIso8601,
+        Self::UpstreamResponseTime,
+        Self::Completion,
+    ];
+
+    fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == code)
+    }
+
+    /// What is not known of this variable before the end.
+    fn of(variable: &Variable, end: End) -> Option<Self> {
+        let Variable::Builtin(builtin) = variable else { return None };
+        match builtin {
+            _ if end == End::Here => None,
+            Builtin::BytesSent => Some(Self::BytesSent),
+            Builtin::BodyBytesSent => Some(Self::BodyBytesSent),
+            Builtin::RequestTime => Some(Self::RequestTime),
+            Builtin::Msec => Some(Self::Msec),
+            Builtin::TimeLocal => Some(Self::TimeLocal),
+            Builtin::TimeIso8601 => Some(Self::TimeIso8601),
+            Builtin::UpstreamResponseTime if end == End::OfTunnel => Some(Self::UpstreamResponseTime),
+            Builtin::RequestCompletion if end == End::OfFile => Some(Self::Completion),
+            _ => None,
+        }
+    }
+}
+
+/// What is known when the end has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved {
+    /// Bytes that the client got, with the head.
+    pub bytes: u64,
+    pub head_bytes: u64,
+    pub millis: u64,
+    /// Whether it was all.
+    pub complete: bool,
+}
+
+impl Line {
+    /// `None` if the log does not want this exchange. What an `end` that is still to come will tell is left to
+    /// [`Line::write`].
+    pub fn new(log: &AccessLog, exchange: &Exchange, end: End) -> Option<Self> {
+        if log.target == LogTarget::Nowhere || log.condition.as_ref().is_some_and(|c| !variables::holds(c, exchange)) {
+            return None;
+        }
+        let mut text = Vec::with_capacity(256);
+        let mut late = Vec::new();
+        let mut value = Vec::new();
+        for piece in log.format.template.pieces() {
+            match piece {
+                Piece::Text(plain) => text.extend_from_slice(plain),
+                Piece::Variable(variable) => match Late::of(variable, end) {
+                    Some(kind) => late.push((text.len() as u32, kind)),
+                    None => {
+                        value.clear();
+                        variables::write_variable(variable, exchange, &mut value, 0);
+                        value.truncate(VALUE_BYTES_MAX);
+                        match (value.is_empty(), log.format.escape) {
+                            (true, Escape::Default) if !is_always_there(variable) => text.push(b'-'),
+                            (_, how) => escape(&value, how, &mut text),
+                        }
+                    }
+                },
+            }
+        }
+        text.push(b'\n');
+        Some(Self { target: log.target, text: text.into(), late: late.into() })
+    }
+
+    /// For the next program: by the name of the file, since numbers are not the same there.
+    pub fn pack(&self, packer: &mut Packer) {
+        let path = match self.target {
+            LogTarget::Nowhere => String::new(),
+            LogTarget::Stderr => STDERR.to_owned(),
+            LogTarget::File(number) => {
+                let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
+                files.get(number as usize).and_then(Option::as_ref).map_or(String::new(), |file| file.path.clone())
+            }
+        };
+        packer.text(&path);
+        packer.bytes(&self.text);
+        packer.u64(self.late.len() as u64);
+        for (at, kind) in &self.late {
+            packer.u64(u64::from(*at));
+            packer.u8(*kind as u8);
+        }
+    }
+
+    /// What [`Line::pack`] wrote.
+    pub fn unpack(parcel: &mut Unpacker) -> Option<Self> {
+        let target = match parcel.text()?.as_str() {
+            "" => LogTarget::Nowhere,
+            STDERR => LogTarget::Stderr,
+            path => {
+                let number = config::log_number(path);
+                match open(&[(number, path.to_owned())], None) {
+                    Ok(()) => LogTarget::File(number),
+                    Err(_) => LogTarget::Nowhere,
+                }
+            }
+        };
+        let text = parcel.bytes()?.into();
+        let mut late = Vec::new();
+        for _ in 0..parcel.u64()? {
+            late.push((u32::try_from(parcel.u64()?).ok()?, Late::from_code(parcel.u8()?)?));
+        }
+        Some(Self { target, text, late: late.into() })
+    }
+
+    /// Fills in what was not known, and writes the line.
+    pub fn write(&self, moved: &Moved) {
+        let mut line = Vec::with_capacity(self.text.len() + 64);
+        let mut from = 0;
+        for (at, kind) in &self.late {
+            let at = *at as usize;
+            line.extend_from_slice(self.text.get(from..at).unwrap_or_default());
+            from = at;
+            match kind {
+                Late::BytesSent => variables::write_number(moved.bytes, 1, &mut line),
+                Late::BodyBytesSent => {
+                    variables::write_number(moved.bytes.saturating_sub(moved.head_bytes), 1, &mut line);
+                }
+                Late::RequestTime | Late::UpstreamResponseTime => variables::write_seconds(moved.millis, &mut line),
+                Late::Msec => variables::write_seconds(clock::since_epoch().as_millis() as u64, &mut line),
+                Late::TimeLocal => clock::write_local(&mut line),
+                Late::TimeIso8601 => clock::write_iso(&mut line),
+                Late::Completion => line.extend_from_slice(if moved.complete { b"OK" } else { b"" }),
+            }
+        }
+        line.extend_from_slice(self.text.get(from..).unwrap_or_default());
+        write(self.target, &line);
+    }
+}
+
+/// Whether a variable has a value for each request, be it an empty one: no `-` stands for that.
+fn is_always_there(variable: &Variable) -> bool {
+    match variable {
+        Variable::Builtin(builtin) => matches!(
+            builtin,
+            Builtin::Https
+                | Builtin::InvalidReferer
+                | Builtin::IsArgs
+                | Builtin::RequestCompletion
+                | Builtin::ServerName
+                | Builtin::Uri
+        ),
+        Variable::User(_) | Variable::Map(_) | Variable::Geo(_) | Variable::Split(_) => true,
+        _ => false,
+    }
+}
+
+/// Appends `bytes` so that a record stays one line.
+pub fn escape(bytes: &[u8], how: Escape, out: &mut Vec<u8>) {
+    for &byte in bytes {
+        match (how, byte) {
+            (Escape::None, b'\n' | b'\r') => out.push(b' '),
+            (Escape::None, _) => out.push(byte),
+            (Escape::Json, b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            (Escape::Json, b'\n') => out.extend_from_slice(b"\\n"),
+            (Escape::Json, b'\r') => out.extend_from_slice(b"\\r"),
+            (Escape::Json, b'\t') => out.extend_from_slice(b"\\t"),
+            (Escape::Json, 0..=0x1f | 0x7f) => drop(write!(out, "\\u{byte:04x}")),
+            (Escape::Default, b'"' | b'\\' | 0..=0x1f | 0x7f..) => drop(write!(out, "\\x{byte:02X}")),
+            _ => out.push(byte),
+        }
+    }
+    // Bytes that are no text would make the line no JSON.
+    if how == Escape::Json && std::str::from_utf8(bytes).is_err() {
+        let start = out.len() - escaped_len(bytes);
+        let text = String::from_utf8_lossy(out.get(start..).unwrap_or_default()).into_owned();
+        out.truncate(start);
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn escaped_len(bytes: &[u8]) -> usize {
+    let one = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..=0x1f | 0x7f => 6,
+        _ => 1,
+    };
+    bytes.iter().map(one).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn escaped(bytes: &[u8], how: Escape) -> Vec<u8> {
+        let mut out = Vec::new();
+        escape(bytes, how, &mut out);
+        out
+    }
+
+    #[test]
+    fn an_error_line_reads_as_it_was_written() {
+        assert_eq!(one_line("a\r\n\u{85}b\u{e9}\u{4e2d}"), "a   b\u{e9}\u{4e2d}");
+        assert_eq!(
+            one_line("a\u{202e}gpj.exe\u{2028}\u{2067}\u{61c}\u{200f}"),
+            r"a\u{202e}gpj.exe\u{2028}\u{2067}\u{61c}\u{200f}"
+        );
+    }
+
+    #[test]
+    fn a_record_stays_one_line_whatever_is_in_it() {
+        assert_eq!(escaped(b"a\"b\\\r\n\x1b\xff", Escape::Default), b"a\\x22b\\x5C\\x0D\\x0A\\x1B\\xFF");
+        assert_eq!(escaped(b"a\"b\\\n\x01\xff", Escape::Json), "a\\\"b\\\\\\n\\u0001\u{fffd}".as_bytes());
+        assert_eq!(escaped(b"a\nb", Escape::None), b"a b");
+    }
+}

@@ -1,0 +1,229 @@
+//! `error_log`, `access_log` and `log_format`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::builder::{Draft, Walk, arg, find, invalid};
+use crate::config::parser::{Directive, Error};
+use crate::config::template::{Piece, Template, Variable};
+use crate::config::{directives, values};
+
+/// How grave a message is; what is graver comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Emerg,
+    Alert,
+    Crit,
+    Error,
+    Warn,
+    Notice,
+    Info,
+    Debug,
+}
+
+impl Level {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::Emerg, "emerg"),
+        (Self::Alert, "alert"),
+        (Self::Crit, "crit"),
+        (Self::Error, "error"),
+        (Self::Warn, "warn"),
+        (Self::Notice, "notice"),
+        (Self::Info, "info"),
+        (Self::Debug, "debug"),
+    ];
+
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(level, _)| *level == self).map_or("", |(_, name)| name)
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, name)| *name == text).map(|(level, _)| *level)
+    }
+}
+
+/// Where lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    Stderr,
+    /// The number of a file in [`crate::config::Config::log_files`].
+    File(u32),
+    Nowhere,
+}
+
+/// Names of log files. A name keeps its number as long as the process lives, so that what still uses an old configuration
+/// writes where it always did.
+static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The number of a log file.
+pub fn number_of(path: &str) -> u32 {
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = names.iter().position(|known| known == path).unwrap_or_else(|| {
+        names.push(path.to_owned());
+        names.len() - 1
+    });
+    at as u32
+}
+
+#[derive(Clone, Debug)]
+pub struct ErrorLog {
+    pub target: LogTarget,
+    /// The least grave message that is written.
+    pub level: Level,
+    /// The file of `-e`, which gets its number when the configuration is read.
+    pub default_path: Option<String>,
+}
+
+impl ErrorLog {
+    /// The log of `-e FILE`; standard error without one.
+    pub fn default_to(path: Option<String>) -> Self {
+        let path = path.filter(|path| path != "stderr");
+        Self { target: LogTarget::Stderr, level: Level::Error, default_path: path }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    pub target: LogTarget,
+    pub format: Arc<LogFormat>,
+    /// Lines are written only where this is neither empty nor `0`.
+    pub condition: Option<Template>,
+}
+
+/// How bytes are written into a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escape {
+    /// `"`, `\` and what is not printable ASCII as `\xXX`.
+    Default,
+    Json,
+    None,
+}
+
+#[derive(Debug)]
+pub struct LogFormat {
+    pub template: Template,
+    pub escape: Escape,
+}
+
+/// nginx's predefined format.
+const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
+                        \"$http_referer\" \"$http_user_agent\"";
+
+pub(crate) fn error_log(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let path = arg(directive, 0);
+    let level = match directive.args.get(1) {
+        None => Level::Error,
+        Some(word) => Level::parse(&word.text)
+            .ok_or_else(|| invalid(directive, word, "debug, info, notice, warn, error, crit, alert or emerg"))?,
+    };
+    if path.text.starts_with("syslog:") || path.text.starts_with("memory:") {
+        return Err(invalid(directive, path, "a file or stderr"));
+    }
+    let target = target(walk, &path.text);
+    let current =
+        if draft.context == directives::MAIN { &walk.config.main.error_log } else { &draft.settings.error_log };
+    let mut logs = if draft.first { Vec::new() } else { current.to_vec() };
+    logs.push(ErrorLog { target, level, default_path: None });
+    if draft.context == directives::MAIN {
+        walk.config.main.error_log = logs.into();
+    } else {
+        draft.settings.error_log = logs.into();
+    }
+    Ok(())
+}
+
+/// Where the lines of a log go. A file called `off` is never meant.
+fn target(walk: &mut Walk, path: &str) -> LogTarget {
+    match path {
+        "off" | "/dev/null" => LogTarget::Nowhere,
+        "stderr" | "/dev/stderr" => LogTarget::Stderr,
+        _ => LogTarget::File(walk.log_file(path)),
+    }
+}
+
+pub(crate) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let name = arg(directive, 0);
+    let mut escape = Escape::Default;
+    let mut text = String::new();
+    for (at, word) in directive.args.iter().enumerate().skip(1) {
+        match (at, word.text.as_str()) {
+            (1, "escape=default") => {}
+            (1, "escape=json") => escape = Escape::Json,
+            (1, "escape=none") => escape = Escape::None,
+            (1, other) if other.starts_with("escape=") => {
+                return Err(invalid(directive, word, "escape=default, escape=json or escape=none"));
+            }
+            (_, piece) => text.push_str(piece),
+        }
+    }
+    // Where it is part of a line, what only the end tells is filled in then.
+    let looked_back = walk.looks_back.get();
+    let format = LogFormat { template: walk.template_of(&text, arg(directive, 1))?, escape };
+    let is_open =
+        |piece: &Piece| matches!(piece, Piece::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
+    walk.looks_back.set(looked_back || format.template.pieces().iter().any(is_open));
+    if find(&walk.formats, &name.text).is_some() || name.text == "combined" {
+        return Err(name.wrong("duplicate \"log_format\" name \"{}\""));
+    }
+    walk.formats.push((name.text.clone(), Arc::new(format)));
+    Ok(())
+}
+
+/// `access_log off` or `access_log path [format [buffer=size] [flush=time] [if=condition]]`.
+pub(crate) fn access_log(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let path = arg(directive, 0);
+    if path.text == "off" {
+        draft.settings.access_log = Arc::from([]);
+        return match directive.args.get(1) {
+            Some(word) => Err(invalid(directive, word, "nothing after \"off\"")),
+            None => Ok(()),
+        };
+    }
+    if path.text.starts_with("syslog:") || path.text.contains('$') {
+        return Err(invalid(directive, path, "\"off\" or a file without variables"));
+    }
+    let mut format = None;
+    let mut condition = None;
+    for word in directive.args.iter().skip(1) {
+        match word.text.split_once('=') {
+            Some(("if", value)) => {
+                condition = Some(walk.template_of(value, word)?);
+            }
+            Some(("buffer", value)) if values::size(value).is_some() => buffered(walk, directive),
+            Some(("flush", value)) if values::time(value).is_some() => {}
+            Some(("gzip", _)) => return Err(invalid(directive, word, "an uncompressed log")),
+            None if word.text == "gzip" => return Err(invalid(directive, word, "an uncompressed log")),
+            None if format.is_none() => format = Some(word),
+            _ => return Err(invalid(directive, word, "a format, if=, buffer= or flush=")),
+        }
+    }
+    let format = match format {
+        Some(word) if word.text != "combined" => find(&walk.formats, &word.text).cloned().ok_or_else(|| {
+            let error = word.wrong("unknown log format \"{}\"");
+            match directives::nearest_of(&word.text, &mut walk.formats.iter().map(|(name, _)| name.as_str())) {
+                Some(near) => error.hint_about("did you mean \"{}\"?", near),
+                None => error.hint("\"log_format\" must define it before"),
+            }
+        })?,
+        _ => combined(walk)?,
+    };
+    let target = target(walk, &path.text);
+    let mut logs = if draft.first { Vec::new() } else { draft.settings.access_log.to_vec() };
+    logs.push(AccessLog { target, format, condition });
+    draft.settings.access_log = logs.into();
+    Ok(())
+}
+
+fn buffered(walk: &mut Walk, directive: &Directive) {
+    walk.note(&directive.name, "\"buffer\" and \"flush\": each line is written at once");
+}
+
+fn combined(walk: &mut Walk) -> Result<Arc<LogFormat>, Error> {
+    if let Some(known) = find(&walk.formats, "combined") {
+        return Ok(known.clone());
+    }
+    let template =
+        Template::parse(COMBINED, &mut Variable::builtin).map_err(|invalid| Error::nowhere(invalid.to_string()))?;
+    let format = Arc::new(LogFormat { template, escape: Escape::Default });
+    walk.formats.push(("combined".to_owned(), format.clone()));
+    Ok(format)
+}

@@ -1,0 +1,381 @@
+//! Answers that we make ourselves, and what every head to a client has in common.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::sync::Arc;
+
+use crate::config::Returned;
+pub use crate::http1::head::field;
+use crate::http1::uri;
+use crate::request::context::Exchange;
+use crate::request::response_headers::Added;
+use crate::request::variables;
+use crate::runtime::clock;
+
+/// An answer of our own.
+#[derive(Debug, Default)]
+pub struct Reply {
+    pub status: u16,
+    pub content_type: Option<Vec<u8>>,
+    /// A URL that is made absolute when it is sent, as the settings say.
+    pub location: Option<Vec<u8>>,
+    /// The methods that a 405 names, if they are not those of a proxy.
+    pub allow: Option<&'static [u8]>,
+    /// Lines of the head that are written already.
+    pub lines: Vec<u8>,
+    /// Further fields.
+    pub fields: Vec<(&'static [u8], Vec<u8>)>,
+    /// A page of ours, which `error_page` may replace.
+    pub is_page: bool,
+    pub body: Vec<u8>,
+}
+
+/// What becomes of the body of an answer on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Nothing, for no client.
+    Plain,
+    /// Nothing for this client; for others it may be another.
+    Varies,
+    Gzip,
+}
+
+/// How an answer travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carriage {
+    pub keep_alive: bool,
+    pub chunked: bool,
+    /// Fields follow the body.
+    pub trailed: bool,
+    pub packing: Packing,
+}
+
+/// Methods that may be proxied; others may as well, but for CONNECT and TRACE.
+const METHODS: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
+
+/// The text of a status code (RFC 9110 15).
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        102 => "Processing",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Moved Temporarily",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Time-out",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Request Entity Too Large",
+        414 => "Request-URI Too Large",
+        415 => "Unsupported Media Type",
+        416 => "Requested Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Temporarily Unavailable",
+        504 => "Gateway Time-out",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "",
+    }
+}
+
+/// The text of a status code on its page, as nginx has it.
+fn page_title(status: u16) -> &'static str {
+    match status {
+        302 => "Found",
+        401 => "Authorization Required",
+        _ => reason(status),
+    }
+}
+
+/// What is wrong with a connection rather than with a request. `error_page` knows it by a status of its own, the client
+/// is told 400.
+pub fn fault(status: u16) -> Option<&'static str> {
+    match status {
+        CERTIFICATE_ERROR => Some("The SSL certificate error"),
+        NO_CERTIFICATE => Some("No required SSL certificate was sent"),
+        TO_HTTPS => Some("The plain HTTP request was sent to HTTPS port"),
+        _ => None,
+    }
+}
+
+pub const CERTIFICATE_ERROR: u16 = 495;
+pub const NO_CERTIFICATE: u16 = 496;
+pub const TO_HTTPS: u16 = 497;
+
+impl Reply {
+    /// The small page of a status; nothing of the request is repeated in it.
+    pub fn page(status: u16, tokens: bool) -> Self {
+        if let Some(fault) = fault(status) {
+            let (text, name) = (reason(400), program(tokens));
+            let body = format!(
+                "<html>\r\n<head><title>400 {fault}</title></head>\r\n<body>\r\n<center><h1>400 {text}</h1></center>\r\n\
+                 <center>{fault}</center>\r\n<hr><center>{name}</center>\r\n</body>\r\n</html>\r\n"
+            );
+            let content_type = Some(b"text/html".to_vec());
+            return Self { status, is_page: true, content_type, body: body.into_bytes(), ..Self::default() };
+        }
+        let mut reply = Self { status, is_page: status >= 300, ..Self::default() };
+        if status >= 300 && !crate::http1::head::is_bodyless(status) && !reason(status).is_empty() {
+            let (text, name) = (page_title(status), program(tokens));
+            let _ = write!(
+                reply.body,
+                "<html>\r\n<head><title>{status} {text}</title></head>\r\n<body>\r\n<center><h1>{status} {text}</h1></center>\r\n\
+                 <hr><center>{name}</center>\r\n</body>\r\n</html>\r\n"
+            );
+            reply.content_type = Some(b"text/html".to_vec());
+        }
+        reply
+    }
+
+    /// A redirect to `url`.
+    pub fn redirect(exchange: &Exchange, status: u16, url: &[u8]) -> Self {
+        let mut reply = Self::page(status, exchange.settings().server_tokens);
+        reply.location = Some(url.to_vec());
+        reply
+    }
+
+    /// Sends the client from the path to the same with a slash at its end.
+    pub fn with_slash(exchange: &Exchange) -> Self {
+        let mut url = Vec::new();
+        uri::encode_path(&exchange.path, &mut url);
+        // `//host/` would lead to another host (`merge_slashes off`).
+        let doubled = url.iter().take_while(|b| **b == b'/').count().saturating_sub(1);
+        url.drain(..doubled);
+        url.push(b'/');
+        if let Some(args) = &exchange.args {
+            url.push(b'?');
+            url.extend_from_slice(args);
+        }
+        Self::redirect(exchange, 301, &url)
+    }
+
+    /// The answer of a `return`.
+    pub fn returned(exchange: &Exchange, status: u16, what: &Returned) -> Self {
+        match what {
+            Returned::Page if matches!(status, 200..=299) && !crate::http1::head::is_bodyless(status) => {
+                let content_type = Some(content_type(exchange).to_vec());
+                Self { status, content_type, ..Self::default() }
+            }
+            Returned::Page => Self::page(status, exchange.settings().server_tokens),
+            Returned::Redirect(url) => Self::redirect(exchange, status, &variables::value(url, exchange)),
+            // An empty text is no page of one's own.
+            Returned::Text(text) if status >= 400 && text.as_text() == Some(b"") => {
+                Self::page(status, exchange.settings().server_tokens)
+            }
+            Returned::Text(text) => Self {
+                status,
+                content_type: Some(content_type(exchange).to_vec()),
+                body: variables::value(text, exchange),
+                ..Self::default()
+            },
+        }
+    }
+
+    /// The whole answer to nobody in particular, who may send no other request.
+    pub fn bare(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        start_line(self.status, reason(self.status).as_bytes(), &mut out);
+        date(&mut out);
+        field(b"Content-Type", b"text/html", &mut out);
+        length(self.body.len() as u64, &mut out);
+        out.extend_from_slice(b"Connection: close\r\n\r\n");
+        out.extend_from_slice(&self.body);
+        out
+    }
+
+    /// The head of this answer.
+    pub fn head(&self, exchange: &Exchange, carriage: Carriage) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        start(exchange, self.status, reason(self.status).as_bytes(), &mut out);
+        if !crate::http1::head::is_bodyless(self.status) {
+            if let Some(content_type) = self.content_type.as_ref().filter(|kind| !kind.is_empty()) {
+                field(b"Content-Type", content_type, &mut out);
+            }
+            if carriage.packing != Packing::Gzip && !carriage.chunked {
+                length(self.body.len() as u64, &mut out);
+            }
+        }
+        let location = self.location.as_ref().map(|url| absolute(exchange, url));
+        // Where nginx has it: what it made absolute stands among the fields that each answer has.
+        let is_made = self.location != location;
+        if let Some(location) = location.as_ref().filter(|_| is_made) {
+            field(b"Location", location, &mut out);
+        }
+        connection(exchange, carriage, &mut out);
+        if let Some(location) = location.as_ref().filter(|_| !is_made) {
+            field(b"Location", location, &mut out);
+        }
+        if self.status == 405 {
+            field(b"Allow", self.allow.unwrap_or(METHODS), &mut out);
+        }
+        out.extend_from_slice(&self.lines);
+        self.fields.iter().for_each(|(name, value)| field(name, value, &mut out));
+        Added::new(exchange, self.status, None).finish(&mut out);
+        packing(carriage, &mut out);
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+}
+
+/// The type by the extension, in any letter case.
+pub fn content_type(exchange: &Exchange) -> Arc<[u8]> {
+    if let Some(given) = &exchange.given_type {
+        return given.as_slice().into();
+    }
+    let settings = exchange.settings();
+    let name = exchange.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    let extension = name.iter().rposition(|b| *b == b'.').and_then(|dot| name.get(dot + 1..)).unwrap_or_default();
+    let known = match extension.iter().any(u8::is_ascii_uppercase) {
+        true => settings.files.types.get(extension.to_ascii_lowercase().as_slice()),
+        false => settings.files.types.get(extension),
+    };
+    known.cloned().unwrap_or_else(|| variables::value(&settings.default_type, exchange).into())
+}
+
+/// What the program calls itself (`server_tokens`).
+fn program(tokens: bool) -> &'static str {
+    if tokens { concat!("smolgate/", env!("CARGO_PKG_VERSION")) } else { "smolgate" }
+}
+
+/// The status line, `Server` and `Date`.
+pub fn start(exchange: &Exchange, status: u16, reason: &[u8], out: &mut Vec<u8>) {
+    start_line(status, reason, out);
+    server(exchange, out);
+    date(out);
+}
+
+/// `Server` (RFC 9110 10.2.4).
+pub fn server(exchange: &Exchange, out: &mut Vec<u8>) {
+    field(b"Server", program(exchange.settings().server_tokens).as_bytes(), out);
+}
+
+/// The status line alone.
+pub fn start_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend([100, 10, 1].map(|unit| b'0' + (status / unit % 10) as u8));
+    out.push(b' ');
+    out.extend_from_slice(reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Content-Length` (RFC 9110 8.6).
+pub fn length(length: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Content-Length: ");
+    variables::write_number(length, 1, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Date` (RFC 9110 6.6.1).
+pub fn date(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Date: ");
+    clock::write_http(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that say how an answer travels, and behind them what phases have added.
+pub fn connection(exchange: &Exchange, carriage: Carriage, out: &mut Vec<u8>) {
+    let settings = exchange.settings();
+    if carriage.chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if carriage.keep_alive {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    } else {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    if let Some(secs) = settings.keepalive_header_secs.filter(|_| carriage.keep_alive) {
+        let _ = write!(out, "Keep-Alive: timeout={secs}\r\n");
+    }
+    if carriage.packing != Packing::Plain && settings.rare.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
+        out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
+    }
+    exchange.extra.iter().for_each(|(name, value)| field(name, value, out));
+}
+
+/// `Content-Encoding` of what is compressed on its way: nginx has it behind the other fields.
+pub fn packing(carriage: Carriage, out: &mut Vec<u8>) {
+    if carriage.packing == Packing::Gzip {
+        out.extend_from_slice(b"Content-Encoding: gzip\r\n");
+    }
+}
+
+/// A URL for `Location`: control bytes are encoded, and one that starts with `/` gets scheme, host and port.
+pub fn absolute(exchange: &Exchange, url: &[u8]) -> Vec<u8> {
+    let safe: Cow<'_, [u8]> = if url.iter().any(u8::is_ascii_control) {
+        let mut safe = Vec::new();
+        for part in url.chunk_by(|a, b| a.is_ascii_control() == b.is_ascii_control()) {
+            if part.first().is_some_and(u8::is_ascii_control) {
+                uri::encode_path(part, &mut safe);
+            } else {
+                safe.extend_from_slice(part);
+            }
+        }
+        safe.into()
+    } else {
+        url.into()
+    };
+    let settings = exchange.settings();
+    if !safe.starts_with(b"/") || !settings.absolute_redirect {
+        return safe.into_owned();
+    }
+    let name = exchange.server.name.as_str();
+    let local = exchange.client.local.host();
+    let host = match exchange.host.as_str() {
+        _ if settings.server_name_in_redirect && !name.is_empty() => name,
+        "" => &local,
+        host => host,
+    };
+    let scheme = exchange.client.scheme();
+    let usual = if scheme == "https" { 443 } else { 80 };
+    let mut out = format!("{scheme}://{host}").into_bytes();
+    match exchange.client.local.port() {
+        Some(port) if settings.port_in_redirect && port != usual => drop(write!(out, ":{port}")),
+        _ => {}
+    }
+    out.extend_from_slice(&safe);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_all_their_digits() {
+        for number in [0, 9, 10, 100, 1_234_567_890, u64::MAX] {
+            let mut out = Vec::new();
+            length(number, &mut out);
+            assert_eq!(out, format!("Content-Length: {number}\r\n").into_bytes());
+        }
+        for status in [0, 7, 99, 200, 999] {
+            let mut out = Vec::new();
+            start_line(status, b"x", &mut out);
+            assert_eq!(out, format!("HTTP/1.1 {status:03} x\r\n").into_bytes());
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Fields that are added to the head of an answer, whatever it is: `expires` and `add_header`.
+//!
+//! `Expires`, `Cache-Control`, `ETag` and `Last-Modified` take the place of the answer's own.
+
+pub mod expires;
+pub mod trailers;
+pub mod conf;
+
+use crate::config::AddField;
+use crate::http1::head::{Name, field};
+use crate::request::context::Exchange;
+use crate::request::response_headers::expires::Freshness;
+use crate::request::variables;
+
+/// What is added to one answer.
+pub struct Added<'e> {
+    /// In their order, with their values.
+    fields: Vec<(&'e AddField, Vec<u8>)>,
+    freshness: Option<Freshness>,
+    /// Those of the four that are written already.
+    written: Vec<Name>,
+}
+
+impl<'e> Added<'e> {
+    /// What an answer with this status gets that last changed at `modified`.
+    pub fn new(exchange: &'e Exchange, status: u16, modified: Option<u64>) -> Self {
+        let usual = is_usual(status);
+        let applies = |add: &&AddField| add.always || usual;
+        let known = exchange.answer.head.borrow().len();
+        let value = |add: &'e AddField| {
+            let value = variables::value(&add.value, exchange);
+            // The next one may use it.
+            if exchange.config.keeps_sent {
+                field(&add.name, &value, &mut exchange.answer.head.borrow_mut());
+            }
+            (add, value)
+        };
+        let fields = exchange.settings().add_field.iter().filter(applies).map(value).collect();
+        exchange.answer.head.borrow_mut().truncate(known);
+        Self { fields, freshness: if usual { expires::of(exchange, modified) } else { None }, written: Vec::new() }
+    }
+
+    /// The value that an `add_header` gives to a field, the last one if there are more. An empty one takes it away.
+    pub fn value(&self, kind: Name) -> Option<&[u8]> {
+        self.fields.iter().rev().find(|(add, _)| add.kind == kind).map(|(_, value)| value.as_slice())
+    }
+
+    /// The answer is sent in another coding.
+    pub fn weaken(&mut self) {
+        for (_, value) in self.fields.iter_mut().filter(|(add, _)| add.kind == Name::Etag) {
+            *value = weakened(value).unwrap_or_default();
+        }
+    }
+
+    /// Writes what stands in the place of a field of the answer; false, if that stays as it is.
+    pub fn replace(&mut self, kind: Name, out: &mut Vec<u8>) -> bool {
+        let value = match (kind, &self.freshness) {
+            (Name::Expires, Some(freshness)) => Some(freshness.expires.as_bytes()),
+            (Name::CacheControl, Some(freshness)) => Some(freshness.cache_control.as_bytes()),
+            (Name::Etag, _) => self.value(kind),
+            // It moves to where the directive has it.
+            (Name::LastModified, _) => return self.value(kind).is_some(),
+            _ => None,
+        };
+        let Some(value) = value else { return false };
+        if !self.written.contains(&kind) {
+            write(kind, value, out);
+            self.written.push(kind);
+        }
+        true
+    }
+
+    /// Writes what only usual answers get, for one that takes the place of one.
+    pub fn finish_usual(mut self, out: &mut Vec<u8>) {
+        self.fields.retain(|(add, _)| !add.always && !matches!(add.kind, Name::Etag | Name::LastModified));
+        self.finish(out);
+    }
+
+    /// Writes what is left.
+    pub fn finish(mut self, out: &mut Vec<u8>) {
+        for kind in [Name::Etag, Name::Expires, Name::CacheControl] {
+            if !self.written.contains(&kind) {
+                self.replace(kind, out);
+            }
+        }
+        let last_modified = self.value(Name::LastModified).unwrap_or_default();
+        let mut modified_written = last_modified.is_empty();
+        for (add, value) in &self.fields {
+            match add.kind {
+                Name::Etag => {}
+                Name::LastModified if modified_written => {}
+                Name::LastModified => {
+                    write(add.kind, last_modified, out);
+                    modified_written = true;
+                }
+                _ if value.is_empty() => {}
+                _ => field(&add.name, value, out),
+            }
+        }
+    }
+}
+
+fn write(kind: Name, value: &[u8], out: &mut Vec<u8>) {
+    let name: &[u8] = match kind {
+        Name::CacheControl => b"Cache-Control",
+        Name::Etag => b"ETag",
+        Name::Expires => b"Expires",
+        _ => b"Last-Modified",
+    };
+    if !value.is_empty() {
+        field(name, value, out);
+    }
+}
+
+/// Answers that get what is not added to all.
+pub fn is_usual(status: u16) -> bool {
+    matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
+}
+
+/// The same answer in another coding is not the same bytes: its entity tag becomes a weak one (RFC 9110 8.8.1).
+/// One that is none goes.
+pub fn weakened(etag: &[u8]) -> Option<Vec<u8>> {
+    match etag {
+        [b'W', b'/', ..] => Some(etag.to_vec()),
+        [b'"', ..] => Some([b"W/", etag].concat()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_become_weak_once() {
+        assert_eq!(weakened(b"\"a\"").as_deref(), Some(&b"W/\"a\""[..]));
+        assert_eq!(weakened(b"W/\"a\"").as_deref(), Some(&b"W/\"a\""[..]));
+        assert_eq!(weakened(b"a"), None);
+    }
+}

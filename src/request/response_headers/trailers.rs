@@ -1,0 +1,26 @@
+//! Fields behind the body of an answer (`add_trailer`), which needs chunks for that (RFC 9112 7.1.2).
+
+use crate::http1::head::{self, field};
+use crate::request::context::Exchange;
+use crate::request::{response_headers, variables};
+
+/// Whether the answer with this status has trailers.
+pub fn are_expected(exchange: &Exchange, status: u16) -> bool {
+    let trailers = &exchange.settings().rare.trailers;
+    let has_body = exchange.request.method() != b"HEAD" && !head::is_bodyless(status);
+    let applies = || trailers.iter().any(|trailer| trailer.always || response_headers::is_usual(status));
+    !trailers.is_empty() && has_body && exchange.takes_chunks() && applies()
+}
+
+/// The end of a body in chunks. What one trailer says may be used in the next.
+pub fn end_of_body(exchange: &mut Exchange) -> Vec<u8> {
+    let usual = response_headers::is_usual(exchange.answer.status);
+    let rare = exchange.settings().rare.clone();
+    for trailer in rare.trailers.iter().filter(|trailer| trailer.always || usual) {
+        let value = variables::value(&trailer.value, exchange);
+        if !value.is_empty() {
+            field(&trailer.name, &value, &mut exchange.answer.trailers);
+        }
+    }
+    [b"0\r\n", &exchange.answer.trailers[..], b"\r\n"].concat()
+}

@@ -1,0 +1,74 @@
+//! Messages from one thread to a task of another.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Messages in the order in which they came; one task reads them.
+pub struct Mailbox<T> {
+    inner: Mutex<Inner<T>>,
+}
+
+struct Inner<T> {
+    letters: VecDeque<T>,
+    reader: Option<Waker>,
+}
+
+impl<T> Default for Mailbox<T> {
+    fn default() -> Self {
+        Self { inner: Mutex::new(Inner { letters: VecDeque::new(), reader: None }) }
+    }
+}
+
+impl<T> Mailbox<T> {
+    pub fn put(&self, letter: T) {
+        let reader = {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.letters.push_back(letter);
+            inner.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    pub fn poll_next(&self, cx: &Context<'_>) -> Poll<T> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match inner.letters.pop_front() {
+            Some(letter) => Poll::Ready(letter),
+            None => {
+                inner.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next message.
+    pub async fn next(&self) -> T {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::executor;
+    use std::sync::Arc;
+
+    #[test]
+    fn letters_of_another_thread_come_in_order() {
+        let mailbox: Arc<Mailbox<u32>> = Arc::default();
+        let theirs = mailbox.clone();
+        let thread = std::thread::spawn(move || (0..100).for_each(|letter| theirs.put(letter)));
+        let read = executor::run(async {
+            let mut read = Vec::new();
+            while read.len() < 100 {
+                read.push(mailbox.next().await);
+            }
+            read
+        });
+        thread.join().unwrap();
+        assert_eq!(read.unwrap(), (0..100).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,741 @@
+//! One thread, one epoll, one executor: a worker.
+//!
+//! A socket is registered once, edge-triggered, and never modified. Each direction has a ready flag and one
+//! waker; all waiting goes through [`Source::poll_io`]. Timers are one ordered map, and lazy: moving a timer
+//! stores a number, and the map is touched only when the stored time has come. A turn is: run what is ready,
+//! wait, read the clock once, fire timers, hand out readiness.
+//!
+//! Invariant: a ready flag may be set although the socket is not ready (the next operation then clears it), but
+//! never clear although an edge was seen.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use smol::LocalExecutor;
+
+use crate::runtime::metrics::{Seat, Side};
+
+/// Bytes read from a socket at once, and so the most that one slow receiver makes a connection hold.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// Operations in a row that one direction of a socket may do before the others get their turn.
+const BURST_MAX: u8 = 16;
+/// Tasks that run before the kernel is asked again.
+const TASKS_MAX: u32 = 1024;
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 256;
+/// The longest wait: the kernel takes it as milliseconds in 31 bits, which is less than a month.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The epoll token of the bell; sockets count from 0.
+const BELL: u64 = u64::MAX;
+
+/// Milliseconds of the monotonic clock.
+pub type Millis = u64;
+
+/// When a timer is due, and its number.
+type TimerKey = (Millis, u64);
+
+thread_local! {
+    static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
+    static NOW: Cell<Millis> = const { Cell::new(0) };
+    static TURN: Cell<u32> = const { Cell::new(0) };
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Worker {
+    epoll: OwnedFd,
+    bell: Arc<Bell>,
+    executor: LocalExecutor<'static>,
+    sources: RefCell<Slots>,
+    /// Wakers by the time at which they are due, and a number that keeps those of one millisecond apart.
+    timers: RefCell<BTreeMap<TimerKey, Waker>>,
+    timer_count: Cell<u64>,
+    /// Tasks that used up their burst; they go on in the next turn.
+    deferred: RefCell<Vec<Waker>>,
+    seat: Seat,
+}
+
+#[derive(Default)]
+struct Slots {
+    entries: Vec<Option<Rc<Readiness>>>,
+    free: Vec<u32>,
+}
+
+/// What is known of one socket. One waker a direction is enough: a connection is one task.
+#[derive(Default)]
+struct Readiness {
+    read: Cell<bool>,
+    write: Cell<bool>,
+    /// The peer is gone or has finished: a short read does not mean that the next one would block.
+    ended: Cell<bool>,
+    /// The connection is broken, or both directions have ended.
+    failed: Cell<bool>,
+    burst: Cell<u8>,
+    reader: Cell<Option<Waker>>,
+    writer: Cell<Option<Waker>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Read,
+    Write,
+}
+
+/// Wakes the worker from its wait: by a flag from its own thread, by an eventfd from others.
+struct Bell {
+    rung: AtomicBool,
+    asleep: AtomicBool,
+    fd: OwnedFd,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::SeqCst);
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// Wakes the future that a worker was made for, which is polled for its own sake only.
+struct Call {
+    called: AtomicBool,
+    bell: Arc<Bell>,
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.called.store(true, Ordering::SeqCst);
+        self.bell.wake_by_ref();
+    }
+}
+
+/// Makes this thread a worker and runs `main` and all that it spawns until `main` is done; what is still running
+/// then is dropped.
+///
+/// # Errors
+/// Those of epoll and eventfd: out of descriptors or memory.
+pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
+    let mut value = None;
+    drive(pin!(async { value = Some(main.await) }))?;
+    value.ok_or_else(|| io::Error::other("the worker ended before its task"))
+}
+
+/// [`run`], which is in the program once, whatever is run.
+fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
+    let worker = Rc::new(Worker::new()?);
+    let taken = |_| io::Error::other("this thread is a worker already");
+    WORKER.with(|cell| cell.set(worker.clone())).map_err(taken)?;
+    // Fresh zeros are pages that nobody has touched: of the buffer only what is used becomes memory.
+    SCRATCH.set(vec![0; SCRATCH_BYTES]);
+    read_clock();
+    let call = Arc::new(Call { called: AtomicBool::new(true), bell: worker.bell.clone() });
+    let (main_waker, bell) = (Waker::from(call.clone()), Waker::from(worker.bell.clone()));
+    // What the executor wakes when there is a task again: it waits for that one, and runs it.
+    let mut tick = pin!(worker.executor.tick());
+    let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
+    loop {
+        // All that rang so far is looked at now.
+        worker.bell.rung.swap(false, Ordering::SeqCst);
+        if call.called.swap(false, Ordering::SeqCst)
+            && main.as_mut().poll(&mut Context::from_waker(&main_waker)).is_ready()
+        {
+            return Ok(());
+        }
+        let mut left = TASKS_MAX;
+        while left > 0 {
+            left -= 1;
+            if worker.executor.try_tick() {
+                continue;
+            }
+            if tick.as_mut().poll(&mut Context::from_waker(&bell)).is_pending() {
+                break;
+            }
+            tick.set(worker.executor.tick());
+        }
+        worker.turn(&mut events, left == 0)?;
+    }
+}
+
+impl Worker {
+    fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &fd, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+        let bell = Arc::new(Bell { rung: AtomicBool::new(false), asleep: AtomicBool::new(false), fd });
+        Ok(Self {
+            epoll,
+            seat: Seat::take(Waker::from(bell.clone())),
+            bell,
+            executor: LocalExecutor::new(),
+            sources: RefCell::default(),
+            timers: RefCell::default(),
+            timer_count: Cell::new(0),
+            deferred: RefCell::default(),
+        })
+    }
+
+    /// Waits for readiness, timers or the bell, unless there is something to do already, and wakes whom it concerns.
+    fn turn(&self, events: &mut Vec<epoll::Event>, busy: bool) -> io::Result<()> {
+        let bell = &self.bell;
+        bell.asleep.store(true, Ordering::SeqCst);
+        let timeout = if busy || bell.rung.load(Ordering::SeqCst) || !self.deferred.borrow().is_empty() {
+            Some(Duration::ZERO)
+        } else {
+            self.until_next_timer()
+        };
+        let timeout =
+            timeout.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: i64::from(d.subsec_nanos()) as _ });
+        events.clear();
+        let waited = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
+        bell.asleep.store(false, Ordering::SeqCst);
+        read_clock();
+        match waited {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => events.clear(),
+            Err(error) => return Err(error.into()),
+        }
+        for event in events.iter() {
+            self.dispatch(event);
+        }
+        self.fire_timers();
+        self.seat.answer();
+        for waker in self.deferred.take() {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    fn dispatch(&self, event: &epoll::Event) {
+        // The event is a packed structure: copy the fields out.
+        let (flags, token) = (event.flags, event.data.u64());
+        if token == BELL {
+            let mut count = [0; 8];
+            let _ = rustix::io::read(&self.bell.fd, &mut count);
+            return;
+        }
+        let ready = usize::try_from(token).ok().and_then(|at| self.sources.borrow().entries.get(at).cloned().flatten());
+        let Some(ready) = ready else { return };
+        let failed = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
+        if failed || flags.contains(epoll::EventFlags::RDHUP) {
+            ready.ended.set(true);
+        }
+        if failed {
+            ready.failed.set(true);
+        }
+        if failed || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP) {
+            ready.read.set(true);
+            if let Some(waker) = ready.reader.take() {
+                waker.wake();
+            }
+        }
+        if failed || flags.contains(epoll::EventFlags::OUT) {
+            ready.write.set(true);
+            if let Some(waker) = ready.writer.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn until_next_timer(&self) -> Option<Duration> {
+        let (due, _) = *self.timers.borrow().first_key_value()?.0;
+        Some(Duration::from_millis(due.saturating_sub(now())).min(WAIT_MAX))
+    }
+
+    fn fire_timers(&self) {
+        while let Some(waker) = self.take_due() {
+            waker.wake();
+        }
+    }
+
+    fn take_due(&self) -> Option<Waker> {
+        let mut timers = self.timers.borrow_mut();
+        let first = timers.first_entry().filter(|first| first.key().0 <= now())?;
+        Some(first.remove())
+    }
+
+    fn add_timer(&self, due: Millis, waker: Waker) -> TimerKey {
+        let key = (due, self.timer_count.get());
+        self.timer_count.set(key.1 + 1);
+        self.timers.borrow_mut().insert(key, waker);
+        key
+    }
+}
+
+fn worker<R>(with: impl FnOnce(&Rc<Worker>) -> R) -> Option<R> {
+    // None also while the thread ends and its tasks are dropped.
+    WORKER.try_with(|cell| cell.get().map(with)).ok().flatten()
+}
+
+/// Starts a task on this worker. It runs until it ends or the worker does.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    worker(|w| w.executor.spawn(future).detach());
+}
+
+/// Starts a task of which there are few: as a boxed one it is of the same kind as all others of these, and in the program
+/// once.
+pub fn spawn_boxed(future: impl Future<Output = ()> + 'static) {
+    if let Some(task) = start(future) {
+        task.detach();
+    }
+}
+
+/// A task that ends when this is dropped, if it has not before.
+pub type Task = smol::Task<()>;
+
+/// As [`spawn_boxed`], a task that runs as long as what is given back; nothing, where the worker ends already.
+pub fn start(future: impl Future<Output = ()> + 'static) -> Option<Task> {
+    start_boxed(Box::pin(future))
+}
+
+fn start_boxed(future: Pin<Box<dyn Future<Output = ()>>>) -> Option<Task> {
+    worker(|w| w.executor.spawn(future))
+}
+
+/// Wakes every task that waits for a socket of this worker, to look around.
+pub fn wake_all() {
+    let all = worker(|w| w.sources.borrow().entries.iter().flatten().cloned().collect::<Vec<_>>());
+    all.unwrap_or_default().iter().for_each(|ready| ready.wake());
+}
+
+/// Wakes the task in the next turn, so that others get theirs first.
+pub fn wake_next_turn(cx: &Context<'_>) {
+    worker(|w| w.deferred.borrow_mut().push(cx.waker().clone()));
+}
+
+/// Waits for the next turn.
+pub async fn next_turn() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        wake_next_turn(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The time of this turn.
+pub fn now() -> Millis {
+    NOW.get()
+}
+
+/// The number of this turn, which begins anew after the last one.
+pub fn turn() -> u32 {
+    TURN.get()
+}
+
+/// The same in milliseconds; what is longer than a hundred years has no end.
+pub fn millis(time: Duration) -> Millis {
+    match u32::try_from(time.as_secs()) {
+        Ok(secs) => Millis::from(secs) * 1000 + Millis::from(time.subsec_millis()),
+        Err(_) => Millis::MAX,
+    }
+}
+
+/// Reads the clock; once a turn.
+fn read_clock() {
+    TURN.set(TURN.get().wrapping_add(1));
+    // By nix, which has libc's idea of the seconds: rustix takes them for 64 bits where musl gives 32, on MIPS.
+    if let Ok(time) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
+        NOW.set(millis(time.into()));
+    }
+}
+
+/// Lends the worker's buffer of [`SCRATCH_BYTES`]. What is in it is gone when `with` returns.
+pub fn scratch<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
+    SCRATCH.with(|scratch| with(&mut scratch.borrow_mut()))
+}
+
+/// A descriptor that the worker watches.
+pub struct Source {
+    ready: Rc<Readiness>,
+    token: u32,
+    /// Other workers watch the same open socket, so that closing our descriptor does not unregister it.
+    shared: bool,
+    /// Stands here because there is room: a socket is no larger for it.
+    side: Side,
+    fd: OwnedFd,
+}
+
+impl Source {
+    /// Watches `fd`, which must be non-blocking, in both directions.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2), and when this thread is no worker.
+    pub fn new(fd: OwnedFd, side: Side) -> io::Result<Self> {
+        use epoll::EventFlags as F;
+        Self::watch(fd, F::IN | F::OUT | F::RDHUP | F::ET, side)
+    }
+
+    /// Watches a listening socket that other workers may watch as well: the kernel wakes one of them.
+    ///
+    /// # Errors
+    /// As [`Source::new`].
+    pub fn shared(fd: OwnedFd) -> io::Result<Self> {
+        use epoll::EventFlags as F;
+        Self::watch(fd, F::IN | F::ET | F::EXCLUSIVE, Side::Inner)
+    }
+
+    fn watch(fd: OwnedFd, flags: epoll::EventFlags, side: Side) -> io::Result<Self> {
+        worker(|w| {
+            // What can be read already comes as the first edge; a new socket can almost always be written to.
+            let ready = Rc::new(Readiness { write: Cell::new(true), ..Readiness::default() });
+            let mut slots = w.sources.borrow_mut();
+            let token = match slots.free.pop() {
+                Some(token) => token,
+                None => {
+                    slots.entries.push(None);
+                    slots.entries.len() as u32 - 1
+                }
+            };
+            if let Err(error) = epoll::add(&w.epoll, &fd, epoll::EventData::new_u64(token.into()), flags) {
+                slots.free.push(token);
+                return Err(error.into());
+            }
+            if let Some(slot) = slots.entries.get_mut(token as usize) {
+                *slot = Some(ready.clone());
+            }
+            Ok(Self { ready, token, shared: flags.contains(epoll::EventFlags::EXCLUSIVE), side, fd })
+        })
+        .unwrap_or_else(|| Err(io::Error::other("no worker runs on this thread")))
+    }
+
+    /// Does `op` as soon as the socket may be ready for it; the one place where a task waits for a socket.
+    ///
+    /// # Errors
+    /// Those of `op`, but for `WouldBlock` and `Interrupted`.
+    pub fn poll_io<T>(
+        &self,
+        cx: &mut Context<'_>,
+        direction: Direction,
+        mut op: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        let flag = self.ready.flag(direction);
+        if flag.get() && self.ready.burst.get() >= BURST_MAX {
+            self.ready.burst.set(0);
+            wake_next_turn(cx);
+            return Poll::Pending;
+        }
+        while flag.get() {
+            match op(self.fd.as_fd()) {
+                Err(rustix::io::Errno::AGAIN) => flag.set(false),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+                Ok(value) => {
+                    self.ready.burst.set(self.ready.burst.get() + 1);
+                    return Poll::Ready(Ok(value));
+                }
+            }
+        }
+        self.ready.burst.set(0);
+        self.ready.park(direction, cx);
+        Poll::Pending
+    }
+
+    /// Notes that an operation moved less than it could have: the next one would only say so.
+    pub fn exhausted(&self, direction: Direction) {
+        if !self.ready.ended.get() {
+            self.ready.flag(direction).set(false);
+        }
+    }
+
+    /// Whose bytes it moves.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Waits for the next edge in `direction`, whatever the flag says; for connect(2).
+    pub async fn edge(&self, direction: Direction) {
+        self.ready.flag(direction).set(false);
+        poll_fn(|cx| {
+            if self.ready.flag(direction).get() {
+                return Poll::Ready(());
+            }
+            self.ready.park(direction, cx);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether the peer is known to have finished or gone.
+    pub fn ended(&self) -> bool {
+        self.ready.ended.get()
+    }
+
+    /// Ready when the connection is broken, or both directions have ended. Something to read also wakes the task.
+    pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ready.failed.get() {
+            return Poll::Ready(());
+        }
+        self.ready.park(Direction::Read, cx);
+        Poll::Pending
+    }
+
+    /// Ready when there is something to read, as far as is known without asking.
+    pub fn poll_ready(&self, cx: &mut Context<'_>, direction: Direction) -> Poll<()> {
+        if self.ready.flag(direction).get() {
+            return Poll::Ready(());
+        }
+        self.ready.burst.set(0);
+        self.ready.park(direction, cx);
+        Poll::Pending
+    }
+
+    /// Whether an edge says that there is something to read (or was not yet tried).
+    pub fn readable(&self) -> bool {
+        self.ready.read.get()
+    }
+
+    /// Whether the last try to write did not say that there is no room, or an edge came since.
+    pub fn writable(&self) -> bool {
+        self.ready.write.get()
+    }
+
+    /// Wakes who waits for the socket, as if there was an edge.
+    pub fn wake(&self) {
+        self.ready.wake();
+    }
+
+    /// Watches the descriptor no more, and gives it away.
+    ///
+    /// # Errors
+    /// No descriptor is left to be made.
+    pub fn leave(self) -> io::Result<OwnedFd> {
+        let fd = self.fd.try_clone()?;
+        worker(|w| {
+            let _ = epoll::delete(&w.epoll, &self.fd);
+        });
+        Ok(fd)
+    }
+
+    /// Drops the wakers, which belong to the task that had the socket before.
+    pub fn release(&self) {
+        self.ready.reader.set(None);
+        self.ready.writer.set(None);
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.release();
+        worker(|w| {
+            let mut slots = w.sources.borrow_mut();
+            if let Some(slot) = slots.entries.get_mut(self.token as usize) {
+                *slot = None;
+                slots.free.push(self.token);
+            }
+            if self.shared {
+                let _ = epoll::delete(&w.epoll, &self.fd);
+            }
+        });
+    }
+}
+
+impl Readiness {
+    fn wake(&self) {
+        [self.reader.take(), self.writer.take()].into_iter().flatten().for_each(Waker::wake);
+    }
+
+    fn flag(&self, direction: Direction) -> &Cell<bool> {
+        match direction {
+            Direction::Read => &self.read,
+            Direction::Write => &self.write,
+        }
+    }
+
+    fn park(&self, direction: Direction, cx: &Context<'_>) {
+        let slot = match direction {
+            Direction::Read => &self.reader,
+            Direction::Write => &self.writer,
+        };
+        let parked = slot.take().filter(|waker| waker.will_wake(cx.waker()));
+        slot.set(Some(parked.unwrap_or_else(|| cx.waker().clone())));
+    }
+}
+
+/// A point in time that a task waits for, moved at no cost as long as it moves into the future.
+pub struct Timer {
+    due: Cell<Millis>,
+    /// What the worker will wake us by, unless it has.
+    armed: Cell<Option<TimerKey>>,
+}
+
+impl Timer {
+    pub fn new() -> Self {
+        Self { due: Cell::new(Millis::MAX), armed: Cell::new(None) }
+    }
+
+    /// Sets the timer to go off in `after`, counted from this turn.
+    pub fn set(&self, after: Duration) {
+        self.due.set(now().saturating_add(millis(after)));
+    }
+
+    /// Stops the timer.
+    pub fn clear(&self) {
+        self.due.set(Millis::MAX);
+    }
+
+    /// Ready when the time has come.
+    pub fn poll_due(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let due = self.due.get();
+        if due <= now() {
+            return Poll::Ready(());
+        }
+        let known = self.armed.get().filter(|(at, _)| *at > now());
+        if due != Millis::MAX && known.is_none_or(|(at, _)| at > due) {
+            self.disarm();
+            self.armed.set(worker(|w| w.add_timer(due, cx.waker().clone())));
+        }
+        Poll::Pending
+    }
+
+    /// Forgets who waits for it, before another task takes it over.
+    pub fn release(&self) {
+        self.disarm();
+    }
+
+    fn disarm(&self) {
+        if let Some(key) = self.armed.take() {
+            worker(|w| w.timers.borrow_mut().remove(&key));
+        }
+    }
+
+    /// Waits for `future`, but no longer than `limit` from now on. Not an `async fn`, which would hold the future twice.
+    ///
+    /// # Errors
+    /// [`Elapsed`] when the time is over first.
+    pub fn within<T>(
+        &self,
+        limit: Duration,
+        mut future: impl Future<Output = T> + Unpin,
+    ) -> impl Future<Output = Result<T, Elapsed>> + Unpin {
+        self.set(limit);
+        poll_fn(move |cx| match Pin::new(&mut future).poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Ok(value)),
+            Poll::Pending => self.poll_due(cx).map(|()| Err(Elapsed)),
+        })
+    }
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+/// The time was over.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Elapsed;
+
+/// Waits for `after`.
+pub async fn sleep(after: Duration) {
+    let timer = Timer::new();
+    timer.set(after);
+    poll_fn(|cx| timer.poll_due(cx)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_fire_in_order_and_a_moved_one_at_its_new_time() {
+        let order = run(async {
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let moved = Timer::new();
+            moved.set(Duration::from_millis(5));
+            for after in [30u64, 10, 20] {
+                let order = order.clone();
+                spawn(async move {
+                    sleep(Duration::from_millis(after)).await;
+                    order.borrow_mut().push(after);
+                });
+            }
+            poll_fn(|cx| {
+                let _ = moved.poll_due(cx); // armed at 5 ms
+                Poll::Ready(())
+            })
+            .await;
+            moved.set(Duration::from_millis(60));
+            poll_fn(|cx| moved.poll_due(cx)).await;
+            order.take()
+        });
+        assert_eq!(order.unwrap(), [10, 20, 30]);
+    }
+
+    #[test]
+    fn another_thread_wakes_the_worker() {
+        let value = run(async {
+            let slot: Arc<std::sync::Mutex<(Option<u32>, Option<Waker>)>> = Arc::default();
+            let theirs = slot.clone();
+            let thread = std::thread::spawn(move || {
+                let waker = {
+                    let mut slot = theirs.lock().unwrap();
+                    slot.0 = Some(7);
+                    slot.1.take()
+                };
+                waker.into_iter().for_each(Waker::wake);
+            });
+            let value = poll_fn(|cx| {
+                let mut slot = slot.lock().unwrap();
+                slot.1 = Some(cx.waker().clone());
+                slot.0.map_or(Poll::Pending, Poll::Ready)
+            })
+            .await;
+            thread.join().unwrap();
+            value
+        });
+        assert_eq!(value.unwrap(), 7);
+    }
+
+    #[test]
+    fn a_worker_can_wait_for_longer_than_the_kernel() {
+        let waits = run(async {
+            let mut long = pin!(sleep(Duration::from_secs(366 * 24 * 60 * 60)));
+            assert!(poll_fn(|cx| Poll::Ready(long.as_mut().poll(cx).is_pending())).await);
+            worker(|w| w.until_next_timer()).flatten()
+        });
+        assert_eq!(waits.unwrap(), Some(WAIT_MAX));
+    }
+
+    #[test]
+    fn a_limit_ends_a_wait() {
+        let outcome = run(async {
+            let timer = Timer::new();
+            (
+                timer.within(Duration::from_millis(5), std::future::pending::<()>()).await,
+                timer.within(Duration::from_secs(5), std::future::ready(1)).await,
+            )
+        });
+        assert_eq!(outcome.unwrap(), (Err(Elapsed), Ok(1)));
+    }
+}

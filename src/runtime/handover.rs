@@ -1,0 +1,348 @@
+//! What one program hands over to the next in the same process: numbers, texts and open descriptors.
+//!
+//! The bytes lie in a memory file. The descriptors travel as messages in sockets to ourselves (SCM_RIGHTS), and the last of
+//! these sockets is standard input of the program that is executed: so nothing has to be said of descriptor numbers, and
+//! whatever goes wrong, the kernel closes what nobody took.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+use std::vec::IntoIter;
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg, socketpair,
+};
+
+use crate::runtime::executor;
+
+/// The version of what is handed over. Programs of different versions don't understand each other, and ask first.
+pub const VERSION: u32 = 2;
+
+/// What an entry is: a socket that is listened on, a connection of which nothing was read, a tunnel, a socket that systemd
+/// has bound, what health checks have found out about a peer.
+pub const LISTENER: u8 = 1;
+pub const CONNECTION: u8 = 2;
+pub const TUNNEL: u8 = 3;
+pub const PASSED: u8 = 4;
+pub const FINDING: u8 = 5;
+
+const MAGIC: &[u8; 8] = b"smolgate";
+/// Descriptors in one message; the kernel allows 253.
+const FDS_AT_ONCE: usize = 250;
+/// Bytes that are read of a parcel.
+const BYTES_MAX: u64 = 1 << 30;
+
+/// A parcel that is being filled.
+#[derive(Default)]
+pub struct Packer {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Packer {
+    pub fn u8(&mut self, value: u8) {
+        self.bytes.push(value);
+    }
+
+    pub fn u64(&mut self, value: u64) {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+    }
+
+    pub fn maybe(&mut self, value: Option<u64>) {
+        self.u8(value.is_some().into());
+        self.u64(value.unwrap_or(0));
+    }
+
+    pub fn duration(&mut self, value: Option<Duration>) {
+        self.maybe(value.map(executor::millis));
+    }
+
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.u64(bytes.len() as u64);
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub fn text(&mut self, text: &dyn Display) {
+        self.bytes(text.to_string().as_bytes());
+    }
+
+    pub fn fd(&mut self, fd: OwnedFd) {
+        self.fds.push(fd);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.fds.is_empty()
+    }
+
+    /// Puts a parcel into this one, as something of a kind.
+    pub fn entry(&mut self, kind: u8, mut content: Self) {
+        self.u8(kind);
+        self.u64(content.fds.len() as u64);
+        self.bytes(&content.bytes);
+        self.fds.append(&mut content.fds);
+    }
+
+    /// Puts the entries of another parcel behind those of this one.
+    pub fn append(&mut self, mut other: Self) {
+        self.bytes.append(&mut other.bytes);
+        self.fds.append(&mut other.fds);
+    }
+
+    /// Ready to be read here, without any way between.
+    pub fn open(self) -> Unpacker {
+        Unpacker { bytes: self.bytes, at: 0, fds: self.fds.into_iter() }
+    }
+
+    /// Sends the parcel to whoever gets the socket that is returned.
+    ///
+    /// # Errors
+    /// Those of memfd_create(2), socketpair(2) and sendmsg(2).
+    pub fn send(&self) -> io::Result<OwnedFd> {
+        self.send_with(&Self::default())
+    }
+
+    /// Sends this parcel and another one as one.
+    ///
+    /// # Errors
+    /// As [`Packer::send`].
+    pub fn send_with(&self, other: &Self) -> io::Result<OwnedFd> {
+        let mut file = File::from(memfd_create("smolgate", MemfdFlags::CLOEXEC)?);
+        let fds = numbers([&self.fds, &other.fds]);
+        let start = [MAGIC, &VERSION.to_le_bytes()[..], &(fds.len() as u64).to_le_bytes()].concat();
+        for bytes in [&start, &self.bytes, &other.bytes] {
+            file.write_all(bytes)?;
+        }
+        // A socket holds some hundred messages: as many sockets as it takes, which travel in the first one.
+        let mut carriers: Vec<OwnedFd> = vec![file.into()];
+        let mut left = fds.as_slice();
+        while !left.is_empty() {
+            let (near, far) = pair()?;
+            left = post(&near, left)?;
+            carriers.push(far);
+        }
+        let (near, far) = pair()?;
+        post_all(&near, &numbers([&carriers, &[]]))?;
+        Ok(far)
+    }
+}
+
+fn numbers(fds: [&[OwnedFd]; 2]) -> Vec<RawFd> {
+    fds.iter().flat_map(|fds| fds.iter()).map(AsRawFd::as_raw_fd).collect()
+}
+
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// Sends descriptors, each message with one byte: those that are left when the socket holds no more.
+fn post<'f>(socket: &OwnedFd, mut fds: &'f [RawFd]) -> io::Result<&'f [RawFd]> {
+    while !fds.is_empty() {
+        let (some, rest) = fds.split_at(fds.len().min(FDS_AT_ONCE));
+        let (byte, rights) = ([io::IoSlice::new(b"+")], [ControlMessage::ScmRights(some)]);
+        match sendmsg::<()>(socket.as_raw_fd(), &byte, &rights, MsgFlags::MSG_NOSIGNAL, None) {
+            Ok(_) => fds = rest,
+            Err(Errno::EAGAIN) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(fds)
+}
+
+fn post_all(socket: &OwnedFd, fds: &[RawFd]) -> io::Result<()> {
+    match post(socket, fds)? {
+        [] => Ok(()),
+        _ => Err(io::Error::other("there are too many descriptors to hand over")),
+    }
+}
+
+/// A parcel that is being read, in the order in which it was filled. What is not there is `None`.
+pub struct Unpacker {
+    bytes: Vec<u8>,
+    at: usize,
+    fds: IntoIter<OwnedFd>,
+}
+
+impl Unpacker {
+    /// Takes the parcel that was sent to this socket.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2), and `InvalidData` for what is no parcel of this version.
+    pub fn receive(socket: impl AsFd) -> io::Result<Self> {
+        let mut carriers = collect(socket.as_fd())?.into_iter();
+        let mut file = File::from(carriers.next().ok_or_else(|| invalid("it is empty"))?);
+        file.seek(SeekFrom::Start(0))?;
+        let mut bytes = Vec::new();
+        file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+        let mut fds = Vec::new();
+        for carrier in carriers {
+            fds.append(&mut collect(carrier.as_fd())?);
+        }
+        let mut parcel = Self { bytes, at: 0, fds: fds.into_iter() };
+        if parcel.take(MAGIC.len()) != Some(MAGIC) {
+            return Err(invalid("it is none of smolgate's"));
+        }
+        match parcel.array().map_or(0, u32::from_le_bytes) {
+            VERSION => {}
+            version => return Err(invalid(&format!("version {version} is not known"))),
+        }
+        match parcel.u64() {
+            Some(count) if count == parcel.fds.len() as u64 => Ok(parcel),
+            _ => Err(invalid("descriptors were lost")),
+        }
+    }
+
+    fn take(&mut self, count: usize) -> Option<&[u8]> {
+        let from = self.at;
+        let bytes = self.bytes.get(from..from.checked_add(count)?)?;
+        self.at += count;
+        Some(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    /// What [`Packer::entry`] put in: its kind and content.
+    pub fn entry(&mut self) -> Option<(u8, Self)> {
+        let (kind, count) = (self.u8()?, usize::try_from(self.u64()?).ok()?);
+        let bytes = self.bytes()?;
+        let fds: Vec<OwnedFd> = self.fds.by_ref().take(count).collect();
+        (fds.len() == count).then(|| (kind, Self { bytes, at: 0, fds: fds.into_iter() }))
+    }
+
+    /// To be packed again, as it is.
+    pub fn close(self) -> Packer {
+        Packer { bytes: self.bytes, fds: self.fds.collect() }
+    }
+
+    /// Nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    pub fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    pub fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub fn maybe(&mut self) -> Option<Option<u64>> {
+        let there = self.u8()? != 0;
+        let value = self.u64()?;
+        Some(there.then_some(value))
+    }
+
+    pub fn duration(&mut self) -> Option<Option<Duration>> {
+        Some(self.maybe()?.map(Duration::from_millis))
+    }
+
+    pub fn bytes(&mut self) -> Option<Vec<u8>> {
+        let count = usize::try_from(self.u64()?).ok()?;
+        self.take(count).map(<[u8]>::to_vec)
+    }
+
+    pub fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?).ok()
+    }
+
+    pub fn fd(&mut self) -> Option<OwnedFd> {
+        self.fds.next()
+    }
+}
+
+/// Takes over descriptors of which only the numbers are known: sent to ourselves, they come back as our own. Nobody else may
+/// have them, and they must be open.
+///
+/// # Errors
+/// Those of socketpair(2) and sendmsg(2).
+pub fn take_over(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+    let (near, far) = pair()?;
+    post_all(&near, numbers)?;
+    let fds = collect(far.as_fd());
+    for number in numbers {
+        let _ = nix::unistd::close(*number);
+    }
+    fds
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("what was handed over can't be read: {why}"))
+}
+
+/// All descriptors that wait in a socket.
+fn collect(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    let mut all = Vec::new();
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+    loop {
+        let mut messages = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0; 1];
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        match recvmsg(socket, &mut [io::IoSliceMut::new(&mut byte)], &mut messages, flags) {
+            Ok(message) if message.bytes == 0 => return Ok(all),
+            Ok(_) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(all),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        for message in messages.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                all.extend(fds);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn what_is_sent_is_received() {
+        let mut packer = Packer::default();
+        const FILES: u64 = 2000;
+        for number in 0..FILES {
+            let mut file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
+            file.write_all(&number.to_le_bytes()).unwrap();
+            packer.u64(number);
+            packer.fd(file.into());
+        }
+        packer.maybe(None);
+        packer.duration(Some(Duration::from_secs(3)));
+        packer.bytes(b"text");
+        let mut parcel = Unpacker::receive(packer.send().unwrap()).unwrap();
+        for number in 0..FILES {
+            assert_eq!(parcel.u64(), Some(number));
+            let mut file = File::from(parcel.fd().unwrap());
+            file.seek(SeekFrom::Start(0)).unwrap();
+            let mut bytes = [0; 8];
+            file.read_exact(&mut bytes).unwrap();
+            assert_eq!(u64::from_le_bytes(bytes), number);
+        }
+        assert_eq!(parcel.maybe(), Some(None));
+        assert_eq!(parcel.duration(), Some(Some(Duration::from_secs(3))));
+        assert_eq!(parcel.text().unwrap(), "text");
+        assert!(parcel.is_empty() && parcel.u8().is_none() && parcel.fd().is_none());
+    }
+
+    #[test]
+    fn what_is_no_parcel_is_refused() {
+        let (_near, far) = pair().unwrap();
+        assert!(Unpacker::receive(far).is_err());
+        let mut file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
+        file.write_all(b"smolgate\x07\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+        let (near, far) = pair().unwrap();
+        post_all(&near, &[file.as_raw_fd()]).unwrap();
+        let error = Unpacker::receive(far).err().unwrap().to_string();
+        assert!(error.contains("version 7 is not known"), "{error}");
+    }
+}

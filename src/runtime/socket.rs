@@ -1,0 +1,521 @@
+//! Stream sockets over TCP and Unix domain: listen, accept, connect, read, write, half-close, options. And datagrams.
+//!
+//! Nothing here knows what the bytes mean. Every socket is non-blocking, close-on-exec and without Nagle's delay;
+//! options that every accepted socket needs are set on the listener, from which the kernel copies them.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, statat};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags};
+use rustix::net::{SocketType, sockopt};
+use rustix::process::umask;
+
+use crate::os::privileges::Account;
+use crate::os::root_files;
+use crate::runtime::executor::{Direction, Source};
+use crate::runtime::metrics::{self, Side};
+
+/// Seconds of silence after which the kernel asks a tunnel's peer whether it is alive.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Seconds between further probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Probes without an answer after which the peer is dead.
+const KEEPALIVE_PROBES: u32 = 6;
+/// Milliseconds that sent bytes (or probes) may stay without an acknowledgement.
+const USER_TIMEOUT_MILLIS: u32 = 120_000;
+
+/// Where a socket is bound or connects to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Addr {
+    Ip(SocketAddr),
+    /// A path in the file system; empty for an unnamed peer.
+    Unix(Arc<str>),
+}
+
+/// A peer or a name server as the configuration has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Addr(Addr),
+    Name { host: String, port: u16 },
+}
+
+impl Addr {
+    /// The address without the port; `unix:` for a Unix socket, as nginx's `$remote_addr`.
+    pub fn host(&self) -> String {
+        match self {
+            Self::Ip(addr) => addr.ip().to_string(),
+            Self::Unix(_) => "unix:".to_owned(),
+        }
+    }
+
+    /// The address, if it is one of IP.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(addr) => Some(addr.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether it is on this machine, as far as the address tells.
+    pub fn is_near(&self) -> bool {
+        match self {
+            Self::Ip(addr) => addr.ip().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Ip(addr) => Some(addr.port()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// An IPv4 address that arrived over an IPv6 socket is an IPv4 address.
+    fn from_any(any: Option<SocketAddrAny>) -> Self {
+        let Some(any) = any else { return Self::Unix(Arc::from("")) };
+        if let Ok(addr) = SocketAddr::try_from(any.clone()) {
+            return Self::Ip(SocketAddr::new(addr.ip().to_canonical(), addr.port()));
+        }
+        let path = SocketAddrUnix::try_from(any).ok().and_then(|unix| {
+            unix.path_bytes().map(|path| String::from_utf8_lossy(path).trim_end_matches('\0').to_owned())
+        });
+        Self::Unix(Arc::from(path.unwrap_or_default()))
+    }
+
+    /// What [`fmt::Display`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Some(Self::Unix(Arc::from(path))),
+            None => text.parse().ok().map(Self::Ip),
+        }
+    }
+
+    fn family(&self) -> AddressFamily {
+        match self {
+            Self::Ip(SocketAddr::V4(_)) => AddressFamily::INET,
+            Self::Ip(SocketAddr::V6(_)) => AddressFamily::INET6,
+            Self::Unix(_) => AddressFamily::UNIX,
+        }
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+fn open(addr: &Addr) -> io::Result<OwnedFd> {
+    open_as(SocketType::STREAM, addr.family())
+}
+
+fn open_as(kind: SocketType, family: AddressFamily) -> io::Result<OwnedFd> {
+    Ok(net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
+}
+
+/// What a `listen` says beside its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
+    pub backlog: i32,
+    /// An IPv6 socket takes no IPv4 connections.
+    pub ipv6_only: bool,
+}
+
+/// Binds and listens. The descriptor can be given to several workers. `account` is the one that root is to become.
+///
+/// # Errors
+/// Those of socket(2), bind(2) and listen(2).
+pub fn listen(addr: &Addr, options: ListenOptions, account: Option<&Account>) -> io::Result<OwnedFd> {
+    let fd = open(addr)?;
+    match addr {
+        Addr::Ip(ip) => {
+            sockopt::set_socket_reuseaddr(&fd, true)?;
+            if ip.is_ipv6() {
+                sockopt::set_ipv6_v6only(&fd, options.ipv6_only)?;
+            }
+            sockopt::set_tcp_nodelay(&fd, true)?;
+            watch_peer(&fd);
+            net::bind(&fd, ip)?;
+        }
+        Addr::Unix(path) => {
+            let (copy, name) = (Arc::new(fd.try_clone()?), path.clone());
+            root_files::at(Path::new(&**path), account, move || bind_unix(&copy, &name))?;
+        }
+    }
+    net::listen(&fd, options.backlog)?;
+    Ok(fd)
+}
+
+/// Makes a listening socket that somebody else has bound like one of ours: its address.
+///
+/// # Errors
+/// `InvalidInput` if it is none of stream sockets; those of fcntl(2) and getsockname(2).
+pub fn adopt(fd: &OwnedFd) -> io::Result<Addr> {
+    if sockopt::socket_type(fd)? != SocketType::STREAM || !sockopt::socket_acceptconn(fd)? {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    rustix::io::ioctl_fionbio(fd, true)?;
+    let addr = local_addr(fd)?;
+    if let Addr::Ip(_) = addr {
+        sockopt::set_tcp_nodelay(fd, true)?;
+        watch_peer(fd);
+    }
+    Ok(addr)
+}
+
+/// Whether an IPv6 socket takes IPv4 connections.
+pub fn takes_both(fd: &OwnedFd) -> bool {
+    sockopt::ipv6_v6only(fd).is_ok_and(|only| !only)
+}
+
+/// Binds to a path; one that a dead process left behind is taken over.
+fn bind_unix(fd: &OwnedFd, path: &str) -> io::Result<()> {
+    let unix = SocketAddrUnix::new(path)?;
+    let mut bound = bind_for_all(fd, &unix);
+    if bound == Err(Errno::ADDRINUSE) && is_abandoned(path, &unix)? {
+        root_files::remove(path.as_ref())?;
+        bound = bind_for_all(fd, &unix);
+    }
+    Ok(bound?)
+}
+
+/// As nginx: the directory decides which users may connect. The umask says so, and not a chmod(2) of the path, which may be
+/// another file's by then. It counts for the whole process, in which no other thread makes files meanwhile.
+fn bind_for_all(fd: &OwnedFd, unix: &SocketAddrUnix) -> rustix::io::Result<()> {
+    let before = umask(Mode::from_raw_mode(0o111));
+    let bound = net::bind(fd, unix);
+    umask(before);
+    bound
+}
+
+/// Whether a path is that of a socket on which no process listens. To connect to another file is refused as well.
+fn is_abandoned(path: &str, unix: &SocketAddrUnix) -> io::Result<bool> {
+    let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
+    let probe = open(&Addr::Unix(Arc::from(path)))?;
+    let refused = net::connect(&probe, unix) == Err(Errno::CONNREFUSED);
+    Ok(refused && FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
+}
+
+/// Whether we are out of something: descriptors, ports or memory.
+pub fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// The address that a listening or connected descriptor is bound to.
+///
+/// # Errors
+/// Those of getsockname(2).
+pub fn local_addr(fd: impl AsFd) -> io::Result<Addr> {
+    Ok(Addr::from_any(Some(net::getsockname(fd)?)))
+}
+
+/// Lets the kernel find out that a peer is gone: the only end of an idle tunnel that has no timeout.
+fn watch_peer(fd: impl AsFd) {
+    let fd = fd.as_fd();
+    let _ = sockopt::set_socket_keepalive(fd, true);
+    let _ = sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE);
+    let _ = sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL);
+    let _ = sockopt::set_tcp_keepcnt(fd, KEEPALIVE_PROBES);
+    let _ = sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT_MILLIS);
+}
+
+/// A listening socket of this worker.
+pub struct Listener {
+    source: Source,
+    local: Addr,
+}
+
+impl Listener {
+    /// Watches a descriptor that [`listen`] made.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2) and getsockname(2).
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let local = local_addr(&fd)?;
+        Ok(Self { source: Source::shared(fd)?, local })
+    }
+
+    /// The next connection, and who it is from.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, Addr)>> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        self.source
+            .poll_io(cx, Direction::Read, |fd| net::acceptfrom_with(fd, flags))
+            .map_ok(|(fd, addr)| (fd, Addr::from_any(addr)))
+    }
+
+    pub fn local(&self) -> &Addr {
+        &self.local
+    }
+
+    /// Wakes who waits for a connection.
+    pub fn wake(&self) {
+        self.source.wake();
+    }
+}
+
+/// A connected stream socket.
+pub struct Socket {
+    source: Source,
+}
+
+impl Socket {
+    /// Watches an accepted descriptor.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { source: Source::new(fd, Side::Client)? })
+    }
+
+    /// Watches a descriptor that has nobody else at its other end.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn inner(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { source: Source::new(fd, Side::Inner)? })
+    }
+
+    /// The descriptor, which nobody watches any more.
+    ///
+    /// # Errors
+    /// No descriptor is left to be made.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        self.source.leave()
+    }
+
+    /// Watches the connected descriptor of an upstream.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn upstream(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { source: Source::new(fd, Side::Upstream)? })
+    }
+
+    /// Connects to `addr`, from an address of this machine if one is given.
+    ///
+    /// # Errors
+    /// Those of bind(2) and connect(2); `WouldBlock` for a Unix socket with a full backlog.
+    pub async fn connect(addr: &Addr, from: Option<&Addr>) -> io::Result<Self> {
+        let fd = open(addr)?;
+        if let (Addr::Ip(_), Some(Addr::Ip(from))) = (addr, from) {
+            sockopt::set_socket_reuseaddr(&fd, from.port() > 0)?;
+            net::bind(&fd, from)?;
+        }
+        let started = match addr {
+            Addr::Ip(ip) => {
+                sockopt::set_tcp_nodelay(&fd, true)?;
+                net::connect(&fd, ip)
+            }
+            Addr::Unix(path) => net::connect(&fd, &SocketAddrUnix::new(&**path)?),
+        };
+        match started {
+            Ok(()) => Self::upstream(fd),
+            Err(rustix::io::Errno::INPROGRESS) => {
+                let connected = Self::upstream(fd)?;
+                connected.source.edge(Direction::Write).await;
+                sockopt::socket_error(&connected.source)??;
+                Ok(connected)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads into `buf`; 0 is the end.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let room = buf.len();
+        let read = self
+            .source
+            .poll_io(cx, Direction::Read, |fd| net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, count)| count));
+        if let Poll::Ready(Ok(count)) = read {
+            metrics::received(self.source.side(), count);
+            if count < room {
+                self.source.exhausted(Direction::Read);
+            }
+        }
+        read
+    }
+
+    /// Writes some of `bytes`.
+    pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.counted(self.source.poll_io(cx, Direction::Write, |fd| net::send(fd, bytes, SendFlags::NOSIGNAL)))
+    }
+
+    /// Writes some of `parts`, in order, with one system call.
+    pub fn poll_write_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.counted(self.source.poll_io(cx, Direction::Write, |fd| {
+            net::sendmsg(fd, parts, &mut net::SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
+        }))
+    }
+
+    /// Sends up to `count` bytes of `file` from `offset` on, which moves along; 0 is the end of the file.
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: impl AsFd,
+        offset: &mut u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        let send = |fd: BorrowedFd<'_>| rustix::fs::sendfile(fd, &file, Some(&mut *offset), count);
+        self.counted(self.source.poll_io(cx, Direction::Write, send))
+    }
+
+    /// Counts what was written.
+    fn counted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            metrics::sent(self.source.side(), count);
+        }
+        written
+    }
+
+    /// Ready when there may be something to read, or the end; nothing is asked of the kernel.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_ready(cx, Direction::Read)
+    }
+
+    /// Whether there may be room to write; nothing is asked of the kernel.
+    pub fn is_writable(&self) -> bool {
+        self.source.writable()
+    }
+
+    /// Whether the peer has neither sent nor closed anything: such a connection can be used again.
+    pub fn is_quiet(&self) -> bool {
+        if self.source.ended() {
+            return false;
+        }
+        if !self.source.readable() {
+            return true; // the last read took all there was, and no edge came since
+        }
+        let mut byte = [0; 1];
+        matches!(
+            net::recv(&self.source, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT),
+            Err(rustix::io::Errno::AGAIN)
+        )
+    }
+
+    /// Ready when the connection is broken, or both directions have ended.
+    pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_failed(cx)
+    }
+
+    /// Whether the peer is known to have finished sending or to be gone.
+    pub fn ended(&self) -> bool {
+        self.source.ended()
+    }
+
+    /// Sends the end of our direction; the other goes on.
+    ///
+    /// # Errors
+    /// Those of shutdown(2).
+    pub fn finish(&self) -> io::Result<()> {
+        Ok(net::shutdown(&self.source, Shutdown::Write)?)
+    }
+
+    /// Makes closing the socket a reset.
+    pub fn abort(&self) {
+        let _ = sockopt::set_socket_linger(&self.source, Some(Duration::ZERO));
+    }
+
+    /// Lets the kernel find out when the peer of a connected socket is gone.
+    pub fn watch_peer(&self) {
+        watch_peer(&self.source);
+    }
+
+    /// Forgets who waited for this socket, before another task takes it over.
+    pub fn release(&self) {
+        self.source.release();
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+/// A socket for datagrams that has one other end: it hears nobody else.
+pub struct Datagrams {
+    source: Source,
+}
+
+impl Datagrams {
+    /// A socket whose own address the kernel has chosen.
+    ///
+    /// # Errors
+    /// Those of socket(2), connect(2) and epoll_ctl(2).
+    pub fn connect(addr: &SocketAddr) -> io::Result<Self> {
+        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let fd = open_as(SocketType::DGRAM, family)?;
+        net::connect(&fd, addr)?;
+        Ok(Self { source: Source::new(fd, Side::Inner)? })
+    }
+
+    pub fn poll_send(&self, cx: &mut Context<'_>, datagram: &[u8]) -> Poll<io::Result<usize>> {
+        self.source.poll_io(cx, Direction::Write, |fd| net::send(fd, datagram, SendFlags::NOSIGNAL))
+    }
+
+    /// Takes one datagram; of a longer one the rest is lost. A short one does not mean that there is no other.
+    pub fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.source
+            .poll_io(cx, Direction::Read, |fd| net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, count)| count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::executor;
+    use std::future::poll_fn;
+
+    const OPTIONS: ListenOptions = ListenOptions { backlog: 16, ipv6_only: true };
+
+    #[test]
+    fn bytes_and_half_close_pass_over_tcp_and_unix() {
+        let path = std::env::temp_dir().join(format!("smolgate-socket-{}.sock", std::process::id()));
+        let addrs = [Addr::Ip("127.0.0.1:0".parse().unwrap()), Addr::Unix(Arc::from(path.to_str().unwrap()))];
+        executor::run(async {
+            for addr in addrs {
+                let listener = Listener::new(listen(&addr, OPTIONS, None).unwrap()).unwrap();
+                let near = Socket::connect(listener.local(), None).await.unwrap();
+                let (fd, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+                let far = Socket::new(fd).unwrap();
+                assert_eq!(poll_fn(|cx| near.poll_write(cx, b"ping")).await.unwrap(), 4);
+                near.finish().unwrap();
+                let mut buf = [0; 16];
+                assert_eq!(poll_fn(|cx| far.poll_read(cx, &mut buf)).await.unwrap(), 4);
+                assert_eq!(&buf[..4], b"ping");
+                assert_eq!(poll_fn(|cx| far.poll_read(cx, &mut buf)).await.unwrap(), 0);
+                assert_eq!(poll_fn(|cx| far.poll_write(cx, b"pong")).await.unwrap(), 4);
+                assert_eq!(poll_fn(|cx| near.poll_read(cx, &mut buf)).await.unwrap(), 4);
+            }
+        })
+        .unwrap();
+        let _ = std::fs::remove_file(path);
+    }
+
+    #[test]
+    fn a_refused_connection_says_so() {
+        executor::run(async {
+            let free = {
+                let listener = Listener::new(listen(&Addr::Ip("127.0.0.1:0".parse().unwrap()), OPTIONS, None).unwrap());
+                listener.unwrap().local().clone()
+            };
+            let error = Socket::connect(&free, None).await.err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        })
+        .unwrap();
+    }
+}

@@ -1,0 +1,166 @@
+//! Connections as they come in: accepted, given to the worker that has the fewest, turned away when there is no room.
+//!
+//! All workers wait on the same sockets, of which the kernel wakes one worker for a connection. That one would get most
+//! of them when there is little to do, so it passes on what another has more room for; a message costs nothing beside a
+//! handshake, and the workers stay level.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::config::Level;
+use crate::request::log;
+use crate::request::response::Reply;
+use crate::runtime::executor::{self, Timer};
+use crate::runtime::io_error;
+use crate::runtime::socket::{self, Addr, Listener, Socket};
+use crate::server::connection;
+use crate::server::worker::{Newcomer, Order, Place, Slot, Worker};
+
+/// How long accepting rests when descriptors or memory are short, unless a connection ends before.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(200);
+/// Clients that are being turned away at the same time; more of them are just cut off.
+const TURNED_AWAY_MAX: u32 = 64;
+/// How long one of them may take to read the answer.
+const TURNED_AWAY: Duration = Duration::from_secs(1);
+/// How often it is told that clients are turned away.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// A listening socket of this worker; accepting ends when this is dropped.
+pub struct Accepting {
+    listener: Rc<Listener>,
+    state: Rc<Cell<State>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// What has come is taken, and then no more.
+    Closing,
+    /// Who comes now is for somebody else.
+    Left,
+}
+
+impl Accepting {
+    /// Ends without taking what has come.
+    pub fn leave(self) {
+        self.state.set(State::Left);
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        if self.state.get() == State::Open {
+            self.state.set(State::Closing);
+        }
+        self.listener.wake();
+    }
+}
+
+/// Starts to accept connections.
+///
+/// # Errors
+/// Those of epoll_ctl(2).
+pub fn start(fd: OwnedFd, worker: &Rc<Worker>) -> io::Result<Accepting> {
+    let listener = Rc::new(Listener::new(fd)?);
+    let state = Rc::new(Cell::new(State::Open));
+    executor::spawn_boxed(accept(listener.clone(), state.clone(), worker.clone()));
+    Ok(Accepting { listener, state })
+}
+
+async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worker>) {
+    let mut short = false;
+    loop {
+        // Whoever connected to a socket that is being closed is served as well.
+        let accepted = poll_fn(|cx| match state.get() {
+            State::Left => Poll::Ready(None),
+            state => match listener.poll_accept(cx) {
+                Poll::Pending if state == State::Closing => Poll::Ready(None),
+                accepted => accepted.map(Some),
+            },
+        });
+        match accepted.await {
+            None => return,
+            Some(Ok((fd, addr))) => {
+                short = false;
+                let newcomer = Newcomer { fd, addr, bound: listener.local().clone() };
+                match worker.place() {
+                    Place::Here(slot) => serve(newcomer, &worker, slot),
+                    Place::There(desk) => desk.orders.put(Order::Serve(newcomer)),
+                    Place::Nowhere => turn_away(newcomer.fd, &newcomer.addr, &worker),
+                }
+            }
+            Some(Err(error)) if socket::is_shortage(&error) => {
+                if !std::mem::replace(&mut short, true) {
+                    let logs = worker.error_log();
+                    log::note(
+                        &logs,
+                        Level::Crit,
+                        format_args!("accept4() failed ({}): accepting rests", io_error::describe(&error)),
+                    );
+                }
+                executor::sleep(SHORTAGE_PAUSE).await;
+            }
+            Some(Err(_)) => {} // the client was gone before it was accepted
+        }
+    }
+}
+
+/// Serves a connection that has its place.
+pub fn serve(newcomer: Newcomer, worker: &Rc<Worker>, slot: Slot) {
+    let Newcomer { fd, addr, bound } = newcomer;
+    // A wildcard socket does not know which address a client came to.
+    let local = match &bound {
+        Addr::Ip(ip) if ip.ip().is_unspecified() => socket::local_addr(&fd).unwrap_or_else(|_| bound.clone()),
+        _ => bound.clone(),
+    };
+    if let Some(group) = worker.group_at(&local) {
+        connection::start(fd, addr, local, group, worker.clone(), slot);
+    }
+}
+
+thread_local! {
+    static TURNING_AWAY: Cell<u32> = const { Cell::new(0) };
+    static TOLD: Cell<Option<executor::Millis>> = const { Cell::new(None) };
+}
+
+/// Answers with 503 and closes.
+fn turn_away(fd: OwnedFd, addr: &Addr, worker: &Worker) {
+    let now = executor::now();
+    if TOLD.get().is_none_or(|at| now - at >= executor::millis(TOLD_EVERY)) {
+        TOLD.set(Some(now));
+        log::note(
+            &worker.error_log(),
+            Level::Alert,
+            format_args!("{} worker_connections are not enough: {addr} is turned away", worker.connections()),
+        );
+    }
+    if TURNING_AWAY.get() >= TURNED_AWAY_MAX {
+        return;
+    }
+    let tokens = worker
+        .running()
+        .config
+        .bindings
+        .first()
+        .is_none_or(|binding| binding.group.names.default_server().settings.server_tokens);
+    let Ok(socket) = Socket::new(fd) else { return };
+    TURNING_AWAY.set(TURNING_AWAY.get() + 1);
+    executor::spawn_boxed(async move {
+        let _ = Timer::new().within(TURNED_AWAY, pin!(say_no(socket, tokens))).await;
+        TURNING_AWAY.set(TURNING_AWAY.get() - 1);
+    });
+}
+
+async fn say_no(socket: Socket, tokens: bool) {
+    let answer = Reply::page(503, tokens).bare();
+    let _ = poll_fn(|cx| socket.poll_write(cx, &answer)).await;
+    let _ = socket.finish();
+    // What it still sends is read, or it would not see the answer.
+    while let Ok(1..) = poll_fn(|cx| executor::scratch(|scratch| socket.poll_read(cx, scratch))).await {}
+}

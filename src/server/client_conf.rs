@@ -1,0 +1,87 @@
+//! How clients are dealt with: which names of fields are taken, whether slashes are merged, and how connections end.
+
+use std::time::Duration;
+
+use crate::config::builder::{Draft, Walk, arg};
+use crate::config::core;
+use crate::config::parser::{Directive, Error};
+use crate::http1::head::Names;
+
+type Set = Result<(), Error>;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    pub ignores_invalid: bool,
+    pub underscores: bool,
+    pub merge_slashes: bool,
+    /// Browsers whose connections end with each answer.
+    pub keepalive_disable: Browsers,
+    pub rewrite_log: bool,
+    /// A connection that timed out, or is closed without an answer, ends with a reset.
+    pub reset_timed_out: bool,
+    pub lingering: Lingering,
+}
+
+/// How a connection is closed whose client may still send.
+#[derive(Clone, Copy, Debug)]
+pub struct Lingering {
+    pub on: bool,
+    /// How long all of it may last.
+    pub time: Duration,
+    /// How long the client may pause.
+    pub pause: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Browsers {
+    /// Old ones, after POST.
+    pub msie6: bool,
+    /// Safari and its like on macOS.
+    pub safari: bool,
+}
+
+impl Default for Manners {
+    /// nginx's defaults.
+    fn default() -> Self {
+        Self {
+            ignores_invalid: true,
+            underscores: false,
+            merge_slashes: true,
+            keepalive_disable: Browsers { msie6: true, safari: false },
+            rewrite_log: false,
+            reset_timed_out: false,
+            lingering: Lingering { on: true, time: Duration::from_secs(30), pause: Duration::from_secs(5) },
+        }
+    }
+}
+
+impl Manners {
+    /// The names of fields that are taken.
+    pub fn names(&self) -> Names {
+        match (self.ignores_invalid, self.underscores) {
+            (false, _) => Names::Any,
+            (true, true) => Names::Underscores,
+            (true, false) => Names::Plain,
+        }
+    }
+}
+
+pub(crate) fn keepalive_disable(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut browsers = Browsers::default();
+    for word in &directive.args {
+        match core::choice(directive, word, "none, msie6 or safari")? {
+            0 => {}
+            1 => browsers.msie6 = true,
+            _ => browsers.safari = true,
+        }
+    }
+    draft.settings.manners.keepalive_disable = browsers;
+    Ok(())
+}
+
+/// A connection that is closed behind an answer always waits for its client, unless it is told not to.
+pub(crate) fn lingering_close(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    draft.settings.manners.lingering.on = core::choice(directive, word, "on, always or off")? < 2;
+    Ok(())
+}

@@ -1,0 +1,392 @@
+//! One client: read a head, find out what it is for, do it, write a log line, again.
+//!
+//! What waits is small: the wait for the next request holds a socket and nothing else, the work on a request is a boxed
+//! future that ends with it, and a tunnel is a task of its own.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::FutureExt;
+
+use crate::config::{Group, Level, Lingering, Server};
+use crate::http1::head::{Malformed, Request, Scan};
+use crate::http1::proxy_protocol::{self, Addresses};
+use crate::http1::{uri, x_forwarded_for};
+use crate::proxy::live::Running;
+use crate::request::context::{Client, Exchange};
+use crate::request::log;
+use crate::runtime::executor::{self, Timer};
+use crate::runtime::handover::{self, Packer};
+use crate::runtime::socket::{Addr, Socket};
+use crate::runtime::stream::{Stream, Unparsed, Wire};
+use crate::runtime::{io_error, metrics};
+use crate::server::detached_response::{Download, Downloading, Then};
+use crate::server::phases::{Done, Phases};
+use crate::server::tunnel_task::Passage;
+use crate::server::worker::{Slot, Waited, Worker};
+use crate::server::{send_response, tls_accept};
+use crate::tls;
+
+/// How long a connection keeps its working memory when a request is answered, for the next one.
+const WARM: Duration = Duration::from_millis(100);
+
+/// What happens with a connection after a request.
+enum After {
+    KeepAlive,
+    Close,
+    /// Close, but let the client read the answer although it still sends.
+    Linger(Lingering),
+    Tunnel(Box<Passage>),
+    /// The client takes the answer slowly.
+    Download(Box<Download>),
+}
+
+/// Starts the task of a connection.
+pub fn start(fd: OwnedFd, addr: Addr, local: Addr, group: Arc<Group>, worker: Rc<Worker>, slot: Slot) {
+    let Ok(socket) = Socket::new(fd) else { return };
+    let wire = Wire::new(Stream::Plain(socket));
+    let number = worker.next_connection();
+    let client = Client { addr, local, number, since: executor::now(), proxied: None, tls: None };
+    if !group.proxied && !group.tls {
+        return serve(wire, Rc::new(client), group, slot, Position::start());
+    }
+    // A task of its own, whose memory is not the connection's.
+    executor::spawn_boxed(async move {
+        if let Some((wire, client)) = open(wire, client, &group, &worker).await {
+            serve(wire, Rc::new(client), group, slot, Position::start());
+        }
+    });
+}
+
+/// What comes before the first request: whom a proxy speaks for, and the handshake of TLS. `None`: the connection ends.
+async fn open(mut wire: Wire, mut client: Client, group: &Group, worker: &Worker) -> Option<(Wire, Client)> {
+    if group.proxied {
+        client.proxied = introduce(&client, &mut wire, group, worker).await?;
+    }
+    if tls::AVAILABLE && group.tls {
+        // By its pointer alone, so that builds that never come here do not have it.
+        return tls_accept::secure(wire, client, group, worker).boxed_local().await;
+    }
+    Some((wire, client))
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy)]
+struct Position {
+    /// Requests that it has served.
+    number: u32,
+    /// How long the next one is waited for; without it, as long as for the first.
+    idle: Option<Duration>,
+}
+
+impl Position {
+    fn start() -> Self {
+        Self { number: 0, idle: None }
+    }
+}
+
+/// Serves a connection to its last byte, or to where another task goes on. Not an `async fn`, which would hold what it is
+/// given twice.
+fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, slot: Slot, position: Position) {
+    let worker = slot.worker().clone();
+    let Position { mut number, idle } = position;
+    let mut idle_max = idle.unwrap_or_else(|| group.names.default_server().settings.header_timeout);
+    executor::spawn(async move {
+        let timer = Timer::new();
+        loop {
+            match worker.wait(&wire, &timer, idle_max).await {
+                Waited::Readable => {}
+                Waited::Over => return,
+                Waited::Leaving => return leave(wire, &client, &group, &worker),
+            }
+            if let Some(newer) = worker.group(&client.local, &group) {
+                group = newer;
+            }
+            let warm = Warm {
+                timer: &timer,
+                wire: &mut wire,
+                client: &client,
+                group: &group,
+                number: &mut number,
+                worker: &worker,
+            };
+            let (after, idle) = Box::pin(warm.serve()).await;
+            match after {
+                After::KeepAlive if !worker.is_stopping() => idle_max = idle.saturating_sub(WARM),
+                After::Linger(how) => return Box::pin(linger(wire, how)).await,
+                After::Tunnel(tunnel) => return tunnel.start(wire, slot),
+                After::Download(download) => return follow(download.over(wire), client, group, slot, number),
+                After::KeepAlive | After::Close => return,
+            }
+        }
+    });
+}
+
+/// Sends the rest of an answer, and goes on with the connection then.
+fn follow(mut download: Downloading, client: Rc<Client>, group: Arc<Group>, slot: Slot, number: u32) {
+    executor::spawn_boxed(async move {
+        match (&mut download).await {
+            Then::KeepAlive(_) if slot.worker().is_stopping() => {}
+            Then::KeepAlive(idle) => serve(download.wire, client, group, slot, Position { number, idle: Some(idle) }),
+            Then::Linger(how) => Box::pin(linger(download.wire, how)).await,
+            Then::Close => {}
+        }
+    });
+}
+
+/// Leaves a connection, of which nothing was read yet, to the next program; one that it could not go on with is closed.
+fn leave(wire: Wire, client: &Client, group: &Group, worker: &Worker) {
+    if !group.proxied
+        && let Some(fd) = wire.into_fd()
+    {
+        let mut packer = Packer::default();
+        packer.text(&client.addr);
+        packer.text(&client.local);
+        packer.fd(fd);
+        worker.pack(|all| all.entry(handover::CONNECTION, packer));
+    }
+}
+
+/// Reads what the PROXY protocol says of the client before its first request. `None`: the connection ends, as with one who
+/// may not say it.
+async fn introduce(client: &Client, wire: &mut Wire, group: &Group, worker: &Worker) -> Option<Option<Rc<Addresses>>> {
+    let settings = &group.names.default_server().settings;
+    let info = |why: fmt::Arguments<'_>| {
+        log::about_client(&settings.error_log, Level::Info, client, format_args!("{why} while reading PROXY protocol"));
+    };
+    if settings
+        .rare
+        .real_ip
+        .as_ref()
+        .is_some_and(|known| !known.from.is_empty() && !x_forwarded_for::is_trusted(&known.from, &client.addr))
+    {
+        info(format_args!("client is none of \"set_real_ip_from\""));
+        return None;
+    }
+    let timer = Timer::new();
+    let limit = settings.header_timeout;
+    if worker.wait(wire, &timer, limit).await != Waited::Readable {
+        return None;
+    }
+    let mut reader = wire.reader();
+    let mut parse = proxy_protocol::parse;
+    match timer.within(limit, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await {
+        Ok(Ok(told)) => return Some(told.map(Rc::new)),
+        Ok(Err(Unparsed::Nothing)) => {}
+        Ok(Err(Unparsed::Cut)) => info(format_args!("client closed connection")),
+        Ok(Err(Unparsed::Malformed(malformed))) => info(format_args!("client sent {malformed}")),
+        Ok(Err(Unparsed::Failed(error))) => info(format_args!("recv() failed ({})", io_error::describe(&error))),
+        Err(executor::Elapsed) => info(format_args!("client timed out (110: Connection timed out)")),
+    }
+    None
+}
+
+/// A connection whose requests come one after the other: it keeps its working memory between them.
+struct Warm<'c> {
+    /// The one timer of a connection: moving it along costs nothing, a new one a place in the map.
+    timer: &'c Timer,
+    wire: &'c mut Wire,
+    client: &'c Rc<Client>,
+    group: &'c Group,
+    number: &'c mut u32,
+    worker: &'c Rc<Worker>,
+}
+
+impl Warm<'_> {
+    /// Serves requests until none comes for [`WARM`]: what comes after, and how long the next one may be waited for.
+    async fn serve(self) -> (After, Duration) {
+        let timer = self.timer;
+        loop {
+            *self.number += 1;
+            let (wire, client, group) = (&mut *self.wire, self.client, self.group);
+            let running = self.worker.running();
+            let (after, idle) =
+                One { timer, wire, client, group, number: *self.number, running: running.clone() }.serve().await;
+            let wire = &*self.wire;
+            // A configuration that came meanwhile has other servers.
+            if !matches!(after, After::KeepAlive)
+                || self.worker.wait(wire, timer, idle.min(WARM)).await != Waited::Readable
+                || !Arc::ptr_eq(&running, &self.worker.running())
+            {
+                return (after, idle);
+            }
+        }
+    }
+}
+
+/// One request on a connection.
+struct One<'c> {
+    timer: &'c Timer,
+    wire: &'c mut Wire,
+    client: &'c Rc<Client>,
+    group: &'c Group,
+    number: u32,
+    running: Arc<Running>,
+}
+
+impl One<'_> {
+    /// Reads one request and answers it: what comes after, and how long the next one is waited for.
+    async fn serve(mut self) -> (After, Duration) {
+        let mut counted = metrics::Request::begin();
+        let began = executor::now();
+        let pipelined = !self.wire.ahead().is_empty() && self.number > 1;
+        let server = self.group.names.default_server().clone();
+        let (mut exchange, understood) = match self.read_head(&server).await {
+            Ok(request) => {
+                counted.is_read();
+                let mut exchange = self.exchange(&server, request);
+                exchange.began = began;
+                exchange.pipelined = pipelined;
+                let understood = understand(&mut exchange, self.group);
+                (exchange, understood)
+            }
+            Err(Some(malformed)) => (self.unread(&server), Err(malformed)),
+            Err(None) => return (After::Close, Duration::ZERO),
+        };
+        let refused = match understood {
+            Ok(()) => tls_accept::check(&exchange, self.group).err(),
+            Err(malformed) => {
+                log::about(
+                    &exchange,
+                    Level::Info,
+                    format_args!("client sent {malformed} while reading client request headers"),
+                );
+                exchange.malformed = true;
+                Some(malformed.status())
+            }
+        };
+        let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
+        let after = match phases.act(&mut exchange, refused).await {
+            Done::Answered(after) => self.after(after, &mut exchange, counted),
+            Done::Upgraded(upgraded) => {
+                let passage = Passage::new(&mut exchange, *upgraded);
+                metrics::answered(exchange.answer.status); // its log line is written at its end
+                After::Tunnel(Box::new(passage))
+            }
+        };
+        (after, exchange.settings().keepalive_timeout)
+    }
+
+    /// The next head. `Err(None)`: nothing to answer.
+    async fn read_head(&mut self, server: &Arc<Server>) -> Result<Request, Option<Malformed>> {
+        let settings = &server.settings;
+        let names = settings.manners.names();
+        let mut scan = Scan::request();
+        let mut parse = |bytes: &[u8]| {
+            let Some((start, end)) = scan.find_end(bytes, settings.head_limits)? else { return Ok(None) };
+            Request::parse(bytes.get(start..end).unwrap_or_default(), names).map(|request| Some((request, end)))
+        };
+        let mut reader = self.wire.reader();
+        let read = self.timer.within(settings.header_timeout, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await;
+        let info =
+            |message: &str| log::about_client(&settings.error_log, Level::Info, self.client, format_args!("{message}"));
+        match read {
+            Ok(Ok(request)) => return Ok(request),
+            Ok(Err(Unparsed::Malformed(malformed))) => return Err(Some(malformed)),
+            Ok(Err(Unparsed::Nothing)) => {}
+            Ok(Err(Unparsed::Cut)) => {
+                info("client prematurely closed connection while reading client request headers");
+                self.log_unread(server, 400);
+            }
+            Ok(Err(Unparsed::Failed(error))) => {
+                info(&format!("recv() failed ({}) while reading client request headers", io_error::describe(&error)));
+            }
+            Err(executor::Elapsed) if self.wire.ahead().is_empty() => {}
+            Err(executor::Elapsed) => {
+                info("client timed out (110: Connection timed out) while reading client request headers")
+            }
+        }
+        Err(None)
+    }
+
+    /// An exchange for a head that could not be read.
+    fn unread(&self, server: &Arc<Server>) -> Exchange {
+        self.exchange(server, Request::broken(self.wire.ahead()))
+    }
+
+    fn exchange(&self, server: &Arc<Server>, request: Request) -> Exchange {
+        Exchange::new(self.running.config.clone(), self.client.clone(), server.clone(), request, self.number)
+    }
+
+    /// Writes the access line of a request that gets no answer.
+    fn log_unread(&self, server: &Arc<Server>, status: u16) {
+        let mut exchange = self.unread(server);
+        exchange.answer.status = status;
+        end(&exchange);
+    }
+
+    /// Ends a request, unless something of its answer is left, and says how the connection goes on.
+    fn after(&self, after: send_response::After, exchange: &mut Exchange, counted: metrics::Request) -> After {
+        if let send_response::After::Rest(rest) = after {
+            return After::Download(Box::new(Download::new(exchange, *rest, counted)));
+        }
+        end(exchange);
+        let manners = &exchange.settings().manners;
+        if manners.reset_timed_out && (exchange.timed_out || exchange.answer.status == 444) {
+            self.wire.stream.socket().abort();
+        }
+        match after {
+            send_response::After::KeepAlive => After::KeepAlive,
+            send_response::After::Linger if manners.lingering.on => After::Linger(manners.lingering),
+            _ => After::Close,
+        }
+    }
+}
+
+/// Counts a request that is over, and writes its log line.
+fn end(exchange: &Exchange) {
+    metrics::answered(exchange.answer.status);
+    log::access(exchange);
+}
+
+/// Takes the target and the host apart, and finds the server.
+fn understand(exchange: &mut Exchange, group: &Group) -> Result<(), Malformed> {
+    let request = &exchange.request;
+    let parsed = uri::parse(request.target(), exchange.settings().manners.merge_slashes)?;
+    let field = request.fields.first(crate::http1::head::Name::Host);
+    let host = match (parsed.authority, field) {
+        (Some(authority), field) => {
+            field.map(uri::host_name).transpose()?;
+            uri::host_name(authority)?
+        }
+        (None, Some(field)) => uri::host_name(field)?,
+        (None, None) => String::new(),
+    };
+    let (written, path) = (parsed.written.into_owned(), parsed.path.into_owned());
+    let args = parsed.args.map(<[u8]>::to_vec);
+    if parsed.authority.is_some() {
+        exchange.request.host_from_target();
+    }
+    let found = group.names.find(&host);
+    exchange.server = found.server.clone();
+    if let Some((expression, captures)) = found.captures {
+        exchange.set_captures(expression, captures);
+    }
+    exchange.host = host;
+    exchange.written = written;
+    exchange.path = path;
+    exchange.args = args;
+    Ok(())
+}
+
+/// Reads what a client still sends, so that closing does not take the answer from it (RFC 9112 9.6).
+async fn linger(mut wire: Wire, how: Lingering) {
+    let timer = Timer::new();
+    let finished = timer.within(how.pause, poll_fn(|cx| wire.stream.poll_finish(cx)));
+    if !matches!(finished.await, Ok(Ok(()))) {
+        return;
+    }
+    let began = executor::now();
+    let mut reader = wire.reader();
+    while executor::now().saturating_sub(began) < executor::millis(how.time) {
+        let next = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| (bytes.len(), bytes.len())));
+        match timer.within(how.pause, next).await {
+            Ok(Ok(count)) if count > 0 => {}
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The sockets that the program listens on, and their copies for the workers.
+//!
+//! Most are bound here. Those that systemd has bound (sd_listen_fds(3)) are taken for the `listen` whose address they have,
+//! and stay ours while there is none: after a reload that brings it back nobody else could bind it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::config::{Binding, Config};
+use crate::os::privileges::Account;
+use crate::os::root_files;
+use crate::runtime::handover::{self, Packer, Unpacker};
+use crate::runtime::io_error;
+use crate::runtime::socket::{self, Addr};
+use crate::server::worker::{Crew, Order};
+
+/// A new listening socket, with a copy for each worker.
+pub type Fresh = (Addr, OwnedFd, Vec<OwnedFd>);
+
+/// What the program listens on.
+#[derive(Default)]
+pub struct Sockets {
+    /// By the address that is configured.
+    open: Vec<(Addr, OwnedFd)>,
+    passed: Vec<Passed>,
+}
+
+/// A socket that systemd has bound.
+struct Passed {
+    addr: Addr,
+    fd: OwnedFd,
+}
+
+impl Passed {
+    /// An IPv6 socket may take IPv4 connections too; systemd's do if `BindIPv6Only=` does not say otherwise.
+    fn serves(&self, addr: &Addr) -> bool {
+        let both = match (&self.addr, addr) {
+            (Addr::Ip(SocketAddr::V6(own)), Addr::Ip(SocketAddr::V4(addr))) => {
+                own.ip().is_unspecified() && addr.ip().is_unspecified() && own.port() == addr.port()
+            }
+            _ => false,
+        };
+        self.addr == *addr || (both && socket::takes_both(&self.fd))
+    }
+}
+
+impl Sockets {
+    /// Takes what systemd or the program before has left: sockets that are listened on. The rest comes back.
+    pub fn inherit(&mut self, mut parcel: Unpacker) -> Packer {
+        let mut rest = Packer::default();
+        while let Some((kind, mut content)) = parcel.entry() {
+            match kind {
+                handover::LISTENER => {
+                    let addr = content.text().and_then(|text| Addr::parse(&text));
+                    self.open.extend(addr.zip(content.fd()));
+                }
+                handover::PASSED => {
+                    let known = content.fd().and_then(|fd| Some((socket::adopt(&fd).ok()?, fd)));
+                    self.passed.extend(known.map(|(addr, fd)| Passed { addr, fd }));
+                }
+                _ => rest.entry(kind, content.close()),
+            }
+        }
+        rest
+    }
+
+    /// For the next program.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn pack(&self, packer: &mut Packer) -> io::Result<()> {
+        for (addr, fd) in &self.open {
+            let mut socket = Packer::default();
+            socket.text(addr);
+            socket.fd(fd.try_clone()?);
+            packer.entry(handover::LISTENER, socket);
+        }
+        for passed in &self.passed {
+            let mut socket = Packer::default();
+            socket.fd(passed.fd.try_clone()?);
+            packer.entry(handover::PASSED, socket);
+        }
+        Ok(())
+    }
+
+    /// Opens the socket of a binding, unless it is open. Root makes the path of a Unix socket as `account`, where that is safer.
+    ///
+    /// # Errors
+    /// Which one could not be opened, and why.
+    pub fn open(&self, binding: &Binding, account: Option<&Account>) -> Result<Option<OwnedFd>, String> {
+        if self.open.iter().any(|(addr, _)| *addr == binding.addr) {
+            return Ok(None);
+        }
+        let fd = match self.passed.iter().find(|passed| passed.serves(&binding.addr)) {
+            Some(passed) => passed.fd.try_clone(),
+            None => socket::listen(&binding.addr, binding.options, account),
+        };
+        let explain = |error| format!("bind() to {} failed ({})", binding.addr, io_error::describe(&error));
+        fd.map(Some).map_err(explain)
+    }
+
+    pub fn insert(&mut self, addr: Addr, fd: OwnedFd) {
+        self.open.push((addr, fd));
+    }
+
+    /// Closes those that a configuration does not name.
+    pub fn retain(&mut self, config: &Config) {
+        self.open.retain(|(addr, _)| config.bindings.iter().any(|binding| binding.addr == *addr));
+    }
+
+    /// What systemd has bound and no `listen` of a configuration names.
+    pub fn unused(&self, config: &Config) -> Vec<&Addr> {
+        let used = |passed: &&Passed| !config.bindings.iter().any(|binding| passed.serves(&binding.addr));
+        self.passed.iter().filter(used).map(|passed| &passed.addr).collect()
+    }
+
+    /// Closes all; a Unix socket that was bound here leaves no path behind.
+    pub fn close(&mut self) {
+        for (addr, _) in self.open.iter().filter(|(addr, _)| !self.passed.iter().any(|passed| passed.addr == *addr)) {
+            if let Addr::Unix(path) = addr {
+                let _ = root_files::remove(Path::new(&**path));
+            }
+        }
+        self.open.clear();
+        self.passed.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// One descriptor of each socket for each worker.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn copies(&self, crew: &Crew) -> io::Result<Vec<(Addr, Vec<OwnedFd>)>> {
+        let mut all = Vec::new();
+        for (addr, fd) in &self.open {
+            all.push((addr.clone(), copies(fd, crew)?));
+        }
+        Ok(all)
+    }
+}
+
+/// A configuration without a server is a mistake: at a reload most often a file that is just being written, and taking it
+/// would drop every listener.
+///
+/// # Errors
+/// What to say of such a one.
+pub fn serves_somebody(config: &Config) -> Result<(), String> {
+    match config.bindings.is_empty() {
+        false => Ok(()),
+        true => Err(format!(
+            "{}: there is no \"server {{ }}\" in it: nothing would be listened on",
+            config.files.first().map_or("the configuration", |file| file.name.as_str())
+        )),
+    }
+}
+
+/// One descriptor of a socket for each worker.
+///
+/// # Errors
+/// Those of dup(2).
+pub fn copies(fd: &OwnedFd, crew: &Crew) -> io::Result<Vec<OwnedFd>> {
+    crew.desks.iter().map(|_| fd.try_clone()).collect()
+}
+
+/// Has every worker listen on a socket.
+pub fn listen(crew: &Crew, addr: &Addr, fds: Vec<OwnedFd>) {
+    for (desk, fd) in crew.desks.iter().zip(fds) {
+        desk.orders.put(Order::Listen(addr.clone(), fd));
+    }
+}

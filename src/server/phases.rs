@@ -1,0 +1,335 @@
+//! What is done with one request, in nginx's order: the steps of its server; then, for the location that its path leads
+//! to, what may keep it out, the steps of the location, `try_files`, and what the location answers with.
+//!
+//! A phase may send the request back to the start with another path, or to a location by name; [`CHANGES_MAX`] bounds
+//! that. Every page of our own passes by `error_page` before it is sent.
+
+use std::sync::Arc;
+
+use crate::config::{Access, AuthRequest, Level, Location, Settable};
+use crate::http1::head::Framing;
+use crate::modules::access::{self, Denied, Gate, Verdict};
+use crate::modules::error_page::{self, Instead};
+use crate::modules::static_files::try_files::{self, Tried};
+use crate::modules::static_files::{self, file};
+use crate::modules::{limit, real_ip, rewrite};
+use crate::proxy::forward::{self, Forwarded, Upgraded};
+use crate::proxy::live::Running;
+use crate::request::context::Exchange;
+use crate::request::response::Reply;
+use crate::request::{log, variables};
+use crate::runtime::executor::Timer;
+use crate::runtime::stream::Wire;
+use crate::server::send_response::{self, After, Delivery};
+use crate::server::{router, status};
+
+/// How often one request may be sent to another path or location.
+const CHANGES_MAX: u8 = 10;
+
+/// How a request ended.
+pub enum Done {
+    Answered(After),
+    Upgraded(Box<Upgraded>),
+}
+
+/// What comes next for a request.
+enum Next {
+    /// The steps of the server.
+    Server,
+    /// The location that the path leads to.
+    Search,
+    /// A location by its name.
+    Named(Vec<u8>),
+    /// A location that was found; without one, the server's own settings count.
+    Enter(Option<Arc<Location>>),
+    /// An answer of our own; without one the connection is closed (`return 444`).
+    Answer(Option<Box<Reply>>),
+    /// An answer that is ready to go.
+    Send(Box<Delivery>),
+    Done(Done),
+}
+
+/// One request's way through the phases.
+pub struct Phases<'c> {
+    pub wire: &'c mut Wire,
+    pub running: &'c Arc<Running>,
+    /// The connection's.
+    pub timer: &'c Timer,
+}
+
+impl Phases<'_> {
+    /// Does what the configuration says with a request; or answers one that is not served, with the status of `refused`.
+    pub async fn act(self, exchange: &mut Exchange, refused: Option<u16>) -> Done {
+        let first = match refused {
+            None => {
+                real_ip::apply(exchange);
+                Next::Server
+            }
+            Some(status) => {
+                exchange.closes = true;
+                exchange.answer.status = status;
+                Next::Answer(Some(page(exchange, status)))
+            }
+        };
+        self.act_from(first, exchange).await
+    }
+
+    async fn act_from(mut self, mut next: Next, exchange: &mut Exchange) -> Done {
+        let mut changes = 0;
+        loop {
+            if matches!(next, Next::Server | Next::Search | Next::Named(_)) {
+                changes += 1;
+                if changes > CHANGES_MAX + 1 {
+                    log::about(exchange, Level::Error, format_args!("rewrite or internal redirection cycle"));
+                    exchange.closes = true;
+                    next = self.send(exchange, *page(exchange, 500));
+                }
+            }
+            next = match next {
+                Next::Server => match rewrite::run(&exchange.server.clone().steps, exchange) {
+                    rewrite::Outcome::Answer(reply) => Next::Answer(reply),
+                    rewrite::Outcome::Done { .. } => {
+                        changes -= 1; // it is no change of its own
+                        Next::Search
+                    }
+                },
+                Next::Search => search(exchange),
+                Next::Named(name) => find_named(exchange, &name),
+                Next::Enter(location) => self.enter(exchange, location).await,
+                // 444 is never told, wherever it comes from (`limit_req_status 444`).
+                Next::Answer(Some(reply)) if !(reply.is_page && reply.status == 444) => self.answer(exchange, reply),
+                Next::Answer(_) => {
+                    exchange.answer.status = 444;
+                    return Done::Answered(After::Close);
+                }
+                Next::Send(delivery) => {
+                    return Done::Answered(send_response::deliver(exchange, self.wire, delivery).await);
+                }
+                Next::Done(done) => return done,
+            };
+        }
+    }
+
+    /// Takes the request through a location; without one, the server's own settings count.
+    async fn enter(&mut self, exchange: &mut Exchange, location: Option<Arc<Location>>) -> Next {
+        let except = location.as_ref().and_then(|location| location.except.as_ref());
+        let except = except.filter(|except| except.is_for(exchange.request.method()));
+        let location = except.map(|except| except.scope.clone()).or(location);
+        exchange.location.clone_from(&location);
+        let most = exchange.settings().body_bytes_max;
+        if let Framing::Length(length) = exchange.request.framing
+            && most > 0
+            && length > most
+            && !exchange.drops_body
+        {
+            log::about(exchange, Level::Error, format_args!("client intended to send too large body: {length} bytes"));
+            exchange.closes = true;
+            return Next::Answer(Some(page(exchange, 413)));
+        }
+        if let Some(location) = &location {
+            match rewrite::run(&location.steps, exchange) {
+                rewrite::Outcome::Answer(reply) => return Next::Answer(reply),
+                rewrite::Outcome::Done { changed: true } => return Next::Search,
+                rewrite::Outcome::Done { changed: false } => {}
+            }
+        }
+        real_ip::apply(exchange);
+        if let Err(status) = limit::enter(exchange, &self.running.zones, self.timer, self.wire.stream.socket()).await {
+            return refused(exchange, status);
+        }
+        // A question is asked by who has been let in, or is about to be.
+        if exchange.settings().rare.access.is_some()
+            && exchange.asked_for.is_none()
+            && let Err(next) = Box::pin(self.admit(exchange)).await
+        {
+            return next;
+        }
+        if let Some(next) = try_files(exchange) {
+            return next;
+        }
+        self.content(exchange).await
+    }
+
+    /// Keeps out whom the location does not let in.
+    async fn admit(&mut self, exchange: &mut Exchange) -> Result<(), Next> {
+        let rare = exchange.settings().rare.clone();
+        let Some(access) = &rare.access else { return Ok(()) };
+        let mut gate = Gate::new(access);
+        let mut settled = gate.take(access::by_address(access, exchange));
+        if settled.is_none() {
+            settled = gate.take(access::by_password(access, exchange, self.wire).await);
+        }
+        if settled.is_none()
+            && let Some(request) = &access.request
+        {
+            settled = gate.take(self.ask(exchange, access, request).await?);
+        }
+        let Err(denied) = settled.unwrap_or_else(|| gate.close(exchange)) else { return Ok(()) };
+        Err(self.deny(exchange, access, denied).await)
+    }
+
+    /// Asks another location (`auth_request`); an end, if the client has gone or must go meanwhile.
+    async fn ask(&mut self, exchange: &mut Exchange, access: &Access, request: &AuthRequest) -> Result<Verdict, Next> {
+        let mut asked = exchange.ask(&request.target);
+        let first = match request.target.as_slice() {
+            name @ [b'@', ..] => Next::Named(name.to_vec()),
+            _ => Next::Server,
+        };
+        let phases = Phases { wire: &mut *self.wire, running: self.running, timer: self.timer };
+        let done = Box::pin(phases.act_from(first, &mut asked)).await;
+        for (to, value) in access.set.iter() {
+            let value = variables::value(value, &asked);
+            let holder = if matches!(to, Settable::User(_)) { &mut asked } else { &mut *exchange };
+            rewrite::assign(holder, *to, value);
+        }
+        asked.users.swap(&exchange.users);
+        asked.mapped.swap(&exchange.mapped);
+        exchange.limits.take(&mut asked.limits);
+        match done {
+            Done::Answered(After::Close) => {
+                exchange.answer.status = asked.answer.status;
+                Err(Next::Done(Done::Answered(After::Close)))
+            }
+            _ => Ok(access::by_answer(exchange, &asked)),
+        }
+    }
+
+    async fn deny(&self, exchange: &mut Exchange, access: &Access, denied: Denied) -> Next {
+        let mut status = denied.status;
+        if status == 401 && !access.delay.is_zero() {
+            log::about(exchange, Level::Info, format_args!("delaying unauthorized request"));
+            let waited = limit::wait(exchange, self.timer, self.wire.stream.socket(), access.delay).await;
+            status = waited.err().unwrap_or(status);
+        }
+        if status == 499 {
+            return refused(exchange, status);
+        }
+        let mut reply = page(exchange, status);
+        for challenge in denied.challenges {
+            reply.fields.push((b"WWW-Authenticate", challenge));
+        }
+        Next::Answer(Some(reply))
+    }
+
+    /// What the location answers with.
+    async fn content(&mut self, exchange: &mut Exchange) -> Next {
+        if let Some(content) = exchange.content() {
+            return Next::Answer(Some(Box::new(status::answer(exchange, content, self.running).await)));
+        }
+        if exchange.pass().is_some() {
+            if exchange.malformed {
+                exchange.in_error_page = true;
+                return Next::Answer(Some(page(exchange, exchange.answer.status)));
+            }
+            return self.forward(exchange).await;
+        }
+        match static_files::answer(exchange).await {
+            file::Answer::Reply(reply) => Next::Answer(Some(Box::new(reply))),
+            file::Answer::Instead(path) => {
+                exchange.path = path;
+                exchange.rewritten = true;
+                exchange.internal = true;
+                Next::Server
+            }
+            file::Answer::File(_) if exchange.asked_for.is_some() => {
+                exchange.answer.status = exchange.status.unwrap_or(200);
+                Next::Done(Done::Answered(After::KeepAlive))
+            }
+            file::Answer::File(found) => Next::Send(Box::new(send_response::of_file(exchange, self.wire, found))),
+        }
+    }
+
+    async fn forward(&mut self, exchange: &mut Exchange) -> Next {
+        let after = match forward::forward(exchange, self.wire, self.running, self.timer).await {
+            Forwarded::Answered { reusable: true } => After::KeepAlive,
+            Forwarded::Answered { reusable: false } => After::Linger,
+            Forwarded::Broken => After::Close,
+            Forwarded::Refused(status) => {
+                // What is left of a request that could not be understood is not to be understood either.
+                exchange.closes |= matches!(status, 400 | 408 | 413 | 431);
+                return refused(exchange, status);
+            }
+            Forwarded::Elsewhere(name) if name.starts_with(b"@") => return Next::Named(name),
+            Forwarded::Elsewhere(target) => {
+                exchange.redirect(&target);
+                return Next::Server;
+            }
+            Forwarded::Upgraded(upgraded) => return Next::Done(Done::Upgraded(upgraded)),
+        };
+        Next::Done(Done::Answered(after))
+    }
+
+    /// Sends an answer of our own, unless `error_page` has another one.
+    fn answer(&mut self, exchange: &mut Exchange, reply: Box<Reply>) -> Next {
+        // As nginx does: these say that either side was not understood.
+        exchange.closes |= reply.is_page && matches!(reply.status, 400 | 413 | 414 | 500 | 501);
+        match error_page::find(exchange, reply) {
+            Instead::Nothing(reply) => self.send(exchange, *reply),
+            Instead::Path => Next::Server,
+            Instead::Named(name) => Next::Named(name),
+        }
+    }
+
+    fn send(&mut self, exchange: &mut Exchange, reply: Reply) -> Next {
+        if exchange.asked_for.is_some() {
+            exchange.answer.status = exchange.status.filter(|_| !reply.is_page).unwrap_or(reply.status);
+            return Next::Done(Done::Answered(After::KeepAlive));
+        }
+        Next::Send(Box::new(send_response::of_reply(exchange, self.wire, reply)))
+    }
+}
+
+/// Finds the location of the path.
+fn search(exchange: &mut Exchange) -> Next {
+    match router::find(exchange) {
+        router::Found::Location(location) | router::Found::AddSlash(location)
+            if location.internal && !exchange.internal =>
+        {
+            exchange.location = Some(location);
+            Next::Answer(Some(page(exchange, 404)))
+        }
+        router::Found::Location(location) => Next::Enter(Some(location)),
+        router::Found::AddSlash(location) => {
+            exchange.location = Some(location);
+            Next::Answer(Some(Box::new(Reply::with_slash(exchange))))
+        }
+        router::Found::Nothing => Next::Enter(None),
+    }
+}
+
+fn find_named(exchange: &mut Exchange, name: &[u8]) -> Next {
+    let text = String::from_utf8_lossy(name);
+    let Some(location) = exchange.server.locations.named(&text).cloned() else {
+        log::about(exchange, Level::Error, format_args!("could not find named location \"{text}\""));
+        return Next::Answer(Some(page(exchange, 500)));
+    };
+    exchange.internal = true;
+    exchange.rewritten = true;
+    Next::Enter(Some(location))
+}
+
+/// The page of a status; but a client that is gone (499) gets none.
+fn refused(exchange: &mut Exchange, status: u16) -> Next {
+    if status == 499 {
+        exchange.answer.status = status;
+        return Next::Done(Done::Answered(After::Close));
+    }
+    Next::Answer(Some(page(exchange, status)))
+}
+
+fn page(exchange: &Exchange, status: u16) -> Box<Reply> {
+    Box::new(Reply::page(status, exchange.settings().server_tokens))
+}
+
+/// Looks which of the files of `try_files` is there; nothing, if the request goes on with the path that it has now.
+fn try_files(exchange: &mut Exchange) -> Option<Next> {
+    match try_files::find(exchange)? {
+        Tried::Found => None,
+        Tried::Status(status) => Some(Next::Answer(Some(page(exchange, status)))),
+        Tried::Otherwise(name) if name.starts_with(b"@") => Some(Next::Named(name)),
+        Tried::Otherwise(target) => {
+            exchange.redirect(&target);
+            Some(Next::Server)
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! An answer on its way to the client: its status, whether the connection can be used again, head and body.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use futures_lite::FutureExt;
+
+use crate::config::{Gzip, Level};
+use crate::http1::range::Part;
+use crate::http1::{body, head};
+use crate::modules::static_files::autoindex::Listing;
+use crate::modules::static_files::file;
+use crate::modules::{charset, gzip};
+use crate::request::body_relay::{self, Coding, Failure, Packer, Source, send_slowly};
+use crate::request::context::Exchange;
+use crate::request::log;
+use crate::request::rate_limit::{self, Pace};
+use crate::request::response::{self, Carriage, Packing, Reply};
+use crate::request::response_headers::trailers;
+use crate::request::send_queue::Outgoing;
+use crate::runtime::stream::Wire;
+
+/// What can be done with a connection after an answer.
+pub enum After {
+    KeepAlive,
+    Close,
+    /// Close, but let the client read the answer although it still sends.
+    Linger,
+    /// The client takes it slowly: what is left needs nothing of the request.
+    Rest(Box<Rest>),
+}
+
+/// What is left of an answer, and whether the connection can be used again then.
+pub struct Rest {
+    pub outgoing: Outgoing,
+    pub keep_alive: bool,
+}
+
+/// Makes an answer of a reply. Behind what could not be understood nothing more is read from the connection.
+pub fn of_reply(exchange: &mut Exchange, wire: &mut Wire, mut reply: Reply) -> Delivery {
+    let read = if exchange.closes { Ok(false) } else { body_relay::skip(wire, &mut exchange.body.decoder) };
+    let keep_alive = read == Ok(true) && exchange.may_keep_alive();
+    if let Err(malformed) = read {
+        log::about(exchange, Level::Info, format_args!("client sent {malformed}"));
+        reply = Reply::page(malformed.status(), exchange.settings().server_tokens);
+    }
+    if let Some(status) = exchange.status.filter(|_| !reply.is_page) {
+        reply.status = status;
+    }
+    if response::fault(reply.status).is_some() {
+        reply.status = 400;
+    }
+    exchange.answer.status = reply.status;
+    if reply.location.is_some() {
+        exchange.forget_location();
+    }
+    let length = Some(reply.body.len() as u64);
+    let about = gzip::About {
+        status: reply.status,
+        content_type: reply.content_type.as_deref(),
+        length,
+        fields: None,
+        is_file: false,
+    };
+    let carriage = carriage(exchange, gzip::packing(exchange, &about), length, keep_alive);
+    exchange.announce(reply.content_type.as_deref().unwrap_or_default());
+    let told = charset::content_type(exchange, reply.status, reply.content_type.as_deref().unwrap_or_default());
+    reply.content_type = told.or(reply.content_type);
+    let head = reply.head(exchange, carriage);
+    Delivery { head, body: file::Body::Bytes(reply.body), carriage }
+}
+
+/// Makes an answer of a file.
+pub fn of_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Found) -> Delivery {
+    let keep_alive = body_relay::skip(wire, &mut exchange.body.decoder) == Ok(true) && exchange.may_keep_alive();
+    exchange.answer.status = found.head.status;
+    let packing = found.head.packing(exchange);
+    let carriage = carriage(exchange, packing, found.head.length, keep_alive);
+    exchange.announce(found.head.content_type());
+    let head = found.head.write(exchange, carriage);
+    Delivery { head, body: found.body, carriage }
+}
+
+/// How an answer of our own travels.
+fn carriage(exchange: &Exchange, packing: Packing, length: Option<u64>, keep_alive: bool) -> Carriage {
+    let unknown = (packing == Packing::Gzip || length.is_none()) && wants_body(exchange);
+    let chunks = exchange.takes_chunks();
+    let trailed = trailers::are_expected(exchange, exchange.answer.status);
+    Carriage { keep_alive: keep_alive && (chunks || !unknown), chunked: chunks && unknown || trailed, trailed, packing }
+}
+
+fn wants_body(exchange: &Exchange) -> bool {
+    exchange.request.method() != b"HEAD" && !head::is_bodyless(exchange.answer.status)
+}
+
+/// A head and what belongs to it.
+pub struct Delivery {
+    head: Vec<u8>,
+    body: file::Body,
+    carriage: Carriage,
+}
+
+/// Sends an answer.
+pub async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Box<Delivery>) -> After {
+    let Carriage { keep_alive, trailed, .. } = delivery.carriage;
+    exchange.begin_answer(exchange.answer.status, &delivery.head);
+    let sent = match delivery.carriage.packing {
+        Packing::Gzip if Gzip::AVAILABLE && wants_body(exchange) => {
+            // By its pointer alone, so that builds that never come here do not have it.
+            pack(exchange, wire, delivery).boxed_local().await.map(|()| None)
+        }
+        _ => write_out(exchange, wire, delivery).await,
+    };
+    match sent {
+        Ok(None) => {}
+        Ok(Some(outgoing)) => return After::Rest(Box::new(Rest { outgoing, keep_alive })),
+        Err(BrokenOff) => return After::Close,
+    }
+    if trailed {
+        let mut end = trailers::end_of_body(exchange);
+        if send_bytes(exchange, wire, &mut end).await.is_err() {
+            return After::Close;
+        }
+    }
+    exchange.answer.complete = true;
+    if keep_alive { After::KeepAlive } else { After::Linger }
+}
+
+/// Sends an answer as it is: what is left of it, if the client does not take it now.
+async fn write_out(
+    exchange: &mut Exchange,
+    wire: &Wire,
+    delivery: Box<Delivery>,
+) -> Result<Option<Outgoing>, BrokenOff> {
+    let Delivery { mut head, body, carriage } = *delivery;
+    let coding = coding(carriage);
+    let body = match body {
+        _ if !wants_body(exchange) => file::Body::Bytes(Vec::new()),
+        file::Body::Listing(listing) => return list(exchange, wire, head, listing, coding).await.map(|()| None),
+        body => body,
+    };
+    // All of it is one chunk: how much it is, is known.
+    let length = body.length();
+    let is_chunk = coding.is_chunked() && length > 0;
+    if is_chunk {
+        body::write_chunk_size(&mut head, length);
+    }
+    let mut outgoing = Outgoing::new(head, rate_limit::to_client(exchange), exchange.settings().send_timeout);
+    match body {
+        file::Body::Bytes(bytes) => outgoing.add(&bytes),
+        file::Body::File { fd, from, count } => {
+            outgoing.of(fd);
+            outgoing.add_part(Part { from, count });
+        }
+        file::Body::Parts { fd, parts, end } => {
+            outgoing.of(fd);
+            for (before, part) in parts {
+                outgoing.add(&before);
+                outgoing.add_part(part);
+            }
+            outgoing.add(&end);
+        }
+        file::Body::Listing(_) => {} // sent already
+    }
+    outgoing.add(if is_chunk { b"\r\n" } else { b"" });
+    send_out(exchange, wire, outgoing, !carriage.trailed).await
+}
+
+/// Sends all of it; or as much as the client takes now, if it `may_rest` and nothing of the request is needed any more.
+async fn send_out(
+    exchange: &mut Exchange,
+    wire: &Wire,
+    mut outgoing: Outgoing,
+    may_rest: bool,
+) -> Result<Option<Outgoing>, BrokenOff> {
+    let looks_back = exchange.config.looks_back && !exchange.settings().access_log.is_empty();
+    let may_rest = may_rest && !looks_back;
+    let sent = poll_fn(|cx| match outgoing.poll(cx, &wire.stream) {
+        Poll::Pending if may_rest && outgoing.is_held_up(&wire.stream) => Poll::Ready(None),
+        sent => sent.map(Some),
+    });
+    let sent = sent.await;
+    exchange.answer.bytes = outgoing.sent;
+    match sent {
+        Some(sent) => sent.map(|()| None).map_err(|failure| broken_off(exchange, &failure)),
+        None => Ok(Some(outgoing)),
+    }
+}
+
+/// Sends the list of a folder.
+async fn list(
+    exchange: &mut Exchange,
+    wire: &Wire,
+    mut out: Vec<u8>,
+    mut listing: Listing,
+    coding: Coding,
+) -> Result<(), BrokenOff> {
+    loop {
+        let start = out.len();
+        listing.write_piece(&mut out);
+        let is_end = out.len() == start;
+        coding.frame(start, &mut out);
+        if is_end {
+            out.extend_from_slice(coding.end());
+        }
+        send_bytes(exchange, wire, &mut out).await?;
+        if is_end {
+            return Ok(());
+        }
+    }
+}
+
+fn coding(carriage: Carriage) -> Coding {
+    match carriage {
+        Carriage { trailed: true, .. } => Coding::Trailed,
+        Carriage { chunked: true, .. } => Coding::Chunked,
+        _ => Coding::Plain,
+    }
+}
+
+/// Sends an answer compressed. Parts of a file never are.
+async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Box<Delivery>) -> Result<(), BrokenOff> {
+    let Some(encoder) = gzip::encoder(exchange) else { return Err(BrokenOff) };
+    let mut packer = Packer {
+        encoder,
+        coding: coding(delivery.carriage),
+        write_timeout: exchange.settings().send_timeout,
+        pace: rate_limit::to_client(exchange),
+        sent: 0,
+    };
+    let source = match &mut delivery.body {
+        file::Body::Bytes(bytes) => Source::Bytes(bytes),
+        file::Body::File { fd, from, count } => Source::File { fd, from: *from, count: *count },
+        file::Body::Listing(listing) => Source::Made(Box::new(|out| listing.write_piece(out))),
+        file::Body::Parts { .. } => return Err(BrokenOff),
+    };
+    let sent = packer.send(&wire.stream, delivery.head, source).await;
+    exchange.answer.bytes = packer.sent;
+    exchange.answer.packed = Some(packer.encoder.counts());
+    sent.map_err(|failure| broken_off(exchange, &failure))
+}
+
+/// How fast the answer may go, and how much of it has gone already.
+fn slowness(exchange: &Exchange) -> Option<(Pace, u64)> {
+    rate_limit::to_client(exchange).map(|pace| (pace, exchange.answer.bytes))
+}
+
+/// An answer that can't come to its end.
+struct BrokenOff;
+
+fn broken_off(exchange: &mut Exchange, failure: &Failure) -> BrokenOff {
+    exchange.timed_out |= matches!(failure, Failure::SinkTimeout);
+    if let Some((level, message)) = complaint(failure) {
+        log::about(exchange, level, format_args!("{message}"));
+    }
+    BrokenOff
+}
+
+/// What the error log says of an answer that was broken off.
+pub fn complaint(failure: &Failure) -> Option<(Level, &'static str)> {
+    match failure {
+        Failure::SinkTimeout => Some((Level::Info, "client timed out (110: Connection timed out) while sending to it")),
+        Failure::Cut => Some((Level::Alert, "the file was truncated while it was sent")),
+        _ => None,
+    }
+}
+
+/// Sends what has gathered.
+async fn send_bytes(exchange: &mut Exchange, wire: &Wire, out: &mut Vec<u8>) -> Result<(), BrokenOff> {
+    let limit = exchange.settings().send_timeout;
+    let sent = send_slowly(&wire.stream, out, limit, slowness(exchange)).await;
+    sent.map_err(|failure| broken_off(exchange, &failure))?;
+    exchange.answer.bytes += out.len() as u64;
+    out.clear();
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! `stub_status` and `status`: what a location answers with by itself.
+
+use crate::config::builder::{Draft, Walk, invalid};
+use crate::config::parser::{Directive, Error, Word};
+
+/// What is answered without a file and without an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// nginx's seven numbers.
+    StubStatus,
+    /// All numbers, in this form, or in the one that is asked for.
+    Status(Option<StatusForm>),
+}
+
+/// A form of the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusForm {
+    Html,
+    Json,
+    Prometheus,
+}
+
+impl StatusForm {
+    /// Whether this build has the page.
+    pub const HAS_PAGE: bool = cfg!(feature = "page");
+}
+
+/// Its argument means nothing; old versions of nginx ask for one.
+pub(crate) fn stub_status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    answer_with(draft, directive, Content::StubStatus)
+}
+
+pub(crate) fn status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    let form = match directive.args.first() {
+        None => None,
+        Some(word) => Some(match word.text.as_str() {
+            "html" if StatusForm::HAS_PAGE => StatusForm::Html,
+            "html" => {
+                return Err(Error::new(&word.at, "\"status html\" is not supported").hint("this build has no page"));
+            }
+            "json" => StatusForm::Json,
+            "prometheus" => StatusForm::Prometheus,
+            _ => return Err(invalid(directive, word, "html, json, prometheus or nothing")),
+        }),
+    };
+    answer_with(draft, directive, Content::Status(form))
+}
+
+fn answer_with(draft: &mut Draft, directive: &Directive, content: Content) -> Result<(), Error> {
+    match draft.content.replace(content) {
+        None => Ok(()),
+        Some(_) => Err(ambiguous(&directive.name)),
+    }
+}
+
+/// Of two directives that answer, one would do nothing.
+pub(crate) fn check(draft: &Draft, location: &Word) -> Result<(), Error> {
+    let passes = draft.location.as_ref().is_some_and(|location| location.pass.is_some());
+    if passes && draft.content.is_some() { Err(ambiguous(location)) } else { Ok(()) }
+}
+
+fn ambiguous(at: &Word) -> Error {
+    Error::new(&at.at, "this block is answered in two ways")
+        .hint("\"proxy_pass\", \"status\" or \"stub_status\": one of them is expected")
+}

@@ -1,0 +1,118 @@
+//! The status as JSON (RFC 8259).
+
+use std::fmt::Write;
+
+use crate::proxy::balance::{Health, PeerState};
+use crate::runtime::metrics::Count;
+use crate::server::status::{Report, seconds};
+
+pub(super) fn render(report: &Report) -> String {
+    let mut out = String::with_capacity(2048);
+    let of = |count| report.figures.of(count);
+    let memory = report.memory_bytes.map_or("null".to_owned(), |bytes| bytes.to_string());
+    let _ = writeln!(
+        out,
+        "{{\n\"program\":\"smolgate\",\"version\":\"{}\",\"pid\":{},\n\"uptime_seconds\":{},\"memory_bytes\":{memory},\
+         \"notes\":{},",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        seconds(report.uptime),
+        report.notes,
+    );
+    let _ = writeln!(
+        out,
+        "\"connections\":{{\"accepted\":{},\"handled\":{},\"active\":{},\"reading\":{},\"writing\":{},\"waiting\":{}}},",
+        of(Count::Accepted),
+        of(Count::Handled),
+        of(Count::Active),
+        of(Count::Reading),
+        of(Count::Writing),
+        report.figures.waiting(),
+    );
+    let _ = writeln!(
+        out,
+        "\"requests\":{},\n\"responses\":{{\"1xx\":{},\"2xx\":{},\"3xx\":{},\"4xx\":{},\"5xx\":{}}},",
+        of(Count::Requests),
+        of(Count::Answers1xx),
+        of(Count::Answers2xx),
+        of(Count::Answers3xx),
+        of(Count::Answers4xx),
+        of(Count::Answers5xx),
+    );
+    let _ = writeln!(
+        out,
+        "\"tunnels\":{{\"open\":{},\"opened\":{}}},\n\
+         \"bytes\":{{\"from_clients\":{},\"to_clients\":{},\"from_upstreams\":{},\"to_upstreams\":{}}},",
+        of(Count::OpenTunnels),
+        of(Count::Tunnels),
+        of(Count::FromClients),
+        of(Count::ToClients),
+        of(Count::FromUpstreams),
+        of(Count::ToUpstreams),
+    );
+    out.push_str("\"upstreams\":[");
+    for (at, (name, peers)) in report.upstreams.iter().enumerate() {
+        out.push_str(if at == 0 { "\n{\"name\":" } else { ",\n{\"name\":" });
+        string(name, &mut out);
+        out.push_str(",\"peers\":[");
+        for (at, peer) in peers.iter().enumerate() {
+            out.push_str(if at == 0 { "\n  " } else { ",\n  " });
+            write_peer(peer, &mut out);
+        }
+        out.push_str("]}");
+    }
+    out.push_str("]\n}\n");
+    out
+}
+
+fn write_peer(peer: &PeerState, out: &mut String) {
+    let PeerState { place, health, backup, weight, conns, tries, failures, checks, failed_checks } = peer;
+    let health = match health {
+        Health::Up => "up",
+        Health::Failed => "failed",
+        Health::Unhealthy => "unhealthy",
+        Health::Checking => "checking",
+        Health::Down => "down",
+        Health::Draining => "draining",
+        Health::Unknown => "unknown",
+    };
+    out.push_str("{\"address\":");
+    string(place, out);
+    let _ = write!(
+        out,
+        ",\"state\":\"{health}\",\"backup\":{backup},\"weight\":{weight},\"connections\":{conns},\"tries\":{tries},\
+         \"failures\":{failures}"
+    );
+    if *checks > 0 {
+        let _ = write!(out, ",\"checks\":{checks},\"failed_checks\":{failed_checks}");
+    }
+    out.push('}');
+}
+
+/// A string, in which nothing is left that could end it, or begin markup where somebody puts it into a page.
+fn string(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\x1f' | '\x7f' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_hold_anything() {
+        let mut out = String::new();
+        string("a\"b\\c\n</script>&\u{2028}é", &mut out);
+        assert_eq!(out, "\"a\\\"b\\\\c\\u000a\\u003c/script\\u003e\\u0026\\u2028é\"");
+    }
+}

@@ -1,0 +1,272 @@
+//! What the program is doing, as an answer: `stub_status` in nginx's words, and `status` as a page, as JSON and as
+//! Prometheus' text.
+//!
+//! The page holds no number. Its script asks the address that it came from for JSON, again and again, and puts what it
+//! gets into the page as text: names of upstreams, which requests may choose, are never markup.
+
+pub mod conf;
+pub mod json;
+pub mod prometheus;
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::config::{Content, StatusForm};
+use crate::http1::head;
+use crate::proxy::balance::PeerState;
+use crate::proxy::live::Running;
+use crate::request::context::Exchange;
+use crate::request::response::Reply;
+use crate::runtime::clock;
+use crate::runtime::executor::{self, millis};
+use crate::runtime::metrics::{self, Count, Figures};
+
+const PAGE: &str = if StatusForm::HAS_PAGE { include_str!("page.html") } else { "" };
+/// The page's style and script, by their SHA-256, may be used; nothing else may, and nobody may frame it.
+const POLICY: &str = concat!(
+    "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "; style-src 'sha256-9Z73EXWa0eaYKtyzCv9t8TN7qvdq3Xe+RXbWh/jtOwc='",
+    "; script-src 'sha256-tmekb1WOTJhMN6/CQWKk79ih5c9vYtKM43YM20jUDZA='",
+);
+
+/// How long other workers are waited for: one that is busier tells what it told last.
+const ANSWERS_MAX: Duration = Duration::from_millis(250);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// All that is told.
+struct Report {
+    figures: Figures,
+    started: Duration,
+    uptime: Duration,
+    /// Of the process, as far as the system tells.
+    memory_bytes: Option<u64>,
+    /// Directives that do less than they say.
+    notes: usize,
+    upstreams: Vec<(String, Vec<PeerState>)>,
+}
+
+/// Answers a request for `content`.
+pub async fn answer(exchange: &Exchange, content: Content, running: &Running) -> Reply {
+    let page = |status| Reply::page(status, exchange.settings().server_tokens);
+    if !matches!(exchange.request.method(), b"GET" | b"HEAD") {
+        return Reply { allow: Some(b"GET, HEAD"), ..page(405) };
+    }
+    let form = match content {
+        Content::StubStatus => {
+            ask_workers().await;
+            return Reply {
+                status: 200,
+                content_type: Some(b"text/plain".to_vec()),
+                body: stub(&metrics::total()).into_bytes(),
+                ..Reply::default()
+            };
+        }
+        Content::Status(wanted) => form(exchange, wanted),
+    };
+    let Some(form) = form else { return page(404) };
+    let (content_type, body) = match form {
+        StatusForm::Html => ("text/html; charset=utf-8", PAGE.to_owned()),
+        StatusForm::Json => ("application/json", json::render(&report(running).await)),
+        StatusForm::Prometheus => {
+            ("text/plain; version=0.0.4; charset=utf-8", prometheus::render(&report(running).await))
+        }
+    };
+    let mut fields: Vec<(&'static [u8], Vec<u8>)> = vec![
+        (b"Cache-Control", b"no-store".to_vec()),
+        (b"Vary", b"Accept".to_vec()),
+        (b"X-Content-Type-Options", b"nosniff".to_vec()),
+    ];
+    if form == StatusForm::Html {
+        fields.push((b"Content-Security-Policy", POLICY.as_bytes().to_vec()));
+        fields.push((b"Referrer-Policy", b"no-referrer".to_vec()));
+    }
+    let content_type = Some(content_type.as_bytes().to_vec());
+    Reply { status: 200, content_type, fields, body: body.into_bytes(), ..Reply::default() }
+}
+
+/// The form that the location says, or else the end of the path, or else the field `Accept`. `None`: there is nothing of
+/// this name.
+fn form(exchange: &Exchange, wanted: Option<StatusForm>) -> Option<StatusForm> {
+    let accept: Vec<&[u8]> = exchange.request.fields.named(b"accept").flat_map(head::tokens).collect();
+    let form = match (wanted, suffix(exchange)) {
+        (Some(form), _) => form,
+        (None, b"") => by_accept(&accept),
+        (None, suffix) => by_name(suffix)?,
+    };
+    // The page asks the address that it came from.
+    let by_page = form == StatusForm::Html && matches!(accept[..], [b"application/json"]);
+    Some(if by_page { StatusForm::Json } else { form })
+}
+
+/// What follows the location in the path, without the dot or the slash between.
+fn suffix(exchange: &Exchange) -> &[u8] {
+    let prefix = exchange.location.as_ref().map_or("", |location| location.path.as_str());
+    if let Some(rest) = exchange.path.strip_prefix(prefix.as_bytes()) {
+        return rest.strip_prefix(b".").or(rest.strip_prefix(b"/")).unwrap_or(rest);
+    }
+    // An expression found it: the end may be one of ours, or part of a name.
+    let last = exchange.path.rsplit(|b| matches!(b, b'.' | b'/')).next().unwrap_or_default();
+    if by_name(last).is_some() { last } else { b"" }
+}
+
+fn by_name(suffix: &[u8]) -> Option<StatusForm> {
+    const NAMES: [(&str, StatusForm); 5] = [
+        ("html", StatusForm::Html),
+        ("json", StatusForm::Json),
+        ("prometheus", StatusForm::Prometheus),
+        ("prom", StatusForm::Prometheus),
+        ("metrics", StatusForm::Prometheus),
+    ];
+    let (_, form) = NAMES.iter().find(|(name, _)| name.as_bytes() == suffix)?;
+    (StatusForm::HAS_PAGE || *form != StatusForm::Html).then_some(*form)
+}
+
+/// Of the types that are named the one with the greatest weight (RFC 9110 12.5.1), and of equals the first. Who names none,
+/// as curl does, gets JSON.
+fn by_accept(accept: &[&[u8]]) -> StatusForm {
+    const TYPES: [(&str, StatusForm); 5] = [
+        ("text/html", StatusForm::Html),
+        ("application/xhtml+xml", StatusForm::Html),
+        ("application/json", StatusForm::Json),
+        ("text/plain", StatusForm::Prometheus),
+        ("application/openmetrics-text", StatusForm::Prometheus),
+    ];
+    let mut best = (0, StatusForm::Json);
+    for range in accept {
+        let mut parts = range.split(|b| *b == b';').map(<[u8]>::trim_ascii);
+        let named = parts.next().unwrap_or_default();
+        let Some((_, form)) = TYPES.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(named)) else {
+            continue;
+        };
+        if *form == StatusForm::Html && !StatusForm::HAS_PAGE {
+            continue;
+        }
+        let weight =
+            parts.find_map(|part| part.strip_prefix(b"q=").or(part.strip_prefix(b"Q="))).map_or(1000, thousandths);
+        if weight > best.0 {
+            best = (weight, *form);
+        }
+    }
+    best.1
+}
+
+/// A weight from 0 to 1 (RFC 9110 12.4.2); what is none counts as 0. Without floating point, whose reading and writing
+/// would make the program larger by more than the rest of this module.
+fn thousandths(weight: &[u8]) -> u32 {
+    let (whole, digits) = match weight {
+        [b'1'] | [b'1', b'.', ..] => return 1000,
+        [whole, b'.', digits @ ..] => (whole, digits),
+        _ => return 0,
+    };
+    let digit = |at: usize| digits.get(at).filter(|b| b.is_ascii_digit()).map_or(0, |b| u32::from(b - b'0'));
+    if *whole == b'0' { digit(0) * 100 + digit(1) * 10 + digit(2) } else { 0 }
+}
+
+/// Lets other workers write down their numbers.
+async fn ask_workers() {
+    metrics::ask();
+    let began = executor::now();
+    while !metrics::is_answered() && executor::now().saturating_sub(began) < millis(ANSWERS_MAX) {
+        executor::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn report(running: &Running) -> Report {
+    ask_workers().await;
+    let groups = running.all_groups();
+    Report {
+        figures: metrics::total(),
+        started: clock::start(),
+        uptime: clock::uptime(),
+        memory_bytes: memory_bytes(),
+        notes: running.config.notes.len(),
+        upstreams: groups.iter().map(|group| (group.upstream.name.clone(), group.states())).collect(),
+    }
+}
+
+/// A time in seconds with three decimals.
+fn seconds(time: Duration) -> String {
+    format!("{}.{:03}", time.as_secs(), time.subsec_millis())
+}
+
+/// Bytes of memory that are in use, code included.
+fn memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(kib.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+/// The form of nginx's ngx_http_stub_status_module.
+fn stub(figures: &Figures) -> String {
+    let of = |count| figures.of(count);
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        "Active connections: {} \nserver accepts handled requests\n {} {} {} \nReading: {} Writing: {} Waiting: {} \n",
+        of(Count::Active),
+        of(Count::Accepted),
+        of(Count::Handled),
+        of(Count::Requests),
+        of(Count::Reading),
+        of(Count::Writing),
+        figures.waiting(),
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page must stay small, and whoever changes it has to say so in its policy.
+    #[test]
+    #[cfg(feature = "page")]
+    fn the_policy_lets_the_page_work_and_nothing_else() {
+        use crate::http1::base64;
+        use sha2::{Digest, Sha256};
+        assert!(PAGE.len() < 12 * 1024, "{} bytes", PAGE.len());
+        for tag in ["style", "script"] {
+            let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+            let inner: Vec<&str> = PAGE.split(&open).skip(1).filter_map(|rest| rest.split(&close).next()).collect();
+            assert_eq!(inner.len(), 1);
+            let hash = format!("{tag}-src 'sha256-{}'", base64::encode(&Sha256::digest(inner[0])));
+            assert!(POLICY.contains(&hash), "POLICY needs {hash}");
+        }
+        // Neither handlers nor styles in attributes, and nothing from elsewhere.
+        for banned in [" style=", " onclick=", " onload=", "javascript:", "src=", "@import", "url(", "innerHTML"] {
+            assert!(!PAGE.contains(banned), "{banned}");
+        }
+        let addresses: Vec<&str> = PAGE.split("//").skip(1).filter(|rest| rest.starts_with("www.")).collect();
+        assert!(addresses.iter().all(|rest| rest.starts_with("www.w3.org/2000/svg\"")), "{addresses:?}");
+    }
+
+    #[test]
+    fn who_asks_for_a_type_gets_it() {
+        let html = if StatusForm::HAS_PAGE { StatusForm::Html } else { StatusForm::Json };
+        for (accept, expected) in [
+            ("", StatusForm::Json),
+            ("*/*", StatusForm::Json),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", html),
+            ("application/json", StatusForm::Json),
+            ("text/html;q=0.5, Application/JSON", StatusForm::Json),
+            ("application/json;q=0, text/html;q=0.1", html),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+                StatusForm::Prometheus,
+            ),
+            ("text/plain", StatusForm::Prometheus),
+            ("text/html;q=x, application/json;q=NaN, image/png", StatusForm::Json),
+        ] {
+            let members: Vec<&[u8]> = head::tokens(accept.as_bytes()).collect();
+            assert_eq!(by_accept(&members), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn the_stub_is_nginx_s() {
+        let text =
+            "Active connections: 0 \nserver accepts handled requests\n 0 0 0 \nReading: 0 Writing: 0 Waiting: 0 \n";
+        assert_eq!(stub(&Figures::default()), text);
+        assert!(memory_bytes().is_some_and(|bytes| bytes > 100_000));
+    }
+}

@@ -1,0 +1,206 @@
+//! The status as Prometheus reads it: its text format, version 0.0.4.
+//!
+//! Names follow its conventions: base units, `_total` for what only grows, and for the process what all programs use.
+
+use std::fmt::{Display, Write};
+
+use crate::proxy::balance::{Health, PeerState};
+use crate::runtime::metrics::Count;
+use crate::server::status::{Report, seconds};
+
+pub(super) fn render(report: &Report) -> String {
+    let mut text = Text(String::with_capacity(4096));
+    program(report, &mut text);
+    traffic(report, &mut text);
+    upstreams(report, &mut text);
+    text.0
+}
+
+fn program(report: &Report, text: &mut Text) {
+    text.metric("smolgate_build_info", Kind::Gauge, "The version, as a label.");
+    text.sample("smolgate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], &1);
+    text.metric("smolgate_configuration_notes", Kind::Gauge, "Directives that do less than they say.");
+    text.sample("smolgate_configuration_notes", &[], &report.notes);
+    text.metric("process_start_time_seconds", Kind::Gauge, "Start time of the process since 1970 in seconds.");
+    text.sample("process_start_time_seconds", &[], &seconds(report.started));
+    if let Some(bytes) = report.memory_bytes {
+        text.metric("process_resident_memory_bytes", Kind::Gauge, "Resident memory size in bytes.");
+        text.sample("process_resident_memory_bytes", &[], &bytes);
+    }
+}
+
+fn traffic(report: &Report, text: &mut Text) {
+    let of = |count| report.figures.of(count);
+    let waiting = report.figures.waiting();
+    text.metric("smolgate_connections", Kind::Gauge, "Connections of clients by what they do; tunnels are writing.");
+    for (state, value) in [("reading", of(Count::Reading)), ("writing", of(Count::Writing)), ("waiting", waiting)] {
+        text.sample("smolgate_connections", &[("state", state)], &value);
+    }
+    text.counter("smolgate_connections_accepted_total", "Connections of clients accepted.", of(Count::Accepted));
+    text.counter("smolgate_connections_handled_total", "Of these, those not turned away.", of(Count::Handled));
+    text.counter("smolgate_requests_total", "Requests begun.", of(Count::Requests));
+    text.metric("smolgate_responses_total", Kind::Counter, "Answers by the class of their status.");
+    for (class, count) in &[
+        ("1xx", Count::Answers1xx),
+        ("2xx", Count::Answers2xx),
+        ("3xx", Count::Answers3xx),
+        ("4xx", Count::Answers4xx),
+        ("5xx", Count::Answers5xx),
+    ] {
+        text.sample("smolgate_responses_total", &[("class", class)], &of(*count));
+    }
+    text.metric("smolgate_tunnels", Kind::Gauge, "Tunnels open.");
+    text.sample("smolgate_tunnels", &[], &of(Count::OpenTunnels));
+    text.counter("smolgate_tunnels_opened_total", "Tunnels opened.", of(Count::Tunnels));
+    for (name, help, client, upstream) in &[
+        ("smolgate_received_bytes_total", "Bytes received.", Count::FromClients, Count::FromUpstreams),
+        ("smolgate_sent_bytes_total", "Bytes sent.", Count::ToClients, Count::ToUpstreams),
+    ] {
+        text.metric(name, Kind::Counter, help);
+        text.sample(name, &[("side", "client")], &of(*client));
+        text.sample(name, &[("side", "upstream")], &of(*upstream));
+    }
+}
+
+fn upstreams(report: &Report, text: &mut Text) {
+    type Value = fn(&PeerState) -> u64;
+    const METRICS: [(&str, Kind, &str, Value); 6] = [
+        ("smolgate_peer_up", Kind::Gauge, "Whether the peer gets all its requests.", |peer| {
+            (peer.health == Health::Up).into()
+        }),
+        ("smolgate_peer_connections", Kind::Gauge, "Connections to the peer in use.", |peer| peer.conns.into()),
+        ("smolgate_peer_tries_total", Kind::Counter, "Requests tried with the peer.", |peer| peer.tries),
+        ("smolgate_peer_failures_total", Kind::Counter, "Of these, those that it failed.", |peer| peer.failures),
+        ("smolgate_peer_checks_total", Kind::Counter, "Health checks of the peer.", |peer| peer.checks.into()),
+        ("smolgate_peer_failed_checks_total", Kind::Counter, "Of these, those that it failed.", |peer| {
+            peer.failed_checks.into()
+        }),
+    ];
+    let peers = peers(report);
+    for (name, kind, help, value) in &METRICS {
+        if !peers.is_empty() {
+            text.metric(name, *kind, help);
+        }
+        for (upstream, peer) in &peers {
+            text.sample(name, &[("upstream", *upstream), ("peer", peer.place.as_str())], &value(peer));
+        }
+    }
+}
+
+/// All peers. The same address may stand in several lines of an upstream, but a series may not come twice.
+fn peers(report: &Report) -> Vec<(&str, PeerState)> {
+    let mut all: Vec<(&str, PeerState)> = Vec::new();
+    for (upstream, states) in &report.upstreams {
+        let first = all.len();
+        for state in states {
+            let known = all.iter_mut().skip(first).find(|(_, known)| known.place == state.place);
+            let Some((_, known)) = known else {
+                all.push((upstream.as_str(), state.clone()));
+                continue;
+            };
+            known.conns += state.conns;
+            known.tries += state.tries;
+            known.failures += state.failures;
+            known.checks += state.checks;
+            known.failed_checks += state.failed_checks;
+            if state.health == Health::Up {
+                known.health = Health::Up;
+            }
+        }
+    }
+    all
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+struct Text(String);
+
+impl Text {
+    fn metric(&mut self, name: &str, kind: Kind, help: &str) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    /// A counter without labels.
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.metric(name, Kind::Counter, help);
+        self.sample(name, &[], &value);
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: &dyn Display) {
+        self.0.push_str(name);
+        for (at, (label, text)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{label}=\"", if at == 0 { '{' } else { ',' });
+            escape(text, &mut self.0);
+            self.0.push('"');
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}
+
+/// The value of a label.
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut text = Text(String::new());
+        text.sample("a_total", &[("name", "x\"\\\n}"), ("b", "c")], &7);
+        text.sample("c", &[], &"1.5");
+        assert_eq!(text.0, "a_total{name=\"x\\\"\\\\\\n}\",b=\"c\"} 7\nc 1.5\n");
+    }
+
+    #[test]
+    fn a_peer_that_stands_in_two_lines_is_one_series() {
+        let peer = |place: &str, health, tries| PeerState {
+            place: place.to_owned(),
+            health,
+            backup: false,
+            weight: 1,
+            conns: 1,
+            tries,
+            failures: 0,
+            checks: 0,
+            failed_checks: 0,
+        };
+        let lines = vec![peer("a:1", Health::Failed, 2), peer("b:1", Health::Down, 0), peer("a:1", Health::Up, 3)];
+        let report = Report {
+            figures: Default::default(),
+            started: Default::default(),
+            uptime: Default::default(),
+            memory_bytes: None,
+            notes: 0,
+            upstreams: vec![("u".to_owned(), lines.clone()), ("v".to_owned(), lines)],
+        };
+        let seen = peers(&report);
+        let seen: Vec<_> = seen.iter().map(|(u, p)| (*u, p.place.as_str(), p.health, p.conns, p.tries)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("u", "a:1", Health::Up, 2, 5),
+                ("u", "b:1", Health::Down, 1, 0),
+                ("v", "a:1", Health::Up, 2, 5),
+                ("v", "b:1", Health::Down, 1, 0)
+            ]
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! The beginning of a secured connection, and who is served on it.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::{Group, Level};
+use crate::request::context::{Client, Exchange};
+use crate::request::log;
+use crate::request::response::{CERTIFICATE_ERROR, NO_CERTIFICATE, TO_HTTPS};
+use crate::runtime::executor::{Elapsed, Timer};
+use crate::runtime::stream::{Stream, Wire};
+use crate::server::worker::{Waited, Worker};
+use crate::tls::{self, Refusal};
+
+/// Makes the handshake with a client, unless it speaks plainly: then it is to be told so by an answer. `None`: it is over.
+pub async fn secure(mut wire: Wire, client: Client, group: &Group, worker: &Worker) -> Option<(Wire, Client)> {
+    let settings = &group.names.default_server().settings;
+    let info = |message: std::fmt::Arguments<'_>| log::about_client(&settings.error_log, Level::Info, &client, message);
+    let timer = Timer::new();
+    if worker.wait(&wire, &timer, settings.header_timeout).await != Waited::Readable {
+        return None;
+    }
+    let mut reader = wire.reader();
+    let first = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| (0, bytes.first().copied())));
+    // A handshake record, or the first message of SSL 2, which is refused as such.
+    let first = timer.within(settings.header_timeout, first).await.ok()?.ok()??;
+    if !matches!(first, 22 | 0x80..) {
+        return Some((wire, client));
+    }
+    let ahead = wire.take_ahead();
+    let Stream::Plain(socket) = wire.stream else { return None };
+    let choose = |name: Option<&str>| {
+        let site = group.names.site(name)?;
+        site.refresh().iter().for_each(|news| log::renewal(&worker.error_log(), news));
+        Some(site)
+    };
+    let made = tls::accept(socket, ahead, choose);
+    match timer.within(settings.header_timeout, pin!(made)).await {
+        Ok(Ok((session, secured))) => {
+            let client = Client { tls: Some(Rc::new(secured)), ..client };
+            Some((Wire::new(Stream::Secure(session)), client))
+        }
+        Ok(Err(failure)) => {
+            info(format_args!("{failure}"));
+            None
+        }
+        Err(Elapsed) => {
+            info(format_args!("client timed out (110: Connection timed out) while SSL handshaking"));
+            None
+        }
+    }
+}
+
+/// Whether a request is served on its connection.
+///
+/// # Errors
+/// The status to refuse it with.
+pub fn check(exchange: &Exchange, group: &Group) -> Result<(), u16> {
+    let info = |message: std::fmt::Arguments<'_>| {
+        log::about(exchange, Level::Info, format_args!("{message} while reading client request headers"));
+    };
+    let secured = match &exchange.client.tls {
+        _ if !tls::AVAILABLE => return Ok(()),
+        Some(secured) => secured,
+        None if group.tls => {
+            info(format_args!("client sent plain HTTP request to HTTPS port"));
+            return Err(TO_HTTPS);
+        }
+        None => return Ok(()),
+    };
+    // A server without a site of its own has that of the default one.
+    let own = exchange.server.tls.as_ref();
+    let site: Option<&Arc<tls::Site>> = own.or(group.names.default_server().tls.as_ref());
+    secured.check(site).map_err(|refusal| match refusal {
+        Refusal::Misdirected => {
+            info(format_args!(
+                "client attempted to request the server name different from the one that was negotiated"
+            ));
+            421
+        }
+        Refusal::NoCertificate => {
+            info(format_args!("client sent no required SSL certificate"));
+            NO_CERTIFICATE
+        }
+        Refusal::Distrusted(why) => {
+            info(format_args!("client SSL certificate verify error: ({why})"));
+            CERTIFICATE_ERROR
+        }
+    })
+}

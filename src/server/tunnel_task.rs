@@ -1,0 +1,212 @@
+//! A tunnel as one of the connections of a worker: it is counted, its end is logged, and it may go on in the next program.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use crate::config::{Level, Upstream};
+use crate::http1::websocket::Frames;
+use crate::proxy::balance::{Chosen, Group};
+use crate::proxy::forward::Upgraded;
+use crate::proxy::live::Running;
+use crate::request::context::Exchange;
+use crate::request::limit_zones::Held;
+use crate::request::log;
+use crate::runtime::handover::{self, Packer, Unpacker};
+use crate::runtime::socket::{Addr, Endpoint};
+use crate::runtime::stream::Wire;
+use crate::runtime::{executor, metrics};
+use crate::server::worker::{Slot, Worker};
+use crate::tunnel;
+
+/// A tunnel that is about to be dug.
+pub struct Passage {
+    upgraded: Upgraded,
+    frames: Frames,
+    limits: tunnel::Limits,
+    end: Option<Box<Ending>>,
+}
+
+/// What is written when a tunnel ends, rendered while the request was known; and what only few tunnels have.
+struct Ending {
+    lines: Box<[log::Line]>,
+    /// What the request holds of `limit_conn`, the tunnel holds on to.
+    held: Box<[Held]>,
+    logs: Arc<[crate::config::ErrorLog]>,
+    connection: u32,
+    context: Box<str>,
+    head_bytes: u64,
+    began: executor::Millis,
+}
+
+impl Passage {
+    /// What a tunnel needs of the request that dug it.
+    pub fn new(exchange: &mut Exchange, upgraded: Upgraded) -> Self {
+        let held = std::mem::take(&mut exchange.limits.held);
+        let settings = exchange.settings();
+        let lines = log::lines(exchange, log::End::OfTunnel);
+        let wanted = log::enabled(&settings.error_log, Level::Info);
+        let end = (!lines.is_empty() || !held.is_empty() || wanted).then(|| {
+            Box::new(Ending {
+                lines,
+                held: held.into(),
+                logs: settings.error_log.clone(),
+                connection: exchange.client.number,
+                context: if wanted { log::context(exchange).into() } else { Box::default() },
+                head_bytes: exchange.answer.head_bytes,
+                began: exchange.began,
+            })
+        });
+        let limits = tunnel::Limits { idle: settings.proxy.read_timeout, send: settings.proxy.send_timeout };
+        let frames = if upgraded.websocket { Frames::START } else { Frames::UNKNOWN };
+        Self { upgraded, frames, limits, end }
+    }
+
+    /// Starts the task that the connection goes on as.
+    pub fn start(self, mut wire: Wire, slot: Slot) {
+        let Upgraded { stream, early, chosen, .. } = self.upgraded;
+        let early = (wire.take_ahead(), early);
+        let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.frames, self.limits);
+        executor::spawn(Digging::new(relay, self.end, chosen, slot));
+    }
+}
+
+/// A tunnel with what has to be done at its end. Written out rather than `async`, which would hold most of it twice.
+struct Digging {
+    /// Gone when the tunnel was left to the next program.
+    relay: Option<tunnel::Tunnel>,
+    end: Option<Box<Ending>>,
+    /// The tunnel is a connection of its peer, and of the worker.
+    chosen: Chosen,
+    slot: Slot,
+    _open: metrics::Tunnel,
+}
+
+impl Digging {
+    fn new(relay: tunnel::Tunnel, end: Option<Box<Ending>>, chosen: Chosen, slot: Slot) -> Self {
+        slot.worker().tunnel_begins();
+        Self { relay: Some(relay), end, chosen, slot, _open: metrics::Tunnel::open() }
+    }
+
+    /// Leaves the tunnel to the next program, if that can go on with it.
+    fn leave(&mut self) {
+        let Some(relay) = self.relay.take_if(|relay| relay.can_leave()) else { return };
+        let mut packer = Packer::default();
+        if relay.pack(&mut packer).is_err() {
+            return;
+        }
+        packer.text(&self.chosen.upstream());
+        packer.text(&self.chosen.peer.addr);
+        packer.u8(self.end.is_some().into());
+        if let Some(ending) = self.end.take() {
+            ending.pack(&mut packer, &self.slot.worker().running());
+        }
+        self.slot.worker().pack(|all| all.entry(handover::TUNNEL, packer));
+    }
+}
+
+impl Drop for Digging {
+    fn drop(&mut self) {
+        self.slot.worker().tunnel_ends();
+    }
+}
+
+impl Future for Digging {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.slot.worker().is_frozen() {
+            this.leave();
+        }
+        let Some(relay) = &mut this.relay else { return Poll::Ready(()) };
+        let summary = ready!(Pin::new(relay).poll(cx));
+        if let Some(ending) = this.end.take() {
+            ending.write(&summary);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Goes on with a tunnel of the program before. `None`: the parcel is broken.
+pub fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
+    let relay = tunnel::Tunnel::unpack(parcel)?;
+    let (upstream, peer) = (parcel.text()?, Addr::parse(&parcel.text()?)?);
+    let end = if parcel.u8()? == 0 { None } else { Some(Box::new(Ending::unpack(parcel, worker)?)) };
+    let groups = worker.running().all_groups();
+    let group = groups.into_iter().find(|group| group.upstream.name == upstream).unwrap_or_else(|| {
+        Arc::new(Group::new(Arc::new(Upstream::single(upstream, Endpoint::Addr(peer.clone()))), None))
+    });
+    // A broken socket ends its own tunnel and no other.
+    if let Ok(relay) = relay {
+        executor::spawn(Digging::new(relay, end, group.adopt(peer), worker.admit()));
+    }
+    Some(())
+}
+
+impl Ending {
+    fn pack(&self, packer: &mut Packer, running: &Running) {
+        let mut known = Vec::new();
+        for one in &self.held {
+            known.extend(running.zones.name_of(one.zone()).map(|zone| (zone, one.key())));
+        }
+        packer.u64(known.len() as u64);
+        for (zone, key) in &known {
+            packer.text(zone);
+            packer.bytes(key);
+        }
+        packer.u64(self.lines.len() as u64);
+        self.lines.iter().for_each(|line| line.pack(packer));
+        packer.u64(self.connection.into());
+        packer.bytes(self.context.as_bytes());
+        packer.u64(self.head_bytes);
+        packer.u64(executor::now().saturating_sub(self.began));
+    }
+
+    fn unpack(parcel: &mut Unpacker, worker: &Worker) -> Option<Self> {
+        let running = worker.running();
+        let mut held = Vec::new();
+        for _ in 0..parcel.u64()? {
+            let (zone, key) = (parcel.text()?, parcel.bytes()?);
+            // It was let in before, whatever the limit is now.
+            held.extend(running.zones.connections_named(&zone).and_then(|zone| zone.enter(&key, u32::MAX).ok()));
+        }
+        let mut lines = Vec::new();
+        for _ in 0..parcel.u64()? {
+            lines.push(log::Line::unpack(parcel)?);
+        }
+        Some(Self {
+            lines: lines.into(),
+            held: held.into(),
+            logs: worker.error_log(),
+            connection: u32::try_from(parcel.u64()?).ok()?,
+            context: parcel.text()?.into(),
+            head_bytes: parcel.u64()?,
+            began: executor::now().saturating_sub(parcel.u64()?),
+        })
+    }
+
+    fn write(&self, summary: &tunnel::Summary) {
+        let why = match summary.end {
+            tunnel::End::Closed => None,
+            tunnel::End::Drained => Some("the tunnel was closed: the worker shuts down"),
+            tunnel::End::Idle => {
+                Some("upstream timed out (110: Connection timed out) while proxying upgraded connection")
+            }
+            tunnel::End::ClientFailed => Some("client broke the connection while proxying upgraded connection"),
+            tunnel::End::UpstreamFailed => Some("upstream broke the connection while proxying upgraded connection"),
+        };
+        if let Some(why) = why {
+            log::error(&self.logs, Level::Info, Some(self.connection), format_args!("{why}"), &self.context);
+        }
+        let moved = log::Moved {
+            bytes: self.head_bytes + summary.to_client,
+            head_bytes: self.head_bytes,
+            millis: executor::now().saturating_sub(self.began),
+            complete: true,
+        };
+        self.lines.iter().for_each(|line| line.write(&moved));
+    }
+}

@@ -1,0 +1,142 @@
+//! What a worker does as it is told: it listens, takes configurations into force, stops, leaves.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::proxy::pool;
+use crate::runtime::executor::{self, Timer};
+use crate::runtime::handover::{self, Unpacker};
+use crate::runtime::socket::Addr;
+use crate::server::accept::{self, Accepting};
+use crate::server::worker::{Order, Report, Worker};
+use crate::server::{connection, tunnel_task};
+use crate::tunnel;
+
+/// The longest time over which tunnels are closed at the end of a graceful stop.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long requests may take to end before another program goes on; then they are cut off.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How long tunnels that can't go on have for their farewell.
+const FREEZE: Duration = Duration::from_millis(1500);
+
+/// Follows orders until one says to end.
+///
+/// # Errors
+/// Those of epoll_ctl(2).
+pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
+    let mut open: Vec<(Addr, Accepting)> = Vec::new();
+    loop {
+        match poll_fn(|cx| worker.poll_order(cx)).await {
+            Order::Take(running) => {
+                open.retain(|(addr, _)| running.config.bindings.iter().any(|binding| binding.addr == *addr));
+                worker.replace(running);
+            }
+            Order::Listen(addr, fd) => open.push((addr, accept::start(fd, &worker)?)),
+            Order::Serve(newcomer) => accept::serve(newcomer, &worker, worker.slot()),
+            Order::Finish => {
+                worker.stop();
+                drop(open);
+                finish(&worker).await;
+                return Ok(());
+            }
+            Order::Stop => return Ok(()),
+            Order::Leave => {
+                // Who connects from now on is for the next program.
+                open.drain(..).for_each(|(_, accepting)| accepting.leave());
+                worker.leave();
+                executor::wake_all();
+                let timer = Timer::new();
+                timer.set(SETTLE);
+                until(&worker, &mut |cx| worker.poll_settled(cx).is_ready() || timer.poll_due(cx).is_ready()).await;
+                worker.report(Report::Settled);
+            }
+            Order::Freeze => {
+                tunnel::drain(Duration::ZERO);
+                worker.freeze();
+                executor::wake_all();
+                let timer = Timer::new();
+                timer.set(FREEZE);
+                until(&worker, &mut |cx| worker.poll_empty(cx).is_ready() || timer.poll_due(cx).is_ready()).await;
+                worker.report(Report::Packed(worker.take_packed()));
+            }
+            Order::Resume(mut parcel) => {
+                stay(&worker);
+                resume(&mut parcel, &worker);
+            }
+            Order::Stay => stay(&worker),
+        }
+    }
+}
+
+/// Waits, while connections that others have accepted for this worker still come.
+async fn until(worker: &Rc<Worker>, over: &mut dyn FnMut(&mut Context<'_>) -> bool) {
+    poll_fn(|cx| {
+        while let Poll::Ready(order) = worker.poll_order(cx) {
+            match order {
+                Order::Stop => return Poll::Ready(()),
+                Order::Serve(newcomer) => accept::serve(newcomer, worker, worker.slot()),
+                _ => {}
+            }
+        }
+        if over(cx) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Stops without cutting anything off: idle connections end, requests are answered, tunnels last as long as they may, and
+/// are closed one after the other then.
+async fn finish(worker: &Rc<Worker>) {
+    pool::clear();
+    executor::wake_all();
+    let limit = worker.running().config.main.worker_shutdown_timeout;
+    let window = limit.map(|limit| (limit / 4).min(DRAIN_MAX));
+    let timer = Timer::new();
+    if let (Some(limit), Some(window)) = (limit, window) {
+        timer.set(limit.saturating_sub(window));
+    }
+    let mut draining = false;
+    until(worker, &mut |cx| {
+        if worker.poll_empty(cx).is_ready() {
+            return true;
+        }
+        if timer.poll_due(cx).is_pending() {
+            return false;
+        }
+        if std::mem::replace(&mut draining, true) {
+            return true;
+        }
+        let window = window.unwrap_or_default();
+        tunnel::drain(window);
+        timer.set(window + tunnel::FAREWELL);
+        timer.poll_due(cx).is_ready()
+    })
+    .await;
+}
+
+fn stay(worker: &Worker) {
+    tunnel::go_on();
+    worker.stay();
+}
+
+/// Goes on with the connections and tunnels of a parcel; a broken one is dropped, and closes.
+fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) {
+    while let Some((kind, mut content)) = parcel.entry() {
+        let _ = match kind {
+            handover::CONNECTION => connection(&mut content, worker),
+            handover::TUNNEL => tunnel_task::resume(&mut content, worker),
+            _ => None,
+        };
+    }
+}
+
+fn connection(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
+    let (addr, local) = (Addr::parse(&parcel.text()?)?, Addr::parse(&parcel.text()?)?);
+    let fd = parcel.fd()?;
+    if let Some(group) = worker.group_at(&local) {
+        connection::start(fd, addr, local, group, worker.clone(), worker.admit());
+    }
+    Some(())
+}

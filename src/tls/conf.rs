@@ -1,0 +1,232 @@
+//! `ssl_*`: what servers say in handshakes, and what they ask of clients. `proxy_ssl_*`: the same towards upstreams.
+
+use std::sync::Arc;
+
+use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::parser::{Directive, Error, Word, placeholder};
+use crate::config::template::Template;
+use crate::config::{ProxyPass, Settings, core, values};
+use crate::tls::{self, ClientSpec, Protocols, ServerSpec, Site, Verify};
+
+type Set = Result<(), Error>;
+
+/// Bytes of a session cache whose size is not said, and at least.
+const CACHE_BYTES: usize = 256 * 1024;
+/// Bytes of a session cache, at most.
+const CACHE_BYTES_MAX: u64 = 64 << 20;
+
+/// What a block has said so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TlsDraft {
+    /// The old `ssl on`.
+    pub(crate) on: bool,
+    certificates: Vec<Word>,
+    keys: Vec<Word>,
+    pub(crate) spec: ServerSpec,
+}
+
+/// Reads what the draft of a server names.
+pub(crate) fn site(walk: &mut Walk, draft: &TlsDraft, directive: &Directive) -> Result<Option<Arc<Site>>, Error> {
+    if !tls::AVAILABLE || (draft.certificates.is_empty() && !draft.spec.rejects) {
+        return Ok(None);
+    }
+    let at = draft.certificates.first().map_or(&directive.name.at, |word| &word.at);
+    let mut spec = draft.spec.clone();
+    for (number, certificate) in draft.certificates.iter().enumerate() {
+        let Some(key) = draft.keys.get(number) else {
+            return Err(certificate.wrong("no \"ssl_certificate_key\" is defined for certificate \"{}\""));
+        };
+        spec.pairs.push((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
+    }
+    let clients = &spec.clients;
+    if matches!(clients.verify, Verify::On | Verify::Optional) && clients.named.is_none() && clients.trusted.is_none() {
+        return Err(Error::new(at, "no \"ssl_client_certificate\" for \"ssl_verify_client\"")
+            .hint("it names the file with the certificates of those who issue certificates to clients"));
+    }
+    walk.config.tls.site(&spec).map(Some).map_err(|why| Error::new(at, why))
+}
+
+/// A file of TLS. What nginx would make of variables, or would ask a device for, can't be read here.
+fn file<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word, Error> {
+    if let Some(hint) = placeholder(&word.text) {
+        return Err(invalid(directive, word, "the name of a file").hint(hint));
+    }
+    let odd = word.text.is_empty()
+        || word.text.contains('$')
+        || ["data:", "engine:", "store:"].iter().any(|prefix| word.text.starts_with(prefix));
+    if odd { Err(invalid(directive, word, "the name of a file, without variables")) } else { Ok(word) }
+}
+
+pub(crate) fn on(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.tls.on = core::switch(directive)?;
+    if draft.tls.on && !tls::AVAILABLE {
+        return Err(Error::new(&directive.name.at, "\"ssl on\" is not supported").hint("this build has no TLS"));
+    }
+    Ok(())
+}
+
+pub(crate) fn certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = file(directive, arg(directive, 0))?;
+    if draft.first {
+        draft.tls.certificates.clear();
+    }
+    draft.tls.certificates.push(word.clone());
+    Ok(())
+}
+
+pub(crate) fn certificate_key(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = file(directive, arg(directive, 0))?;
+    if draft.first {
+        draft.tls.keys.clear();
+    }
+    draft.tls.keys.push(word.clone());
+    Ok(())
+}
+
+/// Which of the versions that are named can be spoken.
+pub(crate) fn versions(walk: &mut Walk, directive: &Directive) -> Result<Protocols, Error> {
+    let mut protocols = Protocols { tls12: false, tls13: false };
+    let mut old = false;
+    for word in &directive.args {
+        match word.text.as_str() {
+            "TLSv1.2" => protocols.tls12 = true,
+            "TLSv1.3" => protocols.tls13 = true,
+            "SSLv2" | "SSLv3" | "TLSv1" | "TLSv1.1" => old = true,
+            _ => return Err(invalid(directive, word, "TLSv1.2 or TLSv1.3")),
+        }
+    }
+    if !protocols.tls12 && !protocols.tls13 {
+        return Err(directive
+            .name
+            .wrong("\"{}\" names no version that is spoken here")
+            .hint("TLSv1.2 and TLSv1.3 are; older ones are broken"));
+    }
+    if old {
+        walk.note(&directive.name, "versions before TLSv1.2 are not spoken");
+    }
+    Ok(protocols)
+}
+
+pub(crate) fn protocols(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    draft.tls.spec.protocols = versions(walk, directive)?;
+    Ok(())
+}
+
+/// `off`, `none`, `builtin`, `builtin:SESSIONS`, `shared:NAME:SIZE`
+pub(crate) fn session_cache(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let mut bytes = 0;
+    for word in &directive.args {
+        let parts: Vec<&str> = word.text.split(':').collect();
+        let found = match parts.as_slice() {
+            ["off" | "none"] => Some(0),
+            ["builtin"] => Some(CACHE_BYTES as u64),
+            ["builtin", count] => values::number(count).map(|count| u64::from(count) * 1024),
+            ["shared", name, size] if !name.is_empty() => values::size(size),
+            _ => None,
+        };
+        let found = found.ok_or_else(|| invalid(directive, word, "off, none, builtin or shared:NAME:SIZE"))?;
+        bytes = bytes.max(if found > 0 { found.clamp(CACHE_BYTES as u64, CACHE_BYTES_MAX) as usize } else { 0 });
+    }
+    draft.tls.spec.cache_bytes = bytes;
+    Ok(())
+}
+
+pub(crate) fn verify_client(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    draft.tls.spec.clients.verify = match core::choice(directive, word, "on, off, optional or optional_no_ca")? {
+        0 => Verify::On,
+        1 => Verify::Off,
+        2 => Verify::Optional,
+        _ => Verify::OptionalNoCa,
+    };
+    Ok(())
+}
+
+pub(crate) fn client_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = file(directive, arg(directive, 0))?;
+    draft.tls.spec.clients.named = Some(walk.in_folder(&word.text));
+    Ok(())
+}
+
+pub(crate) fn trusted_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = file(directive, arg(directive, 0))?;
+    draft.tls.spec.clients.trusted = Some(walk.in_folder(&word.text));
+    Ok(())
+}
+
+pub(crate) fn crl(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = file(directive, arg(directive, 0))?;
+    draft.tls.spec.clients.revoked = Some(walk.in_folder(&word.text));
+    Ok(())
+}
+
+/// How upstreams are connected to by TLS.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyTls {
+    /// Who they are said to be; otherwise the host of `proxy_pass`.
+    pub name: Option<Template>,
+    pub(crate) spec: ClientSpec,
+    certificate: Option<Word>,
+    key: Option<Word>,
+}
+
+/// Makes ready what a `proxy_pass` over TLS needs, when all that is said of it is known.
+pub(crate) fn secure(walk: &mut Walk, pass: Option<&mut ProxyPass>, settings: &Settings, directive: &Directive) -> Set {
+    let Some(pass) = pass.filter(|pass| pass.may_secure() && pass.tls.is_none()) else { return Ok(()) };
+    let unsaid = ProxyTls::default();
+    let said = settings.rare.proxy_tls.as_ref().unwrap_or(&unsaid);
+    let mut spec = said.spec.clone();
+    let at = said.certificate.as_ref().map_or(&directive.name.at, |word| &word.at);
+    match (&said.certificate, &said.key) {
+        (Some(certificate), Some(key)) => {
+            spec.pair = Some((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
+        }
+        (Some(certificate), None) => {
+            return Err(Error::about(
+                at,
+                "no \"proxy_ssl_certificate_key\" is defined for certificate \"{}\"",
+                &certificate.text,
+            ));
+        }
+        _ => {}
+    }
+    if spec.verify && spec.trusted.is_none() {
+        return Err(Error::new(at, "no \"proxy_ssl_trusted_certificate\" for \"proxy_ssl_verify\"")
+            .hint("it names the file with the certificates of those who are trusted"));
+    }
+    pass.tls = Some(walk.config.tls.client(&spec).map_err(|why| Error::new(at, why))?);
+    Ok(())
+}
+
+pub(crate) fn proxy(draft: &mut Draft) -> &mut ProxyTls {
+    draft.rare().proxy_tls.get_or_insert_default()
+}
+
+pub(crate) fn proxy_certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let word = arg(directive, 0);
+    // An empty one takes back what was inherited.
+    proxy(draft).certificate = if word.text.is_empty() { None } else { Some(file(directive, word)?.clone()) };
+    Ok(())
+}
+
+pub(crate) fn proxy_certificate_key(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    proxy(draft).key = Some(file(directive, arg(directive, 0))?.clone());
+    Ok(())
+}
+
+pub(crate) fn proxy_protocols(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    proxy(draft).spec.protocols = versions(walk, directive)?;
+    Ok(())
+}
+
+pub(crate) fn proxy_trusted_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
+    proxy(draft).spec.trusted = Some(path);
+    Ok(())
+}
+
+pub(crate) fn proxy_crl(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+    let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
+    proxy(draft).spec.revoked = Some(path);
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! Connections that we make: what is said in a handshake with an upstream, and what is asked of it.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+
+use futures_rustls::rustls;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, ResolvesClientCert, Resumption, UnbufferedClientConnection};
+use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+
+use crate::runtime::socket::Socket;
+use crate::runtime::stream::SecureStream;
+use crate::tls::cert_key::{News, Pair};
+use crate::tls::server_config::{provider, versions};
+use crate::tls::session::{Session, Side};
+use crate::tls::settings::ClientSpec;
+use crate::tls::verify::{self, Distrust, Purpose, Trust};
+use crate::tls::{pem, session_cache};
+
+/// Sessions that are kept for upstreams, by their names.
+const SESSIONS_MAX: usize = 64;
+
+/// One way to connect to upstreams.
+#[derive(Debug)]
+pub struct Client {
+    config: Arc<ClientConfig>,
+    pair: Option<Arc<Pair>>,
+}
+
+/// Makes the handshake with an upstream that is called `name`.
+///
+/// # Errors
+/// Why there is no secured connection; the upstream was told, as far as it listens.
+pub async fn connect(socket: Socket, client: &Client, name: &str) -> io::Result<Box<dyn SecureStream>> {
+    // What can't be a name is none that could be asked for.
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    let nameless = || ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])));
+    let name = ServerName::try_from(bare.to_owned()).unwrap_or_else(|_| nameless());
+    let connection = UnbufferedClientConnection::new(client.config.clone(), name).map_err(io::Error::other)?;
+    let session = Session::new(socket, Side::Client(connection), Vec::new());
+    poll_fn(|cx| session.poll_handshake(cx)).await?;
+    Ok(Box::new(session))
+}
+
+impl Client {
+    /// Looks from time to time whether our certificate was renewed.
+    pub fn refresh(&self) -> Option<News> {
+        self.pair.as_ref()?.refresh()
+    }
+
+    pub(super) fn new(spec: &ClientSpec, pair: Option<Arc<Pair>>) -> Result<Self, String> {
+        let algorithms = provider().signature_verification_algorithms;
+        let trust = match (&spec.trusted, spec.verify) {
+            (Some(path), true) => Some(Trust::new(
+                pem::trusted(path)?,
+                spec.revoked.as_ref().map_or(Ok(Vec::new()), |path| pem::revoked(path))?,
+                spec.depth,
+                algorithms,
+            )),
+            _ => None,
+        };
+        let builder = ClientConfig::builder_with_provider(provider().clone())
+            .with_protocol_versions(&versions(spec.protocols))
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Judging { trust }));
+        let mut config = match pair.clone() {
+            Some(pair) => builder.with_client_cert_resolver(Arc::new(Own(pair))),
+            None => builder.with_no_client_auth(),
+        };
+        config.enable_sni = spec.sends_name;
+        config.resumption = match spec.resumes {
+            true => Resumption::in_memory_sessions(SESSIONS_MAX),
+            false => Resumption::disabled(),
+        };
+        Ok(Self { config: Arc::new(config), pair })
+    }
+}
+
+/// Our own certificate, for upstreams that ask for one.
+#[derive(Debug)]
+struct Own(Arc<Pair>);
+
+impl ResolvesClientCert for Own {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.current()).filter(|pair| pair.key.choose_scheme(schemes).is_some())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Judges the certificate of an upstream, if that is to be done at all (`proxy_ssl_verify`).
+#[derive(Debug)]
+struct Judging {
+    trust: Option<Trust>,
+}
+
+impl ServerCertVerifier for Judging {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
+        let chain: Vec<CertificateDer<'_>> = std::iter::once(own).chain(others).cloned().collect();
+        let judged = trust.judge(&chain, Purpose::Server, session_cache::now());
+        let judged = judged.and_then(|()| if verify::is_for(own, name) { Ok(()) } else { Err(Distrust::NAME) });
+        match judged {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(why) => Err(Error::General(format!("upstream SSL certificate verify error: {why}"))),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check(message, own, signed, false)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check(message, own, signed, true)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl Judging {
+    /// Who does not care whose certificate it is has nothing from a signature by its key: old appliances have certificates
+    /// that nobody can read.
+    fn check(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+        tls13: bool,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match &self.trust {
+            None => Ok(HandshakeSignatureValid::assertion()),
+            Some(_) => {
+                verify::check_signature(message, own, signed, &provider().signature_verification_algorithms, tls13)
+            }
+        }
+    }
+}

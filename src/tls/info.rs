@@ -1,0 +1,208 @@
+//! What is known of a secured connection, for variables and for the decision who is served.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use futures_rustls::rustls;
+use rustls::pki_types::CertificateDer;
+use rustls::server::ClientHello;
+use rustls::{CipherSuite, CommonState, HandshakeKind, NamedGroup, ProtocolVersion};
+
+use crate::http1::{base64, digest};
+use crate::tls::server_config::Site;
+use crate::tls::session_cache;
+use crate::tls::variables::Fact;
+use crate::tls::verify::Distrust;
+use crate::tls::x509::{self, Certificate};
+
+/// What a client offered.
+#[derive(Debug)]
+pub(super) struct Hello {
+    server_name: Option<Box<str>>,
+    pub(super) ciphers: Box<[CipherSuite]>,
+    groups: Box<[NamedGroup]>,
+}
+
+impl Hello {
+    pub(super) fn of(hello: &ClientHello<'_>) -> Self {
+        Self {
+            server_name: hello.server_name().map(Into::into),
+            ciphers: hello.cipher_suites().into(),
+            groups: hello.named_groups().unwrap_or_default().into(),
+        }
+    }
+}
+
+/// A secured connection.
+#[derive(Debug)]
+pub struct Secured {
+    site: Arc<Site>,
+    protocol: Option<ProtocolVersion>,
+    cipher: Option<CipherSuite>,
+    group: Option<NamedGroup>,
+    resumed: bool,
+    alpn: Option<Box<[u8]>>,
+    hello: Hello,
+    client: Option<ClientCertificate>,
+}
+
+#[derive(Debug)]
+struct ClientCertificate {
+    der: CertificateDer<'static>,
+    judged: Result<(), Distrust>,
+}
+
+/// Why a request is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its server asks for certificates, and the handshake was made for another one that does not ask alike.
+    Misdirected,
+    NoCertificate,
+    Distrusted(Distrust),
+}
+
+impl Secured {
+    pub(super) fn new(agreed: &CommonState, site: Arc<Site>, hello: Hello) -> Self {
+        let client = agreed.peer_certificates().filter(|_| site.verifies()).and_then(|chain| {
+            // What was resumed is judged again: it may have expired or been revoked since.
+            Some(ClientCertificate { der: chain.first()?.clone(), judged: site.judge(chain) })
+        });
+        Self {
+            protocol: agreed.protocol_version(),
+            cipher: agreed.negotiated_cipher_suite().map(|suite| suite.suite()),
+            group: agreed.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name),
+            resumed: agreed.handshake_kind() == Some(HandshakeKind::Resumed),
+            alpn: agreed.alpn_protocol().map(Into::into),
+            site,
+            hello,
+            client,
+        }
+    }
+
+    /// Whether a request for a server with this site is served.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn check(&self, site: Option<&Arc<Site>>) -> Result<(), Refusal> {
+        let Some(site) = site.filter(|site| site.verifies()) else { return Ok(()) };
+        if !Arc::ptr_eq(site, &self.site) {
+            return Err(Refusal::Misdirected);
+        }
+        match &self.client {
+            Some(ClientCertificate { judged: Err(why), .. }) if !site.tolerates(*why) => Err(Refusal::Distrusted(*why)),
+            None if site.requires() => Err(Refusal::NoCertificate),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends the value of a variable.
+    pub fn write(&self, fact: Fact, out: &mut Vec<u8>) {
+        match fact {
+            Fact::Alpn => out.extend_from_slice(self.alpn.as_deref().unwrap_or_default()),
+            Fact::Cipher => self.cipher.iter().for_each(|cipher| write_cipher(*cipher, out)),
+            Fact::Ciphers => write_list(&self.hello.ciphers, out, |cipher, out| write_cipher(*cipher, out)),
+            Fact::Curve => self.group.iter().for_each(|group| write_group(*group, out)),
+            Fact::Curves => write_list(&self.hello.groups, out, |group, out| write_group(*group, out)),
+            Fact::Protocol => out.extend_from_slice(match self.protocol {
+                Some(ProtocolVersion::TLSv1_3) => b"TLSv1.3",
+                Some(ProtocolVersion::TLSv1_2) => b"TLSv1.2",
+                _ => b"",
+            }),
+            Fact::ServerName => out.extend_from_slice(self.hello.server_name.as_deref().unwrap_or_default().as_bytes()),
+            Fact::SessionReused => out.push(if self.resumed { b'r' } else { b'.' }),
+            Fact::ClientVerify => match &self.client {
+                None => out.extend_from_slice(b"NONE"),
+                Some(ClientCertificate { judged: Ok(()), .. }) => out.extend_from_slice(b"SUCCESS"),
+                Some(ClientCertificate { judged: Err(why), .. }) => drop(write!(out, "FAILED:{why}")),
+            },
+            _ => self.client.iter().for_each(|client| client.write(fact, out)),
+        }
+    }
+}
+
+fn write_list<T>(list: &[T], out: &mut Vec<u8>, write: impl Fn(&T, &mut Vec<u8>)) {
+    for (at, one) in list.iter().enumerate() {
+        if at > 0 {
+            out.push(b':');
+        }
+        write(one, out);
+    }
+}
+
+/// The names that OpenSSL gives to what we can speak; others as numbers.
+fn write_cipher(cipher: CipherSuite, out: &mut Vec<u8>) {
+    let name = match cipher {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        other => return drop(write!(out, "0x{:04x}", u16::from(other))),
+    };
+    out.extend_from_slice(name.as_bytes());
+}
+
+fn write_group(group: NamedGroup, out: &mut Vec<u8>) {
+    let name = match group {
+        NamedGroup::X25519 => "X25519",
+        NamedGroup::secp256r1 => "prime256v1",
+        NamedGroup::secp384r1 => "secp384r1",
+        NamedGroup::secp521r1 => "secp521r1",
+        other => return drop(write!(out, "0x{:04x}", u16::from(other))),
+    };
+    out.extend_from_slice(name.as_bytes());
+}
+
+impl ClientCertificate {
+    fn write(&self, fact: Fact, out: &mut Vec<u8>) {
+        let Some(certificate) = Certificate::parse(&self.der) else { return };
+        match fact {
+            Fact::ClientCert => {
+                let text = self.pem();
+                // As a value of a field it is one line, which goes on behind tabs.
+                for (at, line) in text.trim_end().lines().enumerate() {
+                    out.extend_from_slice(if at > 0 { b"\n\t" } else { b"" });
+                    out.extend_from_slice(line.as_bytes());
+                }
+            }
+            Fact::ClientRawCert => out.extend_from_slice(self.pem().as_bytes()),
+            Fact::ClientEscapedCert => self.pem().bytes().for_each(|byte| match byte {
+                b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'.' | b'~' => out.push(byte),
+                _ => drop(write!(out, "%{byte:02X}")),
+            }),
+            Fact::ClientFingerprint => {
+                for byte in digest::sha1(&[&self.der]) {
+                    let _ = write!(out, "{byte:02x}");
+                }
+            }
+            Fact::ClientIssuer => x509::write_name(certificate.issuer, out),
+            Fact::ClientIssuerLegacy => x509::write_name_with_slashes(certificate.issuer, out),
+            Fact::ClientSubject => x509::write_name(certificate.subject, out),
+            Fact::ClientSubjectLegacy => x509::write_name_with_slashes(certificate.subject, out),
+            Fact::ClientSerial => certificate.write_serial(out),
+            Fact::ClientValidStart => x509::write_time(certificate.not_before, out),
+            Fact::ClientValidEnd => x509::write_time(certificate.not_after, out),
+            Fact::ClientValidRemain => {
+                let left =
+                    certificate.not_after.saturating_sub(i64::try_from(session_cache::now()).unwrap_or(i64::MAX));
+                let _ = write!(out, "{}", left.max(0) / 86_400);
+            }
+            _ => {}
+        }
+    }
+
+    fn pem(&self) -> String {
+        let text = base64::encode(&self.der);
+        let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
+        for line in text.as_bytes().chunks(64) {
+            out.push_str(&String::from_utf8_lossy(line));
+            out.push('\n');
+        }
+        out.push_str("-----END CERTIFICATE-----\n");
+        out
+    }
+}

@@ -1,0 +1,316 @@
+//! What a server says in a handshake: its certificates, the versions it speaks, what it asks of clients.
+//!
+//! Servers that say the same share one [`Site`], and files that several name are read once.
+
+use std::sync::{Arc, OnceLock};
+
+use futures_rustls::rustls;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    CertificateError, CipherSuite, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
+    SupportedProtocolVersion,
+};
+
+use crate::tls::cert_key::{News, Pair};
+use crate::tls::connect::Client;
+use crate::tls::pem;
+use crate::tls::session_cache::{self, Cache, Tickets};
+use crate::tls::settings::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
+use crate::tls::verify::{self, Distrust, Purpose, Trust};
+use crate::tls::x509::Certificate;
+
+/// Protocols above TLS that are spoken here.
+const ALPN: [&[u8]; 3] = [b"http/1.1", b"http/1.0", b"http/0.9"];
+
+/// What was read of the files of a configuration.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pairs: Vec<Arc<Pair>>,
+    sites: Vec<(ServerSpec, Arc<Site>)>,
+    clients: Vec<(ClientSpec, Arc<Client>)>,
+}
+
+impl Loaded {
+    /// What a server says, by its directives.
+    ///
+    /// # Errors
+    /// The first file that can't be used, and why.
+    pub fn site(&mut self, spec: &ServerSpec) -> Result<Arc<Site>, String> {
+        if let Some((_, site)) = self.sites.iter().find(|(known, _)| known == spec) {
+            return Ok(site.clone());
+        }
+        let mut pairs = Vec::new();
+        for (certificate, key) in &spec.pairs {
+            pairs.push(self.pair(certificate, key)?);
+        }
+        let site = Arc::new(Site::new(spec, pairs)?);
+        self.sites.push((spec.clone(), site.clone()));
+        Ok(site)
+    }
+
+    /// How upstreams are connected to, by the directives of a location.
+    ///
+    /// # Errors
+    /// The first file that can't be used, and why.
+    pub fn client(&mut self, spec: &ClientSpec) -> Result<Arc<Client>, String> {
+        if let Some((_, client)) = self.clients.iter().find(|(known, _)| known == spec) {
+            return Ok(client.clone());
+        }
+        let pair = match &spec.pair {
+            Some((certificate, key)) => Some(self.pair(certificate, key)?),
+            None => None,
+        };
+        let client = Arc::new(Client::new(spec, pair)?);
+        self.clients.push((spec.clone(), client.clone()));
+        Ok(client)
+    }
+
+    /// What an operator should know of certificates and keys.
+    pub fn warnings(&self) -> Vec<String> {
+        self.pairs.iter().flat_map(|pair| pair.warnings()).collect()
+    }
+
+    fn pair(&mut self, certificate: &str, key: &str) -> Result<Arc<Pair>, String> {
+        let known = self.pairs.iter().find(|pair| pair.certificate == certificate && pair.key == key);
+        if let Some(pair) = known {
+            return Ok(pair.clone());
+        }
+        let pair = Arc::new(Pair::load(certificate, key)?);
+        self.pairs.push(pair.clone());
+        Ok(pair)
+    }
+}
+
+/// One way to make handshakes.
+#[derive(Debug)]
+pub struct Site {
+    server: Arc<ServerConfig>,
+    /// The same for clients that say they are slow at AES.
+    gentle: Arc<ServerConfig>,
+    pub(super) rejects: bool,
+    pairs: Vec<Arc<Pair>>,
+    verify: Verify,
+    trust: Trust,
+}
+
+impl Site {
+    fn new(spec: &ServerSpec, pairs: Vec<Arc<Pair>>) -> Result<Self, String> {
+        let trust = trust(&spec.clients)?;
+        let builder = ServerConfig::builder_with_provider(provider().clone())
+            .with_protocol_versions(&versions(spec.protocols))
+            .map_err(|error| error.to_string())?;
+        let builder = match spec.clients.verify {
+            Verify::Off => builder.with_no_client_auth(),
+            _ => builder.with_client_cert_verifier(Arc::new(Asking {
+                names: names(&spec.clients)?,
+                algorithms: provider().signature_verification_algorithms,
+            })),
+        };
+        let mut server = builder.with_cert_resolver(Arc::new(Keys(pairs.clone())));
+        server.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+        server.ignore_client_order = true;
+        server.session_storage = match spec.cache_bytes {
+            0 => Arc::new(NoServerSessionStorage {}),
+            bytes => Arc::new(Cache::new(bytes, spec.session_timeout)),
+        };
+        if spec.tickets {
+            let keys = ring::Ticketer::new().map_err(|error| error.to_string())?;
+            server.ticketer = Arc::new(Tickets { keys, lifetime: spec.session_timeout });
+        }
+        // Each resumption gives a new one, so that one is enough.
+        server.send_tls13_tickets = usize::from(spec.tickets || spec.cache_bytes > 0);
+        let mut gentle = server.clone();
+        gentle.ignore_client_order = false;
+        Ok(Self {
+            server: Arc::new(server),
+            gentle: Arc::new(gentle),
+            rejects: spec.rejects,
+            pairs,
+            verify: spec.clients.verify,
+            trust,
+        })
+    }
+
+    /// Looks from time to time whether its certificates were renewed: what became of those that have changed.
+    pub fn refresh(&self) -> Vec<News> {
+        self.pairs.iter().filter_map(|pair| pair.refresh()).collect()
+    }
+
+    /// What is said to a client that offers these ciphers.
+    pub(super) fn to(&self, ciphers: &[CipherSuite]) -> Arc<ServerConfig> {
+        match ciphers.iter().find(|cipher| is_known(**cipher)) {
+            Some(first) if is_chacha(*first) => self.gentle.clone(),
+            _ => self.server.clone(),
+        }
+    }
+
+    /// Whether certificates are asked for.
+    pub fn verifies(&self) -> bool {
+        self.verify != Verify::Off
+    }
+
+    /// Whether clients without a certificate are turned away.
+    pub(super) fn requires(&self) -> bool {
+        self.verify == Verify::On
+    }
+
+    /// Whether a client whose certificate is not trusted is nevertheless served.
+    pub(super) fn tolerates(&self, why: Distrust) -> bool {
+        self.verify == Verify::OptionalNoCa && why.is_unknown_issuer()
+    }
+
+    /// Judges the certificate of a client.
+    pub(super) fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), Distrust> {
+        self.trust.judge(chain, Purpose::Client, session_cache::now())
+    }
+}
+
+fn trust(spec: &ClientsSpec) -> Result<Trust, String> {
+    let mut anchors = Vec::new();
+    if spec.verify != Verify::Off {
+        for path in spec.named.iter().chain(&spec.trusted) {
+            anchors.extend(pem::trusted(path)?);
+        }
+    }
+    let revoked = match &spec.revoked {
+        Some(path) if spec.verify != Verify::Off => pem::revoked(path)?,
+        _ => Vec::new(),
+    };
+    Ok(Trust::new(anchors, revoked, spec.depth, provider().signature_verification_algorithms))
+}
+
+/// The names of issuers that clients are told of.
+fn names(spec: &ClientsSpec) -> Result<Vec<DistinguishedName>, String> {
+    let Some(path) = &spec.named else { return Ok(Vec::new()) };
+    let listed = pem::trusted(path)?;
+    Ok(listed.iter().filter_map(|der| Some(Certificate::parse(der)?.subject.to_vec().into())).collect())
+}
+
+/// The cryptography, with the ciphers that cost this machine least first. Without instructions for AES its software is
+/// several times slower than ChaCha20; and AES with 256 bits comes with SHA-384, for which no processor has any.
+pub(super) fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| {
+        let mut provider = ring::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
+            cipher if is_chacha(cipher) => u8::from(has_aes()),
+            cipher if is_aes_128(cipher) => u8::from(!has_aes()),
+            _ => 2,
+        });
+        Arc::new(provider)
+    })
+}
+
+fn is_known(cipher: CipherSuite) -> bool {
+    provider().cipher_suites.iter().any(|suite| suite.suite() == cipher)
+}
+
+fn is_chacha(cipher: CipherSuite) -> bool {
+    matches!(
+        cipher,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    )
+}
+
+fn is_aes_128(cipher: CipherSuite) -> bool {
+    matches!(
+        cipher,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
+}
+
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn has_aes() -> bool {
+    std::arch::is_x86_feature_detected!("aes")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_aes() -> bool {
+    std::arch::is_aarch64_feature_detected!("aes")
+}
+
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_aes() -> bool {
+    false
+}
+
+pub(super) fn versions(protocols: Protocols) -> Vec<&'static SupportedProtocolVersion> {
+    let known = [(protocols.tls13, &rustls::version::TLS13), (protocols.tls12, &rustls::version::TLS12)];
+    known.into_iter().filter(|(wanted, _)| *wanted).map(|(_, version)| version).collect()
+}
+
+/// The certificates of a server, of which one suits each client.
+#[derive(Debug)]
+struct Keys(Vec<Arc<Pair>>);
+
+impl ResolvesServerCert for Keys {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let suits = |pair: &Arc<CertifiedKey>| pair.key.choose_scheme(hello.signature_schemes()).is_some();
+        let mut suiting = self.0.iter().map(|pair| pair.current()).filter(suits).peekable();
+        // If none does, any will do to tell the client that there is nothing in common.
+        let first = suiting.peek().cloned().or_else(|| self.0.first().map(|pair| pair.current()));
+        // Signing with another key than RSA takes a tenth of the time.
+        suiting.find(|pair| pair.key.algorithm() != rustls::SignatureAlgorithm::RSA).or(first)
+    }
+}
+
+/// Asks for certificates and takes any: they are judged when the handshake is done, so that who has no good one learns
+/// it from an answer (400) rather than from a broken connection.
+#[derive(Debug)]
+struct Asking {
+    names: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for Asking {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.names
+    }
+
+    fn verify_client_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match Certificate::parse(own) {
+            Some(_) => Ok(ClientCertVerified::assertion()),
+            None => Err(CertificateError::BadEncoding.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify::check_signature(message, own, signed, &self.algorithms, false)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify::check_signature(message, own, signed, &self.algorithms, true)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,132 @@
+//! A build without TLS: the same names, of which nothing can be made.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::runtime::socket::Socket;
+use crate::runtime::stream::SecureStream;
+use crate::tls::settings::{ClientSpec, ServerSpec};
+use crate::tls::variables::Fact;
+
+/// What is known of a secured connection.
+#[derive(Debug)]
+pub enum Secured {}
+
+impl Secured {
+    /// Whether a request is served.
+    ///
+    /// # Errors
+    /// None.
+    pub fn check(&self, _: Option<&Arc<Site>>) -> Result<(), Refusal> {
+        match *self {}
+    }
+
+    pub fn write(&self, _: Fact, _: &mut Vec<u8>) {
+        match *self {}
+    }
+}
+
+/// Why a request is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Misdirected,
+    NoCertificate,
+    Distrusted(Distrust),
+}
+
+/// Why a certificate is not trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distrust {}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {}
+    }
+}
+
+/// What a server says in a handshake.
+#[derive(Debug)]
+pub enum Site {}
+
+impl Site {
+    /// What became of certificates that have changed.
+    pub fn refresh(&self) -> Vec<News> {
+        match *self {}
+    }
+}
+
+/// What became of files that have changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    Taken(String),
+    Refused(String),
+}
+
+/// How upstreams are connected to.
+#[derive(Debug)]
+pub enum Client {}
+
+impl Client {
+    /// What became of our certificate, if it has changed.
+    pub fn refresh(&self) -> Option<News> {
+        match *self {}
+    }
+}
+
+/// What was read of the files of a configuration.
+#[derive(Debug, Default)]
+pub struct Loaded {}
+
+impl Loaded {
+    /// There can't be a site.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn site(&mut self, _: &ServerSpec) -> Result<Arc<Site>, String> {
+        Err("this build has no TLS".to_owned())
+    }
+
+    /// There is nothing to know.
+    pub fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// There can't be a client.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn client(&mut self, _: &ClientSpec) -> Result<Arc<Client>, String> {
+        Err("this build has no TLS".to_owned())
+    }
+}
+
+/// There is nobody to connect with.
+///
+/// # Errors
+/// None.
+pub async fn connect(_: Socket, client: &Client, _: &str) -> io::Result<Box<dyn SecureStream>> {
+    match *client {}
+}
+
+/// Why there is no secured connection.
+#[derive(Debug)]
+pub struct Failure;
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this build has no TLS")
+    }
+}
+
+/// There can't be a secured connection.
+///
+/// # Errors
+/// Always.
+pub async fn accept(
+    _: Socket,
+    _: Vec<u8>,
+    _: impl FnOnce(Option<&str>) -> Option<Arc<Site>>,
+) -> Result<(Box<dyn SecureStream>, Secured), Failure> {
+    Err(Failure)
+}
