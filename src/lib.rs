@@ -1,12 +1,15 @@
 //! smolgate: an HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 //!
-//! This file is the map. The modules are listed from the ground up, and a module uses only modules listed above it.
+//! This file is the map: the rooms from the ground up. A room uses only rooms listed above it; a file of directives
+//! (`conf.rs`, `*_conf.rs`) belongs to the layer `config` wherever it is, so that a capability and its directives share a
+//! directory (tests/tidy.rs checks both). The way of a request:
 //!
 //! ```text
-//!  client -> socket -> tls -> wire -> head::parse ->
-//!         phases::act (rewrite::run, route::find, access, try_files::find) ->
-//!            reply | lookup::answer | upstream::forward -> error_page::find -> answer::send -> one log line
-//!         -> After::{KeepAlive, Close, Tunnel(upstream)} -> tunnel::relay
+//!  client -> server::accept -> tls::accept -> runtime::stream -> http1::head ->
+//!         server::phases (modules::rewrite, server::router, modules::access, try_files) ->
+//!            modules::static_files | request::response | proxy::forward ->
+//!         modules::error_page -> server::send_response -> one line of the access log ->
+//!         After::{KeepAlive, Close, Tunnel} -> server::tunnel_task -> tunnel
 //! ```
 //!
 //! # Words
@@ -20,16 +23,23 @@
 //! - **worker**: a thread with one reactor. **turn**: what it does between two waits.
 //! - **timeout**: a length of time. **deadline**: a point in time. **limit**: a number.
 
+// The heart: knows no directive.
 pub mod os;
 pub mod runtime;
 pub mod http1;
 pub mod tunnel;
+
+// What stands beside it: secure streams, names, expressions, and the language of the configuration.
 pub mod tls;
 pub mod dns;
 pub mod regex;
 pub mod config;
+
+// A request, and what can be done with it.
 pub mod request;
 pub mod modules;
 pub mod proxy;
+
+// The program.
 pub mod server;
 pub mod process;

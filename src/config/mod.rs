@@ -1,4 +1,4 @@
-//! What the operator asked for: text to a tree of directives ([`syntax`]), the tree to one immutable, typed [`Config`].
+//! What the operator asked for: text to a tree of directives ([`parser`]), the tree to one immutable, typed [`Config`].
 //!
 //! All-or-nothing: after a load nothing reads text again, inheritance is resolved, templates, maps and expressions are
 //! compiled. What can't be done is refused with its place; what may be ignored leaves a [`Note`].

@@ -1,6 +1,7 @@
 //! From root to an ordinary user, for good (`user`).
 //!
-//! The calls are those of one thread, so this comes before any other is started but the one that reads keys (`keeper`).
+//! The calls change one thread, so they come before any other thread is started, except the one that reads keys
+//! (`privileged_reader`).
 
 use std::ffi::CString;
 use std::io;

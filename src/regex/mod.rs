@@ -4,8 +4,8 @@
 //! (`a++` is `a+`). Every byte is a character, and letters have a case if they are ASCII's. A search takes time in
 //! proportion to the lengths of the subject and the expression, whatever they are.
 //!
-//! `parse` writes the `program` of an expression and collects its `literals`, `search` runs it where the literals allow a
-//! match, `prefilter` selects the expressions of a list that may match.
+//! `compile` writes the `program` of an expression and collects its `literals`, `pike_vm` runs it where the literals allow
+//! a match, `prefilter` selects the expressions of a list that may match.
 
 pub mod finder;
 pub mod literals;

@@ -15,7 +15,7 @@
 //! `openssl x509 -req -CA` of OpenSSL 3.0 makes, and a listed certificate of a CA that the peer uses itself, which
 //! `openssl req -x509` makes. Neither is accepted where there are revocation lists, since webpki would not apply these.
 //!
-//! The table of all differences is `hostile`.
+//! The table of all differences is `hostile_chains`.
 
 use std::fmt;
 use std::ptr;
