@@ -22,7 +22,8 @@ const TRUSTED_BYTES_MAX: u64 = 2 << 20;
 /// Bytes of a file with revocation lists.
 const REVOKED_BYTES_MAX: u64 = 16 << 20;
 
-/// The right to read what only root may read is kept from the start on, and only if a file needs it then ([`privileged_reader`](crate::os::privileged_reader)).
+/// The right to read what only root may read is kept from the start on, and only if a file needs it then
+/// ([`privileged_reader`]).
 const ADVICE: &str = "give the user of the program the right to read it, or have root restart the program";
 
 /// All of a file, unless it is longer than it may be.
