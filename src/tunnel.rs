@@ -246,9 +246,6 @@ impl Tunnel {
     }
 
     /// Leaves the tunnel to another program: descriptors, what is held, and where it stands.
-    ///
-    /// # Errors
-    /// No descriptor is left to be made.
     pub fn pack(self, packer: &mut Packer) -> io::Result<()> {
         let (client, upstream) = (self.client.into_fd()?, self.upstream.into_fd()?);
         packer.fd(client);

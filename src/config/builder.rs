@@ -103,9 +103,6 @@ pub enum Source<'s> {
 }
 
 /// Loads a configuration; `extra` are the directives of `-g`.
-///
-/// # Errors
-/// The first thing that is wrong with it.
 pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log: ErrorLog) -> Result<Config, Error> {
     let folder = match source {
         Source::File(path) => path.parent().unwrap_or(Path::new(".")).to_owned(),

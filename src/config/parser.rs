@@ -167,9 +167,6 @@ impl Reader {
     }
 
     /// Reads and parses a file with all that it includes.
-    ///
-    /// # Errors
-    /// A file that can't be read, or is not made of directives.
     pub fn file(&mut self, path: &Path) -> Result<Vec<Directive>, Error> {
         let name = path.display().to_string();
         let text = self.load(path).map_err(|why| Error::nowhere(format!("{name}: {why}")))?;
@@ -177,9 +174,6 @@ impl Reader {
     }
 
     /// Parses a text with all that it includes.
-    ///
-    /// # Errors
-    /// A text that is not made of directives.
     pub fn text(&mut self, name: String, text: String) -> Result<Vec<Directive>, Error> {
         let number = self.files.len() as u32;
         let file = Arc::new(File { name, text });

@@ -251,9 +251,6 @@ fn split<'h>(
 }
 
 /// Checks field lines that are read and then discarded: trailers (RFC 9112 7.1.2).
-///
-/// # Errors
-/// As for a head.
 pub fn check_trailers(lines: &[u8]) -> Result<(), Malformed> {
     Fields::parse(Box::from(lines), 0, Names::Plain).map(drop)
 }
@@ -367,9 +364,6 @@ impl Scan {
 
     /// The head of a response at the start of `bytes`, and where it ends; as [`Scan::find_end`], within
     /// `RESPONSE_BYTES_MAX`.
-    ///
-    /// # Errors
-    /// As [`Scan::find_end`] and [`Response::parse`].
     pub fn find_response(&mut self, bytes: &[u8]) -> Result<Option<(Response, usize)>, Malformed> {
         let limits = Limits { line_bytes_max: RESPONSE_BYTES_MAX, head_bytes_max: RESPONSE_BYTES_MAX };
         let Some((start, end)) = self.find_end(bytes, limits)? else { return Ok(None) };
@@ -515,9 +509,6 @@ pub struct Request {
 
 impl Request {
     /// Reads a whole head, as [`Scan`] found it.
-    ///
-    /// # Errors
-    /// What RFC 9112 forbids, and what servers are known to understand differently.
     pub fn parse(head: &[u8], names: Names) -> Result<Self, Malformed> {
         let bytes: Box<[u8]> = Box::from(head);
         let (first, next) = first_line(&bytes).ok_or(Malformed::RequestLine)?;
@@ -693,9 +684,6 @@ pub struct Response {
 
 impl Response {
     /// Reads a whole head, as [`Scan`] found it.
-    ///
-    /// # Errors
-    /// What RFC 9112 forbids.
     pub fn parse(head: &[u8]) -> Result<Self, Malformed> {
         let bytes: Box<[u8]> = Box::from(head);
         let (line, next) = first_line(&bytes).ok_or(Malformed::StatusLine)?;

@@ -201,9 +201,6 @@ fn encode(bytes: &[u8], out: &mut Vec<u8>, must: impl Fn(u8) -> bool) {
 }
 
 /// The name in a Host field or an authority: lower case, without port and final dot.
-///
-/// # Errors
-/// [`Malformed::Host`] for what RFC 3986 3.2.2 does not allow; percent-encoded names are refused as well.
 pub fn host_name(field: &[u8]) -> Result<String, Malformed> {
     let (name, port) = match field {
         [b'[', rest @ ..] => {

@@ -34,9 +34,6 @@ pub struct PidFile {
 
 impl PidFile {
     /// Writes the file, and gives it to the account that root becomes.
-    ///
-    /// # Errors
-    /// Those of [`root_files::replace`].
     pub fn write(path: &str, account: Option<&Account>) -> io::Result<Self> {
         let file = match root_files::replace(path.as_ref(), account, fill) {
             Ok(file) => file,
@@ -80,9 +77,6 @@ fn lock(file: &File) {
 }
 
 /// The process whose pid file this is.
-///
-/// # Errors
-/// There is no such file, no number in it, or no program that holds it.
 pub fn holder(path: &str) -> Result<Pid, String> {
     let began = Instant::now();
     loop {

@@ -39,9 +39,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Starts the thread, if root is to become `account`, or if the power was given to somebody else. Everything that this
 /// thread starts from now on is without it: there must be no others yet.
-///
-/// # Errors
-/// There can't be a thread, or it can't become `account`.
 pub fn start(account: Option<Account>) -> Result<(), String> {
     let opened = take(&mut *lock(&OPENED));
     let powers = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
@@ -118,9 +115,6 @@ pub fn with<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
 }
 
 /// Opens a file to read it, now and whenever it has changed.
-///
-/// # Errors
-/// Those of open(2).
 pub fn open(path: &str) -> io::Result<File> {
     if KEEPER.get().is_none() && reads_all() {
         let mut opened = lock(&OPENED);
@@ -138,9 +132,6 @@ pub fn open(path: &str) -> io::Result<File> {
 }
 
 /// Opens a file to read it, and does not wait if it is a pipe without a writer.
-///
-/// # Errors
-/// Those of open(2).
 pub fn open_without_waiting(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)

@@ -34,9 +34,6 @@ pub struct Account {
 }
 
 /// Who the program is to become: `user` (and `group`, or the user's own) if it runs as root, otherwise nobody else.
-///
-/// # Errors
-/// An unknown name.
 pub fn account(user: Option<&str>, group: Option<&str>) -> Result<Option<Account>, String> {
     if !geteuid().is_root() {
         return Ok(None);
@@ -70,9 +67,6 @@ impl Account {
 
     /// Does something as the account, while the calling thread stays root: in a thread that becomes the account for good
     /// and ends. So there is no way back that could fail.
-    ///
-    /// # Errors
-    /// There can't be a thread, or it can't become the account.
     pub fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
         let account = self.clone();
         isolated(move || account.assume(CapabilitySet::empty()).map(|()| work()))
@@ -97,9 +91,6 @@ impl Account {
 }
 
 /// Does something in a thread of its own, for which the caller waits.
-///
-/// # Errors
-/// There can't be a thread, or `work` says why not.
 pub fn isolated<R: Send + 'static>(work: impl FnOnce() -> Result<R, String> + Send + 'static) -> io::Result<R> {
     let thread = Builder::new().name("account".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
     let result = thread.join().map_err(|_| io::Error::from(io::ErrorKind::Other))?;

@@ -69,9 +69,6 @@ pub fn replace(path: &Path, account: Option<&Account>, write: fn(&mut File) -> i
 }
 
 /// Removes a name, and follows no link that others than root can have made.
-///
-/// # Errors
-/// Those of unlink(2).
 pub fn remove(path: &Path) -> io::Result<()> {
     if !geteuid().is_root() {
         return std::fs::remove_file(path);

@@ -20,9 +20,6 @@ use crate::server::worker::{Crew, Report};
 const STACK_BYTES: usize = 128 * 1024;
 
 /// Has a new program check whether it could go on; the answer comes as a report.
-///
-/// # Errors
-/// No thread can be started.
 pub fn check(program: &Program, crew: Arc<Crew>) -> io::Result<()> {
     let mut other = program.clone();
     other.args.extend(["-t", "-q", "--takes-over", &handover::VERSION.to_string()].map(Into::into));
@@ -41,9 +38,6 @@ fn verdict(program: &Program) -> Result<(), String> {
 }
 
 /// Becomes the new program, which gets `parcel`. Comes back only if that fails.
-///
-/// # Errors
-/// Those of dup2(2) and execve(2).
 pub fn execute(program: &Program, parcel: &OwnedFd) -> io::Result<Infallible> {
     rustix::stdio::dup2_stdin(parcel)?;
     let failed = program.execute(PARCEL);
@@ -62,9 +56,6 @@ pub fn is_here() -> bool {
 }
 
 /// What the program before has left for this one.
-///
-/// # Errors
-/// What makes a parcel unreadable: then this program starts like any other.
 pub fn inherited() -> Option<io::Result<Unpacker>> {
     is_here().then_some(())?;
     let parcel = Unpacker::receive(rustix::stdio::stdin());

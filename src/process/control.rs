@@ -62,9 +62,6 @@ pub struct Upgrade {
 
 impl Command<'_> {
     /// Passes on what signals say, until all workers have ended.
-    ///
-    /// # Errors
-    /// What ended a worker.
     pub async fn give(mut self) -> io::Result<()> {
         let mut left = self.crew.desks.len();
         let timer = Timer::new();

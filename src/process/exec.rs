@@ -25,9 +25,6 @@ pub struct Program {
 
 impl Program {
     /// The program that runs.
-    ///
-    /// # Errors
-    /// Where /proc is not mounted.
     pub fn current() -> io::Result<Self> {
         Ok(Self { file: std::env::current_exe()?, args: std::env::args_os().collect() })
     }
@@ -47,9 +44,6 @@ impl Program {
     ///
     /// Signals stay blocked, as they are for signalfd(2): std's `CommandExt::exec` would unblock them, and one that comes
     /// before the new program reads them would end it.
-    ///
-    /// # Errors
-    /// Those of execve(2).
     pub fn execute(&self, said: &str) -> io::Result<Infallible> {
         let file = CString::new(self.file.as_os_str().as_bytes())?;
         let args: Result<Vec<CString>, _> = self.args.iter().map(|arg| CString::new(arg.as_bytes())).collect();

@@ -46,9 +46,6 @@ impl fmt::Display for Failure {
 }
 
 /// What a program asks of a configuration beside that it can be read: whom it would serve, and as who.
-///
-/// # Errors
-/// What is missing.
 pub fn may_start(config: Config) -> Result<Config, String> {
     listeners::serves_somebody(&config)?;
     privileges::account(config.main.user.as_deref(), config.main.group.as_deref())?;
@@ -57,17 +54,11 @@ pub fn may_start(config: Config) -> Result<Config, String> {
 
 /// Runs the proxy until it is told to stop. A program that has other threads calls [`signals::hold`] before it starts them:
 /// a signal that one of these gets would end it.
-///
-/// # Errors
-/// What keeps it from starting, and what ends it while it runs.
 pub fn run(config: Config, load: &Load<'_>) -> Result<(), Failure> {
     run_as(None, config, load, None)
 }
 
 /// As [`run`], for a program that another one can take the place of. `parcel` is what a program before it, or systemd, has left.
-///
-/// # Errors
-/// As [`run`].
 pub fn run_as(
     program: Option<Program>,
     config: Config,

@@ -20,9 +20,6 @@ const FIRST: RawFd = 3;
 const FDS_MAX: u64 = u16::MAX as u64;
 
 /// The sockets that systemd has bound; to be asked before the program opens anything.
-///
-/// # Errors
-/// What is wrong with them: then the program must not start without them.
 pub fn passed() -> Result<Option<Unpacker>, String> {
     if number("LISTEN_PID", u32::MAX.into())? != Some(std::process::id().into()) {
         return Ok(None);

@@ -28,9 +28,6 @@ const NEAR_MAX: Duration = Duration::from_millis(100);
 
 impl Attempts<'_> {
     /// Waits for a peer, as long as the configuration allows (`queue`).
-    ///
-    /// # Errors
-    /// The status to end with.
     pub(crate) async fn wait_for_peer(&mut self) -> Result<Chosen, u16> {
         let (Some(queue), false) = (self.group.upstream.queue, self.group.is_empty()) else {
             return Err(self.no_peer("no live upstreams"));

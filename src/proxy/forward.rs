@@ -150,9 +150,6 @@ pub(crate) struct Attempts<'e> {
 
 impl<'e> Attempts<'e> {
     /// Finds out where to the request goes, and what of it.
-    ///
-    /// # Errors
-    /// The status of a request that goes nowhere.
     fn new(exchange: &'e mut Exchange, client: &'e mut Wire, running: &Running, timer: &'e Timer) -> Result<Self, u16> {
         let (group, uri) = destination(exchange, running).map_err(|message| {
             log::about(exchange, Level::Error, format_args!("{message}"));

@@ -65,8 +65,6 @@ fn is_like(name: &[u8], set: &[u8]) -> bool {
 
 /// Writes the request head: what is configured, what frames the body, and the client's fields that are left.
 /// Without a `uri` it is the client's. A whole `body` follows at once.
-/// # Errors
-/// What the client may not ask for: a field that would end early, an upgrade with a body or with two keys.
 pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) -> Result<Outgoing, Malformed> {
     let request = &exchange.request;
     let proxy = &exchange.settings().proxy;

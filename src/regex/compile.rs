@@ -44,9 +44,6 @@ pub(super) struct Parsed {
 }
 
 /// Reads `source`.
-///
-/// # Errors
-/// What is wrong, and where.
 pub(super) fn parse(source: &[u8], any_case: bool) -> Result<Parsed, String> {
     let flags = if any_case { ANY_CASE } else { 0 };
     let mut parser = Parser { source, flags, ..Parser::default() };

@@ -56,9 +56,6 @@ impl Captures {
 
 impl Pattern {
     /// Compiles `source`.
-    ///
-    /// # Errors
-    /// What is wrong, and where.
     pub fn new(source: &str, any_case: bool) -> Result<Self, String> {
         let compile::Parsed { program, names, literals } = compile::parse(source.as_bytes(), any_case)?;
         Ok(Self { program: program.complete(literals), source: source.into(), names })

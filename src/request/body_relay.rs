@@ -504,9 +504,6 @@ pub struct Packer {
 
 impl Packer {
     /// Sends `head` and all of `source`.
-    ///
-    /// # Errors
-    /// As [`send_all`], [`Failure::Source`], [`Failure::Cut`] if a file got shorter meanwhile, and [`Failure::Encoder`].
     pub async fn send(&mut self, to: &Stream, head: Vec<u8>, mut source: Source<'_>) -> Result<(), Failure> {
         let mut out = head;
         loop {
@@ -582,17 +579,11 @@ pub fn poll_room(
 }
 
 /// Writes all of `bytes`.
-///
-/// # Errors
-/// [`Failure::Sink`], and [`Failure::SinkTimeout`] when nothing was taken for `limit`.
 pub async fn send_all(to: &Stream, bytes: &[u8], limit: Duration) -> Result<(), Failure> {
     send_slowly(to, bytes, limit, None).await
 }
 
 /// Writes all of `bytes`; `slow` is a pace and how many bytes went at it before.
-///
-/// # Errors
-/// As [`send_all`].
 pub async fn send_slowly(to: &Stream, bytes: &[u8], limit: Duration, slow: Option<(Pace, u64)>) -> Result<(), Failure> {
     let timer = Timer::new();
     let mut sent = 0;

@@ -218,9 +218,6 @@ impl Connections {
     }
 
     /// Counts one more of `key`, unless there are `most` already.
-    ///
-    /// # Errors
-    /// [`Full`].
     pub fn enter(self: &Arc<Self>, key: &[u8], most: u32) -> Result<Held, Full> {
         let mut table = self.lock();
         let id = table.find(key).or_else(|| table.insert(key)).ok_or(Full::Zone)?;

@@ -46,9 +46,6 @@ struct File {
 
 /// Opens the files of a configuration that are not open yet, so that `account`, which root is to become, can open those
 /// that are made here again.
-///
-/// # Errors
-/// The first that can't be opened, with its name.
 pub fn open(files: &[(u32, String)], account: Option<&Account>) -> Result<(), String> {
     let mut all = FILES.write().unwrap_or_else(PoisonError::into_inner);
     for (number, path) in files {

@@ -29,9 +29,6 @@ pub struct Pace {
 
 impl Pace {
     /// How many more bytes may go when `sent` have gone, at least one; or how long to wait for the next step.
-    ///
-    /// # Errors
-    /// The time to wait.
     pub fn room(&self, sent: u64, now: Millis) -> Result<u64, Duration> {
         let earned = self.rate.saturating_mul(now.saturating_sub(self.began).saturating_add(1000)) / 1000;
         let earned = earned.saturating_add(self.after);

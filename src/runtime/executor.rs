@@ -127,9 +127,6 @@ impl Wake for Call {
 
 /// Makes this thread a worker and runs `main` and all that it spawns until `main` is done; what is still running
 /// then is dropped.
-///
-/// # Errors
-/// Those of epoll and eventfd: out of descriptors or memory.
 pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
     let mut value = None;
     drive(pin!(async { value = Some(main.await) }))?;
@@ -376,18 +373,12 @@ pub struct Source {
 
 impl Source {
     /// Watches `fd`, which must be non-blocking, in both directions.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2), and when this thread is no worker.
     pub fn new(fd: OwnedFd, side: Side) -> io::Result<Self> {
         use epoll::EventFlags as F;
         Self::watch(fd, F::IN | F::OUT | F::RDHUP | F::ET, side)
     }
 
     /// Watches a listening socket that other workers may watch as well: the kernel wakes one of them.
-    ///
-    /// # Errors
-    /// As [`Source::new`].
     pub fn shared(fd: OwnedFd) -> io::Result<Self> {
         use epoll::EventFlags as F;
         Self::watch(fd, F::IN | F::ET | F::EXCLUSIVE, Side::Inner)
@@ -418,9 +409,6 @@ impl Source {
     }
 
     /// Does `op` as soon as the socket may be ready for it; the one place where a task waits for a socket.
-    ///
-    /// # Errors
-    /// Those of `op`, but for `WouldBlock` and `Interrupted`.
     pub fn poll_io<T>(
         &self,
         cx: &mut Context<'_>,
@@ -514,9 +502,6 @@ impl Source {
     }
 
     /// Watches the descriptor no more, and gives it away.
-    ///
-    /// # Errors
-    /// No descriptor is left to be made.
     pub fn leave(self) -> io::Result<OwnedFd> {
         let fd = self.fd.try_clone()?;
         worker(|w| {
@@ -624,9 +609,6 @@ impl Timer {
     }
 
     /// Waits for `future`, but no longer than `limit` from now on. Not an `async fn`, which would hold the future twice.
-    ///
-    /// # Errors
-    /// [`Elapsed`] when the time is over first.
     pub fn within<T>(
         &self,
         limit: Duration,

@@ -100,17 +100,11 @@ impl Packer {
     }
 
     /// Sends the parcel to whoever gets the socket that is returned.
-    ///
-    /// # Errors
-    /// Those of memfd_create(2), socketpair(2) and sendmsg(2).
     pub fn send(&self) -> io::Result<OwnedFd> {
         self.send_with(&Self::default())
     }
 
     /// Sends this parcel and another one as one.
-    ///
-    /// # Errors
-    /// As [`Packer::send`].
     pub fn send_with(&self, other: &Self) -> io::Result<OwnedFd> {
         let mut file = File::from(memfd_create("smolgate", MemfdFlags::CLOEXEC)?);
         let fds = numbers([&self.fds, &other.fds]);
@@ -171,9 +165,6 @@ pub struct Unpacker {
 
 impl Unpacker {
     /// Takes the parcel that was sent to this socket.
-    ///
-    /// # Errors
-    /// Those of recvmsg(2), and `InvalidData` for what is no parcel of this version.
     pub fn receive(socket: impl AsFd) -> io::Result<Self> {
         let mut carriers = collect(socket.as_fd())?.into_iter();
         let mut file = File::from(carriers.next().ok_or_else(|| invalid("it is empty"))?);
@@ -261,9 +252,6 @@ impl Unpacker {
 
 /// Takes over descriptors of which only the numbers are known: sent to ourselves, they come back as our own. Nobody else may
 /// have them, and they must be open.
-///
-/// # Errors
-/// Those of socketpair(2) and sendmsg(2).
 pub fn take_over(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
     let (near, far) = pair()?;
     post_all(&near, numbers)?;

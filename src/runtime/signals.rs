@@ -35,9 +35,6 @@ pub struct Signals {
 }
 
 /// Holds signals back from this thread and those that it starts: to be called before there are any.
-///
-/// # Errors
-/// Those of sigprocmask(2) and signalfd(2).
 pub fn hold() -> io::Result<OwnedFd> {
     let heard: SigSet = HEARD.into_iter().collect();
     heard.thread_block()?;
@@ -46,9 +43,6 @@ pub fn hold() -> io::Result<OwnedFd> {
 
 impl Signals {
     /// Reads the descriptor of [`hold`] in this worker.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { source: Source::new(fd, Side::Inner)?, came: Cell::new(0) })
     }

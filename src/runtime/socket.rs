@@ -135,9 +135,6 @@ pub struct ListenOptions {
 }
 
 /// Binds and listens. The descriptor can be given to several workers. `account` is the one that root is to become.
-///
-/// # Errors
-/// Those of socket(2), bind(2) and listen(2).
 pub fn listen(addr: &Addr, options: ListenOptions, account: Option<&Account>) -> io::Result<OwnedFd> {
     let fd = open(addr)?;
     match addr {
@@ -216,9 +213,6 @@ pub fn is_shortage(error: &io::Error) -> bool {
 }
 
 /// The address that a listening or connected descriptor is bound to.
-///
-/// # Errors
-/// Those of getsockname(2).
 pub fn local_addr(fd: impl AsFd) -> io::Result<Addr> {
     Ok(Addr::from_any(Some(net::getsockname(fd)?)))
 }
@@ -241,9 +235,6 @@ pub struct Listener {
 
 impl Listener {
     /// Watches a descriptor that [`listen`] made.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2) and getsockname(2).
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let local = local_addr(&fd)?;
         Ok(Self { source: Source::shared(fd)?, local })
@@ -274,33 +265,21 @@ pub struct Socket {
 
 impl Socket {
     /// Watches an accepted descriptor.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { source: Source::new(fd, Side::Client)? })
     }
 
     /// Watches a descriptor that has nobody else at its other end.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
     pub fn inner(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { source: Source::new(fd, Side::Inner)? })
     }
 
     /// The descriptor, which nobody watches any more.
-    ///
-    /// # Errors
-    /// No descriptor is left to be made.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         self.source.leave()
     }
 
     /// Watches the connected descriptor of an upstream.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
     pub fn upstream(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { source: Source::new(fd, Side::Upstream)? })
     }
@@ -417,9 +396,6 @@ impl Socket {
     }
 
     /// Sends the end of our direction; the other goes on.
-    ///
-    /// # Errors
-    /// Those of shutdown(2).
     pub fn finish(&self) -> io::Result<()> {
         Ok(net::shutdown(&self.source, Shutdown::Write)?)
     }
@@ -453,9 +429,6 @@ pub struct Datagrams {
 
 impl Datagrams {
     /// A socket whose own address the kernel has chosen.
-    ///
-    /// # Errors
-    /// Those of socket(2), connect(2) and epoll_ctl(2).
     pub fn connect(addr: &SocketAddr) -> io::Result<Self> {
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = open_as(SocketType::DGRAM, family)?;

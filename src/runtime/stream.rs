@@ -157,9 +157,6 @@ impl Stream {
     }
 
     /// The descriptor below, which nobody watches any more.
-    ///
-    /// # Errors
-    /// No descriptor is left to be made.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         match self {
             Self::Plain(socket) => socket.into_fd(),

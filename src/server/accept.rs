@@ -63,9 +63,6 @@ impl Drop for Accepting {
 }
 
 /// Starts to accept connections.
-///
-/// # Errors
-/// Those of epoll_ctl(2).
 pub fn start(fd: OwnedFd, worker: &Rc<Worker>) -> io::Result<Accepting> {
     let listener = Rc::new(Listener::new(fd)?);
     let state = Rc::new(Cell::new(State::Open));

@@ -67,9 +67,6 @@ impl Sockets {
     }
 
     /// For the next program.
-    ///
-    /// # Errors
-    /// Those of dup(2).
     pub fn pack(&self, packer: &mut Packer) -> io::Result<()> {
         for (addr, fd) in &self.open {
             let mut socket = Packer::default();
@@ -86,9 +83,6 @@ impl Sockets {
     }
 
     /// Opens the socket of a binding, unless it is open. Root makes the path of a Unix socket as `account`, where that is safer.
-    ///
-    /// # Errors
-    /// Which one could not be opened, and why.
     pub fn open(&self, binding: &Binding, account: Option<&Account>) -> Result<Option<OwnedFd>, String> {
         if self.open.iter().any(|(addr, _)| *addr == binding.addr) {
             return Ok(None);
@@ -132,9 +126,6 @@ impl Sockets {
     }
 
     /// One descriptor of each socket for each worker.
-    ///
-    /// # Errors
-    /// Those of dup(2).
     pub fn copies(&self, crew: &Crew) -> io::Result<Vec<(Addr, Vec<OwnedFd>)>> {
         let mut all = Vec::new();
         for (addr, fd) in &self.open {
@@ -146,9 +137,6 @@ impl Sockets {
 
 /// A configuration without a server is a mistake: at a reload most often a file that is just being written, and taking it
 /// would drop every listener.
-///
-/// # Errors
-/// What to say of such a one.
 pub fn serves_somebody(config: &Config) -> Result<(), String> {
     match config.bindings.is_empty() {
         false => Ok(()),
@@ -160,9 +148,6 @@ pub fn serves_somebody(config: &Config) -> Result<(), String> {
 }
 
 /// One descriptor of a socket for each worker.
-///
-/// # Errors
-/// Those of dup(2).
 pub fn copies(fd: &OwnedFd, crew: &Crew) -> io::Result<Vec<OwnedFd>> {
     crew.desks.iter().map(|_| fd.try_clone()).collect()
 }

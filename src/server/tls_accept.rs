@@ -54,9 +54,6 @@ pub async fn secure(mut wire: Wire, client: Client, group: &Group, worker: &Work
 }
 
 /// Whether a request is served on its connection.
-///
-/// # Errors
-/// The status to refuse it with.
 pub fn check(exchange: &Exchange, group: &Group) -> Result<(), u16> {
     let info = |message: std::fmt::Arguments<'_>| {
         log::about(exchange, Level::Info, format_args!("{message} while reading client request headers"));

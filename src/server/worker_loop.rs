@@ -23,9 +23,6 @@ const SETTLE: Duration = Duration::from_secs(5);
 const FREEZE: Duration = Duration::from_millis(1500);
 
 /// Follows orders until one says to end.
-///
-/// # Errors
-/// Those of epoll_ctl(2).
 pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
     let mut open: Vec<(Addr, Accepting)> = Vec::new();
     loop {

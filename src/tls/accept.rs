@@ -66,9 +66,6 @@ impl fmt::Display for Failure {
 
 /// Makes the handshake with a client. `sealed` are the bytes that have come; `choose` gives the site for the name that
 /// the client asks for.
-///
-/// # Errors
-/// [`Failure`]; the client was told, as far as it listens.
 pub async fn accept(
     socket: Socket,
     mut sealed: Vec<u8>,

@@ -62,9 +62,6 @@ pub enum News {
 
 impl Pair {
     /// Reads both files.
-    ///
-    /// # Errors
-    /// Those of [`pem::pair`].
     pub(super) fn load(certificate: &str, key: &str) -> Result<Self, String> {
         let stamps = stamps(certificate, key);
         let current = RwLock::new(Arc::new(pem::pair(certificate, key)?));

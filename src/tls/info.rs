@@ -80,9 +80,6 @@ impl Secured {
     }
 
     /// Whether a request for a server with this site is served.
-    ///
-    /// # Errors
-    /// Why it is not.
     pub fn check(&self, site: Option<&Arc<Site>>) -> Result<(), Refusal> {
         let Some(site) = site.filter(|site| site.verifies()) else { return Ok(()) };
         if !Arc::ptr_eq(site, &self.site) {

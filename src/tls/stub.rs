@@ -15,9 +15,6 @@ pub enum Secured {}
 
 impl Secured {
     /// Whether a request is served.
-    ///
-    /// # Errors
-    /// None.
     pub fn check(&self, _: Option<&Arc<Site>>) -> Result<(), Refusal> {
         match *self {}
     }
@@ -80,9 +77,6 @@ pub struct Loaded {}
 
 impl Loaded {
     /// There can't be a site.
-    ///
-    /// # Errors
-    /// Always.
     pub fn site(&mut self, _: &ServerSpec) -> Result<Arc<Site>, String> {
         Err("this build has no TLS".to_owned())
     }
@@ -93,18 +87,12 @@ impl Loaded {
     }
 
     /// There can't be a client.
-    ///
-    /// # Errors
-    /// Always.
     pub fn client(&mut self, _: &ClientSpec) -> Result<Arc<Client>, String> {
         Err("this build has no TLS".to_owned())
     }
 }
 
 /// There is nobody to connect with.
-///
-/// # Errors
-/// None.
 pub async fn connect(_: Socket, client: &Client, _: &str) -> io::Result<Box<dyn SecureStream>> {
     match *client {}
 }
@@ -120,9 +108,6 @@ impl fmt::Display for Failure {
 }
 
 /// There can't be a secured connection.
-///
-/// # Errors
-/// Always.
 pub async fn accept(
     _: Socket,
     _: Vec<u8>,

@@ -21,9 +21,6 @@ const REQUEST_KEY_BYTES_MAX: usize = 65535;
 const CONNECTION_KEY_BYTES_MAX: usize = 255;
 
 /// Lets a request through, at once or after a while, or refuses it with a status. 499: the client did not wait.
-///
-/// # Errors
-/// The status of a refusal.
 pub async fn enter(exchange: &mut Exchange, zones: &LimitZones, timer: &Timer, client: &Socket) -> Result<(), u16> {
     if exchange.settings().rare.limits.is_none() {
         return Ok(());

@@ -55,9 +55,6 @@ enum Next {
 
 impl Listing {
     /// Reads the folder that `path` stands for.
-    ///
-    /// # Errors
-    /// Those of readdir(3) and stat(2).
     pub async fn read(folder: &File, path: &[u8], settings: Autoindex) -> io::Result<Self> {
         let mut entries = Vec::new();
         let mut is_cut = false;

@@ -20,9 +20,6 @@ use crate::request::variables;
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Opens a file or a folder to read it.
-///
-/// # Errors
-/// Those of open(2), and `ELOOP` for a link that is not followed.
 pub fn open(exchange: &Exchange, name: &[u8]) -> io::Result<(File, Metadata)> {
     // A FIFO must not hold up the worker, and a terminal is not to become ours.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -32,9 +29,6 @@ pub fn open(exchange: &Exchange, name: &[u8]) -> io::Result<(File, Metadata)> {
 }
 
 /// What is there under a name.
-///
-/// # Errors
-/// Those of stat(2), and `ELOOP` for a link that is not followed.
 pub fn metadata(exchange: &Exchange, name: &[u8]) -> io::Result<Metadata> {
     if exchange.settings().rare.symlinks.is_none() {
         return std::fs::metadata(OsString::from_vec(name.to_vec()));

@@ -77,9 +77,6 @@ impl Encoder {
     }
 
     /// Encodes `data`, and appends what comes of it to `out`.
-    ///
-    /// # Errors
-    /// Never, as long as the library keeps its word.
     pub fn encode(&mut self, data: &[u8], then: Then, out: &mut Vec<u8>) -> Result<(), Broken> {
         let before = out.len();
         if self.read == 0 && self.written == 0 && (!data.is_empty() || then == Then::End) {
@@ -143,9 +140,6 @@ impl Encoder {
     }
 
     /// Writes what is held back, and gives the tables back until there is more to encode.
-    ///
-    /// # Errors
-    /// As [`Self::encode`].
     pub fn rest(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
         let before = out.len();
         if self.holds {

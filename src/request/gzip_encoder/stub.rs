@@ -13,17 +13,11 @@ impl Encoder {
     }
 
     /// Encodes nothing.
-    ///
-    /// # Errors
-    /// None.
     pub fn encode(&mut self, _: &[u8], _: Then, _: &mut Vec<u8>) -> Result<(), Broken> {
         match *self {}
     }
 
     /// Writes nothing.
-    ///
-    /// # Errors
-    /// None.
     pub fn rest(&mut self, _: &mut Vec<u8>) -> Result<(), Broken> {
         match *self {}
     }

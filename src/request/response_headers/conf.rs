@@ -39,9 +39,6 @@ pub enum Lifetime {
 
 impl Lifetime {
     /// Reads `30d`, `-1`, `+1h`, `@15h30m`, `epoch` and `max`; `off` is `Ok(None)`.
-    ///
-    /// # Errors
-    /// What was expected.
     pub fn parse(text: &str, modified: bool) -> Result<Option<Self>, &'static str> {
         match text {
             "off" if !modified => return Ok(None),
