@@ -3,4 +3,4 @@
 pub mod message;
 pub mod client;
 pub mod cache;
-pub mod conf;
+pub(crate) mod conf;

@@ -1,14 +1,14 @@
 //! The protocol, as bytes in and values out: heads, bodies, URIs, WebSocket frames, PROXY protocol.
 
 pub mod head;
-pub mod header;
+pub(crate) mod header;
 pub mod body;
 pub mod uri;
 pub mod websocket;
 pub mod range;
 pub mod basic_auth;
-pub mod x_forwarded_for;
-pub mod user_agent;
+pub(crate) mod x_forwarded_for;
+pub(crate) mod user_agent;
 pub mod proxy_protocol;
-pub mod base64;
+pub(crate) mod base64;
 pub mod digest;

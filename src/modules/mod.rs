@@ -1,11 +1,11 @@
 //! One directory per capability: its directives (`conf.rs`) and what they do.
 
-pub mod limit;
-pub mod rewrite;
-pub mod gzip;
-pub mod charset;
-pub mod real_ip;
-pub mod error_page;
+pub(crate) mod limit;
+pub(crate) mod rewrite;
+pub(crate) mod gzip;
+pub(crate) mod charset;
+pub(crate) mod real_ip;
+pub(crate) mod error_page;
 pub mod access;
-pub mod static_files;
-pub mod map;
+pub(crate) mod static_files;
+pub(crate) mod map;

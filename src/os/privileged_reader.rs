@@ -64,6 +64,7 @@ pub fn start(account: Option<Account>) -> Result<(), String> {
 }
 
 /// Whether this thread has the power to read whatever there is.
+#[cfg(feature = "tls")]
 fn reads_all() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_READ_SEARCH))
 }
@@ -114,7 +115,8 @@ pub fn with<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     }
 }
 
-/// Opens a file to read it, now and whenever it has changed.
+/// Opens a file with a key to read it, now and whenever it has changed.
+#[cfg(feature = "tls")]
 pub fn open(path: &str) -> io::Result<File> {
     if KEEPER.get().is_none() && reads_all() {
         let mut opened = lock(&OPENED);
@@ -138,6 +140,7 @@ pub fn open_without_waiting(path: &Path) -> io::Result<File> {
 }
 
 /// Opens a regular file: to wait here would let all others wait.
+#[cfg(feature = "tls")]
 fn open_file(path: &str) -> io::Result<File> {
     let file = open_without_waiting(path.as_ref())?;
     match file.metadata()?.is_file() {

@@ -3,5 +3,5 @@
 pub mod exec;
 pub mod systemd;
 pub mod start;
-pub mod control;
+pub(crate) mod control;
 pub mod binary_upgrade;

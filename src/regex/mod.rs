@@ -7,20 +7,20 @@
 //! `compile` writes the `program` of an expression and collects its `literals`, `pike_vm` runs it where the literals allow
 //! a match, `prefilter` selects the expressions of a list that may match.
 
-pub mod finder;
-pub mod literals;
+pub(crate) mod finder;
+pub(crate) mod literals;
 #[cfg(test)]
-pub mod differential_tests;
-pub mod compile;
-pub mod prefilter;
-pub mod program;
-pub mod pike_vm;
-pub mod byte_class;
+pub(crate) mod differential_tests;
+pub(crate) mod compile;
+pub(crate) mod prefilter;
+pub(crate) mod program;
+pub(crate) mod pike_vm;
+pub(crate) mod byte_class;
 
 use std::ops::Range;
 
 use crate::regex::pike_vm::Slots;
-pub use crate::regex::prefilter::Prefilter;
+pub(crate) use crate::regex::prefilter::Prefilter;
 use crate::regex::program::Program;
 
 /// A compiled expression with the names of its groups.

@@ -312,7 +312,7 @@ impl Exchange {
 
     /// A request to another path for the sake of this one: a GET with the same fields, which shares its variables. Its
     /// answer is for us alone.
-    pub fn ask(&mut self, path: &[u8]) -> Self {
+    pub fn ask(&self, path: &[u8]) -> Self {
         let request = self.request.bodyless_get();
         let mut asked = Self::new(self.config.clone(), self.client.clone(), self.server.clone(), request, self.number);
         asked.asked_for = Some(self.request.method().into());
@@ -396,7 +396,7 @@ impl Exchange {
     }
 
     /// Notes the type of the answer, by which `expires` and the like may choose, before there is a head.
-    pub fn announce(&mut self, content_type: &[u8]) {
+    pub fn announce(&self, content_type: &[u8]) {
         if self.config.keeps_sent {
             self.answer.head.replace([b"Content-Type: ", content_type, b"\r\n"].concat());
         }

@@ -1,16 +1,16 @@
 //! What one request needs, whichever module responds to it: context, variables, log, response, body relay.
 
-pub mod accept_encoding;
-pub mod location_conf;
-pub mod listen_conf;
-pub mod log_conf;
-pub mod context;
-pub mod variables;
-pub mod log;
-pub mod response;
-pub mod body_relay;
-pub mod send_queue;
-pub mod rate_limit;
-pub mod gzip_encoder;
-pub mod limit_zones;
-pub mod response_headers;
+pub(crate) mod accept_encoding;
+pub(crate) mod location_conf;
+pub(crate) mod listen_conf;
+pub(crate) mod log_conf;
+pub(crate) mod context;
+pub(crate) mod variables;
+pub(crate) mod log;
+pub(crate) mod response;
+pub(crate) mod body_relay;
+pub(crate) mod send_queue;
+pub(crate) mod rate_limit;
+pub(crate) mod gzip_encoder;
+pub(crate) mod limit_zones;
+pub(crate) mod response_headers;

@@ -1,15 +1,15 @@
 //! Workers and their connections: accept, TLS handshakes, the phases of a request, responses, status.
 
-pub mod tls_accept;
-pub mod client_conf;
-pub mod worker;
-pub mod accept;
-pub mod connection;
-pub mod phases;
-pub mod router;
-pub mod send_response;
-pub mod detached_response;
-pub mod tunnel_task;
-pub mod worker_loop;
+pub(crate) mod tls_accept;
+pub(crate) mod client_conf;
+pub(crate) mod worker;
+pub(crate) mod accept;
+pub(crate) mod connection;
+pub(crate) mod phases;
+pub(crate) mod router;
+pub(crate) mod send_response;
+pub(crate) mod detached_response;
+pub(crate) mod tunnel_task;
+pub(crate) mod worker_loop;
 pub mod listeners;
-pub mod status;
+pub(crate) mod status;

@@ -4,53 +4,51 @@
 //! [`Secured`]: what is known of it then. [`Client`]: how we come to upstreams, by [`connect`].
 //! Without the feature `tls` nothing of this can be made, and what can't exist costs nothing.
 
-pub mod settings;
-pub mod variables;
+pub(crate) mod settings;
+pub(crate) mod variables;
 #[cfg(feature = "tls")]
-pub mod info;
+pub(crate) mod info;
 #[cfg(feature = "tls")]
-pub mod session;
+pub(crate) mod session;
 #[cfg(feature = "tls")]
-pub mod accept;
+pub(crate) mod accept;
 #[cfg(feature = "tls")]
-pub mod connect;
+pub(crate) mod connect;
 #[cfg(feature = "tls")]
-pub mod server_config;
+pub(crate) mod server_config;
 #[cfg(feature = "tls")]
-pub mod cert_key;
+pub(crate) mod cert_key;
 #[cfg(feature = "tls")]
-pub mod pem;
+pub(crate) mod pem;
 #[cfg(feature = "tls")]
-pub mod session_cache;
+pub(crate) mod session_cache;
 #[cfg(feature = "tls")]
-pub mod verify;
+pub(crate) mod verify;
 #[cfg(feature = "tls")]
 pub mod x509;
 #[cfg(test)]
 #[cfg(feature = "tls")]
-pub mod hostile_chains;
+pub(crate) mod hostile_chains;
 #[cfg(not(feature = "tls"))]
-pub mod stub;
-pub mod conf;
+pub(crate) mod stub;
+pub(crate) mod conf;
 
-pub use crate::tls::settings::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
-pub use crate::tls::variables::Fact;
+pub(crate) use crate::tls::settings::{ClientSpec, Protocols, ServerSpec, Verify};
+pub(crate) use crate::tls::variables::Fact;
 
 #[cfg(feature = "tls")]
-pub use crate::tls::accept::{Failure, accept};
+pub(crate) use crate::tls::accept::accept;
 #[cfg(feature = "tls")]
-pub use crate::tls::cert_key::News;
+pub(crate) use crate::tls::cert_key::News;
 #[cfg(feature = "tls")]
-pub use crate::tls::connect::{Client, connect};
+pub(crate) use crate::tls::connect::{Client, connect};
 #[cfg(feature = "tls")]
-pub use crate::tls::info::{Refusal, Secured};
+pub(crate) use crate::tls::info::{Refusal, Secured};
 #[cfg(feature = "tls")]
-pub use crate::tls::server_config::{Loaded, Site};
-#[cfg(feature = "tls")]
-pub use crate::tls::verify::Distrust;
+pub(crate) use crate::tls::server_config::{Loaded, Site};
 
 #[cfg(not(feature = "tls"))]
-pub use crate::tls::stub::{Client, Distrust, Failure, Loaded, News, Refusal, Secured, Site, accept, connect};
+pub(crate) use crate::tls::stub::{Client, Loaded, News, Refusal, Secured, Site, accept, connect};
 
 /// Whether there is TLS in this build.
 pub const AVAILABLE: bool = cfg!(feature = "tls");

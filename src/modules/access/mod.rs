@@ -3,9 +3,9 @@
 //!
 //! Each check gives a [`Verdict`]; a [`Gate`] takes them one after the other until the matter is settled.
 
-pub mod conf;
-pub mod htpasswd;
-pub mod password_check;
+pub(crate) mod conf;
+pub(crate) mod htpasswd;
+pub(crate) mod password_check;
 pub mod password;
 
 use std::future::{Future, poll_fn};

@@ -1,6 +1,6 @@
 //! The `charset` parameter of Content-Type (`charset`, `charset_types`, `source_charset`). Bodies stay as they are.
 
-pub mod conf;
+pub(crate) mod conf;
 
 use crate::request::context::Exchange;
 use crate::request::variables;

@@ -1,6 +1,6 @@
 //! What is answered in place of a page of our own (`error_page`).
 
-pub mod conf;
+pub(crate) mod conf;
 
 use crate::http1::head;
 use crate::request::context::Exchange;

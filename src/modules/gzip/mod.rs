@@ -1,7 +1,7 @@
 //! Which answers are compressed on their way, and for whom: nginx's rules (`gzip` and what begins with `gzip_`), and
 //! `no-transform` of an upstream besides (RFC 9110 7.7).
 
-pub mod conf;
+pub(crate) mod conf;
 
 use crate::config::{Gzip, Proxied, Types};
 use crate::http1::head::{self, Fields, Name};

@@ -1,7 +1,7 @@
 //! What a location limits, asked of one request: may it pass (`limit_req`, `limit_conn`), and how fast may its answer go
 //! (`limit_rate`).
 
-pub mod conf;
+pub(crate) mod conf;
 
 use std::future::poll_fn;
 use std::task::Poll;

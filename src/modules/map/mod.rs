@@ -1,6 +1,6 @@
 //! `map`, `geo`, `split_clients` and `valid_referers`: variables that follow from others.
 
-pub mod conf;
-pub mod geo_conf;
-pub mod split_clients_conf;
-pub mod referer_conf;
+pub(crate) mod conf;
+pub(crate) mod geo_conf;
+pub(crate) mod split_clients_conf;
+pub(crate) mod referer_conf;

@@ -1,6 +1,6 @@
 //! Who a client is behind a proxy that is believed: its address as the proxy tells it, in a field or by the PROXY protocol.
 
-pub mod conf;
+pub(crate) mod conf;
 
 use std::rc::Rc;
 

@@ -1,6 +1,6 @@
 //! Runs the steps of a server or location on an exchange: `return`, `set`, `if`, `rewrite`, `break`.
 
-pub mod conf;
+pub(crate) mod conf;
 
 use crate::config::template::{Builtin, Piece, Template, Variable};
 use crate::config::{Condition, Expression, FileTest, Level, Rewrite, Settable, Step, Then};

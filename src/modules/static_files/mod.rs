@@ -3,17 +3,17 @@
 //! What is served was opened and looked at through one descriptor: nothing is looked up by name a second time, and only
 //! regular files are sent.
 
-pub mod index;
-pub mod file;
-pub mod open;
-pub mod conditional;
-pub mod autoindex;
-pub mod precompressed;
-pub mod try_files;
-pub mod conf;
-pub mod autoindex_conf;
-pub mod precompressed_conf;
-pub mod symlinks_conf;
+pub(crate) mod index;
+pub(crate) mod file;
+pub(crate) mod open;
+pub(crate) mod conditional;
+pub(crate) mod autoindex;
+pub(crate) mod precompressed;
+pub(crate) mod try_files;
+pub(crate) mod conf;
+pub(crate) mod autoindex_conf;
+pub(crate) mod precompressed_conf;
+pub(crate) mod symlinks_conf;
 
 use crate::config::Level;
 use crate::modules::static_files::file::{Answer, Coded};

@@ -3,20 +3,20 @@
 //! Each method has a file and says only who is next; all follow nginx's rules, to the same peers. A group's state is
 //! shared by all workers and locked for a few comparisons. Backups are asked when no other peer can be.
 
-pub mod crc32;
-pub mod hash;
-pub mod least_conn;
-pub mod peer;
-pub mod queue;
-pub mod random;
-pub mod consistent_hash;
-pub mod round_robin;
-pub mod attempt;
-pub mod status;
-pub mod sticky;
+pub(crate) mod crc32;
+pub(crate) mod hash;
+pub(crate) mod least_conn;
+pub(crate) mod peer;
+pub(crate) mod queue;
+pub(crate) mod random;
+pub(crate) mod consistent_hash;
+pub(crate) mod round_robin;
+pub(crate) mod attempt;
+pub(crate) mod status;
+pub(crate) mod sticky;
 #[cfg(test)]
-pub mod tests;
-pub mod conf;
+pub(crate) mod tests;
+pub(crate) mod conf;
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,10 +27,10 @@ use crate::proxy::balance::consistent_hash::Ring;
 use crate::proxy::balance::peer::Member;
 use crate::proxy::balance::queue::Queue;
 
-pub use crate::proxy::balance::attempt::Search;
-pub use crate::proxy::balance::peer::{Finding, Peer};
-pub use crate::proxy::balance::queue::Place as QueuePlace;
-pub use crate::proxy::balance::status::{Health, PeerState};
+pub(crate) use crate::proxy::balance::attempt::Search;
+pub(crate) use crate::proxy::balance::peer::{Finding, Peer};
+pub(crate) use crate::proxy::balance::queue::Place as QueuePlace;
+pub(crate) use crate::proxy::balance::status::{Health, PeerState};
 
 use crate::config::{Balance, Config, PeerSpec, Sticky, Upstream};
 use crate::dns::cache::{self, Name};

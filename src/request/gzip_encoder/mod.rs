@@ -3,15 +3,15 @@
 //! Without the feature `gzip` no [`Encoder`] can be made, and what can't exist costs nothing.
 
 #[cfg(feature = "gzip")]
-pub mod deflate;
+pub(crate) mod deflate;
 #[cfg(not(feature = "gzip"))]
-pub mod stub;
+pub(crate) mod stub;
 
 #[cfg(feature = "gzip")]
-pub use crate::request::gzip_encoder::deflate::Encoder;
+pub(crate) use crate::request::gzip_encoder::deflate::Encoder;
 
 #[cfg(not(feature = "gzip"))]
-pub use crate::request::gzip_encoder::stub::Encoder;
+pub(crate) use crate::request::gzip_encoder::stub::Encoder;
 
 /// What follows the bytes at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

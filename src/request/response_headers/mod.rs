@@ -2,9 +2,9 @@
 //!
 //! `Expires`, `Cache-Control`, `ETag` and `Last-Modified` take the place of the answer's own.
 
-pub mod expires;
-pub mod trailers;
-pub mod conf;
+pub(crate) mod expires;
+pub(crate) mod trailers;
+pub(crate) mod conf;
 
 use crate::config::AddField;
 use crate::http1::head::{Name, field};

@@ -4,9 +4,9 @@
 //! The page holds no number. Its script asks the address that it came from for JSON, again and again, and puts what it
 //! gets into the page as text: names of upstreams, which requests may choose, are never markup.
 
-pub mod conf;
-pub mod json;
-pub mod prometheus;
+pub(crate) mod conf;
+pub(crate) mod json;
+pub(crate) mod prometheus;
 
 use std::fmt::Write;
 use std::time::Duration;

@@ -5,9 +5,9 @@
 //! `crypt` neither bcrypt nor SHA-crypt is.
 
 #[cfg(feature = "crypt")]
-pub mod crypt;
+pub(crate) mod crypt;
 #[cfg(not(feature = "crypt"))]
-pub mod stub;
+pub(crate) mod stub;
 
 use crate::http1::base64;
 use crate::http1::digest::{SHA1_BYTES, md5, sha1};
