@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use argh::FromArgs;
-use smolgate::config::{self, Config, ErrorLog, Folders, Gzip, HealthCheck, Source, StatusForm};
+use smolgate::config::{self, Config, ConfigSource, ErrorLog, Gzip, HealthCheck, Prefix, StatusForm};
 use smolgate::dns::cache;
 use smolgate::dns::client::Resolver;
 use smolgate::modules::access::password;
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
         print_version(flags.build);
         return ExitCode::SUCCESS;
     }
-    let asked = match Asked::from(&flags) {
+    let asked = match Options::from(&flags) {
         Ok(asked) => asked,
         Err(why) => return complain(USAGE, format_args!("{why}")),
     };
@@ -149,18 +149,18 @@ fn print_version(build: bool) {
 }
 
 /// What the flags ask for.
-struct Asked {
+struct Options {
     file: Option<PathBuf>,
     generated: String,
     directives: String,
-    folders: Folders,
+    folders: Prefix,
     error_log: Option<String>,
 }
 
-impl Asked {
+impl Options {
     fn from(flags: &Flags) -> Result<Self, String> {
         let prefix = flags.prefix.clone().unwrap_or_else(|| ".".to_owned());
-        let folders = Folders { prefix: prefix.clone() };
+        let folders = Prefix { prefix: prefix.clone() };
         let mut asked = Self {
             file: None,
             generated: String::new(),
@@ -201,8 +201,8 @@ impl Asked {
 
     fn load(&self) -> Result<Config, String> {
         let source = match &self.file {
-            Some(file) => Source::File(file),
-            None => Source::Text("the command line", self.generated.clone()),
+            Some(file) => ConfigSource::File(file),
+            None => ConfigSource::Text("the command line", self.generated.clone()),
         };
         let error_log = ErrorLog::default_to(self.error_log.clone());
         config::load(source, &self.directives, self.folders.clone(), error_log).map_err(|error| error.to_string())

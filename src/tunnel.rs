@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::http1::websocket::{self, Frames};
 use crate::runtime::executor::{self, Millis, Timer, millis};
-use crate::runtime::handover::{Packer, Unpacker};
+use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::Stream;
 
@@ -58,7 +58,7 @@ pub enum End {
 
 /// What a tunnel moved, and how it ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Summary {
+pub struct TunnelStats {
     pub end: End,
     pub to_client: u64,
     pub to_upstream: u64,
@@ -103,7 +103,7 @@ enum State {
 }
 
 /// Why a direction broke: on which of its sides.
-enum Broken {
+enum FailedSide {
     Source,
     Sink,
 }
@@ -114,7 +114,7 @@ impl Half {
         Self { held: early, state: State::Flowing, moved: 0, frames }
     }
 
-    fn pack(&self, packer: &mut Packer) {
+    fn pack(&self, packer: &mut HandoverEncoder) {
         packer.bytes(&self.held);
         packer.u8(match self.state {
             State::Flowing => 0,
@@ -125,7 +125,7 @@ impl Half {
         packer.maybe(self.frames.to_parts());
     }
 
-    fn unpack(parcel: &mut Unpacker) -> Option<Self> {
+    fn unpack(parcel: &mut HandoverDecoder) -> Option<Self> {
         let held = parcel.bytes()?;
         let state = match parcel.u8()? {
             0 => State::Flowing,
@@ -146,7 +146,7 @@ impl Half {
     }
 
     /// Moves what can be moved; ready when the end was passed on.
-    fn poll(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream) -> Poll<Result<(), Broken>> {
+    fn poll(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream) -> Poll<Result<(), FailedSide>> {
         loop {
             ready!(self.poll_held(cx, to))?;
             match self.state {
@@ -177,15 +177,15 @@ impl Half {
         scratch: &mut [u8],
         from: &Stream,
         to: &Stream,
-    ) -> Poll<Result<usize, Broken>> {
-        let count = ready!(from.poll_read(cx, scratch)).map_err(|_| Broken::Source)?;
+    ) -> Poll<Result<usize, FailedSide>> {
+        let count = ready!(from.poll_read(cx, scratch)).map_err(|_| FailedSide::Source)?;
         let bytes = scratch.get(..count).unwrap_or_default();
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
         self.frames.pass(bytes);
         let written = match to.poll_write(cx, bytes) {
-            Poll::Ready(written) => written.map_err(|_| Broken::Sink)?,
+            Poll::Ready(written) => written.map_err(|_| FailedSide::Sink)?,
             Poll::Pending => 0,
         };
         self.moved += written as u64;
@@ -193,9 +193,9 @@ impl Half {
         Poll::Ready(Ok(count))
     }
 
-    fn poll_held(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<Result<(), Broken>> {
+    fn poll_held(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<Result<(), FailedSide>> {
         while !self.held.is_empty() {
-            let written = ready!(to.poll_write(cx, &self.held)).map_err(|_| Broken::Sink)?;
+            let written = ready!(to.poll_write(cx, &self.held)).map_err(|_| FailedSide::Sink)?;
             self.moved += written as u64;
             if written == self.held.len() {
                 self.held = Vec::new();
@@ -246,7 +246,7 @@ impl Tunnel {
     }
 
     /// Leaves the tunnel to another program: descriptors, what is held, and where it stands.
-    pub fn pack(self, packer: &mut Packer) -> io::Result<()> {
+    pub fn pack(self, packer: &mut HandoverEncoder) -> io::Result<()> {
         let (client, upstream) = (self.client.into_fd()?, self.upstream.into_fd()?);
         packer.fd(client);
         packer.fd(upstream);
@@ -258,7 +258,7 @@ impl Tunnel {
     }
 
     /// What [`Tunnel::pack`] left; an error, if its sockets can't be watched.
-    pub fn unpack(parcel: &mut Unpacker) -> Option<io::Result<Self>> {
+    pub fn unpack(parcel: &mut HandoverDecoder) -> Option<io::Result<Self>> {
         let (client, upstream) = (parcel.fd()?, parcel.fd()?);
         let (up, down) = (Half::unpack(parcel)?, Half::unpack(parcel)?);
         let limits = Limits { idle: parcel.duration()?, send: parcel.duration()? };
@@ -282,10 +282,10 @@ impl Tunnel {
         let upwards = self.up.poll(cx, &self.client, &self.upstream);
         let downwards = self.down.poll(cx, &self.upstream, &self.client);
         match (upwards, downwards) {
-            (Poll::Ready(Err(Broken::Source)), _) | (_, Poll::Ready(Err(Broken::Sink))) => {
+            (Poll::Ready(Err(FailedSide::Source)), _) | (_, Poll::Ready(Err(FailedSide::Sink))) => {
                 Poll::Ready(End::ClientFailed)
             }
-            (Poll::Ready(Err(Broken::Sink)), _) | (_, Poll::Ready(Err(Broken::Source))) => {
+            (Poll::Ready(Err(FailedSide::Sink)), _) | (_, Poll::Ready(Err(FailedSide::Source))) => {
                 Poll::Ready(End::UpstreamFailed)
             }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) if self.closes.is_some_and(|at| at <= executor::now()) => {
@@ -344,15 +344,15 @@ impl Tunnel {
 }
 
 impl Future for Tunnel {
-    type Output = Summary;
+    type Output = TunnelStats;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Summary> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TunnelStats> {
         let this = self.get_mut();
         let end = ready!(this.poll_end(cx));
         if matches!(end, End::ClientFailed | End::UpstreamFailed) {
             this.client.abort();
             this.upstream.abort();
         }
-        Poll::Ready(Summary { end, to_client: this.down.moved, to_upstream: this.up.moved })
+        Poll::Ready(TunnelStats { end, to_client: this.down.moved, to_upstream: this.up.moved })
     }
 }

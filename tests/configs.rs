@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use smolgate::config::parser::{Directive, Reader};
-use smolgate::config::{self, Config, Destination, ErrorLog, Folders, Source};
+use smolgate::config::{self, Config, ConfigSource, Destination, ErrorLog, Prefix};
 
 use directives::known;
 
 const README: &str = include_str!("../README.md");
 
-fn load(source: Source<'_>) -> Result<Config, String> {
-    let folders = Folders { prefix: ".".to_owned() };
+fn load(source: ConfigSource<'_>) -> Result<Config, String> {
+    let folders = Prefix { prefix: ".".to_owned() };
     config::load(source, "", folders, ErrorLog::default_to(None)).map_err(|error| error.to_string())
 }
 
@@ -24,7 +24,7 @@ fn path(name: &str) -> PathBuf {
 
 /// The configuration in a file, which must give no note.
 fn loaded(name: &str) -> Config {
-    let config = load(Source::File(&path(name))).unwrap_or_else(|why| panic!("{why}"));
+    let config = load(ConfigSource::File(&path(name))).unwrap_or_else(|why| panic!("{why}"));
     let notes: Vec<_> = config.notes.iter().map(|note| format!("{}: {}", note.directive, note.text)).collect();
     assert!(notes.is_empty(), "{name}: {notes:?}");
     config
@@ -108,7 +108,7 @@ fn nginx_blocks_of_the_readme_load() {
     let blocks: Vec<&str> = README.split("```nginx\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(blocks.len() >= 2, "README.md has lost its examples");
     for block in blocks {
-        let config = load(Source::Text("README.md", block.to_owned())).unwrap_or_else(|why| panic!("{why}"));
+        let config = load(ConfigSource::Text("README.md", block.to_owned())).unwrap_or_else(|why| panic!("{why}"));
         assert!(config.notes.is_empty(), "{:?}", config.notes);
     }
 }
@@ -186,6 +186,6 @@ fn the_readme_lists_every_variable() {
     for name in listed {
         let example = name.replace("NAME", "x").replace("$1", "$2").replace("…", "");
         let text = format!("map \"{example}\" $mine {{ default 1; }} server {{ return 200 $mine; }}");
-        load(Source::Text("a variable", text)).unwrap_or_else(|why| panic!("{why}"));
+        load(ConfigSource::Text("a variable", text)).unwrap_or_else(|why| panic!("{why}"));
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use smol::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use smol::net::{TcpListener, TcpStream};
-use smolgate::config::{self, ErrorLog, Folders, Source};
+use smolgate::config::{self, ConfigSource, ErrorLog, Prefix};
 use smolgate::process::start;
 use smolgate::runtime::signals;
 
@@ -69,8 +69,8 @@ fn demo(once: bool) -> Result<(), Failure> {
     // This is what a program does that has smolgate inside.
     let folder = site.path.clone();
     let load = move || {
-        let folders = Folders { prefix: folder.display().to_string() };
-        config::load(Source::File(&folder.join(CONFIGURATION)), "", folders, ErrorLog::default_to(None))
+        let folders = Prefix { prefix: folder.display().to_string() };
+        config::load(ConfigSource::File(&folder.join(CONFIGURATION)), "", folders, ErrorLog::default_to(None))
             .map_err(|error| error.to_string())
     };
     let config = load()?;

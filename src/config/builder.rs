@@ -8,11 +8,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::directives::{self, Spec, Treat};
+use crate::config::directives::{self, Action, DirectiveSpec};
 use crate::config::parser::{self, Directive, Error, Position, Word, placeholder};
 use crate::config::template::{Builtin, Invalid, Template, Variable};
-use crate::config::{Config, Content, ErrorLog, Folders, LogFormat, Main, Note, Rare, Settings, Step, TryFiles, core};
-use crate::modules::limit::conf::Zones;
+use crate::config::{
+    Config, Content, ErrorLog, LogFormat, Main, Note, OptionalSettings, Prefix, Settings, Step, TryFiles, core,
+};
+use crate::modules::limit::conf::ZoneTable;
 use crate::modules::map::conf::Expression;
 use crate::proxy::health_match_conf::Matches;
 use crate::proxy::origin_conf::Assignments;
@@ -20,18 +22,18 @@ use crate::proxy::upstream_conf::UpstreamDraft;
 use crate::regex::Pattern;
 use crate::request::listen_conf::{ListenLine, Served, ServerName};
 use crate::request::location_conf::LocationDraft;
-use crate::tls::Loaded;
+use crate::tls::TlsStore;
 use crate::tls::conf::TlsDraft;
 
 /// What has been read so far of the whole configuration.
-pub(crate) struct Walk {
+pub(crate) struct Builder {
     /// What becomes of it.
     pub(crate) config: Config,
-    pub(crate) folders: Folders,
+    pub(crate) folders: Prefix,
     /// Where the main file is.
     pub(crate) folder: PathBuf,
     pub(crate) matches: Matches,
-    pub(crate) zones: Zones,
+    pub(crate) zones: ZoneTable,
     pub(crate) formats: Vec<(String, Arc<LogFormat>)>,
     pub(crate) servers: Vec<Served>,
     /// Each `proxy_pass` whose host the client chooses.
@@ -50,7 +52,7 @@ pub(crate) struct Walk {
 }
 
 /// A block that is being read.
-pub(crate) struct Draft {
+pub(crate) struct BlockBuilder {
     pub(crate) context: u16,
     pub(crate) settings: Settings,
     /// Whether the directive at hand is the first of its name in this block: it replaces what was inherited.
@@ -68,7 +70,7 @@ pub(crate) struct Draft {
     pub(crate) tls: TlsDraft,
 }
 
-impl Draft {
+impl BlockBuilder {
     fn new(context: u16, settings: Settings) -> Self {
         Self {
             context,
@@ -88,40 +90,45 @@ impl Draft {
     }
 }
 
-impl Draft {
+impl BlockBuilder {
     /// What few blocks set, which is this one's own from now on.
-    pub(crate) fn rare(&mut self) -> &mut Rare {
+    pub(crate) fn rare(&mut self) -> &mut OptionalSettings {
         Arc::make_mut(&mut self.settings.rare)
     }
 }
 
 /// Where a configuration comes from.
-pub enum Source<'s> {
+pub enum ConfigSource<'s> {
     File(&'s Path),
     /// A text with a name for messages.
     Text(&'s str, String),
 }
 
 /// Loads a configuration; `extra` are the directives of `-g`.
-pub fn load(source: Source<'_>, extra: &str, folders: Folders, default_error_log: ErrorLog) -> Result<Config, Error> {
+pub fn load(
+    source: ConfigSource<'_>,
+    extra: &str,
+    folders: Prefix,
+    default_error_log: ErrorLog,
+) -> Result<Config, Error> {
     let folder = match source {
-        Source::File(path) => path.parent().unwrap_or(Path::new(".")).to_owned(),
-        Source::Text(..) => folders.prefix.clone().into(),
+        ConfigSource::File(path) => path.parent().unwrap_or(Path::new(".")).to_owned(),
+        ConfigSource::Text(..) => folders.prefix.clone().into(),
     };
     let mut reader = parser::Reader::new(&folder);
     let tree = tree(&mut reader, source, extra)?;
-    let mut walk = Walk::new(folders, folder, default_error_log);
+    let mut walk = Builder::new(folders, folder, default_error_log);
     walk.read(&in_http(tree)).map_err(|error| error.in_one_of(&reader.files))?;
     walk.config.files = reader.files;
     Ok(walk.config)
 }
 
 /// The directives of the file or the text behind those of `-g`.
-fn tree(reader: &mut parser::Reader, source: Source<'_>, extra: &str) -> Result<Vec<Directive>, Error> {
+fn tree(reader: &mut parser::Reader, source: ConfigSource<'_>, extra: &str) -> Result<Vec<Directive>, Error> {
     let mut tree = if extra.is_empty() { Vec::new() } else { reader.text("-g".to_owned(), extra.to_owned())? };
     tree.append(&mut match source {
-        Source::File(path) => reader.file(path)?,
-        Source::Text(name, text) => reader.text(name.to_owned(), text)?,
+        ConfigSource::File(path) => reader.file(path)?,
+        ConfigSource::Text(name, text) => reader.text(name.to_owned(), text)?,
     });
     Ok(tree)
 }
@@ -144,8 +151,8 @@ fn in_http(tree: Vec<Directive>) -> Vec<Directive> {
 /// Directives of which `off` leaves no other one a meaning.
 const OFF_ALONE: [&str; 4] = ["proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path", "proxy_redirect"];
 
-impl Walk {
-    fn new(folders: Folders, folder: PathBuf, default_error_log: ErrorLog) -> Self {
+impl Builder {
+    fn new(folders: Prefix, folder: PathBuf, default_error_log: ErrorLog) -> Self {
         let main = Main {
             pid: None,
             user: None,
@@ -173,13 +180,13 @@ impl Walk {
                 looks_back: false,
                 log_files: Vec::new(),
                 notes: Vec::new(),
-                tls: Loaded::default(),
+                tls: TlsStore::default(),
                 files: Vec::new(),
             },
             folders,
             folder,
             matches: Vec::new(),
-            zones: Zones::default(),
+            zones: ZoneTable::default(),
             formats: Vec::new(),
             servers: Vec::new(),
             open_proxies: Vec::new(),
@@ -197,7 +204,7 @@ impl Walk {
         self.add_log_file_of(&self.config.main.error_log.clone());
         self.collect_names(tree);
         self.collect_assignments(tree);
-        let mut draft = Draft::new(directives::MAIN, Settings::default());
+        let mut draft = BlockBuilder::new(directives::MAIN, Settings::default());
         self.block(tree, &mut draft)?;
         self.config.bindings = crate::request::listen_conf::bind(&self.servers)?;
         crate::modules::map::conf::check_cycles(&self.config.maps)?;
@@ -213,12 +220,12 @@ impl Walk {
     /// Reads the block of a directive, which inherits what the one around it has set.
     pub(crate) fn inside(
         &mut self,
-        outer: &Draft,
+        outer: &BlockBuilder,
         directive: &Directive,
         context: u16,
         location: Option<LocationDraft>,
-    ) -> Result<Box<Draft>, Error> {
-        let mut inner = Box::new(Draft::new(context, outer.settings.clone()));
+    ) -> Result<Box<BlockBuilder>, Error> {
+        let mut inner = Box::new(BlockBuilder::new(context, outer.settings.clone()));
         inner.location = location;
         if context == directives::SERVER {
             inner.tls = outer.tls.clone();
@@ -228,7 +235,7 @@ impl Walk {
     }
 
     /// Reads a block into `draft`.
-    fn block(&mut self, directives: &[Directive], draft: &mut Draft) -> Result<(), Error> {
+    fn block(&mut self, directives: &[Directive], draft: &mut BlockBuilder) -> Result<(), Error> {
         let mut seen: Vec<(&str, bool)> = Vec::new();
         let mut checked = Vec::with_capacity(directives.len());
         for directive in directives {
@@ -260,21 +267,21 @@ impl Walk {
     }
 
     /// Does what a directive asks for.
-    fn treat(&mut self, treat: Treat, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+    fn treat(&mut self, treat: Action, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
         match treat {
-            Treat::First(set) | Treat::Once(set) | Treat::Each(set) => set(self, draft, directive)?,
-            Treat::Step(set) | Treat::StepBlock(set) => set(self, draft, directive)?,
-            Treat::List(set) | Treat::Define(set) | Treat::Group(set) | Treat::Block(set) => {
+            Action::First(set) | Action::Once(set) | Action::Each(set) => set(self, draft, directive)?,
+            Action::Step(set) | Action::StepBlock(set) => set(self, draft, directive)?,
+            Action::List(set) | Action::Define(set) | Action::Group(set) | Action::Block(set) => {
                 set(self, draft, directive)?
             }
-            Treat::Switch(place) => *place(self, draft) = core::switch(directive)?,
-            Treat::Time(place) => *place(self, draft) = core::time(directive)?,
-            Treat::Timeout(place) => *place(self, draft) = core::timeout(directive)?,
-            Treat::Number(place) => *place(self, draft) = core::number(directive, arg(directive, 0))?,
-            Treat::Value(place) => *place(self, draft) = self.template(arg(directive, 0))?,
-            Treat::Note(text) => self.note(&directive.name, text),
-            Treat::OnlyOff(_) if directive.args.first().is_some_and(|arg| arg.text == "off") => {}
-            Treat::OnlyOff(why) | Treat::Refuse(why) => return Err(refused(directive, why)),
+            Action::Switch(place) => *place(self, draft) = core::switch(directive)?,
+            Action::Time(place) => *place(self, draft) = core::time(directive)?,
+            Action::Timeout(place) => *place(self, draft) = core::timeout(directive)?,
+            Action::Number(place) => *place(self, draft) = core::number(directive, arg(directive, 0))?,
+            Action::Value(place) => *place(self, draft) = self.template(arg(directive, 0))?,
+            Action::Note(text) => self.note(&directive.name, text),
+            Action::OnlyOff(_) if directive.args.first().is_some_and(|arg| arg.text == "off") => {}
+            Action::OnlyOff(why) | Action::Refuse(why) => return Err(refused(directive, why)),
         }
         Ok(())
     }
@@ -458,7 +465,7 @@ fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the directive is known, may stand here, and has as many arguments as it takes.
-fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
+fn check(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec, Error> {
     let name = &directive.name;
     let Some(spec) = directives::find(&name.text) else {
         let error = name.wrong("unknown directive \"{}\"");
@@ -470,7 +477,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static Spec, Error> {
         });
     };
     unended_line(directive)?;
-    if let Treat::Refuse(why) = spec.treat {
+    if let Action::Refuse(why) = spec.treat {
         return Err(refused(directive, why));
     }
     if spec.contexts & context == 0 {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rustix::thread::sched_getaffinity;
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error, Word};
 use crate::config::{AddField, Affinity, Server, directives, values};
-use crate::http1::head::{Limits, Name, Version};
+use crate::http1::head::{HeaderName, Limits, Version};
 use crate::request::listen_conf::ListenLine;
 use crate::request::location_conf::Locations;
 
@@ -55,16 +55,16 @@ pub(crate) fn choice(directive: &Directive, word: &Word, words: &str) -> Result<
     known.position(|known| known == word.text).ok_or_else(|| invalid(directive, word, words))
 }
 
-pub(crate) fn http(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn http(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     draft.settings.error_log = walk.config.main.error_log.clone();
     walk.inside(draft, directive, directives::HTTP, None).map(drop)
 }
 
-pub(crate) fn events(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn events(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     walk.inside(draft, directive, directives::EVENTS, None).map(drop)
 }
 
-pub(crate) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn server(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     if draft.context == directives::UPSTREAM {
         return crate::proxy::upstream_conf::server(walk, draft, directive);
     }
@@ -93,19 +93,19 @@ pub(crate) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
     Ok(())
 }
 
-pub(crate) fn pid(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn pid(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
     walk.config.main.pid = Some(walk.folders.in_prefix(&arg(directive, 0).text));
     Ok(())
 }
 
-pub(crate) fn user(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn user(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
     walk.config.main.user = Some(arg(directive, 0).text.clone());
     walk.config.main.group = directive.args.get(1).map(|word| word.text.clone());
     Ok(())
 }
 
 /// `auto` is one for each processor that the program may use.
-pub(crate) fn worker_processes(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn worker_processes(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
     const WORKERS_MAX: u32 = 256;
     let word = arg(directive, 0);
     walk.config.main.workers = match word.text.as_str() {
@@ -131,7 +131,7 @@ fn processors() -> u32 {
 }
 
 /// `auto`, with or without a mask that is not looked at, or a mask of processors for each worker, the first one last.
-pub(crate) fn worker_cpu_affinity(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn worker_cpu_affinity(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
     const PROCESSORS_MAX: usize = 1024;
     if arg(directive, 0).text == "auto" {
         walk.config.main.affinity = Affinity::Auto;
@@ -149,7 +149,7 @@ pub(crate) fn worker_cpu_affinity(walk: &mut Walk, _: &mut Draft, directive: &Di
     Ok(())
 }
 
-pub(crate) fn worker_rlimit_nofile(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn worker_rlimit_nofile(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     let count = number(directive, word)?;
     if count == 0 {
@@ -159,14 +159,14 @@ pub(crate) fn worker_rlimit_nofile(walk: &mut Walk, _: &mut Draft, directive: &D
     Ok(())
 }
 
-pub(crate) fn client_max_body_size(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn client_max_body_size(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     draft.settings.body_bytes_max =
         values::length(&word.text).ok_or_else(|| invalid(directive, word, "a size such as 10m or 1g"))?;
     Ok(())
 }
 
-pub(crate) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn keepalive_timeout(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let timeout = time(directive)?;
     if draft.context == directives::UPSTREAM {
         if let Some(word) = directive.args.get(1) {
@@ -186,21 +186,21 @@ pub(crate) fn keepalive_timeout(_: &mut Walk, draft: &mut Draft, directive: &Dir
 }
 
 /// Idle connections to clients and to upstreams have the same limits.
-pub(crate) fn keepalive_requests<'a>(_: &'a mut Walk, draft: &'a mut Draft) -> &'a mut u32 {
+pub(crate) fn keepalive_requests<'a>(_: &'a mut Builder, draft: &'a mut BlockBuilder) -> &'a mut u32 {
     match draft.context {
         directives::UPSTREAM => &mut draft.upstream.group.keepalive_requests,
         _ => &mut draft.settings.keepalive_requests,
     }
 }
 
-pub(crate) fn keepalive_time<'a>(_: &'a mut Walk, draft: &'a mut Draft) -> &'a mut Duration {
+pub(crate) fn keepalive_time<'a>(_: &'a mut Builder, draft: &'a mut BlockBuilder) -> &'a mut Duration {
     match draft.context {
         directives::UPSTREAM => &mut draft.upstream.group.keepalive_time,
         _ => &mut draft.settings.keepalive_time,
     }
 }
 
-pub(crate) fn large_client_header_buffers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn large_client_header_buffers(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     /// Heads are kept in memory while a request lasts.
     const HEAD_BYTES_MAX: u64 = 1 << 20;
     let (count, each) = (arg(directive, 0), arg(directive, 1));
@@ -213,7 +213,7 @@ pub(crate) fn large_client_header_buffers(_: &mut Walk, draft: &mut Draft, direc
     Ok(())
 }
 
-pub(crate) fn server_tokens(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn server_tokens(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     draft.settings.server_tokens = match word.text.as_str() {
         "build" => true,
@@ -222,13 +222,13 @@ pub(crate) fn server_tokens(_: &mut Walk, draft: &mut Draft, directive: &Directi
     Ok(())
 }
 
-pub(crate) fn default_type(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn default_type(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     draft.settings.default_type = crate::config::template::Template::text(arg(directive, 0).text.as_bytes());
     Ok(())
 }
 
 /// Inherited only where the block has none of its own.
-pub(crate) fn add_header(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn add_header(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let field = added(walk, directive)?;
     let mut fields = if draft.first { Vec::new() } else { draft.settings.add_field.to_vec() };
     fields.push(field);
@@ -237,7 +237,7 @@ pub(crate) fn add_header(walk: &mut Walk, draft: &mut Draft, directive: &Directi
 }
 
 /// As [`add_header`].
-pub(crate) fn add_trailer(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn add_trailer(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let field = added(walk, directive)?;
     let first = draft.first;
     let trailers = &mut draft.rare().trailers;
@@ -248,7 +248,7 @@ pub(crate) fn add_trailer(walk: &mut Walk, draft: &mut Draft, directive: &Direct
     Ok(())
 }
 
-fn added(walk: &Walk, directive: &Directive) -> Result<AddField, Error> {
+fn added(walk: &Builder, directive: &Directive) -> Result<AddField, Error> {
     let name = arg(directive, 0);
     let value = walk.template(&arg(directive, 1).in_one_line())?;
     let always = match directive.args.get(2) {
@@ -257,7 +257,7 @@ fn added(walk: &Walk, directive: &Directive) -> Result<AddField, Error> {
         Some(word) => return Err(invalid(directive, word, "\"always\" or nothing")),
     };
     check_field(directive, name)?;
-    Ok(AddField { kind: Name::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value, always })
+    Ok(AddField { kind: HeaderName::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value, always })
 }
 
 /// A field name is a token (RFC 9110 5.1).

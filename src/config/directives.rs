@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::config::builder::{Draft, Walk};
+use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error};
 use crate::config::template::Template;
 use crate::config::{HealthCheck, core};
@@ -45,28 +45,28 @@ const STEPS: u16 = SL | SERVER_IF | LOCATION_IF;
 const HSLX: u16 = HSL | LIMIT_EXCEPT;
 const HSLI: u16 = HSL | LOCATION_IF;
 
-pub(crate) type Setter = fn(&mut Walk, &mut Draft, &Directive) -> Result<(), Error>;
+pub(crate) type Setter = fn(&mut Builder, &mut BlockBuilder, &Directive) -> Result<(), Error>;
 
 /// What a directive sets that needs nothing else.
-pub(crate) type Place<T> = for<'a> fn(&'a mut Walk, &'a mut Draft) -> &'a mut T;
+pub(crate) type Slot<T> = for<'a> fn(&'a mut Builder, &'a mut BlockBuilder) -> &'a mut T;
 
 /// Why a directive is ignored or refused.
-pub(crate) type Why = &'static str;
+pub(crate) type Reason = &'static str;
 
 /// What becomes of a directive.
 #[derive(Clone, Copy)]
-pub(crate) enum Treat {
+pub(crate) enum Action {
     /// Sets something that others in the block need, wherever it stands; once in a block.
     First(Setter),
     /// Sets something; once in a block.
     Once(Setter),
     /// `on` or `off`, a time, a number or a value with variables, once in a block, and where that is kept.
-    Switch(Place<bool>),
-    Time(Place<Duration>),
+    Switch(Slot<bool>),
+    Time(Slot<Duration>),
     /// A time above 0: with 0 every wait would be over at once.
-    Timeout(Place<Duration>),
-    Number(Place<u32>),
-    Value(Place<Template>),
+    Timeout(Slot<Duration>),
+    Number(Slot<u32>),
+    Value(Slot<Template>),
     /// Sets something each time.
     Each(Setter),
     /// One step of what is done with a request, in order.
@@ -82,14 +82,14 @@ pub(crate) enum Treat {
     /// Has a block that inherits what this one sets.
     Block(Setter),
     /// Accepted and ignored: why that is harmless.
-    Note(Why),
+    Note(Reason),
     /// Refused: why.
-    Refuse(Why),
+    Refuse(Reason),
     /// `off` says what is done here anyway; anything else is refused.
-    OnlyOff(Why),
+    OnlyOff(Reason),
 }
 
-impl Treat {
+impl Action {
     /// Whether a block may have it several times.
     pub(crate) fn repeats(self) -> bool {
         !matches!(self, First(_) | Once(_) | Switch(_) | Time(_) | Timeout(_) | Number(_) | Value(_))
@@ -123,12 +123,12 @@ pub(crate) const ROUNDS: u8 = STEP_ROUND + 4;
 
 /// A line of the table.
 #[derive(Clone, Copy)]
-pub(crate) struct Spec {
+pub(crate) struct DirectiveSpec {
     pub(crate) name: &'static str,
     pub(crate) contexts: u16,
     /// Fewest and most arguments.
     pub(crate) args: (u8, u8),
-    pub(crate) treat: Treat,
+    pub(crate) treat: Action,
 }
 
 /// As many arguments as one likes.
@@ -136,18 +136,18 @@ pub(crate) const MANY: u8 = 15;
 /// No two words are as far from one another.
 const FAR: usize = usize::MAX / 2;
 
-const fn spec(name: &'static str, contexts: u16, min: u8, max: u8, treat: Treat) -> Spec {
-    Spec { name, contexts, args: (min, max), treat }
+const fn spec(name: &'static str, contexts: u16, min: u8, max: u8, treat: Action) -> DirectiveSpec {
+    DirectiveSpec { name, contexts, args: (min, max), treat }
 }
 
-pub(crate) fn find(name: &str) -> Option<&'static Spec> {
+pub(crate) fn find(name: &str) -> Option<&'static DirectiveSpec> {
     let at = TABLE.binary_search_by(|spec| spec.name.cmp(name)).ok()?;
     TABLE.get(at)
 }
 
 /// The known name that `name` is most like, if one is near.
 pub(crate) fn nearest(name: &str) -> Option<&'static str> {
-    let known = TABLE.iter().filter(|spec| !matches!(spec.treat, Treat::Refuse(_)));
+    let known = TABLE.iter().filter(|spec| !matches!(spec.treat, Action::Refuse(_)));
     nearest_of(name, &mut known.map(|spec| spec.name).chain(["include", "default"]))
 }
 
@@ -187,7 +187,7 @@ fn distance(a: &str, b: &str) -> usize {
     at(&last, b.len())
 }
 
-use Treat::{
+use Action::{
     Block, Define, Each, First, Group, List, Note, Number, Once, OnlyOff, Refuse, Step, StepBlock, Switch, Time,
     Timeout, Value,
 };
@@ -212,12 +212,12 @@ const HTTP1: &str = "HTTP/1.1 is spoken; clients fall back to it by themselves";
 const LUA: &str = "there is no script engine here";
 
 /// Means something only where there is TLS.
-const fn if_tls(treat: Treat) -> Treat {
+const fn if_tls(treat: Action) -> Action {
     if crate::tls::AVAILABLE { treat } else { Note("this build has no TLS") }
 }
 
 /// Can be done only where there are health checks.
-const fn if_health(treat: Treat) -> Treat {
+const fn if_health(treat: Action) -> Action {
     if HealthCheck::AVAILABLE {
         treat
     } else {
@@ -226,7 +226,7 @@ const fn if_health(treat: Treat) -> Treat {
 }
 
 /// Sorted by name.
-pub(crate) static TABLE: &[Spec] = &[
+pub(crate) static TABLE: &[DirectiveSpec] = &[
     spec("absolute_redirect", HSL, 1, 1, Switch(|_, draft| &mut draft.settings.absolute_redirect)),
     spec("accept_mutex", EVENTS, 1, 1, Note("workers accept beside one another")),
     spec("accept_mutex_delay", EVENTS, 1, 1, Note("workers accept beside one another")),

@@ -16,22 +16,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::config::builder::generate;
-pub use crate::config::builder::{Source, load};
+pub use crate::config::builder::{ConfigSource, load};
 pub use crate::config::parser::Error;
 pub(crate) use crate::config::parser::Position;
-pub(crate) use crate::modules::access::conf::{Access, AuthRequest, Basic, Except};
+pub(crate) use crate::modules::access::conf::{Access, AuthBasic, AuthRequest, LimitExcept};
 pub(crate) use crate::modules::charset::conf::Charset;
-pub(crate) use crate::modules::error_page::conf::{ErrorPage, Otherwise, TryFiles, Tryable};
+pub(crate) use crate::modules::error_page::conf::{Candidate, ErrorPage, Fallback, TryFiles};
 pub use crate::modules::gzip::conf::Gzip;
 pub(crate) use crate::modules::gzip::conf::{Proxied, Types, Window};
-pub(crate) use crate::modules::limit::conf::{Counted, Limits, ZoneSpec};
+pub(crate) use crate::modules::limit::conf::{Limits, ZoneDefinition, ZoneKind};
 pub(crate) use crate::modules::map::conf::{Expression, Map};
 pub(crate) use crate::modules::map::geo_conf::Geo;
 pub(crate) use crate::modules::map::referer_conf::{HostName, Referers};
 pub(crate) use crate::modules::map::split_clients_conf::Split;
-pub(crate) use crate::modules::real_ip::conf::{RealIp, Told};
+pub(crate) use crate::modules::real_ip::conf::{RealIp, RealIpSource};
 pub use crate::modules::rewrite::conf::Step;
-pub(crate) use crate::modules::rewrite::conf::{Condition, FileTest, Returned, Rewrite, Settable, Then};
+pub(crate) use crate::modules::rewrite::conf::{Condition, FileTest, ReturnBody, Rewrite, RewriteFlag, SetTarget};
 pub(crate) use crate::modules::static_files::autoindex_conf::{Autoindex, ListingFormat};
 pub(crate) use crate::modules::static_files::conf::{Files, IfModifiedSince};
 pub(crate) use crate::modules::static_files::precompressed_conf::Precompressed;
@@ -42,25 +42,25 @@ pub(crate) use crate::proxy::conf::{MadeUrl, NextUpstream, Proxy, ProxyPass, Red
 pub(crate) use crate::proxy::cookies_conf::{CookieFlags, CookieMatch, CookieRule, Cookies};
 pub use crate::proxy::health_conf::HealthCheck;
 pub(crate) use crate::proxy::health_conf::Probe;
-pub(crate) use crate::proxy::health_match_conf::Expected;
+pub(crate) use crate::proxy::health_match_conf::HealthMatch;
 pub(crate) use crate::proxy::origin_conf::Chosen;
 pub(crate) use crate::proxy::pass_conf::bind_addr;
 pub(crate) use crate::proxy::upstream_conf::{PeerSpec, Upstream};
-pub(crate) use crate::request::listen_conf::{Binding, Group};
+pub(crate) use crate::request::listen_conf::{Binding, VirtualHosts};
 pub(crate) use crate::request::location_conf::{Location, Locations, Matcher};
 pub use crate::request::log_conf::ErrorLog;
 pub use crate::request::log_conf::number_of as log_number;
 pub(crate) use crate::request::log_conf::{AccessLog, Escape, Level, LogFormat, LogTarget};
 pub(crate) use crate::request::response_headers::conf::{Expires, Lifetime};
-pub(crate) use crate::server::client_conf::{Browsers, Lingering, Manners};
+pub(crate) use crate::server::client_conf::{ClientOptions, KeepaliveDisable, Lingering};
 pub(crate) use crate::server::status::conf::Content;
 pub use crate::server::status::conf::StatusForm;
 pub(crate) use crate::tls::conf::ProxyTls;
 
 use crate::config::template::Template;
 use crate::dns::client::Resolver;
-use crate::http1::head::{self, Name};
-use crate::tls::{Loaded, Site};
+use crate::http1::head::{self, HeaderName};
+use crate::tls::{ServerTls, TlsStore};
 
 /// A configuration, whole and checked.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub struct Config {
     pub geos: Vec<Geo>,
     pub splits: Vec<Split>,
     /// Zones of `limit_req` and `limit_conn`.
-    pub zones: Vec<ZoneSpec>,
+    pub zones: Vec<ZoneDefinition>,
     /// How many variables named groups fill.
     pub user_variables: usize,
     /// Whether a variable asks for fields of the answer, which must then be kept.
@@ -87,7 +87,7 @@ pub struct Config {
     pub log_files: Vec<(u32, String)>,
     pub notes: Vec<Note>,
     /// Certificates and their keys.
-    pub tls: Loaded,
+    pub tls: TlsStore,
     /// The texts it was made of.
     pub files: Vec<Arc<parser::File>>,
 }
@@ -141,7 +141,7 @@ pub struct Server {
     pub content: Option<Content>,
     pub locations: Locations,
     /// How handshakes are made for it, if it says anything of that.
-    pub tls: Option<Arc<Site>>,
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 /// What a location, a server or `http {}` sets and the blocks in it inherit.
@@ -178,13 +178,13 @@ pub struct Settings {
     pub resolver_timeout: Duration,
     pub files: Files,
     pub proxy: Proxy,
-    pub manners: Manners,
-    pub rare: Arc<Rare>,
+    pub manners: ClientOptions,
+    pub rare: Arc<OptionalSettings>,
 }
 
 /// What few blocks set: the others share it with the block around them.
 #[derive(Clone, Debug, Default)]
-pub struct Rare {
+pub struct OptionalSettings {
     /// Nothing is asked if there is none.
     pub access: Option<Access>,
     pub charset: Option<Charset>,
@@ -204,7 +204,7 @@ pub struct Rare {
 /// An `add_header` or an `add_trailer`.
 #[derive(Clone, Debug)]
 pub struct AddField {
-    pub kind: Name,
+    pub kind: HeaderName,
     pub name: Box<[u8]>,
     pub value: Template,
     pub always: bool,
@@ -238,7 +238,7 @@ impl Default for Settings {
             resolver_timeout: Duration::from_secs(30),
             files: Files::default(),
             proxy: Proxy::default(),
-            manners: Manners::default(),
+            manners: ClientOptions::default(),
             rare: Arc::default(),
         }
     }
@@ -246,12 +246,12 @@ impl Default for Settings {
 
 /// Where relative names of a configuration lead to.
 #[derive(Clone, Debug)]
-pub struct Folders {
+pub struct Prefix {
     /// `-p`: logs and the pid file.
     pub prefix: String,
 }
 
-impl Folders {
+impl Prefix {
     /// `name`, relative to the prefix.
     pub fn in_prefix(&self, name: &str) -> String {
         Path::new(&self.prefix).join(name).display().to_string()

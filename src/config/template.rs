@@ -5,17 +5,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::tls::Fact;
+use crate::tls::SslVariable;
 
 /// A value of the configuration that may hold variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     /// Shared by all who inherit it.
-    pieces: Arc<[Piece]>,
+    pieces: Arc<[Segment]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum Segment {
     Text(Box<[u8]>),
     Variable(Variable),
 }
@@ -107,7 +107,7 @@ pub enum Builtin {
     ServerPort,
     ServerProtocol,
     /// One of the `$ssl_` variables.
-    Ssl(Fact),
+    Ssl(SslVariable),
     Status,
     TimeIso8601,
     TimeLocal,
@@ -211,27 +211,27 @@ const BUILTINS: &[(&str, Builtin)] = &[
     ("server_name", Builtin::ServerName),
     ("server_port", Builtin::ServerPort),
     ("server_protocol", Builtin::ServerProtocol),
-    ("ssl_alpn_protocol", Builtin::Ssl(Fact::Alpn)),
-    ("ssl_cipher", Builtin::Ssl(Fact::Cipher)),
-    ("ssl_ciphers", Builtin::Ssl(Fact::Ciphers)),
-    ("ssl_client_cert", Builtin::Ssl(Fact::ClientCert)),
-    ("ssl_client_escaped_cert", Builtin::Ssl(Fact::ClientEscapedCert)),
-    ("ssl_client_fingerprint", Builtin::Ssl(Fact::ClientFingerprint)),
-    ("ssl_client_i_dn", Builtin::Ssl(Fact::ClientIssuer)),
-    ("ssl_client_i_dn_legacy", Builtin::Ssl(Fact::ClientIssuerLegacy)),
-    ("ssl_client_raw_cert", Builtin::Ssl(Fact::ClientRawCert)),
-    ("ssl_client_s_dn", Builtin::Ssl(Fact::ClientSubject)),
-    ("ssl_client_s_dn_legacy", Builtin::Ssl(Fact::ClientSubjectLegacy)),
-    ("ssl_client_serial", Builtin::Ssl(Fact::ClientSerial)),
-    ("ssl_client_v_end", Builtin::Ssl(Fact::ClientValidEnd)),
-    ("ssl_client_v_remain", Builtin::Ssl(Fact::ClientValidRemain)),
-    ("ssl_client_v_start", Builtin::Ssl(Fact::ClientValidStart)),
-    ("ssl_client_verify", Builtin::Ssl(Fact::ClientVerify)),
-    ("ssl_curve", Builtin::Ssl(Fact::Curve)),
-    ("ssl_curves", Builtin::Ssl(Fact::Curves)),
-    ("ssl_protocol", Builtin::Ssl(Fact::Protocol)),
-    ("ssl_server_name", Builtin::Ssl(Fact::ServerName)),
-    ("ssl_session_reused", Builtin::Ssl(Fact::SessionReused)),
+    ("ssl_alpn_protocol", Builtin::Ssl(SslVariable::Alpn)),
+    ("ssl_cipher", Builtin::Ssl(SslVariable::Cipher)),
+    ("ssl_ciphers", Builtin::Ssl(SslVariable::Ciphers)),
+    ("ssl_client_cert", Builtin::Ssl(SslVariable::ClientCert)),
+    ("ssl_client_escaped_cert", Builtin::Ssl(SslVariable::ClientEscapedCert)),
+    ("ssl_client_fingerprint", Builtin::Ssl(SslVariable::ClientFingerprint)),
+    ("ssl_client_i_dn", Builtin::Ssl(SslVariable::ClientIssuer)),
+    ("ssl_client_i_dn_legacy", Builtin::Ssl(SslVariable::ClientIssuerLegacy)),
+    ("ssl_client_raw_cert", Builtin::Ssl(SslVariable::ClientRawCert)),
+    ("ssl_client_s_dn", Builtin::Ssl(SslVariable::ClientSubject)),
+    ("ssl_client_s_dn_legacy", Builtin::Ssl(SslVariable::ClientSubjectLegacy)),
+    ("ssl_client_serial", Builtin::Ssl(SslVariable::ClientSerial)),
+    ("ssl_client_v_end", Builtin::Ssl(SslVariable::ClientValidEnd)),
+    ("ssl_client_v_remain", Builtin::Ssl(SslVariable::ClientValidRemain)),
+    ("ssl_client_v_start", Builtin::Ssl(SslVariable::ClientValidStart)),
+    ("ssl_client_verify", Builtin::Ssl(SslVariable::ClientVerify)),
+    ("ssl_curve", Builtin::Ssl(SslVariable::Curve)),
+    ("ssl_curves", Builtin::Ssl(SslVariable::Curves)),
+    ("ssl_protocol", Builtin::Ssl(SslVariable::Protocol)),
+    ("ssl_server_name", Builtin::Ssl(SslVariable::ServerName)),
+    ("ssl_session_reused", Builtin::Ssl(SslVariable::SessionReused)),
     ("status", Builtin::Status),
     ("time_iso8601", Builtin::TimeIso8601),
     ("time_local", Builtin::TimeLocal),
@@ -323,30 +323,30 @@ impl Template {
                 return Err(Invalid::NameMissing);
             }
             if !plain.is_empty() {
-                pieces.push(Piece::Text(std::mem::take(&mut plain).into()));
+                pieces.push(Segment::Text(std::mem::take(&mut plain).into()));
             }
-            pieces.push(Piece::Variable(resolve(name).ok_or_else(|| Invalid::Unknown(name.to_owned()))?));
+            pieces.push(Segment::Variable(resolve(name).ok_or_else(|| Invalid::Unknown(name.to_owned()))?));
             rest = tail;
         }
         plain.extend_from_slice(rest.as_bytes());
         if !plain.is_empty() {
-            pieces.push(Piece::Text(plain.into()));
+            pieces.push(Segment::Text(plain.into()));
         }
         Ok(Self { pieces: pieces.into() })
     }
 
     /// A template without variables.
     pub fn text(text: &[u8]) -> Self {
-        let pieces = if text.is_empty() { Arc::default() } else { Arc::from([Piece::Text(text.into())]) };
+        let pieces = if text.is_empty() { Arc::default() } else { Arc::from([Segment::Text(text.into())]) };
         Self { pieces }
     }
 
     /// A template of one variable.
     pub fn variable(variable: Variable) -> Self {
-        Self { pieces: Arc::from([Piece::Variable(variable)]) }
+        Self { pieces: Arc::from([Segment::Variable(variable)]) }
     }
 
-    pub fn pieces(&self) -> &[Piece] {
+    pub fn pieces(&self) -> &[Segment] {
         &self.pieces
     }
 
@@ -354,7 +354,7 @@ impl Template {
     pub fn as_text(&self) -> Option<&[u8]> {
         match &*self.pieces {
             [] => Some(&[]),
-            [Piece::Text(text)] => Some(text),
+            [Segment::Text(text)] => Some(text),
             _ => None,
         }
     }
@@ -363,9 +363,9 @@ impl Template {
     pub fn split_at(&self, piece: usize, at: usize) -> (Self, Self) {
         let (before, behind) = self.pieces.split_at(piece.min(self.pieces.len()));
         let (mut before, mut behind) = (before.to_vec(), behind.to_vec());
-        if let Some(Piece::Text(text)) = behind.first_mut().filter(|_| at > 0) {
+        if let Some(Segment::Text(text)) = behind.first_mut().filter(|_| at > 0) {
             let (head, tail) = text.split_at(at.min(text.len()));
-            before.push(Piece::Text(head.into()));
+            before.push(Segment::Text(head.into()));
             *text = tail.into();
         }
         (Self { pieces: before.into() }, Self { pieces: behind.into() })
@@ -374,8 +374,8 @@ impl Template {
     /// The variables in it.
     pub fn variables(&self) -> impl Iterator<Item = &Variable> {
         self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Variable(variable) => Some(variable),
-            Piece::Text(_) => None,
+            Segment::Variable(variable) => Some(variable),
+            Segment::Text(_) => None,
         })
     }
 }
@@ -404,16 +404,16 @@ mod tests {
 
     #[test]
     fn names_end_where_nginx_ends_them() {
-        let text = |t: &str| Piece::Text(t.as_bytes().into());
+        let text = |t: &str| Segment::Text(t.as_bytes().into());
         let template = parse("http://$host:8080${uri}x$1$http_x_y").unwrap();
         let expected = [
             text("http://"),
-            Piece::Variable(Variable::Builtin(Builtin::Host)),
+            Segment::Variable(Variable::Builtin(Builtin::Host)),
             text(":8080"),
-            Piece::Variable(Variable::Builtin(Builtin::Uri)),
+            Segment::Variable(Variable::Builtin(Builtin::Uri)),
             text("x"),
-            Piece::Variable(Variable::Capture(1)),
-            Piece::Variable(Variable::Field(Box::from(&b"x_y"[..]))),
+            Segment::Variable(Variable::Capture(1)),
+            Segment::Variable(Variable::Field(Box::from(&b"x_y"[..]))),
         ];
         assert_eq!(template.pieces(), expected);
         assert_eq!(parse("a$"), Err(Invalid::NameMissing));

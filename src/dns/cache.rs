@@ -34,11 +34,11 @@ static THREADS: Semaphore = Semaphore::new(4);
 static QUESTIONS: Semaphore = Semaphore::new(64);
 
 /// The names that somebody wants to know the addresses of.
-static NAMES: Mutex<Vec<Weak<Name>>> = Mutex::new(Vec::new());
+static NAMES: Mutex<Vec<Weak<CachedName>>> = Mutex::new(Vec::new());
 
 /// A name, for all who want its addresses from the same servers. What is known of it is forgotten when nobody does any
 /// more.
-pub struct Name {
+pub struct CachedName {
     /// In small letters.
     host: String,
     resolver: Arc<Resolver>,
@@ -65,20 +65,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The name `host`, asked for by `resolver`.
-pub fn of(host: &str, resolver: &Arc<Resolver>) -> Arc<Name> {
+pub fn of(host: &str, resolver: &Arc<Resolver>) -> Arc<CachedName> {
     let host = host.to_ascii_lowercase();
     let mut names = lock(&NAMES);
     names.retain(|name| name.strong_count() > 0);
-    let same = |name: &Arc<Name>| name.host == host && name.resolver == *resolver;
+    let same = |name: &Arc<CachedName>| name.host == host && name.resolver == *resolver;
     if let Some(name) = names.iter().filter_map(Weak::upgrade).find(same) {
         return name;
     }
-    let name = Arc::new(Name { host, resolver: resolver.clone(), known: Mutex::default() });
+    let name = Arc::new(CachedName { host, resolver: resolver.clone(), known: Mutex::default() });
     names.push(Arc::downgrade(&name));
     name
 }
 
-impl Name {
+impl CachedName {
     /// Its addresses as far as they are known, in an order that does not change, and until when they are believed.
     pub fn known(&self) -> (Arc<[IpAddr]>, Millis) {
         let known = lock(&self.known);
@@ -152,7 +152,7 @@ impl Name {
 }
 
 /// A name that is being asked for.
-struct Question(Arc<Name>);
+struct Question(Arc<CachedName>);
 
 impl Drop for Question {
     /// Whoever waits looks at what is known, or asks again if the worker that did has ended.
@@ -167,7 +167,7 @@ impl Drop for Question {
 }
 
 async fn ask(question: Question) {
-    let Name { host, resolver, .. } = &*question.0;
+    let CachedName { host, resolver, .. } = &*question.0;
     let answer = if resolver.is_system() { ask_system(host).await } else { ask_servers(host, resolver).await };
     question.0.learn(answer.map(|(addrs, valid)| (addrs, resolver.valid.unwrap_or(valid))));
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_lite::future::zip;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::dns::message::{self, Answer, Found, Kind, Name, Question};
+use crate::dns::message::{self, Answer, DomainName, Found, Kind, Question};
 use crate::runtime::executor::{self, Elapsed, Timer};
 use crate::runtime::io_error;
 use crate::runtime::socket::{Addr, Datagrams, Endpoint, Socket};
@@ -125,7 +125,7 @@ pub async fn look_up(host: &str, servers: &[SocketAddr], wanted: Wanted) -> Resu
 
 /// Asks one server after the other, round and round. The one that answers may be one that was asked before and is slow;
 /// one that has trouble is asked no more.
-async fn ask(name: &Name, kind: Kind, servers: &[SocketAddr], wanted: bool) -> Result<Found, Failure> {
+async fn ask(name: &DomainName, kind: Kind, servers: &[SocketAddr], wanted: bool) -> Result<Found, Failure> {
     let nothing = Found { ttl: u32::MAX, ..Found::default() };
     if !wanted {
         return Ok(nothing);

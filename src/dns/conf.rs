@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{Draft, Walk, invalid};
+use crate::config::builder::{BlockBuilder, Builder, invalid};
 use crate::config::parser::{Directive, Error};
 use crate::config::{core, values};
 use crate::dns::client::Resolver;
@@ -14,7 +14,7 @@ type Set = Result<(), Error>;
 /// The port of name servers.
 const PORT: u16 = 53;
 
-impl Draft {
+impl BlockBuilder {
     /// Who is asked for names that are written in the configuration: the system, which knows them before any name server
     /// does. Of a `resolver` its `valid=` counts.
     pub(crate) fn system_resolver(&self) -> Arc<Resolver> {
@@ -23,7 +23,7 @@ impl Draft {
 }
 
 /// `resolver ADDRESS ... [valid=TIME] [ipv4=on|off] [ipv6=on|off] [status_zone=ZONE];`
-pub(crate) fn resolver(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn resolver(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let mut resolver = Resolver::system(None);
     for word in &directive.args {
         let switch = |value: &str| values::switch(value).ok_or_else(|| invalid(directive, word, "on or off"));
@@ -57,7 +57,7 @@ pub(crate) fn resolver(walk: &mut Walk, draft: &mut Draft, directive: &Directive
 }
 
 /// 0 means no limit, as in nginx.
-pub(crate) fn resolver_timeout(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn resolver_timeout(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let timeout = core::time(directive)?;
     let timeout = if timeout.is_zero() { values::TIME_MAX } else { timeout };
     draft.settings.resolver_timeout = timeout;

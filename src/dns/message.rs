@@ -20,7 +20,7 @@ const RECORDS_MAX: usize = 512;
 const ADDRS_MAX: usize = 128;
 
 /// A name, of at most 255 bytes.
-pub type Name = domain::base::Name<Array<255>>;
+pub type DomainName = domain::base::Name<Array<255>>;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Kind {
 /// One question.
 pub struct Question<'n> {
     pub id: u16,
-    pub name: &'n Name,
+    pub name: &'n DomainName,
     pub kind: Kind,
 }
 
@@ -60,7 +60,7 @@ pub enum Answer {
 pub struct Found {
     pub addrs: Vec<IpAddr>,
     /// The name stands for this one, of which no address was told.
-    pub alias: Option<Box<Name>>,
+    pub alias: Option<Box<DomainName>>,
     /// Seconds that this may be believed.
     pub ttl: u32,
 }
@@ -69,10 +69,10 @@ pub struct Found {
 pub const NO_NAME: u8 = 3;
 
 /// The name of a host; `None` if it can't be one.
-pub fn name(host: &str) -> Option<Name> {
+pub fn name(host: &str) -> Option<DomainName> {
     // A backslash begins an escape, which a host has no use for.
     let is_printable = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\';
-    Name::from_chars(host.chars()).ok().filter(|_| host.bytes().all(is_printable))
+    DomainName::from_chars(host.chars()).ok().filter(|_| host.bytes().all(is_printable))
 }
 
 impl Question<'_> {
@@ -107,7 +107,7 @@ impl Question<'_> {
     /// What the records say of the name, or of what it stands for.
     fn gather(&self, records: RecordSection<'_, [u8]>) -> Option<Found> {
         let mut found = Found { ttl: u32::MAX, ..Found::default() };
-        let mut alias: Option<Name> = None;
+        let mut alias: Option<DomainName> = None;
         for record in records.take(RECORDS_MAX) {
             let record = record.ok()?;
             if record.class() != Class::IN || record.owner() != *alias.as_ref().unwrap_or(self.name) {

@@ -1,7 +1,7 @@
 //! Who a client says it is: Basic authentication (RFC 7617).
 
 use crate::http1::base64;
-use crate::http1::head::Fields;
+use crate::http1::head::Headers;
 
 /// A user and the password that came along.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// Those of the first `Authorization`; none, if it is missing, of another scheme, or broken.
-    pub fn of(fields: &Fields) -> Option<Self> {
+    pub fn of(fields: &Headers) -> Option<Self> {
         Self::parse(fields.first_named(b"authorization")?)
     }
 

@@ -96,7 +96,7 @@ enum Step {
 
 /// A step of reading: how much input was used, and which part of it is the body's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece<'b> {
+pub struct Decoded<'b> {
     pub used: usize,
     pub data: &'b [u8],
 }
@@ -136,17 +136,17 @@ impl Decoder {
     ///
     /// # Errors
     /// At the first byte that the coding does not allow, and at each call after that.
-    pub fn read<'b>(&mut self, input: &'b [u8]) -> Result<Piece<'b>, Malformed> {
+    pub fn read<'b>(&mut self, input: &'b [u8]) -> Result<Decoded<'b>, Malformed> {
         let piece = match &mut self.state {
-            State::Done => Piece { used: 0, data: &[] },
-            State::UntilClose => Piece { used: input.len(), data: input },
+            State::Done => Decoded { used: 0, data: &[] },
+            State::UntilClose => Decoded { used: input.len(), data: input },
             State::Counted(left) => {
                 let used = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                 *left -= used as u64;
                 if *left == 0 {
                     self.state = State::Done;
                 }
-                Piece { used, data: input.get(..used).unwrap_or_default() }
+                Decoded { used, data: input.get(..used).unwrap_or_default() }
             }
             State::Chunked(chunked) => match chunked.read(input) {
                 Ok((piece, done)) => {
@@ -176,11 +176,11 @@ impl Decoder {
 
 impl Chunked {
     /// Reads up to the next data, or the end.
-    fn read<'b>(&mut self, input: &'b [u8]) -> Result<(Piece<'b>, bool), Malformed> {
+    fn read<'b>(&mut self, input: &'b [u8]) -> Result<(Decoded<'b>, bool), Malformed> {
         let mut used = 0;
         loop {
             let rest = input.get(used..).unwrap_or_default();
-            let Some(&byte) = rest.first() else { return Ok((Piece { used, data: &[] }, false)) };
+            let Some(&byte) = rest.first() else { return Ok((Decoded { used, data: &[] }, false)) };
             match self.step {
                 Step::Data => {
                     let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(rest.len());
@@ -189,13 +189,13 @@ impl Chunked {
                         self.step = Step::DataCr;
                     }
                     let data = rest.get(..count).unwrap_or_default();
-                    return Ok((Piece { used: used + count, data }, false));
+                    return Ok((Decoded { used: used + count, data }, false));
                 }
                 Step::Trailer => {
                     self.trailer.push(byte);
                     used += 1;
                     if self.trailer_is_whole()? {
-                        return Ok((Piece { used, data: &[] }, true));
+                        return Ok((Decoded { used, data: &[] }, true));
                     }
                 }
                 _ => {
@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn a_size_line_alone_touches_a_body() {
         let mut decoder = Decoder::new(Framing::Chunked);
-        assert_eq!(decoder.read(b"5"), Ok(Piece { used: 1, data: &[] }));
+        assert_eq!(decoder.read(b"5"), Ok(Decoded { used: 1, data: &[] }));
         assert!(!decoder.is_untouched());
         assert!(Decoder::new(Framing::None).is_untouched() && Decoder::new(Framing::None).is_done());
     }

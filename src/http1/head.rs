@@ -1,6 +1,6 @@
 //! Request and response heads (RFC 9112): read strictly, kept as they came, looked at by name.
 //!
-//! A head is found by [`Scan`], which looks at each byte once however the bytes arrive, and read by
+//! A head is found by [`HeadScanner`], which looks at each byte once however the bytes arrive, and read by
 //! [`Request::parse`] or [`Response::parse`]. httparse splits the field lines; what it lets through although RFC 9112
 //! or RFC 9110 forbids it is closed here. What is malformed is refused, never forwarded. An HTTP/1.1 request must use
 //! CRLF. LF alone (RFC 9112 2.2 leaves it to the recipient) may end the lines of an upstream, whose head is written anew
@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-pub use crate::http1::header::{Name, Names};
+pub use crate::http1::header::{HeaderName, HeaderNamePolicy};
 
 /// Fields in one head, and lines in one trailer section.
 pub const FIELDS_MAX: usize = 100;
@@ -147,7 +147,7 @@ impl Span {
 
 #[derive(Clone, Copy, Debug)]
 struct Line {
-    kind: Name,
+    kind: HeaderName,
     name: Span,
     value: Span,
 }
@@ -155,19 +155,19 @@ struct Line {
 /// One field of a head.
 #[derive(Clone, Copy, Debug)]
 pub struct Field<'h> {
-    pub kind: Name,
+    pub kind: HeaderName,
     pub name: &'h [u8],
     pub value: &'h [u8],
 }
 
 /// The fields of a head, in the order in which they came.
 #[derive(Clone, Debug, Default)]
-pub struct Fields {
+pub struct Headers {
     bytes: Box<[u8]>,
     lines: Vec<Line>,
 }
 
-impl Fields {
+impl Headers {
     pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         self.lines.iter().map(|line| Field {
             kind: line.kind,
@@ -176,16 +176,16 @@ impl Fields {
         })
     }
 
-    pub fn all(&self, kind: Name) -> impl Iterator<Item = &[u8]> {
+    pub fn all(&self, kind: HeaderName) -> impl Iterator<Item = &[u8]> {
         self.lines.iter().filter(move |line| line.kind == kind).map(|line| line.value.of(&self.bytes))
     }
 
-    pub fn first(&self, kind: Name) -> Option<&[u8]> {
+    pub fn first(&self, kind: HeaderName) -> Option<&[u8]> {
         self.all(kind).next()
     }
 
     /// Gives the fields of a kind another value, a piece of the same head.
-    fn point(&mut self, kind: Name, value: Span) {
+    fn point(&mut self, kind: HeaderName, value: Span) {
         self.lines.iter_mut().filter(|line| line.kind == kind).for_each(|line| line.value = value);
     }
 
@@ -200,7 +200,7 @@ impl Fields {
     }
 
     /// Whether a field with a comma-separated list holds `token`, in any letter case.
-    pub fn has_token(&self, kind: Name, token: &str) -> bool {
+    pub fn has_token(&self, kind: HeaderName, token: &str) -> bool {
         self.all(kind).flat_map(tokens).any(|t| t.eq_ignore_ascii_case(token.as_bytes()))
     }
 
@@ -219,7 +219,7 @@ impl Fields {
     }
 
     /// Splits `bytes`, the field lines up to and with the empty line.
-    fn parse(bytes: Box<[u8]>, from: usize, names: Names) -> Result<Self, Malformed> {
+    fn parse(bytes: Box<[u8]>, from: usize, names: HeaderNamePolicy) -> Result<Self, Malformed> {
         // Most heads are short: the long array is made for those that are not.
         let lines = match split(&bytes, from, names, &mut [httparse::EMPTY_HEADER; FIELDS_USUAL]) {
             Err(Malformed::TooManyFields) => split(&bytes, from, names, &mut [httparse::EMPTY_HEADER; FIELDS_MAX])?,
@@ -232,7 +232,7 @@ impl Fields {
 fn split<'h>(
     bytes: &'h [u8],
     from: usize,
-    names: Names,
+    names: HeaderNamePolicy,
     headers: &mut [httparse::Header<'h>],
 ) -> Result<Vec<Line>, Malformed> {
     let section = bytes.get(from..).unwrap_or_default();
@@ -243,7 +243,7 @@ fn split<'h>(
     };
     let mut lines = Vec::with_capacity(parsed.len());
     lines.extend(parsed.iter().filter(|header| names.take(header.name.as_bytes())).map(|header| Line {
-        kind: Name::of(header.name.as_bytes()),
+        kind: HeaderName::of(header.name.as_bytes()),
         name: Span::within(bytes, header.name.as_bytes()),
         value: Span::within(bytes, trim(header.value)),
     }));
@@ -252,7 +252,7 @@ fn split<'h>(
 
 /// Checks field lines that are read and then discarded: trailers (RFC 9112 7.1.2).
 pub fn check_trailers(lines: &[u8]) -> Result<(), Malformed> {
-    Fields::parse(Box::from(lines), 0, Names::Plain).map(drop)
+    Headers::parse(Box::from(lines), 0, HeaderNamePolicy::Plain).map(drop)
 }
 
 /// Optional white space is space and tab and nothing else (RFC 9110 5.6.3).
@@ -295,7 +295,7 @@ pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 
 /// Finds the end of a head in bytes that arrive in any pieces; each byte is looked at once.
 #[derive(Debug)]
-pub struct Scan {
+pub struct HeadScanner {
     at: usize,
     line_start: usize,
     lines: usize,
@@ -304,7 +304,7 @@ pub struct Scan {
     lf_alone: bool,
 }
 
-impl Scan {
+impl HeadScanner {
     pub fn request() -> Self {
         Self { at: 0, line_start: 0, lines: 0, empty_lines: 0, response: false, lf_alone: false }
     }
@@ -362,7 +362,7 @@ impl Scan {
         Ok(None)
     }
 
-    /// The head of a response at the start of `bytes`, and where it ends; as [`Scan::find_end`], within
+    /// The head of a response at the start of `bytes`, and where it ends; as [`HeadScanner::find_end`], within
     /// `RESPONSE_BYTES_MAX`.
     pub fn find_response(&mut self, bytes: &[u8]) -> Result<Option<(Response, usize)>, Malformed> {
         let limits = Limits { line_bytes_max: RESPONSE_BYTES_MAX, head_bytes_max: RESPONSE_BYTES_MAX };
@@ -496,7 +496,7 @@ pub struct Request {
     method: Span,
     target: Span,
     pub version: Version,
-    pub fields: Fields,
+    pub fields: Headers,
     /// How the body that follows ends.
     pub framing: Framing,
     /// Whether the client wants `100 Continue` before it sends the body.
@@ -508,27 +508,27 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a whole head, as [`Scan`] found it.
-    pub fn parse(head: &[u8], names: Names) -> Result<Self, Malformed> {
+    /// Reads a whole head, as [`HeadScanner`] found it.
+    pub fn parse(head: &[u8], names: HeaderNamePolicy) -> Result<Self, Malformed> {
         let bytes: Box<[u8]> = Box::from(head);
         let (first, next) = first_line(&bytes).ok_or(Malformed::RequestLine)?;
         let line = RequestLine::parse(first)?;
         let lf_alone = first.len() + 1 == next;
         let (method, target, version) =
             (Span::within(&bytes, line.method), Span::within(&bytes, line.target), line.version);
-        let fields = Fields::parse(bytes, next, names)?;
+        let fields = Headers::parse(bytes, next, names)?;
         let framing = request_framing(&fields, version)?;
         fields.check_single()?;
-        let expects_continue = match fields.first(Name::Expect) {
+        let expects_continue = match fields.first(HeaderName::Expect) {
             Some(value) if value.eq_ignore_ascii_case(b"100-continue") => version == Version::Http11,
             Some(value) if !value.is_empty() => return Err(Malformed::Expect),
             _ => false,
         };
         let request = Self { method, target, version, fields, framing, expects_continue, lf_alone, as_get: false };
-        if request.fields.all(Name::Host).count() > 1 {
+        if request.fields.all(HeaderName::Host).count() > 1 {
             return Err(Malformed::HostTwice);
         }
-        if request.fields.first(Name::Host).is_none() && version == Version::Http11 {
+        if request.fields.first(HeaderName::Host).is_none() && version == Version::Http11 {
             return Err(Malformed::HostMissing);
         }
         Ok(request)
@@ -544,7 +544,7 @@ impl Request {
             method: Span::default(),
             target: Span::default(),
             version: Version::Http11,
-            fields: Fields { bytes: [line, b"\r\n"].concat().into(), lines: Vec::new() },
+            fields: Headers { bytes: [line, b"\r\n"].concat().into(), lines: Vec::new() },
             framing: Framing::None,
             expects_continue: false,
             lf_alone: false,
@@ -582,7 +582,7 @@ impl Request {
         let rest = target.get(start..).unwrap_or_default();
         let len = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
         let host = Span { start: self.target.start + start as u32, len: len as u32 };
-        self.fields.point(Name::Host, host);
+        self.fields.point(HeaderName::Host, host);
     }
 
     /// The request line without its end.
@@ -606,7 +606,7 @@ impl Request {
 
     /// Whether the Upgrade header counts: in HTTP/1.0, or without `Connection: upgrade`, it does not (RFC 9110 7.8).
     pub fn may_upgrade(&self) -> bool {
-        self.version == Version::Http11 && self.fields.has_token(Name::Connection, "upgrade")
+        self.version == Version::Http11 && self.fields.has_token(HeaderName::Connection, "upgrade")
     }
 }
 
@@ -617,15 +617,15 @@ fn first_line(bytes: &[u8]) -> Option<(&[u8], usize)> {
     Some((line.strip_suffix(b"\r").unwrap_or(line), end + 1))
 }
 
-fn keeps_alive(fields: &Fields, version: Version) -> bool {
-    if fields.has_token(Name::Connection, "close") {
+fn keeps_alive(fields: &Headers, version: Version) -> bool {
+    if fields.has_token(HeaderName::Connection, "close") {
         return false;
     }
-    version == Version::Http11 || fields.has_token(Name::Connection, "keep-alive")
+    version == Version::Http11 || fields.has_token(HeaderName::Connection, "keep-alive")
 }
 
 /// RFC 9112 6.3, without the ambiguous cases: those are refused.
-fn request_framing(fields: &Fields, version: Version) -> Result<Framing, Malformed> {
+fn request_framing(fields: &Headers, version: Version) -> Result<Framing, Malformed> {
     match declared_framing(fields, version)? {
         Some(framing) => Ok(framing),
         None => Ok(Framing::None),
@@ -633,9 +633,9 @@ fn request_framing(fields: &Fields, version: Version) -> Result<Framing, Malform
 }
 
 /// What Content-Length or Transfer-Encoding say; `None` if neither is there.
-fn declared_framing(fields: &Fields, version: Version) -> Result<Option<Framing>, Malformed> {
-    let mut codings = fields.all(Name::TransferEncoding);
-    let mut lengths = fields.all(Name::ContentLength);
+fn declared_framing(fields: &Headers, version: Version) -> Result<Option<Framing>, Malformed> {
+    let mut codings = fields.all(HeaderName::TransferEncoding);
+    let mut lengths = fields.all(HeaderName::ContentLength);
     let (coding, length) = (codings.next(), lengths.next());
     if lengths.next().is_some() {
         return Err(Malformed::ContentLengthTwice);
@@ -678,12 +678,12 @@ pub struct Response {
     pub version: Version,
     pub status: u16,
     reason: Span,
-    pub fields: Fields,
+    pub fields: Headers,
     declared: Option<Framing>,
 }
 
 impl Response {
-    /// Reads a whole head, as [`Scan`] found it.
+    /// Reads a whole head, as [`HeadScanner`] found it.
     pub fn parse(head: &[u8]) -> Result<Self, Malformed> {
         let bytes: Box<[u8]> = Box::from(head);
         let (line, next) = first_line(&bytes).ok_or(Malformed::StatusLine)?;
@@ -704,7 +704,7 @@ impl Response {
         }
         let status = code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
         let reason = Span::within(&bytes, reason);
-        let fields = Fields::parse(bytes, next, Names::Plain)?;
+        let fields = Headers::parse(bytes, next, HeaderNamePolicy::Plain)?;
         let declared = match declared_framing(&fields, version) {
             // A body of such a response is never read: what it declares does not matter.
             Err(_) if is_bodyless(status) => None,
@@ -773,19 +773,19 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Option<Request>, Malformed> {
-        let Some((start, end)) = Scan::request().find_end(bytes, LIMITS)? else { return Ok(None) };
-        Request::parse(&bytes[start..end], Names::Plain).map(Some)
+        let Some((start, end)) = HeadScanner::request().find_end(bytes, LIMITS)? else { return Ok(None) };
+        Request::parse(&bytes[start..end], HeaderNamePolicy::Plain).map(Some)
     }
 
     #[test]
     fn a_head_is_the_same_however_it_is_split() {
         let whole = b"\r\nGET /a?b HTTP/1.1\r\nHost: a\r\nX-Y:  z \t\r\n\r\nrest";
-        let mut scan = Scan::request();
+        let mut scan = HeadScanner::request();
         for end in 0..whole.len() - 4 {
             assert_eq!(scan.find_end(&whole[..end], LIMITS), Ok(None), "{end}");
         }
         let (start, end) = scan.find_end(whole, LIMITS).unwrap().unwrap();
-        let request = Request::parse(&whole[start..end], Names::Plain).unwrap();
+        let request = Request::parse(&whole[start..end], HeaderNamePolicy::Plain).unwrap();
         assert_eq!((request.method(), request.target()), (&b"GET"[..], &b"/a?b"[..]));
         assert_eq!(request.fields.named(b"x_y").next(), Some(&b"z"[..]));
         assert_eq!(&whole[end..], b"rest");
@@ -830,7 +830,7 @@ mod tests {
     fn a_response_may_end_lines_with_lf_but_not_lie() {
         let parse = |bytes: &[u8]| {
             let limits = Limits { line_bytes_max: 8192, head_bytes_max: 8192 };
-            let (start, end) = Scan::response().find_end(bytes, limits)?.ok_or(Malformed::StatusLine)?;
+            let (start, end) = HeadScanner::response().find_end(bytes, limits)?.ok_or(Malformed::StatusLine)?;
             Response::parse(&bytes[start..end])
         };
         let response = parse(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n").unwrap();

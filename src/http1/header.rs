@@ -2,7 +2,7 @@
 
 /// Fields that the proxy itself has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name {
+pub enum HeaderName {
     Other,
     AcceptEncoding,
     Authorization,
@@ -42,7 +42,7 @@ pub enum Name {
     Accel,
 }
 
-impl Name {
+impl HeaderName {
     pub fn of(name: &[u8]) -> Self {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
@@ -120,7 +120,7 @@ impl Name {
 
 /// Which names of fields are taken; a field with another one is passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
+pub enum HeaderNamePolicy {
     /// Letters, digits and `-`, as nginx does: `_` and `.` collide with `-` in CGI-like applications.
     Plain,
     /// And `_`.
@@ -129,7 +129,7 @@ pub enum Names {
     Any,
 }
 
-impl Names {
+impl HeaderNamePolicy {
     pub(crate) fn take(self, name: &[u8]) -> bool {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         if name.iter().all(|b| plain(*b)) {
@@ -142,7 +142,9 @@ impl Names {
         };
         // What an application could take for a field that frames the request or names its host never passes.
         let meant: Vec<u8> = name.iter().map(|b| if plain(*b) { *b } else { b'-' }).collect();
-        let kind = Name::of(&meant);
-        known && !kind.is_hop_by_hop() && !matches!(kind, Name::ContentLength | Name::Host | Name::Expect)
+        let kind = HeaderName::of(&meant);
+        known
+            && !kind.is_hop_by_hop()
+            && !matches!(kind, HeaderName::ContentLength | HeaderName::Host | HeaderName::Expect)
     }
 }

@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::http1::head::Fields;
+use crate::http1::head::Headers;
 use crate::runtime::cidr::Cidr;
 use crate::runtime::socket::Addr;
 
 /// The last address in the fields `name` that `peer` sent, if it is trusted. If that is trusted itself, and `recursive`,
 /// the one before it, and so on.
-pub fn address(peer: &Addr, fields: &Fields, name: &[u8], trusted: &[Cidr], recursive: bool) -> Option<SocketAddr> {
+pub fn address(peer: &Addr, fields: &Headers, name: &[u8], trusted: &[Cidr], recursive: bool) -> Option<SocketAddr> {
     if !is_trusted(trusted, peer) {
         return None;
     }
@@ -44,12 +44,13 @@ fn parse(word: &[u8]) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::head::{Names, Request};
+    use crate::http1::head::{HeaderNamePolicy, Request};
 
     /// What a list comes to, told by 127.0.0.1.
     fn found(lists: &[&str], recursive: bool) -> Option<String> {
         let head = lists.iter().map(|list| format!("X-Forwarded-For: {list}\r\n")).collect::<String>();
-        let request = Request::parse(format!("GET / HTTP/1.0\r\n{head}\r\n").as_bytes(), Names::Plain).unwrap();
+        let request =
+            Request::parse(format!("GET / HTTP/1.0\r\n{head}\r\n").as_bytes(), HeaderNamePolicy::Plain).unwrap();
         let from = ["127.0.0.1", "10.0.1.0/24", "::1"].map(|range| Cidr::parse(range).unwrap()).to_vec();
         let peer = Addr::Ip("127.0.0.1:5".parse().unwrap());
         address(&peer, &request.fields, b"X-Forwarded-For", &from, recursive).map(|addr| addr.to_string())

@@ -31,7 +31,7 @@ const STEP: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC)
 
 /// The end of a walk: a name in an open directory. The last part of the name may be a link, or not be there.
 #[derive(Debug)]
-struct Place {
+struct CheckedPath {
     dir: OwnedFd,
     name: OsString,
     /// Nothing on the way, nor what is there, can be changed by others than root.
@@ -52,7 +52,7 @@ pub fn append(path: &Path, account: Option<&Account>) -> io::Result<OwnedFd> {
         return plain(path);
     }
     let owned = path.to_owned();
-    as_root(Place::find(path, true), account, move || plain(&owned), |place| place.open(APPEND, account))
+    as_root(CheckedPath::find(path, true), account, move || plain(&owned), |place| place.open(APPEND, account))
 }
 
 /// Puts a new file in the place of whatever has the name: `write` fills it, before others see it.
@@ -65,7 +65,7 @@ pub fn replace(path: &Path, account: Option<&Account>, write: fn(&mut File) -> i
     }
     let owned = path.to_owned();
     let plain = move || replace_in(CWD, owned.as_os_str(), None, write);
-    as_root(Place::find(path, false), account, plain, |place| replace_in(&place.dir, &place.name, account, write))
+    as_root(CheckedPath::find(path, false), account, plain, |place| replace_in(&place.dir, &place.name, account, write))
 }
 
 /// Removes a name, and follows no link that others than root can have made.
@@ -73,7 +73,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
     if !geteuid().is_root() {
         return std::fs::remove_file(path);
     }
-    let place = Place::find(path, false)?;
+    let place = CheckedPath::find(path, false)?;
     Ok(unlinkat(&place.dir, &place.name, AtFlags::empty())?)
 }
 
@@ -89,14 +89,14 @@ pub fn at<R: Send + 'static>(
     if !geteuid().is_root() {
         return act();
     }
-    as_root(Place::find(path, false), account, act.clone(), |_| act())
+    as_root(CheckedPath::find(path, false), account, act.clone(), |_| act())
 }
 
 fn as_root<R: Send + 'static>(
-    place: io::Result<Place>,
+    place: io::Result<CheckedPath>,
     account: Option<&Account>,
     by_account: impl FnOnce() -> io::Result<R> + Send + 'static,
-    by_root: impl FnOnce(&Place) -> io::Result<R>,
+    by_root: impl FnOnce(&CheckedPath) -> io::Result<R>,
 ) -> io::Result<R> {
     let is_safe = place.as_ref().is_ok_and(|place| place.safe);
     if let (Some(account), false) = (account, is_safe) {
@@ -131,7 +131,7 @@ fn replace_in(
     Ok(file)
 }
 
-impl Place {
+impl CheckedPath {
     /// Walks to the last part of a name, and follows it if it is a link and `follow` says so.
     fn find(path: &Path, follow: bool) -> io::Result<Self> {
         let path = if path.is_absolute() { path.to_owned() } else { std::env::current_dir()?.join(path) };
@@ -232,8 +232,8 @@ impl Step {
         self.safe && self.stat.st_uid == 0 && closed
     }
 
-    fn place(self, name: OsString, child: Option<&Stat>, magic: bool) -> Place {
-        Place { safe: self.keeps(child), dir: self.dir, name, magic }
+    fn place(self, name: OsString, child: Option<&Stat>, magic: bool) -> CheckedPath {
+        CheckedPath { safe: self.keeps(child), dir: self.dir, name, magic }
     }
 }
 

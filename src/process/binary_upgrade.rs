@@ -13,17 +13,17 @@ use std::thread::Builder;
 
 use crate::os::privileged_reader;
 use crate::process::exec::{PARCEL, Program};
-use crate::runtime::handover::{self, Unpacker};
-use crate::server::worker::{Crew, Report};
+use crate::runtime::handover::{self, HandoverDecoder};
+use crate::server::worker::{WorkerEvent, Workers};
 
 /// Bytes of the stack of the thread that waits for what a new program says.
 const STACK_BYTES: usize = 128 * 1024;
 
 /// Has a new program check whether it could go on; the answer comes as a report.
-pub fn check(program: &Program, crew: Arc<Crew>) -> io::Result<()> {
+pub fn check(program: &Program, crew: Arc<Workers>) -> io::Result<()> {
     let mut other = program.clone();
     other.args.extend(["-t", "-q", "--takes-over", &handover::VERSION.to_string()].map(Into::into));
-    let ask = move || crew.reports.put(Report::Checked(verdict(&other)));
+    let ask = move || crew.reports.put(WorkerEvent::Checked(verdict(&other)));
     privileged_reader::with(|| Builder::new().name("check".to_owned()).stack_size(STACK_BYTES).spawn(ask).map(drop))
 }
 
@@ -56,8 +56,8 @@ pub fn is_here() -> bool {
 }
 
 /// What the program before has left for this one.
-pub fn inherited() -> Option<io::Result<Unpacker>> {
+pub fn inherited() -> Option<io::Result<HandoverDecoder>> {
     is_here().then_some(())?;
-    let parcel = Unpacker::receive(rustix::stdio::stdin());
+    let parcel = HandoverDecoder::receive(rustix::stdio::stdin());
     Some(close_stdin().and(parcel))
 }

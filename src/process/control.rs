@@ -17,50 +17,50 @@ use nix::sys::signal::Signal;
 use crate::config::{Config, Level};
 use crate::process::exec::Program;
 use crate::process::{binary_upgrade, systemd};
-use crate::proxy::health_check::{self, Watches};
-use crate::proxy::live::Running;
+use crate::proxy::health_check::{self, HealthChecks};
+use crate::proxy::live::Live;
 use crate::request::log;
 use crate::runtime::executor::{self, Timer};
-use crate::runtime::handover::{Packer, Unpacker};
+use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
 use crate::runtime::io_error;
-use crate::runtime::metrics::{self, Count};
+use crate::runtime::metrics::{self, Metric};
 use crate::runtime::signals::Signals;
-use crate::server::listeners::{self, Fresh, Sockets};
-use crate::server::worker::{Crew, Order, Report};
+use crate::server::listeners::{self, Listeners, NewListener};
+use crate::server::worker::{WorkerCommand, WorkerEvent, Workers};
 
 /// How long a stop at once may take.
 const STOP: Duration = Duration::from_secs(1);
 
 /// Makes a configuration anew, for a reload.
-pub type Load<'l> = dyn Fn() -> Result<Config, String> + 'l;
+pub type LoadConfig<'l> = dyn Fn() -> Result<Config, String> + 'l;
 
 /// Who tells the workers what to do.
-pub struct Command<'r> {
-    pub crew: Arc<Crew>,
+pub struct Control<'r> {
+    pub crew: Arc<Workers>,
     /// Each socket that is listened on, from which the workers have their descriptors.
-    pub sockets: &'r mut Sockets,
+    pub sockets: &'r mut Listeners,
     pub signals: Signals,
-    pub load: &'r Load<'r>,
+    pub load: &'r LoadConfig<'r>,
     pub program: Option<Program>,
-    pub running: Arc<Running>,
+    pub running: Arc<Live>,
     /// The health checks of that.
-    pub watches: Watches,
+    pub watches: HealthChecks,
     /// A program that is about to take the place of this one.
-    pub upgrade: Option<Upgrade>,
+    pub upgrade: Option<UpgradeProgress>,
     /// The program was told to stop at once.
     pub stops: bool,
 }
 
 /// How far an upgrade has come.
 #[derive(Default)]
-pub struct Upgrade {
+pub struct UpgradeProgress {
     /// Workers that have nothing but tunnels left, and those that have packed them.
     settled: usize,
     packed: usize,
-    packer: Packer,
+    packer: HandoverEncoder,
 }
 
-impl Command<'_> {
+impl Control<'_> {
     /// Passes on what signals say, until all workers have ended.
     pub async fn give(mut self) -> io::Result<()> {
         let mut left = self.crew.desks.len();
@@ -75,7 +75,7 @@ impl Command<'_> {
                 timer.within(limit, select(signal, report)).await
             };
             match happened {
-                Ok(Some(Report::Ended(ended))) => {
+                Ok(Some(WorkerEvent::Ended(ended))) => {
                     ended?;
                     left -= 1;
                     if left == 0 {
@@ -100,7 +100,7 @@ impl Command<'_> {
         if self.signals.take(Signal::SIGTERM) | self.signals.take(Signal::SIGINT) {
             self.stops = true;
             systemd::stopping("it stops");
-            self.crew.tell(&|| Order::Stop);
+            self.crew.tell(&|| WorkerCommand::Stop);
         }
         if self.upgrade.is_some() {
             return;
@@ -111,7 +111,7 @@ impl Command<'_> {
         if self.signals.take(Signal::SIGQUIT) {
             self.sockets.close();
             systemd::stopping("it finishes what was begun");
-            self.crew.tell(&|| Order::Finish);
+            self.crew.tell(&|| WorkerCommand::Finish);
         }
         if self.signals.take(Signal::SIGHUP) {
             systemd::reloading();
@@ -120,7 +120,7 @@ impl Command<'_> {
         }
         if self.signals.take(Signal::SIGUSR2) && !self.sockets.is_empty() {
             self.note(Level::Notice, format_args!("an upgrade was asked for: the new program is checked"));
-            self.upgrade = Some(Upgrade::default());
+            self.upgrade = Some(UpgradeProgress::default());
             let asked = match &self.program {
                 Some(program) => {
                     binary_upgrade::check(program, self.crew.clone()).map_err(|error| io_error::describe(&error))
@@ -128,36 +128,36 @@ impl Command<'_> {
                 None => Err("there is no program to be executed".to_owned()),
             };
             if asked.is_err() {
-                self.go_on_with_upgrade(Report::Checked(asked));
+                self.go_on_with_upgrade(WorkerEvent::Checked(asked));
             }
         }
     }
 
     /// One step after the other: the new program is asked, requests end, everything is packed, the program is executed.
-    fn go_on_with_upgrade(&mut self, report: Report) {
+    fn go_on_with_upgrade(&mut self, report: WorkerEvent) {
         // Workers that were told to stop may still report a step that they had begun.
         let Some(upgrade) = self.upgrade.as_mut().filter(|_| !self.stops) else { return };
         let workers = self.crew.desks.len();
         match report {
-            Report::Checked(Ok(())) => self.crew.tell(&|| Order::Leave),
-            Report::Checked(Err(why)) => {
+            WorkerEvent::Checked(Ok(())) => self.crew.tell(&|| WorkerCommand::Leave),
+            WorkerEvent::Checked(Err(why)) => {
                 self.upgrade = None;
                 self.note(Level::Emerg, format_args!("no upgrade: {why}"));
             }
-            Report::Settled => {
+            WorkerEvent::Settled => {
                 upgrade.settled += 1;
                 if upgrade.settled == workers {
-                    self.crew.tell(&|| Order::Freeze);
+                    self.crew.tell(&|| WorkerCommand::Freeze);
                 }
             }
-            Report::Packed(packer) => {
+            WorkerEvent::Packed(packer) => {
                 upgrade.packed += 1;
                 upgrade.packer.append(packer);
                 if upgrade.packed == workers {
                     self.execute();
                 }
             }
-            Report::Ended(_) => {}
+            WorkerEvent::Ended(_) => {}
         }
     }
 
@@ -172,11 +172,11 @@ impl Command<'_> {
         for (addr, copies) in self.sockets.copies(&self.crew).unwrap_or_default() {
             listeners::listen(&self.crew, &addr, copies);
         }
-        self.crew.tell(&|| Order::Stay);
+        self.crew.tell(&|| WorkerCommand::Stay);
         share_out(packed.open(), &self.crew);
     }
 
-    fn become_other(&self, packed: &Packer) -> Result<Infallible, String> {
+    fn become_other(&self, packed: &HandoverEncoder) -> Result<Infallible, String> {
         if self.signals.has(Signal::SIGQUIT) {
             return Err("the program is to stop".to_owned());
         }
@@ -185,8 +185,8 @@ impl Command<'_> {
         self.hand_over(packed).map_err(|error| io_error::describe(&error))
     }
 
-    fn hand_over(&self, packed: &Packer) -> io::Result<Infallible> {
-        let mut all = Packer::default();
+    fn hand_over(&self, packed: &HandoverEncoder) -> io::Result<Infallible> {
+        let mut all = HandoverEncoder::default();
         self.sockets.pack(&mut all)?;
         health_check::pack(&self.running, &mut all);
         let parcel = all.send_with(packed)?;
@@ -220,9 +220,9 @@ impl Command<'_> {
                 if config.main.workers as usize != self.crew.desks.len() {
                     self.note(Level::Warn, format_args!("the number of workers stays until the program starts anew"));
                 }
-                self.running = Arc::new(Running::after(config.clone(), &self.running));
+                self.running = Arc::new(Live::after(config.clone(), &self.running));
                 // No worker listens before all of them know for whom.
-                self.crew.tell(&|| Order::Take(self.running.clone()));
+                self.crew.tell(&|| WorkerCommand::Take(self.running.clone()));
                 self.watches = health_check::watch(&self.running);
                 self.sockets.retain(&config);
                 for (addr, fd, copies) in fresh {
@@ -235,7 +235,7 @@ impl Command<'_> {
     }
 
     /// Makes everything ready that can go wrong.
-    fn prepare(&self) -> Result<(Arc<Config>, Vec<Fresh>), String> {
+    fn prepare(&self) -> Result<(Arc<Config>, Vec<NewListener>), String> {
         let config = (self.load)()?;
         listeners::serves_somebody(&config)?;
         let mut fresh = Vec::new();
@@ -253,7 +253,7 @@ impl Command<'_> {
 fn status() -> String {
     metrics::ask();
     let now = metrics::total();
-    format!("{} tunnels, {} connections", now.of(Count::OpenTunnels), now.of(Count::Active))
+    format!("{} tunnels, {} connections", now.of(Metric::OpenTunnels), now.of(Metric::Active))
 }
 
 /// The first of a signal (nothing) and a report.
@@ -268,8 +268,8 @@ fn select<T>(
 }
 
 /// Gives each worker its part of what another program left, or what this one has packed.
-pub fn share_out(mut parcel: Unpacker, crew: &Crew) {
-    let mut parts: Vec<Packer> = crew.desks.iter().map(|_| Packer::default()).collect();
+pub fn share_out(mut parcel: HandoverDecoder, crew: &Workers) {
+    let mut parts: Vec<HandoverEncoder> = crew.desks.iter().map(|_| HandoverEncoder::default()).collect();
     let mut next = (0..parts.len()).cycle();
     while let Some((kind, content)) = parcel.entry() {
         if let Some(part) = next.next().and_then(|at| parts.get_mut(at)) {
@@ -277,6 +277,6 @@ pub fn share_out(mut parcel: Unpacker, crew: &Crew) {
         }
     }
     for (desk, part) in crew.desks.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
-        desk.orders.put(Order::Resume(part.open()));
+        desk.orders.put(WorkerCommand::Resume(part.open()));
     }
 }

@@ -16,16 +16,16 @@ use crate::config::{Affinity, Config, Level};
 use crate::os::pid_file::PidFile;
 use crate::os::privileged_reader;
 use crate::os::privileges::{self, Account};
-use crate::process::control::{self, Command, Load};
+use crate::process::control::{self, Control, LoadConfig};
 use crate::process::exec::Program;
 use crate::proxy::health_check;
-use crate::proxy::live::Running;
+use crate::proxy::live::Live;
 use crate::request::log;
-use crate::runtime::handover::{Packer, Unpacker};
+use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
 use crate::runtime::signals::{self, Signals};
 use crate::runtime::{clock, executor, io_error};
-use crate::server::listeners::{self, Sockets};
-use crate::server::worker::{Crew, Report, Worker};
+use crate::server::listeners::{self, Listeners};
+use crate::server::worker::{Worker, WorkerEvent, Workers};
 use crate::server::worker_loop;
 
 /// Descriptors that are neither a client's nor an upstream's: logs, files, idle connections to upstreams.
@@ -37,9 +37,9 @@ const STACK_BYTES: usize = 1 << 20;
 
 /// Why the program could not start, or ended.
 #[derive(Debug)]
-pub struct Failure(String);
+pub struct FatalError(String);
 
-impl fmt::Display for Failure {
+impl fmt::Display for FatalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -54,7 +54,7 @@ pub fn may_start(config: Config) -> Result<Config, String> {
 
 /// Runs the proxy until it is told to stop. A program that has other threads calls [`signals::hold`] before it starts them:
 /// a signal that one of these gets would end it.
-pub fn run(config: Config, load: &Load<'_>) -> Result<(), Failure> {
+pub fn run(config: Config, load: &LoadConfig<'_>) -> Result<(), FatalError> {
     run_as(None, config, load, None)
 }
 
@@ -62,67 +62,67 @@ pub fn run(config: Config, load: &Load<'_>) -> Result<(), Failure> {
 pub fn run_as(
     program: Option<Program>,
     config: Config,
-    load: &Load<'_>,
-    parcel: Option<Unpacker>,
-) -> Result<(), Failure> {
+    load: &LoadConfig<'_>,
+    parcel: Option<HandoverDecoder>,
+) -> Result<(), FatalError> {
     clock::start();
     // Before there are other threads, and before anybody can know whom to send one.
-    let signals = signals::hold().map_err(|error| Failure(format!("signals: {error}")))?;
-    listeners::serves_somebody(&config).map_err(Failure)?;
+    let signals = signals::hold().map_err(|error| FatalError(format!("signals: {error}")))?;
+    listeners::serves_somebody(&config).map_err(FatalError)?;
     let descriptors = raise_descriptor_limit(config.main.descriptors);
     let config = Arc::new(config);
-    let (sockets, left) = (Sockets::default(), Packer::default());
-    let mut start = Start { descriptors, program, load, sockets, left, heir: false };
+    let (sockets, left) = (Listeners::default(), HandoverEncoder::default());
+    let mut start = Startup { descriptors, program, load, sockets, left, heir: false };
     if let Some(parcel) = parcel {
         start.left = start.sockets.inherit(parcel);
     }
     start.heir = !start.sockets.is_empty();
     let main = &config.main;
-    let account = privileges::account(main.user.as_deref(), main.group.as_deref()).map_err(Failure)?;
+    let account = privileges::account(main.user.as_deref(), main.group.as_deref()).map_err(FatalError)?;
     start.open(&config, account.as_ref())?;
     let pid = match &main.pid {
         Some(path) => start.need(&config, write_pid(path, account.as_ref()))?,
         None => None,
     };
-    privileged_reader::start(account).map_err(Failure)?;
+    privileged_reader::start(account).map_err(FatalError)?;
     let ended = start.serve(config, signals);
     start.sockets.close();
     drop(pid);
-    ended.map_err(|error| Failure(format!("a worker ended ({})", io_error::describe(&error))))
+    ended.map_err(|error| FatalError(format!("a worker ended ({})", io_error::describe(&error))))
 }
 
 /// What there is before the workers.
-struct Start<'s> {
+struct Startup<'s> {
     descriptors: u64,
     program: Option<Program>,
-    load: &'s Load<'s>,
-    sockets: Sockets,
+    load: &'s LoadConfig<'s>,
+    sockets: Listeners,
     /// Connections and tunnels of the program before.
-    left: Packer,
+    left: HandoverEncoder,
     /// Whether there was one: then this one goes on, whatever it lacks.
     heir: bool,
 }
 
-impl Start<'_> {
+impl Startup<'_> {
     /// What can't be had keeps the program from starting; one with the connections of another would cut them all off, and
     /// only tells it.
-    fn need<T>(&self, config: &Config, what: Result<T, String>) -> Result<Option<T>, Failure> {
+    fn need<T>(&self, config: &Config, what: Result<T, String>) -> Result<Option<T>, FatalError> {
         match what {
             Ok(what) => Ok(Some(what)),
             Err(why) => self.go_without(config, why).map(|()| None),
         }
     }
 
-    fn go_without(&self, config: &Config, why: String) -> Result<(), Failure> {
+    fn go_without(&self, config: &Config, why: String) -> Result<(), FatalError> {
         if !self.heir {
-            return Err(Failure(why));
+            return Err(FatalError(why));
         }
         log::note(&config.main.error_log, Level::Emerg, format_args!("{why}: it goes on without"));
         Ok(())
     }
 
     /// Opens logs and sockets.
-    fn open(&mut self, config: &Config, account: Option<&Account>) -> Result<(), Failure> {
+    fn open(&mut self, config: &Config, account: Option<&Account>) -> Result<(), FatalError> {
         for file in &config.log_files {
             let opened = log::open(std::slice::from_ref(file), account);
             if let (Err(why), true) = (&opened, self.heir) {
@@ -152,8 +152,8 @@ impl Start<'_> {
         let workers = config.main.workers;
         let room = room(self.descriptors, &config);
         note_start(&config, self.descriptors, room);
-        let running = Arc::new(Running::new(config));
-        let crew = Crew::new(workers as usize);
+        let running = Arc::new(Live::new(config));
+        let crew = Workers::new(workers as usize);
         // What was let in before goes on first: limits count it.
         let left = health_check::inherit(&running, std::mem::take(&mut self.left).open());
         control::share_out(left.open(), &crew);
@@ -166,7 +166,7 @@ impl Start<'_> {
                 pin(&running.config.main.affinity, number);
                 let worker = || Rc::new(Worker::new(running, crew.clone(), number, room));
                 let ended = executor::run(async { worker_loop::follow(worker()).await });
-                crew.reports.put(Report::Ended(ended.and_then(|ended| ended)));
+                crew.reports.put(WorkerEvent::Ended(ended.and_then(|ended| ended)));
             };
             Builder::new().name(format!("worker {number}")).stack_size(STACK_BYTES).spawn(body)?;
         }
@@ -175,10 +175,12 @@ impl Start<'_> {
         executor::run(async {
             let first = Rc::new(Worker::new(running.clone(), crew.clone(), 0, room));
             let ends = crew.clone();
-            executor::spawn_boxed(async move { ends.reports.put(Report::Ended(worker_loop::follow(first).await)) });
+            executor::spawn_boxed(
+                async move { ends.reports.put(WorkerEvent::Ended(worker_loop::follow(first).await)) },
+            );
             let signals = Signals::new(signals)?;
             let watches = health_check::watch(&running);
-            Command { watches, crew, sockets, signals, load, program, running, upgrade: None, stops: false }
+            Control { watches, crew, sockets, signals, load, program, running, upgrade: None, stops: false }
                 .give()
                 .await
         })?

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
 
-use crate::runtime::handover::{self, Packer, Unpacker};
+use crate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};
 
 /// Where systemd says how many sockets it has bound, and for which process.
 pub const PASSED: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
@@ -20,7 +20,7 @@ const FIRST: RawFd = 3;
 const FDS_MAX: u64 = u16::MAX as u64;
 
 /// The sockets that systemd has bound; to be asked before the program opens anything.
-pub fn passed() -> Result<Option<Unpacker>, String> {
+pub fn passed() -> Result<Option<HandoverDecoder>, String> {
     if number("LISTEN_PID", u32::MAX.into())? != Some(std::process::id().into()) {
         return Ok(None);
     }
@@ -36,9 +36,9 @@ pub fn passed() -> Result<Option<Unpacker>, String> {
         }
         numbers.push(number);
     }
-    let mut parcel = Packer::default();
+    let mut parcel = HandoverEncoder::default();
     for fd in handover::take_over(&numbers).map_err(|error| error.to_string())? {
-        let mut socket = Packer::default();
+        let mut socket = HandoverEncoder::default();
         socket.fd(fd);
         parcel.entry(handover::PASSED, socket);
     }

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error, Word, placeholder};
-use crate::config::template::{Piece, Template};
+use crate::config::template::{Segment, Template};
 use crate::config::{core, values};
-use crate::http1::head::{Name, Version};
+use crate::http1::head::{HeaderName, Version};
 use crate::modules::map::conf::Expression;
 use crate::proxy::origin_conf::{self, Chosen, Origin};
 use crate::proxy::pass_conf::IgnoredFields;
@@ -88,7 +88,7 @@ impl Default for Proxy {
 /// A `proxy_set_header`.
 #[derive(Clone, Debug)]
 pub struct SetField {
-    pub kind: Name,
+    pub kind: HeaderName,
     pub name: Box<[u8]>,
     pub value: Template,
 }
@@ -286,7 +286,7 @@ impl<'u> Url<'u> {
     }
 }
 
-impl Walk {
+impl Builder {
     pub(crate) fn add_upstream(&mut self, key: String, upstream: Upstream) -> u32 {
         let number = self.config.upstreams.len() as u32;
         self.config.upstreams.push(Arc::new(upstream));
@@ -295,7 +295,7 @@ impl Walk {
     }
 
     /// The upstream of a URL: one that was defined, or one that stands for this place alone.
-    fn upstream_of(&mut self, url: &Url<'_>, draft: &Draft) -> Option<u32> {
+    fn upstream_of(&mut self, url: &Url<'_>, draft: &BlockBuilder) -> Option<u32> {
         let key = url.key();
         let named = |name: &str| self.config.upstream_names.get(name);
         if let Some(number) = named(url.authority).or_else(|| named(&key)) {
@@ -307,7 +307,7 @@ impl Walk {
     }
 }
 
-pub(crate) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn pass(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     let template = walk.template(word)?;
     let pass = match template.as_text() {
@@ -349,10 +349,15 @@ pub(crate) fn pass(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
 }
 
 /// A URL with variables. Where its authority is text the upstream is made known now.
-fn made(walk: &mut Walk, draft: &Draft, template: &Template, directive: &Directive) -> Result<MadeUrl, Error> {
+fn made(
+    walk: &mut Builder,
+    draft: &BlockBuilder,
+    template: &Template,
+    directive: &Directive,
+) -> Result<MadeUrl, Error> {
     let word = arg(directive, 0);
     let Origin { chosen, clients, may_be_path, end } = origin_conf::of(template, &walk.config, &walk.assignments);
-    if let Some(Piece::Text(text)) = template.pieces().first() {
+    if let Some(Segment::Text(text)) = template.pieces().first() {
         match Url::parse(std::str::from_utf8(text).unwrap_or_default()) {
             Ok(url) if url.uri.is_some() || end == Some((1, 0)) => {
                 let known = match draft.settings.resolver {
@@ -391,7 +396,7 @@ fn made(walk: &mut Walk, draft: &Draft, template: &Template, directive: &Directi
 
 /// A host that clients choose must be one that the configuration names: where it names none, the operator has made an
 /// open proxy.
-pub(crate) fn check_open_proxies(walk: &Walk) -> Set {
+pub(crate) fn check_open_proxies(walk: &Builder) -> Set {
     match walk.open_proxies.first() {
         Some(word) if walk.config.upstreams.is_empty() => Err(word
             .wrong("\"proxy_pass {}\" lets the client choose any host")
@@ -413,18 +418,18 @@ fn wrong_url(word: &Word, why: &UrlError) -> Error {
     Error::new(&word.at, message).hint(placeholder(&word.text).unwrap_or_else(|| hint.to_owned()))
 }
 
-pub(crate) fn set_header(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn set_header(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let name = arg(directive, 0);
     core::check_field(directive, name)?;
     let value = walk.template(&arg(directive, 1).in_one_line())?;
     let mut fields = if draft.first { Vec::new() } else { draft.settings.proxy.set_field.to_vec() };
-    fields.push(SetField { kind: Name::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value });
+    fields.push(SetField { kind: HeaderName::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value });
     draft.settings.proxy.set_field = fields.into();
     Ok(())
 }
 
 /// `proxy_redirect off`, `default`, or what to replace by what.
-pub(crate) fn redirect(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn redirect(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let from = arg(directive, 0);
     let mut redirects = if draft.first { Vec::new() } else { draft.settings.proxy.redirect.to_vec() };
     match (directive.args.get(1), from.text.as_str()) {
@@ -446,13 +451,13 @@ pub(crate) fn redirect(walk: &mut Walk, draft: &mut Draft, directive: &Directive
     Ok(())
 }
 
-pub(crate) fn hide_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn hide_header(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let name = arg(directive, 0);
     draft.settings.proxy.hide = with(draft.first, &draft.settings.proxy.hide, name);
     Ok(())
 }
 
-pub(crate) fn pass_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn pass_header(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let name = arg(directive, 0);
     draft.settings.proxy.pass = with(draft.first, &draft.settings.proxy.pass, name);
     Ok(())
@@ -464,13 +469,13 @@ fn with(first: bool, list: &Arc<[Box<[u8]>]>, name: &Word) -> Arc<[Box<[u8]>]> {
     names.into()
 }
 
-pub(crate) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn http_version(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     draft.settings.proxy.version = core::version(directive, word)?;
     Ok(())
 }
 
-pub(crate) fn next_upstream(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn next_upstream(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let mut flags = 0;
     for word in &directive.args {
         flags |= match word.text.as_str() {

@@ -11,14 +11,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::config::Level;
-use crate::proxy::balance::{Chosen, Peer};
-use crate::proxy::error::Missed;
-use crate::proxy::forward::{Attempts, Patience, poll_gone};
-use crate::proxy::pool::{Called, Pooled};
+use crate::proxy::balance::{Peer, PeerLease};
+use crate::proxy::error::AttemptError;
+use crate::proxy::forward::{AbortPolicy, ProxyRequest, poll_gone};
+use crate::proxy::pool::{TlsKey, UpstreamConn};
 use crate::request::log;
 use crate::runtime::executor::{self, Timer};
 use crate::runtime::socket::{Addr, Socket};
-use crate::runtime::stream::{Stream, Wire};
+use crate::runtime::stream::{BufStream, Stream};
 use crate::tls;
 
 /// How long a connection within this machine may take: longer means that the backlog was full when it began.
@@ -26,9 +26,9 @@ const NEAR: Duration = Duration::from_millis(10);
 /// How long it may take at most after some of them.
 const NEAR_MAX: Duration = Duration::from_millis(100);
 
-impl Attempts<'_> {
+impl ProxyRequest<'_> {
     /// Waits for a peer, as long as the configuration allows (`queue`).
-    pub(crate) async fn wait_for_peer(&mut self) -> Result<Chosen, u16> {
+    pub(crate) async fn wait_for_peer(&mut self) -> Result<PeerLease, u16> {
         let (Some(queue), false) = (self.group.upstream.queue, self.group.is_empty()) else {
             return Err(self.no_peer("no live upstreams"));
         };
@@ -37,7 +37,7 @@ impl Attempts<'_> {
         };
         // Who does not wait any more keeps others from their turn.
         let waits = match self.patience() {
-            Patience::WhileOpen => Patience::WhileSending,
+            AbortPolicy::WhileOpen => AbortPolicy::WhileSending,
             patience => patience,
         };
         let retry = Timer::new();
@@ -45,7 +45,7 @@ impl Attempts<'_> {
         let (group, search, client, timer) = (&self.group, &mut self.search, &self.client.stream, self.timer);
         let chosen = poll_fn(|cx| {
             if poll_gone(client, waits, cx).is_ready() {
-                return Poll::Ready(Err(Missed::Gone));
+                return Poll::Ready(Err(AttemptError::Gone));
             }
             if retry.poll_due(cx).is_ready() {
                 group.announce();
@@ -58,11 +58,11 @@ impl Attempts<'_> {
                 None => retry.clear(),
             }
             let _ = retry.poll_due(cx);
-            timer.poll_due(cx).map(|()| Err(Missed::Timeout("in the queue")))
+            timer.poll_due(cx).map(|()| Err(AttemptError::Timeout("in the queue")))
         })
         .await;
         chosen.map_err(|missed| match missed {
-            Missed::Gone => {
+            AttemptError::Gone => {
                 log::about(self.exchange, Level::Info, format_args!("{missed}"));
                 missed.status()
             }
@@ -70,14 +70,14 @@ impl Attempts<'_> {
         })
     }
 
-    pub(crate) async fn connect(&self, peer: &Peer) -> Result<Box<Pooled>, Missed> {
+    pub(crate) async fn connect(&self, peer: &Peer) -> Result<Box<UpstreamConn>, AttemptError> {
         let proxy = &self.exchange.settings().proxy;
         let waits = self.patience();
         let connected = Cell::new(false);
         let connecting = async {
             let socket = {
                 let _admission = peer.admit().await;
-                reach(&peer.addr, self.way.from.as_ref()).await.map_err(Missed::Connect)?
+                reach(&peer.addr, self.way.from.as_ref()).await.map_err(AttemptError::Connect)?
             };
             connected.set(true);
             match self.way.tls.as_ref().filter(|_| tls::AVAILABLE) {
@@ -99,20 +99,20 @@ impl Attempts<'_> {
             poll_gone(&self.client.stream, waits, cx).map(|()| None)
         });
         match made.await {
-            None => Err(Missed::Gone),
+            None => Err(AttemptError::Gone),
             Some(Err(executor::Elapsed)) if connected.get() => {
-                Err(Missed::Timeout("while SSL handshaking to upstream"))
+                Err(AttemptError::Timeout("while SSL handshaking to upstream"))
             }
-            Some(Err(executor::Elapsed)) => Err(Missed::ConnectTimeout),
-            Some(Ok(Err(Missed::Connect(error)))) if error.kind() == io::ErrorKind::TimedOut => {
-                Err(Missed::ConnectTimeout)
+            Some(Err(executor::Elapsed)) => Err(AttemptError::ConnectTimeout),
+            Some(Ok(Err(AttemptError::Connect(error)))) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(AttemptError::ConnectTimeout)
             }
             Some(Ok(Err(missed))) => Err(missed),
             Some(Ok(Ok(stream))) => {
                 if proxy.socket_keepalive {
                     stream.socket().watch_peer();
                 }
-                Ok(Box::new(Pooled::new(Wire::new(stream), self.way.clone())))
+                Ok(Box::new(UpstreamConn::new(BufStream::new(stream), self.way.clone())))
             }
         }
     }
@@ -136,9 +136,9 @@ async fn reach(addr: &Addr, from: Option<&Addr>) -> io::Result<Socket> {
 }
 
 /// Makes the handshake with a peer.
-async fn secure(socket: Socket, called: &Called) -> Result<Stream, Missed> {
+async fn secure(socket: Socket, called: &TlsKey) -> Result<Stream, AttemptError> {
     match tls::connect(socket, &called.client, &called.name).await {
         Ok(session) => Ok(Stream::Secure(session)),
-        Err(error) => Err(Missed::Handshake(error)),
+        Err(error) => Err(AttemptError::Handshake(error)),
     }
 }

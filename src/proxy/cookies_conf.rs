@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error, Word};
 use crate::config::template::Template;
 use crate::modules::map::conf::Expression;
@@ -41,14 +41,14 @@ const FLAGS: [&str; 8] =
     ["secure", "nosecure", "httponly", "nohttponly", "samesite=strict", "samesite=lax", "samesite=none", "nosamesite"];
 
 /// Text, or an expression behind `~`; `~*` and expressions for domains and names are for any letter case.
-fn matcher(walk: &Walk, word: &Word, any_case: bool) -> Result<CookieMatch, Error> {
+fn matcher(walk: &Builder, word: &Word, any_case: bool) -> Result<CookieMatch, Error> {
     let Some(source) = word.text.strip_prefix('~') else { return Ok(CookieMatch::Text(walk.template(word)?)) };
     let (source, any_case) = source.strip_prefix('*').map_or((source, any_case), |source| (source, true));
     Ok(CookieMatch::Pattern(Arc::new(walk.expression(source, any_case, &word.at)?)))
 }
 
 /// Changes the rules of the block, of which `of` are the kind at hand.
-fn change<T>(draft: &mut Draft, of: fn(&mut Cookies) -> &mut Vec<T>, rule: Option<T>) {
+fn change<T>(draft: &mut BlockBuilder, of: fn(&mut Cookies) -> &mut Vec<T>, rule: Option<T>) {
     let first = draft.first;
     let rules = of(draft.rare().cookies.get_or_insert_default());
     if first || rule.is_none() {
@@ -58,7 +58,7 @@ fn change<T>(draft: &mut Draft, of: fn(&mut Cookies) -> &mut Vec<T>, rule: Optio
 }
 
 /// `off`, or what to replace by what. A dot before a domain does not count.
-fn rule(walk: &Walk, directive: &Directive, is_domain: bool) -> Result<Option<CookieRule>, Error> {
+fn rule(walk: &Builder, directive: &Directive, is_domain: bool) -> Result<Option<CookieRule>, Error> {
     let from = arg(directive, 0);
     let Some(to) = directive.args.get(1) else {
         return if from.text == "off" { Ok(None) } else { Err(invalid(directive, from, "\"off\" or two values")) };
@@ -71,19 +71,19 @@ fn rule(walk: &Walk, directive: &Directive, is_domain: bool) -> Result<Option<Co
     Ok(Some(CookieRule { from: matcher(walk, from, is_domain)?, to: walk.template(to)? }))
 }
 
-pub(crate) fn domain(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn domain(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let rule = rule(walk, directive, true)?;
     change(draft, |cookies| &mut cookies.domains, rule);
     Ok(())
 }
 
-pub(crate) fn path(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn path(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let rule = rule(walk, directive, false)?;
     change(draft, |cookies| &mut cookies.paths, rule);
     Ok(())
 }
 
-pub(crate) fn flags(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn flags(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let name = arg(directive, 0);
     let words = directive.args.get(1..).unwrap_or_default();
     if words.is_empty() && name.text == "off" {

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use crate::config::{Chosen, Destination, MadeUrl, Url};
 use crate::dns::client::Resolver;
 use crate::http1::uri;
-use crate::proxy::balance::Group;
-use crate::proxy::live::Running;
-use crate::request::context::{Exchange, Made};
+use crate::proxy::balance::UpstreamState;
+use crate::proxy::live::Live;
+use crate::request::context::{Exchange, ResolvedProxyPass};
 use crate::request::variables;
 use crate::runtime::socket::{Addr, Endpoint};
 
 /// Where the request goes, and the target that it gets there.
-pub(crate) fn destination(exchange: &mut Exchange, running: &Running) -> Result<(Arc<Group>, Option<Vec<u8>>), String> {
+pub(crate) fn destination(
+    exchange: &mut Exchange,
+    running: &Live,
+) -> Result<(Arc<UpstreamState>, Option<Vec<u8>>), String> {
     let Some(pass) = exchange.pass() else { return Err("no upstream is configured".to_owned()) };
     let unknown = || "no such upstream".to_owned();
     match &pass.destination {
@@ -29,10 +32,10 @@ pub(crate) fn destination(exchange: &mut Exchange, running: &Running) -> Result<
 }
 
 /// The group that a URL with variables leads to, its host, and its URI if it has one.
-type Found = (Arc<Group>, Made, Option<Vec<u8>>);
+type Found = (Arc<UpstreamState>, ResolvedProxyPass, Option<Vec<u8>>);
 
 /// Where a URL with variables leads.
-fn made_destination(made: &MadeUrl, exchange: &Exchange, running: &Running) -> Result<Found, String> {
+fn made_destination(made: &MadeUrl, exchange: &Exchange, running: &Live) -> Result<Found, String> {
     let mut whole = variables::value(&made.start, exchange);
     let start = whole.len();
     variables::write(&made.middle, exchange, &mut whole);
@@ -80,7 +83,7 @@ fn made_destination(made: &MadeUrl, exchange: &Exchange, running: &Running) -> R
     };
     let (host, port) = url.host_and_port();
     let uri = url.uri.map(|uri| if uri.starts_with('/') { uri.to_owned() } else { format!("/{uri}") });
-    Ok((group, Made { host, port, tls: url.tls }, uri.map(String::into_bytes)))
+    Ok((group, ResolvedProxyPass { host, port, tls: url.tls }, uri.map(String::into_bytes)))
 }
 
 /// The target: as the client wrote it, or with the location's part replaced by the URI of `proxy_pass`.

@@ -9,7 +9,7 @@ use crate::request::body_relay::Failure;
 use crate::runtime::io_error;
 
 /// Why a try with a peer gave no answer.
-pub(crate) enum Missed {
+pub(crate) enum AttemptError {
     Connect(io::Error),
     ConnectTimeout,
     Handshake(io::Error),
@@ -27,7 +27,7 @@ pub(crate) enum Missed {
     Gone,
 }
 
-impl Missed {
+impl AttemptError {
     /// The status that the client gets, if that was the last try.
     pub(crate) fn status(&self) -> u16 {
         match self {
@@ -49,7 +49,7 @@ impl Missed {
     }
 }
 
-impl fmt::Display for Missed {
+impl fmt::Display for AttemptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const READING: &str = "while reading response header from upstream";
         match self {
@@ -78,13 +78,13 @@ impl fmt::Display for Missed {
 }
 
 /// Why an answer broke off.
-pub(crate) enum Stopped {
-    Upload(Missed),
+pub(crate) enum RelayError {
+    Upload(AttemptError),
     Download(Failure),
     Gone,
 }
 
-impl Stopped {
+impl RelayError {
     pub(crate) fn is_upstreams(&self) -> bool {
         matches!(
             self,
@@ -93,7 +93,7 @@ impl Stopped {
     }
 
     pub(crate) fn is_clients(&self) -> bool {
-        matches!(self, Self::Gone | Self::Upload(Missed::Gone) | Self::Download(Failure::Sink(_)))
+        matches!(self, Self::Gone | Self::Upload(AttemptError::Gone) | Self::Download(Failure::Sink(_)))
     }
 
     pub(crate) fn level(&self) -> Level {
@@ -101,10 +101,10 @@ impl Stopped {
     }
 }
 
-impl fmt::Display for Stopped {
+impl fmt::Display for RelayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Upload(missed @ (Missed::Client(..) | Missed::Timeout(_))) => missed.fmt(f),
+            Self::Upload(missed @ (AttemptError::Client(..) | AttemptError::Timeout(_))) => missed.fmt(f),
             Self::Upload(_) | Self::Gone => f.write_str("client closed connection while reading upstream"),
             Self::Download(Failure::Source(error)) => {
                 write!(f, "recv() failed ({}) while reading upstream", io_error::describe(error))

@@ -10,25 +10,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::proxy::destination::destination;
-use crate::proxy::error::Missed;
-use crate::proxy::request_body::{Sent, Upload};
+use crate::proxy::error::AttemptError;
+use crate::proxy::request_body::{RequestProgress, Upload};
 
 use crate::config::{Level, NextUpstream, Proxy, bind_addr};
 use crate::http1::body::Decoder;
-use crate::http1::head::{Framing, Malformed, Name, Response, Scan, Version};
+use crate::http1::head::{Framing, HeadScanner, HeaderName, Malformed, Response, Version};
 use crate::http1::uri;
 use crate::modules::error_page;
-use crate::proxy::balance::{Chosen, Group, Outcome, Search};
-use crate::proxy::headers::{self, Outgoing};
-use crate::proxy::live::Running;
-use crate::proxy::pool::{self, Called, Pooled, Way};
-use crate::request::body_relay::{self, Coding, Transfer, send_all};
+use crate::proxy::balance::{Outcome, PeerLease, Search, UpstreamState};
+use crate::proxy::headers::{self, UpstreamRequest};
+use crate::proxy::live::Live;
+use crate::proxy::pool::{self, PoolKey, TlsKey, UpstreamConn};
+use crate::request::body_relay::{self, BodyRelay, TransferCoding, send_all};
 use crate::request::context::{Exchange, RequestBody, Tried, Try};
 use crate::request::rate_limit::MinRate;
 use crate::request::{log, variables};
 use crate::runtime::executor::{self, Millis, Timer};
 use crate::runtime::socket::{self, Addr};
-use crate::runtime::stream::{Stream, Wire};
+use crate::runtime::stream::{BufStream, Stream};
 
 /// Interim answers (1xx) to one request.
 const INTERIM_MAX: u32 = 32;
@@ -54,13 +54,13 @@ pub struct Upgraded {
     /// What follows are frames of WebSocket.
     pub websocket: bool,
     /// Counts the tunnel as a connection of its peer.
-    pub chosen: Chosen,
+    pub chosen: PeerLease,
 }
 
 /// Passes the request on, and the answer back.
 /// `timer` is the connection's.
-pub async fn forward(exchange: &mut Exchange, client: &mut Wire, running: &Running, timer: &Timer) -> Forwarded {
-    match Attempts::new(exchange, client, running, timer) {
+pub async fn forward(exchange: &mut Exchange, client: &mut BufStream, running: &Live, timer: &Timer) -> Forwarded {
+    match ProxyRequest::new(exchange, client, running, timer) {
         Ok(mut attempts) => attempts.run().await,
         Err(status) => Forwarded::Refused(status),
     }
@@ -80,7 +80,7 @@ fn origin(exchange: &Exchange) -> Result<Option<Addr>, String> {
 
 /// What has already come of the body is checked before anything is sent. If it is all of it, it is taken, and can be sent
 /// to one peer after the other.
-fn early_body(exchange: &mut Exchange, client: &mut Wire) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
+fn early_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
     if exchange.body.whole.is_some() {
         return Ok(exchange.body.whole.clone());
     }
@@ -115,7 +115,7 @@ fn whole(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
 }
 
 /// How peers of a request are spoken to by TLS, if they are.
-fn called(exchange: &Exchange) -> Option<Called> {
+fn called(exchange: &Exchange) -> Option<TlsKey> {
     let client = exchange.upstream_tls()?.clone();
     let said = exchange.settings().rare.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref());
     let name = match said {
@@ -127,30 +127,35 @@ fn called(exchange: &Exchange) -> Option<Called> {
         Some((host, _)) if !host.contains(':') || host.ends_with(']') => host.into(),
         _ => name.into(),
     };
-    Some(Called { client, name })
+    Some(TlsKey { client, name })
 }
 
 /// The tries of one request, one peer after the other.
-pub(crate) struct Attempts<'e> {
+pub(crate) struct ProxyRequest<'e> {
     pub(crate) timer: &'e Timer,
     pub(crate) exchange: &'e mut Exchange,
-    pub(crate) client: &'e mut Wire,
-    pub(crate) group: Arc<Group>,
-    pub(crate) way: Way,
+    pub(crate) client: &'e mut BufStream,
+    pub(crate) group: Arc<UpstreamState>,
+    pub(crate) way: PoolKey,
     /// What it asks for; without it, what the client has written.
     pub(crate) uri: Option<Vec<u8>>,
     /// The request's body, if all of it was there at once.
     pub(crate) body: Option<Rc<Vec<u8>>>,
-    pub(crate) outgoing: Outgoing,
+    pub(crate) outgoing: UpstreamRequest,
     pub(crate) search: Search,
     /// Tries of upstreams that have sent the request on.
     pub(crate) earlier: usize,
     pub(crate) began: Millis,
 }
 
-impl<'e> Attempts<'e> {
+impl<'e> ProxyRequest<'e> {
     /// Finds out where to the request goes, and what of it.
-    fn new(exchange: &'e mut Exchange, client: &'e mut Wire, running: &Running, timer: &'e Timer) -> Result<Self, u16> {
+    fn new(
+        exchange: &'e mut Exchange,
+        client: &'e mut BufStream,
+        running: &Live,
+        timer: &'e Timer,
+    ) -> Result<Self, u16> {
         let (group, uri) = destination(exchange, running).map_err(|message| {
             log::about(exchange, Level::Error, format_args!("{message}"));
             if message.starts_with("invalid") { 500_u16 } else { 502 }
@@ -181,7 +186,7 @@ impl<'e> Attempts<'e> {
         })?;
         let search = Search::new(&group.upstream, exchange);
         let earlier = exchange.tries.len();
-        let way = Way { from, tls: called(exchange) };
+        let way = PoolKey { from, tls: called(exchange) };
         Ok(Self { timer, exchange, client, group, uri, body, outgoing, search, way, earlier, began: executor::now() })
     }
 
@@ -232,7 +237,7 @@ impl<'e> Attempts<'e> {
     }
 
     /// Tries one peer: what came of it, or the status to end with, or nothing: try the next.
-    async fn with(&mut self, chosen: Chosen) -> Result<Forwarded, Option<u16>> {
+    async fn with(&mut self, chosen: PeerLease) -> Result<Forwarded, Option<u16>> {
         let mut stale = false;
         loop {
             let pooled = if stale { None } else { pool::take(&chosen.peer.addr, &self.way, &self.group.upstream) };
@@ -244,7 +249,7 @@ impl<'e> Attempts<'e> {
             if let Some(now) = self.exchange.tries.last_mut().filter(|_| pooled.is_ok()) {
                 now.connected = Some(now.elapsed());
             }
-            let mut sent = Sent::default();
+            let mut sent = RequestProgress::default();
             let missed = match pooled {
                 Ok(pooled) => {
                     let mut pooled = pooled;
@@ -274,7 +279,7 @@ impl<'e> Attempts<'e> {
                 }
             };
             // A connection that was closed while it lay idle says nothing of its peer: once more, on a new one.
-            if reused && matches!(missed, Missed::Closed(_)) && self.may_repeat(&sent) {
+            if reused && matches!(missed, AttemptError::Closed(_)) && self.may_repeat(&sent) {
                 stale = true;
                 continue;
             }
@@ -284,7 +289,7 @@ impl<'e> Attempts<'e> {
 
     /// Keeps the status and drops the body. If that is here already, and all of the request was `sent`, the connection can
     /// be used again.
-    fn hear(&mut self, mut pooled: Box<Pooled>, chosen: &Chosen, head: &Response, sent: bool) -> Forwarded {
+    fn hear(&mut self, mut pooled: Box<UpstreamConn>, chosen: &PeerLease, head: &Response, sent: bool) -> Forwarded {
         chosen.report(Outcome::Answered);
         self.end_try(None);
         self.exchange.answer.status = self.exchange.status.unwrap_or(head.status);
@@ -298,7 +303,7 @@ impl<'e> Attempts<'e> {
     }
 
     /// Drops the answer: `error_page` has another one.
-    fn intercept(&mut self, chosen: &Chosen, head: &Response) -> Forwarded {
+    fn intercept(&mut self, chosen: &PeerLease, head: &Response) -> Forwarded {
         chosen.report(Outcome::Answered);
         self.end_try(None);
         if head.status == 401 {
@@ -309,7 +314,7 @@ impl<'e> Attempts<'e> {
 
     /// Does what the upstream tells us to do: the target that it sends the request to.
     fn accelerate(&mut self, head: &Response) -> Option<Vec<u8>> {
-        head.fields.first(Name::Accel)?;
+        head.fields.first(HeaderName::Accel)?;
         let ignored = self.exchange.settings().proxy.ignored;
         let rate = head.fields.first_named(b"x_accel_limit_rate").filter(|_| !ignored.limit_rate);
         if let Some(rate) = rate.and_then(|rate| std::str::from_utf8(rate).ok()?.parse().ok()) {
@@ -319,7 +324,7 @@ impl<'e> Attempts<'e> {
     }
 
     /// The upstream has sent the request on: what it answers with is found anew, with some of its fields (nginx's choice).
-    fn send_on(&mut self, chosen: &Chosen, head: &Response, target: Vec<u8>) -> Forwarded {
+    fn send_on(&mut self, chosen: &PeerLease, head: &Response, target: Vec<u8>) -> Forwarded {
         const PASSED: [(&[u8], &[u8]); 5] = [
             (b"Set-Cookie", b"set_cookie"),
             (b"Content-Disposition", b"content_disposition"),
@@ -333,7 +338,7 @@ impl<'e> Attempts<'e> {
         for (name, known) in PASSED {
             keep(exchange, head, name, known);
         }
-        exchange.given_type = head.fields.first(Name::ContentType).map(<[u8]>::to_vec);
+        exchange.given_type = head.fields.first(HeaderName::ContentType).map(<[u8]>::to_vec);
         if target.starts_with(b"@") {
             return Forwarded::Elsewhere(target);
         }
@@ -350,30 +355,30 @@ impl<'e> Attempts<'e> {
 
     /// Whether the request can be sent once more: its body can, and doing it twice does no harm
     /// (RFC 9110 9.2.2).
-    fn may_repeat(&self, sent: &Sent) -> bool {
+    fn may_repeat(&self, sent: &RequestProgress) -> bool {
         let proxy = &self.exchange.settings().proxy;
         let idempotent = !matches!(self.exchange.request.method(), b"POST" | b"LOCK" | b"PATCH");
         self.exchange.can_be_sent() && (sent.nothing || idempotent || proxy.next.has(NextUpstream::NON_IDEMPOTENT))
     }
 
     /// What a miss means: for the log, for the peer, and for the client. `None`: another peer is tried.
-    fn judge(&mut self, chosen: &Chosen, missed: &Missed, sent: &Sent) -> Option<u16> {
+    fn judge(&mut self, chosen: &PeerLease, missed: &AttemptError, sent: &RequestProgress) -> Option<u16> {
         let status = missed.status();
-        if let Missed::Client(..) | Missed::Gone = missed {
+        if let AttemptError::Client(..) | AttemptError::Gone = missed {
             chosen.report(Outcome::Neutral);
-            self.end_try(matches!(missed, Missed::Gone).then_some(status));
+            self.end_try(matches!(missed, AttemptError::Gone).then_some(status));
             log::about(self.exchange, Level::Info, format_args!("{missed}"));
             return Some(status);
         }
         let fault = match missed {
-            Missed::Status(status) => !matches!(status, 403 | 404),
+            AttemptError::Status(status) => !matches!(status, 403 | 404),
             // Being out of descriptors, ports or memory is no fault of the peer.
-            Missed::Connect(error) => !socket::is_shortage(error),
+            AttemptError::Connect(error) => !socket::is_shortage(error),
             _ => true,
         };
         let disabled = chosen.report(if fault { Outcome::Failed } else { Outcome::Neutral });
         self.end_try(Some(status));
-        if !matches!(missed, Missed::Status(_)) {
+        if !matches!(missed, AttemptError::Status(_)) {
             log::about(self.exchange, Level::Error, format_args!("{missed}"));
         }
         if disabled {
@@ -398,16 +403,16 @@ impl<'e> Attempts<'e> {
 
     /// When the client is known not to wait any more. One that is to upgrade, or that keeps others out (`limit_conn`), must
     /// not end its side.
-    pub(crate) fn patience(&self) -> Patience {
+    pub(crate) fn patience(&self) -> AbortPolicy {
         match self.exchange.settings().proxy.ignores_abort {
-            true => Patience::Endless,
-            false if self.outgoing.offered.is_empty() && self.exchange.limits.held.is_empty() => Patience::WhileOpen,
-            false => Patience::WhileSending,
+            true => AbortPolicy::Endless,
+            false if self.outgoing.offered.is_empty() && self.exchange.limits.held.is_empty() => AbortPolicy::WhileOpen,
+            false => AbortPolicy::WhileSending,
         }
     }
 
     /// Sends the request, and reads heads until a final one is there. What is left of the body goes on later.
-    async fn ask(&mut self, pooled: &mut Pooled, sent: &mut Sent) -> Result<Response, Missed> {
+    async fn ask(&mut self, pooled: &mut UpstreamConn, sent: &mut RequestProgress) -> Result<Response, AttemptError> {
         let settings = self.exchange.settings();
         let proxy = &settings.proxy;
         let read_timeout = proxy.read_timeout.unwrap_or(Proxy::TIMEOUT);
@@ -417,7 +422,7 @@ impl<'e> Attempts<'e> {
             read_timeout: settings.body_timeout,
             write_timeout: proxy.send_timeout.unwrap_or(Proxy::TIMEOUT),
         };
-        let coding = if framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
+        let coding = if framing == Framing::Chunked { TransferCoding::Chunked } else { TransferCoding::Plain };
         let http11 = self.exchange.request.version == Version::Http11;
         // A client that tells the length 0 may wait nevertheless.
         let has_body = self.exchange.request.framing != Framing::None;
@@ -429,12 +434,12 @@ impl<'e> Attempts<'e> {
             head if !head.is_empty() => head,
             _ => {
                 headers::outgoing(self.exchange, self.uri.as_deref(), whole(self.body.as_ref()))
-                    .map_err(Missed::Invalid)?
+                    .map_err(AttemptError::Invalid)?
                     .head
             }
         };
         let min_rate = MinRate::of(self.exchange);
-        let upload = sent.upload.insert(Upload::new(Transfer::new(head, coding, limits), framing, min_rate));
+        let upload = sent.upload.insert(Upload::new(BodyRelay::new(head, coding, limits), framing, min_rate));
         if self.exchange.config.keeps_body {
             upload.transfer.keep();
         }
@@ -442,13 +447,15 @@ impl<'e> Attempts<'e> {
         let (upstream_tx, mut upstream_rx) = pooled.wire.split();
         if goes_on && !self.exchange.continued {
             self.exchange.continued = true;
-            send_all(client_tx, b"HTTP/1.1 100 Continue\r\n\r\n", send_timeout).await.map_err(|_| Missed::Gone)?;
+            send_all(client_tx, b"HTTP/1.1 100 Continue\r\n\r\n", send_timeout)
+                .await
+                .map_err(|_| AttemptError::Gone)?;
         }
         let timer = self.timer;
         let mut waiting = false;
         let mut interim = 0;
         let head = loop {
-            let mut scan = Scan::response();
+            let mut scan = HeadScanner::response();
             let mut parse = |bytes: &[u8]| scan.find_response(bytes);
             let read = poll_fn(|cx| {
                 if let Err(missed) = upload.poll(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx) {
@@ -460,7 +467,7 @@ impl<'e> Attempts<'e> {
                     Poll::Pending => {}
                 }
                 if let Poll::Ready(()) = poll_gone(client_tx, waits, cx) {
-                    return Poll::Ready(Err(Missed::Gone));
+                    return Poll::Ready(Err(AttemptError::Gone));
                 }
                 if !upload.is_over() {
                     return Poll::Pending;
@@ -468,7 +475,7 @@ impl<'e> Attempts<'e> {
                 if !std::mem::replace(&mut waiting, true) {
                     timer.set(read_timeout);
                 }
-                timer.poll_due(cx).map(|()| Err(Missed::Timeout("while reading response header from upstream")))
+                timer.poll_due(cx).map(|()| Err(AttemptError::Timeout("while reading response header from upstream")))
             })
             .await;
             if let Some(now) = self.exchange.tries.last_mut() {
@@ -481,12 +488,12 @@ impl<'e> Attempts<'e> {
                 100..=199 => {
                     interim += 1;
                     if interim > INTERIM_MAX {
-                        return Err(Missed::Invalid(Malformed::HeadTooLong));
+                        return Err(AttemptError::Invalid(Malformed::HeadTooLong));
                     }
                     // We have said `100 Continue` ourselves.
                     if head.status != 100 && http11 && self.exchange.asked_for.is_none() {
                         let bytes = headers::interim(&head);
-                        send_all(client_tx, &bytes, send_timeout).await.map_err(|_| Missed::Gone)?;
+                        send_all(client_tx, &bytes, send_timeout).await.map_err(|_| AttemptError::Gone)?;
                     }
                 }
                 _ => break head,
@@ -499,9 +506,9 @@ impl<'e> Attempts<'e> {
     }
 
     /// Whether an answer is one that the client gets.
-    fn heed(&mut self, head: Response, sent: &Sent) -> Result<Response, Missed> {
+    fn heed(&mut self, head: Response, sent: &RequestProgress) -> Result<Response, AttemptError> {
         if head.status == 101 {
-            self.check_upgrade(&head, sent).map_err(Missed::Upgrade)?;
+            self.check_upgrade(&head, sent).map_err(AttemptError::Upgrade)?;
         }
         if let Some(now) = self.exchange.tries.last_mut() {
             now.headed = Some(now.elapsed());
@@ -515,7 +522,7 @@ impl<'e> Attempts<'e> {
             && self.may_go_on()
             && self.group.has_another(&self.search)
         {
-            return Err(Missed::Status(status));
+            return Err(AttemptError::Status(status));
         }
         Ok(head)
     }
@@ -530,7 +537,7 @@ fn keep(exchange: &mut Exchange, head: &Response, name: &'static [u8], known: &[
 
 /// How long a client waits for its answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum AbortPolicy {
     /// As long as its side is open.
     WhileSending,
     /// As long as the connection is not broken: a client that only stopped sending still waits.
@@ -540,10 +547,10 @@ pub(crate) enum Patience {
 }
 
 /// Ready when the client does not wait any more.
-pub(crate) fn poll_gone(client: &Stream, patience: Patience, cx: &mut Context<'_>) -> Poll<()> {
+pub(crate) fn poll_gone(client: &Stream, patience: AbortPolicy, cx: &mut Context<'_>) -> Poll<()> {
     match patience {
-        Patience::Endless => Poll::Pending,
-        Patience::WhileSending if client.socket().ended() => Poll::Ready(()),
-        Patience::WhileSending | Patience::WhileOpen => client.socket().poll_failed(cx),
+        AbortPolicy::Endless => Poll::Pending,
+        AbortPolicy::WhileSending if client.socket().ended() => Poll::Ready(()),
+        AbortPolicy::WhileSending | AbortPolicy::WhileOpen => client.socket().poll_failed(cx),
     }
 }

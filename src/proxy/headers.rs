@@ -7,13 +7,13 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::config::{Destination, Location, Matcher, Redirect};
-use crate::http1::head::{self, Framing, Malformed, Name, Request, Response, Version};
+use crate::http1::head::{self, Framing, HeaderName, Malformed, Request, Response, Version};
 use crate::http1::uri;
 use crate::modules::charset;
 use crate::proxy::cookies;
 use crate::request::context::Exchange;
-use crate::request::response::{self, Carriage, Packing};
-use crate::request::response_headers::{Added, weakened};
+use crate::request::response::{self, ContentEncoding, TransferOptions};
+use crate::request::response_headers::{HeaderFilter, weakened};
 use crate::request::variables;
 use crate::runtime::clock;
 
@@ -24,7 +24,7 @@ pub const BYTES_MAX: usize = 64 * 1024;
 const SHORT_BYTES: u64 = 512;
 
 /// Everything of a request that goes to the upstream.
-pub struct Outgoing {
+pub struct UpstreamRequest {
     pub head: Vec<u8>,
     pub framing: Framing,
     /// Tokens of the Upgrade field that we send, if we do.
@@ -65,7 +65,7 @@ fn is_like(name: &[u8], set: &[u8]) -> bool {
 
 /// Writes the request head: what is configured, what frames the body, and the client's fields that are left.
 /// Without a `uri` it is the client's. A whole `body` follows at once.
-pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) -> Result<Outgoing, Malformed> {
+pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) -> Result<UpstreamRequest, Malformed> {
     let request = &exchange.request;
     let proxy = &exchange.settings().proxy;
     let sends_body = proxy.set_body.is_some() || exchange.passes_body();
@@ -90,10 +90,10 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
     out.extend_from_slice(version.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");
 
-    let is_set = |kind: Name| proxy.set_field.iter().any(|set| set.kind == kind);
+    let is_set = |kind: HeaderName| proxy.set_field.iter().any(|set| set.kind == kind);
     let mut offered: Vec<u8> = Vec::new();
     let mut connection: Vec<u8> = Vec::new();
-    if !is_set(Name::Host) {
+    if !is_set(HeaderName::Host) {
         let host = exchange.proxy_host().map_or("", |(host, _)| host);
         response::field(b"Host", host.as_bytes(), &mut out);
     }
@@ -109,32 +109,38 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         }
         match set.kind {
             // Framing is ours, whatever is configured.
-            Name::ContentLength | Name::TransferEncoding | Name::Http2Settings | Name::Expect => {}
+            HeaderName::ContentLength
+            | HeaderName::TransferEncoding
+            | HeaderName::Http2Settings
+            | HeaderName::Expect => {}
             _ if value.is_empty() => {}
             // A question stays one, even for the sake of an upgrade.
-            Name::Upgrade | Name::Connection if exchange.asked_for.is_some() => {}
-            Name::Upgrade => offered = offered_of(&value, request),
-            Name::Connection if connection.is_empty() => connection = std::mem::take(&mut value),
-            Name::Connection => {}
+            HeaderName::Upgrade | HeaderName::Connection if exchange.asked_for.is_some() => {}
+            HeaderName::Upgrade => offered = offered_of(&value, request),
+            HeaderName::Connection if connection.is_empty() => connection = std::mem::take(&mut value),
+            HeaderName::Connection => {}
             _ => response::field(&set.name, &value, &mut out),
         }
     }
     // Where the configuration says nothing of it, WebSocket is passed on by itself.
-    if !is_set(Name::Upgrade) && !is_set(Name::Connection) && version == Version::Http11 && exchange.asked_for.is_none()
+    if !is_set(HeaderName::Upgrade)
+        && !is_set(HeaderName::Connection)
+        && version == Version::Http11
+        && exchange.asked_for.is_none()
     {
         offered = offered_of(b"websocket", request);
         if !offered.is_empty() {
             connection = b"Upgrade".to_vec();
         }
     }
-    if version == Version::Http10 && !is_set(Name::Connection) {
+    if version == Version::Http10 && !is_set(HeaderName::Connection) {
         connection = b"close".to_vec();
     }
     if !offered.is_empty() {
         if !matches!(request.framing, Framing::None | Framing::Length(0)) {
             return Err(Malformed::UpgradeWithBody);
         }
-        if request.fields.all(Name::WebSocketKey).count() > 1 {
+        if request.fields.all(HeaderName::WebSocketKey).count() > 1 {
             return Err(Malformed::KeyTwice);
         }
         response::field(b"Upgrade", &offered, &mut out);
@@ -148,9 +154,9 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         Framing::None | Framing::UntilClose => {}
     }
     if proxy.pass_fields {
-        let named: Vec<&[u8]> = request.fields.all(Name::Connection).flat_map(head::tokens).collect();
+        let named: Vec<&[u8]> = request.fields.all(HeaderName::Connection).flat_map(head::tokens).collect();
         for field in request.fields.iter() {
-            let ours = matches!(field.kind, Name::Host | Name::ContentLength | Name::Expect);
+            let ours = matches!(field.kind, HeaderName::Host | HeaderName::ContentLength | HeaderName::Expect);
             let named = || named.iter().any(|name| name.eq_ignore_ascii_case(field.name)) && !is_protected(field.name);
             let set = || proxy.set_field.iter().any(|set| is_like(field.name, &set.name));
             if !(ours || field.kind.is_hop_by_hop() || named() || set()) {
@@ -164,7 +170,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
     let framing = if whole.is_some() { Framing::None } else { framing };
     let closes = head::tokens(&connection).any(|token| token.eq_ignore_ascii_case(b"close"));
     let keeps_alive = !closes && (version == Version::Http11 || connection.eq_ignore_ascii_case(b"keep-alive"));
-    Ok(Outgoing { to_head: method == b"HEAD", head: out, framing, offered, keeps_alive })
+    Ok(UpstreamRequest { to_head: method == b"HEAD", head: out, framing, offered, keeps_alive })
 }
 
 /// The protocols of `value` that an upstream is offered, each once: those that the client asks for itself, in HTTP/1.1 and
@@ -174,7 +180,7 @@ fn offered_of(value: &[u8], request: &Request) -> Vec<u8> {
     if !request.may_upgrade() {
         return Vec::new();
     }
-    let asked = request.fields.all(Name::Upgrade).flat_map(head::tokens);
+    let asked = request.fields.all(HeaderName::Upgrade).flat_map(head::tokens);
     let mut asked: BTreeSet<Vec<u8>> = asked.map(<[u8]>::to_ascii_lowercase).collect();
     asked.retain(|token| !token.starts_with(b"h2c") && (token != b"websocket" || request.method() == b"GET"));
     let offered: Vec<&[u8]> = head::tokens(value).filter(|token| asked.remove(&token.to_ascii_lowercase())).collect();
@@ -185,7 +191,8 @@ fn offered_of(value: &[u8], request: &Request) -> Vec<u8> {
 pub fn interim(head: &Response) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len());
     response::start_line(head.status, head.reason(), &mut out);
-    let passed = head.fields.iter().filter(|field| !field.kind.is_hop_by_hop() && field.kind != Name::ContentLength);
+    let passed =
+        head.fields.iter().filter(|field| !field.kind.is_hop_by_hop() && field.kind != HeaderName::ContentLength);
     passed.for_each(|field| response::field(field.name, field.value, &mut out));
     out.extend_from_slice(b"\r\n");
     out
@@ -197,22 +204,25 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
     let listed = |list: &[Box<[u8]>], name: &[u8]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
     head.fields.iter().filter(move |field| {
         let hidden = match field.kind {
-            Name::Server | Name::Date | Name::Accel | Name::ProxyAuth => !listed(&proxy.pass, field.name),
-            Name::Upgrade => head.status != 426, // it says what to ask for (RFC 9110 15.5.22)
+            HeaderName::Server | HeaderName::Date | HeaderName::Accel | HeaderName::ProxyAuth => {
+                !listed(&proxy.pass, field.name)
+            }
+            HeaderName::Upgrade => head.status != 426, // it says what to ask for (RFC 9110 15.5.22)
             kind if kind.is_hop_by_hop() => true,
-            Name::Status => true,
+            HeaderName::Status => true,
             _ => field.name.eq_ignore_ascii_case(b"x-pad") && !listed(&proxy.pass, field.name),
         };
-        let named =
-            || head.fields.all(Name::Connection).flat_map(head::tokens).any(|n| n.eq_ignore_ascii_case(field.name));
+        let named = || {
+            head.fields.all(HeaderName::Connection).flat_map(head::tokens).any(|n| n.eq_ignore_ascii_case(field.name))
+        };
         !hidden
             && !listed(&proxy.hide, field.name)
-            && (is_protected(field.name) || field.kind == Name::Upgrade || !named())
+            && (is_protected(field.name) || field.kind == HeaderName::Upgrade || !named())
     })
 }
 
 /// The head of an answer, written anew for the client.
-pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u8> {
+pub fn answer(exchange: &Exchange, head: &Response, carriage: TransferOptions) -> Vec<u8> {
     let proxy = &exchange.settings().proxy;
     let passes = |name: &str| proxy.pass.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
     // A short body is copied behind it.
@@ -237,29 +247,29 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: Carriage) -> Vec<u
     }
     // Only `expires` asks for it.
     let expires = exchange.settings().rare.expires.as_ref();
-    let modified = expires.and_then(|_| head.fields.first(Name::LastModified)).and_then(clock::parse_http_time);
-    let mut added = Added::new(exchange, status, modified);
-    let packed = carriage.packing == Packing::Gzip;
+    let modified = expires.and_then(|_| head.fields.first(HeaderName::LastModified)).and_then(clock::parse_http_time);
+    let mut added = HeaderFilter::new(exchange, status, modified);
+    let packed = carriage.packing == ContentEncoding::Gzip;
     if packed {
         added.weaken();
     }
     for field in passed_fields(exchange, head) {
         match field.kind {
             kind if added.replace(kind, &mut out) => {}
-            Name::ContentLength => {
+            HeaderName::ContentLength => {
                 let told = !carriage.chunked && !packed && status != 204;
                 if let Some(length) = head.content_length().filter(|_| told) {
                     response::length(length, &mut out);
                 }
             }
-            Name::ContentType => {
+            HeaderName::ContentType => {
                 let told = charset::content_type(exchange, status, field.value);
                 response::field(field.name, told.as_deref().unwrap_or(field.value), &mut out);
             }
-            Name::Location => response::field(field.name, &redirected(exchange, field.value), &mut out),
-            Name::Refresh => response::field(field.name, &refreshed(exchange, field.value), &mut out),
-            Name::SetCookie => response::field(field.name, &cookie(exchange, field.value), &mut out),
-            Name::Etag if packed => {
+            HeaderName::Location => response::field(field.name, &redirected(exchange, field.value), &mut out),
+            HeaderName::Refresh => response::field(field.name, &refreshed(exchange, field.value), &mut out),
+            HeaderName::SetCookie => response::field(field.name, &cookie(exchange, field.value), &mut out),
+            HeaderName::Etag if packed => {
                 if let Some(weak) = weakened(field.value) {
                     response::field(field.name, &weak, &mut out);
                 }
@@ -344,12 +354,12 @@ pub fn upgraded(exchange: &Exchange, head: &Response, token: &[u8]) -> Vec<u8> {
     response::field(b"Connection", b"upgrade", &mut out);
     for field in passed_fields(exchange, head) {
         match field.kind {
-            Name::ContentLength => {}
-            Name::SetCookie => response::field(field.name, &cookie(exchange, field.value), &mut out),
+            HeaderName::ContentLength => {}
+            HeaderName::SetCookie => response::field(field.name, &cookie(exchange, field.value), &mut out),
             _ => response::field(field.name, field.value, &mut out),
         }
     }
-    Added::new(exchange, 101, None).finish(&mut out);
+    HeaderFilter::new(exchange, 101, None).finish(&mut out);
     out.extend_from_slice(b"\r\n");
     out
 }

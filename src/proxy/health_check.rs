@@ -9,19 +9,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{ErrorLog, Expected, HealthCheck, Level, Probe};
+use crate::config::{ErrorLog, HealthCheck, HealthMatch, Level, Probe};
 use crate::http1::body::Decoder;
-use crate::http1::head::{Name, Response, Scan};
+use crate::http1::head::{HeadScanner, HeaderName, Response};
 use crate::http1::{base64, websocket};
-use crate::proxy::balance::{Finding, Group, Peer};
-use crate::proxy::live::Running;
+use crate::proxy::balance::{Finding, Peer, UpstreamState};
+use crate::proxy::live::Live;
 use crate::request::body_relay::send_all;
 use crate::request::log;
 use crate::runtime::executor::{self, Task, Timer};
-use crate::runtime::handover::{self, Packer, Unpacker};
+use crate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};
 use crate::runtime::io_error;
 use crate::runtime::socket::{self, Addr, Socket};
-use crate::runtime::stream::{Stream, Unparsed, Wire};
+use crate::runtime::stream::{BufStream, ReadError, Stream};
 use crate::tls;
 
 /// Bytes of a body that are looked at.
@@ -29,23 +29,23 @@ const BODY_BYTES_MAX: usize = 256 * 1024;
 /// How long names are waited for before those that are known are watched.
 const NAMES: Duration = Duration::from_secs(30);
 /// The checks of a configuration, which end when this is dropped.
-pub struct Watches {
+pub struct HealthChecks {
     _groups: Vec<Task>,
 }
 
 /// Watches the upstreams of a configuration that have a `health_check`.
-pub fn watch(running: &Running) -> Watches {
+pub fn watch(running: &Live) -> HealthChecks {
     let main = &running.config.main;
-    let watch = |group: Arc<Group>| {
+    let watch = |group: Arc<UpstreamState>| {
         let check = group.upstream.health.clone()?;
-        let watch = Watch { group, check, logs: main.error_log.clone() };
+        let watch = Checker { group, check, logs: main.error_log.clone() };
         executor::start(watch.group())
     };
-    Watches { _groups: checked(running).into_iter().filter_map(watch).collect() }
+    HealthChecks { _groups: checked(running).into_iter().filter_map(watch).collect() }
 }
 
 /// The upstreams that have a `health_check`.
-fn checked(running: &Running) -> Vec<Arc<Group>> {
+fn checked(running: &Live) -> Vec<Arc<UpstreamState>> {
     if !HealthCheck::AVAILABLE {
         return Vec::new();
     }
@@ -53,10 +53,10 @@ fn checked(running: &Running) -> Vec<Arc<Group>> {
 }
 
 /// Packs what was found out, for the next program.
-pub fn pack(running: &Running, packer: &mut Packer) {
+pub fn pack(running: &Live, packer: &mut HandoverEncoder) {
     for group in checked(running) {
         for peer in group.peers() {
-            let mut found = Packer::default();
+            let mut found = HandoverEncoder::default();
             found.text(&group.upstream.name);
             found.text(&peer.addr);
             found.u8(peer.finding() as u8);
@@ -66,8 +66,8 @@ pub fn pack(running: &Running, packer: &mut Packer) {
 }
 
 /// Takes what the program before has found out about peers that are still checked. The rest comes back.
-pub fn inherit(running: &Running, mut parcel: Unpacker) -> Packer {
-    let mut rest = Packer::default();
+pub fn inherit(running: &Live, mut parcel: HandoverDecoder) -> HandoverEncoder {
+    let mut rest = HandoverEncoder::default();
     while let Some((kind, mut content)) = parcel.entry() {
         if kind != handover::FINDING {
             rest.entry(kind, content.close());
@@ -87,13 +87,13 @@ pub fn inherit(running: &Running, mut parcel: Unpacker) -> Packer {
 
 /// How one upstream is watched.
 #[derive(Clone)]
-struct Watch {
-    group: Arc<Group>,
+struct Checker {
+    group: Arc<UpstreamState>,
     check: Arc<HealthCheck>,
     logs: Arc<[ErrorLog]>,
 }
 
-impl Watch {
+impl Checker {
     /// Watches each peer as long as it is one.
     async fn group(self) {
         let mut watched: Vec<(Arc<Peer>, Option<Task>)> = Vec::new();
@@ -204,7 +204,7 @@ async fn question(socket: Socket, check: &HealthCheck) -> Result<(), String> {
             Stream::Secure(secured.map_err(failed)?)
         }
     };
-    let mut wire = Wire::new(stream);
+    let mut wire = BufStream::new(stream);
     match &check.probe {
         Probe::Tcp => Ok(()),
         Probe::Http { host, uri, good } => {
@@ -226,7 +226,13 @@ async fn question(socket: Socket, check: &HealthCheck) -> Result<(), String> {
 }
 
 /// Sends a request, and waits for the head of the answer.
-async fn send(wire: &mut Wire, host: &str, uri: &str, fields: &str, timeout: Duration) -> Result<Response, String> {
+async fn send(
+    wire: &mut BufStream,
+    host: &str,
+    uri: &str,
+    fields: &str,
+    timeout: Duration,
+) -> Result<Response, String> {
     let agent = concat!("smolgate/", env!("CARGO_PKG_VERSION"), " (health check)");
     let request = format!("GET {uri} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{fields}\r\n");
     send_all(&wire.stream, request.as_bytes(), timeout).await.map_err(|_| "it takes no request".to_owned())?;
@@ -234,7 +240,7 @@ async fn send(wire: &mut Wire, host: &str, uri: &str, fields: &str, timeout: Dur
 }
 
 /// Whether an answer is as it should be.
-async fn judge(wire: &mut Wire, good: &Expected, head: &Response) -> Result<(), String> {
+async fn judge(wire: &mut BufStream, good: &HealthMatch, head: &Response) -> Result<(), String> {
     if let Some(objection) = good.objection(head) {
         return Err(objection);
     }
@@ -249,26 +255,26 @@ fn agreed(head: &Response, key: &str) -> Result<(), String> {
     if head.status != 101 {
         return Err(format!("it answers with status {}", head.status));
     }
-    let upgrade = head.fields.first(Name::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
+    let upgrade = head.fields.first(HeaderName::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
     let accept = websocket::accept_for(key.as_bytes());
     let accepts = head.fields.named(b"sec_websocket_accept").any(|value| value == accept.as_bytes());
-    if upgrade && accepts && head.fields.has_token(Name::Connection, "upgrade") {
+    if upgrade && accepts && head.fields.has_token(HeaderName::Connection, "upgrade") {
         return Ok(());
     }
     Err("its 101 is not that of a WebSocket".to_owned())
 }
 
 /// The head of the answer; interim ones are passed over, but for the 101 that is asked for.
-async fn answer(wire: &mut Wire) -> Result<Response, String> {
+async fn answer(wire: &mut BufStream) -> Result<Response, String> {
     loop {
-        let mut scan = Scan::response();
+        let mut scan = HeadScanner::response();
         let mut parse = |bytes: &[u8]| scan.find_response(bytes);
         let mut reader = wire.reader();
         let head = match poll_fn(|cx| reader.poll_parse(cx, &mut parse)).await {
             Ok(head) => head,
-            Err(Unparsed::Nothing | Unparsed::Cut) => return Err("it closes the connection".to_owned()),
-            Err(Unparsed::Failed(error)) => return Err(format!("recv() failed ({})", io_error::describe(&error))),
-            Err(Unparsed::Malformed(why)) => return Err(format!("it sends {why}")),
+            Err(ReadError::Nothing | ReadError::Cut) => return Err("it closes the connection".to_owned()),
+            Err(ReadError::Failed(error)) => return Err(format!("recv() failed ({})", io_error::describe(&error))),
+            Err(ReadError::Malformed(why)) => return Err(format!("it sends {why}")),
         };
         if head.status == 101 || head.status >= 200 {
             return Ok(head);
@@ -277,7 +283,7 @@ async fn answer(wire: &mut Wire) -> Result<Response, String> {
 }
 
 /// The body of the answer, as far as it is looked at.
-async fn body(wire: &mut Wire, head: &Response) -> Result<Vec<u8>, String> {
+async fn body(wire: &mut BufStream, head: &Response) -> Result<Vec<u8>, String> {
     let mut decoder = Decoder::new(head.framing(false));
     let mut body = Vec::new();
     while !decoder.is_done() && body.len() < BODY_BYTES_MAX {

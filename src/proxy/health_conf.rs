@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::builder::{Draft, Walk, find, invalid};
+use crate::config::builder::{BlockBuilder, Builder, find, invalid};
 use crate::config::parser::{Directive, Error, Word};
 use crate::config::{Settings, values};
 use crate::proxy::conf::{Destination, ProxyPass};
-use crate::proxy::health_match_conf::Expected;
+use crate::proxy::health_match_conf::HealthMatch;
 use crate::tls;
 
 type Set = Result<(), Error>;
@@ -48,7 +48,7 @@ pub enum Probe {
     Http {
         host: String,
         uri: String,
-        good: Arc<Expected>,
+        good: Arc<HealthMatch>,
     },
     /// Whether it takes an upgrade.
     WebSocket {
@@ -62,11 +62,11 @@ struct Words {
     kind: String,
     host: Option<String>,
     uri: String,
-    good: Option<Arc<Expected>>,
+    good: Option<Arc<HealthMatch>>,
 }
 
 /// `health_check [parameters];`
-pub(crate) fn health_check(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn health_check(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let mut words = Words { kind: "http".to_owned(), host: None, uri: "/".to_owned(), good: None };
     let mut check = HealthCheck {
         probe: Probe::Tcp,
@@ -100,7 +100,7 @@ pub(crate) fn health_check(walk: &mut Walk, draft: &mut Draft, directive: &Direc
 }
 
 fn parameter(
-    walk: &Walk,
+    walk: &Builder,
     check: &mut HealthCheck,
     words: &mut Words,
     directive: &Directive,
@@ -158,7 +158,7 @@ fn is_word(text: &str) -> bool {
 
 /// Gives the check that stands in a location to the upstream of its `proxy_pass`.
 pub(crate) fn attach(
-    walk: &mut Walk,
+    walk: &mut Builder,
     check: Option<(HealthCheck, Word)>,
     pass: Option<&ProxyPass>,
     settings: &Settings,

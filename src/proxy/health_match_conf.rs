@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::config::builder::{Draft, Walk, arg, find};
+use crate::config::builder::{BlockBuilder, Builder, arg, find};
 use crate::config::parser::{Directive, Error};
 use crate::config::values;
 use crate::http1::head::Response;
@@ -14,7 +14,7 @@ const LINES: &str =
 
 /// The tests, each with whether it is negated.
 #[derive(Debug)]
-pub struct Expected {
+pub struct HealthMatch {
     status: Vec<(Vec<RangeInclusive<u16>>, bool)>,
     headers: Vec<(String, Value, bool)>,
     body: Vec<(Pattern, bool)>,
@@ -27,14 +27,14 @@ enum Value {
     Like(Pattern),
 }
 
-impl Default for Expected {
+impl Default for HealthMatch {
     /// Where no `match` says it.
     fn default() -> Self {
         Self { status: vec![(vec![200..=399], false)], headers: Vec::new(), body: Vec::new() }
     }
 }
 
-impl Expected {
+impl HealthMatch {
     /// Says which test the head does not pass.
     pub fn objection(&self, head: &Response) -> Option<String> {
         let has = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&head.status));
@@ -62,7 +62,7 @@ impl Expected {
         self.body.iter().all(|(pattern, negated)| pattern.is_match(body) != *negated)
     }
 
-    fn add(&mut self, walk: &Walk, line: &Directive) -> Result<(), Error> {
+    fn add(&mut self, walk: &Builder, line: &Directive) -> Result<(), Error> {
         let wrong = || line.name.wrong("invalid \"{}\" in \"match\"").hint(LINES);
         let words: Vec<&str> = line.args.iter().map(|word| word.text.as_str()).collect();
         let (negated, words) = words.strip_prefix(&["!"]).map_or((false, words.as_slice()), |words| (true, words));
@@ -93,15 +93,15 @@ fn range(word: &&str) -> Option<RangeInclusive<u16>> {
 }
 
 /// The `match` blocks, by name.
-pub(crate) type Matches = Vec<(String, Arc<Expected>)>;
+pub(crate) type Matches = Vec<(String, Arc<HealthMatch>)>;
 
 /// `match NAME { status ...; header ...; body ...; }`
-pub(crate) fn match_block(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn match_block(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let name = arg(directive, 0);
     if find(&walk.matches, &name.text).is_some() {
         return Err(name.wrong("duplicate match \"{}\""));
     }
-    let mut expected = Expected { status: Vec::new(), headers: Vec::new(), body: Vec::new() };
+    let mut expected = HealthMatch { status: Vec::new(), headers: Vec::new(), body: Vec::new() };
     directive.block.iter().flatten().try_for_each(|line| expected.add(walk, line))?;
     walk.matches.push((name.text.clone(), Arc::new(expected)));
     Ok(())

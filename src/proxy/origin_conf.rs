@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Config;
-use crate::config::template::{Builtin, Piece, Template, Variable};
+use crate::config::template::{Builtin, Segment, Template, Variable};
 
 /// Variables within variables.
 const DEPTH_MAX: u8 = 64;
@@ -309,7 +309,7 @@ impl Search<'_> {
         for (number, piece) in url.pieces().iter().enumerate() {
             let ends = |states: States, byte| states.is_before_end() && states.behind(byte).is_at_end();
             match piece {
-                Piece::Text(text) => {
+                Segment::Text(text) => {
                     for (at, byte) in text.iter().enumerate() {
                         if matches!(byte, b'/' | b'?') && ends(states, *byte) {
                             return origin(states.behind(*byte), clients, Some((number, at)));
@@ -318,12 +318,12 @@ impl Search<'_> {
                     }
                 }
                 // It begins with a slash, or each request is checked for one.
-                Piece::Variable(Variable::Builtin(Builtin::Uri | Builtin::RequestUri | Builtin::IsArgs))
+                Segment::Variable(Variable::Builtin(Builtin::Uri | Builtin::RequestUri | Builtin::IsArgs))
                     if ends(states, b'/') =>
                 {
                     return origin(states, clients, Some((number, 0)));
                 }
-                Piece::Variable(variable) => {
+                Segment::Variable(variable) => {
                     let before = states;
                     states = self.variable(variable, states, 0);
                     if clients.is_none() && states.chosen() != Chosen::Nothing {
@@ -337,8 +337,8 @@ impl Search<'_> {
 
     fn template(&mut self, template: &Template, states: States, depth: u8) -> States {
         template.pieces().iter().fold(states, |states, piece| match piece {
-            Piece::Text(text) => states.behind_text(text),
-            Piece::Variable(variable) => self.variable(variable, states, depth),
+            Segment::Text(text) => states.behind_text(text),
+            Segment::Variable(variable) => self.variable(variable, states, depth),
         })
     }
 
@@ -412,7 +412,7 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Destination, ErrorLog, Folders, MadeUrl, Source, load};
+    use crate::config::{ConfigSource, Destination, ErrorLog, MadeUrl, Prefix, load};
 
     const DEFINITIONS: &str = r#"
         map $host $backend { default 127.0.0.1:8080; a.test 127.0.0.1:8081; }
@@ -435,8 +435,8 @@ mod tests {
              location /else {{ set $elsewhere http://127.0.0.1:5000; set $grows x; set $grows $grows$arg_x; }} \
              location = /here {{ {inner} }} }} }}"
         );
-        let folders = Folders { prefix: ".".to_owned() };
-        let config = load(Source::Text("test", text), "", folders, ErrorLog::default_to(None));
+        let folders = Prefix { prefix: ".".to_owned() };
+        let config = load(ConfigSource::Text("test", text), "", folders, ErrorLog::default_to(None));
         let config = config.unwrap_or_else(|why| panic!("{inner}: {why}"));
         let locations = &config.bindings[0].group.names.default_server().locations;
         match &locations.exact(b"/here").unwrap().pass.as_ref().unwrap().destination {

@@ -1,7 +1,7 @@
 //! Less usual ways to pass requests on: a body of one's own, the address that connections come from, clients that go away,
 //! and what an upstream may tell its proxy to do.
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error};
 use crate::config::values;
 use crate::runtime::socket::Addr;
@@ -16,7 +16,7 @@ pub struct IgnoredFields {
 }
 
 /// Fields that are known; those for a cache, buffers and a character set are not obeyed anyway.
-pub(crate) fn ignore_headers(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn ignore_headers(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     const OTHERS: [&str; 7] =
         ["x-accel-expires", "x-accel-buffering", "x-accel-charset", "expires", "cache-control", "set-cookie", "vary"];
     let mut ignored = IgnoredFields::default();
@@ -39,7 +39,7 @@ pub(crate) fn ignore_headers(_: &mut Walk, draft: &mut Draft, directive: &Direct
 }
 
 /// `proxy_bind ADDRESS | off;`
-pub(crate) fn bind(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn bind(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     if let Some(more) = directive.args.get(1) {
         return Err(match more.text.as_str() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::Upstream;
 use crate::runtime::executor::{self, Millis};
 use crate::runtime::socket::Addr;
-use crate::runtime::stream::Wire;
+use crate::runtime::stream::BufStream;
 use crate::tls;
 
 /// How often connections that nobody wants any more are looked for.
@@ -18,37 +18,37 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// How a peer is connected to. A connection serves those alone who would have made it in the same way.
 #[derive(Clone, PartialEq)]
-pub struct Way {
+pub struct PoolKey {
     /// The address that it is bound to (`proxy_bind`).
     pub from: Option<Addr>,
-    pub tls: Option<Called>,
+    pub tls: Option<TlsKey>,
 }
 
 /// How, and by which name, a peer is spoken to by TLS.
 #[derive(Clone)]
-pub struct Called {
+pub struct TlsKey {
     pub client: Arc<tls::Client>,
     pub name: Box<str>,
 }
 
-impl PartialEq for Called {
+impl PartialEq for TlsKey {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.client, &other.client) && self.name == other.name
     }
 }
 
 /// A connection, and how much it was used.
-pub struct Pooled {
-    pub wire: Wire,
-    way: Way,
+pub struct UpstreamConn {
+    pub wire: BufStream,
+    way: PoolKey,
     pub requests: u32,
     pub since: Millis,
     idle_since: Millis,
     idle_max: Duration,
 }
 
-impl Pooled {
-    pub fn new(wire: Wire, way: Way) -> Self {
+impl UpstreamConn {
+    pub fn new(wire: BufStream, way: PoolKey) -> Self {
         Self { wire, way, requests: 0, since: executor::now(), idle_since: 0, idle_max: Duration::ZERO }
     }
 
@@ -66,7 +66,7 @@ struct Pool {
 }
 
 /// The idle connections of an upstream; that which was used last stands last. Boxed, as they go from hand to hand.
-type Idle = Vec<(Addr, Box<Pooled>)>;
+type Idle = Vec<(Addr, Box<UpstreamConn>)>;
 
 thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
@@ -80,10 +80,10 @@ impl Pool {
 
 /// An idle connection to a peer of `upstream` that was made in this way, if there is a good one: the one that was used
 /// last.
-pub fn take(addr: &Addr, way: &Way, upstream: &Upstream) -> Option<Box<Pooled>> {
+pub fn take(addr: &Addr, way: &PoolKey, upstream: &Upstream) -> Option<Box<UpstreamConn>> {
     POOL.with_borrow_mut(|pool| {
         let idle = pool.of(upstream)?;
-        let fits = |(known, pooled): &(Addr, Box<Pooled>)| known == addr && pooled.way == *way;
+        let fits = |(known, pooled): &(Addr, Box<UpstreamConn>)| known == addr && pooled.way == *way;
         while let Some(at) = idle.iter().rposition(fits) {
             let (_, pooled) = idle.remove(at);
             if pooled.is_usable() {
@@ -96,7 +96,7 @@ pub fn take(addr: &Addr, way: &Way, upstream: &Upstream) -> Option<Box<Pooled>> 
 
 /// Keeps a connection for the next request, as the upstream's settings allow. Where there is no room the one that lay idle
 /// for the longest time gives way.
-pub fn put(addr: &Addr, mut pooled: Box<Pooled>, upstream: &Upstream) {
+pub fn put(addr: &Addr, mut pooled: Box<UpstreamConn>, upstream: &Upstream) {
     let age = Duration::from_millis(executor::now().saturating_sub(pooled.since));
     if upstream.keepalive == 0 || pooled.requests >= upstream.keepalive_requests || age >= upstream.keepalive_time {
         return;

@@ -5,17 +5,17 @@ use std::task::Poll;
 
 use crate::config::Proxy;
 use crate::http1::body::Decoder;
-use crate::http1::head::{self, Framing, Name, Response, Version};
+use crate::http1::head::{self, Framing, HeaderName, Response, Version};
 use crate::http1::websocket;
 use crate::modules::gzip;
-use crate::proxy::balance::{Chosen, Outcome};
-use crate::proxy::error::Stopped;
-use crate::proxy::forward::{Attempts, Forwarded, Patience, Upgraded, poll_gone};
+use crate::proxy::balance::{Outcome, PeerLease};
+use crate::proxy::error::RelayError;
+use crate::proxy::forward::{AbortPolicy, Forwarded, ProxyRequest, Upgraded, poll_gone};
 use crate::proxy::headers;
-use crate::proxy::pool::{self, Pooled};
-use crate::proxy::request_body::Sent;
-use crate::request::body_relay::{self, Coding, Failure, Transfer, send_all};
-use crate::request::response::{Carriage, Packing};
+use crate::proxy::pool::{self, UpstreamConn};
+use crate::proxy::request_body::RequestProgress;
+use crate::request::body_relay::{self, BodyRelay, Failure, TransferCoding, send_all};
+use crate::request::response::{ContentEncoding, TransferOptions};
 use crate::request::response_headers::trailers;
 use crate::request::{log, rate_limit};
 use crate::runtime::executor;
@@ -24,21 +24,21 @@ use crate::runtime::executor;
 struct Plan {
     status: u16,
     framing: Framing,
-    coding: Coding,
-    packing: Packing,
+    coding: TransferCoding,
+    packing: ContentEncoding,
     keep_alive: bool,
     /// Whether the upstream's connection can be used again.
     reusable: bool,
 }
 
-impl Attempts<'_> {
+impl ProxyRequest<'_> {
     /// Passes the answer on.
     pub(crate) async fn relay(
         &mut self,
-        mut pooled: Box<Pooled>,
-        chosen: Chosen,
+        mut pooled: Box<UpstreamConn>,
+        chosen: PeerLease,
         head: &Response,
-        sent: &mut Sent,
+        sent: &mut RequestProgress,
     ) -> Result<Forwarded, Option<u16>> {
         if head.status == 101 {
             return self.upgrade(pooled, chosen, head).await;
@@ -56,20 +56,20 @@ impl Attempts<'_> {
             self.exchange.forget_location();
         }
         self.bind(&chosen);
-        let (chunked, trailed) = (coding.is_chunked(), coding == Coding::Trailed);
-        self.exchange.announce(head.fields.first(Name::ContentType).unwrap_or_default());
-        let out = headers::answer(self.exchange, head, Carriage { keep_alive, chunked, trailed, packing });
+        let (chunked, trailed) = (coding.is_chunked(), coding == TransferCoding::Trailed);
+        self.exchange.announce(head.fields.first(HeaderName::ContentType).unwrap_or_default());
+        let out = headers::answer(self.exchange, head, TransferOptions { keep_alive, chunked, trailed, packing });
         self.exchange.begin_answer(status, &out);
-        let mut download = Transfer::new(out, coding, limits);
+        let mut download = BodyRelay::new(out, coding, limits);
         let mut received = Decoder::new(framing);
-        if packing == Packing::Gzip {
+        if packing == ContentEncoding::Gzip {
             download.pack(gzip::encoder(self.exchange));
         }
         download.slow_down(rate_limit::to_client(self.exchange));
         download.slow_down(rate_limit::from_upstream(self.exchange, executor::now()));
         let upload = &mut sent.upload;
         let waits = match self.patience() {
-            Patience::WhileSending if self.exchange.limits.held.is_empty() => Patience::WhileOpen,
+            AbortPolicy::WhileSending if self.exchange.limits.held.is_empty() => AbortPolicy::WhileOpen,
             patience => patience,
         };
         let (client_tx, mut client_rx) = self.client.split();
@@ -78,16 +78,16 @@ impl Attempts<'_> {
             if let Some(upload) = upload.as_mut()
                 && let Err(missed) = upload.poll(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx)
             {
-                return Poll::Ready(Err(Stopped::Upload(missed)));
+                return Poll::Ready(Err(RelayError::Upload(missed)));
             }
             match download.poll(cx, &mut upstream_rx, &mut received, client_tx) {
-                Poll::Ready(Err(Failure::Sink(_))) if waits == Patience::Endless => {
+                Poll::Ready(Err(Failure::Sink(_))) if waits == AbortPolicy::Endless => {
                     download.drop_the_rest();
                     cx.waker().wake_by_ref();
                     Poll::Pending
                 }
-                Poll::Ready(done) => Poll::Ready(done.map_err(Stopped::Download)),
-                Poll::Pending => poll_gone(client_tx, waits, cx).map(|()| Err(Stopped::Gone)),
+                Poll::Ready(done) => Poll::Ready(done.map_err(RelayError::Download)),
+                Poll::Pending => poll_gone(client_tx, waits, cx).map(|()| Err(RelayError::Gone)),
             }
         })
         .await;
@@ -105,7 +105,7 @@ impl Attempts<'_> {
             now.ended = Some(now.elapsed());
         }
         match done {
-            Ok(()) if coding == Coding::Trailed && self.send_trailers().await.is_err() => Ok(Forwarded::Broken),
+            Ok(()) if coding == TransferCoding::Trailed && self.send_trailers().await.is_err() => Ok(Forwarded::Broken),
             Ok(()) => {
                 self.exchange.answer.complete = true;
                 if reusable && uploaded && pooled.wire.ahead().is_empty() {
@@ -116,7 +116,7 @@ impl Attempts<'_> {
             Err(stopped) => {
                 let untouched = download.written == 0 && stopped.is_upstreams();
                 let exchange = &mut *self.exchange;
-                exchange.timed_out = matches!(stopped, Stopped::Download(Failure::SinkTimeout));
+                exchange.timed_out = matches!(stopped, RelayError::Download(Failure::SinkTimeout));
                 log::about(exchange, stopped.level(), format_args!("{stopped}"));
                 if !untouched {
                     if stopped.is_clients() {
@@ -151,11 +151,11 @@ impl Attempts<'_> {
         let framing = if unread { Framing::None } else { upstream_framing };
         let packing = gzip::packing(exchange, &about(head, status));
         let (coding, delimited) = match framing {
-            Framing::None => (Coding::Plain, true),
-            _ if trailers::are_expected(exchange, status) => (Coding::Trailed, true),
-            Framing::Length(_) if packing != Packing::Gzip => (Coding::Plain, true),
-            _ if exchange.takes_chunks() => (Coding::Chunked, true),
-            _ => (Coding::Plain, false),
+            Framing::None => (TransferCoding::Plain, true),
+            _ if trailers::are_expected(exchange, status) => (TransferCoding::Trailed, true),
+            Framing::Length(_) if packing != ContentEncoding::Gzip => (TransferCoding::Plain, true),
+            _ if exchange.takes_chunks() => (TransferCoding::Chunked, true),
+            _ => (TransferCoding::Plain, false),
         };
         // What is left of the body must not be taken for the next request.
         let keep_alive = delimited && exchange.body.decoder.is_done() && exchange.may_keep_alive();
@@ -167,18 +167,18 @@ impl Attempts<'_> {
     }
 
     /// Tells the client which peer it is bound to from now on.
-    fn bind(&mut self, chosen: &Chosen) {
+    fn bind(&mut self, chosen: &PeerLease) {
         let cookie = self.group.cookie(&chosen.peer, self.exchange);
         self.exchange.extra.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
     }
 
     /// Whether a 101 is one that was asked for; or what is wrong with it.
-    pub(crate) fn check_upgrade(&self, head: &Response, sent: &Sent) -> Result<(), &'static str> {
+    pub(crate) fn check_upgrade(&self, head: &Response, sent: &RequestProgress) -> Result<(), &'static str> {
         if self.outgoing.offered.is_empty() {
             return Err("was not asked for");
         }
         let protocol = self.agreed(head).filter(|_| sent.upload.is_none()).ok_or("does not name what was asked for")?;
-        let key = self.exchange.request.fields.first(Name::WebSocketKey).filter(|_| is_websocket(protocol));
+        let key = self.exchange.request.fields.first(HeaderName::WebSocketKey).filter(|_| is_websocket(protocol));
         let accepted = head.fields.first_named(b"sec_websocket_accept");
         // It shows that the peer has read the key, and is no server that repeats what it is sent (RFC 6455 4.1).
         if key.is_some_and(|key| accepted != Some(websocket::accept_for(key).as_bytes())) {
@@ -189,17 +189,17 @@ impl Attempts<'_> {
 
     /// What the upstream leaves HTTP for, if that is one of what we asked for.
     pub(crate) fn agreed<'h>(&self, head: &'h Response) -> Option<&'h [u8]> {
-        let named = head.fields.first(Name::Upgrade).and_then(|value| head::tokens(value).next())?;
+        let named = head.fields.first(HeaderName::Upgrade).and_then(|value| head::tokens(value).next())?;
         let is_offered = head::tokens(&self.outgoing.offered).any(|known| known.eq_ignore_ascii_case(named));
-        let is_upgrade = head.version == Version::Http11 && head.fields.has_token(Name::Connection, "upgrade");
+        let is_upgrade = head.version == Version::Http11 && head.fields.has_token(HeaderName::Connection, "upgrade");
         (is_offered && is_upgrade).then_some(named)
     }
 
     /// The upstream leaves HTTP, as was asked for.
     async fn upgrade(
         &mut self,
-        pooled: Box<Pooled>,
-        chosen: Chosen,
+        pooled: Box<UpstreamConn>,
+        chosen: PeerLease,
         head: &Response,
     ) -> Result<Forwarded, Option<u16>> {
         let token = self.agreed(head).unwrap_or_default();
@@ -214,7 +214,7 @@ impl Attempts<'_> {
         }
         self.exchange.answer.bytes = out.len() as u64;
         self.exchange.answer.complete = true;
-        let Pooled { mut wire, .. } = *pooled;
+        let UpstreamConn { mut wire, .. } = *pooled;
         let early = wire.take_ahead();
         let websocket = is_websocket(token);
         Ok(Forwarded::Upgraded(Box::new(Upgraded { stream: wire.stream, early, websocket, chosen })))
@@ -226,10 +226,10 @@ fn is_websocket(protocol: &[u8]) -> bool {
 }
 
 /// What compression has to know of an upstream's answer.
-fn about(head: &Response, status: u16) -> gzip::About<'_> {
-    gzip::About {
+fn about(head: &Response, status: u16) -> gzip::ResponseInfo<'_> {
+    gzip::ResponseInfo {
         status,
-        content_type: head.fields.first(Name::ContentType),
+        content_type: head.fields.first(HeaderName::ContentType),
         length: head.content_length(),
         fields: Some(&head.fields),
         is_file: false,

@@ -5,15 +5,15 @@ use std::task::{Context, Poll};
 
 use crate::http1::body::Decoder;
 use crate::http1::head::{Framing, Malformed};
-use crate::proxy::error::Missed;
-use crate::request::body_relay::{Failure, Transfer};
+use crate::proxy::error::AttemptError;
+use crate::request::body_relay::{BodyRelay, Failure};
 use crate::request::context::RequestBody;
 use crate::request::rate_limit::MinRate;
-use crate::runtime::stream::{Reader, Stream, Unparsed};
+use crate::runtime::stream::{ReadError, ReadHalf, Stream};
 
 /// What of a request has left for a peer.
 #[derive(Default)]
-pub(crate) struct Sent {
+pub(crate) struct RequestProgress {
     /// Not even the connection was made.
     pub(crate) nothing: bool,
     /// The request, as long as it was not sent to its end.
@@ -22,7 +22,7 @@ pub(crate) struct Sent {
 
 /// The request on its way to the upstream.
 pub(crate) struct Upload {
-    pub(crate) transfer: Transfer,
+    pub(crate) transfer: BodyRelay,
     /// Stands for the client's decoder where the body does not come from the client's stream.
     bodyless: Option<Decoder>,
     min_rate: Option<MinRate>,
@@ -34,7 +34,7 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// `framing` is that of what follows the head, and `min_rate` counts for it.
-    pub(crate) fn new(transfer: Transfer, framing: Framing, min_rate: Option<MinRate>) -> Self {
+    pub(crate) fn new(transfer: BodyRelay, framing: Framing, min_rate: Option<MinRate>) -> Self {
         let bodyless = (framing == Framing::None).then(|| Decoder::new(Framing::None));
         let min_rate = min_rate.filter(|_| bodyless.is_none());
         Self { transfer, bodyless, min_rate, complete: false, refused: None }
@@ -49,14 +49,14 @@ impl Upload {
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        client: &mut Reader<'_>,
+        client: &mut ReadHalf<'_>,
         body: &mut Decoder,
         upstream: &Stream,
-    ) -> Result<(), Missed> {
+    ) -> Result<(), AttemptError> {
         if self.is_over() {
             return Ok(());
         }
-        let client_fault = |status, why: &str| Err(Missed::Client(status, why.to_owned()));
+        let client_fault = |status, why: &str| Err(AttemptError::Client(status, why.to_owned()));
         let body = self.bodyless.as_mut().unwrap_or(body);
         match self.transfer.poll(cx, client, body, upstream) {
             Poll::Pending if self.poll_slow(cx).is_ready() => {
@@ -71,16 +71,16 @@ impl Upload {
                 self.refused = Some(error);
                 Ok(())
             }
-            Poll::Ready(Err(Failure::SinkTimeout)) => Err(Missed::Timeout("while sending request to upstream")),
-            Poll::Ready(Err(Failure::Source(_))) => Err(Missed::Gone),
+            Poll::Ready(Err(Failure::SinkTimeout)) => Err(AttemptError::Timeout("while sending request to upstream")),
+            Poll::Ready(Err(Failure::Source(_))) => Err(AttemptError::Gone),
             Poll::Ready(Err(Failure::Cut)) => {
                 client_fault(400, "prematurely closed connection while sending request body")
             }
             Poll::Ready(Err(Failure::SourceTimeout)) => client_fault(408, "timed out while sending request body"),
             // Nothing is compressed on this way.
-            Poll::Ready(Err(Failure::Encoder)) => Err(Missed::Gone),
+            Poll::Ready(Err(Failure::Encoder)) => Err(AttemptError::Gone),
             Poll::Ready(Err(Failure::TooLarge)) => client_fault(413, "sent too large body"),
-            Poll::Ready(Err(Failure::Malformed(why))) => Err(Missed::Client(why.status(), format!("sent {why}"))),
+            Poll::Ready(Err(Failure::Malformed(why))) => Err(AttemptError::Client(why.status(), format!("sent {why}"))),
         }
     }
 
@@ -98,11 +98,11 @@ impl Upload {
         }
     }
 
-    pub(crate) fn why_no_head(unparsed: Unparsed<Malformed>) -> Missed {
+    pub(crate) fn why_no_head(unparsed: ReadError<Malformed>) -> AttemptError {
         match unparsed {
-            Unparsed::Nothing | Unparsed::Cut => Missed::Closed(None),
-            Unparsed::Failed(error) => Missed::Closed(Some(error)),
-            Unparsed::Malformed(why) => Missed::Invalid(why),
+            ReadError::Nothing | ReadError::Cut => AttemptError::Closed(None),
+            ReadError::Failed(error) => AttemptError::Closed(Some(error)),
+            ReadError::Malformed(why) => AttemptError::Invalid(why),
         }
     }
 }

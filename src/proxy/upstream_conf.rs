@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error, Word, placeholder};
 use crate::config::{core, directives, values};
 use crate::dns::client::Resolver;
@@ -139,7 +139,7 @@ pub(crate) fn place_at(text: &str, usual_port: u16) -> Option<Endpoint> {
     known.then(|| Endpoint::Name { host: host.to_owned(), port })
 }
 
-pub(crate) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn upstream(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let name = arg(directive, 0);
     let inner = &mut walk.inside(draft, directive, directives::UPSTREAM, None)?.upstream;
     let mut upstream = std::mem::take(&mut inner.group);
@@ -159,7 +159,7 @@ pub(crate) fn upstream(walk: &mut Walk, draft: &mut Draft, directive: &Directive
 }
 
 /// `server address [parameters];`
-pub(crate) fn server(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn server(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let word = arg(directive, 0);
     let place = place(&word.text).ok_or_else(|| wrong_place(directive, word))?;
     let mut peer = PeerSpec { resolver: draft.system_resolver(), ..PeerSpec::new(word.text.clone(), place) };
@@ -222,7 +222,7 @@ fn wrong_place(directive: &Directive, word: &Word) -> Error {
 const ZONE_BYTES_MIN: u64 = 32 * 1024;
 
 /// State is always shared by all workers; the name and the size don't matter.
-pub(crate) fn zone(_: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn zone(_: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     match directive.args.get(1) {
         Some(word) if core::size(directive, word)? < ZONE_BYTES_MIN => {
             Err(invalid(directive, word, "a size of 32k or more"))

@@ -4,7 +4,7 @@
 
 use crate::regex::byte_class::Set;
 use crate::regex::literals::Literals;
-use crate::regex::program::{Assert, Look, Program, Step};
+use crate::regex::program::{Assert, Lookaround, Program, Step};
 
 /// Steps of a program and of what it looks for around places: a search may take as many for each byte of a subject. A
 /// way between two has 16 bits.
@@ -347,7 +347,7 @@ impl Parser<'_> {
         self.back = back;
         let steps = std::mem::replace(&mut self.program.steps, outer);
         self.steps_elsewhere = self.steps_elsewhere - waiting + steps.len();
-        self.program.looks.push(Look { steps, behind });
+        self.program.looks.push(Lookaround { steps, behind });
         self.push(Step::Look { number: number as u8, wanted })
     }
 

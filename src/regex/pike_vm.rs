@@ -4,7 +4,7 @@
 //! What an expression looks for around a place is searched before all else, and marked: what lies behind a place in the
 //! direction of the bytes, what lies ahead of it against it.
 
-use crate::regex::program::{Look, Program, Step};
+use crate::regex::program::{Lookaround, Program, Step};
 
 /// A group that captured nothing, and the mark of a step that was not seen.
 pub(super) const NOWHERE: u32 = u32::MAX;
@@ -22,7 +22,7 @@ pub(super) fn find(program: &Program, subject: &[u8], width: usize) -> Option<Sl
         return find_straight(program, subject, start, width);
     }
     let mut marks: Vec<Vec<bool>> = Vec::new();
-    for Look { steps, behind } in &program.looks {
+    for Lookaround { steps, behind } in &program.looks {
         let mut search = Search::new(program, steps, subject, &marks, 0);
         search.marking = Some(vec![false; subject.len() + 1]);
         search.run(if *behind { 0 } else { subject.len() }, !behind);

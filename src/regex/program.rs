@@ -49,7 +49,7 @@ pub(super) struct Program {
     pub(super) steps: Vec<Step>,
     pub(super) sets: Vec<Set>,
     /// Those inside of others stand before them.
-    pub(super) looks: Vec<Look>,
+    pub(super) looks: Vec<Lookaround>,
     /// Groups whose places are remembered, the whole match included.
     pub(super) groups: usize,
     /// It matches at the start of a subject or not at all.
@@ -64,7 +64,7 @@ pub(super) struct Program {
 
 /// What is looked for around a place.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct Lookaround {
     pub(super) steps: Vec<Step>,
     /// It ends at the place; otherwise it begins there, and its steps go backwards.
     pub(super) behind: bool,

@@ -1,11 +1,11 @@
 //! Content codings that a client takes (RFC 9110 12.5.3), as nginx reads its Accept-Encoding.
 
-use crate::http1::head::{self, Name};
+use crate::http1::head::{self, HeaderName};
 use crate::request::context::Exchange;
 
 /// Whether the client asked for `coding`, in lower case, by its name: `*` is not taken for it, and neither is silence.
 pub fn accepts(exchange: &Exchange, coding: &[u8]) -> bool {
-    let lists = exchange.request.fields.all(Name::AcceptEncoding);
+    let lists = exchange.request.fields.all(HeaderName::AcceptEncoding);
     lists.flat_map(head::tokens).find_map(|member| verdict(member, coding)).unwrap_or(false)
 }
 

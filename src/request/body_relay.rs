@@ -13,10 +13,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::http1::body::{self, Decoder};
-use crate::request::gzip_encoder::{Broken, Encoder, Then};
+use crate::request::gzip_encoder::{EncodeError, Encoder, Flush};
 use crate::request::rate_limit::Pace;
 use crate::runtime::executor::{self, Elapsed, Timer};
-use crate::runtime::stream::{Reader, Stream, Wire};
+use crate::runtime::stream::{BufStream, ReadHalf, Stream};
 
 /// Bytes of a body that are copied behind what is held rather than sent from where they are.
 const JOIN_BYTES_MAX: usize = 8 * 1024;
@@ -45,15 +45,15 @@ pub enum Failure {
     Encoder,
 }
 
-impl From<Broken> for Failure {
-    fn from(_: Broken) -> Self {
+impl From<EncodeError> for Failure {
+    fn from(_: EncodeError) -> Self {
         Self::Encoder
     }
 }
 
 /// How a body is framed for its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coding {
+pub enum TransferCoding {
     /// As it is: its length was told, or the connection ends with it.
     Plain,
     Chunked,
@@ -61,7 +61,7 @@ pub enum Coding {
     Trailed,
 }
 
-impl Coding {
+impl TransferCoding {
     pub fn is_chunked(self) -> bool {
         self != Self::Plain
     }
@@ -93,8 +93,8 @@ pub struct Limits {
 
 /// A body on its way. Where it is read from, and how far that has come, belongs to its owner: the [`Decoder`] comes with
 /// each call.
-pub struct Transfer {
-    coding: Coding,
+pub struct BodyRelay {
+    coding: TransferCoding,
     limits: Limits,
     /// Bytes that have to be written before anything else.
     held: Vec<u8>,
@@ -124,9 +124,9 @@ enum Side {
     Pace,
 }
 
-impl Transfer {
+impl BodyRelay {
     /// `head` is written first, together with the first bytes of the body if they are there.
-    pub fn new(head: Vec<u8>, coding: Coding, limits: Limits) -> Self {
+    pub fn new(head: Vec<u8>, coding: TransferCoding, limits: Limits) -> Self {
         Self {
             coding,
             limits,
@@ -188,7 +188,7 @@ impl Transfer {
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Reader<'_>,
+        from: &mut ReadHalf<'_>,
         decoder: &mut Decoder,
         to: &Stream,
     ) -> Poll<Result<(), Failure>> {
@@ -233,7 +233,7 @@ impl Transfer {
     fn poll_move(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut Reader<'_>,
+        from: &mut ReadHalf<'_>,
         decoder: &mut Decoder,
         to: &Stream,
     ) -> Poll<Result<(), Failure>> {
@@ -275,7 +275,7 @@ impl Transfer {
                 Poll::Pending => {
                     // Nothing of the body is there yet: the head does not wait for it.
                     self.may_join = false;
-                    self.encode(cx, &[], Then::Pause, to)?;
+                    self.encode(cx, &[], Flush::Pause, to)?;
                     ready!(self.poll_held(cx, to))?;
                     self.wait(Side::Source, self.limits.read_timeout);
                     return Poll::Pending;
@@ -309,7 +309,7 @@ impl Transfer {
             }
             decoder.end();
             if self.encoder.is_some() {
-                return (0, self.encode(cx, &[], Then::End, to));
+                return (0, self.encode(cx, &[], Flush::End, to));
             }
             self.held.extend_from_slice(self.coding.end());
             return (0, Ok(()));
@@ -342,12 +342,12 @@ impl Transfer {
         if self.limits.bytes_max > 0 && self.body_bytes > self.limits.bytes_max {
             return (used, Err(Failure::TooLarge));
         }
-        let then = if decoder.is_done() { Then::End } else { Then::More };
+        let then = if decoder.is_done() { Flush::End } else { Flush::More };
         (used, if self.encoder.is_some() { self.encode(cx, data, then, to) } else { self.send(cx, data, then, to) })
     }
 
     /// Sends what comes of `data` when it is compressed.
-    fn encode(&mut self, cx: &mut Context<'_>, data: &[u8], then: Then, to: &Stream) -> Result<(), Failure> {
+    fn encode(&mut self, cx: &mut Context<'_>, data: &[u8], then: Flush, to: &Stream) -> Result<(), Failure> {
         let Some(encoder) = &mut self.encoder else { return Ok(()) };
         let mut packed = Vec::new();
         encoder.encode(data, then, &mut packed)?;
@@ -355,7 +355,7 @@ impl Transfer {
     }
 
     /// Sends what is held and `data` with one call, and holds what was not taken.
-    fn send(&mut self, cx: &mut Context<'_>, data: &[u8], then: Then, to: &Stream) -> Result<(), Failure> {
+    fn send(&mut self, cx: &mut Context<'_>, data: &[u8], then: Flush, to: &Stream) -> Result<(), Failure> {
         if self.drops {
             return Ok(());
         }
@@ -364,8 +364,8 @@ impl Transfer {
             if !data.is_empty() {
                 body::write_chunk_size(&mut self.held, data.len() as u64);
             }
-            tail = match (data.is_empty(), then == Then::End) {
-                (false, true) if self.coding == Coding::Chunked => b"\r\n0\r\n\r\n",
+            tail = match (data.is_empty(), then == Flush::End) {
+                (false, true) if self.coding == TransferCoding::Chunked => b"\r\n0\r\n\r\n",
                 (false, _) => b"\r\n",
                 (true, true) => self.coding.end(),
                 (true, false) => b"",
@@ -451,10 +451,10 @@ impl Transfer {
 const PACKED_AT_ONCE: u64 = executor::SCRATCH_BYTES as u64;
 
 /// Writes the next piece of a body.
-pub type Pieces<'b> = Box<dyn FnMut(&mut Vec<u8>) + 'b>;
+pub type BodyWriter<'b> = Box<dyn FnMut(&mut Vec<u8>) + 'b>;
 
 /// A body of our own.
-pub enum Source<'b> {
+pub enum BodySource<'b> {
     Bytes(&'b [u8]),
     /// So many bytes from there on.
     File {
@@ -463,24 +463,24 @@ pub enum Source<'b> {
         count: u64,
     },
     /// Piece by piece; an empty one ends it.
-    Made(Pieces<'b>),
+    Made(BodyWriter<'b>),
 }
 
-impl Source<'_> {
+impl BodySource<'_> {
     /// Takes the next bytes, and whether they are the last; none, if the file got shorter meanwhile.
     pub fn next<R>(&mut self, with: impl FnOnce(&[u8], bool) -> R) -> io::Result<R> {
         match self {
-            Source::Bytes(bytes) => {
+            BodySource::Bytes(bytes) => {
                 let (part, rest) = bytes.split_at(bytes.len().min(PACKED_AT_ONCE as usize));
                 *bytes = rest;
                 Ok(with(part, rest.is_empty()))
             }
-            Source::Made(write) => {
+            BodySource::Made(write) => {
                 let mut piece = Vec::new();
                 write(&mut piece);
                 Ok(with(&piece, piece.is_empty()))
             }
-            Source::File { fd, from, count } => executor::scratch(|scratch| {
+            BodySource::File { fd, from, count } => executor::scratch(|scratch| {
                 let room = scratch.get_mut(..PACKED_AT_ONCE.min(*count) as usize).unwrap_or_default();
                 let read = rustix::io::pread(*fd, &mut *room, *from)?;
                 *from += read as u64;
@@ -492,9 +492,9 @@ impl Source<'_> {
 }
 
 /// Compresses a body of our own on its way.
-pub struct Packer {
+pub struct GzipSender {
     pub encoder: Encoder,
-    pub coding: Coding,
+    pub coding: TransferCoding,
     pub write_timeout: Duration,
     /// How fast it may go, at most.
     pub pace: Option<Pace>,
@@ -502,14 +502,14 @@ pub struct Packer {
     pub sent: u64,
 }
 
-impl Packer {
+impl GzipSender {
     /// Sends `head` and all of `source`.
-    pub async fn send(&mut self, to: &Stream, head: Vec<u8>, mut source: Source<'_>) -> Result<(), Failure> {
+    pub async fn send(&mut self, to: &Stream, head: Vec<u8>, mut source: BodySource<'_>) -> Result<(), Failure> {
         let mut out = head;
         loop {
             let start = out.len();
             let encode = |part: &[u8], last| {
-                self.encoder.encode(part, if last { Then::End } else { Then::More }, &mut out)?;
+                self.encoder.encode(part, if last { Flush::End } else { Flush::More }, &mut out)?;
                 Ok::<_, Failure>((part.is_empty() && !last, last))
             };
             let (is_cut, last) = source.next(encode).map_err(Failure::Source)??;
@@ -547,7 +547,7 @@ impl Packer {
 }
 
 /// Drops what has come of a body that is not wanted: whether that is all of it.
-pub fn skip(wire: &mut Wire, decoder: &mut Decoder) -> Result<bool, body::Malformed> {
+pub fn skip(wire: &mut BufStream, decoder: &mut Decoder) -> Result<bool, body::Malformed> {
     while !decoder.is_done() && !wire.ahead().is_empty() {
         let used = decoder.read(wire.ahead())?.used;
         wire.consume(used);

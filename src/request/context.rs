@@ -6,16 +6,16 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::{Browsers, Config, Content, Location, ProxyPass, Server, Settings};
+use crate::config::{Config, Content, KeepaliveDisable, Location, ProxyPass, Server, Settings};
 use crate::http1::body::Decoder;
 use crate::http1::head::{Request, Response, Version};
 use crate::http1::proxy_protocol::Addresses;
 use crate::http1::user_agent;
 use crate::regex::Captures;
-use crate::request::limit_zones::Rulings;
+use crate::request::limit_zones::RequestLimits;
 use crate::runtime::executor::{self, Millis};
 use crate::runtime::socket::Addr;
-use crate::tls::{self, Secured};
+use crate::tls::{self, TlsInfo};
 
 thread_local! {
     /// This worker stops: what is answered from now on says that nothing follows.
@@ -39,7 +39,7 @@ pub struct Client {
     /// What the PROXY protocol said.
     pub proxied: Option<Rc<Addresses>>,
     /// What is known of the connection, if it is a secured one.
-    pub tls: Option<Rc<Secured>>,
+    pub tls: Option<Rc<TlsInfo>>,
 }
 
 impl Client {
@@ -106,7 +106,7 @@ impl Try {
 
 /// What a `proxy_pass` with variables came to.
 #[derive(Debug)]
-pub struct Made {
+pub struct ResolvedProxyPass {
     pub host: String,
     pub port: u16,
     pub tls: bool,
@@ -215,11 +215,11 @@ pub struct Exchange {
     /// The lines behind its body.
     pub upstream_trailers: Vec<u8>,
     /// The host and port that a `proxy_pass` with variables came to.
-    pub made: Option<Made>,
+    pub made: Option<ResolvedProxyPass>,
     pub body: RequestBody,
     /// `100 Continue` was sent.
     pub continued: bool,
-    pub limits: Rulings,
+    pub limits: RequestLimits,
     pub answer: Answer,
     request_id: RefCell<Option<String>>,
 }
@@ -263,7 +263,7 @@ impl Exchange {
             upstream_trailers: Vec::new(),
             made: None,
             continued: false,
-            limits: Rulings::default(),
+            limits: RequestLimits::default(),
             answer: Answer::default(),
             request_id: RefCell::default(),
         }
@@ -384,7 +384,7 @@ impl Exchange {
     }
 
     /// Whether the client is a browser that can't be trusted with keep-alive, MSIE after POST only (as in nginx).
-    fn is_from(&self, disabled: Browsers) -> bool {
+    fn is_from(&self, disabled: KeepaliveDisable) -> bool {
         let agent = || self.request.fields.first_named(b"user_agent").unwrap_or_default();
         disabled.msie6 && self.request.method() == b"POST" && user_agent::is_msie6(agent())
             || disabled.safari && user_agent::is_safari(agent())

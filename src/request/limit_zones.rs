@@ -5,9 +5,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::config::{Config, Counted, ZoneSpec};
+use crate::config::{Config, ZoneDefinition, ZoneKind};
 use crate::runtime::executor::Millis;
-use crate::runtime::lru_table::{Id, Table};
+use crate::runtime::lru_table::{EntryId, LruTable};
 
 /// A bucket that nobody has poured into for so long may give way to another, if it is empty.
 const STALE_MILLIS: Millis = 60_000;
@@ -48,20 +48,20 @@ fn leaked(rate: u64, millis: Millis) -> u64 {
 
 /// What a bucket says to one more request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum BucketVerdict {
     /// It would overflow.
     Over { excess: u64 },
     /// It is in.
     In { excess: u64 },
     /// It would fit; to be settled with [`Requests::settle`] when all the other buckets agree.
-    Fits(Id),
+    Fits(EntryId),
     /// The zone is full.
     NoRoom,
 }
 
 /// What the limits said of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ruling {
+pub enum LimitStatus {
     Passed,
     Delayed,
     Rejected,
@@ -69,7 +69,7 @@ pub enum Ruling {
     RejectedDryRun,
 }
 
-impl Ruling {
+impl LimitStatus {
     /// `$limit_req_status`, `$limit_conn_status`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -84,15 +84,15 @@ impl Ruling {
 
 /// What a request got out of the limits. They are asked once: not again when its path was changed.
 #[derive(Default)]
-pub struct Rulings {
-    pub requests: Option<Ruling>,
-    pub connections: Option<Ruling>,
-    pub held: Vec<Held>,
+pub struct RequestLimits {
+    pub requests: Option<LimitStatus>,
+    pub connections: Option<LimitStatus>,
+    pub held: Vec<ConnGuard>,
     /// `set $limit_rate`: bytes a second.
     pub rate: Option<u64>,
 }
 
-impl Rulings {
+impl RequestLimits {
     /// What counts for a request for the sake of this one: its limits have been asked already.
     pub fn for_another(&self) -> Self {
         Self { requests: self.requests, connections: self.connections, ..Self::default() }
@@ -107,39 +107,39 @@ impl Rulings {
 
 /// The buckets of a zone.
 pub struct Requests {
-    table: Mutex<Table<Bucket>>,
+    table: Mutex<LruTable<Bucket>>,
 }
 
 impl Requests {
     pub fn new(bytes_max: usize) -> Self {
-        Self { table: Mutex::new(Table::new(bytes_max)) }
+        Self { table: Mutex::new(LruTable::new(bytes_max)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table<Bucket>> {
+    fn lock(&self) -> MutexGuard<'_, LruTable<Bucket>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks whether one more request of `key` fits, and pours it in if it is the `last` bucket to be asked. `rate` and
     /// `burst` are thousandths of requests.
-    pub fn look(&self, key: &[u8], rate: u64, burst: u64, last: bool, now: Millis) -> Look {
+    pub fn look(&self, key: &[u8], rate: u64, burst: u64, last: bool, now: Millis) -> BucketVerdict {
         let mut table = self.lock();
         let Some(id) = table.find(key) else { return fresh(&mut table, key, rate, last, now) };
         table.touch(id);
-        let Some(bucket) = table.value_mut(id) else { return Look::NoRoom };
+        let Some(bucket) = table.value_mut(id) else { return BucketVerdict::NoRoom };
         let excess = bucket.with_one(rate, now);
         if excess > burst {
-            return Look::Over { excess };
+            return BucketVerdict::Over { excess };
         }
         if last {
             bucket.take_in(excess, now);
-            return Look::In { excess };
+            return BucketVerdict::In { excess };
         }
         bucket.held += 1;
-        Look::Fits(id)
+        BucketVerdict::Fits(id)
     }
 
     /// Pours in a request that fitted: what is in the bucket now.
-    pub fn settle(&self, id: Id, rate: u64, now: Millis) -> u64 {
+    pub fn settle(&self, id: EntryId, rate: u64, now: Millis) -> u64 {
         let mut table = self.lock();
         let Some(bucket) = table.value_mut(id) else { return 0 };
         let excess = bucket.with_one(rate, now);
@@ -149,7 +149,7 @@ impl Requests {
     }
 
     /// Gives up a request that fitted here, but not elsewhere.
-    pub fn give_up(&self, id: Id) {
+    pub fn give_up(&self, id: EntryId) {
         if let Some(bucket) = self.lock().value_mut(id) {
             bucket.held = bucket.held.saturating_sub(1);
         }
@@ -157,7 +157,7 @@ impl Requests {
 }
 
 /// A first request: up to two buckets that are empty by now make room, and the oldest ones in any case if there is none.
-fn fresh(table: &mut Table<Bucket>, key: &[u8], rate: u64, last: bool, now: Millis) -> Look {
+fn fresh(table: &mut LruTable<Bucket>, key: &[u8], rate: u64, last: bool, now: Millis) -> BucketVerdict {
     for _ in 0..2 {
         drop_oldest(table, Some(rate), now);
     }
@@ -169,17 +169,17 @@ fn fresh(table: &mut Table<Bucket>, key: &[u8], rate: u64, last: bool, now: Mill
         drop_oldest(table, None, now);
         id = table.insert(key);
     }
-    let Some((id, bucket)) = id.and_then(|id| Some((id, table.value_mut(id)?))) else { return Look::NoRoom };
+    let Some((id, bucket)) = id.and_then(|id| Some((id, table.value_mut(id)?))) else { return BucketVerdict::NoRoom };
     if last {
         bucket.last = now;
-        return Look::In { excess: 0 };
+        return BucketVerdict::In { excess: 0 };
     }
     bucket.held = 1;
-    Look::Fits(id)
+    BucketVerdict::Fits(id)
 }
 
 /// Drops the oldest bucket; with a rate, only one that has been empty for a while.
-fn drop_oldest(table: &mut Table<Bucket>, empty_at: Option<u64>, now: Millis) {
+fn drop_oldest(table: &mut LruTable<Bucket>, empty_at: Option<u64>, now: Millis) {
     let Some((id, bucket)) = table.oldest().and_then(|id| Some((id, table.value(id)?))) else { return };
     let age = bucket.age(now);
     let empty = |rate| age >= STALE_MILLIS && bucket.excess <= leaked(rate, age);
@@ -190,18 +190,18 @@ fn drop_oldest(table: &mut Table<Bucket>, empty_at: Option<u64>, now: Millis) {
 
 /// The counts of a zone: requests, and tunnels, that are there at this moment.
 pub struct Connections {
-    table: Mutex<Table<u32>>,
+    table: Mutex<LruTable<u32>>,
 }
 
 /// One of those that are counted, as long as this lives.
-pub struct Held {
+pub struct ConnGuard {
     zone: Arc<Connections>,
-    id: Id,
+    id: EntryId,
 }
 
 /// Why nobody more is let in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum LimitExceeded {
     /// There are as many of the key as may be.
     Key,
     /// The zone has no room for another key.
@@ -210,27 +210,27 @@ pub enum Full {
 
 impl Connections {
     pub fn new(bytes_max: usize) -> Self {
-        Self { table: Mutex::new(Table::new(bytes_max)) }
+        Self { table: Mutex::new(LruTable::new(bytes_max)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table<u32>> {
+    fn lock(&self) -> MutexGuard<'_, LruTable<u32>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one more of `key`, unless there are `most` already.
-    pub fn enter(self: &Arc<Self>, key: &[u8], most: u32) -> Result<Held, Full> {
+    pub fn enter(self: &Arc<Self>, key: &[u8], most: u32) -> Result<ConnGuard, LimitExceeded> {
         let mut table = self.lock();
-        let id = table.find(key).or_else(|| table.insert(key)).ok_or(Full::Zone)?;
-        let count = table.value_mut(id).ok_or(Full::Zone)?;
+        let id = table.find(key).or_else(|| table.insert(key)).ok_or(LimitExceeded::Zone)?;
+        let count = table.value_mut(id).ok_or(LimitExceeded::Zone)?;
         if *count >= most {
-            return Err(Full::Key);
+            return Err(LimitExceeded::Key);
         }
         *count += 1;
-        Ok(Held { zone: self.clone(), id })
+        Ok(ConnGuard { zone: self.clone(), id })
     }
 }
 
-impl Held {
+impl ConnGuard {
     pub fn zone(&self) -> &Arc<Connections> {
         &self.zone
     }
@@ -240,7 +240,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for ConnGuard {
     fn drop(&mut self) {
         let mut table = self.zone.lock();
         let Some(count) = table.value_mut(self.id) else { return };
@@ -254,21 +254,21 @@ impl Drop for Held {
 /// The zones of `limit_req` and `limit_conn` of a configuration, with their state.
 pub struct LimitZones {
     config: Arc<Config>,
-    zones: Vec<Zone>,
+    zones: Vec<ZoneState>,
 }
 
 /// The state of a zone. It outlives its configuration if the next one has the same zone.
 #[derive(Clone)]
-enum Zone {
+enum ZoneState {
     Requests(Arc<Requests>),
     Connections(Arc<Connections>),
 }
 
-impl Zone {
-    fn new(spec: &ZoneSpec) -> Self {
+impl ZoneState {
+    fn new(spec: &ZoneDefinition) -> Self {
         match spec.counted {
-            Counted::Requests { .. } => Self::Requests(Arc::new(Requests::new(spec.bytes))),
-            Counted::Connections => Self::Connections(Arc::new(Connections::new(spec.bytes))),
+            ZoneKind::Requests { .. } => Self::Requests(Arc::new(Requests::new(spec.bytes))),
+            ZoneKind::Connections => Self::Connections(Arc::new(Connections::new(spec.bytes))),
         }
     }
 }
@@ -276,37 +276,37 @@ impl Zone {
 impl LimitZones {
     /// Those of a configuration. Of an old one it takes over those whose name, size and key are the same.
     pub fn new(config: Arc<Config>, old: Option<&Self>) -> Self {
-        let zone = |spec| old.and_then(|old| old.zone_like(spec)).unwrap_or_else(|| Zone::new(spec));
+        let zone = |spec| old.and_then(|old| old.zone_like(spec)).unwrap_or_else(|| ZoneState::new(spec));
         Self { zones: config.zones.iter().map(zone).collect(), config }
     }
 
-    fn zone_like(&self, spec: &ZoneSpec) -> Option<Zone> {
-        let same = |(known, zone): &(&ZoneSpec, &Zone)| {
-            let kind = matches!(spec.counted, Counted::Requests { .. }) == matches!(zone, Zone::Requests(_));
+    fn zone_like(&self, spec: &ZoneDefinition) -> Option<ZoneState> {
+        let same = |(known, zone): &(&ZoneDefinition, &ZoneState)| {
+            let kind = matches!(spec.counted, ZoneKind::Requests { .. }) == matches!(zone, ZoneState::Requests(_));
             kind && known.name == spec.name && known.bytes == spec.bytes && known.key_text == spec.key_text
         };
         self.config.zones.iter().zip(&self.zones).find(same).map(|(_, zone)| zone.clone())
     }
 
     /// The zone of a `limit_req`, and what is to be known of it.
-    pub fn requests(&self, number: u32) -> Option<(&ZoneSpec, &Arc<Requests>)> {
+    pub fn requests(&self, number: u32) -> Option<(&ZoneDefinition, &Arc<Requests>)> {
         match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
-            (spec, Zone::Requests(zone)) => Some((spec, zone)),
+            (spec, ZoneState::Requests(zone)) => Some((spec, zone)),
             _ => None,
         }
     }
 
     /// The zone of a `limit_conn`, and what is to be known of it.
-    pub fn connections(&self, number: u32) -> Option<(&ZoneSpec, &Arc<Connections>)> {
+    pub fn connections(&self, number: u32) -> Option<(&ZoneDefinition, &Arc<Connections>)> {
         match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
-            (spec, Zone::Connections(zone)) => Some((spec, zone)),
+            (spec, ZoneState::Connections(zone)) => Some((spec, zone)),
             _ => None,
         }
     }
 
     /// The name under which the configuration knows a zone, if it still does.
     pub fn name_of(&self, zone: &Arc<Connections>) -> Option<&str> {
-        let same = |other: &Zone| matches!(other, Zone::Connections(other) if Arc::ptr_eq(other, zone));
+        let same = |other: &ZoneState| matches!(other, ZoneState::Connections(other) if Arc::ptr_eq(other, zone));
         let mut named = self.config.zones.iter().zip(&self.zones);
         named.find(|(_, other)| same(other)).map(|(spec, _)| spec.name.as_str())
     }
@@ -328,55 +328,55 @@ mod tests {
     fn a_bucket_leaks_with_time_and_overflows_above_its_burst() {
         let zone = Requests::new(ZONE_BYTES);
         let look = |now| zone.look(b"a", 2000, 1000, true, now);
-        assert_eq!(look(5000), Look::In { excess: 0 });
-        assert_eq!(look(5000), Look::In { excess: 1000 });
-        assert_eq!(look(5000), Look::Over { excess: 2000 });
-        assert_eq!(look(5001), Look::Over { excess: 1998 });
-        assert_eq!(look(5500), Look::In { excess: 1000 });
+        assert_eq!(look(5000), BucketVerdict::In { excess: 0 });
+        assert_eq!(look(5000), BucketVerdict::In { excess: 1000 });
+        assert_eq!(look(5000), BucketVerdict::Over { excess: 2000 });
+        assert_eq!(look(5001), BucketVerdict::Over { excess: 1998 });
+        assert_eq!(look(5500), BucketVerdict::In { excess: 1000 });
         // What is refused is not counted, what leaked is gone, and a clock that lags behind does no harm.
-        assert_eq!(look(5400), Look::Over { excess: 2000 });
-        assert_eq!(look(7000), Look::In { excess: 0 });
-        assert_eq!(look(999_999_999), Look::In { excess: 0 });
+        assert_eq!(look(5400), BucketVerdict::Over { excess: 2000 });
+        assert_eq!(look(7000), BucketVerdict::In { excess: 0 });
+        assert_eq!(look(999_999_999), BucketVerdict::In { excess: 0 });
     }
 
     #[test]
     fn slow_rates_are_thousandths_as_in_nginx() {
         // 1r/m is 16 thousandths a second.
         let zone = Requests::new(ZONE_BYTES);
-        assert_eq!(zone.look(b"a", 16, 0, true, 0), Look::In { excess: 0 });
-        assert_eq!(zone.look(b"a", 16, 0, true, 60_000), Look::Over { excess: 40 });
-        assert_eq!(zone.look(b"a", 16, 0, true, 62_500), Look::In { excess: 0 });
+        assert_eq!(zone.look(b"a", 16, 0, true, 0), BucketVerdict::In { excess: 0 });
+        assert_eq!(zone.look(b"a", 16, 0, true, 60_000), BucketVerdict::Over { excess: 40 });
+        assert_eq!(zone.look(b"a", 16, 0, true, 62_500), BucketVerdict::In { excess: 0 });
     }
 
     #[test]
     fn a_request_that_others_refuse_is_not_poured_in() {
         let zone = Requests::new(ZONE_BYTES);
-        let Look::Fits(id) = zone.look(b"a", 1000, 0, false, 1000) else { panic!() };
+        let BucketVerdict::Fits(id) = zone.look(b"a", 1000, 0, false, 1000) else { panic!() };
         zone.give_up(id);
-        let Look::Fits(id) = zone.look(b"a", 1000, 1000, false, 1000) else { panic!() };
+        let BucketVerdict::Fits(id) = zone.look(b"a", 1000, 1000, false, 1000) else { panic!() };
         // As in nginx: a new bucket has been leaking since the clock began.
         assert_eq!(zone.settle(id, 1000, 1000), 0);
-        assert_eq!(zone.look(b"a", 1000, 0, true, 1000), Look::Over { excess: 1000 });
+        assert_eq!(zone.look(b"a", 1000, 0, true, 1000), BucketVerdict::Over { excess: 1000 });
     }
 
     #[test]
     fn a_full_zone_forgets_the_oldest_but_never_one_in_use() {
         let zone = Requests::new(ZONE_BYTES);
-        let Look::Fits(_) = zone.look(b"held", 1, 0, false, 0) else { panic!() };
+        let BucketVerdict::Fits(_) = zone.look(b"held", 1, 0, false, 0) else { panic!() };
         let mut refused = 0;
         for number in 0..2000u32 {
             match zone.look(&number.to_be_bytes(), 1, 0, true, 0) {
-                Look::NoRoom => refused += 1,
-                look => assert_eq!(look, Look::In { excess: 0 }),
+                BucketVerdict::NoRoom => refused += 1,
+                look => assert_eq!(look, BucketVerdict::In { excess: 0 }),
             }
         }
         assert!(refused > 1000, "the one in use is the oldest: {refused}");
         let zone = Requests::new(ZONE_BYTES);
         for number in 0..2000u32 {
-            assert_eq!(zone.look(&number.to_be_bytes(), 1, 0, true, 0), Look::In { excess: 0 });
+            assert_eq!(zone.look(&number.to_be_bytes(), 1, 0, true, 0), BucketVerdict::In { excess: 0 });
         }
-        assert_eq!(zone.look(&1999u32.to_be_bytes(), 1, 0, true, 0), Look::Over { excess: 1000 });
-        assert_eq!(zone.look(&0u32.to_be_bytes(), 1, 0, true, 0), Look::In { excess: 0 });
+        assert_eq!(zone.look(&1999u32.to_be_bytes(), 1, 0, true, 0), BucketVerdict::Over { excess: 1000 });
+        assert_eq!(zone.look(&0u32.to_be_bytes(), 1, 0, true, 0), BucketVerdict::In { excess: 0 });
     }
 
     #[test]
@@ -385,15 +385,15 @@ mod tests {
         let first = zone.enter(b"a", 2).unwrap();
         assert_eq!(first.key(), b"a");
         let second = zone.enter(b"a", 2).unwrap();
-        assert_eq!(zone.enter(b"a", 2).err(), Some(Full::Key));
+        assert_eq!(zone.enter(b"a", 2).err(), Some(LimitExceeded::Key));
         let other = zone.enter(b"b", 1).unwrap();
         drop(first);
         let third = zone.enter(b"a", 2).unwrap();
         drop((second, third, other));
         assert_eq!(zone.lock().oldest(), None);
-        let held: Vec<Held> = (0..5000u32).map_while(|number| zone.enter(&number.to_be_bytes(), 1).ok()).collect();
+        let held: Vec<ConnGuard> = (0..5000u32).map_while(|number| zone.enter(&number.to_be_bytes(), 1).ok()).collect();
         assert!(held.len() > 200);
-        assert_eq!(zone.enter(b"new", 1).err(), Some(Full::Zone));
+        assert_eq!(zone.enter(b"new", 1).err(), Some(LimitExceeded::Zone));
         drop(held);
         assert!(zone.enter(b"new", 1).is_ok());
     }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error, Word, placeholder};
 use crate::config::{HostName, Server, values};
 use crate::modules::map::conf::Expression;
 use crate::regex::Captures;
 use crate::runtime::socket::{Addr, ListenOptions};
-use crate::tls::{self, Site};
+use crate::tls::{self, ServerTls};
 
 /// Connections that wait to be accepted, if `backlog=` does not say: devices come back in herds.
 const BACKLOG: i32 = 4096;
@@ -68,13 +68,13 @@ pub struct Binding {
     pub addr: Addr,
     pub options: ListenOptions,
     /// Groups of addresses that this socket also serves because it is bound to a wildcard.
-    pub specific: Vec<Arc<Group>>,
-    pub group: Arc<Group>,
+    pub specific: Vec<Arc<VirtualHosts>>,
+    pub group: Arc<VirtualHosts>,
 }
 
 /// The servers of one `listen` address.
 #[derive(Debug)]
-pub struct Group {
+pub struct VirtualHosts {
     pub addr: Addr,
     pub names: Names,
     /// Connections start with the PROXY protocol.
@@ -140,7 +140,7 @@ impl Names {
     }
 
     /// How the handshake is made for `name`.
-    pub fn site(&self, name: Option<&str>) -> Option<Arc<Site>> {
+    pub fn site(&self, name: Option<&str>) -> Option<Arc<ServerTls>> {
         let named = name.map(|name| self.find(&name.to_ascii_lowercase()).server.tls.as_ref());
         named.flatten().or(self.default.tls.as_ref()).cloned()
     }
@@ -150,7 +150,7 @@ impl Names {
     }
 }
 
-pub(crate) fn server_name(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn server_name(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     for word in &directive.args {
         let name = &word.text;
         let middle = name.strip_prefix("*.").or_else(|| name.strip_prefix('.')).unwrap_or(name);
@@ -168,7 +168,7 @@ pub(crate) fn server_name(walk: &mut Walk, draft: &mut Draft, directive: &Direct
     Ok(())
 }
 
-pub(crate) fn listen(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn listen(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let word = arg(directive, 0);
     let (addr, last_port) = match word.text.strip_prefix("unix:") {
         Some("") => return Err(invalid(directive, word, "a path after \"unix:\"")),
@@ -279,7 +279,7 @@ fn options(lines: &[Line<'_>]) -> Result<ListenOptions, Error> {
     Ok(first.map_or(ListenOptions { backlog: BACKLOG, ipv6_only: true }, |line| line.options))
 }
 
-fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<Group>, Error> {
+fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<VirtualHosts>, Error> {
     let mut defaults = lines.iter().filter(|(line, ..)| line.default);
     let default = defaults.next();
     if let Some((line, ..)) = defaults.next() {
@@ -310,7 +310,7 @@ fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<Group>, Error> {
         return Err(Error::new(&first.0.word.at, message)
             .hint("\"ssl_certificate\" and \"ssl_certificate_key\" name its files"));
     }
-    Ok(Arc::new(Group { addr: addr.clone(), names, proxied, tls }))
+    Ok(Arc::new(VirtualHosts { addr: addr.clone(), names, proxied, tls }))
 }
 
 impl Names {

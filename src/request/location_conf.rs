@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::builder::{Draft, Walk, arg};
+use crate::config::builder::{BlockBuilder, Builder, arg};
 use crate::config::parser::{Directive, Error, Word};
-use crate::config::{Content, Except, Settings, TryFiles, directives};
+use crate::config::{Content, LimitExcept, Settings, TryFiles, directives};
 use crate::modules::map::conf::Expression;
 use crate::modules::rewrite::conf::Step;
 use crate::proxy::conf::ProxyPass;
@@ -37,7 +37,7 @@ pub struct Location {
     pub internal: bool,
     pub pass: Option<ProxyPass>,
     pub content: Option<Content>,
-    pub except: Option<Except>,
+    pub except: Option<LimitExcept>,
     pub inner: Locations,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct LocationDraft {
     pub(crate) path: String,
     pub(crate) pass: Option<ProxyPass>,
     pub(crate) internal: bool,
-    pub(crate) except: Option<Except>,
+    pub(crate) except: Option<LimitExcept>,
 }
 
 impl LocationDraft {
@@ -77,7 +77,7 @@ impl LocationDraft {
     }
 
     /// The location, of which `block` is what stands in it.
-    fn finish(self, block: Draft, inner: Locations) -> Arc<Location> {
+    fn finish(self, block: BlockBuilder, inner: Locations) -> Arc<Location> {
         Arc::new(Location {
             matcher: self.matcher,
             path: self.path,
@@ -151,7 +151,7 @@ impl Locations {
     }
 }
 
-pub(crate) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn location(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let (matcher, path) = matcher(walk, directive)?;
     if let Some(outer) = &draft.location {
         check_nesting(outer, &matcher, &path, directive)?;
@@ -173,9 +173,9 @@ pub(crate) fn location(walk: &mut Walk, draft: &mut Draft, directive: &Directive
 /// What counts in place of the location around it (`if`, `limit_except`): it passes requests as that one does, unless it
 /// says otherwise.
 pub(crate) fn scope(
-    walk: &mut Walk,
-    outer: &Draft,
-    mut inner: Box<Draft>,
+    walk: &mut Builder,
+    outer: &BlockBuilder,
+    mut inner: Box<BlockBuilder>,
     directive: &Directive,
 ) -> Result<Option<Arc<Location>>, Error> {
     let (Some(around), Some(mut own)) = (&outer.location, inner.location.take()) else { return Ok(None) };
@@ -186,7 +186,7 @@ pub(crate) fn scope(
 }
 
 /// `location [ = | ~ | ~* | ^~ ] path`, the modifier apart or glued to the path.
-fn matcher(walk: &Walk, directive: &Directive) -> Result<(Matcher, String), Error> {
+fn matcher(walk: &Builder, directive: &Directive) -> Result<(Matcher, String), Error> {
     let first = arg(directive, 0);
     let (modifier, path, word) = match directive.args.get(1) {
         Some(second) => (first.text.as_str(), second.text.as_str(), second),

@@ -13,15 +13,15 @@ use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat, stat};
 
-use crate::config::template::{Builtin, Piece, Variable};
+use crate::config::template::{Builtin, Segment, Variable};
 use crate::config::{self, AccessLog, ErrorLog, Escape, Level, LogTarget};
 use crate::os::privileges::Account;
 use crate::os::root_files;
 use crate::request::context::{Client, Exchange};
 use crate::request::variables;
-use crate::runtime::handover::{Packer, Unpacker};
+use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
 use crate::runtime::{clock, executor, io_error};
-use crate::tls::News;
+use crate::tls::ReloadEvent;
 
 /// Stands for standard error where a file is named.
 const STDERR: &str = "stderr";
@@ -144,10 +144,10 @@ pub fn note(logs: &[ErrorLog], level: Level, message: fmt::Arguments<'_>) {
 }
 
 /// Tells what became of a certificate that has changed.
-pub fn renewal(logs: &[ErrorLog], news: &News) {
+pub fn renewal(logs: &[ErrorLog], news: &ReloadEvent) {
     match news {
-        News::Taken(text) => note(logs, Level::Notice, format_args!("{text}")),
-        News::Refused(text) => note(logs, Level::Error, format_args!("{text}")),
+        ReloadEvent::Taken(text) => note(logs, Level::Notice, format_args!("{text}")),
+        ReloadEvent::Refused(text) => note(logs, Level::Error, format_args!("{text}")),
     }
 }
 
@@ -185,7 +185,7 @@ pub fn context(exchange: &Exchange) -> String {
         let scheme = if exchange.upstream_tls().is_some() { "https" } else { "http" };
         let _ = write!(context, ", upstream: \"{scheme}://{}{path}\"", last.peer);
     }
-    if let Some(host) = exchange.request.fields.first(crate::http1::head::Name::Host) {
+    if let Some(host) = exchange.request.fields.first(crate::http1::head::HeaderName::Host) {
         let _ = write!(context, ", host: \"{}\"", text(host));
     }
     context
@@ -248,27 +248,27 @@ fn is_too_much(logs: &[ErrorLog]) -> bool {
 /// Writes the access line of an exchange.
 pub fn access(exchange: &Exchange) {
     for log in exchange.settings().access_log.iter() {
-        if let Some(line) = Line::new(log, exchange, End::Here) {
-            line.write(&Moved::default());
+        if let Some(line) = PendingLine::new(log, exchange, LineKind::Here) {
+            line.write(&Totals::default());
         }
     }
 }
 
 /// The access lines of an exchange whose end is still to come.
-pub fn lines(exchange: &Exchange, end: End) -> Box<[Line]> {
-    exchange.settings().access_log.iter().filter_map(|log| Line::new(log, exchange, end)).collect()
+pub fn lines(exchange: &Exchange, end: LineKind) -> Box<[PendingLine]> {
+    exchange.settings().access_log.iter().filter_map(|log| PendingLine::new(log, exchange, end)).collect()
 }
 
 /// An access line that is whole but for what is known only at the end: bytes and times.
-pub struct Line {
+pub struct PendingLine {
     target: LogTarget,
     text: Box<[u8]>,
     /// Where in the text which value goes, in order.
-    late: Box<[(u32, Late)]>,
+    late: Box<[(u32, DeferredVar)]>,
 }
 
 #[derive(Clone, Copy)]
-enum Late {
+enum DeferredVar {
     BytesSent,
     BodyBytesSent,
     RequestTime,
@@ -281,7 +281,7 @@ enum Late {
 
 /// What the end of an exchange is, for which a line has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum LineKind {
     /// It has come.
     Here,
     OfTunnel,
@@ -289,7 +289,7 @@ pub enum End {
     OfFile,
 }
 
-impl Late {
+impl DeferredVar {
     const ALL: [Self; 8] = [
         Self::BytesSent,
         Self::BodyBytesSent,
@@ -306,18 +306,18 @@ impl Late {
     }
 
     /// What is not known of this variable before the end.
-    fn of(variable: &Variable, end: End) -> Option<Self> {
+    fn of(variable: &Variable, end: LineKind) -> Option<Self> {
         let Variable::Builtin(builtin) = variable else { return None };
         match builtin {
-            _ if end == End::Here => None,
+            _ if end == LineKind::Here => None,
             Builtin::BytesSent => Some(Self::BytesSent),
             Builtin::BodyBytesSent => Some(Self::BodyBytesSent),
             Builtin::RequestTime => Some(Self::RequestTime),
             Builtin::Msec => Some(Self::Msec),
             Builtin::TimeLocal => Some(Self::TimeLocal),
             Builtin::TimeIso8601 => Some(Self::TimeIso8601),
-            Builtin::UpstreamResponseTime if end == End::OfTunnel => Some(Self::UpstreamResponseTime),
-            Builtin::RequestCompletion if end == End::OfFile => Some(Self::Completion),
+            Builtin::UpstreamResponseTime if end == LineKind::OfTunnel => Some(Self::UpstreamResponseTime),
+            Builtin::RequestCompletion if end == LineKind::OfFile => Some(Self::Completion),
             _ => None,
         }
     }
@@ -325,7 +325,7 @@ impl Late {
 
 /// What is known when the end has come.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Moved {
+pub struct Totals {
     /// Bytes that the client got, with the head.
     pub bytes: u64,
     pub head_bytes: u64,
@@ -334,10 +334,10 @@ pub struct Moved {
     pub complete: bool,
 }
 
-impl Line {
+impl PendingLine {
     /// `None` if the log does not want this exchange. What an `end` that is still to come will tell is left to
-    /// [`Line::write`].
-    pub fn new(log: &AccessLog, exchange: &Exchange, end: End) -> Option<Self> {
+    /// [`PendingLine::write`].
+    pub fn new(log: &AccessLog, exchange: &Exchange, end: LineKind) -> Option<Self> {
         if log.target == LogTarget::Nowhere || log.condition.as_ref().is_some_and(|c| !variables::holds(c, exchange)) {
             return None;
         }
@@ -346,8 +346,8 @@ impl Line {
         let mut value = Vec::new();
         for piece in log.format.template.pieces() {
             match piece {
-                Piece::Text(plain) => text.extend_from_slice(plain),
-                Piece::Variable(variable) => match Late::of(variable, end) {
+                Segment::Text(plain) => text.extend_from_slice(plain),
+                Segment::Variable(variable) => match DeferredVar::of(variable, end) {
                     Some(kind) => late.push((text.len() as u32, kind)),
                     None => {
                         value.clear();
@@ -366,7 +366,7 @@ impl Line {
     }
 
     /// For the next program: by the name of the file, since numbers are not the same there.
-    pub fn pack(&self, packer: &mut Packer) {
+    pub fn pack(&self, packer: &mut HandoverEncoder) {
         let path = match self.target {
             LogTarget::Nowhere => String::new(),
             LogTarget::Stderr => STDERR.to_owned(),
@@ -384,8 +384,8 @@ impl Line {
         }
     }
 
-    /// What [`Line::pack`] wrote.
-    pub fn unpack(parcel: &mut Unpacker) -> Option<Self> {
+    /// What [`PendingLine::pack`] wrote.
+    pub fn unpack(parcel: &mut HandoverDecoder) -> Option<Self> {
         let target = match parcel.text()?.as_str() {
             "" => LogTarget::Nowhere,
             STDERR => LogTarget::Stderr,
@@ -400,13 +400,13 @@ impl Line {
         let text = parcel.bytes()?.into();
         let mut late = Vec::new();
         for _ in 0..parcel.u64()? {
-            late.push((u32::try_from(parcel.u64()?).ok()?, Late::from_code(parcel.u8()?)?));
+            late.push((u32::try_from(parcel.u64()?).ok()?, DeferredVar::from_code(parcel.u8()?)?));
         }
         Some(Self { target, text, late: late.into() })
     }
 
     /// Fills in what was not known, and writes the line.
-    pub fn write(&self, moved: &Moved) {
+    pub fn write(&self, moved: &Totals) {
         let mut line = Vec::with_capacity(self.text.len() + 64);
         let mut from = 0;
         for (at, kind) in &self.late {
@@ -414,15 +414,17 @@ impl Line {
             line.extend_from_slice(self.text.get(from..at).unwrap_or_default());
             from = at;
             match kind {
-                Late::BytesSent => variables::write_number(moved.bytes, 1, &mut line),
-                Late::BodyBytesSent => {
+                DeferredVar::BytesSent => variables::write_number(moved.bytes, 1, &mut line),
+                DeferredVar::BodyBytesSent => {
                     variables::write_number(moved.bytes.saturating_sub(moved.head_bytes), 1, &mut line);
                 }
-                Late::RequestTime | Late::UpstreamResponseTime => variables::write_seconds(moved.millis, &mut line),
-                Late::Msec => variables::write_seconds(clock::since_epoch().as_millis() as u64, &mut line),
-                Late::TimeLocal => clock::write_local(&mut line),
-                Late::TimeIso8601 => clock::write_iso(&mut line),
-                Late::Completion => line.extend_from_slice(if moved.complete { b"OK" } else { b"" }),
+                DeferredVar::RequestTime | DeferredVar::UpstreamResponseTime => {
+                    variables::write_seconds(moved.millis, &mut line)
+                }
+                DeferredVar::Msec => variables::write_seconds(clock::since_epoch().as_millis() as u64, &mut line),
+                DeferredVar::TimeLocal => clock::write_local(&mut line),
+                DeferredVar::TimeIso8601 => clock::write_iso(&mut line),
+                DeferredVar::Completion => line.extend_from_slice(if moved.complete { b"OK" } else { b"" }),
             }
         }
         line.extend_from_slice(self.text.get(from..).unwrap_or_default());

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::builder::{Draft, Walk, arg, find, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, find, invalid};
 use crate::config::parser::{Directive, Error};
-use crate::config::template::{Piece, Template, Variable};
+use crate::config::template::{Segment, Template, Variable};
 use crate::config::{directives, values};
 
 /// How grave a message is; what is graver comes first.
@@ -108,7 +108,7 @@ pub struct LogFormat {
 const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
                         \"$http_referer\" \"$http_user_agent\"";
 
-pub(crate) fn error_log(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn error_log(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let path = arg(directive, 0);
     let level = match directive.args.get(1) {
         None => Level::Error,
@@ -132,7 +132,7 @@ pub(crate) fn error_log(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
 }
 
 /// Where the lines of a log go. A file called `off` is never meant.
-fn target(walk: &mut Walk, path: &str) -> LogTarget {
+fn target(walk: &mut Builder, path: &str) -> LogTarget {
     match path {
         "off" | "/dev/null" => LogTarget::Nowhere,
         "stderr" | "/dev/stderr" => LogTarget::Stderr,
@@ -140,7 +140,7 @@ fn target(walk: &mut Walk, path: &str) -> LogTarget {
     }
 }
 
-pub(crate) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn log_format(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let name = arg(directive, 0);
     let mut escape = Escape::Default;
     let mut text = String::new();
@@ -159,7 +159,7 @@ pub(crate) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) 
     let looked_back = walk.looks_back.get();
     let format = LogFormat { template: walk.template_of(&text, arg(directive, 1))?, escape };
     let is_open =
-        |piece: &Piece| matches!(piece, Piece::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
+        |piece: &Segment| matches!(piece, Segment::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
     walk.looks_back.set(looked_back || format.template.pieces().iter().any(is_open));
     if find(&walk.formats, &name.text).is_some() || name.text == "combined" {
         return Err(name.wrong("duplicate \"log_format\" name \"{}\""));
@@ -169,7 +169,7 @@ pub(crate) fn log_format(walk: &mut Walk, _: &mut Draft, directive: &Directive) 
 }
 
 /// `access_log off` or `access_log path [format [buffer=size] [flush=time] [if=condition]]`.
-pub(crate) fn access_log(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn access_log(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let path = arg(directive, 0);
     if path.text == "off" {
         draft.settings.access_log = Arc::from([]);
@@ -213,11 +213,11 @@ pub(crate) fn access_log(walk: &mut Walk, draft: &mut Draft, directive: &Directi
     Ok(())
 }
 
-fn buffered(walk: &mut Walk, directive: &Directive) {
+fn buffered(walk: &mut Builder, directive: &Directive) {
     walk.note(&directive.name, "\"buffer\" and \"flush\": each line is written at once");
 }
 
-fn combined(walk: &mut Walk) -> Result<Arc<LogFormat>, Error> {
+fn combined(walk: &mut Builder) -> Result<Arc<LogFormat>, Error> {
     if let Some(known) = find(&walk.formats, "combined") {
         return Ok(known.clone());
     }

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::sync::Arc;
 
-use crate::config::Returned;
+use crate::config::ReturnBody;
 pub use crate::http1::head::field;
 use crate::http1::uri;
 use crate::request::context::Exchange;
-use crate::request::response_headers::Added;
+use crate::request::response_headers::HeaderFilter;
 use crate::request::variables;
 use crate::runtime::clock;
 
@@ -32,7 +32,7 @@ pub struct Reply {
 
 /// What becomes of the body of an answer on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
+pub enum ContentEncoding {
     /// Nothing, for no client.
     Plain,
     /// Nothing for this client; for others it may be another.
@@ -42,12 +42,12 @@ pub enum Packing {
 
 /// How an answer travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Carriage {
+pub struct TransferOptions {
     pub keep_alive: bool,
     pub chunked: bool,
     /// Fields follow the body.
     pub trailed: bool,
-    pub packing: Packing,
+    pub packing: ContentEncoding,
 }
 
 /// Methods that may be proxied; others may as well, but for CONNECT and TRACE.
@@ -175,19 +175,19 @@ impl Reply {
     }
 
     /// The answer of a `return`.
-    pub fn returned(exchange: &Exchange, status: u16, what: &Returned) -> Self {
+    pub fn returned(exchange: &Exchange, status: u16, what: &ReturnBody) -> Self {
         match what {
-            Returned::Page if matches!(status, 200..=299) && !crate::http1::head::is_bodyless(status) => {
+            ReturnBody::Page if matches!(status, 200..=299) && !crate::http1::head::is_bodyless(status) => {
                 let content_type = Some(content_type(exchange).to_vec());
                 Self { status, content_type, ..Self::default() }
             }
-            Returned::Page => Self::page(status, exchange.settings().server_tokens),
-            Returned::Redirect(url) => Self::redirect(exchange, status, &variables::value(url, exchange)),
+            ReturnBody::Page => Self::page(status, exchange.settings().server_tokens),
+            ReturnBody::Redirect(url) => Self::redirect(exchange, status, &variables::value(url, exchange)),
             // An empty text is no page of one's own.
-            Returned::Text(text) if status >= 400 && text.as_text() == Some(b"") => {
+            ReturnBody::Text(text) if status >= 400 && text.as_text() == Some(b"") => {
                 Self::page(status, exchange.settings().server_tokens)
             }
-            Returned::Text(text) => Self {
+            ReturnBody::Text(text) => Self {
                 status,
                 content_type: Some(content_type(exchange).to_vec()),
                 body: variables::value(text, exchange),
@@ -209,14 +209,14 @@ impl Reply {
     }
 
     /// The head of this answer.
-    pub fn head(&self, exchange: &Exchange, carriage: Carriage) -> Vec<u8> {
+    pub fn head(&self, exchange: &Exchange, carriage: TransferOptions) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         start(exchange, self.status, reason(self.status).as_bytes(), &mut out);
         if !crate::http1::head::is_bodyless(self.status) {
             if let Some(content_type) = self.content_type.as_ref().filter(|kind| !kind.is_empty()) {
                 field(b"Content-Type", content_type, &mut out);
             }
-            if carriage.packing != Packing::Gzip && !carriage.chunked {
+            if carriage.packing != ContentEncoding::Gzip && !carriage.chunked {
                 length(self.body.len() as u64, &mut out);
             }
         }
@@ -235,7 +235,7 @@ impl Reply {
         }
         out.extend_from_slice(&self.lines);
         self.fields.iter().for_each(|(name, value)| field(name, value, &mut out));
-        Added::new(exchange, self.status, None).finish(&mut out);
+        HeaderFilter::new(exchange, self.status, None).finish(&mut out);
         packing(carriage, &mut out);
         out.extend_from_slice(b"\r\n");
         out
@@ -298,7 +298,7 @@ pub fn date(out: &mut Vec<u8>) {
 }
 
 /// The fields that say how an answer travels, and behind them what phases have added.
-pub fn connection(exchange: &Exchange, carriage: Carriage, out: &mut Vec<u8>) {
+pub fn connection(exchange: &Exchange, carriage: TransferOptions, out: &mut Vec<u8>) {
     let settings = exchange.settings();
     if carriage.chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -311,15 +311,15 @@ pub fn connection(exchange: &Exchange, carriage: Carriage, out: &mut Vec<u8>) {
     if let Some(secs) = settings.keepalive_header_secs.filter(|_| carriage.keep_alive) {
         let _ = write!(out, "Keep-Alive: timeout={secs}\r\n");
     }
-    if carriage.packing != Packing::Plain && settings.rare.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
+    if carriage.packing != ContentEncoding::Plain && settings.rare.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
         out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
     }
     exchange.extra.iter().for_each(|(name, value)| field(name, value, out));
 }
 
 /// `Content-Encoding` of what is compressed on its way: nginx has it behind the other fields.
-pub fn packing(carriage: Carriage, out: &mut Vec<u8>) {
-    if carriage.packing == Packing::Gzip {
+pub fn packing(carriage: TransferOptions, out: &mut Vec<u8>) {
+    if carriage.packing == ContentEncoding::Gzip {
         out.extend_from_slice(b"Content-Encoding: gzip\r\n");
     }
 }

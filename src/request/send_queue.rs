@@ -19,7 +19,7 @@ use crate::runtime::stream::Stream;
 const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// An answer, or what is left of it.
-pub struct Outgoing {
+pub struct SendQueue {
     bytes: Vec<u8>,
     written: usize,
     /// What follows the bytes of the file.
@@ -35,7 +35,7 @@ pub struct Outgoing {
     timer: Timer,
 }
 
-impl Outgoing {
+impl SendQueue {
     /// Begins with `bytes`.
     pub fn new(bytes: Vec<u8>, pace: Option<Pace>, limit: Duration) -> Self {
         let timer = Timer::new();

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::template::{Builtin, ConnectionState, Piece, Template, Variable};
+use crate::config::template::{Builtin, ConnectionState, Segment, Template, Variable};
 use crate::http1::basic_auth::Credentials;
-use crate::http1::head::{self, Fields, Name};
+use crate::http1::head::{self, HeaderName, Headers};
 use crate::http1::x_forwarded_for;
 use crate::request::context::{Exchange, Try};
-use crate::request::limit_zones::Ruling;
+use crate::request::limit_zones::LimitStatus;
 use crate::runtime::clock;
-use crate::runtime::metrics::{self, Count};
+use crate::runtime::metrics::{self, Metric};
 use crate::runtime::socket::Addr;
 
 /// Maps within maps.
@@ -39,8 +39,8 @@ fn write_at(template: &Template, exchange: &Exchange, out: &mut Vec<u8>, depth: 
     let limit = out.len() + VALUE_BYTES_MAX;
     for piece in template.pieces() {
         match piece {
-            Piece::Text(text) => out.extend_from_slice(text),
-            Piece::Variable(variable) => write_variable(variable, exchange, out, depth),
+            Segment::Text(text) => out.extend_from_slice(text),
+            Segment::Variable(variable) => write_variable(variable, exchange, out, depth),
         }
         out.truncate(limit);
     }
@@ -62,7 +62,7 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
         }
         Variable::UpstreamCookie(name) => {
             if let Some(head) = &exchange.upstream_head {
-                write_cookie(&head.fields, Name::SetCookie, name, out);
+                write_cookie(&head.fields, HeaderName::SetCookie, name, out);
             }
         }
         Variable::Arg(name) => {
@@ -70,7 +70,7 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
             out.extend_from_slice(arg(args, name).unwrap_or_default());
         }
         Variable::Cookie(name) => {
-            write_cookie(&exchange.request.fields, Name::Cookie, name, out);
+            write_cookie(&exchange.request.fields, HeaderName::Cookie, name, out);
         }
         Variable::Capture(number) => out.extend_from_slice(exchange.captures.borrow().group(usize::from(*number))),
         Variable::User(number) => {
@@ -135,8 +135,8 @@ fn write_split(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
 }
 
 /// The first cookie of this name. A line of an answer sets but one, its attributes stand behind.
-fn write_cookie(fields: &Fields, kind: Name, name: &[u8], out: &mut Vec<u8>) {
-    let most = if kind == Name::SetCookie { 1 } else { usize::MAX };
+fn write_cookie(fields: &Headers, kind: HeaderName, name: &[u8], out: &mut Vec<u8>) {
+    let most = if kind == HeaderName::SetCookie { 1 } else { usize::MAX };
     for line in fields.all(kind) {
         for cookie in line.split(|b| *b == b';').take(most) {
             if let Some(value) = cookie_value(cookie, name) {
@@ -147,7 +147,7 @@ fn write_cookie(fields: &Fields, kind: Name, name: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Several fields of a name are one list (RFC 9110 5.3); cookies are joined by `; ` (RFC 6265 5.4).
-fn write_fields(fields: &Fields, name: &[u8], out: &mut Vec<u8>) {
+fn write_fields(fields: &Headers, name: &[u8], out: &mut Vec<u8>) {
     let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
     for (at, value) in fields.named(name).enumerate() {
         if at > 0 {
@@ -231,7 +231,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::ConnectionTime => write_seconds(crate::runtime::executor::now().saturating_sub(client.since), out),
         Builtin::Connections(state) => number(connections(state)),
         Builtin::ContentLength => {
-            out.extend_from_slice(exchange.request.fields.first(Name::ContentLength).unwrap_or_default());
+            out.extend_from_slice(exchange.request.fields.first(HeaderName::ContentLength).unwrap_or_default());
         }
         Builtin::ContentType => write_fields(&exchange.request.fields, b"content_type", out),
         Builtin::GzipRatio => write_ratio(answer.packed, out),
@@ -351,7 +351,7 @@ fn write_limit(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::LimitReqStatus => limits.requests,
         _ => limits.connections,
     };
-    out.extend_from_slice(ruling.map_or("", Ruling::as_str).as_bytes());
+    out.extend_from_slice(ruling.map_or("", LimitStatus::as_str).as_bytes());
 }
 
 /// How many connections of clients there are: those of other workers when they were asked last.
@@ -359,10 +359,10 @@ fn connections(state: ConnectionState) -> u64 {
     metrics::ask();
     let figures = metrics::total();
     match state {
-        ConnectionState::Active => figures.of(Count::Active),
-        ConnectionState::Reading => figures.of(Count::Reading),
+        ConnectionState::Active => figures.of(Metric::Active),
+        ConnectionState::Reading => figures.of(Metric::Reading),
         ConnectionState::Waiting => figures.waiting(),
-        ConnectionState::Writing => figures.of(Count::Writing),
+        ConnectionState::Writing => figures.of(Metric::Writing),
     }
 }
 
@@ -399,8 +399,8 @@ pub fn leads_out(exchange: &Exchange, name: &[u8]) -> bool {
     let folder = alias.map(|alias| &alias.to).or(files.root.as_ref()).filter(|folder| folder.as_text().is_none());
     let leaves = folder.is_some_and(|folder| {
         let written = folder.pieces().iter().map(|piece| match piece {
-            Piece::Text(text) => steps_up(text),
-            Piece::Variable(_) => 0,
+            Segment::Text(text) => steps_up(text),
+            Segment::Variable(_) => 0,
         });
         steps_up(name) > written.sum()
     });

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Messages in the order in which they came; one task reads them.
-pub struct Mailbox<T> {
+pub struct Channel<T> {
     inner: Mutex<Inner<T>>,
 }
 
@@ -15,13 +15,13 @@ struct Inner<T> {
     reader: Option<Waker>,
 }
 
-impl<T> Default for Mailbox<T> {
+impl<T> Default for Channel<T> {
     fn default() -> Self {
         Self { inner: Mutex::new(Inner { letters: VecDeque::new(), reader: None }) }
     }
 }
 
-impl<T> Mailbox<T> {
+impl<T> Channel<T> {
     pub fn put(&self, letter: T) {
         let reader = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn letters_of_another_thread_come_in_order() {
-        let mailbox: Arc<Mailbox<u32>> = Arc::default();
+        let mailbox: Arc<Channel<u32>> = Arc::default();
         let theirs = mailbox.clone();
         let thread = std::thread::spawn(move || (0..100).for_each(|letter| theirs.put(letter)));
         let read = executor::run(async {

@@ -20,7 +20,7 @@ const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday
 
 /// The texts of one second.
 #[derive(Default)]
-struct Texts {
+struct TimeCache {
     /// When the clock was looked at last. For a thread that is no worker it is always 0.
     turn: u32,
     second: u64,
@@ -31,7 +31,7 @@ struct Texts {
 }
 
 thread_local! {
-    static TEXTS: RefCell<Texts> = RefCell::default();
+    static TEXTS: RefCell<TimeCache> = RefCell::default();
 }
 
 static START: OnceLock<(Instant, Duration)> = OnceLock::new();
@@ -52,12 +52,12 @@ pub fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn with<R>(pick: impl FnOnce(&Texts) -> R) -> R {
+fn with<R>(pick: impl FnOnce(&TimeCache) -> R) -> R {
     TEXTS.with_borrow_mut(|texts| {
         if texts.turn != executor::turn() || texts.turn == 0 {
             let second = since_epoch().as_secs();
             if texts.second != second || texts.http.is_empty() {
-                *texts = Texts::at(second);
+                *texts = TimeCache::at(second);
             }
             texts.turn = executor::turn();
         }
@@ -65,7 +65,7 @@ fn with<R>(pick: impl FnOnce(&Texts) -> R) -> R {
     })
 }
 
-impl Texts {
+impl TimeCache {
     fn at(second: u64) -> Self {
         Self {
             turn: 0,
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn days_are_dates() {
-        let texts = Texts::at(784_111_777);
+        let texts = TimeCache::at(784_111_777);
         assert_eq!(http_time(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
         assert_eq!(format(784_111_777, "%d-%b-%Y %R"), "06-Nov-1994 08:49");
         assert_eq!(texts.http, "Sun, 06 Nov 1994 08:49:37 GMT");

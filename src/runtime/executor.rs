@@ -1,7 +1,7 @@
 //! One thread, one epoll, one executor: a worker.
 //!
 //! A socket is registered once, edge-triggered, and never modified. Each direction has a ready flag and one
-//! waker; all waiting goes through [`Source::poll_io`]. Timers are one ordered map, and lazy: moving a timer
+//! waker; all waiting goes through [`IoSource::poll_io`]. Timers are one ordered map, and lazy: moving a timer
 //! stores a number, and the map is touched only when the stored time has come. A turn is: run what is ready,
 //! wait, read the clock once, fire timers, hand out readiness.
 //!
@@ -25,7 +25,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use smol::LocalExecutor;
 
-use crate::runtime::metrics::{Seat, Side};
+use crate::runtime::metrics::{Side, WorkerMetrics};
 
 /// Bytes read from a socket at once, and so the most that one slow receiver makes a connection hold.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
@@ -55,7 +55,7 @@ thread_local! {
 
 struct Worker {
     epoll: OwnedFd,
-    bell: Arc<Bell>,
+    bell: Arc<Notifier>,
     executor: LocalExecutor<'static>,
     sources: RefCell<Slots>,
     /// Wakers by the time at which they are due, and a number that keeps those of one millisecond apart.
@@ -63,7 +63,7 @@ struct Worker {
     timer_count: Cell<u64>,
     /// Tasks that used up their burst; they go on in the next turn.
     deferred: RefCell<Vec<Waker>>,
-    seat: Seat,
+    seat: WorkerMetrics,
 }
 
 #[derive(Default)]
@@ -93,13 +93,13 @@ pub enum Direction {
 }
 
 /// Wakes the worker from its wait: by a flag from its own thread, by an eventfd from others.
-struct Bell {
+struct Notifier {
     rung: AtomicBool,
     asleep: AtomicBool,
     fd: OwnedFd,
 }
 
-impl Wake for Bell {
+impl Wake for Notifier {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -113,12 +113,12 @@ impl Wake for Bell {
 }
 
 /// Wakes the future that a worker was made for, which is polled for its own sake only.
-struct Call {
+struct MainWaker {
     called: AtomicBool,
-    bell: Arc<Bell>,
+    bell: Arc<Notifier>,
 }
 
-impl Wake for Call {
+impl Wake for MainWaker {
     fn wake(self: Arc<Self>) {
         self.called.store(true, Ordering::SeqCst);
         self.bell.wake_by_ref();
@@ -141,7 +141,7 @@ fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     // Fresh zeros are pages that nobody has touched: of the buffer only what is used becomes memory.
     SCRATCH.set(vec![0; SCRATCH_BYTES]);
     read_clock();
-    let call = Arc::new(Call { called: AtomicBool::new(true), bell: worker.bell.clone() });
+    let call = Arc::new(MainWaker { called: AtomicBool::new(true), bell: worker.bell.clone() });
     let (main_waker, bell) = (Waker::from(call.clone()), Waker::from(worker.bell.clone()));
     // What the executor wakes when there is a task again: it waits for that one, and runs it.
     let mut tick = pin!(worker.executor.tick());
@@ -174,10 +174,10 @@ impl Worker {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &fd, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
-        let bell = Arc::new(Bell { rung: AtomicBool::new(false), asleep: AtomicBool::new(false), fd });
+        let bell = Arc::new(Notifier { rung: AtomicBool::new(false), asleep: AtomicBool::new(false), fd });
         Ok(Self {
             epoll,
-            seat: Seat::take(Waker::from(bell.clone())),
+            seat: WorkerMetrics::take(Waker::from(bell.clone())),
             bell,
             executor: LocalExecutor::new(),
             sources: RefCell::default(),
@@ -361,7 +361,7 @@ pub fn scratch<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
 }
 
 /// A descriptor that the worker watches.
-pub struct Source {
+pub struct IoSource {
     ready: Rc<Readiness>,
     token: u32,
     /// Other workers watch the same open socket, so that closing our descriptor does not unregister it.
@@ -371,7 +371,7 @@ pub struct Source {
     fd: OwnedFd,
 }
 
-impl Source {
+impl IoSource {
     /// Watches `fd`, which must be non-blocking, in both directions.
     pub fn new(fd: OwnedFd, side: Side) -> io::Result<Self> {
         use epoll::EventFlags as F;
@@ -517,13 +517,13 @@ impl Source {
     }
 }
 
-impl AsFd for Source {
+impl AsFd for IoSource {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl Drop for Source {
+impl Drop for IoSource {
     fn drop(&mut self) {
         self.release();
         worker(|w| {

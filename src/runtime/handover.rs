@@ -40,12 +40,12 @@ const BYTES_MAX: u64 = 1 << 30;
 
 /// A parcel that is being filled.
 #[derive(Default)]
-pub struct Packer {
+pub struct HandoverEncoder {
     bytes: Vec<u8>,
     fds: Vec<OwnedFd>,
 }
 
-impl Packer {
+impl HandoverEncoder {
     pub fn u8(&mut self, value: u8) {
         self.bytes.push(value);
     }
@@ -95,8 +95,8 @@ impl Packer {
     }
 
     /// Ready to be read here, without any way between.
-    pub fn open(self) -> Unpacker {
-        Unpacker { bytes: self.bytes, at: 0, fds: self.fds.into_iter() }
+    pub fn open(self) -> HandoverDecoder {
+        HandoverDecoder { bytes: self.bytes, at: 0, fds: self.fds.into_iter() }
     }
 
     /// Sends the parcel to whoever gets the socket that is returned.
@@ -157,13 +157,13 @@ fn post_all(socket: &OwnedFd, fds: &[RawFd]) -> io::Result<()> {
 }
 
 /// A parcel that is being read, in the order in which it was filled. What is not there is `None`.
-pub struct Unpacker {
+pub struct HandoverDecoder {
     bytes: Vec<u8>,
     at: usize,
     fds: IntoIter<OwnedFd>,
 }
 
-impl Unpacker {
+impl HandoverDecoder {
     /// Takes the parcel that was sent to this socket.
     pub fn receive(socket: impl AsFd) -> io::Result<Self> {
         let mut carriers = collect(socket.as_fd())?.into_iter();
@@ -200,7 +200,7 @@ impl Unpacker {
         self.take(N)?.try_into().ok()
     }
 
-    /// What [`Packer::entry`] put in: its kind and content.
+    /// What [`HandoverEncoder::entry`] put in: its kind and content.
     pub fn entry(&mut self) -> Option<(u8, Self)> {
         let (kind, count) = (self.u8()?, usize::try_from(self.u64()?).ok()?);
         let bytes = self.bytes()?;
@@ -209,8 +209,8 @@ impl Unpacker {
     }
 
     /// To be packed again, as it is.
-    pub fn close(self) -> Packer {
-        Packer { bytes: self.bytes, fds: self.fds.collect() }
+    pub fn close(self) -> HandoverEncoder {
+        HandoverEncoder { bytes: self.bytes, fds: self.fds.collect() }
     }
 
     /// Nothing is left.
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_received() {
-        let mut packer = Packer::default();
+        let mut packer = HandoverEncoder::default();
         const FILES: u64 = 2000;
         for number in 0..FILES {
             let mut file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
@@ -307,7 +307,7 @@ mod tests {
         packer.maybe(None);
         packer.duration(Some(Duration::from_secs(3)));
         packer.bytes(b"text");
-        let mut parcel = Unpacker::receive(packer.send().unwrap()).unwrap();
+        let mut parcel = HandoverDecoder::receive(packer.send().unwrap()).unwrap();
         for number in 0..FILES {
             assert_eq!(parcel.u64(), Some(number));
             let mut file = File::from(parcel.fd().unwrap());
@@ -325,12 +325,12 @@ mod tests {
     #[test]
     fn what_is_no_parcel_is_refused() {
         let (_near, far) = pair().unwrap();
-        assert!(Unpacker::receive(far).is_err());
+        assert!(HandoverDecoder::receive(far).is_err());
         let mut file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
         file.write_all(b"smolgate\x07\0\0\0\0\0\0\0\0\0\0\0").unwrap();
         let (near, far) = pair().unwrap();
         post_all(&near, &[file.as_raw_fd()]).unwrap();
-        let error = Unpacker::receive(far).err().unwrap().to_string();
+        let error = HandoverDecoder::receive(far).err().unwrap().to_string();
         assert!(error.contains("version 7 is not known"), "{error}");
     }
 }

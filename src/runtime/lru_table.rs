@@ -6,37 +6,37 @@
 use std::hash::{BuildHasher, RandomState};
 
 /// The number of an entry. 0 is none.
-pub type Id = u32;
+pub type EntryId = u32;
 
 /// What the allocator needs beside a key.
 const KEY_OVERHEAD_BYTES: usize = 16;
 /// What a place in the array of buckets takes.
-const BUCKET_BYTES: usize = size_of::<Id>();
+const BUCKET_BYTES: usize = size_of::<EntryId>();
 
 struct Entry<V> {
     key: Box<[u8]>,
     value: V,
     /// The next entry of the same bucket, or the next free one.
-    next: Id,
-    newer: Id,
-    older: Id,
+    next: EntryId,
+    newer: EntryId,
+    older: EntryId,
 }
 
 /// Entries by key.
-pub struct Table<V> {
+pub struct LruTable<V> {
     hasher: RandomState,
     /// The first entry of each chain; their number is a power of two.
-    buckets: Vec<Id>,
+    buckets: Vec<EntryId>,
     entries: Vec<Entry<V>>,
-    free: Id,
-    newest: Id,
-    oldest: Id,
+    free: EntryId,
+    newest: EntryId,
+    oldest: EntryId,
     /// Bytes of all keys.
     key_bytes: usize,
     bytes_max: usize,
 }
 
-impl<V: Default> Table<V> {
+impl<V: Default> LruTable<V> {
     /// A table that may take `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
         // About one bucket to two entries with short keys. Pages of it that nobody uses cost nothing.
@@ -66,23 +66,23 @@ impl<V: Default> Table<V> {
         self.buckets.len() * BUCKET_BYTES + Self::bytes_of_entries(self.entries.capacity()) + self.key_bytes
     }
 
-    fn entry(&self, id: Id) -> Option<&Entry<V>> {
+    fn entry(&self, id: EntryId) -> Option<&Entry<V>> {
         self.entries.get((id as usize).checked_sub(1)?)
     }
 
-    fn entry_mut(&mut self, id: Id) -> Option<&mut Entry<V>> {
+    fn entry_mut(&mut self, id: EntryId) -> Option<&mut Entry<V>> {
         self.entries.get_mut((id as usize).checked_sub(1)?)
     }
 
-    pub fn value(&self, id: Id) -> Option<&V> {
+    pub fn value(&self, id: EntryId) -> Option<&V> {
         self.entry(id).map(|entry| &entry.value)
     }
 
-    pub fn value_mut(&mut self, id: Id) -> Option<&mut V> {
+    pub fn value_mut(&mut self, id: EntryId) -> Option<&mut V> {
         self.entry_mut(id).map(|entry| &mut entry.value)
     }
 
-    pub fn key(&self, id: Id) -> Option<&[u8]> {
+    pub fn key(&self, id: EntryId) -> Option<&[u8]> {
         self.entry(id).map(|entry| &*entry.key)
     }
 
@@ -90,7 +90,7 @@ impl<V: Default> Table<V> {
         self.hasher.hash_one(key) as usize & (self.buckets.len() - 1)
     }
 
-    pub fn find(&self, key: &[u8]) -> Option<Id> {
+    pub fn find(&self, key: &[u8]) -> Option<EntryId> {
         let bucket = self.bucket(key);
         let mut id = self.buckets.get(bucket).copied()?;
         loop {
@@ -103,7 +103,7 @@ impl<V: Default> Table<V> {
     }
 
     /// A new entry for a key that has none, the newest. `None`: there is no room.
-    pub fn insert(&mut self, key: &[u8]) -> Option<Id> {
+    pub fn insert(&mut self, key: &[u8]) -> Option<EntryId> {
         let key_bytes = Self::bytes_of_key(key);
         let left = self.bytes_max.checked_sub(self.bytes() + key_bytes)?;
         let id = self.take_free(left, key_bytes)?;
@@ -118,7 +118,7 @@ impl<V: Default> Table<V> {
     }
 
     /// An unused entry: one that was given back, or a new one.
-    fn take_free(&mut self, left: usize, key_bytes: usize) -> Option<Id> {
+    fn take_free(&mut self, left: usize, key_bytes: usize) -> Option<EntryId> {
         if let Some(entry) = self.entry(self.free) {
             let next = entry.next;
             return Some(std::mem::replace(&mut self.free, next));
@@ -133,11 +133,11 @@ impl<V: Default> Table<V> {
             self.entries.reserve_exact(more);
         }
         self.entries.push(Entry { key: Box::default(), value: V::default(), next: 0, newer: 0, older: 0 });
-        Id::try_from(self.entries.len()).ok()
+        EntryId::try_from(self.entries.len()).ok()
     }
 
     /// Takes an entry out.
-    pub fn remove(&mut self, id: Id) {
+    pub fn remove(&mut self, id: EntryId) {
         let Some(entry) = self.entry_mut(id) else { return };
         let (key, next) = (std::mem::take(&mut entry.key), entry.next);
         entry.value = V::default();
@@ -165,19 +165,19 @@ impl<V: Default> Table<V> {
     }
 
     /// The entry that was not touched for the longest time.
-    pub fn oldest(&self) -> Option<Id> {
+    pub fn oldest(&self) -> Option<EntryId> {
         (self.oldest != 0).then_some(self.oldest)
     }
 
     /// Makes an entry the newest.
-    pub fn touch(&mut self, id: Id) {
+    pub fn touch(&mut self, id: EntryId) {
         if self.newest != id {
             self.unlink(id);
             self.link(id);
         }
     }
 
-    fn link(&mut self, id: Id) {
+    fn link(&mut self, id: EntryId) {
         let before = std::mem::replace(&mut self.newest, id);
         if let Some(entry) = self.entry_mut(id) {
             (entry.newer, entry.older) = (0, before);
@@ -188,7 +188,7 @@ impl<V: Default> Table<V> {
         }
     }
 
-    fn unlink(&mut self, id: Id) {
+    fn unlink(&mut self, id: EntryId) {
         let Some(entry) = self.entry(id) else { return };
         let (newer, older) = (entry.newer, entry.older);
         match self.entry_mut(newer) {
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn entries_are_found_until_they_are_taken_out() {
-        let mut table: Table<u32> = Table::new(64 * 1024);
+        let mut table: LruTable<u32> = LruTable::new(64 * 1024);
         for number in 0..300u32 {
             let id = table.insert(&number.to_be_bytes()).unwrap();
             *table.value_mut(id).unwrap() = number;
@@ -231,8 +231,8 @@ mod tests {
 
     #[test]
     fn the_oldest_is_the_one_that_was_not_touched() {
-        let mut table: Table<()> = Table::new(64 * 1024);
-        let ids: Vec<Id> = [b"a", b"b", b"c"].iter().map(|key| table.insert(*key).unwrap()).collect();
+        let mut table: LruTable<()> = LruTable::new(64 * 1024);
+        let ids: Vec<EntryId> = [b"a", b"b", b"c"].iter().map(|key| table.insert(*key).unwrap()).collect();
         assert_eq!(table.oldest(), Some(ids[0]));
         table.touch(ids[0]);
         assert_eq!(table.oldest(), Some(ids[1]));
@@ -247,7 +247,7 @@ mod tests {
     fn a_table_takes_no_more_than_it_was_given_whatever_the_keys() {
         const BYTES: usize = 1 << 20;
         for len in [0, 4, 16, 300, 5000] {
-            let mut table: Table<[u64; 3]> = Table::new(BYTES);
+            let mut table: LruTable<[u64; 3]> = LruTable::new(BYTES);
             let mut held = 0;
             for number in 0..40_000u32 {
                 let mut key = number.to_be_bytes().to_vec();
@@ -262,7 +262,7 @@ mod tests {
             }
             assert!(held * (4 + len + 80) > BYTES / 2, "{held} keys of {len} bytes fit");
         }
-        let mut table: Table<[u64; 3]> = Table::new(BYTES);
+        let mut table: LruTable<[u64; 3]> = LruTable::new(BYTES);
         assert_eq!(table.insert(&vec![0; BYTES]), None);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Each worker counts for itself in cells of its thread: an add is an add, without a lock and without an atomic, and the
 //! numbers have 64 bits on processors that have no atomics of that size. Who wants the sum over all workers asks; each
-//! worker then writes its numbers down in its next turn ([`Seat::answer`]). As long as nobody asks, a turn costs one look
-//! at a flag more.
+//! worker then writes its numbers down in its next turn ([`WorkerMetrics::answer`]). As long as nobody asks, a turn costs
+//! one look at a flag more.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::task::Waker;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
+pub enum Metric {
     /// Connections of clients that were accepted, and those of them that were not turned away.
     Accepted,
     Handled,
@@ -48,20 +48,20 @@ pub enum Side {
     Inner,
 }
 
-const COUNTS: usize = Count::ToUpstreams as usize + 1;
+const COUNTS: usize = Metric::ToUpstreams as usize + 1;
 
 /// Numbers of one moment.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Figures([u64; COUNTS]);
+pub struct Snapshot([u64; COUNTS]);
 
-impl Figures {
-    pub fn of(&self, count: Count) -> u64 {
+impl Snapshot {
+    pub fn of(&self, count: Metric) -> u64 {
         self.0.get(count as usize).copied().unwrap_or(0)
     }
 
     /// Connections of clients that have nothing to do.
     pub fn waiting(&self) -> u64 {
-        self.of(Count::Active).saturating_sub(self.of(Count::Reading)).saturating_sub(self.of(Count::Writing))
+        self.of(Metric::Active).saturating_sub(self.of(Metric::Reading)).saturating_sub(self.of(Metric::Writing))
     }
 
     fn add(&mut self, other: &Self) {
@@ -77,7 +77,7 @@ thread_local! {
 }
 
 /// Adds to one number of this worker.
-pub fn add(count: Count, more: u64) {
+pub fn add(count: Metric, more: u64) {
     CELLS.with(|cells| {
         if let Some(cell) = cells.get(count as usize) {
             cell.set(cell.get().wrapping_add(more));
@@ -86,15 +86,15 @@ pub fn add(count: Count, more: u64) {
 }
 
 /// Takes one from a number that says how many there are now.
-pub fn remove(count: Count) {
+pub fn remove(count: Metric) {
     add(count, u64::MAX);
 }
 
 /// Counts bytes that were read.
 pub fn received(side: Side, bytes: usize) {
     match side {
-        Side::Client => add(Count::FromClients, bytes as u64),
-        Side::Upstream => add(Count::FromUpstreams, bytes as u64),
+        Side::Client => add(Metric::FromClients, bytes as u64),
+        Side::Upstream => add(Metric::FromUpstreams, bytes as u64),
         Side::Inner => {}
     }
 }
@@ -102,8 +102,8 @@ pub fn received(side: Side, bytes: usize) {
 /// Counts bytes that were written.
 pub fn sent(side: Side, bytes: usize) {
     match side {
-        Side::Client => add(Count::ToClients, bytes as u64),
-        Side::Upstream => add(Count::ToUpstreams, bytes as u64),
+        Side::Client => add(Metric::ToClients, bytes as u64),
+        Side::Upstream => add(Metric::ToUpstreams, bytes as u64),
         Side::Inner => {}
     }
 }
@@ -111,31 +111,31 @@ pub fn sent(side: Side, bytes: usize) {
 /// Counts an answer by its status.
 pub fn answered(status: u16) {
     let class = match status {
-        100..=199 => Count::Answers1xx,
-        200..=299 => Count::Answers2xx,
-        300..=399 => Count::Answers3xx,
-        400..=499 => Count::Answers4xx,
-        500..=599 => Count::Answers5xx,
+        100..=199 => Metric::Answers1xx,
+        200..=299 => Metric::Answers2xx,
+        300..=399 => Metric::Answers3xx,
+        400..=499 => Metric::Answers4xx,
+        500..=599 => Metric::Answers5xx,
         _ => return,
     };
     add(class, 1);
 }
 
 /// A request on its way: it is read, then answered.
-pub struct Request(Count);
+pub struct Request(Metric);
 
 impl Request {
     pub fn begin() -> Self {
-        add(Count::Requests, 1);
-        add(Count::Reading, 1);
-        Self(Count::Reading)
+        add(Metric::Requests, 1);
+        add(Metric::Reading, 1);
+        Self(Metric::Reading)
     }
 
     /// Its head is there.
     pub fn is_read(&mut self) {
         remove(self.0);
-        add(Count::Writing, 1);
-        self.0 = Count::Writing;
+        add(Metric::Writing, 1);
+        self.0 = Metric::Writing;
     }
 }
 
@@ -150,32 +150,32 @@ pub struct Tunnel(());
 
 impl Tunnel {
     pub fn open() -> Self {
-        [Count::Tunnels, Count::OpenTunnels, Count::Writing].into_iter().for_each(|count| add(count, 1));
+        [Metric::Tunnels, Metric::OpenTunnels, Metric::Writing].into_iter().for_each(|count| add(count, 1));
         Self(())
     }
 }
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        [Count::OpenTunnels, Count::Writing].into_iter().for_each(remove);
+        [Metric::OpenTunnels, Metric::Writing].into_iter().for_each(remove);
     }
 }
 
-fn own() -> Figures {
-    CELLS.with(|cells| Figures(std::array::from_fn(|at| cells.get(at).map_or(0, Cell::get))))
+fn own() -> Snapshot {
+    CELLS.with(|cells| Snapshot(std::array::from_fn(|at| cells.get(at).map_or(0, Cell::get))))
 }
 
 /// What all workers have written down.
-struct Board {
+struct Registry {
     seats: Vec<Arc<Shared>>,
     last: u32,
     /// Of workers that have ended.
-    past: Figures,
+    past: Snapshot,
 }
 
-static BOARD: Mutex<Board> = Mutex::new(Board { seats: Vec::new(), last: 0, past: Figures([0; COUNTS]) });
+static BOARD: Mutex<Registry> = Mutex::new(Registry { seats: Vec::new(), last: 0, past: Snapshot([0; COUNTS]) });
 
-fn board() -> MutexGuard<'static, Board> {
+fn board() -> MutexGuard<'static, Registry> {
     BOARD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -184,13 +184,13 @@ struct Shared {
     number: u32,
     asked: AtomicBool,
     waker: Waker,
-    written: Mutex<Figures>,
+    written: Mutex<Snapshot>,
 }
 
 /// A worker's seat at the board.
-pub struct Seat(Arc<Shared>);
+pub struct WorkerMetrics(Arc<Shared>);
 
-impl Seat {
+impl WorkerMetrics {
     /// Takes a seat for this thread. `waker` makes its worker take a turn.
     pub fn take(waker: Waker) -> Self {
         let mut board = board();
@@ -211,7 +211,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for WorkerMetrics {
     fn drop(&mut self) {
         let mut board = board();
         board.seats.retain(|seat| seat.number != self.0.number);
@@ -233,7 +233,7 @@ pub fn is_answered() -> bool {
 }
 
 /// The numbers of all workers: of this one as they are, of the others as they were last asked for.
-pub fn total() -> Figures {
+pub fn total() -> Snapshot {
     let board = board();
     let mut sum = own();
     sum.add(&board.past);
@@ -252,11 +252,11 @@ mod tests {
     fn workers_answer_when_asked() {
         let (told, heard) = std::sync::mpsc::channel();
         let (end, ended) = std::sync::mpsc::channel::<()>();
-        let before = total().of(Count::Tunnels);
+        let before = total().of(Metric::Tunnels);
         let other = std::thread::spawn(move || {
-            let seat = Seat::take(Waker::noop().clone());
+            let seat = WorkerMetrics::take(Waker::noop().clone());
             let tunnel = Tunnel::open();
-            add(Count::ToClients, 5);
+            add(Metric::ToClients, 5);
             seat.answer();
             told.send(()).unwrap();
             while ended.try_recv().is_err() {
@@ -265,30 +265,30 @@ mod tests {
             drop(tunnel);
         });
         heard.recv().unwrap();
-        assert_eq!(total().of(Count::Tunnels), before, "nobody has asked");
+        assert_eq!(total().of(Metric::Tunnels), before, "nobody has asked");
         ask();
-        while total().of(Count::Tunnels) == before {}
-        assert_eq!(total().of(Count::Tunnels), before + 1);
-        assert!(total().of(Count::ToClients) >= 5);
+        while total().of(Metric::Tunnels) == before {}
+        assert_eq!(total().of(Metric::Tunnels), before + 1);
+        assert!(total().of(Metric::ToClients) >= 5);
         end.send(()).unwrap();
         other.join().unwrap();
-        assert_eq!(total().of(Count::Tunnels), before + 1, "what a worker has done stays when it has ended");
+        assert_eq!(total().of(Metric::Tunnels), before + 1, "what a worker has done stays when it has ended");
     }
 
     #[test]
     fn what_lasts_is_counted_as_long_as_it_lasts() {
         let now = |count| own().of(count);
         let mut request = Request::begin();
-        assert_eq!((now(Count::Reading), now(Count::Writing), now(Count::Requests)), (1, 0, 1));
+        assert_eq!((now(Metric::Reading), now(Metric::Writing), now(Metric::Requests)), (1, 0, 1));
         request.is_read();
         let tunnel = Tunnel::open();
-        assert_eq!((now(Count::Reading), now(Count::Writing), now(Count::OpenTunnels)), (0, 2, 1));
+        assert_eq!((now(Metric::Reading), now(Metric::Writing), now(Metric::OpenTunnels)), (0, 2, 1));
         drop((request, tunnel));
-        assert_eq!((now(Count::Reading), now(Count::Writing), now(Count::OpenTunnels)), (0, 0, 0));
+        assert_eq!((now(Metric::Reading), now(Metric::Writing), now(Metric::OpenTunnels)), (0, 0, 0));
         for status in [101, 200, 304, 404, 502, 502, 999] {
             answered(status);
         }
-        assert_eq!((now(Count::Answers1xx), now(Count::Answers4xx), now(Count::Answers5xx)), (1, 1, 2));
+        assert_eq!((now(Metric::Answers1xx), now(Metric::Answers4xx), now(Metric::Answers5xx)), (1, 1, 2));
         assert_eq!(size_of::<Tunnel>(), 0);
     }
 }

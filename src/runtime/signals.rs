@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::runtime::executor::{Direction, Source};
+use crate::runtime::executor::{Direction, IoSource};
 use crate::runtime::metrics::Side;
 
 /// What signals ask for. nginx's SIGWINCH means nothing here, and must not end the program.
@@ -29,7 +29,7 @@ const RECORD_BYTES: usize = 128;
 
 /// Where signals are read.
 pub struct Signals {
-    source: Source,
+    source: IoSource,
     /// Those that were read and not asked for yet, as bits.
     came: Cell<u64>,
 }
@@ -44,7 +44,7 @@ pub fn hold() -> io::Result<OwnedFd> {
 impl Signals {
     /// Reads the descriptor of [`hold`] in this worker.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { source: Source::new(fd, Side::Inner)?, came: Cell::new(0) })
+        Ok(Self { source: IoSource::new(fd, Side::Inner)?, came: Cell::new(0) })
     }
 
     /// Waits until a signal has come.

@@ -20,7 +20,7 @@ use rustix::process::umask;
 
 use crate::os::privileges::Account;
 use crate::os::root_files;
-use crate::runtime::executor::{Direction, Source};
+use crate::runtime::executor::{Direction, IoSource};
 use crate::runtime::metrics::{self, Side};
 
 /// Seconds of silence after which the kernel asks a tunnel's peer whether it is alive.
@@ -229,7 +229,7 @@ fn watch_peer(fd: impl AsFd) {
 
 /// A listening socket of this worker.
 pub struct Listener {
-    source: Source,
+    source: IoSource,
     local: Addr,
 }
 
@@ -237,7 +237,7 @@ impl Listener {
     /// Watches a descriptor that [`listen`] made.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let local = local_addr(&fd)?;
-        Ok(Self { source: Source::shared(fd)?, local })
+        Ok(Self { source: IoSource::shared(fd)?, local })
     }
 
     /// The next connection, and who it is from.
@@ -260,18 +260,18 @@ impl Listener {
 
 /// A connected stream socket.
 pub struct Socket {
-    source: Source,
+    source: IoSource,
 }
 
 impl Socket {
     /// Watches an accepted descriptor.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { source: Source::new(fd, Side::Client)? })
+        Ok(Self { source: IoSource::new(fd, Side::Client)? })
     }
 
     /// Watches a descriptor that has nobody else at its other end.
     pub fn inner(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { source: Source::new(fd, Side::Inner)? })
+        Ok(Self { source: IoSource::new(fd, Side::Inner)? })
     }
 
     /// The descriptor, which nobody watches any more.
@@ -281,7 +281,7 @@ impl Socket {
 
     /// Watches the connected descriptor of an upstream.
     pub fn upstream(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { source: Source::new(fd, Side::Upstream)? })
+        Ok(Self { source: IoSource::new(fd, Side::Upstream)? })
     }
 
     /// Connects to `addr`, from an address of this machine if one is given.
@@ -424,7 +424,7 @@ impl AsFd for Socket {
 
 /// A socket for datagrams that has one other end: it hears nobody else.
 pub struct Datagrams {
-    source: Source,
+    source: IoSource,
 }
 
 impl Datagrams {
@@ -433,7 +433,7 @@ impl Datagrams {
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = open_as(SocketType::DGRAM, family)?;
         net::connect(&fd, addr)?;
-        Ok(Self { source: Source::new(fd, Side::Inner)? })
+        Ok(Self { source: IoSource::new(fd, Side::Inner)? })
     }
 
     pub fn poll_send(&self, cx: &mut Context<'_>, datagram: &[u8]) -> Poll<io::Result<usize>> {

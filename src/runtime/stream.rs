@@ -174,19 +174,19 @@ impl Stream {
 }
 
 /// A stream and what was read ahead.
-pub struct Wire {
+pub struct BufStream {
     pub stream: Stream,
-    ahead: Ahead,
+    ahead: ReadBuffer,
 }
 
 /// Bytes read but not yet used; owns no memory when there are none.
 #[derive(Default)]
-struct Ahead {
+struct ReadBuffer {
     bytes: Vec<u8>,
     used: usize,
 }
 
-impl Ahead {
+impl ReadBuffer {
     fn unused(&self) -> &[u8] {
         self.bytes.get(self.used..).unwrap_or_default()
     }
@@ -209,7 +209,7 @@ impl Ahead {
 
 /// Why nothing could be parsed.
 #[derive(Debug)]
-pub enum Unparsed<E> {
+pub enum ReadError<E> {
     /// The peer ended before the first byte.
     Nothing,
     /// The peer ended in the middle.
@@ -219,19 +219,19 @@ pub enum Unparsed<E> {
 }
 
 /// The reading side of a wire, apart from its stream: so that others may write to it meanwhile.
-pub struct Reader<'w> {
+pub struct ReadHalf<'w> {
     stream: &'w Stream,
-    ahead: &'w mut Ahead,
+    ahead: &'w mut ReadBuffer,
 }
 
-impl Wire {
+impl BufStream {
     pub fn new(stream: Stream) -> Self {
-        Self { stream, ahead: Ahead::default() }
+        Self { stream, ahead: ReadBuffer::default() }
     }
 
     /// The stream, and what reads from it.
-    pub fn split(&mut self) -> (&Stream, Reader<'_>) {
-        (&self.stream, Reader { stream: &self.stream, ahead: &mut self.ahead })
+    pub fn split(&mut self) -> (&Stream, ReadHalf<'_>) {
+        (&self.stream, ReadHalf { stream: &self.stream, ahead: &mut self.ahead })
     }
 
     /// The descriptor below, if nothing is lost with the rest: nothing was read ahead, and it is not encrypted.
@@ -240,7 +240,7 @@ impl Wire {
     }
 
     /// What reads from it.
-    pub fn reader(&mut self) -> Reader<'_> {
+    pub fn reader(&mut self) -> ReadHalf<'_> {
         self.split().1
     }
 
@@ -256,7 +256,7 @@ impl Wire {
 
     /// Takes what was read but not yet used.
     pub fn take_ahead(&mut self) -> Vec<u8> {
-        let Ahead { mut bytes, used } = std::mem::take(&mut self.ahead);
+        let ReadBuffer { mut bytes, used } = std::mem::take(&mut self.ahead);
         bytes.drain(..used);
         bytes
     }
@@ -267,7 +267,7 @@ impl Wire {
     }
 }
 
-impl<'w> Reader<'w> {
+impl<'w> ReadHalf<'w> {
     /// What was read but not yet used.
     pub fn ahead(&self) -> &[u8] {
         self.ahead.unused()
@@ -284,7 +284,7 @@ impl<'w> Reader<'w> {
         &mut self,
         cx: &mut Context<'_>,
         parse: &mut impl FnMut(&[u8]) -> Result<Option<(T, usize)>, E>,
-    ) -> Poll<Result<T, Unparsed<E>>> {
+    ) -> Poll<Result<T, ReadError<E>>> {
         let mut parsed = None;
         let read = ready!(self.poll_until(cx, &mut |bytes| match parse(bytes) {
             Ok(None) => None,
@@ -293,14 +293,14 @@ impl<'w> Reader<'w> {
                 Some(used)
             }
             Err(malformed) => {
-                parsed = Some(Err(Unparsed::Malformed(malformed)));
+                parsed = Some(Err(ReadError::Malformed(malformed)));
                 Some(0) // all of it is kept for the log
             }
         }));
         let missing = || match read {
-            Err(error) => Unparsed::Failed(error),
-            Ok(()) if self.ahead().is_empty() => Unparsed::Nothing,
-            Ok(()) => Unparsed::Cut,
+            Err(error) => ReadError::Failed(error),
+            Ok(()) if self.ahead().is_empty() => ReadError::Nothing,
+            Ok(()) => ReadError::Cut,
         };
         Poll::Ready(parsed.unwrap_or_else(|| Err(missing())))
     }

@@ -20,7 +20,7 @@ use crate::runtime::executor::{self, Timer};
 use crate::runtime::io_error;
 use crate::runtime::socket::{self, Addr, Listener, Socket};
 use crate::server::connection;
-use crate::server::worker::{Newcomer, Order, Place, Slot, Worker};
+use crate::server::worker::{Accepted, Assignment, ConnectionGuard, Worker, WorkerCommand};
 
 /// How long accepting rests when descriptors or memory are short, unless a connection ends before.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(200);
@@ -32,7 +32,7 @@ const TURNED_AWAY: Duration = Duration::from_secs(1);
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// A listening socket of this worker; accepting ends when this is dropped.
-pub struct Accepting {
+pub struct AcceptHandle {
     listener: Rc<Listener>,
     state: Rc<Cell<State>>,
 }
@@ -46,14 +46,14 @@ enum State {
     Left,
 }
 
-impl Accepting {
+impl AcceptHandle {
     /// Ends without taking what has come.
     pub fn leave(self) {
         self.state.set(State::Left);
     }
 }
 
-impl Drop for Accepting {
+impl Drop for AcceptHandle {
     fn drop(&mut self) {
         if self.state.get() == State::Open {
             self.state.set(State::Closing);
@@ -63,11 +63,11 @@ impl Drop for Accepting {
 }
 
 /// Starts to accept connections.
-pub fn start(fd: OwnedFd, worker: &Rc<Worker>) -> io::Result<Accepting> {
+pub fn start(fd: OwnedFd, worker: &Rc<Worker>) -> io::Result<AcceptHandle> {
     let listener = Rc::new(Listener::new(fd)?);
     let state = Rc::new(Cell::new(State::Open));
     executor::spawn_boxed(accept(listener.clone(), state.clone(), worker.clone()));
-    Ok(Accepting { listener, state })
+    Ok(AcceptHandle { listener, state })
 }
 
 async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worker>) {
@@ -85,11 +85,11 @@ async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worke
             None => return,
             Some(Ok((fd, addr))) => {
                 short = false;
-                let newcomer = Newcomer { fd, addr, bound: listener.local().clone() };
+                let newcomer = Accepted { fd, addr, bound: listener.local().clone() };
                 match worker.place() {
-                    Place::Here(slot) => serve(newcomer, &worker, slot),
-                    Place::There(desk) => desk.orders.put(Order::Serve(newcomer)),
-                    Place::Nowhere => turn_away(newcomer.fd, &newcomer.addr, &worker),
+                    Assignment::Here(slot) => serve(newcomer, &worker, slot),
+                    Assignment::There(desk) => desk.orders.put(WorkerCommand::Serve(newcomer)),
+                    Assignment::Nowhere => turn_away(newcomer.fd, &newcomer.addr, &worker),
                 }
             }
             Some(Err(error)) if socket::is_shortage(&error) => {
@@ -109,8 +109,8 @@ async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worke
 }
 
 /// Serves a connection that has its place.
-pub fn serve(newcomer: Newcomer, worker: &Rc<Worker>, slot: Slot) {
-    let Newcomer { fd, addr, bound } = newcomer;
+pub fn serve(newcomer: Accepted, worker: &Rc<Worker>, slot: ConnectionGuard) {
+    let Accepted { fd, addr, bound } = newcomer;
     // A wildcard socket does not know which address a client came to.
     let local = match &bound {
         Addr::Ip(ip) if ip.ip().is_unspecified() => socket::local_addr(&fd).unwrap_or_else(|_| bound.clone()),

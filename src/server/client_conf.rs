@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use crate::config::builder::{Draft, Walk, arg};
+use crate::config::builder::{BlockBuilder, Builder, arg};
 use crate::config::core;
 use crate::config::parser::{Directive, Error};
-use crate::http1::head::Names;
+use crate::http1::head::HeaderNamePolicy;
 
 type Set = Result<(), Error>;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Manners {
+pub struct ClientOptions {
     pub ignores_invalid: bool,
     pub underscores: bool,
     pub merge_slashes: bool,
     /// Browsers whose connections end with each answer.
-    pub keepalive_disable: Browsers,
+    pub keepalive_disable: KeepaliveDisable,
     pub rewrite_log: bool,
     /// A connection that timed out, or is closed without an answer, ends with a reset.
     pub reset_timed_out: bool,
@@ -33,21 +33,21 @@ pub struct Lingering {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Browsers {
+pub struct KeepaliveDisable {
     /// Old ones, after POST.
     pub msie6: bool,
     /// Safari and its like on macOS.
     pub safari: bool,
 }
 
-impl Default for Manners {
+impl Default for ClientOptions {
     /// nginx's defaults.
     fn default() -> Self {
         Self {
             ignores_invalid: true,
             underscores: false,
             merge_slashes: true,
-            keepalive_disable: Browsers { msie6: true, safari: false },
+            keepalive_disable: KeepaliveDisable { msie6: true, safari: false },
             rewrite_log: false,
             reset_timed_out: false,
             lingering: Lingering { on: true, time: Duration::from_secs(30), pause: Duration::from_secs(5) },
@@ -55,19 +55,19 @@ impl Default for Manners {
     }
 }
 
-impl Manners {
+impl ClientOptions {
     /// The names of fields that are taken.
-    pub fn names(&self) -> Names {
+    pub fn names(&self) -> HeaderNamePolicy {
         match (self.ignores_invalid, self.underscores) {
-            (false, _) => Names::Any,
-            (true, true) => Names::Underscores,
-            (true, false) => Names::Plain,
+            (false, _) => HeaderNamePolicy::Any,
+            (true, true) => HeaderNamePolicy::Underscores,
+            (true, false) => HeaderNamePolicy::Plain,
         }
     }
 }
 
-pub(crate) fn keepalive_disable(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
-    let mut browsers = Browsers::default();
+pub(crate) fn keepalive_disable(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+    let mut browsers = KeepaliveDisable::default();
     for word in &directive.args {
         match core::choice(directive, word, "none, msie6 or safari")? {
             0 => {}
@@ -80,7 +80,7 @@ pub(crate) fn keepalive_disable(_: &mut Walk, draft: &mut Draft, directive: &Dir
 }
 
 /// A connection that is closed behind an answer always waits for its client, unless it is told not to.
-pub(crate) fn lingering_close(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn lingering_close(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     draft.settings.manners.lingering.on = core::choice(directive, word, "on, always or off")? < 2;
     Ok(())

@@ -12,22 +12,22 @@ use std::time::Duration;
 
 use futures_lite::FutureExt;
 
-use crate::config::{Group, Level, Lingering, Server};
-use crate::http1::head::{Malformed, Request, Scan};
+use crate::config::{Level, Lingering, Server, VirtualHosts};
+use crate::http1::head::{HeadScanner, Malformed, Request};
 use crate::http1::proxy_protocol::{self, Addresses};
 use crate::http1::{uri, x_forwarded_for};
-use crate::proxy::live::Running;
+use crate::proxy::live::Live;
 use crate::request::context::{Client, Exchange};
 use crate::request::log;
 use crate::runtime::executor::{self, Timer};
-use crate::runtime::handover::{self, Packer};
+use crate::runtime::handover::{self, HandoverEncoder};
 use crate::runtime::socket::{Addr, Socket};
-use crate::runtime::stream::{Stream, Unparsed, Wire};
+use crate::runtime::stream::{BufStream, ReadError, Stream};
 use crate::runtime::{io_error, metrics};
-use crate::server::detached_response::{Download, Downloading, Then};
+use crate::server::detached_response::{DetachedResponse, Downloading, Then};
 use crate::server::phases::{Done, Phases};
-use crate::server::tunnel_task::Passage;
-use crate::server::worker::{Slot, Waited, Worker};
+use crate::server::tunnel_task::TunnelSetup;
+use crate::server::worker::{ConnectionGuard, Waited, Worker};
 use crate::server::{send_response, tls_accept};
 use crate::tls;
 
@@ -40,30 +40,42 @@ enum After {
     Close,
     /// Close, but let the client read the answer although it still sends.
     Linger(Lingering),
-    Tunnel(Box<Passage>),
+    Tunnel(Box<TunnelSetup>),
     /// The client takes the answer slowly.
-    Download(Box<Download>),
+    Download(Box<DetachedResponse>),
 }
 
 /// Starts the task of a connection.
-pub fn start(fd: OwnedFd, addr: Addr, local: Addr, group: Arc<Group>, worker: Rc<Worker>, slot: Slot) {
+pub fn start(
+    fd: OwnedFd,
+    addr: Addr,
+    local: Addr,
+    group: Arc<VirtualHosts>,
+    worker: Rc<Worker>,
+    slot: ConnectionGuard,
+) {
     let Ok(socket) = Socket::new(fd) else { return };
-    let wire = Wire::new(Stream::Plain(socket));
+    let wire = BufStream::new(Stream::Plain(socket));
     let number = worker.next_connection();
     let client = Client { addr, local, number, since: executor::now(), proxied: None, tls: None };
     if !group.proxied && !group.tls {
-        return serve(wire, Rc::new(client), group, slot, Position::start());
+        return serve(wire, Rc::new(client), group, slot, KeepAlive::start());
     }
     // A task of its own, whose memory is not the connection's.
     executor::spawn_boxed(async move {
         if let Some((wire, client)) = open(wire, client, &group, &worker).await {
-            serve(wire, Rc::new(client), group, slot, Position::start());
+            serve(wire, Rc::new(client), group, slot, KeepAlive::start());
         }
     });
 }
 
 /// What comes before the first request: whom a proxy speaks for, and the handshake of TLS. `None`: the connection ends.
-async fn open(mut wire: Wire, mut client: Client, group: &Group, worker: &Worker) -> Option<(Wire, Client)> {
+async fn open(
+    mut wire: BufStream,
+    mut client: Client,
+    group: &VirtualHosts,
+    worker: &Worker,
+) -> Option<(BufStream, Client)> {
     if group.proxied {
         client.proxied = introduce(&client, &mut wire, group, worker).await?;
     }
@@ -76,14 +88,14 @@ async fn open(mut wire: Wire, mut client: Client, group: &Group, worker: &Worker
 
 /// How far a connection is.
 #[derive(Clone, Copy)]
-struct Position {
+struct KeepAlive {
     /// Requests that it has served.
     number: u32,
     /// How long the next one is waited for; without it, as long as for the first.
     idle: Option<Duration>,
 }
 
-impl Position {
+impl KeepAlive {
     fn start() -> Self {
         Self { number: 0, idle: None }
     }
@@ -91,9 +103,15 @@ impl Position {
 
 /// Serves a connection to its last byte, or to where another task goes on. Not an `async fn`, which would hold what it is
 /// given twice.
-fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, slot: Slot, position: Position) {
+fn serve(
+    mut wire: BufStream,
+    client: Rc<Client>,
+    mut group: Arc<VirtualHosts>,
+    slot: ConnectionGuard,
+    position: KeepAlive,
+) {
     let worker = slot.worker().clone();
-    let Position { mut number, idle } = position;
+    let KeepAlive { mut number, idle } = position;
     let mut idle_max = idle.unwrap_or_else(|| group.names.default_server().settings.header_timeout);
     executor::spawn(async move {
         let timer = Timer::new();
@@ -106,7 +124,7 @@ fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, slot: Slot, 
             if let Some(newer) = worker.group(&client.local, &group) {
                 group = newer;
             }
-            let warm = Warm {
+            let warm = KeepAliveLoop {
                 timer: &timer,
                 wire: &mut wire,
                 client: &client,
@@ -127,11 +145,11 @@ fn serve(mut wire: Wire, client: Rc<Client>, mut group: Arc<Group>, slot: Slot, 
 }
 
 /// Sends the rest of an answer, and goes on with the connection then.
-fn follow(mut download: Downloading, client: Rc<Client>, group: Arc<Group>, slot: Slot, number: u32) {
+fn follow(mut download: Downloading, client: Rc<Client>, group: Arc<VirtualHosts>, slot: ConnectionGuard, number: u32) {
     executor::spawn_boxed(async move {
         match (&mut download).await {
             Then::KeepAlive(_) if slot.worker().is_stopping() => {}
-            Then::KeepAlive(idle) => serve(download.wire, client, group, slot, Position { number, idle: Some(idle) }),
+            Then::KeepAlive(idle) => serve(download.wire, client, group, slot, KeepAlive { number, idle: Some(idle) }),
             Then::Linger(how) => Box::pin(linger(download.wire, how)).await,
             Then::Close => {}
         }
@@ -139,11 +157,11 @@ fn follow(mut download: Downloading, client: Rc<Client>, group: Arc<Group>, slot
 }
 
 /// Leaves a connection, of which nothing was read yet, to the next program; one that it could not go on with is closed.
-fn leave(wire: Wire, client: &Client, group: &Group, worker: &Worker) {
+fn leave(wire: BufStream, client: &Client, group: &VirtualHosts, worker: &Worker) {
     if !group.proxied
         && let Some(fd) = wire.into_fd()
     {
-        let mut packer = Packer::default();
+        let mut packer = HandoverEncoder::default();
         packer.text(&client.addr);
         packer.text(&client.local);
         packer.fd(fd);
@@ -153,7 +171,12 @@ fn leave(wire: Wire, client: &Client, group: &Group, worker: &Worker) {
 
 /// Reads what the PROXY protocol says of the client before its first request. `None`: the connection ends, as with one who
 /// may not say it.
-async fn introduce(client: &Client, wire: &mut Wire, group: &Group, worker: &Worker) -> Option<Option<Rc<Addresses>>> {
+async fn introduce(
+    client: &Client,
+    wire: &mut BufStream,
+    group: &VirtualHosts,
+    worker: &Worker,
+) -> Option<Option<Rc<Addresses>>> {
     let settings = &group.names.default_server().settings;
     let info = |why: fmt::Arguments<'_>| {
         log::about_client(&settings.error_log, Level::Info, client, format_args!("{why} while reading PROXY protocol"));
@@ -176,27 +199,27 @@ async fn introduce(client: &Client, wire: &mut Wire, group: &Group, worker: &Wor
     let mut parse = proxy_protocol::parse;
     match timer.within(limit, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await {
         Ok(Ok(told)) => return Some(told.map(Rc::new)),
-        Ok(Err(Unparsed::Nothing)) => {}
-        Ok(Err(Unparsed::Cut)) => info(format_args!("client closed connection")),
-        Ok(Err(Unparsed::Malformed(malformed))) => info(format_args!("client sent {malformed}")),
-        Ok(Err(Unparsed::Failed(error))) => info(format_args!("recv() failed ({})", io_error::describe(&error))),
+        Ok(Err(ReadError::Nothing)) => {}
+        Ok(Err(ReadError::Cut)) => info(format_args!("client closed connection")),
+        Ok(Err(ReadError::Malformed(malformed))) => info(format_args!("client sent {malformed}")),
+        Ok(Err(ReadError::Failed(error))) => info(format_args!("recv() failed ({})", io_error::describe(&error))),
         Err(executor::Elapsed) => info(format_args!("client timed out (110: Connection timed out)")),
     }
     None
 }
 
 /// A connection whose requests come one after the other: it keeps its working memory between them.
-struct Warm<'c> {
+struct KeepAliveLoop<'c> {
     /// The one timer of a connection: moving it along costs nothing, a new one a place in the map.
     timer: &'c Timer,
-    wire: &'c mut Wire,
+    wire: &'c mut BufStream,
     client: &'c Rc<Client>,
-    group: &'c Group,
+    group: &'c VirtualHosts,
     number: &'c mut u32,
     worker: &'c Rc<Worker>,
 }
 
-impl Warm<'_> {
+impl KeepAliveLoop<'_> {
     /// Serves requests until none comes for [`WARM`]: what comes after, and how long the next one may be waited for.
     async fn serve(self) -> (After, Duration) {
         let timer = self.timer;
@@ -205,7 +228,9 @@ impl Warm<'_> {
             let (wire, client, group) = (&mut *self.wire, self.client, self.group);
             let running = self.worker.running();
             let (after, idle) =
-                One { timer, wire, client, group, number: *self.number, running: running.clone() }.serve().await;
+                RequestHandler { timer, wire, client, group, number: *self.number, running: running.clone() }
+                    .serve()
+                    .await;
             let wire = &*self.wire;
             // A configuration that came meanwhile has other servers.
             if !matches!(after, After::KeepAlive)
@@ -219,16 +244,16 @@ impl Warm<'_> {
 }
 
 /// One request on a connection.
-struct One<'c> {
+struct RequestHandler<'c> {
     timer: &'c Timer,
-    wire: &'c mut Wire,
+    wire: &'c mut BufStream,
     client: &'c Rc<Client>,
-    group: &'c Group,
+    group: &'c VirtualHosts,
     number: u32,
-    running: Arc<Running>,
+    running: Arc<Live>,
 }
 
-impl One<'_> {
+impl RequestHandler<'_> {
     /// Reads one request and answers it: what comes after, and how long the next one is waited for.
     async fn serve(mut self) -> (After, Duration) {
         let mut counted = metrics::Request::begin();
@@ -263,7 +288,7 @@ impl One<'_> {
         let after = match phases.act(&mut exchange, refused).await {
             Done::Answered(after) => self.after(after, &mut exchange, counted),
             Done::Upgraded(upgraded) => {
-                let passage = Passage::new(&mut exchange, *upgraded);
+                let passage = TunnelSetup::new(&mut exchange, *upgraded);
                 metrics::answered(exchange.answer.status); // its log line is written at its end
                 After::Tunnel(Box::new(passage))
             }
@@ -275,7 +300,7 @@ impl One<'_> {
     async fn read_head(&mut self, server: &Arc<Server>) -> Result<Request, Option<Malformed>> {
         let settings = &server.settings;
         let names = settings.manners.names();
-        let mut scan = Scan::request();
+        let mut scan = HeadScanner::request();
         let mut parse = |bytes: &[u8]| {
             let Some((start, end)) = scan.find_end(bytes, settings.head_limits)? else { return Ok(None) };
             Request::parse(bytes.get(start..end).unwrap_or_default(), names).map(|request| Some((request, end)))
@@ -286,13 +311,13 @@ impl One<'_> {
             |message: &str| log::about_client(&settings.error_log, Level::Info, self.client, format_args!("{message}"));
         match read {
             Ok(Ok(request)) => return Ok(request),
-            Ok(Err(Unparsed::Malformed(malformed))) => return Err(Some(malformed)),
-            Ok(Err(Unparsed::Nothing)) => {}
-            Ok(Err(Unparsed::Cut)) => {
+            Ok(Err(ReadError::Malformed(malformed))) => return Err(Some(malformed)),
+            Ok(Err(ReadError::Nothing)) => {}
+            Ok(Err(ReadError::Cut)) => {
                 info("client prematurely closed connection while reading client request headers");
                 self.log_unread(server, 400);
             }
-            Ok(Err(Unparsed::Failed(error))) => {
+            Ok(Err(ReadError::Failed(error))) => {
                 info(&format!("recv() failed ({}) while reading client request headers", io_error::describe(&error)));
             }
             Err(executor::Elapsed) if self.wire.ahead().is_empty() => {}
@@ -322,7 +347,7 @@ impl One<'_> {
     /// Ends a request, unless something of its answer is left, and says how the connection goes on.
     fn after(&self, after: send_response::After, exchange: &mut Exchange, counted: metrics::Request) -> After {
         if let send_response::After::Rest(rest) = after {
-            return After::Download(Box::new(Download::new(exchange, *rest, counted)));
+            return After::Download(Box::new(DetachedResponse::new(exchange, *rest, counted)));
         }
         end(exchange);
         let manners = &exchange.settings().manners;
@@ -344,10 +369,10 @@ fn end(exchange: &Exchange) {
 }
 
 /// Takes the target and the host apart, and finds the server.
-fn understand(exchange: &mut Exchange, group: &Group) -> Result<(), Malformed> {
+fn understand(exchange: &mut Exchange, group: &VirtualHosts) -> Result<(), Malformed> {
     let request = &exchange.request;
     let parsed = uri::parse(request.target(), exchange.settings().manners.merge_slashes)?;
-    let field = request.fields.first(crate::http1::head::Name::Host);
+    let field = request.fields.first(crate::http1::head::HeaderName::Host);
     let host = match (parsed.authority, field) {
         (Some(authority), field) => {
             field.map(uri::host_name).transpose()?;
@@ -374,7 +399,7 @@ fn understand(exchange: &mut Exchange, group: &Group) -> Result<(), Malformed> {
 }
 
 /// Reads what a client still sends, so that closing does not take the answer from it (RFC 9112 9.6).
-async fn linger(mut wire: Wire, how: Lingering) {
+async fn linger(mut wire: BufStream, how: Lingering) {
     let timer = Timer::new();
     let finished = timer.within(how.pause, poll_fn(|cx| wire.stream.poll_finish(cx)));
     if !matches!(finished.await, Ok(Ok(()))) {

@@ -10,16 +10,16 @@ use std::time::Duration;
 use crate::config::{ErrorLog, Level, Lingering};
 use crate::request::body_relay::Failure;
 use crate::request::context::Exchange;
-use crate::request::limit_zones::Held;
+use crate::request::limit_zones::ConnGuard;
 use crate::request::log;
-use crate::request::send_queue::Outgoing;
-use crate::runtime::stream::Wire;
+use crate::request::send_queue::SendQueue;
+use crate::runtime::stream::BufStream;
 use crate::runtime::{executor, metrics};
-use crate::server::send_response::{self, Rest};
+use crate::server::send_response::{self, Remainder};
 
 /// What is left of an answer, and of its exchange.
-pub struct Download {
-    outgoing: Outgoing,
+pub struct DetachedResponse {
+    outgoing: SendQueue,
     ending: Box<Ending>,
     counted: metrics::Request,
 }
@@ -35,7 +35,7 @@ pub enum Then {
 
 /// What is done when all of it is sent, rendered while the request was known.
 struct Ending {
-    lines: Box<[log::Line]>,
+    lines: Box<[log::PendingLine]>,
     logs: Arc<[ErrorLog]>,
     context: Box<str>,
     connection: u32,
@@ -46,11 +46,11 @@ struct Ending {
     /// A client that takes nothing for too long is cut off (`reset_timedout_connection`).
     resets: bool,
     /// What the request holds of `limit_conn`.
-    _held: Vec<Held>,
+    _held: Vec<ConnGuard>,
 }
 
-impl Download {
-    pub fn new(exchange: &mut Exchange, rest: Rest, counted: metrics::Request) -> Self {
+impl DetachedResponse {
+    pub fn new(exchange: &mut Exchange, rest: Remainder, counted: metrics::Request) -> Self {
         let held = std::mem::take(&mut exchange.limits.held);
         let settings = exchange.settings();
         let context =
@@ -62,7 +62,7 @@ impl Download {
             false => Then::Close,
         };
         let ending = Ending {
-            lines: log::lines(exchange, log::End::OfFile),
+            lines: log::lines(exchange, log::LineKind::OfFile),
             logs: settings.error_log.clone(),
             context: context.into(),
             connection: exchange.client.number,
@@ -77,7 +77,7 @@ impl Download {
     }
 
     /// Goes on over this wire.
-    pub fn over(self, wire: Wire) -> Downloading {
+    pub fn over(self, wire: BufStream) -> Downloading {
         self.outgoing.release(&wire.stream);
         Downloading { wire, outgoing: self.outgoing, ending: Some((self.ending, self.counted)) }
     }
@@ -85,8 +85,8 @@ impl Download {
 
 /// A download with its wire. Written out rather than `async`, which would hold most of it twice.
 pub struct Downloading {
-    pub wire: Wire,
-    outgoing: Outgoing,
+    pub wire: BufStream,
+    outgoing: SendQueue,
     ending: Option<(Box<Ending>, metrics::Request)>,
 }
 
@@ -117,7 +117,7 @@ impl Ending {
             log::error(&self.logs, level, Some(self.connection), format_args!("{why}"), &self.context);
         }
         metrics::answered(self.status);
-        let moved = log::Moved {
+        let moved = log::Totals {
             bytes,
             head_bytes: self.head_bytes,
             millis: executor::now().saturating_sub(self.began),

@@ -11,29 +11,29 @@ use std::path::Path;
 use crate::config::{Binding, Config};
 use crate::os::privileges::Account;
 use crate::os::root_files;
-use crate::runtime::handover::{self, Packer, Unpacker};
+use crate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};
 use crate::runtime::io_error;
 use crate::runtime::socket::{self, Addr};
-use crate::server::worker::{Crew, Order};
+use crate::server::worker::{WorkerCommand, Workers};
 
 /// A new listening socket, with a copy for each worker.
-pub type Fresh = (Addr, OwnedFd, Vec<OwnedFd>);
+pub type NewListener = (Addr, OwnedFd, Vec<OwnedFd>);
 
 /// What the program listens on.
 #[derive(Default)]
-pub struct Sockets {
+pub struct Listeners {
     /// By the address that is configured.
     open: Vec<(Addr, OwnedFd)>,
-    passed: Vec<Passed>,
+    passed: Vec<InheritedListener>,
 }
 
 /// A socket that systemd has bound.
-struct Passed {
+struct InheritedListener {
     addr: Addr,
     fd: OwnedFd,
 }
 
-impl Passed {
+impl InheritedListener {
     /// An IPv6 socket may take IPv4 connections too; systemd's do if `BindIPv6Only=` does not say otherwise.
     fn serves(&self, addr: &Addr) -> bool {
         let both = match (&self.addr, addr) {
@@ -46,10 +46,10 @@ impl Passed {
     }
 }
 
-impl Sockets {
+impl Listeners {
     /// Takes what systemd or the program before has left: sockets that are listened on. The rest comes back.
-    pub fn inherit(&mut self, mut parcel: Unpacker) -> Packer {
-        let mut rest = Packer::default();
+    pub fn inherit(&mut self, mut parcel: HandoverDecoder) -> HandoverEncoder {
+        let mut rest = HandoverEncoder::default();
         while let Some((kind, mut content)) = parcel.entry() {
             match kind {
                 handover::LISTENER => {
@@ -58,7 +58,7 @@ impl Sockets {
                 }
                 handover::PASSED => {
                     let known = content.fd().and_then(|fd| Some((socket::adopt(&fd).ok()?, fd)));
-                    self.passed.extend(known.map(|(addr, fd)| Passed { addr, fd }));
+                    self.passed.extend(known.map(|(addr, fd)| InheritedListener { addr, fd }));
                 }
                 _ => rest.entry(kind, content.close()),
             }
@@ -67,15 +67,15 @@ impl Sockets {
     }
 
     /// For the next program.
-    pub fn pack(&self, packer: &mut Packer) -> io::Result<()> {
+    pub fn pack(&self, packer: &mut HandoverEncoder) -> io::Result<()> {
         for (addr, fd) in &self.open {
-            let mut socket = Packer::default();
+            let mut socket = HandoverEncoder::default();
             socket.text(addr);
             socket.fd(fd.try_clone()?);
             packer.entry(handover::LISTENER, socket);
         }
         for passed in &self.passed {
-            let mut socket = Packer::default();
+            let mut socket = HandoverEncoder::default();
             socket.fd(passed.fd.try_clone()?);
             packer.entry(handover::PASSED, socket);
         }
@@ -106,7 +106,7 @@ impl Sockets {
 
     /// What systemd has bound and no `listen` of a configuration names.
     pub fn unused(&self, config: &Config) -> Vec<&Addr> {
-        let used = |passed: &&Passed| !config.bindings.iter().any(|binding| passed.serves(&binding.addr));
+        let used = |passed: &&InheritedListener| !config.bindings.iter().any(|binding| passed.serves(&binding.addr));
         self.passed.iter().filter(used).map(|passed| &passed.addr).collect()
     }
 
@@ -126,7 +126,7 @@ impl Sockets {
     }
 
     /// One descriptor of each socket for each worker.
-    pub fn copies(&self, crew: &Crew) -> io::Result<Vec<(Addr, Vec<OwnedFd>)>> {
+    pub fn copies(&self, crew: &Workers) -> io::Result<Vec<(Addr, Vec<OwnedFd>)>> {
         let mut all = Vec::new();
         for (addr, fd) in &self.open {
             all.push((addr.clone(), copies(fd, crew)?));
@@ -148,13 +148,13 @@ pub fn serves_somebody(config: &Config) -> Result<(), String> {
 }
 
 /// One descriptor of a socket for each worker.
-pub fn copies(fd: &OwnedFd, crew: &Crew) -> io::Result<Vec<OwnedFd>> {
+pub fn copies(fd: &OwnedFd, crew: &Workers) -> io::Result<Vec<OwnedFd>> {
     crew.desks.iter().map(|_| fd.try_clone()).collect()
 }
 
 /// Has every worker listen on a socket.
-pub fn listen(crew: &Crew, addr: &Addr, fds: Vec<OwnedFd>) {
+pub fn listen(crew: &Workers, addr: &Addr, fds: Vec<OwnedFd>) {
     for (desk, fd) in crew.desks.iter().zip(fds) {
-        desk.orders.put(Order::Listen(addr.clone(), fd));
+        desk.orders.put(WorkerCommand::Listen(addr.clone(), fd));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Access, AuthRequest, Level, Location, Settable};
+use crate::config::{Access, AuthRequest, Level, Location, SetTarget};
 use crate::http1::head::Framing;
 use crate::modules::access::{self, Denied, Gate, Verdict};
 use crate::modules::error_page::{self, Instead};
@@ -14,13 +14,13 @@ use crate::modules::static_files::try_files::{self, Tried};
 use crate::modules::static_files::{self, file};
 use crate::modules::{limit, real_ip, rewrite};
 use crate::proxy::forward::{self, Forwarded, Upgraded};
-use crate::proxy::live::Running;
+use crate::proxy::live::Live;
 use crate::request::context::Exchange;
 use crate::request::response::Reply;
 use crate::request::{log, variables};
 use crate::runtime::executor::Timer;
-use crate::runtime::stream::Wire;
-use crate::server::send_response::{self, After, Delivery};
+use crate::runtime::stream::BufStream;
+use crate::server::send_response::{self, After, PreparedResponse};
 use crate::server::{router, status};
 
 /// How often one request may be sent to another path or location.
@@ -45,14 +45,14 @@ enum Next {
     /// An answer of our own; without one the connection is closed (`return 444`).
     Answer(Option<Box<Reply>>),
     /// An answer that is ready to go.
-    Send(Box<Delivery>),
+    Send(Box<PreparedResponse>),
     Done(Done),
 }
 
 /// One request's way through the phases.
 pub struct Phases<'c> {
-    pub wire: &'c mut Wire,
-    pub running: &'c Arc<Running>,
+    pub wire: &'c mut BufStream,
+    pub running: &'c Arc<Live>,
     /// The connection's.
     pub timer: &'c Timer,
 }
@@ -179,7 +179,7 @@ impl Phases<'_> {
         let done = Box::pin(phases.act_from(first, &mut asked)).await;
         for (to, value) in access.set.iter() {
             let value = variables::value(value, &asked);
-            let holder = if matches!(to, Settable::User(_)) { &mut asked } else { &mut *exchange };
+            let holder = if matches!(to, SetTarget::User(_)) { &mut asked } else { &mut *exchange };
             rewrite::assign(holder, *to, value);
         }
         asked.users.swap(&exchange.users);

@@ -11,14 +11,14 @@ use crate::http1::{body, head};
 use crate::modules::static_files::autoindex::Listing;
 use crate::modules::static_files::file;
 use crate::modules::{charset, gzip};
-use crate::request::body_relay::{self, Coding, Failure, Packer, Source, send_slowly};
+use crate::request::body_relay::{self, BodySource, Failure, GzipSender, TransferCoding, send_slowly};
 use crate::request::context::Exchange;
 use crate::request::log;
 use crate::request::rate_limit::{self, Pace};
-use crate::request::response::{self, Carriage, Packing, Reply};
+use crate::request::response::{self, ContentEncoding, Reply, TransferOptions};
 use crate::request::response_headers::trailers;
-use crate::request::send_queue::Outgoing;
-use crate::runtime::stream::Wire;
+use crate::request::send_queue::SendQueue;
+use crate::runtime::stream::BufStream;
 
 /// What can be done with a connection after an answer.
 pub enum After {
@@ -27,17 +27,17 @@ pub enum After {
     /// Close, but let the client read the answer although it still sends.
     Linger,
     /// The client takes it slowly: what is left needs nothing of the request.
-    Rest(Box<Rest>),
+    Rest(Box<Remainder>),
 }
 
 /// What is left of an answer, and whether the connection can be used again then.
-pub struct Rest {
-    pub outgoing: Outgoing,
+pub struct Remainder {
+    pub outgoing: SendQueue,
     pub keep_alive: bool,
 }
 
 /// Makes an answer of a reply. Behind what could not be understood nothing more is read from the connection.
-pub fn of_reply(exchange: &mut Exchange, wire: &mut Wire, mut reply: Reply) -> Delivery {
+pub fn of_reply(exchange: &mut Exchange, wire: &mut BufStream, mut reply: Reply) -> PreparedResponse {
     let read = if exchange.closes { Ok(false) } else { body_relay::skip(wire, &mut exchange.body.decoder) };
     let keep_alive = read == Ok(true) && exchange.may_keep_alive();
     if let Err(malformed) = read {
@@ -55,7 +55,7 @@ pub fn of_reply(exchange: &mut Exchange, wire: &mut Wire, mut reply: Reply) -> D
         exchange.forget_location();
     }
     let length = Some(reply.body.len() as u64);
-    let about = gzip::About {
+    let about = gzip::ResponseInfo {
         status: reply.status,
         content_type: reply.content_type.as_deref(),
         length,
@@ -67,26 +67,31 @@ pub fn of_reply(exchange: &mut Exchange, wire: &mut Wire, mut reply: Reply) -> D
     let told = charset::content_type(exchange, reply.status, reply.content_type.as_deref().unwrap_or_default());
     reply.content_type = told.or(reply.content_type);
     let head = reply.head(exchange, carriage);
-    Delivery { head, body: file::Body::Bytes(reply.body), carriage }
+    PreparedResponse { head, body: file::Body::Bytes(reply.body), carriage }
 }
 
 /// Makes an answer of a file.
-pub fn of_file(exchange: &mut Exchange, wire: &mut Wire, found: file::Found) -> Delivery {
+pub fn of_file(exchange: &mut Exchange, wire: &mut BufStream, found: file::Found) -> PreparedResponse {
     let keep_alive = body_relay::skip(wire, &mut exchange.body.decoder) == Ok(true) && exchange.may_keep_alive();
     exchange.answer.status = found.head.status;
     let packing = found.head.packing(exchange);
     let carriage = carriage(exchange, packing, found.head.length, keep_alive);
     exchange.announce(found.head.content_type());
     let head = found.head.write(exchange, carriage);
-    Delivery { head, body: found.body, carriage }
+    PreparedResponse { head, body: found.body, carriage }
 }
 
 /// How an answer of our own travels.
-fn carriage(exchange: &Exchange, packing: Packing, length: Option<u64>, keep_alive: bool) -> Carriage {
-    let unknown = (packing == Packing::Gzip || length.is_none()) && wants_body(exchange);
+fn carriage(exchange: &Exchange, packing: ContentEncoding, length: Option<u64>, keep_alive: bool) -> TransferOptions {
+    let unknown = (packing == ContentEncoding::Gzip || length.is_none()) && wants_body(exchange);
     let chunks = exchange.takes_chunks();
     let trailed = trailers::are_expected(exchange, exchange.answer.status);
-    Carriage { keep_alive: keep_alive && (chunks || !unknown), chunked: chunks && unknown || trailed, trailed, packing }
+    TransferOptions {
+        keep_alive: keep_alive && (chunks || !unknown),
+        chunked: chunks && unknown || trailed,
+        trailed,
+        packing,
+    }
 }
 
 fn wants_body(exchange: &Exchange) -> bool {
@@ -94,18 +99,18 @@ fn wants_body(exchange: &Exchange) -> bool {
 }
 
 /// A head and what belongs to it.
-pub struct Delivery {
+pub struct PreparedResponse {
     head: Vec<u8>,
     body: file::Body,
-    carriage: Carriage,
+    carriage: TransferOptions,
 }
 
 /// Sends an answer.
-pub async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Box<Delivery>) -> After {
-    let Carriage { keep_alive, trailed, .. } = delivery.carriage;
+pub async fn deliver(exchange: &mut Exchange, wire: &BufStream, delivery: Box<PreparedResponse>) -> After {
+    let TransferOptions { keep_alive, trailed, .. } = delivery.carriage;
     exchange.begin_answer(exchange.answer.status, &delivery.head);
     let sent = match delivery.carriage.packing {
-        Packing::Gzip if Gzip::AVAILABLE && wants_body(exchange) => {
+        ContentEncoding::Gzip if Gzip::AVAILABLE && wants_body(exchange) => {
             // By its pointer alone, so that builds that never come here do not have it.
             pack(exchange, wire, delivery).boxed_local().await.map(|()| None)
         }
@@ -113,8 +118,8 @@ pub async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Box<Deliver
     };
     match sent {
         Ok(None) => {}
-        Ok(Some(outgoing)) => return After::Rest(Box::new(Rest { outgoing, keep_alive })),
-        Err(BrokenOff) => return After::Close,
+        Ok(Some(outgoing)) => return After::Rest(Box::new(Remainder { outgoing, keep_alive })),
+        Err(Aborted) => return After::Close,
     }
     if trailed {
         let mut end = trailers::end_of_body(exchange);
@@ -129,10 +134,10 @@ pub async fn deliver(exchange: &mut Exchange, wire: &Wire, delivery: Box<Deliver
 /// Sends an answer as it is: what is left of it, if the client does not take it now.
 async fn write_out(
     exchange: &mut Exchange,
-    wire: &Wire,
-    delivery: Box<Delivery>,
-) -> Result<Option<Outgoing>, BrokenOff> {
-    let Delivery { mut head, body, carriage } = *delivery;
+    wire: &BufStream,
+    delivery: Box<PreparedResponse>,
+) -> Result<Option<SendQueue>, Aborted> {
+    let PreparedResponse { mut head, body, carriage } = *delivery;
     let coding = coding(carriage);
     let body = match body {
         _ if !wants_body(exchange) => file::Body::Bytes(Vec::new()),
@@ -145,7 +150,7 @@ async fn write_out(
     if is_chunk {
         body::write_chunk_size(&mut head, length);
     }
-    let mut outgoing = Outgoing::new(head, rate_limit::to_client(exchange), exchange.settings().send_timeout);
+    let mut outgoing = SendQueue::new(head, rate_limit::to_client(exchange), exchange.settings().send_timeout);
     match body {
         file::Body::Bytes(bytes) => outgoing.add(&bytes),
         file::Body::File { fd, from, count } => {
@@ -169,10 +174,10 @@ async fn write_out(
 /// Sends all of it; or as much as the client takes now, if it `may_rest` and nothing of the request is needed any more.
 async fn send_out(
     exchange: &mut Exchange,
-    wire: &Wire,
-    mut outgoing: Outgoing,
+    wire: &BufStream,
+    mut outgoing: SendQueue,
     may_rest: bool,
-) -> Result<Option<Outgoing>, BrokenOff> {
+) -> Result<Option<SendQueue>, Aborted> {
     let looks_back = exchange.config.looks_back && !exchange.settings().access_log.is_empty();
     let may_rest = may_rest && !looks_back;
     let sent = poll_fn(|cx| match outgoing.poll(cx, &wire.stream) {
@@ -190,11 +195,11 @@ async fn send_out(
 /// Sends the list of a folder.
 async fn list(
     exchange: &mut Exchange,
-    wire: &Wire,
+    wire: &BufStream,
     mut out: Vec<u8>,
     mut listing: Listing,
-    coding: Coding,
-) -> Result<(), BrokenOff> {
+    coding: TransferCoding,
+) -> Result<(), Aborted> {
     loop {
         let start = out.len();
         listing.write_piece(&mut out);
@@ -210,18 +215,18 @@ async fn list(
     }
 }
 
-fn coding(carriage: Carriage) -> Coding {
+fn coding(carriage: TransferOptions) -> TransferCoding {
     match carriage {
-        Carriage { trailed: true, .. } => Coding::Trailed,
-        Carriage { chunked: true, .. } => Coding::Chunked,
-        _ => Coding::Plain,
+        TransferOptions { trailed: true, .. } => TransferCoding::Trailed,
+        TransferOptions { chunked: true, .. } => TransferCoding::Chunked,
+        _ => TransferCoding::Plain,
     }
 }
 
 /// Sends an answer compressed. Parts of a file never are.
-async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Box<Delivery>) -> Result<(), BrokenOff> {
-    let Some(encoder) = gzip::encoder(exchange) else { return Err(BrokenOff) };
-    let mut packer = Packer {
+async fn pack(exchange: &mut Exchange, wire: &BufStream, mut delivery: Box<PreparedResponse>) -> Result<(), Aborted> {
+    let Some(encoder) = gzip::encoder(exchange) else { return Err(Aborted) };
+    let mut packer = GzipSender {
         encoder,
         coding: coding(delivery.carriage),
         write_timeout: exchange.settings().send_timeout,
@@ -229,10 +234,10 @@ async fn pack(exchange: &mut Exchange, wire: &Wire, mut delivery: Box<Delivery>)
         sent: 0,
     };
     let source = match &mut delivery.body {
-        file::Body::Bytes(bytes) => Source::Bytes(bytes),
-        file::Body::File { fd, from, count } => Source::File { fd, from: *from, count: *count },
-        file::Body::Listing(listing) => Source::Made(Box::new(|out| listing.write_piece(out))),
-        file::Body::Parts { .. } => return Err(BrokenOff),
+        file::Body::Bytes(bytes) => BodySource::Bytes(bytes),
+        file::Body::File { fd, from, count } => BodySource::File { fd, from: *from, count: *count },
+        file::Body::Listing(listing) => BodySource::Made(Box::new(|out| listing.write_piece(out))),
+        file::Body::Parts { .. } => return Err(Aborted),
     };
     let sent = packer.send(&wire.stream, delivery.head, source).await;
     exchange.answer.bytes = packer.sent;
@@ -246,14 +251,14 @@ fn slowness(exchange: &Exchange) -> Option<(Pace, u64)> {
 }
 
 /// An answer that can't come to its end.
-struct BrokenOff;
+struct Aborted;
 
-fn broken_off(exchange: &mut Exchange, failure: &Failure) -> BrokenOff {
+fn broken_off(exchange: &mut Exchange, failure: &Failure) -> Aborted {
     exchange.timed_out |= matches!(failure, Failure::SinkTimeout);
     if let Some((level, message)) = complaint(failure) {
         log::about(exchange, level, format_args!("{message}"));
     }
-    BrokenOff
+    Aborted
 }
 
 /// What the error log says of an answer that was broken off.
@@ -266,7 +271,7 @@ pub fn complaint(failure: &Failure) -> Option<(Level, &'static str)> {
 }
 
 /// Sends what has gathered.
-async fn send_bytes(exchange: &mut Exchange, wire: &Wire, out: &mut Vec<u8>) -> Result<(), BrokenOff> {
+async fn send_bytes(exchange: &mut Exchange, wire: &BufStream, out: &mut Vec<u8>) -> Result<(), Aborted> {
     let limit = exchange.settings().send_timeout;
     let sent = send_slowly(&wire.stream, out, limit, slowness(exchange)).await;
     sent.map_err(|failure| broken_off(exchange, &failure))?;

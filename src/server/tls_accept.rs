@@ -5,17 +5,22 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::{Group, Level};
+use crate::config::{Level, VirtualHosts};
 use crate::request::context::{Client, Exchange};
 use crate::request::log;
 use crate::request::response::{CERTIFICATE_ERROR, NO_CERTIFICATE, TO_HTTPS};
 use crate::runtime::executor::{Elapsed, Timer};
-use crate::runtime::stream::{Stream, Wire};
+use crate::runtime::stream::{BufStream, Stream};
 use crate::server::worker::{Waited, Worker};
-use crate::tls::{self, Refusal};
+use crate::tls::{self, AuthError};
 
 /// Makes the handshake with a client, unless it speaks plainly: then it is to be told so by an answer. `None`: it is over.
-pub async fn secure(mut wire: Wire, client: Client, group: &Group, worker: &Worker) -> Option<(Wire, Client)> {
+pub async fn secure(
+    mut wire: BufStream,
+    client: Client,
+    group: &VirtualHosts,
+    worker: &Worker,
+) -> Option<(BufStream, Client)> {
     let settings = &group.names.default_server().settings;
     let info = |message: std::fmt::Arguments<'_>| log::about_client(&settings.error_log, Level::Info, &client, message);
     let timer = Timer::new();
@@ -40,7 +45,7 @@ pub async fn secure(mut wire: Wire, client: Client, group: &Group, worker: &Work
     match timer.within(settings.header_timeout, pin!(made)).await {
         Ok(Ok((session, secured))) => {
             let client = Client { tls: Some(Rc::new(secured)), ..client };
-            Some((Wire::new(Stream::Secure(session)), client))
+            Some((BufStream::new(Stream::Secure(session)), client))
         }
         Ok(Err(failure)) => {
             info(format_args!("{failure}"));
@@ -54,7 +59,7 @@ pub async fn secure(mut wire: Wire, client: Client, group: &Group, worker: &Work
 }
 
 /// Whether a request is served on its connection.
-pub fn check(exchange: &Exchange, group: &Group) -> Result<(), u16> {
+pub fn check(exchange: &Exchange, group: &VirtualHosts) -> Result<(), u16> {
     let info = |message: std::fmt::Arguments<'_>| {
         log::about(exchange, Level::Info, format_args!("{message} while reading client request headers"));
     };
@@ -69,19 +74,19 @@ pub fn check(exchange: &Exchange, group: &Group) -> Result<(), u16> {
     };
     // A server without a site of its own has that of the default one.
     let own = exchange.server.tls.as_ref();
-    let site: Option<&Arc<tls::Site>> = own.or(group.names.default_server().tls.as_ref());
+    let site: Option<&Arc<tls::ServerTls>> = own.or(group.names.default_server().tls.as_ref());
     secured.check(site).map_err(|refusal| match refusal {
-        Refusal::Misdirected => {
+        AuthError::Misdirected => {
             info(format_args!(
                 "client attempted to request the server name different from the one that was negotiated"
             ));
             421
         }
-        Refusal::NoCertificate => {
+        AuthError::NoCertificate => {
             info(format_args!("client sent no required SSL certificate"));
             NO_CERTIFICATE
         }
-        Refusal::Distrusted(why) => {
+        AuthError::Distrusted(why) => {
             info(format_args!("client SSL certificate verify error: ({why})"));
             CERTIFICATE_ERROR
         }

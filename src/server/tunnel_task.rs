@@ -8,21 +8,21 @@ use std::task::{Context, Poll, ready};
 
 use crate::config::{Level, Upstream};
 use crate::http1::websocket::Frames;
-use crate::proxy::balance::{Chosen, Group};
+use crate::proxy::balance::{PeerLease, UpstreamState};
 use crate::proxy::forward::Upgraded;
-use crate::proxy::live::Running;
+use crate::proxy::live::Live;
 use crate::request::context::Exchange;
-use crate::request::limit_zones::Held;
+use crate::request::limit_zones::ConnGuard;
 use crate::request::log;
-use crate::runtime::handover::{self, Packer, Unpacker};
+use crate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};
 use crate::runtime::socket::{Addr, Endpoint};
-use crate::runtime::stream::Wire;
+use crate::runtime::stream::BufStream;
 use crate::runtime::{executor, metrics};
-use crate::server::worker::{Slot, Worker};
+use crate::server::worker::{ConnectionGuard, Worker};
 use crate::tunnel;
 
 /// A tunnel that is about to be dug.
-pub struct Passage {
+pub struct TunnelSetup {
     upgraded: Upgraded,
     frames: Frames,
     limits: tunnel::Limits,
@@ -31,9 +31,9 @@ pub struct Passage {
 
 /// What is written when a tunnel ends, rendered while the request was known; and what only few tunnels have.
 struct Ending {
-    lines: Box<[log::Line]>,
+    lines: Box<[log::PendingLine]>,
     /// What the request holds of `limit_conn`, the tunnel holds on to.
-    held: Box<[Held]>,
+    held: Box<[ConnGuard]>,
     logs: Arc<[crate::config::ErrorLog]>,
     connection: u32,
     context: Box<str>,
@@ -41,12 +41,12 @@ struct Ending {
     began: executor::Millis,
 }
 
-impl Passage {
+impl TunnelSetup {
     /// What a tunnel needs of the request that dug it.
     pub fn new(exchange: &mut Exchange, upgraded: Upgraded) -> Self {
         let held = std::mem::take(&mut exchange.limits.held);
         let settings = exchange.settings();
-        let lines = log::lines(exchange, log::End::OfTunnel);
+        let lines = log::lines(exchange, log::LineKind::OfTunnel);
         let wanted = log::enabled(&settings.error_log, Level::Info);
         let end = (!lines.is_empty() || !held.is_empty() || wanted).then(|| {
             Box::new(Ending {
@@ -65,27 +65,27 @@ impl Passage {
     }
 
     /// Starts the task that the connection goes on as.
-    pub fn start(self, mut wire: Wire, slot: Slot) {
+    pub fn start(self, mut wire: BufStream, slot: ConnectionGuard) {
         let Upgraded { stream, early, chosen, .. } = self.upgraded;
         let early = (wire.take_ahead(), early);
         let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.frames, self.limits);
-        executor::spawn(Digging::new(relay, self.end, chosen, slot));
+        executor::spawn(TunnelTask::new(relay, self.end, chosen, slot));
     }
 }
 
 /// A tunnel with what has to be done at its end. Written out rather than `async`, which would hold most of it twice.
-struct Digging {
+struct TunnelTask {
     /// Gone when the tunnel was left to the next program.
     relay: Option<tunnel::Tunnel>,
     end: Option<Box<Ending>>,
     /// The tunnel is a connection of its peer, and of the worker.
-    chosen: Chosen,
-    slot: Slot,
+    chosen: PeerLease,
+    slot: ConnectionGuard,
     _open: metrics::Tunnel,
 }
 
-impl Digging {
-    fn new(relay: tunnel::Tunnel, end: Option<Box<Ending>>, chosen: Chosen, slot: Slot) -> Self {
+impl TunnelTask {
+    fn new(relay: tunnel::Tunnel, end: Option<Box<Ending>>, chosen: PeerLease, slot: ConnectionGuard) -> Self {
         slot.worker().tunnel_begins();
         Self { relay: Some(relay), end, chosen, slot, _open: metrics::Tunnel::open() }
     }
@@ -93,7 +93,7 @@ impl Digging {
     /// Leaves the tunnel to the next program, if that can go on with it.
     fn leave(&mut self) {
         let Some(relay) = self.relay.take_if(|relay| relay.can_leave()) else { return };
-        let mut packer = Packer::default();
+        let mut packer = HandoverEncoder::default();
         if relay.pack(&mut packer).is_err() {
             return;
         }
@@ -107,13 +107,13 @@ impl Digging {
     }
 }
 
-impl Drop for Digging {
+impl Drop for TunnelTask {
     fn drop(&mut self) {
         self.slot.worker().tunnel_ends();
     }
 }
 
-impl Future for Digging {
+impl Future for TunnelTask {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -131,23 +131,23 @@ impl Future for Digging {
 }
 
 /// Goes on with a tunnel of the program before. `None`: the parcel is broken.
-pub fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
+pub fn resume(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) -> Option<()> {
     let relay = tunnel::Tunnel::unpack(parcel)?;
     let (upstream, peer) = (parcel.text()?, Addr::parse(&parcel.text()?)?);
     let end = if parcel.u8()? == 0 { None } else { Some(Box::new(Ending::unpack(parcel, worker)?)) };
     let groups = worker.running().all_groups();
     let group = groups.into_iter().find(|group| group.upstream.name == upstream).unwrap_or_else(|| {
-        Arc::new(Group::new(Arc::new(Upstream::single(upstream, Endpoint::Addr(peer.clone()))), None))
+        Arc::new(UpstreamState::new(Arc::new(Upstream::single(upstream, Endpoint::Addr(peer.clone()))), None))
     });
     // A broken socket ends its own tunnel and no other.
     if let Ok(relay) = relay {
-        executor::spawn(Digging::new(relay, end, group.adopt(peer), worker.admit()));
+        executor::spawn(TunnelTask::new(relay, end, group.adopt(peer), worker.admit()));
     }
     Some(())
 }
 
 impl Ending {
-    fn pack(&self, packer: &mut Packer, running: &Running) {
+    fn pack(&self, packer: &mut HandoverEncoder, running: &Live) {
         let mut known = Vec::new();
         for one in &self.held {
             known.extend(running.zones.name_of(one.zone()).map(|zone| (zone, one.key())));
@@ -165,7 +165,7 @@ impl Ending {
         packer.u64(executor::now().saturating_sub(self.began));
     }
 
-    fn unpack(parcel: &mut Unpacker, worker: &Worker) -> Option<Self> {
+    fn unpack(parcel: &mut HandoverDecoder, worker: &Worker) -> Option<Self> {
         let running = worker.running();
         let mut held = Vec::new();
         for _ in 0..parcel.u64()? {
@@ -175,7 +175,7 @@ impl Ending {
         }
         let mut lines = Vec::new();
         for _ in 0..parcel.u64()? {
-            lines.push(log::Line::unpack(parcel)?);
+            lines.push(log::PendingLine::unpack(parcel)?);
         }
         Some(Self {
             lines: lines.into(),
@@ -188,7 +188,7 @@ impl Ending {
         })
     }
 
-    fn write(&self, summary: &tunnel::Summary) {
+    fn write(&self, summary: &tunnel::TunnelStats) {
         let why = match summary.end {
             tunnel::End::Closed => None,
             tunnel::End::Drained => Some("the tunnel was closed: the worker shuts down"),
@@ -201,7 +201,7 @@ impl Ending {
         if let Some(why) = why {
             log::error(&self.logs, Level::Info, Some(self.connection), format_args!("{why}"), &self.context);
         }
-        let moved = log::Moved {
+        let moved = log::Totals {
             bytes: self.head_bytes + summary.to_client,
             head_bytes: self.head_bytes,
             millis: executor::now().saturating_sub(self.began),

@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::config::{Binding, Config, ErrorLog, Group};
-use crate::proxy::live::Running;
+use crate::config::{Binding, Config, ErrorLog, VirtualHosts};
+use crate::proxy::live::Live;
 use crate::request::context;
-use crate::runtime::channel::Mailbox;
+use crate::runtime::channel::Channel;
 use crate::runtime::executor::Timer;
-use crate::runtime::handover::{Packer, Unpacker};
-use crate::runtime::metrics::{self, Count};
+use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
+use crate::runtime::metrics::{self, Metric};
 use crate::runtime::socket::Addr;
-use crate::runtime::stream::Wire;
+use crate::runtime::stream::BufStream;
 
 /// A connection that one worker has accepted and another one serves.
-pub struct Newcomer {
+pub struct Accepted {
     pub fd: OwnedFd,
     pub addr: Addr,
     /// The address that the listening socket is bound to.
@@ -29,12 +29,12 @@ pub struct Newcomer {
 }
 
 /// What a worker is told to do.
-pub enum Order {
+pub enum WorkerCommand {
     /// A new configuration comes into force.
-    Take(Arc<Running>),
+    Take(Arc<Live>),
     /// Another socket is to be listened on; the address is the one that is configured.
     Listen(Addr, OwnedFd),
-    Serve(Newcomer),
+    Serve(Accepted),
     /// Stop when all that was begun is done.
     Finish,
     /// Another program is about to go on: accept nothing, and finish requests.
@@ -42,36 +42,36 @@ pub enum Order {
     /// Pack all that is left.
     Freeze,
     /// Go on with this.
-    Resume(Unpacker),
+    Resume(HandoverDecoder),
     /// Go on as if nothing had been.
     Stay,
     Stop,
 }
 
 /// Where a new connection goes.
-pub enum Place<'w> {
-    Here(Slot),
-    There(&'w Desk),
+pub enum Assignment<'w> {
+    Here(ConnectionGuard),
+    There(&'w WorkerHandle),
     /// There are as many as allowed.
     Nowhere,
 }
 
 /// A worker as the others see it.
 #[derive(Default)]
-pub struct Desk {
-    pub orders: Mailbox<Order>,
+pub struct WorkerHandle {
+    pub orders: Channel<WorkerCommand>,
     /// Connections that it serves.
     connections: AtomicU32,
 }
 
 /// All workers.
-pub struct Crew {
-    pub desks: Box<[Desk]>,
-    pub reports: Mailbox<Report>,
+pub struct Workers {
+    pub desks: Box<[WorkerHandle]>,
+    pub reports: Channel<WorkerEvent>,
 }
 
 /// What is told to who gives the orders.
-pub enum Report {
+pub enum WorkerEvent {
     /// A worker has ended.
     Ended(std::io::Result<()>),
     /// A new program says whether it could go on.
@@ -79,25 +79,25 @@ pub enum Report {
     /// A worker has nothing but tunnels left, or its time is over.
     Settled,
     /// What the next program gets of a worker.
-    Packed(Packer),
+    Packed(HandoverEncoder),
 }
 
-impl Crew {
+impl Workers {
     pub fn new(workers: usize) -> Arc<Self> {
-        let desks = std::iter::repeat_with(Desk::default).take(workers.max(1)).collect();
-        Arc::new(Self { desks, reports: Mailbox::default() })
+        let desks = std::iter::repeat_with(WorkerHandle::default).take(workers.max(1)).collect();
+        Arc::new(Self { desks, reports: Channel::default() })
     }
 
     /// Tells every worker the same.
-    pub fn tell(&self, order: &dyn Fn() -> Order) {
+    pub fn tell(&self, order: &dyn Fn() -> WorkerCommand) {
         self.desks.iter().for_each(|desk| desk.orders.put(order()));
     }
 }
 
 /// One worker's part of the program.
 pub struct Worker {
-    running: RefCell<Arc<Running>>,
-    crew: Arc<Crew>,
+    running: RefCell<Arc<Live>>,
+    crew: Arc<Workers>,
     /// Which of the crew it is.
     number: usize,
     connections_max: u32,
@@ -106,20 +106,20 @@ pub struct Worker {
     /// Another program is about to go on: connections without a request are packed, and when frozen, tunnels as well.
     leaving: Cell<bool>,
     frozen: Cell<bool>,
-    packer: RefCell<Packer>,
+    packer: RefCell<HandoverEncoder>,
     tunnels: Cell<u32>,
     /// Who waits for connections to end.
     waiting: Cell<Option<Waker>>,
 }
 
 /// One of the connections that a worker counts.
-pub struct Slot {
+pub struct ConnectionGuard {
     worker: Rc<Worker>,
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        metrics::remove(Count::Active);
+        metrics::remove(Metric::Active);
         if let Some(desk) = self.worker.desk() {
             desk.connections.fetch_sub(1, Ordering::Relaxed);
         }
@@ -127,7 +127,7 @@ impl Drop for Slot {
     }
 }
 
-impl Slot {
+impl ConnectionGuard {
     pub fn worker(&self) -> &Rc<Worker> {
         &self.worker
     }
@@ -146,7 +146,7 @@ pub enum Waited {
 impl Worker {
     /// The worker `number` of `crew`. It serves `connections_max` connections at the same time, if `worker_connections`
     /// does not say.
-    pub fn new(running: Arc<Running>, crew: Arc<Crew>, number: usize, connections_max: u32) -> Self {
+    pub fn new(running: Arc<Live>, crew: Arc<Workers>, number: usize, connections_max: u32) -> Self {
         Self {
             running: RefCell::new(running),
             crew,
@@ -162,12 +162,12 @@ impl Worker {
         }
     }
 
-    fn desk(&self) -> Option<&Desk> {
+    fn desk(&self) -> Option<&WorkerHandle> {
         self.crew.desks.get(self.number)
     }
 
     /// The next order for this worker.
-    pub fn poll_order(&self, cx: &Context<'_>) -> Poll<Order> {
+    pub fn poll_order(&self, cx: &Context<'_>) -> Poll<WorkerCommand> {
         self.desk().map_or(Poll::Pending, |desk| desk.orders.poll_next(cx))
     }
 
@@ -176,35 +176,35 @@ impl Worker {
     }
 
     /// The place for a new connection: with the worker that has the fewest, if even that one has room.
-    pub fn place(self: &Rc<Self>) -> Place<'_> {
-        metrics::add(Count::Accepted, 1);
+    pub fn place(self: &Rc<Self>) -> Assignment<'_> {
+        metrics::add(Metric::Accepted, 1);
         let own = self.desk().map(|desk| (self.connections(), desk));
         // A worker that stops sends nobody to others, who may have ended.
         let others = self.crew.desks.iter().filter(|_| self.crew.desks.len() > 1 && !self.is_stopping());
         let counted = others.map(|desk| (desk.connections.load(Ordering::Relaxed), desk));
         let Some((least, desk)) = own.into_iter().chain(counted).min_by_key(|(count, _)| *count) else {
-            return Place::Nowhere;
+            return Assignment::Nowhere;
         };
         if least >= self.running.borrow().config.main.worker_connections.unwrap_or(self.connections_max) {
-            return Place::Nowhere;
+            return Assignment::Nowhere;
         }
         desk.connections.fetch_add(1, Ordering::Relaxed);
         if self.desk().is_some_and(|own| std::ptr::eq(own, desk)) {
-            Place::Here(self.slot())
+            Assignment::Here(self.slot())
         } else {
-            Place::There(desk)
+            Assignment::There(desk)
         }
     }
 
     /// The slot of a connection that was counted when this worker was chosen for it.
-    pub fn slot(self: &Rc<Self>) -> Slot {
-        metrics::add(Count::Handled, 1);
-        metrics::add(Count::Active, 1);
-        Slot { worker: self.clone() }
+    pub fn slot(self: &Rc<Self>) -> ConnectionGuard {
+        metrics::add(Metric::Handled, 1);
+        metrics::add(Metric::Active, 1);
+        ConnectionGuard { worker: self.clone() }
     }
 
     /// Takes another configuration into force.
-    pub fn replace(&self, running: Arc<Running>) {
+    pub fn replace(&self, running: Arc<Live>) {
         self.running.replace(running);
     }
 
@@ -268,31 +268,31 @@ impl Worker {
     }
 
     /// Adds to what the next program gets.
-    pub fn pack(&self, with: impl FnOnce(&mut Packer)) {
+    pub fn pack(&self, with: impl FnOnce(&mut HandoverEncoder)) {
         with(&mut self.packer.borrow_mut());
     }
 
     /// What the next program gets of this worker.
-    pub fn take_packed(&self) -> Packer {
+    pub fn take_packed(&self) -> HandoverEncoder {
         self.packer.take()
     }
 
     /// The slot of a connection that was let in by the program before.
-    pub fn admit(self: &Rc<Self>) -> Slot {
+    pub fn admit(self: &Rc<Self>) -> ConnectionGuard {
         if let Some(desk) = self.desk() {
             desk.connections.fetch_add(1, Ordering::Relaxed);
         }
-        metrics::add(Count::Active, 1);
-        Slot { worker: self.clone() }
+        metrics::add(Metric::Active, 1);
+        ConnectionGuard { worker: self.clone() }
     }
 
     /// Tells something to who gives the orders.
-    pub fn report(&self, report: Report) {
+    pub fn report(&self, report: WorkerEvent) {
         self.crew.reports.put(report);
     }
 
     /// The configuration in force.
-    pub fn running(&self) -> Arc<Running> {
+    pub fn running(&self) -> Arc<Live> {
         self.running.borrow().clone()
     }
 
@@ -308,13 +308,13 @@ impl Worker {
     }
 
     /// The servers behind a new connection to `local`.
-    pub fn group_at(&self, local: &Addr) -> Option<Arc<Group>> {
+    pub fn group_at(&self, local: &Addr) -> Option<Arc<VirtualHosts>> {
         let running = self.running.borrow();
         Some(group_of(binding(&running.config, local)?, local))
     }
 
     /// The servers behind `local` now, if a reload has replaced `group`.
-    pub fn group(&self, local: &Addr, group: &Arc<Group>) -> Option<Arc<Group>> {
+    pub fn group(&self, local: &Addr, group: &Arc<VirtualHosts>) -> Option<Arc<VirtualHosts>> {
         let running = self.running.borrow();
         let same = || running.config.bindings.iter().find(|binding| binding.group.addr == group.addr);
         let binding = binding(&running.config, local).or_else(same)?;
@@ -323,7 +323,7 @@ impl Worker {
     }
 
     /// Waits for the next bytes of a client, for `limit` at most.
-    pub fn wait(&self, wire: &Wire, timer: &Timer, limit: Duration) -> impl Future<Output = Waited> {
+    pub fn wait(&self, wire: &BufStream, timer: &Timer, limit: Duration) -> impl Future<Output = Waited> {
         timer.set(limit);
         poll_fn(move |cx| match wire.poll_readable(cx) {
             Poll::Ready(()) => Poll::Ready(Waited::Readable),
@@ -351,6 +351,6 @@ fn binding<'c>(config: &'c Config, local: &Addr) -> Option<&'c Binding> {
 }
 
 /// The servers of a binding that are meant by `local`.
-fn group_of(binding: &Binding, local: &Addr) -> Arc<Group> {
+fn group_of(binding: &Binding, local: &Addr) -> Arc<VirtualHosts> {
     binding.specific.iter().find(|group| group.addr == *local).unwrap_or(&binding.group).clone()
 }

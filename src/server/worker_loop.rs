@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::proxy::pool;
 use crate::runtime::executor::{self, Timer};
-use crate::runtime::handover::{self, Unpacker};
+use crate::runtime::handover::{self, HandoverDecoder};
 use crate::runtime::socket::Addr;
-use crate::server::accept::{self, Accepting};
-use crate::server::worker::{Order, Report, Worker};
+use crate::server::accept::{self, AcceptHandle};
+use crate::server::worker::{Worker, WorkerCommand, WorkerEvent};
 use crate::server::{connection, tunnel_task};
 use crate::tunnel;
 
@@ -24,23 +24,23 @@ const FREEZE: Duration = Duration::from_millis(1500);
 
 /// Follows orders until one says to end.
 pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
-    let mut open: Vec<(Addr, Accepting)> = Vec::new();
+    let mut open: Vec<(Addr, AcceptHandle)> = Vec::new();
     loop {
         match poll_fn(|cx| worker.poll_order(cx)).await {
-            Order::Take(running) => {
+            WorkerCommand::Take(running) => {
                 open.retain(|(addr, _)| running.config.bindings.iter().any(|binding| binding.addr == *addr));
                 worker.replace(running);
             }
-            Order::Listen(addr, fd) => open.push((addr, accept::start(fd, &worker)?)),
-            Order::Serve(newcomer) => accept::serve(newcomer, &worker, worker.slot()),
-            Order::Finish => {
+            WorkerCommand::Listen(addr, fd) => open.push((addr, accept::start(fd, &worker)?)),
+            WorkerCommand::Serve(newcomer) => accept::serve(newcomer, &worker, worker.slot()),
+            WorkerCommand::Finish => {
                 worker.stop();
                 drop(open);
                 finish(&worker).await;
                 return Ok(());
             }
-            Order::Stop => return Ok(()),
-            Order::Leave => {
+            WorkerCommand::Stop => return Ok(()),
+            WorkerCommand::Leave => {
                 // Who connects from now on is for the next program.
                 open.drain(..).for_each(|(_, accepting)| accepting.leave());
                 worker.leave();
@@ -48,22 +48,22 @@ pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
                 let timer = Timer::new();
                 timer.set(SETTLE);
                 until(&worker, &mut |cx| worker.poll_settled(cx).is_ready() || timer.poll_due(cx).is_ready()).await;
-                worker.report(Report::Settled);
+                worker.report(WorkerEvent::Settled);
             }
-            Order::Freeze => {
+            WorkerCommand::Freeze => {
                 tunnel::drain(Duration::ZERO);
                 worker.freeze();
                 executor::wake_all();
                 let timer = Timer::new();
                 timer.set(FREEZE);
                 until(&worker, &mut |cx| worker.poll_empty(cx).is_ready() || timer.poll_due(cx).is_ready()).await;
-                worker.report(Report::Packed(worker.take_packed()));
+                worker.report(WorkerEvent::Packed(worker.take_packed()));
             }
-            Order::Resume(mut parcel) => {
+            WorkerCommand::Resume(mut parcel) => {
                 stay(&worker);
                 resume(&mut parcel, &worker);
             }
-            Order::Stay => stay(&worker),
+            WorkerCommand::Stay => stay(&worker),
         }
     }
 }
@@ -73,8 +73,8 @@ async fn until(worker: &Rc<Worker>, over: &mut dyn FnMut(&mut Context<'_>) -> bo
     poll_fn(|cx| {
         while let Poll::Ready(order) = worker.poll_order(cx) {
             match order {
-                Order::Stop => return Poll::Ready(()),
-                Order::Serve(newcomer) => accept::serve(newcomer, worker, worker.slot()),
+                WorkerCommand::Stop => return Poll::Ready(()),
+                WorkerCommand::Serve(newcomer) => accept::serve(newcomer, worker, worker.slot()),
                 _ => {}
             }
         }
@@ -119,7 +119,7 @@ fn stay(worker: &Worker) {
 }
 
 /// Goes on with the connections and tunnels of a parcel; a broken one is dropped, and closes.
-fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) {
+fn resume(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) {
     while let Some((kind, mut content)) = parcel.entry() {
         let _ = match kind {
             handover::CONNECTION => connection(&mut content, worker),
@@ -129,7 +129,7 @@ fn resume(parcel: &mut Unpacker, worker: &Rc<Worker>) {
     }
 }
 
-fn connection(parcel: &mut Unpacker, worker: &Rc<Worker>) -> Option<()> {
+fn connection(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) -> Option<()> {
     let (addr, local) = (Addr::parse(&parcel.text()?)?, Addr::parse(&parcel.text()?)?);
     let fd = parcel.fd()?;
     if let Some(group) = worker.group_at(&local) {

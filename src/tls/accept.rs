@@ -19,8 +19,8 @@ use rustls::server::{Accepted, Acceptor, UnbufferedServerConnection};
 use crate::runtime::executor::{self, Millis, Timer};
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
-use crate::tls::info::{Hello, Secured};
-use crate::tls::server_config::Site;
+use crate::tls::info::{Hello, TlsInfo};
+use crate::tls::server_config::ServerTls;
 use crate::tls::session::{Session, Side};
 
 /// Bytes of a client's first message.
@@ -69,8 +69,8 @@ impl fmt::Display for Failure {
 pub async fn accept(
     socket: Socket,
     mut sealed: Vec<u8>,
-    choose: impl FnOnce(Option<&str>) -> Option<Arc<Site>>,
-) -> Result<(Box<dyn SecureStream>, Secured), Failure> {
+    choose: impl FnOnce(Option<&str>) -> Option<Arc<ServerTls>>,
+) -> Result<(Box<dyn SecureStream>, TlsInfo), Failure> {
     let accepted = read_hello(&socket, &mut sealed).await?;
     let hello = accepted.client_hello();
     let site = choose(hello.server_name()).filter(|site| !site.rejects);
@@ -80,7 +80,7 @@ pub async fn accept(
     };
     let hello = Hello::of(&hello);
     drop(accepted);
-    let place = Place::take().await;
+    let place = HandshakePermit::take().await;
     turn_with_room().await;
     let connection = UnbufferedServerConnection::new(site.to(&hello.ciphers))
         .map_err(|error| Failure::Protocol(error.to_string()))?;
@@ -90,7 +90,7 @@ pub async fn accept(
         Poll::Pending => session.poll_handshake(cx).map_err(explain),
     })
     .await?;
-    let secured = session.with_side(|side| Secured::new(side.common(), site, hello));
+    let secured = session.with_side(|side| TlsInfo::new(side.common(), site, hello));
     Ok((Box::new(session), secured))
 }
 
@@ -281,12 +281,12 @@ struct Holder {
 }
 
 /// One of the places of those that are under way, or the wish for one.
-struct Place {
+struct HandshakePermit {
     number: u64,
     holder: Rc<Holder>,
 }
 
-impl Place {
+impl HandshakePermit {
     /// Waits for a place. Who asked last comes first: in a flood all could only wait for those that will never go on.
     async fn take() -> Self {
         let number = UNDER_WAY.with_borrow_mut(|under_way| {
@@ -311,7 +311,7 @@ impl Place {
 
 impl UnderWay {
     /// Ready when there is room, or was made; only the newest of those who wait makes some.
-    fn poll_room(&mut self, place: &Place, cx: &mut Context<'_>, timer: &Timer) -> Poll<()> {
+    fn poll_room(&mut self, place: &HandshakePermit, cx: &mut Context<'_>, timer: &Timer) -> Poll<()> {
         let is_newest = self.waiting.last().is_none_or(|(newest, _)| place.number >= *newest);
         if !is_newest || self.held.len() >= UNDER_WAY_MAX {
             insert(&mut self.waiting, place.number, cx.waker().clone());
@@ -342,7 +342,7 @@ impl UnderWay {
     }
 }
 
-impl Drop for Place {
+impl Drop for HandshakePermit {
     fn drop(&mut self) {
         let _ = UNDER_WAY.try_with(|under_way| {
             let mut under_way = under_way.try_borrow_mut().ok()?;

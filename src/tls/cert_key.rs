@@ -24,7 +24,7 @@ const RENEWAL_SECS: i64 = 14 * 86_400;
 const KEY_MODE: u32 = 0o640;
 
 /// A certificate and its key, as their files were when they were read last.
-pub(super) struct Pair {
+pub(super) struct CertKey {
     pub(super) certificate: String,
     pub(super) key: String,
     current: RwLock<Arc<CertifiedKey>>,
@@ -33,7 +33,7 @@ pub(super) struct Pair {
     looked: AtomicU32,
 }
 
-impl fmt::Debug for Pair {
+impl fmt::Debug for CertKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pair").field("certificate", &self.certificate).finish_non_exhaustive()
     }
@@ -55,12 +55,12 @@ impl Stamp {
 
 /// What became of files that have changed.
 #[derive(Debug, PartialEq, Eq)]
-pub enum News {
+pub enum ReloadEvent {
     Taken(String),
     Refused(String),
 }
 
-impl Pair {
+impl CertKey {
     /// Reads both files.
     pub(super) fn load(certificate: &str, key: &str) -> Result<Self, String> {
         let stamps = stamps(certificate, key);
@@ -74,7 +74,7 @@ impl Pair {
     }
 
     /// Looks whether the files have changed, if that was not done for a while, and takes what is good.
-    pub(super) fn refresh(&self) -> Option<News> {
+    pub(super) fn refresh(&self) -> Option<ReloadEvent> {
         let (last, now) = (self.looked.load(Ordering::Relaxed), seconds());
         let due = now.wrapping_sub(last) >= LOOK_SECS;
         // Of several workers one looks.
@@ -84,7 +84,7 @@ impl Pair {
         self.read_again()
     }
 
-    fn read_again(&self) -> Option<News> {
+    fn read_again(&self) -> Option<ReloadEvent> {
         let found = stamps(&self.certificate, &self.key);
         if std::mem::replace(&mut *self.stamps.lock().unwrap_or_else(PoisonError::into_inner), found) == found {
             return None;
@@ -92,10 +92,10 @@ impl Pair {
         Some(match pem::pair(&self.certificate, &self.key) {
             Ok(pair) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
-                News::Taken(format!("the certificate \"{}\" was renewed", self.certificate))
+                ReloadEvent::Taken(format!("the certificate \"{}\" was renewed", self.certificate))
             }
             // Often enough the other file is only about to be written.
-            Err(why) => News::Refused(format!("{why}: the certificate from before is used")),
+            Err(why) => ReloadEvent::Refused(format!("{why}: the certificate from before is used")),
         })
     }
 
@@ -166,20 +166,20 @@ mod tests {
         let folder = folder("renewed");
         let (crt, key) = (format!("{folder}/crt"), format!("{folder}/key"));
         let first = write(&folder, |_| {});
-        let pair = Pair::load(&crt, &key).unwrap();
+        let pair = CertKey::load(&crt, &key).unwrap();
         let shown = || pair.current().cert[0].to_vec();
         assert_eq!(pair.read_again(), None);
         let second = write(&folder, |_| {});
         assert_eq!(pair.refresh(), None, "it was just looked at");
-        assert!(matches!(pair.read_again(), Some(News::Taken(_))));
+        assert!(matches!(pair.read_again(), Some(ReloadEvent::Taken(_))));
         assert!(shown() == second && first != second);
         assert_eq!(pair.read_again(), None);
         fs::write(&crt, "garbage, longer than nothing").unwrap();
-        assert!(matches!(pair.read_again(), Some(News::Refused(_))));
+        assert!(matches!(pair.read_again(), Some(ReloadEvent::Refused(_))));
         assert_eq!(pair.read_again(), None, "it is told once");
         assert_eq!(shown(), second);
         fs::remove_file(&key).unwrap();
-        assert!(matches!(pair.read_again(), Some(News::Refused(_))));
+        assert!(matches!(pair.read_again(), Some(ReloadEvent::Refused(_))));
         assert_eq!(pair.read_again(), None);
         assert_eq!(shown(), second);
         fs::remove_dir_all(folder).unwrap();
@@ -190,14 +190,14 @@ mod tests {
         let folder = folder("warned");
         let warnings = |edit: fn(&mut CertificateParams)| {
             write(&folder, edit);
-            Pair::load(&format!("{folder}/crt"), &format!("{folder}/key")).unwrap().warnings()
+            CertKey::load(&format!("{folder}/crt"), &format!("{folder}/key")).unwrap().warnings()
         };
         assert_eq!(warnings(|_| {}), [""; 0]);
         assert!(warnings(|params| params.not_after = rcgen::date_time_ymd(2024, 1, 1))[0].ends_with("has expired"));
         assert!(warnings(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1))[0].contains("not valid yet"));
         write(&folder, |_| {});
         fs::set_permissions(format!("{folder}/key"), fs::Permissions::from_mode(0o644)).unwrap();
-        let pair = Pair::load(&format!("{folder}/crt"), &format!("{folder}/key")).unwrap();
+        let pair = CertKey::load(&format!("{folder}/crt"), &format!("{folder}/key")).unwrap();
         assert!(pair.warnings()[0].contains("0644"));
         fs::remove_dir_all(folder).unwrap();
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error, Word, placeholder};
 use crate::config::template::Template;
 use crate::config::{ProxyPass, Settings, core, values};
-use crate::tls::{self, ClientSpec, Protocols, ServerSpec, Site, Verify};
+use crate::tls::{self, ClientSpec, Protocols, ServerSpec, ServerTls, Verify};
 
 type Set = Result<(), Error>;
 
@@ -26,7 +26,11 @@ pub(crate) struct TlsDraft {
 }
 
 /// Reads what the draft of a server names.
-pub(crate) fn site(walk: &mut Walk, draft: &TlsDraft, directive: &Directive) -> Result<Option<Arc<Site>>, Error> {
+pub(crate) fn site(
+    walk: &mut Builder,
+    draft: &TlsDraft,
+    directive: &Directive,
+) -> Result<Option<Arc<ServerTls>>, Error> {
     if !tls::AVAILABLE || (draft.certificates.is_empty() && !draft.spec.rejects) {
         return Ok(None);
     }
@@ -57,7 +61,7 @@ fn file<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word, Error> {
     if odd { Err(invalid(directive, word, "the name of a file, without variables")) } else { Ok(word) }
 }
 
-pub(crate) fn on(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn on(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     draft.tls.on = core::switch(directive)?;
     if draft.tls.on && !tls::AVAILABLE {
         return Err(Error::new(&directive.name.at, "\"ssl on\" is not supported").hint("this build has no TLS"));
@@ -65,7 +69,7 @@ pub(crate) fn on(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set 
     Ok(())
 }
 
-pub(crate) fn certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn certificate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = file(directive, arg(directive, 0))?;
     if draft.first {
         draft.tls.certificates.clear();
@@ -74,7 +78,7 @@ pub(crate) fn certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive
     Ok(())
 }
 
-pub(crate) fn certificate_key(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn certificate_key(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = file(directive, arg(directive, 0))?;
     if draft.first {
         draft.tls.keys.clear();
@@ -84,7 +88,7 @@ pub(crate) fn certificate_key(_: &mut Walk, draft: &mut Draft, directive: &Direc
 }
 
 /// Which of the versions that are named can be spoken.
-pub(crate) fn versions(walk: &mut Walk, directive: &Directive) -> Result<Protocols, Error> {
+pub(crate) fn versions(walk: &mut Builder, directive: &Directive) -> Result<Protocols, Error> {
     let mut protocols = Protocols { tls12: false, tls13: false };
     let mut old = false;
     for word in &directive.args {
@@ -107,13 +111,13 @@ pub(crate) fn versions(walk: &mut Walk, directive: &Directive) -> Result<Protoco
     Ok(protocols)
 }
 
-pub(crate) fn protocols(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn protocols(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     draft.tls.spec.protocols = versions(walk, directive)?;
     Ok(())
 }
 
 /// `off`, `none`, `builtin`, `builtin:SESSIONS`, `shared:NAME:SIZE`
-pub(crate) fn session_cache(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn session_cache(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let mut bytes = 0;
     for word in &directive.args {
         let parts: Vec<&str> = word.text.split(':').collect();
@@ -131,7 +135,7 @@ pub(crate) fn session_cache(_: &mut Walk, draft: &mut Draft, directive: &Directi
     Ok(())
 }
 
-pub(crate) fn verify_client(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn verify_client(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     draft.tls.spec.clients.verify = match core::choice(directive, word, "on, off, optional or optional_no_ca")? {
         0 => Verify::On,
@@ -142,19 +146,19 @@ pub(crate) fn verify_client(_: &mut Walk, draft: &mut Draft, directive: &Directi
     Ok(())
 }
 
-pub(crate) fn client_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn client_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = file(directive, arg(directive, 0))?;
     draft.tls.spec.clients.named = Some(walk.in_folder(&word.text));
     Ok(())
 }
 
-pub(crate) fn trusted_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn trusted_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = file(directive, arg(directive, 0))?;
     draft.tls.spec.clients.trusted = Some(walk.in_folder(&word.text));
     Ok(())
 }
 
-pub(crate) fn crl(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = file(directive, arg(directive, 0))?;
     draft.tls.spec.clients.revoked = Some(walk.in_folder(&word.text));
     Ok(())
@@ -171,7 +175,12 @@ pub struct ProxyTls {
 }
 
 /// Makes ready what a `proxy_pass` over TLS needs, when all that is said of it is known.
-pub(crate) fn secure(walk: &mut Walk, pass: Option<&mut ProxyPass>, settings: &Settings, directive: &Directive) -> Set {
+pub(crate) fn secure(
+    walk: &mut Builder,
+    pass: Option<&mut ProxyPass>,
+    settings: &Settings,
+    directive: &Directive,
+) -> Set {
     let Some(pass) = pass.filter(|pass| pass.may_secure() && pass.tls.is_none()) else { return Ok(()) };
     let unsaid = ProxyTls::default();
     let said = settings.rare.proxy_tls.as_ref().unwrap_or(&unsaid);
@@ -198,34 +207,34 @@ pub(crate) fn secure(walk: &mut Walk, pass: Option<&mut ProxyPass>, settings: &S
     Ok(())
 }
 
-pub(crate) fn proxy(draft: &mut Draft) -> &mut ProxyTls {
+pub(crate) fn proxy(draft: &mut BlockBuilder) -> &mut ProxyTls {
     draft.rare().proxy_tls.get_or_insert_default()
 }
 
-pub(crate) fn proxy_certificate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn proxy_certificate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     // An empty one takes back what was inherited.
     proxy(draft).certificate = if word.text.is_empty() { None } else { Some(file(directive, word)?.clone()) };
     Ok(())
 }
 
-pub(crate) fn proxy_certificate_key(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn proxy_certificate_key(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     proxy(draft).key = Some(file(directive, arg(directive, 0))?.clone());
     Ok(())
 }
 
-pub(crate) fn proxy_protocols(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn proxy_protocols(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     proxy(draft).spec.protocols = versions(walk, directive)?;
     Ok(())
 }
 
-pub(crate) fn proxy_trusted_certificate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn proxy_trusted_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
     proxy(draft).spec.trusted = Some(path);
     Ok(())
 }
 
-pub(crate) fn proxy_crl(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn proxy_crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
     proxy(draft).spec.revoked = Some(path);
     Ok(())

@@ -13,11 +13,11 @@ use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
-use crate::tls::cert_key::{News, Pair};
+use crate::tls::cert_key::{CertKey, ReloadEvent};
 use crate::tls::server_config::{provider, versions};
 use crate::tls::session::{Session, Side};
 use crate::tls::settings::ClientSpec;
-use crate::tls::verify::{self, Distrust, Purpose, Trust};
+use crate::tls::verify::{self, Purpose, Verifier, VerifyError};
 use crate::tls::{pem, session_cache};
 
 /// Sessions that are kept for upstreams, by their names.
@@ -27,7 +27,7 @@ const SESSIONS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Client {
     config: Arc<ClientConfig>,
-    pair: Option<Arc<Pair>>,
+    pair: Option<Arc<CertKey>>,
 }
 
 /// Makes the handshake with an upstream that is called `name`.
@@ -44,14 +44,14 @@ pub async fn connect(socket: Socket, client: &Client, name: &str) -> io::Result<
 
 impl Client {
     /// Looks from time to time whether our certificate was renewed.
-    pub fn refresh(&self) -> Option<News> {
+    pub fn refresh(&self) -> Option<ReloadEvent> {
         self.pair.as_ref()?.refresh()
     }
 
-    pub(super) fn new(spec: &ClientSpec, pair: Option<Arc<Pair>>) -> Result<Self, String> {
+    pub(super) fn new(spec: &ClientSpec, pair: Option<Arc<CertKey>>) -> Result<Self, String> {
         let algorithms = provider().signature_verification_algorithms;
         let trust = match (&spec.trusted, spec.verify) {
-            (Some(path), true) => Some(Trust::new(
+            (Some(path), true) => Some(Verifier::new(
                 pem::trusted(path)?,
                 spec.revoked.as_ref().map_or(Ok(Vec::new()), |path| pem::revoked(path))?,
                 spec.depth,
@@ -63,9 +63,9 @@ impl Client {
             .with_protocol_versions(&versions(spec.protocols))
             .map_err(|error| error.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Judging { trust }));
+            .with_custom_certificate_verifier(Arc::new(ServerVerifier { trust }));
         let mut config = match pair.clone() {
-            Some(pair) => builder.with_client_cert_resolver(Arc::new(Own(pair))),
+            Some(pair) => builder.with_client_cert_resolver(Arc::new(ClientCertResolver(pair))),
             None => builder.with_no_client_auth(),
         };
         config.enable_sni = spec.sends_name;
@@ -79,9 +79,9 @@ impl Client {
 
 /// Our own certificate, for upstreams that ask for one.
 #[derive(Debug)]
-struct Own(Arc<Pair>);
+struct ClientCertResolver(Arc<CertKey>);
 
-impl ResolvesClientCert for Own {
+impl ResolvesClientCert for ClientCertResolver {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(self.0.current()).filter(|pair| pair.key.choose_scheme(schemes).is_some())
     }
@@ -93,11 +93,11 @@ impl ResolvesClientCert for Own {
 
 /// Judges the certificate of an upstream, if that is to be done at all (`proxy_ssl_verify`).
 #[derive(Debug)]
-struct Judging {
-    trust: Option<Trust>,
+struct ServerVerifier {
+    trust: Option<Verifier>,
 }
 
-impl ServerCertVerifier for Judging {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         own: &CertificateDer<'_>,
@@ -109,7 +109,7 @@ impl ServerCertVerifier for Judging {
         let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
         let chain: Vec<CertificateDer<'_>> = std::iter::once(own).chain(others).cloned().collect();
         let judged = trust.judge(&chain, Purpose::Server, session_cache::now());
-        let judged = judged.and_then(|()| if verify::is_for(own, name) { Ok(()) } else { Err(Distrust::NAME) });
+        let judged = judged.and_then(|()| if verify::is_for(own, name) { Ok(()) } else { Err(VerifyError::NAME) });
         match judged {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(why) => Err(Error::General(format!("upstream SSL certificate verify error: {why}"))),
@@ -139,7 +139,7 @@ impl ServerCertVerifier for Judging {
     }
 }
 
-impl Judging {
+impl ServerVerifier {
     /// Who does not care whose certificate it is has nothing from a signature by its key: old appliances have certificates
     /// that nobody can read.
     fn check(

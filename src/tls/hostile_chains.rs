@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName
 use crate::http1::base64;
 use crate::tls::pem;
 use crate::tls::server_config::provider;
-use crate::tls::verify::{self, Purpose, Trust};
+use crate::tls::verify::{self, Purpose, Verifier};
 use crate::tls::x509::Certificate;
 
 struct Made {
@@ -158,9 +158,9 @@ fn openssl(anchors: &[&Made], chain: &[&Made], lists: &str, purpose: Purpose) ->
     Some(done.ok()?.status.success())
 }
 
-fn trusting(anchors: &[&Made], lists: &[CertificateRevocationListDer<'static>]) -> Trust {
+fn trusting(anchors: &[&Made], lists: &[CertificateRevocationListDer<'static>]) -> Verifier {
     let listed = anchors.iter().map(|made| made.der.clone()).collect();
-    Trust::new(listed, lists.to_vec(), 3, provider().signature_verification_algorithms)
+    Verifier::new(listed, lists.to_vec(), 3, provider().signature_verification_algorithms)
 }
 
 /// What we say: nothing, or why not.
@@ -185,7 +185,7 @@ const CONSTRAINT: Judged = Err("permitted subtree violation");
 
 const NOW: u64 = 1_790_000_000;
 
-fn judge(trust: &Trust, chain: &[&Made], purpose: Purpose) -> Judged {
+fn judge(trust: &Verifier, chain: &[&Made], purpose: Purpose) -> Judged {
     let chain: Vec<_> = chain.iter().map(|made| made.der.clone()).collect();
     trust.judge(&chain, purpose, NOW).map_err(|why| why.0)
 }

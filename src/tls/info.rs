@@ -9,10 +9,10 @@ use rustls::server::ClientHello;
 use rustls::{CipherSuite, CommonState, HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::http1::{base64, digest};
-use crate::tls::server_config::Site;
+use crate::tls::server_config::ServerTls;
 use crate::tls::session_cache;
-use crate::tls::variables::Fact;
-use crate::tls::verify::Distrust;
+use crate::tls::variables::SslVariable;
+use crate::tls::verify::VerifyError;
 use crate::tls::x509::{self, Certificate};
 
 /// What a client offered.
@@ -35,8 +35,8 @@ impl Hello {
 
 /// A secured connection.
 #[derive(Debug)]
-pub struct Secured {
-    site: Arc<Site>,
+pub struct TlsInfo {
+    site: Arc<ServerTls>,
     protocol: Option<ProtocolVersion>,
     cipher: Option<CipherSuite>,
     group: Option<NamedGroup>,
@@ -49,20 +49,20 @@ pub struct Secured {
 #[derive(Debug)]
 struct ClientCertificate {
     der: CertificateDer<'static>,
-    judged: Result<(), Distrust>,
+    judged: Result<(), VerifyError>,
 }
 
 /// Why a request is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AuthError {
     /// Its server asks for certificates, and the handshake was made for another one that does not ask alike.
     Misdirected,
     NoCertificate,
-    Distrusted(Distrust),
+    Distrusted(VerifyError),
 }
 
-impl Secured {
-    pub(super) fn new(agreed: &CommonState, site: Arc<Site>, hello: Hello) -> Self {
+impl TlsInfo {
+    pub(super) fn new(agreed: &CommonState, site: Arc<ServerTls>, hello: Hello) -> Self {
         let client = agreed.peer_certificates().filter(|_| site.verifies()).and_then(|chain| {
             // What was resumed is judged again: it may have expired or been revoked since.
             Some(ClientCertificate { der: chain.first()?.clone(), judged: site.judge(chain) })
@@ -80,34 +80,38 @@ impl Secured {
     }
 
     /// Whether a request for a server with this site is served.
-    pub fn check(&self, site: Option<&Arc<Site>>) -> Result<(), Refusal> {
+    pub fn check(&self, site: Option<&Arc<ServerTls>>) -> Result<(), AuthError> {
         let Some(site) = site.filter(|site| site.verifies()) else { return Ok(()) };
         if !Arc::ptr_eq(site, &self.site) {
-            return Err(Refusal::Misdirected);
+            return Err(AuthError::Misdirected);
         }
         match &self.client {
-            Some(ClientCertificate { judged: Err(why), .. }) if !site.tolerates(*why) => Err(Refusal::Distrusted(*why)),
-            None if site.requires() => Err(Refusal::NoCertificate),
+            Some(ClientCertificate { judged: Err(why), .. }) if !site.tolerates(*why) => {
+                Err(AuthError::Distrusted(*why))
+            }
+            None if site.requires() => Err(AuthError::NoCertificate),
             _ => Ok(()),
         }
     }
 
     /// Appends the value of a variable.
-    pub fn write(&self, fact: Fact, out: &mut Vec<u8>) {
+    pub fn write(&self, fact: SslVariable, out: &mut Vec<u8>) {
         match fact {
-            Fact::Alpn => out.extend_from_slice(self.alpn.as_deref().unwrap_or_default()),
-            Fact::Cipher => self.cipher.iter().for_each(|cipher| write_cipher(*cipher, out)),
-            Fact::Ciphers => write_list(&self.hello.ciphers, out, |cipher, out| write_cipher(*cipher, out)),
-            Fact::Curve => self.group.iter().for_each(|group| write_group(*group, out)),
-            Fact::Curves => write_list(&self.hello.groups, out, |group, out| write_group(*group, out)),
-            Fact::Protocol => out.extend_from_slice(match self.protocol {
+            SslVariable::Alpn => out.extend_from_slice(self.alpn.as_deref().unwrap_or_default()),
+            SslVariable::Cipher => self.cipher.iter().for_each(|cipher| write_cipher(*cipher, out)),
+            SslVariable::Ciphers => write_list(&self.hello.ciphers, out, |cipher, out| write_cipher(*cipher, out)),
+            SslVariable::Curve => self.group.iter().for_each(|group| write_group(*group, out)),
+            SslVariable::Curves => write_list(&self.hello.groups, out, |group, out| write_group(*group, out)),
+            SslVariable::Protocol => out.extend_from_slice(match self.protocol {
                 Some(ProtocolVersion::TLSv1_3) => b"TLSv1.3",
                 Some(ProtocolVersion::TLSv1_2) => b"TLSv1.2",
                 _ => b"",
             }),
-            Fact::ServerName => out.extend_from_slice(self.hello.server_name.as_deref().unwrap_or_default().as_bytes()),
-            Fact::SessionReused => out.push(if self.resumed { b'r' } else { b'.' }),
-            Fact::ClientVerify => match &self.client {
+            SslVariable::ServerName => {
+                out.extend_from_slice(self.hello.server_name.as_deref().unwrap_or_default().as_bytes())
+            }
+            SslVariable::SessionReused => out.push(if self.resumed { b'r' } else { b'.' }),
+            SslVariable::ClientVerify => match &self.client {
                 None => out.extend_from_slice(b"NONE"),
                 Some(ClientCertificate { judged: Ok(()), .. }) => out.extend_from_slice(b"SUCCESS"),
                 Some(ClientCertificate { judged: Err(why), .. }) => drop(write!(out, "FAILED:{why}")),
@@ -155,10 +159,10 @@ fn write_group(group: NamedGroup, out: &mut Vec<u8>) {
 }
 
 impl ClientCertificate {
-    fn write(&self, fact: Fact, out: &mut Vec<u8>) {
+    fn write(&self, fact: SslVariable, out: &mut Vec<u8>) {
         let Some(certificate) = Certificate::parse(&self.der) else { return };
         match fact {
-            Fact::ClientCert => {
+            SslVariable::ClientCert => {
                 let text = self.pem();
                 // As a value of a field it is one line, which goes on behind tabs.
                 for (at, line) in text.trim_end().lines().enumerate() {
@@ -166,24 +170,24 @@ impl ClientCertificate {
                     out.extend_from_slice(line.as_bytes());
                 }
             }
-            Fact::ClientRawCert => out.extend_from_slice(self.pem().as_bytes()),
-            Fact::ClientEscapedCert => self.pem().bytes().for_each(|byte| match byte {
+            SslVariable::ClientRawCert => out.extend_from_slice(self.pem().as_bytes()),
+            SslVariable::ClientEscapedCert => self.pem().bytes().for_each(|byte| match byte {
                 b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'.' | b'~' => out.push(byte),
                 _ => drop(write!(out, "%{byte:02X}")),
             }),
-            Fact::ClientFingerprint => {
+            SslVariable::ClientFingerprint => {
                 for byte in digest::sha1(&[&self.der]) {
                     let _ = write!(out, "{byte:02x}");
                 }
             }
-            Fact::ClientIssuer => x509::write_name(certificate.issuer, out),
-            Fact::ClientIssuerLegacy => x509::write_name_with_slashes(certificate.issuer, out),
-            Fact::ClientSubject => x509::write_name(certificate.subject, out),
-            Fact::ClientSubjectLegacy => x509::write_name_with_slashes(certificate.subject, out),
-            Fact::ClientSerial => certificate.write_serial(out),
-            Fact::ClientValidStart => x509::write_time(certificate.not_before, out),
-            Fact::ClientValidEnd => x509::write_time(certificate.not_after, out),
-            Fact::ClientValidRemain => {
+            SslVariable::ClientIssuer => x509::write_name(certificate.issuer, out),
+            SslVariable::ClientIssuerLegacy => x509::write_name_with_slashes(certificate.issuer, out),
+            SslVariable::ClientSubject => x509::write_name(certificate.subject, out),
+            SslVariable::ClientSubjectLegacy => x509::write_name_with_slashes(certificate.subject, out),
+            SslVariable::ClientSerial => certificate.write_serial(out),
+            SslVariable::ClientValidStart => x509::write_time(certificate.not_before, out),
+            SslVariable::ClientValidEnd => x509::write_time(certificate.not_after, out),
+            SslVariable::ClientValidRemain => {
                 let left =
                     certificate.not_after.saturating_sub(i64::try_from(session_cache::now()).unwrap_or(i64::MAX));
                 let _ = write!(out, "{}", left.max(0) / 86_400);

@@ -1,7 +1,7 @@
 //! TLS on either side of us, by rustls with ring: certificates in, secured connections out.
 //!
-//! [`Site`]: what a server says in a handshake. [`accept`]: a client's connection becomes a `SecureStream`.
-//! [`Secured`]: what is known of it then. [`Client`]: how we come to upstreams, by [`connect`].
+//! [`ServerTls`]: what a server says in a handshake. [`accept`]: a client's connection becomes a `SecureStream`.
+//! [`TlsInfo`]: what is known of it then. [`Client`]: how we come to upstreams, by [`connect`].
 //! Without the feature `tls` nothing of this can be made, and what can't exist costs nothing.
 
 pub(crate) mod settings;
@@ -34,21 +34,21 @@ pub(crate) mod stub;
 pub(crate) mod conf;
 
 pub(crate) use crate::tls::settings::{ClientSpec, Protocols, ServerSpec, Verify};
-pub(crate) use crate::tls::variables::Fact;
+pub(crate) use crate::tls::variables::SslVariable;
 
 #[cfg(feature = "tls")]
 pub(crate) use crate::tls::accept::accept;
 #[cfg(feature = "tls")]
-pub(crate) use crate::tls::cert_key::News;
+pub(crate) use crate::tls::cert_key::ReloadEvent;
 #[cfg(feature = "tls")]
 pub(crate) use crate::tls::connect::{Client, connect};
 #[cfg(feature = "tls")]
-pub(crate) use crate::tls::info::{Refusal, Secured};
+pub(crate) use crate::tls::info::{AuthError, TlsInfo};
 #[cfg(feature = "tls")]
-pub(crate) use crate::tls::server_config::{Loaded, Site};
+pub(crate) use crate::tls::server_config::{ServerTls, TlsStore};
 
 #[cfg(not(feature = "tls"))]
-pub(crate) use crate::tls::stub::{Client, Loaded, News, Refusal, Secured, Site, accept, connect};
+pub(crate) use crate::tls::stub::{AuthError, Client, ReloadEvent, ServerTls, TlsInfo, TlsStore, accept, connect};
 
 /// Whether there is TLS in this build.
 pub const AVAILABLE: bool = cfg!(feature = "tls");

@@ -1,6 +1,6 @@
 //! What a server says in a handshake: its certificates, the versions it speaks, what it asks of clients.
 //!
-//! Servers that say the same share one [`Site`], and files that several name are read once.
+//! Servers that say the same share one [`ServerTls`], and files that several name are read once.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,12 +16,12 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-use crate::tls::cert_key::{News, Pair};
+use crate::tls::cert_key::{CertKey, ReloadEvent};
 use crate::tls::connect::Client;
 use crate::tls::pem;
 use crate::tls::session_cache::{self, Cache, Tickets};
 use crate::tls::settings::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
-use crate::tls::verify::{self, Distrust, Purpose, Trust};
+use crate::tls::verify::{self, Purpose, Verifier, VerifyError};
 use crate::tls::x509::Certificate;
 
 /// Protocols above TLS that are spoken here.
@@ -29,15 +29,15 @@ const ALPN: [&[u8]; 3] = [b"http/1.1", b"http/1.0", b"http/0.9"];
 
 /// What was read of the files of a configuration.
 #[derive(Debug, Default)]
-pub struct Loaded {
-    pairs: Vec<Arc<Pair>>,
-    sites: Vec<(ServerSpec, Arc<Site>)>,
+pub struct TlsStore {
+    pairs: Vec<Arc<CertKey>>,
+    sites: Vec<(ServerSpec, Arc<ServerTls>)>,
     clients: Vec<(ClientSpec, Arc<Client>)>,
 }
 
-impl Loaded {
+impl TlsStore {
     /// What a server says, by its directives.
-    pub fn site(&mut self, spec: &ServerSpec) -> Result<Arc<Site>, String> {
+    pub fn site(&mut self, spec: &ServerSpec) -> Result<Arc<ServerTls>, String> {
         if let Some((_, site)) = self.sites.iter().find(|(known, _)| known == spec) {
             return Ok(site.clone());
         }
@@ -45,7 +45,7 @@ impl Loaded {
         for (certificate, key) in &spec.pairs {
             pairs.push(self.pair(certificate, key)?);
         }
-        let site = Arc::new(Site::new(spec, pairs)?);
+        let site = Arc::new(ServerTls::new(spec, pairs)?);
         self.sites.push((spec.clone(), site.clone()));
         Ok(site)
     }
@@ -69,12 +69,12 @@ impl Loaded {
         self.pairs.iter().flat_map(|pair| pair.warnings()).collect()
     }
 
-    fn pair(&mut self, certificate: &str, key: &str) -> Result<Arc<Pair>, String> {
+    fn pair(&mut self, certificate: &str, key: &str) -> Result<Arc<CertKey>, String> {
         let known = self.pairs.iter().find(|pair| pair.certificate == certificate && pair.key == key);
         if let Some(pair) = known {
             return Ok(pair.clone());
         }
-        let pair = Arc::new(Pair::load(certificate, key)?);
+        let pair = Arc::new(CertKey::load(certificate, key)?);
         self.pairs.push(pair.clone());
         Ok(pair)
     }
@@ -82,30 +82,30 @@ impl Loaded {
 
 /// One way to make handshakes.
 #[derive(Debug)]
-pub struct Site {
+pub struct ServerTls {
     server: Arc<ServerConfig>,
     /// The same for clients that say they are slow at AES.
     gentle: Arc<ServerConfig>,
     pub(super) rejects: bool,
-    pairs: Vec<Arc<Pair>>,
+    pairs: Vec<Arc<CertKey>>,
     verify: Verify,
-    trust: Trust,
+    trust: Verifier,
 }
 
-impl Site {
-    fn new(spec: &ServerSpec, pairs: Vec<Arc<Pair>>) -> Result<Self, String> {
+impl ServerTls {
+    fn new(spec: &ServerSpec, pairs: Vec<Arc<CertKey>>) -> Result<Self, String> {
         let trust = trust(&spec.clients)?;
         let builder = ServerConfig::builder_with_provider(provider().clone())
             .with_protocol_versions(&versions(spec.protocols))
             .map_err(|error| error.to_string())?;
         let builder = match spec.clients.verify {
             Verify::Off => builder.with_no_client_auth(),
-            _ => builder.with_client_cert_verifier(Arc::new(Asking {
+            _ => builder.with_client_cert_verifier(Arc::new(CollectClientCert {
                 names: names(&spec.clients)?,
                 algorithms: provider().signature_verification_algorithms,
             })),
         };
-        let mut server = builder.with_cert_resolver(Arc::new(Keys(pairs.clone())));
+        let mut server = builder.with_cert_resolver(Arc::new(CertResolver(pairs.clone())));
         server.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         server.ignore_client_order = true;
         server.session_storage = match spec.cache_bytes {
@@ -131,7 +131,7 @@ impl Site {
     }
 
     /// Looks from time to time whether its certificates were renewed: what became of those that have changed.
-    pub fn refresh(&self) -> Vec<News> {
+    pub fn refresh(&self) -> Vec<ReloadEvent> {
         self.pairs.iter().filter_map(|pair| pair.refresh()).collect()
     }
 
@@ -154,17 +154,17 @@ impl Site {
     }
 
     /// Whether a client whose certificate is not trusted is nevertheless served.
-    pub(super) fn tolerates(&self, why: Distrust) -> bool {
+    pub(super) fn tolerates(&self, why: VerifyError) -> bool {
         self.verify == Verify::OptionalNoCa && why.is_unknown_issuer()
     }
 
     /// Judges the certificate of a client.
-    pub(super) fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), Distrust> {
+    pub(super) fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), VerifyError> {
         self.trust.judge(chain, Purpose::Client, session_cache::now())
     }
 }
 
-fn trust(spec: &ClientsSpec) -> Result<Trust, String> {
+fn trust(spec: &ClientsSpec) -> Result<Verifier, String> {
     let mut anchors = Vec::new();
     if spec.verify != Verify::Off {
         for path in spec.named.iter().chain(&spec.trusted) {
@@ -175,7 +175,7 @@ fn trust(spec: &ClientsSpec) -> Result<Trust, String> {
         Some(path) if spec.verify != Verify::Off => pem::revoked(path)?,
         _ => Vec::new(),
     };
-    Ok(Trust::new(anchors, revoked, spec.depth, provider().signature_verification_algorithms))
+    Ok(Verifier::new(anchors, revoked, spec.depth, provider().signature_verification_algorithms))
 }
 
 /// The names of issuers that clients are told of.
@@ -244,9 +244,9 @@ pub(super) fn versions(protocols: Protocols) -> Vec<&'static SupportedProtocolVe
 
 /// The certificates of a server, of which one suits each client.
 #[derive(Debug)]
-struct Keys(Vec<Arc<Pair>>);
+struct CertResolver(Vec<Arc<CertKey>>);
 
-impl ResolvesServerCert for Keys {
+impl ResolvesServerCert for CertResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let suits = |pair: &Arc<CertifiedKey>| pair.key.choose_scheme(hello.signature_schemes()).is_some();
         let mut suiting = self.0.iter().map(|pair| pair.current()).filter(suits).peekable();
@@ -260,12 +260,12 @@ impl ResolvesServerCert for Keys {
 /// Asks for certificates and takes any: they are judged when the handshake is done, so that who has no good one learns
 /// it from an answer (400) rather than from a broken connection.
 #[derive(Debug)]
-struct Asking {
+struct CollectClientCert {
     names: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ClientCertVerifier for Asking {
+impl ClientCertVerifier for CollectClientCert {
     fn client_auth_mandatory(&self) -> bool {
         false
     }

@@ -8,36 +8,36 @@ use std::sync::Arc;
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
 use crate::tls::settings::{ClientSpec, ServerSpec};
-use crate::tls::variables::Fact;
+use crate::tls::variables::SslVariable;
 
 /// What is known of a secured connection.
 #[derive(Debug)]
-pub enum Secured {}
+pub enum TlsInfo {}
 
-impl Secured {
+impl TlsInfo {
     /// Whether a request is served.
-    pub fn check(&self, _: Option<&Arc<Site>>) -> Result<(), Refusal> {
+    pub fn check(&self, _: Option<&Arc<ServerTls>>) -> Result<(), AuthError> {
         match *self {}
     }
 
-    pub fn write(&self, _: Fact, _: &mut Vec<u8>) {
+    pub fn write(&self, _: SslVariable, _: &mut Vec<u8>) {
         match *self {}
     }
 }
 
 /// Why a request is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AuthError {
     Misdirected,
     NoCertificate,
-    Distrusted(Distrust),
+    Distrusted(VerifyError),
 }
 
 /// Why a certificate is not trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Distrust {}
+pub enum VerifyError {}
 
-impl fmt::Display for Distrust {
+impl fmt::Display for VerifyError {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {}
     }
@@ -45,18 +45,18 @@ impl fmt::Display for Distrust {
 
 /// What a server says in a handshake.
 #[derive(Debug)]
-pub enum Site {}
+pub enum ServerTls {}
 
-impl Site {
+impl ServerTls {
     /// What became of certificates that have changed.
-    pub fn refresh(&self) -> Vec<News> {
+    pub fn refresh(&self) -> Vec<ReloadEvent> {
         match *self {}
     }
 }
 
 /// What became of files that have changed.
 #[derive(Debug, PartialEq, Eq)]
-pub enum News {
+pub enum ReloadEvent {
     Taken(String),
     Refused(String),
 }
@@ -67,18 +67,18 @@ pub enum Client {}
 
 impl Client {
     /// What became of our certificate, if it has changed.
-    pub fn refresh(&self) -> Option<News> {
+    pub fn refresh(&self) -> Option<ReloadEvent> {
         match *self {}
     }
 }
 
 /// What was read of the files of a configuration.
 #[derive(Debug, Default)]
-pub struct Loaded {}
+pub struct TlsStore {}
 
-impl Loaded {
+impl TlsStore {
     /// There can't be a site.
-    pub fn site(&mut self, _: &ServerSpec) -> Result<Arc<Site>, String> {
+    pub fn site(&mut self, _: &ServerSpec) -> Result<Arc<ServerTls>, String> {
         Err("this build has no TLS".to_owned())
     }
 
@@ -112,7 +112,7 @@ impl fmt::Display for Failure {
 pub async fn accept(
     _: Socket,
     _: Vec<u8>,
-    _: impl FnOnce(Option<&str>) -> Option<Arc<Site>>,
-) -> Result<(Box<dyn SecureStream>, Secured), Failure> {
+    _: impl FnOnce(Option<&str>) -> Option<Arc<ServerTls>>,
+) -> Result<(Box<dyn SecureStream>, TlsInfo), Failure> {
     Err(Failure)
 }

@@ -51,7 +51,7 @@ pub(super) enum Purpose {
 
 /// What is trusted.
 #[derive(Debug)]
-pub(super) struct Trust {
+pub(super) struct Verifier {
     /// Listed certificates that are issued by themselves, and what webpki takes of each.
     roots: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
@@ -65,18 +65,18 @@ pub(super) struct Trust {
 
 /// Why a chain is not trusted, in OpenSSL's words, as nginx logs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Distrust(pub(super) &'static str);
+pub struct VerifyError(pub(super) &'static str);
 
 /// The issuer of a certificate is not known here: as [`unknown`] tells them apart.
-const SELF_SIGNED: Distrust = Distrust("self-signed certificate");
-const SELF_SIGNED_ROOT: Distrust = Distrust("self-signed certificate in certificate chain");
-const UNKNOWN_ISSUER: Distrust = Distrust("unable to verify the first certificate");
-const UNKNOWN_ISSUER_OF_ISSUER: Distrust = Distrust("unable to get local issuer certificate");
+const SELF_SIGNED: VerifyError = VerifyError("self-signed certificate");
+const SELF_SIGNED_ROOT: VerifyError = VerifyError("self-signed certificate in certificate chain");
+const UNKNOWN_ISSUER: VerifyError = VerifyError("unable to verify the first certificate");
+const UNKNOWN_ISSUER_OF_ISSUER: VerifyError = VerifyError("unable to get local issuer certificate");
 
-const PURPOSE: Distrust = Distrust("unsuitable certificate purpose");
-const NO_REVOCATION_LIST: Distrust = Distrust("unable to get certificate CRL");
+const PURPOSE: VerifyError = VerifyError("unsuitable certificate purpose");
+const NO_REVOCATION_LIST: VerifyError = VerifyError("unable to get certificate CRL");
 
-impl Distrust {
+impl VerifyError {
     pub(super) const NAME: Self = Self("hostname mismatch");
 
     /// Whether it only means that the issuer is not known here (`ssl_verify_client optional_no_ca`).
@@ -85,7 +85,7 @@ impl Distrust {
     }
 }
 
-impl From<Error> for Distrust {
+impl From<Error> for VerifyError {
     fn from(error: Error) -> Self {
         match error {
             Error::CertNotValidYet { .. } => Self("certificate is not yet valid"),
@@ -112,13 +112,13 @@ impl From<Error> for Distrust {
     }
 }
 
-impl fmt::Display for Distrust {
+impl fmt::Display for VerifyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }
 }
 
-impl Trust {
+impl Verifier {
     /// Trusts listed certificates, as far as webpki can read them.
     pub(super) fn new(
         listed: Vec<CertificateDer<'static>>,
@@ -134,7 +134,7 @@ impl Trust {
     }
 
     /// Judges a chain, whose first certificate is the peer's own, at a time in seconds since 1970.
-    pub(super) fn judge(&self, chain: &[CertificateDer<'_>], purpose: Purpose, now: u64) -> Result<(), Distrust> {
+    pub(super) fn judge(&self, chain: &[CertificateDer<'_>], purpose: Purpose, now: u64) -> Result<(), VerifyError> {
         let (der, sent) = chain.split_first().ok_or(Error::BadDer)?;
         let own = Certificate::parse(der).ok_or(Error::BadDer)?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
@@ -233,7 +233,7 @@ impl Trust {
 
     /// Verifies a certificate of version 1, for which webpki has no more than the check of a signature: a root must have
     /// signed it. It has no extensions, thus no names that constraints could be applied to.
-    fn verify_v1(&self, own: &Certificate<'_>, now: UnixTime) -> Result<(), Distrust> {
+    fn verify_v1(&self, own: &Certificate<'_>, now: UnixTime) -> Result<(), VerifyError> {
         in_time(own, now)?;
         let mut why = unknown(own, &[]);
         let roots = self.roots.iter().filter_map(|der| Certificate::parse(der));
@@ -286,7 +286,7 @@ fn in_time(certificate: &Certificate<'_>, time: UnixTime) -> Result<(), Error> {
 }
 
 /// Why a chain leads to no root, as OpenSSL says it.
-fn unknown(own: &Certificate<'_>, between: &[CertificateDer<'_>]) -> Distrust {
+fn unknown(own: &Certificate<'_>, between: &[CertificateDer<'_>]) -> VerifyError {
     let issuers: Vec<Certificate<'_>> = between.iter().filter_map(|der| Certificate::parse(der)).collect();
     match () {
         () if own.is_self_issued() => SELF_SIGNED,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use smolgate::config::{self, ErrorLog, Folders, Source};
+use smolgate::config::{self, ConfigSource, ErrorLog, Prefix};
 
 use crate::directives::{Known, known};
 use crate::grammar::{BROKEN, SAMPLES};
@@ -286,8 +286,9 @@ type Sample = (String, String);
 
 /// Loads a text: what is wrong with it.
 fn load(text: &str, folder: &str) -> Result<(), String> {
-    let folders = Folders { prefix: folder.to_owned() };
-    let loaded = config::load(Source::Text("generated", text.to_owned()), "", folders, ErrorLog::default_to(None));
+    let folders = Prefix { prefix: folder.to_owned() };
+    let loaded =
+        config::load(ConfigSource::Text("generated", text.to_owned()), "", folders, ErrorLog::default_to(None));
     loaded.map(drop).map_err(|error| error.to_string())
 }
 

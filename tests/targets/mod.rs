@@ -7,20 +7,20 @@ use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use smolgate::config::{self, ErrorLog, Folders, Source};
+use smolgate::config::{self, ConfigSource, ErrorLog, Prefix};
 use smolgate::dns::message::{self, Answer, Found, Kind, Question};
 use smolgate::http1::basic_auth::Credentials;
 use smolgate::http1::body::Decoder;
-use smolgate::http1::head::{Framing, Limits, Names, Request, Response, Scan};
+use smolgate::http1::head::{Framing, HeadScanner, HeaderNamePolicy, Limits, Request, Response};
 use smolgate::http1::proxy_protocol;
 use smolgate::http1::range::{self, Multipart, Wanted};
 use smolgate::http1::uri;
 use smolgate::http1::websocket::Frames;
-use smolgate::modules::access::password::Stored;
+use smolgate::modules::access::password::PasswordHash;
 use smolgate::regex::Pattern;
 use smolgate::runtime::executor;
-use smolgate::runtime::handover::{self, Packer, Unpacker};
-use smolgate::server::listeners::Sockets;
+use smolgate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};
+use smolgate::server::listeners::Listeners;
 use smolgate::tunnel::Tunnel;
 
 /// Small, so that small inputs reach them.
@@ -39,7 +39,7 @@ fn in_pieces<T: PartialEq + Debug>(input: &[u8], read: impl Fn(&[&[u8]]) -> T) -
 }
 
 /// The bytes of a complete head.
-fn head(input: &[u8], start: impl Fn() -> Scan) -> Option<&[u8]> {
+fn head(input: &[u8], start: impl Fn() -> HeadScanner) -> Option<&[u8]> {
     let (start, end) = in_pieces(input, |pieces| {
         let (mut scan, mut bytes) = (start(), Vec::new());
         for piece in pieces {
@@ -56,15 +56,15 @@ fn head(input: &[u8], start: impl Fn() -> Scan) -> Option<&[u8]> {
 
 /// A request head: start line and headers.
 pub fn request(input: &[u8]) {
-    let Some(head) = head(input, Scan::request) else { return };
-    for names in [Names::Plain, Names::Underscores, Names::Any] {
+    let Some(head) = head(input, HeadScanner::request) else { return };
+    for names in [HeaderNamePolicy::Plain, HeaderNamePolicy::Underscores, HeaderNamePolicy::Any] {
         let _ = Request::parse(head, names).map(|request| format!("{request:?}"));
     }
 }
 
 /// A response head: status line and headers.
 pub fn response(input: &[u8]) {
-    let Some(head) = head(input, Scan::response) else { return };
+    let Some(head) = head(input, HeadScanner::response) else { return };
     let _ = Response::parse(head).map(|response| format!("{response:?}"));
 }
 
@@ -142,7 +142,7 @@ pub fn authorization(input: &[u8]) {
 /// A password of a user file.
 pub fn password(input: &[u8]) {
     // The slow hashes would take hours.
-    if let Some(stored) = Stored::parse(input).filter(|stored| !stored.is_slow()) {
+    if let Some(stored) = PasswordHash::parse(input).filter(|stored| !stored.is_slow()) {
         assert!(!stored.is(b"another") && !stored.is(input));
     }
 }
@@ -150,8 +150,8 @@ pub fn password(input: &[u8]) {
 /// A configuration. Nothing is written; of the files that it names, only those with certificates and keys are opened.
 pub fn config(input: &[u8]) {
     let text = String::from_utf8_lossy(input).replace("include", "exclude");
-    let folders = Folders { prefix: "/nonexistent".to_owned() };
-    match config::load(Source::Text("corpus", text), "", folders, ErrorLog::default_to(None)) {
+    let folders = Prefix { prefix: "/nonexistent".to_owned() };
+    match config::load(ConfigSource::Text("corpus", text), "", folders, ErrorLog::default_to(None)) {
         Ok(config) => drop(format!("{config:?}")),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
@@ -248,8 +248,8 @@ pub fn parcel(input: &[u8]) {
     let Some((pairs, bytes)) = input.split_first() else { return };
     let pairs = (0..pairs % 4).map(|_| UnixStream::pair().unwrap());
     let fds = pairs.flat_map(|(one, other)| [one.into(), other.into()]).collect();
-    let received = Unpacker::receive(filled(bytes, fds).send().unwrap()).unwrap();
-    let mut rest = Sockets::default().inherit(received).open();
+    let received = HandoverDecoder::receive(filled(bytes, fds).send().unwrap()).unwrap();
+    let mut rest = Listeners::default().inherit(received).open();
     // Sockets of tunnels are watched by the worker of this thread, which the first call makes.
     let _ = executor::run(async {});
     while let Some((kind, mut content)) = rest.entry() {
@@ -264,15 +264,15 @@ pub fn parcel(input: &[u8]) {
     }
 }
 
-fn filled(bytes: &[u8], fds: Vec<OwnedFd>) -> Packer {
-    let mut packer = Packer::default();
+fn filled(bytes: &[u8], fds: Vec<OwnedFd>) -> HandoverEncoder {
+    let mut packer = HandoverEncoder::default();
     bytes.iter().for_each(|byte| packer.u8(*byte));
     fds.into_iter().for_each(|fd| packer.fd(fd));
     packer
 }
 
 fn emptied(tunnel: Tunnel) -> (Vec<u8>, Vec<OwnedFd>) {
-    let mut packer = Packer::default();
+    let mut packer = HandoverEncoder::default();
     tunnel.pack(&mut packer).unwrap();
     let mut parcel = packer.open();
     (std::iter::from_fn(|| parcel.u8()).collect(), std::iter::from_fn(|| parcel.fd()).collect())

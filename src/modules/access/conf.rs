@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error};
 use crate::config::template::Template;
 use crate::config::{Settings, core, directives};
-use crate::modules::rewrite::conf::Settable;
+use crate::modules::rewrite::conf::SetTarget;
 use crate::request::location_conf::{Location, LocationDraft, Matcher};
 use crate::runtime::cidr::Cidr;
 use crate::runtime::socket::Addr;
@@ -19,10 +19,10 @@ type Set = Result<(), Error>;
 pub struct Access {
     /// The first one that fits counts; none: come in.
     pub rules: Vec<Rule>,
-    pub basic: Option<Basic>,
+    pub basic: Option<AuthBasic>,
     pub request: Option<AuthRequest>,
     /// What `auth_request` leaves behind, in order.
-    pub set: Vec<(Settable, Template)>,
+    pub set: Vec<(SetTarget, Template)>,
     /// One of the checks is enough (`satisfy any`).
     pub any: bool,
     /// How long a 401 keeps its client waiting.
@@ -45,7 +45,7 @@ impl Rule {
 
 /// Users and their passwords.
 #[derive(Clone, Debug, Default)]
-pub struct Basic {
+pub struct AuthBasic {
     /// What the password is asked for; none: nothing is asked.
     pub realm: Option<Template>,
     /// Where users are found; none: nobody is known.
@@ -63,37 +63,37 @@ pub struct AuthRequest {
 
 /// What counts instead of a location's own settings for some methods (`limit_except`).
 #[derive(Debug)]
-pub struct Except {
+pub struct LimitExcept {
     /// Methods that it is not for.
     methods: Vec<&'static str>,
     pub scope: Arc<Location>,
 }
 
-impl Except {
+impl LimitExcept {
     pub fn is_for(&self, method: &[u8]) -> bool {
         !self.methods.iter().any(|known| known.as_bytes() == method)
     }
 }
 
 /// The access settings of a block, which are its own from now on.
-pub(crate) fn own(draft: &mut Draft) -> &mut Access {
+pub(crate) fn own(draft: &mut BlockBuilder) -> &mut Access {
     draft.rare().access.get_or_insert_default()
 }
 
-fn own_basic(draft: &mut Draft) -> &mut Basic {
+fn own_basic(draft: &mut BlockBuilder) -> &mut AuthBasic {
     own(draft).basic.get_or_insert_default()
 }
 
-pub(crate) fn allow(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn allow(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     rule(draft, directive, true)
 }
 
-pub(crate) fn deny(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn deny(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     rule(draft, directive, false)
 }
 
 /// The first rule of a block, be it `allow` or `deny`, takes the place of all inherited ones.
-fn rule(draft: &mut Draft, directive: &Directive, allows: bool) -> Set {
+fn rule(draft: &mut BlockBuilder, directive: &Directive, allows: bool) -> Set {
     let word = arg(directive, 0);
     let range = match word.text.as_str() {
         "all" => None,
@@ -111,20 +111,20 @@ fn rule(draft: &mut Draft, directive: &Directive, allows: bool) -> Set {
     Ok(())
 }
 
-pub(crate) fn satisfy(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn satisfy(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     own(draft).any = core::choice(directive, word, "all or any")? == 1;
     Ok(())
 }
 
 /// `auth_basic realm` or `off`, which a variable may come to as well.
-pub(crate) fn basic(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn basic(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let realm = walk.template(arg(directive, 0))?;
     own_basic(draft).realm = (realm.as_text() != Some(b"off")).then_some(realm);
     Ok(())
 }
 
-pub(crate) fn basic_user_file(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn basic_user_file(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let file = walk.template(arg(directive, 0))?;
     let basic = own_basic(draft);
     basic.file = Some(file);
@@ -144,7 +144,7 @@ pub(crate) fn check(settings: &Settings, directive: &Directive) -> Set {
     }
 }
 
-pub(crate) fn request(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn request(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     own(draft).request = match word.text.as_str() {
         "off" => None,
@@ -154,7 +154,7 @@ pub(crate) fn request(_: &mut Walk, draft: &mut Draft, directive: &Directive) ->
     Ok(())
 }
 
-pub(crate) fn request_set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn request_set(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let to = walk.settable(arg(directive, 0))?;
     let value = walk.template(arg(directive, 1))?;
     let first = draft.first;
@@ -185,7 +185,7 @@ const METHODS: [&str; 14] = [
 ];
 
 /// `limit_except method ... { ... }`. It inherits all but steps and `try_files`, as in nginx.
-pub(crate) fn limit_except(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_except(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let mut methods = Vec::new();
     for word in &directive.args {
         let known = METHODS.iter().find(|known| known.eq_ignore_ascii_case(&word.text));
@@ -206,7 +206,7 @@ pub(crate) fn limit_except(walk: &mut Walk, draft: &mut Draft, directive: &Direc
     inner.location = inner.location.take().map(|own| LocationDraft { matcher, ..own });
     let scope = crate::request::location_conf::scope(walk, draft, inner, directive)?;
     if let Some((outer, scope)) = draft.location.as_mut().zip(scope) {
-        outer.except = Some(Except { methods, scope });
+        outer.except = Some(LimitExcept { methods, scope });
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ const FILES_MAX: usize = 32;
 
 /// What was read of a file: its text, through which each search goes. Few have more than a page of users.
 #[derive(Debug)]
-pub struct Users {
+pub struct Htpasswd {
     text: Vec<u8>,
 }
 
@@ -37,10 +37,10 @@ struct Mark {
 static DECOYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 thread_local! {
-    static KEPT: RefCell<Vec<(PathBuf, Mark, Rc<Users>)>> = RefCell::default();
+    static KEPT: RefCell<Vec<(PathBuf, Mark, Rc<Htpasswd>)>> = RefCell::default();
 }
 
-impl Users {
+impl Htpasswd {
     /// The stored password of the first user of this name, which has no colon.
     pub fn find(&self, name: &[u8]) -> Option<&[u8]> {
         if name.starts_with(b"#") {
@@ -84,15 +84,15 @@ impl Mark {
 ///
 /// # Errors
 /// Those of opening and reading; when it is no file or too big.
-pub fn read(path: &Path) -> io::Result<Rc<Users>> {
+pub fn read(path: &Path) -> io::Result<Rc<Htpasswd>> {
     let mark = Mark::of(&std::fs::metadata(path)?);
-    let same = |(known, old, _): &&(PathBuf, Mark, Rc<Users>)| is_same(known, path) && *old == mark;
+    let same = |(known, old, _): &&(PathBuf, Mark, Rc<Htpasswd>)| is_same(known, path) && *old == mark;
     if let Some(users) = KEPT.with_borrow(|kept| kept.iter().find(same).map(|(.., users)| users.clone())) {
         return Ok(users);
     }
     let file = privileged_reader::open_without_waiting(path)?;
     let mark = Mark::of(&file.metadata()?);
-    let users = Rc::new(Users { text: text(file)? });
+    let users = Rc::new(Htpasswd { text: text(file)? });
     KEPT.with_borrow_mut(|kept| {
         kept.retain(|(known, ..)| !is_same(known, path));
         if kept.len() >= FILES_MAX {
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_first_line_of_a_user_counts() {
-        let users = Users { text: b"# a comment\n#u:x\na:1\r\nb:2:who\na:3\nc\n\nd:\ne:5".to_vec() };
+        let users = Htpasswd { text: b"# a comment\n#u:x\na:1\r\nb:2:who\na:3\nc\n\nd:\ne:5".to_vec() };
         let found = |name: &[u8]| users.find(name).map(|stored| String::from_utf8_lossy(stored).into_owned());
         let expected: [(&str, Option<&str>); 9] = [
             ("a", Some("1")),
@@ -146,14 +146,14 @@ mod tests {
 
     #[test]
     fn a_name_that_is_not_there_has_a_decoy() {
-        let users = Users { text: b"# a comment: x\nc\na:1\r\nb:2:who\n".to_vec() };
+        let users = Htpasswd { text: b"# a comment: x\nc\na:1\r\nb:2:who\n".to_vec() };
         let decoys: Vec<_> = (0..64u8).map(|name| users.decoy(&[name])).collect();
         assert_eq!(decoys, (0..64u8).map(|name| users.decoy(&[name])).collect::<Vec<_>>());
         for stored in [b"1", b"2"] {
             assert!(decoys.contains(&Some(stored)));
         }
         assert!(decoys.iter().all(Option::is_some) && !decoys.contains(&Some(b" x")));
-        assert_eq!(Users { text: b"# nobody\n".to_vec() }.decoy(b"a"), None);
+        assert_eq!(Htpasswd { text: b"# nobody\n".to_vec() }.decoy(b"a"), None);
     }
 
     #[test]

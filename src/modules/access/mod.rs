@@ -14,16 +14,16 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use crate::config::{Access, Basic, Level};
+use crate::config::{Access, AuthBasic, Level};
 use crate::http1::basic_auth::Credentials;
 use crate::request::context::Exchange;
 use crate::request::log;
 use crate::runtime::io_error;
 
-use crate::modules::access::htpasswd::Users;
-use crate::modules::access::password_check::Outcome;
+use crate::modules::access::htpasswd::Htpasswd;
+use crate::modules::access::password_check::CheckResult;
 use crate::request::variables;
-use crate::runtime::stream::Wire;
+use crate::runtime::stream::BufStream;
 
 /// What one check says.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub fn by_address(access: &Access, exchange: &Exchange) -> Verdict {
 }
 
 /// `auth_basic`.
-pub async fn by_password(access: &Access, exchange: &Exchange, wire: &Wire) -> Verdict {
+pub async fn by_password(access: &Access, exchange: &Exchange, wire: &BufStream) -> Verdict {
     let Some(basic) = &access.basic else { return Verdict::Nothing };
     let Some(realm) = &basic.realm else { return Verdict::Nothing };
     let realm = variables::value(realm, exchange);
@@ -133,7 +133,7 @@ pub async fn by_password(access: &Access, exchange: &Exchange, wire: &Wire) -> V
         match found.or_else(|| users.decoy(&user)) {
             Some(stored) if found.is_some() => password_check::check(stored, &password).await,
             Some(decoy) => password_check::check_in_vain(decoy, &password).await,
-            None => Outcome::Wrong,
+            None => CheckResult::Wrong,
         }
     };
     let Some(outcome) = unless_gone(wire, check).await else {
@@ -141,16 +141,16 @@ pub async fn by_password(access: &Access, exchange: &Exchange, wire: &Wire) -> V
         return Denied::verdict(499);
     };
     match outcome {
-        Outcome::Right => Verdict::Pass,
-        Outcome::Wrong if found.is_none() => {
+        CheckResult::Right => Verdict::Pass,
+        CheckResult::Wrong if found.is_none() => {
             log::about(exchange, Level::Error, format_args!("user \"{name}\" was not found in \"{path}\""));
             challenge()
         }
-        Outcome::Wrong => {
+        CheckResult::Wrong => {
             log::about(exchange, Level::Error, format_args!("user \"{name}\": password mismatch"));
             challenge()
         }
-        Outcome::Unknown => {
+        CheckResult::Unknown => {
             let why = "the password is stored in a form that is not supported";
             log::about(
                 exchange,
@@ -159,7 +159,7 @@ pub async fn by_password(access: &Access, exchange: &Exchange, wire: &Wire) -> V
             );
             challenge()
         }
-        Outcome::Busy => {
+        CheckResult::Busy => {
             log::about(exchange, Level::Error, format_args!("user \"{name}\": too many passwords wait to be checked"));
             Denied::verdict(503)
         }
@@ -167,7 +167,7 @@ pub async fn by_password(access: &Access, exchange: &Exchange, wire: &Wire) -> V
 }
 
 /// The users that a location knows, and the file that they are in.
-fn users(basic: &Basic, exchange: &Exchange) -> Result<(Rc<Users>, String), u16> {
+fn users(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd>, String), u16> {
     let Some(file) = &basic.file else {
         log::about(exchange, Level::Error, format_args!("\"auth_basic\" is set without \"auth_basic_user_file\""));
         return Err(403);
@@ -228,7 +228,7 @@ pub fn by_answer(exchange: &Exchange, asked: &Exchange) -> Verdict {
 }
 
 /// Does `work`; nothing, if the client goes before it is done.
-pub async fn unless_gone<T>(wire: &Wire, work: impl Future<Output = T>) -> Option<T> {
+pub async fn unless_gone<T>(wire: &BufStream, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),

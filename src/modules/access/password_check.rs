@@ -12,7 +12,7 @@ use sha1::Sha1;
 use smol::lock::Semaphore;
 
 use crate::http1::digest::SHA1_BYTES;
-use crate::modules::access::password::Stored;
+use crate::modules::access::password::PasswordHash;
 
 /// Slow checks at the same time, of all workers; each has a thread meanwhile.
 const CHECKS_MAX: usize = 2;
@@ -30,7 +30,7 @@ thread_local! {
 
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CheckResult {
     Right,
     Wrong,
     /// The stored password has a form that is not known.
@@ -40,18 +40,18 @@ pub enum Outcome {
 }
 
 /// Whether `password` is the one that is stored as a user file has it.
-pub async fn check(stored: &[u8], password: &[u8]) -> Outcome {
-    let Some(form) = Stored::parse(stored) else { return Outcome::Unknown };
+pub async fn check(stored: &[u8], password: &[u8]) -> CheckResult {
+    let Some(form) = PasswordHash::parse(stored) else { return CheckResult::Unknown };
     if !form.is_slow() {
         return outcome(form.is(password));
     }
     let digest = KNOWN.with_borrow(|known| known.digest(stored, password));
     let is_known = || KNOWN.with_borrow(|known| known.has(digest));
     if is_known() {
-        return Outcome::Right;
+        return CheckResult::Right;
     }
     let outcome = check_slowly(stored, password, is_known).await;
-    if outcome == Outcome::Right {
+    if outcome == CheckResult::Right {
         KNOWN.with_borrow_mut(|known| known.add(digest));
     }
     outcome
@@ -59,34 +59,34 @@ pub async fn check(stored: &[u8], password: &[u8]) -> Outcome {
 
 /// Takes as long as to find out that `password` is not the one that is stored, and never finds that it is: for a user that
 /// does not exist, so that the time does not tell which users do. Nothing is remembered of it, and what was is not used.
-pub async fn check_in_vain(stored: &[u8], password: &[u8]) -> Outcome {
-    let Some(form) = Stored::parse(stored) else { return Outcome::Wrong };
+pub async fn check_in_vain(stored: &[u8], password: &[u8]) -> CheckResult {
+    let Some(form) = PasswordHash::parse(stored) else { return CheckResult::Wrong };
     let outcome = match form.is_slow() {
         false => outcome(form.is(password)),
         true => check_slowly(stored, password, || false).await,
     };
-    if outcome == Outcome::Busy { Outcome::Busy } else { Outcome::Wrong }
+    if outcome == CheckResult::Busy { CheckResult::Busy } else { CheckResult::Wrong }
 }
 
 /// Has a thread check a password, when it is its turn and if it is not known by then.
-async fn check_slowly(stored: &[u8], password: &[u8], is_known: impl Fn() -> bool) -> Outcome {
-    let Some(_waiting) = Waiting::new() else { return Outcome::Busy };
+async fn check_slowly(stored: &[u8], password: &[u8], is_known: impl Fn() -> bool) -> CheckResult {
+    let Some(_waiting) = Waiting::new() else { return CheckResult::Busy };
     let permit = CHECKS.acquire().await;
     // Somebody before us may have asked the same.
     if is_known() {
-        return Outcome::Right;
+        return CheckResult::Right;
     }
     let (stored, password) = (stored.to_vec(), password.to_vec());
     let right = smol::unblock(move || {
         // A check whose request is gone by now still counts until it is done.
         let _permit = permit;
-        Stored::parse(&stored).is_some_and(|form| form.is(&password))
+        PasswordHash::parse(&stored).is_some_and(|form| form.is(&password))
     });
     outcome(right.await)
 }
 
-fn outcome(right: bool) -> Outcome {
-    if right { Outcome::Right } else { Outcome::Wrong }
+fn outcome(right: bool) -> CheckResult {
+    if right { CheckResult::Right } else { CheckResult::Wrong }
 }
 
 /// A place among those that wait.
@@ -167,7 +167,10 @@ mod tests {
             }
             outcomes
         });
-        assert_eq!(outcomes.unwrap(), [Outcome::Right, Outcome::Wrong, Outcome::Right, Outcome::Unknown]);
+        assert_eq!(
+            outcomes.unwrap(),
+            [CheckResult::Right, CheckResult::Wrong, CheckResult::Right, CheckResult::Unknown]
+        );
         KNOWN.with_borrow(|known| {
             assert_eq!(known.digests, [known.digest(STORED, b"password").unwrap()]);
             assert_ne!(known.digest(STORED, b"password"), Known::new().digest(STORED, b"password"));
@@ -179,11 +182,11 @@ mod tests {
     fn a_slow_check_lets_others_run() {
         let slow = b"$2b$08$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
         let ended = executor::run(in_its_turn(check(slow, b"secret")));
-        assert_eq!(ended.unwrap(), (true, Outcome::Wrong));
+        assert_eq!(ended.unwrap(), (true, CheckResult::Wrong));
     }
 
     /// Whether a check waits while others have all turns, and what comes of it then.
-    async fn in_its_turn(check: impl Future<Output = Outcome>) -> (bool, Outcome) {
+    async fn in_its_turn(check: impl Future<Output = CheckResult>) -> (bool, CheckResult) {
         /// Two tests that have one turn each would wait for one another.
         static HOLDER: smol::lock::Mutex<()> = smol::lock::Mutex::new(());
         let _holder = HOLDER.lock().await;
@@ -194,7 +197,7 @@ mod tests {
         let mut check = pin!(check);
         let waits = poll_fn(|cx| Poll::Ready(check.as_mut().poll(cx).is_pending())).await;
         drop(turns);
-        let outcome = if waits { check.await } else { Outcome::Busy };
+        let outcome = if waits { check.await } else { CheckResult::Busy };
         (waits, outcome)
     }
 
@@ -207,15 +210,15 @@ mod tests {
             for known in [false, true] {
                 outcomes.push(in_its_turn(check_in_vain(STORED, b"password")).await);
                 assert_eq!(KNOWN.with_borrow(|known| known.digests.len()), usize::from(known));
-                assert_eq!(check(STORED, b"password").await, Outcome::Right);
+                assert_eq!(check(STORED, b"password").await, CheckResult::Right);
             }
             let places: Vec<Option<Waiting>> = (0..WAITING_MAX).map(|_| Waiting::new()).collect();
             outcomes.push((false, check_in_vain(STORED, b"password").await));
             drop(places);
             outcomes
         });
-        let (fast, slow) = ((false, Outcome::Wrong), (true, Outcome::Wrong));
-        assert_eq!(outcomes.unwrap(), [fast, fast, slow, slow, (false, Outcome::Busy)]);
+        let (fast, slow) = ((false, CheckResult::Wrong), (true, CheckResult::Wrong));
+        assert_eq!(outcomes.unwrap(), [fast, fast, slow, slow, (false, CheckResult::Busy)]);
     }
 
     #[test]
@@ -235,6 +238,6 @@ mod tests {
             drop(places);
             (busy, check(STORED, b"no").await)
         });
-        assert_eq!(outcomes.unwrap(), (Outcome::Busy, Outcome::Wrong));
+        assert_eq!(outcomes.unwrap(), (CheckResult::Busy, CheckResult::Wrong));
     }
 }

@@ -1,6 +1,6 @@
 //! `charset` and what belongs to it: the encoding of texts, as clients are told.
 
-use crate::config::builder::{Draft, Walk, arg};
+use crate::config::builder::{BlockBuilder, Builder, arg};
 use crate::config::parser::{Directive, Error};
 use crate::config::template::Template;
 use crate::modules::gzip::conf::Types;
@@ -34,30 +34,30 @@ impl Default for Charset {
     }
 }
 
-pub(crate) fn of(draft: &mut Draft) -> &mut Charset {
+pub(crate) fn of(draft: &mut BlockBuilder) -> &mut Charset {
     draft.rare().charset.get_or_insert_default()
 }
 
-pub(crate) fn charset(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn charset(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     let name = walk.template(word)?;
     of(draft).name = (word.text != "off" && !word.text.is_empty()).then_some(name);
     Ok(())
 }
 
-pub(crate) fn charset_types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn charset_types(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let types = of(draft).types.clone();
     of(draft).types = types.with(directive, draft.first)?;
     Ok(())
 }
 
-pub(crate) fn source_charset(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn source_charset(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     of(draft).source = Some(walk.template(arg(directive, 0))?);
     walk.note(&directive.name, NOT_RECODED);
     Ok(())
 }
 
-pub(crate) fn charset_map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn charset_map(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
     walk.note(&directive.name, NOT_RECODED);
     Ok(())
 }

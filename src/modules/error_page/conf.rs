@@ -1,6 +1,6 @@
 //! Where a request is sent without the client's knowing: `error_page`, `try_files`, `internal`.
 
-use crate::config::builder::{Draft, Walk, invalid};
+use crate::config::builder::{BlockBuilder, Builder, invalid};
 use crate::config::parser::{Directive, Error};
 use crate::config::template::Template;
 use crate::config::values;
@@ -20,12 +20,12 @@ pub struct ErrorPage {
 /// A `try_files`.
 #[derive(Clone, Debug)]
 pub struct TryFiles {
-    pub names: Vec<Tryable>,
-    pub otherwise: Otherwise,
+    pub names: Vec<Candidate>,
+    pub otherwise: Fallback,
 }
 
 #[derive(Clone, Debug)]
-pub struct Tryable {
+pub struct Candidate {
     /// Without the slash that says that a folder is meant.
     pub name: Template,
     pub is_folder: bool,
@@ -33,14 +33,14 @@ pub struct Tryable {
 
 /// What happens if nothing of a `try_files` is there.
 #[derive(Clone, Debug)]
-pub enum Otherwise {
+pub enum Fallback {
     Status(u16),
     /// A path, or the name of a location.
     Target(Template),
 }
 
 /// `error_page code ... [=[response]] target`. Inherited only where the block has none of its own.
-pub(crate) fn error_page(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn error_page(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let Some((target, mut codes)) = directive.args.split_last() else { return Ok(()) };
     let mut answer = None;
     if let Some((word, rest)) = codes.split_last()
@@ -75,11 +75,11 @@ fn status(text: &str) -> Option<u16> {
 }
 
 /// Not inherited: it says what its own block looks for.
-pub(crate) fn try_files(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn try_files(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let Some((last, names)) = directive.args.split_last() else { return Ok(()) };
     let otherwise = match last.text.strip_prefix('=') {
-        Some(code) => Otherwise::Status(status(code).ok_or_else(|| invalid(directive, last, "= and a status code"))?),
-        None => Otherwise::Target(walk.template(last)?),
+        Some(code) => Fallback::Status(status(code).ok_or_else(|| invalid(directive, last, "= and a status code"))?),
+        None => Fallback::Target(walk.template(last)?),
     };
     let mut all = Vec::new();
     for word in names {
@@ -88,13 +88,13 @@ pub(crate) fn try_files(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
             None => (word.text.as_str(), false),
         };
         let name = walk.template_of(text, word)?;
-        all.push(Tryable { name, is_folder });
+        all.push(Candidate { name, is_folder });
     }
     draft.try_files = Some(TryFiles { names: all, otherwise });
     Ok(())
 }
 
-pub(crate) fn internal(_: &mut Walk, draft: &mut Draft, _: &Directive) -> Set {
+pub(crate) fn internal(_: &mut Builder, draft: &mut BlockBuilder, _: &Directive) -> Set {
     if let Some(location) = &mut draft.location {
         location.internal = true;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::core;
 use crate::config::parser::{Directive, Error};
 use crate::http1::head::Version;
@@ -129,11 +129,11 @@ impl Proxied {
     }
 }
 
-pub(crate) fn of(draft: &mut Draft) -> &mut Gzip {
+pub(crate) fn of(draft: &mut BlockBuilder) -> &mut Gzip {
     draft.rare().gzip.get_or_insert_default()
 }
 
-pub(crate) fn gzip(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn gzip(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let on = core::switch(directive)?;
     if on && !Gzip::AVAILABLE {
         return Err(Error::new(&directive.name.at, "\"gzip on\" is not supported").hint("this build has no gzip"));
@@ -142,7 +142,7 @@ pub(crate) fn gzip(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Se
     Ok(())
 }
 
-pub(crate) fn comp_level(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn comp_level(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     let level = word.text.parse().ok().filter(|level| (1..=9).contains(level));
     of(draft).level = level.ok_or_else(|| invalid(directive, word, "a number from 1 to 9"))?;
@@ -150,14 +150,14 @@ pub(crate) fn comp_level(_: &mut Walk, draft: &mut Draft, directive: &Directive)
 }
 
 /// nginx has this one too, and does not tell.
-pub(crate) fn window(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn window(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let bits = binary_logarithm(directive, 9, 15, "512, 1k, 2k, 4k, 8k, 16k or 32k")?;
     of(draft).window.bits = bits;
     Ok(())
 }
 
 /// And this one.
-pub(crate) fn hash(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn hash(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let bits = binary_logarithm(directive, 9, 17, "512, 1k, 2k and so on to 128k")?;
     of(draft).window.memory = bits - 8;
     Ok(())
@@ -170,19 +170,19 @@ fn binary_logarithm(directive: &Directive, min: u8, max: u8, expected: &str) -> 
     bits.ok_or_else(|| invalid(directive, word, expected))
 }
 
-pub(crate) fn min_length(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn min_length(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     of(draft).length_min = core::size(directive, arg(directive, 0))?;
     Ok(())
 }
 
-pub(crate) fn http_version(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn http_version(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     of(draft).version_min = core::version(directive, word)?;
     Ok(())
 }
 
 /// Words add up, also those of several directives in one block.
-pub(crate) fn proxied(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn proxied(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let mut words = if draft.first { 0 } else { of(draft).proxied.0 };
     for word in &directive.args {
         words |= 1 << core::choice(directive, word, PROXIED)?;
@@ -191,14 +191,14 @@ pub(crate) fn proxied(_: &mut Walk, draft: &mut Draft, directive: &Directive) ->
     Ok(())
 }
 
-pub(crate) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn types(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let types = of(draft).types.clone();
     of(draft).types = types.with(directive, draft.first)?;
     Ok(())
 }
 
 /// `msie6` is short for an expression that nginx can match faster.
-pub(crate) fn disable(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn disable(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     if draft.first {
         of(draft).not_msie6 = false;
         of(draft).disable.clear();

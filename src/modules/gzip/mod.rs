@@ -4,38 +4,38 @@
 pub(crate) mod conf;
 
 use crate::config::{Gzip, Proxied, Types};
-use crate::http1::head::{self, Fields, Name};
+use crate::http1::head::{self, HeaderName, Headers};
 use crate::http1::user_agent;
 use crate::request::accept_encoding;
 use crate::request::context::Exchange;
 use crate::request::gzip_encoder::Encoder;
-use crate::request::response::Packing;
-use crate::request::response_headers::Added;
+use crate::request::response::ContentEncoding;
+use crate::request::response_headers::HeaderFilter;
 use crate::runtime::clock;
 
 /// What the rules ask of an answer.
-pub struct About<'a> {
+pub struct ResponseInfo<'a> {
     pub status: u16,
     pub content_type: Option<&'a [u8]>,
     pub length: Option<u64>,
     /// The fields of an upstream's head.
-    pub fields: Option<&'a Fields>,
+    pub fields: Option<&'a Headers>,
     /// Has `Last-Modified` and `ETag` of its own.
     pub is_file: bool,
 }
 
 /// What becomes of the body of an answer.
-pub fn packing(exchange: &Exchange, about: &About<'_>) -> Packing {
+pub fn packing(exchange: &Exchange, about: &ResponseInfo<'_>) -> ContentEncoding {
     match &exchange.settings().rare.gzip {
         Some(gzip) if Gzip::AVAILABLE && gzip.on && is_meant(gzip, about) => {
             // A part of a file is a part of what it is itself.
             if about.status != 206 && accept_encoding::accepts(exchange, b"gzip") && may_pack(exchange, about) {
-                Packing::Gzip
+                ContentEncoding::Gzip
             } else {
-                Packing::Varies
+                ContentEncoding::Varies
             }
         }
-        _ => Packing::Plain,
+        _ => ContentEncoding::Plain,
     }
 }
 
@@ -52,7 +52,7 @@ pub fn encoder(exchange: &Exchange) -> Option<Encoder> {
 }
 
 /// Whether clients that accept it get the answer compressed.
-fn is_meant(gzip: &Gzip, about: &About<'_>) -> bool {
+fn is_meant(gzip: &Gzip, about: &ResponseInfo<'_>) -> bool {
     // The length of a part says nothing of the file.
     let is_part = about.status == 206 && about.is_file;
     let is_long = about.length.is_none_or(|length| length >= gzip.length_min.max(1));
@@ -60,7 +60,7 @@ fn is_meant(gzip: &Gzip, about: &About<'_>) -> bool {
         && is_listed(&gzip.types, about.content_type.unwrap_or_default())
         && about.fields.is_none_or(|fields| {
             let encoded = fields.named(b"content_encoding").any(|value| !value.is_empty());
-            let mut fixed = fields.all(Name::CacheControl).flat_map(head::tokens);
+            let mut fixed = fields.all(HeaderName::CacheControl).flat_map(head::tokens);
             !encoded && !fixed.any(|token| token.eq_ignore_ascii_case(b"no-transform"))
         })
 }
@@ -72,7 +72,7 @@ fn is_listed(types: &Types, content_type: &[u8]) -> bool {
 }
 
 /// Whether this client, that says it accepts it, may get the answer encoded. Also for what was compressed beforehand.
-pub fn may_pack(exchange: &Exchange, about: &About<'_>) -> bool {
+pub fn may_pack(exchange: &Exchange, about: &ResponseInfo<'_>) -> bool {
     let default = Gzip::default();
     let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
     let request = &exchange.request;
@@ -88,7 +88,7 @@ pub fn may_pack(exchange: &Exchange, about: &About<'_>) -> bool {
 }
 
 /// `gzip_proxied`: another proxy may keep an answer, and give it to those who can't read it.
-fn may_pack_for_proxy(exchange: &Exchange, proxied: Proxied, about: &About<'_>) -> bool {
+fn may_pack_for_proxy(exchange: &Exchange, proxied: Proxied, about: &ResponseInfo<'_>) -> bool {
     if proxied.has(Proxied::OFF) {
         return false;
     }
@@ -97,32 +97,32 @@ fn may_pack_for_proxy(exchange: &Exchange, proxied: Proxied, about: &About<'_>) 
         return true;
     }
     let mut lines = Vec::new();
-    Added::new(exchange, about.status, None).finish(&mut lines);
-    let mut sent: Vec<(Name, &[u8])> = lines.split(|b| *b == b'\n').filter_map(name_and_value).collect();
+    HeaderFilter::new(exchange, about.status, None).finish(&mut lines);
+    let mut sent: Vec<(HeaderName, &[u8])> = lines.split(|b| *b == b'\n').filter_map(name_and_value).collect();
     if let Some(fields) = about.fields {
         sent.extend(fields.iter().map(|field| (field.kind, field.value)));
     }
     let values = |kind| sent.iter().filter(move |(known, _)| *known == kind).map(|(_, value)| *value);
-    if let Some(expires) = values(Name::Expires).next() {
+    if let Some(expires) = values(HeaderName::Expires).next() {
         let at = clock::parse_http_time(expires);
         return proxied.has(Proxied::EXPIRED) && at.is_some_and(|at| at < clock::since_epoch().as_secs());
     }
-    if values(Name::CacheControl).next().is_some() {
+    if values(HeaderName::CacheControl).next().is_some() {
         let is = |value, word: &[u8]| head::tokens(value).any(|token| token.eq_ignore_ascii_case(word));
-        let has = |word: &[u8]| values(Name::CacheControl).any(|value| is(value, word));
+        let has = |word: &[u8]| values(HeaderName::CacheControl).any(|value| is(value, word));
         return proxied.has(Proxied::NO_CACHE) && has(b"no-cache")
             || proxied.has(Proxied::NO_STORE) && has(b"no-store")
             || proxied.has(Proxied::PRIVATE) && has(b"private");
     }
-    let is_dated = about.is_file || values(Name::LastModified).next().is_some();
-    let is_tagged = about.is_file && exchange.settings().files.etag || values(Name::Etag).next().is_some();
+    let is_dated = about.is_file || values(HeaderName::LastModified).next().is_some();
+    let is_tagged = about.is_file && exchange.settings().files.etag || values(HeaderName::Etag).next().is_some();
     !(proxied.has(Proxied::NO_LAST_MODIFIED) && is_dated || proxied.has(Proxied::NO_ETAG) && is_tagged)
 }
 
-fn name_and_value(line: &[u8]) -> Option<(Name, &[u8])> {
+fn name_and_value(line: &[u8]) -> Option<(HeaderName, &[u8])> {
     let colon = line.iter().position(|b| *b == b':')?;
     let (name, rest) = line.split_at(colon);
-    Some((Name::of(name), rest.strip_prefix(b":")?.trim_ascii()))
+    Some((HeaderName::of(name), rest.strip_prefix(b":")?.trim_ascii()))
 }
 
 #[cfg(test)]

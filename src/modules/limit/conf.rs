@@ -1,6 +1,6 @@
 //! `limit_req`, `limit_conn` and their zones, `limit_rate`: how much a client may ask for.
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error, Word};
 use crate::config::template::Template;
 use crate::config::{core, values};
@@ -73,7 +73,7 @@ pub struct ConnectionLimit {
 
 /// What a zone counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
+pub enum ZoneKind {
     /// With the rate at which buckets leak, thousandths of requests a second.
     Requests {
         rate: u64,
@@ -83,9 +83,9 @@ pub enum Counted {
 
 /// A `limit_req_zone` or `limit_conn_zone`.
 #[derive(Clone, Debug)]
-pub struct ZoneSpec {
+pub struct ZoneDefinition {
     pub name: String,
-    pub counted: Counted,
+    pub counted: ZoneKind,
     pub key: Template,
     /// The key as it was written, by which a reload knows the zone again.
     pub key_text: String,
@@ -94,7 +94,7 @@ pub struct ZoneSpec {
 
 /// The zones by number. One that is used above the line that makes it is a name alone at first.
 #[derive(Default)]
-pub(crate) struct Zones {
+pub(crate) struct ZoneTable {
     all: Vec<Zone>,
 }
 
@@ -103,10 +103,10 @@ struct Zone {
     of_requests: bool,
     /// Where it is named first.
     word: Word,
-    spec: Option<ZoneSpec>,
+    spec: Option<ZoneDefinition>,
 }
 
-impl Zones {
+impl ZoneTable {
     /// The number of the zone that a `limit_req`, or else a `limit_conn`, names.
     fn number(&mut self, name: &str, of_requests: bool, word: &Word) -> usize {
         let known = self.all.iter().position(|zone| zone.name == name && zone.of_requests == of_requests);
@@ -116,11 +116,11 @@ impl Zones {
         })
     }
 
-    fn define(&mut self, word: &Word, spec: ZoneSpec) -> Set {
+    fn define(&mut self, word: &Word, spec: ZoneDefinition) -> Set {
         if self.all.iter().any(|zone| zone.name == spec.name && zone.spec.is_some()) {
             return Err(Error::about(&word.at, "a duplicate zone \"{}\"", &spec.name));
         }
-        let number = self.number(&spec.name, matches!(spec.counted, Counted::Requests { .. }), word);
+        let number = self.number(&spec.name, matches!(spec.counted, ZoneKind::Requests { .. }), word);
         if let Some(zone) = self.all.get_mut(number) {
             zone.spec = Some(spec);
         }
@@ -128,7 +128,7 @@ impl Zones {
     }
 
     /// All of them, once everything was read.
-    pub(crate) fn finish(self) -> Result<Vec<ZoneSpec>, Error> {
+    pub(crate) fn finish(self) -> Result<Vec<ZoneDefinition>, Error> {
         let made = |zone: Zone| {
             let directive = if zone.of_requests { "limit_req_zone" } else { "limit_conn_zone" };
             let missing = || {
@@ -142,7 +142,7 @@ impl Zones {
 }
 
 /// The limits of the block, to be changed.
-pub(crate) fn of(draft: &mut Draft) -> &mut Limits {
+pub(crate) fn of(draft: &mut BlockBuilder) -> &mut Limits {
     draft.rare().limits.get_or_insert_default()
 }
 
@@ -159,7 +159,7 @@ fn zone_size<'w>(directive: &Directive, word: &'w Word) -> Result<(&'w str, usiz
 }
 
 /// `limit_req_zone key zone=name:size rate=10r/s`.
-pub(crate) fn limit_req_zone(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_req_zone(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
     let key = arg(directive, 0);
     let (mut zone, mut rate) = (None, None);
     for word in directive.args.iter().skip(1) {
@@ -173,9 +173,9 @@ pub(crate) fn limit_req_zone(walk: &mut Walk, _: &mut Draft, directive: &Directi
     }
     let missing = |what| Error::about(&directive.name.at, "\"limit_req_zone\" must have \"{}\" parameter", what);
     let (word, (name, bytes)) = zone.ok_or_else(|| missing("zone"))?;
-    let counted = Counted::Requests { rate: rate.ok_or_else(|| missing("rate"))? };
+    let counted = ZoneKind::Requests { rate: rate.ok_or_else(|| missing("rate"))? };
     let (name, key_text) = (name.to_owned(), key.text.clone());
-    let spec = ZoneSpec { name, counted, key: walk.template(key)?, key_text, bytes };
+    let spec = ZoneDefinition { name, counted, key: walk.template(key)?, key_text, bytes };
     walk.zones.define(word, spec)
 }
 
@@ -190,16 +190,16 @@ fn thousandths(text: &str) -> Option<u64> {
 }
 
 /// `limit_conn_zone key zone=name:size`.
-pub(crate) fn limit_conn_zone(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_conn_zone(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
     let (key, word) = (arg(directive, 0), arg(directive, 1));
     let (name, bytes) = zone_size(directive, word)?;
     let (name, key_text) = (name.to_owned(), key.text.clone());
-    let spec = ZoneSpec { name, counted: Counted::Connections, key: walk.template(key)?, key_text, bytes };
+    let spec = ZoneDefinition { name, counted: ZoneKind::Connections, key: walk.template(key)?, key_text, bytes };
     walk.zones.define(word, spec)
 }
 
 /// `limit_req zone=name [burst=number] [nodelay | delay=number]`. Inherited only where the block has none of its own.
-pub(crate) fn limit_req(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_req(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let (mut zone, mut burst, mut delay) = (None, 0, 0);
     for word in &directive.args {
         let count = |text: &str| {
@@ -230,7 +230,7 @@ pub(crate) fn limit_req(walk: &mut Walk, draft: &mut Draft, directive: &Directiv
 }
 
 /// `limit_conn zone number`. Inherited only where the block has none of its own.
-pub(crate) fn limit_conn(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_conn(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let (name, number) = (arg(directive, 0), arg(directive, 1));
     let most = values::number(&number.text).filter(|most| (1..=65535).contains(most));
     let most = most.ok_or_else(|| invalid(directive, number, "a number from 1 to 65535"))?;
@@ -263,28 +263,28 @@ fn level(directive: &Directive) -> Result<Level, Error> {
     })
 }
 
-pub(crate) fn limit_req_status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_req_status(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     of(draft).request_status = status(directive)?;
     Ok(())
 }
 
-pub(crate) fn limit_conn_status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_conn_status(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     of(draft).connection_status = status(directive)?;
     Ok(())
 }
 
-pub(crate) fn limit_req_log_level(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_req_log_level(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     of(draft).request_level = level(directive)?;
     Ok(())
 }
 
-pub(crate) fn limit_conn_log_level(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_conn_log_level(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     of(draft).connection_level = level(directive)?;
     Ok(())
 }
 
 /// A size that may be made of variables.
-fn rate(walk: &Walk, directive: &Directive) -> Result<Template, Error> {
+fn rate(walk: &Builder, directive: &Directive) -> Result<Template, Error> {
     let word = arg(directive, 0);
     if !word.text.contains('$') {
         core::size(directive, word)?;
@@ -292,22 +292,22 @@ fn rate(walk: &Walk, directive: &Directive) -> Result<Template, Error> {
     walk.template(word)
 }
 
-pub(crate) fn limit_rate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_rate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     of(draft).rate = Some(rate(walk, directive)?);
     Ok(())
 }
 
-pub(crate) fn limit_rate_after(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn limit_rate_after(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     of(draft).rate_after = Some(rate(walk, directive)?);
     Ok(())
 }
 
-pub(crate) fn proxy_limit_rate(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn proxy_limit_rate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     of(draft).upstream_rate = Some(rate(walk, directive)?);
     Ok(())
 }
 
-pub(crate) fn client_body_min_rate(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn client_body_min_rate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     of(draft).body_min_rate = core::size(directive, arg(directive, 0))?;
     Ok(())
 }

@@ -8,12 +8,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::config::template::Template;
-use crate::config::{Counted, Level, Limits};
+use crate::config::{Level, Limits, ZoneKind};
 use crate::request::context::Exchange;
-use crate::request::limit_zones::{Full, LimitZones, Look, Requests, Ruling};
+use crate::request::limit_zones::{BucketVerdict, LimitExceeded, LimitStatus, LimitZones, Requests};
 use crate::request::{log, variables};
 use crate::runtime::executor::{self, Timer};
-use crate::runtime::lru_table::Id;
+use crate::runtime::lru_table::EntryId;
 use crate::runtime::socket::Socket;
 
 /// Bytes of a key; a request with a longer one is not limited, as in nginx.
@@ -60,7 +60,7 @@ pub async fn wait(exchange: &Exchange, timer: &Timer, client: &Socket, delay: Du
 struct Waiting<'r> {
     zone: &'r Requests,
     name: &'r str,
-    id: Id,
+    id: EntryId,
     rate: u64,
     delay: u64,
 }
@@ -74,13 +74,13 @@ fn pour_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Resu
     let mut asked = false;
     for (at, limit) in limits.requests.iter().enumerate() {
         let Some((spec, zone)) = zones.requests(limit.zone) else { continue };
-        let Counted::Requests { rate } = spec.counted else { continue };
+        let ZoneKind::Requests { rate } = spec.counted else { continue };
         let Some(key) = key_of(exchange, &spec.key, REQUEST_KEY_BYTES_MAX) else { continue };
         asked = true;
         let last = at + 1 == limits.requests.len();
         match zone.look(&key, rate, limit.burst, last, now) {
-            Look::In { excess } => longest = (delay_of(excess, limit.delay, rate), excess, spec.name.as_str()),
-            Look::Fits(id) => waiting.push(Waiting { zone, name: &spec.name, id, rate, delay: limit.delay }),
+            BucketVerdict::In { excess } => longest = (delay_of(excess, limit.delay, rate), excess, spec.name.as_str()),
+            BucketVerdict::Fits(id) => waiting.push(Waiting { zone, name: &spec.name, id, rate, delay: limit.delay }),
             refused => {
                 waiting.iter().for_each(|other| other.zone.give_up(other.id));
                 return refuse_request(exchange, limits, &refused, &spec.name);
@@ -99,7 +99,7 @@ fn pour_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Resu
     }
     let (millis, excess, name) = longest;
     if millis == 0 {
-        exchange.limits.requests = Some(Ruling::Passed);
+        exchange.limits.requests = Some(LimitStatus::Passed);
         return Ok(None);
     }
     let dry = limits.request_dry_run;
@@ -113,19 +113,19 @@ fn pour_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Resu
             excess % 1000
         ),
     );
-    exchange.limits.requests = Some(if dry { Ruling::DelayedDryRun } else { Ruling::Delayed });
+    exchange.limits.requests = Some(if dry { LimitStatus::DelayedDryRun } else { LimitStatus::Delayed });
     Ok((!dry).then_some(Duration::from_millis(millis)))
 }
 
 fn refuse_request(
     exchange: &mut Exchange,
     limits: &Limits,
-    refused: &Look,
+    refused: &BucketVerdict,
     name: &str,
 ) -> Result<Option<Duration>, u16> {
     let dry = limits.request_dry_run;
     match refused {
-        Look::Over { excess } => log::about(
+        BucketVerdict::Over { excess } => log::about(
             exchange,
             limits.request_level,
             format_args!(
@@ -137,7 +137,7 @@ fn refuse_request(
         ),
         _ => log::about(exchange, Level::Alert, format_args!("zone \"{name}\" is too small for another key")),
     }
-    exchange.limits.requests = Some(if dry { Ruling::RejectedDryRun } else { Ruling::Rejected });
+    exchange.limits.requests = Some(if dry { LimitStatus::RejectedDryRun } else { LimitStatus::Rejected });
     if dry { Ok(None) } else { Err(limits.request_status) }
 }
 
@@ -183,22 +183,24 @@ fn count_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Res
         }
     }
     if asked {
-        exchange.limits.connections = Some(Ruling::Passed);
+        exchange.limits.connections = Some(LimitStatus::Passed);
         exchange.limits.held = held;
     }
     Ok(())
 }
 
-fn refuse_connection(exchange: &mut Exchange, limits: &Limits, full: &Full, name: &str) -> Result<(), u16> {
+fn refuse_connection(exchange: &mut Exchange, limits: &Limits, full: &LimitExceeded, name: &str) -> Result<(), u16> {
     let dry = limits.connection_dry_run;
     match full {
-        Full::Key => log::about(
+        LimitExceeded::Key => log::about(
             exchange,
             limits.connection_level,
             format_args!("limiting connections{} by zone \"{name}\"", dry_words(dry)),
         ),
-        Full::Zone => log::about(exchange, Level::Alert, format_args!("zone \"{name}\" is too small for another key")),
+        LimitExceeded::Zone => {
+            log::about(exchange, Level::Alert, format_args!("zone \"{name}\" is too small for another key"))
+        }
     }
-    exchange.limits.connections = Some(if dry { Ruling::RejectedDryRun } else { Ruling::Rejected });
+    exchange.limits.connections = Some(if dry { LimitStatus::RejectedDryRun } else { LimitStatus::Rejected });
     if dry { Ok(()) } else { Err(limits.connection_status) }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::builder::{Draft, Walk, arg};
+use crate::config::builder::{BlockBuilder, Builder, arg};
 use crate::config::parser::{Directive, Error, Word};
 use crate::config::template::{Template, Variable};
 use crate::regex::{Captures, Pattern, Prefilter};
@@ -75,7 +75,7 @@ impl Map {
     }
 }
 
-pub(crate) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn map(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let name = walk.new_name(arg(directive, 1), &Variable::Map(walk.config.maps.len() as u32))?;
     let mut map = Map {
         name,
@@ -105,7 +105,7 @@ pub(crate) fn map(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Resu
     Ok(())
 }
 
-fn add(walk: &Walk, map: &mut Map, entry: &Directive, default_seen: &mut bool) -> Result<(), Error> {
+fn add(walk: &Builder, map: &mut Map, entry: &Directive, default_seen: &mut bool) -> Result<(), Error> {
     let key = &entry.name;
     let value = match entry.args.as_slice() {
         [] if matches!(key.text.as_str(), "hostnames" | "volatile") => return Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error, Word};
 use crate::config::template::{Template, Variable};
 use crate::runtime::cidr::Cidr;
@@ -148,7 +148,7 @@ struct Reading {
     default_seen: bool,
 }
 
-pub(crate) fn geo(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn geo(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
     let (source, target) = match directive.args.as_slice() {
         [source, target] => (Some(walk.template(source)?), target),
         _ => (None, arg(directive, 0)),
@@ -170,7 +170,7 @@ pub(crate) fn geo(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set 
 }
 
 impl Reading {
-    fn entry(&mut self, walk: &mut Walk, entry: &Directive) -> Set {
+    fn entry(&mut self, walk: &mut Builder, entry: &Directive) -> Set {
         let key = &entry.name;
         match (key.text.as_str(), entry.args.as_slice()) {
             ("ranges", []) => self.use_ranges(key),
@@ -230,7 +230,7 @@ impl Reading {
         Ok(())
     }
 
-    fn delete(&mut self, walk: &mut Walk, entry: &Directive, what: &Word) -> Set {
+    fn delete(&mut self, walk: &mut Builder, entry: &Directive, what: &Word) -> Set {
         let before = self.geo.entries();
         match (&mut self.geo.table, parse_range(&what.text), network(&what.text)) {
             (Table::Ranges(ranges), Some(gone), _) => ranges.retain(|range| (range.first, range.last) != gone),

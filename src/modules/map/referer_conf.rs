@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{Draft, Walk};
+use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error};
 use crate::modules::map::conf::Expression;
 
@@ -89,7 +89,7 @@ fn without_scheme(referer: &[u8]) -> Option<&[u8]> {
 }
 
 /// Several lines of a block are one list.
-pub(crate) fn valid_referers(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn valid_referers(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let mut referers = match (&draft.settings.rare.referers, draft.first) {
         (Some(before), false) => before.clone(),
         _ => Referers::default(),

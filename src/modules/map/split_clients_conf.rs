@@ -1,6 +1,6 @@
 //! `split_clients "text" $name { ... }`: a value by chance that is always the same for the same text.
 
-use crate::config::builder::{Draft, Walk, arg};
+use crate::config::builder::{BlockBuilder, Builder, arg};
 use crate::config::parser::{Directive, Error, Word};
 use crate::config::template::{Template, Variable};
 
@@ -45,7 +45,7 @@ fn hash(text: &[u8]) -> u32 {
     hash ^ hash >> 15
 }
 
-pub(crate) fn split_clients(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn split_clients(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let number = walk.config.splits.len() as u32;
     let name = walk.new_name(arg(directive, 1), &Variable::Split(number))?;
     let source = walk.template(arg(directive, 0))?;

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::core;
 use crate::config::parser::{Directive, Error};
 use crate::runtime::cidr::Cidr;
@@ -13,14 +13,14 @@ type Set = Result<(), Error>;
 #[derive(Clone, Debug)]
 pub struct RealIp {
     pub from: Vec<Cidr>,
-    pub told: Told,
+    pub told: RealIpSource,
     /// Addresses that are believed themselves are passed over.
     pub recursive: bool,
 }
 
 /// Where the address stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum RealIpSource {
     /// In a field, the last one of a list.
     Field(Box<[u8]>),
     ProxyProtocol,
@@ -29,16 +29,16 @@ pub enum Told {
 impl Default for RealIp {
     /// nginx's defaults.
     fn default() -> Self {
-        Self { from: Vec::new(), told: Told::Field(Box::from(&b"X-Real-IP"[..])), recursive: false }
+        Self { from: Vec::new(), told: RealIpSource::Field(Box::from(&b"X-Real-IP"[..])), recursive: false }
     }
 }
 
-pub(crate) fn of(draft: &mut Draft) -> &mut RealIp {
+pub(crate) fn of(draft: &mut BlockBuilder) -> &mut RealIp {
     draft.rare().real_ip.get_or_insert_default()
 }
 
 /// Inherited only where the block has none of its own.
-pub(crate) fn set_real_ip_from(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn set_real_ip_from(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     let ranges = match word.text.as_str() {
         "localhost" => vec![Cidr::of(Ipv4Addr::LOCALHOST.into()), Cidr::of(Ipv6Addr::LOCALHOST.into())],
@@ -56,13 +56,13 @@ pub(crate) fn set_real_ip_from(_: &mut Walk, draft: &mut Draft, directive: &Dire
     Ok(())
 }
 
-pub(crate) fn real_ip_header(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn real_ip_header(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let name = arg(directive, 0);
     of(draft).told = match name.text.as_str() {
-        "proxy_protocol" => Told::ProxyProtocol,
+        "proxy_protocol" => RealIpSource::ProxyProtocol,
         text => {
             core::check_field(directive, name)?;
-            Told::Field(text.as_bytes().into())
+            RealIpSource::Field(text.as_bytes().into())
         }
     };
     Ok(())

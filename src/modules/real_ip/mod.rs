@@ -4,7 +4,7 @@ pub(crate) mod conf;
 
 use std::rc::Rc;
 
-use crate::config::Told;
+use crate::config::RealIpSource;
 use crate::http1::x_forwarded_for;
 use crate::request::context::{Client, Exchange};
 use crate::runtime::socket::Addr;
@@ -17,11 +17,11 @@ pub fn apply(exchange: &mut Exchange) {
         return;
     }
     let found = match &real_ip.told {
-        Told::Field(name) => {
+        RealIpSource::Field(name) => {
             let fields = &exchange.request.fields;
             x_forwarded_for::address(&exchange.client.addr, fields, name, &real_ip.from, real_ip.recursive)
         }
-        Told::ProxyProtocol => {
+        RealIpSource::ProxyProtocol => {
             let told = exchange.client.proxied.as_ref().map(|proxied| proxied.source);
             told.filter(|_| x_forwarded_for::is_trusted(&real_ip.from, &exchange.client.addr))
         }

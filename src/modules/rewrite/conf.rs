@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{Draft, Walk, arg, invalid, variable_name};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid, variable_name};
 use crate::config::parser::{Directive, Error, Word};
 use crate::config::template::Template;
 use crate::config::{core, directives, values};
@@ -14,8 +14,8 @@ type Set = Result<(), Error>;
 /// One thing to do with a request, in order.
 #[derive(Clone, Debug)]
 pub enum Step {
-    Return { status: u16, what: Returned },
-    Set { to: Settable, value: Template },
+    Return { status: u16, what: ReturnBody },
+    Set { to: SetTarget, value: Template },
     If(Arc<If>),
     Rewrite(Arc<Rewrite>),
     Break,
@@ -23,7 +23,7 @@ pub enum Step {
 
 /// What `return` answers with.
 #[derive(Clone, Debug)]
-pub enum Returned {
+pub enum ReturnBody {
     Page,
     Text(Template),
     Redirect(Template),
@@ -31,7 +31,7 @@ pub enum Returned {
 
 /// What `set` fills.
 #[derive(Clone, Copy, Debug)]
-pub enum Settable {
+pub enum SetTarget {
     User(u32),
     Args,
     LimitRate,
@@ -71,12 +71,12 @@ pub struct Rewrite {
     pub args: Option<Template>,
     /// Whether the request's own arguments follow: not if the replacement ends with `?`.
     pub keeps_args: bool,
-    pub then: Then,
+    pub then: RewriteFlag,
 }
 
 /// What follows a rewrite that matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum RewriteFlag {
     NextStep,
     /// No more steps; another location is looked for.
     Last,
@@ -86,21 +86,21 @@ pub enum Then {
 }
 
 /// `return code`, `return code text`, `return code URL`, `return URL`.
-pub(crate) fn return_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn return_step(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let first = arg(directive, 0);
     let step = match (values::number(&first.text), directive.args.get(1)) {
         (Some(code), second) => {
             let status = u16::try_from(code).ok().filter(|code| *code <= 999);
             let status = status.ok_or_else(|| invalid(directive, first, "a status code from 0 to 999"))?;
             let what = match second {
-                Some(url) if matches!(status, 301 | 302 | 303 | 307 | 308) => Returned::Redirect(walk.template(url)?),
-                Some(text) => Returned::Text(walk.template(text)?),
-                None => Returned::Page,
+                Some(url) if matches!(status, 301 | 302 | 303 | 307 | 308) => ReturnBody::Redirect(walk.template(url)?),
+                Some(text) => ReturnBody::Text(walk.template(text)?),
+                None => ReturnBody::Page,
             };
             Step::Return { status, what }
         }
         (None, None) if is_url(&first.text) => {
-            Step::Return { status: 302, what: Returned::Redirect(walk.template(first)?) }
+            Step::Return { status: 302, what: ReturnBody::Redirect(walk.template(first)?) }
         }
         (None, _) => {
             let expected = "a status code, or a URL that starts with http://, https:// or $scheme";
@@ -115,42 +115,42 @@ fn is_url(text: &str) -> bool {
     ["http://", "https://", "$scheme"].iter().any(|start| text.starts_with(start))
 }
 
-pub(crate) fn break_step(_: &mut Walk, draft: &mut Draft, _: &Directive) -> Set {
+pub(crate) fn break_step(_: &mut Builder, draft: &mut BlockBuilder, _: &Directive) -> Set {
     draft.steps.push(Step::Break);
     Ok(())
 }
 
-impl Walk {
+impl Builder {
     /// The variable that a directive fills.
-    pub(crate) fn settable(&self, target: &Word) -> Result<Settable, Error> {
+    pub(crate) fn settable(&self, target: &Word) -> Result<SetTarget, Error> {
         let name = variable_name(target)?;
         match self.user_number(name) {
-            Some(number) => Ok(Settable::User(number)),
-            None if name == "args" || name == "query_string" => Ok(Settable::Args),
-            None if name == "limit_rate" => Ok(Settable::LimitRate),
+            Some(number) => Ok(SetTarget::User(number)),
+            None if name == "args" || name == "query_string" => Ok(SetTarget::Args),
+            None if name == "limit_rate" => Ok(SetTarget::LimitRate),
             None => Err(Error::about(&target.at, "the duplicate \"{}\" variable", name)
                 .hint("a built-in variable or the result of a map can't be set")),
         }
     }
 }
 
-pub(crate) fn set(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn set(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let to = walk.settable(arg(directive, 0))?;
     let value = walk.template(arg(directive, 1))?;
     draft.steps.push(Step::Set { to, value });
     Ok(())
 }
 
-pub(crate) fn rewrite(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn rewrite(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let (pattern, to) = (arg(directive, 0), arg(directive, 1));
     let then = match directive.args.get(2) {
-        None if is_url(&to.text) => Then::Redirect(302),
-        None => Then::NextStep,
+        None if is_url(&to.text) => RewriteFlag::Redirect(302),
+        None => RewriteFlag::NextStep,
         Some(word) => match core::choice(directive, word, "last, break, redirect or permanent")? {
-            0 => Then::Last,
-            1 => Then::Break,
-            2 => Then::Redirect(302),
-            _ => Then::Redirect(301),
+            0 => RewriteFlag::Last,
+            1 => RewriteFlag::Break,
+            2 => RewriteFlag::Redirect(302),
+            _ => RewriteFlag::Redirect(301),
         },
     };
     let expression = walk.expression(&pattern.text, false, &pattern.at)?;
@@ -166,7 +166,7 @@ pub(crate) fn rewrite(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
 }
 
 /// `if (condition) { ... }`.
-pub(crate) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn if_step(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let condition = condition(walk, directive)?;
     let context = if draft.context == directives::SERVER { directives::SERVER_IF } else { directives::LOCATION_IF };
     let block = directive.block.as_deref().unwrap_or_default();
@@ -180,7 +180,7 @@ pub(crate) fn if_step(walk: &mut Walk, draft: &mut Draft, directive: &Directive)
 }
 
 /// The words between the parentheses, which may be glued to them.
-fn condition(walk: &Walk, directive: &Directive) -> Result<Condition, Error> {
+fn condition(walk: &Builder, directive: &Directive) -> Result<Condition, Error> {
     let wrong = |at: &Word| {
         Error::new(&at.at, "invalid condition")
             .hint("($variable), ($variable = value), ($variable ~ expression) or (-f file)")

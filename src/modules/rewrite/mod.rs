@@ -2,8 +2,8 @@
 
 pub(crate) mod conf;
 
-use crate::config::template::{Builtin, Piece, Template, Variable};
-use crate::config::{Condition, Expression, FileTest, Level, Rewrite, Settable, Step, Then};
+use crate::config::template::{Builtin, Segment, Template, Variable};
+use crate::config::{Condition, Expression, FileTest, Level, Rewrite, RewriteFlag, SetTarget, Step};
 use crate::http1::uri;
 use crate::modules::static_files::open;
 use crate::request::context::Exchange;
@@ -68,14 +68,14 @@ fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
 }
 
 /// Fills a variable.
-pub fn assign(exchange: &mut Exchange, to: Settable, value: Vec<u8>) {
+pub fn assign(exchange: &mut Exchange, to: SetTarget, value: Vec<u8>) {
     match to {
-        Settable::Args => {
+        SetTarget::Args => {
             exchange.args = Some(value).filter(|args| !args.is_empty());
             exchange.args_changed = true;
         }
-        Settable::LimitRate => exchange.limits.rate = rate_limit::parse(&value, exchange).or(exchange.limits.rate),
-        Settable::User(number) => {
+        SetTarget::LimitRate => exchange.limits.rate = rate_limit::parse(&value, exchange).or(exchange.limits.rate),
+        SetTarget::User(number) => {
             if let Some(slot) = exchange.users.get_mut().get_mut(number as usize) {
                 *slot = value;
             }
@@ -122,7 +122,7 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow 
         return Flow::On;
     };
     exchange.set_captures(&step.expression, captures);
-    if let Then::Redirect(status) = step.then {
+    if let RewriteFlag::Redirect(status) = step.then {
         return redirect(step, status, exchange);
     }
     let path = variables::value(&step.path, exchange);
@@ -136,14 +136,14 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow 
     note_target(exchange);
     exchange.rewritten = true;
     exchange.internal = true;
-    exchange.broke = step.then == Then::Break;
+    exchange.broke = step.then == RewriteFlag::Break;
     match step.then {
-        Then::Break => Flow::Stop,
-        Then::Last => {
+        RewriteFlag::Break => Flow::Stop,
+        RewriteFlag::Last => {
             *changed = true;
             Flow::Stop
         }
-        Then::NextStep | Then::Redirect(_) => {
+        RewriteFlag::NextStep | RewriteFlag::Redirect(_) => {
             *changed = true;
             Flow::On
         }
@@ -157,8 +157,8 @@ fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> Flow {
     let mut value = Vec::new();
     for piece in step.path.pieces() {
         match piece {
-            Piece::Text(text) => uri::encode_url(text, &mut url),
-            Piece::Variable(variable) => {
+            Segment::Text(text) => uri::encode_url(text, &mut url),
+            Segment::Variable(variable) => {
                 value.clear();
                 variables::write_variable(variable, exchange, &mut value, 0);
                 match variable {
@@ -225,13 +225,13 @@ fn args_of(template: &Template, exchange: &Exchange) -> Vec<u8> {
     let mut value = Vec::new();
     for piece in template.pieces() {
         match piece {
-            Piece::Text(text) => out.extend_from_slice(text),
-            Piece::Variable(variable @ Variable::Capture(_)) if escaped => {
+            Segment::Text(text) => out.extend_from_slice(text),
+            Segment::Variable(variable @ Variable::Capture(_)) if escaped => {
                 value.clear();
                 variables::write_variable(variable, exchange, &mut value, 0);
                 uri::encode_arg(&value, &mut out);
             }
-            Piece::Variable(variable) => variables::write_variable(variable, exchange, &mut out, 0),
+            Segment::Variable(variable) => variables::write_variable(variable, exchange, &mut out, 0),
         }
     }
     out

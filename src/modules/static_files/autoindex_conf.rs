@@ -1,6 +1,6 @@
 //! `autoindex`: what a folder without an index is answered with.
 
-use crate::config::builder::{Draft, Walk, arg};
+use crate::config::builder::{BlockBuilder, Builder, arg};
 use crate::config::core;
 use crate::config::parser::{Directive, Error};
 
@@ -29,14 +29,14 @@ impl Default for Autoindex {
     }
 }
 
-pub(crate) fn localtime(walk: &mut Walk, _: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn localtime(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
     if core::switch(directive)? {
         walk.note(&directive.name, "times are UTC: there are no time zones here");
     }
     Ok(())
 }
 
-pub(crate) fn format(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn format(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     draft.settings.files.autoindex.format = match core::choice(directive, word, "html, xml, json or jsonp")? {
         0 => ListingFormat::Html,

@@ -6,18 +6,18 @@
 use crate::config::IfModifiedSince;
 use crate::http1::head;
 use crate::request::context::Exchange;
-use crate::request::response_headers::Added;
+use crate::request::response_headers::HeaderFilter;
 use crate::runtime::clock;
 
 /// `Last-Modified` and `ETag`.
 #[derive(Clone, Debug, Default)]
-pub struct Marks {
+pub struct Validators {
     /// Seconds since 1970.
     pub modified: Option<u64>,
     pub etag: Option<Vec<u8>>,
 }
 
-impl Marks {
+impl Validators {
     /// The status that takes the place of a 200: 304, 412 or none.
     pub fn precondition(&self, exchange: &Exchange) -> Option<u16> {
         let field = |name: &'static [u8]| exchange.request.fields.first_named(name);
@@ -60,12 +60,12 @@ impl Marks {
     /// Whether a part of this version is what the client can use (`If-Range`, RFC 9110 13.1.5).
     pub fn allow_range(&self, exchange: &Exchange) -> bool {
         let Some(validator) = exchange.request.fields.first_named(b"if_range") else { return true };
-        let added = Added::new(exchange, 200, self.modified);
+        let added = HeaderFilter::new(exchange, 200, self.modified);
         if validator.len() >= 2 && validator.ends_with(b"\"") {
             let own = self.etag.as_deref();
-            return added.value(head::Name::Etag).or(own).is_some_and(|etag| etag == validator);
+            return added.value(head::HeaderName::Etag).or(own).is_some_and(|etag| etag == validator);
         }
-        let modified = match added.value(head::Name::LastModified) {
+        let modified = match added.value(head::HeaderName::LastModified) {
             Some(value) => clock::parse_http_time(value),
             None => self.modified,
         };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::core;
 use crate::config::parser::{Directive, Error, Word};
 use crate::config::template::Template;
@@ -122,18 +122,18 @@ static BUILT_IN: LazyLock<Arc<ByExtension>> = LazyLock::new(|| {
 });
 
 /// A folder, relative to the prefix unless a variable begins it.
-fn folder(walk: &Walk, word: &Word) -> String {
+fn folder(walk: &Builder, word: &Word) -> String {
     if word.text.starts_with(['/', '$']) { word.text.clone() } else { walk.folders.in_prefix(&word.text) }
 }
 
-pub(crate) fn root(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn root(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     draft.settings.files.root = Some(walk.template_of(folder(walk, word).trim_end_matches('/'), word)?);
     draft.settings.files.alias = None;
     Ok(())
 }
 
-pub(crate) fn alias(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn alias(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     let Some(location) = &draft.location else { return Ok(()) };
     if matches!(location.matcher, Matcher::Named) {
@@ -151,7 +151,7 @@ pub(crate) fn alias(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -
     Ok(())
 }
 
-pub(crate) fn index(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn index(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let mut names = if draft.first { Vec::new() } else { draft.settings.files.index.to_vec() };
     for word in &directive.args {
         if word.text.is_empty() {
@@ -164,7 +164,7 @@ pub(crate) fn index(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -
 }
 
 /// `types { text/html html htm; }`; an empty block leaves everything to `default_type`.
-pub(crate) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn types(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let mut types = ByExtension::default();
     for entry in directive.block.as_deref().unwrap_or_default() {
         if entry.block.is_some() || entry.args.is_empty() {
@@ -180,7 +180,7 @@ pub(crate) fn types(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> S
     Ok(())
 }
 
-pub(crate) fn if_modified_since(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn if_modified_since(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     draft.settings.files.if_modified_since = match core::choice(directive, word, "off, exact or before")? {
         0 => IfModifiedSince::Off,

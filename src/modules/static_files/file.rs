@@ -7,15 +7,15 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use crate::config::Level;
-use crate::http1::head::{Name, field};
+use crate::http1::head::{HeaderName, field};
 use crate::http1::range::{self, Multipart, Part, Wanted};
 use crate::modules::static_files::autoindex::Listing;
-use crate::modules::static_files::conditional::Marks;
+use crate::modules::static_files::conditional::Validators;
 use crate::modules::{charset, gzip};
 use crate::request::context::Exchange;
 use crate::request::log;
-use crate::request::response::{self, Carriage, Packing, Reply};
-use crate::request::response_headers::{Added, weakened};
+use crate::request::response::{self, ContentEncoding, Reply, TransferOptions};
+use crate::request::response_headers::{HeaderFilter, weakened};
 use crate::runtime::clock;
 
 /// A file that is sent with its head in one call.
@@ -41,7 +41,7 @@ pub struct FileHead {
     content_type: Arc<[u8]>,
     /// Bytes of the body, if they were counted.
     pub length: Option<u64>,
-    marks: Marks,
+    marks: Validators,
     ranges: Ranges,
     coded: Coded,
     /// The type as the client is told it.
@@ -104,7 +104,7 @@ pub fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) 
     let size = meta.len();
     // nginx's form, so that caches in front survive a change of the program.
     let etag = exchange.settings().files.etag.then(|| format!("\"{modified:x}-{size:x}\"").into_bytes());
-    let marks = Marks { modified: Some(modified), etag };
+    let marks = Validators { modified: Some(modified), etag };
     let head = FileHead::new(exchange, response::content_type(exchange), Some(size), marks, coded);
     let whole = Part { from: 0, count: size };
     // An error page is sent whole.
@@ -123,7 +123,7 @@ pub fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) 
 /// Describes the list of a folder.
 pub fn of_listing(exchange: &Exchange, mut listing: Listing) -> Answer {
     let content_type = listing.content_type().into();
-    let head = FileHead::new(exchange, content_type, None, Marks::default(), Coded::default());
+    let head = FileHead::new(exchange, content_type, None, Validators::default(), Coded::default());
     listing.utf8 = head.told.as_deref().is_some_and(charset::is_utf8);
     match head.marks.precondition(exchange).filter(|_| head.status == 200) {
         Some(304) => head.not_modified(),
@@ -183,7 +183,7 @@ fn ranged(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> Ans
 /// A 416. It keeps what was added to the answer that it takes the place of.
 fn out_of_range(exchange: &Exchange, head: &FileHead, size: u64) -> Reply {
     let mut reply = Reply::page(416, exchange.settings().server_tokens);
-    Added::new(exchange, 200, head.marks.modified).finish_usual(&mut reply.lines);
+    HeaderFilter::new(exchange, 200, head.marks.modified).finish_usual(&mut reply.lines);
     field(b"Content-Range", format!("bytes */{size}").as_bytes(), &mut reply.lines);
     reply
 }
@@ -205,7 +205,7 @@ fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> A
 }
 
 impl FileHead {
-    fn new(exchange: &Exchange, content_type: Arc<[u8]>, length: Option<u64>, marks: Marks, coded: Coded) -> Self {
+    fn new(exchange: &Exchange, content_type: Arc<[u8]>, length: Option<u64>, marks: Validators, coded: Coded) -> Self {
         let status = exchange.status.unwrap_or(200);
         let told = charset::content_type(exchange, status, &content_type);
         Self { status, content_type, length, marks, ranges: Ranges::Nothing, coded, told }
@@ -217,17 +217,17 @@ impl FileHead {
     }
 
     /// How the body is packed.
-    pub fn packing(&self, exchange: &Exchange) -> Packing {
+    pub fn packing(&self, exchange: &Exchange) -> ContentEncoding {
         let packing = match self.coded.coding {
-            Some(_) => Packing::Plain,
+            Some(_) => ContentEncoding::Plain,
             None => gzip::packing(exchange, &self.about()),
         };
-        if packing == Packing::Plain && self.coded.varies { Packing::Varies } else { packing }
+        if packing == ContentEncoding::Plain && self.coded.varies { ContentEncoding::Varies } else { packing }
     }
 
     /// What compression has to know.
-    fn about(&self) -> gzip::About<'_> {
-        gzip::About {
+    fn about(&self) -> gzip::ResponseInfo<'_> {
+        gzip::ResponseInfo {
             status: self.status,
             content_type: Some(&self.content_type),
             length: self.length,
@@ -246,10 +246,10 @@ impl FileHead {
     }
 
     /// The head of the answer.
-    pub fn write(&self, exchange: &Exchange, carriage: Carriage) -> Vec<u8> {
+    pub fn write(&self, exchange: &Exchange, carriage: TransferOptions) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
-        let packed = carriage.packing == Packing::Gzip;
-        let mut added = Added::new(exchange, self.status, self.marks.modified);
+        let packed = carriage.packing == ContentEncoding::Gzip;
+        let mut added = HeaderFilter::new(exchange, self.status, self.marks.modified);
         if packed {
             added.weaken();
         }
@@ -265,12 +265,12 @@ impl FileHead {
         if let Some(modified) = self
             .marks
             .modified
-            .filter(|_| matches!(self.status, 200 | 206 | 304) && added.value(Name::LastModified).is_none())
+            .filter(|_| matches!(self.status, 200 | 206 | 304) && added.value(HeaderName::LastModified).is_none())
         {
             field(b"Last-Modified", clock::http_time(modified).as_bytes(), &mut out);
         }
         response::connection(exchange, carriage, &mut out);
-        if let Some(etag) = self.marks.etag.as_ref().filter(|_| added.value(Name::Etag).is_none()) {
+        if let Some(etag) = self.marks.etag.as_ref().filter(|_| added.value(HeaderName::Etag).is_none()) {
             let weak = weakened(etag).filter(|_| packed);
             field(b"ETag", weak.as_deref().unwrap_or(etag), &mut out);
         }

@@ -42,7 +42,7 @@ pub fn find(exchange: &Exchange, name: &[u8]) -> Beside {
 
 /// Whether the client says that it can read the coding. For gzip, what restricts compression counts as well (nginx).
 fn is_readable(exchange: &Exchange, coding: &[u8]) -> bool {
-    let about = gzip::About { status: 200, content_type: None, length: None, fields: None, is_file: true };
+    let about = gzip::ResponseInfo { status: 200, content_type: None, length: None, fields: None, is_file: true };
     accept_encoding::accepts(exchange, coding) && (coding != b"gzip" || gzip::may_pack(exchange, &about))
 }
 

@@ -1,6 +1,6 @@
 //! `gzip_static` and `brotli_static`: compressed files beside the plain ones.
 
-use crate::config::builder::{Draft, Walk, arg};
+use crate::config::builder::{BlockBuilder, Builder, arg};
 use crate::config::core;
 use crate::config::parser::{Directive, Error};
 
@@ -25,12 +25,12 @@ fn read(directive: &Directive) -> Result<Precompressed, Error> {
     })
 }
 
-pub(crate) fn gzip_static(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn gzip_static(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     draft.settings.files.gzip = read(directive)?;
     Ok(())
 }
 
-pub(crate) fn brotli_static(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn brotli_static(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     draft.settings.files.brotli = read(directive)?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `disable_symlinks`: which symbolic links lead nowhere.
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::core;
 use crate::config::parser::{Directive, Error};
 use crate::config::template::Template;
@@ -14,7 +14,11 @@ pub struct Symlinks {
     pub from: Option<Template>,
 }
 
-pub(crate) fn disable_symlinks(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn disable_symlinks(
+    walk: &mut Builder,
+    draft: &mut BlockBuilder,
+    directive: &Directive,
+) -> Result<(), Error> {
     let word = arg(directive, 0);
     let of_same_owner = match core::choice(directive, word, "on, if_not_owner or off")? {
         0 => Some(false),

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::config::{Level, Otherwise, Tryable};
+use crate::config::{Candidate, Fallback, Level};
 use crate::modules::static_files::open;
 use crate::request::context::Exchange;
 use crate::request::{log, variables};
@@ -48,12 +48,12 @@ pub fn find(exchange: &mut Exchange) -> Option<Tried> {
         }
     }
     Some(match &list.otherwise {
-        Otherwise::Status(status) => Tried::Status(*status),
-        Otherwise::Target(target) => Tried::Otherwise(variables::value(target, exchange)),
+        Fallback::Status(status) => Tried::Status(*status),
+        Fallback::Target(target) => Tried::Otherwise(variables::value(target, exchange)),
     })
 }
 
-fn is_there(exchange: &Exchange, tryable: &Tryable, root: &[u8], name: &[u8]) -> bool {
+fn is_there(exchange: &Exchange, tryable: &Candidate, root: &[u8], name: &[u8]) -> bool {
     if name.contains(&0) || variables::climbs(name) {
         return false;
     }

@@ -18,12 +18,12 @@ pub struct Search {
     /// The peer that the client is bound to.
     pub(super) bound: Vec<u8>,
     pub(super) tried: Vec<Arc<Peer>>,
-    pub(super) trail: Trail,
+    pub(super) trail: HashProbe,
 }
 
 /// How far hashing has come. It goes on from there when a further peer is needed.
 #[derive(Default)]
-pub(super) struct Trail {
+pub(super) struct HashProbe {
     /// What the hash is made of; empty: the peers take turns.
     pub(super) key: Vec<u8>,
     pub(super) hash: u64,
@@ -31,7 +31,7 @@ pub(super) struct Trail {
     misses: u32,
 }
 
-impl Trail {
+impl HashProbe {
     pub(super) fn with(key: Vec<u8>) -> Self {
         Self { key, ..Self::default() }
     }
@@ -60,7 +60,7 @@ impl Search {
                 values.find(|value| !value.is_empty()).unwrap_or_default()
             }
         };
-        Self { bound, tried: Vec::new(), trail: Trail::with(key) }
+        Self { bound, tried: Vec::new(), trail: HashProbe::with(key) }
     }
 
     pub(super) fn has_tried(&self, peer: &Arc<Peer>) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::builder::{Draft, Walk, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error};
 use crate::config::template::{Template, Variable};
 use crate::config::{core, values};
@@ -66,25 +66,25 @@ pub enum CookieLife {
     Max,
 }
 
-fn set_method(walk: &mut Walk, draft: &mut Draft, directive: &Directive, method: Balance) {
+fn set_method(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive, method: Balance) {
     draft.upstream.group.balance = method;
     if std::mem::replace(&mut draft.upstream.has_method, true) {
         walk.note(&directive.name, "another method was set before; the last one counts");
     }
 }
 
-pub(crate) fn ip_hash(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn ip_hash(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     set_method(walk, draft, directive, Balance::IpHash);
     Ok(())
 }
 
-pub(crate) fn least_conn(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn least_conn(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     set_method(walk, draft, directive, Balance::LeastConn);
     Ok(())
 }
 
 /// `hash KEY [consistent];`
-pub(crate) fn hash(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn hash(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let key = walk.template(arg(directive, 0))?;
     let consistent = match directive.args.get(1) {
         None => false,
@@ -96,7 +96,7 @@ pub(crate) fn hash(walk: &mut Walk, draft: &mut Draft, directive: &Directive) ->
 }
 
 /// `random [two [least_conn]];`
-pub(crate) fn random(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn random(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let words: Vec<&str> = directive.args.iter().map(|word| word.text.as_str()).collect();
     let two = match (words.as_slice(), directive.args.last()) {
         ([], _) => false,
@@ -109,7 +109,7 @@ pub(crate) fn random(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
 }
 
 /// `queue LENGTH [timeout=TIME];`
-pub(crate) fn queue(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn queue(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     let length = match core::number(directive, word)? {
         0 => return Err(invalid(directive, word, "a length of 1 or more")),
@@ -129,7 +129,7 @@ pub(crate) fn queue(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> S
 }
 
 /// `sticky cookie NAME ...;` or `sticky route $VARIABLE ...;`
-pub(crate) fn sticky(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Set {
+pub(crate) fn sticky(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let kind = arg(directive, 0);
     let sticky = match kind.text.as_str() {
         "cookie" => Sticky::Cookie(sticky_cookie(walk, directive)?),
@@ -148,7 +148,7 @@ pub(crate) fn sticky(walk: &mut Walk, draft: &mut Draft, directive: &Directive) 
 }
 
 /// What stands behind `sticky cookie`.
-fn sticky_cookie(walk: &Walk, directive: &Directive) -> Result<StickyCookie, Error> {
+fn sticky_cookie(walk: &Builder, directive: &Directive) -> Result<StickyCookie, Error> {
     let Some(name) = directive.args.get(1) else {
         return Err(invalid(directive, arg(directive, 0), "the name of a cookie behind \"cookie\""));
     };

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use crate::config::PeerSpec;
-use crate::proxy::balance::attempt::Trail;
+use crate::proxy::balance::attempt::HashProbe;
 use crate::proxy::balance::crc32::{self, Crc};
-use crate::proxy::balance::peer::Member;
+use crate::proxy::balance::peer::GroupPeer;
 use crate::proxy::balance::round_robin;
 use crate::runtime::executor::Millis;
 
@@ -39,11 +39,11 @@ impl Ring {
     /// The next peer on the ring that can be used. Peers of one name (its addresses) take turns.
     pub(super) fn choose(
         &self,
-        members: &mut [Member],
+        members: &mut [GroupPeer],
         specs: &[Arc<PeerSpec>],
-        trail: &mut Trail,
+        trail: &mut HashProbe,
         now: Millis,
-        usable: &dyn Fn(&Member) -> bool,
+        usable: &dyn Fn(&GroupPeer) -> bool,
     ) -> Option<usize> {
         if trail.rounds == 0 {
             let hash = crc32::of(&trail.key);

@@ -24,27 +24,27 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::proxy::balance::consistent_hash::Ring;
-use crate::proxy::balance::peer::Member;
+use crate::proxy::balance::peer::GroupPeer;
 use crate::proxy::balance::queue::Queue;
 
 pub(crate) use crate::proxy::balance::attempt::Search;
 pub(crate) use crate::proxy::balance::peer::{Finding, Peer};
-pub(crate) use crate::proxy::balance::queue::Place as QueuePlace;
+pub(crate) use crate::proxy::balance::queue::Ticket as QueuePlace;
 pub(crate) use crate::proxy::balance::status::{Health, PeerState};
 
 use crate::config::{Balance, Config, PeerSpec, Sticky, Upstream};
-use crate::dns::cache::{self, Name};
+use crate::dns::cache::{self, CachedName};
 use crate::request::context::Exchange;
 use crate::runtime::executor::{self, Millis, Timer};
 use crate::runtime::socket::{Addr, Endpoint};
 
 /// An upstream and the state of its peers.
-pub struct Group {
+pub struct UpstreamState {
     pub upstream: Arc<Upstream>,
     /// For consistent hashing.
     ring: Option<Ring>,
     /// The names of the peers that are known by one, in the order of the lines.
-    names: Vec<Arc<Name>>,
+    names: Vec<Arc<CachedName>>,
     /// Who waits for a peer. It outlives a reload, as peers do.
     queue: Arc<Queue>,
     state: Mutex<State>,
@@ -53,7 +53,7 @@ pub struct Group {
 #[derive(Default)]
 struct State {
     /// Backups stand last.
-    members: Vec<Member>,
+    members: Vec<GroupPeer>,
     primaries: usize,
     /// Until when what names stand for is believed.
     fresh_until: Millis,
@@ -71,38 +71,38 @@ pub enum Outcome {
 }
 
 /// A peer that was chosen; a connection to it is counted until this is dropped.
-pub struct Chosen {
-    group: Arc<Group>,
+pub struct PeerLease {
+    group: Arc<UpstreamState>,
     pub peer: Arc<Peer>,
 }
 
-impl Chosen {
+impl PeerLease {
     /// Tells how it went: whether the peer will be left alone for a while.
     pub fn report(&self, outcome: Outcome) -> bool {
         self.group.report(&self.peer, outcome, executor::now())
     }
 }
 
-impl Chosen {
+impl PeerLease {
     /// The name of its upstream.
     pub fn upstream(&self) -> &str {
         &self.group.upstream.name
     }
 }
 
-impl Drop for Chosen {
+impl Drop for PeerLease {
     fn drop(&mut self) {
         self.peer.leave();
     }
 }
 
 /// The groups of a configuration, in its order. Peers that were there before keep their connections.
-pub fn groups(config: &Config, before: &[Arc<Group>]) -> Vec<Arc<Group>> {
+pub fn groups(config: &Config, before: &[Arc<UpstreamState>]) -> Vec<Arc<UpstreamState>> {
     let of = |upstream: &Arc<Upstream>| before.iter().find(|group| group.upstream.name == upstream.name);
-    config.upstreams.iter().map(|upstream| Arc::new(Group::new(upstream.clone(), of(upstream)))).collect()
+    config.upstreams.iter().map(|upstream| Arc::new(UpstreamState::new(upstream.clone(), of(upstream)))).collect()
 }
 
-impl Group {
+impl UpstreamState {
     pub fn new(upstream: Arc<Upstream>, before: Option<&Arc<Self>>) -> Self {
         let ring = match upstream.balance {
             Balance::Hash { consistent: true, .. } => Some(Ring::new(&upstream.peers)),
@@ -184,7 +184,7 @@ impl Group {
     fn replace(&self, state: &mut State, addrs: Vec<(Arc<PeerSpec>, Addr)>) -> bool {
         let (mut backups, mut addrs): (Vec<_>, Vec<_>) = addrs.into_iter().partition(|(spec, _)| spec.backup);
         addrs.append(&mut backups);
-        let is = |member: &Member, spec: &Arc<PeerSpec>, addr: &Addr| {
+        let is = |member: &GroupPeer, spec: &Arc<PeerSpec>, addr: &Addr| {
             Arc::ptr_eq(&member.spec, spec) && member.peer.addr == *addr
         };
         let same = state.members.len() == addrs.len()
@@ -208,7 +208,7 @@ impl Group {
                         Some(_) => {}
                     }
                     let id = self.id(&spec, &peer);
-                    Member::new(peer, spec, id)
+                    GroupPeer::new(peer, spec, id)
                 }
             };
             state.members.push(member);
@@ -231,12 +231,12 @@ impl Group {
     }
 
     /// Counts a connection that is there already, to `addr`, which may be no peer any more.
-    pub fn adopt(self: &Arc<Self>, addr: Addr) -> Chosen {
+    pub fn adopt(self: &Arc<Self>, addr: Addr) -> PeerLease {
         let state = self.lock();
         let known = state.members.iter().find(|member| member.peer.addr == addr).map(|member| member.peer.clone());
         let peer = known.unwrap_or_else(|| self.peer(addr));
         peer.enter();
-        Chosen { group: self.clone(), peer }
+        PeerLease { group: self.clone(), peer }
     }
 
     /// The peers that requests may go to, if they are well.
@@ -269,7 +269,7 @@ impl Group {
     }
 
     /// The next peer for a request. Where others wait for one, it has to wait behind them.
-    pub fn choose(self: &Arc<Self>, search: &mut Search) -> Option<Chosen> {
+    pub fn choose(self: &Arc<Self>, search: &mut Search) -> Option<PeerLease> {
         match self.upstream.queue {
             Some(_) if !self.queue.is_empty() => None,
             _ => self.choose_at(search, executor::now()),
@@ -279,7 +279,7 @@ impl Group {
     /// A place among those who wait for a peer, if there is room and a peer that may come.
     pub fn queue_up(&self, search: &Search) -> Option<QueuePlace> {
         let spec = self.upstream.queue?;
-        let may_come = |member: &Member| !member.spec.down && !member.spec.drain && !search.has_tried(&member.peer);
+        let may_come = |member: &GroupPeer| !member.spec.down && !member.spec.drain && !search.has_tried(&member.peer);
         let hope = self.lock().members.iter().any(may_come);
         self.queue.join(spec.length).filter(|_| hope)
     }
@@ -290,7 +290,7 @@ impl Group {
         place: &QueuePlace,
         search: &mut Search,
         cx: &Context<'_>,
-    ) -> Option<Chosen> {
+    ) -> Option<PeerLease> {
         place.look(cx, || self.choose_at(search, executor::now()))
     }
 
@@ -309,7 +309,7 @@ impl Group {
         self.queue.announce();
     }
 
-    fn choose_at(self: &Arc<Self>, search: &mut Search, now: Millis) -> Option<Chosen> {
+    fn choose_at(self: &Arc<Self>, search: &mut Search, now: Millis) -> Option<PeerLease> {
         let mut state = self.lock();
         let alone = state.members.len() == 1;
         let primaries = state.primaries;
@@ -323,19 +323,20 @@ impl Group {
         }?;
         member.take(now);
         search.tried.push(member.peer.clone());
-        Some(Chosen { group: self.clone(), peer: member.peer.clone() })
+        Some(PeerLease { group: self.clone(), peer: member.peer.clone() })
     }
 
     /// The next one of `members`: first the one that the client is bound to, then by the method, then by turn.
-    fn among(&self, members: &mut [Member], search: &mut Search, now: Millis, alone: bool) -> Option<usize> {
+    fn among(&self, members: &mut [GroupPeer], search: &mut Search, now: Millis, alone: bool) -> Option<usize> {
         let Search { bound, tried, trail } = search;
-        let open = |member: &Member| member.is_open(now, alone) && !tried.iter().any(|p| Arc::ptr_eq(p, &member.peer));
+        let open =
+            |member: &GroupPeer| member.is_open(now, alone) && !tried.iter().any(|p| Arc::ptr_eq(p, &member.peer));
         if !bound.is_empty()
             && let Some(at) = members.iter().position(|member| member.id.as_bytes() == bound && open(member))
         {
             return Some(at);
         }
-        let usable = |member: &Member| !member.spec.drain && open(member);
+        let usable = |member: &GroupPeer| !member.spec.drain && open(member);
         let backups = members.first().is_some_and(|member| member.spec.backup);
         let chosen = match (&self.upstream.balance, &self.ring) {
             (Balance::LeastConn, _) => return least_conn::choose(members, now, &usable),

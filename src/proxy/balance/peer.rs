@@ -92,7 +92,7 @@ impl Peer {
     }
 
     /// Waits until a connection to it may be made.
-    pub async fn admit(&self) -> Admission<'_> {
+    pub async fn admit(&self) -> ConnectPermit<'_> {
         if self.anteroom.is_empty()
             && let Some(admission) = self.try_admit()
         {
@@ -102,10 +102,10 @@ impl Peer {
         poll_fn(|cx| place.look(cx, || self.try_admit()).map_or(Poll::Pending, Poll::Ready)).await
     }
 
-    fn try_admit(&self) -> Option<Admission<'_>> {
+    fn try_admit(&self) -> Option<ConnectPermit<'_>> {
         let more = |count: u32| (count < CONNECTING_MAX).then_some(count + 1);
         let admitted = self.connecting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
-        admitted.ok().map(|_| Admission { peer: self })
+        admitted.ok().map(|_| ConnectPermit { peer: self })
     }
 
     pub(super) fn leave(&self) {
@@ -115,11 +115,11 @@ impl Peer {
 }
 
 /// Counts a connection that is being made, until this is dropped.
-pub struct Admission<'p> {
+pub struct ConnectPermit<'p> {
     peer: &'p Peer,
 }
 
-impl Drop for Admission<'_> {
+impl Drop for ConnectPermit<'_> {
     fn drop(&mut self) {
         self.peer.connecting.fetch_sub(1, Ordering::SeqCst);
         self.peer.anteroom.announce();
@@ -127,7 +127,7 @@ impl Drop for Admission<'_> {
 }
 
 /// A peer in its group.
-pub(super) struct Member {
+pub(super) struct GroupPeer {
     pub(super) peer: Arc<Peer>,
     pub(super) spec: Arc<PeerSpec>,
     /// What `sticky` knows it by.
@@ -147,7 +147,7 @@ pub(super) struct Member {
     pub(super) failures: u64,
 }
 
-impl Member {
+impl GroupPeer {
     pub(super) fn new(peer: Arc<Peer>, spec: Arc<PeerSpec>, id: String) -> Self {
         let effective = spec.weight;
         Self {
@@ -260,7 +260,7 @@ impl Member {
 }
 
 /// The peer that `point`, which is less than all weights together, falls to.
-pub(super) fn by_weight(members: &[Member], mut point: u64) -> Option<(usize, &Member)> {
+pub(super) fn by_weight(members: &[GroupPeer], mut point: u64) -> Option<(usize, &GroupPeer)> {
     members.iter().enumerate().find(|(_, member)| {
         let weight = u64::from(member.spec.weight);
         let here = point < weight;

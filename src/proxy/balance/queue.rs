@@ -25,7 +25,7 @@ struct Line {
 }
 
 /// A place in the queue, given up when it is dropped.
-pub struct Place {
+pub struct Ticket {
     queue: Arc<Queue>,
     ticket: u64,
 }
@@ -40,23 +40,23 @@ impl Queue {
     }
 
     /// A place at the end, unless so many wait already.
-    pub(super) fn join(self: &Arc<Self>, most: u32) -> Option<Place> {
+    pub(super) fn join(self: &Arc<Self>, most: u32) -> Option<Ticket> {
         let line = self.lock();
         (line.waiting.len() < most as usize).then(|| self.stand(line))
     }
 
     /// A place at the end.
-    pub(super) fn line_up(self: &Arc<Self>) -> Place {
+    pub(super) fn line_up(self: &Arc<Self>) -> Ticket {
         self.stand(self.lock())
     }
 
-    fn stand(self: &Arc<Self>, mut line: MutexGuard<'_, Line>) -> Place {
+    fn stand(self: &Arc<Self>, mut line: MutexGuard<'_, Line>) -> Ticket {
         let ticket = line.next;
         line.next += 1;
         line.waiting.push_back((ticket, None));
         line.turn = line.turn.or(Some(ticket));
         self.length.fetch_add(1, Ordering::SeqCst);
-        Place { queue: self.clone(), ticket }
+        Ticket { queue: self.clone(), ticket }
     }
 
     /// There may be room for the first one.
@@ -82,7 +82,7 @@ impl Line {
     }
 }
 
-impl Place {
+impl Ticket {
     /// Looks with `find` if it is its turn, and wakes the task when it comes.
     pub(super) fn look<T>(&self, cx: &Context<'_>, find: impl FnOnce() -> Option<T>) -> Option<T> {
         let mut line = self.queue.lock();
@@ -106,7 +106,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Ticket {
     fn drop(&mut self) {
         let mut line = self.queue.lock();
         let Some(at) = line.place(self.ticket) else { return };
@@ -139,7 +139,7 @@ mod tests {
 
     /// A place, and how often its task was woken.
     struct Task {
-        place: Place,
+        place: Ticket,
         woken: Arc<Count>,
     }
 
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_full_queue_takes_nobody() {
         let queue: Arc<Queue> = Arc::default();
-        let places: Vec<Place> = (0..3).map_while(|_| queue.join(2)).collect();
+        let places: Vec<Ticket> = (0..3).map_while(|_| queue.join(2)).collect();
         assert_eq!(places.len(), 2);
         drop(places);
         assert!(queue.join(2).is_some());

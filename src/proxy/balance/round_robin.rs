@@ -1,9 +1,9 @@
 //! Smooth weighted round robin: every peer earns its weight each time, the richest is chosen and pays for all.
 
-use crate::proxy::balance::peer::Member;
+use crate::proxy::balance::peer::GroupPeer;
 use crate::runtime::executor::Millis;
 
-pub(super) fn choose(members: &mut [Member], now: Millis, usable: &dyn Fn(&Member) -> bool) -> Option<usize> {
+pub(super) fn choose(members: &mut [GroupPeer], now: Millis, usable: &dyn Fn(&GroupPeer) -> bool) -> Option<usize> {
     let mut total = 0;
     let mut best: Option<(usize, i64)> = None;
     for (at, member) in members.iter_mut().enumerate().filter(|(_, member)| usable(member)) {

@@ -1,8 +1,8 @@
 //! How peers are, for people and programs that watch.
 
 use crate::config::PeerSpec;
-use crate::proxy::balance::Group;
-use crate::proxy::balance::peer::{Finding, Member};
+use crate::proxy::balance::UpstreamState;
+use crate::proxy::balance::peer::{Finding, GroupPeer};
 use crate::runtime::executor::{self, Millis};
 use crate::runtime::socket::Endpoint;
 
@@ -41,7 +41,7 @@ pub enum Health {
     Unknown,
 }
 
-impl Group {
+impl UpstreamState {
     /// How its peers are, in the order of their lines.
     pub fn states(&self) -> Vec<PeerState> {
         let now = executor::now();
@@ -60,7 +60,7 @@ impl Group {
     }
 }
 
-impl Member {
+impl GroupPeer {
     fn state(&self, now: Millis, alone: bool) -> PeerState {
         let health = match chosen(&self.spec) {
             None if self.peer.finding() == Finding::Ill => Health::Unhealthy,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::config::template::Template;
-use crate::proxy::balance::attempt::{Trail, address_key};
+use crate::proxy::balance::attempt::{HashProbe, address_key};
 use crate::proxy::balance::*;
 use crate::runtime::socket::Endpoint;
 
 /// A group of peers at ports 27311, 27312, ...; `change` makes each what it should be.
-fn group(count: usize, balance: Balance, change: impl Fn(usize, &mut PeerSpec)) -> Arc<Group> {
+fn group(count: usize, balance: Balance, change: impl Fn(usize, &mut PeerSpec)) -> Arc<UpstreamState> {
     let mut upstream = Upstream::single("u".to_owned(), Endpoint::Addr(addr(0)));
     let spec = |number| {
         let addr = addr(number);
@@ -18,7 +18,7 @@ fn group(count: usize, balance: Balance, change: impl Fn(usize, &mut PeerSpec)) 
     };
     upstream.peers = (1..=count).map(spec).collect();
     upstream.balance = balance;
-    Arc::new(Group::new(Arc::new(upstream), None))
+    Arc::new(UpstreamState::new(Arc::new(upstream), None))
 }
 
 fn addr(number: usize) -> Addr {
@@ -29,34 +29,34 @@ fn hash(consistent: bool) -> Balance {
     Balance::Hash { key: Template::default(), consistent }
 }
 
-fn number(chosen: &Chosen) -> u32 {
+fn number(chosen: &PeerLease) -> u32 {
     u32::from(chosen.peer.addr.port().unwrap() - 27310)
 }
 
 fn search(key: &[u8]) -> Search {
-    Search { trail: Trail::with(key.to_vec()), ..Search::default() }
+    Search { trail: HashProbe::with(key.to_vec()), ..Search::default() }
 }
 
 /// The peer for a key, by its number.
-fn one(group: &Arc<Group>, key: &[u8]) -> u32 {
+fn one(group: &Arc<UpstreamState>, key: &[u8]) -> u32 {
     number(&group.choose_at(&mut search(key), 0).unwrap())
 }
 
 /// Peers for the keys `key0`, `key1`, ...
-fn keys(group: &Arc<Group>, count: usize) -> String {
+fn keys(group: &Arc<UpstreamState>, count: usize) -> String {
     (0..count).map(|at| one(group, format!("key{at}").as_bytes()).to_string()).collect()
 }
 
 /// Peers one after the other, each of which stays connected if `held`.
-fn turns(group: &Arc<Group>, count: usize) -> Vec<u32> {
+fn turns(group: &Arc<UpstreamState>, count: usize) -> Vec<u32> {
     (0..count).map(|_| one(group, b"")).collect()
 }
 
-fn held(group: &Arc<Group>, count: usize) -> Vec<Chosen> {
+fn held(group: &Arc<UpstreamState>, count: usize) -> Vec<PeerLease> {
     (0..count).map_while(|_| group.choose_at(&mut search(b""), 0)).collect()
 }
 
-fn numbers(chosen: &[Chosen]) -> Vec<u32> {
+fn numbers(chosen: &[PeerLease]) -> Vec<u32> {
     chosen.iter().map(number).collect()
 }
 
@@ -117,7 +117,7 @@ fn addresses_are_hashed_as_by_nginx() {
         let client = |at: usize| [127, (at * 37 % 250) as u8, (at * 11 % 250) as u8, (at % 200 + 1) as u8];
         (0..60).map(move |at| address_key(&Addr::Ip((client(at), 9).into())))
     };
-    let numbers = |group: &Arc<Group>| clients().map(|key| one(group, &key).to_string()).collect::<String>();
+    let numbers = |group: &Arc<UpstreamState>| clients().map(|key| one(group, &key).to_string()).collect::<String>();
     let weighted = |number: usize, spec: &mut PeerSpec| spec.weight = if number == 2 { 2 } else { 1 };
     let all = group(4, Balance::IpHash, weighted);
     assert_eq!(numbers(&all), "123412341234123412341234123412342234123422342231123422342231");
@@ -222,7 +222,7 @@ fn who_is_bound_to_a_peer_comes_to_it_also_when_it_drains() {
         ..PeerSpec::new(addr(number).to_string(), Endpoint::Addr(addr(number)))
     };
     upstream.peers = (1..=3).map(|number| Arc::new(spec(number))).collect();
-    let group = Arc::new(Group::new(Arc::new(upstream), None));
+    let group = Arc::new(UpstreamState::new(Arc::new(upstream), None));
     let bound = |route: &[u8]| Search { bound: route.to_vec(), ..Search::default() };
     assert!((0..4).all(|_| number(&group.choose_at(&mut bound(b"r1"), 0).unwrap()) == 1));
     assert_eq!(turns(&group, 4), [2, 3, 2, 3]);
@@ -239,11 +239,11 @@ fn a_reload_keeps_connections_in_mind() {
     let old = group(2, Balance::RoundRobin, limit);
     let tunnels = held(&old, 4);
     let upstream = group(3, Balance::LeastConn, limit).upstream.clone();
-    let new = Arc::new(Group::new(upstream, Some(&old)));
+    let new = Arc::new(UpstreamState::new(upstream, Some(&old)));
     assert_eq!(numbers(&held(&new, 9)), [3, 3, 1, 2, 3]);
     drop(tunnels);
     assert_eq!(held(&new, 20).len(), 9);
-    assert_eq!(new.lock().members.iter().map(Member::conns).sum::<u32>(), 0);
+    assert_eq!(new.lock().members.iter().map(GroupPeer::conns).sum::<u32>(), 0);
 }
 
 #[test]

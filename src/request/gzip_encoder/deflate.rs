@@ -12,7 +12,7 @@ use zlib_rs::crc32::crc32;
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Method, Status, Strategy};
 
 use crate::config::Window;
-use crate::request::gzip_encoder::{Broken, Then};
+use crate::request::gzip_encoder::{EncodeError, Flush};
 use crate::runtime::executor;
 
 /// Bytes that an encoder at rest remembers of what it read: enough for the next event to resemble the last ones.
@@ -77,30 +77,30 @@ impl Encoder {
     }
 
     /// Encodes `data`, and appends what comes of it to `out`.
-    pub fn encode(&mut self, data: &[u8], then: Then, out: &mut Vec<u8>) -> Result<(), Broken> {
+    pub fn encode(&mut self, data: &[u8], then: Flush, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let before = out.len();
-        if self.read == 0 && self.written == 0 && (!data.is_empty() || then == Then::End) {
+        if self.read == 0 && self.written == 0 && (!data.is_empty() || then == Flush::End) {
             out.extend_from_slice(&HEAD);
         }
         self.crc = crc32(self.crc, data);
         self.read += data.len() as u64;
         self.holds |= !data.is_empty();
-        if self.holds || then == Then::End {
+        if self.holds || then == Flush::End {
             let flush = match then {
-                Then::More => DeflateFlush::NoFlush,
-                Then::Pause => DeflateFlush::SyncFlush,
-                Then::End => DeflateFlush::Finish,
+                Flush::More => DeflateFlush::NoFlush,
+                Flush::Pause => DeflateFlush::SyncFlush,
+                Flush::End => DeflateFlush::Finish,
             };
             self.deflate(data, flush, out)?;
-            self.holds = then == Then::More;
+            self.holds = then == Flush::More;
         }
-        if then == Then::End {
+        if then == Flush::End {
             self.put_away();
             self.history = Vec::new();
             out.extend_from_slice(&self.crc.to_le_bytes());
             out.extend_from_slice(&(self.read as u32).to_le_bytes()); // modulo 2^32 (RFC 1952 2.3.1)
         }
-        if then != Then::End {
+        if then != Flush::End {
             self.remember(data);
         }
         self.written += (out.len() - before) as u64;
@@ -110,13 +110,13 @@ impl Encoder {
         Ok(())
     }
 
-    fn deflate(&mut self, mut data: &[u8], flush: DeflateFlush, out: &mut Vec<u8>) -> Result<(), Broken> {
+    fn deflate(&mut self, mut data: &[u8], flush: DeflateFlush, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let deflate = match &mut self.tables {
             Some(deflate) => deflate,
             None => {
                 let mut deflate = tables(self.config);
                 if !self.history.is_empty() {
-                    deflate.set_dictionary(&self.history).map_err(|_| Broken)?;
+                    deflate.set_dictionary(&self.history).map_err(|_| EncodeError)?;
                 }
                 AWAKE.set(AWAKE.get() + 1);
                 self.tables.insert(deflate)
@@ -134,13 +134,13 @@ impl Encoder {
                 Ok(Status::StreamEnd) => return Ok(()),
                 Ok(_) if made == STEP_BYTES => {}
                 Ok(_) if data.is_empty() && flush != DeflateFlush::Finish => return Ok(()),
-                Ok(_) | Err(_) => return Err(Broken),
+                Ok(_) | Err(_) => return Err(EncodeError),
             }
         }
     }
 
     /// Writes what is held back, and gives the tables back until there is more to encode.
-    pub fn rest(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
+    pub fn rest(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let before = out.len();
         if self.holds {
             self.deflate(&[], DeflateFlush::SyncFlush, out)?;
@@ -232,9 +232,9 @@ mod tests {
                 let mut encoder = Encoder::new(level, Window { bits, memory }).unwrap();
                 let mut out = Vec::new();
                 for part in body.chunks(40_000) {
-                    encoder.encode(part, Then::More, &mut out).unwrap();
+                    encoder.encode(part, Flush::More, &mut out).unwrap();
                 }
-                encoder.encode(&[], Then::End, &mut out).unwrap();
+                encoder.encode(&[], Flush::End, &mut out).unwrap();
                 assert!(out.len() < body.len() * 6 / 10, "{level} {bits} {memory}: {}", out.len());
                 assert_eq!(encoder.counts(), (body.len() as u64, out.len() as u64));
                 assert!(unpack(&out) == (body.clone(), true), "{level} {bits} {memory}");
@@ -246,9 +246,9 @@ mod tests {
     fn an_empty_body_is_a_whole_member() {
         let mut out = Vec::new();
         let mut encoder = Encoder::new(6, Window::default()).unwrap();
-        encoder.encode(&[], Then::Pause, &mut out).unwrap();
+        encoder.encode(&[], Flush::Pause, &mut out).unwrap();
         assert_eq!(out, b"");
-        encoder.encode(&[], Then::End, &mut out).unwrap();
+        encoder.encode(&[], Flush::End, &mut out).unwrap();
         assert_eq!(out, b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0");
         assert_eq!(unpack(&out), (Vec::new(), true));
     }
@@ -260,10 +260,10 @@ mod tests {
         let mut sent = Vec::new();
         for size in [1, 100, 8 * 1024, 70_000, 3] {
             sent.extend_from_slice(&text(size));
-            encoder.encode(&text(size), Then::Pause, &mut out).unwrap();
+            encoder.encode(&text(size), Flush::Pause, &mut out).unwrap();
             assert_eq!(unpack(&out), (sent.clone(), false));
             let length = out.len();
-            encoder.encode(&[], Then::Pause, &mut out).unwrap();
+            encoder.encode(&[], Flush::Pause, &mut out).unwrap();
             assert_eq!(out.len(), length);
         }
     }
@@ -280,7 +280,7 @@ mod tests {
             let body: Vec<u8> = (0..size).map(|_| noise()).collect();
             let mut encoder = Encoder::new(1, Window::default()).unwrap();
             let mut out = Vec::new();
-            encoder.encode(&body, Then::Pause, &mut out).unwrap();
+            encoder.encode(&body, Flush::Pause, &mut out).unwrap();
             assert!(unpack(&out) == (body, false), "{size}");
         }
     }
@@ -294,13 +294,13 @@ mod tests {
         for number in 0..200 {
             length = out.len();
             sent.push_str(&event(number));
-            encoder.encode(event(number).as_bytes(), Then::More, &mut out).unwrap();
+            encoder.encode(event(number).as_bytes(), Flush::More, &mut out).unwrap();
             assert!(encoder.is_awake());
             encoder.rest(&mut out).unwrap();
             assert!(!encoder.is_awake());
         }
         assert!(out.len() - length < event(199).len() / 2, "{}", out.len() - length);
-        encoder.encode(&text(100_000), Then::End, &mut out).unwrap();
+        encoder.encode(&text(100_000), Flush::End, &mut out).unwrap();
         assert!(unpack(&out) == ([sent.as_bytes(), &text(100_000)].concat(), true));
     }
 
@@ -310,13 +310,13 @@ mod tests {
         let mut encoders: Vec<_> = (0..20).map(|_| (Encoder::new(1, Window::default()).unwrap(), Vec::new())).collect();
         for part in body.chunks(10_000) {
             for (encoder, out) in &mut encoders {
-                encoder.encode(part, Then::More, out).unwrap();
+                encoder.encode(part, Flush::More, out).unwrap();
             }
             let awake = encoders.iter().filter(|(encoder, _)| encoder.is_awake()).count();
             assert_eq!(awake as u32, AWAKE_MAX);
         }
         for (encoder, out) in &mut encoders {
-            encoder.encode(&[], Then::End, out).unwrap();
+            encoder.encode(&[], Flush::End, out).unwrap();
             assert!(unpack(out) == (body.clone(), true));
         }
         let (first, last) = (encoders[0].1.len(), encoders[19].1.len());
@@ -330,7 +330,7 @@ mod tests {
         let has_spare = || SPARE.with_borrow(Option::is_some);
         let pack = |level: u8| {
             let mut out = Vec::new();
-            Encoder::new(level, Window::default()).unwrap().encode(&text(1000), Then::End, &mut out).unwrap();
+            Encoder::new(level, Window::default()).unwrap().encode(&text(1000), Flush::End, &mut out).unwrap();
             out
         };
         executor::run(async {

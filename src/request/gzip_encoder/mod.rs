@@ -15,7 +15,7 @@ pub(crate) use crate::request::gzip_encoder::stub::Encoder;
 
 /// What follows the bytes at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum Flush {
     /// More, soon: it may wait for that.
     More,
     /// Nothing for now: all of it must come out.
@@ -25,4 +25,4 @@ pub enum Then {
 
 /// The encoder is in a state that it can't be in.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Broken;
+pub struct EncodeError;

@@ -2,7 +2,7 @@
 #![expect(clippy::needless_pass_by_ref_mut, reason = "the signatures are those of a build that has it")]
 
 use crate::config::Window;
-use crate::request::gzip_encoder::{Broken, Then};
+use crate::request::gzip_encoder::{EncodeError, Flush};
 
 /// Makes one gzip member.
 pub enum Encoder {}
@@ -14,12 +14,12 @@ impl Encoder {
     }
 
     /// Encodes nothing.
-    pub fn encode(&mut self, _: &[u8], _: Then, _: &mut Vec<u8>) -> Result<(), Broken> {
+    pub fn encode(&mut self, _: &[u8], _: Flush, _: &mut Vec<u8>) -> Result<(), EncodeError> {
         match *self {}
     }
 
     /// Writes nothing.
-    pub fn rest(&mut self, _: &mut Vec<u8>) -> Result<(), Broken> {
+    pub fn rest(&mut self, _: &mut Vec<u8>) -> Result<(), EncodeError> {
         match *self {}
     }
 

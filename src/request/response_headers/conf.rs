@@ -1,6 +1,6 @@
 //! `expires`: how long those who got an answer may keep it.
 
-use crate::config::builder::{Draft, Walk, arg};
+use crate::config::builder::{BlockBuilder, Builder, arg};
 use crate::config::parser::{Directive, Error};
 use crate::config::template::Template;
 use crate::config::values;
@@ -63,7 +63,7 @@ impl Lifetime {
     }
 }
 
-pub(crate) fn expires(walk: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn expires(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let first = arg(directive, 0);
     let (word, modified) = match directive.args.get(1) {
         None => (first, false),

@@ -7,21 +7,21 @@ pub(crate) mod trailers;
 pub(crate) mod conf;
 
 use crate::config::AddField;
-use crate::http1::head::{Name, field};
+use crate::http1::head::{HeaderName, field};
 use crate::request::context::Exchange;
 use crate::request::response_headers::expires::Freshness;
 use crate::request::variables;
 
 /// What is added to one answer.
-pub struct Added<'e> {
+pub struct HeaderFilter<'e> {
     /// In their order, with their values.
     fields: Vec<(&'e AddField, Vec<u8>)>,
     freshness: Option<Freshness>,
     /// Those of the four that are written already.
-    written: Vec<Name>,
+    written: Vec<HeaderName>,
 }
 
-impl<'e> Added<'e> {
+impl<'e> HeaderFilter<'e> {
     /// What an answer with this status gets that last changed at `modified`.
     pub fn new(exchange: &'e Exchange, status: u16, modified: Option<u64>) -> Self {
         let usual = is_usual(status);
@@ -41,25 +41,25 @@ impl<'e> Added<'e> {
     }
 
     /// The value that an `add_header` gives to a field, the last one if there are more. An empty one takes it away.
-    pub fn value(&self, kind: Name) -> Option<&[u8]> {
+    pub fn value(&self, kind: HeaderName) -> Option<&[u8]> {
         self.fields.iter().rev().find(|(add, _)| add.kind == kind).map(|(_, value)| value.as_slice())
     }
 
     /// The answer is sent in another coding.
     pub fn weaken(&mut self) {
-        for (_, value) in self.fields.iter_mut().filter(|(add, _)| add.kind == Name::Etag) {
+        for (_, value) in self.fields.iter_mut().filter(|(add, _)| add.kind == HeaderName::Etag) {
             *value = weakened(value).unwrap_or_default();
         }
     }
 
     /// Writes what stands in the place of a field of the answer; false, if that stays as it is.
-    pub fn replace(&mut self, kind: Name, out: &mut Vec<u8>) -> bool {
+    pub fn replace(&mut self, kind: HeaderName, out: &mut Vec<u8>) -> bool {
         let value = match (kind, &self.freshness) {
-            (Name::Expires, Some(freshness)) => Some(freshness.expires.as_bytes()),
-            (Name::CacheControl, Some(freshness)) => Some(freshness.cache_control.as_bytes()),
-            (Name::Etag, _) => self.value(kind),
+            (HeaderName::Expires, Some(freshness)) => Some(freshness.expires.as_bytes()),
+            (HeaderName::CacheControl, Some(freshness)) => Some(freshness.cache_control.as_bytes()),
+            (HeaderName::Etag, _) => self.value(kind),
             // It moves to where the directive has it.
-            (Name::LastModified, _) => return self.value(kind).is_some(),
+            (HeaderName::LastModified, _) => return self.value(kind).is_some(),
             _ => None,
         };
         let Some(value) = value else { return false };
@@ -72,24 +72,24 @@ impl<'e> Added<'e> {
 
     /// Writes what only usual answers get, for one that takes the place of one.
     pub fn finish_usual(mut self, out: &mut Vec<u8>) {
-        self.fields.retain(|(add, _)| !add.always && !matches!(add.kind, Name::Etag | Name::LastModified));
+        self.fields.retain(|(add, _)| !add.always && !matches!(add.kind, HeaderName::Etag | HeaderName::LastModified));
         self.finish(out);
     }
 
     /// Writes what is left.
     pub fn finish(mut self, out: &mut Vec<u8>) {
-        for kind in [Name::Etag, Name::Expires, Name::CacheControl] {
+        for kind in [HeaderName::Etag, HeaderName::Expires, HeaderName::CacheControl] {
             if !self.written.contains(&kind) {
                 self.replace(kind, out);
             }
         }
-        let last_modified = self.value(Name::LastModified).unwrap_or_default();
+        let last_modified = self.value(HeaderName::LastModified).unwrap_or_default();
         let mut modified_written = last_modified.is_empty();
         for (add, value) in &self.fields {
             match add.kind {
-                Name::Etag => {}
-                Name::LastModified if modified_written => {}
-                Name::LastModified => {
+                HeaderName::Etag => {}
+                HeaderName::LastModified if modified_written => {}
+                HeaderName::LastModified => {
                     write(add.kind, last_modified, out);
                     modified_written = true;
                 }
@@ -100,11 +100,11 @@ impl<'e> Added<'e> {
     }
 }
 
-fn write(kind: Name, value: &[u8], out: &mut Vec<u8>) {
+fn write(kind: HeaderName, value: &[u8], out: &mut Vec<u8>) {
     let name: &[u8] = match kind {
-        Name::CacheControl => b"Cache-Control",
-        Name::Etag => b"ETag",
-        Name::Expires => b"Expires",
+        HeaderName::CacheControl => b"Cache-Control",
+        HeaderName::Etag => b"ETag",
+        HeaderName::Expires => b"Expires",
         _ => b"Last-Modified",
     };
     if !value.is_empty() {

@@ -1,6 +1,6 @@
 //! `stub_status` and `status`: what a location answers with by itself.
 
-use crate::config::builder::{Draft, Walk, invalid};
+use crate::config::builder::{BlockBuilder, Builder, invalid};
 use crate::config::parser::{Directive, Error, Word};
 
 /// What is answered without a file and without an upstream.
@@ -26,11 +26,11 @@ impl StatusForm {
 }
 
 /// Its argument means nothing; old versions of nginx ask for one.
-pub(crate) fn stub_status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn stub_status(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     answer_with(draft, directive, Content::StubStatus)
 }
 
-pub(crate) fn status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn status(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
     let form = match directive.args.first() {
         None => None,
         Some(word) => Some(match word.text.as_str() {
@@ -46,7 +46,7 @@ pub(crate) fn status(_: &mut Walk, draft: &mut Draft, directive: &Directive) -> 
     answer_with(draft, directive, Content::Status(form))
 }
 
-fn answer_with(draft: &mut Draft, directive: &Directive, content: Content) -> Result<(), Error> {
+fn answer_with(draft: &mut BlockBuilder, directive: &Directive, content: Content) -> Result<(), Error> {
     match draft.content.replace(content) {
         None => Ok(()),
         Some(_) => Err(ambiguous(&directive.name)),
@@ -54,7 +54,7 @@ fn answer_with(draft: &mut Draft, directive: &Directive, content: Content) -> Re
 }
 
 /// Of two directives that answer, one would do nothing.
-pub(crate) fn check(draft: &Draft, location: &Word) -> Result<(), Error> {
+pub(crate) fn check(draft: &BlockBuilder, location: &Word) -> Result<(), Error> {
     let passes = draft.location.as_ref().is_some_and(|location| location.pass.is_some());
     if passes && draft.content.is_some() { Err(ambiguous(location)) } else { Ok(()) }
 }

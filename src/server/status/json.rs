@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::proxy::balance::{Health, PeerState};
-use crate::runtime::metrics::Count;
+use crate::runtime::metrics::Metric;
 use crate::server::status::{Report, seconds};
 
 pub(super) fn render(report: &Report) -> String {
@@ -22,33 +22,33 @@ pub(super) fn render(report: &Report) -> String {
     let _ = writeln!(
         out,
         "\"connections\":{{\"accepted\":{},\"handled\":{},\"active\":{},\"reading\":{},\"writing\":{},\"waiting\":{}}},",
-        of(Count::Accepted),
-        of(Count::Handled),
-        of(Count::Active),
-        of(Count::Reading),
-        of(Count::Writing),
+        of(Metric::Accepted),
+        of(Metric::Handled),
+        of(Metric::Active),
+        of(Metric::Reading),
+        of(Metric::Writing),
         report.figures.waiting(),
     );
     let _ = writeln!(
         out,
         "\"requests\":{},\n\"responses\":{{\"1xx\":{},\"2xx\":{},\"3xx\":{},\"4xx\":{},\"5xx\":{}}},",
-        of(Count::Requests),
-        of(Count::Answers1xx),
-        of(Count::Answers2xx),
-        of(Count::Answers3xx),
-        of(Count::Answers4xx),
-        of(Count::Answers5xx),
+        of(Metric::Requests),
+        of(Metric::Answers1xx),
+        of(Metric::Answers2xx),
+        of(Metric::Answers3xx),
+        of(Metric::Answers4xx),
+        of(Metric::Answers5xx),
     );
     let _ = writeln!(
         out,
         "\"tunnels\":{{\"open\":{},\"opened\":{}}},\n\
          \"bytes\":{{\"from_clients\":{},\"to_clients\":{},\"from_upstreams\":{},\"to_upstreams\":{}}},",
-        of(Count::OpenTunnels),
-        of(Count::Tunnels),
-        of(Count::FromClients),
-        of(Count::ToClients),
-        of(Count::FromUpstreams),
-        of(Count::ToUpstreams),
+        of(Metric::OpenTunnels),
+        of(Metric::Tunnels),
+        of(Metric::FromClients),
+        of(Metric::ToClients),
+        of(Metric::FromUpstreams),
+        of(Metric::ToUpstreams),
     );
     out.push_str("\"upstreams\":[");
     for (at, (name, peers)) in report.upstreams.iter().enumerate() {

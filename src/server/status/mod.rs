@@ -14,12 +14,12 @@ use std::time::Duration;
 use crate::config::{Content, StatusForm};
 use crate::http1::head;
 use crate::proxy::balance::PeerState;
-use crate::proxy::live::Running;
+use crate::proxy::live::Live;
 use crate::request::context::Exchange;
 use crate::request::response::Reply;
 use crate::runtime::clock;
 use crate::runtime::executor::{self, millis};
-use crate::runtime::metrics::{self, Count, Figures};
+use crate::runtime::metrics::{self, Metric, Snapshot};
 
 const PAGE: &str = if StatusForm::HAS_PAGE { include_str!("page.html") } else { "" };
 /// The page's style and script, by their SHA-256, may be used; nothing else may, and nobody may frame it.
@@ -35,7 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// All that is told.
 struct Report {
-    figures: Figures,
+    figures: Snapshot,
     started: Duration,
     uptime: Duration,
     /// Of the process, as far as the system tells.
@@ -46,7 +46,7 @@ struct Report {
 }
 
 /// Answers a request for `content`.
-pub async fn answer(exchange: &Exchange, content: Content, running: &Running) -> Reply {
+pub async fn answer(exchange: &Exchange, content: Content, running: &Live) -> Reply {
     let page = |status| Reply::page(status, exchange.settings().server_tokens);
     if !matches!(exchange.request.method(), b"GET" | b"HEAD") {
         return Reply { allow: Some(b"GET, HEAD"), ..page(405) };
@@ -171,7 +171,7 @@ async fn ask_workers() {
     }
 }
 
-async fn report(running: &Running) -> Report {
+async fn report(running: &Live) -> Report {
     ask_workers().await;
     let groups = running.all_groups();
     Report {
@@ -197,18 +197,18 @@ fn memory_bytes() -> Option<u64> {
 }
 
 /// The form of nginx's ngx_http_stub_status_module.
-fn stub(figures: &Figures) -> String {
+fn stub(figures: &Snapshot) -> String {
     let of = |count| figures.of(count);
     let mut text = String::new();
     let _ = write!(
         text,
         "Active connections: {} \nserver accepts handled requests\n {} {} {} \nReading: {} Writing: {} Waiting: {} \n",
-        of(Count::Active),
-        of(Count::Accepted),
-        of(Count::Handled),
-        of(Count::Requests),
-        of(Count::Reading),
-        of(Count::Writing),
+        of(Metric::Active),
+        of(Metric::Accepted),
+        of(Metric::Handled),
+        of(Metric::Requests),
+        of(Metric::Reading),
+        of(Metric::Writing),
         figures.waiting(),
     );
     text
@@ -266,7 +266,7 @@ mod tests {
     fn the_stub_is_nginx_s() {
         let text =
             "Active connections: 0 \nserver accepts handled requests\n 0 0 0 \nReading: 0 Writing: 0 Waiting: 0 \n";
-        assert_eq!(stub(&Figures::default()), text);
+        assert_eq!(stub(&Snapshot::default()), text);
         assert!(memory_bytes().is_some_and(|bytes| bytes > 100_000));
     }
 }

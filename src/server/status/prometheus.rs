@@ -5,7 +5,7 @@
 use std::fmt::{Display, Write};
 
 use crate::proxy::balance::{Health, PeerState};
-use crate::runtime::metrics::Count;
+use crate::runtime::metrics::Metric;
 use crate::server::status::{Report, seconds};
 
 pub(super) fn render(report: &Report) -> String {
@@ -33,28 +33,28 @@ fn traffic(report: &Report, text: &mut Text) {
     let of = |count| report.figures.of(count);
     let waiting = report.figures.waiting();
     text.metric("smolgate_connections", Kind::Gauge, "Connections of clients by what they do; tunnels are writing.");
-    for (state, value) in [("reading", of(Count::Reading)), ("writing", of(Count::Writing)), ("waiting", waiting)] {
+    for (state, value) in [("reading", of(Metric::Reading)), ("writing", of(Metric::Writing)), ("waiting", waiting)] {
         text.sample("smolgate_connections", &[("state", state)], &value);
     }
-    text.counter("smolgate_connections_accepted_total", "Connections of clients accepted.", of(Count::Accepted));
-    text.counter("smolgate_connections_handled_total", "Of these, those not turned away.", of(Count::Handled));
-    text.counter("smolgate_requests_total", "Requests begun.", of(Count::Requests));
+    text.counter("smolgate_connections_accepted_total", "Connections of clients accepted.", of(Metric::Accepted));
+    text.counter("smolgate_connections_handled_total", "Of these, those not turned away.", of(Metric::Handled));
+    text.counter("smolgate_requests_total", "Requests begun.", of(Metric::Requests));
     text.metric("smolgate_responses_total", Kind::Counter, "Answers by the class of their status.");
     for (class, count) in &[
-        ("1xx", Count::Answers1xx),
-        ("2xx", Count::Answers2xx),
-        ("3xx", Count::Answers3xx),
-        ("4xx", Count::Answers4xx),
-        ("5xx", Count::Answers5xx),
+        ("1xx", Metric::Answers1xx),
+        ("2xx", Metric::Answers2xx),
+        ("3xx", Metric::Answers3xx),
+        ("4xx", Metric::Answers4xx),
+        ("5xx", Metric::Answers5xx),
     ] {
         text.sample("smolgate_responses_total", &[("class", class)], &of(*count));
     }
     text.metric("smolgate_tunnels", Kind::Gauge, "Tunnels open.");
-    text.sample("smolgate_tunnels", &[], &of(Count::OpenTunnels));
-    text.counter("smolgate_tunnels_opened_total", "Tunnels opened.", of(Count::Tunnels));
+    text.sample("smolgate_tunnels", &[], &of(Metric::OpenTunnels));
+    text.counter("smolgate_tunnels_opened_total", "Tunnels opened.", of(Metric::Tunnels));
     for (name, help, client, upstream) in &[
-        ("smolgate_received_bytes_total", "Bytes received.", Count::FromClients, Count::FromUpstreams),
-        ("smolgate_sent_bytes_total", "Bytes sent.", Count::ToClients, Count::ToUpstreams),
+        ("smolgate_received_bytes_total", "Bytes received.", Metric::FromClients, Metric::FromUpstreams),
+        ("smolgate_sent_bytes_total", "Bytes sent.", Metric::ToClients, Metric::ToUpstreams),
     ] {
         text.metric(name, Kind::Counter, help);
         text.sample(name, &[("side", "client")], &of(*client));

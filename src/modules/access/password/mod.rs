@@ -27,30 +27,30 @@ pub const BYTES_MAX: usize = 512;
 
 /// A password as it is kept.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Stored<'f> {
-    form: Form<'f>,
+pub struct PasswordHash<'f> {
+    form: HashScheme<'f>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Form<'f> {
+enum HashScheme<'f> {
     Plain(&'f [u8]),
     Sha1 { digest: Vec<u8>, salt: Vec<u8> },
     Md5 { magic: &'static [u8], salt: &'f [u8], digest: &'f [u8] },
     Crypt(Crypt),
 }
 
-impl<'f> Stored<'f> {
+impl<'f> PasswordHash<'f> {
     /// Reads the second column of a user file. `None`: a form that is not known, or that is broken.
     pub fn parse(text: &'f [u8]) -> Option<Self> {
         let form = if let Some(plain) = text.strip_prefix(b"{PLAIN}") {
-            Form::Plain(plain)
+            HashScheme::Plain(plain)
         } else if let Some(code) = text.strip_prefix(b"{SHA}") {
             let digest = base64::decode(code).filter(|digest| digest.len() == SHA1_BYTES)?;
-            Form::Sha1 { digest, salt: Vec::new() }
+            HashScheme::Sha1 { digest, salt: Vec::new() }
         } else if let Some(code) = text.strip_prefix(b"{SSHA}") {
             let mut digest = base64::decode(code).filter(|digest| digest.len() >= SHA1_BYTES)?;
             let salt = digest.split_off(SHA1_BYTES);
-            Form::Sha1 { digest, salt }
+            HashScheme::Sha1 { digest, salt }
         } else {
             Self::crypt(text)?
         };
@@ -58,20 +58,20 @@ impl<'f> Stored<'f> {
     }
 
     /// `$id$...`
-    fn crypt(text: &'f [u8]) -> Option<Form<'f>> {
+    fn crypt(text: &'f [u8]) -> Option<HashScheme<'f>> {
         let parts: Vec<&[u8]> = text.strip_prefix(b"$")?.splitn(5, |b| *b == b'$').collect();
         match *parts.as_slice() {
             [id @ (b"apr1" | b"1"), salt, digest] if digest.len() == 22 => {
                 let magic: &[u8] = if id == b"1" { b"$1$" } else { b"$apr1$" };
-                Some(Form::Md5 { magic, salt: salt.get(..8).unwrap_or(salt), digest })
+                Some(HashScheme::Md5 { magic, salt: salt.get(..8).unwrap_or(salt), digest })
             }
-            _ => Crypt::parse(text, &parts).map(Form::Crypt),
+            _ => Crypt::parse(text, &parts).map(HashScheme::Crypt),
         }
     }
 
-    /// Whether [`Stored::is`] takes long, on purpose: milliseconds to seconds.
+    /// Whether [`PasswordHash::is`] takes long, on purpose: milliseconds to seconds.
     pub fn is_slow(&self) -> bool {
-        !matches!(self.form, Form::Plain(_) | Form::Sha1 { .. })
+        !matches!(self.form, HashScheme::Plain(_) | HashScheme::Sha1 { .. })
     }
 
     /// Whether `password` is the one that is kept. How long that takes does not tell how much of it is right.
@@ -80,10 +80,10 @@ impl<'f> Stored<'f> {
             return false;
         }
         match &self.form {
-            Form::Plain(plain) => same(password, plain),
-            Form::Sha1 { digest, salt } => same(&sha1(&[password, salt]), digest),
-            Form::Md5 { magic, salt, digest } => same(&md5_crypt(password, magic, salt), digest),
-            Form::Crypt(crypt) => crypt.is(password),
+            HashScheme::Plain(plain) => same(password, plain),
+            HashScheme::Sha1 { digest, salt } => same(&sha1(&[password, salt]), digest),
+            HashScheme::Md5 { magic, salt, digest } => same(&md5_crypt(password, magic, salt), digest),
+            HashScheme::Crypt(crypt) => crypt.is(password),
         }
     }
 }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn is(stored: &str, password: &str) -> Option<bool> {
-        Stored::parse(stored.as_bytes()).map(|stored| stored.is(password.as_bytes()))
+        PasswordHash::parse(stored.as_bytes()).map(|stored| stored.is(password.as_bytes()))
     }
 
     /// Each stored form knows its password, and no other.
@@ -146,7 +146,7 @@ mod tests {
 
     pub(super) fn verify_none(cases: &[&str]) {
         for stored in cases {
-            assert_eq!(Stored::parse(stored.as_bytes()), None, "{stored}");
+            assert_eq!(PasswordHash::parse(stored.as_bytes()), None, "{stored}");
         }
     }
 
