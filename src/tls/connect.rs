@@ -14,7 +14,7 @@ use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
 use crate::tls::cert_key::{CertKey, ReloadEvent};
-use crate::tls::server_config::{provider, versions};
+use crate::tls::server_config::{provider, signature, versions};
 use crate::tls::session::{Session, Side};
 use crate::tls::settings::ClientSpec;
 use crate::tls::verify::{self, Purpose, Verifier, VerifyError};
@@ -31,6 +31,9 @@ pub struct Client {
 }
 
 /// Makes the handshake with an upstream that is called `name`.
+///
+/// # Errors
+/// Why there is no secured connection; the upstream was told, as far as it listens.
 pub async fn connect(socket: Socket, client: &Client, name: &str) -> io::Result<Box<dyn SecureStream>> {
     // What can't be a name is none that could be asked for.
     let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
@@ -51,12 +54,12 @@ impl Client {
     pub(super) fn new(spec: &ClientSpec, pair: Option<Arc<CertKey>>) -> Result<Self, String> {
         let algorithms = provider().signature_verification_algorithms;
         let trust = match (&spec.trusted, spec.verify) {
-            (Some(path), true) => Some(Verifier::new(
-                pem::trusted(path)?,
-                spec.revoked.as_ref().map_or(Ok(Vec::new()), |path| pem::revoked(path))?,
-                spec.depth,
+            (Some(path), true) => Some(Verifier {
+                anchors: pem::trusted(path)?,
+                revoked: spec.revoked.as_ref().map_or(Ok(Vec::new()), |path| pem::revoked(path))?,
+                depth: spec.depth,
                 algorithms,
-            )),
+            }),
             _ => None,
         };
         let builder = ClientConfig::builder_with_provider(provider().clone())
@@ -108,8 +111,10 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
         let chain: Vec<CertificateDer<'_>> = std::iter::once(own).chain(others).cloned().collect();
-        let judged = trust.judge(&chain, Purpose::Server, session_cache::now());
-        let judged = judged.and_then(|()| if verify::is_for(own, name) { Ok(()) } else { Err(VerifyError::NAME) });
+        let now = i64::try_from(session_cache::now()).unwrap_or(i64::MAX);
+        let judged = trust.judge(&chain, Purpose::Server, now);
+        let judged =
+            judged.and_then(|()| if verify::is_for(own, &name.to_str()) { Ok(()) } else { Err(VerifyError::Name) });
         match judged {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(why) => Err(Error::General(format!("upstream SSL certificate verify error: {why}"))),
@@ -151,9 +156,7 @@ impl ServerVerifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         match &self.trust {
             None => Ok(HandshakeSignatureValid::assertion()),
-            Some(_) => {
-                verify::check_signature(message, own, signed, &provider().signature_verification_algorithms, tls13)
-            }
+            Some(trust) => signature(verify::is_signed(message, own, signed, &trust.algorithms, tls13)),
         }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) mod pem;
 #[cfg(feature = "tls")]
 pub(crate) mod session_cache;
 #[cfg(feature = "tls")]
+pub(crate) mod crl;
+#[cfg(feature = "tls")]
 pub(crate) mod verify;
 #[cfg(feature = "tls")]
 pub mod x509;

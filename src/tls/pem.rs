@@ -1,6 +1,5 @@
 //! Certificates, keys and revocation lists in PEM files (RFC 7468).
 
-use std::cmp::Reverse;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -10,10 +9,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
-use webpki::{BorrowedCertRevocationList, Error};
-
 use crate::os::privileged_reader;
-use crate::tls::x509::{self, Certificate};
+use crate::tls::crl::Revoked;
+use crate::tls::x509::Certificate;
 
 /// Bytes of a file with a certificate and its chain, or with a key.
 const CHAIN_BYTES_MAX: u64 = 64 * 1024;
@@ -22,8 +20,7 @@ const TRUSTED_BYTES_MAX: u64 = 2 << 20;
 /// Bytes of a file with revocation lists.
 const REVOKED_BYTES_MAX: u64 = 16 << 20;
 
-/// The right to read what only root may read is kept from the start on, and only if a file needs it then
-/// ([`privileged_reader`]).
+/// The right to read what only root may read is kept from the start on, and only if a file needs it then ([`keeper`]).
 const ADVICE: &str = "give the user of the program the right to read it, or have root restart the program";
 
 /// All of a file, unless it is longer than it may be.
@@ -51,40 +48,33 @@ fn certificates_in(path: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static
 }
 
 /// Certificates that are trusted.
+///
+/// # Errors
+/// A file that can't be read, is too long, or has none in it.
 pub(super) fn trusted(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let found = certificates_in(path, &read(path, TRUSTED_BYTES_MAX)?)?;
     Ok(found)
 }
 
-/// Revocation lists, the newest first.
-pub(super) fn revoked(path: &str) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+/// Revocation lists.
+///
+/// # Errors
+/// As [`trusted`]; and a list that holds what is not understood, as leaving it out would let somebody in.
+pub(super) fn revoked(path: &str) -> Result<Vec<Revoked>, String> {
     let text = read(path, REVOKED_BYTES_MAX)?;
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-    let mut found = found.map_err(|why| format!("cannot load CRL \"{path}\": {why}"))?;
+    let found = found.map_err(|why| format!("cannot load CRL \"{path}\": {why}"))?;
     if found.is_empty() {
         return Err(format!("cannot load CRL \"{path}\": there is no \"BEGIN X509 CRL\" in it"));
     }
-    for list in &found {
-        let advice = "the form is version 2, which \"openssl ca\" writes if openssl.cnf has \"crlnumber\"";
-        check_list(list)
-            .map_err(|why| format!("cannot load CRL \"{path}\": it is not understood ({why}): {advice}"))?;
-    }
-    newest_first(&mut found);
-    Ok(found)
-}
-
-/// Sorts lists: of those of one issuer webpki takes the first.
-pub(super) fn newest_first(lists: &mut [CertificateRevocationListDer<'_>]) {
-    lists.sort_by_key(|list| Reverse(x509::list_time(list)));
-}
-
-/// Reads all of a list; webpki reads the serial numbers only when it looks for one.
-fn check_list(der: &[u8]) -> Result<(), Error> {
-    let list = BorrowedCertRevocationList::from_der(der)?;
-    (&list).into_iter().try_for_each(|revoked| revoked.map(drop))
+    let lists: Option<Vec<Revoked>> = found.iter().map(|list| Revoked::read(list)).collect();
+    lists.ok_or_else(|| format!("cannot load CRL \"{path}\": it is not understood"))
 }
 
 /// A certificate with its chain, and its key.
+///
+/// # Errors
+/// Which file can't be used and why; the two don't belong together.
 pub(super) fn pair(certificate: &str, key: &str) -> Result<CertifiedKey, String> {
     let chain = certificates_in(certificate, &read(certificate, CHAIN_BYTES_MAX)?)?;
     let own = chain.first().and_then(|own| Certificate::parse(own));

@@ -19,22 +19,38 @@ pub struct Certificate<'d> {
     pub not_after: i64,
     /// SubjectPublicKeyInfo, whole.
     pub key_info: &'d [u8],
-    pub extensions: Extensions,
+    pub key_algorithm: &'d [u8],
+    pub key: &'d [u8],
+    pub extensions: Extensions<'d>,
     pub signature_algorithm: &'d [u8],
     pub signature: &'d [u8],
 }
 
-/// Extensions that are looked at here; webpki looks at all of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extensions {
-    /// BasicConstraints: whether it is a CA, and how many issuers may stand between it and the end of a chain.
+/// Extensions that matter here.
+#[derive(Clone, Debug, Default)]
+pub struct Extensions<'d> {
+    /// BasicConstraints: whether it may sign others, and how many of these may follow one another.
     pub ca: Option<(bool, Option<u32>)>,
     /// KeyUsage, its first eight bits.
     pub usage: Option<u8>,
-    /// SubjectAltName: whether the name of a host is in it.
-    pub has_host: Option<bool>,
-    /// NameConstraints are there.
-    pub is_constrained: bool,
+    /// The object identifiers of ExtendedKeyUsage.
+    pub purposes: Option<Vec<&'d [u8]>>,
+    /// SubjectAltName: tags and values.
+    pub names: Option<Vec<(u8, &'d [u8])>>,
+    /// There is something that must be understood and is not.
+    pub beyond: bool,
+}
+
+/// A list of certificates that are no longer valid.
+#[derive(Clone, Debug)]
+pub struct RevocationList<'d> {
+    pub signed: &'d [u8],
+    pub issuer: &'d [u8],
+    pub this_update: i64,
+    pub next_update: Option<i64>,
+    pub serials: Vec<&'d [u8]>,
+    pub signature_algorithm: &'d [u8],
+    pub signature: &'d [u8],
 }
 
 const BOOLEAN: u8 = 0x01;
@@ -46,8 +62,6 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
-/// A name of a host, of the kinds of names in SubjectAltName.
-const DNS_NAME: u8 = 0x82;
 
 /// What is left of a run of DER elements.
 #[derive(Clone)]
@@ -163,6 +177,9 @@ impl<'d> Certificate<'d> {
         let (not_before, not_after) = (seconds(&mut validity)?, seconds(&mut validity)?);
         let subject = inner.expect_whole(SEQUENCE)?;
         let key_info = inner.expect_whole(SEQUENCE)?;
+        let mut key_parts = Elements(only(key_info, SEQUENCE)?);
+        let (key_algorithm, key) = (key_parts.expect(SEQUENCE)?, bits(key_parts.expect(BIT_STRING)?)?);
+        key_parts.end()?;
         // Identifiers of version 2 mean nothing to anybody.
         inner.optional(0x81);
         inner.optional(0x82);
@@ -181,15 +198,12 @@ impl<'d> Certificate<'d> {
             not_before,
             not_after,
             key_info,
+            key_algorithm,
+            key,
             extensions,
             signature_algorithm,
             signature,
         })
-    }
-
-    /// Whether its key may be used for one of these (bits of KeyUsage), as far as the certificate says.
-    pub fn may(&self, usages: u8) -> bool {
-        self.extensions.usage.is_none_or(|usage| usage & usages != 0)
     }
 
     /// Whether it names itself as its issuer.
@@ -212,41 +226,51 @@ impl<'d> Certificate<'d> {
     }
 }
 
-impl Extensions {
-    fn parse(list: &[u8]) -> Option<Self> {
+impl<'d> Extensions<'d> {
+    fn parse(list: &'d [u8]) -> Option<Self> {
         let mut found = Self::default();
         let mut list = Elements(list);
         while !list.is_empty() {
             let mut extension = Elements(list.expect(SEQUENCE)?);
             let id = extension.expect(OBJECT_IDENTIFIER)?;
-            boolean(&mut extension)?;
+            let critical = boolean(&mut extension)?;
             let value = extension.expect(OCTET_STRING)?;
             extension.end()?;
-            found.take(id, value)?;
+            found.take(id, critical, value)?;
         }
         Some(found)
     }
 
     /// Takes one in; `None` if it is malformed, or the second of its kind (RFC 5280 4.2): two readers would disagree.
-    fn take(&mut self, id: &[u8], value: &[u8]) -> Option<()> {
+    fn take(&mut self, id: &[u8], critical: bool, value: &'d [u8]) -> Option<()> {
         match id {
-            // 2.5.29.19, 15, 17, 30
+            // 2.5.29.19, 15, 37, 17
             [0x55, 0x1d, 19] if self.ca.is_none() => self.ca = Some(basic_constraints(value)?),
             [0x55, 0x1d, 15] if self.usage.is_none() => {
                 let (_, usage) = only(value, BIT_STRING)?.split_first()?;
                 self.usage = Some(usage.first().copied().unwrap_or(0));
             }
-            [0x55, 0x1d, 17] if self.has_host.is_none() => {
-                let mut names = Elements(only(value, SEQUENCE)?);
-                let mut has_host = false;
-                while !names.is_empty() {
-                    has_host |= names.next()?.0 == DNS_NAME;
+            [0x55, 0x1d, 37] if self.purposes.is_none() => {
+                let mut list = Elements(only(value, SEQUENCE)?);
+                let purposes = self.purposes.insert(Vec::new());
+                while !list.is_empty() {
+                    purposes.push(list.expect(OBJECT_IDENTIFIER)?);
                 }
-                self.has_host = Some(has_host);
             }
-            [0x55, 0x1d, 15 | 17 | 19] => return None,
-            [0x55, 0x1d, 30] => self.is_constrained = true,
-            _ => {}
+            [0x55, 0x1d, 17] if self.names.is_none() => {
+                let mut list = Elements(only(value, SEQUENCE)?);
+                let names = self.names.insert(Vec::new());
+                while !list.is_empty() {
+                    let (tag, name, _) = list.next()?;
+                    names.push((tag, name));
+                }
+            }
+            [0x55, 0x1d, 15 | 17 | 19 | 37] => return None,
+            // NameConstraints are not applied: who has them must not be trusted as if he had none.
+            [0x55, 0x1d, 30] => self.beyond = true,
+            // Policies constrain nothing as long as nobody asks for one.
+            [0x55, 0x1d, 32] => {}
+            _ => self.beyond |= critical,
         }
         Some(())
     }
@@ -276,14 +300,48 @@ fn basic_constraints(value: &[u8]) -> Option<(bool, Option<u32>)> {
     Some((ca, most))
 }
 
-/// The time at which a revocation list was made.
-pub fn list_time(der: &[u8]) -> Option<i64> {
-    let mut outer = Elements(only(der, SEQUENCE)?);
-    let mut inner = Elements(outer.expect(SEQUENCE)?);
-    inner.optional(INTEGER);
-    inner.expect(SEQUENCE)?; // the algorithm of its signature
-    inner.expect(SEQUENCE)?; // its issuer
-    seconds(&mut inner)
+impl<'d> RevocationList<'d> {
+    /// Reads a list; `None` if it is none, or says something of which nothing is known here.
+    pub fn parse(der: &'d [u8]) -> Option<Self> {
+        let mut outer = Elements(only(der, SEQUENCE)?);
+        let signed = outer.expect_whole(SEQUENCE)?;
+        let signature_algorithm = outer.expect(SEQUENCE)?;
+        let signature = bits(outer.expect(BIT_STRING)?)?;
+        outer.end()?;
+        let mut inner = Elements(only(signed, SEQUENCE)?);
+        inner.optional(INTEGER);
+        (inner.expect(SEQUENCE)? == signature_algorithm).then_some(())?;
+        let issuer = inner.expect_whole(SEQUENCE)?;
+        let this_update = seconds(&mut inner)?;
+        let has_next = matches!(inner.0.first(), Some(&(UTC_TIME | GENERALIZED_TIME)));
+        let next_update = if has_next { Some(seconds(&mut inner)?) } else { None };
+        let mut serials = Vec::new();
+        let mut revoked = Elements(inner.optional(SEQUENCE).unwrap_or_default());
+        while !revoked.is_empty() {
+            let mut entry = Elements(revoked.expect(SEQUENCE)?);
+            serials.push(integer(entry.expect(INTEGER)?)?);
+            seconds(&mut entry)?;
+            if let Some(extensions) = entry.optional(SEQUENCE) {
+                (!has_critical(extensions)?).then_some(())?;
+            }
+        }
+        if let Some(extensions) = inner.optional(0xa0) {
+            (!has_critical(only(extensions, SEQUENCE)?)?).then_some(())?;
+        }
+        inner.end()?;
+        Some(Self { signed, issuer, this_update, next_update, serials, signature_algorithm, signature })
+    }
+}
+
+fn has_critical(list: &[u8]) -> Option<bool> {
+    let mut list = Elements(list);
+    let mut critical = false;
+    while !list.is_empty() {
+        let mut extension = Elements(list.expect(SEQUENCE)?);
+        extension.expect(OBJECT_IDENTIFIER)?;
+        critical |= boolean(&mut extension)?;
+    }
+    Some(critical)
 }
 
 /// 2.5.4.3
@@ -448,13 +506,15 @@ mod tests {
             params.not_after = rcgen::date_time_ymd(2061, 12, 31);
             params.serial_number = Some(rcgen::SerialNumber::from(vec![0x12, 0xab]));
             params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(2));
+            params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
             params.distinguished_name.push(rcgen::DnType::CountryName, "DE");
             params.distinguished_name.push(rcgen::DnType::CommonName, "a, b #\u{e9} ");
         });
         let certificate = Certificate::parse(&der).unwrap();
         assert!(!certificate.is_v1 && certificate.is_self_issued());
         assert_eq!(certificate.extensions.ca, Some((true, Some(2))));
-        assert_eq!(certificate.extensions.has_host, Some(true));
+        assert_eq!(certificate.extensions.names.as_ref().unwrap()[..], [(0x82, &b"a.example"[..])]);
+        assert_eq!(certificate.extensions.purposes.as_ref().unwrap().len(), 1);
         assert_eq!(written(|out| certificate.write_serial(out)), "12AB");
         assert_eq!(written(|out| write_time(certificate.not_before, out)), "Feb 29 00:00:00 2024 GMT");
         assert_eq!(written(|out| write_time(certificate.not_after, out)), "Dec 31 00:00:00 2061 GMT");
@@ -477,7 +537,7 @@ mod tests {
                 if let Some(certificate) = Certificate::parse(&odd) {
                     written_lossy(&certificate);
                 }
-                let _ = list_time(&odd);
+                let _ = RevocationList::parse(&odd);
             }
         }
     }
@@ -524,6 +584,7 @@ mod tests {
             [ca(&[]), ca(&[1, 1, 0xff])].concat(),
             [extension(15, &[BIT_STRING, 2, 0, 0x04]), extension(15, &[BIT_STRING, 2, 0, 0x80])].concat(),
             [extension(17, &[SEQUENCE, 0]), extension(17, &[SEQUENCE, 0])].concat(),
+            [extension(37, &[SEQUENCE, 0]), extension(37, &[SEQUENCE, 0])].concat(),
         ] {
             assert_eq!(parsed(&odd), None, "{odd:?}");
         }

@@ -570,14 +570,6 @@ fn certificates_are_read_again_by_a_reload() {
     assert_eq!(tunnel.take(10).unwrap(), b"still here");
 }
 
-/// A revocation list of version 1, as `openssl ca -gencrl` writes it without "crlnumber" in openssl.cnf.
-const FIRST_CRL: &str = "-----BEGIN X509 CRL-----
-MH8wMzAFBgMrZXAwDDEKMAgGA1UEAwwBYRcNMjYxMTMwMTg1OTQ1WhcNMjYxMjMw
-MTg1OTQ1WjAFBgMrZXADQQCE3A89Yt52Jk5/yjSz/FJnX/rLuf/VHeJwYtcRerRj
-+vWIFSk2FPm3dyJD8wDjV/5eFWcdSqdRM/ljiQC2GFkI
------END X509 CRL-----
-";
-
 /// What a configuration may not say of TLS, and how it is told.
 #[test]
 fn mistakes_are_shown() {
@@ -588,7 +580,6 @@ fn mistakes_are_shown() {
     folder.write("cut.crt", &ca.pem()[..200]);
     folder.write("long.crt", ca.pem().repeat(200));
     folder.write("odd.crl", "-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n");
-    folder.write("first.crl", FIRST_CRL);
     // With the line ends of another system, and something around it.
     folder.write("crlf.crt", format!("subject: me\n{}trailing\n", ca.issues("x").pem()).replace('\n', "\r\n"));
     let lines: &[(&str, &str, &str)] = &[
@@ -618,11 +609,6 @@ fn mistakes_are_shown() {
             "R06 a list that is not understood",
             "ssl_certificate a.crt; ssl_certificate_key a.key; ssl_verify_client on; ssl_client_certificate ca.crt; ssl_crl odd.crl;",
             "CRL",
-        ),
-        (
-            "R06 a list of version 1",
-            "ssl_certificate a.crt; ssl_certificate_key a.key; ssl_verify_client on; ssl_client_certificate ca.crt; ssl_crl first.crl;",
-            "the form is version 2, which \"openssl ca\" writes if openssl.cnf has \"crlnumber\"",
         ),
         ("a cache", "ssl_session_cache shared:S;", "shared:NAME:SIZE"),
     ];
