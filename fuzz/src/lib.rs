@@ -9,6 +9,9 @@ pub mod targets;
 /// Steps that PCRE may take for one search, and bytes of heap: it gives up where going back would take long.
 const LIMITS: &str = "(*LIMIT_MATCH=20000)(*LIMIT_HEAP=2000)";
 
+/// The whole match and `$1` to `$9`: configurations have no way to name more, and more are not kept.
+const GROUPS_MAX: usize = 10;
+
 /// Checks that PCRE finds the same groups at the same places. Nothing is compared where one of the two refuses the
 /// expression, or where smolgate documents a difference.
 pub fn compare_with_pcre(input: &[u8]) {
@@ -25,7 +28,7 @@ pub fn compare_with_pcre(input: &[u8]) {
     let found = pattern.captures(subject);
     assert_eq!(found.is_some(), expected.is_some(), "does it match? {}", input.escape_ascii());
     let (Some(found), Some(expected)) = (found, expected) else { return };
-    for number in 0..theirs.captures_len() {
+    for number in 0..theirs.captures_len().min(GROUPS_MAX) {
         let place = expected.get(number).map(|group| group.start()..group.end());
         assert_eq!(found.range(number), place, "group {number} of {}", input.escape_ascii());
     }
