@@ -15,8 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::config::builder::generate;
-pub use crate::config::builder::{ConfigSource, load};
+pub use crate::config::builder::{ConfigSource, generate, load};
 pub use crate::config::parser::Error;
 pub(crate) use crate::config::parser::Position;
 pub(crate) use crate::modules::access::conf::{Access, AuthBasic, AuthRequest, LimitExcept};

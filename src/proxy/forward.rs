@@ -9,19 +9,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::proxy::destination::destination;
-use crate::proxy::error::AttemptError;
-use crate::proxy::request_body::{RequestProgress, Upload};
-
 use crate::config::{Level, NextUpstream, Proxy, bind_addr};
 use crate::http1::body::Decoder;
 use crate::http1::head::{Framing, HeadScanner, HeaderName, Malformed, Response, Version};
 use crate::http1::uri;
 use crate::modules::error_page;
 use crate::proxy::balance::{Outcome, PeerLease, Search, UpstreamState};
+use crate::proxy::destination::destination;
+use crate::proxy::error::AttemptError;
 use crate::proxy::headers::{self, UpstreamRequest};
 use crate::proxy::live::Live;
 use crate::proxy::pool::{self, PoolKey, TlsKey, UpstreamConn};
+use crate::proxy::request_body::{RequestProgress, Upload};
 use crate::request::body_relay::{self, BodyRelay, TransferCoding, send_all};
 use crate::request::context::{Exchange, RequestBody, Tried, Try};
 use crate::request::rate_limit::MinRate;

@@ -31,9 +31,6 @@ pub struct Client {
 }
 
 /// Makes the handshake with an upstream that is called `name`.
-///
-/// # Errors
-/// Why there is no secured connection; the upstream was told, as far as it listens.
 pub async fn connect(socket: Socket, client: &Client, name: &str) -> io::Result<Box<dyn SecureStream>> {
     // What can't be a name is none that could be asked for.
     let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);

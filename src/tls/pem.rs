@@ -48,9 +48,6 @@ fn certificates_in(path: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static
 }
 
 /// Certificates that are trusted.
-///
-/// # Errors
-/// A file that can't be read, is too long, or has none in it.
 pub(super) fn trusted(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let found = certificates_in(path, &read(path, TRUSTED_BYTES_MAX)?)?;
     Ok(found)
@@ -72,9 +69,6 @@ pub(super) fn revoked(path: &str) -> Result<Vec<Revoked>, String> {
 }
 
 /// A certificate with its chain, and its key.
-///
-/// # Errors
-/// Which file can't be used and why; the two don't belong together.
 pub(super) fn pair(certificate: &str, key: &str) -> Result<CertifiedKey, String> {
     let chain = certificates_in(certificate, &read(certificate, CHAIN_BYTES_MAX)?)?;
     let own = chain.first().and_then(|own| Certificate::parse(own));

@@ -37,9 +37,6 @@ pub struct TlsStore {
 
 impl TlsStore {
     /// What a server says, by its directives.
-    ///
-    /// # Errors
-    /// The first file that can't be used, and why.
     pub fn site(&mut self, spec: &ServerSpec) -> Result<Arc<ServerTls>, String> {
         if let Some((_, site)) = self.sites.iter().find(|(known, _)| known == spec) {
             return Ok(site.clone());
@@ -54,9 +51,6 @@ impl TlsStore {
     }
 
     /// How upstreams are connected to, by the directives of a location.
-    ///
-    /// # Errors
-    /// The first file that can't be used, and why.
     pub fn client(&mut self, spec: &ClientSpec) -> Result<Arc<Client>, String> {
         if let Some((_, client)) = self.clients.iter().find(|(known, _)| known == spec) {
             return Ok(client.clone());

@@ -16,13 +16,11 @@ use std::task::Poll;
 
 use crate::config::{Access, AuthBasic, Level};
 use crate::http1::basic_auth::Credentials;
-use crate::request::context::Exchange;
-use crate::request::log;
-use crate::runtime::io_error;
-
 use crate::modules::access::htpasswd::Htpasswd;
 use crate::modules::access::password_check::CheckResult;
-use crate::request::variables;
+use crate::request::context::Exchange;
+use crate::request::{log, variables};
+use crate::runtime::io_error;
 use crate::runtime::stream::BufStream;
 
 /// What one check says.

@@ -16,15 +16,12 @@ pub(crate) mod precompressed_conf;
 pub(crate) mod symlinks_conf;
 
 use crate::config::Level;
+use crate::modules::gzip;
 use crate::modules::static_files::file::{Answer, Coded};
 use crate::request::context::Exchange;
-
-use crate::modules::gzip;
-use crate::request::log;
-use crate::runtime::io_error;
-
 use crate::request::response::Reply;
-use crate::request::variables;
+use crate::request::{log, variables};
+use crate::runtime::io_error;
 
 /// Answers a request for a file or a folder.
 pub async fn answer(exchange: &Exchange) -> Answer {

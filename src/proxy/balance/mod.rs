@@ -29,7 +29,7 @@ use crate::proxy::balance::queue::Queue;
 
 pub(crate) use crate::proxy::balance::attempt::Search;
 pub(crate) use crate::proxy::balance::peer::{Finding, Peer};
-pub(crate) use crate::proxy::balance::queue::Ticket as QueuePlace;
+pub(crate) use crate::proxy::balance::queue::Ticket;
 pub(crate) use crate::proxy::balance::status::{Health, PeerState};
 
 use crate::config::{Balance, Config, PeerSpec, Sticky, Upstream};
@@ -277,7 +277,7 @@ impl UpstreamState {
     }
 
     /// A place among those who wait for a peer, if there is room and a peer that may come.
-    pub fn queue_up(&self, search: &Search) -> Option<QueuePlace> {
+    pub fn queue_up(&self, search: &Search) -> Option<Ticket> {
         let spec = self.upstream.queue?;
         let may_come = |member: &GroupPeer| !member.spec.down && !member.spec.drain && !search.has_tried(&member.peer);
         let hope = self.lock().members.iter().any(may_come);
@@ -287,7 +287,7 @@ impl UpstreamState {
     /// The next peer for a request that has waited, if it is its turn. The task is woken when it comes.
     pub fn choose_in_turn(
         self: &Arc<Self>,
-        place: &QueuePlace,
+        place: &Ticket,
         search: &mut Search,
         cx: &Context<'_>,
     ) -> Option<PeerLease> {
@@ -295,7 +295,7 @@ impl UpstreamState {
     }
 
     /// How long until a peer that has failed may be tried again; who waits first looks again then.
-    pub fn until_back(&self, place: &QueuePlace) -> Option<Duration> {
+    pub fn until_back(&self, place: &Ticket) -> Option<Duration> {
         if !place.is_first() {
             return None;
         }
