@@ -1,9 +1,9 @@
 //! What the program has done and is doing, in numbers.
 //!
 //! Each worker counts for itself in cells of its thread: an add is an add, without a lock and without an atomic, and the
-//! numbers have 64 bits on processors that have no atomics of that size. To read the sum over all
-//! workers, a caller raises a flag; each worker then writes its numbers down in its next turn ([`WorkerMetrics::answer`]).
-//! While it is not raised, a turn costs one look at it.
+//! numbers have 64 bits on processors that have no atomics of that size. To read the sum over all workers, a caller raises a
+//! flag; each worker then writes its numbers down in its next turn ([`WorkerMetrics::answer`]). While it is not raised, a
+//! turn costs one look at it.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
