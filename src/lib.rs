@@ -2,7 +2,7 @@
 //!
 //! This file is the map: the rooms from the ground up. A room uses only rooms listed above it; a file of directives
 //! (`conf.rs`, `*_conf.rs`) belongs to the layer `config` wherever it is, so that a capability and its directives share a
-//! directory (tests/tidy.rs checks both). The way of a request:
+//! directory (tests/layering.rs checks both). The way of a request:
 //!
 //! ```text
 //!  client -> server::accept -> tls::accept -> runtime::stream -> http1::head ->

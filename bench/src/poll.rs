@@ -1,7 +1,7 @@
 //! One epoll for one thread.
 //!
 //! Every descriptor is registered once, for both directions and edge-triggered, and never modified: an event says what
-//! *became* possible, and whoever gets it must remember that until a call says "would block" (see `end`).
+//! *became* possible, and whoever gets it must remember that until a call says "would block" (see `conn`).
 
 use std::{io, os::fd::AsFd, os::fd::OwnedFd, time::Duration};
 

@@ -1,6 +1,6 @@
 //! A program that the runner started: its life, its CPU time and its memory.
 //!
-//! Everything is started through `leash`, so it runs on the CPUs it was given and ends with us, whatever happens. What
+//! Everything is started through `pin`, so it runs on the CPUs it was given and ends with us, whatever happens. What
 //! is measured is always the whole tree: the program, its children and all their threads.
 
 use std::{
@@ -24,7 +24,7 @@ pub type Result<T> = std::result::Result<T, String>;
 const START_SECS_MAX: u64 = 10;
 const DESCRIPTORS_MAX: u64 = 65_536;
 
-/// Which CPUs the proxy gets and which all the others get, as lists for `leash`.
+/// Which CPUs the proxy gets and which all the others get, as lists for `pin`.
 pub struct Cpus {
     pub proxy: String,
     pub others: String,
@@ -79,7 +79,7 @@ pub fn in_folder(name: &str, work: impl FnOnce(&Path) -> Result<()>) -> ExitCode
     }
 }
 
-/// A program that lies beside this one: leash, relay, origin, load.
+/// A program that lies beside this one: pin, relay, origin, load.
 pub fn sibling(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
     let path = own.with_file_name(name);
@@ -91,8 +91,8 @@ pub fn sibling(name: &str) -> Result<PathBuf> {
 }
 
 /// A command that will run as `program` on `cpus`.
-pub fn leashed(cpus: &str, program: &Path) -> Result<Command> {
-    let mut command = Command::new(sibling("leash")?);
+pub fn pinned(cpus: &str, program: &Path) -> Result<Command> {
+    let mut command = Command::new(sibling("pin")?);
     command.arg(cpus).arg(program).stdin(Stdio::null());
     Ok(command)
 }

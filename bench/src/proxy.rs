@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     process::{self, Cpus, Process, Result},
-    sealed,
+    tls,
 };
 
 /// Sockets on both sides that each proxy is given room for.
@@ -127,7 +127,7 @@ impl Proxy {
             .and_then(|()| if self.tls { certify(&dir) } else { Ok(()) })
             .map_err(|error| format!("{}: {error}", file.display()))?;
 
-        let mut command = process::leashed(&cpus.proxy, &self.program)?;
+        let mut command = process::pinned(&cpus.proxy, &self.program)?;
         match self.kind {
             Kind::Relay => command.args(["--listen", &addr.to_string(), "--to", &origin.to_string()]),
             Kind::Smolgate => command.arg("-c").arg(&file).arg("-p").arg(&dir),
@@ -272,7 +272,7 @@ http://:{} {{
 
 /// Writes a certificate and its key, as HAProxy wants them: in one file. ECDSA on P-256, as certbot asks for by itself.
 fn certify(dir: &Path) -> io::Result<()> {
-    let made = rcgen::generate_simple_self_signed([sealed::NAME.to_owned()]).map_err(io::Error::other)?;
+    let made = rcgen::generate_simple_self_signed([tls::NAME.to_owned()]).map_err(io::Error::other)?;
     fs::write(dir.join("both.pem"), made.cert.pem() + &made.signing_key.serialize_pem())
 }
 

@@ -26,7 +26,7 @@ impl Trace {
     /// Comes back when strace has hold of every thread of the process.
     pub fn attach(strace: &Path, to: &Process, dir: &Path, cpus: &Cpus) -> Result<Self> {
         let summary = dir.join("strace");
-        let mut command = process::leashed(&cpus.others, strace)?;
+        let mut command = process::pinned(&cpus.others, strace)?;
         command.args(["-c", "-f", "-q", "-o"]).arg(&summary).args(["-p", &to.child.id().to_string()]);
         let mut strace = Process::start("strace", command.stderr(Stdio::null()))?;
         let deadline = Instant::now() + Duration::from_secs(ATTACH_SECS_MAX);

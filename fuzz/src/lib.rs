@@ -1,4 +1,4 @@
-//! What the fuzz targets run: the bodies that `tests/replay.rs` runs too, and for expressions the opinion of PCRE.
+//! What the fuzz targets run: the bodies that `tests/fuzz_corpus.rs` runs too, and for expressions the opinion of PCRE.
 
 use pcre2::bytes::RegexBuilder;
 use smolgate::regex::Pattern;

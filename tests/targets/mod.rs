@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets: a function for each parser, which panics when the parser breaks a promise.
 //!
-//! `tests/replay.rs` calls them with `tests/corpus/NAME/` and with mutations of it, in each `cargo test`; `fuzz/` calls
+//! `tests/fuzz_corpus.rs` calls them with `tests/corpus/NAME/` and with mutations of it, in each `cargo test`; `fuzz/` calls
 //! them with what libFuzzer makes of the same files.
 
 use std::fmt::Debug;

@@ -20,9 +20,9 @@ use smolgate_bench::{
     message,
     process::{self, Cpus, Process, Result},
     proxy::{self, Kind, Proxy, Running},
+    round::{self, FILES, HANDSHAKES, Load, Turn, WORKS, Work},
     table::{self, Table},
     trace::Trace,
-    turn::{self, FILES, HANDSHAKES, Load, Turn, WORKS, Work},
 };
 
 /// Measure smolgate beside a bare relay and the proxies that are installed.
@@ -63,7 +63,7 @@ fn run(flags: &Flags, dir: &Path) -> Result<()> {
     process::allow_descriptors(tunnels * 2 + 1_000)?;
     let cpus = Cpus::divide()?;
     let addr = process::free_addr()?;
-    let mut command = process::leashed(&cpus.others, &process::sibling("origin")?)?;
+    let mut command = process::pinned(&cpus.others, &process::sibling("origin")?)?;
     command.args(["--listen", &addr.to_string()]);
     let _origin = Process::serve("origin", command, addr, dir)?;
     let bench = Bench { flags, dir, proxies, works, cpus, origin: addr, tunnels: tunnels as usize };
@@ -74,7 +74,7 @@ fn run(flags: &Flags, dir: &Path) -> Result<()> {
     }
     bench.compare_proxies()?;
     let wants = |what: &str| flags.only.as_deref().is_none_or(|only| only.split(',').any(|name| name.trim() == what));
-    if wants("herd") && !flags.tls {
+    if wants("reconnect_storm") && !flags.tls {
         bench.herd()?;
     }
     if wants("memory") {
@@ -87,7 +87,7 @@ fn run(flags: &Flags, dir: &Path) -> Result<()> {
 }
 
 /// Work of other kinds, for `--only`.
-const OTHERS: [&str; 3] = ["herd", "memory", "slow"];
+const OTHERS: [&str; 3] = ["reconnect_storm", "memory", "slow"];
 
 fn chosen(only: Option<&str>, tls: bool) -> Result<Vec<Work>> {
     let all =
@@ -219,7 +219,7 @@ impl Bench<'_> {
         let (before, after) = running.split_at(first);
         let mut turns = Vec::with_capacity(running.len());
         for proxy in after.iter().chain(before) {
-            let turn = turn::take(work, self.trips(work), proxy, &self.cpus);
+            let turn = round::take(work, self.trips(work), proxy, &self.cpus);
             turns.push(turn.map_err(|error| format!("{}: {}: {error}", proxy.kind.name(), work.label))?);
         }
         turns.rotate_right(first);
@@ -229,13 +229,13 @@ impl Bench<'_> {
     /// All tunnels break, and come back at once.
     fn herd(&self) -> Result<()> {
         let running = self.start_all(&self.all())?;
-        let work = Work { name: "herd", label: "", mode: "herd", conns: self.tunnels, bytes: 1, trips: self.tunnels };
+        let work = Work { name: "reconnect_storm", label: "", mode: "reconnect_storm", conns: self.tunnels, bytes: 1, trips: self.tunnels };
         let mut turns: Vec<Vec<Turn>> = running.iter().map(|_| Vec::new()).collect();
         for round in 1..=self.flags.rounds.max(1) {
             eprintln!("bench: round {round} of {}: {} tunnels anew", self.flags.rounds.max(1), self.tunnels);
             for at in (0..running.len()).map(|at| (at + round) % running.len()) {
                 // One that does not bring all of them back has no number.
-                match turn::take(&work, work.trips, &running[at], &self.cpus) {
+                match round::take(&work, work.trips, &running[at], &self.cpus) {
                     Ok(turn) => turns[at].push(turn),
                     Err(error) => eprintln!("bench: {}: {error}", running[at].kind.name()),
                 }
@@ -342,7 +342,7 @@ impl Bench<'_> {
                 let trips = TRACED_TRIPS.min(self.trips(work));
                 let mut load = Load::open(work.mode, work.conns, work.bytes, trips, proxy, &self.cpus)?;
                 let trace = Trace::attach(&strace, &proxy.process, self.dir, &self.cpus)?;
-                let done = turn::number(&load.go()?, "trips")?;
+                let done = round::number(&load.go()?, "trips")?;
                 let calls = trace.detach()?;
                 let each = |count: u64| count as f64 / (done * 2.0);
                 let all = each(calls.iter().map(|&(_, count)| count).sum());

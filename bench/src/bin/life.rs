@@ -16,10 +16,10 @@ use std::{
 use argh::FromArgs;
 use smolgate_bench::{
     client,
-    crowd::{Crowd, Tally},
-    lives::Life,
     process::{self, Cpus, Process, Result},
     proxy::{self, Kind, Proxy},
+    reload::Life,
+    steady_load::{Crowd, Tally},
     table::{self, Table},
 };
 
@@ -62,7 +62,7 @@ fn run(flags: &Flags, dir: &Path) -> Result<()> {
     process::allow_descriptors(flags.tunnels as u64 * 2 + 1_000)?;
     let cpus = Cpus::divide()?;
     let addr = process::free_addr()?;
-    let mut command = process::leashed(&cpus.others, &process::sibling("origin")?)?;
+    let mut command = process::pinned(&cpus.others, &process::sibling("origin")?)?;
     command.args(["--listen", &addr.to_string()]);
     let _origin = Process::serve("origin", command, addr, dir)?;
     let columns: Vec<Column> =

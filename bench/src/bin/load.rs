@@ -3,7 +3,7 @@
 //! A round trip is a message and its echo (`tunnel`) or a GET and its answer (`get`); each connection has one under way,
 //! and `--trips` counts them over all connections, so that every proxy does the same number of operations. Before it
 //! starts it prints "ready" and, with `--wait`, goes on when a line comes on stdin and stays until stdin ends: in between,
-//! the runner reads the proxy's clocks. `idle` opens its tunnels, prints "ready" and holds them until stdin ends; `herd`
+//! the runner reads the proxy's clocks. `idle` opens its tunnels, prints "ready" and holds them until stdin ends; `reconnect_storm`
 //! closes and opens all of them at once. `file` is a GET of a file of the server's own; with `slow` each connection asks
 //! for one and then reads next to nothing of it.
 //! With `--tls` all this goes over TLS; then a round trip can also be a connection, its handshake and a GET (`handshake`,
@@ -25,11 +25,11 @@ use nix::sys::socket::sockopt::TcpMaxSeg;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smolgate_bench::{
     client,
-    end::BUFFER_BYTES,
-    herd::Herd,
+    conn::BUFFER_BYTES,
     message,
     poll::{self, Poll},
-    sealed::{self, Line},
+    reconnect_storm::Herd,
+    tls::{self, Line},
 };
 
 /// Play ping-pong through a proxy and print round trips and latencies.
@@ -81,13 +81,13 @@ fn run(flags: &Flags) -> io::Result<()> {
         "get" => Work::get(),
         "file" if flags.size > 0 => Work::file(flags.size),
         "slow" => return read_slowly(flags),
-        "herd" if !flags.tls => {
+        "reconnect_storm" if !flags.tls => {
             let mut herd = Herd::new(flags.to, flags.conns, SILENCE);
             return measure(flags, |_| herd.come_back());
         }
         "handshake" | "resumed" if flags.tls => return shake_hands(flags),
         "idle" => {
-            let config = flags.tls.then(|| sealed::config(false));
+            let config = flags.tls.then(|| tls::config(false));
             let open = |_| connect(flags.to, true, config.as_ref());
             let _tunnels = (0..flags.conns).map(open).collect::<io::Result<Vec<_>>>()?;
             println!("ready");
@@ -120,7 +120,7 @@ fn measure(flags: &Flags, mut play: impl FnMut(usize) -> io::Result<Vec<Duration
 
 /// Connections one after the other, with a GET on each, by as many threads as there are to be connections.
 fn shake_hands(flags: &Flags) -> io::Result<()> {
-    let config = sealed::config(flags.mode == "resumed");
+    let config = tls::config(flags.mode == "resumed");
     let body = message::pattern(message::GET_BODY_BYTES);
     let one = || {
         let begun = Instant::now();
@@ -237,7 +237,7 @@ fn connect(
     let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_nodelay(true)?;
-    let mut connection = tls.map(|config| sealed::connect(&mut stream, config)).transpose()?;
+    let mut connection = tls.map(|config| tls::connect(&mut stream, config)).transpose()?;
     if upgrade {
         match &mut connection {
             None => client::open_tunnel(&mut stream)?,
@@ -317,7 +317,7 @@ struct Player {
 impl Rally {
     fn open(work: Work, flags: &Flags) -> io::Result<Self> {
         let (poll, mut players) = (Poll::new()?, Vec::new());
-        let config = flags.tls.then(|| sealed::config(false));
+        let config = flags.tls.then(|| tls::config(false));
         for number in 0..flags.conns {
             let (stream, connection) = connect(flags.to, matches!(work, Work::Tunnel { .. }), config.as_ref())?;
             let line = Line::new(stream, connection)?;

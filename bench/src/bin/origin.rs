@@ -13,7 +13,7 @@ use std::{
 
 use argh::FromArgs;
 use smolgate_bench::{
-    end::{self, BUFFER_BYTES, End},
+    conn::{self, BUFFER_BYTES, End},
     message,
     poll::{self, Poll},
     slots::Slots,
@@ -48,7 +48,7 @@ fn run(listen: SocketAddr) -> io::Result<std::convert::Infallible> {
         for event in &events {
             let token = poll::token(event);
             if token == LISTENER {
-                while let Some(end) = end::accept(&listener)? {
+                while let Some(end) = conn::accept(&listener)? {
                     let slot = clients.insert(Client { end, head: Vec::new(), body_left: 0, next: Next::Head });
                     let Some(client) = clients.at(slot) else { continue };
                     poll.add(&client.end.stream, slot)?;
@@ -68,7 +68,7 @@ struct Client {
     end: End,
     /// What was read of requests that are not answered yet; empty in an echo.
     head: Vec<u8>,
-    /// How much of the body is not yet given to `end`.
+    /// How much of the body is not yet given to `conn`.
     body_left: usize,
     next: Next,
 }

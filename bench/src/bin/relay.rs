@@ -14,7 +14,7 @@ use std::{
 
 use argh::FromArgs;
 use smolgate_bench::{
-    end::{self, BUFFER_BYTES, End},
+    conn::{self, BUFFER_BYTES, End},
     poll::{self, Poll},
     slots::Slots,
 };
@@ -50,7 +50,7 @@ fn run(flags: &Flags) -> io::Result<std::convert::Infallible> {
         for event in &events {
             let token = poll::token(event);
             if token == LISTENER {
-                while let Some(client) = end::accept(&listener)? {
+                while let Some(client) = conn::accept(&listener)? {
                     open(&poll, &mut pairs, client, flags.to)?;
                 }
             } else if let Some(pair) = pairs.at(token / 2) {

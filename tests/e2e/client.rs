@@ -1,0 +1,231 @@
+//! A client that sends bytes as they are, and reads replies.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use crate::harness::PATIENCE;
+
+/// Writes the short hands of the tables out: `{G}`, `{P}`, `{N}` and `{W}` are beginnings of requests, `{g}`, `{p}` and
+/// `{n}` what an upstream gets of them, `b{*9}` is nine times the byte and `(..){*9}` nine times the group before it.
+pub(crate) fn expand(short: &[u8]) -> Vec<u8> {
+    const NAMES: [(&[u8], &[u8]); 7] = [
+        (b"{G}", b"GET / HTTP/1.1\r\nHost: a\r\n"),
+        (b"{P}", b"POST / HTTP/1.1\r\nHost: a\r\n"),
+        (b"{N}", b"GET /smug HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (
+            b"{W}",
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+              Sec-WebSocket-Version: 13\r\n",
+        ),
+        (b"{g}", b"GET / HTTP/1.1\r\nHost: up\r\n"),
+        (b"{p}", b"POST / HTTP/1.1\r\nHost: up\r\n"),
+        (b"{n}", b"GET /smug HTTP/1.1\r\nHost: up\r\n\r\n"),
+    ];
+    let mut out = Vec::new();
+    let mut rest = short;
+    while let [first, tail @ ..] = rest {
+        if let Some((name, text)) = NAMES.iter().find(|(name, _)| rest.starts_with(name)) {
+            out.extend_from_slice(text);
+            rest = &rest[name.len()..];
+        } else if rest.starts_with(b"{*") {
+            let end = rest.iter().position(|b| *b == b'}').unwrap();
+            let count: usize = String::from_utf8_lossy(&rest[2..end]).parse().unwrap();
+            let group = if out.ends_with(b")") {
+                let start = out.iter().rposition(|b| *b == b'(').unwrap();
+                let group = out[start + 1..out.len() - 1].to_vec();
+                out.truncate(start);
+                group
+            } else {
+                vec![out.pop().unwrap()]
+            };
+            out.extend(group.repeat(count));
+            rest = &rest[end + 1..];
+        } else {
+            out.push(*first);
+            rest = tail;
+        }
+    }
+    out
+}
+
+/// Bytes as they may stand in a message.
+pub(crate) fn show(bytes: &[u8]) -> String {
+    let short = &bytes[..bytes.len().min(600)];
+    let more = if short.len() < bytes.len() { format!("... ({} bytes)", bytes.len()) } else { String::new() };
+    format!("\"{}\"{more}", short.escape_ascii())
+}
+
+/// One client, over TCP or what is above it.
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
+    ahead: Vec<u8>,
+}
+
+/// A reply as it came.
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// With its empty line.
+    pub(crate) head: String,
+    /// Without chunk framing.
+    pub(crate) body: Vec<u8>,
+    /// As it came, with chunk framing.
+    pub(crate) framed: Vec<u8>,
+}
+
+impl Reply {
+    /// The value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        fields.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    }
+
+    pub(crate) fn closes(&self) -> bool {
+        self.field("Connection") == Some("close")
+    }
+}
+
+impl Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, ahead: Vec::new() }
+    }
+
+    /// Connects and sends.
+    pub(crate) fn asking(addr: SocketAddr, bytes: &[u8]) -> Self {
+        let mut client = Self::connect(addr);
+        client.send(bytes);
+        client
+    }
+
+    /// Ends our direction.
+    pub(crate) fn finish(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// A client on a stream that is there already.
+    pub(crate) fn on(stream: S) -> Self {
+        Self { stream, ahead: Vec::new() }
+    }
+
+    /// Sends; a gate that has refused the request may not take all of it.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    fn read(&mut self) -> Result<bool, String> {
+        let mut buf = vec![0; 64 * 1024];
+        match self.stream.read(&mut buf) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.read(),
+            Ok(count) => {
+                self.ahead.extend_from_slice(&buf[..count]);
+                Ok(count > 0)
+            }
+            Err(error) if crate::peer::is_timeout(&error) => Err(format!("nothing comes after {}", show(&self.ahead))),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err("the connection was reset".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Reads `count` bytes.
+    pub(crate) fn take(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        while self.ahead.len() < count {
+            if !self.read()? {
+                return Err(format!("the end comes after {}", show(&self.ahead)));
+            }
+        }
+        Ok(self.ahead.drain(..count).collect())
+    }
+
+    pub(crate) fn until(&mut self, end: &[u8]) -> Result<Vec<u8>, String> {
+        loop {
+            if let Some(at) = self.ahead.windows(end.len()).position(|part| part == end) {
+                return Ok(self.ahead.drain(..at + end.len()).collect());
+            }
+            if !self.read()? {
+                return Err(format!("the end comes after {}", show(&self.ahead)));
+            }
+        }
+    }
+
+    /// Reads to the end.
+    pub(crate) fn rest(&mut self) -> Result<Vec<u8>, String> {
+        while self.read()? {}
+        Ok(std::mem::take(&mut self.ahead))
+    }
+
+    /// Whether the gate closes, without another byte.
+    pub(crate) fn expect_end(&mut self) -> Result<(), String> {
+        match self.rest()? {
+            rest if rest.is_empty() => Ok(()),
+            rest => Err(format!("more bytes came: {}", show(&rest))),
+        }
+    }
+
+    /// Reads a head.
+    pub(crate) fn head(&mut self) -> Result<String, String> {
+        Ok(String::from_utf8_lossy(&self.until(b"\r\n\r\n")?).into_owned())
+    }
+
+    /// Reads a chunk: its size line, and its data with the end of the line.
+    pub(crate) fn chunk(&mut self) -> Result<(Vec<u8>, Vec<u8>), String> {
+        let line = self.until(b"\r\n")?;
+        let size = String::from_utf8_lossy(&line).trim_end().to_owned();
+        let size = usize::from_str_radix(&size, 16).map_err(|_| format!("no chunk size: {size:?}"))?;
+        let data = self.take(size + 2)?;
+        Ok((line, data))
+    }
+
+    /// Reads a reply to `method`.
+    pub(crate) fn reply_to(&mut self, method: &str) -> Result<Reply, String> {
+        let head = self.head()?;
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let status: u16 = status.ok_or_else(|| format!("no status line: {head:?}"))?;
+        let mut reply = Reply { status, head, body: Vec::new(), framed: Vec::new() };
+        if method == "HEAD" || status < 200 || matches!(status, 204 | 304) {
+            return Ok(reply);
+        }
+        if reply.field("Transfer-Encoding") == Some("chunked") {
+            loop {
+                let (line, data) = self.chunk()?;
+                reply.framed.extend_from_slice(&line);
+                reply.framed.extend_from_slice(&data);
+                reply.body.extend_from_slice(&data[..data.len() - 2]);
+                if data.len() == 2 {
+                    return Ok(reply);
+                }
+            }
+        }
+        reply.body = match reply.field("Content-Length").map(str::parse) {
+            Some(length) => self.take(length.map_err(|_| reply.head.clone())?)?,
+            None => self.rest()?,
+        };
+        reply.framed = reply.body.clone();
+        Ok(reply)
+    }
+
+    /// Reads a reply to GET.
+    pub(crate) fn reply(&mut self) -> Result<Reply, String> {
+        self.reply_to("GET")
+    }
+
+    /// Reads a reply, which must have this status.
+    pub(crate) fn expect(&mut self, status: u16) -> Result<Reply, String> {
+        let reply = self.reply()?;
+        if reply.status == status {
+            Ok(reply)
+        } else {
+            Err(format!("expected {status}, got {}", show(reply.head.as_bytes())))
+        }
+    }
+
+    /// Sends a request and reads the reply, which must have this status.
+    pub(crate) fn ask(&mut self, request: &[u8], status: u16) -> Result<Reply, String> {
+        self.send(request);
+        self.expect(status)
+    }
+}

@@ -1,0 +1,192 @@
+//! Where a client comes from: addresses that proxies in front tell in fields, and the PROXY protocol.
+
+use std::io::Write;
+use std::time::Instant;
+
+use crate::client::{Client, expand};
+use crate::harness::{ABOUT_A_SECOND, Gate, wait_for};
+use crate::peer::Peer;
+use crate::rows::{case, check, same, verify_at_once};
+
+/// What all servers of these tests answer with.
+const TOLD: &str = "return 200 \"$remote_addr:$remote_port $realip_remote_addr $proxy_protocol_addr:$proxy_protocol_port \
+                    $proxy_protocol_server_addr:$proxy_protocol_server_port\";";
+
+/// The answer to a request with these fields, without the port of the connection.
+fn told(gate: &Gate, path: &str, fields: &str) -> Result<String, String> {
+    let mut client = Client::connect(gate.addr);
+    let port = client.stream.local_addr().unwrap().port();
+    let reply = client.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes(), 200)?;
+    Ok(String::from_utf8_lossy(&reply.body).replace(&port.to_string(), "PORT"))
+}
+
+#[test]
+fn addresses_that_are_told_in_fields() {
+    // What a location says of it counts for what comes behind its steps.
+    let config = "error_log error.log info; pid gate.pid;
+        log_format who '$remote_addr $http_x_forwarded_for'; access_log access.log who;
+        set_real_ip_from 127.0.0.1; set_real_ip_from 10.0.0.0/8;
+        limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
+        server { listen LISTEN;
+            location / { TOLD }
+            location /xff { real_ip_header X-Forwarded-For; try_files /none @told; }
+            location /all { real_ip_header X-Forwarded-For; real_ip_recursive on; try_files /none @told; }
+            location /limit { limit_req zone=a; try_files /none @told; }
+            location @told { TOLD } }
+        server { listen OTHER; set_real_ip_from 10.0.0.0/8;
+            location / { real_ip_header X-Forwarded-For; TOLD }
+            location /mine { set_real_ip_from 127.0.0.1; try_files /none @told; }
+            location @told { TOLD } }";
+    let config = config.replace("TOLD", TOLD);
+    let gate = Gate::start(&config);
+    let nobody = "127.0.0.1:PORT 127.0.0.1 : :";
+    let at = |path: &'static str, fields: &'static str, expected: &'static str| {
+        let gate = &gate;
+        move || {
+            let got = told(gate, path, fields)?;
+            check(got == expected, || format!("{got:?} instead of {expected:?}"))
+        }
+    };
+    let at_other = |path: &str, field: &str, expected: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+        let body = Client::asking(gate.other, request.as_bytes()).expect(200)?.body;
+        check(body.starts_with(expected.as_bytes()), || String::from_utf8_lossy(&body).into_owned())
+    };
+    verify_at_once(vec![
+        case("nobody told anything", at("/", "", nobody)),
+        case("the usual field", at("/", "X-Real-IP: 192.0.2.1\r\n", "192.0.2.1: 127.0.0.1 : :")),
+        case("with a port", at("/", "x-real-ip: 192.0.2.1:99\r\n", "192.0.2.1:99 127.0.0.1 : :")),
+        case("IPv6", at("/", "X-Real-IP: [2001:DB8::1]:5\r\n", "2001:db8::1:5 127.0.0.1 : :")),
+        case("no address", at("/", "X-Real-IP: me\r\n", nobody)),
+        case("not that field", at("/", "X-Forwarded-For: 192.0.2.1\r\n", nobody)),
+        case("the last of a list", at("/xff", "X-Forwarded-For: 192.0.2.1, 10.1.1.1\r\n", "10.1.1.1: 127.0.0.1 : :")),
+        case(
+            "the last that is not believed",
+            at(
+                "/all",
+                "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\nX-Forwarded-For: 10.1.1.1\r\n",
+                "192.0.2.1: 127.0.0.1 : :",
+            ),
+        ),
+        case("a location believes others", || at_other("/mine", "X-Real-IP: 192.0.2.1", "192.0.2.1:")),
+        case("L08", || at_other("/", "X-Forwarded-For: evil, 10.0.0.5", "127.0.0.1:")),
+        case("limits count the one who is told of", || {
+            at("/limit", "X-Real-IP: 192.0.2.1\r\n", "192.0.2.1: 127.0.0.1 : :")()?;
+            at("/limit", "X-Real-IP: 192.0.2.2\r\n", "192.0.2.2: 127.0.0.1 : :")()?;
+            let mut client = Client::connect(gate.addr);
+            client.ask(b"GET /limit HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\n\r\n", 503).map(drop)
+        }),
+        case("each request for itself", || {
+            let mut client = Client::connect(gate.addr);
+            let first = client.ask(b"GET / HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\n\r\n", 200)?;
+            let second = client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
+            check(first.body.starts_with(b"192.0.2.1:") && second.body.starts_with(b"127.0.0.1:"), || {
+                "mixed up".to_owned()
+            })
+        }),
+    ]);
+    gate.wait_for_access(&["192.0.2.1 6.6.6.6, 192.0.2.1, 10.1.1.1"]).unwrap();
+    gate.wait_for_error(&["limiting requests", "client: 192.0.2.1,"]).unwrap();
+}
+
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Version 2 with the addresses of the line `PROXY TCP4 192.0.2.1 192.0.2.2 123 5678`.
+const V2_TCP4: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x7b\x16\x2e";
+
+#[test]
+fn the_proxy_protocol() {
+    let config = format!(
+        "client_header_timeout 1s;
+         server {{ listen LISTEN proxy_protocol; location / {{ {TOLD} }} location /none {{ return 404; }} }}
+         server {{ listen OTHER proxy_protocol; set_real_ip_from 127.0.0.0/8; real_ip_header proxy_protocol; {TOLD} }}"
+    );
+    let gate = Gate::start(&config);
+    let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answers = |header: &[u8], expected: &str| {
+        let mut client = Client::connect(gate.addr);
+        let port = client.stream.local_addr().unwrap().port();
+        client.send(&[header, get].concat());
+        for _ in 0..2 {
+            let body = client.expect(200)?.body;
+            same("the client", &body, expected.replace("PORT", &port.to_string()).as_bytes())?;
+            client.send(get);
+        }
+        Ok(())
+    };
+    let refused = |bytes: &[u8], why: &str| {
+        let mut client = Client::asking(gate.addr, bytes);
+        client.finish();
+        let rest = client.rest().unwrap_or_default();
+        check(rest.is_empty(), || format!("bytes came: {}", String::from_utf8_lossy(&rest)))?;
+        gate.wait_for_error(&["[info]", why, "while reading PROXY protocol, client: 127.0.0.1"])
+    };
+    let both = "127.0.0.1:PORT 127.0.0.1 192.0.2.1:123 192.0.2.2:5678";
+    let neither = "127.0.0.1:PORT 127.0.0.1 : :";
+    let tlv = [V2, b"\x21\x11\0\x13\xc0\0\x02\x01\xc0\0\x02\x02\0\x7b\x16\x2e\x04\0\x04abcd"].concat();
+    verify_at_once(vec![
+        case("version 1", || answers(b"PROXY TCP4 192.0.2.1 192.0.2.2 123 5678\r\n", both)),
+        case("version 1, IPv6", || {
+            let expected = "127.0.0.1:PORT 127.0.0.1 2001:db8::1:123 2001:db8::2:5678";
+            answers(b"PROXY TCP6 2001:Db8::1 2001:Db8::2 123 5678\r\n", expected)
+        }),
+        case("version 1, unknown", || answers(b"PROXY UNKNOWN\r\n", neither)),
+        case("version 2", || answers(V2_TCP4, both)),
+        case("version 2 with more", || answers(&tlv, both)),
+        case("version 2, local", || answers(&[V2, b"\x20\0\0\0"].concat(), neither)),
+        case("byte by byte", || {
+            let mut client = Client::connect(gate.addr);
+            for byte in V2_TCP4.iter().chain(get) {
+                client.stream.write_all(&[*byte]).unwrap();
+            }
+            client.expect(200).map(drop)
+        }),
+        case("none", || refused(get, "client sent no PROXY protocol header")),
+        case("an invalid one", || refused(b"PROXY TCP4 nobody\r\n", "client sent an invalid PROXY protocol line")),
+        case("half of one", || refused(V2, "client closed connection")),
+        case("one that never ends", || {
+            let began = Instant::now();
+            Client::asking(gate.addr, b"PROXY ").expect_end()?;
+            check(ABOUT_A_SECOND.contains(&began.elapsed().as_millis()), || format!("after {:?}", began.elapsed()))?;
+            gate.wait_for_error(&["client timed out (110: Connection timed out) while reading PROXY protocol"])
+        }),
+        case("nothing at all is no news", || {
+            Client::connect(gate.addr).finish();
+            Ok(())
+        }),
+        case("its client is believed", || {
+            let mut client = Client::asking(gate.other, &[V2_TCP4, get].concat());
+            let body = client.expect(200)?.body;
+            same("the client", &body, b"192.0.2.1:123 127.0.0.1 192.0.2.1:123 192.0.2.2:5678")
+        }),
+    ]);
+    gate.wait_for_access(&["192.0.2.1 - "]).unwrap();
+}
+
+#[test]
+fn the_proxy_protocol_is_for_those_who_are_believed() {
+    let config = format!("set_real_ip_from 10.0.0.0/8; server {{ listen LISTEN proxy_protocol; {TOLD} }}");
+    let gate = Gate::start(&config);
+    let mut client = Client::asking(gate.addr, &[V2_TCP4, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
+    assert_eq!(client.rest().unwrap_or_default(), b"");
+    gate.wait_for_error(&["[info]", "client is none of \"set_real_ip_from\" while reading PROXY protocol"]).unwrap();
+}
+
+/// A tunnel's line names the client that its request came from.
+#[test]
+fn tunnels_of_clients_behind_a_proxy() {
+    let peer = Peer::polite();
+    let config = "set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol;
+        server { listen LISTEN proxy_protocol; location / { proxy_pass http://PEER;
+            proxy_set_header X-Real-IP $remote_addr; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; } }";
+    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let mut tunnel =
+        Client::asking(gate.addr, &[V2_TCP4, &expand(b"GET /ws101 HTTP/1.1\r\nHost: a\r\n{W}\r\n")].concat());
+    tunnel.expect(101).unwrap();
+    tunnel.send(b"hello");
+    assert_eq!(tunnel.take(5).unwrap(), b"hello");
+    drop(tunnel);
+    gate.wait_for_access(&["192.0.2.1 - ", "GET /ws101", " 101 "]).unwrap();
+    let got = String::from_utf8_lossy(&peer.bytes()).into_owned();
+    assert!(got.contains("X-Real-IP: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n"), "{got}");
+    wait_for("nobody is left", || gate.errors().iter().all(|line| !line.contains("[error]")));
+}

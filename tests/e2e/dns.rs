@@ -1,0 +1,278 @@
+//! Names of upstreams: what name servers say, what they must not be believed, and what becomes of it (K66, K68).
+
+use std::net::{TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::client::{Client, expand};
+use crate::dns_server::{Nameserver, Question, TRUNCATED, alias, record};
+use crate::harness::{Folder, Gate, run, wait_for};
+use crate::peer::{Peer, SWITCHING};
+use crate::rows::{case, verify_at_once};
+
+const HERE: &str = "127.0.0.1";
+
+/// Each `name.test` is answered in its own way.
+fn answer(question: &Question) -> Vec<Vec<u8>> {
+    let good = question.found(HERE);
+    let name = question.name.as_str();
+    let addr = |name: &str| record(name, HERE.parse().unwrap(), 60);
+    let with = |change: fn(&mut Vec<u8>)| {
+        let mut bad = question.found("127.0.0.9");
+        change(&mut bad);
+        vec![bad, good.clone()]
+    };
+    match name {
+        "plain.test" | "target.test" | "shared.test" => vec![good],
+        "alias.test" if question.kind == 1 => {
+            vec![question.reply(0, &[alias(name, "target.test"), addr("target.test")])]
+        }
+        "chase.test" | "alias.test" => vec![question.reply(0, &[alias(name, "target.test")])],
+        "loop.test" => vec![question.reply(0, &[alias(name, name)])],
+        "loops.test" => vec![question.reply(0, &[alias(name, "sloop.test")])],
+        "sloop.test" => vec![question.reply(0, &[alias(name, "loops.test")])],
+        "other.test" => vec![question.reply(0, &[addr("elsewhere.test")])],
+        "big.test" if question.over_tcp => vec![good],
+        "big.test" | "cut.test" => vec![question.reply(TRUNCATED, &[])],
+        "wrong-id.test" => with(|bad| bad[0] ^= 1),
+        "wrong-name.test" => with(|bad| bad[13] = b'W' ^ 1),
+        "wrong-kind.test" => with(|bad| {
+            let at = bad.windows(5).position(|five| five == b"test\0").unwrap() + 6;
+            bad[at] ^= 2;
+        }),
+        "question.test" => with(|bad| bad[2] &= 0x7f),
+        "garbage.test" => vec![vec![], vec![0xff; 3], vec![0xc0; 500], question.reply(0, &[vec![0xc0, 0xff, 0]]), good],
+        "pointers.test" => with(|bad| {
+            let at = bad.windows(5).position(|five| five == b"test\0").unwrap() + 9;
+            bad.truncate(at);
+            bad.extend([0xc0, at as u8, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 127, 0, 0, 9]);
+        }),
+        "none.test" => vec![question.reply(3, &[])],
+        "empty.test" => vec![question.reply(0, &[])],
+        "trouble.test" => vec![question.reply(2, &[])],
+        "refused.test" => vec![question.reply(5, &[])],
+        "half.test" if question.kind == 28 => vec![question.reply(2, &[])],
+        "half.test" => vec![good],
+        "later.test" if question.before > 0 => vec![good],
+        _ => vec![],
+    }
+}
+
+fn ask(gate: &Gate, target: &str, status: u16) -> Result<Vec<u8>, String> {
+    let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    Ok(Client::connect(gate.addr).ask(request.as_bytes(), status)?.body)
+}
+
+/// A configuration that passes `/?h=NAME` to the name, at the port of the peer.
+fn choosing(peer: &Peer, resolver: &str) -> String {
+    format!(
+        "server {{ listen LISTEN; resolver {resolver}; resolver_timeout 20s;\n\
+         location / {{ proxy_pass http://$arg_h:{port}; }}\n\
+         location /soon {{ resolver_timeout 300ms; set $up http://$arg_h:{port}; proxy_pass $up; }} }}",
+        port = peer.addr.port()
+    )
+}
+
+#[test]
+fn answers_that_are_good_in_the_end() {
+    let (peer, server) = (Peer::polite(), Nameserver::start(answer));
+    let gate = Gate::start(&choosing(&peer, &format!("{} ipv6=off", server.addr)));
+    let names = [
+        "plain",
+        "alias",
+        "chase",
+        "big",
+        "wrong-id",
+        "wrong-name",
+        "wrong-kind",
+        "question",
+        "garbage",
+        "pointers",
+        "half",
+        "later",
+        "PLAIN",
+    ];
+    let gate = &gate;
+    let good = |name| case(name, move || ask(gate, &format!("/?h={name}.test"), 200).map(drop));
+    verify_at_once(names.into_iter().map(good).collect());
+    assert_eq!(server.asked("plain.test", 1), 1, "letters in capitals are no other name");
+    assert_eq!((server.asked("chase.test", 1), server.asked("chase.test", 28)), (1, 0), "IPv6 is off");
+    assert_eq!(server.asked("later.test", 1), 2, "who does not answer is asked again");
+}
+
+#[test]
+fn names_that_have_no_address() {
+    let (peer, server) = (Peer::polite(), Nameserver::start(answer));
+    let gate = Gate::start(&choosing(&peer, &server.addr.to_string()));
+    let bad = |path: &'static str, name: &'static str, why: &'static str| {
+        let gate = &gate;
+        case(name, move || {
+            ask(gate, &format!("{path}?h={name}"), 502)?;
+            gate.wait_for_error(&["[error]", &format!("{name} could not be resolved ("), &format!("{why}), client: ")])
+        })
+    };
+    verify_at_once(vec![
+        bad("/", "none.test", "3: Host not found"),
+        bad("/", "empty.test", "3: Host not found"),
+        bad("/", "other.test", "3: Host not found"),
+        bad("/", "loop.test", "3: Host not found"),
+        bad("/", "loops.test", "3: Host not found"),
+        bad("/", "trouble.test", "2: Server failure"),
+        bad("/", "refused.test", "5: Operation refused"),
+        bad("/", "half.test", "2: Server failure"),
+        bad("/", "cut.test", "an answer that is truncated over TCP"),
+        bad("/soon", "silent.test", "110: Operation timed out"),
+        bad("/", "a..b", "3: Host not found"),
+    ]);
+    assert!(server.asked("loops.test", 1) <= 16);
+    assert_eq!(peer.connections(), 0);
+}
+
+/// The next server is asked when one is silent, in trouble or not there.
+#[test]
+fn servers_in_their_order() {
+    let (peer, good) = (Peer::polite(), Nameserver::start(|question| vec![question.found(HERE)]));
+    let second = Nameserver::start(|question| match question.name.as_str() {
+        "trouble.test" => vec![question.reply(2, &[])],
+        "none.test" => vec![question.reply(3, &[])],
+        _ => vec![],
+    });
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gate = Gate::start(&choosing(&peer, &format!("{free} {} localhost:{}", second.addr, good.addr.port())));
+    verify_at_once(vec![
+        case("trouble", || ask(&gate, "/?h=trouble.test", 200).map(drop)),
+        case("silence", || ask(&gate, "/?h=silence.test", 200).map(drop)),
+        case("that there is none", || ask(&gate, "/?h=none.test", 502).map(drop)),
+    ]);
+    assert_eq!(good.asked("none.test", 1), 0, "the second has answered");
+    let gate = Gate::start(&choosing(&peer, &free.to_string()));
+    ask(&gate, "/?h=a.test", 502).unwrap();
+    gate.wait_for_error(&[&format!("a.test could not be resolved ({free}: 111: ")]).unwrap();
+}
+
+#[test]
+fn a_server_that_is_reached_over_ipv6() {
+    let Some(server) = Nameserver::at("::1", |question| vec![question.found(HERE)]) else { return };
+    let peer = Peer::polite();
+    let gate = Gate::start(&choosing(&peer, &server.addr.to_string()));
+    ask(&gate, "/?h=a.test", 200).unwrap();
+}
+
+/// All workers together ask once as long as the answer is believed.
+#[test]
+fn workers_know_what_one_of_them_knows() {
+    let (peer, server) = (Peer::polite(), Nameserver::start(answer));
+    let pass = choosing(&peer, &format!("{} valid=1h", server.addr));
+    let gate = Gate::start(&format!("worker_processes 3;\n{pass}"));
+    let all = |_| case("asked", || ask(&gate, "/?h=shared.test", 200).map(drop));
+    verify_at_once((0..24).map(all).collect());
+    assert_eq!((server.asked("shared.test", 1), server.asked("shared.test", 28)), (1, 1));
+}
+
+/// Two sockets with the same port, at 127.0.0.1 and 127.0.0.2.
+fn listeners() -> (TcpListener, TcpListener) {
+    let mut pairs = (0..100).filter_map(|_| {
+        let first = TcpListener::bind("127.0.0.1:0").ok()?;
+        let second = TcpListener::bind(("127.0.0.2", first.local_addr().ok()?.port())).ok()?;
+        Some((first, second))
+    });
+    pairs.next().unwrap()
+}
+
+/// An address that changes is followed within `valid`, by new connections only. What is no answer changes nothing, and a
+/// reload forgets nothing.
+#[test]
+fn addresses_that_change() {
+    static STATE: AtomicU8 = AtomicU8::new(0);
+    let server = Nameserver::start(|question| match STATE.load(Ordering::SeqCst) {
+        0 => vec![question.found("127.0.0.1")],
+        1 => vec![question.found("127.0.0.2")],
+        2 => vec![question.reply(2, &[])],
+        _ => vec![question.reply(3, &[])],
+    });
+    let here = |listener, text: &'static str| {
+        Peer::on(listener, move |connection| {
+            while let Some(request) = connection.request() {
+                if request.target() == "/ws" {
+                    connection.send(SWITCHING);
+                    connection.echo();
+                    return;
+                }
+                connection.answer(&request, text);
+            }
+        })
+    };
+    let (first, second) = listeners();
+    let (first, second) = (here(first, "first"), here(second, "second"));
+    let config = format!(
+        "resolver {} valid=1s; upstream u {{ zone u 64k; server moving.test:{} resolve max_fails=0; }}\n\
+         server {{ listen LISTEN; location / {{ proxy_pass http://u; proxy_http_version 1.1;\n\
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection Upgrade; }} }}",
+        server.addr,
+        first.addr.port()
+    );
+    let gate = Gate::start(&config);
+    let mut tunnel = Client::asking(gate.addr, &expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"));
+    assert!(tunnel.head().unwrap().starts_with("HTTP/1.1 101 "));
+    let get = || Client::asking(gate.addr, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").reply().unwrap();
+    assert_eq!(get().body, b"first");
+
+    STATE.store(1, Ordering::SeqCst);
+    wait_for("the new address", || get().body == b"second");
+    tunnel.send(b"still there");
+    assert_eq!(tunnel.take(11).unwrap(), b"still there");
+    assert_eq!(second.connections(), 1);
+
+    STATE.store(2, Ordering::SeqCst);
+    let complaint = ["[warn]", "moving.test could not be resolved (2: Server failure); the addresses that were known"];
+    wait_for("a complaint", || {
+        assert_eq!(get().body, b"second");
+        gate.errors().iter().any(|line| complaint.iter().all(|part| line.contains(part)))
+    });
+    gate.rewrite(&config);
+    gate.signal("HUP");
+    wait_for("the reload", || gate.errors().iter().any(|line| line.contains("is in force")));
+    assert_eq!(get().body, b"second");
+
+    STATE.store(3, Ordering::SeqCst);
+    wait_for("that there is no such name", || get().status == 502);
+    STATE.store(0, Ordering::SeqCst);
+    wait_for("its return", || get().status == 200);
+    tunnel.send(b"still there");
+    assert_eq!(tunnel.take(11).unwrap(), b"still there");
+}
+
+#[test]
+fn resolvers_in_a_configuration() {
+    let folder = Folder::new();
+    let test = |name: &str, resolver: &str| {
+        let file = format!("{name}.conf");
+        folder.write(
+            &file,
+            format!("server {{ listen 8080; resolver {resolver}; location / {{ proxy_pass http://$host; }} }}"),
+        );
+        let output = run(&folder, &["-t"], &file);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (name, good) in [
+        ("a", "127.0.0.11 valid=10s ipv6=off"),
+        ("b", "[::1]:5353 [::1] 127.0.0.1:53 ns.test:54 ipv4=off ipv6=on"),
+        ("c", "1.1.1.1; resolver_timeout 5s"),
+    ] {
+        let (code, err) = test(name, good);
+        assert_eq!(code, Some(0), "{err}");
+        assert!(!err.contains("note: \"resolver\""), "{err}");
+    }
+    for (name, bad, why) in [
+        ("d", "valid=10s", "no name servers"),
+        ("e", "127.0.0.1 ipv4=off ipv6=off", "cannot both be"),
+        ("f", "127.0.0.1:99999", "127.0.0.1:99999"),
+        ("g", "127.0.0.1 valid=x", "valid=x"),
+        ("h", "127.0.0.1 ipv6=maybe", "ipv6=maybe"),
+        ("i", "unix:/a", "unix:/a"),
+        ("j", "127.0.0.1 what=1", "what=1"),
+    ] {
+        let (code, err) = test(name, bad);
+        assert_eq!(code, Some(2), "{bad}");
+        assert!(err.contains(why) && err.contains(&format!("{name}.conf:1:")), "{err}");
+    }
+}

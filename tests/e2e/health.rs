@@ -1,0 +1,332 @@
+//! Active health checks: who is asked what, when a peer is taken out, and when it is taken back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use crate::client::Client;
+use crate::harness::{Folder, Gate, run, wait_for};
+use crate::peer::{Peer, SWITCHING};
+use crate::response_rows::request;
+#[cfg(feature = "tls")]
+use crate::tls_fixtures::authority;
+
+/// A peer whose answer to health checks can be changed: the status it answers them with, and how many came. Others get its
+/// name.
+struct Patient {
+    peer: Peer,
+    status: Arc<AtomicU32>,
+    checks: Arc<AtomicUsize>,
+}
+
+impl Patient {
+    fn new(name: &'static str) -> Self {
+        let (status, checks): (Arc<AtomicU32>, Arc<AtomicUsize>) = (Arc::new(200.into()), Arc::default());
+        let (own_status, own_checks) = (status.clone(), checks.clone());
+        let peer = Peer::start(move |connection| {
+            while let Some(request) = connection.request() {
+                if !request.head.contains("(health check)") {
+                    connection.answer(&request, name);
+                    continue;
+                }
+                own_checks.fetch_add(1, Ordering::SeqCst);
+                match own_status.load(Ordering::SeqCst) {
+                    0 => return,
+                    1 => return connection.drain(),
+                    101 if request.head.contains("Sec-WebSocket-Key") => {
+                        connection.send(switching(&request.head).as_bytes());
+                        return connection.drain();
+                    }
+                    status => {
+                        let status = if status == 101 { 200 } else { status };
+                        let fields = format!("X-Name: {name}\r\nTransfer-Encoding: chunked\r\n\r\n");
+                        connection.send(
+                            format!("HTTP/1.1 {status} X\r\n{fields}3\r\nI a\r\n3\r\nm {name}\r\n0\r\n\r\n").as_bytes(),
+                        )
+                    }
+                };
+            }
+        });
+        Self { peer, status, checks }
+    }
+
+    fn answer_with(&self, status: u32) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+}
+
+/// The answer to a handshake (RFC 6455 4.2.2).
+fn switching(head: &str) -> String {
+    let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+    let digest = smolgate::http1::digest::sha1(&[key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"]);
+    let accept = data_encoding::BASE64.encode(&digest);
+    let known = String::from_utf8_lossy(SWITCHING);
+    let fields = known.split("Sec-WebSocket-Accept").next().unwrap().to_owned();
+    format!("{fields}Sec-WebSocket-Accept: {accept}\r\n\r\n")
+}
+
+fn status(gate: &Gate, form: &str) -> String {
+    String::from_utf8(Client::asking(gate.addr, request(form).as_bytes()).expect(200).unwrap().body).unwrap()
+}
+
+fn names(gate: &Gate, target: &str, count: usize) -> String {
+    let one = || Client::asking(gate.addr, request(target).as_bytes()).expect(200).unwrap().body;
+    (0..count).map(|_| String::from_utf8(one()).unwrap()).collect()
+}
+
+#[test]
+fn a_peer_is_taken_out_and_back() {
+    let (a, b) = (Patient::new("a"), Patient::new("b"));
+    let config = |check: &str| {
+        format!(
+            "upstream u {{ server {}; server {}; {check} }} server {{ listen LISTEN;
+                location / {{ proxy_pass http://u; }} location /status {{ status; }}
+                location /generation {{ return 200 \"{check}\"; }} }}",
+            a.peer.addr, b.peer.addr
+        )
+    };
+    const CHECK: &str = "health_check interval=100ms jitter=0 fails=2 passes=2 uri=/health?x host=app;";
+    let gate = Gate::start(&config(CHECK));
+    assert_eq!(names(&gate, "/", 4), "abab");
+    wait_for("checks come", || a.checks.load(Ordering::SeqCst) > 0);
+    let head = String::from_utf8(a.peer.bytes()).unwrap();
+    let fields = "Host: app\r\nUser-Agent: smolgate/0.1.0 (health check)\r\nConnection: close\r\n\r\n";
+    assert!(head.contains(&format!("GET /health?x HTTP/1.1\r\n{fields}")), "{head}");
+
+    b.answer_with(500);
+    let told = format!(
+        "[warn] {0}#{0}: peer {1} of upstream \"u\" is unhealthy: it answers with status 500",
+        gate.pid(),
+        b.peer.addr
+    );
+    gate.wait_for_error(&[&told]).unwrap();
+    assert_eq!(names(&gate, "/", 4), "aaaa");
+    let ill = format!("\"address\":\"{}\",\"state\":\"unhealthy\"", b.peer.addr);
+    assert!(status(&gate, "/status").contains(&ill), "{}", status(&gate, "/status"));
+    let up = format!("smolgate_peer_up{{upstream=\"u\",peer=\"{}\"}} 0\n", b.peer.addr);
+    let text = status(&gate, "/status.prom");
+    assert!(text.contains(&up) && text.contains("smolgate_peer_failed_checks_total"), "{text}");
+
+    // It stays taken out over a reload.
+    gate.rewrite(&config("health_check interval=1h;"));
+    gate.signal("HUP");
+    wait_for("the reload", || names(&gate, "/generation", 1).contains("1h"));
+    assert_eq!(names(&gate, "/", 4), "aaaa");
+    gate.rewrite(&config(CHECK));
+    gate.signal("HUP");
+    b.answer_with(204);
+    gate.wait_for_error(&["[notice]", &format!("peer {} of upstream \"u\" is healthy", b.peer.addr)]).unwrap();
+    assert!(names(&gate, "/", 4).contains('b'));
+    let changes = gate.errors().iter().filter(|line| line.contains("healthy")).count();
+    assert_eq!(changes, 2, "{:?}", gate.errors());
+
+    // And comes back where nobody is checked any more.
+    b.answer_with(0);
+    gate.wait_for_error(&["is unhealthy: it closes the connection"]).unwrap();
+    gate.rewrite(&config(""));
+    gate.signal("HUP");
+    wait_for("it is asked again", || names(&gate, "/", 4).contains('b'));
+}
+
+#[test]
+fn what_is_asked() {
+    let (a, ws) = (Patient::new("a"), Patient::new("w"));
+    ws.answer_with(101);
+    a.answer_with(503);
+    let gate = Gate::before(
+        "match busy { status ! 500 502-504; } match odd { status 404 503; }
+         upstream tcp { server 127.0.0.1:1; server PEER-A; health_check type=tcp interval=100ms; }
+         upstream ws { server PEER-W; server PEER-A; health_check type=websocket interval=100ms uri=/ws; }
+         upstream odd { server PEER-A; health_check match=odd interval=100ms; }
+         upstream busy { server PEER-A; server PEER-W backup; health_check match=busy interval=100ms; }
+         server { listen LISTEN;
+            location /tcp { proxy_pass http://tcp; } location /ws { proxy_pass http://ws; }
+            location /odd { proxy_pass http://odd; } location /busy { proxy_pass http://busy; }
+            location /alone { proxy_pass http://PEER-A; health_check interval=100ms port=1; } }",
+        &[("PEER-A", &a.peer), ("PEER-W", &ws.peer)],
+    );
+    let addr = a.peer.addr;
+    gate.wait_for_error(&[
+        "peer 127.0.0.1:1 of upstream \"tcp\" is unhealthy: connect() failed (111: Connection refused)",
+    ])
+    .unwrap();
+    gate.wait_for_error(&[&format!("peer {addr} of upstream \"ws\" is unhealthy: it answers with status 503")])
+        .unwrap();
+    gate.wait_for_error(&[&format!("peer {addr} of upstream \"busy\" is unhealthy")]).unwrap();
+    gate.wait_for_error(&[&format!("peer {addr} of upstream \"{addr}\" is unhealthy: connect() failed")]).unwrap();
+    assert_eq!(names(&gate, "/tcp", 3), "aaa");
+    assert_eq!(names(&gate, "/ws", 3), "www");
+    assert_eq!(names(&gate, "/odd", 2), "aa");
+    assert!(!gate.errors().iter().any(|line| line.contains("upstream: \"http://127.0.0.1:1")), "nobody was sent there");
+    wait_for("the backup takes over", || names(&gate, "/busy", 1) != "a");
+    let alone = Client::asking(gate.addr, request("/alone").as_bytes()).reply().unwrap();
+    assert_eq!(alone.status, 502, "also the only one gets nothing");
+    let handshakes = || String::from_utf8_lossy(&ws.peer.bytes()).matches("Sec-WebSocket-Version: 13").count();
+    wait_for("it is said farewell to", || ws.peer.bytes().contains(&0x88) && handshakes() > 0);
+}
+
+/// The first answer decides about a peer that gets nothing before.
+#[test]
+fn who_must_be_asked_first() {
+    let (silent, ill, well) = (Patient::new("s"), Patient::new("i"), Patient::new("w"));
+    silent.answer_with(1);
+    ill.answer_with(503);
+    let check = "health_check mandatory passes=5 fails=5 interval=1h timeout=1h;";
+    let gate = Gate::before(
+        &format!(
+            "upstream silent {{ server PEER-S; {check} }} upstream ill {{ server PEER-I; {check} }}
+             upstream well {{ server PEER-W; {check} }}
+             server {{ listen LISTEN; location /silent {{ proxy_pass http://silent; }} location /status {{ status; }}
+                location /ill {{ proxy_pass http://ill; }} location /well {{ proxy_pass http://well; }} }}"
+        ),
+        &[("PEER-S", &silent.peer), ("PEER-I", &ill.peer), ("PEER-W", &well.peer)],
+    );
+    let gets = |target: &str| Client::asking(gate.addr, request(target).as_bytes()).reply().unwrap().status;
+    gate.wait_for_error(&["of upstream \"ill\" is unhealthy: it answers with status 503"]).unwrap();
+    wait_for("the well one is known", || gets("/well") == 200);
+    assert_eq!((gets("/silent"), gets("/ill")), (502, 502));
+    assert!(status(&gate, "/status").contains("\"state\":\"checking\""));
+}
+
+#[test]
+fn what_a_good_answer_is() {
+    let (a, b) = (Patient::new("a"), Patient::new("b"));
+    let rules = [
+        ("named", "header X-Name;", "ab"),
+        ("unnamed", "header ! X-Name;", ""),
+        ("same", "header x-name = a;", "a"),
+        ("other", "header X-Name != a;", "b"),
+        ("like", "header X-Name ~ ^[a]; status 200;", "a"),
+        ("unlike", "header X-Name !~ ^[a];", "b"),
+        ("body", "body ~ \"I am [b]$\";", "b"),
+        ("nobody", "body !~ \"I am b\"; header ! X-None;", "a"),
+        ("missing_other", "header X-None != x;", ""),
+        ("missing_unlike", "header X-None !~ x;", ""),
+        ("twice", "status 200-299; status ! 201 204; body ~ ^I; body ~ [a]$;", "a"),
+        ("none", "status ! 100-199 200;", ""),
+        ("all", "status 200; header X-Name = a; body ~ b;", ""),
+    ];
+    let blocks = rules.map(|(name, rule, _)| {
+        format!(
+            "match {name} {{ {rule} }} upstream {name} {{ server PEER-A; server PEER-B;
+                health_check mandatory interval=1h match={name}; }}"
+        )
+    });
+    let locations = rules.map(|(name, ..)| format!("location /{name} {{ proxy_pass http://{name}; }}"));
+    let gate = Gate::before(
+        &format!(
+            "{} server {{ listen LISTEN; location /status {{ status; }} {} }}",
+            blocks.concat(),
+            locations.concat()
+        ),
+        &[("PEER-A", &a.peer), ("PEER-B", &b.peer)],
+    );
+    wait_for("all were asked", || !status(&gate, "/status").contains("checking"));
+    for (name, rule, expected) in rules {
+        let ask = || Client::asking(gate.addr, request(&format!("/{name}")).as_bytes()).reply().unwrap();
+        let mut got = [ask(), ask()].map(|reply| if reply.status == 200 { reply.body } else { Vec::new() }).concat();
+        got.sort_unstable();
+        got.dedup();
+        assert_eq!(String::from_utf8(got).unwrap(), expected, "{rule}");
+    }
+    gate.wait_for_error(&["is unhealthy: the field \"X-Name\" of its answer does not match"]).unwrap();
+    gate.wait_for_error(&["is unhealthy: the body of its answer does not match"]).unwrap();
+}
+
+/// Another program in place of this one knows what this one knew.
+#[test]
+fn an_upgrade_keeps_what_was_found() {
+    let (a, b) = (Patient::new("a"), Patient::new("b"));
+    b.answer_with(500);
+    let config = |interval: &str| {
+        let check = format!("health_check interval={interval} jitter={interval} mandatory;");
+        let servers = format!("server {}; server {};", a.peer.addr, b.peer.addr);
+        format!("upstream u {{ {servers} {check} }} server {{ listen LISTEN; location / {{ proxy_pass http://u; }} }}")
+    };
+    let gate = Gate::start(&config("100ms"));
+    gate.wait_for_error(&["is healthy"]).unwrap();
+    gate.wait_for_error(&["is unhealthy: it answers with status 500"]).unwrap();
+    gate.rewrite(&config("1h"));
+    gate.signal("USR2");
+    wait_for("the next program", || gate.errors().iter().filter(|line| line.contains("listens on")).count() == 2);
+    assert_eq!(names(&gate, "/", 4), "aaaa");
+    let changes = gate.errors().iter().filter(|line| line.contains("healthy")).count();
+    assert_eq!(changes, 2, "{:?}", gate.errors());
+}
+
+/// Peers that requests come to by TLS are asked by TLS.
+#[cfg(feature = "tls")]
+#[test]
+fn checks_are_secured_where_requests_are() {
+    let folder = Folder::new();
+    authority("authority").issues("up.example").write(&folder, "up");
+    let path = folder.path("").display().to_string();
+    let up = Gate::start(&format!(
+        "server {{ listen LISTEN ssl; ssl_certificate {path}up.crt; ssl_certificate_key {path}up.key;
+            if ($http_user_agent ~ health) {{ set $known $ssl_server_name-$http_host; }}
+            location / {{ return 200 $known; }} }}"
+    ));
+    let asks = |match_: &str, check: &str| format!("health_check mandatory interval=1h match={match_} {check};");
+    let gate = Gate::start(&format!(
+        "match in {{ body ~ ^up.example-app$; }} match by {{ body ~ ^by-by$; }}
+         upstream in {{ server {0}; {1} }} upstream by {{ server {0}; }} upstream plain {{ server {0}; {3} }}
+         server {{ listen LISTEN; location /status {{ status; }} proxy_ssl_server_name on;
+            location /in {{ proxy_pass https://in; proxy_ssl_name up.example; }}
+            location /by {{ proxy_pass https://by; {2} }} location /plain {{ proxy_pass http://plain; }} }}",
+        up.addr,
+        asks("in", "host=app"),
+        asks("by", ""),
+        asks("in", ""),
+    ));
+    wait_for("all were asked", || !status(&gate, "/status").contains("checking"));
+    let gets = |target: &str| Client::asking(gate.addr, request(target).as_bytes()).reply().unwrap().status;
+    assert_eq!((gets("/in"), gets("/by"), gets("/plain")), (200, 200, 502), "{:?}", gate.errors());
+}
+
+#[test]
+fn checks_that_can_not_be() {
+    let refuses = |text: &str, part: &str| {
+        let folder = Folder::new();
+        folder.write("gate.conf", text);
+        let output = run(&folder, &["-t"], "gate.conf");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && told.contains(part), "{text}: {told}");
+    };
+    let upstream = |check: &str| format!("upstream u {{ server 127.0.0.1:1; {check} }} server {{ listen 8080; }}");
+    refuses(&upstream("health_check interval=0;"), "an interval of 100ms or more is expected");
+    refuses(&upstream("health_check fails=0;"), "a number of 1 or more is expected");
+    refuses(&upstream("health_check uri=x;"), "invalid parameter \"uri=x\"");
+    refuses(&upstream("health_check \"host=a b\";"), "invalid parameter \"host=a b\"");
+    refuses(&upstream("health_check type=grpc;"), "invalid parameter \"type=grpc\"");
+    refuses(&upstream("health_check match=none;"), "match \"none\" is not known");
+    for line in [
+        "status",
+        "status !",
+        "status 20",
+        "status 300-200",
+        "status ! ok",
+        "require $uri",
+        "body = x",
+        "body x",
+        "body ! ~ x",
+        "header",
+        "header !",
+        "header ! a = b",
+        "header a > b",
+        "header a b",
+    ] {
+        let name = line.split(' ').next().unwrap();
+        refuses(&format!("match m {{ {line}; }}"), &format!("gate.conf:1:11: invalid \"{name}\" in \"match\""));
+    }
+    refuses("match m { body ~ (; }", "invalid regular expression");
+    let matched = "match m { } upstream u { server 127.0.0.1:1; health_check type=tcp match=m; }";
+    refuses(&format!("{matched} server {{ listen 8080; }}"), "\"match=\" with \"type=tcp\"");
+    refuses("match m { } match m { }", "duplicate match \"m\"");
+    let location = |inner: &str| format!("server {{ listen 8080; location / {{ {inner} }} }}");
+    refuses(&location("health_check; return 200;"), "\"health_check\" without an upstream");
+    refuses(&location("health_check; proxy_pass http://127.0.0.1$uri;"), "\"health_check\" without an upstream");
+    let twice = "location /b { health_check; proxy_pass http://127.0.0.1:1; }";
+    refuses(
+        &format!("server {{ listen 8080; {twice} {} }}", twice.replace("/b", "/c")),
+        "a second \"health_check\" of upstream \"127.0.0.1:1\"",
+    );
+}

@@ -1,0 +1,126 @@
+//! The gate as OpenSSL and curl see it, where they are installed (class N).
+
+use std::process::Command;
+
+use crate::harness::{Folder, Gate};
+use crate::rows::{case, check, same, verify_at_once};
+use crate::tls::{certified, start};
+use crate::tls_fixtures::authority;
+
+fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
+}
+
+/// What a line of shell says that is run in `folder`: `$A` is the address of the gate, `$P` its port.
+fn shell(folder: &Folder, gate: &Gate, line: &str) -> String {
+    let mut command = Command::new("sh");
+    command.current_dir(folder.path("")).args(["-c", line]);
+    let out = command.env("A", gate.addr.to_string()).env("P", gate.addr.port().to_string()).output().unwrap();
+    String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
+}
+
+/// Asks by `openssl s_client` with more flags, and waits for the answer and the end.
+fn s_client(flags: &str) -> String {
+    format!(
+        "printf 'GET / HTTP/1.1\\r\\nHost: a.example\\r\\nConnection: close\\r\\n\\r\\n' |
+         openssl s_client -connect $A -CAfile ca.crt -ign_eof {flags} 2>&1"
+    )
+}
+
+#[test]
+fn sessions_names_and_kinds_of_keys() {
+    if !is_installed("openssl") {
+        return;
+    }
+    let (folder, _) = certified();
+    let made = Command::new("sh").current_dir(folder.path("")).args(["-c", RSA]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let gate = start(
+        &folder,
+        "server { listen LISTEN ssl; server_name a.example; ssl_certificate FOLDERrsa.crt; ssl_certificate_key FOLDERrsa.key;
+            ssl_certificate FOLDERa.crt; ssl_certificate_key FOLDERa.key; return 200 reused=$ssl_session_reused,$ssl_cipher; }
+         server { listen LISTEN ssl; server_name b.example; ssl_certificate FOLDERb.crt; ssl_certificate_key FOLDERb.key;
+            return 200; }",
+        &[],
+    );
+    let says = |flags: &str, texts: &[&str]| {
+        let said = shell(&folder, &gate, &s_client(flags));
+        check(texts.iter().all(|text| said.contains(text)), || format!("{texts:?} in {said}"))
+    };
+    let resumed = |name: &str, flags: &str| {
+        says(&format!("{flags} -sess_out {name}"), &["New, ", "reused=."])?;
+        says(&format!("{flags} -sess_in {name} -sess_out {name}"), &["Reused, ", "reused=r"])?;
+        says(&format!("{flags} -sess_in {name}"), &["Reused, ", "reused=r"])
+    };
+    verify_at_once(vec![
+        case("resumed, TLS 1.2", || resumed("12", "-tls1_2 -servername a.example")),
+        case("resumed, TLS 1.3", || resumed("13", "-tls1_3 -servername a.example")),
+        case("not with another name", || {
+            says("-tls1_3 -servername a.example -sess_out other", &["New, "])?;
+            says("-tls1_3 -servername b.example -sess_in other", &["New, ", "CN = b.example"])
+        }),
+        case("a name", || says("-servername b.example", &["CN = b.example", "Verify return code: 0 (ok)"])),
+        case("ECDSA first", || says("-servername a.example", &["Peer signature type: ECDSA"])),
+        case("ECDSA first, TLS 1.2", || says("-tls1_2", &["ECDHE-ECDSA-AES", "Peer signature type: ECDSA"])),
+        case("RSA for who has nothing else", || {
+            says("-sigalgs rsa_pss_rsae_sha256", &["Peer signature type: RSA-PSS"])
+        }),
+        case("RSA for who has nothing else, TLS 1.2", || {
+            says("-tls1_2 -cipher ECDHE-RSA-AES256-GCM-SHA384", &["reused=.,ECDHE-RSA-AES256-GCM-SHA384"])
+        }),
+        case("ChaCha20 for who has it first", || {
+            says("-ciphersuites TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256", &["TLS_CHACHA20_POLY1305_SHA256"])
+        }),
+        case("P-384", || says("-curves P-384", &["ECDH, secp384r1, 384 bits"])),
+        case("N13 TLS 1.1", || says("-tls1_1 -cipher DEFAULT@SECLEVEL=0", &["alert protocol version"])),
+        case("N14 no common curve", || says("-tls1_3 -curves X448", &["alert handshake failure"])),
+        case("ALPN", || says("-alpn h2,http/1.1", &["ALPN protocol: http/1.1"])),
+    ]);
+}
+
+const RSA: &str = "openssl req -x509 -newkey rsa:2048 -nodes -keyout rsa.key -out rsa.crt -subj /CN=a.example -days 30";
+
+#[test]
+fn certificates_of_clients_by_curl() {
+    if !is_installed("curl") {
+        return;
+    }
+    let (folder, _) = certified();
+    let (issuer, stranger) = (authority("issuer"), authority("stranger"));
+    folder.write("issuer.crt", issuer.pem());
+    folder.write("revoked.crl", issuer.revokes(&[66]));
+    let serial = |number: u64| {
+        issuer.issues_with("device", |params| params.serial_number = Some(rcgen::SerialNumber::from(number)))
+    };
+    serial(65).write(&folder, "valid");
+    serial(66).write(&folder, "revoked");
+    issuer.issues_with("old", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1)).write(&folder, "expired");
+    stranger.issues("device").write(&folder, "unknown");
+    let gate = start(
+        &folder,
+        "server { listen LISTEN ssl; server_name a.example; ssl_certificate FOLDERa.crt; ssl_certificate_key FOLDERa.key;
+            ssl_client_certificate FOLDERissuer.crt; ssl_crl FOLDERrevoked.crl; ssl_verify_client on;
+            return 200 $ssl_client_verify:$ssl_client_s_dn; }",
+        &[],
+    );
+    let curl = "curl -sS --noproxy '*' -m 20 --cacert ca.crt --resolve a.example:$P:127.0.0.1 -w ' %{http_code}'";
+    let asks = |flags: &str, expected: &str| {
+        let said = shell(&folder, &gate, &format!("{curl} {flags} https://a.example:$P/ | tail -n 1"));
+        same("it", said.trim().as_bytes(), expected.as_bytes())
+    };
+    let with = |name: &str, expected: &str| {
+        asks(&format!("--tlsv1.3 --cert {name}.crt --key {name}.key"), expected)?;
+        asks(&format!("--tls-max 1.2 --cert {name}.crt --key {name}.key"), expected)
+    };
+    verify_at_once(vec![
+        case("valid", || with("valid", "SUCCESS:CN=device 200")),
+        case("expired", || with("expired", "400")),
+        case("of another issuer", || with("unknown", "400")),
+        case("revoked", || with("revoked", "400")),
+        case("none", || asks("", "400")),
+        case("N01", || {
+            let said = shell(&folder, &gate, &format!("{curl} http://a.example:$P/"));
+            check(said.contains("sent to HTTPS port") && said.ends_with(" 400"), || said)
+        }),
+    ]);
+}
