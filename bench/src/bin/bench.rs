@@ -229,7 +229,14 @@ impl Bench<'_> {
     /// All tunnels break, and come back at once.
     fn herd(&self) -> Result<()> {
         let running = self.start_all(&self.all())?;
-        let work = Work { name: "reconnect_storm", label: "", mode: "reconnect_storm", conns: self.tunnels, bytes: 1, trips: self.tunnels };
+        let work = Work {
+            name: "reconnect_storm",
+            label: "",
+            mode: "reconnect_storm",
+            conns: self.tunnels,
+            bytes: 1,
+            trips: self.tunnels,
+        };
         let mut turns: Vec<Vec<Turn>> = running.iter().map(|_| Vec::new()).collect();
         for round in 1..=self.flags.rounds.max(1) {
             eprintln!("bench: round {round} of {}: {} tunnels anew", self.flags.rounds.max(1), self.tunnels);
