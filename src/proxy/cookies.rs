@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::config::{CookieFlags, CookieMatch, CookieRule, Cookies};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::variables;
 
 /// `Name=value`, or a name alone.

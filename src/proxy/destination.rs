@@ -7,7 +7,7 @@ use crate::dns::client::Resolver;
 use crate::http1::uri;
 use crate::proxy::balance::UpstreamState;
 use crate::proxy::live::Live;
-use crate::request::context::{Exchange, ResolvedProxyPass};
+use crate::request::exchange::{Exchange, ResolvedProxyPass};
 use crate::request::variables;
 use crate::runtime::socket::{Addr, Endpoint};
 

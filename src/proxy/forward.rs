@@ -22,7 +22,7 @@ use crate::proxy::live::Live;
 use crate::proxy::pool::{self, PoolKey, TlsKey, UpstreamConn};
 use crate::proxy::request_body::{RequestProgress, Upload};
 use crate::request::body_relay::{self, BodyRelay, TransferCoding, send_all};
-use crate::request::context::{Exchange, RequestBody, Tried, Try};
+use crate::request::exchange::{Exchange, RequestBody, Tried, Try};
 use crate::request::rate_limit::MinRate;
 use crate::request::{log, variables};
 use crate::runtime::executor::{self, Millis, Timer};

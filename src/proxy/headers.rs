@@ -11,7 +11,7 @@ use crate::http1::head::{self, Framing, HeaderName, Malformed, Request, Response
 use crate::http1::uri;
 use crate::modules::charset;
 use crate::proxy::cookies;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::response::{self, ContentEncoding, TransferOptions};
 use crate::request::response_headers::{HeaderFilter, weakened};
 use crate::request::variables;

@@ -7,7 +7,7 @@ use crate::http1::body::Decoder;
 use crate::http1::head::{Framing, Malformed};
 use crate::proxy::error::AttemptError;
 use crate::request::body_relay::{BodyRelay, Failure};
-use crate::request::context::RequestBody;
+use crate::request::exchange::RequestBody;
 use crate::request::rate_limit::MinRate;
 use crate::runtime::stream::{ReadError, ReadHalf, Stream};
 

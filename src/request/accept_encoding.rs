@@ -1,7 +1,7 @@
 //! Content codings that a client takes (RFC 9110 12.5.3), as nginx reads its Accept-Encoding.
 
 use crate::http1::head::{self, HeaderName};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 
 /// Whether the client asked for `coding`, in lower case, by its name: `*` is not taken for it, and neither is silence.
 pub fn accepts(exchange: &Exchange, coding: &[u8]) -> bool {

@@ -17,7 +17,7 @@ use crate::config::template::{Builtin, Segment, Variable};
 use crate::config::{self, AccessLog, ErrorLog, Escape, Level, LogTarget};
 use crate::os::privileges::Account;
 use crate::os::root_files;
-use crate::request::context::{Client, Exchange};
+use crate::request::exchange::{Client, Exchange};
 use crate::request::variables;
 use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
 use crate::runtime::{clock, executor, io_error};

@@ -4,7 +4,7 @@ pub(crate) mod accept_encoding;
 pub(crate) mod location_conf;
 pub(crate) mod listen_conf;
 pub(crate) mod log_conf;
-pub(crate) mod context;
+pub(crate) mod exchange;
 pub(crate) mod variables;
 pub(crate) mod log;
 pub(crate) mod response;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::config::template::Template;
 use crate::config::{Level, values};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::{log, variables};
 use crate::runtime::executor::{Millis, Timer};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::ReturnBody;
 pub use crate::http1::head::field;
 use crate::http1::uri;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::response_headers::HeaderFilter;
 use crate::request::variables;
 use crate::runtime::clock;

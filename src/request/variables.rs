@@ -7,7 +7,7 @@ use crate::config::template::{Builtin, ConnectionState, Segment, Template, Varia
 use crate::http1::basic_auth::Credentials;
 use crate::http1::head::{self, HeaderName, Headers};
 use crate::http1::x_forwarded_for;
-use crate::request::context::{Exchange, Try};
+use crate::request::exchange::{Exchange, Try};
 use crate::request::limit_zones::LimitStatus;
 use crate::runtime::clock;
 use crate::runtime::metrics::{self, Metric};

@@ -17,7 +17,7 @@ use crate::http1::head::{HeadScanner, Malformed, Request};
 use crate::http1::proxy_protocol::{self, Addresses};
 use crate::http1::{uri, x_forwarded_for};
 use crate::proxy::live::Live;
-use crate::request::context::{Client, Exchange};
+use crate::request::exchange::{Client, Exchange};
 use crate::request::log;
 use crate::runtime::executor::{self, Timer};
 use crate::runtime::handover::{self, HandoverEncoder};

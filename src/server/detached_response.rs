@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::{ErrorLog, Level, Lingering};
 use crate::request::body_relay::Failure;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::limit_zones::ConnGuard;
 use crate::request::log;
 use crate::request::send_queue::SendQueue;

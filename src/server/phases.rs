@@ -15,7 +15,7 @@ use crate::modules::static_files::{self, file};
 use crate::modules::{limit, real_ip, rewrite};
 use crate::proxy::forward::{self, Forwarded, Upgraded};
 use crate::proxy::live::Live;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::response::Reply;
 use crate::request::{log, variables};
 use crate::runtime::executor::Timer;

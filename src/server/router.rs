@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{Location, Locations, Matcher};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 
 /// What was found for a path.
 pub enum Found {

@@ -12,7 +12,7 @@ use crate::modules::static_files::autoindex::Listing;
 use crate::modules::static_files::file;
 use crate::modules::{charset, gzip};
 use crate::request::body_relay::{self, BodySource, Failure, GzipSender, TransferCoding, send_slowly};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::log;
 use crate::request::rate_limit::{self, Pace};
 use crate::request::response::{self, ContentEncoding, Reply, TransferOptions};

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::{Level, VirtualHosts};
-use crate::request::context::{Client, Exchange};
+use crate::request::exchange::{Client, Exchange};
 use crate::request::log;
 use crate::request::response::{CERTIFICATE_ERROR, NO_CERTIFICATE, TO_HTTPS};
 use crate::runtime::executor::{Elapsed, Timer};

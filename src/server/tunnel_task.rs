@@ -11,7 +11,7 @@ use crate::http1::websocket::Frames;
 use crate::proxy::balance::{PeerLease, UpstreamState};
 use crate::proxy::forward::Upgraded;
 use crate::proxy::live::Live;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::limit_zones::ConnGuard;
 use crate::request::log;
 use crate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};

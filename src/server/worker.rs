@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::config::{Binding, Config, ErrorLog, VirtualHosts};
 use crate::proxy::live::Live;
-use crate::request::context;
+use crate::request::exchange;
 use crate::runtime::channel::Channel;
 use crate::runtime::executor::Timer;
 use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};

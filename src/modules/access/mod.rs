@@ -18,7 +18,7 @@ use crate::config::{Access, AuthBasic, Level};
 use crate::http1::basic_auth::Credentials;
 use crate::modules::access::htpasswd::Htpasswd;
 use crate::modules::access::password_check::CheckResult;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::{log, variables};
 use crate::runtime::io_error;
 use crate::runtime::stream::BufStream;

@@ -2,7 +2,7 @@
 
 pub(crate) mod conf;
 
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::variables;
 
 /// The Content-Type with its charset; nothing, if it stays as it is.

@@ -3,7 +3,7 @@
 pub(crate) mod conf;
 
 use crate::http1::head;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::response::{self, Reply};
 use crate::request::variables;
 

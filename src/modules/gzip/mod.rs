@@ -7,7 +7,7 @@ use crate::config::{Gzip, Proxied, Types};
 use crate::http1::head::{self, HeaderName, Headers};
 use crate::http1::user_agent;
 use crate::request::accept_encoding;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::gzip_encoder::Encoder;
 use crate::request::response::ContentEncoding;
 use crate::request::response_headers::HeaderFilter;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::template::Template;
 use crate::config::{Level, Limits, ZoneKind};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::limit_zones::{BucketVerdict, LimitExceeded, LimitStatus, LimitZones, Requests};
 use crate::request::{log, variables};
 use crate::runtime::executor::{self, Timer};

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::config::RealIpSource;
 use crate::http1::x_forwarded_for;
-use crate::request::context::{Client, Exchange};
+use crate::request::exchange::{Client, Exchange};
 use crate::runtime::socket::Addr;
 
 /// Gives the exchange the client that its connection's peer speaks for, if it is believed. Once: a location may say what

@@ -6,7 +6,7 @@ use crate::config::template::{Builtin, Segment, Template, Variable};
 use crate::config::{Condition, Expression, FileTest, Level, Rewrite, RewriteFlag, SetTarget, Step};
 use crate::http1::uri;
 use crate::modules::static_files::open;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::response::Reply;
 use crate::request::{log, rate_limit, variables};
 

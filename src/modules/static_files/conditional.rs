@@ -5,7 +5,7 @@
 
 use crate::config::IfModifiedSince;
 use crate::http1::head;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::response_headers::HeaderFilter;
 use crate::runtime::clock;
 

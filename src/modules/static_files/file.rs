@@ -12,7 +12,7 @@ use crate::http1::range::{self, Multipart, Part, Wanted};
 use crate::modules::static_files::autoindex::Listing;
 use crate::modules::static_files::conditional::Validators;
 use crate::modules::{charset, gzip};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::log;
 use crate::request::response::{self, ContentEncoding, Reply, TransferOptions};
 use crate::request::response_headers::{HeaderFilter, weakened};

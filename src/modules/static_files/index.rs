@@ -6,7 +6,7 @@ use crate::config::{Level, ListingFormat};
 use crate::modules::static_files::autoindex::{self, Listing};
 use crate::modules::static_files::file::{self, Answer};
 use crate::modules::static_files::open;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::{log, variables};
 use crate::runtime::io_error;
 

@@ -18,7 +18,7 @@ pub(crate) mod symlinks_conf;
 use crate::config::Level;
 use crate::modules::gzip;
 use crate::modules::static_files::file::{Answer, Coded};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::response::Reply;
 use crate::request::{log, variables};
 use crate::runtime::io_error;

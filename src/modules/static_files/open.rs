@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 
 use crate::config::{Level, Symlinks};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::variables;
 
 /// A folder that is only a step to what is in it: to go through it is allowed to those who may not read it.

@@ -5,7 +5,7 @@ use std::fs::{File, Metadata};
 use crate::config::Precompressed;
 use crate::modules::gzip;
 use crate::modules::static_files::open;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::{accept_encoding, log};
 use crate::runtime::io_error;
 

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::config::{Candidate, Fallback, Level};
 use crate::modules::static_files::open;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::{log, variables};
 use crate::runtime::io_error;
 

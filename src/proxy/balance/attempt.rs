@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{Balance, Sticky, Upstream};
 use crate::proxy::balance::peer::Peer;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::variables;
 use crate::runtime::socket::Addr;
 

@@ -34,7 +34,7 @@ pub(crate) use crate::proxy::balance::status::{Health, PeerState};
 
 use crate::config::{Balance, Config, PeerSpec, Sticky, Upstream};
 use crate::dns::cache::{self, CachedName};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::runtime::executor::{self, Millis, Timer};
 use crate::runtime::socket::{Addr, Endpoint};
 

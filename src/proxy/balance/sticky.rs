@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::config::template::Template;
 use crate::config::{CookieLife, StickyCookie};
 use crate::http1::digest;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::variables;
 use crate::runtime::clock;
 use crate::runtime::socket::Addr;

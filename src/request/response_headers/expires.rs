@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::config::{Expires, Lifetime};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::variables;
 use crate::runtime::clock;
 

@@ -8,7 +8,7 @@ pub(crate) mod conf;
 
 use crate::config::AddField;
 use crate::http1::head::{HeaderName, field};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::response_headers::expires::Freshness;
 use crate::request::variables;
 

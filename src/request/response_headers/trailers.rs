@@ -1,7 +1,7 @@
 //! Fields behind the body of an answer (`add_trailer`), which needs chunks for that (RFC 9112 7.1.2).
 
 use crate::http1::head::{self, field};
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::{response_headers, variables};
 
 /// Whether the answer with this status has trailers.

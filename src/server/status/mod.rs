@@ -15,7 +15,7 @@ use crate::config::{Content, StatusForm};
 use crate::http1::head;
 use crate::proxy::balance::PeerState;
 use crate::proxy::live::Live;
-use crate::request::context::Exchange;
+use crate::request::exchange::Exchange;
 use crate::request::response::Reply;
 use crate::runtime::clock;
 use crate::runtime::executor::{self, millis};
