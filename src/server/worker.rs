@@ -211,7 +211,7 @@ impl Worker {
     /// From now on nothing new is begun.
     pub fn stop(&self) {
         self.stopping.set(true);
-        context::last_requests();
+        exchange::last_requests();
     }
 
     /// Ready when no connection is left.
