@@ -362,6 +362,18 @@ impl HeadScanner {
         Ok(None)
     }
 
+    /// Finds and reads the request head at the start of `bytes`: the request, and where its head ends; `None` if the head
+    /// is not complete yet.
+    pub fn find_request(
+        &mut self,
+        bytes: &[u8],
+        limits: Limits,
+        names: HeaderNamePolicy,
+    ) -> Result<Option<(Request, usize)>, Malformed> {
+        let Some((start, end)) = self.find_end(bytes, limits)? else { return Ok(None) };
+        Request::parse(bytes.get(start..end).unwrap_or_default(), names).map(|head| Some((head, end)))
+    }
+
     /// The head of a response at the start of `bytes`, and where it ends; as [`HeadScanner::find_end`], within
     /// `RESPONSE_BYTES_MAX`.
     pub fn find_response(&mut self, bytes: &[u8]) -> Result<Option<(Response, usize)>, Malformed> {

@@ -9,6 +9,6 @@ pub(crate) mod clock;
 pub mod handover;
 pub mod socket;
 pub(crate) mod cidr;
-pub(crate) mod stream;
+pub mod stream;
 pub(crate) mod lru_table;
 pub(crate) mod io_error;

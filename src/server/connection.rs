@@ -301,10 +301,7 @@ impl RequestHandler<'_> {
         let settings = &server.settings;
         let names = settings.manners.names();
         let mut scan = HeadScanner::request();
-        let mut parse = |bytes: &[u8]| {
-            let Some((start, end)) = scan.find_end(bytes, settings.head_limits)? else { return Ok(None) };
-            Request::parse(bytes.get(start..end).unwrap_or_default(), names).map(|request| Some((request, end)))
-        };
+        let mut parse = |bytes: &[u8]| scan.find_request(bytes, settings.head_limits, names);
         let mut reader = self.wire.reader();
         let read = self.timer.within(settings.header_timeout, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await;
         let info =
