@@ -16,7 +16,7 @@ pub(crate) fn destination(
     exchange: &mut Exchange,
     running: &Live,
 ) -> Result<(Arc<UpstreamState>, Option<Vec<u8>>), String> {
-    let Some(pass) = exchange.pass() else { return Err("no upstream is configured".to_owned()) };
+    let Some(pass) = exchange.proxy_pass() else { return Err("no upstream is configured".to_owned()) };
     let unknown = || "no such upstream".to_owned();
     match &pass.destination {
         Destination::Upstream(number) => {
@@ -25,7 +25,7 @@ pub(crate) fn destination(
         }
         Destination::Made(made) => {
             let (group, host, uri) = made_destination(made, exchange, running)?;
-            exchange.made = Some(host);
+            exchange.upstream.target = Some(host);
             Ok((group, uri.or_else(|| passed_uri(exchange, None))))
         }
     }
@@ -89,8 +89,8 @@ fn made_destination(made: &MadeUrl, exchange: &Exchange, running: &Live) -> Resu
 /// The target: as the client wrote it, or with the location's part replaced by the URI of `proxy_pass`.
 fn passed_uri(exchange: &Exchange, replacement: Option<&str>) -> Option<Vec<u8>> {
     // What `rewrite ... break` made goes as it is, whatever `proxy_pass` says (nginx).
-    let replacement = replacement.filter(|_| !exchange.broke);
-    if replacement.is_none() && !exchange.rewritten && !exchange.args_changed {
+    let replacement = replacement.filter(|_| !exchange.routing.rewrite_break);
+    if replacement.is_none() && !exchange.uri.path_changed && !exchange.uri.args_changed {
         return None;
     }
     let (replacement, matched) = match replacement {
@@ -98,8 +98,8 @@ fn passed_uri(exchange: &Exchange, replacement: Option<&str>) -> Option<Vec<u8>>
         None => ("", 0),
     };
     let mut uri = replacement.as_bytes().to_vec();
-    uri::encode_path(exchange.path.get(matched..).unwrap_or_default(), &mut uri);
-    if let Some(args) = exchange.args.as_ref().filter(|args| !args.is_empty()) {
+    uri::encode_path(exchange.uri.path.get(matched..).unwrap_or_default(), &mut uri);
+    if let Some(args) = exchange.uri.args.as_ref().filter(|args| !args.is_empty()) {
         uri.push(if replacement.contains('?') { b'&' } else { b'?' });
         uri.extend_from_slice(args);
     }

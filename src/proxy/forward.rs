@@ -22,7 +22,7 @@ use crate::proxy::live::Live;
 use crate::proxy::pool::{self, PoolKey, TlsKey, UpstreamConn};
 use crate::proxy::request_body::{RequestProgress, Upload};
 use crate::request::body_relay::{self, BodyRelay, TransferCoding, send_all};
-use crate::request::exchange::{Exchange, RequestBody, Tried, Try};
+use crate::request::exchange::{Attempt, AttemptTarget, Exchange};
 use crate::request::rate_limit::MinRate;
 use crate::request::{log, variables};
 use crate::runtime::executor::{self, Millis, Timer};
@@ -80,8 +80,8 @@ fn origin(exchange: &Exchange) -> Result<Option<Addr>, String> {
 /// What has already come of the body is checked before anything is sent. If it is all of it, it is taken, and can be sent
 /// to one peer after the other.
 fn early_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
-    if exchange.body.whole.is_some() {
-        return Ok(exchange.body.whole.clone());
+    if exchange.body.buffered.is_some() {
+        return Ok(exchange.body.buffered.clone());
     }
     let known = &exchange.body.decoder;
     if !known.is_untouched() || known.is_done() || client.ahead().is_empty() {
@@ -105,8 +105,11 @@ fn early_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<
     }
     client.consume(used);
     let start = if exchange.config.keeps_body { body.clone() } else { Vec::new() };
-    exchange.body = RequestBody { decoder, bytes: body.len() as u64, start, whole: Some(Rc::new(body)) };
-    Ok(exchange.body.whole.clone())
+    exchange.body.start = start;
+    exchange.body.bytes = body.len() as u64;
+    exchange.body.decoder = decoder;
+    exchange.body.buffered = Some(Rc::new(body));
+    Ok(exchange.body.buffered.clone())
 }
 
 fn whole(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
@@ -159,7 +162,7 @@ impl<'e> ProxyRequest<'e> {
             log::about(exchange, Level::Error, format_args!("{message}"));
             if message.starts_with("invalid") { 500_u16 } else { 502 }
         })?;
-        if !exchange.can_be_sent() {
+        if !exchange.can_be_forwarded() {
             log::about(exchange, Level::Error, format_args!("the request body was sent to another upstream already"));
             return Err(502);
         }
@@ -184,7 +187,7 @@ impl<'e> ProxyRequest<'e> {
             500_u16
         })?;
         let search = Search::new(&group.upstream, exchange);
-        let earlier = exchange.tries.len();
+        let earlier = exchange.upstream.attempts.len();
         let way = PoolKey { from, tls: called(exchange) };
         Ok(Self { timer, exchange, client, group, uri, body, outgoing, search, way, earlier, began: executor::now() })
     }
@@ -204,7 +207,7 @@ impl<'e> ProxyRequest<'e> {
                     Err(status) => return Forwarded::Refused(status),
                 },
             };
-            self.begin_try(Tried::Peer(chosen.peer.addr.clone()));
+            self.begin_try(AttemptTarget::Peer(chosen.peer.addr.clone()));
             match self.with(chosen).await {
                 Ok(done) => return done,
                 Err(Some(status)) => return Forwarded::Refused(status),
@@ -229,7 +232,7 @@ impl<'e> ProxyRequest<'e> {
             log::about(self.exchange, Level::Error, format_args!("{message}"));
             return 502;
         }
-        self.begin_try(Tried::Nobody(self.group.upstream.name.clone()));
+        self.begin_try(AttemptTarget::NoPeer(self.group.upstream.name.clone()));
         self.end_try(Some(502));
         log::about(self.exchange, Level::Error, format_args!("{why} while connecting to upstream"));
         502
@@ -245,7 +248,7 @@ impl<'e> ProxyRequest<'e> {
                 Some(pooled) => Ok(pooled),
                 None => self.connect(&chosen.peer).await,
             };
-            if let Some(now) = self.exchange.tries.last_mut().filter(|_| pooled.is_ok()) {
+            if let Some(now) = self.exchange.upstream.attempts.last_mut().filter(|_| pooled.is_ok()) {
                 now.connected = Some(now.elapsed());
             }
             let mut sent = RequestProgress::default();
@@ -257,11 +260,11 @@ impl<'e> ProxyRequest<'e> {
                         Ok(head) => {
                             // Fields that are added to the answer may ask for the upstream's.
                             let head = Rc::new(head);
-                            self.exchange.upstream_head = Some(head.clone());
+                            self.exchange.upstream.head = Some(head.clone());
                             if error_page::intercepts(self.exchange, head.status) {
                                 return Ok(self.intercept(&chosen, &head));
                             }
-                            if self.exchange.asked_for.is_some() {
+                            if self.exchange.subrequest_of.is_some() {
                                 return Ok(self.hear(pooled, &chosen, &head, sent.upload.is_none()));
                             }
                             if let Some(target) = self.accelerate(&head) {
@@ -291,7 +294,7 @@ impl<'e> ProxyRequest<'e> {
     fn hear(&mut self, mut pooled: Box<UpstreamConn>, chosen: &PeerLease, head: &Response, sent: bool) -> Forwarded {
         chosen.report(Outcome::Answered);
         self.end_try(None);
-        self.exchange.answer.status = self.exchange.status.unwrap_or(head.status);
+        self.exchange.response.status = self.exchange.overrides.status.unwrap_or(head.status);
         let mut body = Decoder::new(head.framing(self.outgoing.to_head));
         let is_whole = matches!(body_relay::skip(&mut pooled.wire, &mut body), Ok(true));
         let is_over = sent && is_whole && pooled.wire.ahead().is_empty() && head.status != 101;
@@ -337,7 +340,7 @@ impl<'e> ProxyRequest<'e> {
         for (name, known) in PASSED {
             keep(exchange, head, name, known);
         }
-        exchange.given_type = head.fields.first(HeaderName::ContentType).map(<[u8]>::to_vec);
+        exchange.overrides.content_type = head.fields.first(HeaderName::ContentType).map(<[u8]>::to_vec);
         if target.starts_with(b"@") {
             return Forwarded::Elsewhere(target);
         }
@@ -347,7 +350,7 @@ impl<'e> ProxyRequest<'e> {
         };
         if exchange.request.method() != b"HEAD" {
             exchange.request.become_get();
-            exchange.drops_body = true;
+            exchange.body.is_dropped = true;
         }
         Forwarded::Elsewhere(target)
     }
@@ -357,7 +360,7 @@ impl<'e> ProxyRequest<'e> {
     fn may_repeat(&self, sent: &RequestProgress) -> bool {
         let proxy = &self.exchange.settings().proxy;
         let idempotent = !matches!(self.exchange.request.method(), b"POST" | b"LOCK" | b"PATCH");
-        self.exchange.can_be_sent() && (sent.nothing || idempotent || proxy.next.has(NextUpstream::NON_IDEMPOTENT))
+        self.exchange.can_be_forwarded() && (sent.nothing || idempotent || proxy.next.has(NextUpstream::NON_IDEMPOTENT))
     }
 
     /// What a miss means: for the log, for the peer, and for the client. `None`: another peer is tried.
@@ -388,13 +391,13 @@ impl<'e> ProxyRequest<'e> {
         if again { None } else { Some(status) }
     }
 
-    fn begin_try(&mut self, peer: Tried) {
-        let elsewhere = self.earlier > 0 && self.exchange.tries.len() == self.earlier;
-        self.exchange.tries.push(Try { elsewhere, ..Try::new(peer) });
+    fn begin_try(&mut self, peer: AttemptTarget) {
+        let elsewhere = self.earlier > 0 && self.exchange.upstream.attempts.len() == self.earlier;
+        self.exchange.upstream.attempts.push(Attempt { after_redirect: elsewhere, ..Attempt::new(peer) });
     }
 
     fn end_try(&mut self, status: Option<u16>) {
-        if let Some(now) = self.exchange.tries.last_mut() {
+        if let Some(now) = self.exchange.upstream.attempts.last_mut() {
             now.status = now.status.or(status);
             now.ended = Some(now.elapsed());
         }
@@ -425,7 +428,7 @@ impl<'e> ProxyRequest<'e> {
         let http11 = self.exchange.request.version == Version::Http11;
         // A client that tells the length 0 may wait nevertheless.
         let has_body = self.exchange.request.framing != Framing::None;
-        let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.passes_body();
+        let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.forwards_body();
         let send_timeout = settings.send_timeout;
         let waits = self.patience();
         // The first try takes the head; the rare further one writes it again.
@@ -444,8 +447,8 @@ impl<'e> ProxyRequest<'e> {
         }
         let (client_tx, mut client_rx) = self.client.split();
         let (upstream_tx, mut upstream_rx) = pooled.wire.split();
-        if goes_on && !self.exchange.continued {
-            self.exchange.continued = true;
+        if goes_on && !self.exchange.body.continue_sent {
+            self.exchange.body.continue_sent = true;
             send_all(client_tx, b"HTTP/1.1 100 Continue\r\n\r\n", send_timeout)
                 .await
                 .map_err(|_| AttemptError::Gone)?;
@@ -477,7 +480,7 @@ impl<'e> ProxyRequest<'e> {
                 timer.poll_due(cx).map(|()| Err(AttemptError::Timeout("while reading response header from upstream")))
             })
             .await;
-            if let Some(now) = self.exchange.tries.last_mut() {
+            if let Some(now) = self.exchange.upstream.attempts.last_mut() {
                 now.sent = upload.transfer.written;
             }
             upload.count(&mut self.exchange.body);
@@ -490,7 +493,7 @@ impl<'e> ProxyRequest<'e> {
                         return Err(AttemptError::Invalid(Malformed::HeadTooLong));
                     }
                     // We have said `100 Continue` ourselves.
-                    if head.status != 100 && http11 && self.exchange.asked_for.is_none() {
+                    if head.status != 100 && http11 && self.exchange.subrequest_of.is_none() {
                         let bytes = headers::interim(&head);
                         send_all(client_tx, &bytes, send_timeout).await.map_err(|_| AttemptError::Gone)?;
                     }
@@ -509,8 +512,8 @@ impl<'e> ProxyRequest<'e> {
         if head.status == 101 {
             self.check_upgrade(&head, sent).map_err(AttemptError::Upgrade)?;
         }
-        if let Some(now) = self.exchange.tries.last_mut() {
-            now.headed = Some(now.elapsed());
+        if let Some(now) = self.exchange.upstream.attempts.last_mut() {
+            now.head_received = Some(now.elapsed());
             now.status = Some(head.status);
             now.received += head.len() as u64;
         }
@@ -530,7 +533,7 @@ impl<'e> ProxyRequest<'e> {
 /// Has the answer keep a field of an upstream's that it takes the place of.
 fn keep(exchange: &mut Exchange, head: &Response, name: &'static [u8], known: &[u8]) {
     for value in head.fields.named(known) {
-        exchange.extra.push((name, value.to_vec()));
+        exchange.overrides.headers.push((name, value.to_vec()));
     }
 }
 

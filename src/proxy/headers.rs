@@ -68,7 +68,7 @@ fn is_like(name: &[u8], set: &[u8]) -> bool {
 pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) -> Result<UpstreamRequest, Malformed> {
     let request = &exchange.request;
     let proxy = &exchange.settings().proxy;
-    let sends_body = proxy.set_body.is_some() || exchange.passes_body();
+    let sends_body = proxy.set_body.is_some() || exchange.forwards_body();
     let framing = match body {
         _ if !sends_body => Framing::None,
         Some(body) => Framing::Length(body.len() as u64),
@@ -85,7 +85,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
     out.extend_from_slice(method);
     out.push(b' ');
     // Whatever the URI was made of, it is one word of one line.
-    uri::encode_url(uri.unwrap_or(&exchange.written), &mut out);
+    uri::encode_url(uri.unwrap_or(&exchange.uri.raw), &mut out);
     out.push(b' ');
     out.extend_from_slice(version.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -115,7 +115,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
             | HeaderName::Expect => {}
             _ if value.is_empty() => {}
             // A question stays one, even for the sake of an upgrade.
-            HeaderName::Upgrade | HeaderName::Connection if exchange.asked_for.is_some() => {}
+            HeaderName::Upgrade | HeaderName::Connection if exchange.subrequest_of.is_some() => {}
             HeaderName::Upgrade => offered = offered_of(&value, request),
             HeaderName::Connection if connection.is_empty() => connection = std::mem::take(&mut value),
             HeaderName::Connection => {}
@@ -126,7 +126,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
     if !is_set(HeaderName::Upgrade)
         && !is_set(HeaderName::Connection)
         && version == Version::Http11
-        && exchange.asked_for.is_none()
+        && exchange.subrequest_of.is_none()
     {
         offered = offered_of(b"websocket", request);
         if !offered.is_empty() {
@@ -228,7 +228,7 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: TransferOptions) -
     // A short body is copied behind it.
     let body = head.content_length().filter(|length| *length <= SHORT_BYTES).unwrap_or(0);
     let mut out = Vec::with_capacity(head.len() + 128 + body as usize);
-    let (status, reason) = match exchange.status {
+    let (status, reason) = match exchange.overrides.status {
         Some(status) => (status, response::reason(status).as_bytes()),
         None => (head.status, head.reason()),
     };
@@ -314,7 +314,7 @@ fn refreshed(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
 
 /// The first redirect rule that fits.
 fn rewritten(exchange: &Exchange, value: &[u8]) -> Option<Vec<u8>> {
-    let pass = exchange.pass()?;
+    let pass = exchange.proxy_pass()?;
     exchange.settings().proxy.redirect.iter().find_map(|rule| match rule {
         Redirect::Default => {
             let Destination::Upstream(_) = pass.destination else { return None };

@@ -51,15 +51,15 @@ impl ProxyRequest<'_> {
             read_timeout: settings.proxy.read_timeout.unwrap_or(Proxy::TIMEOUT),
             write_timeout: settings.send_timeout,
         };
-        self.exchange.answer.status = status;
+        self.exchange.response.status = status;
         if head.fields.first_named(b"location").is_some() {
-            self.exchange.forget_location();
+            self.exchange.remove_location_header();
         }
         self.bind(&chosen);
         let (chunked, trailed) = (coding.is_chunked(), coding == TransferCoding::Trailed);
-        self.exchange.announce(head.fields.first(HeaderName::ContentType).unwrap_or_default());
+        self.exchange.record_content_type(head.fields.first(HeaderName::ContentType).unwrap_or_default());
         let out = headers::answer(self.exchange, head, TransferOptions { keep_alive, chunked, trailed, packing });
-        self.exchange.begin_answer(status, &out);
+        self.exchange.record_head(status, &out);
         let mut download = BodyRelay::new(out, coding, limits);
         let mut received = Decoder::new(framing);
         if packing == ContentEncoding::Gzip {
@@ -92,14 +92,14 @@ impl ProxyRequest<'_> {
         })
         .await;
         let exchange = &mut *self.exchange;
-        exchange.answer.bytes = download.written;
-        exchange.answer.packed = download.packed();
-        exchange.upstream_trailers = received.trailers().to_vec();
+        exchange.response.bytes = download.written;
+        exchange.response.compressed_bytes = download.packed();
+        exchange.upstream.trailers = received.trailers().to_vec();
         let uploaded = upload.as_ref().is_none_or(|upload| upload.complete);
         if let Some(upload) = upload {
             upload.count(&mut exchange.body);
         }
-        if let Some(now) = exchange.tries.last_mut() {
+        if let Some(now) = exchange.upstream.attempts.last_mut() {
             now.body = download.body_bytes;
             now.received += download.body_bytes;
             now.ended = Some(now.elapsed());
@@ -107,7 +107,7 @@ impl ProxyRequest<'_> {
         match done {
             Ok(()) if coding == TransferCoding::Trailed && self.send_trailers().await.is_err() => Ok(Forwarded::Broken),
             Ok(()) => {
-                self.exchange.answer.complete = true;
+                self.exchange.response.complete = true;
                 if reusable && uploaded && pooled.wire.ahead().is_empty() {
                     pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
                 }
@@ -120,11 +120,11 @@ impl ProxyRequest<'_> {
                 log::about(exchange, stopped.level(), format_args!("{stopped}"));
                 if !untouched {
                     if stopped.is_clients() {
-                        exchange.answer.status = 499; // the client did not wait for the rest
+                        exchange.response.status = 499; // the client did not wait for the rest
                     }
                     return Ok(Forwarded::Broken);
                 }
-                if let Some(now) = exchange.tries.last_mut() {
+                if let Some(now) = exchange.upstream.attempts.last_mut() {
                     now.status = Some(502);
                 }
                 Err(Some(502))
@@ -136,14 +136,14 @@ impl ProxyRequest<'_> {
     async fn send_trailers(&mut self) -> Result<(), Failure> {
         let end = trailers::end_of_body(self.exchange);
         send_all(&self.client.stream, &end, self.exchange.settings().send_timeout).await?;
-        self.exchange.answer.bytes += end.len() as u64;
+        self.exchange.response.bytes += end.len() as u64;
         Ok(())
     }
 
     /// How an answer goes on.
     fn plan(&self, head: &Response) -> Plan {
         let exchange = &self.exchange;
-        let status = exchange.status.unwrap_or(head.status);
+        let status = exchange.overrides.status.unwrap_or(head.status);
         // Asked with GET for a client that wants the head alone.
         let unread = (exchange.request.method() == b"HEAD" && !self.outgoing.to_head)
             || (head::is_bodyless(status) && !head::is_bodyless(head.status));
@@ -154,7 +154,7 @@ impl ProxyRequest<'_> {
             Framing::None => (TransferCoding::Plain, true),
             _ if trailers::are_expected(exchange, status) => (TransferCoding::Trailed, true),
             Framing::Length(_) if packing != ContentEncoding::Gzip => (TransferCoding::Plain, true),
-            _ if exchange.takes_chunks() => (TransferCoding::Chunked, true),
+            _ if exchange.accepts_chunked() => (TransferCoding::Chunked, true),
             _ => (TransferCoding::Plain, false),
         };
         // What is left of the body must not be taken for the next request.
@@ -169,7 +169,7 @@ impl ProxyRequest<'_> {
     /// Tells the client which peer it is bound to from now on.
     fn bind(&mut self, chosen: &PeerLease) {
         let cookie = self.group.cookie(&chosen.peer, self.exchange);
-        self.exchange.extra.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
+        self.exchange.overrides.headers.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
     }
 
     /// Whether a 101 is one that was asked for; or what is wrong with it.
@@ -204,16 +204,16 @@ impl ProxyRequest<'_> {
     ) -> Result<Forwarded, Option<u16>> {
         let token = self.agreed(head).unwrap_or_default();
         chosen.report(Outcome::Answered);
-        self.exchange.answer.status = 101;
+        self.exchange.response.status = 101;
         self.bind(&chosen);
         let out = headers::upgraded(self.exchange, head, token);
-        self.exchange.begin_answer(101, &out);
+        self.exchange.record_head(101, &out);
         let limit = self.exchange.settings().send_timeout;
         if send_all(&self.client.stream, &out, limit).await.is_err() {
             return Ok(Forwarded::Broken);
         }
-        self.exchange.answer.bytes = out.len() as u64;
-        self.exchange.answer.complete = true;
+        self.exchange.response.bytes = out.len() as u64;
+        self.exchange.response.complete = true;
         let UpstreamConn { mut wire, .. } = *pooled;
         let early = wire.take_ahead();
         let websocket = is_websocket(token);

@@ -1,5 +1,5 @@
-//! One request on its way, with all that is known of it: who asked, what for, which server and location, which peers
-//! were tried, what was answered. Variables and log lines are read from here.
+//! An HTTP exchange: one request with all that is known of it: client, URI, server and location, the attempts to reach
+//! peers, and what was sent in response. Variables and log lines are evaluated from it.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -18,27 +18,27 @@ use crate::runtime::socket::Addr;
 use crate::tls::{self, TlsInfo};
 
 thread_local! {
-    /// This worker stops: what is answered from now on says that nothing follows.
+    /// This worker is shutting down: each response from now on closes its connection.
     static STOPPING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The requests that this worker has now are the last ones of their connections.
-pub fn last_requests() {
+/// Makes the current requests of this worker the last ones of their connections.
+pub fn end_keep_alive() {
     STOPPING.set(true);
 }
 
-/// Who is at the other end of a connection.
+/// The client end of a connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub addr: Addr,
-    /// The address that the connection came to.
+    /// The local address of the connection.
     pub local: Addr,
     /// The number of the connection in the logs.
     pub number: u32,
-    pub since: Millis,
-    /// What the PROXY protocol said.
-    pub proxied: Option<Rc<Addresses>>,
-    /// What is known of the connection, if it is a secured one.
+    pub connected_at: Millis,
+    /// The addresses of the PROXY protocol header.
+    pub proxy_protocol: Option<Rc<Addresses>>,
+    /// Set on TLS connections.
     pub tls: Option<Rc<TlsInfo>>,
 }
 
@@ -49,49 +49,49 @@ impl Client {
     }
 }
 
-/// Who was tried.
+/// The target of an attempt.
 #[derive(Clone, Debug)]
-pub enum Tried {
+pub enum AttemptTarget {
     Peer(Addr),
-    /// No peer of this upstream could be tried.
-    Nobody(String),
+    /// The name of an upstream that had no available peer.
+    NoPeer(String),
 }
 
-impl fmt::Display for Tried {
+impl fmt::Display for AttemptTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Peer(addr) => addr.fmt(f),
-            Self::Nobody(upstream) => upstream.fmt(f),
+            Self::NoPeer(upstream) => upstream.fmt(f),
         }
     }
 }
 
-/// One try to get an answer from a peer. Times are milliseconds since the try began.
+/// One attempt to get a response from a peer. Times are milliseconds since `began`.
 #[derive(Clone, Debug)]
-pub struct Try {
-    pub peer: Tried,
-    /// It was of another upstream than the try before, to which the request was sent on.
-    pub elsewhere: bool,
+pub struct Attempt {
+    pub target: AttemptTarget,
+    /// An internal redirect led to another upstream than that of the preceding attempt.
+    pub after_redirect: bool,
     pub began: Millis,
     pub status: Option<u16>,
     pub connected: Option<Millis>,
-    pub headed: Option<Millis>,
+    pub head_received: Option<Millis>,
     pub ended: Option<Millis>,
     pub received: u64,
     pub body: u64,
     pub sent: u64,
 }
 
-impl Try {
-    pub fn new(peer: Tried) -> Self {
+impl Attempt {
+    pub fn new(peer: AttemptTarget) -> Self {
         let began = executor::now();
         Self {
-            peer,
-            elsewhere: false,
+            target: peer,
+            after_redirect: false,
             began,
             status: None,
             connected: None,
-            headed: None,
+            head_received: None,
             ended: None,
             received: 0,
             body: 0,
@@ -104,7 +104,7 @@ impl Try {
     }
 }
 
-/// What a `proxy_pass` with variables came to.
+/// The value of a `proxy_pass` with variables.
 #[derive(Debug)]
 pub struct ResolvedProxyPass {
     pub host: String,
@@ -112,160 +112,179 @@ pub struct ResolvedProxyPass {
     pub tls: bool,
 }
 
-/// What was sent to the client.
+/// The response as it was sent to the client.
 #[derive(Debug, Default)]
-pub struct Answer {
-    /// 0 as long as nothing was sent.
+pub struct SentResponse {
+    /// 0 until a response is chosen.
     pub status: u16,
     pub head_bytes: u64,
-    /// All bytes, with the head.
+    /// Bytes sent, including the head.
     pub bytes: u64,
-    /// The head, if a log format or a map asks for fields of it.
+    /// The head, where a log format or a map reads headers of it.
     pub head: RefCell<Vec<u8>>,
-    /// Whether all of it was sent.
+    /// The whole response was sent.
     pub complete: bool,
-    /// Lines behind the body.
+    /// Trailer lines behind the body.
     pub trailers: Vec<u8>,
-    /// Bytes of the body before and after it was compressed.
-    pub packed: Option<(u64, u64)>,
+    /// Bytes of the body before and after compression.
+    pub compressed_bytes: Option<(u64, u64)>,
 }
 
-/// The body of a request: one value for all tries and internal redirects, so that none of them begins to read it in the
-/// middle.
+/// The body of a request. All attempts and internal redirects share it, so that none starts to read in the middle.
 #[derive(Debug)]
 pub struct RequestBody {
     /// The position in the client's stream.
     pub decoder: Decoder,
-    /// All of it, if it was there at once: it can be sent to one peer after the other.
-    pub whole: Option<Rc<Vec<u8>>>,
-    /// The start of it, if a variable asks for it.
+    /// The whole body, if it arrived together with the head: it can be sent to several peers, one after the other.
+    pub buffered: Option<Rc<Vec<u8>>>,
+    /// The first bytes, where a variable reads them.
     pub start: Vec<u8>,
-    /// Bytes that were read for an upstream, without framing.
+    /// Bytes read for an upstream, without framing.
     pub bytes: u64,
+    /// The body is not forwarded: the request has become a GET.
+    pub is_dropped: bool,
+    /// `100 Continue` was sent.
+    pub continue_sent: bool,
 }
 
 impl RequestBody {
-    /// The body behind the head of `request`.
-    fn of(request: &Request) -> Self {
-        Self { decoder: Decoder::new(request.framing), whole: None, start: Vec::new(), bytes: 0 }
+    fn from_request(request: &Request) -> Self {
+        Self {
+            decoder: Decoder::new(request.framing),
+            buffered: None,
+            start: Vec::new(),
+            bytes: 0,
+            is_dropped: false,
+            continue_sent: false,
+        }
     }
 
-    /// Whether it can be sent from its first byte: it is kept, or nothing behind the head was read.
-    fn is_complete(&self) -> bool {
-        self.whole.is_some() || self.decoder.is_untouched()
+    /// Whether the body can be sent from its first byte: it is buffered, or no byte behind the head was read.
+    fn can_be_resent(&self) -> bool {
+        self.buffered.is_some() || self.decoder.is_untouched()
     }
 }
 
-/// One request.
-pub struct Exchange {
-    pub config: Arc<Config>,
-    pub client: Rc<Client>,
-    /// Who has connected, where that is not the client but speaks for it.
-    pub connected: Option<Rc<Client>>,
-    pub server: Arc<Server>,
-    pub location: Option<Arc<Location>>,
-    pub request: Request,
-    /// The host that was asked for, in lower case without port; empty if the client named none.
+/// The target of a request, taken apart.
+#[derive(Debug, Default)]
+pub struct RequestUri {
+    /// The requested host, lower case and without port; empty if the client sent none.
     pub host: String,
     /// The normalized path, `$uri`.
     pub path: Vec<u8>,
-    /// The path and query as the client wrote them, `$request_uri`.
-    pub written: Vec<u8>,
+    /// Path and query as the client sent them, `$request_uri`.
+    pub raw: Vec<u8>,
     pub args: Option<Vec<u8>>,
-    /// The path is no longer what the client wrote.
-    pub rewritten: bool,
-    /// The arguments are not.
+    /// `path` differs from that of the client.
+    pub path_changed: bool,
+    /// `args` differ from those of the client.
     pub args_changed: bool,
-    /// `rewrite ... break` made the path: it goes to the upstream whole, whatever the URI of `proxy_pass`.
-    pub broke: bool,
-    /// Sent on by the configuration: it may enter an `internal` location.
-    pub internal: bool,
-    /// The path is what follows an alias, although an expression found the location.
-    pub adds_path: bool,
-    /// A page of our own was replaced already.
-    pub in_error_page: bool,
-    /// The status that is answered with, whatever the answer has (`error_page 404 =200 ...`).
+}
+
+/// What the phases have done with the path so far.
+#[derive(Debug, Default)]
+pub struct Routing {
+    /// An internal redirect: the request may enter an `internal` location.
+    pub is_internal: bool,
+    /// `rewrite ... break` made the path: it is forwarded whole, whatever the URI of `proxy_pass`.
+    pub rewrite_break: bool,
+    /// The path is what follows an alias, although an expression selected the location.
+    pub alias_appended: bool,
+    /// `error_page` has replaced a page already.
+    pub error_page_done: bool,
+}
+
+/// What replaces or extends parts of the response, whichever handler makes it.
+#[derive(Debug, Default)]
+pub struct ResponseOverrides {
+    /// The status to send (`error_page 404 =200 ...`).
     pub status: Option<u16>,
-    /// Fields that the answer gets beside its own.
-    pub extra: Vec<(&'static [u8], Vec<u8>)>,
-    /// The type of what an upstream has sent us for (`X-Accel-Redirect`), whatever it would be otherwise.
-    pub given_type: Option<Vec<u8>>,
-    /// The request's body goes nowhere: the request has become a GET.
-    pub drops_body: bool,
-    /// The connection ends with the answer.
-    pub closes: bool,
-    /// This is what `auth_request` asks for the sake of a request with this method. Nothing of it goes to the client.
-    pub asked_for: Option<Box<[u8]>>,
-    /// The client took too long.
-    pub timed_out: bool,
-    /// Its head could not be understood: no upstream hears of it.
-    pub malformed: bool,
-    /// It was there before the request before it was answered.
-    pub pipelined: bool,
+    /// Headers to add.
+    pub headers: Vec<(&'static [u8], Vec<u8>)>,
+    /// The media type, where an upstream chose it (`X-Accel-Redirect`).
+    pub content_type: Option<Vec<u8>>,
+}
+
+/// Values of variables. A subrequest shares those of its request.
+#[derive(Debug, Default)]
+pub struct VariableValues {
+    /// Groups of the last expression that matched.
+    pub captures: RefCell<Captures>,
+    /// Variables of `set` and of named groups.
+    pub user: RefCell<Vec<Vec<u8>>>,
+    /// Values of maps, kept from their first evaluation on.
+    pub maps: RefCell<Vec<Option<Rc<[u8]>>>>,
+    request_id: RefCell<Option<String>>,
+}
+
+/// The upstream side of a request.
+#[derive(Debug, Default)]
+pub struct UpstreamExchange {
+    pub attempts: Vec<Attempt>,
+    pub head: Option<Rc<Response>>,
+    /// Trailer lines behind the body.
+    pub trailers: Vec<u8>,
+    /// Host and port of a `proxy_pass` with variables.
+    pub target: Option<ResolvedProxyPass>,
+}
+
+/// One request with its response.
+pub struct Exchange {
+    pub config: Arc<Config>,
+    pub client: Rc<Client>,
+    /// The peer of the TCP connection, where that is a trusted proxy that named another client (`real_ip`).
+    pub proxy_peer: Option<Rc<Client>>,
+    pub server: Arc<Server>,
+    pub location: Option<Arc<Location>>,
+    pub request: Request,
     /// The number of this request on its connection, from 1.
     pub number: u32,
     pub began: Millis,
-    /// What expressions captured last, and what their named groups filled.
-    pub captures: RefCell<Captures>,
-    pub users: RefCell<Vec<Vec<u8>>>,
-    /// What maps were worth when they were asked first.
-    pub mapped: RefCell<Vec<Option<Rc<[u8]>>>>,
-    pub tries: Vec<Try>,
-    pub upstream_head: Option<Rc<Response>>,
-    /// The lines behind its body.
-    pub upstream_trailers: Vec<u8>,
-    /// The host and port that a `proxy_pass` with variables came to.
-    pub made: Option<ResolvedProxyPass>,
+    pub uri: RequestUri,
     pub body: RequestBody,
-    /// `100 Continue` was sent.
-    pub continued: bool,
+    pub routing: Routing,
+    pub variables: VariableValues,
     pub limits: RequestLimits,
-    pub answer: Answer,
-    request_id: RefCell<Option<String>>,
+    pub upstream: UpstreamExchange,
+    pub overrides: ResponseOverrides,
+    pub response: SentResponse,
+    /// The connection is closed after the response.
+    pub closes_connection: bool,
+    /// The method of the request for which `auth_request` made this subrequest. Nothing of it goes to the client.
+    pub subrequest_of: Option<Box<[u8]>>,
+    /// The client took too long.
+    pub timed_out: bool,
+    /// The head is malformed: it is not forwarded.
+    pub malformed: bool,
+    /// It arrived before the preceding request was answered.
+    pub pipelined: bool,
 }
 
 impl Exchange {
     pub fn new(config: Arc<Config>, client: Rc<Client>, server: Arc<Server>, request: Request, number: u32) -> Self {
+        let user = RefCell::new(vec![Vec::new(); config.user_variables]);
         Self {
-            users: RefCell::new(vec![Vec::new(); config.user_variables]),
-            body: RequestBody::of(&request),
+            body: RequestBody::from_request(&request),
+            variables: VariableValues { user, ..VariableValues::default() },
             config,
             client,
-            connected: None,
+            proxy_peer: None,
             server,
             location: None,
             request,
-            host: String::new(),
-            path: Vec::new(),
-            written: Vec::new(),
-            args: None,
-            rewritten: false,
-            args_changed: false,
-            broke: false,
-            internal: false,
-            adds_path: false,
-            in_error_page: false,
-            status: None,
-            extra: Vec::new(),
-            given_type: None,
-            drops_body: false,
-            closes: false,
-            asked_for: None,
+            number,
+            began: executor::now(),
+            uri: RequestUri::default(),
+            routing: Routing::default(),
+            limits: RequestLimits::default(),
+            upstream: UpstreamExchange::default(),
+            overrides: ResponseOverrides::default(),
+            response: SentResponse::default(),
+            closes_connection: false,
+            subrequest_of: None,
             timed_out: false,
             malformed: false,
             pipelined: false,
-            number,
-            began: executor::now(),
-            captures: RefCell::default(),
-            mapped: RefCell::default(),
-            tries: Vec::new(),
-            upstream_head: None,
-            upstream_trailers: Vec::new(),
-            made: None,
-            continued: false,
-            limits: RequestLimits::default(),
-            answer: Answer::default(),
-            request_id: RefCell::default(),
         }
     }
 
@@ -275,145 +294,145 @@ impl Exchange {
     }
 
     /// The `proxy_pass` of the location.
-    pub fn pass(&self) -> Option<&ProxyPass> {
+    pub fn proxy_pass(&self) -> Option<&ProxyPass> {
         self.location.as_ref().and_then(|location| location.pass.as_ref())
     }
 
-    /// What is answered by ourselves, if it is neither a file nor an upstream's.
+    /// The handler of the location, if it is neither `proxy_pass` nor static files.
     pub fn content(&self) -> Option<Content> {
         self.location.as_ref().map_or(self.server.content, |location| location.content)
     }
 
     /// `$proxy_host` and `$proxy_port`.
     pub fn proxy_host(&self) -> Option<(&str, u16)> {
-        let made = self.made.as_ref().map(|made| (made.host.as_str(), made.port));
-        made.or_else(|| self.pass().map(|pass| (pass.host.as_str(), pass.port)))
+        let target = self.upstream.target.as_ref().map(|target| (target.host.as_str(), target.port));
+        target.or_else(|| self.proxy_pass().map(|pass| (pass.host.as_str(), pass.port)))
     }
 
-    /// How its upstream is connected to, if that is to be by TLS.
+    /// The TLS settings of the upstream; `None` for plain HTTP.
     pub fn upstream_tls(&self) -> Option<&Arc<tls::Client>> {
-        let client = self.pass()?.tls.as_ref().filter(|_| tls::AVAILABLE)?;
-        self.made.as_ref().is_none_or(|made| made.tls).then_some(client)
+        let client = self.proxy_pass()?.tls.as_ref().filter(|_| tls::AVAILABLE)?;
+        self.upstream.target.as_ref().is_none_or(|target| target.tls).then_some(client)
     }
 
-    /// Goes on with another path and its arguments, as if it had been asked for.
-    pub fn redirect(&mut self, target: &[u8]) {
+    /// Replaces path and arguments, as for a new request.
+    pub fn redirect_internally(&mut self, target: &[u8]) {
         let (path, args) = match target.iter().position(|b| *b == b'?') {
             Some(at) => (target.get(..at), target.get(at + 1..)),
             None => (Some(target), None),
         };
-        self.path = path.unwrap_or_default().to_vec();
-        self.args = args.map(<[u8]>::to_vec);
-        self.rewritten = true;
-        self.broke = false;
-        self.adds_path = false;
-        self.internal = true;
+        self.uri.path = path.unwrap_or_default().to_vec();
+        self.uri.args = args.map(<[u8]>::to_vec);
+        self.uri.path_changed = true;
+        self.routing.rewrite_break = false;
+        self.routing.alias_appended = false;
+        self.routing.is_internal = true;
     }
 
-    /// A request to another path for the sake of this one: a GET with the same fields, which shares its variables. Its
-    /// answer is for us alone.
-    pub fn ask(&self, path: &[u8]) -> Self {
+    /// A GET of another path with the same headers and shared variables (`auth_request`). Its response is not sent.
+    pub fn subrequest(&self, path: &[u8]) -> Self {
         let request = self.request.bodyless_get();
-        let mut asked = Self::new(self.config.clone(), self.client.clone(), self.server.clone(), request, self.number);
-        asked.asked_for = Some(self.request.method().into());
-        asked.connected.clone_from(&self.connected);
-        asked.limits = self.limits.for_another();
-        asked.host.clone_from(&self.host);
-        asked.written.clone_from(&self.written);
-        asked.path = path.to_vec();
-        asked.rewritten = true;
-        asked.internal = true;
-        asked.drops_body = true;
-        asked.malformed = self.malformed;
-        asked.connected.clone_from(&self.connected);
-        asked.users.swap(&self.users);
-        asked.mapped.swap(&self.mapped);
-        asked.request_id = RefCell::new(Some(self.request_id()));
-        asked
+        let mut subrequest =
+            Self::new(self.config.clone(), self.client.clone(), self.server.clone(), request, self.number);
+        subrequest.subrequest_of = Some(self.request.method().into());
+        subrequest.limits = self.limits.for_another();
+        subrequest.uri.host.clone_from(&self.uri.host);
+        subrequest.uri.raw.clone_from(&self.uri.raw);
+        subrequest.uri.path = path.to_vec();
+        subrequest.uri.path_changed = true;
+        subrequest.routing.is_internal = true;
+        subrequest.body.is_dropped = true;
+        subrequest.malformed = self.malformed;
+        subrequest.proxy_peer.clone_from(&self.proxy_peer);
+        subrequest.variables.user.swap(&self.variables.user);
+        subrequest.variables.maps.swap(&self.variables.maps);
+        subrequest.variables.request_id = RefCell::new(Some(self.request_id()));
+        subrequest
     }
 
     /// `$request_method`: that of the client's request.
     pub fn method(&self) -> &[u8] {
-        self.asked_for.as_deref().unwrap_or(self.request.method())
+        self.subrequest_of.as_deref().unwrap_or(self.request.method())
     }
 
-    /// The answer has a `Location` of its own, and none of a page that it stands for.
-    pub fn forget_location(&mut self) {
-        self.extra.retain(|(name, _)| !name.eq_ignore_ascii_case(b"location"));
+    /// Drops a `Location` of the response that this one replaces.
+    pub fn remove_location_header(&mut self) {
+        self.overrides.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(b"location"));
     }
 
-    /// Whether an upstream gets the request's body, and not another one.
-    pub fn passes_body(&self) -> bool {
+    /// Whether an upstream gets the client's body.
+    pub fn forwards_body(&self) -> bool {
         let proxy = &self.settings().proxy;
-        proxy.pass_body && proxy.set_body.is_none() && !self.drops_body
+        proxy.pass_body && proxy.set_body.is_none() && !self.body.is_dropped
     }
 
-    /// Whether an upstream can be sent the request: it gets no body of the client's, or one from its first byte.
-    pub fn can_be_sent(&self) -> bool {
-        !self.passes_body() || self.body.is_complete()
+    /// Whether the request can be sent to an upstream: without the client's body, or with all of it.
+    pub fn can_be_forwarded(&self) -> bool {
+        !self.forwards_body() || self.body.can_be_resent()
     }
 
-    /// Notes what an expression captured.
+    /// Stores the groups of an expression that matched.
     pub fn set_captures(&self, expression: &crate::config::Expression, captures: Captures) {
-        let mut users = self.users.borrow_mut();
+        let mut users = self.variables.user.borrow_mut();
         for (group, number) in &expression.users {
             if let Some(slot) = users.get_mut(*number as usize) {
                 *slot = captures.group(*group).to_vec();
             }
         }
-        // Those of an expression without groups are none.
-        self.captures.replace(captures);
+        // An expression without groups clears `$1`.
+        self.variables.captures.replace(captures);
     }
 
-    /// Forgets what was captured: a step whose expression does not match leaves no `$1`.
-    pub fn forget_captures(&self) {
-        self.captures.take();
+    /// Clears `$1`: an expression did not match.
+    pub fn clear_captures(&self) {
+        self.variables.captures.take();
     }
 
     /// Whether the connection may serve another request after this one.
     pub fn may_keep_alive(&self) -> bool {
         let settings = self.settings();
-        let age = executor::now().saturating_sub(self.client.since);
-        !self.closes
+        let age = executor::now().saturating_sub(self.client.connected_at);
+        !self.closes_connection
             && !STOPPING.get()
             && !settings.keepalive_timeout.is_zero()
             && self.request.keeps_alive()
             && self.number < settings.keepalive_requests
             && age < executor::millis(settings.keepalive_time)
-            && !self.is_from(settings.manners.keepalive_disable)
+            && !self.is_disabled_browser(settings.manners.keepalive_disable)
     }
 
-    /// Whether the client is a browser that can't be trusted with keep-alive, MSIE after POST only (as in nginx).
-    fn is_from(&self, disabled: KeepaliveDisable) -> bool {
+    /// Whether `keepalive_disable` names this browser; MSIE only after POST, as in nginx.
+    fn is_disabled_browser(&self, disabled: KeepaliveDisable) -> bool {
         let agent = || self.request.fields.first_named(b"user_agent").unwrap_or_default();
         disabled.msie6 && self.request.method() == b"POST" && user_agent::is_msie6(agent())
             || disabled.safari && user_agent::is_safari(agent())
     }
 
-    /// Whether the client takes a body in chunks (RFC 9112 7.1).
-    pub fn takes_chunks(&self) -> bool {
+    /// Whether the client accepts a chunked body (RFC 9112 7.1).
+    pub fn accepts_chunked(&self) -> bool {
         self.request.version == Version::Http11 && self.settings().chunked
     }
 
-    /// Notes the type of the answer, by which `expires` and the like may choose, before there is a head.
-    pub fn announce(&self, content_type: &[u8]) {
+    /// Records the media type before the head exists, for variables that `expires` and the like read.
+    pub fn record_content_type(&self, content_type: &[u8]) {
         if self.config.keeps_sent {
-            self.answer.head.replace([b"Content-Type: ", content_type, b"\r\n"].concat());
+            self.response.head.replace([b"Content-Type: ", content_type, b"\r\n"].concat());
         }
     }
 
-    /// Notes the head that is about to be sent.
-    pub fn begin_answer(&mut self, status: u16, head: &[u8]) {
+    /// Records the head that is about to be sent.
+    pub fn record_head(&mut self, status: u16, head: &[u8]) {
         let kept = if self.config.keeps_sent { head.to_vec() } else { Vec::new() };
-        self.answer = Answer { status, head_bytes: head.len() as u64, head: kept.into(), ..Answer::default() };
+        self.response =
+            SentResponse { status, head_bytes: head.len() as u64, head: kept.into(), ..SentResponse::default() };
     }
 
-    /// 16 random bytes in hexadecimal, the same all along.
+    /// `$request_id`: 16 random bytes in hexadecimal.
     pub fn request_id(&self) -> String {
-        self.request_id.borrow_mut().get_or_insert_with(|| format!("{:032x}", fastrand::u128(..))).clone()
+        self.variables.request_id.borrow_mut().get_or_insert_with(|| format!("{:032x}", fastrand::u128(..))).clone()
     }
 
-    /// Milliseconds since the first byte of the request was there.
+    /// Milliseconds since the first byte of the request.
     pub fn elapsed(&self) -> Millis {
         executor::now().saturating_sub(self.began)
     }

@@ -176,14 +176,14 @@ pub fn context(exchange: &Exchange) -> String {
     };
     let mut context = format!(", client: {}, server: {}", exchange.client.addr.host(), exchange.server.name);
     let _ = write!(context, ", request: \"{}\"", text(exchange.request.line()));
-    if exchange.asked_for.is_some() {
-        let _ = write!(context, ", subrequest: \"{}\"", text(&exchange.path));
+    if exchange.subrequest_of.is_some() {
+        let _ = write!(context, ", subrequest: \"{}\"", text(&exchange.uri.path));
     }
-    if let (Some(last), Some(pass)) = (exchange.tries.last(), exchange.pass()) {
+    if let (Some(last), Some(pass)) = (exchange.upstream.attempts.last(), exchange.proxy_pass()) {
         let uri = pass.uri.as_deref().unwrap_or_default();
-        let path = if uri.is_empty() { text(&exchange.written) } else { uri.to_owned() };
+        let path = if uri.is_empty() { text(&exchange.uri.raw) } else { uri.to_owned() };
         let scheme = if exchange.upstream_tls().is_some() { "https" } else { "http" };
-        let _ = write!(context, ", upstream: \"{scheme}://{}{path}\"", last.peer);
+        let _ = write!(context, ", upstream: \"{scheme}://{}{path}\"", last.target);
     }
     if let Some(host) = exchange.request.fields.first(crate::http1::head::HeaderName::Host) {
         let _ = write!(context, ", host: \"{}\"", text(host));

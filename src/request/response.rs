@@ -162,12 +162,12 @@ impl Reply {
     /// Sends the client from the path to the same with a slash at its end.
     pub fn with_slash(exchange: &Exchange) -> Self {
         let mut url = Vec::new();
-        uri::encode_path(&exchange.path, &mut url);
+        uri::encode_path(&exchange.uri.path, &mut url);
         // `//host/` would lead to another host (`merge_slashes off`).
         let doubled = url.iter().take_while(|b| **b == b'/').count().saturating_sub(1);
         url.drain(..doubled);
         url.push(b'/');
-        if let Some(args) = &exchange.args {
+        if let Some(args) = &exchange.uri.args {
             url.push(b'?');
             url.extend_from_slice(args);
         }
@@ -244,11 +244,11 @@ impl Reply {
 
 /// The type by the extension, in any letter case.
 pub fn content_type(exchange: &Exchange) -> Arc<[u8]> {
-    if let Some(given) = &exchange.given_type {
+    if let Some(given) = &exchange.overrides.content_type {
         return given.as_slice().into();
     }
     let settings = exchange.settings();
-    let name = exchange.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    let name = exchange.uri.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
     let extension = name.iter().rposition(|b| *b == b'.').and_then(|dot| name.get(dot + 1..)).unwrap_or_default();
     let known = match extension.iter().any(u8::is_ascii_uppercase) {
         true => settings.files.types.get(extension.to_ascii_lowercase().as_slice()),
@@ -314,7 +314,7 @@ pub fn connection(exchange: &Exchange, carriage: TransferOptions, out: &mut Vec<
     if carriage.packing != ContentEncoding::Plain && settings.rare.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
         out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
     }
-    exchange.extra.iter().for_each(|(name, value)| field(name, value, out));
+    exchange.overrides.headers.iter().for_each(|(name, value)| field(name, value, out));
 }
 
 /// `Content-Encoding` of what is compressed on its way: nginx has it behind the other fields.
@@ -345,7 +345,7 @@ pub fn absolute(exchange: &Exchange, url: &[u8]) -> Vec<u8> {
     }
     let name = exchange.server.name.as_str();
     let local = exchange.client.local.host();
-    let host = match exchange.host.as_str() {
+    let host = match exchange.uri.host.as_str() {
         _ if settings.server_name_in_redirect && !name.is_empty() => name,
         "" => &local,
         host => host,

@@ -7,7 +7,7 @@ use crate::config::template::{Builtin, ConnectionState, Segment, Template, Varia
 use crate::http1::basic_auth::Credentials;
 use crate::http1::head::{self, HeaderName, Headers};
 use crate::http1::x_forwarded_for;
-use crate::request::exchange::{Exchange, Try};
+use crate::request::exchange::{Attempt, Exchange};
 use crate::request::limit_zones::LimitStatus;
 use crate::runtime::clock;
 use crate::runtime::metrics::{self, Metric};
@@ -52,29 +52,31 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
         Variable::Empty => {}
         Variable::Builtin(builtin) => write_builtin(*builtin, exchange, out),
         Variable::Field(name) => write_fields(&exchange.request.fields, name, out),
-        Variable::SentField(name) => write_lines(&exchange.answer.head.borrow(), name, out),
-        Variable::UpstreamTrailer(name) => write_lines(&exchange.upstream_trailers, name, out),
-        Variable::SentTrailer(name) => write_lines(&exchange.answer.trailers, name, out),
+        Variable::SentField(name) => write_lines(&exchange.response.head.borrow(), name, out),
+        Variable::UpstreamTrailer(name) => write_lines(&exchange.upstream.trailers, name, out),
+        Variable::SentTrailer(name) => write_lines(&exchange.response.trailers, name, out),
         Variable::UpstreamField(name) => {
-            if let Some(head) = &exchange.upstream_head {
+            if let Some(head) = &exchange.upstream.head {
                 write_fields(&head.fields, name, out);
             }
         }
         Variable::UpstreamCookie(name) => {
-            if let Some(head) = &exchange.upstream_head {
+            if let Some(head) = &exchange.upstream.head {
                 write_cookie(&head.fields, HeaderName::SetCookie, name, out);
             }
         }
         Variable::Arg(name) => {
-            let args = exchange.args.as_deref().unwrap_or_default();
+            let args = exchange.uri.args.as_deref().unwrap_or_default();
             out.extend_from_slice(arg(args, name).unwrap_or_default());
         }
         Variable::Cookie(name) => {
             write_cookie(&exchange.request.fields, HeaderName::Cookie, name, out);
         }
-        Variable::Capture(number) => out.extend_from_slice(exchange.captures.borrow().group(usize::from(*number))),
+        Variable::Capture(number) => {
+            out.extend_from_slice(exchange.variables.captures.borrow().group(usize::from(*number)))
+        }
         Variable::User(number) => {
-            if let Some(value) = exchange.users.borrow().get(*number as usize) {
+            if let Some(value) = exchange.variables.user.borrow().get(*number as usize) {
                 out.extend_from_slice(value);
             }
         }
@@ -87,7 +89,7 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
 fn write_map(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     let at = number as usize;
     let Some(map) = exchange.config.maps.get(at).filter(|_| depth < DEPTH_MAX) else { return };
-    let known = exchange.mapped.borrow().get(at).cloned().flatten();
+    let known = exchange.variables.maps.borrow().get(at).cloned().flatten();
     if let Some(known) = known.filter(|_| !map.volatile) {
         return out.extend_from_slice(&known);
     }
@@ -101,7 +103,7 @@ fn write_map(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     write_at(template, exchange, out, depth + 1);
     // A value stays what it is for a request, whatever changes meanwhile, as in nginx.
     if !map.volatile {
-        let mut mapped = exchange.mapped.borrow_mut();
+        let mut mapped = exchange.variables.maps.borrow_mut();
         mapped.resize(exchange.config.maps.len(), None);
         if let Some(slot) = mapped.get_mut(at) {
             *slot = Some(out.get(start..).unwrap_or_default().into());
@@ -206,12 +208,12 @@ pub fn holds(template: &Template, exchange: &Exchange) -> bool {
 
 fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     let client = &exchange.client;
-    let answer = &exchange.answer;
+    let answer = &exchange.response;
     let mut number = |value: u64| write_number(value, 1, out);
     match builtin {
-        Builtin::Args => out.extend_from_slice(exchange.args.as_deref().unwrap_or_default()),
+        Builtin::Args => out.extend_from_slice(exchange.uri.args.as_deref().unwrap_or_default()),
         Builtin::IsArgs => {
-            if exchange.args.as_ref().is_some_and(|args| !args.is_empty()) {
+            if exchange.uri.args.as_ref().is_some_and(|args| !args.is_empty()) {
                 out.push(b'?');
             }
         }
@@ -228,13 +230,15 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::BytesSent => number(answer.bytes),
         Builtin::Connection => number(client.number.into()),
         Builtin::ConnectionRequests => number(exchange.number.into()),
-        Builtin::ConnectionTime => write_seconds(crate::runtime::executor::now().saturating_sub(client.since), out),
+        Builtin::ConnectionTime => {
+            write_seconds(crate::runtime::executor::now().saturating_sub(client.connected_at), out)
+        }
         Builtin::Connections(state) => number(connections(state)),
         Builtin::ContentLength => {
             out.extend_from_slice(exchange.request.fields.first(HeaderName::ContentLength).unwrap_or_default());
         }
         Builtin::ContentType => write_fields(&exchange.request.fields, b"content_type", out),
-        Builtin::GzipRatio => write_ratio(answer.packed, out),
+        Builtin::GzipRatio => write_ratio(answer.compressed_bytes, out),
         Builtin::Host => out.extend_from_slice(host(exchange).as_bytes()),
         Builtin::Hostname => out.extend_from_slice(rustix::system::uname().nodename().to_string_lossy().as_bytes()),
         Builtin::Https => out.extend_from_slice(if client.tls.is_some() { b"on" } else { b"" }),
@@ -267,7 +271,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::RequestLength => number(exchange.request.len() as u64 + exchange.body.bytes),
         Builtin::RequestMethod => out.extend_from_slice(exchange.method()),
         Builtin::RequestTime => write_seconds(exchange.elapsed(), out),
-        Builtin::RequestUri => out.extend_from_slice(&exchange.written),
+        Builtin::RequestUri => out.extend_from_slice(&exchange.uri.raw),
         Builtin::Scheme => out.extend_from_slice(client.scheme().as_bytes()),
         Builtin::Ssl(fact) => client.tls.iter().for_each(|secured| secured.write(fact, out)),
         Builtin::ServerAddr => out.extend_from_slice(client.local.host().as_bytes()),
@@ -289,7 +293,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         | Builtin::UpstreamResponseLength
         | Builtin::UpstreamBytesReceived
         | Builtin::UpstreamBytesSent => write_tries(builtin, exchange, out),
-        Builtin::Uri => out.extend_from_slice(&exchange.path),
+        Builtin::Uri => out.extend_from_slice(&exchange.uri.path),
         Builtin::Version => out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes()),
     }
 }
@@ -297,8 +301,8 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
 /// Who the client is, who has connected for it, and what the PROXY protocol said.
 fn write_client(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     let client = &exchange.client;
-    let connected = exchange.connected.as_ref().unwrap_or(client);
-    let proxied = client.proxied.as_ref();
+    let connected = exchange.proxy_peer.as_ref().unwrap_or(client);
+    let proxied = client.proxy_protocol.as_ref();
     let source = proxied.map(|proxied| proxied.source);
     let target = proxied.map(|proxied| proxied.target);
     let port = match builtin {
@@ -369,8 +373,8 @@ fn connections(state: ConnectionState) -> u64 {
 /// `root` and the path, or `alias` and what of the path the location did not match.
 pub fn write_file_name(exchange: &Exchange, out: &mut Vec<u8>) {
     let matched = write_root(exchange, out);
-    let matched = if exchange.adds_path { 0 } else { matched };
-    out.extend_from_slice(exchange.path.get(matched..).unwrap_or_default());
+    let matched = if exchange.routing.alias_appended { 0 } else { matched };
+    out.extend_from_slice(exchange.uri.path.get(matched..).unwrap_or_default());
 }
 
 /// `root`, or `alias` and for how many bytes of the path it stands.
@@ -379,13 +383,13 @@ pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
     match (&files.alias, &files.root) {
         (Some(alias), _) => {
             write(&alias.to, exchange, out);
-            alias.replaces.unwrap_or(exchange.path.len())
+            alias.replaces.unwrap_or(exchange.uri.path.len())
         }
         (None, Some(root)) => {
             write(root, exchange, out);
             0
         }
-        (None, None) => exchange.path.len(),
+        (None, None) => exchange.uri.path.len(),
     }
 }
 
@@ -395,7 +399,7 @@ pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
 pub fn leads_out(exchange: &Exchange, name: &[u8]) -> bool {
     let files = &exchange.settings().files;
     let alias = files.alias.as_ref();
-    let matched = alias.filter(|_| !exchange.adds_path).and_then(|alias| alias.replaces).unwrap_or(0);
+    let matched = alias.filter(|_| !exchange.routing.alias_appended).and_then(|alias| alias.replaces).unwrap_or(0);
     let folder = alias.map(|alias| &alias.to).or(files.root.as_ref()).filter(|folder| folder.as_text().is_none());
     let leaves = folder.is_some_and(|folder| {
         let written = folder.pieces().iter().map(|piece| match piece {
@@ -404,7 +408,8 @@ pub fn leads_out(exchange: &Exchange, name: &[u8]) -> bool {
         });
         steps_up(name) > written.sum()
     });
-    leaves || ((exchange.rewritten || matched > 0) && climbs(exchange.path.get(matched..).unwrap_or_default()))
+    leaves
+        || ((exchange.uri.path_changed || matched > 0) && climbs(exchange.uri.path.get(matched..).unwrap_or_default()))
 }
 
 fn steps_up(path: &[u8]) -> usize {
@@ -418,7 +423,7 @@ pub fn climbs(path: &[u8]) -> bool {
 
 /// `$host`: the host of the request, or the name of the server that took it.
 pub fn host(exchange: &Exchange) -> &str {
-    if exchange.host.is_empty() { &exchange.server.name } else { &exchange.host }
+    if exchange.uri.host.is_empty() { &exchange.server.name } else { &exchange.uri.host }
 }
 
 /// A number with so many digits at least. `write!` takes several times as long.
@@ -453,9 +458,9 @@ fn write_ratio(packed: Option<(u64, u64)>, out: &mut Vec<u8>) {
 }
 
 /// What one try is worth to a variable.
-fn write_try(builtin: Builtin, one: &Try, out: &mut Vec<u8>) {
+fn write_try(builtin: Builtin, one: &Attempt, out: &mut Vec<u8>) {
     let time = match builtin {
-        Builtin::UpstreamAddr => return drop(write!(out, "{}", one.peer)),
+        Builtin::UpstreamAddr => return drop(write!(out, "{}", one.target)),
         Builtin::UpstreamResponseLength => return write_number(one.body, 1, out),
         Builtin::UpstreamBytesReceived => return write_number(one.received, 1, out),
         Builtin::UpstreamBytesSent => return write_number(one.sent, 1, out),
@@ -464,7 +469,7 @@ fn write_try(builtin: Builtin, one: &Try, out: &mut Vec<u8>) {
             None => None,
         },
         Builtin::UpstreamConnectTime => one.connected,
-        Builtin::UpstreamHeaderTime => one.headed,
+        Builtin::UpstreamHeaderTime => one.head_received,
         _ => one.ended,
     };
     match time {
@@ -475,9 +480,9 @@ fn write_try(builtin: Builtin, one: &Try, out: &mut Vec<u8>) {
 
 /// Peers that were tried for one request stand in one value, with commas between them, and colons between upstreams.
 fn write_tries(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
-    for (at, one) in exchange.tries.iter().enumerate() {
+    for (at, one) in exchange.upstream.attempts.iter().enumerate() {
         if at > 0 {
-            out.extend_from_slice(if one.elsewhere { b" : " } else { b", " });
+            out.extend_from_slice(if one.after_redirect { b" : " } else { b", " });
         }
         write_try(builtin, one, out);
     }

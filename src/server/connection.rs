@@ -57,7 +57,7 @@ pub fn start(
     let Ok(socket) = Socket::new(fd) else { return };
     let wire = BufStream::new(Stream::Plain(socket));
     let number = worker.next_connection();
-    let client = Client { addr, local, number, since: executor::now(), proxied: None, tls: None };
+    let client = Client { addr, local, number, connected_at: executor::now(), proxy_protocol: None, tls: None };
     if !group.proxied && !group.tls {
         return serve(wire, Rc::new(client), group, slot, KeepAlive::start());
     }
@@ -77,7 +77,7 @@ async fn open(
     worker: &Worker,
 ) -> Option<(BufStream, Client)> {
     if group.proxied {
-        client.proxied = introduce(&client, &mut wire, group, worker).await?;
+        client.proxy_protocol = introduce(&client, &mut wire, group, worker).await?;
     }
     if tls::AVAILABLE && group.tls {
         // By its pointer alone, so that builds that never come here do not have it.
@@ -289,7 +289,7 @@ impl RequestHandler<'_> {
             Done::Answered(after) => self.after(after, &mut exchange, counted),
             Done::Upgraded(upgraded) => {
                 let passage = TunnelSetup::new(&mut exchange, *upgraded);
-                metrics::answered(exchange.answer.status); // its log line is written at its end
+                metrics::answered(exchange.response.status); // its log line is written at its end
                 After::Tunnel(Box::new(passage))
             }
         };
@@ -337,7 +337,7 @@ impl RequestHandler<'_> {
     /// Writes the access line of a request that gets no answer.
     fn log_unread(&self, server: &Arc<Server>, status: u16) {
         let mut exchange = self.unread(server);
-        exchange.answer.status = status;
+        exchange.response.status = status;
         end(&exchange);
     }
 
@@ -348,7 +348,7 @@ impl RequestHandler<'_> {
         }
         end(exchange);
         let manners = &exchange.settings().manners;
-        if manners.reset_timed_out && (exchange.timed_out || exchange.answer.status == 444) {
+        if manners.reset_timed_out && (exchange.timed_out || exchange.response.status == 444) {
             self.wire.stream.socket().abort();
         }
         match after {
@@ -361,7 +361,7 @@ impl RequestHandler<'_> {
 
 /// Counts a request that is over, and writes its log line.
 fn end(exchange: &Exchange) {
-    metrics::answered(exchange.answer.status);
+    metrics::answered(exchange.response.status);
     log::access(exchange);
 }
 
@@ -388,10 +388,10 @@ fn understand(exchange: &mut Exchange, group: &VirtualHosts) -> Result<(), Malfo
     if let Some((expression, captures)) = found.captures {
         exchange.set_captures(expression, captures);
     }
-    exchange.host = host;
-    exchange.written = written;
-    exchange.path = path;
-    exchange.args = args;
+    exchange.uri.host = host;
+    exchange.uri.raw = written;
+    exchange.uri.path = path;
+    exchange.uri.args = args;
     Ok(())
 }
 

@@ -66,8 +66,8 @@ impl Phases<'_> {
                 Next::Server
             }
             Some(status) => {
-                exchange.closes = true;
-                exchange.answer.status = status;
+                exchange.closes_connection = true;
+                exchange.response.status = status;
                 Next::Answer(Some(page(exchange, status)))
             }
         };
@@ -81,7 +81,7 @@ impl Phases<'_> {
                 changes += 1;
                 if changes > CHANGES_MAX + 1 {
                     log::about(exchange, Level::Error, format_args!("rewrite or internal redirection cycle"));
-                    exchange.closes = true;
+                    exchange.closes_connection = true;
                     next = self.send(exchange, *page(exchange, 500));
                 }
             }
@@ -99,7 +99,7 @@ impl Phases<'_> {
                 // 444 is never told, wherever it comes from (`limit_req_status 444`).
                 Next::Answer(Some(reply)) if !(reply.is_page && reply.status == 444) => self.answer(exchange, reply),
                 Next::Answer(_) => {
-                    exchange.answer.status = 444;
+                    exchange.response.status = 444;
                     return Done::Answered(After::Close);
                 }
                 Next::Send(delivery) => {
@@ -120,10 +120,10 @@ impl Phases<'_> {
         if let Framing::Length(length) = exchange.request.framing
             && most > 0
             && length > most
-            && !exchange.drops_body
+            && !exchange.body.is_dropped
         {
             log::about(exchange, Level::Error, format_args!("client intended to send too large body: {length} bytes"));
-            exchange.closes = true;
+            exchange.closes_connection = true;
             return Next::Answer(Some(page(exchange, 413)));
         }
         if let Some(location) = &location {
@@ -139,7 +139,7 @@ impl Phases<'_> {
         }
         // A question is asked by who has been let in, or is about to be.
         if exchange.settings().rare.access.is_some()
-            && exchange.asked_for.is_none()
+            && exchange.subrequest_of.is_none()
             && let Err(next) = Box::pin(self.admit(exchange)).await
         {
             return next;
@@ -170,7 +170,7 @@ impl Phases<'_> {
 
     /// Asks another location (`auth_request`); an end, if the client has gone or must go meanwhile.
     async fn ask(&mut self, exchange: &mut Exchange, access: &Access, request: &AuthRequest) -> Result<Verdict, Next> {
-        let mut asked = exchange.ask(&request.target);
+        let mut asked = exchange.subrequest(&request.target);
         let first = match request.target.as_slice() {
             name @ [b'@', ..] => Next::Named(name.to_vec()),
             _ => Next::Server,
@@ -182,12 +182,12 @@ impl Phases<'_> {
             let holder = if matches!(to, SetTarget::User(_)) { &mut asked } else { &mut *exchange };
             rewrite::assign(holder, *to, value);
         }
-        asked.users.swap(&exchange.users);
-        asked.mapped.swap(&exchange.mapped);
+        asked.variables.user.swap(&exchange.variables.user);
+        asked.variables.maps.swap(&exchange.variables.maps);
         exchange.limits.take(&mut asked.limits);
         match done {
             Done::Answered(After::Close) => {
-                exchange.answer.status = asked.answer.status;
+                exchange.response.status = asked.response.status;
                 Err(Next::Done(Done::Answered(After::Close)))
             }
             _ => Ok(access::by_answer(exchange, &asked)),
@@ -216,23 +216,23 @@ impl Phases<'_> {
         if let Some(content) = exchange.content() {
             return Next::Answer(Some(Box::new(status::answer(exchange, content, self.running).await)));
         }
-        if exchange.pass().is_some() {
+        if exchange.proxy_pass().is_some() {
             if exchange.malformed {
-                exchange.in_error_page = true;
-                return Next::Answer(Some(page(exchange, exchange.answer.status)));
+                exchange.routing.error_page_done = true;
+                return Next::Answer(Some(page(exchange, exchange.response.status)));
             }
             return self.forward(exchange).await;
         }
         match static_files::answer(exchange).await {
             file::Answer::Reply(reply) => Next::Answer(Some(Box::new(reply))),
             file::Answer::Instead(path) => {
-                exchange.path = path;
-                exchange.rewritten = true;
-                exchange.internal = true;
+                exchange.uri.path = path;
+                exchange.uri.path_changed = true;
+                exchange.routing.is_internal = true;
                 Next::Server
             }
-            file::Answer::File(_) if exchange.asked_for.is_some() => {
-                exchange.answer.status = exchange.status.unwrap_or(200);
+            file::Answer::File(_) if exchange.subrequest_of.is_some() => {
+                exchange.response.status = exchange.overrides.status.unwrap_or(200);
                 Next::Done(Done::Answered(After::KeepAlive))
             }
             file::Answer::File(found) => Next::Send(Box::new(send_response::of_file(exchange, self.wire, found))),
@@ -246,12 +246,12 @@ impl Phases<'_> {
             Forwarded::Broken => After::Close,
             Forwarded::Refused(status) => {
                 // What is left of a request that could not be understood is not to be understood either.
-                exchange.closes |= matches!(status, 400 | 408 | 413 | 431);
+                exchange.closes_connection |= matches!(status, 400 | 408 | 413 | 431);
                 return refused(exchange, status);
             }
             Forwarded::Elsewhere(name) if name.starts_with(b"@") => return Next::Named(name),
             Forwarded::Elsewhere(target) => {
-                exchange.redirect(&target);
+                exchange.redirect_internally(&target);
                 return Next::Server;
             }
             Forwarded::Upgraded(upgraded) => return Next::Done(Done::Upgraded(upgraded)),
@@ -262,7 +262,7 @@ impl Phases<'_> {
     /// Sends an answer of our own, unless `error_page` has another one.
     fn answer(&mut self, exchange: &mut Exchange, reply: Box<Reply>) -> Next {
         // As nginx does: these say that either side was not understood.
-        exchange.closes |= reply.is_page && matches!(reply.status, 400 | 413 | 414 | 500 | 501);
+        exchange.closes_connection |= reply.is_page && matches!(reply.status, 400 | 413 | 414 | 500 | 501);
         match error_page::find(exchange, reply) {
             Instead::Nothing(reply) => self.send(exchange, *reply),
             Instead::Path => Next::Server,
@@ -271,8 +271,8 @@ impl Phases<'_> {
     }
 
     fn send(&mut self, exchange: &mut Exchange, reply: Reply) -> Next {
-        if exchange.asked_for.is_some() {
-            exchange.answer.status = exchange.status.filter(|_| !reply.is_page).unwrap_or(reply.status);
+        if exchange.subrequest_of.is_some() {
+            exchange.response.status = exchange.overrides.status.filter(|_| !reply.is_page).unwrap_or(reply.status);
             return Next::Done(Done::Answered(After::KeepAlive));
         }
         Next::Send(Box::new(send_response::of_reply(exchange, self.wire, reply)))
@@ -283,7 +283,7 @@ impl Phases<'_> {
 fn search(exchange: &mut Exchange) -> Next {
     match router::find(exchange) {
         router::Found::Location(location) | router::Found::AddSlash(location)
-            if location.internal && !exchange.internal =>
+            if location.internal && !exchange.routing.is_internal =>
         {
             exchange.location = Some(location);
             Next::Answer(Some(page(exchange, 404)))
@@ -303,15 +303,15 @@ fn find_named(exchange: &mut Exchange, name: &[u8]) -> Next {
         log::about(exchange, Level::Error, format_args!("could not find named location \"{text}\""));
         return Next::Answer(Some(page(exchange, 500)));
     };
-    exchange.internal = true;
-    exchange.rewritten = true;
+    exchange.routing.is_internal = true;
+    exchange.uri.path_changed = true;
     Next::Enter(Some(location))
 }
 
 /// The page of a status; but a client that is gone (499) gets none.
 fn refused(exchange: &mut Exchange, status: u16) -> Next {
     if status == 499 {
-        exchange.answer.status = status;
+        exchange.response.status = status;
         return Next::Done(Done::Answered(After::Close));
     }
     Next::Answer(Some(page(exchange, status)))
@@ -328,7 +328,7 @@ fn try_files(exchange: &mut Exchange) -> Option<Next> {
         Tried::Status(status) => Some(Next::Answer(Some(page(exchange, status)))),
         Tried::Otherwise(name) if name.starts_with(b"@") => Some(Next::Named(name)),
         Tried::Otherwise(target) => {
-            exchange.redirect(&target);
+            exchange.redirect_internally(&target);
             Some(Next::Server)
         }
     }

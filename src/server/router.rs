@@ -33,7 +33,7 @@ enum Search<'l> {
 }
 
 fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
-    let path = exchange.path.as_slice();
+    let path = exchange.uri.path.as_slice();
     if let Some(exact) = locations.exact(path) {
         return Search::Final(exact);
     }

@@ -38,21 +38,21 @@ pub struct Remainder {
 
 /// Makes an answer of a reply. Behind what could not be understood nothing more is read from the connection.
 pub fn of_reply(exchange: &mut Exchange, wire: &mut BufStream, mut reply: Reply) -> PreparedResponse {
-    let read = if exchange.closes { Ok(false) } else { body_relay::skip(wire, &mut exchange.body.decoder) };
+    let read = if exchange.closes_connection { Ok(false) } else { body_relay::skip(wire, &mut exchange.body.decoder) };
     let keep_alive = read == Ok(true) && exchange.may_keep_alive();
     if let Err(malformed) = read {
         log::about(exchange, Level::Info, format_args!("client sent {malformed}"));
         reply = Reply::page(malformed.status(), exchange.settings().server_tokens);
     }
-    if let Some(status) = exchange.status.filter(|_| !reply.is_page) {
+    if let Some(status) = exchange.overrides.status.filter(|_| !reply.is_page) {
         reply.status = status;
     }
     if response::fault(reply.status).is_some() {
         reply.status = 400;
     }
-    exchange.answer.status = reply.status;
+    exchange.response.status = reply.status;
     if reply.location.is_some() {
-        exchange.forget_location();
+        exchange.remove_location_header();
     }
     let length = Some(reply.body.len() as u64);
     let about = gzip::ResponseInfo {
@@ -63,7 +63,7 @@ pub fn of_reply(exchange: &mut Exchange, wire: &mut BufStream, mut reply: Reply)
         is_file: false,
     };
     let carriage = carriage(exchange, gzip::packing(exchange, &about), length, keep_alive);
-    exchange.announce(reply.content_type.as_deref().unwrap_or_default());
+    exchange.record_content_type(reply.content_type.as_deref().unwrap_or_default());
     let told = charset::content_type(exchange, reply.status, reply.content_type.as_deref().unwrap_or_default());
     reply.content_type = told.or(reply.content_type);
     let head = reply.head(exchange, carriage);
@@ -73,10 +73,10 @@ pub fn of_reply(exchange: &mut Exchange, wire: &mut BufStream, mut reply: Reply)
 /// Makes an answer of a file.
 pub fn of_file(exchange: &mut Exchange, wire: &mut BufStream, found: file::Found) -> PreparedResponse {
     let keep_alive = body_relay::skip(wire, &mut exchange.body.decoder) == Ok(true) && exchange.may_keep_alive();
-    exchange.answer.status = found.head.status;
+    exchange.response.status = found.head.status;
     let packing = found.head.packing(exchange);
     let carriage = carriage(exchange, packing, found.head.length, keep_alive);
-    exchange.announce(found.head.content_type());
+    exchange.record_content_type(found.head.content_type());
     let head = found.head.write(exchange, carriage);
     PreparedResponse { head, body: found.body, carriage }
 }
@@ -84,8 +84,8 @@ pub fn of_file(exchange: &mut Exchange, wire: &mut BufStream, found: file::Found
 /// How an answer of our own travels.
 fn carriage(exchange: &Exchange, packing: ContentEncoding, length: Option<u64>, keep_alive: bool) -> TransferOptions {
     let unknown = (packing == ContentEncoding::Gzip || length.is_none()) && wants_body(exchange);
-    let chunks = exchange.takes_chunks();
-    let trailed = trailers::are_expected(exchange, exchange.answer.status);
+    let chunks = exchange.accepts_chunked();
+    let trailed = trailers::are_expected(exchange, exchange.response.status);
     TransferOptions {
         keep_alive: keep_alive && (chunks || !unknown),
         chunked: chunks && unknown || trailed,
@@ -95,7 +95,7 @@ fn carriage(exchange: &Exchange, packing: ContentEncoding, length: Option<u64>, 
 }
 
 fn wants_body(exchange: &Exchange) -> bool {
-    exchange.request.method() != b"HEAD" && !head::is_bodyless(exchange.answer.status)
+    exchange.request.method() != b"HEAD" && !head::is_bodyless(exchange.response.status)
 }
 
 /// A head and what belongs to it.
@@ -108,7 +108,7 @@ pub struct PreparedResponse {
 /// Sends an answer.
 pub async fn deliver(exchange: &mut Exchange, wire: &BufStream, delivery: Box<PreparedResponse>) -> After {
     let TransferOptions { keep_alive, trailed, .. } = delivery.carriage;
-    exchange.begin_answer(exchange.answer.status, &delivery.head);
+    exchange.record_head(exchange.response.status, &delivery.head);
     let sent = match delivery.carriage.packing {
         ContentEncoding::Gzip if Gzip::AVAILABLE && wants_body(exchange) => {
             // By its pointer alone, so that builds that never come here do not have it.
@@ -127,7 +127,7 @@ pub async fn deliver(exchange: &mut Exchange, wire: &BufStream, delivery: Box<Pr
             return After::Close;
         }
     }
-    exchange.answer.complete = true;
+    exchange.response.complete = true;
     if keep_alive { After::KeepAlive } else { After::Linger }
 }
 
@@ -185,7 +185,7 @@ async fn send_out(
         sent => sent.map(Some),
     });
     let sent = sent.await;
-    exchange.answer.bytes = outgoing.sent;
+    exchange.response.bytes = outgoing.sent;
     match sent {
         Some(sent) => sent.map(|()| None).map_err(|failure| broken_off(exchange, &failure)),
         None => Ok(Some(outgoing)),
@@ -240,14 +240,14 @@ async fn pack(exchange: &mut Exchange, wire: &BufStream, mut delivery: Box<Prepa
         file::Body::Parts { .. } => return Err(Aborted),
     };
     let sent = packer.send(&wire.stream, delivery.head, source).await;
-    exchange.answer.bytes = packer.sent;
-    exchange.answer.packed = Some(packer.encoder.counts());
+    exchange.response.bytes = packer.sent;
+    exchange.response.compressed_bytes = Some(packer.encoder.counts());
     sent.map_err(|failure| broken_off(exchange, &failure))
 }
 
 /// How fast the answer may go, and how much of it has gone already.
 fn slowness(exchange: &Exchange) -> Option<(Pace, u64)> {
-    rate_limit::to_client(exchange).map(|pace| (pace, exchange.answer.bytes))
+    rate_limit::to_client(exchange).map(|pace| (pace, exchange.response.bytes))
 }
 
 /// An answer that can't come to its end.
@@ -275,7 +275,7 @@ async fn send_bytes(exchange: &mut Exchange, wire: &BufStream, out: &mut Vec<u8>
     let limit = exchange.settings().send_timeout;
     let sent = send_slowly(&wire.stream, out, limit, slowness(exchange)).await;
     sent.map_err(|failure| broken_off(exchange, &failure))?;
-    exchange.answer.bytes += out.len() as u64;
+    exchange.response.bytes += out.len() as u64;
     out.clear();
     Ok(())
 }

@@ -55,7 +55,7 @@ impl TunnelSetup {
                 logs: settings.error_log.clone(),
                 connection: exchange.client.number,
                 context: if wanted { log::context(exchange).into() } else { Box::default() },
-                head_bytes: exchange.answer.head_bytes,
+                head_bytes: exchange.response.head_bytes,
                 began: exchange.began,
             })
         });

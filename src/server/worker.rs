@@ -211,7 +211,7 @@ impl Worker {
     /// From now on nothing new is begun.
     pub fn stop(&self) {
         self.stopping.set(true);
-        exchange::last_requests();
+        exchange::end_keep_alive();
     }
 
     /// Ready when no connection is left.

@@ -210,10 +210,10 @@ fn challenge(realm: &[u8]) -> Vec<u8> {
 
 /// What `auth_request` has found out, by what became of `asked`.
 pub fn by_answer(exchange: &Exchange, asked: &Exchange) -> Verdict {
-    match asked.answer.status {
+    match asked.response.status {
         200..=299 => Verdict::Pass,
         401 => {
-            let head = asked.upstream_head.as_ref();
+            let head = asked.upstream.head.as_ref();
             let challenges = head.into_iter().flat_map(|head| head.fields.named(b"www_authenticate"));
             Verdict::Denied(Denied { status: 401, challenges: challenges.map(<[u8]>::to_vec).collect() })
         }

@@ -20,32 +20,32 @@ pub enum Instead {
 /// Finds what `error_page` says of a page. A page for a page is looked for only where the location
 /// of the one before has `recursive_error_pages`.
 pub fn find(exchange: &mut Exchange, mut reply: Box<Reply>) -> Instead {
-    if !reply.is_page || exchange.in_error_page {
+    if !reply.is_page || exchange.routing.error_page_done {
         return Instead::Nothing(reply);
     }
     let pages = exchange.settings().error_pages.clone();
     let Some(page) = pages.iter().find(|page| page.status == reply.status) else { return Instead::Nothing(reply) };
-    exchange.in_error_page = !exchange.settings().recursive_error_pages;
+    exchange.routing.error_page_done = !exchange.settings().recursive_error_pages;
     let target = variables::value(&page.target, exchange);
     // Who comes to log in, or is sent elsewhere, has to learn how.
-    exchange.extra.append(&mut reply.fields);
+    exchange.overrides.headers.append(&mut reply.fields);
     if let Some(location) = reply.location {
-        exchange.forget_location();
+        exchange.remove_location_header();
         let location = response::absolute(exchange, &location);
-        exchange.extra.push((b"Location", location));
+        exchange.overrides.headers.push((b"Location", location));
     }
     match target.first() {
         Some(b'/') => {
-            exchange.status = page.answer;
+            exchange.overrides.status = page.answer;
             if exchange.request.method() != b"HEAD" {
                 exchange.request.become_get();
-                exchange.drops_body = true;
+                exchange.body.is_dropped = true;
             }
-            exchange.redirect(&target);
+            exchange.redirect_internally(&target);
             Instead::Path
         }
         Some(b'@') => {
-            exchange.status = page.answer;
+            exchange.overrides.status = page.answer;
             Instead::Named(target)
         }
         _ => {

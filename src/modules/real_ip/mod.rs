@@ -13,7 +13,7 @@ use crate::runtime::socket::Addr;
 /// the server did not, but nobody is asked behind the answer.
 pub fn apply(exchange: &mut Exchange) {
     let Some(real_ip) = &exchange.settings().rare.real_ip else { return };
-    if exchange.connected.is_some() {
+    if exchange.proxy_peer.is_some() {
         return;
     }
     let found = match &real_ip.told {
@@ -22,12 +22,12 @@ pub fn apply(exchange: &mut Exchange) {
             x_forwarded_for::address(&exchange.client.addr, fields, name, &real_ip.from, real_ip.recursive)
         }
         RealIpSource::ProxyProtocol => {
-            let told = exchange.client.proxied.as_ref().map(|proxied| proxied.source);
+            let told = exchange.client.proxy_protocol.as_ref().map(|proxied| proxied.source);
             told.filter(|_| x_forwarded_for::is_trusted(&real_ip.from, &exchange.client.addr))
         }
     };
     if let Some(addr) = found {
         let client = Rc::new(Client { addr: Addr::Ip(addr), ..(*exchange.client).clone() });
-        exchange.connected = Some(std::mem::replace(&mut exchange.client, client));
+        exchange.proxy_peer = Some(std::mem::replace(&mut exchange.client, client));
     }
 }

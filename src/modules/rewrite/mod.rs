@@ -42,7 +42,7 @@ fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
         let flow = match step {
             Step::Return { status: 444, .. } => Flow::Answer(None),
             Step::Return { status, what } => {
-                exchange.answer.status = exchange.status.unwrap_or(*status); // what it says may name it
+                exchange.response.status = exchange.overrides.status.unwrap_or(*status); // what it says may name it
                 Flow::Answer(Some(Box::new(Reply::returned(exchange, *status, what))))
             }
             Step::Break => Flow::Stop,
@@ -71,12 +71,12 @@ fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
 pub fn assign(exchange: &mut Exchange, to: SetTarget, value: Vec<u8>) {
     match to {
         SetTarget::Args => {
-            exchange.args = Some(value).filter(|args| !args.is_empty());
-            exchange.args_changed = true;
+            exchange.uri.args = Some(value).filter(|args| !args.is_empty());
+            exchange.uri.args_changed = true;
         }
         SetTarget::LimitRate => exchange.limits.rate = rate_limit::parse(&value, exchange).or(exchange.limits.rate),
         SetTarget::User(number) => {
-            if let Some(slot) = exchange.users.get_mut().get_mut(number as usize) {
+            if let Some(slot) = exchange.variables.user.get_mut().get_mut(number as usize) {
                 *slot = value;
             }
         }
@@ -96,7 +96,7 @@ fn holds(condition: &Condition, exchange: &Exchange) -> bool {
             note_match(exchange, expression, &subject, matched);
             match found {
                 Some(captures) => exchange.set_captures(expression, captures),
-                None => exchange.forget_captures(),
+                None => exchange.clear_captures(),
             }
             matched != *negated
         }
@@ -115,10 +115,10 @@ fn holds(condition: &Condition, exchange: &Exchange) -> bool {
 }
 
 fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow {
-    let found = step.expression.pattern.captures(&exchange.path);
-    note_match(exchange, &step.expression, &exchange.path, found.is_some());
+    let found = step.expression.pattern.captures(&exchange.uri.path);
+    note_match(exchange, &step.expression, &exchange.uri.path, found.is_some());
     let Some(captures) = found else {
-        exchange.forget_captures();
+        exchange.clear_captures();
         return Flow::On;
     };
     exchange.set_captures(&step.expression, captures);
@@ -131,12 +131,12 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow 
         return refused;
     }
     let args = with_own_args(step, made, exchange);
-    exchange.path = path;
-    exchange.args = args;
+    exchange.uri.path = path;
+    exchange.uri.args = args;
     note_target(exchange);
-    exchange.rewritten = true;
-    exchange.internal = true;
-    exchange.broke = step.then == RewriteFlag::Break;
+    exchange.uri.path_changed = true;
+    exchange.routing.is_internal = true;
+    exchange.routing.rewrite_break = step.then == RewriteFlag::Break;
     match step.then {
         RewriteFlag::Break => Flow::Stop,
         RewriteFlag::Last => {
@@ -190,7 +190,7 @@ fn refuse_length(path: usize, length: usize, exchange: &Exchange) -> Option<Flow
 
 /// The arguments that a replacement makes, and those of the request behind them if they are kept.
 fn with_own_args(step: &Rewrite, made: Vec<u8>, exchange: &Exchange) -> Option<Vec<u8>> {
-    let own = exchange.args.as_deref().filter(|args| step.keeps_args && !args.is_empty());
+    let own = exchange.uri.args.as_deref().filter(|args| step.keeps_args && !args.is_empty());
     match (made.is_empty(), own) {
         (true, own) => own.map(<[u8]>::to_vec),
         (false, Some(own)) => Some([&made, &b"&"[..], own].concat()),
@@ -212,14 +212,14 @@ fn note_match(exchange: &Exchange, expression: &Expression, subject: &[u8], matc
 }
 
 fn note_target(exchange: &Exchange) {
-    let args = exchange.args.as_deref().unwrap_or_default();
-    let (path, args) = (exchange.path.escape_ascii(), args.escape_ascii());
+    let args = exchange.uri.args.as_deref().unwrap_or_default();
+    let (path, args) = (exchange.uri.path.escape_ascii(), args.escape_ascii());
     note(exchange, format_args!("rewritten data: \"{path}\", args: \"{args}\""));
 }
 
 /// Arguments of a replacement. What was captured of an escaped path is escaped again, or a client could add arguments.
 fn args_of(template: &Template, exchange: &Exchange) -> Vec<u8> {
-    let path = exchange.written.split(|b| *b == b'?').next().unwrap_or_default();
+    let path = exchange.uri.raw.split(|b| *b == b'?').next().unwrap_or_default();
     let escaped = path.iter().any(|b| matches!(b, b'%' | b'+'));
     let mut out = Vec::new();
     let mut value = Vec::new();

@@ -206,7 +206,7 @@ fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> A
 
 impl FileHead {
     fn new(exchange: &Exchange, content_type: Arc<[u8]>, length: Option<u64>, marks: Validators, coded: Coded) -> Self {
-        let status = exchange.status.unwrap_or(200);
+        let status = exchange.overrides.status.unwrap_or(200);
         let told = charset::content_type(exchange, status, &content_type);
         Self { status, content_type, length, marks, ranges: Ranges::Nothing, coded, told }
     }

@@ -24,7 +24,7 @@ pub async fn answer(exchange: &Exchange, folder: &[u8]) -> Answer {
         }
         let full = [folder, &name].concat();
         match open::metadata(exchange, &full) {
-            Ok(_) => return Answer::Instead([exchange.path.as_slice(), &name].concat()),
+            Ok(_) => return Answer::Instead([exchange.uri.path.as_slice(), &name].concat()),
             // It is the folder that is not there, rather than the file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => match open::metadata(exchange, folder) {
                 Ok(_) => is_there = true,
@@ -57,7 +57,7 @@ fn no_index(exchange: &Exchange, name: &[u8], error: &io::Error) -> Answer {
 /// A list of what is in the folder.
 async fn list(exchange: &Exchange, name: &[u8]) -> Answer {
     let settings = exchange.settings().files.autoindex;
-    let args = exchange.args.as_deref().unwrap_or_default();
+    let args = exchange.uri.args.as_deref().unwrap_or_default();
     let callback = variables::arg(args, b"callback").filter(|_| settings.format == ListingFormat::Jsonp);
     let callback = callback.unwrap_or_default();
     if !autoindex::is_callback(callback) {
@@ -66,7 +66,7 @@ async fn list(exchange: &Exchange, name: &[u8]) -> Answer {
     }
     let read = async {
         let (folder, _) = open::open(exchange, name)?;
-        Listing::read(&folder, &exchange.path, settings).await
+        Listing::read(&folder, &exchange.uri.path, settings).await
     };
     let listing = match read.await {
         Ok(listing) => listing.for_callback(callback),

@@ -38,7 +38,7 @@ pub async fn answer(exchange: &Exchange) -> Answer {
         log::about(exchange, Level::Error, format_args!("the path leads out of its folder"));
         return file::page(exchange, 404);
     }
-    if exchange.path.ends_with(b"/") {
+    if exchange.uri.path.ends_with(b"/") {
         return index::answer(exchange, &name).await;
     }
     let mut varies = false;

@@ -31,18 +31,18 @@ pub fn find(exchange: &mut Exchange) -> Option<Tried> {
     for tryable in &list.names {
         let mut name = variables::value(&tryable.name, exchange);
         // What an alias stands for is no part of the file's name.
-        let matched = exchange.path.get(..aliased).filter(|matched| !whole && name.starts_with(matched));
+        let matched = exchange.uri.path.get(..aliased).filter(|matched| !whole && name.starts_with(matched));
         let matched = matched.map_or(0, <[u8]>::len);
         name.drain(..matched);
         if is_there(exchange, tryable, &root, &name) {
             if whole {
                 if !tryable.is_folder {
-                    exchange.path = name;
-                    exchange.adds_path = true;
+                    exchange.uri.path = name;
+                    exchange.routing.alias_appended = true;
                 }
             } else {
-                let kept = exchange.path.get(..aliased).unwrap_or_default();
-                exchange.path = [kept, &name].concat();
+                let kept = exchange.uri.path.get(..aliased).unwrap_or_default();
+                exchange.uri.path = [kept, &name].concat();
             }
             return Some(Tried::Found);
         }

@@ -26,17 +26,17 @@ impl<'e> HeaderFilter<'e> {
     pub fn new(exchange: &'e Exchange, status: u16, modified: Option<u64>) -> Self {
         let usual = is_usual(status);
         let applies = |add: &&AddField| add.always || usual;
-        let known = exchange.answer.head.borrow().len();
+        let known = exchange.response.head.borrow().len();
         let value = |add: &'e AddField| {
             let value = variables::value(&add.value, exchange);
             // The next one may use it.
             if exchange.config.keeps_sent {
-                field(&add.name, &value, &mut exchange.answer.head.borrow_mut());
+                field(&add.name, &value, &mut exchange.response.head.borrow_mut());
             }
             (add, value)
         };
         let fields = exchange.settings().add_field.iter().filter(applies).map(value).collect();
-        exchange.answer.head.borrow_mut().truncate(known);
+        exchange.response.head.borrow_mut().truncate(known);
         Self { fields, freshness: if usual { expires::of(exchange, modified) } else { None }, written: Vec::new() }
     }
 

@@ -9,18 +9,18 @@ pub fn are_expected(exchange: &Exchange, status: u16) -> bool {
     let trailers = &exchange.settings().rare.trailers;
     let has_body = exchange.request.method() != b"HEAD" && !head::is_bodyless(status);
     let applies = || trailers.iter().any(|trailer| trailer.always || response_headers::is_usual(status));
-    !trailers.is_empty() && has_body && exchange.takes_chunks() && applies()
+    !trailers.is_empty() && has_body && exchange.accepts_chunked() && applies()
 }
 
 /// The end of a body in chunks. What one trailer says may be used in the next.
 pub fn end_of_body(exchange: &mut Exchange) -> Vec<u8> {
-    let usual = response_headers::is_usual(exchange.answer.status);
+    let usual = response_headers::is_usual(exchange.response.status);
     let rare = exchange.settings().rare.clone();
     for trailer in rare.trailers.iter().filter(|trailer| trailer.always || usual) {
         let value = variables::value(&trailer.value, exchange);
         if !value.is_empty() {
-            field(&trailer.name, &value, &mut exchange.answer.trailers);
+            field(&trailer.name, &value, &mut exchange.response.trailers);
         }
     }
-    [b"0\r\n", &exchange.answer.trailers[..], b"\r\n"].concat()
+    [b"0\r\n", &exchange.response.trailers[..], b"\r\n"].concat()
 }

@@ -101,11 +101,11 @@ fn form(exchange: &Exchange, wanted: Option<StatusForm>) -> Option<StatusForm> {
 /// What follows the location in the path, without the dot or the slash between.
 fn suffix(exchange: &Exchange) -> &[u8] {
     let prefix = exchange.location.as_ref().map_or("", |location| location.path.as_str());
-    if let Some(rest) = exchange.path.strip_prefix(prefix.as_bytes()) {
+    if let Some(rest) = exchange.uri.path.strip_prefix(prefix.as_bytes()) {
         return rest.strip_prefix(b".").or(rest.strip_prefix(b"/")).unwrap_or(rest);
     }
     // An expression found it: the end may be one of ours, or part of a name.
-    let last = exchange.path.rsplit(|b| matches!(b, b'.' | b'/')).next().unwrap_or_default();
+    let last = exchange.uri.path.rsplit(|b| matches!(b, b'.' | b'/')).next().unwrap_or_default();
     if by_name(last).is_some() { last } else { b"" }
 }
 
