@@ -2,7 +2,7 @@
 //!
 //! The grammar is PCRE's, as far as a search that never goes back can follow it. Every byte is a character.
 
-use crate::regex::byte_class::Set;
+use crate::regex::byte_set::Set;
 use crate::regex::literals::Literals;
 use crate::regex::program::{Assert, Lookaround, Program, Step};
 

@@ -2,7 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use crate::regex::byte_class::Set;
+use crate::regex::byte_set::Set;
 use crate::regex::literals::{KEY_BYTES, List, shortest};
 
 /// Literals that are compared one after the other; a table finds more of them.

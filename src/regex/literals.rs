@@ -4,7 +4,7 @@
 //! necessary, not one that suffices: asserts and look-arounds match the empty literal here, and where the possible
 //! texts are too many, the list is the empty literal, which every subject contains.
 
-use crate::regex::byte_class::Set;
+use crate::regex::byte_set::Set;
 
 /// Bytes of one literal: longer ones exclude hardly more subjects.
 const LITERAL_BYTES_MAX: usize = 32;

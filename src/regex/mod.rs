@@ -15,7 +15,7 @@ pub(crate) mod compile;
 pub(crate) mod prefilter;
 pub(crate) mod program;
 pub(crate) mod pike_vm;
-pub(crate) mod byte_class;
+pub(crate) mod byte_set;
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 //! What an expression is compiled to: steps that follow each other, where some go on elsewhere.
 
-use crate::regex::byte_class::Set;
+use crate::regex::byte_set::Set;
 use crate::regex::finder::Finder;
 use crate::regex::literals::{Literals, quality};
 

@@ -21,7 +21,7 @@ use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
 use crate::tls::info::{Hello, TlsInfo};
 use crate::tls::server_config::ServerTls;
-use crate::tls::session::{Session, Side};
+use crate::tls::stream::{Session, Side};
 
 /// Bytes of a client's first message.
 const HELLO_BYTES_MAX: usize = 32 * 1024;

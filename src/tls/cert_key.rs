@@ -13,7 +13,7 @@ use futures_rustls::rustls;
 use rustls::sign::CertifiedKey;
 
 use crate::os::privileged_reader;
-use crate::tls::x509::Certificate;
+use crate::tls::verify::x509::Certificate;
 use crate::tls::{pem, session_cache};
 
 /// Seconds between two looks at the files.

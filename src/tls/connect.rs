@@ -15,9 +15,9 @@ use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
 use crate::tls::cert_key::{CertKey, ReloadEvent};
 use crate::tls::server_config::{provider, signature, versions};
-use crate::tls::session::{Session, Side};
 use crate::tls::settings::ClientSpec;
-use crate::tls::verify::{self, Purpose, Verifier, VerifyError};
+use crate::tls::stream::{Session, Side};
+use crate::tls::verify::chain::{self, Purpose, Verifier, VerifyError};
 use crate::tls::{pem, session_cache};
 
 /// Sessions that are kept for upstreams, by their names.
@@ -111,7 +111,7 @@ impl ServerCertVerifier for ServerVerifier {
         let now = i64::try_from(session_cache::now()).unwrap_or(i64::MAX);
         let judged = trust.judge(&chain, Purpose::Server, now);
         let judged =
-            judged.and_then(|()| if verify::is_for(own, &name.to_str()) { Ok(()) } else { Err(VerifyError::Name) });
+            judged.and_then(|()| if chain::is_for(own, &name.to_str()) { Ok(()) } else { Err(VerifyError::Name) });
         match judged {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(why) => Err(Error::General(format!("upstream SSL certificate verify error: {why}"))),
@@ -153,7 +153,7 @@ impl ServerVerifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         match &self.trust {
             None => Ok(HandshakeSignatureValid::assertion()),
-            Some(trust) => signature(verify::is_signed(message, own, signed, &trust.algorithms, tls13)),
+            Some(trust) => signature(chain::is_signed(message, own, signed, &trust.algorithms, tls13)),
         }
     }
 }

@@ -12,8 +12,8 @@ use crate::http1::{base64, digest};
 use crate::tls::server_config::ServerTls;
 use crate::tls::session_cache;
 use crate::tls::variables::SslVariable;
-use crate::tls::verify::VerifyError;
-use crate::tls::x509::{self, Certificate};
+use crate::tls::verify::chain::VerifyError;
+use crate::tls::verify::x509::{self, Certificate};
 
 /// What a client offered.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ pub(crate) mod variables;
 #[cfg(feature = "tls")]
 pub(crate) mod info;
 #[cfg(feature = "tls")]
-pub(crate) mod session;
+pub(crate) mod stream;
 #[cfg(feature = "tls")]
 pub(crate) mod accept;
 #[cfg(feature = "tls")]
@@ -23,14 +23,7 @@ pub(crate) mod pem;
 #[cfg(feature = "tls")]
 pub(crate) mod session_cache;
 #[cfg(feature = "tls")]
-pub(crate) mod crl;
-#[cfg(feature = "tls")]
-pub(crate) mod verify;
-#[cfg(feature = "tls")]
-pub mod x509;
-#[cfg(test)]
-#[cfg(feature = "tls")]
-pub(crate) mod hostile_chains;
+pub mod verify;
 #[cfg(not(feature = "tls"))]
 pub(crate) mod stub;
 pub(crate) mod conf;

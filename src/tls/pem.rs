@@ -10,8 +10,8 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::{CertifiedKey, SigningKey};
 
 use crate::os::privileged_reader;
-use crate::tls::crl::Revoked;
-use crate::tls::x509::Certificate;
+use crate::tls::verify::crl::Revoked;
+use crate::tls::verify::x509::Certificate;
 
 /// Bytes of a file with a certificate and its chain, or with a key.
 const CHAIN_BYTES_MAX: u64 = 64 * 1024;

@@ -21,8 +21,8 @@ use crate::tls::connect::Client;
 use crate::tls::pem;
 use crate::tls::session_cache::{self, Cache, Tickets};
 use crate::tls::settings::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
-use crate::tls::verify::{self, Purpose, Verifier, VerifyError};
-use crate::tls::x509::Certificate;
+use crate::tls::verify::chain::{self, Purpose, Verifier, VerifyError};
+use crate::tls::verify::x509::Certificate;
 
 /// Protocols above TLS that are spoken here.
 const ALPN: [&[u8]; 3] = [b"http/1.1", b"http/1.0", b"http/0.9"];
@@ -292,7 +292,7 @@ impl ClientCertVerifier for CollectClientCert {
         own: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        signature(verify::is_signed(message, own, signed, &self.algorithms, false))
+        signature(chain::is_signed(message, own, signed, &self.algorithms, false))
     }
 
     fn verify_tls13_signature(
@@ -301,7 +301,7 @@ impl ClientCertVerifier for CollectClientCert {
         own: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        signature(verify::is_signed(message, own, signed, &self.algorithms, true))
+        signature(chain::is_signed(message, own, signed, &self.algorithms, true))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -281,7 +281,7 @@ fn emptied(tunnel: Tunnel) -> (Vec<u8>, Vec<OwnedFd>) {
 /// A certificate or a revocation list, in DER.
 #[cfg(feature = "tls")]
 pub fn x509(input: &[u8]) {
-    use smolgate::tls::x509::{self, Certificate, RevocationList};
+    use smolgate::tls::verify::x509::{self, Certificate, RevocationList};
 
     let longer = [input, b"\0"].concat();
     let shorter = &input[..input.len().saturating_sub(1)];

@@ -13,8 +13,8 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::CertificateDer;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-use crate::tls::crl::Revoked;
-use crate::tls::x509::{Certificate, RevocationList};
+use crate::tls::verify::crl::Revoked;
+use crate::tls::verify::x509::{Certificate, RevocationList};
 
 /// Signatures that are checked to judge one chain: who is sent many certificates of one name must not try them all.
 const CHECKS_MAX: u32 = 32;
@@ -33,19 +33,19 @@ const CRL_SIGN: u8 = 0x02;
 
 /// Whom a certificate is to belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     Server,
     Client,
 }
 
 /// What is trusted.
 #[derive(Debug)]
-pub(super) struct Verifier {
-    pub(super) anchors: Vec<CertificateDer<'static>>,
-    pub(super) revoked: Vec<Revoked>,
+pub(crate) struct Verifier {
+    pub(crate) anchors: Vec<CertificateDer<'static>>,
+    pub(crate) revoked: Vec<Revoked>,
     /// Certificates between the first and the last one of a chain.
-    pub(super) depth: u32,
-    pub(super) algorithms: WebPkiSupportedAlgorithms,
+    pub(crate) depth: u32,
+    pub(crate) algorithms: WebPkiSupportedAlgorithms,
 }
 
 /// Why a chain is not trusted.
@@ -77,7 +77,7 @@ pub enum VerifyError {
 
 impl VerifyError {
     /// Whether it only means that the issuer is not known here (`ssl_verify_client optional_no_ca`).
-    pub(super) fn is_unknown_issuer(self) -> bool {
+    pub(crate) fn is_unknown_issuer(self) -> bool {
         matches!(self, Self::SelfSigned | Self::SelfSignedRoot | Self::UnknownIssuer | Self::UnknownIssuerOfIssuer)
     }
 }
@@ -108,7 +108,7 @@ impl fmt::Display for VerifyError {
 
 impl Verifier {
     /// Judges a chain, whose first certificate is the peer's own.
-    pub(super) fn judge(&self, chain: &[CertificateDer<'_>], purpose: Purpose, now: i64) -> Result<(), VerifyError> {
+    pub(crate) fn judge(&self, chain: &[CertificateDer<'_>], purpose: Purpose, now: i64) -> Result<(), VerifyError> {
         let all: Option<Vec<_>> = chain.iter().take(CHAIN_MAX).map(|der| Certificate::parse(der)).collect();
         let all = all.ok_or(VerifyError::Malformed)?;
         let (own, sent) = all.split_first().ok_or(VerifyError::Malformed)?;
@@ -269,7 +269,7 @@ fn same(one: &Certificate<'_>, other: &Certificate<'_>) -> bool {
 
 /// Whether the key of a certificate made a signature of the handshake. TLS 1.3 knows fewer schemes, and each of them
 /// means one curve (RFC 8446 4.2.3).
-pub(super) fn is_signed(
+pub(crate) fn is_signed(
     message: &[u8],
     certificate: &[u8],
     signed: &DigitallySignedStruct,
@@ -290,7 +290,7 @@ pub(super) fn is_signed(
 }
 
 /// Whether a certificate belongs to the host of that name or address. Its common name counts only if it has no other.
-pub(super) fn is_for(certificate: &[u8], host: &str) -> bool {
+pub(crate) fn is_for(certificate: &[u8], host: &str) -> bool {
     let Some(certificate) = Certificate::parse(certificate) else { return false };
     let names = certificate.extensions.names.as_deref().unwrap_or_default();
     if let Ok(addr) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {

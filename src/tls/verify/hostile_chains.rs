@@ -12,8 +12,8 @@ use rcgen::{GeneralSubtree, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, S
 use rustls::pki_types::CertificateDer;
 
 use crate::tls::server_config::provider;
-use crate::tls::verify::{Purpose, Verifier, VerifyError, is_for};
-use crate::tls::x509::Certificate;
+use crate::tls::verify::chain::{Purpose, Verifier, VerifyError, is_for};
+use crate::tls::verify::x509::Certificate;
 
 struct Made {
     params: CertificateParams,

@@ -2,11 +2,11 @@
 
 use std::sync::OnceLock;
 
-use crate::tls::x509::{Certificate, RevocationList};
+use crate::tls::verify::x509::{Certificate, RevocationList};
 
 /// A list.
 #[derive(Debug)]
-pub(super) struct Revoked {
+pub(crate) struct Revoked {
     der: Box<[u8]>,
     issuer: Box<[u8]>,
     this_update: i64,
@@ -19,7 +19,7 @@ pub(super) struct Revoked {
 
 impl Revoked {
     /// Reads a list; `None` if it is none, or says something of which nothing is known here.
-    pub(super) fn read(der: &[u8]) -> Option<Self> {
+    pub(crate) fn read(der: &[u8]) -> Option<Self> {
         let list = RevocationList::parse(der)?;
         let place = |serial: &[u8]| {
             let at = (serial.as_ptr() as usize).checked_sub(der.as_ptr() as usize)?;
@@ -38,7 +38,7 @@ impl Revoked {
     }
 
     /// Whether it is the list of this issuer; `is_signed` says whether the issuer's key has made its signature.
-    pub(super) fn is_of(&self, issuer: &Certificate<'_>, is_signed: impl FnOnce(&RevocationList<'_>) -> bool) -> bool {
+    pub(crate) fn is_of(&self, issuer: &Certificate<'_>, is_signed: impl FnOnce(&RevocationList<'_>) -> bool) -> bool {
         if *self.issuer != *issuer.subject {
             return false;
         }
@@ -52,7 +52,7 @@ impl Revoked {
         signed
     }
 
-    pub(super) fn names(&self, serial: &[u8]) -> bool {
+    pub(crate) fn names(&self, serial: &[u8]) -> bool {
         let bytes = |&(at, length): &(u32, u8)| {
             let at = at as usize;
             self.der.get(at..at + usize::from(length)).unwrap_or_default()
@@ -60,7 +60,7 @@ impl Revoked {
         self.serials.binary_search_by(|place| bytes(place).cmp(serial)).is_ok()
     }
 
-    pub(super) fn is_fresh(&self, now: i64) -> bool {
+    pub(crate) fn is_fresh(&self, now: i64) -> bool {
         now >= self.this_update && self.next_update.is_none_or(|next| now <= next)
     }
 }
