@@ -1,4 +1,4 @@
-//! The configurations in `configs/` and what README.md says of the language: both must be true.
+//! The configurations in `configs/`, and what README.md and docs/ say of the language: all of it must be true.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
 
 mod directives;
@@ -12,6 +12,9 @@ use smolgate::config::{self, Config, ConfigSource, Destination, ErrorLog, Prefix
 use directives::known;
 
 const README: &str = include_str!("../README.md");
+const DIRECTIVES: &str = include_str!("../docs/directives.md");
+const VARIABLES: &str = include_str!("../docs/variables.md");
+const BENCHMARKS: &str = include_str!("../docs/benchmarks.md");
 
 fn load(source: ConfigSource<'_>) -> Result<Config, String> {
     let folders = Prefix { prefix: ".".to_owned() };
@@ -103,21 +106,91 @@ fn who_asks_for_no_known_name_gets_no_answer() {
     }
 }
 
+/// Paths and texts of the pages for readers: those at the top of the repository, and those in docs/.
+fn pages() -> Vec<(PathBuf, String)> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["", "docs"].into_iter().flat_map(|directory| std::fs::read_dir(top.join(directory)).unwrap());
+    let paths = files.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "md"));
+    paths.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
 #[test]
-fn nginx_blocks_of_the_readme_load() {
-    let blocks: Vec<&str> = README.split("```nginx\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert!(blocks.len() >= 2, "README.md has lost its examples");
-    for block in blocks {
-        let config = load(ConfigSource::Text("README.md", block.to_owned())).unwrap_or_else(|why| panic!("{why}"));
-        assert!(config.notes.is_empty(), "{:?}", config.notes);
+fn nginx_blocks_of_the_pages_load() {
+    let mut blocks = 0;
+    for (path, text) in pages() {
+        for block in text.split("```nginx\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let name = path.to_str().unwrap();
+            let config = load(ConfigSource::Text(name, block.to_owned())).unwrap_or_else(|why| panic!("{why}"));
+            assert!(config.notes.is_empty(), "{name}: {:?}", config.notes);
+            blocks += 1;
+        }
+    }
+    assert!(blocks >= 3, "the pages have lost their examples");
+}
+
+#[test]
+fn the_readme_is_short() {
+    assert!(README.lines().count() <= 150);
+}
+
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(|c: char| !c.is_alphanumeric() && !" -_".contains(c), "");
+    kept.replace(' ', "-")
+}
+
+/// The anchors of a page. What stands in blocks of code is no heading.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let prose = text.split("\n```").step_by(2).flat_map(str::lines);
+    let headings = prose.filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn relative_links_of_the_pages_lead_to_files_and_headings() {
+    for (path, text) in pages() {
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let linked = if file.is_empty() { path.clone() } else { path.with_file_name(file) };
+            assert!(linked.exists(), "{}: {target} leads to no file", path.display());
+            if !heading.is_empty() {
+                let known = anchors(&std::fs::read_to_string(linked).unwrap());
+                assert!(known.contains(heading), "{}: {target} leads to no heading", path.display());
+            }
+        }
     }
 }
 
-/// Rows of the README's tables between a heading and the next one of its rank or above: names, and the second cell.
-fn rows(heading: &str) -> Vec<(Vec<&'static str>, &'static str)> {
-    let section = README.split(&format!("\n### {heading}\n")).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
-    let section = section.split("\n### ").next().unwrap().split("\n## ").next().unwrap();
-    let rows = section.lines().filter(|line| line.starts_with("| `")).map(|line| {
+#[test]
+fn docs_readme_lists_every_page() {
+    let (_, contents) = pages().into_iter().find(|(path, _)| path.ends_with("docs/README.md")).unwrap();
+    for (path, _) in pages().into_iter().filter(|(path, _)| !path.ends_with("docs/README.md")) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(contents.contains(&format!("{name})")), "docs/README.md has no link to {name}");
+    }
+}
+
+/// The table of the README repeats some numbers of docs/benchmarks.md.
+#[test]
+fn numbers_of_the_readme_are_those_of_the_benchmarks() {
+    let rows = section(README, "Numbers").lines().filter(|line| line.starts_with('|')).skip(2);
+    let cells: Vec<_> = rows.flat_map(|row| row.trim_matches('|').split('|').skip(1).map(str::trim)).collect();
+    assert!(cells.len() >= 12, "the table was not understood");
+    for number in cells {
+        assert!(BENCHMARKS.contains(&format!("| {number} ")), "docs/benchmarks.md does not have {number}");
+    }
+}
+
+/// What a page has below a heading of the second rank.
+fn section(page: &'static str, heading: &str) -> &'static str {
+    let rest = page.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
+    rest.split("\n## ").next().unwrap()
+}
+
+/// Rows of the tables in a text whose first cell is code: the names there, and the second cell.
+fn rows(text: &'static str) -> Vec<(Vec<&'static str>, &'static str)> {
+    let rows = text.lines().filter(|line| line.starts_with("| `")).map(|line| {
         let mut cells = line.trim_matches('|').split(" | ");
         let names = cells.next().unwrap().split('`').skip(1).step_by(2).collect();
         (names, cells.next().unwrap().trim())
@@ -126,7 +199,7 @@ fn rows(heading: &str) -> Vec<(Vec<&'static str>, &'static str)> {
 }
 
 #[test]
-fn the_readme_lists_every_directive_where_it_belongs() {
+fn docs_list_every_directive_where_it_belongs() {
     let known = known();
     assert!(known.len() > 200, "the table was not understood");
     for (heading, treat) in [
@@ -135,7 +208,7 @@ fn the_readme_lists_every_directive_where_it_belongs() {
         ("Accepted only with `off`", "OnlyOff"),
         ("Refused", "Refuse"),
     ] {
-        let all: Vec<_> = rows(heading).into_iter().flat_map(|(names, _)| names).collect();
+        let all: Vec<_> = rows(section(DIRECTIVES, heading)).into_iter().flat_map(|(names, _)| names).collect();
         let listed: BTreeSet<_> = all.iter().copied().collect();
         assert_eq!(listed.len(), all.len(), "{heading}: a name stands there twice");
         let mut expected: BTreeSet<_> =
@@ -147,15 +220,17 @@ fn the_readme_lists_every_directive_where_it_belongs() {
     }
 }
 
-/// Wherever else the text names a directive of a family that many belong to, it is one that there is.
+/// Wherever else the pages name a directive of a family that many belong to, it is one that there is.
 #[test]
-fn the_readme_speaks_of_no_directive_that_there_is_not() {
+fn the_pages_name_no_directive_that_does_not_exist() {
     const FAMILIES: [&str; 10] =
         ["auth_", "client_", "gzip_", "keepalive_", "limit_", "lingering_", "proxy_", "resolver_", "ssl_", "worker_"];
     /// Parameters.
     const OTHERS: [&str; 2] = ["proxy_protocol", "proxy_recursive"];
     let known = known();
-    let quoted = README.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let pages = pages();
+    let lines = pages.iter().flat_map(|(_, text)| text.lines());
+    let quoted = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
     let names = quoted.filter_map(|text| text.split([' ', ';', '=', '{']).next());
     let unknown: Vec<_> = names
         .filter(|name| FAMILIES.iter().any(|family| name.starts_with(family)))
@@ -165,9 +240,9 @@ fn the_readme_speaks_of_no_directive_that_there_is_not() {
 }
 
 #[test]
-fn the_readme_names_the_contexts_of_directives_that_work() {
+fn docs_name_the_contexts_of_directives_that_work() {
     let known = known();
-    for (names, contexts) in rows("Directives that work") {
+    for (names, contexts) in rows(section(DIRECTIVES, "Directives that work")) {
         for name in names.into_iter().filter(|name| *name != "include") {
             let written: BTreeSet<_> = contexts.split(", ").collect();
             let contexts = known[name].1.iter().map(|context| context.split(' ').next().unwrap());
@@ -177,8 +252,8 @@ fn the_readme_names_the_contexts_of_directives_that_work() {
 }
 
 #[test]
-fn the_readme_lists_every_variable() {
-    let listed: BTreeSet<_> = rows("Variables").into_iter().flat_map(|(names, _)| names).collect();
+fn docs_list_every_variable() {
+    let listed: BTreeSet<_> = rows(VARIABLES).into_iter().flat_map(|(names, _)| names).collect();
     let missing: Vec<_> = smolgate::config::template::Variable::known_names()
         .filter(|name| !listed.contains(format!("${name}").as_str()))
         .collect();

@@ -1,4 +1,4 @@
-"""The manual pages: what they have in common with README.md is taken from there, since the tests hold that true.
+"""Writes the manual pages. What they have in common with docs/ is taken from there: the tests compare docs/ with the code.
 
 python3 cross/man/write.py smolgate.conf.5 VERSION DATE
 """
@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 HERE = Path(__file__).parent
-README = HERE.parent.parent / "README.md"
+DOCS = HERE.parent.parent / "docs"
 COLUMNS = 78
 
 
@@ -78,17 +78,20 @@ def blocks(text: str) -> list[list[str]]:
     return [block for block in [*out, current] if block]
 
 
-def section(heading: str) -> str:
-    text = README.read_text()
-    level = re.search(rf"^(#+) {re.escape(heading)}$", text, re.M)
+def section(name: str, heading: str | None) -> str:
+    """What docs/ has below a heading, or a whole page without its title, with headings of the next level."""
+    text = (DOCS / name).read_text()
+    level = re.search(rf"^(#+) {re.escape(heading)}$" if heading else r"\A(#) .*$", text, re.M)
     if not level:
-        sys.exit(f"README.md has no heading {heading!r}")
+        sys.exit(f"docs/{name} has no heading {heading!r}")
     rest = text[level.end() :]
     end = re.search(rf"^#{{1,{len(level[1])}}} ", rest, re.M)
     out = []
     for block in blocks(rest[: end.start()] if end else rest):
         first = block[0]
-        if first.startswith("|"):
+        if first.startswith("#"):
+            out += [f".SS {inline(first.lstrip('# '))}"]
+        elif first.startswith("|"):
             out += table(block)
         elif first.startswith("```"):
             out += [".PP", ".RS", ".nf", *(line(escape(text)) for text in block[1:-1]), ".fi", ".RE"]
@@ -102,7 +105,7 @@ def section(heading: str) -> str:
 
 def page(name: str, version: str, date: str) -> str:
     text = (HERE / name).read_text().replace("@VERSION@", version).replace("@DATE@", date)
-    text = re.sub(r"^@README:(.*)@$", lambda found: section(found[1]), text, flags=re.M)
+    text = re.sub(r"^@docs/(.*\.md)(?:: (.*))?@$", lambda found: section(found[1], found[2]), text, flags=re.M)
     # A paragraph right after a heading needs no mark.
     return re.sub(r"^(\.S[HS] .*)\n\.PP$", r"\1", text, flags=re.M)
 

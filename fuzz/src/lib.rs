@@ -16,7 +16,7 @@ const GROUPS_MAX: usize = 10;
 /// expression, or where smolgate documents a difference.
 pub fn compare_with_pcre(input: &[u8]) {
     let Some((source, any_case, subject)) = targets::expression(input) else { return };
-    // README.md, "Differences from nginx": the last line feed, and quantifiers that give nothing back. Properties are those
+    // docs/differences.md: the last line feed, and quantifiers that give nothing back. Properties are those
     // of ASCII here, and of Latin-1 in PCRE.
     let differs = ["++", "*+", "?+", "}+", "\\p"].iter().any(|odd| source.contains(odd));
     if differs || subject.ends_with(b"\n") || repeats_nothing(source) {
