@@ -408,7 +408,9 @@ impl<'e> ProxyRequest<'e> {
     pub(crate) fn patience(&self) -> AbortPolicy {
         match self.exchange.settings().proxy.ignores_abort {
             true => AbortPolicy::Endless,
-            false if self.outgoing.offered.is_empty() && self.exchange.limits.held.is_empty() => AbortPolicy::WhileOpen,
+            false if self.outgoing.offered.is_empty() && self.exchange.limits.conn_guards.is_empty() => {
+                AbortPolicy::WhileOpen
+            }
             false => AbortPolicy::WhileSending,
         }
     }

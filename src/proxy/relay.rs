@@ -63,13 +63,13 @@ impl ProxyRequest<'_> {
         let mut download = BodyRelay::new(out, coding, limits);
         let mut received = Decoder::new(framing);
         if packing == ContentEncoding::Gzip {
-            download.pack(gzip::encoder(self.exchange));
+            download.pack(gzip::new_encoder(self.exchange));
         }
         download.slow_down(rate_limit::to_client(self.exchange));
         download.slow_down(rate_limit::from_upstream(self.exchange, executor::now()));
         let upload = &mut sent.upload;
         let waits = match self.patience() {
-            AbortPolicy::WhileSending if self.exchange.limits.held.is_empty() => AbortPolicy::WhileOpen,
+            AbortPolicy::WhileSending if self.exchange.limits.conn_guards.is_empty() => AbortPolicy::WhileOpen,
             patience => patience,
         };
         let (client_tx, mut client_rx) = self.client.split();
@@ -149,7 +149,7 @@ impl ProxyRequest<'_> {
             || (head::is_bodyless(status) && !head::is_bodyless(head.status));
         let upstream_framing = head.framing(self.outgoing.to_head);
         let framing = if unread { Framing::None } else { upstream_framing };
-        let packing = gzip::packing(exchange, &about(head, status));
+        let packing = gzip::content_encoding(exchange, &about(head, status));
         let (coding, delimited) = match framing {
             Framing::None => (TransferCoding::Plain, true),
             _ if trailers::are_expected(exchange, status) => (TransferCoding::Trailed, true),

@@ -335,7 +335,7 @@ impl Exchange {
         let mut subrequest =
             Self::new(self.config.clone(), self.client.clone(), self.server.clone(), request, self.number);
         subrequest.subrequest_of = Some(self.request.method().into());
-        subrequest.limits = self.limits.for_another();
+        subrequest.limits = self.limits.for_subrequest();
         subrequest.uri.host.clone_from(&self.uri.host);
         subrequest.uri.raw.clone_from(&self.uri.raw);
         subrequest.uri.path = path.to_vec();

@@ -12,7 +12,7 @@ use crate::runtime::lru_table::{EntryId, LruTable};
 /// A bucket that nobody has poured into for so long may give way to another, if it is empty.
 const STALE_MILLIS: Millis = 60_000;
 /// Buckets that are dropped for a key that is longer than theirs.
-const DROPPED_MAX: u32 = 16;
+const EVICTIONS_MAX: u32 = 16;
 
 /// What is known of one key of `limit_req`.
 #[derive(Default)]
@@ -21,7 +21,7 @@ struct Bucket {
     /// Thousandths of requests in it.
     excess: u64,
     /// Requests that looked and have not settled yet: it must not go.
-    held: u32,
+    reservations: u32,
 }
 
 impl Bucket {
@@ -31,11 +31,11 @@ impl Bucket {
     }
 
     /// What is in it when one more request is.
-    fn with_one(&self, rate: u64, now: Millis) -> u64 {
+    fn excess_with_one_more(&self, rate: u64, now: Millis) -> u64 {
         (self.excess + 1000).saturating_sub(leaked(rate, self.age(now)))
     }
 
-    fn take_in(&mut self, excess: u64, now: Millis) {
+    fn update(&mut self, excess: u64, now: Millis) {
         self.excess = excess;
         self.last = self.last.max(now);
     }
@@ -50,13 +50,13 @@ fn leaked(rate: u64, millis: Millis) -> u64 {
 #[derive(Debug, PartialEq, Eq)]
 pub enum BucketVerdict {
     /// It would overflow.
-    Over { excess: u64 },
+    Exceeded { excess: u64 },
     /// It is in.
-    In { excess: u64 },
+    Committed { excess: u64 },
     /// It would fit; to be settled with [`Requests::settle`] when all the other buckets agree.
-    Fits(EntryId),
+    Reserved(EntryId),
     /// The zone is full.
-    NoRoom,
+    ZoneFull,
 }
 
 /// What the limits said of a request.
@@ -87,30 +87,30 @@ impl LimitStatus {
 pub struct RequestLimits {
     pub requests: Option<LimitStatus>,
     pub connections: Option<LimitStatus>,
-    pub held: Vec<ConnGuard>,
+    pub conn_guards: Vec<ConnGuard>,
     /// `set $limit_rate`: bytes a second.
     pub rate: Option<u64>,
 }
 
 impl RequestLimits {
     /// What counts for a request for the sake of this one: its limits have been asked already.
-    pub fn for_another(&self) -> Self {
+    pub fn for_subrequest(&self) -> Self {
         Self { requests: self.requests, connections: self.connections, ..Self::default() }
     }
 
     /// Takes over what such a request got.
-    pub fn take(&mut self, other: &mut Self) {
+    pub fn merge(&mut self, other: &mut Self) {
         (self.requests, self.connections) = (other.requests, other.connections);
-        self.held.append(&mut other.held);
+        self.conn_guards.append(&mut other.conn_guards);
     }
 }
 
 /// The buckets of a zone.
-pub struct Requests {
+pub struct RequestZone {
     table: Mutex<LruTable<Bucket>>,
 }
 
-impl Requests {
+impl RequestZone {
     pub fn new(bytes_max: usize) -> Self {
         Self { table: Mutex::new(LruTable::new(bytes_max)) }
     }
@@ -121,81 +121,81 @@ impl Requests {
 
     /// Looks whether one more request of `key` fits, and pours it in if it is the `last` bucket to be asked. `rate` and
     /// `burst` are thousandths of requests.
-    pub fn look(&self, key: &[u8], rate: u64, burst: u64, last: bool, now: Millis) -> BucketVerdict {
+    pub fn probe(&self, key: &[u8], rate: u64, burst: u64, last: bool, now: Millis) -> BucketVerdict {
         let mut table = self.lock();
-        let Some(id) = table.find(key) else { return fresh(&mut table, key, rate, last, now) };
+        let Some(id) = table.find(key) else { return insert_bucket(&mut table, key, rate, last, now) };
         table.touch(id);
-        let Some(bucket) = table.value_mut(id) else { return BucketVerdict::NoRoom };
-        let excess = bucket.with_one(rate, now);
+        let Some(bucket) = table.value_mut(id) else { return BucketVerdict::ZoneFull };
+        let excess = bucket.excess_with_one_more(rate, now);
         if excess > burst {
-            return BucketVerdict::Over { excess };
+            return BucketVerdict::Exceeded { excess };
         }
         if last {
-            bucket.take_in(excess, now);
-            return BucketVerdict::In { excess };
+            bucket.update(excess, now);
+            return BucketVerdict::Committed { excess };
         }
-        bucket.held += 1;
-        BucketVerdict::Fits(id)
+        bucket.reservations += 1;
+        BucketVerdict::Reserved(id)
     }
 
     /// Pours in a request that fitted: what is in the bucket now.
-    pub fn settle(&self, id: EntryId, rate: u64, now: Millis) -> u64 {
+    pub fn commit(&self, id: EntryId, rate: u64, now: Millis) -> u64 {
         let mut table = self.lock();
         let Some(bucket) = table.value_mut(id) else { return 0 };
-        let excess = bucket.with_one(rate, now);
-        bucket.take_in(excess, now);
-        bucket.held = bucket.held.saturating_sub(1);
+        let excess = bucket.excess_with_one_more(rate, now);
+        bucket.update(excess, now);
+        bucket.reservations = bucket.reservations.saturating_sub(1);
         excess
     }
 
     /// Gives up a request that fitted here, but not elsewhere.
-    pub fn give_up(&self, id: EntryId) {
+    pub fn rollback(&self, id: EntryId) {
         if let Some(bucket) = self.lock().value_mut(id) {
-            bucket.held = bucket.held.saturating_sub(1);
+            bucket.reservations = bucket.reservations.saturating_sub(1);
         }
     }
 }
 
 /// A first request: up to two buckets that are empty by now make room, and the oldest ones in any case if there is none.
-fn fresh(table: &mut LruTable<Bucket>, key: &[u8], rate: u64, last: bool, now: Millis) -> BucketVerdict {
+fn insert_bucket(table: &mut LruTable<Bucket>, key: &[u8], rate: u64, last: bool, now: Millis) -> BucketVerdict {
     for _ in 0..2 {
-        drop_oldest(table, Some(rate), now);
+        evict_oldest(table, Some(rate), now);
     }
     let mut id = table.insert(key);
-    for _ in 0..DROPPED_MAX {
+    for _ in 0..EVICTIONS_MAX {
         if id.is_some() {
             break;
         }
-        drop_oldest(table, None, now);
+        evict_oldest(table, None, now);
         id = table.insert(key);
     }
-    let Some((id, bucket)) = id.and_then(|id| Some((id, table.value_mut(id)?))) else { return BucketVerdict::NoRoom };
+    let Some((id, bucket)) = id.and_then(|id| Some((id, table.value_mut(id)?))) else { return BucketVerdict::ZoneFull };
     if last {
         bucket.last = now;
-        return BucketVerdict::In { excess: 0 };
+        return BucketVerdict::Committed { excess: 0 };
     }
-    bucket.held = 1;
-    BucketVerdict::Fits(id)
+    bucket.reservations = 1;
+    BucketVerdict::Reserved(id)
 }
 
 /// Drops the oldest bucket; with a rate, only one that has been empty for a while.
-fn drop_oldest(table: &mut LruTable<Bucket>, empty_at: Option<u64>, now: Millis) {
+fn evict_oldest(table: &mut LruTable<Bucket>, empty_at: Option<u64>, now: Millis) {
     let Some((id, bucket)) = table.oldest().and_then(|id| Some((id, table.value(id)?))) else { return };
     let age = bucket.age(now);
     let empty = |rate| age >= STALE_MILLIS && bucket.excess <= leaked(rate, age);
-    if bucket.held == 0 && empty_at.is_none_or(empty) {
+    if bucket.reservations == 0 && empty_at.is_none_or(empty) {
         table.remove(id);
     }
 }
 
 /// The counts of a zone: requests, and tunnels, that are there at this moment.
-pub struct Connections {
+pub struct ConnectionZone {
     table: Mutex<LruTable<u32>>,
 }
 
 /// One of those that are counted, as long as this lives.
 pub struct ConnGuard {
-    zone: Arc<Connections>,
+    zone: Arc<ConnectionZone>,
     id: EntryId,
 }
 
@@ -208,7 +208,7 @@ pub enum LimitExceeded {
     Zone,
 }
 
-impl Connections {
+impl ConnectionZone {
     pub fn new(bytes_max: usize) -> Self {
         Self { table: Mutex::new(LruTable::new(bytes_max)) }
     }
@@ -218,7 +218,7 @@ impl Connections {
     }
 
     /// Counts one more of `key`, unless there are `most` already.
-    pub fn enter(self: &Arc<Self>, key: &[u8], most: u32) -> Result<ConnGuard, LimitExceeded> {
+    pub fn acquire(self: &Arc<Self>, key: &[u8], most: u32) -> Result<ConnGuard, LimitExceeded> {
         let mut table = self.lock();
         let id = table.find(key).or_else(|| table.insert(key)).ok_or(LimitExceeded::Zone)?;
         let count = table.value_mut(id).ok_or(LimitExceeded::Zone)?;
@@ -231,7 +231,7 @@ impl Connections {
 }
 
 impl ConnGuard {
-    pub fn zone(&self) -> &Arc<Connections> {
+    pub fn zone(&self) -> &Arc<ConnectionZone> {
         &self.zone
     }
 
@@ -260,15 +260,15 @@ pub struct LimitZones {
 /// The state of a zone. It outlives its configuration if the next one has the same zone.
 #[derive(Clone)]
 enum ZoneState {
-    Requests(Arc<Requests>),
-    Connections(Arc<Connections>),
+    Requests(Arc<RequestZone>),
+    Connections(Arc<ConnectionZone>),
 }
 
 impl ZoneState {
     fn new(spec: &ZoneDefinition) -> Self {
         match spec.counted {
-            ZoneKind::Requests { .. } => Self::Requests(Arc::new(Requests::new(spec.bytes))),
-            ZoneKind::Connections => Self::Connections(Arc::new(Connections::new(spec.bytes))),
+            ZoneKind::Requests { .. } => Self::Requests(Arc::new(RequestZone::new(spec.bytes))),
+            ZoneKind::Connections => Self::Connections(Arc::new(ConnectionZone::new(spec.bytes))),
         }
     }
 }
@@ -276,11 +276,11 @@ impl ZoneState {
 impl LimitZones {
     /// Those of a configuration. Of an old one it takes over those whose name, size and key are the same.
     pub fn new(config: Arc<Config>, old: Option<&Self>) -> Self {
-        let zone = |spec| old.and_then(|old| old.zone_like(spec)).unwrap_or_else(|| ZoneState::new(spec));
+        let zone = |spec| old.and_then(|old| old.find_matching(spec)).unwrap_or_else(|| ZoneState::new(spec));
         Self { zones: config.zones.iter().map(zone).collect(), config }
     }
 
-    fn zone_like(&self, spec: &ZoneDefinition) -> Option<ZoneState> {
+    fn find_matching(&self, spec: &ZoneDefinition) -> Option<ZoneState> {
         let same = |(known, zone): &(&ZoneDefinition, &ZoneState)| {
             let kind = matches!(spec.counted, ZoneKind::Requests { .. }) == matches!(zone, ZoneState::Requests(_));
             kind && known.name == spec.name && known.bytes == spec.bytes && known.key_text == spec.key_text
@@ -289,7 +289,7 @@ impl LimitZones {
     }
 
     /// The zone of a `limit_req`, and what is to be known of it.
-    pub fn requests(&self, number: u32) -> Option<(&ZoneDefinition, &Arc<Requests>)> {
+    pub fn request_zone(&self, number: u32) -> Option<(&ZoneDefinition, &Arc<RequestZone>)> {
         match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
             (spec, ZoneState::Requests(zone)) => Some((spec, zone)),
             _ => None,
@@ -297,7 +297,7 @@ impl LimitZones {
     }
 
     /// The zone of a `limit_conn`, and what is to be known of it.
-    pub fn connections(&self, number: u32) -> Option<(&ZoneDefinition, &Arc<Connections>)> {
+    pub fn connection_zone(&self, number: u32) -> Option<(&ZoneDefinition, &Arc<ConnectionZone>)> {
         match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
             (spec, ZoneState::Connections(zone)) => Some((spec, zone)),
             _ => None,
@@ -305,16 +305,16 @@ impl LimitZones {
     }
 
     /// The name under which the configuration knows a zone, if it still does.
-    pub fn name_of(&self, zone: &Arc<Connections>) -> Option<&str> {
+    pub fn zone_name(&self, zone: &Arc<ConnectionZone>) -> Option<&str> {
         let same = |other: &ZoneState| matches!(other, ZoneState::Connections(other) if Arc::ptr_eq(other, zone));
         let mut named = self.config.zones.iter().zip(&self.zones);
         named.find(|(_, other)| same(other)).map(|(spec, _)| spec.name.as_str())
     }
 
     /// The zone of a `limit_conn` by its name.
-    pub fn connections_named(&self, name: &str) -> Option<&Arc<Connections>> {
+    pub fn connection_zone_named(&self, name: &str) -> Option<&Arc<ConnectionZone>> {
         let number = self.config.zones.iter().position(|spec| spec.name == name)?;
-        self.connections(number as u32).map(|(_, zone)| zone)
+        self.connection_zone(number as u32).map(|(_, zone)| zone)
     }
 }
 
@@ -326,75 +326,76 @@ mod tests {
 
     #[test]
     fn a_bucket_leaks_with_time_and_overflows_above_its_burst() {
-        let zone = Requests::new(ZONE_BYTES);
-        let look = |now| zone.look(b"a", 2000, 1000, true, now);
-        assert_eq!(look(5000), BucketVerdict::In { excess: 0 });
-        assert_eq!(look(5000), BucketVerdict::In { excess: 1000 });
-        assert_eq!(look(5000), BucketVerdict::Over { excess: 2000 });
-        assert_eq!(look(5001), BucketVerdict::Over { excess: 1998 });
-        assert_eq!(look(5500), BucketVerdict::In { excess: 1000 });
+        let zone = RequestZone::new(ZONE_BYTES);
+        let look = |now| zone.probe(b"a", 2000, 1000, true, now);
+        assert_eq!(look(5000), BucketVerdict::Committed { excess: 0 });
+        assert_eq!(look(5000), BucketVerdict::Committed { excess: 1000 });
+        assert_eq!(look(5000), BucketVerdict::Exceeded { excess: 2000 });
+        assert_eq!(look(5001), BucketVerdict::Exceeded { excess: 1998 });
+        assert_eq!(look(5500), BucketVerdict::Committed { excess: 1000 });
         // What is refused is not counted, what leaked is gone, and a clock that lags behind does no harm.
-        assert_eq!(look(5400), BucketVerdict::Over { excess: 2000 });
-        assert_eq!(look(7000), BucketVerdict::In { excess: 0 });
-        assert_eq!(look(999_999_999), BucketVerdict::In { excess: 0 });
+        assert_eq!(look(5400), BucketVerdict::Exceeded { excess: 2000 });
+        assert_eq!(look(7000), BucketVerdict::Committed { excess: 0 });
+        assert_eq!(look(999_999_999), BucketVerdict::Committed { excess: 0 });
     }
 
     #[test]
     fn slow_rates_are_thousandths_as_in_nginx() {
         // 1r/m is 16 thousandths a second.
-        let zone = Requests::new(ZONE_BYTES);
-        assert_eq!(zone.look(b"a", 16, 0, true, 0), BucketVerdict::In { excess: 0 });
-        assert_eq!(zone.look(b"a", 16, 0, true, 60_000), BucketVerdict::Over { excess: 40 });
-        assert_eq!(zone.look(b"a", 16, 0, true, 62_500), BucketVerdict::In { excess: 0 });
+        let zone = RequestZone::new(ZONE_BYTES);
+        assert_eq!(zone.probe(b"a", 16, 0, true, 0), BucketVerdict::Committed { excess: 0 });
+        assert_eq!(zone.probe(b"a", 16, 0, true, 60_000), BucketVerdict::Exceeded { excess: 40 });
+        assert_eq!(zone.probe(b"a", 16, 0, true, 62_500), BucketVerdict::Committed { excess: 0 });
     }
 
     #[test]
     fn a_request_that_others_refuse_is_not_poured_in() {
-        let zone = Requests::new(ZONE_BYTES);
-        let BucketVerdict::Fits(id) = zone.look(b"a", 1000, 0, false, 1000) else { panic!() };
-        zone.give_up(id);
-        let BucketVerdict::Fits(id) = zone.look(b"a", 1000, 1000, false, 1000) else { panic!() };
+        let zone = RequestZone::new(ZONE_BYTES);
+        let BucketVerdict::Reserved(id) = zone.probe(b"a", 1000, 0, false, 1000) else { panic!() };
+        zone.rollback(id);
+        let BucketVerdict::Reserved(id) = zone.probe(b"a", 1000, 1000, false, 1000) else { panic!() };
         // As in nginx: a new bucket has been leaking since the clock began.
-        assert_eq!(zone.settle(id, 1000, 1000), 0);
-        assert_eq!(zone.look(b"a", 1000, 0, true, 1000), BucketVerdict::Over { excess: 1000 });
+        assert_eq!(zone.commit(id, 1000, 1000), 0);
+        assert_eq!(zone.probe(b"a", 1000, 0, true, 1000), BucketVerdict::Exceeded { excess: 1000 });
     }
 
     #[test]
     fn a_full_zone_forgets_the_oldest_but_never_one_in_use() {
-        let zone = Requests::new(ZONE_BYTES);
-        let BucketVerdict::Fits(_) = zone.look(b"held", 1, 0, false, 0) else { panic!() };
+        let zone = RequestZone::new(ZONE_BYTES);
+        let BucketVerdict::Reserved(_) = zone.probe(b"held", 1, 0, false, 0) else { panic!() };
         let mut refused = 0;
         for number in 0..2000u32 {
-            match zone.look(&number.to_be_bytes(), 1, 0, true, 0) {
-                BucketVerdict::NoRoom => refused += 1,
-                look => assert_eq!(look, BucketVerdict::In { excess: 0 }),
+            match zone.probe(&number.to_be_bytes(), 1, 0, true, 0) {
+                BucketVerdict::ZoneFull => refused += 1,
+                look => assert_eq!(look, BucketVerdict::Committed { excess: 0 }),
             }
         }
         assert!(refused > 1000, "the one in use is the oldest: {refused}");
-        let zone = Requests::new(ZONE_BYTES);
+        let zone = RequestZone::new(ZONE_BYTES);
         for number in 0..2000u32 {
-            assert_eq!(zone.look(&number.to_be_bytes(), 1, 0, true, 0), BucketVerdict::In { excess: 0 });
+            assert_eq!(zone.probe(&number.to_be_bytes(), 1, 0, true, 0), BucketVerdict::Committed { excess: 0 });
         }
-        assert_eq!(zone.look(&1999u32.to_be_bytes(), 1, 0, true, 0), BucketVerdict::Over { excess: 1000 });
-        assert_eq!(zone.look(&0u32.to_be_bytes(), 1, 0, true, 0), BucketVerdict::In { excess: 0 });
+        assert_eq!(zone.probe(&1999u32.to_be_bytes(), 1, 0, true, 0), BucketVerdict::Exceeded { excess: 1000 });
+        assert_eq!(zone.probe(&0u32.to_be_bytes(), 1, 0, true, 0), BucketVerdict::Committed { excess: 0 });
     }
 
     #[test]
     fn connections_are_counted_until_they_go() {
-        let zone = Arc::new(Connections::new(ZONE_BYTES));
-        let first = zone.enter(b"a", 2).unwrap();
+        let zone = Arc::new(ConnectionZone::new(ZONE_BYTES));
+        let first = zone.acquire(b"a", 2).unwrap();
         assert_eq!(first.key(), b"a");
-        let second = zone.enter(b"a", 2).unwrap();
-        assert_eq!(zone.enter(b"a", 2).err(), Some(LimitExceeded::Key));
-        let other = zone.enter(b"b", 1).unwrap();
+        let second = zone.acquire(b"a", 2).unwrap();
+        assert_eq!(zone.acquire(b"a", 2).err(), Some(LimitExceeded::Key));
+        let other = zone.acquire(b"b", 1).unwrap();
         drop(first);
-        let third = zone.enter(b"a", 2).unwrap();
+        let third = zone.acquire(b"a", 2).unwrap();
         drop((second, third, other));
         assert_eq!(zone.lock().oldest(), None);
-        let held: Vec<ConnGuard> = (0..5000u32).map_while(|number| zone.enter(&number.to_be_bytes(), 1).ok()).collect();
+        let held: Vec<ConnGuard> =
+            (0..5000u32).map_while(|number| zone.acquire(&number.to_be_bytes(), 1).ok()).collect();
         assert!(held.len() > 200);
-        assert_eq!(zone.enter(b"new", 1).err(), Some(LimitExceeded::Zone));
+        assert_eq!(zone.acquire(b"new", 1).err(), Some(LimitExceeded::Zone));
         drop(held);
-        assert!(zone.enter(b"new", 1).is_ok());
+        assert!(zone.acquire(b"new", 1).is_ok());
     }
 }

@@ -51,7 +51,7 @@ struct Ending {
 
 impl DetachedResponse {
     pub fn new(exchange: &mut Exchange, rest: Remainder, counted: metrics::Request) -> Self {
-        let held = std::mem::take(&mut exchange.limits.held);
+        let held = std::mem::take(&mut exchange.limits.conn_guards);
         let settings = exchange.settings();
         let context =
             if log::enabled(&settings.error_log, Level::Alert) { log::context(exchange) } else { String::new() };

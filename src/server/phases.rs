@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use crate::config::{Access, AuthRequest, Level, Location, SetTarget};
 use crate::http1::head::Framing;
-use crate::modules::access::{self, Denied, Gate, Verdict};
-use crate::modules::error_page::{self, Instead};
-use crate::modules::static_files::try_files::{self, Tried};
+use crate::modules::access::{self, Denied, Satisfy, Verdict};
+use crate::modules::error_page::{self, ErrorPageAction};
+use crate::modules::static_files::try_files::{self, TryFilesResult};
 use crate::modules::static_files::{self, file};
 use crate::modules::{limit, real_ip, rewrite};
 use crate::proxy::forward::{self, Forwarded, Upgraded};
@@ -87,8 +87,8 @@ impl Phases<'_> {
             }
             next = match next {
                 Next::Server => match rewrite::run(&exchange.server.clone().steps, exchange) {
-                    rewrite::Outcome::Answer(reply) => Next::Answer(reply),
-                    rewrite::Outcome::Done { .. } => {
+                    rewrite::RewriteResult::Respond(reply) => Next::Answer(reply),
+                    rewrite::RewriteResult::Done { .. } => {
                         changes -= 1; // it is no change of its own
                         Next::Search
                     }
@@ -128,13 +128,13 @@ impl Phases<'_> {
         }
         if let Some(location) = &location {
             match rewrite::run(&location.steps, exchange) {
-                rewrite::Outcome::Answer(reply) => return Next::Answer(reply),
-                rewrite::Outcome::Done { changed: true } => return Next::Search,
-                rewrite::Outcome::Done { changed: false } => {}
+                rewrite::RewriteResult::Respond(reply) => return Next::Answer(reply),
+                rewrite::RewriteResult::Done { uri_changed: true } => return Next::Search,
+                rewrite::RewriteResult::Done { uri_changed: false } => {}
             }
         }
         real_ip::apply(exchange);
-        if let Err(status) = limit::enter(exchange, &self.running.zones, self.timer, self.wire.stream.socket()).await {
+        if let Err(status) = limit::apply(exchange, &self.running.zones, self.timer, self.wire.stream.socket()).await {
             return refused(exchange, status);
         }
         // A question is asked by who has been let in, or is about to be.
@@ -154,17 +154,17 @@ impl Phases<'_> {
     async fn admit(&mut self, exchange: &mut Exchange) -> Result<(), Next> {
         let rare = exchange.settings().rare.clone();
         let Some(access) = &rare.access else { return Ok(()) };
-        let mut gate = Gate::new(access);
-        let mut settled = gate.take(access::by_address(access, exchange));
+        let mut gate = Satisfy::new(access);
+        let mut settled = gate.add(access::check_address(access, exchange));
         if settled.is_none() {
-            settled = gate.take(access::by_password(access, exchange, self.wire).await);
+            settled = gate.add(access::check_password(access, exchange, self.wire).await);
         }
         if settled.is_none()
             && let Some(request) = &access.request
         {
-            settled = gate.take(self.ask(exchange, access, request).await?);
+            settled = gate.add(self.ask(exchange, access, request).await?);
         }
-        let Err(denied) = settled.unwrap_or_else(|| gate.close(exchange)) else { return Ok(()) };
+        let Err(denied) = settled.unwrap_or_else(|| gate.finish(exchange)) else { return Ok(()) };
         Err(self.deny(exchange, access, denied).await)
     }
 
@@ -180,17 +180,17 @@ impl Phases<'_> {
         for (to, value) in access.set.iter() {
             let value = variables::value(value, &asked);
             let holder = if matches!(to, SetTarget::User(_)) { &mut asked } else { &mut *exchange };
-            rewrite::assign(holder, *to, value);
+            rewrite::set_variable(holder, *to, value);
         }
         asked.variables.user.swap(&exchange.variables.user);
         asked.variables.maps.swap(&exchange.variables.maps);
-        exchange.limits.take(&mut asked.limits);
+        exchange.limits.merge(&mut asked.limits);
         match done {
             Done::Answered(After::Close) => {
                 exchange.response.status = asked.response.status;
                 Err(Next::Done(Done::Answered(After::Close)))
             }
-            _ => Ok(access::by_answer(exchange, &asked)),
+            _ => Ok(access::check_subrequest(exchange, &asked)),
         }
     }
 
@@ -198,7 +198,7 @@ impl Phases<'_> {
         let mut status = denied.status;
         if status == 401 && !access.delay.is_zero() {
             log::about(exchange, Level::Info, format_args!("delaying unauthorized request"));
-            let waited = limit::wait(exchange, self.timer, self.wire.stream.socket(), access.delay).await;
+            let waited = limit::delay_request(exchange, self.timer, self.wire.stream.socket(), access.delay).await;
             status = waited.err().unwrap_or(status);
         }
         if status == 499 {
@@ -223,19 +223,21 @@ impl Phases<'_> {
             }
             return self.forward(exchange).await;
         }
-        match static_files::answer(exchange).await {
-            file::Answer::Reply(reply) => Next::Answer(Some(Box::new(reply))),
-            file::Answer::Instead(path) => {
+        match static_files::respond(exchange).await {
+            file::StaticResponse::Reply(reply) => Next::Answer(Some(Box::new(reply))),
+            file::StaticResponse::IndexRedirect(path) => {
                 exchange.uri.path = path;
                 exchange.uri.path_changed = true;
                 exchange.routing.is_internal = true;
                 Next::Server
             }
-            file::Answer::File(_) if exchange.subrequest_of.is_some() => {
+            file::StaticResponse::File(_) if exchange.subrequest_of.is_some() => {
                 exchange.response.status = exchange.overrides.status.unwrap_or(200);
                 Next::Done(Done::Answered(After::KeepAlive))
             }
-            file::Answer::File(found) => Next::Send(Box::new(send_response::of_file(exchange, self.wire, found))),
+            file::StaticResponse::File(found) => {
+                Next::Send(Box::new(send_response::of_file(exchange, self.wire, found)))
+            }
         }
     }
 
@@ -263,10 +265,10 @@ impl Phases<'_> {
     fn answer(&mut self, exchange: &mut Exchange, reply: Box<Reply>) -> Next {
         // As nginx does: these say that either side was not understood.
         exchange.closes_connection |= reply.is_page && matches!(reply.status, 400 | 413 | 414 | 500 | 501);
-        match error_page::find(exchange, reply) {
-            Instead::Nothing(reply) => self.send(exchange, *reply),
-            Instead::Path => Next::Server,
-            Instead::Named(name) => Next::Named(name),
+        match error_page::apply(exchange, reply) {
+            ErrorPageAction::Respond(reply) => self.send(exchange, *reply),
+            ErrorPageAction::InternalRedirect => Next::Server,
+            ErrorPageAction::NamedLocation(name) => Next::Named(name),
         }
     }
 
@@ -323,11 +325,11 @@ fn page(exchange: &Exchange, status: u16) -> Box<Reply> {
 
 /// Looks which of the files of `try_files` is there; nothing, if the request goes on with the path that it has now.
 fn try_files(exchange: &mut Exchange) -> Option<Next> {
-    match try_files::find(exchange)? {
-        Tried::Found => None,
-        Tried::Status(status) => Some(Next::Answer(Some(page(exchange, status)))),
-        Tried::Otherwise(name) if name.starts_with(b"@") => Some(Next::Named(name)),
-        Tried::Otherwise(target) => {
+    match try_files::resolve(exchange)? {
+        TryFilesResult::Found => None,
+        TryFilesResult::Status(status) => Some(Next::Answer(Some(page(exchange, status)))),
+        TryFilesResult::Fallback(name) if name.starts_with(b"@") => Some(Next::Named(name)),
+        TryFilesResult::Fallback(target) => {
             exchange.redirect_internally(&target);
             Some(Next::Server)
         }

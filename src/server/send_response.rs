@@ -62,7 +62,7 @@ pub fn of_reply(exchange: &mut Exchange, wire: &mut BufStream, mut reply: Reply)
         fields: None,
         is_file: false,
     };
-    let carriage = carriage(exchange, gzip::packing(exchange, &about), length, keep_alive);
+    let carriage = carriage(exchange, gzip::content_encoding(exchange, &about), length, keep_alive);
     exchange.record_content_type(reply.content_type.as_deref().unwrap_or_default());
     let told = charset::content_type(exchange, reply.status, reply.content_type.as_deref().unwrap_or_default());
     reply.content_type = told.or(reply.content_type);
@@ -71,10 +71,10 @@ pub fn of_reply(exchange: &mut Exchange, wire: &mut BufStream, mut reply: Reply)
 }
 
 /// Makes an answer of a file.
-pub fn of_file(exchange: &mut Exchange, wire: &mut BufStream, found: file::Found) -> PreparedResponse {
+pub fn of_file(exchange: &mut Exchange, wire: &mut BufStream, found: file::FileResponse) -> PreparedResponse {
     let keep_alive = body_relay::skip(wire, &mut exchange.body.decoder) == Ok(true) && exchange.may_keep_alive();
     exchange.response.status = found.head.status;
-    let packing = found.head.packing(exchange);
+    let packing = found.head.content_encoding(exchange);
     let carriage = carriage(exchange, packing, found.head.length, keep_alive);
     exchange.record_content_type(found.head.content_type());
     let head = found.head.write(exchange, carriage);
@@ -202,7 +202,7 @@ async fn list(
 ) -> Result<(), Aborted> {
     loop {
         let start = out.len();
-        listing.write_piece(&mut out);
+        listing.write_part(&mut out);
         let is_end = out.len() == start;
         coding.frame(start, &mut out);
         if is_end {
@@ -225,7 +225,7 @@ fn coding(carriage: TransferOptions) -> TransferCoding {
 
 /// Sends an answer compressed. Parts of a file never are.
 async fn pack(exchange: &mut Exchange, wire: &BufStream, mut delivery: Box<PreparedResponse>) -> Result<(), Aborted> {
-    let Some(encoder) = gzip::encoder(exchange) else { return Err(Aborted) };
+    let Some(encoder) = gzip::new_encoder(exchange) else { return Err(Aborted) };
     let mut packer = GzipSender {
         encoder,
         coding: coding(delivery.carriage),
@@ -236,7 +236,7 @@ async fn pack(exchange: &mut Exchange, wire: &BufStream, mut delivery: Box<Prepa
     let source = match &mut delivery.body {
         file::Body::Bytes(bytes) => BodySource::Bytes(bytes),
         file::Body::File { fd, from, count } => BodySource::File { fd, from: *from, count: *count },
-        file::Body::Listing(listing) => BodySource::Made(Box::new(|out| listing.write_piece(out))),
+        file::Body::Listing(listing) => BodySource::Made(Box::new(|out| listing.write_part(out))),
         file::Body::Parts { .. } => return Err(Aborted),
     };
     let sent = packer.send(&wire.stream, delivery.head, source).await;

@@ -44,7 +44,7 @@ struct Ending {
 impl TunnelSetup {
     /// What a tunnel needs of the request that dug it.
     pub fn new(exchange: &mut Exchange, upgraded: Upgraded) -> Self {
-        let held = std::mem::take(&mut exchange.limits.held);
+        let held = std::mem::take(&mut exchange.limits.conn_guards);
         let settings = exchange.settings();
         let lines = log::lines(exchange, log::LineKind::OfTunnel);
         let wanted = log::enabled(&settings.error_log, Level::Info);
@@ -150,7 +150,7 @@ impl Ending {
     fn pack(&self, packer: &mut HandoverEncoder, running: &Live) {
         let mut known = Vec::new();
         for one in &self.held {
-            known.extend(running.zones.name_of(one.zone()).map(|zone| (zone, one.key())));
+            known.extend(running.zones.zone_name(one.zone()).map(|zone| (zone, one.key())));
         }
         packer.u64(known.len() as u64);
         for (zone, key) in &known {
@@ -171,7 +171,7 @@ impl Ending {
         for _ in 0..parcel.u64()? {
             let (zone, key) = (parcel.text()?, parcel.bytes()?);
             // It was let in before, whatever the limit is now.
-            held.extend(running.zones.connections_named(&zone).and_then(|zone| zone.enter(&key, u32::MAX).ok()));
+            held.extend(running.zones.connection_zone_named(&zone).and_then(|zone| zone.acquire(&key, u32::MAX).ok()));
         }
         let mut lines = Vec::new();
         for _ in 0..parcel.u64()? {

@@ -27,9 +27,15 @@ use crate::runtime::stream::BufStream;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// There is nothing to check.
-    Nothing,
-    Pass,
+    NotApplicable,
+    Allowed,
     Denied(Denied),
+}
+
+impl Verdict {
+    fn denied(status: u16) -> Self {
+        Self::Denied(Denied::new(status))
+    }
 }
 
 /// Who is not let in gets this.
@@ -42,32 +48,28 @@ pub struct Denied {
 }
 
 impl Denied {
-    pub fn with(status: u16) -> Self {
+    pub fn new(status: u16) -> Self {
         Self { status, challenges: Vec::new() }
-    }
-
-    fn verdict(status: u16) -> Verdict {
-        Verdict::Denied(Self::with(status))
     }
 }
 
 /// The verdicts on one request.
-pub struct Gate {
+pub struct Satisfy {
     any: bool,
     denied: Option<Denied>,
 }
 
-impl Gate {
+impl Satisfy {
     pub fn new(access: &Access) -> Self {
         Self { any: access.any, denied: None }
     }
 
     /// Takes one verdict in; something, as soon as the others do not matter.
-    pub fn take(&mut self, verdict: Verdict) -> Option<Result<(), Denied>> {
+    pub fn add(&mut self, verdict: Verdict) -> Option<Result<(), Denied>> {
         match verdict {
-            Verdict::Nothing => None,
-            Verdict::Pass if self.any => Some(Ok(())),
-            Verdict::Pass => None,
+            Verdict::NotApplicable => None,
+            Verdict::Allowed if self.any => Some(Ok(())),
+            Verdict::Allowed => None,
             Verdict::Denied(denied) if !self.any || !matches!(denied.status, 401 | 403) => Some(Err(denied)),
             Verdict::Denied(mut denied) => {
                 // Who may still log in is told so, whatever else kept him out.
@@ -85,7 +87,7 @@ impl Gate {
     }
 
     /// What the verdicts come to when there are no more.
-    pub fn close(self, exchange: &Exchange) -> Result<(), Denied> {
+    pub fn finish(self, exchange: &Exchange) -> Result<(), Denied> {
         let Some(denied) = self.denied else { return Ok(()) };
         if denied.status == 403 {
             log::about(exchange, Level::Error, format_args!("access forbidden by rule"));
@@ -95,60 +97,60 @@ impl Gate {
 }
 
 /// `allow` and `deny`.
-pub fn by_address(access: &Access, exchange: &Exchange) -> Verdict {
+pub fn check_address(access: &Access, exchange: &Exchange) -> Verdict {
     match access.rules.iter().find(|rule| rule.fits(&exchange.client.addr)) {
-        None => Verdict::Nothing,
-        Some(rule) if rule.allows => Verdict::Pass,
+        None => Verdict::NotApplicable,
+        Some(rule) if rule.allows => Verdict::Allowed,
         Some(_) => {
             if !access.any {
                 log::about(exchange, Level::Error, format_args!("access forbidden by rule"));
             }
-            Denied::verdict(403)
+            Verdict::denied(403)
         }
     }
 }
 
 /// `auth_basic`.
-pub async fn by_password(access: &Access, exchange: &Exchange, wire: &BufStream) -> Verdict {
-    let Some(basic) = &access.basic else { return Verdict::Nothing };
-    let Some(realm) = &basic.realm else { return Verdict::Nothing };
+pub async fn check_password(access: &Access, exchange: &Exchange, client: &BufStream) -> Verdict {
+    let Some(basic) = &access.basic else { return Verdict::NotApplicable };
+    let Some(realm) = &basic.realm else { return Verdict::NotApplicable };
     let realm = variables::value(realm, exchange);
     if realm == b"off" {
-        return Verdict::Nothing;
+        return Verdict::NotApplicable;
     }
-    let challenge = || Verdict::Denied(Denied { status: 401, challenges: vec![challenge(&realm)] });
+    let challenge = || Verdict::Denied(Denied { status: 401, challenges: vec![www_authenticate(&realm)] });
     let Some(Credentials { user, password }) = Credentials::of(&exchange.request.fields) else {
         log::about(exchange, Level::Info, format_args!("no user/password was provided for basic authentication"));
         return challenge();
     };
-    let (users, path) = match users(basic, exchange) {
+    let (users, path) = match read_user_file(basic, exchange) {
         Ok(found) => found,
-        Err(status) => return Denied::verdict(status),
+        Err(status) => return Verdict::denied(status),
     };
     let name = user.escape_ascii();
-    let found = users.find(&user);
+    let found = users.find_hash(&user);
     let check = async {
-        match found.or_else(|| users.decoy(&user)) {
+        match found.or_else(|| users.decoy_hash(&user)) {
             Some(stored) if found.is_some() => password_check::check(stored, &password).await,
-            Some(decoy) => password_check::check_in_vain(decoy, &password).await,
-            None => CheckResult::Wrong,
+            Some(decoy) => password_check::check_decoy(decoy, &password).await,
+            None => CheckResult::Mismatch,
         }
     };
-    let Some(outcome) = unless_gone(wire, check).await else {
+    let Some(outcome) = abort_if_client_closes(client, check).await else {
         log::about(exchange, Level::Info, format_args!("client closed connection while its password was checked"));
-        return Denied::verdict(499);
+        return Verdict::denied(499);
     };
     match outcome {
-        CheckResult::Right => Verdict::Pass,
-        CheckResult::Wrong if found.is_none() => {
+        CheckResult::Match => Verdict::Allowed,
+        CheckResult::Mismatch if found.is_none() => {
             log::about(exchange, Level::Error, format_args!("user \"{name}\" was not found in \"{path}\""));
             challenge()
         }
-        CheckResult::Wrong => {
+        CheckResult::Mismatch => {
             log::about(exchange, Level::Error, format_args!("user \"{name}\": password mismatch"));
             challenge()
         }
-        CheckResult::Unknown => {
+        CheckResult::Unsupported => {
             let why = "the password is stored in a form that is not supported";
             log::about(
                 exchange,
@@ -159,13 +161,13 @@ pub async fn by_password(access: &Access, exchange: &Exchange, wire: &BufStream)
         }
         CheckResult::Busy => {
             log::about(exchange, Level::Error, format_args!("user \"{name}\": too many passwords wait to be checked"));
-            Denied::verdict(503)
+            Verdict::denied(503)
         }
     }
 }
 
 /// The users that a location knows, and the file that they are in.
-fn users(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd>, String), u16> {
+fn read_user_file(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd>, String), u16> {
     let Some(file) = &basic.file else {
         log::about(exchange, Level::Error, format_args!("\"auth_basic\" is set without \"auth_basic_user_file\""));
         return Err(403);
@@ -195,7 +197,7 @@ fn users(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd>, String
 }
 
 /// The challenge of a realm, which is one quoted string whatever it was made of.
-fn challenge(realm: &[u8]) -> Vec<u8> {
+fn www_authenticate(realm: &[u8]) -> Vec<u8> {
     let mut out = b"Basic realm=\"".to_vec();
     for byte in realm {
         match byte {
@@ -209,28 +211,28 @@ fn challenge(realm: &[u8]) -> Vec<u8> {
 }
 
 /// What `auth_request` has found out, by what became of `asked`.
-pub fn by_answer(exchange: &Exchange, asked: &Exchange) -> Verdict {
-    match asked.response.status {
-        200..=299 => Verdict::Pass,
+pub fn check_subrequest(exchange: &Exchange, subrequest: &Exchange) -> Verdict {
+    match subrequest.response.status {
+        200..=299 => Verdict::Allowed,
         401 => {
-            let head = asked.upstream.head.as_ref();
+            let head = subrequest.upstream.head.as_ref();
             let challenges = head.into_iter().flat_map(|head| head.fields.named(b"www_authenticate"));
             Verdict::Denied(Denied { status: 401, challenges: challenges.map(<[u8]>::to_vec).collect() })
         }
-        403 => Denied::verdict(403),
+        403 => Verdict::denied(403),
         status => {
             log::about(exchange, Level::Error, format_args!("auth request unexpected status: {status}"));
-            Denied::verdict(500)
+            Verdict::denied(500)
         }
     }
 }
 
 /// Does `work`; nothing, if the client goes before it is done.
-pub async fn unless_gone<T>(wire: &BufStream, work: impl Future<Output = T>) -> Option<T> {
+pub async fn abort_if_client_closes<T>(client: &BufStream, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => wire.stream.socket().poll_failed(cx).map(|()| None),
+        Poll::Pending => client.stream.socket().poll_failed(cx).map(|()| None),
     })
     .await
 }
@@ -246,8 +248,8 @@ mod tests {
 
     /// The verdicts one after the other: the status that it comes to, and the challenges.
     fn outcome(any: bool, verdicts: Vec<Verdict>) -> (u16, usize) {
-        let mut gate = Gate { any, denied: None };
-        let settled = verdicts.into_iter().find_map(|verdict| gate.take(verdict));
+        let mut gate = Satisfy { any, denied: None };
+        let settled = verdicts.into_iter().find_map(|verdict| gate.add(verdict));
         match settled.unwrap_or(gate.denied.map_or(Ok(()), Err)) {
             Ok(()) => (200, 0),
             Err(denied) => (denied.status, denied.challenges.len()),
@@ -256,23 +258,23 @@ mod tests {
 
     #[test]
     fn all_must_agree_or_one_is_enough() {
-        use Verdict::{Nothing, Pass};
+        use Verdict::{Allowed, NotApplicable};
         for (verdicts, all, any) in [
             (vec![], (200, 0), (200, 0)),
-            (vec![Nothing, Nothing], (200, 0), (200, 0)),
-            (vec![Pass, Nothing], (200, 0), (200, 0)),
-            (vec![denied(403, ""), Nothing], (403, 0), (403, 0)),
-            (vec![denied(403, ""), Pass], (403, 0), (200, 0)),
-            (vec![Pass, denied(401, "a")], (401, 1), (200, 0)),
+            (vec![NotApplicable, NotApplicable], (200, 0), (200, 0)),
+            (vec![Allowed, NotApplicable], (200, 0), (200, 0)),
+            (vec![denied(403, ""), NotApplicable], (403, 0), (403, 0)),
+            (vec![denied(403, ""), Allowed], (403, 0), (200, 0)),
+            (vec![Allowed, denied(401, "a")], (401, 1), (200, 0)),
             (vec![denied(403, ""), denied(401, "a")], (403, 0), (401, 1)),
             (vec![denied(401, "a"), denied(403, "")], (401, 1), (401, 1)),
             (vec![denied(401, "a"), denied(401, "b")], (401, 1), (401, 2)),
-            (vec![denied(403, ""), denied(500, ""), Pass], (403, 0), (500, 0)),
+            (vec![denied(403, ""), denied(500, ""), Allowed], (403, 0), (500, 0)),
         ] {
             let label = format!("{verdicts:?}");
             let again = verdicts.iter().map(|verdict| match verdict {
-                Nothing => Nothing,
-                Pass => Pass,
+                NotApplicable => NotApplicable,
+                Allowed => Allowed,
                 Verdict::Denied(denied) => {
                     Verdict::Denied(Denied { status: denied.status, challenges: denied.challenges.clone() })
                 }
@@ -290,7 +292,7 @@ mod tests {
             ("a\r\nSet-Cookie: x", "Basic realm=\"a  Set-Cookie: x\""),
             ("", "Basic realm=\"\""),
         ] {
-            assert_eq!(challenge(realm.as_bytes()), expected.as_bytes());
+            assert_eq!(www_authenticate(realm.as_bytes()), expected.as_bytes());
         }
     }
 }

@@ -19,80 +19,80 @@ const CHECKS_MAX: usize = 2;
 /// Requests of a worker that wait for a check.
 const WAITING_MAX: u32 = 64;
 /// Right passwords that a worker knows again.
-const KNOWN_MAX: usize = 256;
+const VERIFIED_MAX: usize = 256;
 
-static CHECKS: Semaphore = Semaphore::new(CHECKS_MAX);
+static CHECK_PERMITS: Semaphore = Semaphore::new(CHECKS_MAX);
 
 thread_local! {
     static WAITING: Cell<u32> = const { Cell::new(0) };
-    static KNOWN: RefCell<Known> = RefCell::new(Known::new());
+    static VERIFIED: RefCell<VerifiedCache> = RefCell::new(VerifiedCache::new());
 }
 
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckResult {
-    Right,
-    Wrong,
+    Match,
+    Mismatch,
     /// The stored password has a form that is not known.
-    Unknown,
+    Unsupported,
     /// Too many others wait.
     Busy,
 }
 
 /// Whether `password` is the one that is stored as a user file has it.
 pub async fn check(stored: &[u8], password: &[u8]) -> CheckResult {
-    let Some(form) = PasswordHash::parse(stored) else { return CheckResult::Unknown };
+    let Some(form) = PasswordHash::parse(stored) else { return CheckResult::Unsupported };
     if !form.is_slow() {
-        return outcome(form.is(password));
+        return outcome(form.matches(password));
     }
-    let digest = KNOWN.with_borrow(|known| known.digest(stored, password));
-    let is_known = || KNOWN.with_borrow(|known| known.has(digest));
+    let digest = VERIFIED.with_borrow(|known| known.digest(stored, password));
+    let is_known = || VERIFIED.with_borrow(|known| known.contains(digest));
     if is_known() {
-        return CheckResult::Right;
+        return CheckResult::Match;
     }
-    let outcome = check_slowly(stored, password, is_known).await;
-    if outcome == CheckResult::Right {
-        KNOWN.with_borrow_mut(|known| known.add(digest));
+    let outcome = check_in_thread(stored, password, is_known).await;
+    if outcome == CheckResult::Match {
+        VERIFIED.with_borrow_mut(|known| known.insert(digest));
     }
     outcome
 }
 
 /// Takes as long as to find out that `password` is not the one that is stored, and never finds that it is: for a user that
 /// does not exist, so that the time does not tell which users do. Nothing is remembered of it, and what was is not used.
-pub async fn check_in_vain(stored: &[u8], password: &[u8]) -> CheckResult {
-    let Some(form) = PasswordHash::parse(stored) else { return CheckResult::Wrong };
+pub async fn check_decoy(stored: &[u8], password: &[u8]) -> CheckResult {
+    let Some(form) = PasswordHash::parse(stored) else { return CheckResult::Mismatch };
     let outcome = match form.is_slow() {
-        false => outcome(form.is(password)),
-        true => check_slowly(stored, password, || false).await,
+        false => outcome(form.matches(password)),
+        true => check_in_thread(stored, password, || false).await,
     };
-    if outcome == CheckResult::Busy { CheckResult::Busy } else { CheckResult::Wrong }
+    if outcome == CheckResult::Busy { CheckResult::Busy } else { CheckResult::Mismatch }
 }
 
 /// Has a thread check a password, when it is its turn and if it is not known by then.
-async fn check_slowly(stored: &[u8], password: &[u8], is_known: impl Fn() -> bool) -> CheckResult {
-    let Some(_waiting) = Waiting::new() else { return CheckResult::Busy };
-    let permit = CHECKS.acquire().await;
+async fn check_in_thread(stored: &[u8], password: &[u8], is_known: impl Fn() -> bool) -> CheckResult {
+    let Some(_waiting) = WaitSlot::new() else { return CheckResult::Busy };
+    let permit = CHECK_PERMITS.acquire().await;
     // Somebody before us may have asked the same.
     if is_known() {
-        return CheckResult::Right;
+        return CheckResult::Match;
     }
     let (stored, password) = (stored.to_vec(), password.to_vec());
     let right = smol::unblock(move || {
         // A check whose request is gone by now still counts until it is done.
         let _permit = permit;
-        PasswordHash::parse(&stored).is_some_and(|form| form.is(&password))
+        PasswordHash::parse(&stored).is_some_and(|form| form.matches(&password))
     });
     outcome(right.await)
 }
 
 fn outcome(right: bool) -> CheckResult {
-    if right { CheckResult::Right } else { CheckResult::Wrong }
+    if right { CheckResult::Match } else { CheckResult::Mismatch }
 }
 
 /// A place among those that wait.
-struct Waiting;
+struct WaitSlot;
 
-impl Waiting {
+impl WaitSlot {
     fn new() -> Option<Self> {
         let waiting = WAITING.get();
         if waiting >= WAITING_MAX {
@@ -103,7 +103,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitSlot {
     fn drop(&mut self) {
         WAITING.set(WAITING.get().saturating_sub(1));
     }
@@ -112,13 +112,13 @@ impl Drop for Waiting {
 type Digest = [u8; SHA1_BYTES];
 
 /// Digests of passwords that were right, the oldest first.
-struct Known {
+struct VerifiedCache {
     /// HMAC with the key of this worker; without one, nothing is known again.
     hmac: Option<Hmac<Sha1>>,
     digests: Vec<Digest>,
 }
 
-impl Known {
+impl VerifiedCache {
     fn new() -> Self {
         let mut key = [0; 32];
         let filled = rustix::rand::getrandom(&mut key, GetRandomFlags::empty()).ok();
@@ -132,13 +132,13 @@ impl Known {
         Some(hmac.chain_update(length).chain_update(stored).chain_update(password).finalize().into_bytes().into())
     }
 
-    fn has(&self, digest: Option<Digest>) -> bool {
+    fn contains(&self, digest: Option<Digest>) -> bool {
         digest.is_some_and(|digest| self.digests.contains(&digest))
     }
 
-    fn add(&mut self, digest: Option<Digest>) {
+    fn insert(&mut self, digest: Option<Digest>) {
         let Some(digest) = digest else { return };
-        if self.digests.len() >= KNOWN_MAX {
+        if self.digests.len() >= VERIFIED_MAX {
             self.digests.remove(0);
         }
         self.digests.push(digest);
@@ -169,11 +169,11 @@ mod tests {
         });
         assert_eq!(
             outcomes.unwrap(),
-            [CheckResult::Right, CheckResult::Wrong, CheckResult::Right, CheckResult::Unknown]
+            [CheckResult::Match, CheckResult::Mismatch, CheckResult::Match, CheckResult::Unsupported]
         );
-        KNOWN.with_borrow(|known| {
+        VERIFIED.with_borrow(|known| {
             assert_eq!(known.digests, [known.digest(STORED, b"password").unwrap()]);
-            assert_ne!(known.digest(STORED, b"password"), Known::new().digest(STORED, b"password"));
+            assert_ne!(known.digest(STORED, b"password"), VerifiedCache::new().digest(STORED, b"password"));
         });
     }
 
@@ -181,18 +181,18 @@ mod tests {
     #[test]
     fn a_slow_check_lets_others_run() {
         let slow = b"$2b$08$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
-        let ended = executor::run(in_its_turn(check(slow, b"secret")));
-        assert_eq!(ended.unwrap(), (true, CheckResult::Wrong));
+        let ended = executor::run(with_permits_taken(check(slow, b"secret")));
+        assert_eq!(ended.unwrap(), (true, CheckResult::Mismatch));
     }
 
     /// Whether a check waits while others have all turns, and what comes of it then.
-    async fn in_its_turn(check: impl Future<Output = CheckResult>) -> (bool, CheckResult) {
+    async fn with_permits_taken(check: impl Future<Output = CheckResult>) -> (bool, CheckResult) {
         /// Two tests that have one turn each would wait for one another.
         static HOLDER: smol::lock::Mutex<()> = smol::lock::Mutex::new(());
         let _holder = HOLDER.lock().await;
         let mut turns = Vec::new();
         for _ in 0..CHECKS_MAX {
-            turns.push(CHECKS.acquire().await);
+            turns.push(CHECK_PERMITS.acquire().await);
         }
         let mut check = pin!(check);
         let waits = poll_fn(|cx| Poll::Ready(check.as_mut().poll(cx).is_pending())).await;
@@ -205,39 +205,39 @@ mod tests {
     #[test]
     fn a_check_in_vain_is_as_slow_and_never_right() {
         let outcomes = executor::run(async {
-            let mut outcomes = vec![(false, check_in_vain(b"{PLAIN}password", b"password").await)];
-            outcomes.push((false, check_in_vain(b"aaPwJ9XL9Y99E", b"password").await));
+            let mut outcomes = vec![(false, check_decoy(b"{PLAIN}password", b"password").await)];
+            outcomes.push((false, check_decoy(b"aaPwJ9XL9Y99E", b"password").await));
             for known in [false, true] {
-                outcomes.push(in_its_turn(check_in_vain(STORED, b"password")).await);
-                assert_eq!(KNOWN.with_borrow(|known| known.digests.len()), usize::from(known));
-                assert_eq!(check(STORED, b"password").await, CheckResult::Right);
+                outcomes.push(with_permits_taken(check_decoy(STORED, b"password")).await);
+                assert_eq!(VERIFIED.with_borrow(|known| known.digests.len()), usize::from(known));
+                assert_eq!(check(STORED, b"password").await, CheckResult::Match);
             }
-            let places: Vec<Option<Waiting>> = (0..WAITING_MAX).map(|_| Waiting::new()).collect();
-            outcomes.push((false, check_in_vain(STORED, b"password").await));
+            let places: Vec<Option<WaitSlot>> = (0..WAITING_MAX).map(|_| WaitSlot::new()).collect();
+            outcomes.push((false, check_decoy(STORED, b"password").await));
             drop(places);
             outcomes
         });
-        let (fast, slow) = ((false, CheckResult::Wrong), (true, CheckResult::Wrong));
+        let (fast, slow) = ((false, CheckResult::Mismatch), (true, CheckResult::Mismatch));
         assert_eq!(outcomes.unwrap(), [fast, fast, slow, slow, (false, CheckResult::Busy)]);
     }
 
     #[test]
     fn not_more_is_remembered_than_there_is_room_for() {
-        let mut known = Known::new();
-        (0..KNOWN_MAX as u32 + 2).for_each(|n| known.add(known.digest(&n.to_le_bytes(), b"")));
-        assert_eq!(known.digests.len(), KNOWN_MAX);
+        let mut known = VerifiedCache::new();
+        (0..VERIFIED_MAX as u32 + 2).for_each(|n| known.insert(known.digest(&n.to_le_bytes(), b"")));
+        assert_eq!(known.digests.len(), VERIFIED_MAX);
         assert_eq!(known.digests.first().copied(), known.digest(&2u32.to_le_bytes(), b""));
     }
 
     #[test]
     fn who_finds_too_many_waiting_is_sent_away() {
-        let places: Vec<Option<Waiting>> = (0..WAITING_MAX).map(|_| Waiting::new()).collect();
+        let places: Vec<Option<WaitSlot>> = (0..WAITING_MAX).map(|_| WaitSlot::new()).collect();
         assert!(places.iter().all(Option::is_some));
         let outcomes = executor::run(async {
             let busy = check(STORED, b"no").await;
             drop(places);
             (busy, check(STORED, b"no").await)
         });
-        assert_eq!(outcomes.unwrap(), (CheckResult::Busy, CheckResult::Wrong));
+        assert_eq!(outcomes.unwrap(), (CheckResult::Busy, CheckResult::Mismatch));
     }
 }

@@ -13,7 +13,7 @@ pub fn content_type(exchange: &Exchange, status: u16, content_type: &[u8]) -> Op
     if matches!(status, 301..=303 | 307 | 308) {
         return None;
     }
-    let (media_type, told) = split(content_type);
+    let (media_type, told) = split_charset(content_type);
     if told.is_some() || !charset.types.has(content_type) {
         return None;
     }
@@ -27,7 +27,7 @@ pub fn is_utf8(content_type: &[u8]) -> bool {
 }
 
 /// A type without its parameters, and what it says of its encoding. Other parameters are part of the type, as in nginx.
-fn split(content_type: &[u8]) -> (&[u8], Option<&[u8]>) {
+fn split_charset(content_type: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut at = 0;
     for parameter in content_type.split(|b| *b == b';') {
         if let Some((name, value)) = parameter.trim_ascii().split_at_checked(8)
@@ -58,7 +58,7 @@ mod tests {
             ("", "", None),
         ] {
             let expected = (media_type.as_bytes(), told.map(str::as_bytes));
-            assert_eq!(split(content_type.as_bytes()), expected, "{content_type}");
+            assert_eq!(split_charset(content_type.as_bytes()), expected, "{content_type}");
         }
     }
 }

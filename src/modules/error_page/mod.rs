@@ -8,23 +8,25 @@ use crate::request::response::{self, Reply};
 use crate::request::variables;
 
 /// What is answered.
-pub enum Instead {
+pub enum ErrorPageAction {
     /// Nothing else.
-    Nothing(Box<Reply>),
+    Respond(Box<Reply>),
     /// Whatever the path leads to that the request has now.
-    Path,
+    InternalRedirect,
     /// A location by its name.
-    Named(Vec<u8>),
+    NamedLocation(Vec<u8>),
 }
 
 /// Finds what `error_page` says of a page. A page for a page is looked for only where the location
 /// of the one before has `recursive_error_pages`.
-pub fn find(exchange: &mut Exchange, mut reply: Box<Reply>) -> Instead {
+pub fn apply(exchange: &mut Exchange, mut reply: Box<Reply>) -> ErrorPageAction {
     if !reply.is_page || exchange.routing.error_page_done {
-        return Instead::Nothing(reply);
+        return ErrorPageAction::Respond(reply);
     }
     let pages = exchange.settings().error_pages.clone();
-    let Some(page) = pages.iter().find(|page| page.status == reply.status) else { return Instead::Nothing(reply) };
+    let Some(page) = pages.iter().find(|page| page.status == reply.status) else {
+        return ErrorPageAction::Respond(reply);
+    };
     exchange.routing.error_page_done = !exchange.settings().recursive_error_pages;
     let target = variables::value(&page.target, exchange);
     // Who comes to log in, or is sent elsewhere, has to learn how.
@@ -42,17 +44,17 @@ pub fn find(exchange: &mut Exchange, mut reply: Box<Reply>) -> Instead {
                 exchange.body.is_dropped = true;
             }
             exchange.redirect_internally(&target);
-            Instead::Path
+            ErrorPageAction::InternalRedirect
         }
         Some(b'@') => {
             exchange.overrides.status = page.answer;
-            Instead::Named(target)
+            ErrorPageAction::NamedLocation(target)
         }
         _ => {
             let status = page.answer.filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
             let mut redirect = Reply::page(status, exchange.settings().server_tokens);
             redirect.location = Some(target);
-            Instead::Nothing(Box::new(redirect))
+            ErrorPageAction::Respond(Box::new(redirect))
         }
     }
 }

@@ -25,11 +25,12 @@ pub struct ResponseInfo<'a> {
 }
 
 /// What becomes of the body of an answer.
-pub fn packing(exchange: &Exchange, about: &ResponseInfo<'_>) -> ContentEncoding {
+pub fn content_encoding(exchange: &Exchange, response: &ResponseInfo<'_>) -> ContentEncoding {
     match &exchange.settings().rare.gzip {
-        Some(gzip) if Gzip::AVAILABLE && gzip.on && is_meant(gzip, about) => {
+        Some(gzip) if Gzip::AVAILABLE && gzip.on && is_compressible(gzip, response) => {
             // A part of a file is a part of what it is itself.
-            if about.status != 206 && accept_encoding::accepts(exchange, b"gzip") && may_pack(exchange, about) {
+            if response.status != 206 && accept_encoding::accepts(exchange, b"gzip") && may_compress(exchange, response)
+            {
                 ContentEncoding::Gzip
             } else {
                 ContentEncoding::Varies
@@ -40,25 +41,25 @@ pub fn packing(exchange: &Exchange, about: &ResponseInfo<'_>) -> ContentEncoding
 }
 
 /// Whether caches are told what depends on the coding that a client takes (`gzip_vary`).
-pub fn tells(exchange: &Exchange) -> bool {
+pub fn sends_vary(exchange: &Exchange) -> bool {
     exchange.settings().rare.gzip.as_ref().is_some_and(|gzip| gzip.vary)
 }
 
 /// An encoder as the configuration describes it. None only in builds without gzip.
-pub fn encoder(exchange: &Exchange) -> Option<Encoder> {
+pub fn new_encoder(exchange: &Exchange) -> Option<Encoder> {
     let default = Gzip::default();
     let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
     Encoder::new(gzip.level, gzip.window)
 }
 
 /// Whether clients that accept it get the answer compressed.
-fn is_meant(gzip: &Gzip, about: &ResponseInfo<'_>) -> bool {
+fn is_compressible(gzip: &Gzip, response: &ResponseInfo<'_>) -> bool {
     // The length of a part says nothing of the file.
-    let is_part = about.status == 206 && about.is_file;
-    let is_long = about.length.is_none_or(|length| length >= gzip.length_min.max(1));
-    (is_part || matches!(about.status, 200 | 403 | 404) && is_long)
-        && is_listed(&gzip.types, about.content_type.unwrap_or_default())
-        && about.fields.is_none_or(|fields| {
+    let is_part = response.status == 206 && response.is_file;
+    let is_long = response.length.is_none_or(|length| length >= gzip.length_min.max(1));
+    (is_part || matches!(response.status, 200 | 403 | 404) && is_long)
+        && is_listed(&gzip.types, response.content_type.unwrap_or_default())
+        && response.fields.is_none_or(|fields| {
             let encoded = fields.named(b"content_encoding").any(|value| !value.is_empty());
             let mut fixed = fields.all(HeaderName::CacheControl).flat_map(head::tokens);
             !encoded && !fixed.any(|token| token.eq_ignore_ascii_case(b"no-transform"))
@@ -72,14 +73,14 @@ fn is_listed(types: &Types, content_type: &[u8]) -> bool {
 }
 
 /// Whether this client, that says it accepts it, may get the answer encoded. Also for what was compressed beforehand.
-pub fn may_pack(exchange: &Exchange, about: &ResponseInfo<'_>) -> bool {
+pub fn may_compress(exchange: &Exchange, response: &ResponseInfo<'_>) -> bool {
     let default = Gzip::default();
     let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
     let request = &exchange.request;
     if request.version < gzip.version_min {
         return false;
     }
-    if request.fields.first_named(b"via").is_some() && !may_pack_for_proxy(exchange, gzip.proxied, about) {
+    if request.fields.first_named(b"via").is_some() && !may_compress_for_proxy(exchange, gzip.proxied, response) {
         return false;
     }
     let agent = request.fields.first_named(b"user_agent").unwrap_or_default();
@@ -88,7 +89,7 @@ pub fn may_pack(exchange: &Exchange, about: &ResponseInfo<'_>) -> bool {
 }
 
 /// `gzip_proxied`: another proxy may keep an answer, and give it to those who can't read it.
-fn may_pack_for_proxy(exchange: &Exchange, proxied: Proxied, about: &ResponseInfo<'_>) -> bool {
+fn may_compress_for_proxy(exchange: &Exchange, proxied: Proxied, response: &ResponseInfo<'_>) -> bool {
     if proxied.has(Proxied::OFF) {
         return false;
     }
@@ -97,9 +98,9 @@ fn may_pack_for_proxy(exchange: &Exchange, proxied: Proxied, about: &ResponseInf
         return true;
     }
     let mut lines = Vec::new();
-    HeaderFilter::new(exchange, about.status, None).finish(&mut lines);
+    HeaderFilter::new(exchange, response.status, None).finish(&mut lines);
     let mut sent: Vec<(HeaderName, &[u8])> = lines.split(|b| *b == b'\n').filter_map(name_and_value).collect();
-    if let Some(fields) = about.fields {
+    if let Some(fields) = response.fields {
         sent.extend(fields.iter().map(|field| (field.kind, field.value)));
     }
     let values = |kind| sent.iter().filter(move |(known, _)| *known == kind).map(|(_, value)| *value);
@@ -114,8 +115,8 @@ fn may_pack_for_proxy(exchange: &Exchange, proxied: Proxied, about: &ResponseInf
             || proxied.has(Proxied::NO_STORE) && has(b"no-store")
             || proxied.has(Proxied::PRIVATE) && has(b"private");
     }
-    let is_dated = about.is_file || values(HeaderName::LastModified).next().is_some();
-    let is_tagged = about.is_file && exchange.settings().files.etag || values(HeaderName::Etag).next().is_some();
+    let is_dated = response.is_file || values(HeaderName::LastModified).next().is_some();
+    let is_tagged = response.is_file && exchange.settings().files.etag || values(HeaderName::Etag).next().is_some();
     !(proxied.has(Proxied::NO_LAST_MODIFIED) && is_dated || proxied.has(Proxied::NO_ETAG) && is_tagged)
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::template::Template;
 use crate::config::{Level, Limits, ZoneKind};
 use crate::request::exchange::Exchange;
-use crate::request::limit_zones::{BucketVerdict, LimitExceeded, LimitStatus, LimitZones, Requests};
+use crate::request::limit_zones::{BucketVerdict, LimitExceeded, LimitStatus, LimitZones, RequestZone};
 use crate::request::{log, variables};
 use crate::runtime::executor::{self, Timer};
 use crate::runtime::lru_table::EntryId;
@@ -21,7 +21,7 @@ const REQUEST_KEY_BYTES_MAX: usize = 65535;
 const CONNECTION_KEY_BYTES_MAX: usize = 255;
 
 /// Lets a request through, at once or after a while, or refuses it with a status. 499: the client did not wait.
-pub async fn enter(exchange: &mut Exchange, zones: &LimitZones, timer: &Timer, client: &Socket) -> Result<(), u16> {
+pub async fn apply(exchange: &mut Exchange, zones: &LimitZones, timer: &Timer, client: &Socket) -> Result<(), u16> {
     if exchange.settings().rare.limits.is_none() {
         return Ok(());
     }
@@ -29,18 +29,18 @@ pub async fn enter(exchange: &mut Exchange, zones: &LimitZones, timer: &Timer, c
     let Some(limits) = &rare.limits else { return Ok(()) };
     if !limits.requests.is_empty()
         && exchange.limits.requests.is_none()
-        && let Some(delay) = pour_in(exchange, limits, zones)?
+        && let Some(delay) = limit_req(exchange, limits, zones)?
     {
-        wait(exchange, timer, client, delay).await?;
+        delay_request(exchange, timer, client, delay).await?;
     }
     if !limits.connections.is_empty() && exchange.limits.connections.is_none() {
-        count_in(exchange, limits, zones)?;
+        limit_conn(exchange, limits, zones)?;
     }
     Ok(())
 }
 
 /// Waits, unless the client goes meanwhile: one that ends its side counts as gone here, as in nginx.
-pub async fn wait(exchange: &Exchange, timer: &Timer, client: &Socket, delay: Duration) -> Result<(), u16> {
+pub async fn delay_request(exchange: &Exchange, timer: &Timer, client: &Socket, delay: Duration) -> Result<(), u16> {
     timer.set(delay);
     let gone = poll_fn(|cx| {
         if client.ended() || client.poll_failed(cx).is_ready() {
@@ -57,8 +57,8 @@ pub async fn wait(exchange: &Exchange, timer: &Timer, client: &Socket, delay: Du
 }
 
 /// A bucket that has room for the request, as long as the others are not asked yet.
-struct Waiting<'r> {
-    zone: &'r Requests,
+struct Reservation<'r> {
+    zone: &'r RequestZone,
     name: &'r str,
     id: EntryId,
     rate: u64,
@@ -66,24 +66,28 @@ struct Waiting<'r> {
 }
 
 /// Asks all buckets, and pours the request into all of them or none: how long it has to wait.
-fn pour_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Result<Option<Duration>, u16> {
+fn limit_req(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Result<Option<Duration>, u16> {
     let now = executor::now();
-    let mut waiting: Vec<Waiting<'_>> = Vec::new();
+    let mut waiting: Vec<Reservation<'_>> = Vec::new();
     // The longest delay in milliseconds, with what is in the bucket and its name.
     let mut longest = (0, 0, "");
     let mut asked = false;
     for (at, limit) in limits.requests.iter().enumerate() {
-        let Some((spec, zone)) = zones.requests(limit.zone) else { continue };
+        let Some((spec, zone)) = zones.request_zone(limit.zone) else { continue };
         let ZoneKind::Requests { rate } = spec.counted else { continue };
-        let Some(key) = key_of(exchange, &spec.key, REQUEST_KEY_BYTES_MAX) else { continue };
+        let Some(key) = evaluate_key(exchange, &spec.key, REQUEST_KEY_BYTES_MAX) else { continue };
         asked = true;
         let last = at + 1 == limits.requests.len();
-        match zone.look(&key, rate, limit.burst, last, now) {
-            BucketVerdict::In { excess } => longest = (delay_of(excess, limit.delay, rate), excess, spec.name.as_str()),
-            BucketVerdict::Fits(id) => waiting.push(Waiting { zone, name: &spec.name, id, rate, delay: limit.delay }),
+        match zone.probe(&key, rate, limit.burst, last, now) {
+            BucketVerdict::Committed { excess } => {
+                longest = (delay_millis(excess, limit.delay, rate), excess, spec.name.as_str())
+            }
+            BucketVerdict::Reserved(id) => {
+                waiting.push(Reservation { zone, name: &spec.name, id, rate, delay: limit.delay })
+            }
             refused => {
-                waiting.iter().for_each(|other| other.zone.give_up(other.id));
-                return refuse_request(exchange, limits, &refused, &spec.name);
+                waiting.iter().for_each(|other| other.zone.rollback(other.id));
+                return reject_request(exchange, limits, &refused, &spec.name);
             }
         }
     }
@@ -91,8 +95,8 @@ fn pour_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Resu
         return Ok(None);
     }
     for other in waiting.iter().rev() {
-        let excess = other.zone.settle(other.id, other.rate, now);
-        let delay = delay_of(excess, other.delay, other.rate);
+        let excess = other.zone.commit(other.id, other.rate, now);
+        let delay = delay_millis(excess, other.delay, other.rate);
         if delay > longest.0 {
             longest = (delay, excess, other.name);
         }
@@ -105,10 +109,10 @@ fn pour_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Resu
     let dry = limits.request_dry_run;
     log::about(
         exchange,
-        milder(limits.request_level),
+        one_level_lower(limits.request_level),
         format_args!(
             "delaying request{}, excess: {}.{:03}, by zone \"{name}\"",
-            dry_words(dry),
+            dry_run_suffix(dry),
             excess / 1000,
             excess % 1000
         ),
@@ -117,7 +121,7 @@ fn pour_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Resu
     Ok((!dry).then_some(Duration::from_millis(millis)))
 }
 
-fn refuse_request(
+fn reject_request(
     exchange: &mut Exchange,
     limits: &Limits,
     refused: &BucketVerdict,
@@ -125,12 +129,12 @@ fn refuse_request(
 ) -> Result<Option<Duration>, u16> {
     let dry = limits.request_dry_run;
     match refused {
-        BucketVerdict::Over { excess } => log::about(
+        BucketVerdict::Exceeded { excess } => log::about(
             exchange,
             limits.request_level,
             format_args!(
                 "limiting requests{}, excess: {}.{:03} by zone \"{name}\"",
-                dry_words(dry),
+                dry_run_suffix(dry),
                 excess / 1000,
                 excess % 1000
             ),
@@ -142,12 +146,12 @@ fn refuse_request(
 }
 
 /// Milliseconds until what is above `delay` has leaked.
-fn delay_of(excess: u64, delay: u64, rate: u64) -> u64 {
+fn delay_millis(excess: u64, delay: u64, rate: u64) -> u64 {
     (excess.saturating_sub(delay) * 1000).checked_div(rate).unwrap_or(0)
 }
 
 /// The next level down.
-fn milder(level: Level) -> Level {
+fn one_level_lower(level: Level) -> Level {
     match level {
         Level::Error => Level::Warn,
         Level::Warn => Level::Notice,
@@ -155,12 +159,12 @@ fn milder(level: Level) -> Level {
     }
 }
 
-fn dry_words(dry_run: bool) -> &'static str {
+fn dry_run_suffix(dry_run: bool) -> &'static str {
     if dry_run { ", dry run" } else { "" }
 }
 
 /// The key of a zone; a request without one is not limited.
-fn key_of(exchange: &Exchange, key: &Template, bytes_max: usize) -> Option<Vec<u8>> {
+fn evaluate_key(exchange: &Exchange, key: &Template, bytes_max: usize) -> Option<Vec<u8>> {
     let key = variables::value(key, exchange);
     if key.len() > bytes_max {
         log::about(exchange, Level::Error, format_args!("the key of a limit is more than {bytes_max} bytes long"));
@@ -170,32 +174,32 @@ fn key_of(exchange: &Exchange, key: &Template, bytes_max: usize) -> Option<Vec<u
 }
 
 /// Counts the request in all zones, or in none if one is full.
-fn count_in(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Result<(), u16> {
+fn limit_conn(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Result<(), u16> {
     let mut held = Vec::new();
     let mut asked = false;
     for limit in &limits.connections {
-        let Some((spec, zone)) = zones.connections(limit.zone) else { continue };
-        let Some(key) = key_of(exchange, &spec.key, CONNECTION_KEY_BYTES_MAX) else { continue };
+        let Some((spec, zone)) = zones.connection_zone(limit.zone) else { continue };
+        let Some(key) = evaluate_key(exchange, &spec.key, CONNECTION_KEY_BYTES_MAX) else { continue };
         asked = true;
-        match zone.enter(&key, limit.most) {
+        match zone.acquire(&key, limit.most) {
             Ok(one) => held.push(one),
-            Err(full) => return refuse_connection(exchange, limits, &full, &spec.name),
+            Err(full) => return reject_connection(exchange, limits, &full, &spec.name),
         }
     }
     if asked {
         exchange.limits.connections = Some(LimitStatus::Passed);
-        exchange.limits.held = held;
+        exchange.limits.conn_guards = held;
     }
     Ok(())
 }
 
-fn refuse_connection(exchange: &mut Exchange, limits: &Limits, full: &LimitExceeded, name: &str) -> Result<(), u16> {
+fn reject_connection(exchange: &mut Exchange, limits: &Limits, full: &LimitExceeded, name: &str) -> Result<(), u16> {
     let dry = limits.connection_dry_run;
     match full {
         LimitExceeded::Key => log::about(
             exchange,
             limits.connection_level,
-            format_args!("limiting connections{} by zone \"{name}\"", dry_words(dry)),
+            format_args!("limiting connections{} by zone \"{name}\"", dry_run_suffix(dry)),
         ),
         LimitExceeded::Zone => {
             log::about(exchange, Level::Alert, format_args!("zone \"{name}\" is too small for another key"))

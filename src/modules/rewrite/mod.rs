@@ -14,61 +14,61 @@ use crate::request::{log, rate_limit, variables};
 const PATH_BYTES_MAX: usize = 64 * 1024;
 
 /// How a run of steps ended.
-pub enum Outcome {
+pub enum RewriteResult {
     /// All steps were done; whether the path was changed so that another location may be meant.
-    Done { changed: bool },
+    Done { uri_changed: bool },
     /// The request ends here, with an answer or (`return 444`) without.
-    Answer(Option<Box<Reply>>),
+    Respond(Option<Box<Reply>>),
 }
 
 /// What one step means for those behind it.
-enum Flow {
-    On,
-    Stop,
+enum StepResult {
+    Continue,
+    Break,
     Answer(Option<Box<Reply>>),
 }
 
 /// Runs `steps`.
-pub fn run(steps: &[Step], exchange: &mut Exchange) -> Outcome {
+pub fn run(steps: &[Step], exchange: &mut Exchange) -> RewriteResult {
     let mut changed = false;
-    match walk(steps, exchange, &mut changed) {
-        Flow::On | Flow::Stop => Outcome::Done { changed },
-        Flow::Answer(reply) => Outcome::Answer(reply),
+    match run_steps(steps, exchange, &mut changed) {
+        StepResult::Continue | StepResult::Break => RewriteResult::Done { uri_changed: changed },
+        StepResult::Answer(reply) => RewriteResult::Respond(reply),
     }
 }
 
-fn walk(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Flow {
+fn run_steps(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> StepResult {
     for step in steps {
         let flow = match step {
-            Step::Return { status: 444, .. } => Flow::Answer(None),
+            Step::Return { status: 444, .. } => StepResult::Answer(None),
             Step::Return { status, what } => {
                 exchange.response.status = exchange.overrides.status.unwrap_or(*status); // what it says may name it
-                Flow::Answer(Some(Box::new(Reply::returned(exchange, *status, what))))
+                StepResult::Answer(Some(Box::new(Reply::returned(exchange, *status, what))))
             }
-            Step::Break => Flow::Stop,
+            Step::Break => StepResult::Break,
             Step::Set { to, value } => {
                 let value = variables::value(value, exchange);
-                assign(exchange, *to, value);
-                Flow::On
+                set_variable(exchange, *to, value);
+                StepResult::Continue
             }
-            Step::If(step) if holds(&step.condition, exchange) => {
+            Step::If(step) if evaluate(&step.condition, exchange) => {
                 if let Some(scope) = &step.scope {
                     exchange.location = Some(scope.clone());
                 }
-                walk(&step.steps, exchange, changed)
+                run_steps(&step.steps, exchange, changed)
             }
-            Step::If(_) => Flow::On,
+            Step::If(_) => StepResult::Continue,
             Step::Rewrite(step) => rewrite(step, exchange, changed),
         };
-        if !matches!(flow, Flow::On) {
+        if !matches!(flow, StepResult::Continue) {
             return flow;
         }
     }
-    Flow::On
+    StepResult::Continue
 }
 
 /// Fills a variable.
-pub fn assign(exchange: &mut Exchange, to: SetTarget, value: Vec<u8>) {
+pub fn set_variable(exchange: &mut Exchange, to: SetTarget, value: Vec<u8>) {
     match to {
         SetTarget::Args => {
             exchange.uri.args = Some(value).filter(|args| !args.is_empty());
@@ -83,7 +83,7 @@ pub fn assign(exchange: &mut Exchange, to: SetTarget, value: Vec<u8>) {
     }
 }
 
-fn holds(condition: &Condition, exchange: &Exchange) -> bool {
+fn evaluate(condition: &Condition, exchange: &Exchange) -> bool {
     match condition {
         Condition::True(template) => variables::holds(template, exchange),
         Condition::Equal { left, right, negated } => {
@@ -93,7 +93,7 @@ fn holds(condition: &Condition, exchange: &Exchange) -> bool {
             let subject = variables::value(subject, exchange);
             let found = expression.pattern.captures(&subject);
             let matched = found.is_some();
-            note_match(exchange, expression, &subject, matched);
+            log_match(exchange, expression, &subject, matched);
             match found {
                 Some(captures) => exchange.set_captures(expression, captures),
                 None => exchange.clear_captures(),
@@ -114,45 +114,45 @@ fn holds(condition: &Condition, exchange: &Exchange) -> bool {
     }
 }
 
-fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> Flow {
+fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> StepResult {
     let found = step.expression.pattern.captures(&exchange.uri.path);
-    note_match(exchange, &step.expression, &exchange.uri.path, found.is_some());
+    log_match(exchange, &step.expression, &exchange.uri.path, found.is_some());
     let Some(captures) = found else {
         exchange.clear_captures();
-        return Flow::On;
+        return StepResult::Continue;
     };
     exchange.set_captures(&step.expression, captures);
     if let RewriteFlag::Redirect(status) = step.then {
         return redirect(step, status, exchange);
     }
     let path = variables::value(&step.path, exchange);
-    let made = step.args.as_ref().map(|args| args_of(args, exchange)).unwrap_or_default();
-    if let Some(refused) = refuse_length(path.len(), path.len() + made.len(), exchange) {
+    let made = step.args.as_ref().map(|args| evaluate_args(args, exchange)).unwrap_or_default();
+    if let Some(refused) = check_length(path.len(), path.len() + made.len(), exchange) {
         return refused;
     }
-    let args = with_own_args(step, made, exchange);
+    let args = append_request_args(step, made, exchange);
     exchange.uri.path = path;
     exchange.uri.args = args;
-    note_target(exchange);
+    log_uri(exchange);
     exchange.uri.path_changed = true;
     exchange.routing.is_internal = true;
     exchange.routing.rewrite_break = step.then == RewriteFlag::Break;
     match step.then {
-        RewriteFlag::Break => Flow::Stop,
+        RewriteFlag::Break => StepResult::Break,
         RewriteFlag::Last => {
             *changed = true;
-            Flow::Stop
+            StepResult::Break
         }
         RewriteFlag::NextStep | RewriteFlag::Redirect(_) => {
             *changed = true;
-            Flow::On
+            StepResult::Continue
         }
     }
 }
 
 /// A redirect. What was captured is written as a path has to be; what variables hold is, unless they hold more encoded
 /// than a URL needs: `$arg_url` becomes the URL that it is.
-fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> Flow {
+fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> StepResult {
     let mut url = Vec::new();
     let mut value = Vec::new();
     for piece in step.path.pieces() {
@@ -168,28 +168,28 @@ fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> Flow {
             }
         }
     }
-    let made = step.args.as_ref().map(|args| args_of(args, exchange)).unwrap_or_default();
-    if let Some(refused) = refuse_length(url.len(), url.len() + made.len(), exchange) {
+    let made = step.args.as_ref().map(|args| evaluate_args(args, exchange)).unwrap_or_default();
+    if let Some(refused) = check_length(url.len(), url.len() + made.len(), exchange) {
         return refused;
     }
-    if let Some(args) = with_own_args(step, made, exchange) {
+    if let Some(args) = append_request_args(step, made, exchange) {
         url.push(b'?');
         url.extend_from_slice(&args);
     }
-    note(exchange, format_args!("rewritten redirect: \"{}\"", String::from_utf8_lossy(&url)));
-    Flow::Answer(Some(Box::new(Reply::redirect(exchange, status, &url))))
+    log_rewrite(exchange, format_args!("rewritten redirect: \"{}\"", String::from_utf8_lossy(&url)));
+    StepResult::Answer(Some(Box::new(Reply::redirect(exchange, status, &url))))
 }
 
-fn refuse_length(path: usize, length: usize, exchange: &Exchange) -> Option<Flow> {
+fn check_length(path: usize, length: usize, exchange: &Exchange) -> Option<StepResult> {
     if path > 0 && length <= PATH_BYTES_MAX {
         return None;
     }
     log::about(exchange, Level::Error, format_args!("the rewritten URI has {length} bytes"));
-    Some(Flow::Answer(Some(Box::new(Reply::page(500, exchange.settings().server_tokens)))))
+    Some(StepResult::Answer(Some(Box::new(Reply::page(500, exchange.settings().server_tokens)))))
 }
 
 /// The arguments that a replacement makes, and those of the request behind them if they are kept.
-fn with_own_args(step: &Rewrite, made: Vec<u8>, exchange: &Exchange) -> Option<Vec<u8>> {
+fn append_request_args(step: &Rewrite, made: Vec<u8>, exchange: &Exchange) -> Option<Vec<u8>> {
     let own = exchange.uri.args.as_deref().filter(|args| step.keeps_args && !args.is_empty());
     match (made.is_empty(), own) {
         (true, own) => own.map(<[u8]>::to_vec),
@@ -199,26 +199,26 @@ fn with_own_args(step: &Rewrite, made: Vec<u8>, exchange: &Exchange) -> Option<V
 }
 
 /// Tells what a step does, if it is to (`rewrite_log`).
-fn note(exchange: &Exchange, message: std::fmt::Arguments<'_>) {
+fn log_rewrite(exchange: &Exchange, message: std::fmt::Arguments<'_>) {
     if exchange.settings().manners.rewrite_log {
         log::about(exchange, Level::Notice, message);
     }
 }
 
-fn note_match(exchange: &Exchange, expression: &Expression, subject: &[u8], matched: bool) {
+fn log_match(exchange: &Exchange, expression: &Expression, subject: &[u8], matched: bool) {
     let what = if matched { "matches" } else { "does not match" };
     let (source, subject) = (expression.pattern.source(), subject.escape_ascii());
-    note(exchange, format_args!("\"{source}\" {what} \"{subject}\""));
+    log_rewrite(exchange, format_args!("\"{source}\" {what} \"{subject}\""));
 }
 
-fn note_target(exchange: &Exchange) {
+fn log_uri(exchange: &Exchange) {
     let args = exchange.uri.args.as_deref().unwrap_or_default();
     let (path, args) = (exchange.uri.path.escape_ascii(), args.escape_ascii());
-    note(exchange, format_args!("rewritten data: \"{path}\", args: \"{args}\""));
+    log_rewrite(exchange, format_args!("rewritten data: \"{path}\", args: \"{args}\""));
 }
 
 /// Arguments of a replacement. What was captured of an escaped path is escaped again, or a client could add arguments.
-fn args_of(template: &Template, exchange: &Exchange) -> Vec<u8> {
+fn evaluate_args(template: &Template, exchange: &Exchange) -> Vec<u8> {
     let path = exchange.uri.raw.split(|b| *b == b'?').next().unwrap_or_default();
     let escaped = path.iter().any(|b| matches!(b, b'%' | b'+'));
     let mut out = Vec::new();

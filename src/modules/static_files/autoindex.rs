@@ -17,15 +17,15 @@ use crate::runtime::{clock, executor};
 /// Entries of a folder that are listed; they are sorted, so all of them are in memory.
 pub const ENTRIES_MAX: usize = 16 * 1024;
 /// Entries that are looked at before others get their turn.
-const ENTRIES_AT_ONCE: usize = 128;
+const ENTRIES_PER_TICK: usize = 128;
 /// Bytes of a list that are written at once.
-const PIECE_BYTES: usize = 16 * 1024;
+const PART_BYTES: usize = 16 * 1024;
 /// Characters of a name that a page shows.
 const NAME_CHARS_MAX: usize = 50;
 
 struct Entry {
     name: Box<[u8]>,
-    is_folder: bool,
+    is_directory: bool,
     is_file: bool,
     size: u64,
     /// Seconds since 1970.
@@ -41,13 +41,13 @@ pub struct Listing {
     pub utf8: bool,
     /// The function that the list is given to, in JSONP.
     callback: Option<Vec<u8>>,
-    next: Next,
+    position: Position,
     /// There were more entries than are listed.
-    pub is_cut: bool,
+    pub is_truncated: bool,
 }
 
 #[derive(Clone, Copy)]
-enum Next {
+enum Position {
     Start,
     Entry(usize),
     Done,
@@ -68,17 +68,25 @@ impl Listing {
                 is_cut = true;
                 break;
             }
-            if number % ENTRIES_AT_ONCE == ENTRIES_AT_ONCE - 1 {
+            if number % ENTRIES_PER_TICK == ENTRIES_PER_TICK - 1 {
                 executor::next_turn().await;
             }
-            entries.extend(look(folder, name.to_bytes())?);
+            entries.extend(stat_entry(folder, name.to_bytes())?);
         }
-        entries.sort_unstable_by(|a, b| b.is_folder.cmp(&a.is_folder).then_with(|| a.name.cmp(&b.name)));
-        Ok(Self { path: path.to_vec(), entries, settings, utf8: false, callback: None, next: Next::Start, is_cut })
+        entries.sort_unstable_by(|a, b| b.is_directory.cmp(&a.is_directory).then_with(|| a.name.cmp(&b.name)));
+        Ok(Self {
+            path: path.to_vec(),
+            entries,
+            settings,
+            utf8: false,
+            callback: None,
+            position: Position::Start,
+            is_truncated: is_cut,
+        })
     }
 
     /// The list is given to a function.
-    pub fn for_callback(mut self, callback: &[u8]) -> Self {
+    pub fn set_callback(mut self, callback: &[u8]) -> Self {
         self.callback = (!callback.is_empty()).then(|| callback.to_vec());
         self
     }
@@ -93,23 +101,23 @@ impl Listing {
     }
 
     /// Writes the next piece; nothing, when all of it was written.
-    pub fn write_piece(&mut self, out: &mut Vec<u8>) {
-        let end = out.len() + PIECE_BYTES;
+    pub fn write_part(&mut self, out: &mut Vec<u8>) {
+        let end = out.len() + PART_BYTES;
         while out.len() < end {
-            self.next = match self.next {
-                Next::Done => return,
-                Next::Start => {
+            self.position = match self.position {
+                Position::Done => return,
+                Position::Start => {
                     self.write_start(out);
-                    Next::Entry(0)
+                    Position::Entry(0)
                 }
-                Next::Entry(at) => match self.entries.get(at) {
+                Position::Entry(at) => match self.entries.get(at) {
                     Some(entry) => {
                         self.write_entry(entry, at == 0, out);
-                        Next::Entry(at + 1)
+                        Position::Entry(at + 1)
                     }
                     None => {
                         self.write_end(out);
-                        Next::Done
+                        Position::Done
                     }
                 },
             };
@@ -164,12 +172,12 @@ impl Listing {
 }
 
 /// Whether a request may name a function so (`callback`).
-pub fn is_callback(name: &[u8]) -> bool {
+pub fn is_callback_name(name: &[u8]) -> bool {
     name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'))
 }
 
 /// Looks what an entry is: where a link leads, or the link itself if that is nowhere. Nothing, if nobody may know.
-fn look(folder: &File, name: &[u8]) -> io::Result<Option<Entry>> {
+fn stat_entry(folder: &File, name: &[u8]) -> io::Result<Option<Entry>> {
     let folder = folder.as_fd();
     let stat = match statat(folder, name, AtFlags::empty()) {
         Err(Errno::NOENT | Errno::LOOP) => match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -182,7 +190,7 @@ fn look(folder: &File, name: &[u8]) -> io::Result<Option<Entry>> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     Ok(Some(Entry {
         name: name.into(),
-        is_folder: kind == FileType::Directory,
+        is_directory: kind == FileType::Directory,
         is_file: kind == FileType::RegularFile,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: u64::try_from(stat.st_mtime).unwrap_or(0),
@@ -191,7 +199,7 @@ fn look(folder: &File, name: &[u8]) -> io::Result<Option<Entry>> {
 
 impl Entry {
     fn kind(&self) -> &'static str {
-        match (self.is_folder, self.is_file) {
+        match (self.is_directory, self.is_file) {
             (true, _) => "directory",
             (false, true) => "file",
             (false, false) => "other",
@@ -199,13 +207,13 @@ impl Entry {
     }
 
     fn write_html(&self, exact_size: bool, utf8: bool, out: &mut Vec<u8>) {
-        let slash: &[u8] = if self.is_folder { b"/" } else { b"" };
+        let slash: &[u8] = if self.is_directory { b"/" } else { b"" };
         out.extend_from_slice(b"<a href=\"");
         uri::encode_component(&self.name, out);
         out.extend_from_slice(slash);
         out.extend_from_slice(b"\">");
         // As many characters as fit, with the slash of a folder; of a name that is too long the start.
-        let (chars, cut) = measure(&self.name, utf8);
+        let (chars, cut) = measure_name(&self.name, utf8);
         if chars > NAME_CHARS_MAX {
             escape_html(self.name.get(..cut).unwrap_or_default(), out);
             out.extend_from_slice(b"..&gt;</a>");
@@ -219,10 +227,10 @@ impl Entry {
         }
         let _ = write!(out, " {} ", clock::format(self.modified, "%d-%b-%Y %R"));
         let width = if exact_size { 19 } else { 7 };
-        let size = match (self.is_folder, exact_size) {
+        let size = match (self.is_directory, exact_size) {
             (true, _) => "-".to_owned(),
             (false, true) => self.size.to_string(),
-            (false, false) => rounded(self.size),
+            (false, false) => rounded_size(self.size),
         };
         let _ = write!(out, "{size:>width$}\r\n");
     }
@@ -250,7 +258,7 @@ impl Entry {
 }
 
 /// How many characters a name has, and at which byte it is cut if they are too many. What is no UTF-8 is bytes.
-fn measure(name: &[u8], utf8: bool) -> (usize, usize) {
+fn measure_name(name: &[u8], utf8: bool) -> (usize, usize) {
     const SHOWN: usize = NAME_CHARS_MAX - 3;
     match std::str::from_utf8(name).ok().filter(|_| utf8) {
         Some(text) => (text.chars().count(), text.char_indices().nth(SHOWN).map_or(name.len(), |(at, _)| at)),
@@ -259,7 +267,7 @@ fn measure(name: &[u8], utf8: bool) -> (usize, usize) {
 }
 
 /// `1000`, `10K`, `5M`, `11G`.
-fn rounded(size: u64) -> String {
+fn rounded_size(size: u64) -> String {
     let (unit, sign) = match size {
         0..=9999 => return size.to_string(),
         10_000..0x10_0000 => (1 << 10, 'K'),

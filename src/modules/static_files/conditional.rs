@@ -19,25 +19,25 @@ pub struct Validators {
 
 impl Validators {
     /// The status that takes the place of a 200: 304, 412 or none.
-    pub fn precondition(&self, exchange: &Exchange) -> Option<u16> {
+    pub fn check_preconditions(&self, exchange: &Exchange) -> Option<u16> {
         let field = |name: &'static [u8]| exchange.request.fields.first_named(name);
         if let Some(since) = field(b"if_unmodified_since")
             && clock::parse_http_time(since).is_none_or(|since| self.modified.is_none_or(|time| time > since))
         {
             return Some(412);
         }
-        if field(b"if_match").is_some_and(|list| !self.is_in(list, false)) {
+        if field(b"if_match").is_some_and(|list| !self.matches_list(list, false)) {
             return Some(412);
         }
-        let since = field(b"if_modified_since").map(|since| self.is_modified(since, exchange));
-        let list = field(b"if_none_match").map(|list| !self.is_in(list, true));
+        let since = field(b"if_modified_since").map(|since| self.is_modified_since(since, exchange));
+        let list = field(b"if_none_match").map(|list| !self.matches_list(list, true));
         match (since, list) {
             (None, None) | (Some(true), _) | (_, Some(true)) => None,
             _ => Some(304),
         }
     }
 
-    fn is_modified(&self, since: &[u8], exchange: &Exchange) -> bool {
+    fn is_modified_since(&self, since: &[u8], exchange: &Exchange) -> bool {
         let (Some(since), Some(modified)) = (clock::parse_http_time(since), self.modified) else { return true };
         match exchange.settings().files.if_modified_since {
             IfModifiedSince::Off => true,
@@ -46,7 +46,7 @@ impl Validators {
         }
     }
 
-    fn is_in(&self, list: &[u8], weakly: bool) -> bool {
+    fn matches_list(&self, list: &[u8], weakly: bool) -> bool {
         if list == b"*" {
             return true;
         }
@@ -58,7 +58,7 @@ impl Validators {
     }
 
     /// Whether a part of this version is what the client can use (`If-Range`, RFC 9110 13.1.5).
-    pub fn allow_range(&self, exchange: &Exchange) -> bool {
+    pub fn if_range_matches(&self, exchange: &Exchange) -> bool {
         let Some(validator) = exchange.request.fields.first_named(b"if_range") else { return true };
         let added = HeaderFilter::new(exchange, 200, self.modified);
         if validator.len() >= 2 && validator.ends_with(b"\"") {

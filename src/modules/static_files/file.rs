@@ -22,15 +22,15 @@ use crate::runtime::clock;
 const SMALL_BYTES_MAX: u64 = 16 * 1024;
 
 /// What became of a path.
-pub enum Answer {
+pub enum StaticResponse {
     Reply(Reply),
     /// The index of a folder: this path is looked for instead.
-    Instead(Vec<u8>),
-    File(Found),
+    IndexRedirect(Vec<u8>),
+    File(FileResponse),
 }
 
 /// A file to send.
-pub struct Found {
+pub struct FileResponse {
     pub head: FileHead,
     pub body: Body,
 }
@@ -41,16 +41,16 @@ pub struct FileHead {
     content_type: Arc<[u8]>,
     /// Bytes of the body, if they were counted.
     pub length: Option<u64>,
-    marks: Validators,
-    ranges: Ranges,
-    coded: Coded,
+    validators: Validators,
+    range_header: RangeHeader,
+    encoding: StaticEncoding,
     /// The type as the client is told it.
-    told: Option<Vec<u8>>,
+    type_with_charset: Option<Vec<u8>>,
 }
 
 /// What lies compressed beside a file.
 #[derive(Clone, Copy, Default)]
-pub struct Coded {
+pub struct StaticEncoding {
     /// It is this that is sent, in this coding.
     pub coding: Option<&'static [u8]>,
     /// Another client may get another file.
@@ -58,12 +58,12 @@ pub struct Coded {
 }
 
 /// What the head says of ranges.
-enum Ranges {
-    Nothing,
+enum RangeHeader {
+    None,
     /// They may be asked for.
-    Accepted,
+    AcceptRanges,
     /// `Content-Range`
-    One(String),
+    ContentRange(String),
 }
 
 pub enum Body {
@@ -99,7 +99,7 @@ impl Body {
 }
 
 /// Describes a file that is open, and takes of it what the request wants.
-pub fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) -> Answer {
+pub fn respond(exchange: &Exchange, file: File, meta: &Metadata, coded: StaticEncoding) -> StaticResponse {
     let modified = u64::try_from(meta.mtime()).unwrap_or(0);
     let size = meta.len();
     // nginx's form, so that caches in front survive a change of the program.
@@ -109,124 +109,141 @@ pub fn describe(exchange: &Exchange, file: File, meta: &Metadata, coded: Coded) 
     let whole = Part { from: 0, count: size };
     // An error page is sent whole.
     if head.status != 200 {
-        return body_of(exchange, head, file, whole);
+        return file_response(exchange, head, file, whole);
     }
-    match head.marks.precondition(exchange) {
+    match head.validators.check_preconditions(exchange) {
         Some(304) => head.not_modified(),
-        Some(status) => page(exchange, status),
+        Some(status) => status_page(exchange, status),
         // What was compressed beforehand has no parts that a client could put together with others (nginx).
-        None if head.coded.coding.is_some() => body_of(exchange, head, file, whole),
-        None => ranged(exchange, head, file, size),
+        None if head.encoding.coding.is_some() => file_response(exchange, head, file, whole),
+        None => apply_range(exchange, head, file, size),
     }
 }
 
 /// Describes the list of a folder.
-pub fn of_listing(exchange: &Exchange, mut listing: Listing) -> Answer {
+pub fn respond_listing(exchange: &Exchange, mut listing: Listing) -> StaticResponse {
     let content_type = listing.content_type().into();
-    let head = FileHead::new(exchange, content_type, None, Validators::default(), Coded::default());
-    listing.utf8 = head.told.as_deref().is_some_and(charset::is_utf8);
-    match head.marks.precondition(exchange).filter(|_| head.status == 200) {
+    let head = FileHead::new(exchange, content_type, None, Validators::default(), StaticEncoding::default());
+    listing.utf8 = head.type_with_charset.as_deref().is_some_and(charset::is_utf8);
+    match head.validators.check_preconditions(exchange).filter(|_| head.status == 200) {
         Some(304) => head.not_modified(),
-        Some(status) => page(exchange, status),
-        None => Answer::File(Found { head, body: Body::Listing(listing) }),
+        Some(status) => status_page(exchange, status),
+        None => StaticResponse::File(FileResponse { head, body: Body::Listing(listing) }),
     }
 }
 
 /// A page in place of a file.
-pub fn page(exchange: &Exchange, status: u16) -> Answer {
-    Answer::Reply(Reply::page(status, exchange.settings().server_tokens))
+pub fn status_page(exchange: &Exchange, status: u16) -> StaticResponse {
+    StaticResponse::Reply(Reply::page(status, exchange.settings().server_tokens))
 }
 
 /// Files are only read.
-pub fn not_allowed(exchange: &Exchange) -> Answer {
+pub fn method_not_allowed(exchange: &Exchange) -> StaticResponse {
     let reply = Reply::page(405, exchange.settings().server_tokens);
-    Answer::Reply(Reply { allow: Some(b"GET, HEAD"), ..reply })
+    StaticResponse::Reply(Reply { allow: Some(b"GET, HEAD"), ..reply })
 }
 
 /// What the request wants of the file.
-fn ranged(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> Answer {
+fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> StaticResponse {
     let whole = Part { from: 0, count: size };
     let most = exchange.settings().files.max_ranges.unwrap_or(range::PARTS_USUAL);
     if most == 0 {
-        return body_of(exchange, head, file, whole);
+        return file_response(exchange, head, file, whole);
     }
-    head.ranges = Ranges::Accepted;
+    head.range_header = RangeHeader::AcceptRanges;
     // RFC 9110 14.2: parts are of a GET, and a HEAD is told what there is. nginx answers both with 206.
     let is_get = exchange.request.method() == b"GET";
     let asked = exchange.request.fields.first_named(b"range").filter(|_| is_get);
-    let wanted = match asked.filter(|_| head.marks.allow_range(exchange)) {
+    let wanted = match asked.filter(|_| head.validators.if_range_matches(exchange)) {
         Some(asked) => range::parse(asked, size, most),
         None => Wanted::Whole,
     };
     match wanted {
-        Wanted::Whole => body_of(exchange, head, file, whole),
-        Wanted::Nothing => Answer::Reply(out_of_range(exchange, &head, size)),
+        Wanted::Whole => file_response(exchange, head, file, whole),
+        Wanted::Nothing => StaticResponse::Reply(range_not_satisfiable(exchange, &head, size)),
         Wanted::Parts(parts) => {
             head.status = 206;
             if let [part] = parts.as_slice() {
                 head.length = Some(part.count);
-                head.ranges = Ranges::One(range::content_range(*part, size));
-                return body_of(exchange, head, file, *part);
+                head.range_header = RangeHeader::ContentRange(range::content_range(*part, size));
+                return file_response(exchange, head, file, *part);
             }
-            let multipart = Multipart::new(&parts, size, head.told_type());
+            let multipart = Multipart::new(&parts, size, head.sent_content_type());
             let content_type = format!("multipart/byteranges; boundary={}", multipart.boundary).into_bytes();
             head.content_type = content_type.as_slice().into();
-            head.told = head.told.map(|_| content_type);
+            head.type_with_charset = head.type_with_charset.map(|_| content_type);
             head.length = Some(multipart.length);
-            head.ranges = Ranges::Nothing;
+            head.range_header = RangeHeader::None;
             let parts = multipart.heads.into_iter().zip(parts).collect();
-            Answer::File(Found { head, body: Body::Parts { fd: file.into(), parts, end: multipart.end } })
+            StaticResponse::File(FileResponse {
+                head,
+                body: Body::Parts { fd: file.into(), parts, end: multipart.end },
+            })
         }
     }
 }
 
 /// A 416. It keeps what was added to the answer that it takes the place of.
-fn out_of_range(exchange: &Exchange, head: &FileHead, size: u64) -> Reply {
+fn range_not_satisfiable(exchange: &Exchange, head: &FileHead, size: u64) -> Reply {
     let mut reply = Reply::page(416, exchange.settings().server_tokens);
-    HeaderFilter::new(exchange, 200, head.marks.modified).finish_usual(&mut reply.lines);
+    HeaderFilter::new(exchange, 200, head.validators.modified).finish_usual(&mut reply.lines);
     field(b"Content-Range", format!("bytes */{size}").as_bytes(), &mut reply.lines);
     reply
 }
 
 /// Small files are read at once.
-fn body_of(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> Answer {
+fn file_response(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> StaticResponse {
     let Part { from, count } = part;
     let body = if count <= SMALL_BYTES_MAX && from == 0 {
         let mut bytes = vec![0; count as usize];
         if file.read_exact(&mut bytes).is_err() {
             log::about(exchange, Level::Alert, format_args!("the file was truncated before it was sent"));
-            return page(exchange, 500);
+            return status_page(exchange, 500);
         }
         Body::Bytes(bytes)
     } else {
         Body::File { fd: file.into(), from, count }
     };
-    Answer::File(Found { head, body })
+    StaticResponse::File(FileResponse { head, body })
 }
 
 impl FileHead {
-    fn new(exchange: &Exchange, content_type: Arc<[u8]>, length: Option<u64>, marks: Validators, coded: Coded) -> Self {
+    fn new(
+        exchange: &Exchange,
+        content_type: Arc<[u8]>,
+        length: Option<u64>,
+        marks: Validators,
+        coded: StaticEncoding,
+    ) -> Self {
         let status = exchange.overrides.status.unwrap_or(200);
         let told = charset::content_type(exchange, status, &content_type);
-        Self { status, content_type, length, marks, ranges: Ranges::Nothing, coded, told }
+        Self {
+            status,
+            content_type,
+            length,
+            validators: marks,
+            range_header: RangeHeader::None,
+            encoding: coded,
+            type_with_charset: told,
+        }
     }
 
-    fn not_modified(mut self) -> Answer {
+    fn not_modified(mut self) -> StaticResponse {
         self.status = 304;
-        Answer::File(Found { head: self, body: Body::Bytes(Vec::new()) })
+        StaticResponse::File(FileResponse { head: self, body: Body::Bytes(Vec::new()) })
     }
 
     /// How the body is packed.
-    pub fn packing(&self, exchange: &Exchange) -> ContentEncoding {
-        let packing = match self.coded.coding {
+    pub fn content_encoding(&self, exchange: &Exchange) -> ContentEncoding {
+        let packing = match self.encoding.coding {
             Some(_) => ContentEncoding::Plain,
-            None => gzip::packing(exchange, &self.about()),
+            None => gzip::content_encoding(exchange, &self.response_info()),
         };
-        if packing == ContentEncoding::Plain && self.coded.varies { ContentEncoding::Varies } else { packing }
+        if packing == ContentEncoding::Plain && self.encoding.varies { ContentEncoding::Varies } else { packing }
     }
 
     /// What compression has to know.
-    fn about(&self) -> gzip::ResponseInfo<'_> {
+    fn response_info(&self) -> gzip::ResponseInfo<'_> {
         gzip::ResponseInfo {
             status: self.status,
             content_type: Some(&self.content_type),
@@ -241,47 +258,49 @@ impl FileHead {
     }
 
     /// The type as the client is told it.
-    fn told_type(&self) -> &[u8] {
-        self.told.as_deref().unwrap_or(&self.content_type)
+    fn sent_content_type(&self) -> &[u8] {
+        self.type_with_charset.as_deref().unwrap_or(&self.content_type)
     }
 
     /// The head of the answer.
-    pub fn write(&self, exchange: &Exchange, carriage: TransferOptions) -> Vec<u8> {
+    pub fn write(&self, exchange: &Exchange, options: TransferOptions) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
-        let packed = carriage.packing == ContentEncoding::Gzip;
-        let mut added = HeaderFilter::new(exchange, self.status, self.marks.modified);
+        let packed = options.packing == ContentEncoding::Gzip;
+        let mut added = HeaderFilter::new(exchange, self.status, self.validators.modified);
         if packed {
             added.weaken();
         }
         response::start(exchange, self.status, response::reason(self.status).as_bytes(), &mut out);
         if self.status != 304 {
             if !self.content_type.is_empty() {
-                field(b"Content-Type", self.told_type(), &mut out);
+                field(b"Content-Type", self.sent_content_type(), &mut out);
             }
-            if let Some(length) = self.length.filter(|_| !packed && !carriage.chunked) {
+            if let Some(length) = self.length.filter(|_| !packed && !options.chunked) {
                 response::length(length, &mut out);
             }
         }
         if let Some(modified) = self
-            .marks
+            .validators
             .modified
             .filter(|_| matches!(self.status, 200 | 206 | 304) && added.value(HeaderName::LastModified).is_none())
         {
             field(b"Last-Modified", clock::http_time(modified).as_bytes(), &mut out);
         }
-        response::connection(exchange, carriage, &mut out);
-        if let Some(etag) = self.marks.etag.as_ref().filter(|_| added.value(HeaderName::Etag).is_none()) {
+        response::connection(exchange, options, &mut out);
+        if let Some(etag) = self.validators.etag.as_ref().filter(|_| added.value(HeaderName::Etag).is_none()) {
             let weak = weakened(etag).filter(|_| packed);
             field(b"ETag", weak.as_deref().unwrap_or(etag), &mut out);
         }
-        if let Some(coding) = self.coded.coding.filter(|_| self.status != 304) {
+        if let Some(coding) = self.encoding.coding.filter(|_| self.status != 304) {
             field(b"Content-Encoding", coding, &mut out);
         }
         added.finish(&mut out);
-        response::packing(carriage, &mut out);
-        match &self.ranges {
-            Ranges::One(range) => field(b"Content-Range", range.as_bytes(), &mut out),
-            Ranges::Accepted if self.status == 200 && !packed => out.extend_from_slice(b"Accept-Ranges: bytes\r\n"),
+        response::packing(options, &mut out);
+        match &self.range_header {
+            RangeHeader::ContentRange(range) => field(b"Content-Range", range.as_bytes(), &mut out),
+            RangeHeader::AcceptRanges if self.status == 200 && !packed => {
+                out.extend_from_slice(b"Accept-Ranges: bytes\r\n")
+            }
             _ => {}
         }
         out.extend_from_slice(b"\r\n");

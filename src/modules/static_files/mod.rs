@@ -17,59 +17,59 @@ pub(crate) mod symlinks_conf;
 
 use crate::config::Level;
 use crate::modules::gzip;
-use crate::modules::static_files::file::{Answer, Coded};
+use crate::modules::static_files::file::{StaticEncoding, StaticResponse};
 use crate::request::exchange::Exchange;
 use crate::request::response::Reply;
 use crate::request::{log, variables};
 use crate::runtime::io_error;
 
 /// Answers a request for a file or a folder.
-pub async fn answer(exchange: &Exchange) -> Answer {
+pub async fn respond(exchange: &Exchange) -> StaticResponse {
     let files = &exchange.settings().files;
     if !matches!(exchange.request.method(), b"GET" | b"HEAD" | b"POST") {
-        return file::not_allowed(exchange);
+        return file::method_not_allowed(exchange);
     }
     if files.root.is_none() && files.alias.is_none() {
-        return file::page(exchange, 404);
+        return file::status_page(exchange, 404);
     }
     let mut name = Vec::new();
     variables::write_file_name(exchange, &mut name);
     if variables::leads_out(exchange, &name) {
         log::about(exchange, Level::Error, format_args!("the path leads out of its folder"));
-        return file::page(exchange, 404);
+        return file::status_page(exchange, 404);
     }
     if exchange.uri.path.ends_with(b"/") {
-        return index::answer(exchange, &name).await;
+        return index::respond(exchange, &name).await;
     }
     let mut varies = false;
     if (files.gzip, files.brotli) != Default::default() && exchange.request.method() != b"POST" {
         let beside = precompressed::find(exchange, &name);
         varies = beside.varies;
         if let Some((file, meta, coding)) = beside.file {
-            return file::describe(exchange, file, &meta, Coded { coding: Some(coding), varies });
+            return file::respond(exchange, file, &meta, StaticEncoding { coding: Some(coding), varies });
         }
     }
     match open::open(exchange, &name) {
         // A folder is asked for again with a slash.
-        Ok((_, meta)) if meta.is_dir() => Answer::Reply(Reply::with_slash(exchange)),
+        Ok((_, meta)) if meta.is_dir() => StaticResponse::Reply(Reply::with_slash(exchange)),
         Ok((_, meta)) if !meta.is_file() => {
             let name = String::from_utf8_lossy(&name);
             log::about(exchange, Level::Crit, format_args!("\"{name}\" is not a regular file"));
-            file::page(exchange, 404)
+            file::status_page(exchange, 404)
         }
-        Ok(_) if exchange.request.method() == b"POST" => file::not_allowed(exchange),
-        Ok((file, meta)) => file::describe(exchange, file, &meta, Coded { coding: None, varies }),
+        Ok(_) if exchange.request.method() == b"POST" => file::method_not_allowed(exchange),
+        Ok((file, meta)) => file::respond(exchange, file, &meta, StaticEncoding { coding: None, varies }),
         Err(error) => {
-            let (status, level) = open::status_of(&error);
+            let (status, level) = open::error_status(&error);
             if status != 404 || files.log_not_found {
                 let name = String::from_utf8_lossy(&name);
                 log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", io_error::describe(&error)));
             }
             let mut reply = Reply::page(status, exchange.settings().server_tokens);
-            if varies && gzip::tells(exchange) {
+            if varies && gzip::sends_vary(exchange) {
                 reply.fields.push((b"Vary", b"Accept-Encoding".to_vec()));
             }
-            Answer::Reply(reply)
+            StaticResponse::Reply(reply)
         }
     }
 }

@@ -17,13 +17,13 @@ use crate::request::exchange::Exchange;
 use crate::request::variables;
 
 /// A folder that is only a step to what is in it: to go through it is allowed to those who may not read it.
-const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Opens a file or a folder to read it.
 pub fn open(exchange: &Exchange, name: &[u8]) -> io::Result<(File, Metadata)> {
     // A FIFO must not hold up the worker, and a terminal is not to become ours.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(find(exchange, name, flags)?);
+    let file = File::from(open_fd(exchange, name, flags)?);
     let meta = file.metadata()?;
     Ok((file, meta))
 }
@@ -33,22 +33,22 @@ pub fn metadata(exchange: &Exchange, name: &[u8]) -> io::Result<Metadata> {
     if exchange.settings().rare.symlinks.is_none() {
         return std::fs::metadata(OsString::from_vec(name.to_vec()));
     }
-    let meta = File::from(find(exchange, name, OFlags::PATH | OFlags::CLOEXEC)?).metadata()?;
+    let meta = File::from(open_fd(exchange, name, OFlags::PATH | OFlags::CLOEXEC)?).metadata()?;
     if meta.is_symlink() { Err(Errno::LOOP.into()) } else { Ok(meta) }
 }
 
-fn find(exchange: &Exchange, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+fn open_fd(exchange: &Exchange, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let plainly = || openat(CWD, name, flags, Mode::empty());
     let Some(symlinks) = &exchange.settings().rare.symlinks else { return plainly() };
     let from = symlinks.from.as_ref().map(|from| variables::value(from, exchange)).unwrap_or_default();
-    match trusted(name, &from) {
+    match trusted_prefix(name, &from) {
         trusted if trusted == name.len() => plainly(),
-        trusted => walk(symlinks, name.split_at(trusted), flags),
+        trusted => open_checked(symlinks, name.split_at(trusted), flags),
     }
 }
 
 /// How much of a name is not looked at: what `from=` says, if it ends where a folder does.
-fn trusted(name: &[u8], from: &[u8]) -> usize {
+fn trusted_prefix(name: &[u8], from: &[u8]) -> usize {
     match name.strip_prefix(from) {
         _ if from.is_empty() => 0,
         Some([] | [b'/', ..]) => from.len(),
@@ -57,13 +57,13 @@ fn trusted(name: &[u8], from: &[u8]) -> usize {
     }
 }
 
-fn walk(symlinks: &Symlinks, (start, rest): (&[u8], &[u8]), flags: OFlags) -> rustix::io::Result<OwnedFd> {
+fn open_checked(symlinks: &Symlinks, (start, rest): (&[u8], &[u8]), flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let start = match (start, rest) {
         (b"", [b'/', ..]) => b"/",
         (b"", _) => &b"."[..],
         _ => start,
     };
-    let mut folder = openat(CWD, start, STEP, Mode::empty())?;
+    let mut folder = openat(CWD, start, DIRECTORY, Mode::empty())?;
     // Behind a slash at the end stands the folder itself.
     let (folders, last) = match rest.iter().rposition(|b| *b == b'/') {
         Some(slash) if slash + 1 == rest.len() => (rest, &b"."[..]),
@@ -71,12 +71,17 @@ fn walk(symlinks: &Symlinks, (start, rest): (&[u8], &[u8]), flags: OFlags) -> ru
         None => (&b""[..], rest),
     };
     for name in folders.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
-        folder = step(symlinks, folder.as_fd(), name, STEP)?;
+        folder = open_component(symlinks, folder.as_fd(), name, DIRECTORY)?;
     }
-    step(symlinks, folder.as_fd(), last, flags)
+    open_component(symlinks, folder.as_fd(), last, flags)
 }
 
-fn step(symlinks: &Symlinks, folder: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+fn open_component(
+    symlinks: &Symlinks,
+    folder: BorrowedFd<'_>,
+    name: &[u8],
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
     if !symlinks.of_same_owner {
         return openat(folder, name, flags | OFlags::NOFOLLOW, Mode::empty());
     }
@@ -87,7 +92,7 @@ fn step(symlinks: &Symlinks, folder: BorrowedFd<'_>, name: &[u8], flags: OFlags)
 }
 
 /// The status of a file that can't be opened, and how much it matters.
-pub fn status_of(error: &io::Error) -> (u16, Level) {
+pub fn error_status(error: &io::Error) -> (u16, Level) {
     match Errno::from_io_error(error) {
         // A socket can't be opened at all: NXIO.
         Some(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::NXIO) => (404, Level::Error),
@@ -113,7 +118,7 @@ mod tests {
             ("/a/b", "", 0),
             ("/a", "/a/b", 0),
         ] {
-            assert_eq!(trusted(name.as_bytes(), from.as_bytes()), expected, "{name} from {from}");
+            assert_eq!(trusted_prefix(name.as_bytes(), from.as_bytes()), expected, "{name} from {from}");
         }
     }
 }

@@ -9,16 +9,16 @@ use crate::request::{log, variables};
 use crate::runtime::io_error;
 
 /// What came of it.
-pub enum Tried {
+pub enum TryFilesResult {
     /// The path is now that of what was found.
     Found,
     Status(u16),
     /// Nothing is there: this path and its arguments, or with `@` in front a named location.
-    Otherwise(Vec<u8>),
+    Fallback(Vec<u8>),
 }
 
 /// Looks for what `try_files` names; nothing, if there is no such directive.
-pub fn find(exchange: &mut Exchange) -> Option<Tried> {
+pub fn resolve(exchange: &mut Exchange) -> Option<TryFilesResult> {
     let location = exchange.location.clone();
     let server = exchange.server.clone();
     let list = match &location {
@@ -34,7 +34,7 @@ pub fn find(exchange: &mut Exchange) -> Option<Tried> {
         let matched = exchange.uri.path.get(..aliased).filter(|matched| !whole && name.starts_with(matched));
         let matched = matched.map_or(0, <[u8]>::len);
         name.drain(..matched);
-        if is_there(exchange, tryable, &root, &name) {
+        if exists(exchange, tryable, &root, &name) {
             if whole {
                 if !tryable.is_folder {
                     exchange.uri.path = name;
@@ -44,16 +44,16 @@ pub fn find(exchange: &mut Exchange) -> Option<Tried> {
                 let kept = exchange.uri.path.get(..aliased).unwrap_or_default();
                 exchange.uri.path = [kept, &name].concat();
             }
-            return Some(Tried::Found);
+            return Some(TryFilesResult::Found);
         }
     }
     Some(match &list.otherwise {
-        Fallback::Status(status) => Tried::Status(*status),
-        Fallback::Target(target) => Tried::Otherwise(variables::value(target, exchange)),
+        Fallback::Status(status) => TryFilesResult::Status(*status),
+        Fallback::Target(target) => TryFilesResult::Fallback(variables::value(target, exchange)),
     })
 }
 
-fn is_there(exchange: &Exchange, tryable: &Candidate, root: &[u8], name: &[u8]) -> bool {
+fn exists(exchange: &Exchange, tryable: &Candidate, root: &[u8], name: &[u8]) -> bool {
     if name.contains(&0) || variables::climbs(name) {
         return false;
     }

@@ -3,7 +3,7 @@
 use data_encoding::{BitOrder, Specification};
 use sha_crypt::{PasswordHashRef, PasswordVerifier, ShaCrypt};
 
-use crate::modules::access::password::same;
+use crate::modules::access::password::constant_time_eq;
 
 /// log2 of the rounds of a bcrypt: this many take minutes.
 const COST_MAX: u32 = 17;
@@ -32,9 +32,9 @@ impl Crypt {
     pub(super) fn parse(text: &[u8], parts: &[&[u8]]) -> Option<Self> {
         match *parts {
             [b"2a" | b"2b" | b"2y", cost, text] => {
-                let cost = decimal(cost).filter(|n| cost.len() == 2 && (4..=COST_MAX).contains(n))?;
+                let cost = parse_decimal(cost).filter(|n| cost.len() == 2 && (4..=COST_MAX).contains(n))?;
                 let (salt, digest) = text.split_at_checked(22)?;
-                let bytes = |text| decode(BCRYPT_LETTERS, BitOrder::MostSignificantFirst, text);
+                let bytes = |text| decode_base64(BCRYPT_LETTERS, BitOrder::MostSignificantFirst, text);
                 Some(Self::Bcrypt {
                     cost,
                     salt: bytes(salt)?.try_into().ok()?,
@@ -45,10 +45,10 @@ impl Crypt {
                 let fits = match *count {
                     [] => !salt.starts_with(b"rounds="),
                     // crypt(3) writes no number below the least that it uses.
-                    [count] => (1000..=ROUNDS_MAX).contains(&decimal(count.strip_prefix(b"rounds=")?)?),
+                    [count] => (1000..=ROUNDS_MAX).contains(&parse_decimal(count.strip_prefix(b"rounds=")?)?),
                     _ => false,
                 };
-                let digest = decode(CRYPT_LETTERS, BitOrder::LeastSignificantFirst, digest)?;
+                let digest = decode_base64(CRYPT_LETTERS, BitOrder::LeastSignificantFirst, digest)?;
                 let fits = fits && digest.len() == if id == b"5" { 32 } else { 64 };
                 let text = String::from_utf8(text.to_vec()).ok().filter(|_| fits)?;
                 PasswordHashRef::new(&text).is_ok().then_some(Self::Sha(text))
@@ -58,7 +58,7 @@ impl Crypt {
     }
 
     /// Whether `password` is the stored one.
-    pub(super) fn is(&self, password: &[u8]) -> bool {
+    pub(super) fn matches(&self, password: &[u8]) -> bool {
         /// bcrypt takes a NUL behind the password into account, and no byte behind these.
         const KEY_BYTES_MAX: usize = 72;
         match self {
@@ -66,18 +66,18 @@ impl Crypt {
             Self::Bcrypt { cost, salt, digest } => {
                 let mut key = [password, b"\0"].concat();
                 key.truncate(KEY_BYTES_MAX);
-                bcrypt::bcrypt(*cost, *salt, &key).split_last().is_some_and(|(_, made)| same(made, digest))
+                bcrypt::bcrypt(*cost, *salt, &key).split_last().is_some_and(|(_, made)| constant_time_eq(made, digest))
             }
         }
     }
 }
 
-fn decimal(text: &[u8]) -> Option<u32> {
+fn parse_decimal(text: &[u8]) -> Option<u32> {
     let digits = text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }
 
-fn decode(letters: &str, order: BitOrder, text: &[u8]) -> Option<Vec<u8>> {
+fn decode_base64(letters: &str, order: BitOrder, text: &[u8]) -> Option<Vec<u8>> {
     let mut base64 = Specification::new();
     base64.symbols.push_str(letters);
     base64.bit_order = order;
@@ -86,13 +86,13 @@ fn decode(letters: &str, order: BitOrder, text: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use crate::modules::access::password::tests::{verify, verify_none};
+    use crate::modules::access::password::tests::{assert_matches, assert_unsupported};
 
     /// Made by htpasswd, openssl and libxcrypt.
     #[test]
     fn every_form_knows_its_password_and_no_other() {
         let (umlauts, many) = ("pässwort ".repeat(9), "x".repeat(90));
-        verify(&[
+        assert_matches(&[
             ("$5$saltstring$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5", "password"),
             (
                 "$6$saltstring$adDbXsJjcDlq2662QPgd.tkSOVmnG9Tt3oXl4HR60SusC3AGjirnDenVZp3DGwLwqy6iYKCzannhaX9DR72nN1",
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_nobodys_password() {
-        verify_none(&[
+        assert_unsupported(&[
             "$5$salt",
             "$5$rounds=1400$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5",
             "$5$rounds=$salt$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5",

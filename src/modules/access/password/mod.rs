@@ -23,12 +23,12 @@ pub const HAS_CRYPT: bool = cfg!(feature = "crypt");
 pub const ADVICE: &str = if HAS_CRYPT { "apr1, bcrypt and SHA-crypt are" } else { "apr1 is, which htpasswd -m writes" };
 
 /// Bytes of a password that are looked at; longer ones are wrong. crypt(3) takes no more.
-pub const BYTES_MAX: usize = 512;
+pub const PASSWORD_BYTES_MAX: usize = 512;
 
 /// A password as it is kept.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PasswordHash<'f> {
-    form: HashScheme<'f>,
+    scheme: HashScheme<'f>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -52,13 +52,13 @@ impl<'f> PasswordHash<'f> {
             let salt = digest.split_off(SHA1_BYTES);
             HashScheme::Sha1 { digest, salt }
         } else {
-            Self::crypt(text)?
+            Self::parse_crypt(text)?
         };
-        Some(Self { form })
+        Some(Self { scheme: form })
     }
 
     /// `$id$...`
-    fn crypt(text: &'f [u8]) -> Option<HashScheme<'f>> {
+    fn parse_crypt(text: &'f [u8]) -> Option<HashScheme<'f>> {
         let parts: Vec<&[u8]> = text.strip_prefix(b"$")?.splitn(5, |b| *b == b'$').collect();
         match *parts.as_slice() {
             [id @ (b"apr1" | b"1"), salt, digest] if digest.len() == 22 => {
@@ -71,25 +71,25 @@ impl<'f> PasswordHash<'f> {
 
     /// Whether [`PasswordHash::is`] takes long, on purpose: milliseconds to seconds.
     pub fn is_slow(&self) -> bool {
-        !matches!(self.form, HashScheme::Plain(_) | HashScheme::Sha1 { .. })
+        !matches!(self.scheme, HashScheme::Plain(_) | HashScheme::Sha1 { .. })
     }
 
     /// Whether `password` is the one that is kept. How long that takes does not tell how much of it is right.
-    pub fn is(&self, password: &[u8]) -> bool {
-        if password.len() > BYTES_MAX {
+    pub fn matches(&self, password: &[u8]) -> bool {
+        if password.len() > PASSWORD_BYTES_MAX {
             return false;
         }
-        match &self.form {
-            HashScheme::Plain(plain) => same(password, plain),
-            HashScheme::Sha1 { digest, salt } => same(&sha1(&[password, salt]), digest),
-            HashScheme::Md5 { magic, salt, digest } => same(&md5_crypt(password, magic, salt), digest),
-            HashScheme::Crypt(crypt) => crypt.is(password),
+        match &self.scheme {
+            HashScheme::Plain(plain) => constant_time_eq(password, plain),
+            HashScheme::Sha1 { digest, salt } => constant_time_eq(&sha1(&[password, salt]), digest),
+            HashScheme::Md5 { magic, salt, digest } => constant_time_eq(&md5_crypt(password, magic, salt), digest),
+            HashScheme::Crypt(crypt) => crypt.matches(password),
         }
     }
 }
 
 /// Whether both are the same, found out in a time that depends on their lengths alone.
-fn same(a: &[u8], b: &[u8]) -> bool {
+fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     let differences = a.iter().zip(b).fold(0, |all, (a, b)| std::hint::black_box(all | (a ^ b)));
     a.len() == b.len() && std::hint::black_box(differences) == 0
 }
@@ -132,19 +132,19 @@ mod tests {
     use super::*;
 
     fn is(stored: &str, password: &str) -> Option<bool> {
-        PasswordHash::parse(stored.as_bytes()).map(|stored| stored.is(password.as_bytes()))
+        PasswordHash::parse(stored.as_bytes()).map(|stored| stored.matches(password.as_bytes()))
     }
 
     /// Each stored form knows its password, and no other.
-    pub(super) fn verify(cases: &[(&str, &str)]) {
+    pub(super) fn assert_matches(cases: &[(&str, &str)]) {
         for (stored, password) in cases {
             assert_eq!(is(stored, password), Some(true), "{stored}");
             assert_eq!(is(stored, &format!("{password} ").replace("xxx", "y")), Some(false), "{stored}");
-            assert_eq!(is(stored, &"y".repeat(BYTES_MAX + 1)), Some(false), "{stored}");
+            assert_eq!(is(stored, &"y".repeat(PASSWORD_BYTES_MAX + 1)), Some(false), "{stored}");
         }
     }
 
-    pub(super) fn verify_none(cases: &[&str]) {
+    pub(super) fn assert_unsupported(cases: &[&str]) {
         for stored in cases {
             assert_eq!(PasswordHash::parse(stored.as_bytes()), None, "{stored}");
         }
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn every_form_knows_its_password_and_no_other() {
         let long = "a long one of more than sixteen bytes";
-        verify(&[
+        assert_matches(&[
             ("{PLAIN}password", "password"),
             ("{PLAIN}", ""),
             ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "password"),
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_nobodys_password() {
-        verify_none(&[
+        assert_unsupported(&[
             "",
             "password",
             "saltdV8fO8Tk9cA",

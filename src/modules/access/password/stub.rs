@@ -10,7 +10,7 @@ impl Crypt {
         None
     }
 
-    pub(super) fn is(&self, _: &[u8]) -> bool {
+    pub(super) fn matches(&self, _: &[u8]) -> bool {
         match *self {}
     }
 }
