@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::directives::{self, Action, DirectiveSpec};
+use crate::config::directives::{self, Action, DirectiveSpec, Round};
 use crate::config::parser::{self, Directive, Error, Position, Word, placeholder};
 use crate::config::template::{Builtin, Invalid, Template, Variable};
 use crate::config::{
     Config, Content, ErrorLog, LogFormat, Main, Note, OptionalSettings, Prefix, Settings, Step, TryFiles, core,
+    suggestion,
 };
 use crate::modules::limit::conf::ZoneTable;
 use crate::modules::map::conf::Expression;
@@ -243,7 +244,7 @@ impl Builder {
             let name = spec.name;
             let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
             let before = seen.iter().find(|(known, _)| *known == name);
-            if before.is_some_and(|(_, was_off)| is_off || *was_off || !spec.treat.repeats()) {
+            if before.is_some_and(|(_, was_off)| is_off || *was_off || !spec.action.repeats()) {
                 return Err(directive.name.wrong("\"{}\" directive is duplicate").hint("it may stand once in a block"));
             }
             let first = before.is_none();
@@ -255,33 +256,31 @@ impl Builder {
                 return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" are two names for one thing")
                     .hint("one of them may stand in a block"));
             }
-            checked.push((directive, spec.treat, first));
+            checked.push((directive, spec.action, first));
         }
-        for round in 0..directives::ROUNDS {
-            for (directive, treat, first) in checked.iter().filter(|(_, treat, _)| treat.round() == round) {
+        for round in Round::ORDER {
+            for (directive, action, first) in checked.iter().filter(|(_, action, _)| action.round() == round) {
                 draft.first = *first;
-                self.treat(*treat, draft, directive)?;
+                self.apply(*action, draft, directive)?;
             }
         }
         Ok(())
     }
 
     /// Does what a directive asks for.
-    fn treat(&mut self, treat: Action, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
-        match treat {
-            Action::First(set) | Action::Once(set) | Action::Each(set) => set(self, draft, directive)?,
-            Action::Step(set) | Action::StepBlock(set) => set(self, draft, directive)?,
-            Action::List(set) | Action::Define(set) | Action::Group(set) | Action::Block(set) => {
-                set(self, draft, directive)?
-            }
-            Action::Switch(place) => *place(self, draft) = core::switch(directive)?,
-            Action::Time(place) => *place(self, draft) = core::time(directive)?,
-            Action::Timeout(place) => *place(self, draft) = core::timeout(directive)?,
-            Action::Number(place) => *place(self, draft) = core::number(directive, arg(directive, 0))?,
-            Action::Value(place) => *place(self, draft) = self.template(arg(directive, 0))?,
-            Action::Note(text) => self.note(&directive.name, text),
+    fn apply(&mut self, action: Action, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+        match action {
+            Action::Early(set) | Action::Once(set) | Action::Each(set) => set(self, draft, directive)?,
+            Action::Step(set) | Action::StepBlock(set) | Action::Block(set) => set(self, draft, directive)?,
+            Action::SettingBlock(set) | Action::Definition(set) | Action::Upstream(set) => set(self, draft, directive)?,
+            Action::Switch(slot) => *slot(self, draft) = core::switch(directive)?,
+            Action::Time(slot) => *slot(self, draft) = core::time(directive)?,
+            Action::Timeout(slot) => *slot(self, draft) = core::timeout(directive)?,
+            Action::Number(slot) => *slot(self, draft) = core::number(directive, arg(directive, 0))?,
+            Action::Template(slot) => *slot(self, draft) = self.template(arg(directive, 0))?,
+            Action::Note(reason) => self.note(&directive.name, reason),
             Action::OnlyOff(_) if directive.args.first().is_some_and(|arg| arg.text == "off") => {}
-            Action::OnlyOff(why) | Action::Refuse(why) => return Err(refused(directive, why)),
+            Action::OnlyOff(reason) | Action::Refuse(reason) => return Err(refused(directive, reason)),
         }
         Ok(())
     }
@@ -376,8 +375,8 @@ impl Builder {
             let error = Error::new(&word.at, invalid.to_string());
             let Invalid::Unknown(name) = invalid else { return error };
             let mut mine = self.made_names.iter().map(|(made, _)| made.as_str());
-            let nearest = directives::nearest_of(&name, &mut Variable::known_names());
-            match nearest.or_else(|| directives::nearest_of(&name, &mut mine)) {
+            let nearest = suggestion::closest(&name, &mut Variable::known_names());
+            match nearest.or_else(|| suggestion::closest(&name, &mut mine)) {
                 Some(near) => error.hint_about("did you mean \"${}\"?", near),
                 None => error.hint("neither built in nor defined by \"map\" or a named group"),
             }
@@ -469,7 +468,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec, 
     let name = &directive.name;
     let Some(spec) = directives::find(&name.text) else {
         let error = name.wrong("unknown directive \"{}\"");
-        return Err(match (directives::nearest(&name.text), placeholder(&name.text)) {
+        return Err(match (directives::suggest(&name.text), placeholder(&name.text)) {
             (Some(near), _) => error.hint_about("did you mean \"{}\"?", near),
             (None, Some(hint)) => error.hint(hint),
             (None, None) if name.text.contains("_by_lua") => error.hint("there is no script engine here"),
@@ -477,7 +476,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec, 
         });
     };
     unended_line(directive)?;
-    if let Action::Refuse(why) = spec.treat {
+    if let Action::Refuse(why) = spec.action {
         return Err(refused(directive, why));
     }
     if spec.contexts & context == 0 {
@@ -486,7 +485,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec, 
             .hint_about("it may stand in {}", &context_names(spec.contexts)));
     }
     let is_peer = name.text == "server" && context == directives::UPSTREAM;
-    let takes_block = spec.treat.has_block() && !is_peer;
+    let takes_block = spec.action.has_block() && !is_peer;
     match (&directive.block, takes_block) {
         (Some(_), false) => {
             let error = name.wrong("directive \"{}\" is not terminated by \";\"");
@@ -541,17 +540,8 @@ fn unended_line(directive: &Directive) -> Result<(), Error> {
 }
 
 fn context_names(contexts: u16) -> String {
-    let names = [
-        (directives::MAIN, "the main context"),
-        (directives::EVENTS, "events"),
-        (directives::HTTP, "http"),
-        (directives::SERVER, "server"),
-        (directives::LOCATION, "location"),
-        (directives::UPSTREAM, "upstream"),
-        (directives::LIMIT_EXCEPT, "limit_except"),
-    ];
-    let names: Vec<_> = names.iter().filter(|(bit, _)| contexts & bit != 0).map(|(_, name)| *name).collect();
-    names.join(", ")
+    let names = directives::CONTEXTS.iter().filter(|(bit, _)| contexts & bit != 0).map(|(_, name)| *name);
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn refused(directive: &Directive, why: &str) -> Error {

@@ -6,6 +6,8 @@
 pub mod parser;
 pub(crate) mod values;
 pub(crate) mod directives;
+pub(crate) mod unsupported;
+pub(crate) mod suggestion;
 pub(crate) mod builder;
 pub(crate) mod core;
 pub mod template;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::config::builder::{ConfigSource, generate, load};
+pub use crate::config::directives::{KnownDirective, Support, directives};
 pub use crate::config::parser::Error;
 pub(crate) use crate::config::parser::Position;
 pub(crate) use crate::modules::access::conf::{Access, AuthBasic, AuthRequest, LimitExcept};

@@ -2,8 +2,6 @@
 
 use std::io::Write;
 
-/// Parts that are sent in one answer where `max_ranges` does not say how many.
-pub const PARTS_USUAL: u32 = 16;
 /// Bytes that a part costs beside its own; what is asked for may be so much more than the whole.
 const PART_COST_BYTES: u64 = 256;
 const OVERHEAD_BYTES_MAX: u64 = 4096;
@@ -118,7 +116,7 @@ mod tests {
     use super::*;
 
     fn wanted(field: &str, size: u64) -> Wanted {
-        parse(field.as_bytes(), size, PARTS_USUAL)
+        parse(field.as_bytes(), size, 16)
     }
 
     fn parts(parts: &[(u64, u64)]) -> Wanted {

@@ -24,9 +24,8 @@ type Set = Result<(), Error>;
 pub struct Proxy {
     pub set_field: Arc<[SetField]>,
     pub connect_timeout: Duration,
-    /// As set; where it is not set, answers have 60 s and tunnels no limit.
-    pub read_timeout: Option<Duration>,
-    pub send_timeout: Option<Duration>,
+    pub(crate) read_timeout: Option<Duration>,
+    pub(crate) send_timeout: Option<Duration>,
     pub redirect: Arc<[Redirect]>,
     /// Fields of the upstream's answer that the client does not get, beyond nginx's own list.
     pub hide: Arc<[Box<[u8]>]>,
@@ -55,7 +54,28 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub const TIMEOUT: Duration = Duration::from_secs(60);
+    /// nginx's default.
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// The limit between two reads of a response (`proxy_read_timeout`).
+    pub fn response_timeout(&self) -> Duration {
+        self.read_timeout.unwrap_or(Self::TIMEOUT)
+    }
+
+    /// The limit between two writes of a request (`proxy_send_timeout`).
+    pub fn request_timeout(&self) -> Duration {
+        self.send_timeout.unwrap_or(Self::TIMEOUT)
+    }
+
+    /// How long a tunnel may be idle: unlike in nginx without limit, unless `proxy_read_timeout` is set.
+    pub fn tunnel_idle_timeout(&self) -> Option<Duration> {
+        self.read_timeout
+    }
+
+    /// How long the upstream of a tunnel may accept no bytes: without limit, unless `proxy_send_timeout` is set.
+    pub fn tunnel_send_timeout(&self) -> Option<Duration> {
+        self.send_timeout
+    }
 }
 
 impl Default for Proxy {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::config::{Level, NextUpstream, Proxy, bind_addr};
+use crate::config::{Level, NextUpstream, bind_addr};
 use crate::http1::body::Decoder;
 use crate::http1::head::{Framing, HeadScanner, HeaderName, Malformed, Response, Version};
 use crate::http1::uri;
@@ -419,12 +419,12 @@ impl<'e> ProxyRequest<'e> {
     async fn ask(&mut self, pooled: &mut UpstreamConn, sent: &mut RequestProgress) -> Result<Response, AttemptError> {
         let settings = self.exchange.settings();
         let proxy = &settings.proxy;
-        let read_timeout = proxy.read_timeout.unwrap_or(Proxy::TIMEOUT);
+        let read_timeout = proxy.response_timeout();
         let framing = self.outgoing.framing;
         let limits = body_relay::Limits {
             bytes_max: settings.body_bytes_max,
             read_timeout: settings.body_timeout,
-            write_timeout: proxy.send_timeout.unwrap_or(Proxy::TIMEOUT),
+            write_timeout: proxy.request_timeout(),
         };
         let coding = if framing == Framing::Chunked { TransferCoding::Chunked } else { TransferCoding::Plain };
         let http11 = self.exchange.request.version == Version::Http11;

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use crate::config::Proxy;
 use crate::http1::body::Decoder;
 use crate::http1::head::{self, Framing, HeaderName, Response, Version};
 use crate::http1::websocket;
@@ -48,7 +47,7 @@ impl ProxyRequest<'_> {
         let settings = self.exchange.settings();
         let limits = body_relay::Limits {
             bytes_max: 0,
-            read_timeout: settings.proxy.read_timeout.unwrap_or(Proxy::TIMEOUT),
+            read_timeout: settings.proxy.response_timeout(),
             write_timeout: settings.send_timeout,
         };
         self.exchange.response.status = status;

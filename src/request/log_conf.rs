@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::config::builder::{BlockBuilder, Builder, arg, find, invalid};
 use crate::config::parser::{Directive, Error};
 use crate::config::template::{Segment, Template, Variable};
-use crate::config::{directives, values};
+use crate::config::{directives, suggestion, values};
 
 /// How grave a message is; what is graver comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,7 +199,7 @@ pub(crate) fn access_log(walk: &mut Builder, draft: &mut BlockBuilder, directive
     let format = match format {
         Some(word) if word.text != "combined" => find(&walk.formats, &word.text).cloned().ok_or_else(|| {
             let error = word.wrong("unknown log format \"{}\"");
-            match directives::nearest_of(&word.text, &mut walk.formats.iter().map(|(name, _)| name.as_str())) {
+            match suggestion::closest(&word.text, &mut walk.formats.iter().map(|(name, _)| name.as_str())) {
                 Some(near) => error.hint_about("did you mean \"{}\"?", near),
                 None => error.hint("\"log_format\" must define it before"),
             }

@@ -59,7 +59,8 @@ impl TunnelSetup {
                 began: exchange.began,
             })
         });
-        let limits = tunnel::Limits { idle: settings.proxy.read_timeout, send: settings.proxy.send_timeout };
+        let limits =
+            tunnel::Limits { idle: settings.proxy.tunnel_idle_timeout(), send: settings.proxy.tunnel_send_timeout() };
         let frames = if upgraded.websocket { Frames::START } else { Frames::UNKNOWN };
         Self { upgraded, frames, limits, end }
     }

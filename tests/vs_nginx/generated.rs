@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use smolgate::config::{self, ConfigSource, ErrorLog, Prefix};
+use smolgate::config::{self, ConfigSource, ErrorLog, KnownDirective, Prefix, Support};
 
-use crate::directives::{Known, known};
+use crate::directives::known;
 use crate::grammar::{BROKEN, SAMPLES};
 use crate::pair::{self, Folder};
 use crate::random::Random;
@@ -41,7 +41,7 @@ type Arguments = BTreeMap<&'static str, (Vec<&'static str>, Vec<&'static str>)>;
 /// Makes one configuration.
 struct Maker<'a> {
     random: Random,
-    known: &'a BTreeMap<&'static str, Known>,
+    known: &'a BTreeMap<&'static str, KnownDirective>,
     arguments: &'a Arguments,
     text: String,
     depth: usize,
@@ -84,7 +84,7 @@ const READY: &[&str] = &[
 ];
 
 impl<'a> Maker<'a> {
-    fn new(seed: u64, known: &'a BTreeMap<&'static str, Known>, arguments: &'a Arguments) -> Self {
+    fn new(seed: u64, known: &'a BTreeMap<&'static str, KnownDirective>, arguments: &'a Arguments) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         for _ in 0..8 {
             random.below(2); // small seeds start alike
@@ -214,7 +214,8 @@ impl<'a> Maker<'a> {
     /// As [`Self::some`], beside those that are `used` already.
     fn more(&mut self, context: &str, most: usize, mut used: Vec<&str>) {
         let all: Vec<&'static str> = self.arguments.keys().copied().collect();
-        let here: Vec<&'static str> = all.iter().copied().filter(|name| self.known[name].1.contains(context)).collect();
+        let here: Vec<&'static str> =
+            all.iter().copied().filter(|name| self.known[name].contexts.contains(&context)).collect();
         for _ in 0..self.random.below(most + 1) {
             let errs = self.errs();
             let mut name = self.random.pick(&here);
@@ -327,10 +328,10 @@ fn alone(line: &str, context: &str) -> String {
 }
 
 /// Which arguments are right, as smolgate sees it.
-fn arguments(known: &BTreeMap<&'static str, Known>, prefix: &str) -> Arguments {
-    let works = |name: &str| known.get(name).is_some_and(|(treat, ..)| *treat == "works");
+fn arguments(known: &BTreeMap<&'static str, KnownDirective>, prefix: &str) -> Arguments {
+    let works = |name: &str| known.get(name).is_some_and(|known| known.support == Support::Works);
     let sort = |name: &'static str, values: &[&'static str]| {
-        let context = known[name].1.first().unwrap();
+        let context = known[name].contexts.iter().min().unwrap();
         let is_right = |value: &&str| load(&alone(&format!("{name} {value};"), context), prefix).is_ok();
         (name, values.iter().copied().partition(is_right))
     };
@@ -343,7 +344,7 @@ fn what_is_accepted_alone_nginx_accepts() {
     let (known, prefix) = (known(), folder.path("").display().to_string());
     let samples = SAMPLES.iter().flat_map(|(name, values)| values.iter().map(move |value| (*name, *value)));
     let texts = samples.flat_map(|(name, value)| {
-        let contexts = known.get(name).map(|known| known.1.clone()).unwrap_or_default();
+        let contexts = known.get(name).map(|known| known.contexts.clone()).unwrap_or_default();
         contexts
             .into_iter()
             .map(move |context| (format!("{name} {value} in {context}"), alone(&format!("{name} {value};"), context)))

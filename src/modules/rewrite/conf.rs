@@ -172,7 +172,8 @@ pub(crate) fn if_step(walk: &mut Builder, draft: &mut BlockBuilder, directive: &
     let block = directive.block.as_deref().unwrap_or_default();
     let own = draft.location.as_ref().map(crate::request::location_conf::LocationDraft::for_if);
     let mut inner = walk.inside(draft, directive, context, own)?;
-    let steps_only = block.iter().all(|d| matches!(directives::find(&d.name.text), Some(spec) if spec.treat.is_step()));
+    let steps_only =
+        block.iter().all(|d| matches!(directives::find(&d.name.text), Some(spec) if spec.action.is_step()));
     let steps = std::mem::take(&mut inner.steps);
     let scope = crate::request::location_conf::scope(walk, draft, inner, directive)?.filter(|_| !steps_only);
     draft.steps.push(Step::If(Arc::new(If { condition, steps, scope })));

@@ -30,8 +30,8 @@ pub struct Files {
     /// Whether compressed files are looked for beside the plain ones.
     pub gzip: Precompressed,
     pub brotli: Precompressed,
-    /// Ranges that one request may ask for; as many as usual, if it is not set.
-    pub max_ranges: Option<u32>,
+    /// Ranges that one request may ask for; 0: `Range` is ignored. nginx has no default limit.
+    pub max_ranges: u32,
 }
 
 /// An `alias`.
@@ -63,7 +63,7 @@ impl Default for Files {
             autoindex: Autoindex::default(),
             gzip: Precompressed::Off,
             brotli: Precompressed::Off,
-            max_ranges: None,
+            max_ranges: 16,
         }
     }
 }

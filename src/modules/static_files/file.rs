@@ -146,7 +146,7 @@ pub fn method_not_allowed(exchange: &Exchange) -> StaticResponse {
 /// What the request wants of the file.
 fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> StaticResponse {
     let whole = Part { from: 0, count: size };
-    let most = exchange.settings().files.max_ranges.unwrap_or(range::PARTS_USUAL);
+    let most = exchange.settings().files.max_ranges;
     if most == 0 {
         return file_response(exchange, head, file, whole);
     }
