@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 
+use crate::cases::{case, check, check_equal, run_cases, run_concurrently};
 use crate::client::Client;
 use crate::files::put;
-use crate::harness::{Gate, wait_for};
+use crate::harness::{Proxy, wait_for};
 use crate::peer::Peer;
-use crate::response_rows::{ask_row, ask_rows, request};
-use crate::rows::{case, check, same, verify, verify_at_once};
+use crate::response_rows::{format_request, run_response_row, run_response_rows};
 
 /// `Authorization` of a user and a password with a colon between them.
 fn basic(user: &str) -> String {
@@ -37,9 +37,9 @@ const ADDRESSES: &str = r#"server { listen LISTEN;
 
 #[test]
 fn addresses() {
-    let gate = Gate::start(ADDRESSES);
-    ask_rows(
-        &gate,
+    let proxy = Proxy::start(ADDRESSES);
+    run_response_rows(
+        &proxy,
         &[
             ("nothing is asked", "/open", 200, "X-In: yes"),
             ("the first rule counts", "/all/", 403, "!WWW-Authenticate"),
@@ -57,7 +57,9 @@ fn addresses() {
             ("beside if", "/if/?x=1", 403, ""),
         ],
     );
-    verify([("log", || gate.wait_for_error(&["[error]", "access forbidden by rule", "\"GET /range/ HTTP/1.1\""]))]);
+    run_cases([("log", || {
+        proxy.wait_for_error_line(&["[error]", "access forbidden by rule", "\"GET /range/ HTTP/1.1\""])
+    })]);
 }
 
 const USERS: &str = "# who may come in
@@ -71,7 +73,7 @@ bcrypt:$2y$05$uRVNusHvy1L1btdEO8q7..wK7NE4EzcFLudfN7fiaXuUJSu7uIvoO
 des:aaPwJ9XL9Y99E
 ";
 
-const PASSWORDS: &str = r#"log_format who "$remote_user $status"; access_log access.log who; error_log error.log info; pid gate.pid;
+const PASSWORDS: &str = r#"log_format who "$remote_user $status"; access_log access.log who; error_log error.log info; pid smolgate.pid;
 server { listen LISTEN;
     auth_basic "closed site"; auth_basic_user_file users;
     location / { root www; }
@@ -80,7 +82,7 @@ server { listen LISTEN;
     location /realm/ { auth_basic "for $arg_who \"only\""; root www; }
     location /by/ { auth_basic_user_file $arg_file; root www; }
     location /missing/ { auth_basic_user_file missing; root www; }
-    location /folder/ { auth_basic_user_file /; root www; }
+    location /dir/ { auth_basic_user_file /; root www; }
     location /login/ { error_page 401 =200 /off/login; root www; }
     location /up/ { proxy_pass http://UP/; }
 }
@@ -88,12 +90,12 @@ map $uri $off { default off; }"#;
 
 #[test]
 fn passwords() {
-    let peer = Peer::polite();
-    let gate = Gate::before(PASSWORDS, &[("UP", &peer)]);
-    gate.folder.write("users", USERS);
+    let peer = Peer::start_echo();
+    let proxy = Proxy::start_with_peers(PASSWORDS, &[("UP", &peer)]);
+    proxy.dir.write("users", USERS);
     let challenge = "WWW-Authenticate: Basic realm=\"closed site\"";
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("nobody", "/", 401, challenge),
             ("nobody, HEAD", "HEAD /", 401, &format!("{challenge} | =")),
@@ -103,7 +105,7 @@ fn passwords() {
             ("off by a variable", "/off_made/", 404, ""),
             ("a realm with a variable", "/realm/?who=you", 401, r#"WWW-Authenticate: Basic realm="for you \"only\"""#),
             ("no file", &format!("/missing/\n{}", basic("plain:password")), 403, "!WWW-Authenticate"),
-            ("a folder", &format!("/folder/\n{}", basic("plain:password")), 500, "!WWW-Authenticate"),
+            ("a directory", &format!("/dir/\n{}", basic("plain:password")), 500, "!WWW-Authenticate"),
             ("a file by a variable", &format!("/by/?file=users\n{}", basic("plain:password")), 404, ""),
             ("a file by a variable, upwards", &format!("/by/?file=www/../users\n{}", basic("plain:password")), 403, ""),
             ("a file by a variable, none", &format!("/by/?file=x\n{}", basic("plain:password")), 403, ""),
@@ -117,9 +119,9 @@ fn passwords() {
             (user, asked, status)
         })
     });
-    verify(tries.map(|(user, asked, status)| {
-        let gate = &gate;
-        (user, move || ask_row(gate, &(user, &asked, status, if status == 401 { challenge } else { "" })))
+    run_cases(tries.map(|(user, asked, status)| {
+        let proxy = &proxy;
+        (user, move || run_response_row(proxy, &(user, &asked, status, if status == 401 { challenge } else { "" })))
     }));
     for (what, user, parts) in [
         ("a form that is not known", "des:x", ["user \"des\"", "not supported"]),
@@ -127,78 +129,78 @@ fn passwords() {
         ("a name with control bytes", "a\r\nb:x", ["user \"a\\r\\nb\" was not found", ""]),
         ("a wrong password", "plain:x", ["user \"plain\": password mismatch", ""]),
     ] {
-        verify([(what, || {
-            ask_row(&gate, &(what, &format!("/\n{}", basic(user)), 401, challenge))?;
-            gate.wait_for_error(&parts)
+        run_cases([(what, || {
+            run_response_row(&proxy, &(what, &format!("/\n{}", basic(user)), 401, challenge))?;
+            proxy.wait_for_error_line(&parts)
         })]);
     }
-    verify([("a user's name is logged", || gate.wait_for_access(&["apr1 404"]))]);
-    assert!(peer.bytes().is_empty());
+    run_cases([("a user's name is logged", || proxy.wait_for_access_line(&["apr1 404"]))]);
+    assert!(peer.received().is_empty());
 }
 
 /// A build without bcrypt and SHA-crypt tells where there is one, and what can be done.
 #[cfg(not(feature = "crypt"))]
 #[test]
 fn forms_that_a_small_build_lacks() {
-    let gate = Gate::before(PASSWORDS, &[("UP", &Peer::polite())]);
-    gate.folder.write("users", USERS);
-    verify(["sha256", "sha512", "bcrypt"].map(|user| {
-        let gate = &gate;
+    let proxy = Proxy::before(PASSWORDS, &[("UP", &Peer::polite())]);
+    proxy.dir.write("users", USERS);
+    run_cases(["sha256", "sha512", "bcrypt"].map(|user| {
+        let proxy = &proxy;
         (user, move || {
-            ask_row(gate, &(user, &format!("/\n{}", basic(&format!("{user}:password"))), 401, ""))?;
-            gate.wait_for_error(&[&format!("user \"{user}\" in \""), "/users\"", "not supported", "htpasswd -m"])
+            run_response_row(proxy, &(user, &format!("/\n{}", basic(&format!("{user}:password"))), 401, ""))?;
+            proxy.wait_for_error(&[&format!("user \"{user}\" in \""), "/users\"", "not supported", "htpasswd -m"])
         })
     }));
 }
 
 #[test]
 fn a_changed_file_counts_at_once() {
-    let gate =
-        Gate::start("server { listen LISTEN; location / { auth_basic x; auth_basic_user_file users; root w; } }");
-    let ask = |user: &str, status| ask_row(&gate, &("", &format!("/\n{}", basic(user)), status, ""));
+    let proxy =
+        Proxy::start("server { listen LISTEN; location / { auth_basic x; auth_basic_user_file users; root w; } }");
+    let ask = |user: &str, status| run_response_row(&proxy, &("", &format!("/\n{}", basic(user)), status, ""));
     let slow = |digest: &str| format!("b:$apr1$salt${digest}\n");
-    verify([("changes", || {
-        gate.folder.write("users", "a:{PLAIN}1\n");
+    run_cases([("changes", || {
+        proxy.dir.write("users", "a:{PLAIN}1\n");
         ask("a:1", 404)?;
-        gate.folder.write("users", "a:{PLAIN}22\n");
+        proxy.dir.write("users", "a:{PLAIN}22\n");
         ask("a:1", 401)?;
         ask("a:22", 404)?;
-        gate.folder.write("users", slow("Xxd1irWT9ycqoYxGFn4cb."));
+        proxy.dir.write("users", slow("Xxd1irWT9ycqoYxGFn4cb."));
         ask("a:22", 401)?;
         ask("b:password", 404)?;
         ask("b:password", 404)?;
         // What was known to be right is so for the stored password that it was compared with.
-        gate.folder.write("users", slow("xxd1irWT9ycqoYxGFn4cb."));
+        proxy.dir.write("users", slow("xxd1irWT9ycqoYxGFn4cb."));
         ask("b:password", 401)?;
-        std::fs::remove_file(gate.folder.path("users")).unwrap();
+        std::fs::remove_file(proxy.dir.path("users")).unwrap();
         ask("b:password", 403)
     })]);
 }
 
 #[test]
 fn who_is_refused_waits_if_that_is_asked_for() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "server { listen LISTEN; auth_delay 1s; auth_basic_user_file users;
             location / { auth_basic x; root w; } location /long/ { auth_basic x; auth_delay 1h; root w; } }",
     );
-    gate.folder.write("users", "a:{PLAIN}1\n");
+    proxy.dir.write("users", "a:{PLAIN}1\n");
     let took = |user: &str, status| {
         let began = Instant::now();
-        ask_row(&gate, &("", &format!("/\n{}", basic(user)), status, "")).map(|()| began.elapsed())
+        run_response_row(&proxy, &("", &format!("/\n{}", basic(user)), status, "")).map(|()| began.elapsed())
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("a wrong password", || check(took("a:2", 401)? >= Duration::from_secs(1), || "it came early".to_owned())),
         case("a right one", || took("a:1", 404).map(drop)),
         case("who does not wait", || {
-            drop(Client::asking(gate.addr, request("/long/").as_bytes()));
-            gate.wait_for_access(&["GET /long/", " 499 "])
+            drop(Client::connect_and_send(proxy.addr, format_request("/long/").as_bytes()));
+            proxy.wait_for_access_line(&["GET /long/", " 499 "])
         }),
     ]);
 }
 
 #[test]
 fn one_check_is_enough_or_all_are_needed() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         r#"server { listen LISTEN; auth_basic x; auth_basic_user_file users; root w;
             location /all/ { satisfy all; allow all; }
             location /all_deny/ { deny all; }
@@ -212,11 +214,11 @@ fn one_check_is_enough_or_all_are_needed() {
             location /says403 { return 403; }
         }"#,
     );
-    gate.folder.write("users", "a:{PLAIN}1\n");
+    proxy.dir.write("users", "a:{PLAIN}1\n");
     let with = |path: &str| format!("{path}\n{}", basic("a:1"));
     let challenge = "WWW-Authenticate: Basic realm=\"x\"";
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("all, no password", "/all/", 401, challenge),
             ("all", &with("/all/"), 404, ""),
@@ -235,8 +237,8 @@ fn one_check_is_enough_or_all_are_needed() {
 
 #[test]
 fn some_methods_are_for_others() {
-    let peer = Peer::polite();
-    let gate = Gate::before(
+    let peer = Peer::start_echo();
+    let proxy = Proxy::start_with_peers(
         r#"server { listen LISTEN;
             location /a/ { limit_except GET { deny all; } proxy_pass http://UP/to/; }
             location /b/ { limit_except GET POST { auth_basic x; auth_basic_user_file users; } proxy_pass http://UP; }
@@ -247,9 +249,9 @@ fn some_methods_are_for_others() {
         }"#,
         &[("UP", &peer)],
     );
-    gate.folder.write("users", "a:{PLAIN}1\n");
-    ask_rows(
-        &gate,
+    proxy.dir.write("users", "a:{PLAIN}1\n");
+    run_response_rows(
+        &proxy,
         &[
             ("listed", "/a/x", 200, "=/to/x"),
             ("HEAD is a GET", "HEAD /a/x", 200, "="),
@@ -303,7 +305,7 @@ const ASKS: &str = r#"server { listen LISTEN; root w;
 /// Says who comes: by the end of `X-Uri`.
 fn authority() -> Peer {
     Peer::start(|connection| {
-        while let Some(asked) = connection.request() {
+        while let Some(asked) = connection.read_request() {
             let uri = asked.head.lines().find_map(|line| line.strip_prefix("X-Uri: ")).unwrap_or_default();
             let status = match uri.rsplit('/').next() {
                 Some("401") => "401 No\r\nWWW-Authenticate: Bearer realm=\"a\"\r\nWWW-Authenticate: Basic realm=\"b\"",
@@ -319,7 +321,7 @@ fn authority() -> Peer {
             };
             connection.send(format!("HTTP/1.1 {status}\r\nX-User: me\r\nContent-Length: 2\r\n\r\nno").as_bytes());
             if uri.ends_with("/long") {
-                return connection.drain();
+                return connection.read_to_end();
             }
         }
     })
@@ -327,13 +329,13 @@ fn authority() -> Peer {
 
 #[test]
 fn another_request_decides() {
-    let (peer, auth) = (Peer::polite(), authority());
+    let (peer, auth) = (Peer::start_echo(), authority());
     let dead = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string() };
     let config = ASKS.replace("DEAD", &dead);
-    let gate = Gate::before(&config, &[("UP", &peer), ("AUTH", &auth)]);
-    put(&gate.folder, "w/the_file", "yes");
-    ask_rows(
-        &gate,
+    let proxy = Proxy::start_with_peers(&config, &[("UP", &peer), ("AUTH", &auth)]);
+    put(&proxy.dir, "w/the_file", "yes");
+    run_response_rows(
+        &proxy,
         &[
             ("passes", "/x", 200, "=/x | X-Who: me"),
             ("the body is dropped", "/x/chunked", 200, "=/x/chunked"),
@@ -359,49 +361,49 @@ fn another_request_decides() {
         ["auth request unexpected status: 418", "\"GET /teapot/x HTTP/1.1\""],
         ["connect() failed", "subrequest: \"/dead_auth\""],
     ] {
-        verify([("log", || gate.wait_for_error(&parts))]);
+        run_cases([("log", || proxy.wait_for_error_line(&parts))]);
     }
-    verify([("444", || Client::asking(gate.addr, request("/close/x").as_bytes()).expect_end())]);
+    run_cases([("444", || Client::connect_and_send(proxy.addr, format_request("/close/x").as_bytes()).expect_eof())]);
 }
 
 #[test]
 fn what_is_asked_is_a_get_with_the_same_fields() {
-    let (peer, auth) = (Peer::polite(), authority());
-    let gate = Gate::before(ASKS, &[("UP", &peer), ("AUTH", &auth), ("DEAD", &peer)]);
-    verify([("a POST", || {
-        let mut client = Client::connect(gate.addr);
+    let (peer, auth) = (Peer::start_echo(), authority());
+    let proxy = Proxy::start_with_peers(ASKS, &[("UP", &peer), ("AUTH", &auth), ("DEAD", &peer)]);
+    run_cases([("a POST", || {
+        let mut client = Client::connect(proxy.addr);
         client
             .send(b"POST /x?q HTTP/1.1\r\nHost: a\r\nCookie: c=1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
-        client.expect(100)?;
+        client.expect_status(100)?;
         let seen = format!(
             "GET /auth HTTP/1.1\r\nHost: {}\r\nX-Method: POST\r\nX-Uri: /x?q\r\nCookie: c=1\r\n\r\n",
             auth.addr
         );
-        same("the authority", &auth.bytes(), seen.as_bytes())?;
-        let reply = client.ask(b"body", 200)?;
-        same("the client", &reply.body, b"/x?q")?;
+        check_equal("the authority", &auth.received(), seen.as_bytes())?;
+        let response = client.request(b"body", 200)?;
+        check_equal("the client", &response.body, b"/x?q")?;
         let seen = format!(
             "POST /x?q HTTP/1.1\r\nHost: {}\r\nX-Who: meme\r\nContent-Length: 4\r\nCookie: c=1\r\n\r\nbody",
             peer.addr
         );
-        same("the upstream", &peer.bytes(), seen.as_bytes())?;
+        check_equal("the upstream", &peer.received(), seen.as_bytes())?;
         // Both connections are used again.
-        client.ask(b"GET /y HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
+        client.request(b"GET /y HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
         check(auth.connections() == 1 && peer.connections() == 1, || "another connection was made".to_owned())
     })]);
-    verify([("with a URI", || {
-        let before = auth.bytes().len();
-        ask_row(&gate, &("", "/with_uri/a?q=1", 200, "=/with_uri/a?q=1"))?;
+    run_cases([("with a URI", || {
+        let before = auth.received().len();
+        run_response_row(&proxy, &("", "/with_uri/a?q=1", 200, "=/with_uri/a?q=1"))?;
         let seen = format!("GET /deeper/x HTTP/1.1\r\nHost: {}\r\n\r\n", auth.addr);
-        same("the authority", &auth.bytes()[before..], seen.as_bytes())
+        check_equal("the authority", &auth.received()[before..], seen.as_bytes())
     })]);
 }
 
 /// A tunnel is dug only for who is let in: the request for it is one like any other.
 #[test]
 fn upgrades() {
-    let (peer, auth) = (Peer::polite(), authority());
-    let gate = Gate::before(
+    let (peer, auth) = (Peer::start_echo(), authority());
+    let proxy = Proxy::start_with_peers(
         r#"server { listen LISTEN;
             location /ws/ { auth_request /auth; proxy_pass http://UP; }
             location = /auth { proxy_pass http://AUTH; proxy_set_header X-Uri $request_uri; }
@@ -411,31 +413,31 @@ fn upgrades() {
         }"#,
         &[("UP", &peer), ("AUTH", &auth)],
     );
-    gate.folder.write("users", "a:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n");
+    proxy.dir.write("users", "a:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n");
     let upgrade = |path: &str, field: &str| {
         let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
         format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n{field}\r\n")
     };
-    verify([("refused", || {
+    run_cases([("refused", || {
         for (path, status) in
             [("/ws/401", 401), ("/ws/403", 403), ("/ws_deny/", 403), ("/ws_basic/", 401), ("/ws_except/", 403)]
         {
-            Client::asking(gate.addr, upgrade(path, "").as_bytes()).expect(status)?;
+            Client::connect_and_send(proxy.addr, upgrade(path, "").as_bytes()).expect_status(status)?;
         }
         let wrong = upgrade("/ws_basic/", &format!("{}\r\n", basic("a:passwort")));
-        Client::asking(gate.addr, wrong.as_bytes()).expect(401)?;
-        same("the upstream", &peer.bytes(), b"")
+        Client::connect_and_send(proxy.addr, wrong.as_bytes()).expect_status(401)?;
+        check_equal("the upstream", &peer.received(), b"")
     })]);
     let password = format!("{}\r\n", basic("a:password"));
     for (path, field) in [("/ws/x", ""), ("/ws_basic/x", password.as_str())] {
-        verify([(path, || {
-            let mut client = Client::asking(gate.addr, upgrade(path, field).as_bytes());
-            client.expect(101)?;
+        run_cases([(path, || {
+            let mut client = Client::connect_and_send(proxy.addr, upgrade(path, field).as_bytes());
+            client.expect_status(101)?;
             client.send(b"ping");
-            same("the client", &client.take(4)?, b"ping")
+            check_equal("the client", &client.read_bytes(4)?, b"ping")
         })]);
     }
-    check(!String::from_utf8_lossy(&auth.bytes()).contains("Upgrade"), || "the authority was to upgrade".to_owned())
+    check(!String::from_utf8_lossy(&auth.received()).contains("Upgrade"), || "the authority was to upgrade".to_owned())
         .unwrap();
 }
 
@@ -444,9 +446,9 @@ const ORIGINS: &str = include_str!("../../configs/websocket-origin.conf");
 /// The file in `configs/` keeps the pages of other sites from opening WebSockets in the name of their visitors.
 #[test]
 fn upgrades_from_pages_of_others() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = ORIGINS.replace("listen 8000;", "listen LISTEN;").replace("127.0.0.1:3000", "UP");
-    let gate = Gate::before(&config, &[("UP", &peer)]);
+    let proxy = Proxy::start_with_peers(&config, &[("UP", &peer)]);
     let upgrade = |fields: &str| {
         let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
         let fields = fields.replace('\n', "\r\n");
@@ -468,57 +470,60 @@ fn upgrades_from_pages_of_others() {
         "Upgrade: h2c, websocket\nOrigin: https://evil.test",
         "Upgrade: websocket:1\nOrigin: https://evil.test",
     ];
-    verify(others.map(|fields| {
-        let gate = &gate;
-        (fields, move || Client::asking(gate.addr, upgrade(fields).as_bytes()).expect(403).map(drop))
+    run_cases(others.map(|fields| {
+        let proxy = &proxy;
+        (fields, move || Client::connect_and_send(proxy.addr, upgrade(fields).as_bytes()).expect_status(403).map(drop))
     }));
     assert_eq!(peer.connections(), 0);
     for origin in ["https://app.example.com", "https://EXAMPLE.com", "https://pr-7.preview.example.com"] {
-        verify([(origin, || {
+        run_cases([(origin, || {
             let asked = upgrade(&format!("Upgrade: websocket\nOrigin: {origin}"));
-            let mut client = Client::asking(gate.addr, asked.as_bytes());
-            client.expect(101)?;
+            let mut client = Client::connect_and_send(proxy.addr, asked.as_bytes());
+            client.expect_status(101)?;
             client.send(b"ping");
-            same("the client", &client.take(4)?, b"ping")
+            check_equal("the client", &client.read_bytes(4)?, b"ping")
         })]);
     }
-    verify([("no upgrade", || ask_row(&gate, &("", "/x\nOrigin: https://evil.test", 200, "=/x")))]);
+    run_cases([("no upgrade", || run_response_row(&proxy, &("", "/x\nOrigin: https://evil.test", 200, "=/x")))]);
 }
 
 /// Who guesses passwords of the slow kind waits in a queue, and the others do not.
 #[test]
 fn guessing_stops_nobody() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "server { listen LISTEN; location / { return 200 open; }
             location /closed/ { auth_basic x; auth_basic_user_file users; root w; } }",
     );
-    gate.folder.write("users", "a:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n");
-    let guess = |n: u32| request(&format!("/closed/\n{}", basic(&format!("a:{n}"))));
-    let mut guessing: Vec<Client> = (0..200).map(|n| Client::asking(gate.addr, guess(n).as_bytes())).collect();
-    verify([("others", || ask_row(&gate, &("", "/", 200, "=open")))]);
-    let statuses: Vec<u16> = guessing.iter_mut().map(|client| client.reply().unwrap().status).collect();
+    proxy.dir.write("users", "a:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n");
+    let guess = |n: u32| format_request(&format!("/closed/\n{}", basic(&format!("a:{n}"))));
+    let mut guessing: Vec<Client> =
+        (0..200).map(|n| Client::connect_and_send(proxy.addr, guess(n).as_bytes())).collect();
+    run_cases([("others", || run_response_row(&proxy, &("", "/", 200, "=open")))]);
+    let statuses: Vec<u16> = guessing.iter_mut().map(|client| client.read_response().unwrap().status).collect();
     assert!(statuses.iter().all(|status| matches!(status, 401 | 503)), "{statuses:?}");
     assert!(statuses.contains(&401));
-    verify([("afterwards", || ask_row(&gate, &("", &format!("/closed/\n{}", basic("a:password")), 404, "")))]);
-    wait_for("all are logged", || gate.access().len() == 202);
+    run_cases([("afterwards", || {
+        run_response_row(&proxy, &("", &format!("/closed/\n{}", basic("a:password")), 404, ""))
+    })]);
+    wait_for("all are logged", || proxy.access_lines().len() == 202);
 }
 
 /// The time tells nothing of which users there are.
 #[cfg(feature = "crypt")]
 #[test]
 fn unknown_users_take_as_long_as_known_ones() {
-    let gate =
-        Gate::start("server { listen LISTEN; auth_basic a; auth_basic_user_file users; location / { root www; } }");
-    gate.folder.write("users", format!("# a comment\na:$6$rounds=20000$saltstring${}\n", ".".repeat(86)));
+    let proxy =
+        Proxy::start("server { listen LISTEN; auth_basic a; auth_basic_user_file users; location / { root www; } }");
+    proxy.dir.write("users", format!("# a comment\na:$6$rounds=20000$saltstring${}\n", ".".repeat(86)));
     // Processor time, which other programs don't lengthen.
     let took = |user: &str| {
         let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n\r\n", basic(user));
-        let before = gate.ticks();
-        (0..5).for_each(|_| drop(Client::connect(gate.addr).ask(request.as_bytes(), 401).unwrap()));
-        gate.ticks() - before
+        let before = proxy.cpu_ticks();
+        (0..5).for_each(|_| drop(Client::connect(proxy.addr).request(request.as_bytes(), 401).unwrap()));
+        proxy.cpu_ticks() - before
     };
     let (known, unknown) = (took("a:wrong"), took("b:wrong"));
     assert!(unknown * 2 > known && known * 2 > unknown, "{unknown} and {known} ticks");
-    gate.wait_for_error(&["user \"b\" was not found in \""]).unwrap();
-    gate.wait_for_error(&["user \"a\": password mismatch"]).unwrap();
+    proxy.wait_for_error_line(&["user \"b\" was not found in \""]).unwrap();
+    proxy.wait_for_error_line(&["user \"a\": password mismatch"]).unwrap();
 }

@@ -7,17 +7,17 @@ use std::os::unix::net::UnixListener;
 
 use smolgate::runtime::socket::{self, Addr, ListenOptions};
 
-use crate::client::{Client, Reply, expand};
-use crate::harness::{Folder, Gate, wait_for};
-use crate::peer::{Peer, SWITCHING};
+use crate::client::{Client, Response, expand};
+use crate::harness::{Proxy, TempDir, wait_for};
+use crate::peer::{Peer, SWITCHING_PROTOCOLS};
 
 /// A peer that answers every request with its name, and with the status that the target ends with (`?404`). An upgrade
 /// gets a 101, the name and an echo.
 fn named(name: &'static str) -> Peer {
     Peer::start(move |connection| {
-        while let Some(request) = connection.request() {
+        while let Some(request) = connection.read_request() {
             if request.head.contains("\r\nUpgrade: ") {
-                connection.send(&[SWITCHING, name.as_bytes()].concat());
+                connection.send(&[SWITCHING_PROTOCOLS, name.as_bytes()].concat());
                 return connection.echo();
             }
             let status = request.target().split('?').nth(1).and_then(|text| text.parse().ok()).unwrap_or(200u16);
@@ -27,30 +27,30 @@ fn named(name: &'static str) -> Peer {
     })
 }
 
-/// A gate with these upstreams, each behind a location of its name; `A:` and `B:` stand for peers.
-fn gate(upstreams: &[(&str, &str)], more: &str, peers: &[(&str, &Peer)]) -> Gate {
+/// The proxy with these upstreams, each behind a location of its name; `A:` and `B:` stand for peers.
+fn proxy(upstreams: &[(&str, &str)], more: &str, peers: &[(&str, &Peer)]) -> Proxy {
     let blocks: String = upstreams.iter().map(|(name, text)| format!("upstream {name} {{ {text} }}\n")).collect();
     let location = |(name, _): &(&str, &str)| format!("location /{name} {{ proxy_pass http://{name}; }}\n");
     let locations: String = upstreams.iter().map(location).collect();
-    Gate::before(&format!("{blocks} server {{ listen LISTEN; {more}\n{locations} }}"), peers)
+    Proxy::start_with_peers(&format!("{blocks} server {{ listen LISTEN; {more}\n{locations} }}"), peers)
 }
 
-fn get(gate: &Gate, target: &str, fields: &str) -> Reply {
+fn get(proxy: &Proxy, target: &str, fields: &str) -> Response {
     let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-    Client::asking(gate.addr, request.as_bytes()).reply().unwrap()
+    Client::connect_and_send(proxy.addr, request.as_bytes()).read_response().unwrap()
 }
 
 /// The names of the peers that so many requests come to.
-fn names(gate: &Gate, target: &str, count: usize) -> String {
-    (0..count).map(|_| String::from_utf8(get(gate, target, "").body).unwrap()).collect()
+fn names(proxy: &Proxy, target: &str, count: usize) -> String {
+    (0..count).map(|_| String::from_utf8(get(proxy, target, "").body).unwrap()).collect()
 }
 
 /// A tunnel, and the name of the peer at its end.
-fn tunnel(gate: &Gate, target: &str, fields: &str) -> (Client, String) {
+fn tunnel(proxy: &Proxy, target: &str, fields: &str) -> (Client, String) {
     let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}{{W}}\r\n");
-    let mut client = Client::asking(gate.addr, &expand(request.as_bytes()));
-    client.expect(101).unwrap();
-    let name = client.take(1).unwrap();
+    let mut client = Client::connect_and_send(proxy.addr, &expand(request.as_bytes()));
+    client.expect_status(101).unwrap();
+    let name = client.read_bytes(1).unwrap();
     (client, String::from_utf8(name).unwrap())
 }
 
@@ -63,14 +63,14 @@ fn methods() {
         ("ring", "hash $arg_k consistent; server A:; server B:; server C:;"),
         ("chance", "random two least_conn; server A:; server B:; server C: down;"),
     ];
-    let gate = gate(&upstreams, "", &[("A:", &a), ("B:", &b), ("C:", &c)]);
-    assert_eq!(names(&gate, "/turns", 6), "abaaba");
+    let proxy = proxy(&upstreams, "", &[("A:", &a), ("B:", &b), ("C:", &c)]);
+    assert_eq!(names(&proxy, "/turns", 6), "abaaba");
     for method in ["text", "ring"] {
-        let by_key: Vec<String> = (0..40).map(|key| names(&gate, &format!("/{method}?k={key}"), 2)).collect();
+        let by_key: Vec<String> = (0..40).map(|key| names(&proxy, &format!("/{method}?k={key}"), 2)).collect();
         assert!(by_key.iter().all(|two| two[..1] == two[1..]), "{by_key:?}");
         assert!(["aa", "bb", "cc"].iter().all(|two| by_key.iter().any(|known| known == two)), "{by_key:?}");
     }
-    let by_chance = names(&gate, "/chance", 60);
+    let by_chance = names(&proxy, "/chance", 60);
     assert!(by_chance.contains('a') && by_chance.contains('b') && !by_chance.contains('c'), "{by_chance}");
 }
 
@@ -87,26 +87,26 @@ fn tunnels_are_connections() {
         );
         text.replace("A:", &a.addr.to_string()).replace("B:", &b.addr.to_string())
     };
-    let gate = Gate::start(&config(""));
-    let mut open: Vec<_> = (0..9).map(|_| tunnel(&gate, "/least", "")).collect();
+    let proxy = Proxy::start(&config(""));
+    let mut open: Vec<_> = (0..9).map(|_| tunnel(&proxy, "/least", "")).collect();
     assert_eq!(open.iter().filter(|(_, name)| name == "a").count(), 6);
     open.retain(|(_, name)| name == "b");
-    wait_for("the tunnels end", || gate.access().len() >= 6);
-    assert_eq!(names(&gate, "/least", 3), "aaa");
+    wait_for("the tunnels end", || proxy.access_lines().len() >= 6);
+    assert_eq!(names(&proxy, "/least", 3), "aaa");
 
     let few: String = (0..3)
-        .map(|_| tunnel(&gate, "/few", ""))
+        .map(|_| tunnel(&proxy, "/few", ""))
         .map(|(client, name)| (open.push((client, name.clone())), name).1)
         .collect();
     assert_eq!(few, "abb");
-    assert_eq!(get(&gate, "/few", "").status, 502);
-    gate.rewrite(&config("max_fails=9"));
-    gate.signal("HUP");
-    wait_for("the reload", || names(&gate, "/generation", 1) == "max_fails=9");
-    assert_eq!(get(&gate, "/few", "").status, 502, "tunnels from before the reload still count");
-    assert_eq!(names(&gate, "/least", 3), "aaa");
+    assert_eq!(get(&proxy, "/few", "").status, 502);
+    proxy.write_config(&config("max_fails=9"));
+    proxy.signal("HUP");
+    wait_for("the reload", || names(&proxy, "/generation", 1) == "max_fails=9");
+    assert_eq!(get(&proxy, "/few", "").status, 502, "tunnels from before the reload still count");
+    assert_eq!(names(&proxy, "/least", 3), "aaa");
     drop(open);
-    wait_for("the tunnels end", || get(&gate, "/few", "").status == 200);
+    wait_for("the tunnels end", || get(&proxy, "/few", "").status == 200);
 }
 
 /// The cookie names the peer: with it a client comes back, over polling requests and the upgrade (Socket.IO).
@@ -121,64 +121,65 @@ fn a_cookie_binds_a_client() {
         ("failing", "server A: route=one; server B: route=two; sticky cookie io;"),
         ("down", "server A: down; sticky cookie io;"),
     ];
-    let gate = gate(&upstreams, "proxy_next_upstream http_503;", &[("A:", &a), ("B:", &b), ("C:", &c)]);
-    let first = get(&gate, "/plain", "");
-    let cookie = first.field("Set-Cookie").unwrap().to_owned();
+    let proxy = proxy(&upstreams, "proxy_next_upstream http_503;", &[("A:", &a), ("B:", &b), ("C:", &c)]);
+    let first = get(&proxy, "/plain", "");
+    let cookie = first.header("Set-Cookie").unwrap().to_owned();
     let (name, value) = cookie.split_once('=').unwrap();
     assert!(name == "io" && value.len() == 32 && value.bytes().all(|byte| byte.is_ascii_hexdigit()), "{cookie}");
     let field = format!("Cookie: x=y; {cookie}\r\n");
     for _ in 0..5 {
-        let again = get(&gate, "/plain", &field);
+        let again = get(&proxy, "/plain", &field);
         assert_eq!((again.body, again.head.contains(&cookie)), (first.body.clone(), true));
-        assert_eq!(tunnel(&gate, "/plain", &field).1.as_bytes(), first.body);
+        assert_eq!(tunnel(&proxy, "/plain", &field).1.as_bytes(), first.body);
     }
-    let others: Vec<_> = (0..3).map(|_| get(&gate, "/plain", "Cookie: io=garbage\r\n").body).collect();
+    let others: Vec<_> = (0..3).map(|_| get(&proxy, "/plain", "Cookie: io=garbage\r\n").body).collect();
     assert!(others.iter().any(|name| *name != first.body), "who is bound to nobody takes turns");
 
-    assert_eq!(get(&gate, "/routed", "Cookie: io=two\r\n").body, b"b");
-    let full = get(&gate, "/full", "");
-    let full = full.field("Set-Cookie").unwrap();
+    assert_eq!(get(&proxy, "/routed", "Cookie: io=two\r\n").body, b"b");
+    let full = get(&proxy, "/full", "");
+    let full = full.header("Set-Cookie").unwrap();
     assert!(full.starts_with("io=one; expires=") && full.contains(" GMT; max-age=3600; domain=a; path=/x;"), "{full}");
     assert!(full.ends_with("; secure; httponly; samesite=lax"), "{full}");
 
-    let moved = get(&gate, "/failing?503", "Cookie: io=two\r\n");
+    let moved = get(&proxy, "/failing?503", "Cookie: io=two\r\n");
     assert_eq!((moved.status, moved.body.as_slice()), (503, b"a".as_slice()));
-    assert_eq!(moved.field("Set-Cookie"), Some("io=one"), "the cookie names the peer that answered");
-    let down = get(&gate, "/down", "");
-    assert_eq!((down.status, down.field("Set-Cookie")), (502, None));
+    assert_eq!(moved.header("Set-Cookie"), Some("io=one"), "the cookie names the peer that answered");
+    let down = get(&proxy, "/down", "");
+    assert_eq!((down.status, down.header("Set-Cookie")), (502, None));
 }
 
 #[test]
 fn a_route_binds_a_client() {
     let (a, b) = (named("a"), named("b"));
     let upstreams = [("routes", "server A: route=x drain; server B: route=y; sticky route $cookie_r $arg_r;")];
-    let gate = gate(&upstreams, "", &[("A:", &a), ("B:", &b)]);
-    assert_eq!(names(&gate, "/routes", 3), "bbb", "a peer that drains gets only who is bound to it");
-    assert_eq!(names(&gate, "/routes?r=x", 3), "aaa");
-    let by_cookie = get(&gate, "/routes?r=x", "Cookie: r=y\r\n");
-    assert_eq!((by_cookie.field("Set-Cookie"), by_cookie.body.as_slice()), (None, b"b".as_slice()));
+    let proxy = proxy(&upstreams, "", &[("A:", &a), ("B:", &b)]);
+    assert_eq!(names(&proxy, "/routes", 3), "bbb", "a peer that drains gets only who is bound to it");
+    assert_eq!(names(&proxy, "/routes?r=x", 3), "aaa");
+    let by_cookie = get(&proxy, "/routes?r=x", "Cookie: r=y\r\n");
+    assert_eq!((by_cookie.header("Set-Cookie"), by_cookie.body.as_slice()), (None, b"b".as_slice()));
 }
 
 /// A peer that takes the upgrade and closes, or answers what is no answer: the next one gets it.
 #[test]
 fn an_upgrade_goes_to_the_next_peer() {
-    let closing = Peer::ending(Vec::new());
-    let senseless =
-        Peer::ending(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\n".to_vec());
-    let refusing = Peer::ending(b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let closing = Peer::start_responding_once(Vec::new());
+    let senseless = Peer::start_responding_once(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\n".to_vec(),
+    );
+    let refusing = Peer::start_responding_once(b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n".to_vec());
     let live = named("b");
     let upstreams = [("ws", "server 127.0.0.1:1; server A:; server B:; server C:; server D: backup;")];
-    let gate = gate(
+    let proxy = proxy(
         &upstreams,
         "proxy_next_upstream error invalid_header http_503;",
         &[("A:", &closing), ("B:", &senseless), ("C:", &refusing), ("D:", &live)],
     );
-    let (mut client, name) = tunnel(&gate, "/ws", "");
+    let (mut client, name) = tunnel(&proxy, "/ws", "");
     assert_eq!(name, "b");
     client.send(b"hello");
-    assert_eq!(client.take(5).unwrap(), b"hello");
+    assert_eq!(client.read_bytes(5).unwrap(), b"hello");
     assert_eq!([&closing, &senseless, &refusing].map(|peer| peer.connections()), [1; 3]);
-    gate.wait_for_error(&["[warn]", "upstream server temporarily disabled"]).unwrap();
+    proxy.wait_for_error_line(&["[warn]", "upstream server temporarily disabled"]).unwrap();
 }
 
 /// What the client gets, and what is told of the tries, when no other peer can be asked.
@@ -192,22 +193,22 @@ fn the_last_answer_counts() {
     ];
     let more = "proxy_next_upstream error http_404; proxy_next_upstream_tries 2;
         add_header X-Tries \"$upstream_addr $upstream_status\" always;";
-    let gate = gate(&upstreams, more, &[("A:", &a), ("B:", &b)]);
-    let both = get(&gate, "/tries?404", "");
+    let proxy = proxy(&upstreams, more, &[("A:", &a), ("B:", &b)]);
+    let both = get(&proxy, "/tries?404", "");
     assert_eq!((both.status, both.body.as_slice()), (404, b"b".as_slice()));
-    assert_eq!(both.field("X-Tries"), Some(format!("{}, {} 404, 404", a.addr, b.addr).as_str()));
-    let busy = tunnel(&gate, "/busy", "");
-    let (_held, name) = if busy.1 == "a" { tunnel(&gate, "/busy", "") } else { busy };
+    assert_eq!(both.header("X-Tries"), Some(format!("{}, {} 404, 404", a.addr, b.addr).as_str()));
+    let busy = tunnel(&proxy, "/busy", "");
+    let (_held, name) = if busy.1 == "a" { tunnel(&proxy, "/busy", "") } else { busy };
     assert_eq!(name, "b");
-    let kept = get(&gate, "/busy?404", "");
+    let kept = get(&proxy, "/busy?404", "");
     assert_eq!((kept.status, kept.body.as_slice()), (404, b"a".as_slice()), "an answer is better than none");
     for _ in 0..2 {
-        let gone = get(&gate, "/gone", "");
+        let gone = get(&proxy, "/gone", "");
         assert_eq!(gone.status, 502);
     }
-    let gone = get(&gate, "/gone", "");
-    assert_eq!(gone.field("X-Tries"), Some("gone 502"));
-    gate.wait_for_error(&["no live upstreams while connecting to upstream"]).unwrap();
+    let gone = get(&proxy, "/gone", "");
+    assert_eq!(gone.header("X-Tries"), Some("gone 502"));
+    proxy.wait_for_error_line(&["no live upstreams while connecting to upstream"]).unwrap();
 }
 
 /// Where all peers are busy requests wait for one, first come, first served; a client that goes away does not.
@@ -219,51 +220,53 @@ fn requests_wait_in_a_queue() {
         ("short", "server A: max_conns=1; queue 1 timeout=1s;"),
         ("two", "server A: max_conns=1 route=a; server B: max_conns=1 route=b; sticky route $arg_r; queue 9;"),
     ];
-    let gate = gate(&upstreams, "", &[("A:", &a), ("B:", &b)]);
-    let ask = |target: &str| Client::asking(gate.addr, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    let proxy = proxy(&upstreams, "", &[("A:", &a), ("B:", &b)]);
+    let ask = |target: &str| {
+        Client::connect_and_send(proxy.addr, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())
+    };
 
-    let (held, _) = tunnel(&gate, "/one", "");
+    let (held, _) = tunnel(&proxy, "/one", "");
     let mut waiting: Vec<Client> = (201..=204).map(|status| ask(&format!("/one?{status}"))).collect();
-    assert_eq!(get(&gate, "/one", "").status, 502, "a fifth has no place");
-    gate.wait_for_error(&["no live upstreams, and no place in the queue"]).unwrap();
+    assert_eq!(get(&proxy, "/one", "").status, 502, "a fifth has no place");
+    proxy.wait_for_error_line(&["no live upstreams, and no place in the queue"]).unwrap();
     drop(waiting.remove(1));
-    gate.wait_for_access(&["/one?202 HTTP/1.1\" 499 "]).unwrap();
+    proxy.wait_for_access_line(&["/one?202 HTTP/1.1\" 499 "]).unwrap();
     waiting.push(ask("/one?205"));
     drop(held);
-    let statuses: Vec<u16> = waiting.iter_mut().map(|client| client.reply().unwrap().status).collect();
+    let statuses: Vec<u16> = waiting.iter_mut().map(|client| client.read_response().unwrap().status).collect();
     assert_eq!(statuses, [201, 203, 204, 205]);
-    let came = String::from_utf8(a.bytes()).unwrap();
+    let came = String::from_utf8(a.received()).unwrap();
     let came: Vec<&str> = came.lines().filter_map(|line| line.strip_prefix("GET /one?")?.get(..3)).collect();
     assert_eq!(came, ["201", "203", "204", "205"]);
 
     // Who is bound to a peer may take another one; who comes later does not overtake.
-    let held = [tunnel(&gate, "/two", ""), tunnel(&gate, "/two", "")];
+    let held = [tunnel(&proxy, "/two", ""), tunnel(&proxy, "/two", "")];
     let mut waiting = [ask("/two?r=b"), ask("/two?r=a"), ask("/two?r=a")];
     let [first, _second] = held;
     assert_eq!(first.1, "a");
     drop(first);
     for client in &mut waiting {
-        assert_eq!(client.reply().unwrap().body, b"a");
+        assert_eq!(client.read_response().unwrap().body, b"a");
     }
 
-    let (_held, _) = tunnel(&gate, "/short", "");
-    assert_eq!(get(&gate, "/short", "").status, 502);
-    gate.wait_for_error(&["no live upstreams within the time of the queue"]).unwrap();
+    let (_held, _) = tunnel(&proxy, "/short", "");
+    assert_eq!(get(&proxy, "/short", "").status, 502);
+    proxy.wait_for_error_line(&["no live upstreams within the time of the queue"]).unwrap();
 }
 
 /// Peers that have failed are waited for until they may be tried again.
 #[test]
 fn the_queue_waits_for_peers_that_failed() {
     let flaky = Peer::start(|connection| {
-        let Some(request) = connection.request() else { return };
+        let Some(request) = connection.read_request() else { return };
         if connection.number >= 2 {
-            connection.answer(&request, "back");
+            connection.respond(&request, "back");
         }
     });
     let upstreams = [("u", "server A: fail_timeout=1s; server 127.0.0.1:1 fail_timeout=1s; queue 5 timeout=1h;")];
-    let gate = gate(&upstreams, "", &[("A:", &flaky)]);
-    assert_eq!(get(&gate, "/u", "").status, 502, "all were tried by this request");
-    let (first, second) = (get(&gate, "/u", ""), get(&gate, "/u", ""));
+    let proxy = proxy(&upstreams, "", &[("A:", &flaky)]);
+    assert_eq!(get(&proxy, "/u", "").status, 502, "all were tried by this request");
+    let (first, second) = (get(&proxy, "/u", ""), get(&proxy, "/u", ""));
     assert!([first.status, second.status].contains(&200), "{} {}", first.status, second.status);
 }
 
@@ -277,19 +280,19 @@ fn narrow(addr: &Addr) -> OwnedFd {
 fn a_herd_fits_through_a_narrow_door() {
     const HERD: usize = 100;
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-    let folder = Folder::new();
-    let path = folder.path("peer.sock").display().to_string();
+    let dir = TempDir::new();
+    let path = dir.path("peer.sock").display().to_string();
     let tcp = TcpListener::from(narrow(&Addr::Ip("127.0.0.1:0".parse().unwrap())));
     let unix = UnixListener::from(narrow(&Addr::Unix(path.as_str().into())));
     tcp.set_nonblocking(false).unwrap();
     unix.set_nonblocking(false).unwrap();
-    let gate = Gate::start(&format!(
+    let proxy = Proxy::start(&format!(
         "server {{ listen LISTEN; location /tcp {{ proxy_pass http://{}; }} location /unix {{ proxy_pass http://unix:{path}; }} }}",
         tcp.local_addr().unwrap()
     ));
     let herd = |target: &str| -> Vec<Client> {
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-        (0..HERD).map(|_| Client::asking(gate.addr, request.as_bytes())).collect()
+        (0..HERD).map(|_| Client::connect_and_send(proxy.addr, request.as_bytes())).collect()
     };
     let mut all: Vec<Client> = herd("/tcp").into_iter().chain(herd("/unix")).collect();
     std::thread::spawn(move || {
@@ -303,6 +306,6 @@ fn a_herd_fits_through_a_narrow_door() {
         }
     });
     for client in &mut all {
-        client.expect(200).unwrap();
+        client.expect_status(200).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use crate::client::{Client, expand};
-use crate::harness::{Gate, PATIENCE, wait_for};
+use crate::harness::{Proxy, TIMEOUT, wait_for};
 use crate::peer::Peer;
 
 const GET: &[u8] = b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -20,9 +20,9 @@ fn config(peer: &Peer, workers: u32, body: &str) -> String {
     )
 }
 
-fn tunnel(gate: &Gate) -> Client {
-    let mut client = Client::connect(gate.addr);
-    client.ask(&expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"), 101).unwrap();
+fn tunnel(proxy: &Proxy) -> Client {
+    let mut client = Client::connect(proxy.addr);
+    client.request(&expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"), 101).unwrap();
     client
 }
 
@@ -42,41 +42,41 @@ fn count(mut client: Client, end: &AtomicBool) -> Result<u64, String> {
     Ok(number)
 }
 
-fn starts(gate: &Gate) -> usize {
-    gate.errors().iter().filter(|line| line.contains("listens on")).count()
+fn starts(proxy: &Proxy) -> usize {
+    proxy.error_lines().iter().filter(|line| line.contains("listens on")).count()
 }
 
-fn who(gate: &Gate) -> String {
-    let reply = Client::connect(gate.addr).ask(GET, 200).unwrap();
-    String::from_utf8(reply.body).unwrap()
+fn who(proxy: &Proxy) -> String {
+    let response = Client::connect(proxy.addr).request(GET, 200).unwrap();
+    String::from_utf8(response.body).unwrap()
 }
 
 /// Tunnels count on while the program is replaced and reloaded, again and again.
 #[test]
 fn tunnels_do_not_notice() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     for workers in [1, 3] {
-        let gate = Gate::start(&config(&peer, workers, "v0"));
+        let proxy = Proxy::start(&config(&peer, workers, "v0"));
         let end = AtomicBool::new(false);
-        let pid = gate.pid();
-        let mut idle = tunnel(&gate);
-        let mut kept = Client::connect(gate.addr);
-        kept.ask(GET, 200).unwrap();
+        let pid = proxy.pid();
+        let mut idle = tunnel(&proxy);
+        let mut kept = Client::connect(proxy.addr);
+        kept.request(GET, 200).unwrap();
         thread::scope(|scope| {
             let counting: Vec<_> = (0..8)
                 .map(|_| {
-                    let client = tunnel(&gate);
+                    let client = tunnel(&proxy);
                     scope.spawn(|| count(client, &end))
                 })
                 .collect();
             for round in 1..=4 {
-                gate.rewrite(&config(&peer, workers, &format!("v{round}")));
-                gate.signal("HUP");
-                gate.signal("USR2");
-                wait_for("the next program", || starts(&gate) > round);
-                wait_for("its configuration", || who(&gate) == format!("v{round}"));
+                proxy.write_config(&config(&peer, workers, &format!("v{round}")));
+                proxy.signal("HUP");
+                proxy.signal("USR2");
+                wait_for("the next program", || starts(&proxy) > round);
+                wait_for("its configuration", || who(&proxy) == format!("v{round}"));
                 // A connection without a request goes on as well.
-                assert_eq!(kept.ask(GET, 200).unwrap().body, format!("v{round}").as_bytes());
+                assert_eq!(kept.request(GET, 200).unwrap().body, format!("v{round}").as_bytes());
             }
             end.store(true, Ordering::Relaxed);
             for one in counting {
@@ -84,77 +84,81 @@ fn tunnels_do_not_notice() {
             }
         });
         idle.send(b"still here");
-        assert_eq!(idle.take(10).unwrap(), b"still here");
+        assert_eq!(idle.read_bytes(10).unwrap(), b"still here");
         assert_eq!(
-            (gate.pid(), fs::read_to_string(gate.folder.path("gate.pid")).unwrap().trim()),
+            (proxy.pid(), fs::read_to_string(proxy.dir.path("smolgate.pid")).unwrap().trim()),
             (pid, &*pid.to_string())
         );
         drop(idle);
-        gate.wait_for_access(&["/ws", " 101 "]).unwrap();
+        proxy.wait_for_access_line(&["/ws", " 101 "]).unwrap();
     }
 }
 
 /// A program that can't go on is not executed, and one that can't be executed takes nothing away.
 #[test]
 fn upgrades_that_fail() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let first = config(&peer, 2, "first");
-    let gate = Gate::start_by(&first, "cp \"$0\" \"$2/smolgate\"; exec \"$2/smolgate\" \"$@\"");
-    let mut client = tunnel(&gate);
-    let mut kept = Client::connect(gate.addr);
-    kept.ask(GET, 200).unwrap();
+    let proxy = Proxy::start_in_shell(&first, "cp \"$0\" \"$2/smolgate\"; exec \"$2/smolgate\" \"$@\"");
+    let mut client = tunnel(&proxy);
+    let mut kept = Client::connect(proxy.addr);
+    kept.request(GET, 200).unwrap();
     let mut still = |what: &str| {
         client.send(b"ping");
-        assert_eq!(client.take(4).unwrap(), b"ping", "{what}");
-        assert_eq!(kept.ask(GET, 200).unwrap().body, b"first", "{what}");
-        assert_eq!(who(&gate), "first", "{what}");
+        assert_eq!(client.read_bytes(4).unwrap(), b"ping", "{what}");
+        assert_eq!(kept.request(GET, 200).unwrap().body, b"first", "{what}");
+        assert_eq!(who(&proxy), "first", "{what}");
     };
     let refused = |times: usize| {
-        gate.signal("USR2");
-        wait_for("it is told", || gate.errors().iter().filter(|line| line.contains("no upgrade: ")).count() == times);
+        proxy.signal("USR2");
+        wait_for("it is told", || {
+            proxy.error_lines().iter().filter(|line| line.contains("no upgrade: ")).count() == times
+        });
     };
-    gate.rewrite("server { listen LISTEN; frobnicate; }");
+    proxy.write_config("server { listen LISTEN; frobnicate; }");
     refused(1);
-    gate.wait_for_error(&["no upgrade: ", "unknown directive"]).unwrap();
+    proxy.wait_for_error_line(&["no upgrade: ", "unknown directive"]).unwrap();
     still("a broken configuration");
-    gate.rewrite(&first);
+    proxy.write_config(&first);
     let replace = |script: &str| {
-        gate.folder.write("new", script);
-        fs::set_permissions(gate.folder.path("new"), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(gate.folder.path("new"), gate.folder.path("smolgate")).unwrap();
+        proxy.dir.write("new", script);
+        fs::set_permissions(proxy.dir.path("new"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(proxy.dir.path("new"), proxy.dir.path("smolgate")).unwrap();
     };
     replace("#!/bin/sh\necho 'unknown flag --takes-over' >&2\nexit 2\n");
     refused(2);
-    gate.wait_for_error(&["no upgrade: ", "unknown flag --takes-over"]).unwrap();
+    proxy.wait_for_error_line(&["no upgrade: ", "unknown flag --takes-over"]).unwrap();
     still("a program that does not understand");
     replace("#!/bin/sh\nrm \"$0\"\n");
     refused(3);
-    gate.wait_for_error(&["no upgrade: 2: No such file or directory"]).unwrap();
+    proxy.wait_for_error_line(&["no upgrade: 2: No such file or directory"]).unwrap();
     still("a program that is gone");
 }
 
 /// Tunnels that went on count for their limits as before.
 #[test]
 fn tunnels_are_counted_again() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     // Without a line at the end of a tunnel there is nothing else to keep of its request.
-    let config = "pid gate.pid; error_log error.log notice; access_log off;
+    let config = "pid smolgate.pid; error_log error.log notice; access_log off;
         limit_conn_zone $arg_key zone=keys:64k; limit_conn_zone $host zone=hosts:64k;
         server { listen LISTEN; limit_conn keys 1; limit_conn hosts 3; location / { proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     let ask = |key: &str| expand(format!("GET /ws?key={key} HTTP/1.1\r\nHost: a\r\n{{W}}\r\n").as_bytes());
-    let status = |key: &str| Client::asking(gate.addr, &ask(key)).reply().map_or(0, |reply| reply.status);
+    let status = |key: &str| {
+        Client::connect_and_send(proxy.addr, &ask(key)).read_response().map_or(0, |response| response.status)
+    };
     let mut tunnels: Vec<Client> = ["a", "b", "c"]
         .map(|key| {
-            let mut client = Client::connect(gate.addr);
-            client.ask(&ask(key), 101).unwrap();
+            let mut client = Client::connect(proxy.addr);
+            client.request(&ask(key), 101).unwrap();
             client
         })
         .into();
     assert_eq!((status("a"), status("d")), (503, 503));
     for round in 1..3 {
-        gate.signal("USR2");
-        wait_for("the next program", || starts(&gate) > round);
+        proxy.signal("USR2");
+        wait_for("the next program", || starts(&proxy) > round);
         // Each key has its one, and the host its three.
         wait_for("its tunnels", || (status("a"), status("d")) == (503, 503));
     }
@@ -165,47 +169,48 @@ fn tunnels_are_counted_again() {
     assert_eq!(status("b"), 503);
     tunnels.iter_mut().for_each(|client| {
         client.send(b"ping");
-        assert_eq!(client.take(4).unwrap(), b"ping");
+        assert_eq!(client.read_bytes(4).unwrap(), b"ping");
     });
 }
 
 /// A program that goes on with the connections of another does so without a log or an address that it can't have.
 #[test]
 fn what_is_lacking_cuts_nobody_off() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = |more: &str| {
         format!(
-            "pid gate.pid; error_log error.log notice; server {{ listen LISTEN; {more} access_log logs/access.log;
+            "pid smolgate.pid; error_log error.log notice; server {{ listen LISTEN; {more} access_log logs/access.log;
                  location / {{ proxy_pass http://{}; }} location /who {{ return 200 here; }} }}",
             peer.addr
         )
     };
-    let gate = Gate::start_by(&config(""), "mkdir -m 777 \"$2/logs\"; exec \"$0\" \"$@\"");
-    let mut client = tunnel(&gate);
-    fs::remove_dir_all(gate.folder.path("logs")).unwrap();
-    gate.folder.write(
-        "gate.conf",
-        config("listen OTHER;").replace("LISTEN", &gate.addr.to_string()).replace("OTHER", "203.0.113.1:80"),
+    let proxy = Proxy::start_in_shell(&config(""), "mkdir -m 777 \"$2/logs\"; exec \"$0\" \"$@\"");
+    let mut client = tunnel(&proxy);
+    fs::remove_dir_all(proxy.dir.path("logs")).unwrap();
+    proxy.dir.write(
+        "smolgate.conf",
+        config("listen OTHER;").replace("LISTEN", &proxy.addr.to_string()).replace("OTHER", "203.0.113.1:80"),
     );
-    gate.signal("USR2");
-    wait_for("the next program", || starts(&gate) == 2);
-    gate.wait_for_error(&["[emerg]", "bind() to 203.0.113.1:80 failed", "it goes on without"]).unwrap();
-    gate.wait_for_error(&["[emerg]", "logs/access.log\" failed", "it goes on without"]).unwrap();
+    proxy.signal("USR2");
+    wait_for("the next program", || starts(&proxy) == 2);
+    proxy.wait_for_error_line(&["[emerg]", "bind() to 203.0.113.1:80 failed", "it goes on without"]).unwrap();
+    proxy.wait_for_error_line(&["[emerg]", "logs/access.log\" failed", "it goes on without"]).unwrap();
     client.send(b"ping");
-    assert_eq!(client.take(4).unwrap(), b"ping");
-    assert_eq!(who(&gate), "here");
+    assert_eq!(client.read_bytes(4).unwrap(), b"ping");
+    assert_eq!(who(&proxy), "here");
     // One that would serve nobody is not executed.
-    gate.folder.write("gate.conf", "pid gate.pid;");
-    gate.signal("USR2");
-    gate.wait_for_error(&["no upgrade: ", "nothing would be listened on"]).unwrap();
-    assert_eq!(who(&gate), "here");
+    proxy.dir.write("smolgate.conf", "pid smolgate.pid;");
+    proxy.signal("USR2");
+    proxy.wait_for_error_line(&["no upgrade: ", "nothing would be listened on"]).unwrap();
+    assert_eq!(who(&proxy), "here");
 }
 
 /// What is said of the version by whoever would be next.
 #[test]
 fn versions_that_are_not_known() {
-    let gate = Gate::start("server { listen LISTEN; return 204; }");
-    let check = |version: &str| crate::harness::run(&gate.folder, &["-t", "-q", "--takes-over", version], "gate.conf");
+    let proxy = Proxy::start("server { listen LISTEN; return 204; }");
+    let check =
+        |version: &str| crate::harness::run(&proxy.dir, &["-t", "-q", "--takes-over", version], "smolgate.conf");
     assert_eq!(check("2").status.code(), Some(0), "{:?}", check("2"));
     for other in ["1", "999"] {
         assert_eq!(check(other).status.code(), Some(2));
@@ -215,12 +220,12 @@ fn versions_that_are_not_known() {
 /// A stop that comes while another program is about to go on is a stop.
 #[test]
 fn stops_come_first() {
-    let peer = Peer::polite();
-    let mut gate = Gate::start(&config(&peer, 1, "first"));
-    let _client = tunnel(&gate);
-    gate.signal("USR2");
-    gate.signal("TERM");
-    assert_eq!(gate.ends_within(PATIENCE), Some(0));
+    let peer = Peer::start_echo();
+    let mut proxy = Proxy::start(&config(&peer, 1, "first"));
+    let _client = tunnel(&proxy);
+    proxy.signal("USR2");
+    proxy.signal("TERM");
+    assert_eq!(proxy.exit_code_within(TIMEOUT), Some(0));
 }
 
 /// An upstream that sends back whatever comes behind its 101.
@@ -235,7 +240,7 @@ async fn echo(mut stream: smol::net::TcpStream) -> std::io::Result<()> {
             return Ok(());
         }
     }
-    stream.write_all(crate::peer::SWITCHING).await?;
+    stream.write_all(crate::peer::SWITCHING_PROTOCOLS).await?;
     loop {
         let count = stream.read(&mut buf).await?;
         if count == 0 {
@@ -290,7 +295,7 @@ fn storm() {
             "worker_processes 2; {broken} server {{ listen LISTEN; {tunnels} location /who {{ return 200 r{round}; }} }}"
         )
     };
-    let gate = Gate::start(&config(0));
+    let proxy = Proxy::start(&config(0));
     let end = AtomicBool::new(false);
     smol::spawn(async move {
         let listener = smol::net::TcpListener::from(smol::Async::new(listener).unwrap());
@@ -301,14 +306,14 @@ fn storm() {
     .detach();
     let (moved, refused, before, after) = smol::block_on(async {
         let executor = smol::LocalExecutor::new();
-        let tasks: Vec<_> = (0..TUNNELS).map(|_| executor.spawn(numbers(gate.addr, &end))).collect();
+        let tasks: Vec<_> = (0..TUNNELS).map(|_| executor.spawn(numbers(proxy.addr, &end))).collect();
         let fresh = executor.spawn(async {
             let (mut asked, mut refused) = (0, 0);
             while !end.load(Ordering::Relaxed) {
-                let (addr, get) = (gate.addr, GET);
+                let (addr, get) = (proxy.addr, GET);
                 let answered = smol::unblock(move || {
                     let mut client = Client::connect(addr);
-                    client.ask(get, 200).is_ok()
+                    client.request(get, 200).is_ok()
                 });
                 refused += usize::from(!answered.await);
                 asked += 1;
@@ -317,20 +322,20 @@ fn storm() {
         });
         let storm = async {
             smol::Timer::after(Duration::from_secs(5)).await;
-            let before = gate.resident_kib();
+            let before = proxy.resident_kib();
             for round in 1..=200 {
-                gate.rewrite(&config(round));
-                gate.signal("HUP");
+                proxy.write_config(&config(round));
+                proxy.signal("HUP");
                 smol::Timer::after(Duration::from_millis(100)).await;
                 if round % 10 == 0 {
-                    gate.rewrite(&config(0));
-                    gate.signal("USR2");
+                    proxy.write_config(&config(0));
+                    proxy.signal("USR2");
                     smol::Timer::after(Duration::from_millis(500)).await;
                 }
             }
             smol::Timer::after(Duration::from_secs(2)).await;
             end.store(true, Ordering::Relaxed);
-            (before, gate.resident_kib())
+            (before, proxy.resident_kib())
         };
         let (before, after) = executor.run(storm).await;
         let mut moved = 0;
@@ -339,10 +344,10 @@ fn storm() {
         }
         (moved, executor.run(fresh).await, before, after)
     });
-    let upgrades = starts(&gate) - 1;
+    let upgrades = starts(&proxy) - 1;
     println!(
         "{upgrades} upgrades, {moved} numbers, {refused:?} (asked, refused), {before} KiB before, {after} KiB after"
     );
     assert_eq!(refused.1, 0);
-    assert!(upgrades >= 18, "{upgrades} upgrades: {:?}", gate.errors().last());
+    assert!(upgrades >= 18, "{upgrades} upgrades: {:?}", proxy.error_lines().last());
 }

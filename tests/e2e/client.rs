@@ -1,9 +1,9 @@
-//! A client that sends bytes as they are, and reads replies.
+//! A client that sends bytes as they are, and reads responses.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use crate::harness::PATIENCE;
+use crate::harness::TIMEOUT;
 
 /// Writes the short hands of the tables out: `{G}`, `{P}`, `{N}` and `{W}` are beginnings of requests, `{g}`, `{p}` and
 /// `{n}` what an upstream gets of them, `b{*9}` is nine times the byte and `(..){*9}` nine times the group before it.
@@ -58,11 +58,11 @@ pub(crate) fn show(bytes: &[u8]) -> String {
 /// One client, over TCP or what is above it.
 pub(crate) struct Client<S = TcpStream> {
     pub(crate) stream: S,
-    ahead: Vec<u8>,
+    unread: Vec<u8>,
 }
 
-/// A reply as it came.
-pub(crate) struct Reply {
+/// A response as it came.
+pub(crate) struct Response {
     pub(crate) status: u16,
     /// With its empty line.
     pub(crate) head: String,
@@ -72,15 +72,15 @@ pub(crate) struct Reply {
     pub(crate) framed: Vec<u8>,
 }
 
-impl Reply {
+impl Response {
     /// The value of a field.
-    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
         fields.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
     }
 
     pub(crate) fn closes(&self) -> bool {
-        self.field("Connection") == Some("close")
+        self.header("Connection") == Some("close")
     }
 }
 
@@ -88,31 +88,31 @@ impl Client {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, ahead: Vec::new() }
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
+        Self { stream, unread: Vec::new() }
     }
 
     /// Connects and sends.
-    pub(crate) fn asking(addr: SocketAddr, bytes: &[u8]) -> Self {
+    pub(crate) fn connect_and_send(addr: SocketAddr, bytes: &[u8]) -> Self {
         let mut client = Self::connect(addr);
         client.send(bytes);
         client
     }
 
     /// Ends our direction.
-    pub(crate) fn finish(&self) {
+    pub(crate) fn shutdown_write(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 }
 
 impl<S: Read + Write> Client<S> {
     /// A client on a stream that is there already.
-    pub(crate) fn on(stream: S) -> Self {
-        Self { stream, ahead: Vec::new() }
+    pub(crate) fn from_stream(stream: S) -> Self {
+        Self { stream, unread: Vec::new() }
     }
 
-    /// Sends; a gate that has refused the request may not take all of it.
+    /// Sends; a proxy that has refused the request may not take all of it.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
@@ -122,110 +122,110 @@ impl<S: Read + Write> Client<S> {
         match self.stream.read(&mut buf) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.read(),
             Ok(count) => {
-                self.ahead.extend_from_slice(&buf[..count]);
+                self.unread.extend_from_slice(&buf[..count]);
                 Ok(count > 0)
             }
-            Err(error) if crate::peer::is_timeout(&error) => Err(format!("nothing comes after {}", show(&self.ahead))),
+            Err(error) if crate::peer::is_timeout(&error) => Err(format!("nothing comes after {}", show(&self.unread))),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err("the connection was reset".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }
 
     /// Reads `count` bytes.
-    pub(crate) fn take(&mut self, count: usize) -> Result<Vec<u8>, String> {
-        while self.ahead.len() < count {
+    pub(crate) fn read_bytes(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        while self.unread.len() < count {
             if !self.read()? {
-                return Err(format!("the end comes after {}", show(&self.ahead)));
+                return Err(format!("the end comes after {}", show(&self.unread)));
             }
         }
-        Ok(self.ahead.drain(..count).collect())
+        Ok(self.unread.drain(..count).collect())
     }
 
-    pub(crate) fn until(&mut self, end: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn read_until(&mut self, end: &[u8]) -> Result<Vec<u8>, String> {
         loop {
-            if let Some(at) = self.ahead.windows(end.len()).position(|part| part == end) {
-                return Ok(self.ahead.drain(..at + end.len()).collect());
+            if let Some(at) = self.unread.windows(end.len()).position(|part| part == end) {
+                return Ok(self.unread.drain(..at + end.len()).collect());
             }
             if !self.read()? {
-                return Err(format!("the end comes after {}", show(&self.ahead)));
+                return Err(format!("the end comes after {}", show(&self.unread)));
             }
         }
     }
 
     /// Reads to the end.
-    pub(crate) fn rest(&mut self) -> Result<Vec<u8>, String> {
+    pub(crate) fn read_to_end(&mut self) -> Result<Vec<u8>, String> {
         while self.read()? {}
-        Ok(std::mem::take(&mut self.ahead))
+        Ok(std::mem::take(&mut self.unread))
     }
 
-    /// Whether the gate closes, without another byte.
-    pub(crate) fn expect_end(&mut self) -> Result<(), String> {
-        match self.rest()? {
+    /// Whether the proxy closes, without another byte.
+    pub(crate) fn expect_eof(&mut self) -> Result<(), String> {
+        match self.read_to_end()? {
             rest if rest.is_empty() => Ok(()),
             rest => Err(format!("more bytes came: {}", show(&rest))),
         }
     }
 
     /// Reads a head.
-    pub(crate) fn head(&mut self) -> Result<String, String> {
-        Ok(String::from_utf8_lossy(&self.until(b"\r\n\r\n")?).into_owned())
+    pub(crate) fn read_head(&mut self) -> Result<String, String> {
+        Ok(String::from_utf8_lossy(&self.read_until(b"\r\n\r\n")?).into_owned())
     }
 
     /// Reads a chunk: its size line, and its data with the end of the line.
-    pub(crate) fn chunk(&mut self) -> Result<(Vec<u8>, Vec<u8>), String> {
-        let line = self.until(b"\r\n")?;
+    pub(crate) fn read_chunk(&mut self) -> Result<(Vec<u8>, Vec<u8>), String> {
+        let line = self.read_until(b"\r\n")?;
         let size = String::from_utf8_lossy(&line).trim_end().to_owned();
         let size = usize::from_str_radix(&size, 16).map_err(|_| format!("no chunk size: {size:?}"))?;
-        let data = self.take(size + 2)?;
+        let data = self.read_bytes(size + 2)?;
         Ok((line, data))
     }
 
-    /// Reads a reply to `method`.
-    pub(crate) fn reply_to(&mut self, method: &str) -> Result<Reply, String> {
-        let head = self.head()?;
+    /// Reads a response to `method`.
+    pub(crate) fn read_response_to(&mut self, method: &str) -> Result<Response, String> {
+        let head = self.read_head()?;
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
         let status: u16 = status.ok_or_else(|| format!("no status line: {head:?}"))?;
-        let mut reply = Reply { status, head, body: Vec::new(), framed: Vec::new() };
+        let mut response = Response { status, head, body: Vec::new(), framed: Vec::new() };
         if method == "HEAD" || status < 200 || matches!(status, 204 | 304) {
-            return Ok(reply);
+            return Ok(response);
         }
-        if reply.field("Transfer-Encoding") == Some("chunked") {
+        if response.header("Transfer-Encoding") == Some("chunked") {
             loop {
-                let (line, data) = self.chunk()?;
-                reply.framed.extend_from_slice(&line);
-                reply.framed.extend_from_slice(&data);
-                reply.body.extend_from_slice(&data[..data.len() - 2]);
+                let (line, data) = self.read_chunk()?;
+                response.framed.extend_from_slice(&line);
+                response.framed.extend_from_slice(&data);
+                response.body.extend_from_slice(&data[..data.len() - 2]);
                 if data.len() == 2 {
-                    return Ok(reply);
+                    return Ok(response);
                 }
             }
         }
-        reply.body = match reply.field("Content-Length").map(str::parse) {
-            Some(length) => self.take(length.map_err(|_| reply.head.clone())?)?,
-            None => self.rest()?,
+        response.body = match response.header("Content-Length").map(str::parse) {
+            Some(length) => self.read_bytes(length.map_err(|_| response.head.clone())?)?,
+            None => self.read_to_end()?,
         };
-        reply.framed = reply.body.clone();
-        Ok(reply)
+        response.framed = response.body.clone();
+        Ok(response)
     }
 
-    /// Reads a reply to GET.
-    pub(crate) fn reply(&mut self) -> Result<Reply, String> {
-        self.reply_to("GET")
+    /// Reads a response to GET.
+    pub(crate) fn read_response(&mut self) -> Result<Response, String> {
+        self.read_response_to("GET")
     }
 
-    /// Reads a reply, which must have this status.
-    pub(crate) fn expect(&mut self, status: u16) -> Result<Reply, String> {
-        let reply = self.reply()?;
-        if reply.status == status {
-            Ok(reply)
+    /// Reads a response, which must have this status.
+    pub(crate) fn expect_status(&mut self, status: u16) -> Result<Response, String> {
+        let response = self.read_response()?;
+        if response.status == status {
+            Ok(response)
         } else {
-            Err(format!("expected {status}, got {}", show(reply.head.as_bytes())))
+            Err(format!("expected {status}, got {}", show(response.head.as_bytes())))
         }
     }
 
-    /// Sends a request and reads the reply, which must have this status.
-    pub(crate) fn ask(&mut self, request: &[u8], status: u16) -> Result<Reply, String> {
+    /// Sends a request and reads the response, which must have this status.
+    pub(crate) fn request(&mut self, request: &[u8], status: u16) -> Result<Response, String> {
         self.send(request);
-        self.expect(status)
+        self.expect_status(status)
     }
 }

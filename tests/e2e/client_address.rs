@@ -3,27 +3,27 @@
 use std::io::Write;
 use std::time::Instant;
 
+use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::{Client, expand};
-use crate::harness::{ABOUT_A_SECOND, Gate, wait_for};
+use crate::harness::{ABOUT_A_SECOND, Proxy, wait_for};
 use crate::peer::Peer;
-use crate::rows::{case, check, same, verify_at_once};
 
 /// What all servers of these tests answer with.
 const TOLD: &str = "return 200 \"$remote_addr:$remote_port $realip_remote_addr $proxy_protocol_addr:$proxy_protocol_port \
                     $proxy_protocol_server_addr:$proxy_protocol_server_port\";";
 
 /// The answer to a request with these fields, without the port of the connection.
-fn told(gate: &Gate, path: &str, fields: &str) -> Result<String, String> {
-    let mut client = Client::connect(gate.addr);
+fn told(proxy: &Proxy, path: &str, fields: &str) -> Result<String, String> {
+    let mut client = Client::connect(proxy.addr);
     let port = client.stream.local_addr().unwrap().port();
-    let reply = client.ask(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes(), 200)?;
-    Ok(String::from_utf8_lossy(&reply.body).replace(&port.to_string(), "PORT"))
+    let response = client.request(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes(), 200)?;
+    Ok(String::from_utf8_lossy(&response.body).replace(&port.to_string(), "PORT"))
 }
 
 #[test]
 fn addresses_that_are_told_in_fields() {
     // What a location says of it counts for what comes behind its steps.
-    let config = "error_log error.log info; pid gate.pid;
+    let config = "error_log error.log info; pid smolgate.pid;
         log_format who '$remote_addr $http_x_forwarded_for'; access_log access.log who;
         set_real_ip_from 127.0.0.1; set_real_ip_from 10.0.0.0/8;
         limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
@@ -38,21 +38,21 @@ fn addresses_that_are_told_in_fields() {
             location /mine { set_real_ip_from 127.0.0.1; try_files /none @told; }
             location @told { TOLD } }";
     let config = config.replace("TOLD", TOLD);
-    let gate = Gate::start(&config);
+    let proxy = Proxy::start(&config);
     let nobody = "127.0.0.1:PORT 127.0.0.1 : :";
     let at = |path: &'static str, fields: &'static str, expected: &'static str| {
-        let gate = &gate;
+        let proxy = &proxy;
         move || {
-            let got = told(gate, path, fields)?;
+            let got = told(proxy, path, fields)?;
             check(got == expected, || format!("{got:?} instead of {expected:?}"))
         }
     };
     let at_other = |path: &str, field: &str, expected: &str| {
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
-        let body = Client::asking(gate.other, request.as_bytes()).expect(200)?.body;
+        let body = Client::connect_and_send(proxy.other, request.as_bytes()).expect_status(200)?.body;
         check(body.starts_with(expected.as_bytes()), || String::from_utf8_lossy(&body).into_owned())
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("nobody told anything", at("/", "", nobody)),
         case("the usual field", at("/", "X-Real-IP: 192.0.2.1\r\n", "192.0.2.1: 127.0.0.1 : :")),
         case("with a port", at("/", "x-real-ip: 192.0.2.1:99\r\n", "192.0.2.1:99 127.0.0.1 : :")),
@@ -73,20 +73,20 @@ fn addresses_that_are_told_in_fields() {
         case("limits count the one who is told of", || {
             at("/limit", "X-Real-IP: 192.0.2.1\r\n", "192.0.2.1: 127.0.0.1 : :")()?;
             at("/limit", "X-Real-IP: 192.0.2.2\r\n", "192.0.2.2: 127.0.0.1 : :")()?;
-            let mut client = Client::connect(gate.addr);
-            client.ask(b"GET /limit HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\n\r\n", 503).map(drop)
+            let mut client = Client::connect(proxy.addr);
+            client.request(b"GET /limit HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\n\r\n", 503).map(drop)
         }),
         case("each request for itself", || {
-            let mut client = Client::connect(gate.addr);
-            let first = client.ask(b"GET / HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\n\r\n", 200)?;
-            let second = client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
+            let mut client = Client::connect(proxy.addr);
+            let first = client.request(b"GET / HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\n\r\n", 200)?;
+            let second = client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
             check(first.body.starts_with(b"192.0.2.1:") && second.body.starts_with(b"127.0.0.1:"), || {
                 "mixed up".to_owned()
             })
         }),
     ]);
-    gate.wait_for_access(&["192.0.2.1 6.6.6.6, 192.0.2.1, 10.1.1.1"]).unwrap();
-    gate.wait_for_error(&["limiting requests", "client: 192.0.2.1,"]).unwrap();
+    proxy.wait_for_access_line(&["192.0.2.1 6.6.6.6, 192.0.2.1, 10.1.1.1"]).unwrap();
+    proxy.wait_for_error_line(&["limiting requests", "client: 192.0.2.1,"]).unwrap();
 }
 
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -100,30 +100,30 @@ fn the_proxy_protocol() {
          server {{ listen LISTEN proxy_protocol; location / {{ {TOLD} }} location /none {{ return 404; }} }}
          server {{ listen OTHER proxy_protocol; set_real_ip_from 127.0.0.0/8; real_ip_header proxy_protocol; {TOLD} }}"
     );
-    let gate = Gate::start(&config);
+    let proxy = Proxy::start(&config);
     let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let answers = |header: &[u8], expected: &str| {
-        let mut client = Client::connect(gate.addr);
+        let mut client = Client::connect(proxy.addr);
         let port = client.stream.local_addr().unwrap().port();
         client.send(&[header, get].concat());
         for _ in 0..2 {
-            let body = client.expect(200)?.body;
-            same("the client", &body, expected.replace("PORT", &port.to_string()).as_bytes())?;
+            let body = client.expect_status(200)?.body;
+            check_equal("the client", &body, expected.replace("PORT", &port.to_string()).as_bytes())?;
             client.send(get);
         }
         Ok(())
     };
     let refused = |bytes: &[u8], why: &str| {
-        let mut client = Client::asking(gate.addr, bytes);
-        client.finish();
-        let rest = client.rest().unwrap_or_default();
+        let mut client = Client::connect_and_send(proxy.addr, bytes);
+        client.shutdown_write();
+        let rest = client.read_to_end().unwrap_or_default();
         check(rest.is_empty(), || format!("bytes came: {}", String::from_utf8_lossy(&rest)))?;
-        gate.wait_for_error(&["[info]", why, "while reading PROXY protocol, client: 127.0.0.1"])
+        proxy.wait_for_error_line(&["[info]", why, "while reading PROXY protocol, client: 127.0.0.1"])
     };
     let both = "127.0.0.1:PORT 127.0.0.1 192.0.2.1:123 192.0.2.2:5678";
     let neither = "127.0.0.1:PORT 127.0.0.1 : :";
     let tlv = [V2, b"\x21\x11\0\x13\xc0\0\x02\x01\xc0\0\x02\x02\0\x7b\x16\x2e\x04\0\x04abcd"].concat();
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("version 1", || answers(b"PROXY TCP4 192.0.2.1 192.0.2.2 123 5678\r\n", both)),
         case("version 1, IPv6", || {
             let expected = "127.0.0.1:PORT 127.0.0.1 2001:db8::1:123 2001:db8::2:5678";
@@ -134,59 +134,63 @@ fn the_proxy_protocol() {
         case("version 2 with more", || answers(&tlv, both)),
         case("version 2, local", || answers(&[V2, b"\x20\0\0\0"].concat(), neither)),
         case("byte by byte", || {
-            let mut client = Client::connect(gate.addr);
+            let mut client = Client::connect(proxy.addr);
             for byte in V2_TCP4.iter().chain(get) {
                 client.stream.write_all(&[*byte]).unwrap();
             }
-            client.expect(200).map(drop)
+            client.expect_status(200).map(drop)
         }),
         case("none", || refused(get, "client sent no PROXY protocol header")),
         case("an invalid one", || refused(b"PROXY TCP4 nobody\r\n", "client sent an invalid PROXY protocol line")),
         case("half of one", || refused(V2, "client closed connection")),
         case("one that never ends", || {
             let began = Instant::now();
-            Client::asking(gate.addr, b"PROXY ").expect_end()?;
+            Client::connect_and_send(proxy.addr, b"PROXY ").expect_eof()?;
             check(ABOUT_A_SECOND.contains(&began.elapsed().as_millis()), || format!("after {:?}", began.elapsed()))?;
-            gate.wait_for_error(&["client timed out (110: Connection timed out) while reading PROXY protocol"])
+            proxy.wait_for_error_line(&["client timed out (110: Connection timed out) while reading PROXY protocol"])
         }),
         case("nothing at all is no news", || {
-            Client::connect(gate.addr).finish();
+            Client::connect(proxy.addr).shutdown_write();
             Ok(())
         }),
         case("its client is believed", || {
-            let mut client = Client::asking(gate.other, &[V2_TCP4, get].concat());
-            let body = client.expect(200)?.body;
-            same("the client", &body, b"192.0.2.1:123 127.0.0.1 192.0.2.1:123 192.0.2.2:5678")
+            let mut client = Client::connect_and_send(proxy.other, &[V2_TCP4, get].concat());
+            let body = client.expect_status(200)?.body;
+            check_equal("the client", &body, b"192.0.2.1:123 127.0.0.1 192.0.2.1:123 192.0.2.2:5678")
         }),
     ]);
-    gate.wait_for_access(&["192.0.2.1 - "]).unwrap();
+    proxy.wait_for_access_line(&["192.0.2.1 - "]).unwrap();
 }
 
 #[test]
 fn the_proxy_protocol_is_for_those_who_are_believed() {
     let config = format!("set_real_ip_from 10.0.0.0/8; server {{ listen LISTEN proxy_protocol; {TOLD} }}");
-    let gate = Gate::start(&config);
-    let mut client = Client::asking(gate.addr, &[V2_TCP4, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
-    assert_eq!(client.rest().unwrap_or_default(), b"");
-    gate.wait_for_error(&["[info]", "client is none of \"set_real_ip_from\" while reading PROXY protocol"]).unwrap();
+    let proxy = Proxy::start(&config);
+    let mut client = Client::connect_and_send(proxy.addr, &[V2_TCP4, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
+    assert_eq!(client.read_to_end().unwrap_or_default(), b"");
+    proxy
+        .wait_for_error_line(&["[info]", "client is none of \"set_real_ip_from\" while reading PROXY protocol"])
+        .unwrap();
 }
 
 /// A tunnel's line names the client that its request came from.
 #[test]
 fn tunnels_of_clients_behind_a_proxy() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol;
         server { listen LISTEN proxy_protocol; location / { proxy_pass http://PEER;
             proxy_set_header X-Real-IP $remote_addr; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
-    let mut tunnel =
-        Client::asking(gate.addr, &[V2_TCP4, &expand(b"GET /ws101 HTTP/1.1\r\nHost: a\r\n{W}\r\n")].concat());
-    tunnel.expect(101).unwrap();
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
+    let mut tunnel = Client::connect_and_send(
+        proxy.addr,
+        &[V2_TCP4, &expand(b"GET /ws101 HTTP/1.1\r\nHost: a\r\n{W}\r\n")].concat(),
+    );
+    tunnel.expect_status(101).unwrap();
     tunnel.send(b"hello");
-    assert_eq!(tunnel.take(5).unwrap(), b"hello");
+    assert_eq!(tunnel.read_bytes(5).unwrap(), b"hello");
     drop(tunnel);
-    gate.wait_for_access(&["192.0.2.1 - ", "GET /ws101", " 101 "]).unwrap();
-    let got = String::from_utf8_lossy(&peer.bytes()).into_owned();
+    proxy.wait_for_access_line(&["192.0.2.1 - ", "GET /ws101", " 101 "]).unwrap();
+    let got = String::from_utf8_lossy(&peer.received()).into_owned();
     assert!(got.contains("X-Real-IP: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n"), "{got}");
-    wait_for("nobody is left", || gate.errors().iter().all(|line| !line.contains("[error]")));
+    wait_for("nobody is left", || proxy.error_lines().iter().all(|line| !line.contains("[error]")));
 }

@@ -3,18 +3,23 @@
 use std::io::Read;
 use std::time::Instant;
 
+use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::Client;
-use crate::harness::{Gate, wait_for};
+use crate::harness::{Proxy, wait_for};
 use crate::peer::Peer;
-use crate::rows::Then::{Refused, Served, ServedLast};
-use crate::rows::{Row, case, check, same, try_rows, verify_at_once};
+use crate::request_rows::Outcome::{Forwarded, ForwardedLast, Rejected};
+use crate::request_rows::{RequestRow, run_request_rows};
 
-/// An upstream behind a gate with these directives.
-fn try_with(directives: &str, rows: &[Row]) {
-    let peer = Peer::polite();
+/// An upstream behind a proxy with these directives.
+fn try_with(directives: &str, rows: &[RequestRow]) {
+    let peer = Peer::start_echo();
     let config = "upstream up { server PEER; } server { listen LISTEN; DIRECTIVES
         location / { proxy_set_header Host up; proxy_set_header X-Real-IP $arg_ip; proxy_pass http://up; } }";
-    try_rows(&Gate::before(&config.replace("DIRECTIVES", directives), &[("PEER", &peer)]), &peer, rows);
+    run_request_rows(
+        &Proxy::start_with_peers(&config.replace("DIRECTIVES", directives), &[("PEER", &peer)]),
+        &peer,
+        rows,
+    );
 }
 
 /// What frames a request or names its host passes under no name that an application could take for it.
@@ -24,51 +29,47 @@ fn names_of_fields() {
     let dangerous =
         b"{G}Content_Length: 5\r\nTransfer_Encoding: chunked\r\nHost_: b\r\nconnection_: x\r\nCONTENT_LENGTH: 1\r\n\
                       x_real_ip: 6.6.6.6\r\nX_REAL_IP: 6.6.6.6\r\n\r\n";
-    try_with(
-        "",
-        &[
-            ("D24 by default", odd, Served(b"{g}X-Foo: 5\r\n\r\n")),
-            ("D24 nothing of it", dangerous, Served(b"{g}\r\n")),
-        ],
-    );
+    try_with("", &[(odd, Forwarded(b"{g}X-Foo: 5\r\n\r\n")), (dangerous, Forwarded(b"{g}\r\n"))]);
     try_with(
         "underscores_in_headers on;",
         &[
-            ("D24 underscores", odd, Served(b"{g}x_foo: 1\r\n_foo: 2\r\nX-Foo: 5\r\n\r\n")),
-            ("D24 underscores that collide", dangerous, Served(b"{g}Host_: b\r\nconnection_: x\r\n\r\n")),
+            (odd, Forwarded(b"{g}x_foo: 1\r\n_foo: 2\r\nX-Foo: 5\r\n\r\n")),
+            (dangerous, Forwarded(b"{g}Host_: b\r\nconnection_: x\r\n\r\n")),
         ],
     );
     try_with(
         "ignore_invalid_headers off;",
         &[
-            ("D24 all", odd, Served(b"{g}x_foo: 1\r\n_foo: 2\r\nx.foo: 3\r\nX!#$%&'*+^`|~: 4\r\nX-Foo: 5\r\n\r\n")),
-            ("D24 all but those", b"{G}Content.Length: 5\r\nTransfer~Encoding: chunked\r\n\r\n", Served(b"{g}\r\n")),
-            ("D24 no name", b"{G}<x>: 1\r\n\r\n", Refused(400)),
-            ("D24 two hosts", b"{G}Host: b\r\n\r\n", Refused(400)),
+            (odd, Forwarded(b"{g}x_foo: 1\r\n_foo: 2\r\nx.foo: 3\r\nX!#$%&'*+^`|~: 4\r\nX-Foo: 5\r\n\r\n")),
+            (b"{G}Content.Length: 5\r\nTransfer~Encoding: chunked\r\n\r\n", Forwarded(b"{g}\r\n")),
+            (b"{G}<x>: 1\r\n\r\n", Rejected(400)),
+            (b"{G}Host: b\r\n\r\n", Rejected(400)),
         ],
     );
 }
 
 #[test]
 fn slashes() {
-    let folder = crate::harness::Folder::new();
-    std::fs::create_dir(folder.path("evil.com")).unwrap();
-    let config = "server { listen LISTEN; merge_slashes off; absolute_redirect off; root FOLDER;
+    let dir = crate::harness::TempDir::new();
+    std::fs::create_dir(dir.path("evil.com")).unwrap();
+    let config = "server { listen LISTEN; merge_slashes off; absolute_redirect off; root DIRECTORY;
             location / { } location /uri { return 200 $uri; } location //uri { return 200 double; } }
         server { listen OTHER; location / { return 200 $uri; } }";
-    let root = folder.path("").display().to_string();
-    let gate = Gate::start(&config.replace("FOLDER", root.trim_end_matches('/')));
+    let root = dir.path("").display().to_string();
+    let proxy = Proxy::start(&config.replace("DIRECTORY", root.trim_end_matches('/')));
     let answer = |addr, target: &str| {
-        let mut client = Client::asking(addr, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-        client.reply().map(|reply| reply.field("Location").map_or(reply.body.clone(), |to| to.as_bytes().to_vec()))
+        let mut client = Client::connect_and_send(addr, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        client
+            .read_response()
+            .map(|response| response.header("Location").map_or(response.body.clone(), |to| to.as_bytes().to_vec()))
     };
-    verify_at_once(vec![
-        case("merged by default", || same("$uri", &answer(gate.other, "//uri///a//")?, b"/uri/a/")),
-        case("not merged", || same("$uri", &answer(gate.addr, "/uri///a//")?, b"/uri///a//")),
-        case("another location", || same("the body", &answer(gate.addr, "//uri")?, b"double")),
-        case("steps up", || same("$uri", &answer(gate.addr, "/uri/a///../b")?, b"/uri/a//b")),
+    run_concurrently(vec![
+        case("merged by default", || check_equal("$uri", &answer(proxy.other, "//uri///a//")?, b"/uri/a/")),
+        case("not merged", || check_equal("$uri", &answer(proxy.addr, "/uri///a//")?, b"/uri///a//")),
+        case("another location", || check_equal("the body", &answer(proxy.addr, "//uri")?, b"double")),
+        case("steps up", || check_equal("$uri", &answer(proxy.addr, "/uri/a///../b")?, b"/uri/a//b")),
         // Not to another host.
-        case("B32", || same("Location", &answer(gate.addr, "//evil.com")?, b"/evil.com/")),
+        case("B32", || check_equal("Location", &answer(proxy.addr, "//evil.com")?, b"/evil.com/")),
     ]);
 }
 
@@ -81,11 +82,14 @@ fn browsers_without_keep_alive() {
     let config = "server { listen LISTEN; location / { return 200 ok; }
             location /safari { keepalive_disable safari; return 200 ok; }
             location /none { keepalive_disable none; return 200 ok; } }";
-    let gate = Gate::start(config);
+    let proxy = Proxy::start(config);
     let closes = |method: &str, path: &str, agent: &str| {
         let request =
             format!("{method} {path} HTTP/1.1\r\nHost: a\r\nUser-Agent: {agent}\r\nContent-Length: 0\r\n\r\n");
-        Client::asking(gate.addr, request.as_bytes()).expect(200).map(|reply| reply.closes()).unwrap()
+        Client::connect_and_send(proxy.addr, request.as_bytes())
+            .expect_status(200)
+            .map(|response| response.closes())
+            .unwrap()
     };
     assert!(closes("POST", "/", MSIE6) && !closes("GET", "/", MSIE6) && !closes("POST", "/none", MSIE6));
     assert!(!closes("POST", "/", &MSIE6.replace("5.1)", "5.1; SV1)")) && !closes("POST", "/", SAFARI));
@@ -97,31 +101,31 @@ fn browsers_without_keep_alive() {
 fn steps_are_logged_where_they_are_to_be() {
     let config = "server { listen LISTEN; rewrite_log on; rewrite ^/a(.*)$ /b$1?x=y; if ($uri ~ ^/c) { return 204; }
             location / { return 200 ok; } location /quiet { rewrite_log off; rewrite ^/quiet /z; return 200 ok; } }";
-    let gate = Gate::start(&format!("error_log error.log notice; pid gate.pid; access_log off;\n{config}"));
-    let mut client = Client::connect(gate.addr);
-    client.ask(b"GET /a1 HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
-    client.ask(b"GET /quiet HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
+    let proxy = Proxy::start(&format!("error_log error.log notice; pid smolgate.pid; access_log off;\n{config}"));
+    let mut client = Client::connect(proxy.addr);
+    client.request(b"GET /a1 HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
+    client.request(b"GET /quiet HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
     for line in [
         "\"^/a(.*)$\" matches \"/a1\", client: 127.0.0.1",
         "\"/b1\", args: \"x=y\"",
         "\"^/c\" does not match \"/b1\"",
         "\"^/a(.*)$\" does not match \"/quiet\"",
     ] {
-        gate.wait_for_error(&["[notice]", line]).unwrap();
+        proxy.wait_for_error_line(&["[notice]", line]).unwrap();
     }
-    assert!(gate.errors().iter().all(|line| !line.contains("\"/z\"")), "{:?}", gate.errors());
+    assert!(proxy.error_lines().iter().all(|line| !line.contains("\"/z\"")), "{:?}", proxy.error_lines());
 }
 
 #[test]
 fn connections_that_end_with_a_reset() {
     let config = "server { listen LISTEN; reset_timedout_connection on; location / { return 444; } }
         server { listen OTHER; location / { return 444; } }";
-    let gate = Gate::start(config);
+    let proxy = Proxy::start(config);
     let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    let mut reset = Client::asking(gate.addr, request);
+    let mut reset = Client::connect_and_send(proxy.addr, request);
     let error = reset.stream.read(&mut [0; 16]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    Client::asking(gate.other, request).expect_end().unwrap();
+    Client::connect_and_send(proxy.other, request).expect_eof().unwrap();
 }
 
 #[test]
@@ -129,26 +133,26 @@ fn clients_that_still_send() {
     let config = "server { listen LISTEN; location / { lingering_timeout 2s; return 403; }
             location /now { lingering_close off; return 403; }
             location /total { lingering_time 2s; return 403; } }";
-    let gate = Gate::start(config);
-    // A gate that has answered has opened all that it opens.
-    let mut other = Client::connect(gate.addr);
-    other.ask(b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n", 403).unwrap();
+    let proxy = Proxy::start(config);
+    // The proxy that has answered has opened all that it opens.
+    let mut other = Client::connect(proxy.addr);
+    other.request(b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n", 403).unwrap();
     // How long the connection was kept behind its answer.
     let kept = |path: &str, drips: bool| {
-        let before = gate.descriptors();
+        let before = proxy.open_descriptors();
         let request = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
-        let mut client = Client::asking(gate.addr, request.as_bytes());
-        client.expect(403).unwrap();
+        let mut client = Client::connect_and_send(proxy.addr, request.as_bytes());
+        client.expect_status(403).unwrap();
         let began = Instant::now();
         wait_for("it is closed", || {
             if drips {
                 client.send(b"x");
             }
-            gate.descriptors() <= before
+            proxy.open_descriptors() <= before
         });
         began.elapsed().as_millis()
     };
-    verify_at_once(vec![case("P10", || {
+    run_concurrently(vec![case("P10", || {
         let (pause, now, total) = (kept("/", false), kept("/now", false), kept("/total", true));
         check((1900..20_000).contains(&pause), || format!("lingering_timeout: {pause} ms"))?;
         check(now < pause, || format!("lingering_close off: {now} ms"))?;
@@ -162,9 +166,8 @@ fn names_do_not_smuggle() {
     try_with(
         "ignore_invalid_headers off; underscores_in_headers on;",
         &[(
-            "D24 last",
             b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent_Length: 100\r\nContent-Length: 2\r\n\r\nab",
-            ServedLast(b"{p}Content-Length: 2\r\n\r\nab"),
+            ForwardedLast(b"{p}Content-Length: 2\r\n\r\nab"),
         )],
     );
 }

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use zlib_rs::{Inflate, InflateFlush, Status};
 
-use crate::client::{Client, Reply, show};
+use crate::cases::{case, check, check_equal, run_cases, run_concurrently};
+use crate::client::{Client, Response, show};
 use crate::configuration::refuses_text;
-use crate::harness::Gate;
+use crate::harness::Proxy;
 use crate::peer::Peer;
 use crate::proxying::told;
-use crate::response_rows::{Row, ask_rows, request};
-use crate::rows::{case, check, same, verify, verify_at_once};
+use crate::response_rows::{ResponseRow, format_request, run_response_rows};
 
 /// Reads gzip as it comes.
 struct Unpacker {
@@ -54,7 +54,7 @@ pub(crate) fn unpack(packed: &[u8]) -> Result<Vec<u8>, String> {
 
 /// `GET TARGET`, and fields behind a newline, by a client that accepts gzip.
 fn asking(target: &str) -> String {
-    request(&match target.split_once('\n') {
+    format_request(&match target.split_once('\n') {
         Some((target, fields)) => format!("{target}\nAccept-Encoding: gzip\n{fields}"),
         None => format!("{target}\nAccept-Encoding: gzip"),
     })
@@ -74,7 +74,7 @@ fn text(length: usize) -> Vec<u8> {
 
 #[test]
 fn who_gets_it_compressed() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "gzip on; gzip_types text/css application/*; default_type text/html;
          server { listen LISTEN; root www;
             location / { return 200 '0123456789 0123456789'; }
@@ -97,7 +97,7 @@ fn who_gets_it_compressed() {
     );
     let yes = "Content-Encoding: gzip | Transfer-Encoding: chunked | !Content-Length | !Vary";
     let no = "!Content-Encoding | Content-Length: 21 | !Transfer-Encoding | !Vary";
-    let rows: &[Row<'_>] = &[
+    let rows: &[ResponseRow<'_>] = &[
         ("who says nothing", "/", 200, no),
         ("who accepts it", "/\nAccept-Encoding: gzip", 200, yes),
         ("among others", "/\nAccept-Encoding: deflate, gzip, br", 200, yes),
@@ -127,22 +127,27 @@ fn who_gets_it_compressed() {
         ("another page", "/500\nAccept-Encoding: gzip", 500, "!Content-Encoding"),
         ("a redirect", "/redirect\nAccept-Encoding: gzip", 302, "!Content-Encoding"),
     ];
-    ask_rows(&gate, rows);
-    let mut client = Client::asking(gate.addr, [asking("/"), asking("/css"), request("/")].concat().as_bytes());
+    run_response_rows(&proxy, rows);
+    let mut client =
+        Client::connect_and_send(proxy.addr, [asking("/"), asking("/css"), format_request("/")].concat().as_bytes());
     for _ in 0..2 {
-        let reply = client.expect(200).unwrap();
-        assert_eq!(unpack(&reply.body).unwrap(), b"0123456789 0123456789");
+        let response = client.expect_status(200).unwrap();
+        assert_eq!(unpack(&response.body).unwrap(), b"0123456789 0123456789");
     }
-    assert_eq!(client.expect(200).unwrap().body, b"0123456789 0123456789", "the connection serves further requests");
+    assert_eq!(
+        client.expect_status(200).unwrap().body,
+        b"0123456789 0123456789",
+        "the connection serves further requests"
+    );
     for (target, packed) in [("/", false), ("/old", true)] {
         let fields = "Accept-Encoding: gzip\r\nConnection: keep-alive\r\n\r\n";
-        let mut client = Client::asking(gate.addr, format!("GET {target} HTTP/1.0\r\n{fields}").as_bytes());
-        let reply = client.expect(200).unwrap();
-        assert_eq!(reply.field("Content-Encoding").is_some(), packed, "{target}");
-        assert_eq!(reply.closes(), packed, "{target}: only the end of the connection tells that of the body");
-        assert!(reply.field("Transfer-Encoding").is_none());
+        let mut client = Client::connect_and_send(proxy.addr, format!("GET {target} HTTP/1.0\r\n{fields}").as_bytes());
+        let response = client.expect_status(200).unwrap();
+        assert_eq!(response.header("Content-Encoding").is_some(), packed, "{target}");
+        assert_eq!(response.closes(), packed, "{target}: only the end of the connection tells that of the body");
+        assert!(response.header("Transfer-Encoding").is_none());
         if packed {
-            assert_eq!(unpack(&reply.body).unwrap(), b"0123456789 0123456789");
+            assert_eq!(unpack(&response.body).unwrap(), b"0123456789 0123456789");
         }
     }
 }
@@ -178,13 +183,13 @@ fn what_other_proxies_get() {
         ("a tag", "/valid", "ETag: \"a\"", no),
         ("a time", "/valid", "Last-Modified: Tue, 14 Nov 2023 22:13:20 GMT", no),
     ];
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     for (name, asked, sent, expected) in cases {
         let sent =
             format!("X-Send: 200 OK|Content-Type: text/plain|{sent}|=0123456789 0123456789 0123").replace("||", "|");
         let (target, fields) = asked.split_once('\n').unwrap_or((asked, "X-A: b"));
         let asked = format!("{target}\nVia: 1.1 other\nAccept-Encoding: gzip\n{fields}\n{sent}");
-        ask_rows(&gate, &[(name, &asked, 200, expected)]);
+        run_response_rows(&proxy, &[(name, &asked, 200, expected)]);
     }
 }
 
@@ -193,30 +198,30 @@ fn what_becomes_of_an_upstreams_answer() {
     let peer = told();
     let config = "gzip on; gzip_types text/plain; gzip_vary on; server { listen LISTEN;
         location / { proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     let ask = |sent: &str| {
         let asked = asking(&format!(
             "/\nX-Send: {}|=0123456789 0123456789 0123",
             sent.replace('&', "|Content-Type: text/plain|")
         ));
-        Client::asking(gate.addr, asked.as_bytes()).reply()
+        Client::connect_and_send(proxy.addr, asked.as_bytes()).read_response()
     };
     let expect = |sent: &str, parts: &[&str]| {
-        let reply: Reply = ask(sent)?;
-        let packed = reply.field("Content-Encoding") == Some("gzip") && !sent.contains("Content-Encoding: gzip");
-        let body = if packed { unpack(&reply.body)? } else { reply.body.clone() };
-        same("the client", &body, if sent.contains(" 204 ") { b"" } else { b"0123456789 0123456789 0123" })?;
+        let response: Response = ask(sent)?;
+        let packed = response.header("Content-Encoding") == Some("gzip") && !sent.contains("Content-Encoding: gzip");
+        let body = if packed { unpack(&response.body)? } else { response.body.clone() };
+        check_equal("the client", &body, if sent.contains(" 204 ") { b"" } else { b"0123456789 0123456789 0123" })?;
         for part in parts {
             let holds = match part.strip_prefix('!') {
-                Some(name) => reply.field(name).is_none(),
-                None => reply.head.split("\r\n").any(|line| line == *part),
+                Some(name) => response.header(name).is_none(),
+                None => response.head.split("\r\n").any(|line| line == *part),
             };
-            check(holds, || format!("{part:?} expected in {:?}", reply.head))?;
+            check(holds, || format!("{part:?} expected in {:?}", response.head))?;
         }
         Ok(())
     };
     let packed = ["Content-Encoding: gzip", "Transfer-Encoding: chunked", "Vary: Accept-Encoding", "!Content-Length"];
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("all of it", || expect("200 OK&X: y", &[&packed[..], &["X: y", "Content-Type: text/plain"]].concat())),
         case("a strong tag", || expect("200 OK&ETag: \"a\"", &[&packed[..], &["ETag: W/\"a\""]].concat())),
         case("a weak tag", || expect("200 OK&ETag: W/\"a\"", &[&packed[..], &["ETag: W/\"a\""]].concat())),
@@ -243,7 +248,7 @@ fn events_arrive_one_by_one() {
     let (allow, allowed) = mpsc::channel::<Option<Vec<u8>>>();
     let allowed = Mutex::new(allowed);
     let peer = Peer::start(move |connection| {
-        let Some(asked) = connection.request() else { return };
+        let Some(asked) = connection.read_request() else { return };
         let chunked = asked.target() == "/chunked";
         let coding = if chunked { "Transfer-Encoding: chunked\r\n" } else { "" };
         connection.send(format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{coding}\r\n").as_bytes());
@@ -258,21 +263,21 @@ fn events_arrive_one_by_one() {
     });
     let config = "gzip on; gzip_types text/event-stream;
         server { listen LISTEN; location / { proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     for target in ["/chunked", "/until-close"] {
-        let mut client = Client::asking(gate.addr, asking(target).as_bytes());
+        let mut client = Client::connect_and_send(proxy.addr, asking(target).as_bytes());
         // The head does not wait for the first event.
-        assert!(client.head().unwrap().contains("\r\nContent-Encoding: gzip\r\n"));
+        assert!(client.read_head().unwrap().contains("\r\nContent-Encoding: gzip\r\n"));
         let mut unpacker = Unpacker::new();
         for (number, size) in [1, 50, 300, 50, 20_000, 100_000, 50].into_iter().enumerate() {
             let event = text(size);
             allow.send(Some(event.clone())).unwrap();
             let mut got = Vec::new();
             while got.len() < event.len() {
-                let (_, data) = client.chunk().unwrap();
+                let (_, data) = client.read_chunk().unwrap();
                 got.extend(unpacker.read(&data[..data.len() - 2]).unwrap());
             }
-            same("the client", &got, &event).unwrap();
+            check_equal("the client", &got, &event).unwrap();
             if number % 3 == 2 {
                 // Twice the time after which an encoder rests.
                 assert!(is_quiet(&client) && is_quiet(&client) && is_quiet(&client));
@@ -281,7 +286,7 @@ fn events_arrive_one_by_one() {
         allow.send(None).unwrap();
         let mut rest = Vec::new();
         loop {
-            let (_, data) = client.chunk().unwrap();
+            let (_, data) = client.read_chunk().unwrap();
             if data.len() == 2 {
                 break;
             }
@@ -303,46 +308,46 @@ fn is_quiet(client: &Client) -> bool {
 
 #[test]
 fn files_are_compressed_piece_by_piece() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "gzip on; gzip_vary on; log_format ratio '$uri $gzip_ratio'; access_log access.log ratio; error_log error.log;
-         pid gate.pid; server { listen LISTEN; root www; types { text/html html; } default_type image/png; }",
+         pid smolgate.pid; server { listen LISTEN; root www; types { text/html html; } default_type image/png; }",
     );
     let sizes = [20, 16 * 1024, 16 * 1024 + 1, 64 * 1024, 64 * 1024 + 1, 300_000];
-    std::fs::create_dir_all(gate.folder.path("www")).unwrap();
+    std::fs::create_dir_all(proxy.dir.path("www")).unwrap();
     for size in sizes {
-        gate.folder.write(&format!("www/{size}.html"), text(size));
-        gate.folder.write(&format!("www/{size}.png"), text(size));
+        proxy.dir.write(&format!("www/{size}.html"), text(size));
+        proxy.dir.write(&format!("www/{size}.png"), text(size));
     }
-    let mut client = Client::connect(gate.addr);
+    let mut client = Client::connect(proxy.addr);
     for size in sizes {
-        let plain = client.ask(request(&format!("/{size}.html")).as_bytes(), 200).unwrap();
-        same("who does not ask for it", &plain.body, &text(size)).unwrap();
-        let etag = plain.field("ETag").unwrap();
-        assert_eq!(plain.field("Vary"), Some("Accept-Encoding"));
-        let packed = client.ask(asking(&format!("/{size}.html")).as_bytes(), 200).unwrap();
-        same("who asks for it", &unpack(&packed.body).unwrap(), &text(size)).unwrap();
-        assert_eq!(packed.field("ETag"), Some(format!("W/{etag}").as_str()));
+        let plain = client.request(format_request(&format!("/{size}.html")).as_bytes(), 200).unwrap();
+        check_equal("who does not ask for it", &plain.body, &text(size)).unwrap();
+        let etag = plain.header("ETag").unwrap();
+        assert_eq!(plain.header("Vary"), Some("Accept-Encoding"));
+        let packed = client.request(asking(&format!("/{size}.html")).as_bytes(), 200).unwrap();
+        check_equal("who asks for it", &unpack(&packed.body).unwrap(), &text(size)).unwrap();
+        assert_eq!(packed.header("ETag"), Some(format!("W/{etag}").as_str()));
         for name in ["Accept-Ranges", "Content-Length"] {
-            assert!(packed.field(name).is_none() && plain.field(name).is_some(), "{name}");
+            assert!(packed.header(name).is_none() && plain.header(name).is_some(), "{name}");
         }
         assert!(size < 1000 || packed.body.len() < size / 2, "{size}: {}", packed.body.len());
-        let other = client.ask(asking(&format!("/{size}.png")).as_bytes(), 200).unwrap();
-        same("another type", &other.body, &text(size)).unwrap();
-        let known = client.ask(asking(&format!("/{size}.html\nIf-None-Match: W/{etag}")).as_bytes(), 304).unwrap();
-        assert!(known.field("Content-Encoding").is_none());
-        let part = client.ask(asking(&format!("/{size}.html\nRange: bytes=5-9")).as_bytes(), 206).unwrap();
-        same("a part", &part.body, &text(size)[5..10]).unwrap();
-        assert!(part.field("Content-Encoding").is_none());
-        assert_eq!(part.field("Vary"), Some("Accept-Encoding"));
+        let other = client.request(asking(&format!("/{size}.png")).as_bytes(), 200).unwrap();
+        check_equal("another type", &other.body, &text(size)).unwrap();
+        let known = client.request(asking(&format!("/{size}.html\nIf-None-Match: W/{etag}")).as_bytes(), 304).unwrap();
+        assert!(known.header("Content-Encoding").is_none());
+        let part = client.request(asking(&format!("/{size}.html\nRange: bytes=5-9")).as_bytes(), 206).unwrap();
+        check_equal("a part", &part.body, &text(size)[5..10]).unwrap();
+        assert!(part.header("Content-Encoding").is_none());
+        assert_eq!(part.header("Vary"), Some("Accept-Encoding"));
     }
-    gate.wait_for_access(&["/300000.html 4."]).unwrap();
-    gate.wait_for_access(&["/300000.png -"]).unwrap();
+    proxy.wait_for_access_line(&["/300000.html 4."]).unwrap();
+    proxy.wait_for_access_line(&["/300000.png -"]).unwrap();
 }
 
 #[test]
 fn a_slow_client_holds_its_upstream_up() {
     let peer = Peer::start(|connection| {
-        let Some(asked) = connection.request() else { return };
+        let Some(asked) = connection.read_request() else { return };
         let total: usize = asked.target().trim_start_matches('/').parse().unwrap();
         connection.send(format!("HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: {total}\r\n\r\n").as_bytes());
         let piece = noise();
@@ -353,23 +358,23 @@ fn a_slow_client_holds_its_upstream_up() {
         }
     });
     let config = "gzip on; gzip_types *; server { listen LISTEN; location / { proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
-    let before = gate.resident_kib();
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
+    let before = proxy.resident_kib();
     let total = 64 << 20;
-    let mut client = Client::asking(gate.addr, asking(&format!("/{total}")).as_bytes());
-    assert!(client.head().unwrap().contains("\r\nContent-Encoding: gzip\r\n"));
-    // All buffers are full when the gate sleeps and spends no time.
+    let mut client = Client::connect_and_send(proxy.addr, asking(&format!("/{total}")).as_bytes());
+    assert!(client.read_head().unwrap().contains("\r\nContent-Encoding: gzip\r\n"));
+    // All buffers are full when the proxy sleeps and spends no time.
     crate::harness::wait_for("the sender is stopped", || {
-        let ticks = gate.ticks();
+        let ticks = proxy.cpu_ticks();
         std::thread::sleep(std::time::Duration::from_millis(300));
-        gate.sleeps() && gate.ticks() == ticks
+        proxy.is_sleeping() && proxy.cpu_ticks() == ticks
     });
-    assert!(gate.resident_kib() < before + 4096, "{} KiB, {before} before", gate.resident_kib());
+    assert!(proxy.resident_kib() < before + 4096, "{} KiB, {before} before", proxy.resident_kib());
     let mut unpacker = Unpacker::new();
     let piece = noise();
     let mut received = 0;
     while received < piece.len() * 20 {
-        let (_, data) = client.chunk().unwrap();
+        let (_, data) = client.read_chunk().unwrap();
         for byte in unpacker.read(&data[..data.len() - 2]).unwrap() {
             assert_eq!(byte, piece[received % piece.len()], "byte {received}");
             received += 1;
@@ -389,35 +394,35 @@ fn noise() -> Vec<u8> {
 
 #[test]
 fn a_large_body_leaves_turns_to_others() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "gzip on; gzip_comp_level 9; default_type text/html;
          server { listen LISTEN; root www; location /small { return 200 small; } }",
     );
-    std::fs::create_dir_all(gate.folder.path("www")).unwrap();
-    gate.folder.write("www/large", text(12 << 20));
-    let mut large = Client::asking(gate.addr, asking("/large").as_bytes());
-    assert!(large.head().unwrap().contains("\r\nContent-Encoding: gzip\r\n"));
+    std::fs::create_dir_all(proxy.dir.path("www")).unwrap();
+    proxy.dir.write("www/large", text(12 << 20));
+    let mut large = Client::connect_and_send(proxy.addr, asking("/large").as_bytes());
+    assert!(large.read_head().unwrap().contains("\r\nContent-Encoding: gzip\r\n"));
     let ended = std::thread::spawn(move || {
         let mut packed = Vec::new();
         loop {
-            let (_, data) = large.chunk().unwrap();
+            let (_, data) = large.read_chunk().unwrap();
             if data.len() == 2 {
                 return (Instant::now(), packed);
             }
             packed.extend_from_slice(&data[..data.len() - 2]);
         }
     });
-    let small = Client::connect(gate.addr).ask(request("/small").as_bytes(), 200).unwrap();
+    let small = Client::connect(proxy.addr).request(format_request("/small").as_bytes(), 200).unwrap();
     let answered = Instant::now();
     assert_eq!(small.body, b"small");
     let (ended, packed) = ended.join().unwrap();
     assert!(answered < ended);
-    same("the client", &unpack(&packed).unwrap(), &text(12 << 20)).unwrap();
+    check_equal("the client", &unpack(&packed).unwrap(), &text(12 << 20)).unwrap();
 }
 
 #[test]
 fn beside_other_changes_of_a_body() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "server {
             listen LISTEN;
             gzip on;
@@ -427,15 +432,15 @@ fn beside_other_changes_of_a_body() {
             location /trailers/ { alias www/; add_trailer X-A a; }
         }",
     );
-    std::fs::create_dir_all(gate.folder.path("www")).unwrap();
+    std::fs::create_dir_all(proxy.dir.path("www")).unwrap();
     for (name, text) in [("f.txt", "plain"), ("f.txt.gz", "not really gzip")] {
-        gate.folder.write(&format!("www/{name}"), text);
+        proxy.dir.write(&format!("www/{name}"), text);
     }
-    let mut client = Client::connect(gate.addr);
-    let mut ask = |target: &str| client.ask(asking(target).as_bytes(), 200).unwrap();
-    same("nothing is packed twice", &ask("/packed/f.txt").body, b"not really gzip").unwrap();
+    let mut client = Client::connect(proxy.addr);
+    let mut ask = |target: &str| client.request(asking(target).as_bytes(), 200).unwrap();
+    check_equal("nothing is packed twice", &ask("/packed/f.txt").body, b"not really gzip").unwrap();
     let asked = asking("/trailers/f.txt").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
-    let all = Client::asking(gate.addr, asked.as_bytes()).rest().unwrap();
+    let all = Client::connect_and_send(proxy.addr, asked.as_bytes()).read_to_end().unwrap();
     assert!(all.ends_with(b"\r\n0\r\nX-A: a\r\n\r\n"), "{}", String::from_utf8_lossy(&all));
 }
 
@@ -454,5 +459,5 @@ fn values_that_mean_nothing() {
         ("gzip_window 64k;", "32k"),
         ("gzip_hash 256;", "128k"),
     ];
-    verify(refused.map(|(line, says)| (line, move || refuses_text(line, &["gate.conf:1:", says]))));
+    run_cases(refused.map(|(line, says)| (line, move || refuses_text(line, &["smolgate.conf:1:", says]))));
 }

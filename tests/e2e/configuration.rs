@@ -3,14 +3,14 @@
 use std::fs::{self, File};
 use std::process::Command;
 
+use crate::cases::{case, check, run_concurrently};
 use crate::client::Client;
-use crate::harness::{Folder, Gate, run, run_by};
+use crate::harness::{Proxy, TempDir, run, run_in_shell};
 use crate::peer::Peer;
-use crate::rows::{case, check, verify_at_once};
 
 /// `-t` refuses the file, within seconds of processor time, and its message has all of `parts`.
-fn refuses(folder: &Folder, file: &str, parts: &[&str]) -> Result<(), String> {
-    let output = run_by(folder, "ulimit -t 10; exec \"$0\" \"$@\" -t", file);
+fn refuses(dir: &TempDir, file: &str, parts: &[&str]) -> Result<(), String> {
+    let output = run_in_shell(dir, "ulimit -t 10; exec \"$0\" \"$@\" -t", file);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     check(output.status.code() == Some(2), || format!("{:?}: {told}", output.status))?;
     check(parts.iter().all(|part| told.contains(part)), || format!("{parts:?} expected in: {told}"))?;
@@ -18,15 +18,15 @@ fn refuses(folder: &Folder, file: &str, parts: &[&str]) -> Result<(), String> {
 }
 
 pub(crate) fn refuses_text(text: impl AsRef<[u8]>, parts: &[&str]) -> Result<(), String> {
-    let folder = Folder::new();
-    folder.write("gate.conf", text);
-    refuses(&folder, "gate.conf", parts)
+    let dir = TempDir::new();
+    dir.write("smolgate.conf", text);
+    refuses(&dir, "smolgate.conf", parts)
 }
 
 pub(crate) fn accepts_text(text: impl AsRef<[u8]>) -> Result<(), String> {
-    let folder = Folder::new();
-    folder.write("gate.conf", text);
-    let output = run(&folder, &["-t"], "gate.conf");
+    let dir = TempDir::new();
+    dir.write("smolgate.conf", text);
+    let output = run(&dir, &["-t"], "smolgate.conf");
     check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -38,88 +38,91 @@ fn server(text: &str) -> String {
 #[test]
 fn bombs() {
     let cases = vec![
-        case("R01 cycle", || {
-            let folder = Folder::new();
-            folder.write("self.conf", "\ninclude self.conf;\n");
-            refuses(&folder, "self.conf", &["self.conf:2:9: include depth > 16"])
+        case("cycle", || {
+            let dir = TempDir::new();
+            dir.write("self.conf", "\ninclude self.conf;\n");
+            refuses(&dir, "self.conf", &["self.conf:2:9: include depth > 16"])
         }),
-        case("R01 depth", || {
-            let folder = Folder::new();
-            (0..1000).for_each(|n| folder.write(&format!("{n}.conf"), format!("include {}.conf;\n", n + 1)));
-            folder.write("1000.conf", server("return 204;"));
-            refuses(&folder, "0.conf", &["conf:1:9: include depth > 16"])
+        case("depth", || {
+            let dir = TempDir::new();
+            (0..1000).for_each(|n| dir.write(&format!("{n}.conf"), format!("include {}.conf;\n", n + 1)));
+            dir.write("1000.conf", server("return 204;"));
+            refuses(&dir, "0.conf", &["conf:1:9: include depth > 16"])
         }),
-        case("R01 blocks", || refuses_text("server {".repeat(100_000), &["gate.conf:1:", "blocks within one another"])),
-        case("R02 files", || {
-            let folder = Folder::new();
-            fs::create_dir(folder.path("many")).unwrap();
-            (0..1100).for_each(|n| folder.write(&format!("many/{n}.conf"), ""));
-            folder.write("gate.conf", format!("{}include many/*.conf;\n", server("return 204;")));
-            refuses(&folder, "gate.conf", &["gate.conf:5:9: ", "1024"])
+        case("blocks", || refuses_text("server {".repeat(100_000), &["smolgate.conf:1:", "blocks within one another"])),
+        case("files", || {
+            let dir = TempDir::new();
+            fs::create_dir(dir.path("many")).unwrap();
+            (0..1100).for_each(|n| dir.write(&format!("many/{n}.conf"), ""));
+            dir.write("smolgate.conf", format!("{}include many/*.conf;\n", server("return 204;")));
+            refuses(&dir, "smolgate.conf", &["smolgate.conf:5:9: ", "1024"])
         }),
-        case("R02 a big file", || {
-            let folder = Folder::new();
-            File::create(folder.path("big.conf")).unwrap().set_len(1 << 30).unwrap();
-            folder.write("gate.conf", "include big.conf;");
-            refuses(&folder, "gate.conf", &["gate.conf:1:9: ", "big.conf", "too big"])?;
-            refuses(&folder, "big.conf", &["big.conf", "too big"])
+        case("a big file", || {
+            let dir = TempDir::new();
+            File::create(dir.path("big.conf")).unwrap().set_len(1 << 30).unwrap();
+            dir.write("smolgate.conf", "include big.conf;");
+            refuses(&dir, "smolgate.conf", &["smolgate.conf:1:9: ", "big.conf", "too big"])?;
+            refuses(&dir, "big.conf", &["big.conf", "too big"])
         }),
-        case("R02 all files", || {
-            let folder = Folder::new();
-            (0..9).for_each(|n| folder.write(&format!("{n}.inc"), "#".repeat(1_000_000)));
-            folder.write("gate.conf", "include *.inc;");
-            refuses(&folder, "gate.conf", &["gate.conf:1:9: ", "too big"])
+        case("all files", || {
+            let dir = TempDir::new();
+            (0..9).for_each(|n| dir.write(&format!("{n}.inc"), "#".repeat(1_000_000)));
+            dir.write("smolgate.conf", "include *.inc;");
+            refuses(&dir, "smolgate.conf", &["smolgate.conf:1:9: ", "too big"])
         }),
-        case("R04 many entries", || {
-            let folder = Folder::new();
+        case("many entries", || {
+            let dir = TempDir::new();
             let entries = |file: usize| (0..30_000).map(|n| format!("k{} v;\n", file * 30_000 + n)).collect::<String>();
-            (0..4).for_each(|file| folder.write(&format!("{file}.map"), entries(file)));
-            folder.write("gate.conf", "map $uri $x { include *.map; }");
-            refuses(&folder, "gate.conf", &["gate.conf:1:1: ", "entries"])
+            (0..4).for_each(|file| dir.write(&format!("{file}.map"), entries(file)));
+            dir.write("smolgate.conf", "map $uri $x { include *.map; }");
+            refuses(&dir, "smolgate.conf", &["smolgate.conf:1:1: ", "entries"])
         }),
-        case("R04 duplicates", || {
-            refuses_text("map $uri $x { a 1;\n a 2; }", &["gate.conf:2:2: conflicting parameter \"a\""])
+        case("duplicates", || {
+            refuses_text("map $uri $x { a 1;\n a 2; }", &["smolgate.conf:2:2: conflicting parameter \"a\""])
         }),
-        case("R04 itself", || refuses_text("map $x $x { default 1; }", &["cycle", "\"x\""])),
-        case("R04 cycle", || refuses_text("map $y $x { default 1; }\nmap $x $y { default 1; }", &["cycle", "\"x\""])),
-        case("R04 in the values", || {
+        case("itself", || refuses_text("map $x $x { default 1; }", &["cycle", "\"x\""])),
+        case("cycle", || refuses_text("map $y $x { default 1; }\nmap $x $y { default 1; }", &["cycle", "\"x\""])),
+        case("in the values", || {
             refuses_text("map $uri $x { default $y; }\nmap $uri $y { default $x; }", &["cycle", "\"x\""])
         }),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 #[test]
 fn texts() {
     let cases = vec![
-        case("R05 NUL", || refuses_text(b"server {\n listen 8080;\0 }", &["gate.conf"])),
-        case("R05 UTF-16", || refuses_text(b"\xff\xfes\0e\0r\0v\0e\0r\0", &["gate.conf"])),
-        case("R05 BOM", || accepts_text([b"\xef\xbb\xbf", server("return 204;").as_bytes()].concat())),
-        case("R05 CR alone", || refuses_text(server("return 204;").replace('\n', "\r"), &["gate.conf"])),
-        case("R05 CRLF", || accepts_text(server("return 204;").replace('\n', "\r\n"))),
-        case("R05 no semicolon", || {
-            refuses_text("server {\n  listen 8080\n}\n", &["gate.conf:2:3: ", "\"listen\"", "\";\""])
+        case("NUL", || refuses_text(b"server {\n listen 8080;\0 }", &["smolgate.conf"])),
+        case("UTF-16", || refuses_text(b"\xff\xfes\0e\0r\0v\0e\0r\0", &["smolgate.conf"])),
+        case("BOM", || accepts_text([b"\xef\xbb\xbf", server("return 204;").as_bytes()].concat())),
+        case("CR alone", || refuses_text(server("return 204;").replace('\n', "\r"), &["smolgate.conf"])),
+        case("CRLF", || accepts_text(server("return 204;").replace('\n', "\r\n"))),
+        case("no semicolon", || {
+            refuses_text("server {\n  listen 8080\n}\n", &["smolgate.conf:2:3: ", "\"listen\"", "\";\""])
         }),
-        case("R05 no semicolon at the end", || refuses_text("pid x", &["gate.conf:1:1: ", "\"pid\"", "\";\""])),
-        case("R05 no quote", || refuses_text("server {\n  return 200 \"abc;\n}\n", &["gate.conf:2:14: ", "quote"])),
-        case("R05 no brace", || refuses_text("server {\n  listen 8080;\n", &["gate.conf:1:1: ", "\"}\""])),
-        case("R05 a brace too many", || refuses_text("server {\n listen 8080;\n}\n}\n", &["gate.conf:4:1: ", "\"}\""])),
+        case("no semicolon at the end", || refuses_text("pid x", &["smolgate.conf:1:1: ", "\"pid\"", "\";\""])),
+        case("no quote", || refuses_text("server {\n  return 200 \"abc;\n}\n", &["smolgate.conf:2:14: ", "quote"])),
+        case("no brace", || refuses_text("server {\n  listen 8080;\n", &["smolgate.conf:1:1: ", "\"}\""])),
+        case("a brace too many", || refuses_text("server {\n listen 8080;\n}\n}\n", &["smolgate.conf:4:1: ", "\"}\""])),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 /// What would make a server weaker if it were passed over.
 #[test]
 fn directives_that_are_not_known() {
-    let lines = ["R06 frobnicate on;", "R06 secure_link x;", "R06 mirror /x;"];
+    let lines = ["frobnicate on;", "secure_link x;", "mirror /x;"];
     let cases = lines.iter().map(|id| {
         let line = id.trim_start_matches("R06 ");
         let name = line.split([' ', ';']).next().unwrap();
         case(id, move || {
-            refuses_text(server(&format!("location / {{\n{line}\n}}")), &["gate.conf:4:1: ", &format!("\"{name}\"")])
+            refuses_text(
+                server(&format!("location / {{\n{line}\n}}")),
+                &["smolgate.conf:4:1: ", &format!("\"{name}\"")],
+            )
         })
     });
-    verify_at_once(cases.collect());
+    run_concurrently(cases.collect());
 }
 
 /// A build without a feature says so where it is asked for, and takes what merely speaks of it.
@@ -129,34 +132,34 @@ fn what_a_small_build_lacks() {
     let (no_gzip, no_tls, no_health) =
         ("this build has no gzip", "this build has no TLS", "this build has no health checks");
     for (is_there, line, says, lacks) in [
-        (gzip, "gzip on;", "gate.conf:3:1: \"gzip on\" is not supported", no_gzip),
-        (tls, "listen 127.0.0.1:9 ssl;", "gate.conf:3:20: \"listen ... ssl\" is not supported", no_tls),
-        (tls, "ssl on;", "gate.conf:3:1: \"ssl on\" is not supported", no_tls),
+        (gzip, "gzip on;", "smolgate.conf:3:1: \"gzip on\" is not supported", no_gzip),
+        (tls, "listen 127.0.0.1:9 ssl;", "smolgate.conf:3:20: \"listen ... ssl\" is not supported", no_tls),
+        (tls, "ssl on;", "smolgate.conf:3:1: \"ssl on\" is not supported", no_tls),
         (
             tls,
             "location / { proxy_pass https://127.0.0.1; }",
-            "gate.conf:3:25: \"https://\" upstreams are not supported",
+            "smolgate.conf:3:25: \"https://\" upstreams are not supported",
             no_tls,
         ),
         (
             health,
             "location / { proxy_pass http://127.0.0.1; health_check; }",
-            "gate.conf:3:43: \"health_check\" is not supported",
+            "smolgate.conf:3:43: \"health_check\" is not supported",
             no_health,
         ),
         (
             health,
             "} upstream u { server 127.0.0.1:1; health_check interval=1s;",
-            "gate.conf:3:36: \"health_check\" is not supported",
+            "smolgate.conf:3:36: \"health_check\" is not supported",
             "\"max_fails=\"",
         ),
-        (health, "} match m { status 200;", "gate.conf:3:3: \"match\" is not supported", no_health),
+        (health, "} match m { status 200;", "smolgate.conf:3:3: \"match\" is not supported", no_health),
     ] {
         if !is_there {
             refuses_text(server(line), &[says, lacks]).unwrap();
         }
     }
-    Gate::start("server { listen LISTEN; gzip off; gzip_static on; ssl_protocols TLSv1.2; proxy_ssl_verify on; }");
+    Proxy::start("server { listen LISTEN; gzip off; gzip_static on; ssl_protocols TLSv1.2; proxy_ssl_verify on; }");
 }
 
 #[test]
@@ -169,22 +172,23 @@ fn what_a_build_has_is_told() {
         has(cfg!(feature = "crypt"), "crypt"),
         has(cfg!(feature = "page"), "page"),
     ];
-    let told = String::from_utf8(run(&Folder::new(), &["-V"], "gate.conf").stdout).unwrap();
+    let told = String::from_utf8(run(&TempDir::new(), &["-V"], "smolgate.conf").stdout).unwrap();
     assert!(told.contains(&format!("\nfeatures: {}\n", features.join(", "))), "{told}");
 }
 
 /// `proxy_pass` to what the client says, where one upstream is known: whether the client gets there.
 fn chosen(to: &str, says: &str, gets_there: bool) -> Result<(), String> {
-    let (known, other) = (Peer::polite(), Peer::polite());
-    let gate = Gate::start(&format!(
+    let (known, other) = (Peer::start_echo(), Peer::start_echo());
+    let proxy = Proxy::start(&format!(
         "map $arg_u $to {{ default $arg_u; }} upstream known {{ server {}; }}
          server {{ listen LISTEN; location / {{ proxy_pass http://{to}; }} }}",
         known.addr
     ));
     let says = says.replace("ADDR", &other.addr.to_string());
-    let mut client = Client::asking(gate.addr, format!("GET /?u={says} HTTP/1.1\r\nHost: {says}\r\n\r\n").as_bytes());
-    let reply = client.reply()?;
-    check((reply.status == 200) == gets_there, || reply.head)?;
+    let mut client =
+        Client::connect_and_send(proxy.addr, format!("GET /?u={says} HTTP/1.1\r\nHost: {says}\r\n\r\n").as_bytes());
+    let response = client.read_response()?;
+    check((response.status == 200) == gets_there, || response.head)?;
     check(other.connections() == 0, || "the client chose the upstream".to_owned())
 }
 
@@ -193,56 +197,56 @@ fn chosen(to: &str, says: &str, gets_there: bool) -> Result<(), String> {
 fn upstreams_of_the_clients_choice() {
     let pass = |to: &str, more: &str| server(&format!("{more}location / {{ proxy_pass http://{to}; }}"));
     let cases = vec![
-        case("R08 $host", || refuses_text(pass("$host", ""), &["gate.conf:3:", "$host"])),
-        case("R08 $http_host", || refuses_text(pass("$http_host", ""), &["gate.conf:3:"])),
-        case("R08 $arg_u", || refuses_text(pass("$arg_u", ""), &["gate.conf:3:", "$arg_u"])),
-        case("R08 $arg_u with a port", || refuses_text(pass("$arg_u:8080/", ""), &["gate.conf:3:"])),
-        case("R08 $http_x", || refuses_text(pass("x.$http_x", ""), &["gate.conf:3:"])),
-        case("R08 $cookie_x", || refuses_text(pass("$cookie_x", ""), &["gate.conf:3:"])),
-        case("R08 by a name that is known", || chosen("$arg_u", "known", true)),
-        case("R08 by an address", || chosen("$arg_u", "ADDR", false)),
-        case("R08 by Host", || chosen("$http_host", "ADDR", false)),
-        case("R08 through a map", || chosen("$to", "ADDR", false)),
-        case("R08 meant", || accepts_text(pass("$host", "resolver 127.0.0.1; "))),
-        case("R08 chosen by a map", || {
+        case("$host", || refuses_text(pass("$host", ""), &["smolgate.conf:3:", "$host"])),
+        case("$http_host", || refuses_text(pass("$http_host", ""), &["smolgate.conf:3:"])),
+        case("$arg_u", || refuses_text(pass("$arg_u", ""), &["smolgate.conf:3:", "$arg_u"])),
+        case("$arg_u with a port", || refuses_text(pass("$arg_u:8080/", ""), &["smolgate.conf:3:"])),
+        case("$http_x", || refuses_text(pass("x.$http_x", ""), &["smolgate.conf:3:"])),
+        case("$cookie_x", || refuses_text(pass("$cookie_x", ""), &["smolgate.conf:3:"])),
+        case("by a name that is known", || chosen("$arg_u", "known", true)),
+        case("by an address", || chosen("$arg_u", "ADDR", false)),
+        case("by Host", || chosen("$http_host", "ADDR", false)),
+        case("through a map", || chosen("$to", "ADDR", false)),
+        case("meant", || accepts_text(pass("$host", "resolver 127.0.0.1; "))),
+        case("chosen by a map", || {
             accepts_text(format!("map $arg_u $to {{ a 127.0.0.1:1; default 127.0.0.1:2; }}\n{}", pass("$to", "")))
         }),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 #[test]
 fn values() {
     let cases = vec![
-        case("R09 twice", || refuses_text("server { listen 8080;\nlisten 8080; }", &["gate.conf:2:8: ", "8080"])),
-        case("R09 port 0", || refuses_text("server { listen 0; }", &["gate.conf:1:17: ", "\"0\""])),
-        case("R09 port 0 of an address", || refuses_text("server { listen 127.0.0.1:0; }", &["gate.conf:1:17: "])),
-        case("R09 port 70000", || refuses_text("server { listen 70000; }", &["gate.conf:1:17: ", "\"70000\""])),
-        case("R09 a zone", || refuses_text("server { listen [fe80::1%eth0]:80; }", &["gate.conf:1:17: "])),
-        case("R09 no address", || refuses_text("server { listen 1.2.3.4.5:80; }", &["gate.conf:1:17: "])),
-        case("R10 sizes", || {
+        case("twice", || refuses_text("server { listen 8080;\nlisten 8080; }", &["smolgate.conf:2:8: ", "8080"])),
+        case("port 0", || refuses_text("server { listen 0; }", &["smolgate.conf:1:17: ", "\"0\""])),
+        case("port 0 of an address", || refuses_text("server { listen 127.0.0.1:0; }", &["smolgate.conf:1:17: "])),
+        case("port 70000", || refuses_text("server { listen 70000; }", &["smolgate.conf:1:17: ", "\"70000\""])),
+        case("a zone", || refuses_text("server { listen [fe80::1%eth0]:80; }", &["smolgate.conf:1:17: "])),
+        case("no address", || refuses_text("server { listen 1.2.3.4.5:80; }", &["smolgate.conf:1:17: "])),
+        case("sizes", || {
             ["1kk", "-1", "99999999999999999999", "9999999999999999k", "1.5m", "10s", "", "k", "+1", "1 k", "0x10"]
                 .iter()
                 .try_for_each(|size| {
                     refuses_text(
                         server(&format!("client_max_body_size \"{size}\";")),
-                        &["gate.conf:3:22: ", "client_max_body_size"],
+                        &["smolgate.conf:3:22: ", "client_max_body_size"],
                     )
                     .map_err(|why| format!("{size:?}: {why}"))
                 })
         }),
-        case("R10 times", || {
+        case("times", || {
             ["1ss", "-1", "99999999999999999999", "1.5m", "10k", "", "s", "+1", "1s1h", "1s1s"].iter().try_for_each(
                 |time| {
                     refuses_text(
                         server(&format!("client_body_timeout \"{time}\";")),
-                        &["gate.conf:3:21: ", "client_body_timeout"],
+                        &["smolgate.conf:3:21: ", "client_body_timeout"],
                     )
                     .map_err(|why| format!("{time:?}: {why}"))
                 },
             )
         }),
-        case("R10 times that serve no client", || {
+        case("times that serve no client", || {
             [
                 "client_header_timeout 0;",
                 "client_body_timeout 0s;",
@@ -252,58 +256,58 @@ fn values() {
                 "proxy_send_timeout 0m;",
             ]
             .iter()
-            .try_for_each(|line| refuses_text(server(line), &["gate.conf:3:", "a time above 0"]))
+            .try_for_each(|line| refuses_text(server(line), &["smolgate.conf:3:", "a time above 0"]))
         }),
-        case("R10 times that may be 0", || {
+        case("times that may be 0", || {
             accepts_text(server(
                 "keepalive_timeout 0; keepalive_time 0; lingering_time 0; lingering_timeout 0; auth_delay 0; resolver_timeout 0;
                  proxy_next_upstream_timeout 0; return 204;",
             ))
         }),
-        case("R10 numbers", || {
+        case("numbers", || {
             ["1k", "-1", "99999999999999999999", "4294967296", "1.5", "", "+1"].iter().try_for_each(|number| {
                 refuses_text(
                     server(&format!("keepalive_requests \"{number}\";")),
-                    &["gate.conf:3:20: ", "keepalive_requests"],
+                    &["smolgate.conf:3:20: ", "keepalive_requests"],
                 )
                 .map_err(|why| format!("{number:?}: {why}"))
             })
         }),
-        case("R10 good ones", || {
+        case("good ones", || {
             accepts_text(
                 server("client_max_body_size 10m;\nclient_body_timeout 1h 30m;\nkeepalive_requests 1000;\nreturn 204;")
                     .replace("1h 30m", "1h30m"),
             )
         }),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 #[test]
 fn files() {
-    let folder = Folder::new();
-    fs::create_dir(folder.path("folder")).unwrap();
-    assert!(Command::new("mkfifo").arg(folder.path("fifo")).status().unwrap().success());
-    folder.write("to-fifo.conf", "include fifo;");
-    folder.write("to-folder.conf", "include folder;");
-    folder.write("to-nothing.conf", "include missing.conf;");
+    let dir = TempDir::new();
+    fs::create_dir(dir.path("dir")).unwrap();
+    assert!(Command::new("mkfifo").arg(dir.path("fifo")).status().unwrap().success());
+    dir.write("to-fifo.conf", "include fifo;");
+    dir.write("to-dir.conf", "include dir;");
+    dir.write("to-nothing.conf", "include missing.conf;");
     let cases = vec![
-        case("R12 missing", || refuses(&folder, "missing.conf", &["missing.conf"])),
-        case("R12 a folder", || refuses(&folder, "folder", &["folder"])),
-        case("R12 a pipe", || refuses(&folder, "fifo", &["fifo"])),
-        case("R12 an included pipe", || refuses(&folder, "to-fifo.conf", &["to-fifo.conf:1:9: ", "fifo"])),
-        case("R12 an included folder", || refuses(&folder, "to-folder.conf", &["to-folder.conf:1:9: ", "folder"])),
-        case("R12 an included file that is missing", || {
-            refuses(&folder, "to-nothing.conf", &["to-nothing.conf:1:9: ", "missing.conf"])
+        case("missing", || refuses(&dir, "missing.conf", &["missing.conf"])),
+        case("a directory", || refuses(&dir, "dir", &["dir"])),
+        case("a pipe", || refuses(&dir, "fifo", &["fifo"])),
+        case("an included pipe", || refuses(&dir, "to-fifo.conf", &["to-fifo.conf:1:9: ", "fifo"])),
+        case("an included dir", || refuses(&dir, "to-dir.conf", &["to-dir.conf:1:9: ", "dir"])),
+        case("an included file that is missing", || {
+            refuses(&dir, "to-nothing.conf", &["to-nothing.conf:1:9: ", "missing.conf"])
         }),
-        case("R12 patterns that are none", || {
+        case("patterns that are none", || {
             for (name, why) in [("a[^b]", "[!...]"), ("a[b", "range"), ("a**", "wildcards")] {
-                folder.write("pattern.conf", format!("include {name};"));
-                refuses(&folder, "pattern.conf", &["pattern.conf:1:9: ", "invalid pattern", why])?;
+                dir.write("pattern.conf", format!("include {name};"));
+                refuses(&dir, "pattern.conf", &["pattern.conf:1:9: ", "invalid pattern", why])?;
             }
             Ok(())
         }),
-        case("R12 a device without end", || refuses(&folder, "/dev/zero", &["/dev/zero"])),
+        case("a device without end", || refuses(&dir, "/dev/zero", &["/dev/zero"])),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }

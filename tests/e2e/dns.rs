@@ -3,36 +3,36 @@
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::cases::{case, run_concurrently};
 use crate::client::{Client, expand};
-use crate::dns_server::{Nameserver, Question, TRUNCATED, alias, record};
-use crate::harness::{Folder, Gate, run, wait_for};
-use crate::peer::{Peer, SWITCHING};
-use crate::rows::{case, verify_at_once};
+use crate::dns_server::{DnsServer, Question, TRUNCATED, address_record, cname_record};
+use crate::harness::{Proxy, TempDir, run, wait_for};
+use crate::peer::{Peer, SWITCHING_PROTOCOLS};
 
 const HERE: &str = "127.0.0.1";
 
 /// Each `name.test` is answered in its own way.
 fn answer(question: &Question) -> Vec<Vec<u8>> {
-    let good = question.found(HERE);
+    let good = question.address_response(HERE);
     let name = question.name.as_str();
-    let addr = |name: &str| record(name, HERE.parse().unwrap(), 60);
+    let addr = |name: &str| address_record(name, HERE.parse().unwrap(), 60);
     let with = |change: fn(&mut Vec<u8>)| {
-        let mut bad = question.found("127.0.0.9");
+        let mut bad = question.address_response("127.0.0.9");
         change(&mut bad);
         vec![bad, good.clone()]
     };
     match name {
         "plain.test" | "target.test" | "shared.test" => vec![good],
-        "alias.test" if question.kind == 1 => {
-            vec![question.reply(0, &[alias(name, "target.test"), addr("target.test")])]
+        "alias.test" if question.record_type == 1 => {
+            vec![question.response(0, &[cname_record(name, "target.test"), addr("target.test")])]
         }
-        "chase.test" | "alias.test" => vec![question.reply(0, &[alias(name, "target.test")])],
-        "loop.test" => vec![question.reply(0, &[alias(name, name)])],
-        "loops.test" => vec![question.reply(0, &[alias(name, "sloop.test")])],
-        "sloop.test" => vec![question.reply(0, &[alias(name, "loops.test")])],
-        "other.test" => vec![question.reply(0, &[addr("elsewhere.test")])],
+        "chase.test" | "alias.test" => vec![question.response(0, &[cname_record(name, "target.test")])],
+        "loop.test" => vec![question.response(0, &[cname_record(name, name)])],
+        "loops.test" => vec![question.response(0, &[cname_record(name, "sloop.test")])],
+        "sloop.test" => vec![question.response(0, &[cname_record(name, "loops.test")])],
+        "other.test" => vec![question.response(0, &[addr("elsewhere.test")])],
         "big.test" if question.over_tcp => vec![good],
-        "big.test" | "cut.test" => vec![question.reply(TRUNCATED, &[])],
+        "big.test" | "cut.test" => vec![question.response(TRUNCATED, &[])],
         "wrong-id.test" => with(|bad| bad[0] ^= 1),
         "wrong-name.test" => with(|bad| bad[13] = b'W' ^ 1),
         "wrong-kind.test" => with(|bad| {
@@ -40,26 +40,28 @@ fn answer(question: &Question) -> Vec<Vec<u8>> {
             bad[at] ^= 2;
         }),
         "question.test" => with(|bad| bad[2] &= 0x7f),
-        "garbage.test" => vec![vec![], vec![0xff; 3], vec![0xc0; 500], question.reply(0, &[vec![0xc0, 0xff, 0]]), good],
+        "garbage.test" => {
+            vec![vec![], vec![0xff; 3], vec![0xc0; 500], question.response(0, &[vec![0xc0, 0xff, 0]]), good]
+        }
         "pointers.test" => with(|bad| {
             let at = bad.windows(5).position(|five| five == b"test\0").unwrap() + 9;
             bad.truncate(at);
             bad.extend([0xc0, at as u8, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 127, 0, 0, 9]);
         }),
-        "none.test" => vec![question.reply(3, &[])],
-        "empty.test" => vec![question.reply(0, &[])],
-        "trouble.test" => vec![question.reply(2, &[])],
-        "refused.test" => vec![question.reply(5, &[])],
-        "half.test" if question.kind == 28 => vec![question.reply(2, &[])],
+        "none.test" => vec![question.response(3, &[])],
+        "empty.test" => vec![question.response(0, &[])],
+        "trouble.test" => vec![question.response(2, &[])],
+        "refused.test" => vec![question.response(5, &[])],
+        "half.test" if question.record_type == 28 => vec![question.response(2, &[])],
         "half.test" => vec![good],
-        "later.test" if question.before > 0 => vec![good],
+        "later.test" if question.earlier_queries > 0 => vec![good],
         _ => vec![],
     }
 }
 
-fn ask(gate: &Gate, target: &str, status: u16) -> Result<Vec<u8>, String> {
+fn ask(proxy: &Proxy, target: &str, status: u16) -> Result<Vec<u8>, String> {
     let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-    Ok(Client::connect(gate.addr).ask(request.as_bytes(), status)?.body)
+    Ok(Client::connect(proxy.addr).request(request.as_bytes(), status)?.body)
 }
 
 /// A configuration that passes `/?h=NAME` to the name, at the port of the peer.
@@ -74,8 +76,8 @@ fn choosing(peer: &Peer, resolver: &str) -> String {
 
 #[test]
 fn answers_that_are_good_in_the_end() {
-    let (peer, server) = (Peer::polite(), Nameserver::start(answer));
-    let gate = Gate::start(&choosing(&peer, &format!("{} ipv6=off", server.addr)));
+    let (peer, server) = (Peer::start_echo(), DnsServer::start(answer));
+    let proxy = Proxy::start(&choosing(&peer, &format!("{} ipv6=off", server.addr)));
     let names = [
         "plain",
         "alias",
@@ -91,26 +93,30 @@ fn answers_that_are_good_in_the_end() {
         "later",
         "PLAIN",
     ];
-    let gate = &gate;
-    let good = |name| case(name, move || ask(gate, &format!("/?h={name}.test"), 200).map(drop));
-    verify_at_once(names.into_iter().map(good).collect());
-    assert_eq!(server.asked("plain.test", 1), 1, "letters in capitals are no other name");
-    assert_eq!((server.asked("chase.test", 1), server.asked("chase.test", 28)), (1, 0), "IPv6 is off");
-    assert_eq!(server.asked("later.test", 1), 2, "who does not answer is asked again");
+    let proxy = &proxy;
+    let good = |name| case(name, move || ask(proxy, &format!("/?h={name}.test"), 200).map(drop));
+    run_concurrently(names.into_iter().map(good).collect());
+    assert_eq!(server.query_count("plain.test", 1), 1, "letters in capitals are no other name");
+    assert_eq!((server.query_count("chase.test", 1), server.query_count("chase.test", 28)), (1, 0), "IPv6 is off");
+    assert_eq!(server.query_count("later.test", 1), 2, "who does not answer is asked again");
 }
 
 #[test]
 fn names_that_have_no_address() {
-    let (peer, server) = (Peer::polite(), Nameserver::start(answer));
-    let gate = Gate::start(&choosing(&peer, &server.addr.to_string()));
+    let (peer, server) = (Peer::start_echo(), DnsServer::start(answer));
+    let proxy = Proxy::start(&choosing(&peer, &server.addr.to_string()));
     let bad = |path: &'static str, name: &'static str, why: &'static str| {
-        let gate = &gate;
+        let proxy = &proxy;
         case(name, move || {
-            ask(gate, &format!("{path}?h={name}"), 502)?;
-            gate.wait_for_error(&["[error]", &format!("{name} could not be resolved ("), &format!("{why}), client: ")])
+            ask(proxy, &format!("{path}?h={name}"), 502)?;
+            proxy.wait_for_error_line(&[
+                "[error]",
+                &format!("{name} could not be resolved ("),
+                &format!("{why}), client: "),
+            ])
         })
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         bad("/", "none.test", "3: Host not found"),
         bad("/", "empty.test", "3: Host not found"),
         bad("/", "other.test", "3: Host not found"),
@@ -123,49 +129,49 @@ fn names_that_have_no_address() {
         bad("/soon", "silent.test", "110: Operation timed out"),
         bad("/", "a..b", "3: Host not found"),
     ]);
-    assert!(server.asked("loops.test", 1) <= 16);
+    assert!(server.query_count("loops.test", 1) <= 16);
     assert_eq!(peer.connections(), 0);
 }
 
 /// The next server is asked when one is silent, in trouble or not there.
 #[test]
 fn servers_in_their_order() {
-    let (peer, good) = (Peer::polite(), Nameserver::start(|question| vec![question.found(HERE)]));
-    let second = Nameserver::start(|question| match question.name.as_str() {
-        "trouble.test" => vec![question.reply(2, &[])],
-        "none.test" => vec![question.reply(3, &[])],
+    let (peer, good) = (Peer::start_echo(), DnsServer::start(|question| vec![question.address_response(HERE)]));
+    let second = DnsServer::start(|question| match question.name.as_str() {
+        "trouble.test" => vec![question.response(2, &[])],
+        "none.test" => vec![question.response(3, &[])],
         _ => vec![],
     });
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let gate = Gate::start(&choosing(&peer, &format!("{free} {} localhost:{}", second.addr, good.addr.port())));
-    verify_at_once(vec![
-        case("trouble", || ask(&gate, "/?h=trouble.test", 200).map(drop)),
-        case("silence", || ask(&gate, "/?h=silence.test", 200).map(drop)),
-        case("that there is none", || ask(&gate, "/?h=none.test", 502).map(drop)),
+    let proxy = Proxy::start(&choosing(&peer, &format!("{free} {} localhost:{}", second.addr, good.addr.port())));
+    run_concurrently(vec![
+        case("trouble", || ask(&proxy, "/?h=trouble.test", 200).map(drop)),
+        case("silence", || ask(&proxy, "/?h=silence.test", 200).map(drop)),
+        case("that there is none", || ask(&proxy, "/?h=none.test", 502).map(drop)),
     ]);
-    assert_eq!(good.asked("none.test", 1), 0, "the second has answered");
-    let gate = Gate::start(&choosing(&peer, &free.to_string()));
-    ask(&gate, "/?h=a.test", 502).unwrap();
-    gate.wait_for_error(&[&format!("a.test could not be resolved ({free}: 111: ")]).unwrap();
+    assert_eq!(good.query_count("none.test", 1), 0, "the second has answered");
+    let proxy = Proxy::start(&choosing(&peer, &free.to_string()));
+    ask(&proxy, "/?h=a.test", 502).unwrap();
+    proxy.wait_for_error_line(&[&format!("a.test could not be resolved ({free}: 111: ")]).unwrap();
 }
 
 #[test]
 fn a_server_that_is_reached_over_ipv6() {
-    let Some(server) = Nameserver::at("::1", |question| vec![question.found(HERE)]) else { return };
-    let peer = Peer::polite();
-    let gate = Gate::start(&choosing(&peer, &server.addr.to_string()));
-    ask(&gate, "/?h=a.test", 200).unwrap();
+    let Some(server) = DnsServer::start_at("::1", |question| vec![question.address_response(HERE)]) else { return };
+    let peer = Peer::start_echo();
+    let proxy = Proxy::start(&choosing(&peer, &server.addr.to_string()));
+    ask(&proxy, "/?h=a.test", 200).unwrap();
 }
 
 /// All workers together ask once as long as the answer is believed.
 #[test]
 fn workers_know_what_one_of_them_knows() {
-    let (peer, server) = (Peer::polite(), Nameserver::start(answer));
+    let (peer, server) = (Peer::start_echo(), DnsServer::start(answer));
     let pass = choosing(&peer, &format!("{} valid=1h", server.addr));
-    let gate = Gate::start(&format!("worker_processes 3;\n{pass}"));
-    let all = |_| case("asked", || ask(&gate, "/?h=shared.test", 200).map(drop));
-    verify_at_once((0..24).map(all).collect());
-    assert_eq!((server.asked("shared.test", 1), server.asked("shared.test", 28)), (1, 1));
+    let proxy = Proxy::start(&format!("worker_processes 3;\n{pass}"));
+    let all = |_| case("asked", || ask(&proxy, "/?h=shared.test", 200).map(drop));
+    run_concurrently((0..24).map(all).collect());
+    assert_eq!((server.query_count("shared.test", 1), server.query_count("shared.test", 28)), (1, 1));
 }
 
 /// Two sockets with the same port, at 127.0.0.1 and 127.0.0.2.
@@ -183,21 +189,21 @@ fn listeners() -> (TcpListener, TcpListener) {
 #[test]
 fn addresses_that_change() {
     static STATE: AtomicU8 = AtomicU8::new(0);
-    let server = Nameserver::start(|question| match STATE.load(Ordering::SeqCst) {
-        0 => vec![question.found("127.0.0.1")],
-        1 => vec![question.found("127.0.0.2")],
-        2 => vec![question.reply(2, &[])],
-        _ => vec![question.reply(3, &[])],
+    let server = DnsServer::start(|question| match STATE.load(Ordering::SeqCst) {
+        0 => vec![question.address_response("127.0.0.1")],
+        1 => vec![question.address_response("127.0.0.2")],
+        2 => vec![question.response(2, &[])],
+        _ => vec![question.response(3, &[])],
     });
     let here = |listener, text: &'static str| {
-        Peer::on(listener, move |connection| {
-            while let Some(request) = connection.request() {
+        Peer::start_on(listener, move |connection| {
+            while let Some(request) = connection.read_request() {
                 if request.target() == "/ws" {
-                    connection.send(SWITCHING);
+                    connection.send(SWITCHING_PROTOCOLS);
                     connection.echo();
                     return;
                 }
-                connection.answer(&request, text);
+                connection.respond(&request, text);
             }
         })
     };
@@ -210,27 +216,27 @@ fn addresses_that_change() {
         server.addr,
         first.addr.port()
     );
-    let gate = Gate::start(&config);
-    let mut tunnel = Client::asking(gate.addr, &expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"));
-    assert!(tunnel.head().unwrap().starts_with("HTTP/1.1 101 "));
-    let get = || Client::asking(gate.addr, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").reply().unwrap();
+    let proxy = Proxy::start(&config);
+    let mut tunnel = Client::connect_and_send(proxy.addr, &expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"));
+    assert!(tunnel.read_head().unwrap().starts_with("HTTP/1.1 101 "));
+    let get = || Client::connect_and_send(proxy.addr, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").read_response().unwrap();
     assert_eq!(get().body, b"first");
 
     STATE.store(1, Ordering::SeqCst);
     wait_for("the new address", || get().body == b"second");
     tunnel.send(b"still there");
-    assert_eq!(tunnel.take(11).unwrap(), b"still there");
+    assert_eq!(tunnel.read_bytes(11).unwrap(), b"still there");
     assert_eq!(second.connections(), 1);
 
     STATE.store(2, Ordering::SeqCst);
     let complaint = ["[warn]", "moving.test could not be resolved (2: Server failure); the addresses that were known"];
     wait_for("a complaint", || {
         assert_eq!(get().body, b"second");
-        gate.errors().iter().any(|line| complaint.iter().all(|part| line.contains(part)))
+        proxy.error_lines().iter().any(|line| complaint.iter().all(|part| line.contains(part)))
     });
-    gate.rewrite(&config);
-    gate.signal("HUP");
-    wait_for("the reload", || gate.errors().iter().any(|line| line.contains("is in force")));
+    proxy.write_config(&config);
+    proxy.signal("HUP");
+    wait_for("the reload", || proxy.error_lines().iter().any(|line| line.contains("is in force")));
     assert_eq!(get().body, b"second");
 
     STATE.store(3, Ordering::SeqCst);
@@ -238,19 +244,19 @@ fn addresses_that_change() {
     STATE.store(0, Ordering::SeqCst);
     wait_for("its return", || get().status == 200);
     tunnel.send(b"still there");
-    assert_eq!(tunnel.take(11).unwrap(), b"still there");
+    assert_eq!(tunnel.read_bytes(11).unwrap(), b"still there");
 }
 
 #[test]
 fn resolvers_in_a_configuration() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let test = |name: &str, resolver: &str| {
         let file = format!("{name}.conf");
-        folder.write(
+        dir.write(
             &file,
             format!("server {{ listen 8080; resolver {resolver}; location / {{ proxy_pass http://$host; }} }}"),
         );
-        let output = run(&folder, &["-t"], &file);
+        let output = run(&dir, &["-t"], &file);
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     for (name, good) in [

@@ -9,10 +9,10 @@ pub(crate) struct Question {
     /// Without the dot at its end.
     pub(crate) name: String,
     /// 1 for IPv4 addresses, 28 for IPv6.
-    pub(crate) kind: u16,
+    pub(crate) record_type: u16,
     pub(crate) over_tcp: bool,
     /// How often this was asked before.
-    pub(crate) before: usize,
+    pub(crate) earlier_queries: usize,
     message: Vec<u8>,
 }
 
@@ -30,19 +30,22 @@ impl Question {
         }
         let kind = u16::from_be_bytes([message[at + 1], message[at + 2]]);
         let message = message[..at + 5].to_vec();
-        Self { name: labels.join("."), kind, over_tcp, before: 0, message }
+        Self { name: labels.join("."), record_type: kind, over_tcp, earlier_queries: 0, message }
     }
 
     /// A message with flags or a response code, and records.
-    pub(crate) fn reply(&self, flags: u16, records: &[Vec<u8>]) -> Vec<u8> {
+    pub(crate) fn response(&self, flags: u16, records: &[Vec<u8>]) -> Vec<u8> {
         let counts = [0x8180 | flags, 1, records.len() as u16, 0, 0];
         [&self.message[..2], &counts.map(u16::to_be_bytes).concat(), &self.message[12..], &records.concat()].concat()
     }
 
     /// The address, if it is of the kind that is asked for.
-    pub(crate) fn found(&self, addr: &str) -> Vec<u8> {
-        let record = record(&self.name, addr.parse().unwrap(), 60);
-        self.reply(0, if (self.kind == 1) == addr.contains('.') { std::slice::from_ref(&record) } else { &[] })
+    pub(crate) fn address_response(&self, addr: &str) -> Vec<u8> {
+        let record = address_record(&self.name, addr.parse().unwrap(), 60);
+        self.response(
+            0,
+            if (self.record_type == 1) == addr.contains('.') { std::slice::from_ref(&record) } else { &[] },
+        )
     }
 }
 
@@ -51,37 +54,40 @@ fn labels(name: &str) -> Vec<u8> {
     [name.split('.').flat_map(label).collect(), vec![0]].concat()
 }
 
-fn record_of(name: &str, kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
+fn record_of_type(name: &str, kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
     let kind = [kind, 1].map(u16::to_be_bytes).concat();
     [&labels(name), &kind, &ttl.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), data].concat()
 }
 
 /// An address of `name`.
-pub(crate) fn record(name: &str, addr: IpAddr, ttl: u32) -> Vec<u8> {
+pub(crate) fn address_record(name: &str, addr: IpAddr, ttl: u32) -> Vec<u8> {
     match addr {
-        IpAddr::V4(addr) => record_of(name, 1, ttl, &addr.octets()),
-        IpAddr::V6(addr) => record_of(name, 28, ttl, &addr.octets()),
+        IpAddr::V4(addr) => record_of_type(name, 1, ttl, &addr.octets()),
+        IpAddr::V6(addr) => record_of_type(name, 28, ttl, &addr.octets()),
     }
 }
 
 /// `name` stands for `target`.
-pub(crate) fn alias(name: &str, target: &str) -> Vec<u8> {
-    record_of(name, 5, 60, &labels(target))
+pub(crate) fn cname_record(name: &str, target: &str) -> Vec<u8> {
+    record_of_type(name, 5, 60, &labels(target))
 }
 
-pub(crate) struct Nameserver {
+pub(crate) struct DnsServer {
     pub(crate) addr: SocketAddr,
-    asked: Arc<Mutex<Vec<(String, u16)>>>,
+    queries: Arc<Mutex<Vec<(String, u16)>>>,
 }
 
-impl Nameserver {
+impl DnsServer {
     /// Sends what `answer` makes of each question, message by message.
     pub(crate) fn start(answer: impl Fn(&Question) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Self {
-        Self::at("127.0.0.1", answer).unwrap()
+        Self::start_at("127.0.0.1", answer).unwrap()
     }
 
     /// One at an address of this machine, if it has that.
-    pub(crate) fn at(ip: &str, answer: impl Fn(&Question) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Option<Self> {
+    pub(crate) fn start_at(
+        ip: &str,
+        answer: impl Fn(&Question) -> Vec<Vec<u8>> + Send + Sync + 'static,
+    ) -> Option<Self> {
         let ip: IpAddr = ip.parse().unwrap();
         let mut bound = (0..100).filter_map(|_| {
             let udp = UdpSocket::bind((ip, 0)).ok()?;
@@ -93,10 +99,10 @@ impl Nameserver {
         let all = asked.clone();
         let answer = Arc::new(move |message: &[u8], over_tcp| {
             let mut question = Question::read(message, over_tcp);
-            let key = (question.name.clone(), question.kind);
+            let key = (question.name.clone(), question.record_type);
             {
                 let mut all = all.lock().unwrap();
-                question.before = all.iter().filter(|known| **known == key).count();
+                question.earlier_queries = all.iter().filter(|known| **known == key).count();
                 all.push(key);
             }
             answer(&question)
@@ -124,11 +130,11 @@ impl Nameserver {
                 }
             }
         });
-        Some(Self { addr, asked })
+        Some(Self { addr, queries: asked })
     }
 
     /// How often a name was asked for, by the kind of its addresses.
-    pub(crate) fn asked(&self, name: &str, kind: u16) -> usize {
-        self.asked.lock().unwrap().iter().filter(|(known, of)| known == name && *of == kind).count()
+    pub(crate) fn query_count(&self, name: &str, kind: u16) -> usize {
+        self.queries.lock().unwrap().iter().filter(|(known, of)| known == name && *of == kind).count()
     }
 }

@@ -8,26 +8,26 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
+use crate::cases::{case, check, check_equal, run_cases, run_concurrently};
 use crate::client::{Client, expand, show};
-use crate::harness::{Folder, Gate, PATIENCE, run, wait_for};
+use crate::harness::{Proxy, TIMEOUT, TempDir, run, wait_for};
 use crate::peer::Peer;
-use crate::response_rows::{ask_rows, request};
-use crate::rows::{case, check, same, verify, verify_at_once};
+use crate::response_rows::{format_request, run_response_rows};
 
 /// Tue, 14 Nov 2023 22:13:20 GMT, 6553f100 in hexadecimal.
 const MODIFIED: Duration = Duration::from_secs(1_700_000_000);
 
-pub(crate) fn put(folder: &Folder, name: &str, text: impl AsRef<[u8]>) {
-    let path = folder.path(name);
+pub(crate) fn put(dir: &TempDir, name: &str, text: impl AsRef<[u8]>) {
+    let path = dir.path(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, text).unwrap();
     let file = fs::File::options().write(true).open(&path).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH + MODIFIED).unwrap();
 }
 
-/// The folder `www` that most tests serve.
-fn fill(gate: &Gate) {
-    let folder = &gate.folder;
+/// The directory `www` that most tests serve.
+fn fill(proxy: &Proxy) {
+    let dir = &proxy.dir;
     for (name, text) in [
         ("f.txt", "hello"),
         ("a b.txt", "space"),
@@ -42,20 +42,20 @@ fn fill(gate: &Gate) {
         ("bare/other.txt", "other"),
         ("tool.sh", "#!"),
     ] {
-        put(folder, &format!("www/{name}"), text);
+        put(dir, &format!("www/{name}"), text);
     }
-    put(folder, "secret.txt", "secret");
-    std::os::unix::fs::symlink("f.txt", folder.path("www/link.txt")).unwrap();
-    std::os::unix::fs::symlink("nowhere", folder.path("www/dangling")).unwrap();
-    std::os::unix::fs::symlink("/dev/zero", folder.path("www/device")).unwrap();
-    assert!(Command::new("mkfifo").arg(folder.path("www/fifo")).status().unwrap().success());
-    drop(std::os::unix::net::UnixListener::bind(folder.path("www/socket")).unwrap());
-    fs::set_permissions(folder.path("www/tool.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    put(dir, "secret.txt", "secret");
+    std::os::unix::fs::symlink("f.txt", dir.path("www/link.txt")).unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path("www/dangling")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", dir.path("www/device")).unwrap();
+    assert!(Command::new("mkfifo").arg(dir.path("www/fifo")).status().unwrap().success());
+    drop(std::os::unix::net::UnixListener::bind(dir.path("www/socket")).unwrap());
+    fs::set_permissions(dir.path("www/tool.sh"), fs::Permissions::from_mode(0o755)).unwrap();
     for (name, mode) in [("www/locked.txt", 0o000), ("www/shut/index.html", 0o644)] {
-        put(folder, name, "locked");
-        fs::set_permissions(folder.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        put(dir, name, "locked");
+        fs::set_permissions(dir.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
-    fs::set_permissions(folder.path("www/shut"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(dir.path("www/shut"), fs::Permissions::from_mode(0o000)).unwrap();
 }
 
 const FILES: &str = "server {
@@ -81,10 +81,10 @@ const FILES: &str = "server {
 
 #[test]
 fn files_are_found() {
-    let gate = Gate::start(FILES);
-    fill(&gate);
-    ask_rows(
-        &gate,
+    let proxy = Proxy::start(FILES);
+    fill(&proxy);
+    run_response_rows(
+        &proxy,
         &[
             ("a file", "/f.txt", 200, "Content-Type: text/plain | Content-Length: 5 | =hello"),
             ("its query does not matter", "/f.txt?x=/../y", 200, "=hello"),
@@ -93,17 +93,17 @@ fn files_are_found() {
             ("a symlink", "/link.txt", 200, "=hello"),
             ("a symlink to nowhere", "/dangling", 404, ""),
             ("no file", "/none.txt", 404, "Content-Type: text/html"),
-            ("no folder", "/none/", 404, ""),
-            ("a file is no folder", "/f.txt/", 404, ""),
+            ("no directory", "/none/", 404, ""),
+            ("a file is no directory", "/f.txt/", 404, ""),
             ("below a file", "/f.txt/x", 404, ""),
             ("a file that may not be read", "/locked.txt", 403, ""),
-            ("a folder that may not be searched", "/shut/", 403, ""),
-            ("a folder without an index", "/bare/", 403, ""),
+            ("a directory that may not be searched", "/shut/", 403, ""),
+            ("a directory without an index", "/bare/", 403, ""),
             ("an index", "/has/", 200, "Content-Type: text/html | =index"),
             ("the second index", "/second/?q", 200, "=second"),
             ("an index is matched again", "/php/", 200, "=ran /php/index.php"),
             ("an absolute index", "/absolute/", 200, "=hello"),
-            ("a folder gets its slash", "/has", 301, "Location: http://a:PORT/has/ | Content-Type: text/html"),
+            ("a directory gets its slash", "/has", 301, "Location: http://a:PORT/has/ | Content-Type: text/html"),
             ("with its arguments", "/has?x=1&y", 301, "Location: http://a:PORT/has/?x=1&y"),
             ("alias", "/alias/index.html", 200, "=index"),
             ("alias and index", "/alias/", 200, "=index"),
@@ -122,10 +122,10 @@ fn files_are_found() {
             ("dots in a variable of an alias", "/~../secret.txt", 404, ""),
             ("dots in a variable of a root", "/secret.txt?d=..", 404, ""),
             ("M02", "/open../f.txt", 404, ""),
-            ("M02 with more dots", "/open../has/index.html", 404, ""),
-            ("M02 tried", "/opentry../f.txt", 410, ""),
-            ("M02 inside", "/open/index.html", 200, "=index"),
-            ("M02 inside tried", "/opentry/index.html", 200, "=index"),
+            ("with more dots", "/open../has/index.html", 404, ""),
+            ("tried", "/opentry../f.txt", 410, ""),
+            ("inside", "/open/index.html", 200, "=index"),
+            ("inside tried", "/opentry/index.html", 200, "=index"),
             ("a null byte", "/f.txt%00.html", 400, "Connection: close"),
             ("a FIFO", "/fifo", 404, ""),
             ("a socket", "/socket", 404, ""),
@@ -136,11 +136,11 @@ fn files_are_found() {
 
 #[test]
 fn heads_of_files() {
-    let gate = Gate::start(FILES);
-    fill(&gate);
+    let proxy = Proxy::start(FILES);
+    fill(&proxy);
     const MARKS: &str = "Last-Modified: Tue, 14 Nov 2023 22:13:20 GMT | ETag: \"6553f100-5\" | Accept-Ranges: bytes";
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("marks", "/f.txt", 200, MARKS),
             ("marks of HEAD", "HEAD /f.txt", 200, MARKS),
@@ -157,25 +157,25 @@ fn heads_of_files() {
             ("DELETE of nothing", "DELETE /none", 405, "Allow: GET, HEAD"),
         ],
     );
-    let mut client = Client::connect(gate.addr);
+    let mut client = Client::connect(proxy.addr);
     for (name, text) in [("f.txt", "hello"), ("ten", "0123456789"), ("f.txt", "hello")] {
-        let reply = client.ask(request(&format!("/{name}")).as_bytes(), 200).unwrap();
-        assert_eq!(reply.field("Connection"), Some("keep-alive"));
-        assert_eq!(reply.body, text.as_bytes());
+        let response = client.request(format_request(&format!("/{name}")).as_bytes(), 200).unwrap();
+        assert_eq!(response.header("Connection"), Some("keep-alive"));
+        assert_eq!(response.body, text.as_bytes());
     }
     client.send(b"GET /ten HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    let reply = client.expect(200).unwrap();
-    assert!(reply.closes(), "{:?}", reply.head);
-    client.expect_end().unwrap();
+    let response = client.expect_status(200).unwrap();
+    assert!(response.closes(), "{:?}", response.head);
+    client.expect_eof().unwrap();
 }
 
 #[test]
 fn preconditions_of_files() {
-    let gate = Gate::start(FILES);
-    fill(&gate);
+    let proxy = Proxy::start(FILES);
+    fill(&proxy);
     const FRESH: &str = "ETag: \"6553f100-5\" | !Content-Length | !Content-Type";
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("none match", "/f.txt\nIf-None-Match: \"6553f100-5\"", 304, FRESH),
             ("none match, weak", "/f.txt\nIf-None-Match: W/\"6553f100-5\"", 304, FRESH),
@@ -214,12 +214,12 @@ fn preconditions_of_files() {
 
 #[test]
 fn ranges_of_files() {
-    let gate = Gate::start(FILES);
-    fill(&gate);
+    let proxy = Proxy::start(FILES);
+    fill(&proxy);
     const WHOLE: &str = "Content-Length: 10 | !Content-Range | =0123456789";
     const BEYOND: &str = "Content-Range: bytes */10";
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("first", "/ten\nRange: bytes=0-0", 206, "Content-Range: bytes 0-0/10 | Content-Length: 1 | =0"),
             ("middle", "/ten\nRange: bytes=3-5", 206, "Content-Range: bytes 3-5/10 | Content-Length: 3 | =345"),
@@ -261,30 +261,30 @@ fn ranges_of_files() {
 
 #[test]
 fn a_large_file_leaves_room_for_others() {
-    let gate = Gate::start("server { listen LISTEN; root www; }");
+    let proxy = Proxy::start("server { listen LISTEN; root www; }");
     let large: Vec<u8> = (0..3 * 1024 * 1024_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    put(&gate.folder, "www/large", &large);
-    put(&gate.folder, "www/small", "small");
-    let mut slow = Client::asking(gate.addr, request("/large").as_bytes());
+    put(&proxy.dir, "www/large", &large);
+    put(&proxy.dir, "www/small", "small");
+    let mut slow = Client::connect_and_send(proxy.addr, format_request("/large").as_bytes());
     let mut head = [0; 12];
     slow.stream.peek(&mut head).unwrap();
-    assert_eq!(Client::connect(gate.addr).ask(request("/small").as_bytes(), 200).unwrap().body, b"small");
-    let reply = slow.expect(200).unwrap();
-    same("the client", &reply.body, &large).unwrap();
-    let reply = slow.ask(request("/small").as_bytes(), 200).unwrap();
-    assert_eq!(reply.body, b"small", "the connection serves the next request");
-    let reply = slow.ask(request("/large\nRange: bytes=1000000-2999999").as_bytes(), 206).unwrap();
-    assert_eq!(reply.field("Content-Range"), Some("bytes 1000000-2999999/3145728"));
-    same("the client", &reply.body, &large[1_000_000..3_000_000]).unwrap();
-    gate.wait_for_access(&["GET /large", " 206 2000000 "]).unwrap();
+    assert_eq!(Client::connect(proxy.addr).request(format_request("/small").as_bytes(), 200).unwrap().body, b"small");
+    let response = slow.expect_status(200).unwrap();
+    check_equal("the client", &response.body, &large).unwrap();
+    let response = slow.request(format_request("/small").as_bytes(), 200).unwrap();
+    assert_eq!(response.body, b"small", "the connection serves the next request");
+    let response = slow.request(format_request("/large\nRange: bytes=1000000-2999999").as_bytes(), 206).unwrap();
+    assert_eq!(response.header("Content-Range"), Some("bytes 1000000-2999999/3145728"));
+    check_equal("the client", &response.body, &large[1_000_000..3_000_000]).unwrap();
+    proxy.wait_for_access_line(&["GET /large", " 206 2000000 "]).unwrap();
 }
 
 #[test]
 fn an_alias_that_could_let_out_is_told() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let tell = |text: &str| {
-        folder.write("gate.conf", format!("server {{ listen 8080; {text} }}"));
-        let output = run(&folder, &["-t"], "gate.conf");
+        dir.write("smolgate.conf", format!("server {{ listen 8080; {text} }}"));
+        let output = run(&dir, &["-t"], "smolgate.conf");
         assert_eq!(output.status.code(), Some(0), "{text}");
         String::from_utf8_lossy(&output.stderr).contains("note: \"alias\"")
     };
@@ -322,11 +322,11 @@ const RETURNS: &str = "server {
 
 #[test]
 fn returns() {
-    let gate = Gate::start(RETURNS);
+    let proxy = Proxy::start(RETURNS);
     const PAGE: &str = "<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n\
         <center><h1>404 Not Found</h1></center>\r\n<hr><center>smolgate/";
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("a page", "/page", 404, "Content-Type: text/html | !Location"),
             ("no content", "/nothing", 204, "!Content-Length | !Content-Type"),
@@ -357,11 +357,11 @@ fn returns() {
             ("the first of two", "/first", 201, "=first"),
         ],
     );
-    let reply = Client::connect(gate.addr).ask(request("/page").as_bytes(), 404).unwrap();
-    assert!(reply.body.starts_with(PAGE.as_bytes()), "{}", show(&reply.body));
+    let response = Client::connect(proxy.addr).request(format_request("/page").as_bytes(), 404).unwrap();
+    assert!(response.body.starts_with(PAGE.as_bytes()), "{}", show(&response.body));
     for (target, status) in [("/closed", " 444 "), ("/closed-tried", " 444 ")] {
-        Client::asking(gate.addr, request(target).as_bytes()).expect_end().unwrap();
-        gate.wait_for_access(&[&format!("GET {target} "), status]).unwrap();
+        Client::connect_and_send(proxy.addr, format_request(target).as_bytes()).expect_eof().unwrap();
+        proxy.wait_for_access_line(&[&format!("GET {target} "), status]).unwrap();
     }
 }
 
@@ -428,30 +428,30 @@ fn conditions() {
             location = /if {{ if {condition} {{ return 200 yes; }} return 200 no; }} }}\n"
         )
     };
-    let gate = Gate::start(&CONDITIONS.iter().enumerate().map(server).collect::<String>());
-    fill(&gate);
-    verify(CONDITIONS.iter().enumerate().map(|(number, (condition, x, holds))| {
+    let proxy = Proxy::start(&CONDITIONS.iter().enumerate().map(server).collect::<String>());
+    fill(&proxy);
+    run_cases(CONDITIONS.iter().enumerate().map(|(number, (condition, x, holds))| {
         let field = if x.is_empty() { String::new() } else { format!("X: {x}\r\n") };
         let asked = format!("GET /if HTTP/1.1\r\nHost: s{number}.test\r\n{field}\r\n");
-        let gate = &gate;
+        let proxy = &proxy;
         (*condition, move || {
-            let reply = Client::connect(gate.addr).ask(asked.as_bytes(), 200)?;
-            same(&format!("{x:?}"), &reply.body, if *holds { b"yes" } else { b"no" })
+            let response = Client::connect(proxy.addr).request(asked.as_bytes(), 200)?;
+            check_equal(&format!("{x:?}"), &response.body, if *holds { b"yes" } else { b"no" })
         })
     }));
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let refuses = |condition: &'static str| {
-        let folder = &folder;
+        let dir = &dir;
         (condition, move || {
-            let name = "gate.conf";
-            folder.write(name, format!("server {{\nlisten 8080;\nif {condition} {{ return 204; }}\n}}"));
-            let output = run(folder, &["-t"], name);
+            let name = "smolgate.conf";
+            dir.write(name, format!("server {{\nlisten 8080;\nif {condition} {{ return 204; }}\n}}"));
+            let output = run(dir, &["-t"], name);
             let told = String::from_utf8_lossy(&output.stderr).into_owned();
-            let refused = output.status.code() == Some(2) && told.contains("gate.conf:3:");
+            let refused = output.status.code() == Some(2) && told.contains("smolgate.conf:3:");
             check(refused, || format!("{:?}: {told}", output.status))
         })
     };
-    verify(
+    run_cases(
         ["$host", "(host)", "()", "($host", "($host ! x)", "($host == x)", "($host ~ ()", "(-q /x)", "($host = a b)"]
             .map(refuses),
     );
@@ -495,10 +495,10 @@ const STEPS: &str = "server {
 
 #[test]
 fn rewrites() {
-    let gate = Gate::start(STEPS);
-    fill(&gate);
-    ask_rows(
-        &gate,
+    let proxy = Proxy::start(STEPS);
+    fill(&proxy);
+    run_response_rows(
+        &proxy,
         &[
             ("in a server", "/server/x?q", 200, "=/to/x|q"),
             ("last", "/last/a?q=1", 200, "=/to/a|q=1"),
@@ -526,16 +526,16 @@ fn rewrites() {
             ("to nothing", "/empty", 500, ""),
         ],
     );
-    gate.wait_for_error(&["rewrite or internal redirection cycle"]).unwrap();
+    proxy.wait_for_error_line(&["rewrite or internal redirection cycle"]).unwrap();
 }
 
 #[test]
 fn steps() {
-    let gate = Gate::start(STEPS);
-    fill(&gate);
-    put(&gate.folder, "www/has/f.txt", "broke off");
-    ask_rows(
-        &gate,
+    let proxy = Proxy::start(STEPS);
+    fill(&proxy);
+    put(&proxy.dir, "www/has/f.txt", "broke off");
+    run_response_rows(
+        &proxy,
         &[
             ("if in a server", "/to\nStop: 1", 418, "=stopped"),
             ("break", "/has/f.txt", 200, "=broke off"),
@@ -553,9 +553,9 @@ fn steps() {
             ("no rewrite in an if", "/if-rewrite?y=1", 200, "=no"),
         ],
     );
-    put(&gate.folder, "www/if-scope", "");
-    ask_rows(
-        &gate,
+    put(&proxy.dir, "www/if-scope", "");
+    run_response_rows(
+        &proxy,
         &[
             ("settings of an if", "/if-scope?x=1", 200, "X-A: in"),
             ("settings without it", "/if-scope", 200, "X-A: out"),
@@ -566,15 +566,15 @@ fn steps() {
 /// What Certbot writes.
 #[test]
 fn servers_that_redirect() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "server { if ($host = www.x.test) { return 301 https://$host$request_uri; } # managed by Certbot
             if ($host = x.test) { return 301 https://$host$request_uri; } # managed by Certbot
             listen LISTEN; server_name x.test www.x.test; return 404; # managed by Certbot
             location / { return 200 never; } }
          server { listen LISTEN; server_name y.test; return 302 /y; location / { return 200 never; } }",
     );
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("a name", "/a?b=c%20d\nHost: x.test", 301, "Location: https://x.test/a?b=c%20d"),
             ("another", "//a\nHost: WWW.x.test:80", 301, "Location: https://www.x.test//a"),
@@ -587,8 +587,8 @@ fn servers_that_redirect() {
 /// The request line that an upstream gets after steps.
 #[test]
 fn steps_before_an_upstream() {
-    let (peer, other) = (Peer::polite(), Peer::polite());
-    let gate = Gate::before(
+    let (peer, other) = (Peer::start_echo(), Peer::start_echo());
+    let proxy = Proxy::start_with_peers(
         "upstream known { server PEER; }
          server {
             listen LISTEN;
@@ -608,9 +608,13 @@ fn steps_before_an_upstream() {
         &[("OTHERPEER", &other), ("PEER", &peer)],
     );
     let gets = |target: &'static str, peer: &Peer, line: &str| {
-        let seen = peer.bytes().len();
-        Client::connect(gate.addr).ask(request(target).as_bytes(), 200)?;
-        same("the upstream", &peer.bytes()[seen..], format!("GET {line} HTTP/1.1\r\nHost: up\r\n\r\n").as_bytes())
+        let seen = peer.received().len();
+        Client::connect(proxy.addr).request(format_request(target).as_bytes(), 200)?;
+        check_equal(
+            "the upstream",
+            &peer.received()[seen..],
+            format!("GET {line} HTTP/1.1\r\nHost: up\r\n\r\n").as_bytes(),
+        )
     };
     let rows = [
         ("/break/x?q=1", &peer, "/new/x?q=1"),
@@ -630,20 +634,20 @@ fn steps_before_an_upstream() {
         ("/if/x?y=1", &peer, "/if/x?y=1"),
     ];
     // nginx sends this one as it is; whatever is made of it here, no line ends in it.
-    let _ = Client::asking(gate.addr, request("/raw/a%0D%0AX:1").as_bytes()).reply();
-    assert!(!String::from_utf8_lossy(&peer.bytes()).contains("\r\nX:1"), "{}", show(&peer.bytes()));
-    verify(rows.map(|(target, peer, line)| (target, move || gets(target, peer, line))));
+    let _ = Client::connect_and_send(proxy.addr, format_request("/raw/a%0D%0AX:1").as_bytes()).read_response();
+    assert!(!String::from_utf8_lossy(&peer.received()).contains("\r\nX:1"), "{}", show(&peer.received()));
+    run_cases(rows.map(|(target, peer, line)| (target, move || gets(target, peer, line))));
 }
 
 fn told(output: &Output) -> String {
     format!("{:?}\n{}", output.status.code(), String::from_utf8_lossy(&output.stderr))
 }
 
-/// What `-t` says of a text, with the folder as `DIR`.
+/// What `-t` says of a text, with the directory as `DIR`.
 fn told_of(flags: &[&str], text: &str) -> String {
-    let folder = Folder::new();
-    folder.write("gate.conf", text);
-    told(&run(&folder, flags, "gate.conf")).replace(&folder.path("gate.conf").display().to_string(), "PATH")
+    let dir = TempDir::new();
+    dir.write("smolgate.conf", text);
+    told(&run(&dir, flags, "smolgate.conf")).replace(&dir.path("smolgate.conf").display().to_string(), "PATH")
 }
 
 #[test]
@@ -692,20 +696,24 @@ fn what_a_check_says() {
 
 #[test]
 fn a_dump_prints_what_was_read() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let (main, one, two) = ("include parts/*.conf;\n", "server { listen 8080; }", "# nothing\n");
-    fs::create_dir(folder.path("parts")).unwrap();
-    for (name, text) in [("gate.conf", main), ("parts/1.conf", one), ("parts/2.conf", two), ("parts/3.not", "!")] {
-        folder.write(name, text);
+    fs::create_dir(dir.path("parts")).unwrap();
+    for (name, text) in [("smolgate.conf", main), ("parts/1.conf", one), ("parts/2.conf", two), ("parts/3.not", "!")] {
+        dir.write(name, text);
     }
-    let output = run(&folder, &["-T"], "gate.conf");
-    let header = |name: &str| format!("# configuration file {}:\n", folder.path(name).display());
-    let expected =
-        format!("{}{main}\n{}{one}\n{}{two}\n", header("gate.conf"), header("parts/1.conf"), header("parts/2.conf"));
+    let output = run(&dir, &["-T"], "smolgate.conf");
+    let header = |name: &str| format!("# configuration file {}:\n", dir.path(name).display());
+    let expected = format!(
+        "{}{main}\n{}{one}\n{}{two}\n",
+        header("smolgate.conf"),
+        header("parts/1.conf"),
+        header("parts/2.conf")
+    );
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
-    folder.write("gate.conf", "include nothing/*.conf;\nserver { listen 8080; }\n");
-    assert_eq!(run(&folder, &["-t"], "gate.conf").status.code(), Some(0), "a pattern may match nothing");
+    dir.write("smolgate.conf", "include nothing/*.conf;\nserver { listen 8080; }\n");
+    assert_eq!(run(&dir, &["-t"], "smolgate.conf").status.code(), Some(0), "a pattern may match nothing");
 }
 
 /// A program that this test has to end.
@@ -722,7 +730,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_smolgate");
 
 #[test]
 fn one_line_serves() {
-    let (first, second) = (Peer::polite(), Peer::polite());
+    let (first, second) = (Peer::start_echo(), Peer::start_echo());
     let (ws, root) = (format!("/ws/={}", first.addr), format!("/={}", second.addr));
     // A port that was free may be taken before the program binds it: then another one is tried.
     let (listen, _running) = (0..20)
@@ -742,13 +750,13 @@ fn one_line_serves() {
         })
         .unwrap();
     let mut client = Client::connect(listen.parse().unwrap());
-    client.ask(b"GET /a?b HTTP/1.1\r\nHost: x:1\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n", 200).unwrap();
+    client.request(b"GET /a?b HTTP/1.1\r\nHost: x:1\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n", 200).unwrap();
     let sent = "GET /a?b HTTP/1.1\r\nHost: x:1\r\nX-Real-IP: 127.0.0.1\r\n\
         X-Forwarded-For: 1.2.3.4, 127.0.0.1\r\nX-Forwarded-Proto: http\r\n\r\n";
-    same("the upstream", &second.bytes(), sent.as_bytes()).unwrap();
-    client.ask(&expand(b"GET /ws/ HTTP/1.1\r\nHost: x\r\n{W}\r\n"), 101).unwrap();
+    check_equal("the upstream", &second.received(), sent.as_bytes()).unwrap();
+    client.request(&expand(b"GET /ws/ HTTP/1.1\r\nHost: x\r\n{W}\r\n"), 101).unwrap();
     client.send(b"ping");
-    assert_eq!(client.take(4).unwrap(), b"ping");
+    assert_eq!(client.read_bytes(4).unwrap(), b"ping");
     let dump = Command::new(BINARY).args(["-T", "--listen", &listen, "--proxy", &ws, "--proxy", &root]).output();
     let location = |path: &str, peer: &Peer| {
         format!(
@@ -772,98 +780,99 @@ fn one_line_serves() {
 }
 
 /// What a request for `target` gets now.
-fn status(gate: &Gate, target: &str) -> u16 {
-    let mut client = Client::asking(gate.addr, request(target).as_bytes());
-    client.reply().map_or(0, |reply| reply.status)
+fn status(proxy: &Proxy, target: &str) -> u16 {
+    let mut client = Client::connect_and_send(proxy.addr, format_request(target).as_bytes());
+    client.read_response().map_or(0, |response| response.status)
 }
 
 #[test]
 fn a_reload_changes_locations_and_ports() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let old = "server { listen LISTEN; location / { return 201; } location /ws { proxy_pass http://PEER; } }";
-    let gate = Gate::before(old, &[("PEER", &peer)]);
-    let mut tunnel = Client::connect(gate.addr);
-    tunnel.ask(&expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"), 101).unwrap();
-    let mut kept = Client::connect(gate.addr);
-    kept.ask(request("/").as_bytes(), 201).unwrap();
+    let proxy = Proxy::start_with_peers(old, &[("PEER", &peer)]);
+    let mut tunnel = Client::connect(proxy.addr);
+    tunnel.request(&expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"), 101).unwrap();
+    let mut kept = Client::connect(proxy.addr);
+    kept.request(format_request("/").as_bytes(), 201).unwrap();
     let reload = |text: &str| {
-        let before = gate.errors().iter().filter(|line| line.contains("in force")).count();
-        gate.rewrite(text);
-        gate.signal("HUP");
-        wait_for("a reload", || gate.errors().iter().filter(|line| line.contains("in force")).count() > before);
+        let before = proxy.error_lines().iter().filter(|line| line.contains("in force")).count();
+        proxy.write_config(text);
+        proxy.signal("HUP");
+        wait_for("a reload", || proxy.error_lines().iter().filter(|line| line.contains("in force")).count() > before);
     };
     let both = "server { listen LISTEN; listen OTHER; location / { return 202; } location /new { return 203; } }";
     reload(both);
-    assert_eq!((status(&gate, "/"), status(&gate, "/new")), (202, 203));
-    Client::connect(gate.other).ask(request("/new").as_bytes(), 203).unwrap();
-    gate.rewrite("server {\nlisten LISTEN;\nreturn 204; frobnicate;\n}");
-    gate.signal("HUP");
-    gate.wait_for_error(&["[emerg]", "gate.conf:6:13: unknown directive \"frobnicate\""]).unwrap();
-    assert_eq!(status(&gate, "/new"), 203, "a broken file changes nothing");
-    Client::connect(gate.other).ask(request("/new").as_bytes(), 203).unwrap();
+    assert_eq!((status(&proxy, "/"), status(&proxy, "/new")), (202, 203));
+    Client::connect(proxy.other).request(format_request("/new").as_bytes(), 203).unwrap();
+    proxy.write_config("server {\nlisten LISTEN;\nreturn 204; frobnicate;\n}");
+    proxy.signal("HUP");
+    proxy.wait_for_error_line(&["[emerg]", "smolgate.conf:6:13: unknown directive \"frobnicate\""]).unwrap();
+    assert_eq!(status(&proxy, "/new"), 203, "a broken file changes nothing");
+    Client::connect(proxy.other).request(format_request("/new").as_bytes(), 203).unwrap();
     reload("server { listen OTHER; return 205; }");
-    wait_for("the listener is gone", || TcpStream::connect(gate.addr).is_err());
-    Client::connect(gate.other).ask(request("/").as_bytes(), 205).unwrap();
+    wait_for("the listener is gone", || TcpStream::connect(proxy.addr).is_err());
+    Client::connect(proxy.other).request(format_request("/").as_bytes(), 205).unwrap();
     tunnel.send(b"ping");
-    assert_eq!(tunnel.take(4).unwrap(), b"ping", "the tunnel lives");
+    assert_eq!(tunnel.read_bytes(4).unwrap(), b"ping", "the tunnel lives");
 }
 
 #[test]
 fn reopened_logs_are_new_files() {
-    let gate = Gate::start("server { listen LISTEN; return 204; }");
-    assert_eq!(status(&gate, "/before"), 204);
-    gate.wait_for_access(&["GET /before"]).unwrap();
+    let proxy = Proxy::start("server { listen LISTEN; return 204; }");
+    assert_eq!(status(&proxy, "/before"), 204);
+    proxy.wait_for_access_line(&["GET /before"]).unwrap();
     for name in ["access.log", "error.log"] {
-        fs::rename(gate.folder.path(name), gate.folder.path(&format!("{name}.1"))).unwrap();
+        fs::rename(proxy.dir.path(name), proxy.dir.path(&format!("{name}.1"))).unwrap();
     }
-    assert_eq!(status(&gate, "/between"), 204);
-    wait_for("the old file is written to", || gate.folder.lines("access.log.1").len() == 2);
-    gate.signal("USR1");
-    gate.wait_for_error(&["logs were reopened"]).unwrap();
-    assert_eq!(status(&gate, "/after"), 204);
-    gate.wait_for_access(&["GET /after"]).unwrap();
-    assert_eq!(gate.access().len(), 1);
-    assert_eq!(gate.folder.lines("access.log.1").len(), 2);
+    assert_eq!(status(&proxy, "/between"), 204);
+    wait_for("the old file is written to", || proxy.dir.lines("access.log.1").len() == 2);
+    proxy.signal("USR1");
+    proxy.wait_for_error_line(&["logs were reopened"]).unwrap();
+    assert_eq!(status(&proxy, "/after"), 204);
+    proxy.wait_for_access_line(&["GET /after"]).unwrap();
+    assert_eq!(proxy.access_lines().len(), 1);
+    assert_eq!(proxy.dir.lines("access.log.1").len(), 2);
 }
 
-/// A gate with a request in flight, and what lets its upstream answer.
-fn in_flight() -> (Gate, Client, mpsc::Sender<()>) {
+/// The proxy with a request in flight, and what lets its upstream answer.
+fn in_flight() -> (Proxy, Client, mpsc::Sender<()>) {
     let (go, gone) = mpsc::channel::<()>();
     let gone = std::sync::Mutex::new(gone);
     let peer = Peer::start(move |connection| {
-        if let Some(request) = connection.request() {
+        if let Some(request) = connection.read_request() {
             let _ = gone.lock().unwrap().recv();
-            connection.answer(&request, "late");
+            connection.respond(&request, "late");
         }
     });
-    let gate = Gate::before("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &peer)]);
-    let client = Client::asking(gate.addr, request("/").as_bytes());
-    wait_for("the upstream is asked", || peer.bytes().ends_with(b"\r\n\r\n"));
-    (gate, client, go)
+    let proxy =
+        Proxy::start_with_peers("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &peer)]);
+    let client = Client::connect_and_send(proxy.addr, format_request("/").as_bytes());
+    wait_for("the upstream is asked", || peer.received().ends_with(b"\r\n\r\n"));
+    (proxy, client, go)
 }
 
 #[test]
 fn stops() {
     let quit = || {
-        let (mut gate, mut client, go) = in_flight();
-        gate.signal("QUIT");
-        wait_for("it listens no more", || TcpStream::connect(gate.addr).is_err());
-        check(gate.is_running(), || "it did not wait".to_owned())?;
+        let (mut proxy, mut client, go) = in_flight();
+        proxy.signal("QUIT");
+        wait_for("it listens no more", || TcpStream::connect(proxy.addr).is_err());
+        check(proxy.is_running(), || "it did not wait".to_owned())?;
         go.send(()).unwrap();
-        same("the client", &client.expect(200)?.body, b"late")?;
-        client.expect_end()?;
-        let code = gate.ends_within(PATIENCE);
+        check_equal("the client", &client.expect_status(200)?.body, b"late")?;
+        client.expect_eof()?;
+        let code = proxy.exit_code_within(TIMEOUT);
         check(code == Some(0), || format!("exit code {code:?}"))?;
-        check(!gate.folder.path("gate.pid").exists(), || "the pid file stays".to_owned())
+        check(!proxy.dir.path("smolgate.pid").exists(), || "the pid file stays".to_owned())
     };
     let term = || {
-        let (mut gate, mut client, go) = in_flight();
-        let pid = fs::read_to_string(gate.folder.path("gate.pid")).unwrap();
-        check(pid == format!("{}\n", gate.pid()), || format!("pid file: {pid:?}"))?;
-        gate.signal("TERM");
-        let code = gate.ends_within(PATIENCE);
+        let (mut proxy, mut client, go) = in_flight();
+        let pid = fs::read_to_string(proxy.dir.path("smolgate.pid")).unwrap();
+        check(pid == format!("{}\n", proxy.pid()), || format!("pid file: {pid:?}"))?;
+        proxy.signal("TERM");
+        let code = proxy.exit_code_within(TIMEOUT);
         check(code == Some(0), || format!("exit code {code:?}"))?;
-        check(!gate.folder.path("gate.pid").exists(), || "the pid file stays".to_owned())?;
+        check(!proxy.dir.path("smolgate.pid").exists(), || "the pid file stays".to_owned())?;
         let mut byte = [0];
         check(!matches!(client.stream.read(&mut byte), Ok(1)), || "a byte came".to_owned())?;
         drop(go);
@@ -871,22 +880,22 @@ fn stops() {
     };
     let by_pid_file = |signal: &'static str| {
         move || {
-            let mut gate = Gate::start("server { listen LISTEN; return 201; }");
+            let mut proxy = Proxy::start("server { listen LISTEN; return 201; }");
             // Who answers has written its pid file.
-            check(status(&gate, "/") == 201, || "it does not serve".to_owned())?;
-            gate.rewrite("server { listen LISTEN; return 202; }");
-            let output = run(&gate.folder, &["-s", "reload"], "gate.conf");
+            check(status(&proxy, "/") == 201, || "it does not serve".to_owned())?;
+            proxy.write_config("server { listen LISTEN; return 202; }");
+            let output = run(&proxy.dir, &["-s", "reload"], "smolgate.conf");
             check(output.status.code() == Some(0) && output.stderr.is_empty(), || told(&output))?;
-            wait_for("-s reload", || status(&gate, "/") == 202);
-            let output = run(&gate.folder, &["-s", signal], "gate.conf");
+            wait_for("-s reload", || status(&proxy, "/") == 202);
+            let output = run(&proxy.dir, &["-s", signal], "smolgate.conf");
             check(output.status.code() == Some(0) && output.stderr.is_empty(), || told(&output))?;
-            let code = gate.ends_within(PATIENCE);
+            let code = proxy.exit_code_within(TIMEOUT);
             check(code == Some(0), || format!("exit code {code:?}"))?;
-            let output = run(&gate.folder, &["-s", signal], "gate.conf");
-            check(output.status.code() == Some(1) && told(&output).contains("gate.pid"), || told(&output))
+            let output = run(&proxy.dir, &["-s", signal], "smolgate.conf");
+            check(output.status.code() == Some(1) && told(&output).contains("smolgate.pid"), || told(&output))
         }
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("SIGQUIT", quit),
         case("SIGTERM", term),
         case("-s stop", by_pid_file("stop")),
@@ -896,10 +905,10 @@ fn stops() {
 
 #[test]
 fn directives_of_the_command_line() {
-    let gate = Gate::start_by(
+    let proxy = Proxy::start_in_shell(
         "access_log access.log; error_log error.log info; server { listen LISTEN; return 204; }",
-        "exec \"$0\" \"$@\" -g 'pid gate.pid; worker_shutdown_timeout 1s;'",
+        "exec \"$0\" \"$@\" -g 'pid smolgate.pid; worker_shutdown_timeout 1s;'",
     );
-    assert_eq!(status(&gate, "/"), 204);
-    assert_eq!(gate.folder.lines("gate.pid"), [gate.pid().to_string()]);
+    assert_eq!(status(&proxy, "/"), 204);
+    assert_eq!(proxy.dir.lines("smolgate.pid"), [proxy.pid().to_string()]);
 }

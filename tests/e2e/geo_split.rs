@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{Folder, Gate, run};
-use crate::response_rows::{ask_row, ask_rows};
-use crate::rows::{case, check, verify, verify_at_once};
+use crate::cases::{case, check, run_cases, run_concurrently};
+use crate::harness::{Proxy, TempDir, run};
+use crate::response_rows::{run_response_row, run_response_rows};
 
 const GEO: &str = r#"
 geo $net { default none; 127.0.0.0/8 loop; 127.0.0.1 me; 127.0.0.1/32 myself; }
@@ -20,13 +20,13 @@ server { listen LISTEN; return 200 "$net|$by_arg|$ranges|$behind|$far_behind|$no
 
 #[test]
 fn geo() {
-    let folder = Folder::new();
-    folder.write("more.geo", "172.16.0.0/12 included;\n");
-    let included = folder.path("more.geo").display().to_string();
-    let gate = Gate::start(&GEO.replace("more.geo", &included));
+    let dir = TempDir::new();
+    dir.write("more.geo", "172.16.0.0/12 included;\n");
+    let included = dir.path("more.geo").display().to_string();
+    let proxy = Proxy::start(&GEO.replace("more.geo", &included));
     let from = |list: &str| format!("/\nX-Forwarded-For: {list}");
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("none", "/", 200, "=myself|nowhere|none|loop|loop||nowhere"),
             ("the smallest network", "/?ip=10.1.2.3", 200, "=myself|ten one|none|loop|loop||ten one"),
@@ -59,9 +59,9 @@ server { listen LISTEN; location / { return 200 "$entry"; }
 /// More of them than are tried one after the other: the first that matches counts, with what it captures.
 #[test]
 fn expressions_keep_their_order() {
-    let gate = Gate::start(EXPRESSIONS);
-    ask_rows(
-        &gate,
+    let proxy = Proxy::start(EXPRESSIONS);
+    run_response_rows(
+        &proxy,
         &[
             ("no literal", "/?x=nothing", 200, "=none"),
             ("the second literal", "/?x=the-FIRST", 200, "=1"),
@@ -87,17 +87,17 @@ fn expressions_keep_their_order() {
 /// The shares and who is in which are those of nginx 1.22: asked with the same texts, 1 to 1000.
 #[test]
 fn split_clients() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         r#"split_clients "$arg_x" $part { 51.2% one; 10% two; 0.5% three; }
            split_clients $arg_x $all { 30% a; * b; }
            server { listen LISTEN; return 200 "$part $all"; }"#,
     );
-    let mut client = crate::client::Client::connect(gate.addr);
+    let mut client = crate::client::Client::connect(proxy.addr);
     let mut shares: BTreeMap<String, u32> = BTreeMap::new();
     for x in 1..=1000 {
         let request = format!("GET /?x={x} HTTP/1.1\r\nHost: a\r\n\r\n");
-        let reply = client.ask(request.as_bytes(), 200).unwrap();
-        *shares.entry(String::from_utf8(reply.body).unwrap()).or_default() += 1;
+        let response = client.request(request.as_bytes(), 200).unwrap();
+        *shares.entry(String::from_utf8(response.body).unwrap()).or_default() += 1;
     }
     let shares: Vec<(&str, u32)> = shares.iter().map(|(name, count)| (name.as_str(), *count)).collect();
     assert_eq!(shares, SHARES);
@@ -107,7 +107,7 @@ const SHARES: [(&str, u32); 5] = [(" b", 349), ("one a", 332), ("one b", 214), (
 
 #[test]
 fn referers() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         r#"server { listen LISTEN; server_name www.own.test *.own.example ~^re\d$ ""; return 200 "$invalid_referer";
             valid_referers none example.com; }
            server { listen OTHER; server_name b; return 404; }"#
@@ -151,12 +151,14 @@ fn referers() {
         ("/all", "anything", true),
     ];
     let verdict = |valid: bool| if valid { "=" } else { "=1" };
-    verify(rows.iter().map(|(path, referer, valid)| {
-        let gate = &gate;
-        (*referer, move || ask_row(gate, &(referer, &format!("{path}\nReferer: {referer}"), 200, verdict(*valid))))
+    run_cases(rows.iter().map(|(path, referer, valid)| {
+        let proxy = &proxy;
+        (*referer, move || {
+            run_response_row(proxy, &(referer, &format!("{path}\nReferer: {referer}"), 200, verdict(*valid)))
+        })
     }));
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("no referer", "/", 200, "="),
             ("no referer, not allowed", "/path", 200, "=1"),
@@ -185,44 +187,44 @@ const PLACES: &str = r#"
 #[test]
 fn what_is_written_wrongly() {
     let cases = [
-        ("geo $x { 10.0.0.0/33 a; }", "gate.conf:1:10: invalid network"),
-        ("geo $x { 10.0.0.1; }", "gate.conf:1:10: invalid number of the geo parameters"),
-        ("geo $x { ranges; 10.0.0.0/8 a; }", "gate.conf:1:18: invalid network"),
+        ("geo $x { 10.0.0.0/33 a; }", "smolgate.conf:1:10: invalid network"),
+        ("geo $x { 10.0.0.1; }", "smolgate.conf:1:10: invalid number of the geo parameters"),
+        ("geo $x { ranges; 10.0.0.0/8 a; }", "smolgate.conf:1:18: invalid network"),
         ("geo $x { ranges; 10.0.0.1-10.0.0.5 a; 10.0.0.5-10.0.0.6 b; }", "overlaps"),
-        ("geo $x { 10.0.0.0/8 a; ranges; }", "gate.conf:1:24: \"ranges\" must be the first"),
-        ("geo $x { default a; default b; }", "gate.conf:1:21: conflicting parameter \"default\""),
-        ("geo $x { proxy a; }", "gate.conf:1:16: invalid value \"a\""),
-        ("geo x { default a; }", "gate.conf:1:5: invalid variable name"),
-        ("geo $uri { default a; }", "gate.conf:1:5: the duplicate \"uri\" variable"),
-        ("geo $x { default a; } map $uri $x { a b; }", "gate.conf:1:32: the duplicate \"x\" variable"),
-        ("geo $x { default a; } geo $x { default a; }", "gate.conf:1:27: the duplicate \"x\" variable"),
-        ("split_clients $uri $x { 50% a; 50.01% b; }", "gate.conf:1:32: percent total"),
-        ("split_clients $uri $x { 0% a; }", "gate.conf:1:25: invalid percent value \"0%\""),
-        ("split_clients $uri $x { 5 a; }", "gate.conf:1:25: invalid percent value \"5\""),
-        ("split_clients $uri $x { 5% a b; }", "gate.conf:1:25: invalid number"),
-        ("server { valid_referers a.*.b; }", "gate.conf:1:25: invalid host"),
-        ("server { valid_referers ~(; }", "gate.conf:1:25: "),
-        ("server { allow 10.0.0.0/33; }", "gate.conf:1:16: invalid value"),
-        ("server { deny nobody; }", "gate.conf:1:15: invalid value"),
-        ("server { satisfy some; }", "gate.conf:1:18: invalid value"),
-        ("server { auth_basic x; }", "gate.conf:1:1: \"auth_basic\" is set without"),
-        ("server { auth_request on; }", "gate.conf:1:23: invalid value"),
-        ("server { auth_request_set $uri x; }", "gate.conf:1:27: the duplicate \"uri\" variable"),
-        ("server { location / { limit_except FETCH { deny all; } } }", "gate.conf:1:36: invalid value"),
+        ("geo $x { 10.0.0.0/8 a; ranges; }", "smolgate.conf:1:24: \"ranges\" must be the first"),
+        ("geo $x { default a; default b; }", "smolgate.conf:1:21: conflicting parameter \"default\""),
+        ("geo $x { proxy a; }", "smolgate.conf:1:16: invalid value \"a\""),
+        ("geo x { default a; }", "smolgate.conf:1:5: invalid variable name"),
+        ("geo $uri { default a; }", "smolgate.conf:1:5: the duplicate \"uri\" variable"),
+        ("geo $x { default a; } map $uri $x { a b; }", "smolgate.conf:1:32: the duplicate \"x\" variable"),
+        ("geo $x { default a; } geo $x { default a; }", "smolgate.conf:1:27: the duplicate \"x\" variable"),
+        ("split_clients $uri $x { 50% a; 50.01% b; }", "smolgate.conf:1:32: percent total"),
+        ("split_clients $uri $x { 0% a; }", "smolgate.conf:1:25: invalid percent value \"0%\""),
+        ("split_clients $uri $x { 5 a; }", "smolgate.conf:1:25: invalid percent value \"5\""),
+        ("split_clients $uri $x { 5% a b; }", "smolgate.conf:1:25: invalid number"),
+        ("server { valid_referers a.*.b; }", "smolgate.conf:1:25: invalid host"),
+        ("server { valid_referers ~(; }", "smolgate.conf:1:25: "),
+        ("server { allow 10.0.0.0/33; }", "smolgate.conf:1:16: invalid value"),
+        ("server { deny nobody; }", "smolgate.conf:1:15: invalid value"),
+        ("server { satisfy some; }", "smolgate.conf:1:18: invalid value"),
+        ("server { auth_basic x; }", "smolgate.conf:1:1: \"auth_basic\" is set without"),
+        ("server { auth_request on; }", "smolgate.conf:1:23: invalid value"),
+        ("server { auth_request_set $uri x; }", "smolgate.conf:1:27: the duplicate \"uri\" variable"),
+        ("server { location / { limit_except FETCH { deny all; } } }", "smolgate.conf:1:36: invalid value"),
         ("server { location / { limit_except GET { root x; } } }", "\"root\" directive is not allowed here"),
         (
             "server { location / { limit_except GET { proxy_pass http://a/b; } } }",
-            "gate.conf:1:53: \"proxy_pass\" cannot have URI part",
+            "smolgate.conf:1:53: \"proxy_pass\" cannot have URI part",
         ),
     ];
-    verify_at_once(
+    run_concurrently(
         cases
             .into_iter()
             .map(|(text, part)| {
                 case(text, move || {
-                    let folder = Folder::new();
-                    folder.write("gate.conf", text);
-                    let output = run(&folder, &["-t"], "gate.conf");
+                    let dir = TempDir::new();
+                    dir.write("smolgate.conf", text);
+                    let output = run(&dir, &["-t"], "smolgate.conf");
                     let told = String::from_utf8_lossy(&output.stderr).into_owned();
                     check(output.status.code() == Some(2) && told.contains(part), || format!("{part}: {told}"))
                 })

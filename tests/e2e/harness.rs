@@ -15,13 +15,13 @@ use crate::peer::Peer;
 const BINARY: &str = env!("CARGO_BIN_EXE_smolgate");
 /// How long anything that must happen may take on a machine that is very busy. It is less than nginx's usual timeouts of
 /// 60 seconds, so that none of these makes it happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// What a busy machine makes of one second, in milliseconds: not less, and an order of magnitude more at most.
 pub(crate) const ABOUT_A_SECOND: Range<u128> = 900..10_000;
 
 /// Asks again and again until there is an answer; `None` if it does not come in time.
-pub(crate) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn poll_within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let began = Instant::now();
     loop {
         if let Some(answer) = ask() {
@@ -34,26 +34,26 @@ pub(crate) fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// Whether the tests run as root: otherwise a gate can't become another user.
+/// Whether the tests run as root: otherwise a proxy can't become another user.
 pub(crate) fn is_root() -> bool {
     fs::read_to_string("/proc/self/status").unwrap_or_default().lines().any(|line| line.starts_with("Uid:\t0\t0"))
 }
 
 /// Waits for what must come true.
 pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    assert!(within(PATIENCE, || holds().then_some(())).is_some(), "{what}: it did not happen");
+    assert!(poll_within(TIMEOUT, || holds().then_some(())).is_some(), "{what}: it did not happen");
 }
 
-/// A folder that goes away with the test.
-pub(crate) struct Folder(PathBuf);
+/// A directory that goes away with the test.
+pub(crate) struct TempDir(PathBuf);
 
-impl Folder {
+impl TempDir {
     pub(crate) fn new() -> Self {
         static LAST: AtomicU32 = AtomicU32::new(0);
         let number = LAST.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("smolgate-test-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
-        // Started by root, a gate becomes somebody else, who has to rotate logs here.
+        // Started by root, a proxy becomes somebody else, who has to rotate logs here.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         Self(path)
     }
@@ -73,54 +73,54 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// `smolgate -p FOLDER -c FILE` and more flags, run to its end.
-pub(crate) fn run(folder: &Folder, flags: &[&str], file: &str) -> Output {
+/// `smolgate -p DIRECTORY -c FILE` and more flags, run to its end.
+pub(crate) fn run(dir: &TempDir, flags: &[&str], file: &str) -> Output {
     let mut command = Command::new(BINARY);
-    command.arg("-p").arg(&folder.0).args(flags).arg("-c").arg(file).stdin(Stdio::null());
+    command.arg("-p").arg(&dir.0).args(flags).arg("-c").arg(file).stdin(Stdio::null());
     command.output().unwrap()
 }
 
 /// The same by a line of shell, in which `"$0" "$@"` is the program with its flags.
-pub(crate) fn run_by(folder: &Folder, shell: &str, file: &str) -> Output {
+pub(crate) fn run_in_shell(dir: &TempDir, shell: &str, file: &str) -> Output {
     let mut command = Command::new("sh");
-    command.args(["-c", shell, BINARY, "-p"]).arg(&folder.0).args(["-c", file]).stdin(Stdio::null()).output().unwrap()
+    command.args(["-c", shell, BINARY, "-p"]).arg(&dir.0).args(["-c", file]).stdin(Stdio::null()).output().unwrap()
 }
 
-/// A running gate.
-pub(crate) struct Gate {
+/// A running proxy.
+pub(crate) struct Proxy {
     child: Child,
-    pub(crate) folder: Folder,
+    pub(crate) dir: TempDir,
     /// What stands for `LISTEN` in the configuration.
     pub(crate) addr: SocketAddr,
     /// What stands for `OTHER` in the configuration.
     pub(crate) other: SocketAddr,
-    /// Sockets that were passed to the gate, and are listened on as long as the test lasts.
-    _held: Vec<TcpListener>,
+    /// Sockets that were passed to the proxy, and are listened on as long as the test lasts.
+    _inherited: Vec<TcpListener>,
 }
 
 /// What each configuration starts with.
-const LOGS: &str = "error_log error.log info;\npid gate.pid;\naccess_log access.log;\n";
+const LOGS: &str = "error_log error.log info;\npid smolgate.pid;\naccess_log access.log;\n";
 
-impl Gate {
+impl Proxy {
     /// Starts with a configuration, and waits until it listens.
     pub(crate) fn start(config: &str) -> Self {
-        Self::start_by(config, "exec \"$0\" \"$@\"")
+        Self::start_in_shell(config, "exec \"$0\" \"$@\"")
     }
 
     /// Starts with a configuration in which names stand for peers.
-    pub(crate) fn before(config: &str, peers: &[(&str, &Peer)]) -> Self {
+    pub(crate) fn start_with_peers(config: &str, peers: &[(&str, &Peer)]) -> Self {
         let place = |text: String, (name, peer): &(&str, &Peer)| text.replace(name, &peer.addr.to_string());
         Self::start(&peers.iter().fold(config.to_owned(), place))
     }
 
     /// Starts as systemd does with sockets that it has bound: for `LISTEN`, and for `OTHER` or something else.
-    pub(crate) fn activated(config: &str, other: Option<&TcpListener>) -> Self {
+    pub(crate) fn start_socket_activated(config: &str, other: Option<&TcpListener>) -> Self {
         let shell = "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$0\" \"$@\"";
         let own = TcpListener::bind("127.0.0.1:0").unwrap();
         let first = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -128,7 +128,7 @@ impl Gate {
     }
 
     /// Starts by a line of shell, in which `"$0" "$@"` is the program with its flags.
-    pub(crate) fn start_by(config: &str, shell: &str) -> Self {
+    pub(crate) fn start_in_shell(config: &str, shell: &str) -> Self {
         Self::spawn(config, shell, &[])
     }
 
@@ -139,28 +139,28 @@ impl Gate {
         let stream = |at| copy(at).map_or(Stdio::null(), |listener| Stdio::from(OwnedFd::from(listener)));
         // A port that was free may be taken again before the program binds it: then another one is tried.
         for _ in 0..20 {
-            let folder = Folder::new();
+            let dir = TempDir::new();
             let held = [0, 1].map(|at| copy(at).unwrap_or_else(|| TcpListener::bind("127.0.0.1:0").unwrap()));
             let [addr, other] = held.each_ref().map(|listener| listener.local_addr().unwrap());
             let held = held.into_iter().filter(|_| !passed.is_empty()).collect();
-            folder.write("gate.conf", fill(&config, addr, other));
+            dir.write("smolgate.conf", fill_in_addresses(&config, addr, other));
             let mut command = Command::new("sh");
-            command.args(["-c", shell, BINARY, "-p"]).arg(&folder.0).args(["-c", "gate.conf"]);
-            let err = fs::File::create(folder.path("stderr")).unwrap();
+            command.args(["-c", shell, BINARY, "-p"]).arg(&dir.0).args(["-c", "smolgate.conf"]);
+            let err = fs::File::create(dir.path("stderr")).unwrap();
             let mut child = command.stdin(stream(0)).stdout(stream(1)).stderr(err).spawn().unwrap();
-            let pid = folder.path("gate.pid");
+            let pid = dir.path("smolgate.pid");
             let up =
-                within(PATIENCE, || match (pid.exists() && hears_signals(child.id()), child.try_wait().unwrap()) {
+                poll_within(TIMEOUT, || match (pid.exists() && blocks_sighup(child.id()), child.try_wait().unwrap()) {
                     (_, Some(_)) => Some(false),
                     (true, None) => Some(true),
                     _ => None,
                 });
             match up {
-                Some(true) => return Self { child, folder, addr, other, _held: held },
-                Some(false) if folder.lines("stderr").iter().any(|line| line.contains("bind()")) => {}
+                Some(true) => return Self { child, dir, addr, other, _inherited: held },
+                Some(false) if dir.lines("stderr").iter().any(|line| line.contains("bind()")) => {}
                 _ => {
                     let _ = child.kill();
-                    panic!("the gate does not start: {:?}", folder.lines("stderr"));
+                    panic!("the proxy does not start: {:?}", dir.lines("stderr"));
                 }
             }
         }
@@ -176,10 +176,10 @@ impl Gate {
     }
 
     /// Writes another configuration under the name of the first.
-    pub(crate) fn rewrite(&self, config: &str) {
+    pub(crate) fn write_config(&self, config: &str) {
         // In one step, as editors do it: a reload that is still to come reads the old text or the new.
-        self.folder.write("gate.conf.new", fill(&format!("{LOGS}{config}"), self.addr, self.other));
-        fs::rename(self.folder.path("gate.conf.new"), self.folder.path("gate.conf")).unwrap();
+        self.dir.write("smolgate.conf.new", fill_in_addresses(&format!("{LOGS}{config}"), self.addr, self.other));
+        fs::rename(self.dir.path("smolgate.conf.new"), self.dir.path("smolgate.conf")).unwrap();
     }
 
     /// Sends a signal by its short name.
@@ -189,41 +189,41 @@ impl Gate {
     }
 
     /// How it ended, if it ends within `limit`.
-    pub(crate) fn ends_within(&mut self, limit: Duration) -> Option<i32> {
-        within(limit, || self.child.try_wait().unwrap()).map(|status| status.code().unwrap_or(-1))
+    pub(crate) fn exit_code_within(&mut self, limit: Duration) -> Option<i32> {
+        poll_within(limit, || self.child.try_wait().unwrap()).map(|status| status.code().unwrap_or(-1))
     }
 
     /// Lines of the access log.
-    pub(crate) fn access(&self) -> Vec<String> {
-        self.folder.lines("access.log")
+    pub(crate) fn access_lines(&self) -> Vec<String> {
+        self.dir.lines("access.log")
     }
 
     /// Lines of the error log.
-    pub(crate) fn errors(&self) -> Vec<String> {
-        self.folder.lines("error.log")
+    pub(crate) fn error_lines(&self) -> Vec<String> {
+        self.dir.lines("error.log")
     }
 
     /// Waits for a line of the access log with all of `parts`.
-    pub(crate) fn wait_for_access(&self, parts: &[&str]) -> Result<(), String> {
-        let has = || self.access().iter().any(|line| parts.iter().all(|part| line.contains(part)));
-        within(PATIENCE, || has().then_some(()))
-            .ok_or_else(|| format!("no line with {parts:?} in the access log: {:?}", self.access()))
+    pub(crate) fn wait_for_access_line(&self, parts: &[&str]) -> Result<(), String> {
+        let has = || self.access_lines().iter().any(|line| parts.iter().all(|part| line.contains(part)));
+        poll_within(TIMEOUT, || has().then_some(()))
+            .ok_or_else(|| format!("no line with {parts:?} in the access log: {:?}", self.access_lines()))
     }
 
     /// Waits for a line of the error log with all of `parts`.
-    pub(crate) fn wait_for_error(&self, parts: &[&str]) -> Result<(), String> {
-        let has = || self.errors().iter().any(|line| parts.iter().all(|part| line.contains(part)));
-        within(PATIENCE, || has().then_some(()))
-            .ok_or_else(|| format!("no line with {parts:?} in the error log: {:?}", self.errors()))
+    pub(crate) fn wait_for_error_line(&self, parts: &[&str]) -> Result<(), String> {
+        let has = || self.error_lines().iter().any(|line| parts.iter().all(|part| line.contains(part)));
+        poll_within(TIMEOUT, || has().then_some(()))
+            .ok_or_else(|| format!("no line with {parts:?} in the error log: {:?}", self.error_lines()))
     }
 
     /// Descriptors that are open.
-    pub(crate) fn descriptors(&self) -> usize {
+    pub(crate) fn open_descriptors(&self) -> usize {
         fs::read_dir(Path::new("/proc").join(self.pid().to_string()).join("fd")).map_or(0, Iterator::count)
     }
 
     /// Processor time used so far, in ticks of 10 ms.
-    pub(crate) fn ticks(&self) -> u64 {
+    pub(crate) fn cpu_ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
@@ -231,7 +231,7 @@ impl Gate {
 
     /// Whether it waits for something else than a processor.
     #[cfg(feature = "gzip")]
-    pub(crate) fn sleeps(&self) -> bool {
+    pub(crate) fn is_sleeping(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         status.contains("\nState:\tS")
     }
@@ -244,7 +244,7 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for Proxy {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -252,12 +252,12 @@ impl Drop for Gate {
 }
 
 /// Whether a process holds SIGHUP back to read it: before that it would die of one.
-fn hears_signals(pid: u32) -> bool {
+fn blocks_sighup(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let held = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
     held.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-fn fill(config: &str, addr: SocketAddr, other: SocketAddr) -> String {
+fn fill_in_addresses(config: &str, addr: SocketAddr, other: SocketAddr) -> String {
     config.replace("LISTEN", &addr.to_string()).replace("OTHER", &other.to_string())
 }

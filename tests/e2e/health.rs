@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::client::Client;
-use crate::harness::{Folder, Gate, run, wait_for};
-use crate::peer::{Peer, SWITCHING};
-use crate::response_rows::request;
+use crate::harness::{Proxy, TempDir, run, wait_for};
+use crate::peer::{Peer, SWITCHING_PROTOCOLS};
+use crate::response_rows::format_request;
 #[cfg(feature = "tls")]
-use crate::tls_fixtures::authority;
+use crate::tls_fixtures::certificate_authority;
 
 /// A peer whose answer to health checks can be changed: the status it answers them with, and how many came. Others get its
 /// name.
@@ -23,18 +23,18 @@ impl Patient {
         let (status, checks): (Arc<AtomicU32>, Arc<AtomicUsize>) = (Arc::new(200.into()), Arc::default());
         let (own_status, own_checks) = (status.clone(), checks.clone());
         let peer = Peer::start(move |connection| {
-            while let Some(request) = connection.request() {
+            while let Some(request) = connection.read_request() {
                 if !request.head.contains("(health check)") {
-                    connection.answer(&request, name);
+                    connection.respond(&request, name);
                     continue;
                 }
                 own_checks.fetch_add(1, Ordering::SeqCst);
                 match own_status.load(Ordering::SeqCst) {
                     0 => return,
-                    1 => return connection.drain(),
+                    1 => return connection.read_to_end(),
                     101 if request.head.contains("Sec-WebSocket-Key") => {
                         connection.send(switching(&request.head).as_bytes());
-                        return connection.drain();
+                        return connection.read_to_end();
                     }
                     status => {
                         let status = if status == 101 { 200 } else { status };
@@ -59,17 +59,21 @@ fn switching(head: &str) -> String {
     let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
     let digest = smolgate::http1::digest::sha1(&[key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"]);
     let accept = data_encoding::BASE64.encode(&digest);
-    let known = String::from_utf8_lossy(SWITCHING);
+    let known = String::from_utf8_lossy(SWITCHING_PROTOCOLS);
     let fields = known.split("Sec-WebSocket-Accept").next().unwrap().to_owned();
     format!("{fields}Sec-WebSocket-Accept: {accept}\r\n\r\n")
 }
 
-fn status(gate: &Gate, form: &str) -> String {
-    String::from_utf8(Client::asking(gate.addr, request(form).as_bytes()).expect(200).unwrap().body).unwrap()
+fn status(proxy: &Proxy, form: &str) -> String {
+    String::from_utf8(
+        Client::connect_and_send(proxy.addr, format_request(form).as_bytes()).expect_status(200).unwrap().body,
+    )
+    .unwrap()
 }
 
-fn names(gate: &Gate, target: &str, count: usize) -> String {
-    let one = || Client::asking(gate.addr, request(target).as_bytes()).expect(200).unwrap().body;
+fn names(proxy: &Proxy, target: &str, count: usize) -> String {
+    let one =
+        || Client::connect_and_send(proxy.addr, format_request(target).as_bytes()).expect_status(200).unwrap().body;
     (0..count).map(|_| String::from_utf8(one()).unwrap()).collect()
 }
 
@@ -85,46 +89,46 @@ fn a_peer_is_taken_out_and_back() {
         )
     };
     const CHECK: &str = "health_check interval=100ms jitter=0 fails=2 passes=2 uri=/health?x host=app;";
-    let gate = Gate::start(&config(CHECK));
-    assert_eq!(names(&gate, "/", 4), "abab");
+    let proxy = Proxy::start(&config(CHECK));
+    assert_eq!(names(&proxy, "/", 4), "abab");
     wait_for("checks come", || a.checks.load(Ordering::SeqCst) > 0);
-    let head = String::from_utf8(a.peer.bytes()).unwrap();
+    let head = String::from_utf8(a.peer.received()).unwrap();
     let fields = "Host: app\r\nUser-Agent: smolgate/0.1.0 (health check)\r\nConnection: close\r\n\r\n";
     assert!(head.contains(&format!("GET /health?x HTTP/1.1\r\n{fields}")), "{head}");
 
     b.answer_with(500);
     let told = format!(
         "[warn] {0}#{0}: peer {1} of upstream \"u\" is unhealthy: it answers with status 500",
-        gate.pid(),
+        proxy.pid(),
         b.peer.addr
     );
-    gate.wait_for_error(&[&told]).unwrap();
-    assert_eq!(names(&gate, "/", 4), "aaaa");
+    proxy.wait_for_error_line(&[&told]).unwrap();
+    assert_eq!(names(&proxy, "/", 4), "aaaa");
     let ill = format!("\"address\":\"{}\",\"state\":\"unhealthy\"", b.peer.addr);
-    assert!(status(&gate, "/status").contains(&ill), "{}", status(&gate, "/status"));
+    assert!(status(&proxy, "/status").contains(&ill), "{}", status(&proxy, "/status"));
     let up = format!("smolgate_peer_up{{upstream=\"u\",peer=\"{}\"}} 0\n", b.peer.addr);
-    let text = status(&gate, "/status.prom");
+    let text = status(&proxy, "/status.prom");
     assert!(text.contains(&up) && text.contains("smolgate_peer_failed_checks_total"), "{text}");
 
     // It stays taken out over a reload.
-    gate.rewrite(&config("health_check interval=1h;"));
-    gate.signal("HUP");
-    wait_for("the reload", || names(&gate, "/generation", 1).contains("1h"));
-    assert_eq!(names(&gate, "/", 4), "aaaa");
-    gate.rewrite(&config(CHECK));
-    gate.signal("HUP");
+    proxy.write_config(&config("health_check interval=1h;"));
+    proxy.signal("HUP");
+    wait_for("the reload", || names(&proxy, "/generation", 1).contains("1h"));
+    assert_eq!(names(&proxy, "/", 4), "aaaa");
+    proxy.write_config(&config(CHECK));
+    proxy.signal("HUP");
     b.answer_with(204);
-    gate.wait_for_error(&["[notice]", &format!("peer {} of upstream \"u\" is healthy", b.peer.addr)]).unwrap();
-    assert!(names(&gate, "/", 4).contains('b'));
-    let changes = gate.errors().iter().filter(|line| line.contains("healthy")).count();
-    assert_eq!(changes, 2, "{:?}", gate.errors());
+    proxy.wait_for_error_line(&["[notice]", &format!("peer {} of upstream \"u\" is healthy", b.peer.addr)]).unwrap();
+    assert!(names(&proxy, "/", 4).contains('b'));
+    let changes = proxy.error_lines().iter().filter(|line| line.contains("healthy")).count();
+    assert_eq!(changes, 2, "{:?}", proxy.error_lines());
 
     // And comes back where nobody is checked any more.
     b.answer_with(0);
-    gate.wait_for_error(&["is unhealthy: it closes the connection"]).unwrap();
-    gate.rewrite(&config(""));
-    gate.signal("HUP");
-    wait_for("it is asked again", || names(&gate, "/", 4).contains('b'));
+    proxy.wait_for_error_line(&["is unhealthy: it closes the connection"]).unwrap();
+    proxy.write_config(&config(""));
+    proxy.signal("HUP");
+    wait_for("it is asked again", || names(&proxy, "/", 4).contains('b'));
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn what_is_asked() {
     let (a, ws) = (Patient::new("a"), Patient::new("w"));
     ws.answer_with(101);
     a.answer_with(503);
-    let gate = Gate::before(
+    let proxy = Proxy::start_with_peers(
         "match busy { status ! 500 502-504; } match odd { status 404 503; }
          upstream tcp { server 127.0.0.1:1; server PEER-A; health_check type=tcp interval=100ms; }
          upstream ws { server PEER-W; server PEER-A; health_check type=websocket interval=100ms uri=/ws; }
@@ -145,23 +149,30 @@ fn what_is_asked() {
         &[("PEER-A", &a.peer), ("PEER-W", &ws.peer)],
     );
     let addr = a.peer.addr;
-    gate.wait_for_error(&[
-        "peer 127.0.0.1:1 of upstream \"tcp\" is unhealthy: connect() failed (111: Connection refused)",
-    ])
-    .unwrap();
-    gate.wait_for_error(&[&format!("peer {addr} of upstream \"ws\" is unhealthy: it answers with status 503")])
+    proxy
+        .wait_for_error_line(&[
+            "peer 127.0.0.1:1 of upstream \"tcp\" is unhealthy: connect() failed (111: Connection refused)",
+        ])
         .unwrap();
-    gate.wait_for_error(&[&format!("peer {addr} of upstream \"busy\" is unhealthy")]).unwrap();
-    gate.wait_for_error(&[&format!("peer {addr} of upstream \"{addr}\" is unhealthy: connect() failed")]).unwrap();
-    assert_eq!(names(&gate, "/tcp", 3), "aaa");
-    assert_eq!(names(&gate, "/ws", 3), "www");
-    assert_eq!(names(&gate, "/odd", 2), "aa");
-    assert!(!gate.errors().iter().any(|line| line.contains("upstream: \"http://127.0.0.1:1")), "nobody was sent there");
-    wait_for("the backup takes over", || names(&gate, "/busy", 1) != "a");
-    let alone = Client::asking(gate.addr, request("/alone").as_bytes()).reply().unwrap();
+    proxy
+        .wait_for_error_line(&[&format!("peer {addr} of upstream \"ws\" is unhealthy: it answers with status 503")])
+        .unwrap();
+    proxy.wait_for_error_line(&[&format!("peer {addr} of upstream \"busy\" is unhealthy")]).unwrap();
+    proxy
+        .wait_for_error_line(&[&format!("peer {addr} of upstream \"{addr}\" is unhealthy: connect() failed")])
+        .unwrap();
+    assert_eq!(names(&proxy, "/tcp", 3), "aaa");
+    assert_eq!(names(&proxy, "/ws", 3), "www");
+    assert_eq!(names(&proxy, "/odd", 2), "aa");
+    assert!(
+        !proxy.error_lines().iter().any(|line| line.contains("upstream: \"http://127.0.0.1:1")),
+        "nobody was sent there"
+    );
+    wait_for("the backup takes over", || names(&proxy, "/busy", 1) != "a");
+    let alone = Client::connect_and_send(proxy.addr, format_request("/alone").as_bytes()).read_response().unwrap();
     assert_eq!(alone.status, 502, "also the only one gets nothing");
-    let handshakes = || String::from_utf8_lossy(&ws.peer.bytes()).matches("Sec-WebSocket-Version: 13").count();
-    wait_for("it is said farewell to", || ws.peer.bytes().contains(&0x88) && handshakes() > 0);
+    let handshakes = || String::from_utf8_lossy(&ws.peer.received()).matches("Sec-WebSocket-Version: 13").count();
+    wait_for("it is said farewell to", || ws.peer.received().contains(&0x88) && handshakes() > 0);
 }
 
 /// The first answer decides about a peer that gets nothing before.
@@ -171,7 +182,7 @@ fn who_must_be_asked_first() {
     silent.answer_with(1);
     ill.answer_with(503);
     let check = "health_check mandatory passes=5 fails=5 interval=1h timeout=1h;";
-    let gate = Gate::before(
+    let proxy = Proxy::start_with_peers(
         &format!(
             "upstream silent {{ server PEER-S; {check} }} upstream ill {{ server PEER-I; {check} }}
              upstream well {{ server PEER-W; {check} }}
@@ -180,11 +191,13 @@ fn who_must_be_asked_first() {
         ),
         &[("PEER-S", &silent.peer), ("PEER-I", &ill.peer), ("PEER-W", &well.peer)],
     );
-    let gets = |target: &str| Client::asking(gate.addr, request(target).as_bytes()).reply().unwrap().status;
-    gate.wait_for_error(&["of upstream \"ill\" is unhealthy: it answers with status 503"]).unwrap();
+    let gets = |target: &str| {
+        Client::connect_and_send(proxy.addr, format_request(target).as_bytes()).read_response().unwrap().status
+    };
+    proxy.wait_for_error_line(&["of upstream \"ill\" is unhealthy: it answers with status 503"]).unwrap();
     wait_for("the well one is known", || gets("/well") == 200);
     assert_eq!((gets("/silent"), gets("/ill")), (502, 502));
-    assert!(status(&gate, "/status").contains("\"state\":\"checking\""));
+    assert!(status(&proxy, "/status").contains("\"state\":\"checking\""));
 }
 
 #[test]
@@ -212,7 +225,7 @@ fn what_a_good_answer_is() {
         )
     });
     let locations = rules.map(|(name, ..)| format!("location /{name} {{ proxy_pass http://{name}; }}"));
-    let gate = Gate::before(
+    let proxy = Proxy::start_with_peers(
         &format!(
             "{} server {{ listen LISTEN; location /status {{ status; }} {} }}",
             blocks.concat(),
@@ -220,16 +233,21 @@ fn what_a_good_answer_is() {
         ),
         &[("PEER-A", &a.peer), ("PEER-B", &b.peer)],
     );
-    wait_for("all were asked", || !status(&gate, "/status").contains("checking"));
+    wait_for("all were asked", || !status(&proxy, "/status").contains("checking"));
     for (name, rule, expected) in rules {
-        let ask = || Client::asking(gate.addr, request(&format!("/{name}")).as_bytes()).reply().unwrap();
-        let mut got = [ask(), ask()].map(|reply| if reply.status == 200 { reply.body } else { Vec::new() }).concat();
+        let ask = || {
+            Client::connect_and_send(proxy.addr, format_request(&format!("/{name}")).as_bytes())
+                .read_response()
+                .unwrap()
+        };
+        let mut got =
+            [ask(), ask()].map(|response| if response.status == 200 { response.body } else { Vec::new() }).concat();
         got.sort_unstable();
         got.dedup();
         assert_eq!(String::from_utf8(got).unwrap(), expected, "{rule}");
     }
-    gate.wait_for_error(&["is unhealthy: the field \"X-Name\" of its answer does not match"]).unwrap();
-    gate.wait_for_error(&["is unhealthy: the body of its answer does not match"]).unwrap();
+    proxy.wait_for_error_line(&["is unhealthy: the field \"X-Name\" of its answer does not match"]).unwrap();
+    proxy.wait_for_error_line(&["is unhealthy: the body of its answer does not match"]).unwrap();
 }
 
 /// Another program in place of this one knows what this one knew.
@@ -242,31 +260,31 @@ fn an_upgrade_keeps_what_was_found() {
         let servers = format!("server {}; server {};", a.peer.addr, b.peer.addr);
         format!("upstream u {{ {servers} {check} }} server {{ listen LISTEN; location / {{ proxy_pass http://u; }} }}")
     };
-    let gate = Gate::start(&config("100ms"));
-    gate.wait_for_error(&["is healthy"]).unwrap();
-    gate.wait_for_error(&["is unhealthy: it answers with status 500"]).unwrap();
-    gate.rewrite(&config("1h"));
-    gate.signal("USR2");
-    wait_for("the next program", || gate.errors().iter().filter(|line| line.contains("listens on")).count() == 2);
-    assert_eq!(names(&gate, "/", 4), "aaaa");
-    let changes = gate.errors().iter().filter(|line| line.contains("healthy")).count();
-    assert_eq!(changes, 2, "{:?}", gate.errors());
+    let proxy = Proxy::start(&config("100ms"));
+    proxy.wait_for_error_line(&["is healthy"]).unwrap();
+    proxy.wait_for_error_line(&["is unhealthy: it answers with status 500"]).unwrap();
+    proxy.write_config(&config("1h"));
+    proxy.signal("USR2");
+    wait_for("the next program", || proxy.error_lines().iter().filter(|line| line.contains("listens on")).count() == 2);
+    assert_eq!(names(&proxy, "/", 4), "aaaa");
+    let changes = proxy.error_lines().iter().filter(|line| line.contains("healthy")).count();
+    assert_eq!(changes, 2, "{:?}", proxy.error_lines());
 }
 
 /// Peers that requests come to by TLS are asked by TLS.
 #[cfg(feature = "tls")]
 #[test]
 fn checks_are_secured_where_requests_are() {
-    let folder = Folder::new();
-    authority("authority").issues("up.example").write(&folder, "up");
-    let path = folder.path("").display().to_string();
-    let up = Gate::start(&format!(
+    let dir = TempDir::new();
+    certificate_authority("authority").issue("up.example").write(&dir, "up");
+    let path = dir.path("").display().to_string();
+    let up = Proxy::start(&format!(
         "server {{ listen LISTEN ssl; ssl_certificate {path}up.crt; ssl_certificate_key {path}up.key;
             if ($http_user_agent ~ health) {{ set $known $ssl_server_name-$http_host; }}
             location / {{ return 200 $known; }} }}"
     ));
     let asks = |match_: &str, check: &str| format!("health_check mandatory interval=1h match={match_} {check};");
-    let gate = Gate::start(&format!(
+    let proxy = Proxy::start(&format!(
         "match in {{ body ~ ^up.example-app$; }} match by {{ body ~ ^by-by$; }}
          upstream in {{ server {0}; {1} }} upstream by {{ server {0}; }} upstream plain {{ server {0}; {3} }}
          server {{ listen LISTEN; location /status {{ status; }} proxy_ssl_server_name on;
@@ -277,17 +295,19 @@ fn checks_are_secured_where_requests_are() {
         asks("by", ""),
         asks("in", ""),
     ));
-    wait_for("all were asked", || !status(&gate, "/status").contains("checking"));
-    let gets = |target: &str| Client::asking(gate.addr, request(target).as_bytes()).reply().unwrap().status;
-    assert_eq!((gets("/in"), gets("/by"), gets("/plain")), (200, 200, 502), "{:?}", gate.errors());
+    wait_for("all were asked", || !status(&proxy, "/status").contains("checking"));
+    let gets = |target: &str| {
+        Client::connect_and_send(proxy.addr, format_request(target).as_bytes()).read_response().unwrap().status
+    };
+    assert_eq!((gets("/in"), gets("/by"), gets("/plain")), (200, 200, 502), "{:?}", proxy.error_lines());
 }
 
 #[test]
 fn checks_that_can_not_be() {
     let refuses = |text: &str, part: &str| {
-        let folder = Folder::new();
-        folder.write("gate.conf", text);
-        let output = run(&folder, &["-t"], "gate.conf");
+        let dir = TempDir::new();
+        dir.write("smolgate.conf", text);
+        let output = run(&dir, &["-t"], "smolgate.conf");
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(2) && told.contains(part), "{text}: {told}");
     };
@@ -315,7 +335,7 @@ fn checks_that_can_not_be() {
         "header a b",
     ] {
         let name = line.split(' ').next().unwrap();
-        refuses(&format!("match m {{ {line}; }}"), &format!("gate.conf:1:11: invalid \"{name}\" in \"match\""));
+        refuses(&format!("match m {{ {line}; }}"), &format!("smolgate.conf:1:11: invalid \"{name}\" in \"match\""));
     }
     refuses("match m { body ~ (; }", "invalid regular expression");
     let matched = "match m { } upstream u { server 127.0.0.1:1; health_check type=tcp match=m; }";

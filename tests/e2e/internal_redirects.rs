@@ -2,20 +2,20 @@
 
 use std::fs;
 
+use crate::cases::{check, check_equal};
 use crate::client::{Client, show};
-use crate::harness::Gate;
+use crate::harness::Proxy;
 use crate::peer::{Connection, Peer};
-use crate::response_rows::{Row, ask_rows, request};
-use crate::rows::{check, same};
+use crate::response_rows::{ResponseRow, format_request, run_response_rows};
 
-fn fill(gate: &Gate) {
-    for folder in ["www/has", "www/bare"] {
-        fs::create_dir_all(gate.folder.path(folder)).unwrap();
+fn fill(proxy: &Proxy) {
+    for dir in ["www/has", "www/bare"] {
+        fs::create_dir_all(proxy.dir.path(dir)).unwrap();
     }
     for (name, text) in
         [("f.txt", "hello"), ("404.html", "not here"), ("has/index.html", "index"), ("50x.html", "sorry")]
     {
-        gate.folder.write(&format!("www/{name}"), text);
+        proxy.dir.write(&format!("www/{name}"), text);
     }
 }
 
@@ -57,9 +57,9 @@ const PAGES: &str = r#"server { listen LISTEN; root www; recursive_error_pages o
 
 #[test]
 fn pages() {
-    let gate = Gate::start(PAGES);
-    fill(&gate);
-    let rows: &[Row<'_>] = &[
+    let proxy = Proxy::start(PAGES);
+    fill(&proxy);
+    let rows: &[ResponseRow<'_>] = &[
         ("a page for all", "/none", 404, "Content-Type: text/html | Content-Length: 8 | =not here"),
         ("for HEAD", "HEAD /none", 404, "Content-Length: 8 | ="),
         ("for a POST it is asked for with GET", "POST /any/none", 201, "=said GET /said "),
@@ -90,11 +90,11 @@ fn pages() {
         ("internal, by a page", "/page_hidden", 403, "=hidden /hidden"),
         ("a status without a body", "/empty/none", 204, "="),
         ("a body that is too long", "POST /limited\nContent-Length: 9", 413, "Connection: close | =said GET /said "),
-        ("a path that climbs", "/climbs?x=../gate.conf", 404, "Content-Type: text/html"),
+        ("a path that climbs", "/climbs?x=../smolgate.conf", 404, "Content-Type: text/html"),
     ];
-    ask_rows(&gate, rows);
-    assert_eq!(gate.errors().iter().filter(|line| line.contains("internal redirection cycle")).count(), 1);
-    assert!(gate.errors().iter().any(|line| line.contains("could not find named location \"@nowhere\"")));
+    run_response_rows(&proxy, rows);
+    assert_eq!(proxy.error_lines().iter().filter(|line| line.contains("internal redirection cycle")).count(), 1);
+    assert!(proxy.error_lines().iter().any(|line| line.contains("could not find named location \"@nowhere\"")));
 }
 
 const TRIES: &str = r#"server { listen LISTEN; root www;
@@ -105,7 +105,7 @@ const TRIES: &str = r#"server { listen LISTEN; root www;
     location /named/ { try_files $uri @app; }
     location @app { return 200 "app $uri?$args"; }
     location /one/ { try_files /f.txt =404; }
-    location /folder/ { try_files /has/ =404; }
+    location /dir/ { try_files /has/ =404; }
     location /file/ { try_files /has =404; }
     location /alias/ { alias www/has/; try_files $uri $uri/ =404; }
     location ~ ^/re/(.*)$ { alias www; try_files /$1 =404; }
@@ -118,34 +118,34 @@ server { listen LISTEN; server_name bare; root www; try_files /f.txt =404; }"#;
 
 #[test]
 fn files_that_are_tried() {
-    let gate = Gate::start(TRIES);
-    fill(&gate);
-    let rows: &[Row<'_>] = &[
+    let proxy = Proxy::start(TRIES);
+    fill(&proxy);
+    let rows: &[ResponseRow<'_>] = &[
         ("a file", "/f.txt?x", 200, "=hello"),
-        ("a folder", "/has/", 200, "=index"),
-        ("a folder without its slash", "/has", 301, "Location: http://a:PORT/has/"),
+        ("a directory", "/has/", 200, "=index"),
+        ("a directory without its slash", "/has", 301, "Location: http://a:PORT/has/"),
         ("nothing", "/none?lost=1", 200, "=fallback /fallback at=/none"),
         ("a status", "/strict/none", 404, "Content-Type: text/html"),
         ("another status", "/teapot/none", 418, ""),
         ("a named location", "/named/none?kept", 200, "=app /named/none?kept"),
         ("a file for everything", "/one/two", 200, "Content-Type: text/plain | =hello"),
-        ("a folder for everything", "/folder/x", 301, "Location: http://a:PORT/has/"),
-        ("a folder is no file", "/file/x", 404, ""),
+        ("a directory for everything", "/dir/x", 301, "Location: http://a:PORT/has/"),
+        ("a directory is no file", "/file/x", 404, ""),
         ("alias", "/alias/index.html", 200, "=index"),
         ("alias of nothing", "/alias/none", 404, ""),
         ("alias of an expression", "/re/has/index.html", 200, "=index"),
-        ("what climbs is not there", "/climbs/?x=../gate.conf", 404, ""),
+        ("what climbs is not there", "/climbs/?x=../smolgate.conf", 404, ""),
         ("in rounds", "/again/none", 500, ""),
         ("a location that is not there", "/unset", 500, ""),
         ("it is not inherited", "/outer/inner", 404, ""),
         ("without a location", "/none\nHost: bare", 200, "=hello"),
     ];
-    ask_rows(&gate, rows);
+    run_response_rows(&proxy, rows);
 }
 
 /// An upstream that answers with the status that the path names.
 fn moody(connection: &mut Connection) {
-    while let Some(request) = connection.request() {
+    while let Some(request) = connection.read_request() {
         let path = request.head.split(' ').nth(1).unwrap_or_default().to_owned();
         let status = path.trim_start_matches('/').get(..3).unwrap_or("200").to_owned();
         connection.send(
@@ -158,7 +158,7 @@ fn moody(connection: &mut Connection) {
 #[test]
 fn answers_that_make_room() {
     let peer = Peer::start(moody);
-    let live = Peer::polite();
+    let live = Peer::start_echo();
     let config = "upstream up { server PEER; } server { listen LISTEN; root www;
         error_page 401 404 502 /404.html; proxy_intercept_errors on;
         location / { proxy_pass http://up; } location = /404.html { }
@@ -167,9 +167,9 @@ fn answers_that_make_room() {
         location @other { proxy_pass http://OTHER_PEER; }
         location /page { error_page 502 /asked; proxy_pass http://127.0.0.1:1; }
         location /asked { proxy_pass http://OTHER_PEER; } }";
-    let gate = Gate::before(config, &[("OTHER_PEER", &live), ("PEER", &peer)]);
-    fill(&gate);
-    let rows: &[Row<'_>] = &[
+    let proxy = Proxy::start_with_peers(config, &[("OTHER_PEER", &live), ("PEER", &peer)]);
+    fill(&proxy);
+    let rows: &[ResponseRow<'_>] = &[
         ("a 404 of the upstream", "/404", 404, "!X-Own | =not here"),
         ("a 401 says how to log in", "/401", 401, "WWW-Authenticate: Basic | =not here"),
         ("a status without a page", "/403", 403, "X-Own: 1 | =upstr"),
@@ -177,17 +177,17 @@ fn answers_that_make_room() {
         ("not intercepted", "/through/404", 404, "X-Own: 1 | =upstr"),
         ("another upstream", "/dead?x", 200, "=/dead?x"),
     ];
-    ask_rows(&gate, rows);
+    run_response_rows(&proxy, rows);
     // A body that was there goes to the other upstream as well; one for a page does not.
-    let seen = live.bytes().len();
-    let mut client = Client::connect(gate.addr);
-    client.ask(format!("{}hello", request("POST /dead\nContent-Length: 5")).as_bytes(), 200).unwrap();
-    client.ask(format!("{}hello", request("POST /page\nContent-Length: 5")).as_bytes(), 502).unwrap();
-    client.ask(request("/200").as_bytes(), 200).unwrap();
+    let seen = live.received().len();
+    let mut client = Client::connect(proxy.addr);
+    client.request(format!("{}hello", format_request("POST /dead\nContent-Length: 5")).as_bytes(), 200).unwrap();
+    client.request(format!("{}hello", format_request("POST /page\nContent-Length: 5")).as_bytes(), 502).unwrap();
+    client.request(format_request("/200").as_bytes(), 200).unwrap();
     let host = live.addr;
     let expected = format!(
         "POST /dead HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\n\r\nhelloGET /asked HTTP/1.1\r\nHost: {host}\r\n\r\n"
     );
-    same("the other upstream", &live.bytes()[seen..], expected.as_bytes()).unwrap();
-    check(!show(&live.bytes()).contains("smuggled"), || "it is out of step".to_owned()).unwrap();
+    check_equal("the other upstream", &live.received()[seen..], expected.as_bytes()).unwrap();
+    check(!show(&live.received()).contains("smuggled"), || "it is out of step".to_owned()).unwrap();
 }

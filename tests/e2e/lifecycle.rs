@@ -6,17 +6,17 @@ use std::sync::mpsc;
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::{Client, expand};
-use crate::harness::{ABOUT_A_SECOND, Gate, PATIENCE, wait_for, within};
-use crate::peer::{Peer, SWITCHING};
-use crate::rows::{case, check, same, verify_at_once};
+use crate::harness::{ABOUT_A_SECOND, Proxy, TIMEOUT, poll_within, wait_for};
+use crate::peer::{Peer, SWITCHING_PROTOCOLS};
 
-/// How long a client was left alone until the gate closed, in milliseconds; nothing may come before.
-fn closed_after(gate: &Gate, first: &[u8], drip: &[u8]) -> Result<u128, String> {
-    let mut client = Client::asking(gate.addr, first);
+/// How long a client was left alone until the proxy closed, in milliseconds; nothing may come before.
+fn closed_after(proxy: &Proxy, first: &[u8], drip: &[u8]) -> Result<u128, String> {
+    let mut client = Client::connect_and_send(proxy.addr, first);
     let began = Instant::now();
     client.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < TIMEOUT {
         match client.stream.read(&mut [0; 64]) {
             Ok(0) => return Ok(began.elapsed().as_millis()),
             Ok(_) => return Err("bytes came".to_owned()),
@@ -29,70 +29,70 @@ fn closed_after(gate: &Gate, first: &[u8], drip: &[u8]) -> Result<u128, String> 
 
 #[test]
 fn deadlines() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "client_header_timeout 1s; keepalive_timeout 1s;
         server { listen LISTEN; location / { proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     let about_a_second = |first: &[u8], drip: &[u8]| {
-        let took = closed_after(&gate, first, drip)?;
+        let took = closed_after(&proxy, first, drip)?;
         check(ABOUT_A_SECOND.contains(&took), || format!("it took {took} ms"))
     };
     let cases = vec![
         case("A06", || about_a_second(b"\r\n\r\n", b"")),
         case("O01", || about_a_second(b"", b"")),
         case("O02", || about_a_second(b"GET / HTTP/1.1\r\nHost: a\r\n", b"X: a\r\n")),
-        case("O02 in the first line", || about_a_second(b"GET /", b"a")),
-        case("O01 between requests", || {
-            let mut client = Client::connect(gate.addr);
-            client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
+        case("in the first line", || about_a_second(b"GET /", b"a")),
+        case("between requests", || {
+            let mut client = Client::connect(proxy.addr);
+            client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
             let began = Instant::now();
-            client.expect_end()?;
+            client.expect_eof()?;
             let took = began.elapsed().as_millis();
             check(ABOUT_A_SECOND.contains(&took), || format!("it took {took} ms"))
         }),
     ];
-    verify_at_once(cases);
-    let got = String::from_utf8_lossy(&peer.bytes()).into_owned();
+    run_concurrently(cases);
+    let got = String::from_utf8_lossy(&peer.received()).into_owned();
     assert_eq!(got.matches("\r\n\r\n").count(), 1, "what was never whole went to the upstream: {got}");
 }
 
 /// More clients than descriptors.
 #[test]
 fn descriptors_run_out() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "server { listen LISTEN; location / { return 204; } location /up { proxy_pass http://PEER; } }";
     let config = config.replace("PEER", &peer.addr.to_string());
-    let gate = Gate::start_by(&config, "ulimit -n 40; exec \"$0\" \"$@\"");
-    let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(gate.addr)).collect();
-    wait_for("O08: it is noted", || gate.errors().iter().any(|line| line.contains("Too many open files")));
-    let (ticks, began) = (gate.ticks(), Instant::now());
+    let proxy = Proxy::start_in_shell(&config, "ulimit -n 40; exec \"$0\" \"$@\"");
+    let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(proxy.addr)).collect();
+    wait_for("it is noted", || proxy.error_lines().iter().any(|line| line.contains("Too many open files")));
+    let (ticks, began) = (proxy.cpu_ticks(), Instant::now());
     // Those that were accepted are served all the while.
     let first = &mut clients[0];
     while began.elapsed() < Duration::from_millis(700) {
-        first.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
+        first.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
         std::thread::sleep(Duration::from_millis(50));
     }
-    let ticks = gate.ticks() - ticks;
+    let ticks = proxy.cpu_ticks() - ticks;
     // On a busy machine one answer may take longer than all of them should.
     let most = u64::try_from(began.elapsed().as_millis()).unwrap() / 10 / 4;
-    assert!(ticks < most.max(15), "O08: {ticks} ticks of processor time, and {most} are a quarter of it");
+    assert!(ticks < most.max(15), "{ticks} ticks of processor time, and {most} are a quarter of it");
     // No descriptor is left for an upstream.
-    let reply = first.ask(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n", 502);
-    let reply = reply.unwrap_or_else(|why| panic!("O09: {why}"));
-    assert!(!reply.closes(), "O09: {}", reply.head);
-    gate.wait_for_error(&["[error]", "GET /up"]).unwrap();
-    first.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
-    let noted = gate.errors().iter().filter(|line| line.contains("accept4()")).count();
-    assert!(noted <= 5, "O08: {noted} lines");
+    let response = first.request(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n", 502);
+    let response = response.unwrap_or_else(|why| panic!("{why}"));
+    assert!(!response.closes(), "{}", response.head);
+    proxy.wait_for_error_line(&["[error]", "GET /up"]).unwrap();
+    first.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
+    let noted = proxy.error_lines().iter().filter(|line| line.contains("accept4()")).count();
+    assert!(noted <= 5, "{noted} lines");
     // Room again, as soon as it is seen that they are gone.
     drop(clients);
-    let is_served = || Client::connect(gate.addr).ask(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n", 200).is_ok();
-    wait_for("O08: who comes then is served", is_served);
+    let is_served = || Client::connect(proxy.addr).request(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n", 200).is_ok();
+    wait_for("who comes then is served", is_served);
 }
 
-fn opened(gate: &Gate, target: &str) -> Client {
-    let mut client = Client::connect(gate.addr);
-    client.ask(&expand(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{{W}}\r\n").as_bytes()), 101).unwrap();
+fn opened(proxy: &Proxy, target: &str) -> Client {
+    let mut client = Client::connect(proxy.addr);
+    client.request(&expand(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{{W}}\r\n").as_bytes()), 101).unwrap();
     client
 }
 
@@ -100,96 +100,96 @@ fn opened(gate: &Gate, target: &str) -> Client {
 fn ends_of_tunnels() {
     const MEGABYTES: usize = 8 << 20;
     let last_words = Peer::start(|connection| {
-        connection.head();
-        connection.send(SWITCHING);
-        connection.drain();
+        connection.read_head();
+        connection.send(SWITCHING_PROTOCOLS);
+        connection.read_to_end();
         connection.send(b"answer after the end");
     });
     let ends_first = Peer::start(|connection| {
-        connection.head();
-        connection.send(SWITCHING);
+        connection.read_head();
+        connection.send(SWITCHING_PROTOCOLS);
         connection.send(b"bye");
-        connection.finish();
-        connection.take(5);
+        connection.shutdown_write();
+        connection.read_bytes(5);
     });
     let (let_read, may_read) = mpsc::channel::<()>();
     let may_read = Mutex::new(may_read);
     let both_write = Peer::start(move |connection| {
-        connection.head();
-        connection.send(SWITCHING);
+        connection.read_head();
+        connection.send(SWITCHING_PROTOCOLS);
         connection.send(&vec![b'd'; MEGABYTES]);
         may_read.lock().unwrap().recv().unwrap();
-        let got = connection.take(MEGABYTES).unwrap_or_default();
+        let got = connection.read_bytes(MEGABYTES).unwrap_or_default();
         connection.send(format!("{}", got.len()).as_bytes());
-        connection.finish();
-        connection.drain();
+        connection.shutdown_write();
+        connection.read_to_end();
     });
     let config = "server { listen LISTEN;
         location /P01 { proxy_pass http://WORDS; }
         location /P02 { proxy_pass http://FIRST; }
         location /P13 { proxy_pass http://BOTH; } }";
     let peers = [("WORDS", &last_words), ("FIRST", &ends_first), ("BOTH", &both_write)];
-    let gate = Gate::before(config, &peers);
+    let proxy = Proxy::start_with_peers(config, &peers);
     let cases = vec![
         case("P01", || {
-            let mut client = opened(&gate, "/P01");
+            let mut client = opened(&proxy, "/P01");
             client.send(b"ping");
-            client.finish();
-            same("the client", &client.rest()?, b"answer after the end")?;
-            check(last_words.bytes().ends_with(b"\r\n\r\nping"), || "the last bytes did not arrive".to_owned())?;
-            gate.wait_for_access(&["\"GET /P01 HTTP/1.1\" 101 "])
+            client.shutdown_write();
+            check_equal("the client", &client.read_to_end()?, b"answer after the end")?;
+            check(last_words.received().ends_with(b"\r\n\r\nping"), || "the last bytes did not arrive".to_owned())?;
+            proxy.wait_for_access_line(&["\"GET /P01 HTTP/1.1\" 101 "])
         }),
         case("P02", || {
-            let mut client = opened(&gate, "/P02");
-            same("the client", &client.rest()?, b"bye")?;
+            let mut client = opened(&proxy, "/P02");
+            check_equal("the client", &client.read_to_end()?, b"bye")?;
             client.send(b"still");
-            let arrived = within(PATIENCE, || ends_first.bytes().ends_with(b"still").then_some(()));
+            let arrived = poll_within(TIMEOUT, || ends_first.received().ends_with(b"still").then_some(()));
             check(arrived.is_some(), || "what the client still sent did not arrive".to_owned())?;
-            client.finish();
-            gate.wait_for_access(&["\"GET /P02 HTTP/1.1\" 101 "])
+            client.shutdown_write();
+            proxy.wait_for_access_line(&["\"GET /P02 HTTP/1.1\" 101 "])
         }),
         case("P13", || {
-            let mut client = opened(&gate, "/P13");
+            let mut client = opened(&proxy, "/P13");
             let mut writer = client.stream.try_clone().unwrap();
             let writing = std::thread::spawn(move || writer.write_all(&vec![b'u'; MEGABYTES]).is_ok());
             // Our bytes are not read yet; theirs come nevertheless.
-            let got = client.take(MEGABYTES)?;
+            let got = client.read_bytes(MEGABYTES)?;
             check(got.iter().all(|b| *b == b'd'), || "other bytes came".to_owned())?;
             let_read.send(()).unwrap();
             check(writing.join().unwrap(), || "our bytes were not taken".to_owned())?;
-            same("the client", &client.rest()?, MEGABYTES.to_string().as_bytes())
+            check_equal("the client", &client.read_to_end()?, MEGABYTES.to_string().as_bytes())
         }),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 #[test]
 fn tunnels_that_break_or_stand_still() {
     let resets = Peer::start(|connection| {
-        connection.head();
-        connection.send(SWITCHING);
-        connection.reset();
+        connection.read_head();
+        connection.send(SWITCHING_PROTOCOLS);
+        connection.reset_on_first_byte();
     });
     let never_reads = Peer::start(|connection| {
-        connection.head();
-        connection.send(SWITCHING);
-        std::thread::sleep(PATIENCE);
+        connection.read_head();
+        connection.send(SWITCHING_PROTOCOLS);
+        std::thread::sleep(TIMEOUT);
     });
     let config = "server { listen LISTEN;
         location /reset { proxy_pass http://RESETS; }
         location /O05 { proxy_pass http://NEVER; } }";
-    let gate = Gate::before(config, &[("RESETS", &resets), ("NEVER", &never_reads)]);
+    let proxy = Proxy::start_with_peers(config, &[("RESETS", &resets), ("NEVER", &never_reads)]);
     let cases = vec![
-        case("P02 as a reset", || {
-            let mut client = opened(&gate, "/reset");
+        case("as a reset", || {
+            let mut client = opened(&proxy, "/reset");
             client.send(b"x");
-            match client.rest() {
+            match client.read_to_end() {
                 Err(why) if why.contains("reset") => Ok(()),
                 other => Err(format!("no reset, but {other:?}")),
             }
         }),
         case("O05", || {
-            let client = opened(&gate, "/O05");
+            let client = opened(&proxy, "/O05");
             client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
             let mut taken = 0;
             let piece = vec![0; 64 << 10];
@@ -197,25 +197,25 @@ fn tunnels_that_break_or_stand_still() {
                 taken += count;
                 check(taken < 256 << 20, || "the sender is never stopped".to_owned())?;
             }
-            let used = gate.resident_kib();
+            let used = proxy.resident_kib();
             check(used < 30_000, || format!("{used} KiB of memory for a tunnel that stands still"))
         }),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 #[test]
 fn ends_of_requests() {
     let slow = Peer::start(|connection| {
-        if connection.request().is_some() {
+        if connection.read_request().is_some() {
             // The client's end comes before our answer.
             connection.is_quiet();
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-            connection.drain();
+            connection.read_to_end();
         }
     });
     let streaming = Peer::start(|connection| {
-        connection.request();
+        connection.read_request();
         connection.send(b"HTTP/1.1 200 OK\r\n\r\n");
         while connection.send(&[b'x'; 1000]) {
             std::thread::sleep(Duration::from_millis(1));
@@ -226,66 +226,66 @@ fn ends_of_requests() {
         location /P06 { proxy_pass http://STREAM; }
         location / { proxy_pass http://SLOW; } }";
     let peers = [("SLOW", &slow), ("STREAM", &streaming)];
-    let gate = Gate::before(config, &peers);
+    let proxy = Proxy::start_with_peers(config, &peers);
     let cases = vec![
         case("P05", || {
-            let mut client = Client::asking(gate.addr, b"GET /P05 HTTP/1.1\r\nHost: a\r\n\r\n");
-            client.finish();
-            same("the client", &client.expect(200)?.body, b"ok")?;
-            client.expect_end()
+            let mut client = Client::connect_and_send(proxy.addr, b"GET /P05 HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.shutdown_write();
+            check_equal("the client", &client.expect_status(200)?.body, b"ok")?;
+            client.expect_eof()
         }),
         case("P06", || {
-            let mut client = Client::asking(gate.addr, b"GET /P06 HTTP/1.1\r\nHost: a\r\n\r\n");
-            client.take(1000)?;
+            let mut client = Client::connect_and_send(proxy.addr, b"GET /P06 HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.read_bytes(1000)?;
             drop(client);
             streaming.expect_all_closed()?;
-            gate.wait_for_error(&["client", "\"GET /P06 HTTP/1.1\""])?;
-            gate.wait_for_access(&["\"GET /P06 HTTP/1.1\" 499 "])
+            proxy.wait_for_error_line(&["client", "\"GET /P06 HTTP/1.1\""])?;
+            proxy.wait_for_access_line(&["\"GET /P06 HTTP/1.1\" 499 "])
         }),
         case("P08", || {
-            let mut client = Client::asking(gate.addr, b"GET /P08 HTTP/1.1\r\nHost: a\r\nX: y");
-            client.finish();
-            client.expect_end()?;
-            gate.wait_for_access(&["GET /P08", "\" 400 "])
+            let mut client = Client::connect_and_send(proxy.addr, b"GET /P08 HTTP/1.1\r\nHost: a\r\nX: y");
+            client.shutdown_write();
+            client.expect_eof()?;
+            proxy.wait_for_access_line(&["GET /P08", "\" 400 "])
         }),
         case("P10", || {
-            let mut client = Client::asking(gate.addr, b"BAD\r\n");
+            let mut client = Client::connect_and_send(proxy.addr, b"BAD\r\n");
             for _ in 0..16 {
                 client.stream.write_all(&vec![b'x'; 64 << 10]).map_err(|error| format!("while sending: {error}"))?;
             }
-            let reply = client.expect(400)?;
-            check(reply.closes() && reply.body.ends_with(b"</html>\r\n"), || reply.head)?;
-            client.expect_end()
+            let response = client.expect_status(400)?;
+            check(response.closes() && response.body.ends_with(b"</html>\r\n"), || response.head)?;
+            client.expect_eof()
         }),
-        case("P10 with a body", || {
+        case("with a body", || {
             let mut client =
-                Client::asking(gate.addr, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n");
+                Client::connect_and_send(proxy.addr, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n");
             for _ in 0..64 {
                 client.stream.write_all(&vec![b'x'; 64 << 10]).map_err(|error| format!("while sending: {error}"))?;
             }
-            let reply = client.expect(413)?;
-            check(reply.closes() && reply.body.ends_with(b"</html>\r\n"), || reply.head)?;
-            client.expect_end()
+            let response = client.expect_status(413)?;
+            check(response.closes() && response.body.ends_with(b"</html>\r\n"), || response.head)?;
+            client.expect_eof()
         }),
     ];
-    verify_at_once(cases);
-    let got = String::from_utf8_lossy(&slow.bytes()).into_owned();
-    assert!(!got.contains("P08"), "P08: {got}");
+    run_concurrently(cases);
+    let got = String::from_utf8_lossy(&slow.received()).into_owned();
+    assert!(!got.contains("P08"), "{got}");
 }
 
 /// A connection that says nothing leaves no line.
 #[test]
 fn port_scans() {
-    let gate = Gate::start("server { listen LISTEN; return 204; }");
+    let proxy = Proxy::start("server { listen LISTEN; return 204; }");
     for _ in 0..3 {
-        let mut client = Client::connect(gate.addr);
-        client.finish();
-        client.expect_end().unwrap_or_else(|why| panic!("P09: {why}"));
+        let mut client = Client::connect(proxy.addr);
+        client.shutdown_write();
+        client.expect_eof().unwrap_or_else(|why| panic!("{why}"));
     }
-    drop(TcpStream::connect(gate.addr).unwrap());
-    Client::connect(gate.addr).ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
-    gate.wait_for_access(&["\"GET / HTTP/1.1\" 204 "]).unwrap();
-    assert_eq!(gate.access().len(), 1, "P09: {:?}", gate.access());
+    drop(TcpStream::connect(proxy.addr).unwrap());
+    Client::connect(proxy.addr).request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
+    proxy.wait_for_access_line(&["\"GET / HTTP/1.1\" 204 "]).unwrap();
+    assert_eq!(proxy.access_lines().len(), 1, "{:?}", proxy.access_lines());
 }
 
 /// One-byte frames are not held back.
@@ -294,8 +294,8 @@ fn small_frames_are_not_delayed() {
     let first_came = Arc::new(Barrier::new(2));
     let came = first_came.clone();
     let peer = Peer::start(move |connection| {
-        connection.head();
-        connection.send(SWITCHING);
+        connection.read_head();
+        connection.send(SWITCHING_PROTOCOLS);
         while connection.read() {
             connection.send(b"a");
             came.wait();
@@ -303,16 +303,16 @@ fn small_frames_are_not_delayed() {
         }
     });
     let config = "server { listen LISTEN; location / { proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
-    let mut client = opened(&gate, "/ws");
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
+    let mut client = opened(&proxy, "/ws");
     // Two frames without an answer between them: Nagle's algorithm holds the second one back until the client's system
     // acknowledges the first one, 40 ms later.
     let mut turn = || {
         client.send(b"?");
-        client.take(1).unwrap();
+        client.read_bytes(1).unwrap();
         let began = Instant::now();
         first_came.wait();
-        client.take(1).unwrap();
+        client.read_bytes(1).unwrap();
         began.elapsed()
     };
     // At first it acknowledges at once.
@@ -320,5 +320,5 @@ fn small_frames_are_not_delayed() {
         turn();
     }
     let prompt = (0..200).filter(|_| turn() < Duration::from_millis(20)).take(10).count();
-    assert!(prompt == 10, "P12: {prompt} of 200 came in time");
+    assert!(prompt == 10, "{prompt} of 200 came in time");
 }

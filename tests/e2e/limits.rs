@@ -2,29 +2,29 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cases::{case, check, run_concurrently};
 use crate::client::{Client, expand};
-use crate::harness::{Gate, PATIENCE, wait_for, within};
+use crate::harness::{Proxy, TIMEOUT, poll_within, wait_for};
 use crate::peer::Peer;
-use crate::rows::{case, check, verify_at_once};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// The status of a request for `path`, on a connection of its own.
-fn status(gate: &Gate, path: &str) -> Result<u16, String> {
-    let mut client = Client::asking(gate.addr, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-    Ok(client.reply()?.status)
+fn status(proxy: &Proxy, path: &str) -> Result<u16, String> {
+    let mut client = Client::connect_and_send(proxy.addr, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    Ok(client.read_response()?.status)
 }
 
-fn statuses<const N: usize>(gate: &Gate, paths: [&str; N]) -> Result<[u16; N], String> {
+fn statuses<const N: usize>(proxy: &Proxy, paths: [&str; N]) -> Result<[u16; N], String> {
     let mut all = [0; N];
     for (one, path) in all.iter_mut().zip(paths) {
-        *one = status(gate, path)?;
+        *one = status(proxy, path)?;
     }
     Ok(all)
 }
 
-fn expect<const N: usize>(gate: &Gate, paths: [&str; N], expected: [u16; N]) -> Result<(), String> {
-    let got = statuses(gate, paths)?;
+fn expect<const N: usize>(proxy: &Proxy, paths: [&str; N], expected: [u16; N]) -> Result<(), String> {
+    let got = statuses(proxy, paths)?;
     check(got == expected, || format!("{paths:?}: {got:?} instead of {expected:?}"))
 }
 
@@ -43,38 +43,39 @@ fn requests_that_are_too_many_are_refused() {
             location /page { limit_req zone=e; limit_req_status 420; error_page 420 =200 @ok; error_page 404 = @inner; }
             location @inner { limit_req zone=e; return 201; }
             location @ok { return 200 \"$limit_req_status\"; } }";
-    let gate = Gate::start(config);
+    let proxy = Proxy::start(config);
     let body = |path: &str| {
-        let mut client = Client::asking(gate.addr, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-        client.reply().map(|reply| String::from_utf8_lossy(&reply.body).into_owned())
+        let mut client =
+            Client::connect_and_send(proxy.addr, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        client.read_response().map(|response| String::from_utf8_lossy(&response.body).into_owned())
     };
     let cases = vec![
-        case("a burst, and no more", || expect(&gate, ["/?a=1", "/?a=1", "/?a=1", "/?a=1"], [200, 200, 200, 503])),
-        case("each key for itself", || expect(&gate, ["/?a=2", "/?a=3"], [200, 200])),
-        case("no key, no limit", || expect(&gate, ["/", "/", "/", "/", "/?a="], [200; 5])),
+        case("a burst, and no more", || expect(&proxy, ["/?a=1", "/?a=1", "/?a=1", "/?a=1"], [200, 200, 200, 503])),
+        case("each key for itself", || expect(&proxy, ["/?a=2", "/?a=3"], [200, 200])),
+        case("no key, no limit", || expect(&proxy, ["/", "/", "/", "/", "/?a="], [200; 5])),
         case("what one bucket refuses, the others do not count", || {
-            expect(&gate, ["/both?b=1&c=1", "/both?b=1&c=1", "/both?b=1&c=1", "/both?c=1"], [200, 429, 429, 200])?;
-            expect(&gate, ["/both?b=2&c=1", "/both?b=3&c=1", "/both?b=4&c=1"], [200, 200, 429])
+            expect(&proxy, ["/both?b=1&c=1", "/both?b=1&c=1", "/both?b=1&c=1", "/both?c=1"], [200, 429, 429, 200])?;
+            expect(&proxy, ["/both?b=2&c=1", "/both?b=3&c=1", "/both?b=4&c=1"], [200, 200, 429])
         }),
         case("a dry run refuses nobody", || {
-            expect(&gate, ["/dry?d=1"], [200])?;
+            expect(&proxy, ["/dry?d=1"], [200])?;
             let said = body("/dry?d=1")?;
             check(said == "REJECTED_DRY_RUN", || said)?;
             // The excess has become less since the first request.
-            gate.wait_for_error(&[
+            proxy.wait_for_error_line(&[
                 "[error]",
                 "limiting requests, dry run, excess: ",
                 " by zone \"d\", client: 127.0.0.1",
             ])
         }),
         case("a request is asked once, wherever it is sent", || {
-            expect(&gate, ["/page?e=1"], [201])?;
+            expect(&proxy, ["/page?e=1"], [201])?;
             let said = body("/page?e=1")?;
             check(said == "REJECTED", || said)
         }),
     ];
-    verify_at_once(cases);
-    gate.wait_for_error(&["[error]", "limiting requests, excess: ", " by zone \"a\""]).unwrap();
+    run_concurrently(cases);
+    proxy.wait_for_error_line(&["[error]", "limiting requests, excess: ", " by zone \"a\""]).unwrap();
 }
 
 /// `auth_request` asks for the sake of a request that was counted already.
@@ -87,12 +88,12 @@ fn a_question_is_no_request() {
             location / { auth_request /auth; auth_request_set $from $realip_remote_addr; error_page 404 =200 @ok; }
             location /auth { internal; error_page 404 =204 @none; }
             location @none { return 204; } location @ok { return 200 \"$limit_req_status $limit_conn_status $from\"; } }";
-    let gate = Gate::start(config);
-    let mut client = Client::connect(gate.addr);
+    let proxy = Proxy::start(config);
+    let mut client = Client::connect(proxy.addr);
     let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\n\r\n";
-    let reply = client.ask(request, 200).unwrap();
-    assert_eq!(String::from_utf8_lossy(&reply.body), "PASSED PASSED 127.0.0.1");
-    client.ask(request, 503).unwrap();
+    let response = client.request(request, 200).unwrap();
+    assert_eq!(String::from_utf8_lossy(&response.body), "PASSED PASSED 127.0.0.1");
+    client.request(request, 503).unwrap();
 }
 
 #[test]
@@ -101,48 +102,48 @@ fn requests_that_come_too_early_wait() {
         limit_req_zone $arg_b zone=b:1m rate=1r/m;
         limit_req_log_level notice;
         log_format short '$arg_b $status $limit_req_status'; access_log access.log short;
-        error_log error.log info; pid gate.pid;
+        error_log error.log info; pid smolgate.pid;
         server { listen LISTEN; error_page 404 =200 @ok;
             location / { limit_req zone=a burst=2; }
             location /delay { limit_req zone=b burst=5 delay=1; }
             location @ok { return 200 \"$limit_req_status\"; } }";
-    let gate = Gate::start(config);
+    let proxy = Proxy::start(config);
     let cases = vec![
         case("until there is room in the bucket", || {
             let began = Instant::now();
-            let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(gate.addr)).collect();
+            let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(proxy.addr)).collect();
             for client in &mut clients {
                 client.send(b"GET /?a=1 HTTP/1.1\r\nHost: a\r\n\r\n");
             }
             let bodies: Result<Vec<_>, _> =
-                clients.iter_mut().map(|client| client.expect(200).map(|r| r.body)).collect();
+                clients.iter_mut().map(|client| client.expect_status(200).map(|r| r.body)).collect();
             let mut bodies = bodies?;
             bodies.sort();
             check(bodies == [&b"DELAYED"[..], b"DELAYED", b"PASSED"], || format!("{bodies:?}"))?;
             let took = began.elapsed();
             check((1950..20_000).contains(&took.as_millis()), || format!("{took:?}"))?;
-            gate.wait_for_error(&["[info]", "delaying request, excess: ", "by zone \"a\""])
+            proxy.wait_for_error_line(&["[info]", "delaying request, excess: ", "by zone \"a\""])
         }),
         case("but not the first of them, and not for ever", || {
-            expect(&gate, ["/delay?b=1", "/delay?b=1"], [200, 200])?;
-            let client = Client::asking(gate.addr, b"GET /delay?b=1 HTTP/1.1\r\nHost: a\r\n\r\n");
-            gate.wait_for_error(&["delaying request, excess: ", "by zone \"b\""])?;
+            expect(&proxy, ["/delay?b=1", "/delay?b=1"], [200, 200])?;
+            let client = Client::connect_and_send(proxy.addr, b"GET /delay?b=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+            proxy.wait_for_error_line(&["delaying request, excess: ", "by zone \"b\""])?;
             drop(client);
-            gate.wait_for_access(&["1 499 DELAYED"])
+            proxy.wait_for_access_line(&["1 499 DELAYED"])
         }),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 #[test]
 fn connections_that_are_too_many_are_refused() {
     let peer = Peer::start(|connection| {
-        while let Some(request) = connection.request() {
+        while let Some(request) = connection.read_request() {
             if !request.target().starts_with("/quick") {
                 while connection.read() {}
                 return;
             }
-            connection.answer(&request, "quick");
+            connection.respond(&request, "quick");
         }
     });
     let config = "limit_conn_zone $arg_a zone=a:1m;
@@ -153,39 +154,40 @@ fn connections_that_are_too_many_are_refused() {
             location /other { limit_conn a 1; limit_conn_status 429; }
             location /dry { limit_conn a 1; limit_conn_dry_run on; error_page 404 =200 @ok; }
             location @ok { return 200 ok; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     let waiting = |query: &str| {
         let before = peer.connections();
-        let client = Client::asking(gate.addr, format!("GET /?{query} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        let client =
+            Client::connect_and_send(proxy.addr, format!("GET /?{query} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
         wait_for("the request is on its way", || peer.connections() > before);
         client
     };
     let (first, second) = (waiting("a=1"), waiting("a=1&b=1"));
-    expect(&gate, ["/?a=1", "/other?a=1", "/dry?a=1", "/?b=1", "/quick?a=2"], [503, 429, 200, 503, 200]).unwrap();
-    gate.wait_for_error(&["[warn]", "limiting connections by zone \"a\", client: 127.0.0.1"]).unwrap();
-    gate.wait_for_error(&["[warn]", "limiting connections, dry run by zone \"a\""]).unwrap();
+    expect(&proxy, ["/?a=1", "/other?a=1", "/dry?a=1", "/?b=1", "/quick?a=2"], [503, 429, 200, 503, 200]).unwrap();
+    proxy.wait_for_error_line(&["[warn]", "limiting connections by zone \"a\", client: 127.0.0.1"]).unwrap();
+    proxy.wait_for_error_line(&["[warn]", "limiting connections, dry run by zone \"a\""]).unwrap();
     // What b had refused, a does not count. A client that goes makes room.
     drop(second);
-    wait_for("there is room", || status(&gate, "/quick?a=1&b=1") == Ok(200));
+    wait_for("there is room", || status(&proxy, "/quick?a=1&b=1") == Ok(200));
     drop(first);
-    wait_for("there is more room", || status(&gate, "/other?a=1") == Ok(404));
+    wait_for("there is more room", || status(&proxy, "/other?a=1") == Ok(404));
 }
 
 /// A tunnel counts as long as it lives, not only until its request was answered.
 #[test]
 fn tunnels_are_counted_until_they_end() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "limit_conn_zone $binary_remote_addr zone=a:1m;
         server { listen LISTEN; location / { limit_conn a 1; proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     let open = expand(b"GET /ws101 HTTP/1.1\r\nHost: a\r\n{W}\r\n");
-    let mut tunnel = Client::asking(gate.addr, &open);
-    tunnel.expect(101).unwrap();
-    Client::asking(gate.addr, &open).expect(503).unwrap();
+    let mut tunnel = Client::connect_and_send(proxy.addr, &open);
+    tunnel.expect_status(101).unwrap();
+    Client::connect_and_send(proxy.addr, &open).expect_status(503).unwrap();
     drop(tunnel);
     wait_for("there is room", || {
-        let mut client = Client::asking(gate.addr, &open);
-        client.reply().is_ok_and(|reply| reply.status == 101)
+        let mut client = Client::connect_and_send(proxy.addr, &open);
+        client.read_response().is_ok_and(|response| response.status == 101)
     });
 }
 
@@ -198,58 +200,59 @@ fn zones_live_on_through_a_reload() {
                 location @ok {{ return 200 {extra}; }} }}"
         )
     };
-    let gate = Gate::start(&config("1m"));
-    expect(&gate, ["/?a=1", "/?a=1", "/?b=1", "/?b=1"], [200, 503, 200, 503]).unwrap();
-    gate.rewrite(&config("2m"));
-    gate.signal("HUP");
-    gate.wait_for_error(&["the new configuration is in force"]).unwrap();
+    let proxy = Proxy::start(&config("1m"));
+    expect(&proxy, ["/?a=1", "/?a=1", "/?b=1", "/?b=1"], [200, 503, 200, 503]).unwrap();
+    proxy.write_config(&config("2m"));
+    proxy.signal("HUP");
+    proxy.wait_for_error_line(&["the new configuration is in force"]).unwrap();
     // The same zone is known again; one of another size is new.
-    expect(&gate, ["/?a=1", "/?b=1", "/?b=1"], [503, 200, 503]).unwrap();
+    expect(&proxy, ["/?a=1", "/?b=1", "/?b=1"], [503, 200, 503]).unwrap();
 }
 
 /// How long a request takes, and its body.
-fn timed(gate: &Gate, path: &str) -> Result<(u128, Vec<u8>), String> {
+fn timed(proxy: &Proxy, path: &str) -> Result<(u128, Vec<u8>), String> {
     let began = Instant::now();
-    let mut client = Client::asking(gate.addr, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-    let body = client.expect(200)?.body;
+    let mut client = Client::connect_and_send(proxy.addr, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    let body = client.expect_status(200)?.body;
     Ok((began.elapsed().as_millis(), body))
 }
 
 #[test]
 fn answers_go_no_faster_than_they_may() {
-    let peer = Peer::answering([&b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n"[..], &[b'x'; 30000]].concat());
+    let peer =
+        Peer::start_responding([&b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n"[..], &[b'x'; 30000]].concat());
     let chunks = [format!("3000\r\n{}\r\n", "x".repeat(0x3000)).repeat(3), "0\r\n\r\n".to_owned()].concat();
     let chunked = format!("HTTP/1.1 200 OK\r\nX-Rate: 16k\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
-    let other = Peer::answering(chunked.into_bytes());
-    let config = "server { listen LISTEN; root FOLDER;
-            location /slow { limit_rate 12k; limit_rate_after 256; alias FOLDER/big; }
-            location /small { limit_rate 4k; alias FOLDER/small; }
-            location /asked { limit_rate $arg_rate; limit_rate_after $arg_after; alias FOLDER/big; }
-            location /set { set $limit_rate $arg_rate; alias FOLDER/big; }
-            location /off { limit_rate 1; set $limit_rate 0; alias FOLDER/big; }
+    let other = Peer::start_responding(chunked.into_bytes());
+    let config = "server { listen LISTEN; root DIRECTORY;
+            location /slow { limit_rate 12k; limit_rate_after 256; alias DIRECTORY/big; }
+            location /small { limit_rate 4k; alias DIRECTORY/small; }
+            location /asked { limit_rate $arg_rate; limit_rate_after $arg_after; alias DIRECTORY/big; }
+            location /set { set $limit_rate $arg_rate; alias DIRECTORY/big; }
+            location /off { limit_rate 1; set $limit_rate 0; alias DIRECTORY/big; }
             location /passed { limit_rate 12k; proxy_pass http://PEER; }
             location /upstream { proxy_limit_rate $upstream_http_x_rate; proxy_pass http://THEOTHER; } }";
-    let folder = crate::harness::Folder::new();
-    folder.write("big", [b'x'; 30000]);
-    folder.write("small", [b'x'; 10000]);
-    let config = config.replace("FOLDER", folder.path("").to_str().unwrap().trim_end_matches('/'));
-    let gate = Gate::before(&config, &[("PEER", &peer), ("THEOTHER", &other)]);
+    let dir = crate::harness::TempDir::new();
+    dir.write("big", [b'x'; 30000]);
+    dir.write("small", [b'x'; 10000]);
+    let config = config.replace("DIRECTORY", dir.path("").to_str().unwrap().trim_end_matches('/'));
+    let proxy = Proxy::start_with_peers(&config, &[("PEER", &peer), ("THEOTHER", &other)]);
     let slow = |path: &'static str, len: usize| {
-        let gate = &gate;
+        let proxy = &proxy;
         case(path, move || {
-            let (took, body) = timed(gate, path)?;
+            let (took, body) = timed(proxy, path)?;
             check(body == vec![b'x'; len], || format!("{} bytes came", body.len()))?;
             check((1000..20_000).contains(&took), || format!("it took {took} ms"))
         })
     };
     let fast = |path: &'static str| {
-        let gate = &gate;
+        let proxy = &proxy;
         case(path, move || {
-            let (took, body) = timed(gate, path)?;
+            let (took, body) = timed(proxy, path)?;
             check(body.len() == 30000 && took < 1000, || format!("{} bytes took {took} ms", body.len()))
         })
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         slow("/slow", 30000),
         slow("/small", 10000),
         slow("/asked?rate=12k", 30000),
@@ -261,39 +264,41 @@ fn answers_go_no_faster_than_they_may() {
         fast("/off"),
         fast("/set?rate=much"),
     ]);
-    gate.wait_for_error(&["invalid size \"much\""]).unwrap();
+    proxy.wait_for_error_line(&["invalid size \"much\""]).unwrap();
 }
 
 /// A client that is gone ends a slow answer, and holds nothing up.
 #[test]
 fn a_slow_answer_ends_with_its_client() {
-    let peer = Peer::answering([&b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n"[..], &[b'x'; 30000]].concat());
+    let peer =
+        Peer::start_responding([&b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n"[..], &[b'x'; 30000]].concat());
     let config = "server { listen LISTEN; location / { limit_rate 1k; proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
-    let mut client = Client::asking(gate.addr, GET);
-    client.take(100).unwrap();
-    let descriptors = gate.descriptors();
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
+    let mut client = Client::connect_and_send(proxy.addr, GET);
+    client.read_bytes(100).unwrap();
+    let descriptors = proxy.open_descriptors();
     drop(client);
-    let gone = within(PATIENCE, || (gate.descriptors() < descriptors).then_some(()));
-    assert!(gone.is_some(), "the connection is still there after {PATIENCE:?}");
+    let gone = poll_within(TIMEOUT, || (proxy.open_descriptors() < descriptors).then_some(()));
+    assert!(gone.is_some(), "the connection is still there after {TIMEOUT:?}");
 }
 
 /// A client that keeps its connection with a byte a second.
 #[test]
 fn a_body_that_comes_too_slowly() {
-    let peer = Peer::start(|connection| connection.drain());
+    let peer = Peer::start(|connection| connection.read_to_end());
     let config = "server { listen LISTEN; client_body_min_rate 100; location / { proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
-    let mut client = Client::asking(gate.addr, b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n");
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
+    let mut client =
+        Client::connect_and_send(proxy.addr, b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n");
     client.stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let began = Instant::now();
     while client.stream.peek(&mut [0]).is_err() {
-        assert!(began.elapsed() < 2 * PATIENCE, "it goes on");
+        assert!(began.elapsed() < 2 * TIMEOUT, "it goes on");
         client.send(b"x");
     }
     assert!(began.elapsed() >= Duration::from_secs(29), "{:?}", began.elapsed());
-    client.expect(408).unwrap();
-    gate.wait_for_error(&["[info]", "more slowly than \"client_body_min_rate\"", "PUT / "]).unwrap();
+    client.expect_status(408).unwrap();
+    proxy.wait_for_error_line(&["[info]", "more slowly than \"client_body_min_rate\"", "PUT / "]).unwrap();
     peer.expect_all_closed().unwrap();
 }
 
@@ -311,9 +316,9 @@ fn limits_that_are_not_configured_well_are_refused() {
         ("server { limit_rate fast; }", "invalid value \"fast\""),
         ("server { client_body_min_rate 1g; }", "invalid value \"1g\""),
     ] {
-        let folder = crate::harness::Folder::new();
-        folder.write("gate.conf", config);
-        let output = crate::harness::run(&folder, &["-t"], "gate.conf");
+        let dir = crate::harness::TempDir::new();
+        dir.write("smolgate.conf", config);
+        let output = crate::harness::run(&dir, &["-t"], "smolgate.conf");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(2) && said.contains(why), "{config}: {said}");
     }

@@ -1,161 +1,163 @@
 //! What a log must hold out (class Q).
 
+use crate::cases::{case, check, run_concurrently};
 use crate::client::Client;
-use crate::harness::{Gate, wait_for};
+use crate::harness::{Proxy, wait_for};
 use crate::peer::Peer;
-use crate::rows::{case, check, verify_at_once};
 
 #[test]
 fn what_is_written() {
     let config = "log_format json escape=json '{\"uri\":\"$request_uri\",\"agent\":\"$http_user_agent\"}';
-        error_log error.log info; pid gate.pid; access_log access.log; access_log json.log json;
+        error_log error.log info; pid smolgate.pid; access_log access.log; access_log json.log json;
         server { listen LISTEN; return 204; }";
-    let gate = Gate::start(config);
-    let ask = |request: &[u8], status: u16| Client::connect(gate.addr).ask(request, status).map(drop);
-    let lines = |file: &str| gate.folder.lines(file);
+    let proxy = Proxy::start(config);
+    let ask = |request: &[u8], status: u16| Client::connect(proxy.addr).request(request, status).map(drop);
+    let lines = |file: &str| proxy.dir.lines(file);
     let cases = vec![
-        case("Q01 in the target", || {
+        case("in the target", || {
             ask(b"GET /\x1b[2Jq01 HTTP/1.1\r\nHost: a\r\n\r\n", 400)?;
-            gate.wait_for_access(&["\"GET /\\x1B[2Jq01 HTTP/1.1\" 400 "])?;
-            gate.wait_for_error(&["[info]", "GET /\\x1B[2Jq01"])
+            proxy.wait_for_access_line(&["\"GET /\\x1B[2Jq01 HTTP/1.1\" 400 "])?;
+            proxy.wait_for_error_line(&["[info]", "GET /\\x1B[2Jq01"])
         }),
-        case("Q01 in a field", || {
+        case("in a field", || {
             ask(b"GET /q01c HTTP/1.1\r\nHost: a\r\nUser-Agent: \x1b]0;x\x07\"\r\n\r\n", 400)?;
-            gate.wait_for_access(&["/q01c HTTP/1.1\" 400 "])?;
+            proxy.wait_for_access_line(&["/q01c HTTP/1.1\" 400 "])?;
             ask(b"GET /q01d HTTP/1.1\r\nHost: a\r\nUser-Agent: a\"b\\\xff\r\n\r\n", 204)?;
-            gate.wait_for_access(&["/q01d HTTP/1.1\" 204 ", "\"a\\x22b\\x5C\\xFF\""])
+            proxy.wait_for_access_line(&["/q01d HTTP/1.1\" 204 ", "\"a\\x22b\\x5C\\xFF\""])
         }),
         case("Q02", || {
             let two =
                 b"GET /%0d%0a127.0.0.1 HTTP/1.1\r\nHost: a\r\nUser-Agent: x\r\n127.0.0.1 - - \"GET /fake\"\r\n\r\n";
             ask(two, 400)?;
             ask(b"GET /q02%0d%0a127.0.0.1 HTTP/1.1\r\nHost: a\r\nUser-Agent: x%0d%0ay\r\n\r\n", 204)?;
-            gate.wait_for_access(&["\"GET /q02%0d%0a127.0.0.1 HTTP/1.1\" 204 ", "\"x%0d%0ay\""])?;
+            proxy.wait_for_access_line(&["\"GET /q02%0d%0a127.0.0.1 HTTP/1.1\" 204 ", "\"x%0d%0ay\""])?;
             let fake = |line: &String| line.starts_with("127.0.0.1 - - \"GET /fake");
-            check(!gate.access().iter().any(fake) && !gate.errors().iter().any(fake), || {
+            check(!proxy.access_lines().iter().any(fake) && !proxy.error_lines().iter().any(fake), || {
                 "a client wrote a line".to_owned()
             })
         }),
         case("Q04", || {
             ask(b"GET /q04\"\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: t\tb\xff\"\\\r\n\r\n", 204)?;
-            gate.wait_for_access(&["/q04"])?;
+            proxy.wait_for_access_line(&["/q04"])?;
             let line = lines("json.log").into_iter().find(|line| line.contains("q04")).unwrap_or_default();
             let expected = "{\"uri\":\"/q04\\\"\\\\\",\"agent\":\"t\\tb\u{fffd}\\\"\\\\\"}";
             check(line == expected, || format!("{line} instead of {expected}"))
         }),
     ];
-    verify_at_once(cases);
-    for line in gate.access().iter().chain(&gate.errors()).chain(&lines("json.log")) {
-        assert!(line.bytes().all(|b| b >= b' ' && b != 0x7f), "Q01: control bytes in {line:?}");
+    run_concurrently(cases);
+    for line in proxy.access_lines().iter().chain(&proxy.error_lines()).chain(&lines("json.log")) {
+        assert!(line.bytes().all(|b| b >= b' ' && b != 0x7f), "control bytes in {line:?}");
     }
-    assert_eq!(gate.access().len(), 6, "Q02: {:?}", gate.access());
+    assert_eq!(proxy.access_lines().len(), 6, "{:?}", proxy.access_lines());
 }
 
 /// What would make a line read otherwise than it was written, and what would make it endless.
 #[test]
 fn what_is_hard_to_read() {
-    let gate = Gate::start("server { listen LISTEN; location / { root .; } }");
-    let mut client = Client::connect(gate.addr);
-    client.ask(b"GET /q01%E2%80%AEgpj.exe%E2%80%A8%E2%81%A6 HTTP/1.1\r\nHost: a\r\n\r\n", 404).unwrap();
-    gate.wait_for_error(&[r"/q01\u{202e}gpj.exe\u{2028}\u{2066}"]).unwrap();
+    let proxy = Proxy::start("server { listen LISTEN; location / { root .; } }");
+    let mut client = Client::connect(proxy.addr);
+    client.request(b"GET /q01%E2%80%AEgpj.exe%E2%80%A8%E2%81%A6 HTTP/1.1\r\nHost: a\r\n\r\n", 404).unwrap();
+    proxy.wait_for_error_line(&[r"/q01\u{202e}gpj.exe\u{2028}\u{2066}"]).unwrap();
     let long = format!("GET /long HTTP/1.1\r\nHost: a\r\nUser-Agent: {}\r\n\r\n", "x".repeat(5000));
-    client.ask(long.as_bytes(), 404).unwrap();
-    gate.wait_for_access(&["/long"]).unwrap();
-    let line = gate.access().into_iter().find(|line| line.contains("/long")).unwrap();
+    client.request(long.as_bytes(), 404).unwrap();
+    proxy.wait_for_access_line(&["/long"]).unwrap();
+    let line = proxy.access_lines().into_iter().find(|line| line.contains("/long")).unwrap();
     assert!(line.ends_with(&format!("\"-\" \"{}\"", "x".repeat(2048))), "{line}");
 }
 
 /// What was sent to peers that failed, and what stood behind the body.
 #[test]
 fn what_is_written_of_tries() {
-    let closing = Peer::ending(Vec::new());
-    let answering = Peer::ending(
+    let closing = Peer::start_responding_once(Vec::new());
+    let answering = Peer::start_responding_once(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum:  1 \r\nx-sum: 2\r\n\r\n"
             .to_vec(),
     );
     let config =
         "log_format tries '$upstream_status $upstream_bytes_sent $upstream_trailer_x_sum [$upstream_trailer_none]';
-        error_log error.log info; pid gate.pid; access_log access.log tries;
+        error_log error.log info; pid smolgate.pid; access_log access.log tries;
         upstream u { server FIRST max_fails=0; server SECOND; }
         server { listen LISTEN; location / { proxy_pass http://u; } }";
-    let gate = Gate::before(config, &[("FIRST", &closing), ("SECOND", &answering)]);
-    Client::connect(gate.addr).ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
-    gate.wait_for_access(&["502, 200 27, 27 1, 2 [-]"]).unwrap();
+    let proxy = Proxy::start_with_peers(config, &[("FIRST", &closing), ("SECOND", &answering)]);
+    Client::connect(proxy.addr).request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
+    proxy.wait_for_access_line(&["502, 200 27, 27 1, 2 [-]"]).unwrap();
 }
 
 /// A disk that is full: requests are served, and the loss is told.
 #[test]
 fn full_disks() {
-    let config = "error_log /dev/full info; pid gate.pid; access_log /dev/full;
+    let config = "error_log /dev/full info; pid smolgate.pid; access_log /dev/full;
         server { listen LISTEN; return 204; }";
-    let mut gate = Gate::start(config);
-    let mut client = Client::connect(gate.addr);
+    let mut proxy = Proxy::start(config);
+    let mut client = Client::connect(proxy.addr);
     for _ in 0..200 {
-        client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap_or_else(|why| panic!("Q06: {why}"));
+        client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap_or_else(|why| panic!("{why}"));
     }
-    wait_for("Q06: the loss is told", || !gate.folder.lines("stderr").is_empty());
-    let told = gate.folder.lines("stderr");
-    assert!(told.len() <= 4 && told.iter().all(|line| line.contains("/dev/full")), "Q06: {told:?}");
-    assert!(gate.is_running());
+    wait_for("the loss is told", || !proxy.dir.lines("stderr").is_empty());
+    let told = proxy.dir.lines("stderr");
+    assert!(told.len() <= 4 && told.iter().all(|line| line.contains("/dev/full")), "{told:?}");
+    assert!(proxy.is_running());
 }
 
 /// Files that are moved away, deleted, or can't be opened again.
 #[test]
 fn rotation() {
-    let config = "error_log error.log info; pid gate.pid; access_log logs/access.log;
+    let config = "error_log error.log info; pid smolgate.pid; access_log logs/access.log;
         server { listen LISTEN; return 204; }";
-    let gate = Gate::start_by(config, "mkdir -m 777 \"$2/logs\"; exec \"$0\" \"$@\"");
-    let logs = gate.folder.path("logs");
-    let mut client = Client::connect(gate.addr);
+    let proxy = Proxy::start_in_shell(config, "mkdir -m 777 \"$2/logs\"; exec \"$0\" \"$@\"");
+    let logs = proxy.dir.path("logs");
+    let mut client = Client::connect(proxy.addr);
     let mut ask = |name: &str| {
-        client.ask(format!("GET /{name} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 204).unwrap();
+        client.request(format!("GET /{name} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 204).unwrap();
     };
-    let has = |file: &str, name: &str| gate.folder.lines(file).iter().any(|line| line.contains(name));
+    let has = |file: &str, name: &str| proxy.dir.lines(file).iter().any(|line| line.contains(name));
     let reopened = |times: usize| {
-        gate.signal("USR1");
-        wait_for("Q09: reopened", || gate.errors().iter().filter(|line| line.contains("reopened")).count() >= times);
+        proxy.signal("USR1");
+        wait_for("reopened", || proxy.error_lines().iter().filter(|line| line.contains("reopened")).count() >= times);
     };
     ask("one");
     std::fs::rename(logs.join("access.log"), logs.join("access.log.1")).unwrap();
     ask("two");
-    wait_for("Q09: the old file is used", || has("logs/access.log.1", "/two"));
+    wait_for("the old file is used", || has("logs/access.log.1", "/two"));
     reopened(1);
     ask("three");
-    wait_for("Q09: moved", || has("logs/access.log", "/three"));
+    wait_for("moved", || has("logs/access.log", "/three"));
     assert!(!has("logs/access.log.1", "/three"), "Q09");
     std::fs::remove_file(logs.join("access.log")).unwrap();
     reopened(2);
     ask("four");
-    wait_for("Q09: deleted", || has("logs/access.log", "/four"));
-    // The folder is gone: what is open stays in use.
-    std::fs::rename(&logs, gate.folder.path("elsewhere")).unwrap();
-    gate.signal("USR1");
-    gate.wait_for_error(&["[error]", "access.log", "failed"]).unwrap_or_else(|why| panic!("Q09: it is told: {why}"));
+    wait_for("deleted", || has("logs/access.log", "/four"));
+    // The directory is gone: what is open stays in use.
+    std::fs::rename(&logs, proxy.dir.path("elsewhere")).unwrap();
+    proxy.signal("USR1");
+    proxy.wait_for_error_line(&["[error]", "access.log", "failed"]).unwrap_or_else(|why| panic!("it is told: {why}"));
     ask("five");
-    wait_for("Q09: the old file stays", || has("elsewhere/access.log", "/five"));
+    wait_for("the old file stays", || has("elsewhere/access.log", "/five"));
 }
 
 #[test]
 fn requests_that_wait_for_others() {
-    let gate = Gate::start(
-        "error_log error.log; pid gate.pid; log_format pipe '$uri $pipe'; access_log pipe.log pipe; server { listen LISTEN; return 204; }",
+    let proxy = Proxy::start(
+        "error_log error.log; pid smolgate.pid; log_format pipe '$uri $pipe'; access_log pipe.log pipe; server { listen LISTEN; return 204; }",
     );
-    let mut client = Client::asking(gate.addr, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n");
-    client.reply().unwrap();
-    client.reply().unwrap();
-    client.ask(b"GET /c HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
-    wait_for("three lines", || gate.folder.lines("pipe.log").len() == 3);
-    assert_eq!(gate.folder.lines("pipe.log"), ["/a .", "/b p", "/c ."]);
+    let mut client =
+        Client::connect_and_send(proxy.addr, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_response().unwrap();
+    client.read_response().unwrap();
+    client.request(b"GET /c HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
+    wait_for("three lines", || proxy.dir.lines("pipe.log").len() == 3);
+    assert_eq!(proxy.dir.lines("pipe.log"), ["/a .", "/b p", "/c ."]);
 }
 
 /// `-` stands for what is not there, not for what is empty.
 #[test]
 fn values_that_are_empty() {
-    let config = "error_log error.log; pid gate.pid; map $http_none $map { default \"\"; } geo $geo { default \"\"; }
+    let config =
+        "error_log error.log; pid smolgate.pid; map $http_none $map { default \"\"; } geo $geo { default \"\"; }
         log_format all '$uri [$map$geo$set$is_args$https] [$args] [$http_none] [$arg_none] [$remote_user]';
         access_log all.log all;
         server { listen LISTEN; set $set \"\"; return 204; }";
-    let gate = Gate::start(config);
-    Client::connect(gate.addr).ask(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
-    wait_for("a line", || gate.folder.lines("all.log") == ["/a [] [-] [-] [-] [-]"]);
+    let proxy = Proxy::start(config);
+    Client::connect(proxy.addr).request(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
+    wait_for("a line", || proxy.dir.lines("all.log") == ["/a [] [-] [-] [-] [-]"]);
 }

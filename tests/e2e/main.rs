@@ -31,6 +31,7 @@ mod systemd_sockets;
 mod response_rows;
 mod balancing;
 mod bodies;
+mod cases;
 mod geo_split;
 mod proxy_pass_variables;
 mod client;
@@ -60,7 +61,7 @@ mod retries;
 mod root;
 mod static_files;
 mod status;
-mod rows;
+mod request_rows;
 #[cfg(feature = "tls")]
 mod handshakes;
 #[cfg(feature = "tls")]

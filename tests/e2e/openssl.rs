@@ -1,21 +1,21 @@
-//! The gate as OpenSSL and curl see it, where they are installed (class N).
+//! The proxy as OpenSSL and curl see it, where they are installed (class N).
 
 use std::process::Command;
 
-use crate::harness::{Folder, Gate};
-use crate::rows::{case, check, same, verify_at_once};
+use crate::cases::{case, check, check_equal, run_concurrently};
+use crate::harness::{Proxy, TempDir};
 use crate::tls::{certified, start};
-use crate::tls_fixtures::authority;
+use crate::tls_fixtures::certificate_authority;
 
 fn is_installed(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }
 
-/// What a line of shell says that is run in `folder`: `$A` is the address of the gate, `$P` its port.
-fn shell(folder: &Folder, gate: &Gate, line: &str) -> String {
+/// What a line of shell says that is run in `dir`: `$A` is the address of the proxy, `$P` its port.
+fn shell(dir: &TempDir, proxy: &Proxy, line: &str) -> String {
     let mut command = Command::new("sh");
-    command.current_dir(folder.path("")).args(["-c", line]);
-    let out = command.env("A", gate.addr.to_string()).env("P", gate.addr.port().to_string()).output().unwrap();
+    command.current_dir(dir.path("")).args(["-c", line]);
+    let out = command.env("A", proxy.addr.to_string()).env("P", proxy.addr.port().to_string()).output().unwrap();
     String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
 }
 
@@ -32,19 +32,19 @@ fn sessions_names_and_kinds_of_keys() {
     if !is_installed("openssl") {
         return;
     }
-    let (folder, _) = certified();
-    let made = Command::new("sh").current_dir(folder.path("")).args(["-c", RSA]).output().unwrap();
+    let (dir, _) = certified();
+    let made = Command::new("sh").current_dir(dir.path("")).args(["-c", RSA]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let gate = start(
-        &folder,
-        "server { listen LISTEN ssl; server_name a.example; ssl_certificate FOLDERrsa.crt; ssl_certificate_key FOLDERrsa.key;
-            ssl_certificate FOLDERa.crt; ssl_certificate_key FOLDERa.key; return 200 reused=$ssl_session_reused,$ssl_cipher; }
-         server { listen LISTEN ssl; server_name b.example; ssl_certificate FOLDERb.crt; ssl_certificate_key FOLDERb.key;
+    let proxy = start(
+        &dir,
+        "server { listen LISTEN ssl; server_name a.example; ssl_certificate DIRECTORYrsa.crt; ssl_certificate_key DIRECTORYrsa.key;
+            ssl_certificate DIRECTORYa.crt; ssl_certificate_key DIRECTORYa.key; return 200 reused=$ssl_session_reused,$ssl_cipher; }
+         server { listen LISTEN ssl; server_name b.example; ssl_certificate DIRECTORYb.crt; ssl_certificate_key DIRECTORYb.key;
             return 200; }",
         &[],
     );
     let says = |flags: &str, texts: &[&str]| {
-        let said = shell(&folder, &gate, &s_client(flags));
+        let said = shell(&dir, &proxy, &s_client(flags));
         check(texts.iter().all(|text| said.contains(text)), || format!("{texts:?} in {said}"))
     };
     let resumed = |name: &str, flags: &str| {
@@ -52,7 +52,7 @@ fn sessions_names_and_kinds_of_keys() {
         says(&format!("{flags} -sess_in {name} -sess_out {name}"), &["Reused, ", "reused=r"])?;
         says(&format!("{flags} -sess_in {name}"), &["Reused, ", "reused=r"])
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("resumed, TLS 1.2", || resumed("12", "-tls1_2 -servername a.example")),
         case("resumed, TLS 1.3", || resumed("13", "-tls1_3 -servername a.example")),
         case("not with another name", || {
@@ -72,8 +72,8 @@ fn sessions_names_and_kinds_of_keys() {
             says("-ciphersuites TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256", &["TLS_CHACHA20_POLY1305_SHA256"])
         }),
         case("P-384", || says("-curves P-384", &["ECDH, secp384r1, 384 bits"])),
-        case("N13 TLS 1.1", || says("-tls1_1 -cipher DEFAULT@SECLEVEL=0", &["alert protocol version"])),
-        case("N14 no common curve", || says("-tls1_3 -curves X448", &["alert handshake failure"])),
+        case("TLS 1.1", || says("-tls1_1 -cipher DEFAULT@SECLEVEL=0", &["alert protocol version"])),
+        case("no common curve", || says("-tls1_3 -curves X448", &["alert handshake failure"])),
         case("ALPN", || says("-alpn h2,http/1.1", &["ALPN protocol: http/1.1"])),
     ]);
 }
@@ -85,41 +85,41 @@ fn certificates_of_clients_by_curl() {
     if !is_installed("curl") {
         return;
     }
-    let (folder, _) = certified();
-    let (issuer, stranger) = (authority("issuer"), authority("stranger"));
-    folder.write("issuer.crt", issuer.pem());
-    folder.write("revoked.crl", issuer.revokes(&[66]));
+    let (dir, _) = certified();
+    let (issuer, stranger) = (certificate_authority("issuer"), certificate_authority("stranger"));
+    dir.write("issuer.crt", issuer.pem());
+    dir.write("revoked.crl", issuer.revocation_list(&[66]));
     let serial = |number: u64| {
-        issuer.issues_with("device", |params| params.serial_number = Some(rcgen::SerialNumber::from(number)))
+        issuer.issue_with("device", |params| params.serial_number = Some(rcgen::SerialNumber::from(number)))
     };
-    serial(65).write(&folder, "valid");
-    serial(66).write(&folder, "revoked");
-    issuer.issues_with("old", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1)).write(&folder, "expired");
-    stranger.issues("device").write(&folder, "unknown");
-    let gate = start(
-        &folder,
-        "server { listen LISTEN ssl; server_name a.example; ssl_certificate FOLDERa.crt; ssl_certificate_key FOLDERa.key;
-            ssl_client_certificate FOLDERissuer.crt; ssl_crl FOLDERrevoked.crl; ssl_verify_client on;
+    serial(65).write(&dir, "valid");
+    serial(66).write(&dir, "revoked");
+    issuer.issue_with("old", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1)).write(&dir, "expired");
+    stranger.issue("device").write(&dir, "unknown");
+    let proxy = start(
+        &dir,
+        "server { listen LISTEN ssl; server_name a.example; ssl_certificate DIRECTORYa.crt; ssl_certificate_key DIRECTORYa.key;
+            ssl_client_certificate DIRECTORYissuer.crt; ssl_crl DIRECTORYrevoked.crl; ssl_verify_client on;
             return 200 $ssl_client_verify:$ssl_client_s_dn; }",
         &[],
     );
     let curl = "curl -sS --noproxy '*' -m 20 --cacert ca.crt --resolve a.example:$P:127.0.0.1 -w ' %{http_code}'";
     let asks = |flags: &str, expected: &str| {
-        let said = shell(&folder, &gate, &format!("{curl} {flags} https://a.example:$P/ | tail -n 1"));
-        same("it", said.trim().as_bytes(), expected.as_bytes())
+        let said = shell(&dir, &proxy, &format!("{curl} {flags} https://a.example:$P/ | tail -n 1"));
+        check_equal("it", said.trim().as_bytes(), expected.as_bytes())
     };
     let with = |name: &str, expected: &str| {
         asks(&format!("--tlsv1.3 --cert {name}.crt --key {name}.key"), expected)?;
         asks(&format!("--tls-max 1.2 --cert {name}.crt --key {name}.key"), expected)
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("valid", || with("valid", "SUCCESS:CN=device 200")),
         case("expired", || with("expired", "400")),
         case("of another issuer", || with("unknown", "400")),
         case("revoked", || with("revoked", "400")),
         case("none", || asks("", "400")),
         case("N01", || {
-            let said = shell(&folder, &gate, &format!("{curl} http://a.example:$P/"));
+            let said = shell(&dir, &proxy, &format!("{curl} http://a.example:$P/"));
             check(said.contains("sent to HTTPS port") && said.ends_with(" 400"), || said)
         }),
     ]);

@@ -5,11 +5,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::harness::{PATIENCE, within};
+use crate::harness::{TIMEOUT, poll_within};
 
 /// What a peer has seen.
 #[derive(Default)]
-struct Seen {
+struct Traffic {
     bytes: Vec<u8>,
     connections: usize,
     open: usize,
@@ -18,7 +18,7 @@ struct Seen {
 /// An upstream in this process.
 pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
+    traffic: Arc<Mutex<Traffic>>,
 }
 
 /// One connection to it.
@@ -26,8 +26,8 @@ pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     /// Which of the peer's connections it is, from 0.
     pub(crate) number: usize,
-    ahead: Vec<u8>,
-    seen: Arc<Mutex<Seen>>,
+    unread: Vec<u8>,
+    seen: Arc<Mutex<Traffic>>,
 }
 
 /// A request as it came.
@@ -36,20 +36,20 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
 }
 
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+fn lock(seen: &Mutex<Traffic>) -> MutexGuard<'_, Traffic> {
     seen.lock().unwrap()
 }
 
 impl Peer {
     /// Does `serve` with each connection, and then closes it.
     pub(crate) fn start(serve: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
-        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), serve)
+        Self::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), serve)
     }
 
     /// As [`Self::start`], with a socket that is there already.
-    pub(crate) fn on(listener: TcpListener, serve: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
+    pub(crate) fn start_on(listener: TcpListener, serve: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
         let addr = listener.local_addr().unwrap();
-        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let seen: Arc<Mutex<Traffic>> = Arc::default();
         let serve = Arc::new(serve);
         let all = seen.clone();
         std::thread::spawn(move || {
@@ -60,63 +60,63 @@ impl Peer {
                 lock(&all).open += 1;
                 let (seen, serve) = (all.clone(), serve.clone());
                 std::thread::spawn(move || {
-                    let mut connection = Connection { stream, number, ahead: Vec::new(), seen: seen.clone() };
+                    let mut connection = Connection { stream, number, unread: Vec::new(), seen: seen.clone() };
                     serve(&mut connection);
                     drop(connection);
                     lock(&seen).open -= 1;
                 });
             }
         });
-        Self { addr, seen }
+        Self { addr, traffic: seen }
     }
 
     /// Answers each request with its target; an upgrade to `/ws...` with a 101, and then echoes.
-    pub(crate) fn polite() -> Self {
+    pub(crate) fn start_echo() -> Self {
         Self::start(|connection| {
-            while let Some(request) = connection.request() {
+            while let Some(request) = connection.read_request() {
                 let websocket = request.head.contains("\r\nUpgrade: ") && request.target().starts_with("/ws");
                 if websocket {
-                    connection.send(SWITCHING);
+                    connection.send(SWITCHING_PROTOCOLS);
                     connection.echo();
                     return;
                 }
-                connection.answer(&request, request.target());
+                connection.respond(&request, request.target());
             }
         })
     }
 
     /// Sends `answer` to each request, and closes when the other side has.
-    pub(crate) fn answering(answer: Vec<u8>) -> Self {
-        Self::start(move |connection| while connection.request().is_some() && connection.send(&answer) {})
+    pub(crate) fn start_responding(answer: Vec<u8>) -> Self {
+        Self::start(move |connection| while connection.read_request().is_some() && connection.send(&answer) {})
     }
 
     /// Sends `answer` to the first request of each connection, and closes.
-    pub(crate) fn ending(answer: Vec<u8>) -> Self {
+    pub(crate) fn start_responding_once(answer: Vec<u8>) -> Self {
         Self::start(move |connection| {
-            if connection.request().is_some() {
+            if connection.read_request().is_some() {
                 connection.send(&answer);
             }
         })
     }
 
     /// All bytes that came, in their order.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        lock(&self.seen).bytes.clone()
+    pub(crate) fn received(&self) -> Vec<u8> {
+        lock(&self.traffic).bytes.clone()
     }
 
     pub(crate) fn connections(&self) -> usize {
-        lock(&self.seen).connections
+        lock(&self.traffic).connections
     }
 
-    /// Waits until the gate has closed all connections to it.
+    /// Waits until the proxy has closed all connections to it.
     pub(crate) fn expect_all_closed(&self) -> Result<(), String> {
-        let closed = within(PATIENCE, || (lock(&self.seen).open == 0).then_some(()));
+        let closed = poll_within(TIMEOUT, || (lock(&self.traffic).open == 0).then_some(()));
         closed.ok_or_else(|| "a connection to the upstream stays open".to_owned())
     }
 }
 
 /// The answer to an upgrade, with the key of RFC 6455 1.3.
-pub(crate) const SWITCHING: &[u8] =
+pub(crate) const SWITCHING_PROTOCOLS: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
@@ -128,7 +128,7 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.read(),
             Ok(0) | Err(_) => false,
             Ok(count) => {
-                self.ahead.extend_from_slice(&buf[..count]);
+                self.unread.extend_from_slice(&buf[..count]);
                 lock(&self.seen).bytes.extend_from_slice(&buf[..count]);
                 true
             }
@@ -136,10 +136,10 @@ impl Connection {
     }
 
     /// Reads a head with its empty line.
-    pub(crate) fn head(&mut self) -> Option<String> {
+    pub(crate) fn read_head(&mut self) -> Option<String> {
         loop {
-            if let Some(at) = self.ahead.windows(4).position(|four| four == b"\r\n\r\n") {
-                let head: Vec<u8> = self.ahead.drain(..at + 4).collect();
+            if let Some(at) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head: Vec<u8> = self.unread.drain(..at + 4).collect();
                 return Some(String::from_utf8_lossy(&head).into_owned());
             }
             if !self.read() {
@@ -149,19 +149,19 @@ impl Connection {
     }
 
     /// Reads `count` bytes.
-    pub(crate) fn take(&mut self, count: usize) -> Option<Vec<u8>> {
-        while self.ahead.len() < count {
+    pub(crate) fn read_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.unread.len() < count {
             if !self.read() {
                 return None;
             }
         }
-        Some(self.ahead.drain(..count).collect())
+        Some(self.unread.drain(..count).collect())
     }
 
-    fn line(&mut self) -> Option<String> {
+    fn read_line(&mut self) -> Option<String> {
         loop {
-            if let Some(at) = self.ahead.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = self.ahead.drain(..=at).collect();
+            if let Some(at) = self.unread.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=at).collect();
                 return Some(String::from_utf8_lossy(&line).trim_end().to_owned());
             }
             if !self.read() {
@@ -171,21 +171,21 @@ impl Connection {
     }
 
     /// Reads a whole request.
-    pub(crate) fn request(&mut self) -> Option<Request> {
-        let head = self.head()?;
+    pub(crate) fn read_request(&mut self) -> Option<Request> {
+        let head = self.read_head()?;
         let body = if head.contains("\r\nTransfer-Encoding: chunked\r\n") {
             let mut body = Vec::new();
             loop {
-                let size = usize::from_str_radix(&self.line()?, 16).ok()?;
-                body.extend(self.take(size)?);
-                self.line()?;
+                let size = usize::from_str_radix(&self.read_line()?, 16).ok()?;
+                body.extend(self.read_bytes(size)?);
+                self.read_line()?;
                 if size == 0 {
                     break body;
                 }
             }
         } else {
             let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
-            self.take(length.map_or(Some(0), |length| length.parse().ok())?)?
+            self.read_bytes(length.map_or(Some(0), |length| length.parse().ok())?)?
         };
         Some(Request { head, body })
     }
@@ -196,7 +196,7 @@ impl Connection {
     }
 
     /// Answers 200 with a text, without its body for HEAD.
-    pub(crate) fn answer(&mut self, request: &Request, text: &str) -> bool {
+    pub(crate) fn respond(&mut self, request: &Request, text: &str) -> bool {
         let body = if request.head.starts_with("HEAD ") { "" } else { text };
         self.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", text.len()).as_bytes())
     }
@@ -204,7 +204,7 @@ impl Connection {
     /// Sends back what comes, and the end behind it.
     pub(crate) fn echo(&mut self) {
         loop {
-            let bytes = std::mem::take(&mut self.ahead);
+            let bytes = std::mem::take(&mut self.unread);
             if !self.send(&bytes) || !self.read() {
                 let _ = self.stream.shutdown(Shutdown::Write);
                 return;
@@ -213,25 +213,25 @@ impl Connection {
     }
 
     /// Reads until the other side ends.
-    pub(crate) fn drain(&mut self) {
+    pub(crate) fn read_to_end(&mut self) {
         while self.read() {}
     }
 
     /// Ends our direction.
-    pub(crate) fn finish(&self) {
+    pub(crate) fn shutdown_write(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Whether nothing comes for a moment.
     pub(crate) fn is_quiet(&self) -> bool {
         let _ = self.stream.set_read_timeout(Some(Duration::from_millis(200)));
-        let quiet = self.ahead.is_empty() && matches!(self.stream.peek(&mut [0]), Err(e) if is_timeout(&e));
+        let quiet = self.unread.is_empty() && matches!(self.stream.peek(&mut [0]), Err(e) if is_timeout(&e));
         let _ = self.stream.set_read_timeout(None);
         quiet
     }
 
     /// Waits for the first byte and closes without reading it: what the other side gets is a reset.
-    pub(crate) fn reset(&self) {
+    pub(crate) fn reset_on_first_byte(&self) {
         let _ = self.stream.peek(&mut [0]);
     }
 }

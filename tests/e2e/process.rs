@@ -3,10 +3,10 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::cases::{case, check, run_concurrently};
 use crate::client::{Client, expand};
-use crate::harness::{Gate, PATIENCE, wait_for};
+use crate::harness::{Proxy, TIMEOUT, wait_for};
 use crate::peer::Peer;
-use crate::rows::{case, check, verify_at_once};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -15,20 +15,20 @@ fn server(status: u16) -> String {
 }
 
 /// What a request gets now.
-fn status(gate: &Gate) -> u16 {
-    let mut client = Client::asking(gate.addr, GET);
-    client.reply().map_or(0, |reply| reply.status)
+fn status(proxy: &Proxy) -> u16 {
+    let mut client = Client::connect_and_send(proxy.addr, GET);
+    client.read_response().map_or(0, |response| response.status)
 }
 
-fn tunnel(gate: &Gate) -> Client {
-    let mut client = Client::connect(gate.addr);
-    client.ask(&expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"), 101).unwrap();
+fn tunnel(proxy: &Proxy) -> Client {
+    let mut client = Client::connect(proxy.addr);
+    client.request(&expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n"), 101).unwrap();
     client
 }
 
 fn ping(client: &mut Client) -> Result<(), String> {
     client.send(b"ping");
-    client.take(4).map(drop)
+    client.read_bytes(4).map(drop)
 }
 
 #[test]
@@ -37,24 +37,24 @@ fn reloads() {
         let server = |status: u16| format!("{workers} {}", server(status));
         // Each worker opens two when it starts, maybe after they were counted.
         let starting = if workers.is_empty() { 0 } else { 4 };
-        let gate = Gate::start(&server(201));
-        let before = if status(&gate) == 201 { gate.descriptors() } else { 0 };
+        let proxy = Proxy::start(&server(201));
+        let before = if status(&proxy) == 201 { proxy.open_descriptors() } else { 0 };
         let all =
-            format!("for i in 1 2 3 4 5 6 7 8 9 10; do {} done", format!("kill -HUP {};", gate.pid()).repeat(100));
+            format!("for i in 1 2 3 4 5 6 7 8 9 10; do {} done", format!("kill -HUP {};", proxy.pid()).repeat(100));
         check(std::process::Command::new("sh").args(["-c", &all]).status().unwrap().success(), || {
             "it is gone".to_owned()
         })?;
-        gate.rewrite(&server(202));
-        gate.signal("HUP");
-        wait_for("S01: the last configuration", || status(&gate) == 202);
-        let reloads = gate.errors().iter().filter(|line| line.contains("in force")).count();
+        proxy.write_config(&server(202));
+        proxy.signal("HUP");
+        wait_for("the last configuration", || status(&proxy) == 202);
+        let reloads = proxy.error_lines().iter().filter(|line| line.contains("in force")).count();
         check(reloads <= 1001, || format!("{reloads} reloads"))?;
-        wait_for("S01: descriptors", || gate.descriptors() <= before + 1 + starting);
+        wait_for("descriptors", || proxy.open_descriptors() <= before + 1 + starting);
         Ok(())
     };
     let broken = || {
-        let gate = Gate::start(&server(201));
-        let lines = || gate.errors().iter().filter(|line| line.contains("[emerg]")).count();
+        let proxy = Proxy::start(&server(201));
+        let lines = || proxy.error_lines().iter().filter(|line| line.contains("[emerg]")).count();
         for (number, text) in [
             "server { listen LISTEN; return 202;",
             "frobnicate;",
@@ -64,44 +64,44 @@ fn reloads() {
         .iter()
         .enumerate()
         {
-            gate.rewrite(text);
-            gate.signal("HUP");
-            wait_for("S02: it is told", || lines() > number);
-            check(status(&gate) == 201, || format!("{text} is in force"))?;
+            proxy.write_config(text);
+            proxy.signal("HUP");
+            wait_for("it is told", || lines() > number);
+            check(status(&proxy) == 201, || format!("{text} is in force"))?;
         }
-        check(lines() == 4, || format!("{:?}", gate.errors()))?;
-        gate.rewrite(&server(202));
-        gate.signal("HUP");
-        wait_for("S02: a good one", || status(&gate) == 202);
+        check(lines() == 4, || format!("{:?}", proxy.error_lines()))?;
+        proxy.write_config(&server(202));
+        proxy.signal("HUP");
+        wait_for("a good one", || status(&proxy) == 202);
         Ok(())
     };
     let removed = || {
-        let gate = Gate::start("server { listen LISTEN; listen OTHER; return 201; }");
-        let mut client = Client::connect(gate.other);
-        client.ask(GET, 201)?;
-        gate.rewrite(&server(202));
-        gate.signal("HUP");
-        wait_for("S04: the listener is gone", || TcpStream::connect(gate.other).is_err());
-        check(status(&gate) == 202, || "the other is not there".to_owned())
+        let proxy = Proxy::start("server { listen LISTEN; listen OTHER; return 201; }");
+        let mut client = Client::connect(proxy.other);
+        client.request(GET, 201)?;
+        proxy.write_config(&server(202));
+        proxy.signal("HUP");
+        wait_for("the listener is gone", || TcpStream::connect(proxy.other).is_err());
+        check(status(&proxy) == 202, || "the other is not there".to_owned())
     };
     let tunnels = || {
-        let peer = Peer::polite();
-        let gate =
-            Gate::start(&format!("server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr));
-        let mut client = tunnel(&gate);
-        gate.rewrite(&server(202));
-        gate.signal("HUP");
-        wait_for("a reload", || status(&gate) == 202);
+        let peer = Peer::start_echo();
+        let proxy =
+            Proxy::start(&format!("server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr));
+        let mut client = tunnel(&proxy);
+        proxy.write_config(&server(202));
+        proxy.signal("HUP");
+        wait_for("a reload", || status(&proxy) == 202);
         ping(&mut client)
     };
     let cases = vec![
         case("S01", || storm("")),
-        case("S01 three workers", || storm("worker_processes 3;")),
+        case("three workers", || storm("worker_processes 3;")),
         case("S02", broken),
         case("S04", removed),
         case("a tunnel lives through a reload", tunnels),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 /// A connection that waits for its next request has no part of the configuration before, however soon that comes.
@@ -109,7 +109,7 @@ fn reloads() {
 fn waiting_connections_move_over() {
     let named = |name: &'static str| {
         Peer::start(move |connection| {
-            while connection.request().is_some() {
+            while connection.read_request().is_some() {
                 connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{name}").as_bytes());
             }
         })
@@ -124,18 +124,18 @@ fn waiting_connections_move_over() {
              location /round {{ return 200 {round}; }} }}"
         )
     };
-    let gate = Gate::start(&config(0));
-    let mut kept = Client::connect(gate.addr);
+    let proxy = Proxy::start(&config(0));
+    let mut kept = Client::connect(proxy.addr);
     let round_now = || {
-        let reply = Client::connect(gate.addr).ask(b"GET /round HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
-        String::from_utf8(reply.body).unwrap()
+        let response = Client::connect(proxy.addr).request(b"GET /round HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
+        String::from_utf8(response.body).unwrap()
     };
     for round in 1..8 {
-        gate.rewrite(&config(round));
-        assert_eq!(kept.ask(GET, 200).unwrap().body, b"a");
-        gate.signal("HUP");
+        proxy.write_config(&config(round));
+        assert_eq!(kept.request(GET, 200).unwrap().body, b"a");
+        proxy.signal("HUP");
         wait_for("a reload", || round_now() == round.to_string());
-        assert_eq!(kept.ask(GET, 200).unwrap().body, b"a", "round {round}");
+        assert_eq!(kept.request(GET, 200).unwrap().body, b"a", "round {round}");
     }
 }
 
@@ -145,20 +145,21 @@ fn last_answers_say_so() {
     let (let_answer, may_answer) = std::sync::mpsc::channel::<()>();
     let may_answer = std::sync::Mutex::new(may_answer);
     let slow = Peer::start(move |connection| {
-        connection.request();
+        connection.read_request();
         may_answer.lock().unwrap().recv().unwrap();
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     });
-    let mut gate = Gate::before("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &slow)]);
-    let mut client = Client::asking(gate.addr, GET);
-    wait_for("the request is there", || slow.bytes().ends_with(b"\r\n\r\n"));
-    gate.signal("QUIT");
-    wait_for("it listens no more", || TcpStream::connect(gate.addr).is_err());
+    let mut proxy =
+        Proxy::start_with_peers("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &slow)]);
+    let mut client = Client::connect_and_send(proxy.addr, GET);
+    wait_for("the request is there", || slow.received().ends_with(b"\r\n\r\n"));
+    proxy.signal("QUIT");
+    wait_for("it listens no more", || TcpStream::connect(proxy.addr).is_err());
     let_answer.send(()).unwrap();
-    let reply = client.expect(200).unwrap();
-    assert!(reply.closes(), "{}", reply.head);
-    client.expect_end().unwrap();
-    assert_eq!(gate.ends_within(PATIENCE), Some(0));
+    let response = client.expect_status(200).unwrap();
+    assert!(response.closes(), "{}", response.head);
+    client.expect_eof().unwrap();
+    assert_eq!(proxy.exit_code_within(TIMEOUT), Some(0));
 }
 
 /// What root may do is given up, but for binding to ports below 1024: a reload may add one.
@@ -168,13 +169,13 @@ fn privileged_ports() {
     let Some(free) = free else { return }; // only root can have been root
     let addr = free.local_addr().unwrap();
     drop(free);
-    let gate = Gate::start(&server(201));
-    let text = std::fs::read_to_string(format!("/proc/{}/status", gate.pid())).unwrap();
+    let proxy = Proxy::start(&server(201));
+    let text = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
     if text.lines().any(|line| line.starts_with("Uid:\t0")) {
         return;
     }
-    gate.rewrite(&format!("server {{ listen LISTEN; listen {addr}; return 202; }}"));
-    gate.signal("HUP");
+    proxy.write_config(&format!("server {{ listen LISTEN; listen {addr}; return 202; }}"));
+    proxy.signal("HUP");
     wait_for("the new port", || TcpStream::connect(addr).is_ok());
     assert!(!text.contains("CapEff:\t000001"), "{text}");
 }
@@ -182,12 +183,12 @@ fn privileged_ports() {
 /// systemd hears when the program is ready, reloads and stops.
 #[test]
 fn supervisors() {
-    let folder = std::env::temp_dir().join(format!("smolgate-notify-{}", std::process::id()));
-    let socket = std::os::unix::net::UnixDatagram::bind(&folder).unwrap();
-    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let shell = format!("export NOTIFY_SOCKET={} WATCHDOG_USEC=400000; exec \"$0\" \"$@\"", folder.display());
-    let mut gate = Gate::start_by(&server(201), &shell);
+    let dir = std::env::temp_dir().join(format!("smolgate-notify-{}", std::process::id()));
+    let socket = std::os::unix::net::UnixDatagram::bind(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let shell = format!("export NOTIFY_SOCKET={} WATCHDOG_USEC=400000; exec \"$0\" \"$@\"", dir.display());
+    let mut proxy = Proxy::start_in_shell(&server(201), &shell);
     let wait = |expected: &str| {
         let mut buf = [0; 256];
         loop {
@@ -200,38 +201,38 @@ fn supervisors() {
     };
     assert!(wait("READY=1").contains("STATUS=0 tunnels"));
     wait("WATCHDOG=1");
-    gate.signal("HUP");
+    proxy.signal("HUP");
     assert!(wait("RELOADING=1").contains("MONOTONIC_USEC="));
     wait("READY=1");
-    gate.signal("USR2");
+    proxy.signal("USR2");
     wait("READY=1");
-    gate.signal("TERM");
+    proxy.signal("TERM");
     wait("STOPPING=1");
-    assert_eq!(gate.ends_within(PATIENCE), Some(0));
-    std::fs::remove_file(folder).unwrap();
+    assert_eq!(proxy.exit_code_within(TIMEOUT), Some(0));
+    std::fs::remove_file(dir).unwrap();
 }
 
 /// Each worker serves as many connections as the others; at the limit a client learns why it is not served.
 #[test]
 fn workers() {
-    let gate = Gate::start("worker_processes 4; server { listen LISTEN; return 200 $connection; }");
-    let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(gate.addr)).collect();
+    let proxy = Proxy::start("worker_processes 4; server { listen LISTEN; return 200 $connection; }");
+    let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(proxy.addr)).collect();
     let mut spread = [0; 4];
     for client in &mut clients {
-        let body = client.ask(GET, 200).unwrap().body;
+        let body = client.request(GET, 200).unwrap().body;
         let number: usize = String::from_utf8(body).unwrap().parse().unwrap();
         spread[(number - 1) % 4] += 1;
     }
     assert_eq!(spread, [10; 4]);
     let limited =
-        Gate::start("worker_processes 2; events { worker_connections 2; } server { listen LISTEN; return 204; }");
+        Proxy::start("worker_processes 2; events { worker_connections 2; } server { listen LISTEN; return 204; }");
     let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(limited.addr)).collect();
-    clients.iter_mut().for_each(|client| drop(client.ask(GET, 204).unwrap()));
-    let mut one_more = Client::asking(limited.addr, GET);
-    let reply = one_more.expect(503).unwrap();
-    assert!(reply.closes(), "{}", reply.head);
-    one_more.expect_end().unwrap();
-    limited.wait_for_error(&["[alert]", "worker_connections are not enough"]).unwrap();
+    clients.iter_mut().for_each(|client| drop(client.request(GET, 204).unwrap()));
+    let mut one_more = Client::connect_and_send(limited.addr, GET);
+    let response = one_more.expect_status(503).unwrap();
+    assert!(response.closes(), "{}", response.head);
+    one_more.expect_eof().unwrap();
+    limited.wait_for_error_line(&["[alert]", "worker_connections are not enough"]).unwrap();
     clients.pop();
     wait_for("room for another one", || status(&limited) == 204);
 }
@@ -239,108 +240,108 @@ fn workers() {
 /// At the end of a graceful stop tunnels are closed with a Close frame, where there is room for one.
 #[test]
 fn farewells() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "worker_processes 2; worker_shutdown_timeout 1s;
         server { listen LISTEN; location / { proxy_pass http://PEER; } }";
-    let mut gate = Gate::before(config, &[("PEER", &peer)]);
-    let mut idle = tunnel(&gate);
-    let mut talking = tunnel(&gate);
+    let mut proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
+    let mut idle = tunnel(&proxy);
+    let mut talking = tunnel(&proxy);
     let frame = [0x81, 0x85, 0, 0, 0, 0, b'h', b'e', b'l', b'l', b'o'];
     talking.send(&frame);
-    assert_eq!(talking.take(frame.len()).unwrap(), frame);
-    let mut within = tunnel(&gate);
+    assert_eq!(talking.read_bytes(frame.len()).unwrap(), frame);
+    let mut within = tunnel(&proxy);
     within.send(&frame[..7]);
-    assert_eq!(within.take(7).unwrap(), frame[..7]);
-    let seen = peer.bytes().len();
-    gate.signal("QUIT");
+    assert_eq!(within.read_bytes(7).unwrap(), frame[..7]);
+    let seen = peer.received().len();
+    proxy.signal("QUIT");
     for client in [&mut idle, &mut talking] {
-        assert_eq!(client.take(4).unwrap(), [0x88, 2, 0x03, 0xe9]);
-        client.expect_end().unwrap();
+        assert_eq!(client.read_bytes(4).unwrap(), [0x88, 2, 0x03, 0xe9]);
+        client.expect_eof().unwrap();
     }
-    within.expect_end().unwrap();
-    assert_eq!(gate.ends_within(PATIENCE), Some(0));
+    within.expect_eof().unwrap();
+    assert_eq!(proxy.exit_code_within(TIMEOUT), Some(0));
     // To the peers the frames are masked.
-    let farewells = peer.bytes()[seen..].chunks(8).filter(|frame| frame.starts_with(&[0x88, 0x82])).count();
-    assert_eq!(farewells, 2, "{:?}", &peer.bytes()[seen..]);
+    let farewells = peer.received()[seen..].chunks(8).filter(|frame| frame.starts_with(&[0x88, 0x82])).count();
+    assert_eq!(farewells, 2, "{:?}", &peer.received()[seen..]);
 }
 
 #[test]
 fn stops() {
     let at_once = |signal: &str| {
-        let peer = Peer::polite();
-        let mut gate =
-            Gate::start(&format!("server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr));
-        let mut client = tunnel(&gate);
+        let peer = Peer::start_echo();
+        let mut proxy =
+            Proxy::start(&format!("server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr));
+        let mut client = tunnel(&proxy);
         ping(&mut client)?;
-        gate.signal(signal);
-        let code = gate.ends_within(PATIENCE);
+        proxy.signal(signal);
+        let code = proxy.exit_code_within(TIMEOUT);
         check(code == Some(0), || format!("exit code {code:?}"))?;
-        check(!gate.folder.path("gate.pid").exists(), || "the pid file stays".to_owned())
+        check(!proxy.dir.path("smolgate.pid").exists(), || "the pid file stays".to_owned())
     };
     let graceful = || {
-        let peer = Peer::polite();
+        let peer = Peer::start_echo();
         let config = "worker_shutdown_timeout 1s; server { listen LISTEN; location / { proxy_pass http://PEER; } }";
-        let mut gate = Gate::before(config, &[("PEER", &peer)]);
-        let mut idle = Client::connect(gate.addr);
-        idle.ask(GET, 200)?;
-        let mut client = tunnel(&gate);
-        gate.signal("QUIT");
-        idle.expect_end()?;
-        check(TcpStream::connect(gate.addr).is_err(), || "it still listens".to_owned())?;
+        let mut proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
+        let mut idle = Client::connect(proxy.addr);
+        idle.request(GET, 200)?;
+        let mut client = tunnel(&proxy);
+        proxy.signal("QUIT");
+        idle.expect_eof()?;
+        check(TcpStream::connect(proxy.addr).is_err(), || "it still listens".to_owned())?;
         ping(&mut client)?;
-        check(gate.is_running(), || "the tunnel was cut at once".to_owned())?;
-        let code = gate.ends_within(PATIENCE);
+        check(proxy.is_running(), || "the tunnel was cut at once".to_owned())?;
+        let code = proxy.exit_code_within(TIMEOUT);
         check(code == Some(0), || format!("exit code {code:?}"))
     };
     let patient = || {
-        let peer = Peer::polite();
-        let mut gate =
-            Gate::start(&format!("server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr));
-        let mut client = tunnel(&gate);
-        gate.signal("QUIT");
-        wait_for("S06: it listens no more", || TcpStream::connect(gate.addr).is_err());
+        let peer = Peer::start_echo();
+        let mut proxy =
+            Proxy::start(&format!("server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr));
+        let mut client = tunnel(&proxy);
+        proxy.signal("QUIT");
+        wait_for("it listens no more", || TcpStream::connect(proxy.addr).is_err());
         ping(&mut client)?;
-        client.finish();
-        client.expect_end()?;
-        let code = gate.ends_within(PATIENCE);
+        client.shutdown_write();
+        client.expect_eof()?;
+        let code = proxy.exit_code_within(TIMEOUT);
         check(code == Some(0), || format!("exit code {code:?}"))
     };
     let cases = vec![
-        case("S05 TERM", || at_once("TERM")),
-        case("S05 INT", || at_once("INT")),
+        case("TERM", || at_once("TERM")),
+        case("INT", || at_once("INT")),
         case("S06", graceful),
-        case("S06 without a limit", patient),
+        case("without a limit", patient),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 #[test]
 fn other_signals() {
     let survives = |signal: &str| {
-        let mut gate = Gate::start(&server(201));
-        gate.signal(signal);
+        let mut proxy = Proxy::start(&server(201));
+        proxy.signal(signal);
         // A signal that kills does so before the next request is answered.
-        let _ = status(&gate);
-        check(gate.ends_within(Duration::from_millis(50)).is_none(), || "it has ended".to_owned())?;
-        check(status(&gate) == 201, || "it does not serve".to_owned())
+        let _ = status(&proxy);
+        check(proxy.exit_code_within(Duration::from_millis(50)).is_none(), || "it has ended".to_owned())?;
+        check(status(&proxy) == 201, || "it does not serve".to_owned())
     };
     let cases = vec![
-        case("S08 USR1", || survives("USR1")),
-        case("S08 USR2", || survives("USR2")),
-        case("S08 WINCH", || survives("WINCH")),
-        case("S08 CHLD", || survives("CHLD")),
-        case("S08 PIPE", || survives("PIPE")),
+        case("USR1", || survives("USR1")),
+        case("USR2", || survives("USR2")),
+        case("WINCH", || survives("WINCH")),
+        case("CHLD", || survives("CHLD")),
+        case("PIPE", || survives("PIPE")),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 /// Standard streams that are closed do not become sockets.
 #[test]
 fn closed_streams() {
-    let gate = Gate::start_by(&server(201), "exec \"$0\" \"$@\" <&- >&- 2>&-");
+    let proxy = Proxy::start_in_shell(&server(201), "exec \"$0\" \"$@\" <&- >&- 2>&-");
     for fd in 0..3 {
-        let target = std::fs::read_link(format!("/proc/{}/fd/{fd}", gate.pid())).unwrap_or_default();
-        assert_eq!(target.to_string_lossy(), "/dev/null", "S14: descriptor {fd}");
+        let target = std::fs::read_link(format!("/proc/{}/fd/{fd}", proxy.pid())).unwrap_or_default();
+        assert_eq!(target.to_string_lossy(), "/dev/null", "descriptor {fd}");
     }
-    assert_eq!(status(&gate), 201, "S14");
+    assert_eq!(status(&proxy), 201, "S14");
 }

@@ -6,20 +6,20 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 
 use crate::client::Client;
-use crate::harness::{Gate, PATIENCE};
+use crate::harness::{Proxy, TIMEOUT};
 use crate::peer::Peer;
 use crate::proxying::told;
-use crate::response_rows::ask_rows;
+use crate::response_rows::run_response_rows;
 
 /// Answers with what it got: the body behind the target, and where the connection comes from.
 fn echoing() -> Peer {
     Peer::start(|connection| {
         let from = connection.stream.peer_addr().unwrap().ip();
-        while let Some(request) = connection.request() {
+        while let Some(request) = connection.read_request() {
             let body = String::from_utf8_lossy(&request.body).into_owned();
             let length = request.head.lines().find(|line| line.starts_with("Content-Length")).unwrap_or("none");
             let text = format!("{} {length} [{body}] {from}", request.target());
-            connection.answer(&request, &text);
+            connection.respond(&request, &text);
         }
     })
 }
@@ -27,7 +27,7 @@ fn echoing() -> Peer {
 #[test]
 fn cookies_are_rewritten() {
     let peer = told();
-    let gate = Gate::before(
+    let proxy = Proxy::start_with_peers(
         "server { listen LISTEN; server_name localhost;
             proxy_cookie_domain app.local .example.com; proxy_cookie_domain ~^(.+)\\.old$ $1.new;
             proxy_cookie_path /app/ /$arg_at/; proxy_cookie_path ~*^/x/(.+)$ /$1;
@@ -38,8 +38,8 @@ fn cookies_are_rewritten() {
             location /own { proxy_cookie_path / /own/; proxy_pass http://PEER; } }",
         &[("PEER", &peer)],
     );
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             (
                 "both attributes, in any letter case",
@@ -107,7 +107,7 @@ fn cookies_are_rewritten() {
 #[test]
 fn bodies_and_addresses_of_ones_own() {
     let peer = echoing();
-    let gate = Gate::before(
+    let proxy = Proxy::start_with_peers(
         "server { listen LISTEN; proxy_bind 127.0.0.9;
             location / { proxy_set_body \"<$arg_b>\"; proxy_pass http://PEER; }
             location /empty { proxy_set_body \"\"; proxy_pass http://PEER; }
@@ -115,8 +115,8 @@ fn bodies_and_addresses_of_ones_own() {
             location /bind { proxy_bind $arg_from; proxy_socket_keepalive on; proxy_pass http://PEER; } }",
         &[("PEER", &peer)],
     );
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("a body for GET", "/a?b=c", 200, "=/a?b=c Content-Length: 3 [<c>] 127.0.0.9"),
             (
@@ -145,16 +145,17 @@ fn bodies_and_addresses_of_ones_own() {
         ],
     );
     // A client that still sends the body which nobody wants gets its answer, and its connection is no longer used.
-    let mut client = Client::asking(gate.addr, b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello");
-    let reply = client.expect(200).unwrap();
-    assert!(reply.closes() && reply.body.starts_with(b"/a Content-Length: 2 [<>]"), "{}", reply.head);
+    let mut client =
+        Client::connect_and_send(proxy.addr, b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello");
+    let response = client.expect_status(200).unwrap();
+    assert!(response.closes() && response.body.starts_with(b"/a Content-Length: 2 [<>]"), "{}", response.head);
 }
 
 /// An upstream sends the request on to a file or to another location, which only it can reach (`X-Accel-Redirect`).
 #[test]
 fn upstreams_send_requests_on() {
-    let (peer, other) = (told(), Peer::polite());
-    let gate = Gate::before(
+    let (peer, other) = (told(), Peer::start_echo());
+    let proxy = Proxy::start_with_peers(
         "server { listen LISTEN;
             add_header X-Told \"$upstream_http_x_told\"; add_header X-Rate $limit_rate; add_header X-Addr \"$upstream_addr $upstream_status\" always;
             location / { proxy_pass http://PEER; }
@@ -167,8 +168,8 @@ fn upstreams_send_requests_on() {
         &[("OTHER-PEER", &other), ("PEER", &peer)],
     );
     let again = format!("X-Addr: {} : {} 200 : 200 | =/again/", peer.addr, other.addr);
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("a location that clients can't reach", "/inner/a", 404, ""),
             (
@@ -219,35 +220,37 @@ fn requests_without_their_clients() {
     let ((tell, told), (gone, is_gone)) = (mpsc::channel(), mpsc::channel::<()>());
     let is_gone = Mutex::new(is_gone);
     let peer = Peer::start(move |connection| {
-        while let Some(request) = connection.request() {
+        while let Some(request) = connection.read_request() {
             if request.target() == "/number" {
-                connection.answer(&request, &connection.number.to_string());
+                connection.respond(&request, &connection.number.to_string());
                 continue;
             }
             connection.send(&[b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n".as_slice(), &HALF].concat());
             is_gone.lock().unwrap().recv().unwrap();
             if request.target() == "/off" {
-                connection.drain();
+                connection.read_to_end();
             } else {
                 connection.send(&HALF);
             }
             tell.send(()).unwrap();
         }
     });
-    let gate = Gate::before(
+    let proxy = Proxy::start_with_peers(
         "server { listen LISTEN; location / { proxy_pass http://PEER; }
             location /on { proxy_ignore_client_abort on; proxy_pass http://PEER; } }",
         &[("PEER", &peer)],
     );
     for (target, status) in [("/off", 499), ("/on", 200)] {
-        let mut client = Client::asking(gate.addr, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        let mut client =
+            Client::connect_and_send(proxy.addr, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
         // With bytes that were not read the connection is reset when it is closed.
         client.stream.read_exact(&mut [0; 100]).unwrap();
         drop(client);
         gone.send(()).unwrap();
-        told.recv_timeout(PATIENCE).unwrap();
-        gate.wait_for_access(&[&format!("\"GET {target} HTTP/1.1\" {status} ")]).unwrap();
+        told.recv_timeout(TIMEOUT).unwrap();
+        proxy.wait_for_access_line(&[&format!("\"GET {target} HTTP/1.1\" {status} ")]).unwrap();
     }
-    let number = Client::asking(gate.addr, b"GET /number HTTP/1.1\r\nHost: a\r\n\r\n").expect(200).unwrap();
+    let number =
+        Client::connect_and_send(proxy.addr, b"GET /number HTTP/1.1\r\nHost: a\r\n\r\n").expect_status(200).unwrap();
     assert_eq!(number.body, b"1", "the connection on which all was taken is used again");
 }

@@ -1,10 +1,10 @@
 //! Hosts and ports of `proxy_pass` that variables make: what the client may choose of them, and what not.
 
+use crate::cases::{check, run_cases};
 use crate::client::Client;
-use crate::harness::{Folder, Gate, run};
+use crate::harness::{Proxy, TempDir, run};
 use crate::peer::Peer;
-use crate::response_rows::{Row, ask_rows, request};
-use crate::rows::{check, verify};
+use crate::response_rows::{ResponseRow, format_request, run_response_rows};
 
 /// What each of the configurations has: an upstream that is named, so that none is refused as an open proxy.
 const KNOWN: &str = "upstream known { server 127.0.0.1:1; }
@@ -13,17 +13,17 @@ const KNOWN: &str = "upstream known { server 127.0.0.1:1; }
     map $arg_h $nested { default $captured; }";
 
 /// A client that asks for `UP`, the address of a peer, in each way that it has.
-fn ask_everywhere(gate: &Gate, up: &Peer, target: &str) -> Result<u16, String> {
+fn ask_everywhere(proxy: &Proxy, up: &Peer, target: &str) -> Result<u16, String> {
     let addr = up.addr;
     let target = target.replace("UP", &addr.to_string());
     let target = target.replace("PORT", &addr.port().to_string());
     // "UP:x" in Base64, whatever the port is.
     let credentials = base64(&format!("{addr}"));
-    let head = request(&format!(
+    let head = format_request(&format!(
         "{target}\nX: {addr}\nCookie: h={addr}\nContent-Type: {addr}\nAuthorization: Basic {credentials}\nReferer: http://{addr}/"
     ));
-    let mut client = Client::asking(gate.addr, head.as_bytes());
-    client.reply_to("GET").map(|reply| reply.status)
+    let mut client = Client::connect_and_send(proxy.addr, head.as_bytes());
+    client.read_response_to("GET").map(|response| response.status)
 }
 
 fn base64(text: &str) -> String {
@@ -41,7 +41,7 @@ fn base64(text: &str) -> String {
 
 #[test]
 fn a_host_that_the_client_chooses_is_not_reached() {
-    let up = Peer::polite();
+    let up = Peer::start_echo();
     let rows: &[(&'static str, &str, &str)] = &[
         ("$1", "location ~ ^/p/([^/]+)/ { proxy_pass http://$1; }", "/p/UP/x"),
         ("$1, with a path", "location ~ ^/p/([^/]+)/(.*) { proxy_pass http://$1/$2; }", "/p/UP/x"),
@@ -85,18 +85,18 @@ fn a_host_that_the_client_chooses_is_not_reached() {
     ];
     let row = |(_, inner, target): &(&'static str, &str, &str)| {
         let inner = inner.replace("PORT", &up.addr.port().to_string());
-        let gate = Gate::start(&format!("{KNOWN} server {{ listen LISTEN; server_name ~^(?<sub>.+)$; {inner} }}"));
-        let status = ask_everywhere(&gate, &up, target)?;
+        let proxy = Proxy::start(&format!("{KNOWN} server {{ listen LISTEN; server_name ~^(?<sub>.+)$; {inner} }}"));
+        let status = ask_everywhere(&proxy, &up, target)?;
         check(matches!(status, 500 | 502), || format!("got {status}"))?;
         check(up.connections() == 0, || "the peer was reached".to_owned())
     };
-    verify(rows.iter().map(|of| (of.0, move || row(of))));
+    run_cases(rows.iter().map(|of| (of.0, move || row(of))));
 }
 
 #[test]
 fn a_port_that_the_client_chooses_is_a_port() {
-    let up = Peer::polite();
-    let gate = Gate::before(
+    let up = Peer::start_echo();
+    let proxy = Proxy::start_with_peers(
         "server { listen LISTEN;
             location ~ ^/all/(.*)$ { proxy_pass http://127.0.0.1:$1; }
             location ~ ^/path/p([^/]*)/(.*)$ { proxy_pass http://127.0.0.1:$1/$2$is_args$args; }
@@ -108,7 +108,7 @@ fn a_port_that_the_client_chooses_is_a_port() {
     let asked = |target: &str| target.replace("PORT", &port.to_string());
     let targets = ["/all/PORT", "/path/pPORT/a/b?c", "/arg?p=PORT", "/set?p=PORT"].map(asked);
     for target in &targets {
-        Client::connect(gate.addr).ask(request(target).as_bytes(), 200).unwrap();
+        Client::connect(proxy.addr).request(format_request(target).as_bytes(), 200).unwrap();
     }
     let reached = up.connections();
     let bad = [
@@ -127,19 +127,19 @@ fn a_port_that_the_client_chooses_is_a_port() {
     for bad in bad.map(asked) {
         for path in ["/all/PART", "/path/pPART/x", "/arg?p=PART", "/set?p=PART"] {
             let target = path.replace("PART", &bad);
-            Client::connect(gate.addr)
-                .ask(request(&target).as_bytes(), 502)
+            Client::connect(proxy.addr)
+                .request(format_request(&target).as_bytes(), 502)
                 .unwrap_or_else(|why| panic!("{target}: {why}"));
         }
     }
     for target in
         ["/all/PORT/x", "/all//x", "/all/PORT%3Fx", "/path/pPORT%3Fx/y", "/arg?p=PORT/x", "/arg?p=/x"].map(asked)
     {
-        Client::connect(gate.addr)
-            .ask(request(&target).as_bytes(), 502)
+        Client::connect(proxy.addr)
+            .request(format_request(&target).as_bytes(), 502)
             .unwrap_or_else(|why| panic!("{target}: {why}"));
     }
-    gate.wait_for_error(&["[error]", "\"http://127.0.0.1:\" is not followed by a port", "client: "]).unwrap();
+    proxy.wait_for_error_line(&["[error]", "\"http://127.0.0.1:\" is not followed by a port", "client: "]).unwrap();
     assert_eq!(up.connections(), reached);
 }
 
@@ -147,12 +147,12 @@ fn a_port_that_the_client_chooses_is_a_port() {
 #[test]
 fn hosts_that_are_fixed_are_reached() {
     let up = Peer::start(|connection| {
-        while let Some(request) = connection.request() {
+        while let Some(request) = connection.read_request() {
             let target = request.target().to_owned();
-            connection.answer(&request, &target);
+            connection.respond(&request, &target);
         }
     });
-    let gate = Gate::before(
+    let proxy = Proxy::start_with_peers(
         r"map $host $backend { default UP; other.test 127.0.0.1:1; }
         map $http_upgrade $url { default http://UP; websocket http://127.0.0.1:1; }
         server { listen LISTEN; set $base http://UP;
@@ -177,10 +177,10 @@ fn hosts_that_are_fixed_are_reached() {
         &[("UP", &up)],
     );
     let port = up.addr.port();
-    let (vnc, proxy) = (format!("/vnc/{port}/websockify?a=1"), format!("/proxy/{port}/static/x.js"));
-    let rows: &[Row<'_>] = &[
+    let (vnc, code_server) = (format!("/vnc/{port}/websockify?a=1"), format!("/proxy/{port}/static/x.js"));
+    let rows: &[ResponseRow<'_>] = &[
         ("noVNC", &vnc, 200, "=/websockify?a=1"),
-        ("code-server", &proxy, 200, "=/static/x.js"),
+        ("code-server", &code_server, 200, "=/static/x.js"),
         ("set", "/set/x?a=1", 200, "=/x?a=1"),
         ("set, with a slash", "/slash/x", 200, "=/x"),
         ("set by the server", "/base/x\nCookie: x=1", 200, "=/x?c=1"),
@@ -194,15 +194,15 @@ fn hosts_that_are_fixed_are_reached() {
         ("a map of URLs", "/url/x?a=1", 200, "=/x?a=1"),
         ("the server's address", "/local/x", 200, "=/x"),
     ];
-    ask_rows(&gate, rows);
+    run_response_rows(&proxy, rows);
 }
 
 #[test]
 fn what_the_test_of_a_configuration_says() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let test = |inner: &str| {
-        folder.write("a.conf", format!("server {{ listen 8080; {inner} }}"));
-        let output = run(&folder, &["-t"], "a.conf");
+        dir.write("a.conf", format!("server {{ listen 8080; {inner} }}"));
+        let output = run(&dir, &["-t"], "a.conf");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     for inner in [
@@ -233,16 +233,16 @@ fn what_the_test_of_a_configuration_says() {
 /// A resolver says that any host is meant; but a socket of this machine is no host.
 #[test]
 fn with_a_resolver_any_host_is_reached_and_no_socket() {
-    let up = Peer::polite();
-    let gate = Gate::start(
+    let up = Peer::start_echo();
+    let proxy = Proxy::start(
         "server { listen LISTEN; resolver 127.0.0.1:1; resolver_timeout 100ms;
             location / { proxy_pass http://$arg_h; }
             location /fixed { proxy_pass http://127.0.0.1:$arg_p/; } }",
     );
-    let get = |target: String, status| Client::connect(gate.addr).ask(request(&target).as_bytes(), status);
+    let get = |target: String, status| Client::connect(proxy.addr).request(format_request(&target).as_bytes(), status);
     get(format!("/?h={}", up.addr), 200).unwrap();
     get(format!("/fixed?p={}@127.0.0.1:{0}", up.addr.port()), 502).unwrap();
     get("/?h=unix:/run/docker.sock".to_owned(), 502).unwrap();
-    gate.wait_for_error(&["\"unix:/run/docker.sock\" is a socket that the client has chosen"]).unwrap();
+    proxy.wait_for_error_line(&["\"unix:/run/docker.sock\" is a socket that the client has chosen"]).unwrap();
     assert_eq!(up.connections(), 1);
 }

@@ -8,28 +8,31 @@ use std::sync::{Mutex, mpsc};
 
 use regex_lite::Regex;
 
-use crate::client::{Client, Reply, show};
-use crate::harness::{Folder, Gate, PATIENCE, wait_for};
+use crate::cases::{case, check, check_equal, run_cases, run_concurrently};
+use crate::client::{Client, Response, show};
+use crate::harness::{Proxy, TIMEOUT, TempDir, wait_for};
 use crate::peer::Peer;
-use crate::response_rows::{Row, ask_row, ask_rows, request};
-use crate::rows::Then::{Served, ServedLast};
-use crate::rows::{case, check, same, try_rows, verify, verify_at_once};
+use crate::request_rows::Outcome::{Forwarded, ForwardedLast};
+use crate::request_rows::run_request_rows;
+use crate::response_rows::{ResponseRow, format_request, run_response_row, run_response_rows};
 
 /// `GET TARGET` on a connection of its own.
-fn get(gate: &Gate, target: &str) -> Result<Reply, String> {
-    Client::asking(gate.addr, request(target).as_bytes()).reply()
+fn get(proxy: &Proxy, target: &str) -> Result<Response, String> {
+    Client::connect_and_send(proxy.addr, format_request(target).as_bytes()).read_response()
 }
 
 /// The bodies of so many answers to `GET TARGET`, each on a connection of its own.
-fn bodies(gate: &Gate, target: &str, count: usize) -> Result<Vec<String>, String> {
-    (0..count).map(|_| get(gate, target).map(|reply| String::from_utf8_lossy(&reply.body).into_owned())).collect()
+fn bodies(proxy: &Proxy, target: &str, count: usize) -> Result<Vec<String>, String> {
+    (0..count)
+        .map(|_| get(proxy, target).map(|response| String::from_utf8_lossy(&response.body).into_owned()))
+        .collect()
 }
 
 /// Says its name, and the target that it was asked for.
 fn named(name: &'static str) -> Peer {
     Peer::start(move |connection| {
-        while let Some(request) = connection.request() {
-            connection.answer(&request, &format!("{name} {}", request.target()));
+        while let Some(request) = connection.read_request() {
+            connection.respond(&request, &format!("{name} {}", request.target()));
         }
     })
 }
@@ -37,7 +40,7 @@ fn named(name: &'static str) -> Peer {
 /// Answers as the request says: `X-Send: 200 OK|Name: value|=body`.
 pub(crate) fn told() -> Peer {
     Peer::start(|connection| {
-        while let Some(request) = connection.request() {
+        while let Some(request) = connection.read_request() {
             let line = request.head.lines().find_map(|line| line.strip_prefix("X-Send: "));
             let mut parts = line.unwrap_or("200 OK").split('|');
             let mut answer = format!("HTTP/1.1 {}\r\n", parts.next().unwrap());
@@ -54,7 +57,7 @@ pub(crate) fn told() -> Peer {
 
 #[test]
 fn locations() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         r"server { listen LISTEN;
             location / { return 200 root; }
             location = /exact { return 200 exact; }
@@ -71,7 +74,7 @@ fn locations() {
                 location = /outer/just { return 200 just; }
                 location ~ \.two$ { return 200 nested; } } }",
     );
-    let rows: &[Row<'_>] = &[
+    let rows: &[ResponseRow<'_>] = &[
         ("the rest", "/else", 200, "=root"),
         ("exact", "/exact", 200, "=exact"),
         ("exact with arguments", "/exact?a=/else", 200, "=exact"),
@@ -92,18 +95,18 @@ fn locations() {
         ("a nested expression comes first", "/outer/x.two", 200, "=nested"),
         ("an expression around", "/outer/x.one", 200, "=one"),
     ];
-    ask_rows(&gate, rows);
+    run_response_rows(&proxy, rows);
 }
 
 #[test]
 fn a_slash_is_added_where_a_proxied_location_ends_with_one() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "server { listen LISTEN; return 404;
         } server { listen LISTEN; server_name a;
             location /x/ { proxy_pass http://PEER; }
             location /y/ { proxy_pass http://PEER/; } location = /y { return 200 own; }
             location /z/ { return 204; } }";
-    let rows: &[Row<'_>] = &[
+    let rows: &[ResponseRow<'_>] = &[
         ("without slash", "/x", 301, "Location: http://a:PORT/x/"),
         ("with arguments", "/x?b=/c", 301, "Location: http://a:PORT/x/?b=/c"),
         ("with slash", "/x/", 200, "=/x/"),
@@ -112,13 +115,13 @@ fn a_slash_is_added_where_a_proxied_location_ends_with_one() {
         ("a location of its own", "/y", 200, "=own"),
         ("nothing is proxied", "/z", 404, ""),
     ];
-    ask_rows(&Gate::before(config, &[("PEER", &peer)]), rows);
+    run_response_rows(&Proxy::start_with_peers(config, &[("PEER", &peer)]), rows);
     assert_eq!(peer.connections(), 1);
 }
 
 #[test]
 fn names_of_servers() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         r#"server { listen LISTEN; listen OTHER; server_name first; return 200 first; }
         server { listen LISTEN default_server; server_name x; return 200 default; }
         server { listen LISTEN; server_name plain.example other.example; return 200 plain; }
@@ -130,7 +133,7 @@ fn names_of_servers() {
         server { listen LISTEN; server_name ~^.*\.users\.example$; return 200 later; }
         server { listen OTHER; server_name ""; return 200 nameless; }"#,
     );
-    let rows: &[Row<'_>] = &[
+    let rows: &[ResponseRow<'_>] = &[
         ("exact", "/\nHost: plain.example", 200, "=plain"),
         ("the second name", "/\nHost: other.example", 200, "=plain"),
         ("with a port", "/\nHost: plain.example:81", 200, "=plain"),
@@ -148,13 +151,13 @@ fn names_of_servers() {
         ("none", "/\nHost: nobody", 200, "=default"),
         ("the target's host", "GET http://plain.example/\nHost: plain.example", 200, "=plain"),
     ];
-    ask_rows(&gate, rows);
-    for (addr, body) in [(gate.addr, "default"), (gate.other, "nameless")] {
-        let reply = Client::connect(addr).ask(b"GET / HTTP/1.0\r\n\r\n", 200).unwrap();
-        assert_eq!(String::from_utf8_lossy(&reply.body), body, "without Host");
+    run_response_rows(&proxy, rows);
+    for (addr, body) in [(proxy.addr, "default"), (proxy.other, "nameless")] {
+        let response = Client::connect(addr).request(b"GET / HTTP/1.0\r\n\r\n", 200).unwrap();
+        assert_eq!(String::from_utf8_lossy(&response.body), body, "without Host");
     }
-    let reply = Client::connect(gate.other).ask(b"GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n", 200).unwrap();
-    assert_eq!(reply.body, b"first", "the first server of an address is its default");
+    let response = Client::connect(proxy.other).request(b"GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n", 200).unwrap();
+    assert_eq!(response.body, b"first", "the first server of an address is its default");
 }
 
 #[test]
@@ -176,8 +179,8 @@ fn targets_that_upstreams_get() {
             location ~ ^/re/(\w+)/(.*)$ { proxy_pass http://two/$2/$1; }
             location ~ ^/kept/(.*)$ { proxy_pass http://one/$1$is_args$args; }
             location ~ ^/plain/ { proxy_pass http://one; } }";
-    let gate = Gate::before(config, &[("ONE", &one), ("TWO", &two)]);
-    let rows: &[Row<'_>] = &[
+    let proxy = Proxy::start_with_peers(config, &[("ONE", &one), ("TWO", &two)]);
+    let rows: &[ResponseRow<'_>] = &[
         ("bare", "/bare/x?a=1&b=%20", 200, "=one /bare/x?a=1&b=%20"),
         ("bare, as written", "/bare/.//%7E/%2f/../x?", 200, "=one /bare/.//%7E/%2f/../x?"),
         ("slash", "/slash/x/y", 200, "=one /x/y"),
@@ -198,12 +201,12 @@ fn targets_that_upstreams_get() {
         ("captures and arguments", "/kept/x?a=1", 200, "=one /x?a=1"),
         ("an expression, bare", "/plain/%7E?a=1", 200, "=one /plain/%7E?a=1"),
     ];
-    ask_rows(&gate, rows);
+    run_response_rows(&proxy, rows);
 }
 
 /// Reads from a stream until the other side has said `end`.
 fn read_until(stream: &mut UnixStream, end: &[u8]) -> Vec<u8> {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let (mut all, mut byte) = (Vec::new(), [0]);
     while !all.ends_with(end) && stream.read(&mut byte).is_ok_and(|count| count > 0) {
         all.push(byte[0]);
@@ -213,10 +216,10 @@ fn read_until(stream: &mut UnixStream, end: &[u8]) -> Vec<u8> {
 
 #[test]
 fn unix_sockets() {
-    let folder = Folder::new();
-    let (up, down) = (folder.path("up.sock"), folder.path("down.sock"));
+    let dir = TempDir::new();
+    let (up, down) = (dir.path("up.sock"), dir.path("down.sock"));
     let listener = UnixListener::bind(&up).unwrap();
-    // Started by root, the gate is somebody else.
+    // Started by root, the proxy is somebody else.
     fs::set_permissions(&up, fs::Permissions::from_mode(0o777)).unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
@@ -240,25 +243,25 @@ fn unix_sockets() {
             location /group/ { proxy_pass http://up; }
             location /who { return 200 \"$remote_addr $server_name\"; } }";
     let config = config.replace("UP", up.to_str().unwrap()).replace("DOWN", down.to_str().unwrap());
-    let gate = Gate::start(&config);
-    let rows: &[Row<'_>] = &[
+    let proxy = Proxy::start(&config);
+    let rows: &[ResponseRow<'_>] = &[
         ("bare", "/x?a=1", 200, "=GET /x?a=1 HTTP/1.1\r|Host: localhost\r"),
         ("with a URI", "/uri/x?a=1", 200, "=GET /other/x?a=1 HTTP/1.1\r|Host: localhost\r"),
         ("in a group", "/group/", 200, "=GET /group/ HTTP/1.1\r|Host: up\r"),
     ];
-    ask_rows(&gate, rows);
+    run_response_rows(&proxy, rows);
     let mut client = UnixStream::connect(&down).unwrap();
     for (target, end) in [("/who", "\r\n\r\nunix: "), ("/x", "\r\n\r\nGET /x HTTP/1.1\r|Host: localhost\r")] {
-        client.write_all(request(target).as_bytes()).unwrap();
-        let reply = read_until(&mut client, end.as_bytes());
-        assert!(reply.starts_with(b"HTTP/1.1 200 ") && reply.ends_with(end.as_bytes()), "{}", show(&reply));
+        client.write_all(format_request(target).as_bytes()).unwrap();
+        let response = read_until(&mut client, end.as_bytes());
+        assert!(response.starts_with(b"HTTP/1.1 200 ") && response.ends_with(end.as_bytes()), "{}", show(&response));
     }
 }
 
 /// The exact head that an upstream gets.
 #[test]
 fn heads_that_upstreams_get() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "upstream up { server PEER; }
         proxy_set_header X-Http h; proxy_set_header Host up;
         server { listen LISTEN;
@@ -273,62 +276,52 @@ fn heads_that_upstreams_get() {
             location /method { proxy_method PUT; proxy_set_header Host up; proxy_pass http://up; }
             location /nothing { proxy_pass_request_headers off; proxy_set_header X-Own 1; proxy_pass http://up; }
             location /old { proxy_http_version 1.0; proxy_set_header Host up; proxy_pass http://up; } }";
-    let rows: &[crate::rows::Row] = &[
+    let rows: &[crate::request_rows::RequestRow] = &[
         (
-            "bare",
             b"GET /?a=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: u\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
-            Served(b"GET /?a=1 HTTP/1.1\r\nHost: up\r\nUser-Agent: u\r\nAccept: */*\r\n\r\n"),
+            Forwarded(b"GET /?a=1 HTTP/1.1\r\nHost: up\r\nUser-Agent: u\r\nAccept: */*\r\n\r\n"),
         ),
-        ("close is ours", b"{G}Connection: close\r\n\r\n", ServedLast(b"{g}\r\n")),
-        ("a body", b"{P}Content-Length: 5\r\nX: y\r\n\r\nhello", Served(b"{p}Content-Length: 5\r\nX: y\r\n\r\nhello")),
+        (b"{G}Connection: close\r\n\r\n", ForwardedLast(b"{g}\r\n")),
+        (b"{P}Content-Length: 5\r\nX: y\r\n\r\nhello", Forwarded(b"{p}Content-Length: 5\r\nX: y\r\n\r\nhello")),
         (
-            "inherited",
             b"GET /server HTTP/1.1\r\nHost: a\r\nX-Server: evil\r\nAccept-Encoding: gzip\r\nX-Http: c\r\n\r\n",
-            Served(b"GET /server HTTP/1.1\r\nHost: up\r\nX-Server: s\r\nX-Http: c\r\n\r\n"),
+            Forwarded(b"GET /server HTTP/1.1\r\nHost: up\r\nX-Server: s\r\nX-Http: c\r\n\r\n"),
         ),
         (
-            "inherited from http",
             b"GET /outer HTTP/1.1\r\nHost: b\r\nAccept-Encoding: gzip\r\n\r\n",
-            Served(b"GET /outer HTTP/1.1\r\nX-Http: h\r\nHost: up\r\nAccept-Encoding: gzip\r\n\r\n"),
+            Forwarded(b"GET /outer HTTP/1.1\r\nX-Http: h\r\nHost: up\r\nAccept-Encoding: gzip\r\n\r\n"),
         ),
         (
-            "all or nothing",
             b"GET /own?a=b HTTP/1.1\r\nHost: a:81\r\nX-Server: c\r\nAccept-Encoding: gzip\r\n\r\n",
-            Served(
+            Forwarded(
                 b"GET /own?a=b HTTP/1.1\r\nX-Own: GET-b\r\nHost: a:81\r\nX-Server: c\r\nAccept-Encoding: gzip\r\n\r\n",
             ),
         ),
         (
-            "dropped",
             b"GET /drop HTTP/1.1\r\nHost: a\r\nAccept: x\r\nX-Empty: y\r\nAccept-Language: de\r\n\r\n",
-            Served(b"GET /drop HTTP/1.1\r\nHost: up\r\naccept-language: en\r\n\r\n"),
+            Forwarded(b"GET /drop HTTP/1.1\r\nHost: up\r\naccept-language: en\r\n\r\n"),
         ),
+        (b"GET /method HTTP/1.1\r\nHost: a\r\n\r\n", Forwarded(b"PUT /method HTTP/1.1\r\nHost: up\r\n\r\n")),
         (
-            "another method",
-            b"GET /method HTTP/1.1\r\nHost: a\r\n\r\n",
-            Served(b"PUT /method HTTP/1.1\r\nHost: up\r\n\r\n"),
-        ),
-        (
-            "no fields of the client",
             b"GET /nothing HTTP/1.1\r\nHost: a\r\nUser-Agent: u\r\nCookie: c\r\n\r\n",
-            Served(b"GET /nothing HTTP/1.1\r\nHost: up\r\nX-Own: 1\r\n\r\n"),
+            Forwarded(b"GET /nothing HTTP/1.1\r\nHost: up\r\nX-Own: 1\r\n\r\n"),
         ),
         (
-            "HTTP/1.0",
             b"GET /old HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n",
-            Served(b"GET /old HTTP/1.0\r\nHost: up\r\nConnection: close\r\nX: y\r\n\r\n"),
+            Forwarded(b"GET /old HTTP/1.0\r\nHost: up\r\nConnection: close\r\nX: y\r\n\r\n"),
         ),
     ];
-    try_rows(&Gate::before(config, &[("PEER", &peer)]), &peer, rows);
+    run_request_rows(&Proxy::start_with_peers(config, &[("PEER", &peer)]), &peer, rows);
 }
 
 /// `Host` is the authority of `proxy_pass`.
 #[test]
 fn the_default_host() {
-    let peer = Peer::polite();
-    let gate = Gate::before("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &peer)]);
-    get(&gate, "/").unwrap();
-    assert_eq!(show(&peer.bytes()), show(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", peer.addr).as_bytes()));
+    let peer = Peer::start_echo();
+    let proxy =
+        Proxy::start_with_peers("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &peer)]);
+    get(&proxy, "/").unwrap();
+    assert_eq!(show(&peer.received()), show(format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", peer.addr).as_bytes()));
 }
 
 #[test]
@@ -366,9 +359,11 @@ fn redirects_of_upstreams() {
         ("a pattern, any case", "/re/", "Location: /lOW/x", "Location: http://a:PORT/high/x"),
         ("no pattern", "/re/", "Location: http://9.in/", "Location: http://9.in/"),
     ];
-    let gate = &Gate::before(config, &[("PEER", &peer)]);
-    let run = |id, target, sent, got| ask_row(gate, &(id, &format!("{target}\nX-Send: 302 Found|{sent}"), 302, got));
-    verify(rows.iter().map(|(id, target, sent, got)| (*id, move || run(id, target, sent, got))));
+    let proxy = &Proxy::start_with_peers(config, &[("PEER", &peer)]);
+    let run = |id, target, sent, got| {
+        run_response_row(proxy, &(id, &format!("{target}\nX-Send: 302 Found|{sent}"), 302, got))
+    };
+    run_cases(rows.iter().map(|(id, target, sent, got)| (*id, move || run(id, target, sent, got))));
 }
 
 #[test]
@@ -384,7 +379,7 @@ fn fields_of_answers() {
         location /of { add_header X-Field $upstream_http_x_version; add_header X-Cookie $upstream_cookie_sid;
             add_header X-Status $upstream_status; add_header X-Addr $upstream_addr; proxy_pass http://up; } }";
     let of = "X-Field: v1 | X-Cookie: 42 | X-Status: 200 | X-Addr: PEER".replace("PEER", &peer.addr.to_string());
-    let rows: &[Row<'_>] = &[
+    let rows: &[ResponseRow<'_>] = &[
         ("as they are", "/\nX-Send: 203 Mine|X-A: 1|X-A: 2|ETag: e|=ok", 203, "X-A: 1 | X-A: 2 | ETag: e | =ok"),
         ("inherited", "/", 200, "X-Server: s"),
         (
@@ -416,13 +411,15 @@ fn fields_of_answers() {
         ("of the upstream", "/of\nX-Send: 200 OK|X-Version: v1|Set-Cookie: a=b|Set-Cookie: sid=42; Path=/", 200, &of),
         ("nothing of the upstream", "/of", 200, "!X-Field | !X-Cookie | X-Status: 200"),
     ];
-    let gate = Gate::before(config, &[("PEER", &peer)]);
-    ask_rows(&gate, rows);
-    let reply = Client::asking(gate.addr, request("/\nX-Send: 203 Mine|Server: mine").as_bytes()).reply().unwrap();
-    assert!(reply.head.starts_with("HTTP/1.1 203 Mine\r\n"), "{}", reply.head);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
+    run_response_rows(&proxy, rows);
+    let response = Client::connect_and_send(proxy.addr, format_request("/\nX-Send: 203 Mine|Server: mine").as_bytes())
+        .read_response()
+        .unwrap();
+    assert!(response.head.starts_with("HTTP/1.1 203 Mine\r\n"), "{}", response.head);
     for name in ["Server", "Date"] {
-        let times = reply.head.lines().filter(|line| line.starts_with(name)).count();
-        assert_eq!(times, 1, "{name}: {}", reply.head);
+        let times = response.head.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!(times, 1, "{name}: {}", response.head);
     }
 }
 
@@ -432,83 +429,84 @@ fn the_status_in_fields_that_are_added() {
     let peer = told();
     let config = "add_header X-Status $status always; server { listen LISTEN;
         location / { proxy_pass http://PEER; } location /own { return 204; } location /none { return 404; } }";
-    let rows: &[Row<'_>] = &[
+    let rows: &[ResponseRow<'_>] = &[
         ("200 of the upstream", "/", 200, "X-Status: 200"),
         ("404 of the upstream", "/\nX-Send: 404 No", 404, "X-Status: 404"),
         ("204", "/own", 204, "X-Status: 204"),
         ("404", "/none", 404, "X-Status: 404"),
     ];
-    ask_rows(&Gate::before(config, &[("PEER", &peer)]), rows);
+    run_response_rows(&Proxy::start_with_peers(config, &[("PEER", &peer)]), rows);
 }
 
 /// How the end of an answer is shown to different clients.
 #[test]
 fn ends_of_answers() {
     let peer = told();
-    let gate = Gate::before("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &peer)]);
-    let ask = |asked: &str| Client::asking(gate.addr, request(asked).as_bytes());
-    let goes_on = |client: &mut Client| client.ask(request("/").as_bytes(), 200).map(drop);
+    let proxy =
+        Proxy::start_with_peers("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &peer)]);
+    let ask = |asked: &str| Client::connect_and_send(proxy.addr, format_request(asked).as_bytes());
+    let goes_on = |client: &mut Client| client.request(format_request("/").as_bytes(), 200).map(drop);
     const CHUNKED: &str = "X-Send: 200 OK|Transfer-Encoding: chunked|=5\\nhello\\n0\\n\\n";
     let none = |status: &str, fields: &'static [&'static str]| {
         let mut client = ask(&format!("/\nX-Send: {status}"));
-        let reply = client.reply()?;
-        check(status.starts_with(&reply.status.to_string()), || reply.head.clone())?;
-        check(fields.iter().all(|field| reply.head.contains(field)), || reply.head.clone())?;
-        check(reply.field("Transfer-Encoding").is_none(), || reply.head)?;
+        let response = client.read_response()?;
+        check(status.starts_with(&response.status.to_string()), || response.head.clone())?;
+        check(fields.iter().all(|field| response.head.contains(field)), || response.head.clone())?;
+        check(response.header("Transfer-Encoding").is_none(), || response.head)?;
         goes_on(&mut client)
     };
     let cases = vec![
         case("chunks", || {
             let mut client = ask(&format!("/\n{CHUNKED}"));
-            same("the client", &client.expect(200)?.framed, b"5\r\nhello\r\n0\r\n\r\n")?;
+            check_equal("the client", &client.expect_status(200)?.framed, b"5\r\nhello\r\n0\r\n\r\n")?;
             goes_on(&mut client)
         }),
         case("chunks for HTTP/1.0", || {
             let request = format!("GET / HTTP/1.0\r\nConnection: keep-alive\r\n{CHUNKED}\r\n\r\n");
-            let reply = Client::connect(gate.addr).ask(request.as_bytes(), 200)?;
-            check(reply.field("Transfer-Encoding").is_none() && reply.closes(), || reply.head.clone())?;
-            same("the client", &reply.body, b"hello")
+            let response = Client::connect(proxy.addr).request(request.as_bytes(), 200)?;
+            check(response.header("Transfer-Encoding").is_none() && response.closes(), || response.head.clone())?;
+            check_equal("the client", &response.body, b"hello")
         }),
         case("a length for HTTP/1.0", || {
             let request = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\nX-Send: 200 OK|=hello\r\n\r\n";
-            let mut client = Client::connect(gate.addr);
-            let reply = client.ask(request, 200)?;
-            check(reply.field("Connection") == Some("keep-alive"), || reply.head.clone())?;
+            let mut client = Client::connect(proxy.addr);
+            let response = client.request(request, 200)?;
+            check(response.header("Connection") == Some("keep-alive"), || response.head.clone())?;
             goes_on(&mut client)
         }),
         case("HEAD", || {
             let mut client = ask("HEAD /\nX-Send: 200 OK|Transfer-Encoding: chunked|X-A: b");
-            let reply = client.reply_to("HEAD")?;
-            check(reply.status == 200 && reply.field("X-A") == Some("b"), || reply.head)?;
+            let response = client.read_response_to("HEAD")?;
+            check(response.status == 200 && response.header("X-A") == Some("b"), || response.head)?;
             goes_on(&mut client)
         }),
         case("204", || none("204 No Content|X-A: b", &["X-A: b\r\n"])),
         case("304", || none("304 Not Modified|ETag: e", &["ETag: e\r\n"])),
         case("an empty body", || none("200 OK", &["Content-Length: 0\r\n"])),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 #[test]
 fn connections_to_upstreams_are_used_again() {
-    let (peer, once) = (Peer::polite(), Peer::polite());
+    let (peer, once) = (Peer::start_echo(), Peer::start_echo());
     let config = "upstream once { server ONCE; keepalive_requests 1; } server { listen LISTEN;
         location / { proxy_pass http://PEER; }
         location /once { proxy_pass http://once; }
         location /close { proxy_set_header Connection close; proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer), ("ONCE", &once)]);
-    let mut client = Client::connect(gate.addr);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer), ("ONCE", &once)]);
+    let mut client = Client::connect(proxy.addr);
     for target in ["/1", "/2", "/3"] {
-        client.ask(request(target).as_bytes(), 200).unwrap();
+        client.request(format_request(target).as_bytes(), 200).unwrap();
     }
-    get(&gate, "/4").unwrap();
-    client.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 200).unwrap();
+    get(&proxy, "/4").unwrap();
+    client.request(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 200).unwrap();
     assert_eq!(peer.connections(), 1);
-    get(&gate, "/close").unwrap();
-    get(&gate, "/5").unwrap();
+    get(&proxy, "/close").unwrap();
+    get(&proxy, "/5").unwrap();
     assert_eq!(peer.connections(), 2, "what was asked to close");
-    get(&gate, "/once").unwrap();
-    get(&gate, "/once").unwrap();
+    get(&proxy, "/once").unwrap();
+    get(&proxy, "/once").unwrap();
     assert_eq!(once.connections(), 2, "keepalive_requests");
 }
 
@@ -521,19 +519,22 @@ fn stale_connections() {
     let rows = repeated.map(|row| (row, 200)).into_iter().chain(not.map(|row| (row, 502)));
     for ((method, body), status) in rows {
         let peer = Peer::start(|connection| {
-            if let Some(request) = connection.request() {
-                connection.answer(&request, "first");
-                connection.request();
+            if let Some(request) = connection.read_request() {
+                connection.respond(&request, "first");
+                connection.read_request();
             }
         });
-        let gate = Gate::before("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &peer)]);
-        get(&gate, "/").unwrap();
+        let proxy = Proxy::start_with_peers(
+            "server { listen LISTEN; location / { proxy_pass http://PEER; } }",
+            &[("PEER", &peer)],
+        );
+        get(&proxy, "/").unwrap();
         let end = if body.is_empty() { "\r\n" } else { body };
         let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n{end}");
-        let reply = Client::connect(gate.addr).ask(request.as_bytes(), status);
-        assert!(reply.is_ok(), "{method} {body:?}: {:?}", reply.err());
+        let response = Client::connect(proxy.addr).request(request.as_bytes(), status);
+        assert!(response.is_ok(), "{method} {body:?}: {:?}", response.err());
         assert_eq!(peer.connections(), if status == 200 { 2 } else { 1 }, "{method} {body:?}");
-        let sent = String::from_utf8_lossy(&peer.bytes()).matches("hello").count();
+        let sent = String::from_utf8_lossy(&peer.received()).matches("hello").count();
         assert_eq!(sent, if body.is_empty() { 0 } else { peer.connections() }, "{method}");
     }
 }
@@ -543,15 +544,16 @@ const DEAD: &str = "127.0.0.1:1";
 
 #[test]
 fn other_peers_are_tried() {
-    let (live, full, full_too) = (Peer::polite(), Peer::answering(FULL.to_vec()), Peer::answering(FULL.to_vec()));
+    let (live, full, full_too) =
+        (Peer::start_echo(), Peer::start_responding(FULL.to_vec()), Peer::start_responding(FULL.to_vec()));
     const FULL: &[u8] = b"HTTP/1.1 503 Full\r\nContent-Length: 4\r\n\r\nfull";
     // Closes its first connection without an answer.
     let moody = Peer::start(|connection| {
-        while let Some(request) = connection.request() {
+        while let Some(request) = connection.read_request() {
             if connection.number == 0 {
                 return;
             }
-            connection.answer(&request, "well");
+            connection.respond(&request, "well");
         }
     });
     let config = "add_header X-Tried \"$upstream_addr, $upstream_status\" always;
@@ -574,7 +576,7 @@ fn other_peers_are_tried() {
         let names = [("LIVE", live.addr), ("FULL", full.addr), ("ALSO", full_too.addr), ("MOODY", moody.addr)];
         names.iter().fold(text.replace("DEAD", DEAD), |text, (name, addr)| text.replace(name, &addr.to_string()))
     };
-    let gate = Gate::start(&place(config));
+    let proxy = Proxy::start(&place(config));
     let post = |target: &str| format!("POST {target}\nContent-Length: 5\n\nhello");
     let rows: &[(&'static str, &str, u16, &str, &str)] = &[
         ("nobody listens", "/dead", 200, "/dead", "DEAD, LIVE, 502, 200"),
@@ -593,21 +595,21 @@ fn other_peers_are_tried() {
     ];
     let run = |asked: &str, status, body: &str, tried: &str| {
         let request = match asked.split_once("\n\n") {
-            Some((head, body)) => format!("{}{body}", request(head)),
-            None => request(asked),
+            Some((head, body)) => format!("{}{body}", format_request(head)),
+            None => format_request(asked),
         };
-        let reply = Client::connect(gate.addr).ask(request.as_bytes(), status)?;
-        check(body.is_empty() || reply.body == body.as_bytes(), || show(&reply.body))?;
-        same("X-Tried", reply.field("X-Tried").unwrap_or_default().as_bytes(), place(tried).as_bytes())
+        let response = Client::connect(proxy.addr).request(request.as_bytes(), status)?;
+        check(body.is_empty() || response.body == body.as_bytes(), || show(&response.body))?;
+        check_equal("X-Tried", response.header("X-Tried").unwrap_or_default().as_bytes(), place(tried).as_bytes())
     };
-    verify(rows.iter().map(|(id, asked, status, body, tried)| (*id, move || run(asked, *status, body, tried))));
-    let bytes = String::from_utf8_lossy(&live.bytes()).into_owned();
+    run_cases(rows.iter().map(|(id, asked, status, body, tried)| (*id, move || run(asked, *status, body, tried))));
+    let bytes = String::from_utf8_lossy(&live.received()).into_owned();
     assert!(bytes.contains("POST /dead_post HTTP/1.1\r\nHost: dead_post\r\nContent-Length: 5\r\n\r\nhello"), "{bytes}");
 }
 
 #[test]
 fn failed_peers_are_left_alone_for_a_while() {
-    let live = Peer::polite();
+    let live = Peer::start_echo();
     let config = "add_header X-Tried \"$upstream_addr\" always;
         upstream twice { server DEAD max_fails=2; server LIVE; }
         upstream never { server DEAD max_fails=0; server LIVE; }
@@ -616,11 +618,11 @@ fn failed_peers_are_left_alone_for_a_while() {
             location /twice { proxy_pass http://twice; }
             location /never { proxy_pass http://never; }
             location /second { proxy_pass http://second; } }";
-    let gate = Gate::before(&config.replace("DEAD", DEAD), &[("LIVE", &live)]);
+    let proxy = Proxy::start_with_peers(&config.replace("DEAD", DEAD), &[("LIVE", &live)]);
     let tried_dead = |target: &str| {
-        let reply = get(&gate, target)?;
-        check(reply.status == 200, || reply.head.clone())?;
-        Ok::<_, String>(reply.field("X-Tried").unwrap_or_default().contains(DEAD))
+        let response = get(&proxy, target)?;
+        check(response.status == 200, || response.head.clone())?;
+        Ok::<_, String>(response.header("X-Tried").unwrap_or_default().contains(DEAD))
     };
     let count = |target: &str| (0..9).map(|_| tried_dead(target).unwrap()).filter(|dead| *dead).count();
     assert_eq!(count("/twice"), 2, "max_fails=2");
@@ -633,13 +635,13 @@ fn failed_peers_are_left_alone_for_a_while() {
 #[test]
 fn the_only_peer_is_always_tried() {
     let moody = Peer::start(|connection| {
-        while let Some(request) = connection.request().filter(|_| connection.number > 1) {
-            connection.answer(&request, "well");
+        while let Some(request) = connection.read_request().filter(|_| connection.number > 1) {
+            connection.respond(&request, "well");
         }
     });
     let config = "upstream only { server MOODY; } server { listen LISTEN; location / { proxy_pass http://only; } }";
-    let gate = Gate::before(config, &[("MOODY", &moody)]);
-    let statuses: Vec<u16> = (0..3).map(|_| get(&gate, "/").unwrap().status).collect();
+    let proxy = Proxy::start_with_peers(config, &[("MOODY", &moody)]);
+    let statuses: Vec<u16> = (0..3).map(|_| get(&proxy, "/").unwrap().status).collect();
     assert_eq!(statuses, [502, 502, 200]);
 }
 
@@ -656,7 +658,8 @@ fn requests_are_shared_out() {
         map $uri $group { ~^/(?<name>\\w+) $name; }
         server { listen LISTEN; location / { proxy_pass http://$group; } }";
     let config = config.replace("DEAD", DEAD);
-    let gate = Gate::before(&config, &[("PEER_A", &peers[0]), ("PEER_B", &peers[1]), ("PEER_C", &peers[2])]);
+    let proxy =
+        Proxy::start_with_peers(&config, &[("PEER_A", &peers[0]), ("PEER_B", &peers[1]), ("PEER_C", &peers[2])]);
     let rows: &[(&'static str, &str, &str)] = &[
         ("weights", "/weighted", "aabacaaaabacaa"),
         ("equal weights", "/equal", "abcabc"),
@@ -666,17 +669,17 @@ fn requests_are_shared_out() {
         ("by the client's address, what is left", "/hashed_down", "cccc"),
     ];
     let run = |target, order: &str| {
-        let names: String = bodies(&gate, target, order.len())?.iter().map(|body| &body[..1]).collect();
-        same("the order", names.as_bytes(), order.as_bytes())
+        let names: String = bodies(&proxy, target, order.len())?.iter().map(|body| &body[..1]).collect();
+        check_equal("the order", names.as_bytes(), order.as_bytes())
     };
-    verify(rows.iter().map(|(id, target, order)| (*id, move || run(target, order))));
-    let hashed = bodies(&gate, "/hashed", 9).unwrap();
+    run_cases(rows.iter().map(|(id, target, order)| (*id, move || run(target, order))));
+    let hashed = bodies(&proxy, "/hashed", 9).unwrap();
     assert!(hashed.iter().all(|body| *body == hashed[0]), "ip_hash: {hashed:?}");
 }
 
 #[test]
 fn maps() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         r#"map $arg_v $exact { default other; one 1; 'two words' 2; \default 3; '' empty; Upper 4; }
         map $arg_v $bare { one 1; }
         map $arg_v $expression { ~^(?<left>\w+)-(\w+)$ $2-$left; ~*^ABC any; ~^Case case; abcd exact; default none; }
@@ -687,7 +690,7 @@ fn maps() {
             location /expression { return 200 $expression; }
             location /site { return 200 $site; } location /made { return 200 $made; } }"#,
     );
-    let rows: &[Row<'_>] = &[
+    let rows: &[ResponseRow<'_>] = &[
         ("exact", "/?v=one", 200, "=1|1|no"),
         ("exact, any case", "/?v=oNE", 200, "=1|1|no"),
         ("a key in upper case", "/?v=upper", 200, "=4||no"),
@@ -708,13 +711,13 @@ fn maps() {
         ("variables in a value", "/made?v=one", 200, "=GET:/made"),
         ("a map in a value", "/made?v=one\nX: x", 200, "=1"),
     ];
-    ask_rows(&gate, rows);
+    run_response_rows(&proxy, rows);
 }
 
 #[test]
 fn lines_of_logs() {
-    let peer = Peer::polite();
-    let config = r#"error_log error.log info; pid gate.pid;
+    let peer = Peer::start_echo();
+    let config = r#"error_log error.log info; pid smolgate.pid;
         map $status $loud { ~^[23] 0; default 1; }
         log_format json escape=json '{"uri":"$request_uri","x":"$http_x","none":"$http_none","sent":$body_bytes_sent,'
             '"to":"$upstream_addr $upstream_status"}';
@@ -727,7 +730,7 @@ fn lines_of_logs() {
             location /up { proxy_pass http://PEER; }
             location /quiet { access_log off; return 200; }
             location /own { access_log own.log plain; return 200 ok; } }"#;
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     let asked = [
         "/quiet",
         "/own",
@@ -736,11 +739,11 @@ fn lines_of_logs() {
         "/up",
     ];
     for asked in asked {
-        get(&gate, asked).unwrap();
+        get(&proxy, asked).unwrap();
     }
     let lines = |file: &str, count: usize| {
-        wait_for(file, || gate.folder.lines(file).len() >= count);
-        gate.folder.lines(file)
+        wait_for(file, || proxy.dir.lines(file).len() >= count);
+        proxy.dir.lines(file)
     };
     let combined = [
         r#"127\.0\.0\.1 - joe \[TIME\] "GET /ok\?a=1 HTTP/1\.1" 200 2 "http://r/" "agent""#,
@@ -773,31 +776,31 @@ fn bodies_stream() {
     let (go, goes) = mpsc::channel::<()>();
     let goes = Mutex::new(goes);
     let up = Peer::start(move |connection| {
-        let head = connection.head().unwrap();
+        let head = connection.read_head().unwrap();
         // The start of the body: five bytes, or a chunk of them.
-        let start = connection.take(if head.contains("chunked") { 8 } else { 5 }).unwrap();
+        let start = connection.read_bytes(if head.contains("chunked") { 8 } else { 5 }).unwrap();
         saw.send(start).unwrap();
-        let rest = connection.take(if head.contains("chunked") { 13 } else { 5 }).unwrap();
+        let rest = connection.read_bytes(if head.contains("chunked") { 13 } else { 5 }).unwrap();
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 13\r\n\r\n");
         connection.send(&rest);
         connection.send(&b"........"[..13 - rest.len().min(13)]);
     });
     let down = Peer::start(move |connection| {
-        connection.request();
+        connection.read_request();
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
         goes.lock().unwrap().recv().unwrap();
         connection.send(b"world");
-        connection.drain();
+        connection.read_to_end();
     });
     let early = Peer::start(|connection| {
-        connection.head();
+        connection.read_head();
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly");
-        connection.drain();
+        connection.read_to_end();
     });
     let config = "proxy_buffering off; proxy_request_buffering off; server { listen LISTEN;
         location /up { proxy_pass http://PEER_UP; } location /down { proxy_pass http://PEER_DOWN; }
         location /early { proxy_pass http://PEER_EARLY; } }";
-    let gate = Gate::before(config, &[("PEER_UP", &up), ("PEER_DOWN", &down), ("PEER_EARLY", &early)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER_UP", &up), ("PEER_DOWN", &down), ("PEER_EARLY", &early)]);
     type Parts = [&'static [u8]; 2];
     let uploads: [(&str, Parts, Parts); 2] = [
         ("Content-Length: 10", [b"hello", b"world"], [b"hello", b"world........"]),
@@ -809,30 +812,30 @@ fn bodies_stream() {
     ];
     for (framing, parts, expected) in uploads {
         let head = format!("POST /up HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
-        let mut client = Client::asking(gate.addr, &[head.as_bytes(), parts[0]].concat());
-        assert_eq!(sees.recv_timeout(PATIENCE).unwrap(), expected[0], "{framing}");
-        assert_eq!(client.ask(parts[1], 200).unwrap().body, expected[1], "{framing}");
+        let mut client = Client::connect_and_send(proxy.addr, &[head.as_bytes(), parts[0]].concat());
+        assert_eq!(sees.recv_timeout(TIMEOUT).unwrap(), expected[0], "{framing}");
+        assert_eq!(client.request(parts[1], 200).unwrap().body, expected[1], "{framing}");
     }
-    let mut client = Client::asking(gate.addr, request("/down").as_bytes());
+    let mut client = Client::connect_and_send(proxy.addr, format_request("/down").as_bytes());
     let mut first = Vec::new();
     while !first.ends_with(b"\r\n\r\nhello") {
-        first.extend(client.take(1).unwrap());
+        first.extend(client.read_bytes(1).unwrap());
     }
     go.send(()).unwrap();
-    assert_eq!(client.take(5).unwrap(), b"world");
+    assert_eq!(client.read_bytes(5).unwrap(), b"world");
 
     let head = b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello";
-    assert_eq!(Client::connect(gate.addr).ask(head, 200).unwrap().body, b"early", "while the client still sends");
+    assert_eq!(Client::connect(proxy.addr).request(head, 200).unwrap().body, b"early", "while the client still sends");
 }
 
 #[test]
 fn sizes_of_bodies() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "server { listen LISTEN;
         location / { proxy_pass http://PEER; }
         location /five { client_max_body_size 5; proxy_pass http://PEER; }
         location /any { client_max_body_size 0; proxy_pass http://PEER; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     const MB: usize = 1024 * 1024;
     let chunked = |parts: &[usize]| {
         let chunk = |size: &usize| format!("{size:x}\r\n{}\r\n", "a".repeat(*size));
@@ -853,43 +856,44 @@ fn sizes_of_bodies() {
         ("any in chunks", "/any", chunked(&[MB, MB, MB]), 200),
     ];
     let run = |target: &str, body: &str, status: u16| {
-        let mut client = Client::connect(gate.addr);
-        let reply = client.ask(format!("POST {target} HTTP/1.1\r\nHost: a\r\n{body}").as_bytes(), status)?;
-        check(reply.closes() == (status == 413), || reply.head)?;
-        if status == 413 { client.expect_end() } else { client.ask(request("/").as_bytes(), 200).map(drop) }
+        let mut client = Client::connect(proxy.addr);
+        let response = client.request(format!("POST {target} HTTP/1.1\r\nHost: a\r\n{body}").as_bytes(), status)?;
+        check(response.closes() == (status == 413), || response.head)?;
+        if status == 413 { client.expect_eof() } else { client.request(format_request("/").as_bytes(), 200).map(drop) }
     };
-    verify(rows.iter().map(|(id, target, body, status)| (*id, move || run(target, body, *status))));
-    let refused = String::from_utf8_lossy(&peer.bytes()).matches("Content-Length: 6\r\n").count();
+    run_cases(rows.iter().map(|(id, target, body, status)| (*id, move || run(target, body, *status))));
+    let refused = String::from_utf8_lossy(&peer.received()).matches("Content-Length: 6\r\n").count();
     assert_eq!(refused, 0, "a body that is too long is not begun");
 }
 
 /// `proxy_pass_request_body off`: what the client sends is not taken for its next request.
 #[test]
 fn bodies_that_are_not_passed_on() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "upstream up { server PEER; } server { listen LISTEN;
         location / { proxy_pass http://up; }
         location /not { proxy_pass_request_body off; proxy_pass http://up; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let forwarded = b"POST /not HTTP/1.1\r\nHost: up\r\nX: y\r\n\r\n";
     let head = |framing: &str| format!("POST /not HTTP/1.1\r\nHost: a\r\nX: y\r\n{framing}\r\n\r\n").into_bytes();
     // All of it is there: it is left out, and the next request is served.
-    let whole = [&head(&format!("Content-Length: {}", SMUGGLED.len())), SMUGGLED, request("/next").as_bytes()].concat();
-    let mut client = Client::asking(gate.addr, &whole);
-    assert_eq!(client.expect(200).unwrap().body, b"/not");
-    assert_eq!(client.expect(200).unwrap().body, b"/next");
+    let whole =
+        [&head(&format!("Content-Length: {}", SMUGGLED.len())), SMUGGLED, format_request("/next").as_bytes()].concat();
+    let mut client = Client::connect_and_send(proxy.addr, &whole);
+    assert_eq!(client.expect_status(200).unwrap().body, b"/not");
+    assert_eq!(client.expect_status(200).unwrap().body, b"/next");
     let expected = [&forwarded[..], b"GET /next HTTP/1.1\r\nHost: up\r\n\r\n"].concat();
-    assert_eq!(show(&peer.bytes()), show(&expected));
+    assert_eq!(show(&peer.received()), show(&expected));
     // It comes later: the connection closes.
     for framing in [format!("Content-Length: {}", SMUGGLED.len()), "Transfer-Encoding: chunked".to_owned()] {
-        let seen = peer.bytes().len();
-        let mut client = Client::asking(gate.addr, &head(&framing));
-        let reply = client.expect(200).unwrap();
-        assert!(reply.body == b"/not" && reply.closes(), "{}", reply.head);
+        let seen = peer.received().len();
+        let mut client = Client::connect_and_send(proxy.addr, &head(&framing));
+        let response = client.expect_status(200).unwrap();
+        assert!(response.body == b"/not" && response.closes(), "{}", response.head);
         client.send(SMUGGLED);
-        client.finish();
-        client.expect_end().unwrap();
-        assert_eq!(show(&peer.bytes()[seen..]), show(forwarded), "{framing}");
+        client.shutdown_write();
+        client.expect_eof().unwrap();
+        assert_eq!(show(&peer.received()[seen..]), show(forwarded), "{framing}");
     }
 }

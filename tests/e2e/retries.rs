@@ -3,10 +3,10 @@
 
 use std::sync::{Arc, Mutex};
 
+use crate::cases::check;
 use crate::client::Client;
-use crate::harness::{Gate, wait_for};
+use crate::harness::{Proxy, wait_for};
 use crate::peer::{Connection, Peer};
-use crate::rows::check;
 
 /// The data of the one chunk: read as framing it is an end, and a request behind it.
 const DATA: &str = "0\r\n\r\nGET /admin HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -69,7 +69,7 @@ type Seen = Arc<Mutex<Vec<Result<(String, Vec<u8>), String>>>>;
 fn line(connection: &mut Connection) -> Option<String> {
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
-        line.extend(connection.take(1)?);
+        line.extend(connection.read_bytes(1)?);
     }
     line.truncate(line.len() - 2);
     Some(String::from_utf8_lossy(&line).into_owned())
@@ -79,7 +79,7 @@ fn line(connection: &mut Connection) -> Option<String> {
 fn body(connection: &mut Connection, head: &str) -> Option<Result<Vec<u8>, String>> {
     if !head.contains("\r\nTransfer-Encoding: chunked\r\n") {
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
-        return Some(Ok(connection.take(length.map_or(0, |length| length.parse().unwrap()))?));
+        return Some(Ok(connection.read_bytes(length.map_or(0, |length| length.parse().unwrap()))?));
     }
     let mut body = Vec::new();
     loop {
@@ -87,7 +87,7 @@ fn body(connection: &mut Connection, head: &str) -> Option<Result<Vec<u8>, Strin
         let Some(count) = usize::from_str_radix(&size, 16).ok().filter(|_| !size.starts_with('+')) else {
             return Some(Err(format!("a size line {size:?}")));
         };
-        body.extend(connection.take(count)?);
+        body.extend(connection.read_bytes(count)?);
         match line(connection)?.as_str() {
             "" if count == 0 => return Some(Ok(body)),
             "" => {}
@@ -100,7 +100,7 @@ fn body(connection: &mut Connection, head: &str) -> Option<Result<Vec<u8>, Strin
 fn strict(seen: Seen, requests: usize) -> Peer {
     Peer::start(move |connection| {
         for _ in 0..requests {
-            let Some(head) = connection.head() else { return };
+            let Some(head) = connection.read_head() else { return };
             let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
             let Some(body) = body(connection, &head) else { return };
             let is_malformed = body.is_err();
@@ -109,15 +109,15 @@ fn strict(seen: Seen, requests: usize) -> Peer {
                 return;
             }
         }
-        connection.head();
+        connection.read_head();
     })
 }
 
 /// An upstream that answers a head before its body, and reads to the end.
 fn early(answer: &'static [u8]) -> Peer {
     Peer::start(move |connection| {
-        if connection.head().is_some() && connection.send(answer) {
-            connection.drain();
+        if connection.read_head().is_some() && connection.send(answer) {
+            connection.read_to_end();
         }
     })
 }
@@ -131,7 +131,7 @@ fn request(target: &str) -> (String, String) {
 
 /// Sends a request in two parts, cut at `cut`, the second when there is an answer to the first.
 fn try_way(
-    gate: &Gate,
+    proxy: &Proxy,
     [good, stale]: [&Peer; 2],
     seen: &Seen,
     (target, is_stale): (&str, bool),
@@ -139,28 +139,28 @@ fn try_way(
 ) -> Result<(), String> {
     let (head, request) = request(target);
     let (first, second) = request.as_bytes().split_at(cut);
-    let mut client = Client::connect(gate.addr);
+    let mut client = Client::connect(proxy.addr);
     if is_stale {
-        client.ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 200)?;
+        client.request(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 200)?;
     }
-    let before = (seen.lock().unwrap().len(), good.bytes().len(), stale.connections());
+    let before = (seen.lock().unwrap().len(), good.received().len(), stale.connections());
     client.send(first);
     if cut >= head.len() {
         client.stream.set_nonblocking(true).unwrap();
         wait_for("an answer, or another upstream", || {
-            let elsewhere = good.bytes().len() > before.1 || stale.connections() > before.2;
+            let elsewhere = good.received().len() > before.1 || stale.connections() > before.2;
             elsewhere || client.stream.peek(&mut [0]).is_ok()
         });
         client.stream.set_nonblocking(false).unwrap();
     }
     client.send(second);
     client.send(NEXT);
-    let first = client.reply()?;
+    let first = client.read_response()?;
     let expected = if first.closes() { 0 } else { 1 };
     for _ in 0..expected {
-        client.expect(200)?;
+        client.expect_status(200)?;
     }
-    client.expect_end()?;
+    client.expect_eof()?;
     for seen in &seen.lock().unwrap()[before.0..] {
         let (asked, body) = seen.as_ref().map_err(|why| format!("the upstream got {why}"))?;
         let is_honest = match asked.as_str() {
@@ -179,7 +179,7 @@ fn try_way(
 fn data_of_a_body_is_never_read_as_framing() {
     let seen = Seen::default();
     let good = strict(seen.clone(), usize::MAX);
-    let fails = Peer::start(|connection| drop(connection.head()));
+    let fails = Peer::start(|connection| drop(connection.read_head()));
     let stale = strict(seen.clone(), 1);
     let busy = early(b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     let sends_on =
@@ -187,7 +187,7 @@ fn data_of_a_body_is_never_read_as_framing() {
     let sends_to_text =
         early(b"HTTP/1.1 200 OK\r\nConnection: close\r\nX-Accel-Redirect: /text\r\nContent-Length: 0\r\n\r\n");
     let early = early(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
-    let gate = Gate::before(
+    let proxy = Proxy::start_with_peers(
         CONFIG,
         &[
             ("GOOD", &good),
@@ -202,13 +202,13 @@ fn data_of_a_body_is_never_read_as_framing() {
     let mut wrong = Vec::new();
     for way in WAYS {
         for cut in 0..=request(way.0).1.len() {
-            if let Err(why) = try_way(&gate, [&good, &stale], &seen, way, cut) {
+            if let Err(why) = try_way(&proxy, [&good, &stale], &seen, way, cut) {
                 wrong.push(format!("{} cut at {cut}: {why}", way.0));
                 break;
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let smuggled: Vec<String> = gate.access().into_iter().filter(|line| line.contains("/admin")).collect();
+    let smuggled: Vec<String> = proxy.access_lines().into_iter().filter(|line| line.contains("/admin")).collect();
     assert!(smuggled.is_empty(), "{smuggled:?}");
 }

@@ -5,22 +5,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, lchown, symlink};
 use std::process::Command;
 
-use crate::client::{Client, Reply};
+use crate::cases::check_equal;
+use crate::client::{Client, Response};
 use crate::configuration::{accepts_text, refuses_text};
 use crate::files::put;
-use crate::harness::{Gate, wait_for};
+use crate::harness::{Proxy, wait_for};
 use crate::peer::Peer;
-use crate::response_rows::{ask_rows, request};
-use crate::rows::same;
+use crate::response_rows::{format_request, run_response_rows};
 
 /// What a request gets that must have this status.
-fn ask(gate: &Gate, asked: &str, status: u16) -> Reply {
-    Client::connect(gate.addr).ask(request(asked).as_bytes(), status).unwrap()
+fn ask(proxy: &Proxy, asked: &str, status: u16) -> Response {
+    Client::connect(proxy.addr).request(format_request(asked).as_bytes(), status).unwrap()
 }
 
 /// The names of the fields behind `Date`, in their order.
-fn names(reply: &Reply) -> String {
-    let lines = reply.head.lines().skip(3).filter_map(|line| line.split_once(": "));
+fn names(response: &Response) -> String {
+    let lines = response.head.lines().skip(3).filter_map(|line| line.split_once(": "));
     lines.map(|(name, _)| name).collect::<Vec<_>>().join(" ")
 }
 
@@ -28,8 +28,8 @@ fn names(reply: &Reply) -> String {
 fn expires() {
     let answer = "HTTP/1.1 200 OK\r\nX-One: 1\r\nCache-Control: a\r\nExpires: b\r\nCache-Control: c\r\n\
          Last-Modified: Mon, 28 Sep 1970 06:00:00 GMT\r\nContent-Length: 0\r\n\r\n";
-    let peer = Peer::answering(answer.as_bytes().to_vec());
-    let gate = Gate::before(
+    let peer = Peer::start_responding(answer.as_bytes().to_vec());
+    let proxy = Proxy::start_with_peers(
         "server {
             listen LISTEN;
             root www;
@@ -53,9 +53,9 @@ fn expires() {
         }",
         &[("PEER", &peer)],
     );
-    put(&gate.folder, "www/f", "0123456789");
-    ask_rows(
-        &gate,
+    put(&proxy.dir, "www/f", "0123456789");
+    run_response_rows(
+        &proxy,
         &[
             ("inherited", "/f", 200, "Cache-Control: max-age=2592000"),
             ("epoch", "/epoch/f", 200, "Expires: Thu, 01 Jan 1970 00:00:01 GMT | Cache-Control: no-cache"),
@@ -83,10 +83,10 @@ fn expires() {
             ("of an upstream, from its change", "/proxied-changed/", 200, "Expires: Mon, 28 Sep 1970 07:00:00 GMT"),
         ],
     );
-    let daily = ask(&gate, "/day/f", 200);
-    assert!(daily.field("Expires").unwrap().ends_with(" 15:30:00 GMT"), "{}", daily.head);
+    let daily = ask(&proxy, "/day/f", 200);
+    assert!(daily.header("Expires").unwrap().ends_with(" 15:30:00 GMT"), "{}", daily.head);
     const COMMON: &str = "Content-Type Content-Length Last-Modified Connection ETag Expires Cache-Control";
-    let order = |asked: &str, status| names(&ask(&gate, asked, status));
+    let order = |asked: &str, status| names(&ask(&proxy, asked, status));
     assert_eq!(order("/f", 200), format!("{COMMON} Accept-Ranges"));
     assert_eq!(order("/order/f", 200), format!("{COMMON} Cache-Control X-A X-B Accept-Ranges"));
     assert_eq!(order("/order/f\nRange: bytes=0-1", 206), format!("{COMMON} Cache-Control X-A X-B Content-Range"));
@@ -96,14 +96,14 @@ fn expires() {
         "Content-Type Content-Length Connection Expires Cache-Control Cache-Control X-A Content-Range X-B"
     );
     // The upstream's fields keep their places.
-    let proxied = ask(&gate, "/proxied/", 200);
+    let proxied = ask(&proxy, "/proxied/", 200);
     assert_eq!(names(&proxied), "X-One Cache-Control Expires Last-Modified Content-Length Connection");
-    assert_eq!(proxied.field("Cache-Control"), Some("no-cache"));
+    assert_eq!(proxied.header("Cache-Control"), Some("no-cache"));
 }
 
 #[test]
 fn marks_that_the_configuration_gives() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "server {
             listen LISTEN;
             root www;
@@ -111,9 +111,9 @@ fn marks_that_the_configuration_gives() {
             location /none/ { alias www/; add_header ETag ''; add_header Last-Modified ''; }
         }",
     );
-    put(&gate.folder, "www/ten", "0123456789");
-    ask_rows(
-        &gate,
+    put(&proxy.dir, "www/ten", "0123456789");
+    run_response_rows(
+        &proxy,
         &[
             ("own", "/own/ten", 200, "ETag: \"x\" | Last-Modified: Mon, 28 Sep 1970 06:00:00 GMT"),
             ("none", "/none/ten", 200, "!ETag | !Last-Modified"),
@@ -127,14 +127,14 @@ fn marks_that_the_configuration_gives() {
         ],
     );
     assert_eq!(
-        names(&ask(&gate, "/own/ten", 200)),
+        names(&ask(&proxy, "/own/ten", 200)),
         "Content-Type Content-Length Connection ETag Last-Modified Accept-Ranges"
     );
 }
 
 #[test]
 fn several_ranges() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "server {
             listen LISTEN;
             root www;
@@ -142,11 +142,11 @@ fn several_ranges() {
             location /none/ { alias www/; max_ranges 0; }
         }",
     );
-    put(&gate.folder, "www/ten", "0123456789");
+    put(&proxy.dir, "www/ten", "0123456789");
     let large: Vec<u8> = (0..400_000_u32).map(|n| (n % 251) as u8).collect();
-    put(&gate.folder, "www/large", &large);
-    ask_rows(
-        &gate,
+    put(&proxy.dir, "www/large", &large);
+    run_response_rows(
+        &proxy,
         &[
             ("two", "/two/ten\nRange: bytes=0-1,3-4", 206, "Content-Length: 198 | !Content-Range | !Accept-Ranges"),
             ("more than may be", "/two/ten\nRange: bytes=0-1,3-4,6-7", 200, "Accept-Ranges: bytes | =0123456789"),
@@ -155,8 +155,8 @@ fn several_ranges() {
             ("HEAD", "HEAD /ten\nRange: bytes=0-1,3-4", 200, "Content-Length: 10"),
         ],
     );
-    let reply = ask(&gate, "/large\nRange: bytes=-2, 0-299999, 1-1", 206);
-    let boundary = reply.field("Content-Type").unwrap().strip_prefix("multipart/byteranges; boundary=").unwrap();
+    let response = ask(&proxy, "/large\nRange: bytes=-2, 0-299999, 1-1", 206);
+    let boundary = response.header("Content-Type").unwrap().strip_prefix("multipart/byteranges; boundary=").unwrap();
     let mut expected = Vec::new();
     for (range, bytes) in [("399998-399999", &large[399_998..]), ("0-299999", &large[..300_000]), ("1-1", &large[1..2])]
     {
@@ -166,33 +166,35 @@ fn several_ranges() {
         expected.extend_from_slice(bytes);
     }
     expected.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-    same("the client", &reply.body, &expected).unwrap();
-    gate.wait_for_access(&["GET /large", &format!(" 206 {} ", expected.len())]).unwrap();
+    check_equal("the client", &response.body, &expected).unwrap();
+    proxy.wait_for_access_line(&["GET /large", &format!(" 206 {} ", expected.len())]).unwrap();
     let many = format!("/large\nRange: bytes={}0-0", "0-0,".repeat(1500));
-    assert_eq!(ask(&gate, &many, 200).body.len(), 400_000, "an abuse gets all of the file, once");
+    assert_eq!(ask(&proxy, &many, 200).body.len(), 400_000, "an abuse gets all of the file, once");
 }
 
 #[test]
 fn a_file_that_gets_shorter_ends_the_connection() {
     const WHOLE: u64 = 64 << 20;
-    let gate = Gate::start("server { listen LISTEN; root www; }");
-    put(&gate.folder, "www/shrinks", "");
-    let file = fs::File::options().write(true).open(gate.folder.path("www/shrinks")).unwrap();
+    let proxy = Proxy::start("server { listen LISTEN; root www; }");
+    put(&proxy.dir, "www/shrinks", "");
+    let file = fs::File::options().write(true).open(proxy.dir.path("www/shrinks")).unwrap();
     file.set_len(WHOLE).unwrap();
-    let mut client = Client::asking(gate.addr, request("/shrinks").as_bytes());
+    let mut client = Client::connect_and_send(proxy.addr, format_request("/shrinks").as_bytes());
     client.stream.peek(&mut [0; 12]).unwrap();
     // More is on its way than a socket holds; the rest is gone when it is asked for.
     file.set_len(1).unwrap();
-    let came = client.rest().unwrap();
+    let came = client.read_to_end().unwrap();
     assert!(came.starts_with(b"HTTP/1.1 200 OK\r\n"));
     assert!((came.len() as u64) < WHOLE, "{} bytes", came.len());
-    wait_for("the error log tells of it", || gate.errors().iter().any(|line| line.contains("the file was truncated")));
-    assert_eq!(Client::connect(gate.addr).ask(request("/shrinks").as_bytes(), 200).unwrap().body.len(), 1);
+    wait_for("the error log tells of it", || {
+        proxy.error_lines().iter().any(|line| line.contains("the file was truncated"))
+    });
+    assert_eq!(Client::connect(proxy.addr).request(format_request("/shrinks").as_bytes(), 200).unwrap().body.len(), 1);
 }
 
 #[test]
 fn links_are_followed_as_configured() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "server {
             listen LISTEN;
             root www;
@@ -205,47 +207,47 @@ fn links_are_followed_as_configured() {
             location /deep/ { alias www/dirlink/../; disable_symlinks on from=www; }
         }",
     );
-    let www = |name: &str| gate.folder.path(&format!("www/{name}"));
-    put(&gate.folder, "www/f", "file");
-    put(&gate.folder, "www/dir/index.html", "index");
-    put(&gate.folder, "www/linked/other", "other");
+    let www = |name: &str| proxy.dir.path(&format!("www/{name}"));
+    put(&proxy.dir, "www/f", "file");
+    put(&proxy.dir, "www/dir/index.html", "index");
+    put(&proxy.dir, "www/linked/other", "other");
     for (to, name) in [("f", "link"), ("dir", "dirlink"), ("/proc/version", "foreign"), ("../f", "linked/index.html")] {
         symlink(to, www(name)).unwrap();
     }
-    // A gate that root has started serves as somebody else: the files must be of one owner, who is not that of /proc.
+    // The proxy that root has started serves as somebody else: the files must be of one owner, who is not that of /proc.
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         for name in ["f", "link", "dir", "dirlink", "dir/index.html", "foreign"] {
             lchown(www(name), Some(65_534), None).unwrap();
         }
     }
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("off", "/link", 200, "=file"),
-            ("off, a folder", "/dirlink/", 200, "=index"),
+            ("off, a directory", "/dirlink/", 200, "=index"),
             ("on", "/on/f", 200, "=file"),
-            ("on, in a folder", "/on/dir/", 200, "=index"),
+            ("on, in a directory", "/on/dir/", 200, "=index"),
             ("on, a link", "/on/link", 403, ""),
-            ("on, a link to a folder", "/on/dirlink", 403, ""),
-            ("on, in a linked folder", "/on/dirlink/index.html", 404, ""),
-            ("on, the index of a linked folder", "/on/dirlink/", 404, ""),
+            ("on, a link to a directory", "/on/dirlink", 403, ""),
+            ("on, in a linked directory", "/on/dirlink/index.html", 404, ""),
+            ("on, the index of a linked directory", "/on/dirlink/", 404, ""),
             ("on, a linked index", "/on/linked/", 403, ""),
             ("on, not there", "/on/none", 404, ""),
             ("if not owner", "/owner/link", 200, "=file"),
-            ("if not owner, a folder", "/owner/dirlink/", 200, "=index"),
+            ("if not owner, a directory", "/owner/dirlink/", 200, "=index"),
             ("if not owner, of another", "/owner/foreign", 403, ""),
             ("try_files", "/try/x", 200, "=file"),
             ("if, a file", "/if/f", 200, "=file"),
             ("if, a link", "/if/link", 200, "=none"),
         ],
     );
-    gate.folder.path("www").canonicalize().map(|path| assert_eq!(path, gate.folder.path("www"))).unwrap();
-    assert_eq!(ask(&gate, "/all/f", 200).body, b"file");
+    proxy.dir.path("www").canonicalize().map(|path| assert_eq!(path, proxy.dir.path("www"))).unwrap();
+    assert_eq!(ask(&proxy, "/all/f", 200).body, b"file");
 }
 
 #[test]
 fn folders_are_listed() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "server {
             listen LISTEN;
             root www;
@@ -259,18 +261,17 @@ fn folders_are_listed() {
             location /utf8/ { alias www/list/; charset utf-8; }
         }",
     );
-    put(&gate.folder, "www/has/index.html", "index");
-    fs::create_dir_all(gate.folder.path("www/list/sub dir")).unwrap();
+    put(&proxy.dir, "www/has/index.html", "index");
+    fs::create_dir_all(proxy.dir.path("www/list/sub dir")).unwrap();
     let long = "l".repeat(51);
     for (name, text) in [("b<&>\"'", "12345"), (".hidden", ""), (&long, ""), ("a%?#:\n\\", ""), ("é", ""), ("k", "")] {
-        put(&gate.folder, &format!("www/list/{name}"), text);
+        put(&proxy.dir, &format!("www/list/{name}"), text);
     }
-    symlink("nowhere", gate.folder.path("www/list/dangling")).unwrap();
+    symlink("nowhere", proxy.dir.path("www/list/dangling")).unwrap();
     let lchange = ["-h", "-d", "@1700000000"];
-    let touch =
-        |name: &str| Command::new("touch").args(lchange).arg(gate.folder.path(name)).status().unwrap().success();
+    let touch = |name: &str| Command::new("touch").args(lchange).arg(proxy.dir.path(name)).status().unwrap().success();
     assert!(touch("www/list/dangling") && touch("www/list/sub dir"));
-    fs::File::options().write(true).open(gate.folder.path("www/list/k")).unwrap().set_len(12_345_678).unwrap();
+    fs::File::options().write(true).open(proxy.dir.path("www/list/k")).unwrap().set_len(12_345_678).unwrap();
     assert!(touch("www/list/k"));
     let row = |href: &str, shown: &str, chars: usize, size: &str| {
         format!("<a href=\"{href}\">{shown}</a>{:1$} 14-Nov-2023 22:13 {size:>19}\r\n", "", 50 - chars)
@@ -292,11 +293,11 @@ fn folders_are_listed() {
         row(&long, &shortened, 50, "0"),
         row("%C3%A9", "é", 2, "0"),
     ];
-    let reply = ask(&gate, "/list/", 200);
-    same("the client", &reply.body, page("/list/", &rows).as_bytes()).unwrap();
-    assert_eq!(names(&reply), "Content-Type Transfer-Encoding Connection Expires Cache-Control");
-    assert_eq!(reply.field("Content-Type"), Some("text/html"));
-    let sized = String::from_utf8(ask(&gate, "/size/", 200).body).unwrap();
+    let response = ask(&proxy, "/list/", 200);
+    check_equal("the client", &response.body, page("/list/", &rows).as_bytes()).unwrap();
+    assert_eq!(names(&response), "Content-Type Transfer-Encoding Connection Expires Cache-Control");
+    assert_eq!(response.header("Content-Type"), Some("text/html"));
+    let sized = String::from_utf8(ask(&proxy, "/size/", 200).body).unwrap();
     assert!(sized.contains("14-Nov-2023 22:13     12M\r\n"), "{sized}");
     let time = "Tue, 14 Nov 2023 22:13:20 GMT";
     let json = [
@@ -310,19 +311,19 @@ fn folders_are_listed() {
     ];
     let json = format!("[\r\n{}\r\n]", json.join(",\r\n"));
     let called = format!("/* callback */\r\nf({json});");
-    let xml = String::from_utf8(ask(&gate, "/xml/", 200).body).unwrap();
+    let xml = String::from_utf8(ask(&proxy, "/xml/", 200).body).unwrap();
     assert!(xml.starts_with(
         "<?xml version=\"1.0\"?>\r\n<list>\r\n<directory mtime=\"2023-11-14T22:13:20Z\">sub dir</directory>\r\n"
     ));
     assert!(xml.contains("<file mtime=\"2023-11-14T22:13:20Z\" size=\"5\">b&lt;&amp;&gt;&quot;'</file>\r\n"), "{xml}");
     assert!(xml.ends_with("</file>\r\n</list>\r\n"), "{xml}");
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
-            ("an empty folder", "/list/sub%20dir/", 200, &format!("={}", page("/list/sub dir/", &[]))),
+            ("an empty directory", "/list/sub%20dir/", 200, &format!("={}", page("/list/sub dir/", &[]))),
             ("an index comes first", "/has/", 200, "=index"),
             ("off", "/off/", 403, ""),
-            ("no folder", "/none/", 404, ""),
+            ("no directory", "/none/", 404, ""),
             ("POST", "POST /list/\nContent-Length: 0", 403, ""),
             ("HEAD", "HEAD /list/", 200, "!Transfer-Encoding | !Content-Length | Connection: keep-alive"),
             ("json", "/json/", 200, &format!("Content-Type: application/json | ={json}")),
@@ -333,20 +334,20 @@ fn folders_are_listed() {
             ("a condition", "/list/\nIf-None-Match: *", 304, ""),
         ],
     );
-    let mut old = Client::asking(gate.addr, b"GET /list/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-    let reply = old.expect(200).unwrap();
-    assert!(reply.closes() && reply.field("Transfer-Encoding").is_none(), "{}", reply.head);
-    same("an old client", &reply.body, page("/list/", &rows).as_bytes()).unwrap();
-    many_are_listed(&gate);
+    let mut old = Client::connect_and_send(proxy.addr, b"GET /list/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let response = old.expect_status(200).unwrap();
+    assert!(response.closes() && response.header("Transfer-Encoding").is_none(), "{}", response.head);
+    check_equal("an old client", &response.body, page("/list/", &rows).as_bytes()).unwrap();
+    many_are_listed(&proxy);
 }
 
 /// Far more than are sent at once, and more than are listed at all.
-fn many_are_listed(gate: &Gate) {
+fn many_are_listed(proxy: &Proxy) {
     const MOST: usize = 16 * 1024;
-    fs::create_dir_all(gate.folder.path("www/many")).unwrap();
-    let add = |number: usize| fs::File::create(gate.folder.path(&format!("www/many/{number:05}"))).unwrap();
+    fs::create_dir_all(proxy.dir.path("www/many")).unwrap();
+    let add = |number: usize| fs::File::create(proxy.dir.path(&format!("www/many/{number:05}"))).unwrap();
     let listed = || {
-        let page = String::from_utf8(ask(gate, "/many/", 200).body).unwrap();
+        let page = String::from_utf8(ask(proxy, "/many/", 200).body).unwrap();
         assert!(page.ends_with("</pre><hr></body>\r\n</html>\r\n"));
         let names: Vec<String> = page.split("<a href=\"").skip(2).map(|row| row[..5].to_owned()).collect();
         assert!(names.is_sorted());
@@ -356,12 +357,14 @@ fn many_are_listed(gate: &Gate) {
     assert_eq!(listed(), MOST);
     add(MOST);
     assert_eq!(listed(), MOST);
-    wait_for("the error log tells of it", || gate.errors().iter().any(|line| line.contains("has more than the 16384")));
+    wait_for("the error log tells of it", || {
+        proxy.error_lines().iter().any(|line| line.contains("has more than the 16384"))
+    });
 }
 
 #[test]
 fn compressed_files_beside_plain_ones() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "server {
             listen LISTEN;
             root www;
@@ -379,16 +382,16 @@ fn compressed_files_beside_plain_ones() {
         ("only.txt.gz", "only"),
         ("plain.txt", "alone"),
         ("dir.txt", "plain"),
-        ("dir.txt.gz/x", "in a folder"),
+        ("dir.txt.gz/x", "in a directory"),
         ("index.html", "index"),
         ("index.html.gz", "compressed index"),
     ] {
-        put(&gate.folder, &format!("www/{name}"), text);
+        put(&proxy.dir, &format!("www/{name}"), text);
     }
     const GZIP: &str = "Content-Encoding: gzip | Content-Type: text/plain | ETag: \"6553f100-f\" | =not really gzip";
     const NOT: &str = "!Content-Encoding | =plain";
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("accepted", "/f.txt\nAccept-Encoding: gzip", 200, GZIP),
             ("no ranges", "/f.txt\nAccept-Encoding: gzip\nRange: bytes=0-1", 200, "!Accept-Ranges | =not really gzip"),
@@ -402,7 +405,7 @@ fn compressed_files_beside_plain_ones() {
             ("nothing beside it", "/plain.txt\nAccept-Encoding: gzip", 200, "!Content-Encoding | =alone"),
             ("nothing but it", "/only.txt\nAccept-Encoding: gzip", 200, "Content-Encoding: gzip | =only"),
             ("nothing but it, not accepted", "/only.txt", 404, "!Vary"),
-            ("a folder beside it", "/dir.txt\nAccept-Encoding: gzip", 200, NOT),
+            ("a directory beside it", "/dir.txt\nAccept-Encoding: gzip", 200, NOT),
             ("of an index", "/\nAccept-Encoding: gzip", 200, "Content-Type: text/html | =compressed index"),
             ("vary", "/vary/f.txt\nAccept-Encoding: gzip", 200, &format!("Vary: Accept-Encoding | {GZIP}")),
             ("vary, not accepted", "/vary/f.txt", 200, "Vary: Accept-Encoding | =plain"),
@@ -418,7 +421,7 @@ fn compressed_files_beside_plain_ones() {
         ],
     );
     assert_eq!(
-        names(&ask(&gate, "/vary/f.txt\nAccept-Encoding: gzip", 200)),
+        names(&ask(&proxy, "/vary/f.txt\nAccept-Encoding: gzip", 200)),
         "Content-Type Content-Length Last-Modified Connection Vary ETag Content-Encoding Expires Cache-Control X-A"
     );
 }
@@ -429,8 +432,9 @@ fn charsets() {
         let fields = format!("Content-Type: {content_type}\r\nTransfer-Encoding: chunked");
         format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n2\r\nXa\r\n3\r\nbXX\r\n0\r\n\r\n").into_bytes()
     };
-    let (plain, told) = (Peer::answering(answer("text/html")), Peer::answering(answer("text/html;charset=\"b\"")));
-    let gate = Gate::before(
+    let (plain, told) =
+        (Peer::start_responding(answer("text/html")), Peer::start_responding(answer("text/html;charset=\"b\"")));
+    let proxy = Proxy::start_with_peers(
         "charset_map B A { 58 59; C0 FF; }
         server {
             listen LISTEN;
@@ -453,10 +457,10 @@ fn charsets() {
         &[("PLAIN", &plain), ("TOLD", &told)],
     );
     for (name, text) in [("f.txt", "aX"), ("f.css", "X"), ("f.json", "{}"), ("f.txt.gz", "X"), ("page.html", "<p>")] {
-        put(&gate.folder, &format!("www/{name}"), text);
+        put(&proxy.dir, &format!("www/{name}"), text);
     }
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("a text", "/f.txt", 200, "Content-Type: text/plain; charset=utf-8 | =aX"),
             ("a page", "/page.html", 200, "Content-Type: text/html; charset=utf-8"),
@@ -506,7 +510,7 @@ fn what_files_are_not_configured_with() {
         ("charset_types text;", "a media type"),
     ];
     for (text, part) in refused {
-        refuses_text(http(text), &["gate.conf:", part]).unwrap_or_else(|why| panic!("{text}: {why}"));
+        refuses_text(http(text), &["smolgate.conf:", part]).unwrap_or_else(|why| panic!("{text}: {why}"));
     }
     for good in ["charset a; source_charset b;", "charset a; override_charset on;", "charset off;"] {
         accepts_text(http(good)).unwrap_or_else(|why| panic!("{good}: {why}"));
@@ -515,8 +519,8 @@ fn what_files_are_not_configured_with() {
 
 #[test]
 fn trailers_and_chunks() {
-    let peer = Peer::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_vec());
-    let gate = Gate::before(
+    let peer = Peer::start_responding(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_vec());
+    let proxy = Proxy::start_with_peers(
         "server {
             listen LISTEN;
             root www;
@@ -533,14 +537,15 @@ fn trailers_and_chunks() {
         &[("PEER", &peer)],
     );
     for (name, text) in [("f.txt", "hello"), ("empty.txt", "")] {
-        put(&gate.folder, &format!("www/{name}"), text);
+        put(&proxy.dir, &format!("www/{name}"), text);
     }
     let large = "0123456789".repeat(10_000);
-    put(&gate.folder, "www/large.txt", &large);
+    put(&proxy.dir, "www/large.txt", &large);
     const TRAILERS: &str = "X-Host: a\r\nX-Host: again\r\nX-Always: a, again\r\nX-Sent: text/plain\r\n\r\n";
     let came = |asked: &str| {
-        let mut client = Client::asking(gate.addr, request(&format!("{asked}\nConnection: close")).as_bytes());
-        let all = String::from_utf8_lossy(&client.rest().unwrap()).into_owned();
+        let mut client =
+            Client::connect_and_send(proxy.addr, format_request(&format!("{asked}\nConnection: close")).as_bytes());
+        let all = String::from_utf8_lossy(&client.read_to_end().unwrap()).into_owned();
         let (head, body) = all.split_once("\r\n\r\n").unwrap();
         (head.to_owned(), body.to_owned())
     };
@@ -562,8 +567,8 @@ fn trailers_and_chunks() {
     assert!(rest[usize::from_str_radix(size, 16).unwrap()..].starts_with("\r\n0\r\nX-Host: a\r\n"), "{body}");
     let (_, body) = came("/none");
     assert!(body.ends_with("</html>\r\n\r\n0\r\n\r\n"), "{body}: the only trailer of all answers is empty here");
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("HEAD", "HEAD /f.txt", 200, "Content-Length: 5 | !Transfer-Encoding"),
             ("no body", "/f.txt\nIf-None-Match: *", 304, "!Transfer-Encoding"),
@@ -572,31 +577,31 @@ fn trailers_and_chunks() {
             ("fields that were added", "/fields", 204, "X-B: a, b"),
         ],
     );
-    let mut old = Client::asking(gate.addr, b"GET /f.txt HTTP/1.0\r\n\r\n");
-    assert_eq!(old.expect(200).unwrap().body, b"hello");
-    let mut client = Client::connect(gate.addr);
+    let mut old = Client::connect_and_send(proxy.addr, b"GET /f.txt HTTP/1.0\r\n\r\n");
+    assert_eq!(old.expect_status(200).unwrap().body, b"hello");
+    let mut client = Client::connect(proxy.addr);
     for _ in 0..2 {
-        client.send(request("/text").as_bytes());
-        let answer = client.until(TRAILERS.as_bytes()).unwrap();
+        client.send(format_request("/text").as_bytes());
+        let answer = client.read_until(TRAILERS.as_bytes()).unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "the connection serves the next request");
     }
 }
 
 #[test]
 fn odd_names() {
-    let gate =
-        Gate::start("server { listen LISTEN; root www; location /relative/ { alias www/; absolute_redirect off; } }");
+    let proxy =
+        Proxy::start("server { listen LISTEN; root www; location /relative/ { alias www/; absolute_redirect off; } }");
     let longest = "n".repeat(255);
     for name in
         [&longest, "new\nline", "back\\slash", "per%cent", "what?", "#", " ", "-", "...", "~", "é", "a;b", "dir\n/x"]
     {
-        put(&gate.folder, &format!("www/{name}"), format!("<{name}>"));
+        put(&proxy.dir, &format!("www/{name}"), format!("<{name}>"));
     }
-    let bytes = gate.folder.path("www").join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+    let bytes = proxy.dir.path("www").join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
     fs::write(bytes, "bytes").unwrap();
     let deep = "/d".repeat(3900);
-    ask_rows(
-        &gate,
+    run_response_rows(
+        &proxy,
         &[
             ("the longest", &format!("/{longest}"), 200, &format!("=<{longest}>")),
             ("longer", &format!("/{longest}n"), 404, ""),
@@ -615,9 +620,9 @@ fn odd_names() {
             ("parameters are part of a name", "/a;b", 200, "=<a;b>"),
             ("overlong dots", "/%c0%ae%c0%ae/f", 404, ""),
             ("a null byte", "/f%00", 400, ""),
-            ("a null byte in a folder", "/%00/", 400, ""),
-            ("a folder with a line end", "/dir%0a", 301, "Location: http://a:PORT/dir%0A/"),
-            ("a folder with a line end, relative", "/relative/dir%0a", 301, "Location: /relative/dir%0A/"),
+            ("a null byte in a directory", "/%00/", 400, ""),
+            ("a directory with a line end", "/dir%0a", 301, "Location: http://a:PORT/dir%0A/"),
+            ("a directory with a line end, relative", "/relative/dir%0a", 301, "Location: /relative/dir%0A/"),
             ("a colon", "/a:b", 404, ""),
             ("an asterisk", "/*", 404, ""),
         ],

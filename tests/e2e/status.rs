@@ -2,71 +2,72 @@
 
 use std::net::TcpListener;
 
+use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::{Client, expand};
-use crate::harness::{Folder, Gate, PATIENCE, run, within};
-use crate::peer::{Peer, SWITCHING};
-use crate::response_rows::{Row, ask_rows, request};
-use crate::rows::{case, check, same, verify_at_once};
+use crate::harness::{Proxy, TIMEOUT, TempDir, poll_within, run};
+use crate::peer::{Peer, SWITCHING_PROTOCOLS};
+use crate::response_rows::{ResponseRow, format_request, run_response_rows};
 
 const STUB: &str = "server { listen LISTEN; location / { return 200 ok; } location /stub { stub_status; } }";
 
 /// The text of `target` on a new connection.
-fn text(gate: &Gate, target: &str) -> Result<String, String> {
-    let mut client = Client::asking(gate.addr, request(&format!("{target}\nConnection: close")).as_bytes());
-    Ok(String::from_utf8_lossy(&client.expect(200)?.body).into_owned())
+fn text(proxy: &Proxy, target: &str) -> Result<String, String> {
+    let mut client =
+        Client::connect_and_send(proxy.addr, format_request(&format!("{target}\nConnection: close")).as_bytes());
+    Ok(String::from_utf8_lossy(&client.expect_status(200)?.body).into_owned())
 }
 
 /// Waits until the text of `target` has all of `parts`.
-fn wait_for_text(gate: &Gate, target: &str, parts: &[&str]) -> Result<(), String> {
+fn wait_for_text(proxy: &Proxy, target: &str, parts: &[&str]) -> Result<(), String> {
     let mut last = String::new();
     let has = || {
-        last = text(gate, target).unwrap_or_else(|why| why);
+        last = text(proxy, target).unwrap_or_else(|why| why);
         parts.iter().all(|part| last.contains(part)).then_some(())
     };
-    within(PATIENCE, has).ok_or(()).map_err(|()| format!("{parts:?} expected in {last}"))
+    poll_within(TIMEOUT, has).ok_or(()).map_err(|()| format!("{parts:?} expected in {last}"))
 }
 
 fn stub_counts() -> Result<(), String> {
-    let gate = Gate::start(STUB);
-    let mut client = Client::connect(gate.addr);
+    let proxy = Proxy::start(STUB);
+    let mut client = Client::connect(proxy.addr);
     for requests in 1..=2 {
-        let reply = client.ask(request("/stub").as_bytes(), 200)?;
+        let response = client.request(format_request("/stub").as_bytes(), 200)?;
         let expected = format!(
             "Active connections: 1 \nserver accepts handled requests\n 1 1 {requests} \nReading: 0 Writing: 1 Waiting: 0 \n"
         );
-        same("the client", &reply.body, expected.as_bytes())?;
-        check(reply.field("Content-Type") == Some("text/plain"), || reply.head.clone())?;
+        check_equal("the client", &response.body, expected.as_bytes())?;
+        check(response.header("Content-Type") == Some("text/plain"), || response.head.clone())?;
     }
-    wait_for_text(&gate, "/stub", &["Active connections: 2 \n", "Reading: 0 Writing: 1 Waiting: 1 \n"])?;
+    wait_for_text(&proxy, "/stub", &["Active connections: 2 \n", "Reading: 0 Writing: 1 Waiting: 1 \n"])?;
     client.send(b"GET / HT");
-    wait_for_text(&gate, "/stub", &["Active connections: 2 \n", "Reading: 1 Writing: 1 Waiting: 0 \n"])?;
-    client.ask(b"TP/1.1\r\nHost: a\r\n\r\n", 200)?;
+    wait_for_text(&proxy, "/stub", &["Active connections: 2 \n", "Reading: 1 Writing: 1 Waiting: 0 \n"])?;
+    client.request(b"TP/1.1\r\nHost: a\r\n\r\n", 200)?;
     drop(client);
-    wait_for_text(&gate, "/stub", &["Active connections: 1 \n", "Reading: 0 Writing: 1 Waiting: 0 \n"])
+    wait_for_text(&proxy, "/stub", &["Active connections: 1 \n", "Reading: 0 Writing: 1 Waiting: 0 \n"])
 }
 
 /// Who is turned away was accepted, but not handled.
 fn stub_tells_who_was_turned_away() -> Result<(), String> {
-    let gate = Gate::start(&format!("events {{ worker_connections 1; }} {STUB}"));
-    let mut client = Client::connect(gate.addr);
-    client.ask(request("/").as_bytes(), 200)?;
-    let mut away = Client::connect(gate.addr);
-    away.expect(503)?;
-    away.expect_end()?;
-    let reply = client.ask(request("/stub").as_bytes(), 200)?;
-    let text = String::from_utf8_lossy(&reply.body).into_owned();
+    let proxy = Proxy::start(&format!("events {{ worker_connections 1; }} {STUB}"));
+    let mut client = Client::connect(proxy.addr);
+    client.request(format_request("/").as_bytes(), 200)?;
+    let mut away = Client::connect(proxy.addr);
+    away.expect_status(503)?;
+    away.expect_eof()?;
+    let response = client.request(format_request("/stub").as_bytes(), 200)?;
+    let text = String::from_utf8_lossy(&response.body).into_owned();
     check(text.contains("\n 2 1 2 \n"), || text)
 }
 
 #[test]
 fn stub_status() {
-    verify_at_once(vec![case("counts", stub_counts), case("turned away", stub_tells_who_was_turned_away)]);
+    run_concurrently(vec![case("counts", stub_counts), case("turned away", stub_tells_who_was_turned_away)]);
     let config = "server { listen LISTEN; add_header X-Connections
             $connections_active,$connections_reading,$connections_writing,$connections_waiting;
         location /files { root /nowhere; }
         location = /on { stub_status on; if ($arg_a) { add_header X-If yes; } }
         stub_status; }";
-    let rows: &[Row] = &[
+    let rows: &[ResponseRow] = &[
         ("get", "/on", 200, "Content-Type: text/plain | X-Connections: 1,0,1,0"),
         ("head", "HEAD /on", 200, "Content-Type: text/plain | Content-Length: 97"),
         ("post", "POST /on\nContent-Length: 0", 405, "Allow: GET, HEAD"),
@@ -74,7 +75,7 @@ fn stub_status() {
         ("of a server", "/any/thing", 200, "Content-Type: text/plain"),
         ("beside it", "/files", 404, ""),
     ];
-    ask_rows(&Gate::start(config), rows);
+    run_response_rows(&Proxy::start(config), rows);
 }
 
 /// What a browser asks with, and what it gets where there is a page.
@@ -96,7 +97,7 @@ fn forms() {
     let prometheus = "Content-Type: text/plain; version=0.0.4; charset=utf-8";
     let scraper = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
     let by = |target: &str, accept: &str| format!("{target}\n{accept}");
-    let rows: &[Row] = &[
+    let rows: &[ResponseRow] = &[
         ("nothing asked for", "/status", 200, json),
         ("anything", &by("/status", "Accept: */*"), 200, json),
         ("a browser", &by("/status", BROWSER), 200, page),
@@ -119,24 +120,25 @@ fn forms() {
         ("head", "HEAD /status.json", 200, json),
         ("post", "POST /status\nContent-Length: 0", 405, "Allow: GET, HEAD"),
     ];
-    ask_rows(&Gate::start(config), rows);
+    run_response_rows(&Proxy::start(config), rows);
 }
 
 #[test]
 #[cfg(feature = "page")]
 fn the_page() {
-    let gate = Gate::start("server { listen LISTEN; location /status { status; } location = /page { status html; } }");
+    let proxy =
+        Proxy::start("server { listen LISTEN; location /status { status; } location = /page { status html; } }");
     let json = "Content-Type: application/json";
-    let rows: &[Row] = &[
+    let rows: &[ResponseRow] = &[
         (".html", "/status.html", 200, HTML),
         ("it asks", "/status.html\nAccept: application/json", 200, json),
         ("html", "/page\nAccept: text/plain", 200, HTML),
         ("html asks", "/page\nAccept: application/json", 200, json),
     ];
-    ask_rows(&gate, rows);
-    let mut client = Client::connect(gate.addr);
-    let page = client.ask(request("/page").as_bytes(), 200).unwrap();
-    let policy = page.field("Content-Security-Policy").unwrap();
+    run_response_rows(&proxy, rows);
+    let mut client = Client::connect(proxy.addr);
+    let page = client.request(format_request("/page").as_bytes(), 200).unwrap();
+    let policy = page.header("Content-Security-Policy").unwrap();
     assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"), "{policy}");
     assert!(page.body.len() < 12 * 1024 && page.body.starts_with(b"<!doctype html>"));
 }
@@ -144,9 +146,9 @@ fn the_page() {
 #[test]
 fn wrong_configurations() {
     let wrong = |block: &str, message: &str| {
-        let folder = Folder::new();
-        folder.write("gate.conf", format!("server {{ listen 127.0.0.1:1; {block} }}"));
-        let ended = run(&folder, &["-t"], "gate.conf");
+        let dir = TempDir::new();
+        dir.write("smolgate.conf", format!("server {{ listen 127.0.0.1:1; {block} }}"));
+        let ended = run(&dir, &["-t"], "smolgate.conf");
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(ended.status.code() == Some(2) && said.contains(message), "{block}: {said}");
     };
@@ -164,18 +166,18 @@ fn wrong_configurations() {
 /// Every byte is counted, once.
 #[test]
 fn a_tunnel_and_its_bytes() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "server { listen LISTEN; location / { proxy_pass http://PEER; } location /status { status; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
-    let asked = request("/status.prom");
-    let mut watcher = Client::connect(gate.addr);
-    let first = watcher.ask(asked.as_bytes(), 200).unwrap();
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
+    let asked = format_request("/status.prom");
+    let mut watcher = Client::connect(proxy.addr);
+    let first = watcher.request(asked.as_bytes(), 200).unwrap();
     let upgrade = expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n");
-    let mut client = Client::asking(gate.addr, &upgrade);
-    let switched = client.expect(101).unwrap();
+    let mut client = Client::connect_and_send(proxy.addr, &upgrade);
+    let switched = client.expect_status(101).unwrap();
     client.send(b"hello");
-    assert_eq!(client.take(5).unwrap(), b"hello");
-    let open = watcher.ask(asked.as_bytes(), 200).unwrap();
+    assert_eq!(client.read_bytes(5).unwrap(), b"hello");
+    let open = watcher.request(asked.as_bytes(), 200).unwrap();
     let open_text = String::from_utf8_lossy(&open.body).into_owned();
     let addr = peer.addr;
     for line in [
@@ -191,36 +193,36 @@ fn a_tunnel_and_its_bytes() {
             "smolgate_sent_bytes_total{{side=\"client\"}} {}",
             first.head.len() + first.body.len() + switched.head.len() + 5
         ),
-        format!("smolgate_received_bytes_total{{side=\"upstream\"}} {}", SWITCHING.len() + 5),
-        format!("smolgate_sent_bytes_total{{side=\"upstream\"}} {}", peer.bytes().len()),
+        format!("smolgate_received_bytes_total{{side=\"upstream\"}} {}", SWITCHING_PROTOCOLS.len() + 5),
+        format!("smolgate_sent_bytes_total{{side=\"upstream\"}} {}", peer.received().len()),
         format!("smolgate_peer_up{{upstream=\"{addr}\",peer=\"{addr}\"}} 1"),
         format!("smolgate_peer_connections{{upstream=\"{addr}\",peer=\"{addr}\"}} 1"),
         format!("smolgate_peer_tries_total{{upstream=\"{addr}\",peer=\"{addr}\"}} 1"),
     ] {
         assert!(open_text.lines().any(|known| known == line), "{line:?} expected in {open_text}");
     }
-    gate.signal("HUP");
-    gate.wait_for_error(&["the new configuration is in force"]).unwrap();
-    let reloaded = watcher.ask(asked.as_bytes(), 200).unwrap();
+    proxy.signal("HUP");
+    proxy.wait_for_error_line(&["the new configuration is in force"]).unwrap();
+    let reloaded = watcher.request(asked.as_bytes(), 200).unwrap();
     let text = String::from_utf8_lossy(&reloaded.body).into_owned();
     let still = format!("smolgate_peer_connections{{upstream=\"{addr}\",peer=\"{addr}\"}} 1\n");
     assert!(text.contains("smolgate_tunnels 1\n") && text.contains(&still), "{text}");
     drop(client);
     let peer_gone = format!("smolgate_peer_connections{{upstream=\"{addr}\",peer=\"{addr}\"}} 0\n");
     let parts = ["smolgate_tunnels 0\n", "smolgate_tunnels_opened_total 1\n", peer_gone.as_str()];
-    wait_for_text(&gate, "/status.prom", &parts).unwrap();
-    wait_for_text(&gate, "/status.json", &["\"tunnels\":{\"open\":0,\"opened\":1}"]).unwrap();
+    wait_for_text(&proxy, "/status.prom", &parts).unwrap();
+    wait_for_text(&proxy, "/status.json", &["\"tunnels\":{\"open\":0,\"opened\":1}"]).unwrap();
 }
 
 #[test]
 fn peers_with_their_health() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = r#"upstream mixed { server DEAD; server PEER; server 'unix:/nowhere/x"<i>.sock' down;
             server 127.0.0.1:1 drain; server name.invalid:81 backup; }
         server { listen LISTEN; location / { proxy_pass http://mixed; } location /status { status; } }"#;
-    let gate = Gate::before(&config.replace("DEAD", &dead.to_string()), &[("PEER", &peer)]);
-    let before = text(&gate, "/status.json").unwrap();
+    let proxy = Proxy::start_with_peers(&config.replace("DEAD", &dead.to_string()), &[("PEER", &peer)]);
+    let before = text(&proxy, "/status.json").unwrap();
     let unseen = ["\"connections\":0", "\"tries\":0", "\"failures\":0}"].join(",");
     for line in [
         format!("{{\"address\":\"127.0.0.1:1\",\"state\":\"draining\",\"backup\":false,\"weight\":1,{unseen}"),
@@ -232,10 +234,10 @@ fn peers_with_their_health() {
     ] {
         assert!(before.contains(&line), "{line} expected in {before}");
     }
-    let mut client = Client::connect(gate.addr);
-    client.ask(request("/a").as_bytes(), 200).unwrap();
+    let mut client = Client::connect(proxy.addr);
+    client.request(format_request("/a").as_bytes(), 200).unwrap();
     wait_for_text(
-        &gate,
+        &proxy,
         "/status.json",
         &[
             &format!("\"{dead}\",\"state\":\"failed\",\"backup\":false,\"weight\":1,\"connections\":0,\"tries\":1,\"failures\":1}}"),
@@ -243,7 +245,7 @@ fn peers_with_their_health() {
         ],
     )
     .unwrap();
-    let metrics = text(&gate, "/status.prom").unwrap();
+    let metrics = text(&proxy, "/status.prom").unwrap();
     for line in [
         format!("smolgate_peer_up{{upstream=\"mixed\",peer=\"{dead}\"}} 0\n"),
         format!("smolgate_peer_failures_total{{upstream=\"mixed\",peer=\"{dead}\"}} 1\n"),
@@ -256,20 +258,20 @@ fn peers_with_their_health() {
 /// Workers count for themselves, and whoever is asked tells of all.
 #[test]
 fn the_sum_over_workers() {
-    let peer = Peer::polite();
+    let peer = Peer::start_echo();
     let config = "worker_processes 3; server { listen LISTEN; location / { proxy_pass http://PEER; }
         location /stub { stub_status; } location /status { status; } }";
-    let gate = Gate::before(config, &[("PEER", &peer)]);
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     let upgrade = expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n");
-    let mut clients: Vec<Client> = (0..9).map(|_| Client::asking(gate.addr, &upgrade)).collect();
+    let mut clients: Vec<Client> = (0..9).map(|_| Client::connect_and_send(proxy.addr, &upgrade)).collect();
     for client in &mut clients {
-        client.expect(101).unwrap();
+        client.expect_status(101).unwrap();
     }
     let all = ["smolgate_tunnels 9\n", "smolgate_connections{state=\"writing\"} 10\n", "{class=\"1xx\"} 9\n"];
-    wait_for_text(&gate, "/status.prom", &all).unwrap();
-    wait_for_text(&gate, "/stub", &["Active connections: 10 \n", "Reading: 0 Writing: 10 Waiting: 0"]).unwrap();
+    wait_for_text(&proxy, "/status.prom", &all).unwrap();
+    wait_for_text(&proxy, "/stub", &["Active connections: 10 \n", "Reading: 0 Writing: 10 Waiting: 0"]).unwrap();
     drop(clients);
     let all =
         ["smolgate_tunnels 0\n", "smolgate_tunnels_opened_total 9\n", "smolgate_connections{state=\"writing\"} 1\n"];
-    wait_for_text(&gate, "/status.prom", &all).unwrap();
+    wait_for_text(&proxy, "/status.prom", &all).unwrap();
 }

@@ -7,136 +7,137 @@ use std::time::{Duration, Instant};
 use futures_rustls::rustls;
 use rustls::HandshakeKind;
 
+use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::{Client, show};
-use crate::harness::{ABOUT_A_SECOND, Folder, Gate, PATIENCE, run, wait_for};
-use crate::peer::{Peer, SWITCHING};
-use crate::rows::{case, check, same, verify_at_once};
-use crate::tls_fixtures::{Clients, Made, authority, itself};
+use crate::harness::{ABOUT_A_SECOND, Proxy, TIMEOUT, TempDir, run, wait_for};
+use crate::peer::{Peer, SWITCHING_PROTOCOLS};
+use crate::tls_fixtures::{CertKey, TlsConnector, certificate_authority, self_signed};
 
 pub(crate) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
-/// A folder with the certificates of `a.example` and `b.example`, and who issued them.
-pub(crate) fn certified() -> (Folder, Made) {
-    let folder = Folder::new();
-    let ca = authority("authority");
-    ca.issues("a.example").write(&folder, "a");
-    ca.issues("b.example").write(&folder, "b");
-    folder.write("ca.crt", ca.pem());
-    (folder, ca)
+/// A directory with the certificates of `a.example` and `b.example`, and who issued them.
+pub(crate) fn certified() -> (TempDir, CertKey) {
+    let dir = TempDir::new();
+    let ca = certificate_authority("authority");
+    ca.issue("a.example").write(&dir, "a");
+    ca.issue("b.example").write(&dir, "b");
+    dir.write("ca.crt", ca.pem());
+    (dir, ca)
 }
 
-/// Starts a gate with `FOLDER` in its configuration standing for where certificates are.
-pub(crate) fn start(folder: &Folder, config: &str, peers: &[(&str, &Peer)]) -> Gate {
-    Gate::before(&config.replace("FOLDER", &folder.path("").display().to_string()), peers)
+/// Starts a proxy with `DIRECTORY` in its configuration standing for where certificates are.
+pub(crate) fn start(dir: &TempDir, config: &str, peers: &[(&str, &Peer)]) -> Proxy {
+    Proxy::start_with_peers(&config.replace("DIRECTORY", &dir.path("").display().to_string()), peers)
 }
 
-pub(crate) const PAIR: &str = "ssl_certificate FOLDERa.crt; ssl_certificate_key FOLDERa.key;";
+pub(crate) const PAIR: &str = "ssl_certificate DIRECTORYa.crt; ssl_certificate_key DIRECTORYa.key;";
 
 #[test]
 fn requests_are_served() {
-    let (folder, ca) = certified();
-    let peer = Peer::polite();
-    folder.write("big", vec![b'x'; 3_000_000]);
+    let (dir, ca) = certified();
+    let peer = Peer::start_echo();
+    dir.write("big", vec![b'x'; 3_000_000]);
     let config = format!(
         "{PAIR} log_format tls '$ssl_protocol $ssl_cipher $ssl_server_name $scheme'; access_log access.log tls;
-         error_log error.log info; pid gate.pid;
+         error_log error.log info; pid smolgate.pid;
          server {{ listen LISTEN ssl; server_name a.example;
             location / {{ proxy_pass http://PEER; }}
             location = /says {{ return 200 \"$scheme,$https,$ssl_protocol,$ssl_server_name,$ssl_session_reused,$ssl_client_verify\"; }}
             location = /there {{ return 301 /here; }}
-            location = /big {{ root FOLDER; }}
+            location = /big {{ root DIRECTORY; }}
          }}"
     );
-    let gate = start(&folder, &config, &[("PEER", &peer)]);
-    let clients = Clients::trusting(&ca, None);
-    let connect = || clients.connect(gate.addr, "a.example");
-    verify_at_once(vec![
+    let proxy = start(&dir, &config, &[("PEER", &peer)]);
+    let clients = TlsConnector::trusting(&ca, None);
+    let connect = || clients.connect(proxy.addr, "a.example");
+    run_concurrently(vec![
         case("one after the other", || {
             let mut client = connect()?;
             for target in ["/1", "/2"] {
-                let reply = client.ask(format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n").as_bytes(), 200)?;
-                same("the body", &reply.body, target.as_bytes())?;
-                check(!reply.closes(), || reply.head.clone())?;
+                let response =
+                    client.request(format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n").as_bytes(), 200)?;
+                check_equal("the body", &response.body, target.as_bytes())?;
+                check(!response.closes(), || response.head.clone())?;
             }
             Ok(())
         }),
         case("many at once", || {
             let mut client = connect()?;
             client.send(&GET.repeat(300));
-            (0..300).try_for_each(|_| client.expect(200).map(drop))
+            (0..300).try_for_each(|_| client.expect_status(200).map(drop))
         }),
         case("the last one ends the connection, and says so", || {
             let mut client = connect()?;
-            client.ask(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", 200)?;
-            client.expect_end() // rustls gives an error for an end without a word
+            client.request(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", 200)?;
+            client.expect_eof() // rustls gives an error for an end without a word
         }),
         case("variables", || {
-            let reply = connect()?.ask(b"GET /says HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
-            same("it", &reply.body, b"https,on,TLSv1.3,a.example,.,NONE")
+            let response = connect()?.request(b"GET /says HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
+            check_equal("it", &response.body, b"https,on,TLSv1.3,a.example,.,NONE")
         }),
         case("TLS 1.2", || {
-            let old = Clients::speaking(&ca, None, &[&rustls::version::TLS12]);
-            let mut client = old.connect(gate.addr, "a.example")?;
-            let reply = client.ask(b"GET /says HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
-            same("it", &reply.body, b"https,on,TLSv1.2,a.example,.,NONE")
+            let old = TlsConnector::with_versions(&ca, None, &[&rustls::version::TLS12]);
+            let mut client = old.connect(proxy.addr, "a.example")?;
+            let response = client.request(b"GET /says HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
+            check_equal("it", &response.body, b"https,on,TLSv1.2,a.example,.,NONE")
         }),
         case("a redirect stays", || {
-            let reply = connect()?.ask(b"GET /there HTTP/1.1\r\nHost: a.example\r\n\r\n", 301)?;
-            let expected = format!("https://a.example:{}/here", gate.addr.port());
-            check(reply.field("Location") == Some(&expected), || reply.head.clone())
+            let response = connect()?.request(b"GET /there HTTP/1.1\r\nHost: a.example\r\n\r\n", 301)?;
+            let expected = format!("https://a.example:{}/here", proxy.addr.port());
+            check(response.header("Location") == Some(&expected), || response.head.clone())
         }),
         case("a file that is not sent by sendfile", || {
-            let reply = connect()?.ask(b"GET /big HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
-            check(reply.body == vec![b'x'; 3_000_000], || format!("{} bytes", reply.body.len()))
+            let response = connect()?.request(b"GET /big HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
+            check(response.body == vec![b'x'; 3_000_000], || format!("{} bytes", response.body.len()))
         }),
         case("a request byte by byte", || {
             let mut client = connect()?;
             GET.iter().for_each(|byte| client.send(&[*byte]));
-            client.expect(200).map(drop)
+            client.expect_status(200).map(drop)
         }),
     ]);
-    gate.wait_for_access(&["TLSv1.3 TLS_", "a.example https"]).unwrap();
+    proxy.wait_for_access_line(&["TLSv1.3 TLS_", "a.example https"]).unwrap();
 }
 
 /// What is no TLS, or a kind that is not spoken.
 #[test]
 fn what_comes_instead_of_a_handshake() {
-    let (folder, _) = certified();
-    let gate = start(&folder, &format!("{PAIR} server {{ listen LISTEN ssl; return 200; }}"), &[]);
+    let (dir, _) = certified();
+    let proxy = start(&dir, &format!("{PAIR} server {{ listen LISTEN ssl; return 200; }}"), &[]);
     let refused = |sent: &[u8], text: &str| {
-        let mut client = Client::asking(gate.addr, sent);
-        let reply = client.expect(400)?;
-        check(reply.closes(), || reply.head.clone())?;
-        check(String::from_utf8_lossy(&reply.body).contains(text), || show(&reply.body))?;
-        client.expect_end()
+        let mut client = Client::connect_and_send(proxy.addr, sent);
+        let response = client.expect_status(400)?;
+        check(response.closes(), || response.head.clone())?;
+        check(String::from_utf8_lossy(&response.body).contains(text), || show(&response.body))?;
+        client.expect_eof()
     };
     // A fatal alert and the end.
     let alerted = |sent: &[u8], alert: u8| {
-        let mut client = Client::asking(gate.addr, sent);
-        match client.rest()?.as_slice() {
+        let mut client = Client::connect_and_send(proxy.addr, sent);
+        match client.read_to_end()?.as_slice() {
             [21, 3, _, 0, 2, 2, found] if *found == alert => Ok(()),
             other => Err(format!("alert {alert} expected, got {}", show(other))),
         }
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("N01", || refused(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "plain HTTP request was sent to HTTPS port")),
-        case("N02 zeros", || refused(&[0; 50], "400 Bad Request")),
-        case("N02 text", || refused(b"\x01\x02hello\r\n\r\n", "400 Bad Request")),
-        case("N02 a record of nothing known", || alerted(b"\x99\x03\x01\x00\x05hello", 50)),
+        case("zeros", || refused(&[0; 50], "400 Bad Request")),
+        case("text", || refused(b"\x01\x02hello\r\n\r\n", "400 Bad Request")),
+        case("a record of nothing known", || alerted(b"\x99\x03\x01\x00\x05hello", 50)),
         case("N04", || alerted(b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10", 50)),
         case("N08", || alerted(b"\x16\x03\x01\x00\x0b\x01\xff\xff\xff\x03\x03hello", 47)),
         case("N09", || alerted(b"\x16\x03\x01\xff\xff\x01\x00\x00\x10\x03\x03", 22)),
         case("N13", || alerted(&hello(0x0302, &[0xc0, 0x13], b""), 70)),
-        case("N14 no common cipher", || alerted(&hello(0x0303, &[0x00, 0x2f], b""), 40)),
-        case("N17 an address as a name is none", || {
-            let mut client = Client::asking(gate.addr, &hello_for(b"127.0.0.1"));
-            same("it", &client.take(1)?, &[22])
+        case("no common cipher", || alerted(&hello(0x0303, &[0x00, 0x2f], b""), 40)),
+        case("an address as a name is none", || {
+            let mut client = Client::connect_and_send(proxy.addr, &hello_for(b"127.0.0.1"));
+            check_equal("it", &client.read_bytes(1)?, &[22])
         }),
-        case("N17 two dots", || alerted(&hello_for(b"a..b"), 47)),
-        case("N17 a byte that is none of a name", || alerted(&hello_for(b"a\0b"), 47)),
-        case("N17 a long one", || alerted(&hello_for(&[b'a'; 300]), 47)),
+        case("two dots", || alerted(&hello_for(b"a..b"), 47)),
+        case("a byte that is none of a name", || alerted(&hello_for(b"a\0b"), 47)),
+        case("a long one", || alerted(&hello_for(&[b'a'; 300]), 47)),
     ]);
-    assert!(gate.errors().iter().all(|line| !line.contains("[crit]") && !line.contains("[error]")));
+    assert!(proxy.error_lines().iter().all(|line| !line.contains("[crit]") && !line.contains("[error]")));
 }
 
 /// A ClientHello of TLS 1.2 at most, with one cipher.
@@ -164,11 +165,11 @@ fn hello_for(name: &[u8]) -> Vec<u8> {
 
 #[test]
 fn handshakes_that_stall_are_cut_off() {
-    let (folder, ca) = certified();
+    let (dir, ca) = certified();
     let config = format!("{PAIR} client_header_timeout 1s; server {{ listen LISTEN ssl; return 200; }}");
-    let gate = start(&folder, &config, &[]);
+    let proxy = start(&dir, &config, &[]);
     let about_a_second = |first: &[u8], drip: &[u8]| {
-        let mut client = Client::asking(gate.addr, first);
+        let mut client = Client::connect_and_send(proxy.addr, first);
         client.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let began = Instant::now();
         loop {
@@ -177,87 +178,87 @@ fn handshakes_that_stall_are_cut_off() {
                 Ok(count) if count > 0 => {}
                 _ => break,
             }
-            check(began.elapsed() < PATIENCE, || "it stays open".to_owned())?;
+            check(began.elapsed() < TIMEOUT, || "it stays open".to_owned())?;
         }
         let took = began.elapsed().as_millis();
         check(ABOUT_A_SECOND.contains(&took), || format!("it took {took} ms"))
     };
     let whole = hello(0x0303, &[0xc0, 0x2b], b"");
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("N05", || about_a_second(b"", b"")),
         case("N06", || about_a_second(b"\x16\x03\x01\x02\x00\x01\x00", b"")),
-        case("N06 byte by byte", || about_a_second(b"\x16\x03\x01\x02\x00\x01\x00", b"\x01")),
-        case("N06 after the first message", || about_a_second(&whole, b"")),
+        case("byte by byte", || about_a_second(b"\x16\x03\x01\x02\x00\x01\x00", b"\x01")),
+        case("after the first message", || about_a_second(&whole, b"")),
         case("others meanwhile", || {
-            let clients = Clients::trusting(&ca, None);
-            (0..20).try_for_each(|_| clients.connect(gate.addr, "a.example")?.ask(GET, 200).map(drop))
+            let clients = TlsConnector::trusting(&ca, None);
+            (0..20).try_for_each(|_| clients.connect(proxy.addr, "a.example")?.request(GET, 200).map(drop))
         }),
     ]);
-    gate.wait_for_error(&["timed out", "SSL handshaking"]).unwrap();
+    proxy.wait_for_error_line(&["timed out", "SSL handshaking"]).unwrap();
 }
 
 #[test]
 fn names_lead_to_certificates() {
-    let (folder, ca) = certified();
-    ca.issues("*.c.example").write(&folder, "c");
+    let (dir, ca) = certified();
+    ca.issue("*.c.example").write(&dir, "c");
     let config = "
-        server { listen LISTEN ssl; server_name a.example; ssl_certificate FOLDERa.crt; ssl_certificate_key FOLDERa.key;
+        server { listen LISTEN ssl; server_name a.example; ssl_certificate DIRECTORYa.crt; ssl_certificate_key DIRECTORYa.key;
             ssl_protocols TLSv1.2; return 200 a,$ssl_protocol; }
-        server { listen LISTEN ssl; server_name b.example; ssl_certificate FOLDERb.crt; ssl_certificate_key FOLDERb.key;
+        server { listen LISTEN ssl; server_name b.example; ssl_certificate DIRECTORYb.crt; ssl_certificate_key DIRECTORYb.key;
             return 200 b,$ssl_protocol; }
-        server { listen LISTEN; server_name *.c.example; ssl_certificate FOLDERc.crt; ssl_certificate_key FOLDERc.key;
+        server { listen LISTEN; server_name *.c.example; ssl_certificate DIRECTORYc.crt; ssl_certificate_key DIRECTORYc.key;
             return 200 c,$ssl_protocol; }
         server { listen LISTEN; server_name none.example; return 200 none; }
         server { listen OTHER ssl default_server; ssl_reject_handshake on; }
-        server { listen OTHER ssl; server_name b.example; ssl_certificate FOLDERb.crt; ssl_certificate_key FOLDERb.key;
+        server { listen OTHER ssl; server_name b.example; ssl_certificate DIRECTORYb.crt; ssl_certificate_key DIRECTORYb.key;
             return 200 b; }";
-    let gate = start(&folder, config, &[]);
-    let clients = Clients::trusting(&ca, None);
+    let proxy = start(&dir, config, &[]);
+    let clients = TlsConnector::trusting(&ca, None);
     let is = |name: &str, host: &str, body: &str| {
-        let mut client = clients.connect(gate.addr, name)?;
-        let reply = client.ask(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 200)?;
-        same("it", &reply.body, body.as_bytes())
+        let mut client = clients.connect(proxy.addr, name)?;
+        let response = client.request(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 200)?;
+        check_equal("it", &response.body, body.as_bytes())
     };
     let fails = |addr, name: &str, why: &str| match clients.connect(addr, name) {
         Ok(_) => Err("the handshake was made".to_owned()),
         Err(error) => check(error.contains(why), || error),
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("the default one", || is("a.example", "a.example", "a,TLSv1.2")),
         case("another one", || is("b.example", "b.example", "b,TLSv1.3")),
         case("in capitals", || is("B.EXAMPLE", "b.example", "b,TLSv1.3")),
         case("with an asterisk", || is("x.c.example", "x.c.example", "c,TLSv1.3")),
-        case("N18 a request for another server", || is("b.example", "a.example", "a,TLSv1.3")),
-        case("N16 unknown", || fails(gate.addr, "unknown.example", "not valid for name")),
-        case("one without a certificate", || fails(gate.addr, "none.example", "not valid for name")),
-        case("N16 rejected", || fails(gate.other, "unknown.example", "UnrecognisedName")),
-        case("N16 not rejected", || clients.connect(gate.other, "b.example").map(drop)),
-        case("N14 no common protocol", || {
+        case("a request for another server", || is("b.example", "a.example", "a,TLSv1.3")),
+        case("unknown", || fails(proxy.addr, "unknown.example", "not valid for name")),
+        case("one without a certificate", || fails(proxy.addr, "none.example", "not valid for name")),
+        case("rejected", || fails(proxy.other, "unknown.example", "UnrecognisedName")),
+        case("not rejected", || clients.connect(proxy.other, "b.example").map(drop)),
+        case("no common protocol", || {
             let mut clients = clients.clone();
             clients.config.alpn_protocols = vec![b"h2".to_vec()];
-            match clients.connect(gate.addr, "b.example") {
+            match clients.connect(proxy.addr, "b.example") {
                 Err(error) if error.contains("NoApplicationProtocol") => Ok(()),
                 other => Err(format!("{:?}", other.err())),
             }
         }),
-        case("N14 HTTP/1.1 beside others", || {
+        case("HTTP/1.1 beside others", || {
             let mut clients = clients.clone();
             clients.config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            let client = clients.connect(gate.addr, "b.example")?;
-            same("it", client.stream.conn.alpn_protocol().unwrap_or_default(), b"http/1.1")
+            let client = clients.connect(proxy.addr, "b.example")?;
+            check_equal("it", client.stream.conn.alpn_protocol().unwrap_or_default(), b"http/1.1")
         }),
     ]);
 }
 
 #[test]
 fn sessions_are_taken_up_again() {
-    let (folder, ca) = certified();
+    let (dir, ca) = certified();
     let server =
         |listen: &str, more: &str| format!("server {{ listen {listen} ssl; {more} return 200 $ssl_session_reused; }}");
     let config = |one: &str, other: &str| format!("{PAIR} {}{}", server("LISTEN", one), server("OTHER", other));
-    let tickets = start(&folder, &config("", "ssl_session_timeout 0;"), &[]);
+    let tickets = start(&dir, &config("", "ssl_session_timeout 0;"), &[]);
     let caches = start(
-        &folder,
+        &dir,
         &config(
             "ssl_session_tickets off; ssl_session_cache shared:S:1m;",
             "ssl_session_tickets off; ssl_session_cache off;",
@@ -267,42 +268,42 @@ fn sessions_are_taken_up_again() {
     let cases = [
         ("tickets", tickets.addr, tickets.addr, true),
         ("tickets that are too old", tickets.other, tickets.other, false),
-        ("N20 tickets of another server", tickets.addr, tickets.other, false),
+        ("tickets of another server", tickets.addr, tickets.other, false),
         ("a cache", caches.addr, caches.addr, true),
         ("neither", caches.other, caches.other, false),
-        ("N20 a session of another server", caches.addr, caches.other, false),
+        ("a session of another server", caches.addr, caches.other, false),
     ];
     let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
     let ca = &ca;
     let all = cases.iter().flat_map(|(id, first, second, expected)| {
         versions.map(|version| {
             case(id, move || {
-                let clients = Clients::speaking(ca, None, &[version]).resuming();
-                clients.connect(*first, "a.example")?.ask(GET, 200)?;
+                let clients = TlsConnector::with_versions(ca, None, &[version]).resuming();
+                clients.connect(*first, "a.example")?.request(GET, 200)?;
                 let mut client = clients.connect(*second, "a.example")?;
-                let reply = client.ask(GET, 200)?;
+                let response = client.request(GET, 200)?;
                 let resumed = client.stream.conn.handshake_kind() == Some(HandshakeKind::Resumed);
                 check(resumed == *expected, || format!("{version:?}: {resumed}"))?;
-                same("the variable", &reply.body, if resumed { b"r" } else { b"." })
+                check_equal("the variable", &response.body, if resumed { b"r" } else { b"." })
             })
         })
     });
-    verify_at_once(all.collect());
+    run_concurrently(all.collect());
 }
 
 #[test]
 fn certificates_of_clients() {
-    let (folder, ca) = certified();
-    let (issuer, stranger) = (authority("issuer"), authority("stranger"));
-    let middle = issuer.issues_with("middle", |params| {
+    let (dir, ca) = certified();
+    let (issuer, stranger) = (certificate_authority("issuer"), certificate_authority("stranger"));
+    let middle = issuer.issue_with("middle", |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
     });
-    folder.write("issuer.crt", issuer.pem());
-    folder.write("all.crt", issuer.pem() + &middle.pem());
-    folder.write("revoked.crl", issuer.revokes(&[66]));
+    dir.write("issuer.crt", issuer.pem());
+    dir.write("all.crt", issuer.pem() + &middle.pem());
+    dir.write("revoked.crl", issuer.revocation_list(&[66]));
     let server = |name: &str, more: &str| {
         format!(
-            "server {{ listen LISTEN ssl; server_name {name}; ssl_client_certificate FOLDERissuer.crt; {more}
+            "server {{ listen LISTEN ssl; server_name {name}; ssl_client_certificate DIRECTORYissuer.crt; {more}
              location / {{ return 200 \"$ssl_client_verify $ssl_client_s_dn\"; }} }}"
         )
     };
@@ -311,31 +312,31 @@ fn certificates_of_clients() {
         server("on.example", "ssl_verify_client on; error_page 495 =470 /other; error_page 496 =471 /other;"),
         server("optional.example", "ssl_verify_client optional;"),
         server("any.example", "ssl_verify_client optional_no_ca;"),
-        server("revoked.example", "ssl_verify_client on; ssl_crl FOLDERrevoked.crl;"),
+        server("revoked.example", "ssl_verify_client on; ssl_crl DIRECTORYrevoked.crl;"),
         server("page.example", "ssl_verify_client on;"),
     );
-    let gate = start(&folder, &config, &[]);
-    let valid = issuer.issues("device");
+    let proxy = start(&dir, &config, &[]);
+    let valid = issuer.issue("device");
     let serial = |serial: u64| {
-        issuer.issues_with("device", |params| params.serial_number = Some(rcgen::SerialNumber::from(serial)))
+        issuer.issue_with("device", |params| params.serial_number = Some(rcgen::SerialNumber::from(serial)))
     };
-    let expired = issuer.issues_with("old", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1));
-    let old_and_unknown = stranger.issues_with("old", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1));
-    let (unknown, below) = (stranger.issues("device"), middle.issues("device"));
-    let own = itself(rcgen::CertificateParams::new(vec!["own".to_owned()]).unwrap());
+    let expired = issuer.issue_with("old", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1));
+    let old_and_unknown = stranger.issue_with("old", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1));
+    let (unknown, below) = (stranger.issue("device"), middle.issue("device"));
+    let own = self_signed(rcgen::CertificateParams::new(vec!["own".to_owned()]).unwrap());
     let (fine, revoked) = (serial(65), serial(66));
-    // The certificate of the gate is not what is looked at here.
-    let ask = |own: Option<&Made>, server: &str, host: &str, status: u16, text: &str| {
-        let mut clients = Clients::trusting(&ca, own);
+    // The certificate of the proxy is not what is looked at here.
+    let ask = |own: Option<&CertKey>, server: &str, host: &str, status: u16, text: &str| {
+        let mut clients = TlsConnector::trusting(&ca, own);
         clients.config.dangerous().set_certificate_verifier(std::sync::Arc::new(Anybody));
-        let mut client = clients.connect(gate.addr, server)?;
-        let reply = client.ask(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), status)?;
-        check(String::from_utf8_lossy(&reply.body).contains(text), || show(&reply.body))?;
-        check((status == 200) != reply.closes() || status == 421, || reply.head.clone())
+        let mut client = clients.connect(proxy.addr, server)?;
+        let response = client.request(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), status)?;
+        check(String::from_utf8_lossy(&response.body).contains(text), || show(&response.body))?;
+        check((status == 200) != response.closes() || status == 421, || response.head.clone())
     };
     let (on, optional, any) = ("on.example", "optional.example", "any.example");
     let on_page = "page.example";
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("on: valid", || ask(Some(&valid), on, on, 200, "SUCCESS CN=device")),
         case("on: none", || ask(None, on, on, 471, "NONE")),
         case("on: none, without a page", || ask(None, on_page, on_page, 400, "No required SSL certificate was sent")),
@@ -359,14 +360,14 @@ fn certificates_of_clients() {
         case("optional_no_ca: expired", || ask(Some(&expired), any, any, 400, "The SSL certificate error")),
         case("revoked", || ask(Some(&revoked), "revoked.example", "revoked.example", 400, "The SSL certificate error")),
         case("not revoked", || ask(Some(&fine), "revoked.example", "revoked.example", 200, "SUCCESS")),
-        case("N18 past a server that asks for none", || ask(None, "a.example", on, 421, "421")),
-        case("N18 past a server that asks otherwise", || ask(Some(&unknown), any, on, 421, "421")),
+        case("past a server that asks for none", || ask(None, "a.example", on, 421, "421")),
+        case("past a server that asks otherwise", || ask(Some(&unknown), any, on, 421, "421")),
         case("to a server that asks for none", || ask(None, on, "a.example", 200, "open")),
     ]);
-    gate.wait_for_error(&["client SSL certificate verify error: (certificate has expired)"]).unwrap();
+    proxy.wait_for_error_line(&["client SSL certificate verify error: (certificate has expired)"]).unwrap();
 }
 
-/// Takes any certificate of a gate.
+/// Takes any certificate of a proxy.
 #[derive(Debug)]
 struct Anybody;
 
@@ -411,74 +412,74 @@ const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a.example\r\nUpgrade: websock
 #[test]
 fn tunnels() {
     const BURST: usize = 5_000_000;
-    let (folder, ca) = certified();
+    let (dir, ca) = certified();
     // Sends a burst to who does not read yet, and then nothing more until it was read.
     let bursting = Peer::start(|connection| {
-        connection.request();
-        connection.send(SWITCHING);
+        connection.read_request();
+        connection.send(SWITCHING_PROTOCOLS);
         connection.send(&pattern(BURST));
-        connection.drain();
+        connection.read_to_end();
     });
     let counting = Peer::start(|connection| {
-        connection.request();
-        connection.send(SWITCHING);
-        let came = connection.take(BURST).is_some_and(|bytes| bytes == pattern(BURST));
+        connection.read_request();
+        connection.send(SWITCHING_PROTOCOLS);
+        let came = connection.read_bytes(BURST).is_some_and(|bytes| bytes == pattern(BURST));
         connection.send(if came { b"all" } else { b"not" });
-        connection.drain();
+        connection.read_to_end();
         connection.send(b"after the end");
     });
-    let echoing = Peer::polite();
+    let echoing = Peer::start_echo();
     let config = format!(
         "{PAIR} server {{ listen LISTEN ssl; location /ws/burst {{ proxy_pass http://BURSTING/ws; }}
          location /ws/count {{ proxy_pass http://COUNTING/ws; }} location / {{ proxy_pass http://ECHOING; }} }}"
     );
-    let gate = start(&folder, &config, &[("BURSTING", &bursting), ("COUNTING", &counting), ("ECHOING", &echoing)]);
+    let proxy = start(&dir, &config, &[("BURSTING", &bursting), ("COUNTING", &counting), ("ECHOING", &echoing)]);
     let upgrade = |target: &str| {
-        let mut client = Clients::trusting(&ca, None).connect(gate.addr, "a.example")?;
+        let mut client = TlsConnector::trusting(&ca, None).connect(proxy.addr, "a.example")?;
         let request = String::from_utf8_lossy(UPGRADE).replace("/ws", target);
-        client.ask(request.as_bytes(), 101)?;
+        client.request(request.as_bytes(), 101)?;
         Ok::<_, String>(client)
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("small messages", || {
             let mut client = upgrade("/ws")?;
             for n in 0..200u32 {
                 client.send(&n.to_be_bytes());
-                same("it", &client.take(4)?, &n.to_be_bytes())?;
+                check_equal("it", &client.read_bytes(4)?, &n.to_be_bytes())?;
             }
             Ok(())
         }),
         case("what comes with the request", || {
-            let mut client = Clients::trusting(&ca, None).connect(gate.addr, "a.example")?;
+            let mut client = TlsConnector::trusting(&ca, None).connect(proxy.addr, "a.example")?;
             client.send(&[UPGRADE, b"early"].concat());
-            client.expect(101)?;
-            same("it", &client.take(5)?, b"early")
+            client.expect_status(101)?;
+            check_equal("it", &client.read_bytes(5)?, b"early")
         }),
-        case("N22 the tail of a burst to a slow reader", || {
+        case("the tail of a burst to a slow reader", || {
             let mut client = upgrade("/ws/burst")?;
             std::thread::sleep(Duration::from_millis(300)); // until every buffer on the way is full
-            check(client.take(BURST)? == pattern(BURST), || "other bytes came".to_owned())
+            check(client.read_bytes(BURST)? == pattern(BURST), || "other bytes came".to_owned())
         }),
         case("a burst upwards, and a half-close", || {
             let mut client = upgrade("/ws/count")?;
             client.send(&pattern(BURST));
-            same("the other side", &client.take(3)?, b"all")?;
-            client.say_goodbye();
-            same("what comes after our end", &client.rest()?, b"after the end")
+            check_equal("the other side", &client.read_bytes(3)?, b"all")?;
+            client.send_close_notify();
+            check_equal("what comes after our end", &client.read_to_end()?, b"after the end")
         }),
-        case("N24 an end without a word", || {
+        case("an end without a word", || {
             let mut client = upgrade("/ws/count")?;
             client.send(&pattern(BURST));
-            client.take(3)?;
+            client.read_bytes(3)?;
             client.stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
-            same("what comes after our end", &client.take(13)?, b"after the end")
+            check_equal("what comes after our end", &client.read_bytes(13)?, b"after the end")
         }),
         case("the end of the other side", || {
             let mut client = upgrade("/ws")?;
             client.send(b"x");
-            client.take(1)?;
-            client.finish();
-            client.expect_end() // with a word
+            client.read_bytes(1)?;
+            client.shutdown_write();
+            client.expect_eof() // with a word
         }),
     ]);
 }
@@ -489,14 +490,14 @@ fn pattern(length: usize) -> Vec<u8> {
 
 #[test]
 fn bodies() {
-    let (folder, ca) = certified();
+    let (dir, ca) = certified();
     let peer = Peer::start(|connection| {
-        while let Some(request) = connection.request() {
+        while let Some(request) = connection.read_request() {
             let text = format!("{} {}", request.body.len(), request.body == pattern(request.body.len()));
-            connection.answer(&request, &text);
+            connection.respond(&request, &text);
         }
     });
-    let big = Peer::answering(
+    let big = Peer::start_responding(
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(), chunked(&pattern(3_000_000))].concat(),
     );
     let config = format!(
@@ -504,30 +505,30 @@ fn bodies() {
          location /big {{ proxy_pass http://BIG; }}
          location /small {{ client_max_body_size 1k; proxy_pass http://PEER; }} }}"
     );
-    let gate = start(&folder, &config, &[("PEER", &peer), ("BIG", &big)]);
-    let connect = || Clients::trusting(&ca, None).connect(gate.addr, "a.example");
-    verify_at_once(vec![
+    let proxy = start(&dir, &config, &[("PEER", &peer), ("BIG", &big)]);
+    let connect = || TlsConnector::trusting(&ca, None).connect(proxy.addr, "a.example");
+    run_concurrently(vec![
         case("one of known length", || {
             let head = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3000000\r\n\r\n";
-            let reply = connect()?.ask(&[&head[..], &pattern(3_000_000)].concat(), 200)?;
-            same("the upstream", &reply.body, b"3000000 true")
+            let response = connect()?.request(&[&head[..], &pattern(3_000_000)].concat(), 200)?;
+            check_equal("the upstream", &response.body, b"3000000 true")
         }),
         case("chunks", || {
             let head = b"POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n";
-            let reply = connect()?.ask(&[&head[..], &chunked(&pattern(1_000_000))].concat(), 200)?;
-            same("the upstream", &reply.body, b"1000000 true")
+            let response = connect()?.request(&[&head[..], &chunked(&pattern(1_000_000))].concat(), 200)?;
+            check_equal("the upstream", &response.body, b"1000000 true")
         }),
         case("one that is refused while it still comes", || {
             let mut client = connect()?;
             client.send(b"POST /small HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\nab");
-            let reply = client.expect(413)?;
+            let response = client.expect_status(413)?;
             client.send(&[b'x'; 50_000]);
-            check(reply.closes(), || reply.head.clone())?;
-            client.expect_end() // with a word, although more was on its way
+            check(response.closes(), || response.head.clone())?;
+            client.expect_eof() // with a word, although more was on its way
         }),
         case("chunks downwards", || {
-            let reply = connect()?.ask(b"GET /big HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
-            check(reply.body == pattern(3_000_000), || format!("{} bytes", reply.body.len()))
+            let response = connect()?.request(b"GET /big HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
+            check(response.body == pattern(3_000_000), || format!("{} bytes", response.body.len()))
         }),
     ]);
 }
@@ -541,61 +542,57 @@ fn chunked(bytes: &[u8]) -> Vec<u8> {
 /// A renewed certificate is taken by a reload; a tunnel stays under the old one, and what is broken is not taken.
 #[test]
 fn certificates_are_read_again_by_a_reload() {
-    let (folder, ca) = certified();
-    let peer = Peer::polite();
+    let (dir, ca) = certified();
+    let peer = Peer::start_echo();
     let config = format!("{PAIR} server {{ listen LISTEN ssl; location / {{ proxy_pass http://PEER; }} }}");
-    let gate = start(&folder, &config, &[("PEER", &peer)]);
-    let clients = Clients::trusting(&ca, None);
-    let shown = || clients.connect(gate.addr, "a.example").map(|client| client.certificate()).unwrap_or_default();
-    let mut tunnel = clients.connect(gate.addr, "a.example").unwrap();
-    tunnel.ask(UPGRADE, 101).unwrap();
+    let proxy = start(&dir, &config, &[("PEER", &peer)]);
+    let clients = TlsConnector::trusting(&ca, None);
+    let shown = || clients.connect(proxy.addr, "a.example").map(|client| client.certificate()).unwrap_or_default();
+    let mut tunnel = clients.connect(proxy.addr, "a.example").unwrap();
+    tunnel.request(UPGRADE, 101).unwrap();
     let first = shown();
 
-    let renewed = ca.issues("a.example");
-    renewed.write(&folder, "a");
-    gate.signal("HUP");
+    let renewed = ca.issue("a.example");
+    renewed.write(&dir, "a");
+    proxy.signal("HUP");
     wait_for("the new certificate", || shown() == renewed.der());
     assert_ne!(first, renewed.der());
 
-    let other = ca.issues("a.example");
-    folder.write("a.crt", other.pem()); // its key is not the one that is there
-    gate.signal("HUP");
-    gate.wait_for_error(&["[emerg]", "not taken", "is not that of the certificate"]).unwrap();
-    folder.write("a.crt", "garbage");
-    gate.signal("HUP");
-    gate.wait_for_error(&["[emerg]", "not taken", "BEGIN CERTIFICATE"]).unwrap();
+    let other = ca.issue("a.example");
+    dir.write("a.crt", other.pem()); // its key is not the one that is there
+    proxy.signal("HUP");
+    proxy.wait_for_error_line(&["[emerg]", "not taken", "is not that of the certificate"]).unwrap();
+    dir.write("a.crt", "garbage");
+    proxy.signal("HUP");
+    proxy.wait_for_error_line(&["[emerg]", "not taken", "BEGIN CERTIFICATE"]).unwrap();
     assert_eq!(shown(), renewed.der());
 
     tunnel.send(b"still here");
-    assert_eq!(tunnel.take(10).unwrap(), b"still here");
+    assert_eq!(tunnel.read_bytes(10).unwrap(), b"still here");
 }
 
 /// What a configuration may not say of TLS, and how it is told.
 #[test]
 fn mistakes_are_shown() {
-    let (folder, ca) = certified();
+    let (dir, ca) = certified();
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
-    folder.write("encrypted.key", encrypted);
-    folder.write("empty", "");
-    folder.write("cut.crt", &ca.pem()[..200]);
-    folder.write("long.crt", ca.pem().repeat(200));
-    folder.write("odd.crl", "-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n");
+    dir.write("encrypted.key", encrypted);
+    dir.write("empty", "");
+    dir.write("cut.crt", &ca.pem()[..200]);
+    dir.write("long.crt", ca.pem().repeat(200));
+    dir.write("odd.crl", "-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n");
     // With the line ends of another system, and something around it.
-    folder.write("crlf.crt", format!("subject: me\n{}trailing\n", ca.issues("x").pem()).replace('\n', "\r\n"));
+    dir.write("crlf.crt", format!("subject: me\n{}trailing\n", ca.issue("x").pem()).replace('\n', "\r\n"));
     let lines: &[(&str, &str, &str)] = &[
         ("no certificate", "listen 1 ssl;", "no \"ssl_certificate\" is defined"),
         ("no key", "listen 1 ssl; ssl_certificate a.crt;", "no \"ssl_certificate_key\" is defined"),
         ("no file", "ssl_certificate none.crt; ssl_certificate_key a.key;", "none.crt"),
-        ("N26 another key", "ssl_certificate a.crt; ssl_certificate_key b.key;", "is not that of the certificate"),
-        ("N26 nothing in it", "ssl_certificate empty; ssl_certificate_key a.key;", "BEGIN CERTIFICATE"),
-        ("N26 cut", "ssl_certificate cut.crt; ssl_certificate_key a.key;", "cut.crt"),
-        ("N26 a certificate as a key", "ssl_certificate a.crt; ssl_certificate_key a.crt;", "cannot load key"),
-        ("N28 encrypted", "ssl_certificate a.crt; ssl_certificate_key encrypted.key;", "openssl pkey"),
-        (
-            "N28 other line ends",
-            "ssl_certificate crlf.crt; ssl_certificate_key a.key;",
-            "is not that of the certificate",
-        ),
+        ("another key", "ssl_certificate a.crt; ssl_certificate_key b.key;", "is not that of the certificate"),
+        ("nothing in it", "ssl_certificate empty; ssl_certificate_key a.key;", "BEGIN CERTIFICATE"),
+        ("cut", "ssl_certificate cut.crt; ssl_certificate_key a.key;", "cut.crt"),
+        ("a certificate as a key", "ssl_certificate a.crt; ssl_certificate_key a.crt;", "cannot load key"),
+        ("encrypted", "ssl_certificate a.crt; ssl_certificate_key encrypted.key;", "openssl pkey"),
+        ("other line ends", "ssl_certificate crlf.crt; ssl_certificate_key a.key;", "is not that of the certificate"),
         ("N29", "ssl_certificate long.crt; ssl_certificate_key a.key;", "more than 65536 bytes"),
         ("variables", "ssl_certificate $host.crt; ssl_certificate_key a.key;", "without variables"),
         ("old versions", "ssl_protocols TLSv1 TLSv1.1;", "names no version that is spoken here"),
@@ -606,49 +603,49 @@ fn mistakes_are_shown() {
             "ssl_client_certificate",
         ),
         (
-            "R06 a list that is not understood",
+            "a list that is not understood",
             "ssl_certificate a.crt; ssl_certificate_key a.key; ssl_verify_client on; ssl_client_certificate ca.crt; ssl_crl odd.crl;",
             "CRL",
         ),
         ("a cache", "ssl_session_cache shared:S;", "shared:NAME:SIZE"),
     ];
-    let folder = &folder;
+    let dir = &dir;
     let cases = lines.iter().enumerate().map(|(at, (id, text, expected))| {
         case(id, move || {
             let file = format!("{at}.conf");
-            folder.write(&file, format!("server {{ {text} }}"));
-            let out = run(folder, &["-t"], &file);
+            dir.write(&file, format!("server {{ {text} }}"));
+            let out = run(dir, &["-t"], &file);
             let err = String::from_utf8_lossy(&out.stderr).into_owned();
             check(out.status.code() == Some(2), || err.clone())?;
             check(err.contains(expected) && err.contains(&format!("{file}:1:")), || err)
         })
     });
-    verify_at_once(cases.collect());
+    run_concurrently(cases.collect());
 }
 
 /// What is no mistake, but should be known: `-t` tells it, and the log at start.
 #[test]
 fn certificates_that_need_care() {
     use std::os::unix::fs::PermissionsExt;
-    let folder = Folder::new();
-    let ca = authority("authority");
-    ca.issues_with("old.example", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1)).write(&folder, "old");
-    ca.write(&folder, "own");
+    let dir = TempDir::new();
+    let ca = certificate_authority("authority");
+    ca.issue_with("old.example", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1)).write(&dir, "old");
+    ca.write(&dir, "own");
     let private = std::fs::Permissions::from_mode(0o640);
-    std::fs::set_permissions(folder.path("own.key"), private).unwrap();
-    let config = "server { listen LISTEN ssl; ssl_certificate FOLDERold.crt; ssl_certificate_key FOLDERold.key; }
-        server { listen OTHER ssl; ssl_certificate FOLDERown.crt; ssl_certificate_key FOLDERown.key; }";
-    let gate = start(&folder, config, &[]);
+    std::fs::set_permissions(dir.path("own.key"), private).unwrap();
+    let config = "server { listen LISTEN ssl; ssl_certificate DIRECTORYold.crt; ssl_certificate_key DIRECTORYold.key; }
+        server { listen OTHER ssl; ssl_certificate DIRECTORYown.crt; ssl_certificate_key DIRECTORYown.key; }";
+    let proxy = start(&dir, config, &[]);
     let told = [
         "old.crt\" has expired",
         "old.crt\" has one certificate, and not those between it and a trusted one",
         "old.key\" has the mode 0644",
     ];
     for text in told {
-        gate.wait_for_error(&["[warn]", text]).unwrap();
+        proxy.wait_for_error_line(&["[warn]", text]).unwrap();
     }
-    assert!(!gate.errors().iter().any(|line| line.contains("own.")), "{:?}", gate.errors());
-    let out = run(&gate.folder, &["-t"], "gate.conf");
+    assert!(!proxy.error_lines().iter().any(|line| line.contains("own.")), "{:?}", proxy.error_lines());
+    let out = run(&proxy.dir, &["-t"], "smolgate.conf");
     let err = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success() && told.iter().all(|text| err.contains(text)), "{err}");
 }
@@ -656,9 +653,9 @@ fn certificates_that_need_care() {
 /// The forms in which programs write keys.
 #[test]
 fn keys_of_all_kinds() {
-    let folder = Folder::new();
+    let dir = TempDir::new();
     let shell = |line: &str| {
-        let done = std::process::Command::new("sh").current_dir(folder.path("")).args(["-c", line]).output().unwrap();
+        let done = std::process::Command::new("sh").current_dir(dir.path("")).args(["-c", line]).output().unwrap();
         assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
     };
     if std::process::Command::new("openssl").arg("version").output().is_err() {
@@ -673,11 +670,11 @@ fn keys_of_all_kinds() {
     ] {
         shell(make);
         shell(&format!("openssl req -x509 -new -key {name}.key -subj /CN={name} -out {name}.crt"));
-        folder.write(
+        dir.write(
             "kind.conf",
             format!("server {{ listen 1 ssl; ssl_certificate {name}.crt; ssl_certificate_key {name}.key; }}"),
         );
-        let out = run(&folder, &["-t"], "kind.conf");
+        let out = run(&dir, &["-t"], "kind.conf");
         assert_eq!(out.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&out.stderr));
     }
 }
@@ -685,24 +682,24 @@ fn keys_of_all_kinds() {
 /// Connections that are only opened cost little, and those that are secured and idle not much.
 #[test]
 fn what_idle_connections_cost() {
-    let (folder, ca) = certified();
-    let gate = start(&folder, &format!("{PAIR} server {{ listen LISTEN ssl; return 200; }}"), &[]);
-    let clients = Clients::trusting(&ca, None);
+    let (dir, ca) = certified();
+    let proxy = start(&dir, &format!("{PAIR} server {{ listen LISTEN ssl; return 200; }}"), &[]);
+    let clients = TlsConnector::trusting(&ca, None);
     let secured = |count: usize| -> Vec<_> {
         (0..count)
             .map(|_| {
-                let mut client = clients.connect(gate.addr, "a.example").unwrap();
-                client.ask(GET, 200).unwrap();
+                let mut client = clients.connect(proxy.addr, "a.example").unwrap();
+                client.request(GET, 200).unwrap();
                 client
             })
             .collect()
     };
     let warm = secured(100);
-    let before = gate.resident_kib();
+    let before = proxy.resident_kib();
     let more = secured(300);
-    let each = (gate.resident_kib().saturating_sub(before)) * 1024 / 300;
+    let each = (proxy.resident_kib().saturating_sub(before)) * 1024 / 300;
     assert!(each < 12_000, "{each} bytes for one of {}", warm.len() + more.len());
-    let silent: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(gate.addr).unwrap()).collect();
-    wait_for("the silent ones", || gate.descriptors() > 650);
+    let silent: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(proxy.addr).unwrap()).collect();
+    wait_for("the silent ones", || proxy.open_descriptors() > 650);
     drop(silent);
 }

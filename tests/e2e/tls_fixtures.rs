@@ -11,13 +11,13 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::client::Client;
-use crate::harness::Folder;
+use crate::harness::TempDir;
 
 /// A client over TLS.
-pub(crate) type Secured = Client<StreamOwned<ClientConnection, TcpStream>>;
+pub(crate) type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
 
 /// A certificate and its key.
-pub(crate) struct Made {
+pub(crate) struct CertKey {
     params: CertificateParams,
     key: KeyPair,
     certificate: rcgen::Certificate,
@@ -30,26 +30,26 @@ fn params(name: &str) -> CertificateParams {
 }
 
 /// A certificate that may issue others.
-pub(crate) fn authority(name: &str) -> Made {
+pub(crate) fn certificate_authority(name: &str) -> CertKey {
     let mut params = params(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    itself(params)
+    self_signed(params)
 }
 
 /// A certificate that nobody but itself vouches for.
-pub(crate) fn itself(params: CertificateParams) -> Made {
+pub(crate) fn self_signed(params: CertificateParams) -> CertKey {
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();
-    Made { params, key, certificate }
+    CertKey { params, key, certificate }
 }
 
-impl Made {
+impl CertKey {
     /// Issues a certificate for `name`.
-    pub(crate) fn issues(&self, name: &str) -> Self {
-        self.issues_with(name, |_| {})
+    pub(crate) fn issue(&self, name: &str) -> Self {
+        self.issue_with(name, |_| {})
     }
 
-    pub(crate) fn issues_with(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> Self {
+    pub(crate) fn issue_with(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = params(name);
         edit(&mut params);
         let key = KeyPair::generate().unwrap();
@@ -59,7 +59,7 @@ impl Made {
     }
 
     /// Revokes the certificates with these serial numbers.
-    pub(crate) fn revokes(&self, serials: &[u64]) -> String {
+    pub(crate) fn revocation_list(&self, serials: &[u64]) -> String {
         let revoked = serials.iter().map(|serial| rcgen::RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: rcgen::date_time_ymd(2025, 1, 2),
@@ -86,27 +86,27 @@ impl Made {
     }
 
     /// Writes `NAME.crt` and `NAME.key`.
-    pub(crate) fn write(&self, folder: &Folder, name: &str) {
-        folder.write(&format!("{name}.crt"), self.pem());
-        folder.write(&format!("{name}.key"), self.key_pem());
+    pub(crate) fn write(&self, dir: &TempDir, name: &str) {
+        dir.write(&format!("{name}.crt"), self.pem());
+        dir.write(&format!("{name}.key"), self.key_pem());
     }
 }
 
 /// How clients come.
 #[derive(Clone)]
-pub(crate) struct Clients {
+pub(crate) struct TlsConnector {
     pub(crate) config: ClientConfig,
 }
 
-impl Clients {
+impl TlsConnector {
     /// Clients that trust `authority`, and have a certificate or none.
-    pub(crate) fn trusting(authority: &Made, own: Option<&Made>) -> Self {
-        Self::speaking(authority, own, &[&rustls::version::TLS13, &rustls::version::TLS12])
+    pub(crate) fn trusting(authority: &CertKey, own: Option<&CertKey>) -> Self {
+        Self::with_versions(authority, own, &[&rustls::version::TLS13, &rustls::version::TLS12])
     }
 
-    pub(crate) fn speaking(
-        authority: &Made,
-        own: Option<&Made>,
+    pub(crate) fn with_versions(
+        authority: &CertKey,
+        own: Option<&CertKey>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Self {
         let mut roots = RootCertStore::empty();
@@ -132,49 +132,52 @@ impl Clients {
     }
 
     /// Connects and makes the handshake with `name`.
-    pub(crate) fn connect(&self, addr: SocketAddr, name: &str) -> Result<Secured, String> {
+    pub(crate) fn connect(&self, addr: SocketAddr, name: &str) -> Result<TlsClient, String> {
         let Client { stream, .. } = Client::connect(addr);
-        self.over(stream, name)
+        self.handshake(stream, name)
     }
 
     /// Makes the handshake on a connection.
-    pub(crate) fn over(&self, mut stream: TcpStream, name: &str) -> Result<Secured, String> {
+    pub(crate) fn handshake(&self, mut stream: TcpStream, name: &str) -> Result<TlsClient, String> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut connection = ClientConnection::new(Arc::new(self.config.clone()), name).unwrap();
         while connection.is_handshaking() {
             connection.complete_io(&mut stream).map_err(|error| error.to_string())?;
         }
-        Ok(Client::on(StreamOwned::new(connection, stream)))
+        Ok(Client::from_stream(StreamOwned::new(connection, stream)))
     }
 }
 
-impl Secured {
+impl TlsClient {
     /// Says that nothing more comes, and ends our direction.
-    pub(crate) fn finish(&mut self) {
-        self.say_goodbye();
+    pub(crate) fn shutdown_write(&mut self) {
+        self.send_close_notify();
         let _ = self.stream.sock.shutdown(Shutdown::Write);
     }
 
     /// Says that nothing more comes, and leaves our direction open.
-    pub(crate) fn say_goodbye(&mut self) {
+    pub(crate) fn send_close_notify(&mut self) {
         self.stream.conn.send_close_notify();
         let _ = self.stream.conn.complete_io(&mut self.stream.sock);
     }
 
-    /// The first certificate of the gate.
+    /// The first certificate of the proxy.
     pub(crate) fn certificate(&self) -> Vec<u8> {
         self.stream.conn.peer_certificates().unwrap()[0].to_vec()
     }
 }
 
-impl Made {
+impl CertKey {
     pub(crate) fn der(&self) -> Vec<u8> {
         self.certificate.der().to_vec()
     }
 }
 
 /// The other side of a handshake.
-pub(crate) fn accept(stream: &TcpStream, own: &Made) -> Result<StreamOwned<ServerConnection, TcpStream>, String> {
+pub(crate) fn accept_tls(
+    stream: &TcpStream,
+    own: &CertKey,
+) -> Result<StreamOwned<ServerConnection, TcpStream>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let key = PrivateKeyDer::try_from(own.key.serialize_der()).unwrap();

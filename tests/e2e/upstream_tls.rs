@@ -2,52 +2,52 @@
 
 use std::io::{Read, Write};
 
+use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::{Client, show};
-use crate::harness::{Folder, Gate, run};
-use crate::peer::{Peer, SWITCHING};
-use crate::rows::{case, check, same, verify_at_once};
-use crate::tls_fixtures::{Clients, Made, accept, authority};
+use crate::harness::{Proxy, TempDir, run};
+use crate::peer::{Peer, SWITCHING_PROTOCOLS};
+use crate::tls_fixtures::{CertKey, TlsConnector, accept_tls, certificate_authority};
 
-/// A folder with certificates, and who issued them.
-fn certified() -> (Folder, Made) {
-    let folder = Folder::new();
-    let ca = authority("authority");
-    ca.issues("up.example").write(&folder, "up");
-    ca.issues_with("old.example", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1)).write(&folder, "old");
-    ca.issues("device").write(&folder, "device");
-    folder.write("ca.crt", ca.pem());
-    folder.write("other.crt", authority("other").pem());
-    (folder, ca)
+/// A directory with certificates, and who issued them.
+fn certified() -> (TempDir, CertKey) {
+    let dir = TempDir::new();
+    let ca = certificate_authority("authority");
+    ca.issue("up.example").write(&dir, "up");
+    ca.issue_with("old.example", |params| params.not_after = rcgen::date_time_ymd(2024, 1, 1)).write(&dir, "old");
+    ca.issue("device").write(&dir, "device");
+    dir.write("ca.crt", ca.pem());
+    dir.write("other.crt", certificate_authority("other").pem());
+    (dir, ca)
 }
 
-fn start(folder: &Folder, config: &str, peers: &[(&str, &Peer)]) -> Gate {
-    Gate::before(&config.replace("FOLDER", &folder.path("").display().to_string()), peers)
+fn start(dir: &TempDir, config: &str, peers: &[(&str, &Peer)]) -> Proxy {
+    Proxy::start_with_peers(&config.replace("DIRECTORY", &dir.path("").display().to_string()), peers)
 }
 
-/// An upstream of TLS, which is a gate too.
-fn upstream(folder: &Folder, peer: &Peer) -> Gate {
+/// An upstream of TLS, which is a proxy too.
+fn upstream(dir: &TempDir, peer: &Peer) -> Proxy {
     let says = "return 200 \"$ssl_protocol,$ssl_server_name,$ssl_client_s_dn,$connection\";";
     let config = format!(
-        "ssl_certificate FOLDERup.crt; ssl_certificate_key FOLDERup.key; client_max_body_size 0;
+        "ssl_certificate DIRECTORYup.crt; ssl_certificate_key DIRECTORYup.key; client_max_body_size 0;
          server {{ listen LISTEN ssl; ssl_verify_client optional_no_ca;
             location / {{ proxy_pass http://PEER; }} location /says {{ {says} }} }}
-         server {{ listen OTHER ssl; ssl_certificate FOLDERold.crt; ssl_certificate_key FOLDERold.key; {says} }}"
+         server {{ listen OTHER ssl; ssl_certificate DIRECTORYold.crt; ssl_certificate_key DIRECTORYold.key; {says} }}"
     );
-    start(folder, &config, &[("PEER", peer)])
+    start(dir, &config, &[("PEER", peer)])
 }
 
-fn ask(gate: &Gate, target: &str, status: u16) -> Result<String, String> {
-    let reply =
-        Client::connect(gate.addr).ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), status)?;
-    Ok(String::from_utf8_lossy(&reply.body).into_owned())
+fn ask(proxy: &Proxy, target: &str, status: u16) -> Result<String, String> {
+    let response =
+        Client::connect(proxy.addr).request(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), status)?;
+    Ok(String::from_utf8_lossy(&response.body).into_owned())
 }
 
 #[test]
 fn what_is_said_and_asked_in_handshakes() {
-    let (folder, _) = certified();
-    let peer = Peer::polite();
-    let up = upstream(&folder, &peer);
-    let trusted = "proxy_ssl_trusted_certificate FOLDERca.crt; proxy_ssl_verify on;";
+    let (dir, _) = certified();
+    let peer = Peer::start_echo();
+    let up = upstream(&dir, &peer);
+    let trusted = "proxy_ssl_trusted_certificate DIRECTORYca.crt; proxy_ssl_verify on;";
     let location = |name: &str, more: &str| format!("location /{name} {{ {more} proxy_pass https://UP/says; }}\n");
     let config = [
         "upstream named { server UP; } server { listen LISTEN;\n".to_owned(),
@@ -56,10 +56,10 @@ fn what_is_said_and_asked_in_handshakes() {
         location("unsent", "proxy_ssl_name up.example;"),
         location("made", "proxy_ssl_name $arg_name; proxy_ssl_server_name on;"),
         location("old", "proxy_ssl_protocols TLSv1.2;"),
-        location("own", "proxy_ssl_certificate FOLDERdevice.crt; proxy_ssl_certificate_key FOLDERdevice.key;"),
+        location("own", "proxy_ssl_certificate DIRECTORYdevice.crt; proxy_ssl_certificate_key DIRECTORYdevice.key;"),
         location("trusted", &format!("proxy_ssl_name up.example; {trusted}")),
         location("misnamed", &format!("proxy_ssl_name down.example; {trusted}")),
-        location("distrusted", "proxy_ssl_verify on; proxy_ssl_trusted_certificate FOLDERother.crt;"),
+        location("distrusted", "proxy_ssl_verify on; proxy_ssl_trusted_certificate DIRECTORYother.crt;"),
         format!("location /expired {{ proxy_ssl_name old.example; {trusted} proxy_pass https://EXPIRED; }}"),
         "location /named { proxy_ssl_server_name on; proxy_pass https://named/says; }".to_owned(),
         "location /variable { set $scheme_there https; proxy_pass $scheme_there://UP/says; }".to_owned(),
@@ -67,16 +67,16 @@ fn what_is_said_and_asked_in_handshakes() {
     ]
     .concat();
     let config = config.replace("UP", &up.addr.to_string()).replace("EXPIRED", &up.other.to_string());
-    let gate = start(&folder, &config, &[]);
+    let proxy = start(&dir, &config, &[]);
     let says = |target: &str, expected: &str| {
-        let said = ask(&gate, target, 200)?;
+        let said = ask(&proxy, target, 200)?;
         check(said.starts_with(expected), || said)
     };
     let fails = |target: &str, why: &str| {
-        ask(&gate, target, 502)?;
-        gate.wait_for_error(&["while SSL handshaking to upstream", "upstream: \"https://", why])
+        ask(&proxy, target, 502)?;
+        proxy.wait_for_error_line(&["while SSL handshaking to upstream", "upstream: \"https://", why])
     };
-    verify_at_once(vec![
+    run_concurrently(vec![
         case("by default", || says("/plainly", "TLSv1.3,,,")),
         case("a name", || says("/name", "TLSv1.3,up.example,,")),
         case("a name that is not sent", || says("/unsent", "TLSv1.3,,,")),
@@ -91,7 +91,7 @@ fn what_is_said_and_asked_in_handshakes() {
         case("another issuer", || fails("/distrusted", "unable to verify the first certificate")),
         case("expired", || fails("/expired", "certificate has expired")),
         case("plain HTTP to TLS", || {
-            let page = ask(&gate, "/plain", 400)?;
+            let page = ask(&proxy, "/plain", 400)?;
             check(page.contains("plain HTTP request was sent to HTTPS port"), || page)
         }),
     ]);
@@ -100,14 +100,14 @@ fn what_is_said_and_asked_in_handshakes() {
 /// Connections are used again, but only for who would have made them alike.
 #[test]
 fn connections_are_kept() {
-    let (folder, _) = certified();
-    let peer = Peer::polite();
-    let up = upstream(&folder, &peer);
+    let (dir, _) = certified();
+    let peer = Peer::start_echo();
+    let up = upstream(&dir, &peer);
     let config = "server { listen LISTEN; proxy_ssl_server_name on;
         location /a { proxy_ssl_name a.example; proxy_pass https://UP/says; }
         location /b { proxy_ssl_name b.example; proxy_pass https://UP/says; } }";
-    let gate = start(&folder, &config.replace("UP", &up.addr.to_string()), &[]);
-    let said: Vec<String> = ["/a", "/b", "/a", "/b"].iter().map(|target| ask(&gate, target, 200).unwrap()).collect();
+    let proxy = start(&dir, &config.replace("UP", &up.addr.to_string()), &[]);
+    let said: Vec<String> = ["/a", "/b", "/a", "/b"].iter().map(|target| ask(&proxy, target, 200).unwrap()).collect();
     assert!(said[0].contains(",a.example,") && said[1].contains(",b.example,"), "{said:?}");
     assert!(said[0] == said[2] && said[1] == said[3], "{said:?}");
 }
@@ -119,57 +119,57 @@ fn pattern(length: usize) -> Vec<u8> {
 #[test]
 fn bodies_and_tunnels_from_end_to_end() {
     const BURST: usize = 3_000_000;
-    let (folder, ca) = certified();
+    let (dir, ca) = certified();
     let peer = Peer::start(|connection| {
-        while let Some(request) = connection.request() {
+        while let Some(request) = connection.read_request() {
             if request.head.contains("\r\nUpgrade: ") {
-                connection.send(SWITCHING);
+                connection.send(SWITCHING_PROTOCOLS);
                 connection.send(&pattern(BURST));
-                let came = connection.take(BURST).is_some_and(|bytes| bytes == pattern(BURST));
+                let came = connection.read_bytes(BURST).is_some_and(|bytes| bytes == pattern(BURST));
                 connection.send(if came { b"all" } else { b"not" });
-                return connection.drain();
+                return connection.read_to_end();
             }
             let text = format!("{} {}", request.body.len(), request.body == pattern(request.body.len()));
-            connection.answer(&request, &text);
+            connection.respond(&request, &text);
         }
     });
-    let up = upstream(&folder, &peer);
-    let config = "ssl_certificate FOLDERup.crt; ssl_certificate_key FOLDERup.key; client_max_body_size 0;
+    let up = upstream(&dir, &peer);
+    let config = "ssl_certificate DIRECTORYup.crt; ssl_certificate_key DIRECTORYup.key; client_max_body_size 0;
         server { listen LISTEN ssl; location / { proxy_pass https://UP; } }";
-    let gate = start(&folder, &config.replace("UP", &up.addr.to_string()), &[]);
-    let clients = Clients::trusting(&ca, None);
-    verify_at_once(vec![
+    let proxy = start(&dir, &config.replace("UP", &up.addr.to_string()), &[]);
+    let clients = TlsConnector::trusting(&ca, None);
+    run_concurrently(vec![
         case("a body", || {
-            let mut client = clients.connect(gate.addr, "up.example")?;
+            let mut client = clients.connect(proxy.addr, "up.example")?;
             let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BURST}\r\n\r\n");
-            let reply = client.ask(&[head.as_bytes(), &pattern(BURST)].concat(), 200)?;
-            same("the upstream", &reply.body, format!("{BURST} true").as_bytes())
+            let response = client.request(&[head.as_bytes(), &pattern(BURST)].concat(), 200)?;
+            check_equal("the upstream", &response.body, format!("{BURST} true").as_bytes())
         }),
         case("a tunnel", || {
-            let mut client = clients.connect(gate.addr, "up.example")?;
-            client.ask(b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 101)?;
-            check(client.take(BURST)? == pattern(BURST), || "other bytes came".to_owned())?;
+            let mut client = clients.connect(proxy.addr, "up.example")?;
+            client.request(b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 101)?;
+            check(client.read_bytes(BURST)? == pattern(BURST), || "other bytes came".to_owned())?;
             client.send(&pattern(BURST));
-            same("the upstream", &client.take(3)?, b"all")?;
-            client.finish();
-            client.expect_end()
+            check_equal("the upstream", &client.read_bytes(3)?, b"all")?;
+            client.shutdown_write();
+            client.expect_eof()
         }),
     ]);
 }
 
 #[test]
 fn upstreams_that_fail() {
-    let (folder, ca) = certified();
-    let made = ca.issues("up.example");
+    let (dir, ca) = certified();
+    let made = ca.issue("up.example");
     let plain = Peer::start(|connection| {
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
-        connection.drain();
+        connection.read_to_end();
     });
-    let silent = Peer::start(|connection| connection.drain());
+    let silent = Peer::start(|connection| connection.read_to_end());
     let closing = Peer::start(|_| {});
     // An answer that ends with its connection: with a word, and without.
     let ending = Peer::start(move |connection| {
-        let Ok(mut stream) = accept(&connection.stream, &made) else { return };
+        let Ok(mut stream) = accept_tls(&connection.stream, &made) else { return };
         let mut request = [0; 4096];
         let count = stream.read(&mut request).unwrap();
         stream.write_all(b"HTTP/1.0 200 OK\r\n\r\npart").unwrap();
@@ -182,26 +182,26 @@ fn upstreams_that_fail() {
         location /plain { proxy_pass https://PLAIN; } location /silent { proxy_pass https://SILENT; }
         location /closing { proxy_pass https://CLOSING; } location / { proxy_pass https://ENDING; } }";
     let peers = [("PLAIN", &plain), ("SILENT", &silent), ("CLOSING", &closing), ("ENDING", &ending)];
-    let gate = start(&folder, config, &peers);
-    verify_at_once(vec![
-        case("K13 K70 one that speaks plainly", || ask(&gate, "/plain", 502).map(drop)),
-        case("one that says nothing", || ask(&gate, "/silent", 504).map(drop)),
-        case("one that closes", || ask(&gate, "/closing", 502).map(drop)),
-        case("K22 a whole answer", || same("it", ask(&gate, "/whole", 200)?.as_bytes(), b"part")),
-        case("K22 an answer that may be cut", || {
-            let mut client = Client::asking(gate.addr, b"GET /cut HTTP/1.1\r\nHost: a\r\n\r\n");
-            let got = client.rest()?;
+    let proxy = start(&dir, config, &peers);
+    run_concurrently(vec![
+        case("one that speaks plainly", || ask(&proxy, "/plain", 502).map(drop)),
+        case("one that says nothing", || ask(&proxy, "/silent", 504).map(drop)),
+        case("one that closes", || ask(&proxy, "/closing", 502).map(drop)),
+        case("a whole answer", || check_equal("it", ask(&proxy, "/whole", 200)?.as_bytes(), b"part")),
+        case("an answer that may be cut", || {
+            let mut client = Client::connect_and_send(proxy.addr, b"GET /cut HTTP/1.1\r\nHost: a\r\n\r\n");
+            let got = client.read_to_end()?;
             check(!got.ends_with(b"0\r\n\r\n"), || show(&got))
         }),
     ]);
-    gate.wait_for_error(&["upstream timed out", "while SSL handshaking to upstream"]).unwrap();
-    gate.wait_for_error(&["upstream prematurely closed connection", "/cut"]).unwrap();
+    proxy.wait_for_error_line(&["upstream timed out", "while SSL handshaking to upstream"]).unwrap();
+    proxy.wait_for_error_line(&["upstream prematurely closed connection", "/cut"]).unwrap();
 }
 
 #[test]
 fn mistakes_are_shown() {
-    let (folder, _) = certified();
-    let folder = &folder;
+    let (dir, _) = certified();
+    let dir = &dir;
     let lines = [
         ("who is trusted", "proxy_ssl_verify on;", "no \"proxy_ssl_trusted_certificate\""),
         ("a certificate without a key", "proxy_ssl_certificate device.crt;", "no \"proxy_ssl_certificate_key\""),
@@ -216,11 +216,11 @@ fn mistakes_are_shown() {
     let cases = lines.iter().enumerate().map(|(at, (id, text, expected))| {
         case(id, move || {
             let file = format!("{at}.conf");
-            folder.write(&file, format!("server {{ location / {{ {text} proxy_pass https://127.0.0.1:1; }} }}"));
-            let out = run(folder, &["-t"], &file);
+            dir.write(&file, format!("server {{ location / {{ {text} proxy_pass https://127.0.0.1:1; }} }}"));
+            let out = run(dir, &["-t"], &file);
             let err = String::from_utf8_lossy(&out.stderr).into_owned();
             check(out.status.code() == Some(2) && err.contains(expected), || err)
         })
     });
-    verify_at_once(cases.collect());
+    run_concurrently(cases.collect());
 }

@@ -5,37 +5,39 @@ use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, Reply, expand, show};
-use crate::harness::{ABOUT_A_SECOND, Gate};
-use crate::peer::{Peer, SWITCHING};
-use crate::rows::{Case, case, check, same, verify_at_once};
+use crate::cases::{Case, case, check, check_equal, run_concurrently};
+use crate::client::{Client, Response, expand, show};
+use crate::harness::{ABOUT_A_SECOND, Proxy};
+use crate::peer::{Peer, SWITCHING_PROTOCOLS};
 
-/// A gate with a location for each peer, and short timeouts.
-fn gate_before(peers: &[(&str, SocketAddr)]) -> Gate {
+/// The proxy with a location for each peer, and short timeouts.
+fn proxy_with_peers(peers: &[(&str, SocketAddr)]) -> Proxy {
     let location = |(id, addr): &(&str, SocketAddr)| format!("location /{id} {{ proxy_pass http://{addr}; }}\n");
     let locations: String = peers.iter().map(location).collect();
-    Gate::start(&format!(
+    Proxy::start(&format!(
         "proxy_read_timeout 1s; proxy_send_timeout 1s; proxy_connect_timeout 1s;
          server {{ listen LISTEN; location / {{ return 204; }}\n{locations} }}"
     ))
 }
 
 /// `GET /id`, and what comes of it.
-fn get(gate: &Gate, id: &str) -> (Client, Result<Reply, String>) {
-    let mut client = Client::asking(gate.addr, format!("GET /{id} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-    let reply = client.reply();
-    (client, reply)
+fn get(proxy: &Proxy, id: &str) -> (Client, Result<Response, String>) {
+    let mut client = Client::connect_and_send(proxy.addr, format!("GET /{id} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+    let response = client.read_response();
+    (client, response)
 }
 
-/// The gateway reply, one line in the error log that names the upstream, and a client that can go on.
-fn expect_bad(gate: &Gate, id: &str, addr: SocketAddr, status: u16) -> Result<(), String> {
-    let (mut client, reply) = get(gate, id);
-    let reply = reply?;
-    check(reply.status == status, || format!("expected {status}, got {:?} {}", reply.head, show(&reply.body)))?;
-    client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204)?;
+/// The gateway response, one line in the error log that names the upstream, and a client that can go on.
+fn expect_bad(proxy: &Proxy, id: &str, addr: SocketAddr, status: u16) -> Result<(), String> {
+    let (mut client, response) = get(proxy, id);
+    let response = response?;
+    check(response.status == status, || {
+        format!("expected {status}, got {:?} {}", response.head, show(&response.body))
+    })?;
+    client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204)?;
     let request = format!("\"GET /{id} HTTP/1.1\"");
-    gate.wait_for_error(&["[error]", "upstream", &request, &format!("http://{addr}/{id}")])?;
-    let told = gate.errors().iter().filter(|line| line.contains(&request)).count();
+    proxy.wait_for_error_line(&["[error]", "upstream", &request, &format!("http://{addr}/{id}")])?;
+    let told = proxy.error_lines().iter().filter(|line| line.contains(&request)).count();
     check(told == 1, || format!("{told} lines in the error log"))
 }
 
@@ -65,23 +67,23 @@ fn answers_that_are_none() {
         ("K30-unasked", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
     ];
     let mut peers: Vec<(&'static str, Peer)> =
-        answers.iter().map(|(id, answer)| (*id, Peer::answering(expand(answer)))).collect();
-    peers.push(("K12-cut", Peer::ending(b"HTT".to_vec())));
+        answers.iter().map(|(id, answer)| (*id, Peer::start_responding(expand(answer)))).collect();
+    peers.push(("K12-cut", Peer::start_responding_once(b"HTT".to_vec())));
     peers.push((
         "K60",
         Peer::start(|connection| {
-            connection.request();
+            connection.read_request();
             connection.send(b"HTTP/1.1 200 OK\r\n");
             while connection.send(&b"X-A: aaaaaaaa\r\n".repeat(64)) {}
         }),
     ));
-    let gate = gate_before(&peers.iter().map(|(id, peer)| (*id, peer.addr)).collect::<Vec<_>>());
+    let proxy = proxy_with_peers(&peers.iter().map(|(id, peer)| (*id, peer.addr)).collect::<Vec<_>>());
     let one = |id: &'static str, peer: &Peer| {
-        expect_bad(&gate, id, peer.addr, 502)?;
+        expect_bad(&proxy, id, peer.addr, 502)?;
         peer.expect_all_closed()?;
         check(peer.connections() == 1, || "it was sent more than once".to_owned())
     };
-    verify_at_once(peers.iter().map(|(id, peer)| case(id, || one(id, peer))).collect());
+    run_concurrently(peers.iter().map(|(id, peer)| case(id, || one(id, peer))).collect());
 }
 
 /// Interim answers without end.
@@ -89,15 +91,15 @@ fn answers_that_are_none() {
 fn interim_answers() {
     const INTERIM: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-    let early = Peer::answering([b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", OK].concat());
-    let continues = Peer::answering([b"HTTP/1.1 100 Continue\r\n\r\n", OK].concat());
-    let some = Peer::answering([&INTERIM.repeat(32), OK].concat());
-    let many = Peer::answering([&INTERIM.repeat(500), OK].concat());
+    let early = Peer::start_responding([b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", OK].concat());
+    let continues = Peer::start_responding([b"HTTP/1.1 100 Continue\r\n\r\n", OK].concat());
+    let some = Peer::start_responding([&INTERIM.repeat(32), OK].concat());
+    let many = Peer::start_responding([&INTERIM.repeat(500), OK].concat());
     let endless = Peer::start(|connection| {
-        connection.request();
+        connection.read_request();
         while connection.send(INTERIM) {}
     });
-    let gate = gate_before(&[
+    let proxy = proxy_with_peers(&[
         ("early", early.addr),
         ("continues", continues.addr),
         ("some", some.addr),
@@ -105,27 +107,29 @@ fn interim_answers() {
         ("endless", endless.addr),
     ]);
     let count = |id: &str, expected: u16| {
-        let (mut client, reply) = get(&gate, id);
-        let (mut reply, mut seen) = (reply?, 0);
-        while reply.status == 102 {
+        let (mut client, response) = get(&proxy, id);
+        let (mut response, mut seen) = (response?, 0);
+        while response.status == 102 {
             seen += 1;
-            reply = client.reply()?;
+            response = client.read_response()?;
         }
-        check(seen == 32 && reply.status == expected, || format!("{seen} interim answers and then {:?}", reply.head))
+        check(seen == 32 && response.status == expected, || {
+            format!("{seen} interim answers and then {:?}", response.head)
+        })
     };
     let cases = vec![
         case("K24", || {
-            let (mut client, reply) = get(&gate, "early");
-            same("the client", reply?.head.as_bytes(), b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")?;
-            client.expect(200).map(drop)
+            let (mut client, response) = get(&proxy, "early");
+            check_equal("the client", response?.head.as_bytes(), b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")?;
+            client.expect_status(200).map(drop)
         }),
         case("K24 in HTTP/1.0", || {
-            let mut client = Client::asking(gate.addr, b"GET /early HTTP/1.0\r\n\r\n");
-            client.expect(200).map(drop)
+            let mut client = Client::connect_and_send(proxy.addr, b"GET /early HTTP/1.0\r\n\r\n");
+            client.expect_status(200).map(drop)
         }),
         case("K24 for 100", || {
-            let (_, reply) = get(&gate, "continues");
-            reply.and_then(|reply| check(reply.status == 200, || reply.head))
+            let (_, response) = get(&proxy, "continues");
+            response.and_then(|response| check(response.status == 200, || response.head))
         }),
         case("K25 just not", || count("some", 200)),
         case("K25", || count("many", 502)),
@@ -134,7 +138,7 @@ fn interim_answers() {
             endless.expect_all_closed()
         }),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 /// Bodies that end too early, too late, or in another way than they should.
@@ -152,129 +156,133 @@ fn bodies_of_answers() {
         ("K62", b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: /secret\r\nContent-Length: 2\r\n\r\nok"),
     ];
     let peers: Vec<(&'static str, Peer)> =
-        rows.iter().map(|(id, answer)| (*id, Peer::ending(answer.to_vec()))).collect();
+        rows.iter().map(|(id, answer)| (*id, Peer::start_responding_once(answer.to_vec()))).collect();
     let places: Vec<(&str, SocketAddr)> = peers.iter().map(|(id, peer)| (*id, peer.addr)).collect();
-    let gate = gate_before(&places);
+    let proxy = proxy_with_peers(&places);
     let abc = |id: &str| {
-        let mut client = Client::asking(gate.addr, format!("GET /{id} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-        client.rest()
+        let mut client =
+            Client::connect_and_send(proxy.addr, format!("GET /{id} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        client.read_to_end()
     };
     // Either 502, if nothing had gone to the client, or an answer without its end.
     let broken_off = |id: &str| {
-        let (mut client, reply) = get(&gate, id);
-        match reply {
-            Ok(reply) => check(reply.status == 502, || format!("a whole reply: {:?}", reply.head))?,
+        let (mut client, response) = get(&proxy, id);
+        match response {
+            Ok(response) => check(response.status == 502, || format!("a whole response: {:?}", response.head))?,
             Err(why) => {
                 check(why.starts_with("the end comes"), || why)?;
                 let all = String::from_utf8_lossy(&abc(id)?).into_owned();
                 check(all.starts_with("HTTP/1.1 200 ") && !all.ends_with("0\r\n\r\n"), || all)?;
-                client.expect_end()?;
+                client.expect_eof()?;
             }
         }
-        gate.wait_for_error(&["[error]", "upstream", &format!("\"GET /{id} HTTP/1.1\"")])
+        proxy.wait_for_error_line(&["[error]", "upstream", &format!("\"GET /{id} HTTP/1.1\"")])
     };
     let cases = vec![
         case("K14", || {
             let all = String::from_utf8_lossy(&abc("K14")?).into_owned();
             check(all.starts_with("HTTP/1.1 200 OK\r\n") && all.ends_with("\r\n\r\nabc"), || all)?;
-            gate.wait_for_error(&["upstream prematurely closed connection", "\"GET /K14 HTTP/1.1\""])
+            proxy.wait_for_error_line(&["upstream prematurely closed connection", "\"GET /K14 HTTP/1.1\""])
         }),
         case("K17", || broken_off("K17")),
         case("K18", || broken_off("K18")),
         case("K20", || broken_off("K20")),
         case("K21", || {
-            let reply = get(&gate, "K21").1?;
-            same("the client", &reply.framed, b"5\r\nhello\r\n0\r\n\r\n")
+            let response = get(&proxy, "K21").1?;
+            check_equal("the client", &response.framed, b"5\r\nhello\r\n0\r\n\r\n")
         }),
         case("K22", || {
-            let (mut client, reply) = get(&gate, "K22");
-            same("the client", &reply?.body, b"until eof")?;
-            client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).map(drop)
+            let (mut client, response) = get(&proxy, "K22");
+            check_equal("the client", &response?.body, b"until eof")?;
+            client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).map(drop)
         }),
         case("K22 in HTTP/1.0", || {
-            let mut client = Client::asking(gate.addr, b"GET /K22 HTTP/1.0\r\n\r\n");
-            let reply = client.expect(200)?;
-            check(reply.closes() && reply.field("Transfer-Encoding").is_none(), || reply.head)?;
-            same("the client", &reply.body, b"until eof")
+            let mut client = Client::connect_and_send(proxy.addr, b"GET /K22 HTTP/1.0\r\n\r\n");
+            let response = client.expect_status(200)?;
+            check(response.closes() && response.header("Transfer-Encoding").is_none(), || response.head)?;
+            check_equal("the client", &response.body, b"until eof")
         }),
         case("K21 in HTTP/1.0", || {
-            let mut client = Client::asking(gate.addr, b"GET /K21 HTTP/1.0\r\n\r\n");
-            let reply = client.expect(200)?;
-            check(reply.closes() && reply.field("Transfer-Encoding").is_none(), || reply.head)?;
-            same("the client", &reply.body, b"hello")
+            let mut client = Client::connect_and_send(proxy.addr, b"GET /K21 HTTP/1.0\r\n\r\n");
+            let response = client.expect_status(200)?;
+            check(response.closes() && response.header("Transfer-Encoding").is_none(), || response.head)?;
+            check_equal("the client", &response.body, b"hello")
         }),
         case("K36", || {
-            let mut client = Client::asking(gate.addr, &expand(b"GET /K36 HTTP/1.1\r\nHost: a\r\n{W}\r\n"));
-            let reply = client.expect(200)?;
-            check(reply.field("Upgrade").is_none(), || reply.head)?;
-            client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).map(drop)
+            let mut client = Client::connect_and_send(proxy.addr, &expand(b"GET /K36 HTTP/1.1\r\nHost: a\r\n{W}\r\n"));
+            let response = client.expect_status(200)?;
+            check(response.header("Upgrade").is_none(), || response.head)?;
+            client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).map(drop)
         }),
         case("K57", || {
-            let reply = get(&gate, "K57").1?;
-            check(!reply.head.replace("\r\n", "").contains('\n'), || reply.head.clone())?;
-            check(reply.status == 200 && reply.field("X") == Some("y") && reply.body == b"ok", || reply.head)
+            let response = get(&proxy, "K57").1?;
+            check(!response.head.replace("\r\n", "").contains('\n'), || response.head.clone())?;
+            check(response.status == 200 && response.header("X") == Some("y") && response.body == b"ok", || {
+                response.head
+            })
         }),
         case("K62", || {
-            let reply = get(&gate, "K62").1?;
-            check(reply.status == 204 && !reply.head.contains("Accel"), || reply.head)
+            let response = get(&proxy, "K62").1?;
+            check(response.status == 204 && !response.head.contains("Accel"), || response.head)
         }),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 /// Answers with more behind them, or before all of the request was sent.
 #[test]
 fn answers_that_do_not_fit() {
     let extra = Peer::start(|connection| {
-        while connection.request().is_some() {
+        while connection.read_request().is_some() {
             let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
             connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{evil}").as_bytes());
         }
     });
     let too_large = Peer::start(|connection| {
-        connection.head();
+        connection.read_head();
         connection.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno");
-        connection.drain();
+        connection.read_to_end();
     });
-    let gate = gate_before(&[("K16", extra.addr), ("K61", too_large.addr)]);
+    let proxy = proxy_with_peers(&[("K16", extra.addr), ("K61", too_large.addr)]);
     let cases = vec![
         case("K16", || {
             for _ in 0..3 {
-                let (mut client, reply) = get(&gate, "K16");
-                same("the client", &reply?.body, b"ok")?;
-                client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204)?;
+                let (mut client, response) = get(&proxy, "K16");
+                check_equal("the client", &response?.body, b"ok")?;
+                client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204)?;
             }
             extra.expect_all_closed()?;
             check(extra.connections() == 3, || format!("{} connections", extra.connections()))
         }),
         case("K61", || {
             let head = b"POST /K61 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello";
-            let mut client = Client::connect(gate.addr);
-            same("the client", &client.ask(head, 413)?.body, b"no")?;
-            client.expect_end()?;
+            let mut client = Client::connect(proxy.addr);
+            check_equal("the client", &client.request(head, 413)?.body, b"no")?;
+            client.expect_eof()?;
             too_large.expect_all_closed()
         }),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 /// A 204 has neither a body nor fields that speak of one.
 #[test]
 fn answers_without_a_body() {
-    let counted = Peer::ending(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello".to_vec());
-    let chunked =
-        Peer::ending(b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_vec());
-    let gate = gate_before(&[("K37", counted.addr), ("K38", chunked.addr)]);
+    let counted = Peer::start_responding_once(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello".to_vec());
+    let chunked = Peer::start_responding_once(
+        b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_vec(),
+    );
+    let proxy = proxy_with_peers(&[("K37", counted.addr), ("K38", chunked.addr)]);
     let bodyless = |id: &str, peer: &Peer| {
-        let (mut client, reply) = get(&gate, id);
-        let reply = reply?;
-        let speaks = reply.field("Content-Length").or(reply.field("Transfer-Encoding"));
-        check(reply.status == 204 && speaks.is_none(), || reply.head.clone())?;
-        client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204)?;
-        get(&gate, id).1?;
+        let (mut client, response) = get(&proxy, id);
+        let response = response?;
+        let speaks = response.header("Content-Length").or(response.header("Transfer-Encoding"));
+        check(response.status == 204 && speaks.is_none(), || response.head.clone())?;
+        client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204)?;
+        get(&proxy, id).1?;
         check(peer.connections() == 2, || "the connection was used again".to_owned())
     };
-    verify_at_once(vec![case("K37", || bodyless("K37", &counted)), case("K38", || bodyless("K38", &chunked))]);
+    run_concurrently(vec![case("K37", || bodyless("K37", &counted)), case("K38", || bodyless("K38", &chunked))]);
 }
 
 /// Answers to an upgrade.
@@ -298,47 +306,49 @@ fn answers_to_upgrades() {
     ];
     let echoing = |answer: Vec<u8>| {
         Peer::start(move |connection| {
-            if connection.head().is_some() && connection.send(&answer) {
+            if connection.read_head().is_some() && connection.send(&answer) {
                 connection.echo();
             }
         })
     };
     let mut peers: Vec<(&'static str, Peer)> =
         rows.iter().map(|(id, answer)| (*id, echoing(answer.to_vec()))).collect();
-    peers.push(("K28", echoing([SWITCHING, b"RAW"].concat())));
+    peers.push(("K28", echoing([SWITCHING_PROTOCOLS, b"RAW"].concat())));
     peers.push((
         "K29",
         Peer::start(|connection| {
-            connection.head();
-            connection.send(SWITCHING);
-            connection.finish();
-            connection.drain();
+            connection.read_head();
+            connection.send(SWITCHING_PROTOCOLS);
+            connection.shutdown_write();
+            connection.read_to_end();
         }),
     ));
-    peers.push(("K34", echoing([SWITCHING, b"\x81\x02hi"].concat())));
-    let gate = gate_before(&peers.iter().map(|(id, peer)| (*id, peer.addr)).collect::<Vec<_>>());
+    peers.push(("K34", echoing([SWITCHING_PROTOCOLS, b"\x81\x02hi"].concat())));
+    let proxy = proxy_with_peers(&peers.iter().map(|(id, peer)| (*id, peer.addr)).collect::<Vec<_>>());
     let upgrade = |id: &str| {
-        let mut client =
-            Client::asking(gate.addr, &expand(format!("GET /{id} HTTP/1.1\r\nHost: a\r\n{{W}}\r\n").as_bytes()));
-        let reply = client.reply();
-        (client, reply)
+        let mut client = Client::connect_and_send(
+            proxy.addr,
+            &expand(format!("GET /{id} HTTP/1.1\r\nHost: a\r\n{{W}}\r\n").as_bytes()),
+        );
+        let response = client.read_response();
+        (client, response)
     };
     let refused = |id: &'static str| {
-        let (mut client, reply) = upgrade(id);
-        let reply = reply?;
-        check(reply.status == 502, || reply.head)?;
-        client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204)?;
+        let (mut client, response) = upgrade(id);
+        let response = response?;
+        check(response.status == 502, || response.head)?;
+        client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204)?;
         let (_, peer) = peers.iter().find(|(known, _)| *known == id).unwrap();
         peer.expect_all_closed()?;
-        gate.wait_for_error(&["[error]", "upstream", &format!("\"GET /{id} HTTP/1.1\"")])
+        proxy.wait_for_error_line(&["[error]", "upstream", &format!("\"GET /{id} HTTP/1.1\"")])
     };
     let speaks_first = |id: &str, first: &[u8]| {
-        let (mut client, reply) = upgrade(id);
-        let reply = reply?;
-        check(reply.status == 101 && reply.field("Content-Length").is_none(), || reply.head)?;
-        same("the client", &client.take(first.len())?, first)?;
+        let (mut client, response) = upgrade(id);
+        let response = response?;
+        check(response.status == 101 && response.header("Content-Length").is_none(), || response.head)?;
+        check_equal("the client", &client.read_bytes(first.len())?, first)?;
         client.send(b"ping");
-        same("the client", &client.take(4)?, b"ping")
+        check_equal("the client", &client.read_bytes(4)?, b"ping")
     };
     let mut cases: Vec<Case<'_>> = Vec::new();
     for id in ["K30", "K30-token", "K32", "no-accept", "wrong-accept"] {
@@ -348,28 +358,29 @@ fn answers_to_upgrades() {
     cases.push(case("K33", || speaks_first("K33", b"")));
     cases.push(case("K34", || speaks_first("K34", b"\x81\x02hi")));
     cases.push(case("K29", || {
-        let (mut client, reply) = upgrade("K29");
-        let (reply, began) = (reply?, Instant::now());
-        check(reply.status == 101, || reply.head)?;
-        client.expect_end()?;
+        let (mut client, response) = upgrade("K29");
+        let (response, began) = (response?, Instant::now());
+        check(response.status == 101, || response.head)?;
+        client.expect_eof()?;
         check(began.elapsed() < Duration::from_secs(10), || "the end comes late".to_owned())?;
         drop(client);
-        gate.wait_for_access(&["\"GET /K29 HTTP/1.1\" 101 "])
+        proxy.wait_for_access_line(&["\"GET /K29 HTTP/1.1\" 101 "])
     }));
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 /// Peers that can't be reached, or do not answer.
 #[test]
 fn silence() {
     let one_byte_short = |connection: &mut crate::peer::Connection| {
-        connection.request();
+        connection.read_request();
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Len");
-        connection.drain();
+        connection.read_to_end();
     };
-    let (silent, slow) = (Peer::start(|connection| connection.drain()), Peer::start(one_byte_short));
-    let (ending, resetting) = (Peer::ending(Vec::new()), Peer::start(|connection| connection.reset()));
-    let live = Peer::polite();
+    let (silent, slow) = (Peer::start(|connection| connection.read_to_end()), Peer::start(one_byte_short));
+    let (ending, resetting) =
+        (Peer::start_responding_once(Vec::new()), Peer::start(|connection| connection.reset_on_first_byte()));
+    let live = Peer::start_echo();
     // A full backlog: the kernel does not answer more connections.
     let full = TcpListener::bind("127.0.0.1:0").unwrap();
     let full_addr = full.local_addr().unwrap();
@@ -389,7 +400,7 @@ fn silence() {
             location /K05 { proxy_pass http://RESET; }
             location /K06 { proxy_pass http://SILENT; }
             location /K08 { proxy_pass http://SLOW; } }";
-    let again = Peer::ending(Vec::new());
+    let again = Peer::start_responding_once(Vec::new());
     let addrs = [
         ("ENDING2", again.addr),
         ("ENDING", ending.addr),
@@ -400,32 +411,33 @@ fn silence() {
         ("SLOW", slow.addr),
     ];
     let config = addrs.iter().fold(config.to_owned(), |text, (name, addr)| text.replace(name, &addr.to_string()));
-    let gate = Gate::start(&config);
+    let proxy = Proxy::start(&config);
     let refused = "127.0.0.1:1".parse().unwrap();
     let timed = |id: &'static str, addr: SocketAddr| {
         let began = Instant::now();
-        expect_bad(&gate, id, addr, 504)?;
+        expect_bad(&proxy, id, addr, 504)?;
         let took = began.elapsed();
         check(ABOUT_A_SECOND.contains(&took.as_millis()), || format!("it took {took:?}"))
     };
     let cases = vec![
         case("K01", || {
             let began = Instant::now();
-            expect_bad(&gate, "K01", refused, 502)?;
+            expect_bad(&proxy, "K01", refused, 502)?;
             check(began.elapsed() < Duration::from_secs(10), || "it took long".to_owned())
         }),
         case("K01 next", || {
-            (0..4)
-                .try_for_each(|_| get(&gate, "K01-next").1.and_then(|reply| check(reply.status == 200, || reply.head)))
+            (0..4).try_for_each(|_| {
+                get(&proxy, "K01-next").1.and_then(|response| check(response.status == 200, || response.head))
+            })
         }),
         case("K02", || timed("K02", full_addr)),
         case("K04", || {
-            let mut client = Client::connect(gate.addr);
-            client.ask(b"POST /K04 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 502)?;
+            let mut client = Client::connect(proxy.addr);
+            client.request(b"POST /K04 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 502)?;
             let tried = ending.connections() + again.connections();
             check(tried == 1, || format!("it was sent {tried} times"))
         }),
-        case("K05", || expect_bad(&gate, "K05", resetting.addr, 502)),
+        case("K05", || expect_bad(&proxy, "K05", resetting.addr, 502)),
         case("K06", || {
             timed("K06", silent.addr)?;
             silent.expect_all_closed()
@@ -435,7 +447,7 @@ fn silence() {
             slow.expect_all_closed()
         }),
     ];
-    verify_at_once(cases);
+    run_concurrently(cases);
 }
 
 /// Connections that lay idle.
@@ -444,9 +456,9 @@ fn idle_connections() {
     // Closes when the second request comes on a connection, without a word.
     let closing = || {
         Peer::start(|connection| {
-            if let Some(request) = connection.request() {
-                connection.answer(&request, "first");
-                connection.request();
+            if let Some(request) = connection.read_request() {
+                connection.respond(&request, "first");
+                connection.read_request();
             }
         })
     };
@@ -455,8 +467,8 @@ fn idle_connections() {
     let (done, is_done) = mpsc::channel::<()>();
     let (told, done) = (Mutex::new(told), Mutex::new(done));
     let talking = Peer::start(move |connection| {
-        while let Some(request) = connection.request() {
-            connection.answer(&request, &format!("{}", connection.number));
+        while let Some(request) = connection.read_request() {
+            connection.respond(&request, &format!("{}", connection.number));
             if connection.number == 0 {
                 told.lock().unwrap().recv().unwrap();
                 connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
@@ -464,36 +476,36 @@ fn idle_connections() {
             }
         }
     });
-    let gate = gate_before(&[("get", get_closing.addr), ("post", post_closing.addr), ("talking", talking.addr)]);
-    let mut client = Client::connect(gate.addr);
+    let proxy = proxy_with_peers(&[("get", get_closing.addr), ("post", post_closing.addr), ("talking", talking.addr)]);
+    let mut client = Client::connect(proxy.addr);
     for request in [b"GET /get HTTP/1.1\r\nHost: a\r\n\r\n", b"HEAD /get HTTP/1.1\r\nHost: a\r\n\r\n".as_slice()] {
         client.send(request);
         let method = if request.starts_with(b"HEAD") { "HEAD" } else { "GET" };
-        assert_eq!(client.reply_to(method).unwrap().status, 200, "K64: repeated on a new connection");
+        assert_eq!(client.read_response_to(method).unwrap().status, 200, "K64: repeated on a new connection");
     }
     assert_eq!(get_closing.connections(), 2, "K64");
-    client.ask(b"GET /post HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
-    client.ask(b"POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 502).unwrap();
+    client.request(b"GET /post HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
+    client.request(b"POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 502).unwrap();
     assert_eq!(post_closing.connections(), 1, "K64: a POST is not repeated");
 
-    assert_eq!(get(&gate, "talking").1.unwrap().body, b"0");
+    assert_eq!(get(&proxy, "talking").1.unwrap().body, b"0");
     tell.send(()).unwrap();
     is_done.recv().unwrap();
     for _ in 0..2 {
-        assert_eq!(get(&gate, "talking").1.unwrap().body, b"1", "K65: bytes that nobody asked for became an answer");
+        assert_eq!(get(&proxy, "talking").1.unwrap().body, b"1", "K65: bytes that nobody asked for became an answer");
     }
 }
 
-/// A gate that is its own upstream.
+/// The proxy that is its own upstream.
 #[test]
 fn a_loop() {
-    let gate = Gate::start(
+    let proxy = Proxy::start(
         "events { worker_connections 64; } proxy_read_timeout 2s;
          server { listen LISTEN; location / { proxy_pass http://LISTEN; } location /out { return 204; } }",
     );
-    let (_, reply) = get(&gate, "K69");
-    let status = reply.unwrap().status;
+    let (_, response) = get(&proxy, "K69");
+    let status = response.unwrap().status;
     assert!(matches!(status, 502 | 503 | 508), "K69: {status}");
-    assert!(gate.descriptors() < 2 * 64 + 20, "K69: {} descriptors", gate.descriptors());
-    Client::connect(gate.addr).ask(b"GET /out HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
+    assert!(proxy.open_descriptors() < 2 * 64 + 20, "K69: {} descriptors", proxy.open_descriptors());
+    Client::connect(proxy.addr).request(b"GET /out HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
 }
