@@ -1,4 +1,4 @@
-//! Who is let in: `allow`, `deny`, `auth_basic`, `auth_request`, `satisfy`, `limit_except`; for tunnels as well.
+//! Access control: `allow`, `deny`, `auth_basic`, `auth_request`, `satisfy`, `limit_except`; for upgrades as well.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::harness::{Proxy, wait_for};
 use crate::peer::Peer;
 use crate::response_rows::{format_request, run_response_row, run_response_rows};
 
-/// `Authorization` of a user and a password with a colon between them.
+/// The `Authorization` header of `user:password`.
 fn basic(user: &str) -> String {
     format!("Authorization: Basic {}", BASE64.encode(user.as_bytes()))
 }
@@ -41,17 +41,17 @@ fn addresses() {
     run_response_rows(
         &proxy,
         &[
-            ("nothing is asked", "/open", 200, "X-In: yes"),
+            ("no rules", "/open", 200, "X-In: yes"),
             ("the first rule counts", "/all/", 403, "!WWW-Authenticate"),
             ("one address", "/one/", 404, ""),
             ("a range", "/range/", 403, ""),
             ("a range that it is not in", "/other/", 403, ""),
-            ("another family", "/six/", 404, ""),
+            ("another address family", "/six/", 404, ""),
             ("local sockets", "/local/", 403, ""),
             ("return comes first", "/before/", 201, ""),
             ("inherited", "/outer/same/", 403, ""),
-            ("of its own", "/outer/own/", 404, ""),
-            ("of its own, which say nothing of us", "/outer/none/", 404, ""),
+            ("own rules", "/outer/own/", 404, ""),
+            ("own rules without a match", "/outer/none/", 404, ""),
             ("a page", "/page/", 403, "=no entry"),
             ("a page that is denied as well", "/page_too/", 403, "Content-Type: text/html"),
             ("beside if", "/if/?x=1", 403, ""),
@@ -62,7 +62,7 @@ fn addresses() {
     })]);
 }
 
-const USERS: &str = "# who may come in
+const USERS: &str = "# comment
 plain:{PLAIN}password
 sha:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=
 ssha:{SSHA}yI6cZwQadOA1e+/f+T+H3eCQQhRzYWx0
@@ -73,13 +73,13 @@ bcrypt:$2y$05$uRVNusHvy1L1btdEO8q7..wK7NE4EzcFLudfN7fiaXuUJSu7uIvoO
 des:aaPwJ9XL9Y99E
 ";
 
-const PASSWORDS: &str = r#"log_format who "$remote_user $status"; access_log access.log who; error_log error.log info; pid smolgate.pid;
+const PASSWORDS: &str = r#"log_format user "$remote_user $status"; access_log access.log user; error_log error.log info; pid smolgate.pid;
 server { listen LISTEN;
     auth_basic "closed site"; auth_basic_user_file users;
     location / { root www; }
     location /off/ { auth_basic off; root www; }
-    location /off_made/ { auth_basic $off; root www; }
-    location /realm/ { auth_basic "for $arg_who \"only\""; root www; }
+    location /off_by_variable/ { auth_basic $off; root www; }
+    location /realm/ { auth_basic "for $arg_name \"only\""; root www; }
     location /by/ { auth_basic_user_file $arg_file; root www; }
     location /missing/ { auth_basic_user_file missing; root www; }
     location /dir/ { auth_basic_user_file /; root www; }
@@ -97,13 +97,13 @@ fn passwords() {
     run_response_rows(
         &proxy,
         &[
-            ("nobody", "/", 401, challenge),
-            ("nobody, HEAD", "HEAD /", 401, &format!("{challenge} | =")),
+            ("no credentials", "/", 401, challenge),
+            ("no credentials, HEAD", "HEAD /", 401, &format!("{challenge} | =")),
             ("another scheme", "/\nAuthorization: Bearer x", 401, challenge),
             ("broken", "/\nAuthorization: Basic !", 401, challenge),
             ("off", "/off/", 404, "!WWW-Authenticate"),
-            ("off by a variable", "/off_made/", 404, ""),
-            ("a realm with a variable", "/realm/?who=you", 401, r#"WWW-Authenticate: Basic realm="for you \"only\"""#),
+            ("off by a variable", "/off_by_variable/", 404, ""),
+            ("a realm with a variable", "/realm/?name=you", 401, r#"WWW-Authenticate: Basic realm="for you \"only\"""#),
             ("no file", &format!("/missing/\n{}", basic("plain:password")), 403, "!WWW-Authenticate"),
             ("a directory", &format!("/dir/\n{}", basic("plain:password")), 500, "!WWW-Authenticate"),
             ("a file by a variable", &format!("/by/?file=users\n{}", basic("plain:password")), 404, ""),
@@ -112,20 +112,20 @@ fn passwords() {
             ("a page", "/login/", 404, challenge),
         ],
     );
-    let strong = ["sha256", "sha512", "bcrypt"].into_iter().filter(|_| cfg!(feature = "crypt"));
-    let tries = ["plain", "sha", "ssha", "apr1"].into_iter().chain(strong).flat_map(|user| {
+    let slow = ["sha256", "sha512", "bcrypt"].into_iter().filter(|_| cfg!(feature = "crypt"));
+    let requests = ["plain", "sha", "ssha", "apr1"].into_iter().chain(slow).flat_map(|user| {
         [("password", 404), ("Password", 401), ("", 401)].map(|(password, status)| {
             let asked = format!("/x\n{}", basic(&format!("{user}:{password}")));
             (user, asked, status)
         })
     });
-    run_cases(tries.map(|(user, asked, status)| {
+    run_cases(requests.map(|(user, asked, status)| {
         let proxy = &proxy;
         (user, move || run_response_row(proxy, &(user, &asked, status, if status == 401 { challenge } else { "" })))
     }));
     for (what, user, parts) in [
-        ("a form that is not known", "des:x", ["user \"des\"", "not supported"]),
-        ("nobody of this name", "nobody:x", ["user \"nobody\" was not found in", "users"]),
+        ("an unsupported hash", "des:x", ["user \"des\"", "not supported"]),
+        ("an unknown user", "ghost:x", ["user \"ghost\" was not found in", "users"]),
         ("a name with control bytes", "a\r\nb:x", ["user \"a\\r\\nb\" was not found", ""]),
         ("a wrong password", "plain:x", ["user \"plain\": password mismatch", ""]),
     ] {
@@ -138,11 +138,11 @@ fn passwords() {
     assert!(peer.received().is_empty());
 }
 
-/// A build without bcrypt and SHA-crypt tells where there is one, and what can be done.
+/// A build without bcrypt and SHA-crypt logs where such a hash is, and the remedy.
 #[cfg(not(feature = "crypt"))]
 #[test]
-fn forms_that_a_small_build_lacks() {
-    let proxy = Proxy::before(PASSWORDS, &[("UP", &Peer::polite())]);
+fn hashes_that_a_build_does_not_support() {
+    let proxy = Proxy::start_with_peers(PASSWORDS, &[("UP", &Peer::start_echo())]);
     proxy.dir.write("users", USERS);
     run_cases(["sha256", "sha512", "bcrypt"].map(|user| {
         let proxy = &proxy;
@@ -154,7 +154,7 @@ fn forms_that_a_small_build_lacks() {
 }
 
 #[test]
-fn a_changed_file_counts_at_once() {
+fn a_changed_file_takes_effect_at_once() {
     let proxy =
         Proxy::start("server { listen LISTEN; location / { auth_basic x; auth_basic_user_file users; root w; } }");
     let ask = |user: &str, status| run_response_row(&proxy, &("", &format!("/\n{}", basic(user)), status, ""));
@@ -169,7 +169,7 @@ fn a_changed_file_counts_at_once() {
         ask("a:22", 401)?;
         ask("b:password", 404)?;
         ask("b:password", 404)?;
-        // What was known to be right is so for the stored password that it was compared with.
+        // A cached verdict is valid only for the hash that it was computed with.
         proxy.dir.write("users", slow("xxd1irWT9ycqoYxGFn4cb."));
         ask("b:password", 401)?;
         std::fs::remove_file(proxy.dir.path("users")).unwrap();
@@ -178,7 +178,7 @@ fn a_changed_file_counts_at_once() {
 }
 
 #[test]
-fn who_is_refused_waits_if_that_is_asked_for() {
+fn auth_delay() {
     let proxy = Proxy::start(
         "server { listen LISTEN; auth_delay 1s; auth_basic_user_file users;
             location / { auth_basic x; root w; } location /long/ { auth_basic x; auth_delay 1h; root w; } }",
@@ -189,9 +189,11 @@ fn who_is_refused_waits_if_that_is_asked_for() {
         run_response_row(&proxy, &("", &format!("/\n{}", basic(user)), status, "")).map(|()| began.elapsed())
     };
     run_concurrently(vec![
-        case("a wrong password", || check(took("a:2", 401)? >= Duration::from_secs(1), || "it came early".to_owned())),
-        case("a right one", || took("a:1", 404).map(drop)),
-        case("who does not wait", || {
+        case("a wrong password", || {
+            check(took("a:2", 401)? >= Duration::from_secs(1), || "the response came early".to_owned())
+        }),
+        case("the right password", || took("a:1", 404).map(drop)),
+        case("a client that goes away", || {
             drop(Client::connect_and_send(proxy.addr, format_request("/long/").as_bytes()));
             proxy.wait_for_access_line(&["GET /long/", " 499 "])
         }),
@@ -199,7 +201,7 @@ fn who_is_refused_waits_if_that_is_asked_for() {
 }
 
 #[test]
-fn one_check_is_enough_or_all_are_needed() {
+fn satisfy() {
     let proxy = Proxy::start(
         r#"server { listen LISTEN; auth_basic x; auth_basic_user_file users; root w;
             location /all/ { satisfy all; allow all; }
@@ -226,17 +228,17 @@ fn one_check_is_enough_or_all_are_needed() {
             ("any, allowed", "/any/", 404, "!WWW-Authenticate"),
             ("any, denied, no password", "/any_deny/", 401, challenge),
             ("any, denied, a password", &with("/any_deny/"), 404, "!WWW-Authenticate"),
-            ("any, nothing holds", "/asked/", 401, challenge),
+            ("any, all fail", "/asked/", 401, challenge),
             ("any, a password", &with("/asked/"), 404, ""),
             ("any, 401 before 403", "/asked_only/", 401, "!WWW-Authenticate"),
-            ("any, an answer", "/asked200/", 404, "!WWW-Authenticate"),
-            ("any, 403 is not all", "/asked403/", 401, challenge),
+            ("any, a 200 of auth_request", "/asked200/", 404, "!WWW-Authenticate"),
+            ("any, 401 although auth_request says 403", "/asked403/", 401, challenge),
         ],
     );
 }
 
 #[test]
-fn some_methods_are_for_others() {
+fn limit_except() {
     let peer = Peer::start_echo();
     let proxy = Proxy::start_with_peers(
         r#"server { listen LISTEN;
@@ -256,24 +258,24 @@ fn some_methods_are_for_others() {
             ("listed", "/a/x", 200, "=/to/x"),
             ("HEAD is a GET", "HEAD /a/x", 200, "="),
             ("not listed", "POST /a/x", 403, ""),
-            ("a method of nobody", "BREW /a/x", 403, ""),
+            ("an unknown method", "BREW /a/x", 403, ""),
             ("a password", "DELETE /b/x", 401, "WWW-Authenticate: Basic realm=\"x\""),
             ("a password, given", &format!("DELETE /b/x\n{}", basic("a:1")), 200, "=/b/x"),
             ("two are listed", "POST /b/x", 200, "=/b/x"),
-            ("goes elsewhere", "POST /c/x", 200, "=/c/x"),
-            ("does not", "/c/x", 200, "=read"),
+            ("proxied", "POST /c/x", 200, "=/c/x"),
+            ("not proxied", "/c/x", 200, "=read"),
             ("rules", "DELETE /d", 200, "=/d"),
-            ("what the location says", "/e/x", 403, ""),
-            ("is replaced", "PUT /e/x", 200, "=/e/x"),
-            ("steps are the location's", "/f/x", 200, "=steps"),
+            ("rules of the location", "/e/x", 403, ""),
+            ("rules are replaced", "PUT /e/x", 200, "=/e/x"),
+            ("rewrites are the location's", "/f/x", 200, "=steps"),
             ("and not inherited", "PUT /f/x", 405, ""),
         ],
     );
 }
 
 const ASKS: &str = r#"server { listen LISTEN; root w;
-    location / { auth_request /auth; auth_request_set $who $upstream_http_x_user; auth_request_set $twice $who$who;
-        proxy_pass http://UP; proxy_set_header X-Who $twice; add_header X-Who $who always; }
+    location / { auth_request /auth; auth_request_set $user $upstream_http_x_user; auth_request_set $twice $user$user;
+        proxy_pass http://UP; proxy_set_header X-User $twice; add_header X-User $user always; }
     location = /auth { internal; proxy_pass http://AUTH; proxy_set_header X-Method $request_method;
         proxy_set_header X-Uri $request_uri; proxy_set_header Upgrade $http_upgrade;
         proxy_set_header Connection $http_connection; }
@@ -302,8 +304,8 @@ const ASKS: &str = r#"server { listen LISTEN; root w;
     location = /asks { auth_request /says418; proxy_pass http://AUTH; }
 }"#;
 
-/// Says who comes: by the end of `X-Uri`.
-fn authority() -> Peer {
+/// The server behind `auth_request`: its status is the end of `X-Uri`.
+fn auth_server() -> Peer {
     Peer::start(|connection| {
         while let Some(asked) = connection.read_request() {
             let uri = asked.head.lines().find_map(|line| line.strip_prefix("X-Uri: ")).unwrap_or_default();
@@ -328,8 +330,8 @@ fn authority() -> Peer {
 }
 
 #[test]
-fn another_request_decides() {
-    let (peer, auth) = (Peer::start_echo(), authority());
+fn auth_request() {
+    let (peer, auth) = (Peer::start_echo(), auth_server());
     let dead = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string() };
     let config = ASKS.replace("DEAD", &dead);
     let proxy = Proxy::start_with_peers(&config, &[("UP", &peer), ("AUTH", &auth)]);
@@ -337,14 +339,14 @@ fn another_request_decides() {
     run_response_rows(
         &proxy,
         &[
-            ("passes", "/x", 200, "=/x | X-Who: me"),
+            ("passes", "/x", 200, "=/x | X-User: me"),
             ("the body is dropped", "/x/chunked", 200, "=/x/chunked"),
-            ("a long body is not waited for", "/x/long", 200, "=/x/long"),
-            ("early hints are not the client's", "/x/early", 200, "=/x/early"),
+            ("the proxy does not wait for a long body", "/x/long", 200, "=/x/long"),
+            ("early hints are not forwarded", "/x/early", 200, "=/x/early"),
             ("401", "/x/401", 401, "WWW-Authenticate: Bearer realm=\"a\" | WWW-Authenticate: Basic realm=\"b\""),
-            ("403", "/x/403", 403, "X-Who: me | !WWW-Authenticate"),
+            ("403", "/x/403", 403, "X-User: me | !WWW-Authenticate"),
             ("500", "/x/500", 500, "Content-Type: text/html"),
-            ("is not for clients", "/auth", 404, ""),
+            ("internal", "/auth", 404, ""),
             ("off", "/off/x", 200, "=/off/x"),
             ("return", "/returns/x", 200, "=/returns/x"),
             ("a file", "/file/x\nIf-None-Match: *\nRange: bytes=0-0", 200, "=/file/x"),
@@ -354,7 +356,7 @@ fn another_request_decides() {
             ("a redirect", "/moved/x", 500, "!Location"),
             ("a page", "/page/x", 302, "!WWW-Authenticate"),
             ("no upstream", "/dead/x", 500, ""),
-            ("is not asked for itself", "/again/x", 200, "=/again/x"),
+            ("a subrequest is not authorized itself", "/again/x", 200, "=/again/x"),
         ],
     );
     for parts in [
@@ -367,8 +369,8 @@ fn another_request_decides() {
 }
 
 #[test]
-fn what_is_asked_is_a_get_with_the_same_fields() {
-    let (peer, auth) = (Peer::start_echo(), authority());
+fn an_auth_request_is_a_get_with_the_same_headers() {
+    let (peer, auth) = (Peer::start_echo(), auth_server());
     let proxy = Proxy::start_with_peers(ASKS, &[("UP", &peer), ("AUTH", &auth), ("DEAD", &peer)]);
     run_cases([("a POST", || {
         let mut client = Client::connect(proxy.addr);
@@ -383,11 +385,11 @@ fn what_is_asked_is_a_get_with_the_same_fields() {
         let response = client.request(b"body", 200)?;
         check_equal("the client", &response.body, b"/x?q")?;
         let seen = format!(
-            "POST /x?q HTTP/1.1\r\nHost: {}\r\nX-Who: meme\r\nContent-Length: 4\r\nCookie: c=1\r\n\r\nbody",
+            "POST /x?q HTTP/1.1\r\nHost: {}\r\nX-User: meme\r\nContent-Length: 4\r\nCookie: c=1\r\n\r\nbody",
             peer.addr
         );
         check_equal("the upstream", &peer.received(), seen.as_bytes())?;
-        // Both connections are used again.
+        // Both connections are reused.
         client.request(b"GET /y HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
         check(auth.connections() == 1 && peer.connections() == 1, || "another connection was made".to_owned())
     })]);
@@ -399,10 +401,10 @@ fn what_is_asked_is_a_get_with_the_same_fields() {
     })]);
 }
 
-/// A tunnel is dug only for who is let in: the request for it is one like any other.
+/// An upgrade needs access like any other request.
 #[test]
 fn upgrades() {
-    let (peer, auth) = (Peer::start_echo(), authority());
+    let (peer, auth) = (Peer::start_echo(), auth_server());
     let proxy = Proxy::start_with_peers(
         r#"server { listen LISTEN;
             location /ws/ { auth_request /auth; proxy_pass http://UP; }
@@ -414,9 +416,9 @@ fn upgrades() {
         &[("UP", &peer), ("AUTH", &auth)],
     );
     proxy.dir.write("users", "a:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n");
-    let upgrade = |path: &str, field: &str| {
+    let upgrade = |path: &str, header: &str| {
         let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-        format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n{field}\r\n")
+        format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}\r\n{header}\r\n")
     };
     run_cases([("refused", || {
         for (path, status) in
@@ -429,9 +431,9 @@ fn upgrades() {
         check_equal("the upstream", &peer.received(), b"")
     })]);
     let password = format!("{}\r\n", basic("a:password"));
-    for (path, field) in [("/ws/x", ""), ("/ws_basic/x", password.as_str())] {
+    for (path, header) in [("/ws/x", ""), ("/ws_basic/x", password.as_str())] {
         run_cases([(path, || {
-            let mut client = Client::connect_and_send(proxy.addr, upgrade(path, field).as_bytes());
+            let mut client = Client::connect_and_send(proxy.addr, upgrade(path, header).as_bytes());
             client.expect_status(101)?;
             client.send(b"ping");
             check_equal("the client", &client.read_bytes(4)?, b"ping")
@@ -443,9 +445,9 @@ fn upgrades() {
 
 const ORIGINS: &str = include_str!("../../configs/websocket-origin.conf");
 
-/// The file in `configs/` keeps the pages of other sites from opening WebSockets in the name of their visitors.
+/// The file in `configs/` rejects cross-site WebSockets.
 #[test]
-fn upgrades_from_pages_of_others() {
+fn cross_site_upgrades() {
     let peer = Peer::start_echo();
     let config = ORIGINS.replace("listen 8000;", "listen LISTEN;").replace("127.0.0.1:3000", "UP");
     let proxy = Proxy::start_with_peers(&config, &[("UP", &peer)]);
@@ -487,9 +489,9 @@ fn upgrades_from_pages_of_others() {
     run_cases([("no upgrade", || run_response_row(&proxy, &("", "/x\nOrigin: https://evil.test", 200, "=/x")))]);
 }
 
-/// Who guesses passwords of the slow kind waits in a queue, and the others do not.
+/// Checks of slow hashes wait in a queue; other requests do not.
 #[test]
-fn guessing_stops_nobody() {
+fn guessing_delays_no_other_client() {
     let proxy = Proxy::start(
         "server { listen LISTEN; location / { return 200 open; }
             location /closed/ { auth_basic x; auth_basic_user_file users; root w; } }",
@@ -508,14 +510,14 @@ fn guessing_stops_nobody() {
     wait_for("all are logged", || proxy.access_lines().len() == 202);
 }
 
-/// The time tells nothing of which users there are.
+/// The time of a rejection does not reveal whether a user exists.
 #[cfg(feature = "crypt")]
 #[test]
 fn unknown_users_take_as_long_as_known_ones() {
     let proxy =
         Proxy::start("server { listen LISTEN; auth_basic a; auth_basic_user_file users; location / { root www; } }");
     proxy.dir.write("users", format!("# a comment\na:$6$rounds=20000$saltstring${}\n", ".".repeat(86)));
-    // Processor time, which other programs don't lengthen.
+    // Processor time, which does not depend on other programs.
     let took = |user: &str| {
         let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n\r\n", basic(user));
         let before = proxy.cpu_ticks();

@@ -1,4 +1,4 @@
-//! Another program in place of the running one: tunnels and connections go on, and nothing is lost when it fails.
+//! Binary upgrade: tunnels and connections stay open, and nothing is lost if it fails.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -10,12 +10,12 @@ use crate::client::{Client, expand};
 use crate::harness::{Proxy, TIMEOUT, wait_for};
 use crate::peer::Peer;
 
-const GET: &[u8] = b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET: &[u8] = b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn config(peer: &Peer, workers: u32, body: &str) -> String {
     format!(
         "worker_processes {workers}; server {{ listen LISTEN; location / {{ proxy_pass http://{}; }}
-         location /who {{ return 200 {body}; }} }}",
+         location /version {{ return 200 {body}; }} }}",
         peer.addr
     )
 }
@@ -26,8 +26,8 @@ fn tunnel(proxy: &Proxy) -> Client {
     client
 }
 
-/// Counts through a tunnel until told to end: every byte comes back, once and in order.
-fn count(mut client: Client, end: &AtomicBool) -> Result<u64, String> {
+/// Sends numbers through a tunnel until `end`, and checks that every byte comes back, once and in order.
+fn echo_numbers(mut client: Client, end: &AtomicBool) -> Result<u64, String> {
     let mut number = 0u64;
     while !end.load(Ordering::Relaxed) {
         let sent: Vec<u8> = (number..number + 64).flat_map(u64::to_be_bytes).collect();
@@ -46,37 +46,37 @@ fn starts(proxy: &Proxy) -> usize {
     proxy.error_lines().iter().filter(|line| line.contains("listens on")).count()
 }
 
-fn who(proxy: &Proxy) -> String {
+fn version(proxy: &Proxy) -> String {
     let response = Client::connect(proxy.addr).request(GET, 200).unwrap();
     String::from_utf8(response.body).unwrap()
 }
 
-/// Tunnels count on while the program is replaced and reloaded, again and again.
+/// Tunnels stay open through many upgrades and reloads.
 #[test]
-fn tunnels_do_not_notice() {
+fn tunnels_survive_upgrades() {
     let peer = Peer::start_echo();
     for workers in [1, 3] {
         let proxy = Proxy::start(&config(&peer, workers, "v0"));
         let end = AtomicBool::new(false);
         let pid = proxy.pid();
         let mut idle = tunnel(&proxy);
-        let mut kept = Client::connect(proxy.addr);
-        kept.request(GET, 200).unwrap();
+        let mut keep_alive = Client::connect(proxy.addr);
+        keep_alive.request(GET, 200).unwrap();
         thread::scope(|scope| {
             let counting: Vec<_> = (0..8)
                 .map(|_| {
                     let client = tunnel(&proxy);
-                    scope.spawn(|| count(client, &end))
+                    scope.spawn(|| echo_numbers(client, &end))
                 })
                 .collect();
             for round in 1..=4 {
                 proxy.write_config(&config(&peer, workers, &format!("v{round}")));
                 proxy.signal("HUP");
                 proxy.signal("USR2");
-                wait_for("the next program", || starts(&proxy) > round);
-                wait_for("its configuration", || who(&proxy) == format!("v{round}"));
-                // A connection without a request goes on as well.
-                assert_eq!(kept.request(GET, 200).unwrap().body, format!("v{round}").as_bytes());
+                wait_for("the new binary", || starts(&proxy) > round);
+                wait_for("its configuration", || version(&proxy) == format!("v{round}"));
+                // An idle client connection stays open as well.
+                assert_eq!(keep_alive.request(GET, 200).unwrap().body, format!("v{round}").as_bytes());
             }
             end.store(true, Ordering::Relaxed);
             for one in counting {
@@ -94,31 +94,31 @@ fn tunnels_do_not_notice() {
     }
 }
 
-/// A program that can't go on is not executed, and one that can't be executed takes nothing away.
+/// A new binary that rejects the configuration, or cannot be executed, changes nothing.
 #[test]
 fn upgrades_that_fail() {
     let peer = Peer::start_echo();
     let first = config(&peer, 2, "first");
     let proxy = Proxy::start_in_shell(&first, "cp \"$0\" \"$2/smolgate\"; exec \"$2/smolgate\" \"$@\"");
     let mut client = tunnel(&proxy);
-    let mut kept = Client::connect(proxy.addr);
-    kept.request(GET, 200).unwrap();
-    let mut still = |what: &str| {
+    let mut keep_alive = Client::connect(proxy.addr);
+    keep_alive.request(GET, 200).unwrap();
+    let mut serves = |what: &str| {
         client.send(b"ping");
         assert_eq!(client.read_bytes(4).unwrap(), b"ping", "{what}");
-        assert_eq!(kept.request(GET, 200).unwrap().body, b"first", "{what}");
-        assert_eq!(who(&proxy), "first", "{what}");
+        assert_eq!(keep_alive.request(GET, 200).unwrap().body, b"first", "{what}");
+        assert_eq!(version(&proxy), "first", "{what}");
     };
-    let refused = |times: usize| {
+    let upgrade_fails = |times: usize| {
         proxy.signal("USR2");
-        wait_for("it is told", || {
+        wait_for("a log line", || {
             proxy.error_lines().iter().filter(|line| line.contains("no upgrade: ")).count() == times
         });
     };
     proxy.write_config("server { listen LISTEN; frobnicate; }");
-    refused(1);
+    upgrade_fails(1);
     proxy.wait_for_error_line(&["no upgrade: ", "unknown directive"]).unwrap();
-    still("a broken configuration");
+    serves("a broken configuration");
     proxy.write_config(&first);
     let replace = |script: &str| {
         proxy.dir.write("new", script);
@@ -126,20 +126,20 @@ fn upgrades_that_fail() {
         fs::rename(proxy.dir.path("new"), proxy.dir.path("smolgate")).unwrap();
     };
     replace("#!/bin/sh\necho 'unknown flag --takes-over' >&2\nexit 2\n");
-    refused(2);
+    upgrade_fails(2);
     proxy.wait_for_error_line(&["no upgrade: ", "unknown flag --takes-over"]).unwrap();
-    still("a program that does not understand");
+    serves("an executable without the flag");
     replace("#!/bin/sh\nrm \"$0\"\n");
-    refused(3);
+    upgrade_fails(3);
     proxy.wait_for_error_line(&["no upgrade: 2: No such file or directory"]).unwrap();
-    still("a program that is gone");
+    serves("an executable that is gone");
 }
 
-/// Tunnels that went on count for their limits as before.
+/// Tunnels count for `limit_conn` in the new binary.
 #[test]
-fn tunnels_are_counted_again() {
+fn tunnels_still_count_for_limits() {
     let peer = Peer::start_echo();
-    // Without a line at the end of a tunnel there is nothing else to keep of its request.
+    // Without an access log the request of a tunnel is handed over only for its limits.
     let config = "pid smolgate.pid; error_log error.log notice; access_log off;
         limit_conn_zone $arg_key zone=keys:64k; limit_conn_zone $host zone=hosts:64k;
         server { listen LISTEN; limit_conn keys 1; limit_conn hosts 3; location / { proxy_pass http://PEER; } }";
@@ -158,11 +158,11 @@ fn tunnels_are_counted_again() {
     assert_eq!((status("a"), status("d")), (503, 503));
     for round in 1..3 {
         proxy.signal("USR2");
-        wait_for("the next program", || starts(&proxy) > round);
-        // Each key has its one, and the host its three.
+        wait_for("the new binary", || starts(&proxy) > round);
+        // One for each key, three for the host.
         wait_for("its tunnels", || (status("a"), status("d")) == (503, 503));
     }
-    // The one that ends is counted no more, and the others are.
+    // A tunnel that ends is no longer counted; the others are.
     drop(tunnels.pop());
     wait_for("room for one", || status("d") == 101);
     wait_for("it has ended", || status("c") == 101);
@@ -173,14 +173,14 @@ fn tunnels_are_counted_again() {
     });
 }
 
-/// A program that goes on with the connections of another does so without a log or an address that it can't have.
+/// A new binary that cannot open a log or bind an address keeps the connections.
 #[test]
-fn what_is_lacking_cuts_nobody_off() {
+fn a_missing_log_or_address_closes_no_connection() {
     let peer = Peer::start_echo();
     let config = |more: &str| {
         format!(
             "pid smolgate.pid; error_log error.log notice; server {{ listen LISTEN; {more} access_log logs/access.log;
-                 location / {{ proxy_pass http://{}; }} location /who {{ return 200 here; }} }}",
+                 location / {{ proxy_pass http://{}; }} location /version {{ return 200 here; }} }}",
             peer.addr
         )
     };
@@ -192,22 +192,22 @@ fn what_is_lacking_cuts_nobody_off() {
         config("listen OTHER;").replace("LISTEN", &proxy.addr.to_string()).replace("OTHER", "203.0.113.1:80"),
     );
     proxy.signal("USR2");
-    wait_for("the next program", || starts(&proxy) == 2);
+    wait_for("the new binary", || starts(&proxy) == 2);
     proxy.wait_for_error_line(&["[emerg]", "bind() to 203.0.113.1:80 failed", "it goes on without"]).unwrap();
     proxy.wait_for_error_line(&["[emerg]", "logs/access.log\" failed", "it goes on without"]).unwrap();
     client.send(b"ping");
     assert_eq!(client.read_bytes(4).unwrap(), b"ping");
-    assert_eq!(who(&proxy), "here");
-    // One that would serve nobody is not executed.
+    assert_eq!(version(&proxy), "here");
+    // A new binary that would serve no address is not executed.
     proxy.dir.write("smolgate.conf", "pid smolgate.pid;");
     proxy.signal("USR2");
     proxy.wait_for_error_line(&["no upgrade: ", "nothing would be listened on"]).unwrap();
-    assert_eq!(who(&proxy), "here");
+    assert_eq!(version(&proxy), "here");
 }
 
-/// What is said of the version by whoever would be next.
+/// The hand-over of an unknown version is rejected.
 #[test]
-fn versions_that_are_not_known() {
+fn unknown_versions() {
     let proxy = Proxy::start("server { listen LISTEN; return 204; }");
     let check =
         |version: &str| crate::harness::run(&proxy.dir, &["-t", "-q", "--takes-over", version], "smolgate.conf");
@@ -217,9 +217,9 @@ fn versions_that_are_not_known() {
     }
 }
 
-/// A stop that comes while another program is about to go on is a stop.
+/// A stop during a binary upgrade stops the program.
 #[test]
-fn stops_come_first() {
+fn a_stop_during_an_upgrade() {
     let peer = Peer::start_echo();
     let mut proxy = Proxy::start(&config(&peer, 1, "first"));
     let _client = tunnel(&proxy);
@@ -228,7 +228,7 @@ fn stops_come_first() {
     assert_eq!(proxy.exit_code_within(TIMEOUT), Some(0));
 }
 
-/// An upstream that sends back whatever comes behind its 101.
+/// Sends a 101, and echoes what follows.
 async fn echo(mut stream: smol::net::TcpStream) -> std::io::Result<()> {
     use smol::io::{AsyncReadExt, AsyncWriteExt};
     let mut head = Vec::new();
@@ -250,8 +250,8 @@ async fn echo(mut stream: smol::net::TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// Sends numbers through a tunnel and reads them back, now and then: how many came back.
-async fn numbers(addr: std::net::SocketAddr, end: &AtomicBool) -> Result<u64, String> {
+/// As [`echo_numbers`], with pauses.
+async fn echo_numbers_slowly(addr: std::net::SocketAddr, end: &AtomicBool) -> Result<u64, String> {
     use smol::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = smol::net::TcpStream::connect(addr).await.map_err(|error| format!("connect: {error}"))?;
     stream.write_all(&expand(b"GET /ws HTTP/1.1\r\nHost: a\r\n{W}\r\n")).await.map_err(|error| error.to_string())?;
@@ -279,11 +279,11 @@ async fn numbers(addr: std::net::SocketAddr, end: &AtomicBool) -> Result<u64, St
     Ok(number)
 }
 
-/// 2,000 tunnels, 200 reloads (half of them of broken files, some without the tunnels' location), 20 upgrades, and a new
-/// client all the time.
+/// 2,000 tunnels, 200 reloads (half of them of broken files, some without the tunnels' location), 20 binary upgrades, and
+/// new clients all the time.
 #[test]
 #[ignore = "takes a minute: cargo test --release --test e2e storm -- --ignored --nocapture"]
-fn storm() {
+fn many_tunnels_reloads_and_upgrades() {
     const TUNNELS: usize = 2000;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let upstream = listener.local_addr().unwrap();
@@ -292,7 +292,7 @@ fn storm() {
         let tunnels = if round % 7 == 3 { "" } else { &tunnels };
         let broken = if round % 2 == 1 { "frobnicate on;" } else { "" };
         format!(
-            "worker_processes 2; {broken} server {{ listen LISTEN; {tunnels} location /who {{ return 200 r{round}; }} }}"
+            "worker_processes 2; {broken} server {{ listen LISTEN; {tunnels} location /version {{ return 200 r{round}; }} }}"
         )
     };
     let proxy = Proxy::start(&config(0));
@@ -304,23 +304,23 @@ fn storm() {
         }
     })
     .detach();
-    let (moved, refused, before, after) = smol::block_on(async {
+    let (echoed, failed, before, after) = smol::block_on(async {
         let executor = smol::LocalExecutor::new();
-        let tasks: Vec<_> = (0..TUNNELS).map(|_| executor.spawn(numbers(proxy.addr, &end))).collect();
-        let fresh = executor.spawn(async {
-            let (mut asked, mut refused) = (0, 0);
+        let tasks: Vec<_> = (0..TUNNELS).map(|_| executor.spawn(echo_numbers_slowly(proxy.addr, &end))).collect();
+        let new_clients = executor.spawn(async {
+            let (mut requests, mut failed) = (0, 0);
             while !end.load(Ordering::Relaxed) {
                 let (addr, get) = (proxy.addr, GET);
-                let answered = smol::unblock(move || {
+                let succeeded = smol::unblock(move || {
                     let mut client = Client::connect(addr);
                     client.request(get, 200).is_ok()
                 });
-                refused += usize::from(!answered.await);
-                asked += 1;
+                failed += usize::from(!succeeded.await);
+                requests += 1;
             }
-            (asked, refused)
+            (requests, failed)
         });
-        let storm = async {
+        let reloads_and_upgrades = async {
             smol::Timer::after(Duration::from_secs(5)).await;
             let before = proxy.resident_kib();
             for round in 1..=200 {
@@ -337,17 +337,17 @@ fn storm() {
             end.store(true, Ordering::Relaxed);
             (before, proxy.resident_kib())
         };
-        let (before, after) = executor.run(storm).await;
-        let mut moved = 0;
+        let (before, after) = executor.run(reloads_and_upgrades).await;
+        let mut echoed = 0;
         for task in tasks {
-            moved += executor.run(task).await.unwrap();
+            echoed += executor.run(task).await.unwrap();
         }
-        (moved, executor.run(fresh).await, before, after)
+        (echoed, executor.run(new_clients).await, before, after)
     });
     let upgrades = starts(&proxy) - 1;
     println!(
-        "{upgrades} upgrades, {moved} numbers, {refused:?} (asked, refused), {before} KiB before, {after} KiB after"
+        "{upgrades} upgrades, {echoed} numbers, {failed:?} (requests, failed), {before} KiB before, {after} KiB after"
     );
-    assert_eq!(refused.1, 0);
+    assert_eq!(failed.1, 0);
     assert!(upgrades >= 18, "{upgrades} upgrades: {:?}", proxy.error_lines().last());
 }

@@ -1,4 +1,4 @@
-//! Where a body ends: Content-Length, Transfer-Encoding, chunks, pipelining, expectations (classes F to I).
+//! Where a request body ends: Content-Length, Transfer-Encoding, chunks, pipelining, Expect.
 
 use std::sync::{Arc, Mutex};
 
@@ -54,7 +54,7 @@ fn content_length() {
     run_request_rows(&bare(&peer), &peer, rows);
 }
 
-/// A small body that came with its head goes on with a Content-Length, whatever framing it had.
+/// A small body that came with its head is forwarded with a Content-Length, whatever framing it had.
 #[test]
 fn transfer_encoding() {
     const FIVE: Outcome = Forwarded(b"{p}Content-Length: 5\r\n\r\nhello");
@@ -112,7 +112,7 @@ fn transfer_encoding() {
     run_request_rows(&bare(&peer), &peer, rows);
 }
 
-/// The same head, `POST` with chunks, before each body.
+/// Runs rows of chunked bodies behind the head of a `POST`.
 fn chunked(rows: &'static [RequestRow], proxy: &Proxy, peer: &Peer) {
     let whole = |body: &[u8]| [b"{P}Transfer-Encoding: chunked\r\n\r\n", body].concat();
     let rows: Vec<RequestRow> = rows.iter().map(|(body, outcome)| (&*whole(body).leak(), *outcome)).collect();
@@ -168,7 +168,7 @@ fn chunks() {
     chunked(rows, &proxy, &peer);
 }
 
-/// A body that is too large to be looked at as a whole goes on in chunks of our own.
+/// A body too large to be read before forwarding starts is forwarded in chunks that the proxy generates.
 #[test]
 fn chunks_of_a_large_body() {
     let peer = Peer::start(|connection| {
@@ -181,19 +181,19 @@ fn chunks_of_a_large_body() {
     let proxy = bare(&peer);
     let mut client = Client::connect(proxy.addr);
     client.send(&expand(b"{P}Transfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n"));
-    // Extensions stay below what a body may have of them.
+    // The extensions stay below the limit for a body.
     for _ in 0..5 {
         client.send(&expand(b"186a0;x=y\r\n(0123456789){*10000}\r\n"));
     }
-    let response = client.request(b"0\r\nX-T: v\r\n\r\n", 200).unwrap_or_else(|why| panic!("large: {why}"));
-    assert_eq!(response.body, b"chunked", "large");
+    let response = client.request(b"0\r\nX-T: v\r\n\r\n", 200).unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(response.body, b"chunked");
     let seen = peer.received();
-    for ours in [&b"x=y"[..], b"X-T", b"186a0"] {
-        assert!(!seen.windows(ours.len()).any(|part| part == ours), "large: {}", ours.escape_ascii());
+    for dropped in [&b"x=y"[..], b"X-T", b"186a0"] {
+        assert!(!seen.windows(dropped.len()).any(|part| part == dropped), "{}", dropped.escape_ascii());
     }
 }
 
-/// Each body in two packets, whatever byte the cut is behind.
+/// A body in two packets, split at every byte.
 #[test]
 fn chunks_in_two_packets() {
     let bodies = Arc::new(Mutex::new(Vec::new()));
@@ -212,9 +212,9 @@ fn chunks_in_two_packets() {
         let (one, two) = whole.split_at(at);
         client.send(one);
         client.send(two);
-        let response = client.read_response().unwrap_or_else(|why| panic!("cut at {at}: {why}"));
-        assert_eq!(response.status, 200, "cut at {at}");
-        assert_eq!(bodies.lock().unwrap().pop().as_deref(), Some(&b"hello world"[..]), "cut at {at}");
+        let response = client.read_response().unwrap_or_else(|why| panic!("split at {at}: {why}"));
+        assert_eq!(response.status, 200, "split at {at}");
+        assert_eq!(bodies.lock().unwrap().pop().as_deref(), Some(&b"hello world"[..]), "split at {at}");
     }
 }
 
@@ -249,7 +249,7 @@ fn pipelines_and_expectations() {
         statuses.remove(0);
         statuses.push(client.read_response().unwrap().status);
     }
-    assert_eq!(statuses, [200, 200], "I10");
+    assert_eq!(statuses, [200, 200]);
     check_equal("the upstream", &peer.received()[before..], &expand(b"{p}Content-Length: 5\r\n\r\nhello{n}")).unwrap();
 
     let mut client =
@@ -258,51 +258,50 @@ fn pipelines_and_expectations() {
     client.expect_status(200).unwrap_or_else(|why| panic!("a body of no bytes: {why}"));
 }
 
-/// What takes time, or a peer that does something else than to answer.
 #[test]
-fn bodies_that_do_not_come_to_their_end() {
+fn bodies_that_are_not_completed() {
     let early = Peer::start(|connection| {
         connection.read_head();
         connection.read_bytes(10);
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         connection.read_to_end();
     });
-    let (polite, cut, paused) = (Peer::start_echo(), Peer::start_echo(), Peer::start_echo());
+    let (echo, cut, paused) = (Peer::start_echo(), Peer::start_echo(), Peer::start_echo());
     let config = "server { listen LISTEN; server_name a; client_body_timeout 1s;
-            location / { proxy_set_header Host up; proxy_pass http://POLITE; }
+            location / { proxy_set_header Host up; proxy_pass http://ECHO; }
             location /gone { return 404; }
             location /moved { return 302 /x; }
             location /early { proxy_pass http://EARLY; }
             location /cut { proxy_pass http://CUT; }
             location /paused { proxy_pass http://PAUSED; } }
         server { listen LISTEN; server_name b; return 403; }";
-    let peers = [("POLITE", &polite), ("EARLY", &early), ("CUT", &cut), ("PAUSED", &paused)];
+    let peers = [("ECHO", &echo), ("EARLY", &early), ("CUT", &cut), ("PAUSED", &paused)];
     let proxy = Proxy::start_with_peers(config, &peers);
-    let refuse_at_once = |target: &str, status: u16| {
+    let is_rejected_at_once = |target: &str, status: u16| {
         let head = format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
         let mut client = Client::connect(proxy.addr);
         let response = client.request(head.as_bytes(), status)?;
-        // The response is there before the body; what is sent now does not break the connection.
+        // The response came before the body; what is sent now does not break the connection.
         [b'x'; 1000].iter().for_each(|_| client.send(&[b'x'; 1000]));
         check(response.closes(), || format!("no \"Connection: close\" in {:?}", response.head))?;
         client.expect_eof()
     };
     let cases = vec![
-        case("F33", || {
+        case("a body that ends early", || {
             let mut client = Client::connect_and_send(
                 proxy.addr,
                 b"POST /cut HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello",
             );
             client.shutdown_write();
-            let came = client.read_to_end()?;
-            check(!came.starts_with(b"HTTP/1.1 2"), || "a response was made up".to_owned())?;
+            let response = client.read_to_end()?;
+            check(!response.starts_with(b"HTTP/1.1 2"), || "a response was generated".to_owned())?;
             proxy.wait_for_access_line(&["\"POST /cut HTTP/1.1\" 400 "])?;
             cut.expect_all_closed()?;
             check(cut.connections() <= 1, || "it was sent more than once".to_owned())
         }),
-        case("404", || refuse_at_once("/gone", 404)),
-        case("302", || refuse_at_once("/moved", 302)),
-        case("I16", || {
+        case("404", || is_rejected_at_once("/gone", 404)),
+        case("302", || is_rejected_at_once("/moved", 302)),
+        case("a response before the end of the body", || {
             let head = b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n0123456789";
             let mut client = Client::connect(proxy.addr);
             let response = client.request(head, 200)?;
@@ -310,21 +309,19 @@ fn bodies_that_do_not_come_to_their_end() {
             client.expect_eof()?;
             early.expect_all_closed()
         }),
-        case("I17", || {
+        case("client_body_timeout", || {
             let head = b"POST /paused HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n01234567890123456789";
             let mut client = Client::connect_and_send(proxy.addr, head);
-            let came = client.read_to_end()?;
-            check(came.is_empty() || came.starts_with(b"HTTP/1.1 408 "), || {
-                String::from_utf8_lossy(&came).into_owned()
+            let response = client.read_to_end()?;
+            check(response.is_empty() || response.starts_with(b"HTTP/1.1 408 "), || {
+                String::from_utf8_lossy(&response).into_owned()
             })?;
             client.send(&expand(b"{N}"));
             paused.expect_all_closed()?;
             proxy.wait_for_access_line(&["\"POST /paused HTTP/1.1\" 408 "])?;
-            check(!String::from_utf8_lossy(&polite.received()).contains("/smug"), || {
-                "the rest was a request".to_owned()
-            })
+            check(!String::from_utf8_lossy(&echo.received()).contains("/smug"), || "the rest was a request".to_owned())
         }),
-        case("I18", || {
+        case("another server on the same connection", || {
             let mut client = Client::connect(proxy.addr);
             client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
             client.request(b"GET / HTTP/1.1\r\nHost: b\r\n\r\n", 403)?;

@@ -1,4 +1,4 @@
-//! Where a client comes from: addresses that proxies in front tell in fields, and the PROXY protocol.
+//! The address of a client: headers of proxies in front (`set_real_ip_from`), and the PROXY protocol.
 
 use std::io::Write;
 use std::time::Instant;
@@ -8,75 +8,75 @@ use crate::client::{Client, expand};
 use crate::harness::{ABOUT_A_SECOND, Proxy, wait_for};
 use crate::peer::Peer;
 
-/// What all servers of these tests answer with.
-const TOLD: &str = "return 200 \"$remote_addr:$remote_port $realip_remote_addr $proxy_protocol_addr:$proxy_protocol_port \
+/// The response of all servers of these tests.
+const ADDRESSES: &str = "return 200 \"$remote_addr:$remote_port $realip_remote_addr $proxy_protocol_addr:$proxy_protocol_port \
                     $proxy_protocol_server_addr:$proxy_protocol_server_port\";";
 
-/// The answer to a request with these fields, without the port of the connection.
-fn told(proxy: &Proxy, path: &str, fields: &str) -> Result<String, String> {
+/// Returns the response to a request with these headers, with `PORT` for the port of the connection.
+fn request_addresses(proxy: &Proxy, path: &str, headers: &str) -> Result<String, String> {
     let mut client = Client::connect(proxy.addr);
     let port = client.stream.local_addr().unwrap().port();
-    let response = client.request(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes(), 200)?;
+    let response = client.request(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{headers}\r\n").as_bytes(), 200)?;
     Ok(String::from_utf8_lossy(&response.body).replace(&port.to_string(), "PORT"))
 }
 
 #[test]
-fn addresses_that_are_told_in_fields() {
-    // What a location says of it counts for what comes behind its steps.
+fn addresses_in_headers() {
+    // The settings of a location apply behind its `try_files` too.
     let config = "error_log error.log info; pid smolgate.pid;
-        log_format who '$remote_addr $http_x_forwarded_for'; access_log access.log who;
+        log_format addresses '$remote_addr $http_x_forwarded_for'; access_log access.log addresses;
         set_real_ip_from 127.0.0.1; set_real_ip_from 10.0.0.0/8;
         limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
         server { listen LISTEN;
-            location / { TOLD }
-            location /xff { real_ip_header X-Forwarded-For; try_files /none @told; }
-            location /all { real_ip_header X-Forwarded-For; real_ip_recursive on; try_files /none @told; }
-            location /limit { limit_req zone=a; try_files /none @told; }
-            location @told { TOLD } }
+            location / { ADDRESSES }
+            location /xff { real_ip_header X-Forwarded-For; try_files /none @addresses; }
+            location /all { real_ip_header X-Forwarded-For; real_ip_recursive on; try_files /none @addresses; }
+            location /limit { limit_req zone=a; try_files /none @addresses; }
+            location @addresses { ADDRESSES } }
         server { listen OTHER; set_real_ip_from 10.0.0.0/8;
-            location / { real_ip_header X-Forwarded-For; TOLD }
-            location /mine { set_real_ip_from 127.0.0.1; try_files /none @told; }
-            location @told { TOLD } }";
-    let config = config.replace("TOLD", TOLD);
+            location / { real_ip_header X-Forwarded-For; ADDRESSES }
+            location /mine { set_real_ip_from 127.0.0.1; try_files /none @addresses; }
+            location @addresses { ADDRESSES } }";
+    let config = config.replace("ADDRESSES", ADDRESSES);
     let proxy = Proxy::start(&config);
-    let nobody = "127.0.0.1:PORT 127.0.0.1 : :";
-    let at = |path: &'static str, fields: &'static str, expected: &'static str| {
+    let unchanged = "127.0.0.1:PORT 127.0.0.1 : :";
+    let at = |path: &'static str, headers: &'static str, expected: &'static str| {
         let proxy = &proxy;
         move || {
-            let got = told(proxy, path, fields)?;
+            let got = request_addresses(proxy, path, headers)?;
             check(got == expected, || format!("{got:?} instead of {expected:?}"))
         }
     };
-    let at_other = |path: &str, field: &str, expected: &str| {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+    let at_other = |path: &str, header: &str, expected: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{header}\r\n\r\n");
         let body = Client::connect_and_send(proxy.other, request.as_bytes()).expect_status(200)?.body;
         check(body.starts_with(expected.as_bytes()), || String::from_utf8_lossy(&body).into_owned())
     };
     run_concurrently(vec![
-        case("nobody told anything", at("/", "", nobody)),
-        case("the usual field", at("/", "X-Real-IP: 192.0.2.1\r\n", "192.0.2.1: 127.0.0.1 : :")),
+        case("no header", at("/", "", unchanged)),
+        case("the default header", at("/", "X-Real-IP: 192.0.2.1\r\n", "192.0.2.1: 127.0.0.1 : :")),
         case("with a port", at("/", "x-real-ip: 192.0.2.1:99\r\n", "192.0.2.1:99 127.0.0.1 : :")),
         case("IPv6", at("/", "X-Real-IP: [2001:DB8::1]:5\r\n", "2001:db8::1:5 127.0.0.1 : :")),
-        case("no address", at("/", "X-Real-IP: me\r\n", nobody)),
-        case("not that field", at("/", "X-Forwarded-For: 192.0.2.1\r\n", nobody)),
+        case("no address", at("/", "X-Real-IP: me\r\n", unchanged)),
+        case("another header", at("/", "X-Forwarded-For: 192.0.2.1\r\n", unchanged)),
         case("the last of a list", at("/xff", "X-Forwarded-For: 192.0.2.1, 10.1.1.1\r\n", "10.1.1.1: 127.0.0.1 : :")),
         case(
-            "the last that is not believed",
+            "the last that is not trusted, with real_ip_recursive",
             at(
                 "/all",
                 "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\nX-Forwarded-For: 10.1.1.1\r\n",
                 "192.0.2.1: 127.0.0.1 : :",
             ),
         ),
-        case("a location believes others", || at_other("/mine", "X-Real-IP: 192.0.2.1", "192.0.2.1:")),
-        case("L08", || at_other("/", "X-Forwarded-For: evil, 10.0.0.5", "127.0.0.1:")),
-        case("limits count the one who is told of", || {
+        case("a location trusts other addresses", || at_other("/mine", "X-Real-IP: 192.0.2.1", "192.0.2.1:")),
+        case("a list with an invalid address", || at_other("/", "X-Forwarded-For: evil, 10.0.0.5", "127.0.0.1:")),
+        case("limits count the address of the header", || {
             at("/limit", "X-Real-IP: 192.0.2.1\r\n", "192.0.2.1: 127.0.0.1 : :")()?;
             at("/limit", "X-Real-IP: 192.0.2.2\r\n", "192.0.2.2: 127.0.0.1 : :")()?;
             let mut client = Client::connect(proxy.addr);
             client.request(b"GET /limit HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\n\r\n", 503).map(drop)
         }),
-        case("each request for itself", || {
+        case("each request has its own address", || {
             let mut client = Client::connect(proxy.addr);
             let first = client.request(b"GET / HTTP/1.1\r\nHost: a\r\nX-Real-IP: 192.0.2.1\r\n\r\n", 200)?;
             let second = client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
@@ -97,12 +97,12 @@ const V2_TCP4: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\
 fn the_proxy_protocol() {
     let config = format!(
         "client_header_timeout 1s;
-         server {{ listen LISTEN proxy_protocol; location / {{ {TOLD} }} location /none {{ return 404; }} }}
-         server {{ listen OTHER proxy_protocol; set_real_ip_from 127.0.0.0/8; real_ip_header proxy_protocol; {TOLD} }}"
+         server {{ listen LISTEN proxy_protocol; location / {{ {ADDRESSES} }} location /none {{ return 404; }} }}
+         server {{ listen OTHER proxy_protocol; set_real_ip_from 127.0.0.0/8; real_ip_header proxy_protocol; {ADDRESSES} }}"
     );
     let proxy = Proxy::start(&config);
     let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    let answers = |header: &[u8], expected: &str| {
+    let is_accepted = |header: &[u8], expected: &str| {
         let mut client = Client::connect(proxy.addr);
         let port = client.stream.local_addr().unwrap().port();
         client.send(&[header, get].concat());
@@ -113,7 +113,7 @@ fn the_proxy_protocol() {
         }
         Ok(())
     };
-    let refused = |bytes: &[u8], why: &str| {
+    let is_rejected = |bytes: &[u8], why: &str| {
         let mut client = Client::connect_and_send(proxy.addr, bytes);
         client.shutdown_write();
         let rest = client.read_to_end().unwrap_or_default();
@@ -124,15 +124,15 @@ fn the_proxy_protocol() {
     let neither = "127.0.0.1:PORT 127.0.0.1 : :";
     let tlv = [V2, b"\x21\x11\0\x13\xc0\0\x02\x01\xc0\0\x02\x02\0\x7b\x16\x2e\x04\0\x04abcd"].concat();
     run_concurrently(vec![
-        case("version 1", || answers(b"PROXY TCP4 192.0.2.1 192.0.2.2 123 5678\r\n", both)),
+        case("version 1", || is_accepted(b"PROXY TCP4 192.0.2.1 192.0.2.2 123 5678\r\n", both)),
         case("version 1, IPv6", || {
             let expected = "127.0.0.1:PORT 127.0.0.1 2001:db8::1:123 2001:db8::2:5678";
-            answers(b"PROXY TCP6 2001:Db8::1 2001:Db8::2 123 5678\r\n", expected)
+            is_accepted(b"PROXY TCP6 2001:Db8::1 2001:Db8::2 123 5678\r\n", expected)
         }),
-        case("version 1, unknown", || answers(b"PROXY UNKNOWN\r\n", neither)),
-        case("version 2", || answers(V2_TCP4, both)),
-        case("version 2 with more", || answers(&tlv, both)),
-        case("version 2, local", || answers(&[V2, b"\x20\0\0\0"].concat(), neither)),
+        case("version 1, unknown", || is_accepted(b"PROXY UNKNOWN\r\n", neither)),
+        case("version 2", || is_accepted(V2_TCP4, both)),
+        case("version 2 with a TLV", || is_accepted(&tlv, both)),
+        case("version 2, local", || is_accepted(&[V2, b"\x20\0\0\0"].concat(), neither)),
         case("byte by byte", || {
             let mut client = Client::connect(proxy.addr);
             for byte in V2_TCP4.iter().chain(get) {
@@ -140,20 +140,20 @@ fn the_proxy_protocol() {
             }
             client.expect_status(200).map(drop)
         }),
-        case("none", || refused(get, "client sent no PROXY protocol header")),
-        case("an invalid one", || refused(b"PROXY TCP4 nobody\r\n", "client sent an invalid PROXY protocol line")),
-        case("half of one", || refused(V2, "client closed connection")),
+        case("none", || is_rejected(get, "client sent no PROXY protocol header")),
+        case("an invalid one", || is_rejected(b"PROXY TCP4 x\r\n", "client sent an invalid PROXY protocol line")),
+        case("half of one", || is_rejected(V2, "client closed connection")),
         case("one that never ends", || {
             let began = Instant::now();
             Client::connect_and_send(proxy.addr, b"PROXY ").expect_eof()?;
             check(ABOUT_A_SECOND.contains(&began.elapsed().as_millis()), || format!("after {:?}", began.elapsed()))?;
             proxy.wait_for_error_line(&["client timed out (110: Connection timed out) while reading PROXY protocol"])
         }),
-        case("nothing at all is no news", || {
+        case("no bytes at all are not logged", || {
             Client::connect(proxy.addr).shutdown_write();
             Ok(())
         }),
-        case("its client is believed", || {
+        case("its address is trusted", || {
             let mut client = Client::connect_and_send(proxy.other, &[V2_TCP4, get].concat());
             let body = client.expect_status(200)?.body;
             check_equal("the client", &body, b"192.0.2.1:123 127.0.0.1 192.0.2.1:123 192.0.2.2:5678")
@@ -163,8 +163,8 @@ fn the_proxy_protocol() {
 }
 
 #[test]
-fn the_proxy_protocol_is_for_those_who_are_believed() {
-    let config = format!("set_real_ip_from 10.0.0.0/8; server {{ listen LISTEN proxy_protocol; {TOLD} }}");
+fn the_proxy_protocol_of_an_untrusted_address_is_rejected() {
+    let config = format!("set_real_ip_from 10.0.0.0/8; server {{ listen LISTEN proxy_protocol; {ADDRESSES} }}");
     let proxy = Proxy::start(&config);
     let mut client = Client::connect_and_send(proxy.addr, &[V2_TCP4, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
     assert_eq!(client.read_to_end().unwrap_or_default(), b"");
@@ -173,7 +173,7 @@ fn the_proxy_protocol_is_for_those_who_are_believed() {
         .unwrap();
 }
 
-/// A tunnel's line names the client that its request came from.
+/// The access log of a tunnel has the client's address of its request.
 #[test]
 fn tunnels_of_clients_behind_a_proxy() {
     let peer = Peer::start_echo();
@@ -192,5 +192,5 @@ fn tunnels_of_clients_behind_a_proxy() {
     proxy.wait_for_access_line(&["192.0.2.1 - ", "GET /ws101", " 101 "]).unwrap();
     let got = String::from_utf8_lossy(&peer.received()).into_owned();
     assert!(got.contains("X-Real-IP: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n"), "{got}");
-    wait_for("nobody is left", || proxy.error_lines().iter().all(|line| !line.contains("[error]")));
+    wait_for("no errors", || proxy.error_lines().iter().all(|line| !line.contains("[error]")));
 }

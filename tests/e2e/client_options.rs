@@ -1,4 +1,4 @@
-//! How clients are dealt with: names of fields, slashes, ends of connections.
+//! Directives for client connections: header names, slashes, keep-alive, lingering close, resets.
 
 use std::io::Read;
 use std::time::Instant;
@@ -10,8 +10,8 @@ use crate::peer::Peer;
 use crate::request_rows::Outcome::{Forwarded, ForwardedLast, Rejected};
 use crate::request_rows::{RequestRow, run_request_rows};
 
-/// An upstream behind a proxy with these directives.
-fn try_with(directives: &str, rows: &[RequestRow]) {
+/// Runs rows on a proxy with these directives.
+fn run_with(directives: &str, rows: &[RequestRow]) {
     let peer = Peer::start_echo();
     let config = "upstream up { server PEER; } server { listen LISTEN; DIRECTIVES
         location / { proxy_set_header Host up; proxy_set_header X-Real-IP $arg_ip; proxy_pass http://up; } }";
@@ -22,25 +22,25 @@ fn try_with(directives: &str, rows: &[RequestRow]) {
     );
 }
 
-/// What frames a request or names its host passes under no name that an application could take for it.
+/// No header passes whose name an application could take for one that frames a request or names its host.
 #[test]
-fn names_of_fields() {
-    let odd = b"{G}x_foo: 1\r\n_foo: 2\r\nx.foo: 3\r\nX!#$%&'*+^`|~: 4\r\nX-Foo: 5\r\n\r\n";
+fn header_names() {
+    let unusual = b"{G}x_foo: 1\r\n_foo: 2\r\nx.foo: 3\r\nX!#$%&'*+^`|~: 4\r\nX-Foo: 5\r\n\r\n";
     let dangerous =
         b"{G}Content_Length: 5\r\nTransfer_Encoding: chunked\r\nHost_: b\r\nconnection_: x\r\nCONTENT_LENGTH: 1\r\n\
                       x_real_ip: 6.6.6.6\r\nX_REAL_IP: 6.6.6.6\r\n\r\n";
-    try_with("", &[(odd, Forwarded(b"{g}X-Foo: 5\r\n\r\n")), (dangerous, Forwarded(b"{g}\r\n"))]);
-    try_with(
+    run_with("", &[(unusual, Forwarded(b"{g}X-Foo: 5\r\n\r\n")), (dangerous, Forwarded(b"{g}\r\n"))]);
+    run_with(
         "underscores_in_headers on;",
         &[
-            (odd, Forwarded(b"{g}x_foo: 1\r\n_foo: 2\r\nX-Foo: 5\r\n\r\n")),
+            (unusual, Forwarded(b"{g}x_foo: 1\r\n_foo: 2\r\nX-Foo: 5\r\n\r\n")),
             (dangerous, Forwarded(b"{g}Host_: b\r\nconnection_: x\r\n\r\n")),
         ],
     );
-    try_with(
+    run_with(
         "ignore_invalid_headers off;",
         &[
-            (odd, Forwarded(b"{g}x_foo: 1\r\n_foo: 2\r\nx.foo: 3\r\nX!#$%&'*+^`|~: 4\r\nX-Foo: 5\r\n\r\n")),
+            (unusual, Forwarded(b"{g}x_foo: 1\r\n_foo: 2\r\nx.foo: 3\r\nX!#$%&'*+^`|~: 4\r\nX-Foo: 5\r\n\r\n")),
             (b"{G}Content.Length: 5\r\nTransfer~Encoding: chunked\r\n\r\n", Forwarded(b"{g}\r\n")),
             (b"{G}<x>: 1\r\n\r\n", Rejected(400)),
             (b"{G}Host: b\r\n\r\n", Rejected(400)),
@@ -57,19 +57,18 @@ fn slashes() {
         server { listen OTHER; location / { return 200 $uri; } }";
     let root = dir.path("").display().to_string();
     let proxy = Proxy::start(&config.replace("DIRECTORY", root.trim_end_matches('/')));
-    let answer = |addr, target: &str| {
+    let get = |addr, target: &str| {
         let mut client = Client::connect_and_send(addr, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
         client
             .read_response()
             .map(|response| response.header("Location").map_or(response.body.clone(), |to| to.as_bytes().to_vec()))
     };
     run_concurrently(vec![
-        case("merged by default", || check_equal("$uri", &answer(proxy.other, "//uri///a//")?, b"/uri/a/")),
-        case("not merged", || check_equal("$uri", &answer(proxy.addr, "/uri///a//")?, b"/uri///a//")),
-        case("another location", || check_equal("the body", &answer(proxy.addr, "//uri")?, b"double")),
-        case("steps up", || check_equal("$uri", &answer(proxy.addr, "/uri/a///../b")?, b"/uri/a//b")),
-        // Not to another host.
-        case("B32", || check_equal("Location", &answer(proxy.addr, "//evil.com")?, b"/evil.com/")),
+        case("merged by default", || check_equal("$uri", &get(proxy.other, "//uri///a//")?, b"/uri/a/")),
+        case("not merged", || check_equal("$uri", &get(proxy.addr, "/uri///a//")?, b"/uri///a//")),
+        case("another location", || check_equal("the body", &get(proxy.addr, "//uri")?, b"double")),
+        case("parent directories", || check_equal("$uri", &get(proxy.addr, "/uri/a///../b")?, b"/uri/a//b")),
+        case("no redirect to another host", || check_equal("Location", &get(proxy.addr, "//evil.com")?, b"/evil.com/")),
     ]);
 }
 
@@ -98,7 +97,7 @@ fn browsers_without_keep_alive() {
 }
 
 #[test]
-fn steps_are_logged_where_they_are_to_be() {
+fn rewrite_log() {
     let config = "server { listen LISTEN; rewrite_log on; rewrite ^/a(.*)$ /b$1?x=y; if ($uri ~ ^/c) { return 204; }
             location / { return 200 ok; } location /quiet { rewrite_log off; rewrite ^/quiet /z; return 200 ok; } }";
     let proxy = Proxy::start(&format!("error_log error.log notice; pid smolgate.pid; access_log off;\n{config}"));
@@ -117,7 +116,7 @@ fn steps_are_logged_where_they_are_to_be() {
 }
 
 #[test]
-fn connections_that_end_with_a_reset() {
+fn reset_timedout_connection() {
     let config = "server { listen LISTEN; reset_timedout_connection on; location / { return 444; } }
         server { listen OTHER; location / { return 444; } }";
     let proxy = Proxy::start(config);
@@ -129,16 +128,16 @@ fn connections_that_end_with_a_reset() {
 }
 
 #[test]
-fn clients_that_still_send() {
+fn lingering_close() {
     let config = "server { listen LISTEN; location / { lingering_timeout 2s; return 403; }
             location /now { lingering_close off; return 403; }
             location /total { lingering_time 2s; return 403; } }";
     let proxy = Proxy::start(config);
-    // The proxy that has answered has opened all that it opens.
+    // After a first response the proxy has opened all of its own descriptors.
     let mut other = Client::connect(proxy.addr);
     other.request(b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n", 403).unwrap();
-    // How long the connection was kept behind its answer.
-    let kept = |path: &str, drips: bool| {
+    // How long the connection stays open behind its response.
+    let lingers = |path: &str, drips: bool| {
         let before = proxy.open_descriptors();
         let request = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
         let mut client = Client::connect_and_send(proxy.addr, request.as_bytes());
@@ -152,18 +151,17 @@ fn clients_that_still_send() {
         });
         began.elapsed().as_millis()
     };
-    run_concurrently(vec![case("P10", || {
-        let (pause, now, total) = (kept("/", false), kept("/now", false), kept("/total", true));
+    run_concurrently(vec![case("lingering", || {
+        let (pause, now, total) = (lingers("/", false), lingers("/now", false), lingers("/total", true));
         check((1900..20_000).contains(&pause), || format!("lingering_timeout: {pause} ms"))?;
         check(now < pause, || format!("lingering_close off: {now} ms"))?;
         check((1900..20_000).contains(&total), || format!("lingering_time: {total} ms"))
     })]);
 }
 
-/// A row that shows that a connection is still in step, whatever names it has seen.
 #[test]
-fn names_do_not_smuggle() {
-    try_with(
+fn header_names_do_not_smuggle() {
+    run_with(
         "ignore_invalid_headers off; underscores_in_headers on;",
         &[(
             b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent_Length: 100\r\nContent-Length: 2\r\n\r\nab",

@@ -1,4 +1,4 @@
-//! Answers that are compressed on their way: which ones, what their heads say, and that they come when they are sent.
+//! gzip: which responses are compressed, their heads, and that data is not delayed.
 
 use std::io::Write;
 use std::sync::{Mutex, mpsc};
@@ -14,53 +14,53 @@ use crate::peer::Peer;
 use crate::proxying::told;
 use crate::response_rows::{ResponseRow, format_request, run_response_rows};
 
-/// Reads gzip as it comes.
-struct Unpacker {
+/// Decodes gzip incrementally.
+struct Decoder {
     inflate: Inflate,
     ended: bool,
 }
 
-impl Unpacker {
+impl Decoder {
     fn new() -> Self {
         Self { inflate: Inflate::new(true, 16 + 15), ended: false }
     }
 
-    /// What can be read when `packed` has come.
-    fn read(&mut self, mut packed: &[u8]) -> Result<Vec<u8>, String> {
+    /// Returns the data that can be decoded once `compressed` has come.
+    fn read(&mut self, mut compressed: &[u8]) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         let mut buf = vec![0; 1 << 20];
         loop {
             let (read, written) = (self.inflate.total_in(), self.inflate.total_out());
-            let status = self.inflate.decompress(packed, &mut buf, InflateFlush::SyncFlush);
+            let status = self.inflate.decompress(compressed, &mut buf, InflateFlush::SyncFlush);
             let status = status.map_err(|error| format!("no gzip: {}", error.as_str()))?;
-            packed = &packed[(self.inflate.total_in() - read) as usize..];
-            let made = (self.inflate.total_out() - written) as usize;
-            out.extend_from_slice(&buf[..made]);
+            compressed = &compressed[(self.inflate.total_in() - read) as usize..];
+            let decoded = (self.inflate.total_out() - written) as usize;
+            out.extend_from_slice(&buf[..decoded]);
             self.ended |= status == Status::StreamEnd;
-            if self.ended || made < buf.len() {
-                check(packed.is_empty(), || format!("more follows: {}", show(packed)))?;
+            if self.ended || decoded < buf.len() {
+                check(compressed.is_empty(), || format!("more follows: {}", show(compressed)))?;
                 return Ok(out);
             }
         }
     }
 }
 
-pub(crate) fn unpack(packed: &[u8]) -> Result<Vec<u8>, String> {
-    let mut unpacker = Unpacker::new();
-    let out = unpacker.read(packed)?;
-    check(unpacker.ended, || format!("only a part: {}", show(packed)))?;
+pub(crate) fn gunzip(compressed: &[u8]) -> Result<Vec<u8>, String> {
+    let mut decoder = Decoder::new();
+    let out = decoder.read(compressed)?;
+    check(decoder.ended, || format!("only a part: {}", show(compressed)))?;
     Ok(out)
 }
 
-/// `GET TARGET`, and fields behind a newline, by a client that accepts gzip.
-fn asking(target: &str) -> String {
+/// Formats `TARGET` with headers behind a newline as a request of a client that accepts gzip.
+fn gzip_request(target: &str) -> String {
     format_request(&match target.split_once('\n') {
         Some((target, fields)) => format!("{target}\nAccept-Encoding: gzip\n{fields}"),
         None => format!("{target}\nAccept-Encoding: gzip"),
     })
 }
 
-/// Lines that are alike, and noise between them.
+/// Generates similar lines with random parts.
 fn text(length: usize) -> Vec<u8> {
     let mut state = 7u32;
     let mut out = Vec::with_capacity(length + 64);
@@ -73,7 +73,7 @@ fn text(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn who_gets_it_compressed() {
+fn which_requests_and_types() {
     let proxy = Proxy::start(
         "gzip on; gzip_types text/css application/*; default_type text/html;
          server { listen LISTEN; root www;
@@ -98,13 +98,13 @@ fn who_gets_it_compressed() {
     let yes = "Content-Encoding: gzip | Transfer-Encoding: chunked | !Content-Length | !Vary";
     let no = "!Content-Encoding | Content-Length: 21 | !Transfer-Encoding | !Vary";
     let rows: &[ResponseRow<'_>] = &[
-        ("who says nothing", "/", 200, no),
-        ("who accepts it", "/\nAccept-Encoding: gzip", 200, yes),
+        ("no Accept-Encoding", "/", 200, no),
+        ("gzip", "/\nAccept-Encoding: gzip", 200, yes),
         ("among others", "/\nAccept-Encoding: deflate, gzip, br", 200, yes),
         ("in two lines", "/\nAccept-Encoding: br\nAccept-Encoding: gzip", 200, yes),
         ("with a weight", "/\nAccept-Encoding: br;q=1.0, gzip;q=0.8, *;q=0.1", 200, yes),
-        ("who does not want it", "/\nAccept-Encoding: gzip;q=0", 200, no),
-        ("who takes anything", "/\nAccept-Encoding: *", 200, no),
+        ("q=0", "/\nAccept-Encoding: gzip;q=0", 200, no),
+        ("any coding", "/\nAccept-Encoding: *", 200, no),
         ("for HEAD", "HEAD /\nAccept-Encoding: gzip", 200, "Content-Encoding: gzip | !Content-Length | !Transfer-"),
         ("too short", "/short\nAccept-Encoding: gzip", 200, "!Content-Encoding | Content-Length: 19"),
         ("long enough", "/least\nAccept-Encoding: gzip", 200, yes),
@@ -116,44 +116,46 @@ fn who_gets_it_compressed() {
         ("off", "/off\nAccept-Encoding: gzip", 200, no),
         ("vary", "/vary\nAccept-Encoding: gzip", 200, "Content-Encoding: gzip | Vary: Accept-Encoding"),
         ("vary for others", "/vary", 200, "!Content-Encoding | Content-Length: 21 | Vary: Accept-Encoding"),
-        ("vary where nobody gets it", "/vary/short\nAccept-Encoding: gzip", 200, "!Vary | =short"),
+        ("vary where no response is compressed", "/vary/short\nAccept-Encoding: gzip", 200, "!Vary | =short"),
         ("an old browser", "/dis\nAccept-Encoding: gzip\nUser-Agent: X (MSIE 6.0; Y)", 200, no),
         ("a less old browser", "/dis\nAccept-Encoding: gzip\nUser-Agent: X (MSIE 6.0; SV1)", 200, yes),
         ("a bad agent", "/dis\nAccept-Encoding: gzip\nUser-Agent: BAD7", 200, no),
         ("a good agent", "/dis\nAccept-Encoding: gzip\nUser-Agent: BAD", 200, yes),
         ("no agent", "/dis\nAccept-Encoding: gzip", 200, yes),
         ("if", "/if?z=1\nAccept-Encoding: gzip", 200, yes),
-        ("a page of ours", "/403\nAccept-Encoding: gzip", 403, yes),
-        ("another page", "/500\nAccept-Encoding: gzip", 500, "!Content-Encoding"),
+        ("an error page", "/403\nAccept-Encoding: gzip", 403, yes),
+        ("another error page", "/500\nAccept-Encoding: gzip", 500, "!Content-Encoding"),
         ("a redirect", "/redirect\nAccept-Encoding: gzip", 302, "!Content-Encoding"),
     ];
     run_response_rows(&proxy, rows);
-    let mut client =
-        Client::connect_and_send(proxy.addr, [asking("/"), asking("/css"), format_request("/")].concat().as_bytes());
+    let mut client = Client::connect_and_send(
+        proxy.addr,
+        [gzip_request("/"), gzip_request("/css"), format_request("/")].concat().as_bytes(),
+    );
     for _ in 0..2 {
         let response = client.expect_status(200).unwrap();
-        assert_eq!(unpack(&response.body).unwrap(), b"0123456789 0123456789");
+        assert_eq!(gunzip(&response.body).unwrap(), b"0123456789 0123456789");
     }
     assert_eq!(
         client.expect_status(200).unwrap().body,
         b"0123456789 0123456789",
         "the connection serves further requests"
     );
-    for (target, packed) in [("/", false), ("/old", true)] {
+    for (target, compressed) in [("/", false), ("/old", true)] {
         let fields = "Accept-Encoding: gzip\r\nConnection: keep-alive\r\n\r\n";
         let mut client = Client::connect_and_send(proxy.addr, format!("GET {target} HTTP/1.0\r\n{fields}").as_bytes());
         let response = client.expect_status(200).unwrap();
-        assert_eq!(response.header("Content-Encoding").is_some(), packed, "{target}");
-        assert_eq!(response.closes(), packed, "{target}: only the end of the connection tells that of the body");
+        assert_eq!(response.header("Content-Encoding").is_some(), compressed, "{target}");
+        assert_eq!(response.closes(), compressed, "{target}: only the end of the connection tells that of the body");
         assert!(response.header("Transfer-Encoding").is_none());
-        if packed {
-            assert_eq!(unpack(&response.body).unwrap(), b"0123456789 0123456789");
+        if compressed {
+            assert_eq!(gunzip(&response.body).unwrap(), b"0123456789 0123456789");
         }
     }
 }
 
 #[test]
-fn what_other_proxies_get() {
+fn gzip_proxied() {
     let peer = told();
     let config = "gzip on; gzip_types text/plain; server { listen LISTEN; location / { proxy_pass http://PEER; }
         location /any { gzip_proxied any; proxy_pass http://PEER; }
@@ -194,13 +196,13 @@ fn what_other_proxies_get() {
 }
 
 #[test]
-fn what_becomes_of_an_upstreams_answer() {
+fn responses_of_upstreams() {
     let peer = told();
     let config = "gzip on; gzip_types text/plain; gzip_vary on; server { listen LISTEN;
         location / { proxy_pass http://PEER; } }";
     let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     let ask = |sent: &str| {
-        let asked = asking(&format!(
+        let asked = gzip_request(&format!(
             "/\nX-Send: {}|=0123456789 0123456789 0123",
             sent.replace('&', "|Content-Type: text/plain|")
         ));
@@ -208,8 +210,9 @@ fn what_becomes_of_an_upstreams_answer() {
     };
     let expect = |sent: &str, parts: &[&str]| {
         let response: Response = ask(sent)?;
-        let packed = response.header("Content-Encoding") == Some("gzip") && !sent.contains("Content-Encoding: gzip");
-        let body = if packed { unpack(&response.body)? } else { response.body.clone() };
+        let compressed =
+            response.header("Content-Encoding") == Some("gzip") && !sent.contains("Content-Encoding: gzip");
+        let body = if compressed { gunzip(&response.body)? } else { response.body.clone() };
         check_equal("the client", &body, if sent.contains(" 204 ") { b"" } else { b"0123456789 0123456789 0123" })?;
         for part in parts {
             let holds = match part.strip_prefix('!') {
@@ -220,21 +223,22 @@ fn what_becomes_of_an_upstreams_answer() {
         }
         Ok(())
     };
-    let packed = ["Content-Encoding: gzip", "Transfer-Encoding: chunked", "Vary: Accept-Encoding", "!Content-Length"];
+    let compressed =
+        ["Content-Encoding: gzip", "Transfer-Encoding: chunked", "Vary: Accept-Encoding", "!Content-Length"];
     run_concurrently(vec![
-        case("all of it", || expect("200 OK&X: y", &[&packed[..], &["X: y", "Content-Type: text/plain"]].concat())),
-        case("a strong tag", || expect("200 OK&ETag: \"a\"", &[&packed[..], &["ETag: W/\"a\""]].concat())),
-        case("a weak tag", || expect("200 OK&ETag: W/\"a\"", &[&packed[..], &["ETag: W/\"a\""]].concat())),
-        case("no tag", || expect("200 OK&ETag: a", &[&packed[..], &["!ETag"]].concat())),
-        case("no ranges", || expect("200 OK&Accept-Ranges: bytes", &[&packed[..], &["!Accept-Ranges"]].concat())),
-        case("not found", || expect("404 Gone&X: y", &packed)),
+        case("all of it", || expect("200 OK&X: y", &[&compressed[..], &["X: y", "Content-Type: text/plain"]].concat())),
+        case("a strong tag", || expect("200 OK&ETag: \"a\"", &[&compressed[..], &["ETag: W/\"a\""]].concat())),
+        case("a weak tag", || expect("200 OK&ETag: W/\"a\"", &[&compressed[..], &["ETag: W/\"a\""]].concat())),
+        case("no tag", || expect("200 OK&ETag: a", &[&compressed[..], &["!ETag"]].concat())),
+        case("no ranges", || expect("200 OK&Accept-Ranges: bytes", &[&compressed[..], &["!Accept-Ranges"]].concat())),
+        case("not found", || expect("404 Gone&X: y", &compressed)),
         case("another status", || expect("500 Bad&ETag: \"a\"", &["!Vary", "Content-Length: 26", "ETag: \"a\""])),
         case("a part", || {
             expect("206 Part&Accept-Ranges: bytes", &["!Vary", "Content-Length: 26", "Accept-Ranges: bytes"])
         }),
         case("another type", || expect("200 OK|Content-Type: image/png", &["!Vary", "Content-Length: 26"])),
         case("no type", || expect("200 OK|X: y", &["!Vary", "!Content-Encoding"])),
-        case("gzip already", || expect("200 OK&Content-Encoding: gzip", &["!Vary", "Content-Length: 26"])),
+        case("compressed already", || expect("200 OK&Content-Encoding: gzip", &["!Vary", "Content-Length: 26"])),
         case("another coding", || expect("200 OK&Content-Encoding: br", &["!Vary", "Content-Encoding: br"])),
         case("no transformation", || {
             expect("200 OK&Cache-Control: no-cache, no-transform", &["!Vary", "!Content-Encoding"])
@@ -242,9 +246,9 @@ fn what_becomes_of_an_upstreams_answer() {
     ]);
 }
 
-/// What an upstream sends comes at once, and a pause after which the encoder rests loses nothing.
+/// Data of an upstream is flushed at once, and a pause after which the encoder frees its memory loses nothing.
 #[test]
-fn events_arrive_one_by_one() {
+fn events_are_not_delayed() {
     let (allow, allowed) = mpsc::channel::<Option<Vec<u8>>>();
     let allowed = Mutex::new(allowed);
     let peer = Peer::start(move |connection| {
@@ -265,21 +269,21 @@ fn events_arrive_one_by_one() {
         server { listen LISTEN; location / { proxy_pass http://PEER; } }";
     let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     for target in ["/chunked", "/until-close"] {
-        let mut client = Client::connect_and_send(proxy.addr, asking(target).as_bytes());
+        let mut client = Client::connect_and_send(proxy.addr, gzip_request(target).as_bytes());
         // The head does not wait for the first event.
         assert!(client.read_head().unwrap().contains("\r\nContent-Encoding: gzip\r\n"));
-        let mut unpacker = Unpacker::new();
+        let mut decoder = Decoder::new();
         for (number, size) in [1, 50, 300, 50, 20_000, 100_000, 50].into_iter().enumerate() {
             let event = text(size);
             allow.send(Some(event.clone())).unwrap();
             let mut got = Vec::new();
             while got.len() < event.len() {
                 let (_, data) = client.read_chunk().unwrap();
-                got.extend(unpacker.read(&data[..data.len() - 2]).unwrap());
+                got.extend(decoder.read(&data[..data.len() - 2]).unwrap());
             }
             check_equal("the client", &got, &event).unwrap();
             if number % 3 == 2 {
-                // Twice the time after which an encoder rests.
+                // Twice the time after which an encoder frees its memory.
                 assert!(is_quiet(&client) && is_quiet(&client) && is_quiet(&client));
             }
         }
@@ -292,22 +296,22 @@ fn events_arrive_one_by_one() {
             }
             rest.extend_from_slice(&data[..data.len() - 2]);
         }
-        assert_eq!(unpacker.read(&rest).unwrap(), b"");
-        assert!(unpacker.ended);
+        assert_eq!(decoder.read(&rest).unwrap(), b"");
+        assert!(decoder.ended);
     }
 }
 
-/// Whether nothing comes for a moment.
+/// Returns whether no byte comes for a moment.
 fn is_quiet(client: &Client) -> bool {
-    let patience = client.stream.read_timeout().unwrap();
+    let timeout = client.stream.read_timeout().unwrap();
     client.stream.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
     let quiet = client.stream.peek(&mut [0]).is_err_and(|error| crate::peer::is_timeout(&error));
-    client.stream.set_read_timeout(patience).unwrap();
+    client.stream.set_read_timeout(timeout).unwrap();
     quiet
 }
 
 #[test]
-fn files_are_compressed_piece_by_piece() {
+fn files_of_several_buffers() {
     let proxy = Proxy::start(
         "gzip on; gzip_vary on; log_format ratio '$uri $gzip_ratio'; access_log access.log ratio; error_log error.log;
          pid smolgate.pid; server { listen LISTEN; root www; types { text/html html; } default_type image/png; }",
@@ -324,18 +328,19 @@ fn files_are_compressed_piece_by_piece() {
         check_equal("who does not ask for it", &plain.body, &text(size)).unwrap();
         let etag = plain.header("ETag").unwrap();
         assert_eq!(plain.header("Vary"), Some("Accept-Encoding"));
-        let packed = client.request(asking(&format!("/{size}.html")).as_bytes(), 200).unwrap();
-        check_equal("who asks for it", &unpack(&packed.body).unwrap(), &text(size)).unwrap();
-        assert_eq!(packed.header("ETag"), Some(format!("W/{etag}").as_str()));
+        let compressed = client.request(gzip_request(&format!("/{size}.html")).as_bytes(), 200).unwrap();
+        check_equal("who asks for it", &gunzip(&compressed.body).unwrap(), &text(size)).unwrap();
+        assert_eq!(compressed.header("ETag"), Some(format!("W/{etag}").as_str()));
         for name in ["Accept-Ranges", "Content-Length"] {
-            assert!(packed.header(name).is_none() && plain.header(name).is_some(), "{name}");
+            assert!(compressed.header(name).is_none() && plain.header(name).is_some(), "{name}");
         }
-        assert!(size < 1000 || packed.body.len() < size / 2, "{size}: {}", packed.body.len());
-        let other = client.request(asking(&format!("/{size}.png")).as_bytes(), 200).unwrap();
+        assert!(size < 1000 || compressed.body.len() < size / 2, "{size}: {}", compressed.body.len());
+        let other = client.request(gzip_request(&format!("/{size}.png")).as_bytes(), 200).unwrap();
         check_equal("another type", &other.body, &text(size)).unwrap();
-        let known = client.request(asking(&format!("/{size}.html\nIf-None-Match: W/{etag}")).as_bytes(), 304).unwrap();
+        let known =
+            client.request(gzip_request(&format!("/{size}.html\nIf-None-Match: W/{etag}")).as_bytes(), 304).unwrap();
         assert!(known.header("Content-Encoding").is_none());
-        let part = client.request(asking(&format!("/{size}.html\nRange: bytes=5-9")).as_bytes(), 206).unwrap();
+        let part = client.request(gzip_request(&format!("/{size}.html\nRange: bytes=5-9")).as_bytes(), 206).unwrap();
         check_equal("a part", &part.body, &text(size)[5..10]).unwrap();
         assert!(part.header("Content-Encoding").is_none());
         assert_eq!(part.header("Vary"), Some("Accept-Encoding"));
@@ -345,14 +350,14 @@ fn files_are_compressed_piece_by_piece() {
 }
 
 #[test]
-fn a_slow_client_holds_its_upstream_up() {
+fn a_slow_client_stops_its_upstream() {
     let peer = Peer::start(|connection| {
         let Some(asked) = connection.read_request() else { return };
         let total: usize = asked.target().trim_start_matches('/').parse().unwrap();
         connection.send(format!("HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: {total}\r\n\r\n").as_bytes());
-        let piece = noise();
-        for _ in 0..total / piece.len() {
-            if !connection.send(&piece) {
+        let block = noise();
+        for _ in 0..total / block.len() {
+            if !connection.send(&block) {
                 return;
             }
         }
@@ -361,28 +366,28 @@ fn a_slow_client_holds_its_upstream_up() {
     let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
     let before = proxy.resident_kib();
     let total = 64 << 20;
-    let mut client = Client::connect_and_send(proxy.addr, asking(&format!("/{total}")).as_bytes());
+    let mut client = Client::connect_and_send(proxy.addr, gzip_request(&format!("/{total}")).as_bytes());
     assert!(client.read_head().unwrap().contains("\r\nContent-Encoding: gzip\r\n"));
-    // All buffers are full when the proxy sleeps and spends no time.
+    // All buffers are full when the proxy sleeps and uses no processor time.
     crate::harness::wait_for("the sender is stopped", || {
         let ticks = proxy.cpu_ticks();
         std::thread::sleep(std::time::Duration::from_millis(300));
         proxy.is_sleeping() && proxy.cpu_ticks() == ticks
     });
     assert!(proxy.resident_kib() < before + 4096, "{} KiB, {before} before", proxy.resident_kib());
-    let mut unpacker = Unpacker::new();
-    let piece = noise();
+    let mut decoder = Decoder::new();
+    let block = noise();
     let mut received = 0;
-    while received < piece.len() * 20 {
+    while received < block.len() * 20 {
         let (_, data) = client.read_chunk().unwrap();
-        for byte in unpacker.read(&data[..data.len() - 2]).unwrap() {
-            assert_eq!(byte, piece[received % piece.len()], "byte {received}");
+        for byte in decoder.read(&data[..data.len() - 2]).unwrap() {
+            assert_eq!(byte, block[received % block.len()], "byte {received}");
             received += 1;
         }
     }
 }
 
-/// A body whose pieces are as long when they are compressed.
+/// Generates incompressible data.
 fn noise() -> Vec<u8> {
     let mut state = 3u64;
     let mut next = || {
@@ -393,42 +398,42 @@ fn noise() -> Vec<u8> {
 }
 
 #[test]
-fn a_large_body_leaves_turns_to_others() {
+fn a_large_body_does_not_block_other_requests() {
     let proxy = Proxy::start(
         "gzip on; gzip_comp_level 9; default_type text/html;
          server { listen LISTEN; root www; location /small { return 200 small; } }",
     );
     std::fs::create_dir_all(proxy.dir.path("www")).unwrap();
     proxy.dir.write("www/large", text(12 << 20));
-    let mut large = Client::connect_and_send(proxy.addr, asking("/large").as_bytes());
+    let mut large = Client::connect_and_send(proxy.addr, gzip_request("/large").as_bytes());
     assert!(large.read_head().unwrap().contains("\r\nContent-Encoding: gzip\r\n"));
     let ended = std::thread::spawn(move || {
-        let mut packed = Vec::new();
+        let mut compressed = Vec::new();
         loop {
             let (_, data) = large.read_chunk().unwrap();
             if data.len() == 2 {
-                return (Instant::now(), packed);
+                return (Instant::now(), compressed);
             }
-            packed.extend_from_slice(&data[..data.len() - 2]);
+            compressed.extend_from_slice(&data[..data.len() - 2]);
         }
     });
     let small = Client::connect(proxy.addr).request(format_request("/small").as_bytes(), 200).unwrap();
-    let answered = Instant::now();
+    let responded = Instant::now();
     assert_eq!(small.body, b"small");
-    let (ended, packed) = ended.join().unwrap();
-    assert!(answered < ended);
-    check_equal("the client", &unpack(&packed).unwrap(), &text(12 << 20)).unwrap();
+    let (ended, compressed) = ended.join().unwrap();
+    assert!(responded < ended);
+    check_equal("the client", &gunzip(&compressed).unwrap(), &text(12 << 20)).unwrap();
 }
 
 #[test]
-fn beside_other_changes_of_a_body() {
+fn with_other_filters() {
     let proxy = Proxy::start(
         "server {
             listen LISTEN;
             gzip on;
             gzip_types text/plain;
             gzip_min_length 1;
-            location /packed/ { alias www/; gzip_static on; }
+            location /compressed/ { alias www/; gzip_static on; }
             location /trailers/ { alias www/; add_trailer X-A a; }
         }",
     );
@@ -437,16 +442,16 @@ fn beside_other_changes_of_a_body() {
         proxy.dir.write(&format!("www/{name}"), text);
     }
     let mut client = Client::connect(proxy.addr);
-    let mut ask = |target: &str| client.request(asking(target).as_bytes(), 200).unwrap();
-    check_equal("nothing is packed twice", &ask("/packed/f.txt").body, b"not really gzip").unwrap();
-    let asked = asking("/trailers/f.txt").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let mut ask = |target: &str| client.request(gzip_request(target).as_bytes(), 200).unwrap();
+    check_equal("nothing is compressed twice", &ask("/compressed/f.txt").body, b"not really gzip").unwrap();
+    let asked = gzip_request("/trailers/f.txt").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
     let all = Client::connect_and_send(proxy.addr, asked.as_bytes()).read_to_end().unwrap();
     assert!(all.ends_with(b"\r\n0\r\nX-A: a\r\n\r\n"), "{}", String::from_utf8_lossy(&all));
 }
 
 #[test]
-fn values_that_mean_nothing() {
-    let refused = [
+fn invalid_values() {
+    let invalid = [
         ("gzip 1;", "\"on\" or \"off\""),
         ("gzip_comp_level 0;", "1 to 9"),
         ("gzip_comp_level 10;", "1 to 9"),
@@ -459,5 +464,5 @@ fn values_that_mean_nothing() {
         ("gzip_window 64k;", "32k"),
         ("gzip_hash 256;", "128k"),
     ];
-    run_cases(refused.map(|(line, says)| (line, move || refuses_text(line, &["smolgate.conf:1:", says]))));
+    run_cases(invalid.map(|(line, says)| (line, move || refuses_text(line, &["smolgate.conf:1:", says]))));
 }

@@ -1,4 +1,4 @@
-//! Configurations that must not load, and what is said of them (class R).
+//! Configurations that must not load, and their error messages.
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -8,13 +8,13 @@ use crate::client::Client;
 use crate::harness::{Proxy, TempDir, run, run_in_shell};
 use crate::peer::Peer;
 
-/// `-t` refuses the file, within seconds of processor time, and its message has all of `parts`.
+/// Checks that `-t` rejects the file within seconds of processor time, with a message that has all of `parts`.
 fn refuses(dir: &TempDir, file: &str, parts: &[&str]) -> Result<(), String> {
     let output = run_in_shell(dir, "ulimit -t 10; exec \"$0\" \"$@\" -t", file);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    check(output.status.code() == Some(2), || format!("{:?}: {told}", output.status))?;
-    check(parts.iter().all(|part| told.contains(part)), || format!("{parts:?} expected in: {told}"))?;
-    check(told.len() < 4000, || format!("a message of {} bytes", told.len()))
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(output.status.code() == Some(2), || format!("{:?}: {stderr}", output.status))?;
+    check(parts.iter().all(|part| stderr.contains(part)), || format!("{parts:?} expected in: {stderr}"))?;
+    check(stderr.len() < 4000, || format!("a message of {} bytes", stderr.len()))
 }
 
 pub(crate) fn refuses_text(text: impl AsRef<[u8]>, parts: &[&str]) -> Result<(), String> {
@@ -30,7 +30,7 @@ pub(crate) fn accepts_text(text: impl AsRef<[u8]>) -> Result<(), String> {
     check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// In a server.
+/// Puts directives into a server.
 fn server(text: &str) -> String {
     format!("server {{\nlisten 8080;\n{text}\n}}\n")
 }
@@ -90,7 +90,7 @@ fn bombs() {
 }
 
 #[test]
-fn texts() {
+fn encodings_and_syntax() {
     let cases = vec![
         case("NUL", || refuses_text(b"server {\n listen 8080;\0 }", &["smolgate.conf"])),
         case("UTF-16", || refuses_text(b"\xff\xfes\0e\0r\0v\0e\0r\0", &["smolgate.conf"])),
@@ -108,14 +108,13 @@ fn texts() {
     run_concurrently(cases);
 }
 
-/// What would make a server weaker if it were passed over.
+/// An unknown directive is an error: ignoring it could make a server less secure.
 #[test]
-fn directives_that_are_not_known() {
+fn unknown_directives() {
     let lines = ["frobnicate on;", "secure_link x;", "mirror /x;"];
-    let cases = lines.iter().map(|id| {
-        let line = id.trim_start_matches("R06 ");
+    let cases = lines.iter().map(|line| {
         let name = line.split([' ', ';']).next().unwrap();
-        case(id, move || {
+        case(line, move || {
             refuses_text(
                 server(&format!("location / {{\n{line}\n}}")),
                 &["smolgate.conf:4:1: ", &format!("\"{name}\"")],
@@ -125,13 +124,13 @@ fn directives_that_are_not_known() {
     run_concurrently(cases.collect());
 }
 
-/// A build without a feature says so where it is asked for, and takes what merely speaks of it.
+/// A build without a feature rejects the directives that need it, and accepts those that only mention it.
 #[test]
-fn what_a_small_build_lacks() {
+fn features_that_a_build_lacks() {
     let (gzip, tls, health) = (cfg!(feature = "gzip"), cfg!(feature = "tls"), cfg!(feature = "health"));
     let (no_gzip, no_tls, no_health) =
         ("this build has no gzip", "this build has no TLS", "this build has no health checks");
-    for (is_there, line, says, lacks) in [
+    for (is_there, line, message, lacks) in [
         (gzip, "gzip on;", "smolgate.conf:3:1: \"gzip on\" is not supported", no_gzip),
         (tls, "listen 127.0.0.1:9 ssl;", "smolgate.conf:3:20: \"listen ... ssl\" is not supported", no_tls),
         (tls, "ssl on;", "smolgate.conf:3:1: \"ssl on\" is not supported", no_tls),
@@ -156,14 +155,14 @@ fn what_a_small_build_lacks() {
         (health, "} match m { status 200;", "smolgate.conf:3:3: \"match\" is not supported", no_health),
     ] {
         if !is_there {
-            refuses_text(server(line), &[says, lacks]).unwrap();
+            refuses_text(server(line), &[message, lacks]).unwrap();
         }
     }
     Proxy::start("server { listen LISTEN; gzip off; gzip_static on; ssl_protocols TLSv1.2; proxy_ssl_verify on; }");
 }
 
 #[test]
-fn what_a_build_has_is_told() {
+fn features_are_printed() {
     let has = |is_there, name: &str| if is_there { name.to_owned() } else { format!("no {name}") };
     let features = [
         has(cfg!(feature = "tls"), "tls"),
@@ -172,29 +171,29 @@ fn what_a_build_has_is_told() {
         has(cfg!(feature = "crypt"), "crypt"),
         has(cfg!(feature = "page"), "page"),
     ];
-    let told = String::from_utf8(run(&TempDir::new(), &["-V"], "smolgate.conf").stdout).unwrap();
-    assert!(told.contains(&format!("\nfeatures: {}\n", features.join(", "))), "{told}");
+    let stdout = String::from_utf8(run(&TempDir::new(), &["-V"], "smolgate.conf").stdout).unwrap();
+    assert!(stdout.contains(&format!("\nfeatures: {}\n", features.join(", "))), "{stdout}");
 }
 
-/// `proxy_pass` to what the client says, where one upstream is known: whether the client gets there.
-fn chosen(to: &str, says: &str, gets_there: bool) -> Result<(), String> {
+/// Checks whether a client reaches the upstream that it names, where `proxy_pass` has a variable and one upstream is known.
+fn reaches(to: &str, name: &str, expected: bool) -> Result<(), String> {
     let (known, other) = (Peer::start_echo(), Peer::start_echo());
     let proxy = Proxy::start(&format!(
         "map $arg_u $to {{ default $arg_u; }} upstream known {{ server {}; }}
          server {{ listen LISTEN; location / {{ proxy_pass http://{to}; }} }}",
         known.addr
     ));
-    let says = says.replace("ADDR", &other.addr.to_string());
+    let name = name.replace("ADDR", &other.addr.to_string());
     let mut client =
-        Client::connect_and_send(proxy.addr, format!("GET /?u={says} HTTP/1.1\r\nHost: {says}\r\n\r\n").as_bytes());
+        Client::connect_and_send(proxy.addr, format!("GET /?u={name} HTTP/1.1\r\nHost: {name}\r\n\r\n").as_bytes());
     let response = client.read_response()?;
-    check((response.status == 200) == gets_there, || response.head)?;
+    check((response.status == 200) == expected, || response.head)?;
     check(other.connections() == 0, || "the client chose the upstream".to_owned())
 }
 
 /// A client must not choose the upstream.
 #[test]
-fn upstreams_of_the_clients_choice() {
+fn clients_cannot_choose_the_upstream() {
     let pass = |to: &str, more: &str| server(&format!("{more}location / {{ proxy_pass http://{to}; }}"));
     let cases = vec![
         case("$host", || refuses_text(pass("$host", ""), &["smolgate.conf:3:", "$host"])),
@@ -203,11 +202,11 @@ fn upstreams_of_the_clients_choice() {
         case("$arg_u with a port", || refuses_text(pass("$arg_u:8080/", ""), &["smolgate.conf:3:"])),
         case("$http_x", || refuses_text(pass("x.$http_x", ""), &["smolgate.conf:3:"])),
         case("$cookie_x", || refuses_text(pass("$cookie_x", ""), &["smolgate.conf:3:"])),
-        case("by a name that is known", || chosen("$arg_u", "known", true)),
-        case("by an address", || chosen("$arg_u", "ADDR", false)),
-        case("by Host", || chosen("$http_host", "ADDR", false)),
-        case("through a map", || chosen("$to", "ADDR", false)),
-        case("meant", || accepts_text(pass("$host", "resolver 127.0.0.1; "))),
+        case("by a name that is known", || reaches("$arg_u", "known", true)),
+        case("by an address", || reaches("$arg_u", "ADDR", false)),
+        case("by Host", || reaches("$http_host", "ADDR", false)),
+        case("through a map", || reaches("$to", "ADDR", false)),
+        case("with a resolver", || accepts_text(pass("$host", "resolver 127.0.0.1; "))),
         case("chosen by a map", || {
             accepts_text(format!("map $arg_u $to {{ a 127.0.0.1:1; default 127.0.0.1:2; }}\n{}", pass("$to", "")))
         }),
@@ -216,13 +215,13 @@ fn upstreams_of_the_clients_choice() {
 }
 
 #[test]
-fn values() {
+fn addresses_sizes_and_times() {
     let cases = vec![
         case("twice", || refuses_text("server { listen 8080;\nlisten 8080; }", &["smolgate.conf:2:8: ", "8080"])),
         case("port 0", || refuses_text("server { listen 0; }", &["smolgate.conf:1:17: ", "\"0\""])),
         case("port 0 of an address", || refuses_text("server { listen 127.0.0.1:0; }", &["smolgate.conf:1:17: "])),
         case("port 70000", || refuses_text("server { listen 70000; }", &["smolgate.conf:1:17: ", "\"70000\""])),
-        case("a zone", || refuses_text("server { listen [fe80::1%eth0]:80; }", &["smolgate.conf:1:17: "])),
+        case("an IPv6 zone", || refuses_text("server { listen [fe80::1%eth0]:80; }", &["smolgate.conf:1:17: "])),
         case("no address", || refuses_text("server { listen 1.2.3.4.5:80; }", &["smolgate.conf:1:17: "])),
         case("sizes", || {
             ["1kk", "-1", "99999999999999999999", "9999999999999999k", "1.5m", "10s", "", "k", "+1", "1 k", "0x10"]
@@ -246,7 +245,7 @@ fn values() {
                 },
             )
         }),
-        case("times that serve no client", || {
+        case("times too short to serve a client", || {
             [
                 "client_header_timeout 0;",
                 "client_body_timeout 0s;",
@@ -273,7 +272,7 @@ fn values() {
                 .map_err(|why| format!("{number:?}: {why}"))
             })
         }),
-        case("good ones", || {
+        case("valid values", || {
             accepts_text(
                 server("client_max_body_size 10m;\nclient_body_timeout 1h 30m;\nkeepalive_requests 1000;\nreturn 204;")
                     .replace("1h 30m", "1h30m"),
@@ -300,7 +299,7 @@ fn files() {
         case("an included file that is missing", || {
             refuses(&dir, "to-nothing.conf", &["to-nothing.conf:1:9: ", "missing.conf"])
         }),
-        case("patterns that are none", || {
+        case("invalid patterns", || {
             for (name, why) in [("a[^b]", "[!...]"), ("a[b", "range"), ("a**", "wildcards")] {
                 dir.write("pattern.conf", format!("include {name};"));
                 refuses(&dir, "pattern.conf", &["pattern.conf:1:9: ", "invalid pattern", why])?;

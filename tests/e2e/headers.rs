@@ -1,4 +1,4 @@
-//! Fields that tell who the client is, and those of one connection only (class L).
+//! Headers: hop-by-hop ones, forged ones, and those that the configuration sets, adds or hides.
 
 use crate::cases::{case, check, run_concurrently};
 use crate::client::{Client, expand, show};
@@ -8,7 +8,7 @@ use crate::request_rows::Outcome::{Forwarded, ForwardedLast, Rejected};
 use crate::request_rows::{RequestRow, run_request_rows};
 
 #[test]
-fn fields_of_one_hop() {
+fn hop_by_hop_headers() {
     let rows: &[RequestRow] = &[
         (
             b"{G}Connection: close, X-Forwarded-For, Cookie\r\nX-Forwarded-For: 1.1.1.1\r\nCookie: s\r\n\r\n",
@@ -35,9 +35,8 @@ fn fields_of_one_hop() {
     run_request_rows(&Proxy::start_with_peers(config, &[("PEER", &peer)]), &peer, rows);
 }
 
-/// Fields that the configuration sets.
 #[test]
-fn fields_of_the_configuration() {
+fn headers_that_the_configuration_sets() {
     let rows: &[RequestRow] = &[
         (
             b"GET /set HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\n\
@@ -78,7 +77,7 @@ fn fields_of_the_configuration() {
 }
 
 #[test]
-fn variables_in_answers() {
+fn variables_in_responses() {
     let peer = Peer::start_echo();
     let hundred = "$http_x".repeat(100);
     let config = "upstream up { server PEER; } server { listen LISTEN; add_header X-Echo $http_x always;
@@ -92,22 +91,22 @@ fn variables_in_answers() {
     let proxy = Proxy::start(&config.replace("HUNDRED", &hundred));
     let ask = |request: &[u8], status: u16| Client::connect(proxy.addr).request(&expand(request), status);
     let cases = vec![
-        case("L10", || {
+        case("$uri in Location", || {
             let response = ask(b"GET /%0d%0aSet-Cookie:%20a=b HTTP/1.1\r\nHost: a\r\n\r\n", 302)?;
             check(response.header("Set-Cookie").is_none(), || response.head.clone())?;
             check(response.head.contains("\r\nLocation: http://x/%0D%0ASet-Cookie:"), || response.head)
         }),
-        case("in a field", || {
+        case("$uri in add_header", || {
             let response = ask(b"GET /uri/%0d%0aSet-Cookie:%20a=b HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
             check(response.header("Set-Cookie").is_none() && response.header("X-Uri").is_none(), || response.head)
         }),
-        case("to an upstream", || {
+        case("a decoded path to an upstream", || {
             ask(b"GET /rewritten/%0d%0aX:%20y%20z HTTP/1.1\r\nHost: a\r\n\r\n", 200)?;
             check(rewritten.received().starts_with(b"GET /%0D%0AX:%20y%20z HTTP/1.1\r\n"), || {
                 show(&rewritten.received())
             })
         }),
-        case("L12", || {
+        case("bytes above 0x7f", || {
             let mut client = Client::connect_and_send(
                 proxy.addr,
                 b"GET /own HTTP/1.1\r\nHost: a\r\nX: a\xff\r\nConnection: close\r\n\r\n",
@@ -116,8 +115,8 @@ fn variables_in_answers() {
             let has = |part: &[u8]| all.windows(part.len()).any(|window| window == part);
             check(has(b"\r\nX-Echo: a\xff\r\n"), || String::from_utf8_lossy(&all).into_owned())
         }),
-        case("L13", || {
-            // 8,000 bytes a hundred times are no head that an upstream should have to read.
+        case("a head that gets too large", || {
+            // 8,000 bytes a hundred times are more than an upstream should have to read.
             let response = ask(b"GET /much HTTP/1.1\r\nHost: a\r\nX: a{*8000}\r\n\r\n", 500)?;
             check(response.status == 500, || response.head)
         }),
@@ -125,9 +124,9 @@ fn variables_in_answers() {
     run_concurrently(cases);
 }
 
-/// Values that the configuration has in several lines go out in one.
+/// Values of several lines are sent as one line.
 #[test]
-fn values_in_lines() {
+fn multi_line_values() {
     let peer = Peer::start_echo();
     let config = "server { listen LISTEN; add_header Content-Security-Policy \"default-src 'self';
             img-src $http_x;\\n
@@ -140,7 +139,7 @@ fn values_in_lines() {
 }
 
 #[test]
-fn fields_that_are_hidden_unless_they_are_passed() {
+fn headers_that_are_hidden_by_default() {
     let peer = Peer::start(|connection| {
         connection.read_head();
         connection.send(

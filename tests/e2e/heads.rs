@@ -1,4 +1,4 @@
-//! Request lines, targets, hosts, fields and their limits (classes A to E).
+//! Request heads: request lines, targets, hosts, headers and their limits.
 
 use crate::cases::{case, check, check_equal, run_cases};
 use crate::client::{Client, expand};
@@ -111,9 +111,9 @@ fn targets() {
     run_request_rows(&Proxy::start_with_peers(config, &[("PEER", &peer)]), &peer, rows);
 }
 
-/// What an upstream is told of the host, and what a redirect makes of slashes.
+/// `$host` and `$http_host` of an absolute URI, and redirects of paths with several slashes.
 #[test]
-fn targets_and_what_is_made_of_them() {
+fn hosts_and_redirects_of_targets() {
     let peer = Peer::start_echo();
     let config = "upstream up { server PEER; } server { listen LISTEN;
         location / { proxy_set_header Host $host; proxy_set_header X-Host $http_host; proxy_pass http://up; }
@@ -124,19 +124,19 @@ fn targets_and_what_is_made_of_them() {
         let response = client.request(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 301)?;
         Ok::<_, String>(response.header("Location").unwrap_or_default().to_owned())
     };
-    let told = |request: &[u8], expected: &[u8]| {
+    let upstream_gets = |request: &[u8], expected: &[u8]| {
         let before = peer.received().len();
         Client::connect(proxy.addr).request(request, 200)?;
         check_equal("the upstream", &peer.received()[before..], expected)
     };
     let cases = [
-        case("the authority is the host", || {
+        case("the authority is the host, in lower case", || {
             let expected = b"GET /x HTTP/1.1\r\nHost: a\r\nX-Host: A\r\n\r\n";
-            told(b"GET http://A/x HTTP/1.1\r\nHost: a:80\r\n\r\n", expected)
+            upstream_gets(b"GET http://A/x HTTP/1.1\r\nHost: a:80\r\n\r\n", expected)
         }),
-        case("the authority is the host", || {
+        case("the authority is the host, in lower case", || {
             let expected = b"GET /x HTTP/1.1\r\nHost: evil\r\nX-Host: Evil:81\r\n\r\n";
-            told(b"GET http://Evil:81/x HTTP/1.1\r\nHost: a\r\n\r\n", expected)
+            upstream_gets(b"GET http://Evil:81/x HTTP/1.1\r\nHost: a\r\n\r\n", expected)
         }),
         case("a redirect of /r", || {
             let (is, expected) = (location("/r?x")?, format!("http://a:{}/r/?x", proxy.addr.port()));
@@ -186,7 +186,7 @@ fn hosts() {
 }
 
 #[test]
-fn fields() {
+fn headers() {
     let rows: &[RequestRow] = &[
         (b"{G}X: y\n\r\n", Rejected(400)),
         (b"GET / HTTP/1.1\nHost: a\n\n", Rejected(400)),
@@ -214,9 +214,9 @@ fn fields() {
     run_request_rows(&bare(&peer), &peer, rows);
 }
 
-/// Fields whose repetition leaves open what is meant.
+/// Headers that are ambiguous if they are repeated.
 #[test]
-fn fields_that_stand_once() {
+fn headers_that_may_stand_only_once() {
     let rows: &[RequestRow] = &[
         (b"{G}Authorization: Basic YTpi\r\nauthorization: Basic YTpi\r\n\r\n", Rejected(400)),
         (b"{G}Content-Range: a\r\nContent-Range: a\r\n\r\n", Rejected(400)),

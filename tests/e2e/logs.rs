@@ -1,4 +1,4 @@
-//! What a log must hold out (class Q).
+//! The logs: escaping, full disks, rotation, variables.
 
 use crate::cases::{case, check, run_concurrently};
 use crate::client::Client;
@@ -6,7 +6,7 @@ use crate::harness::{Proxy, wait_for};
 use crate::peer::Peer;
 
 #[test]
-fn what_is_written() {
+fn values_are_escaped() {
     let config = "log_format json escape=json '{\"uri\":\"$request_uri\",\"agent\":\"$http_user_agent\"}';
         error_log error.log info; pid smolgate.pid; access_log access.log; access_log json.log json;
         server { listen LISTEN; return 204; }";
@@ -19,13 +19,13 @@ fn what_is_written() {
             proxy.wait_for_access_line(&["\"GET /\\x1B[2Jq01 HTTP/1.1\" 400 "])?;
             proxy.wait_for_error_line(&["[info]", "GET /\\x1B[2Jq01"])
         }),
-        case("in a field", || {
+        case("in a header", || {
             ask(b"GET /q01c HTTP/1.1\r\nHost: a\r\nUser-Agent: \x1b]0;x\x07\"\r\n\r\n", 400)?;
             proxy.wait_for_access_line(&["/q01c HTTP/1.1\" 400 "])?;
             ask(b"GET /q01d HTTP/1.1\r\nHost: a\r\nUser-Agent: a\"b\\\xff\r\n\r\n", 204)?;
             proxy.wait_for_access_line(&["/q01d HTTP/1.1\" 204 ", "\"a\\x22b\\x5C\\xFF\""])
         }),
-        case("Q02", || {
+        case("line ends", || {
             let two =
                 b"GET /%0d%0a127.0.0.1 HTTP/1.1\r\nHost: a\r\nUser-Agent: x\r\n127.0.0.1 - - \"GET /fake\"\r\n\r\n";
             ask(two, 400)?;
@@ -33,10 +33,10 @@ fn what_is_written() {
             proxy.wait_for_access_line(&["\"GET /q02%0d%0a127.0.0.1 HTTP/1.1\" 204 ", "\"x%0d%0ay\""])?;
             let fake = |line: &String| line.starts_with("127.0.0.1 - - \"GET /fake");
             check(!proxy.access_lines().iter().any(fake) && !proxy.error_lines().iter().any(fake), || {
-                "a client wrote a line".to_owned()
+                "a client forged a line".to_owned()
             })
         }),
-        case("Q04", || {
+        case("JSON", || {
             ask(b"GET /q04\"\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: t\tb\xff\"\\\r\n\r\n", 204)?;
             proxy.wait_for_access_line(&["/q04"])?;
             let line = lines("json.log").into_iter().find(|line| line.contains("q04")).unwrap_or_default();
@@ -51,9 +51,9 @@ fn what_is_written() {
     assert_eq!(proxy.access_lines().len(), 6, "{:?}", proxy.access_lines());
 }
 
-/// What would make a line read otherwise than it was written, and what would make it endless.
+/// Characters that change the direction of text are escaped, and long values are truncated.
 #[test]
-fn what_is_hard_to_read() {
+fn invisible_and_long_values() {
     let proxy = Proxy::start("server { listen LISTEN; location / { root .; } }");
     let mut client = Client::connect(proxy.addr);
     client.request(b"GET /q01%E2%80%AEgpj.exe%E2%80%A8%E2%81%A6 HTTP/1.1\r\nHost: a\r\n\r\n", 404).unwrap();
@@ -65,25 +65,25 @@ fn what_is_hard_to_read() {
     assert!(line.ends_with(&format!("\"-\" \"{}\"", "x".repeat(2048))), "{line}");
 }
 
-/// What was sent to peers that failed, and what stood behind the body.
+/// Bytes sent to peers that failed, and trailers.
 #[test]
-fn what_is_written_of_tries() {
+fn attempts_and_trailers() {
     let closing = Peer::start_responding_once(Vec::new());
-    let answering = Peer::start_responding_once(
+    let responding = Peer::start_responding_once(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum:  1 \r\nx-sum: 2\r\n\r\n"
             .to_vec(),
     );
     let config =
-        "log_format tries '$upstream_status $upstream_bytes_sent $upstream_trailer_x_sum [$upstream_trailer_none]';
-        error_log error.log info; pid smolgate.pid; access_log access.log tries;
+        "log_format attempts '$upstream_status $upstream_bytes_sent $upstream_trailer_x_sum [$upstream_trailer_none]';
+        error_log error.log info; pid smolgate.pid; access_log access.log attempts;
         upstream u { server FIRST max_fails=0; server SECOND; }
         server { listen LISTEN; location / { proxy_pass http://u; } }";
-    let proxy = Proxy::start_with_peers(config, &[("FIRST", &closing), ("SECOND", &answering)]);
+    let proxy = Proxy::start_with_peers(config, &[("FIRST", &closing), ("SECOND", &responding)]);
     Client::connect(proxy.addr).request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
     proxy.wait_for_access_line(&["502, 200 27, 27 1, 2 [-]"]).unwrap();
 }
 
-/// A disk that is full: requests are served, and the loss is told.
+/// When the disk is full, requests are served, and the loss is reported on standard error.
 #[test]
 fn full_disks() {
     let config = "error_log /dev/full info; pid smolgate.pid; access_log /dev/full;
@@ -93,13 +93,13 @@ fn full_disks() {
     for _ in 0..200 {
         client.request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap_or_else(|why| panic!("{why}"));
     }
-    wait_for("the loss is told", || !proxy.dir.lines("stderr").is_empty());
-    let told = proxy.dir.lines("stderr");
-    assert!(told.len() <= 4 && told.iter().all(|line| line.contains("/dev/full")), "{told:?}");
+    wait_for("the loss is reported", || !proxy.dir.lines("stderr").is_empty());
+    let reported = proxy.dir.lines("stderr");
+    assert!(reported.len() <= 4 && reported.iter().all(|line| line.contains("/dev/full")), "{reported:?}");
     assert!(proxy.is_running());
 }
 
-/// Files that are moved away, deleted, or can't be opened again.
+/// Log files that are moved, deleted, or cannot be reopened.
 #[test]
 fn rotation() {
     let config = "error_log error.log info; pid smolgate.pid; access_log logs/access.log;
@@ -122,21 +122,21 @@ fn rotation() {
     reopened(1);
     ask("three");
     wait_for("moved", || has("logs/access.log", "/three"));
-    assert!(!has("logs/access.log.1", "/three"), "Q09");
+    assert!(!has("logs/access.log.1", "/three"));
     std::fs::remove_file(logs.join("access.log")).unwrap();
     reopened(2);
     ask("four");
     wait_for("deleted", || has("logs/access.log", "/four"));
-    // The directory is gone: what is open stays in use.
+    // Without the directory, the open file stays in use.
     std::fs::rename(&logs, proxy.dir.path("elsewhere")).unwrap();
     proxy.signal("USR1");
-    proxy.wait_for_error_line(&["[error]", "access.log", "failed"]).unwrap_or_else(|why| panic!("it is told: {why}"));
+    proxy.wait_for_error_line(&["[error]", "access.log", "failed"]).unwrap_or_else(|why| panic!("{why}"));
     ask("five");
     wait_for("the old file stays", || has("elsewhere/access.log", "/five"));
 }
 
 #[test]
-fn requests_that_wait_for_others() {
+fn pipelined_requests() {
     let proxy = Proxy::start(
         "error_log error.log; pid smolgate.pid; log_format pipe '$uri $pipe'; access_log pipe.log pipe; server { listen LISTEN; return 204; }",
     );
@@ -149,9 +149,9 @@ fn requests_that_wait_for_others() {
     assert_eq!(proxy.dir.lines("pipe.log"), ["/a .", "/b p", "/c ."]);
 }
 
-/// `-` stands for what is not there, not for what is empty.
+/// `-` stands for a missing value, not for an empty one.
 #[test]
-fn values_that_are_empty() {
+fn missing_and_empty_values() {
     let config =
         "error_log error.log; pid smolgate.pid; map $http_none $map { default \"\"; } geo $geo { default \"\"; }
         log_format all '$uri [$map$geo$set$is_args$https] [$args] [$http_none] [$arg_none] [$remote_user]';

@@ -1,4 +1,4 @@
-//! The proxy as OpenSSL and curl see it, where they are installed (class N).
+//! TLS with OpenSSL and curl as clients, where they are installed.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ fn is_installed(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }
 
-/// What a line of shell says that is run in `dir`: `$A` is the address of the proxy, `$P` its port.
+/// Runs a line of shell in `dir`, in which `$A` is the address of the proxy and `$P` its port. Returns its output.
 fn shell(dir: &TempDir, proxy: &Proxy, line: &str) -> String {
     let mut command = Command::new("sh");
     command.current_dir(dir.path("")).args(["-c", line]);
@@ -19,7 +19,7 @@ fn shell(dir: &TempDir, proxy: &Proxy, line: &str) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
 }
 
-/// Asks by `openssl s_client` with more flags, and waits for the answer and the end.
+/// The shell command for a request by `openssl s_client`, with more flags.
 fn s_client(flags: &str) -> String {
     format!(
         "printf 'GET / HTTP/1.1\\r\\nHost: a.example\\r\\nConnection: close\\r\\n\\r\\n' |
@@ -28,13 +28,13 @@ fn s_client(flags: &str) -> String {
 }
 
 #[test]
-fn sessions_names_and_kinds_of_keys() {
+fn sessions_server_names_and_key_types() {
     if !is_installed("openssl") {
         return;
     }
     let (dir, _) = certified();
-    let made = Command::new("sh").current_dir(dir.path("")).args(["-c", RSA]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let openssl = Command::new("sh").current_dir(dir.path("")).args(["-c", RSA]).output().unwrap();
+    assert!(openssl.status.success(), "{}", String::from_utf8_lossy(&openssl.stderr));
     let proxy = start(
         &dir,
         "server { listen LISTEN ssl; server_name a.example; ssl_certificate DIRECTORYrsa.crt; ssl_certificate_key DIRECTORYrsa.key;
@@ -43,45 +43,48 @@ fn sessions_names_and_kinds_of_keys() {
             return 200; }",
         &[],
     );
-    let says = |flags: &str, texts: &[&str]| {
-        let said = shell(&dir, &proxy, &s_client(flags));
-        check(texts.iter().all(|text| said.contains(text)), || format!("{texts:?} in {said}"))
+    let prints = |flags: &str, texts: &[&str]| {
+        let output = shell(&dir, &proxy, &s_client(flags));
+        check(texts.iter().all(|text| output.contains(text)), || format!("{texts:?} in {output}"))
     };
     let resumed = |name: &str, flags: &str| {
-        says(&format!("{flags} -sess_out {name}"), &["New, ", "reused=."])?;
-        says(&format!("{flags} -sess_in {name} -sess_out {name}"), &["Reused, ", "reused=r"])?;
-        says(&format!("{flags} -sess_in {name}"), &["Reused, ", "reused=r"])
+        prints(&format!("{flags} -sess_out {name}"), &["New, ", "reused=."])?;
+        prints(&format!("{flags} -sess_in {name} -sess_out {name}"), &["Reused, ", "reused=r"])?;
+        prints(&format!("{flags} -sess_in {name}"), &["Reused, ", "reused=r"])
     };
     run_concurrently(vec![
         case("resumed, TLS 1.2", || resumed("12", "-tls1_2 -servername a.example")),
         case("resumed, TLS 1.3", || resumed("13", "-tls1_3 -servername a.example")),
         case("not with another name", || {
-            says("-tls1_3 -servername a.example -sess_out other", &["New, "])?;
-            says("-tls1_3 -servername b.example -sess_in other", &["New, ", "CN = b.example"])
+            prints("-tls1_3 -servername a.example -sess_out other", &["New, "])?;
+            prints("-tls1_3 -servername b.example -sess_in other", &["New, ", "CN = b.example"])
         }),
-        case("a name", || says("-servername b.example", &["CN = b.example", "Verify return code: 0 (ok)"])),
-        case("ECDSA first", || says("-servername a.example", &["Peer signature type: ECDSA"])),
-        case("ECDSA first, TLS 1.2", || says("-tls1_2", &["ECDHE-ECDSA-AES", "Peer signature type: ECDSA"])),
-        case("RSA for who has nothing else", || {
-            says("-sigalgs rsa_pss_rsae_sha256", &["Peer signature type: RSA-PSS"])
+        case("a server name", || prints("-servername b.example", &["CN = b.example", "Verify return code: 0 (ok)"])),
+        case("ECDSA first", || prints("-servername a.example", &["Peer signature type: ECDSA"])),
+        case("ECDSA first, TLS 1.2", || prints("-tls1_2", &["ECDHE-ECDSA-AES", "Peer signature type: ECDSA"])),
+        case("RSA for a client without ECDSA", || {
+            prints("-sigalgs rsa_pss_rsae_sha256", &["Peer signature type: RSA-PSS"])
         }),
-        case("RSA for who has nothing else, TLS 1.2", || {
-            says("-tls1_2 -cipher ECDHE-RSA-AES256-GCM-SHA384", &["reused=.,ECDHE-RSA-AES256-GCM-SHA384"])
+        case("RSA for a client without ECDSA, TLS 1.2", || {
+            prints("-tls1_2 -cipher ECDHE-RSA-AES256-GCM-SHA384", &["reused=.,ECDHE-RSA-AES256-GCM-SHA384"])
         }),
-        case("ChaCha20 for who has it first", || {
-            says("-ciphersuites TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256", &["TLS_CHACHA20_POLY1305_SHA256"])
+        case("ChaCha20 for a client that prefers it", || {
+            prints(
+                "-ciphersuites TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256",
+                &["TLS_CHACHA20_POLY1305_SHA256"],
+            )
         }),
-        case("P-384", || says("-curves P-384", &["ECDH, secp384r1, 384 bits"])),
-        case("TLS 1.1", || says("-tls1_1 -cipher DEFAULT@SECLEVEL=0", &["alert protocol version"])),
-        case("no common curve", || says("-tls1_3 -curves X448", &["alert handshake failure"])),
-        case("ALPN", || says("-alpn h2,http/1.1", &["ALPN protocol: http/1.1"])),
+        case("P-384", || prints("-curves P-384", &["ECDH, secp384r1, 384 bits"])),
+        case("TLS 1.1", || prints("-tls1_1 -cipher DEFAULT@SECLEVEL=0", &["alert protocol version"])),
+        case("no common curve", || prints("-tls1_3 -curves X448", &["alert handshake failure"])),
+        case("ALPN", || prints("-alpn h2,http/1.1", &["ALPN protocol: http/1.1"])),
     ]);
 }
 
 const RSA: &str = "openssl req -x509 -newkey rsa:2048 -nodes -keyout rsa.key -out rsa.crt -subj /CN=a.example -days 30";
 
 #[test]
-fn certificates_of_clients_by_curl() {
+fn client_certificates_by_curl() {
     if !is_installed("curl") {
         return;
     }
@@ -104,23 +107,23 @@ fn certificates_of_clients_by_curl() {
         &[],
     );
     let curl = "curl -sS --noproxy '*' -m 20 --cacert ca.crt --resolve a.example:$P:127.0.0.1 -w ' %{http_code}'";
-    let asks = |flags: &str, expected: &str| {
-        let said = shell(&dir, &proxy, &format!("{curl} {flags} https://a.example:$P/ | tail -n 1"));
-        check_equal("it", said.trim().as_bytes(), expected.as_bytes())
+    let curl_prints = |flags: &str, expected: &str| {
+        let output = shell(&dir, &proxy, &format!("{curl} {flags} https://a.example:$P/ | tail -n 1"));
+        check_equal("curl", output.trim().as_bytes(), expected.as_bytes())
     };
-    let with = |name: &str, expected: &str| {
-        asks(&format!("--tlsv1.3 --cert {name}.crt --key {name}.key"), expected)?;
-        asks(&format!("--tls-max 1.2 --cert {name}.crt --key {name}.key"), expected)
+    let with_certificate = |name: &str, expected: &str| {
+        curl_prints(&format!("--tlsv1.3 --cert {name}.crt --key {name}.key"), expected)?;
+        curl_prints(&format!("--tls-max 1.2 --cert {name}.crt --key {name}.key"), expected)
     };
     run_concurrently(vec![
-        case("valid", || with("valid", "SUCCESS:CN=device 200")),
-        case("expired", || with("expired", "400")),
-        case("of another issuer", || with("unknown", "400")),
-        case("revoked", || with("revoked", "400")),
-        case("none", || asks("", "400")),
-        case("N01", || {
-            let said = shell(&dir, &proxy, &format!("{curl} http://a.example:$P/"));
-            check(said.contains("sent to HTTPS port") && said.ends_with(" 400"), || said)
+        case("valid", || with_certificate("valid", "SUCCESS:CN=device 200")),
+        case("expired", || with_certificate("expired", "400")),
+        case("of another issuer", || with_certificate("unknown", "400")),
+        case("revoked", || with_certificate("revoked", "400")),
+        case("none", || curl_prints("", "400")),
+        case("plain HTTP", || {
+            let output = shell(&dir, &proxy, &format!("{curl} http://a.example:$P/"));
+            check(output.contains("sent to HTTPS port") && output.ends_with(" 400"), || output)
         }),
     ]);
 }

@@ -1,4 +1,4 @@
-//! Signals, reloads, and how the program stops (class S).
+//! The process: signals, reloads, systemd, workers, graceful and fast shutdown.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn server(status: u16) -> String {
     format!("server {{ listen LISTEN; return {status}; }}")
 }
 
-/// What a request gets now.
+/// Returns the status of a request, 0 without a response.
 fn status(proxy: &Proxy) -> u16 {
     let mut client = Client::connect_and_send(proxy.addr, GET);
     client.read_response().map_or(0, |response| response.status)
@@ -33,7 +33,7 @@ fn ping(client: &mut Client) -> Result<(), String> {
 
 #[test]
 fn reloads() {
-    let storm = |workers: &str| {
+    let many_reloads = |workers: &str| {
         let server = |status: u16| format!("{workers} {}", server(status));
         // Each worker opens two when it starts, maybe after they were counted.
         let starting = if workers.is_empty() { 0 } else { 4 };
@@ -42,7 +42,7 @@ fn reloads() {
         let all =
             format!("for i in 1 2 3 4 5 6 7 8 9 10; do {} done", format!("kill -HUP {};", proxy.pid()).repeat(100));
         check(std::process::Command::new("sh").args(["-c", &all]).status().unwrap().success(), || {
-            "it is gone".to_owned()
+            "kill failed".to_owned()
         })?;
         proxy.write_config(&server(202));
         proxy.signal("HUP");
@@ -66,7 +66,7 @@ fn reloads() {
         {
             proxy.write_config(text);
             proxy.signal("HUP");
-            wait_for("it is told", || lines() > number);
+            wait_for("a log line", || lines() > number);
             check(status(&proxy) == 201, || format!("{text} is in force"))?;
         }
         check(lines() == 4, || format!("{:?}", proxy.error_lines()))?;
@@ -95,18 +95,18 @@ fn reloads() {
         ping(&mut client)
     };
     let cases = vec![
-        case("S01", || storm("")),
-        case("three workers", || storm("worker_processes 3;")),
-        case("S02", broken),
-        case("S04", removed),
-        case("a tunnel lives through a reload", tunnels),
+        case("many reloads", || many_reloads("")),
+        case("three workers", || many_reloads("worker_processes 3;")),
+        case("broken configurations", broken),
+        case("a removed listener", removed),
+        case("tunnels stay open", tunnels),
     ];
     run_concurrently(cases);
 }
 
-/// A connection that waits for its next request has no part of the configuration before, however soon that comes.
+/// The next request of an idle connection is served by the new configuration, however soon it comes.
 #[test]
-fn waiting_connections_move_over() {
+fn idle_connections_get_the_new_configuration() {
     let named = |name: &'static str| {
         Peer::start(move |connection| {
             while connection.read_request().is_some() {
@@ -125,28 +125,28 @@ fn waiting_connections_move_over() {
         )
     };
     let proxy = Proxy::start(&config(0));
-    let mut kept = Client::connect(proxy.addr);
+    let mut idle = Client::connect(proxy.addr);
     let round_now = || {
         let response = Client::connect(proxy.addr).request(b"GET /round HTTP/1.1\r\nHost: a\r\n\r\n", 200).unwrap();
         String::from_utf8(response.body).unwrap()
     };
     for round in 1..8 {
         proxy.write_config(&config(round));
-        assert_eq!(kept.request(GET, 200).unwrap().body, b"a");
+        assert_eq!(idle.request(GET, 200).unwrap().body, b"a");
         proxy.signal("HUP");
         wait_for("a reload", || round_now() == round.to_string());
-        assert_eq!(kept.request(GET, 200).unwrap().body, b"a", "round {round}");
+        assert_eq!(idle.request(GET, 200).unwrap().body, b"a", "round {round}");
     }
 }
 
-/// What is answered while the program stops says that nothing follows.
+/// A response during a graceful shutdown has `Connection: close`.
 #[test]
-fn last_answers_say_so() {
-    let (let_answer, may_answer) = std::sync::mpsc::channel::<()>();
-    let may_answer = std::sync::Mutex::new(may_answer);
+fn responses_during_shutdown_close() {
+    let (allow_response, may_respond) = std::sync::mpsc::channel::<()>();
+    let may_respond = std::sync::Mutex::new(may_respond);
     let slow = Peer::start(move |connection| {
         connection.read_request();
-        may_answer.lock().unwrap().recv().unwrap();
+        may_respond.lock().unwrap().recv().unwrap();
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     });
     let mut proxy =
@@ -155,18 +155,18 @@ fn last_answers_say_so() {
     wait_for("the request is there", || slow.received().ends_with(b"\r\n\r\n"));
     proxy.signal("QUIT");
     wait_for("it listens no more", || TcpStream::connect(proxy.addr).is_err());
-    let_answer.send(()).unwrap();
+    allow_response.send(()).unwrap();
     let response = client.expect_status(200).unwrap();
     assert!(response.closes(), "{}", response.head);
     client.expect_eof().unwrap();
     assert_eq!(proxy.exit_code_within(TIMEOUT), Some(0));
 }
 
-/// What root may do is given up, but for binding to ports below 1024: a reload may add one.
+/// All capabilities of root are dropped but the one to bind ports below 1024, for reloads.
 #[test]
 fn privileged_ports() {
     let free = (600..1024).rev().find_map(|port| std::net::TcpListener::bind(("127.0.0.1", port)).ok());
-    let Some(free) = free else { return }; // only root can have been root
+    let Some(free) = free else { return }; // not root
     let addr = free.local_addr().unwrap();
     drop(free);
     let proxy = Proxy::start(&server(201));
@@ -180,9 +180,9 @@ fn privileged_ports() {
     assert!(!text.contains("CapEff:\t000001"), "{text}");
 }
 
-/// systemd hears when the program is ready, reloads and stops.
+/// systemd is notified when the program is ready, reloads and stops.
 #[test]
-fn supervisors() {
+fn systemd_is_notified() {
     let dir = std::env::temp_dir().join(format!("smolgate-notify-{}", std::process::id()));
     let socket = std::os::unix::net::UnixDatagram::bind(&dir).unwrap();
     std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
@@ -212,7 +212,7 @@ fn supervisors() {
     std::fs::remove_file(dir).unwrap();
 }
 
-/// Each worker serves as many connections as the others; at the limit a client learns why it is not served.
+/// Connections are spread evenly over the workers; a client above the limit gets a 503.
 #[test]
 fn workers() {
     let proxy = Proxy::start("worker_processes 4; server { listen LISTEN; return 200 $connection; }");
@@ -234,12 +234,12 @@ fn workers() {
     one_more.expect_eof().unwrap();
     limited.wait_for_error_line(&["[alert]", "worker_connections are not enough"]).unwrap();
     clients.pop();
-    wait_for("room for another one", || status(&limited) == 204);
+    wait_for("room for another client", || status(&limited) == 204);
 }
 
-/// At the end of a graceful stop tunnels are closed with a Close frame, where there is room for one.
+/// At the end of a graceful shutdown WebSockets are closed with a Close frame, unless a frame is incomplete.
 #[test]
-fn farewells() {
+fn close_frames() {
     let peer = Peer::start_echo();
     let config = "worker_processes 2; worker_shutdown_timeout 1s;
         server { listen LISTEN; location / { proxy_pass http://PEER; } }";
@@ -249,24 +249,24 @@ fn farewells() {
     let frame = [0x81, 0x85, 0, 0, 0, 0, b'h', b'e', b'l', b'l', b'o'];
     talking.send(&frame);
     assert_eq!(talking.read_bytes(frame.len()).unwrap(), frame);
-    let mut within = tunnel(&proxy);
-    within.send(&frame[..7]);
-    assert_eq!(within.read_bytes(7).unwrap(), frame[..7]);
+    let mut incomplete = tunnel(&proxy);
+    incomplete.send(&frame[..7]);
+    assert_eq!(incomplete.read_bytes(7).unwrap(), frame[..7]);
     let seen = peer.received().len();
     proxy.signal("QUIT");
     for client in [&mut idle, &mut talking] {
         assert_eq!(client.read_bytes(4).unwrap(), [0x88, 2, 0x03, 0xe9]);
         client.expect_eof().unwrap();
     }
-    within.expect_eof().unwrap();
+    incomplete.expect_eof().unwrap();
     assert_eq!(proxy.exit_code_within(TIMEOUT), Some(0));
-    // To the peers the frames are masked.
-    let farewells = peer.received()[seen..].chunks(8).filter(|frame| frame.starts_with(&[0x88, 0x82])).count();
-    assert_eq!(farewells, 2, "{:?}", &peer.received()[seen..]);
+    // Frames to peers are masked.
+    let close_frames = peer.received()[seen..].chunks(8).filter(|frame| frame.starts_with(&[0x88, 0x82])).count();
+    assert_eq!(close_frames, 2, "{:?}", &peer.received()[seen..]);
 }
 
 #[test]
-fn stops() {
+fn shutdown() {
     let at_once = |signal: &str| {
         let peer = Peer::start_echo();
         let mut proxy =
@@ -289,11 +289,11 @@ fn stops() {
         idle.expect_eof()?;
         check(TcpStream::connect(proxy.addr).is_err(), || "it still listens".to_owned())?;
         ping(&mut client)?;
-        check(proxy.is_running(), || "the tunnel was cut at once".to_owned())?;
+        check(proxy.is_running(), || "the tunnel was closed at once".to_owned())?;
         let code = proxy.exit_code_within(TIMEOUT);
         check(code == Some(0), || format!("exit code {code:?}"))
     };
-    let patient = || {
+    let graceful_without_limit = || {
         let peer = Peer::start_echo();
         let mut proxy =
             Proxy::start(&format!("server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr));
@@ -309,8 +309,8 @@ fn stops() {
     let cases = vec![
         case("TERM", || at_once("TERM")),
         case("INT", || at_once("INT")),
-        case("S06", graceful),
-        case("without a limit", patient),
+        case("QUIT with worker_shutdown_timeout", graceful),
+        case("QUIT", graceful_without_limit),
     ];
     run_concurrently(cases);
 }
@@ -320,9 +320,9 @@ fn other_signals() {
     let survives = |signal: &str| {
         let mut proxy = Proxy::start(&server(201));
         proxy.signal(signal);
-        // A signal that kills does so before the next request is answered.
+        // A deadly signal takes effect before the next response.
         let _ = status(&proxy);
-        check(proxy.exit_code_within(Duration::from_millis(50)).is_none(), || "it has ended".to_owned())?;
+        check(proxy.exit_code_within(Duration::from_millis(50)).is_none(), || "it has exited".to_owned())?;
         check(status(&proxy) == 201, || "it does not serve".to_owned())
     };
     let cases = vec![
@@ -335,13 +335,13 @@ fn other_signals() {
     run_concurrently(cases);
 }
 
-/// Standard streams that are closed do not become sockets.
+/// Closed standard streams do not become sockets.
 #[test]
-fn closed_streams() {
+fn closed_standard_streams() {
     let proxy = Proxy::start_in_shell(&server(201), "exec \"$0\" \"$@\" <&- >&- 2>&-");
     for fd in 0..3 {
         let target = std::fs::read_link(format!("/proc/{}/fd/{fd}", proxy.pid())).unwrap_or_default();
         assert_eq!(target.to_string_lossy(), "/dev/null", "descriptor {fd}");
     }
-    assert_eq!(status(&proxy), 201, "S14");
+    assert_eq!(status(&proxy), 201);
 }

@@ -120,14 +120,16 @@ fn what_comes_instead_of_a_handshake() {
         }
     };
     run_concurrently(vec![
-        case("N01", || refused(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "plain HTTP request was sent to HTTPS port")),
+        case("plain HTTP", || {
+            refused(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "plain HTTP request was sent to HTTPS port")
+        }),
         case("zeros", || refused(&[0; 50], "400 Bad Request")),
         case("text", || refused(b"\x01\x02hello\r\n\r\n", "400 Bad Request")),
         case("a record of nothing known", || alerted(b"\x99\x03\x01\x00\x05hello", 50)),
-        case("N04", || alerted(b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10", 50)),
-        case("N08", || alerted(b"\x16\x03\x01\x00\x0b\x01\xff\xff\xff\x03\x03hello", 47)),
-        case("N09", || alerted(b"\x16\x03\x01\xff\xff\x01\x00\x00\x10\x03\x03", 22)),
-        case("N13", || alerted(&hello(0x0302, &[0xc0, 0x13], b""), 70)),
+        case("SSL 2", || alerted(b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10", 50)),
+        case("an impossible length", || alerted(b"\x16\x03\x01\x00\x0b\x01\xff\xff\xff\x03\x03hello", 47)),
+        case("a record that is too large", || alerted(b"\x16\x03\x01\xff\xff\x01\x00\x00\x10\x03\x03", 22)),
+        case("TLS 1.1", || alerted(&hello(0x0302, &[0xc0, 0x13], b""), 70)),
         case("no common cipher", || alerted(&hello(0x0303, &[0x00, 0x2f], b""), 40)),
         case("an address as a name is none", || {
             let mut client = Client::connect_and_send(proxy.addr, &hello_for(b"127.0.0.1"));
@@ -185,8 +187,8 @@ fn handshakes_that_stall_are_cut_off() {
     };
     let whole = hello(0x0303, &[0xc0, 0x2b], b"");
     run_concurrently(vec![
-        case("N05", || about_a_second(b"", b"")),
-        case("N06", || about_a_second(b"\x16\x03\x01\x02\x00\x01\x00", b"")),
+        case("no byte", || about_a_second(b"", b"")),
+        case("part of a ClientHello", || about_a_second(b"\x16\x03\x01\x02\x00\x01\x00", b"")),
         case("byte by byte", || about_a_second(b"\x16\x03\x01\x02\x00\x01\x00", b"\x01")),
         case("after the first message", || about_a_second(&whole, b"")),
         case("others meanwhile", || {
@@ -593,7 +595,7 @@ fn mistakes_are_shown() {
         ("a certificate as a key", "ssl_certificate a.crt; ssl_certificate_key a.crt;", "cannot load key"),
         ("encrypted", "ssl_certificate a.crt; ssl_certificate_key encrypted.key;", "openssl pkey"),
         ("other line ends", "ssl_certificate crlf.crt; ssl_certificate_key a.key;", "is not that of the certificate"),
-        ("N29", "ssl_certificate long.crt; ssl_certificate_key a.key;", "more than 65536 bytes"),
+        ("a large file", "ssl_certificate long.crt; ssl_certificate_key a.key;", "more than 65536 bytes"),
         ("variables", "ssl_certificate $host.crt; ssl_certificate_key a.key;", "without variables"),
         ("old versions", "ssl_protocols TLSv1 TLSv1.1;", "names no version that is spoken here"),
         ("no version", "ssl_protocols TLSv9;", "invalid value \"TLSv9\""),

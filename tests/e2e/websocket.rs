@@ -1,4 +1,4 @@
-//! Upgrades, and the tunnels that they become (class J).
+//! HTTP upgrades, and the tunnels they become.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,14 +10,14 @@ use crate::peer::{Peer, SWITCHING_PROTOCOLS};
 use crate::request_rows::Outcome::{Forwarded, ForwardedLast, ForwardedTimes, Rejected};
 use crate::request_rows::{RequestRow, run_request_rows};
 
-/// What an upstream gets of a plain GET.
+/// A plain GET as the upstream gets it.
 const PLAIN: &[u8] = b"GET /ws101 HTTP/1.1\r\nHost: up\r\n\r\n";
-/// What an upstream gets of an upgrade to WebSocket without more fields.
+/// An upgrade to WebSocket without other headers, as the upstream gets it.
 const UPGRADE: &[u8] = b"GET /ws101 HTTP/1.1\r\nHost: up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
 
-/// Upgrades that are none: the connection stays HTTP, as the request after it shows.
+/// The connection stays HTTP, as the request after it shows.
 #[test]
-fn upgrades_that_are_refused_or_passed_over() {
+fn upgrades_that_are_rejected_or_ignored() {
     let rows: &[RequestRow] = &[
         (
             b"{G}{W}\r\n{N}",
@@ -59,8 +59,8 @@ fn upgrades_that_are_refused_or_passed_over() {
     run_request_rows(&Proxy::start_with_peers(config, &[("PEER", &peer)]), &peer, rows);
 }
 
-/// Where the configuration sets Upgrade, any token that the client asks for goes to the upstream, with any method; but
-/// WebSocket only with GET, h2c never, and nothing for HTTP/1.0 or without `Connection: upgrade`.
+/// If the configuration sets Upgrade, all tokens of the client's header are forwarded, with any method; but WebSocket only with
+/// GET, h2c never, and nothing for HTTP/1.0 or without `Connection: upgrade`.
 #[test]
 fn upgrades_that_are_configured() {
     let rows: &[RequestRow] = &[
@@ -117,7 +117,7 @@ fn upgrades_that_are_configured() {
     run_request_rows(&Proxy::start_with_peers(config, &[("PEER", &peer)]), &peer, rows);
 }
 
-/// Opens a tunnel through a polite upstream, and sends bytes both ways: what the upstream got before them.
+/// Opens a tunnel to an echoing upstream, and sends bytes both ways. Returns the bytes that the upstream got before them.
 fn tunnel(input: &[u8]) -> Result<Vec<u8>, String> {
     let peer = Peer::start_echo();
     let config = "upstream up { server PEER; } server { listen LISTEN; location / { proxy_pass http://up; } }";
@@ -126,7 +126,7 @@ fn tunnel(input: &[u8]) -> Result<Vec<u8>, String> {
     let response = client.expect_status(101)?;
     check(response.header("Upgrade") == Some("websocket"), || response.head.clone())?;
     let before = peer.received();
-    // Frames are not looked at: one without a mask, one of 2^63 bytes, one of a reserved kind.
+    // Frames are not inspected: one without a mask, one of 2^63 bytes, one with a reserved opcode.
     for bytes in [&b"ping"[..], b"\x81\x02hi", b"\x82\xff\x80\0\0\0\0\0\0\0", b"\x8f\x80\0\0\0\0"] {
         client.send(bytes);
         check_equal("the client", &client.read_bytes(bytes.len())?, bytes)?;
@@ -141,38 +141,37 @@ fn tunnel(input: &[u8]) -> Result<Vec<u8>, String> {
 fn tunnels() {
     let upstream_gets = |input: &[u8], expected: &[u8]| check_equal("the upstream", &tunnel(input)?, expected);
     let cases = vec![
-        case("J01", || {
+        case("WebSocket", || {
             let key = b"GET /ws101 HTTP/1.1\r\nHost: up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
             upstream_gets(b"GET /ws101 HTTP/1.1\r\nHost: a\r\n{W}\r\n", key)
         }),
-        case("J12", || {
+        case("among other tokens", || {
             upstream_gets(
                 b"GET /ws101 HTTP/1.1\r\nHost: a\r\nUpgrade: h2c, websocket\r\nConnection: Upgrade\r\n\r\n",
                 UPGRADE,
             )
         }),
-        case("J13", || {
+        case("two Upgrade headers", || {
             let two =
                 b"GET /ws101 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n";
             upstream_gets(two, UPGRADE)
         }),
-        case("J18", || {
-            let strange = b"GET /ws101 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        case("an unknown version", || {
+            let request = b"GET /ws101 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 777\r\n\r\n";
             let expected = b"GET /ws101 HTTP/1.1\r\nHost: up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 777\r\n\r\n";
-            upstream_gets(strange, expected)
+            upstream_gets(request, expected)
         }),
-        case("J20", || {
-            let foreign = b"GET /ws101 HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\nCookie: victim=1\r\n\
+        case("another origin", || {
+            let request = b"GET /ws101 HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\nCookie: victim=1\r\n\
                 Upgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\r\n";
             let expected = b"GET /ws101 HTTP/1.1\r\nHost: up\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                 Origin: https://evil.example\r\nCookie: victim=1\r\n\r\n";
-            upstream_gets(foreign, expected)
+            upstream_gets(request, expected)
         }),
-        // J22, frames that break RFC 6455, is part of each tunnel here.
-        case("J24", || {
+        case("many tokens", || {
             upstream_gets(
                 b"GET /ws101 HTTP/1.1\r\nHost: a\r\nUpgrade: (websocket,){*700}\r\nConnection: Upgrade\r\n\r\n",
                 UPGRADE,
@@ -186,7 +185,7 @@ fn tunnels() {
 fn bytes_before_the_101() {
     let too_early = Arc::new(AtomicBool::new(false));
     let seen = too_early.clone();
-    let held = Peer::start(move |connection| {
+    let waiting = Peer::start(move |connection| {
         connection.read_head();
         seen.store(!connection.is_quiet(), Ordering::SeqCst);
         connection.send(SWITCHING_PROTOCOLS);
@@ -206,22 +205,21 @@ fn bytes_before_the_101() {
         }),
     );
     let config = "server { listen LISTEN;
-        location /held { proxy_pass http://HELD; }
+        location /waiting { proxy_pass http://WAITING; }
         location /silent { proxy_pass http://SILENT; }
         location /refusing { proxy_pass http://REFUSING; }
         location /fixed { return 200 fixed; } }";
-    let peers = [("HELD", &held), ("SILENT", &silent), ("REFUSING", &refusing)];
+    let peers = [("WAITING", &waiting), ("SILENT", &silent), ("REFUSING", &refusing)];
     let proxy = Proxy::start_with_peers(config, &peers);
     let cases = vec![
-        case("J02", || {
+        case("bytes before the 101 wait", || {
             let mut client =
-                Client::connect_and_send(proxy.addr, &expand(b"GET /held HTTP/1.1\r\nHost: a\r\n{W}\r\nEARLYDATA"));
+                Client::connect_and_send(proxy.addr, &expand(b"GET /waiting HTTP/1.1\r\nHost: a\r\n{W}\r\nEARLYDATA"));
             client.expect_status(101)?;
             check(!too_early.load(Ordering::SeqCst), || "bytes went to the upstream before its 101".to_owned())?;
             check_equal("the client", &client.read_bytes(9)?, b"EARLYDATA")
         }),
-        case("refused", || {
-            // What was meant for a tunnel is a request if there is none.
+        case("bytes before a 403 are a request", || {
             let mut client = Client::connect_and_send(
                 proxy.addr,
                 &expand(b"GET /refusing HTTP/1.1\r\nHost: a\r\n{W}\r\nEARLYDATA\r\n"),
@@ -230,7 +228,7 @@ fn bytes_before_the_101() {
             client.expect_status(400)?;
             client.expect_eof()
         }),
-        case("J25", || {
+        case("a client that goes before the 101", || {
             let mut client =
                 Client::connect_and_send(proxy.addr, &expand(b"GET /silent HTTP/1.1\r\nHost: a\r\n{W}\r\n"));
             crate::harness::wait_for("the upstream has the head", || silent.received().ends_with(b"\r\n\r\n"));
@@ -239,7 +237,7 @@ fn bytes_before_the_101() {
             proxy.wait_for_access_line(&["\"GET /silent HTTP/1.1\" 499 "])?;
             client.expect_eof()
         }),
-        case("J26", || {
+        case("return", || {
             let mut client = Client::connect(proxy.addr);
             for _ in 0..2 {
                 let response = client.request(&expand(b"GET /fixed HTTP/1.1\r\nHost: a\r\n{W}\r\n"), 200)?;
