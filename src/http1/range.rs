@@ -8,7 +8,7 @@ const OVERHEAD_BYTES_MAX: u64 = 4096;
 
 /// A part: from where, and how many bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Part {
+pub struct FileRange {
     pub from: u64,
     pub count: u64,
 }
@@ -18,7 +18,7 @@ pub struct Part {
 pub enum Wanted {
     Whole,
     /// One part or more.
-    Parts(Vec<Part>),
+    Parts(Vec<FileRange>),
     /// None of it is there.
     Nothing,
 }
@@ -37,7 +37,7 @@ pub fn parse(field: &[u8], size: u64, most: u32) -> Wanted {
                 return Wanted::Whole;
             }
             total = total.saturating_add(end - from);
-            parts.push(Part { from, count: end - from });
+            parts.push(FileRange { from, count: end - from });
         } else if from == 0 {
             return Wanted::Whole;
         }
@@ -76,7 +76,7 @@ fn number(text: &[u8]) -> Option<u64> {
 }
 
 /// `Content-Range` of a part.
-pub fn content_range(part: Part, size: u64) -> String {
+pub fn content_range(part: FileRange, size: u64) -> String {
     format!("bytes {}-{}/{size}", part.from, part.from + part.count - 1)
 }
 
@@ -91,9 +91,9 @@ pub struct Multipart {
 }
 
 impl Multipart {
-    pub fn new(parts: &[Part], size: u64, content_type: &[u8]) -> Self {
+    pub fn new(parts: &[FileRange], size: u64, content_type: &[u8]) -> Self {
         let boundary = format!("{:020}", fastrand::u64(..));
-        let head = |part: &Part| {
+        let head = |part: &FileRange| {
             let mut head = format!("\r\n--{boundary}\r\n").into_bytes();
             if !content_type.is_empty() {
                 head.extend_from_slice(b"Content-Type: ");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn parts(parts: &[(u64, u64)]) -> Wanted {
-        Wanted::Parts(parts.iter().map(|(from, count)| Part { from: *from, count: *count }).collect())
+        Wanted::Parts(parts.iter().map(|(from, count)| FileRange { from: *from, count: *count }).collect())
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn several_parts_have_heads_of_their_own() {
-        let all = [Part { from: 0, count: 2 }, Part { from: 9, count: 1 }];
+        let all = [FileRange { from: 0, count: 2 }, FileRange { from: 9, count: 1 }];
         let multipart = Multipart::new(&all, 10, b"text/plain");
         let boundary = &multipart.boundary;
         let head = |range: &str| {

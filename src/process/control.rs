@@ -197,7 +197,7 @@ impl Control<'_> {
     }
 
     fn note(&self, level: Level, message: fmt::Arguments<'_>) {
-        log::note(&self.running.config.main.error_log, level, message);
+        log::log(&self.running.config.main.error_log, level, message);
     }
 
     fn reopen(&self) {

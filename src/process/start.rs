@@ -117,7 +117,7 @@ impl Startup<'_> {
         if !self.heir {
             return Err(FatalError(why));
         }
-        log::note(&config.main.error_log, Level::Emerg, format_args!("{why}: it goes on without"));
+        log::log(&config.main.error_log, Level::Emerg, format_args!("{why}: it goes on without"));
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Startup<'_> {
             }
         }
         for addr in self.sockets.unused(config) {
-            log::note(
+            log::log(
                 &config.main.error_log,
                 Level::Warn,
                 format_args!("systemd has bound {addr}, which no \"listen\" names: nobody is served there"),
@@ -234,7 +234,7 @@ fn note_start(config: &Config, descriptors: u64, room: u32) {
     let logs = &config.main.error_log;
     let addrs: Vec<String> = config.bindings.iter().map(|binding| binding.addr.to_string()).collect();
     let workers = config.main.workers;
-    log::note(
+    log::log(
         logs,
         Level::Notice,
         format_args!(
@@ -246,11 +246,11 @@ fn note_start(config: &Config, descriptors: u64, room: u32) {
         ),
     );
     for warning in config.tls.warnings() {
-        log::note(logs, Level::Warn, format_args!("{warning}"));
+        log::log(logs, Level::Warn, format_args!("{warning}"));
     }
     let notes = config.notes.len();
     if notes > 0 {
-        log::note(
+        log::log(
             logs,
             Level::Notice,
             format_args!("{notes} directives do less than they say: \"smolgate -t\" lists them"),

@@ -63,7 +63,7 @@ impl ProxyRequest<'_> {
         .await;
         chosen.map_err(|missed| match missed {
             AttemptError::Gone => {
-                log::about(self.exchange, Level::Info, format_args!("{missed}"));
+                log::log_request(self.exchange, Level::Info, format_args!("{missed}"));
                 missed.status()
             }
             _ => self.no_peer("no live upstreams within the time of the queue"),
@@ -84,7 +84,7 @@ impl ProxyRequest<'_> {
                 None => Ok(Stream::Plain(socket)),
                 Some(called) => {
                     if let Some(news) = called.client.refresh() {
-                        log::renewal(&self.exchange.settings().error_log, &news);
+                        log::log_cert_reload(&self.exchange.settings().error_log, &news);
                     }
                     Box::pin(secure(socket, called)).await
                 }

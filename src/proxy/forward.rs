@@ -159,15 +159,19 @@ impl<'e> ProxyRequest<'e> {
         timer: &'e Timer,
     ) -> Result<Self, u16> {
         let (group, uri) = destination(exchange, running).map_err(|message| {
-            log::about(exchange, Level::Error, format_args!("{message}"));
+            log::log_request(exchange, Level::Error, format_args!("{message}"));
             if message.starts_with("invalid") { 500_u16 } else { 502 }
         })?;
         if !exchange.can_be_forwarded() {
-            log::about(exchange, Level::Error, format_args!("the request body was sent to another upstream already"));
+            log::log_request(
+                exchange,
+                Level::Error,
+                format_args!("the request body was sent to another upstream already"),
+            );
             return Err(502);
         }
         let body = early_body(exchange, client).map_err(|(status, why)| {
-            log::about(exchange, Level::Info, format_args!("client sent {why}"));
+            log::log_request(exchange, Level::Info, format_args!("client sent {why}"));
             status
         })?;
         let body = match &exchange.settings().proxy.set_body {
@@ -175,15 +179,19 @@ impl<'e> ProxyRequest<'e> {
             None => body,
         };
         let outgoing = headers::outgoing(exchange, uri.as_deref(), whole(body.as_ref())).map_err(|why| {
-            log::about(exchange, Level::Info, format_args!("client sent {why}"));
+            log::log_request(exchange, Level::Info, format_args!("client sent {why}"));
             why.status()
         })?;
         if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > headers::BYTES_MAX {
-            log::about(exchange, Level::Error, format_args!("the request head for the upstream is longer than 64 KiB"));
+            log::log_request(
+                exchange,
+                Level::Error,
+                format_args!("the request head for the upstream is longer than 64 KiB"),
+            );
             return Err(500);
         }
         let from = origin(exchange).map_err(|message| {
-            log::about(exchange, Level::Error, format_args!("{message}"));
+            log::log_request(exchange, Level::Error, format_args!("{message}"));
             500_u16
         })?;
         let search = Search::new(&group.upstream, exchange);
@@ -196,7 +204,7 @@ impl<'e> ProxyRequest<'e> {
         let timeout = self.group.upstream.resolver_timeout.unwrap_or(self.exchange.settings().resolver_timeout);
         if let Some(complaint) = self.group.refresh(timeout).await {
             let so = "the addresses that were known before are used";
-            log::about(self.exchange, Level::Warn, format_args!("{complaint}; {so}"));
+            log::log_request(self.exchange, Level::Warn, format_args!("{complaint}; {so}"));
         }
         self.began = executor::now();
         loop {
@@ -229,12 +237,12 @@ impl<'e> ProxyRequest<'e> {
     /// No peer is left, or none can be tried.
     pub(crate) fn no_peer(&mut self, why: &str) -> u16 {
         if let Some(message) = self.group.unresolved() {
-            log::about(self.exchange, Level::Error, format_args!("{message}"));
+            log::log_request(self.exchange, Level::Error, format_args!("{message}"));
             return 502;
         }
         self.begin_try(AttemptTarget::NoPeer(self.group.upstream.name.clone()));
         self.end_try(Some(502));
-        log::about(self.exchange, Level::Error, format_args!("{why} while connecting to upstream"));
+        log::log_request(self.exchange, Level::Error, format_args!("{why} while connecting to upstream"));
         502
     }
 
@@ -345,7 +353,7 @@ impl<'e> ProxyRequest<'e> {
             return Forwarded::Elsewhere(target);
         }
         let Some(target) = uri::inner(&target) else {
-            log::about(exchange, Level::Error, format_args!("upstream sent unsafe \"X-Accel-Redirect\""));
+            log::log_request(exchange, Level::Error, format_args!("upstream sent unsafe \"X-Accel-Redirect\""));
             return Forwarded::Refused(404);
         };
         if exchange.request.method() != b"HEAD" {
@@ -369,7 +377,7 @@ impl<'e> ProxyRequest<'e> {
         if let AttemptError::Client(..) | AttemptError::Gone = missed {
             chosen.report(Outcome::Neutral);
             self.end_try(matches!(missed, AttemptError::Gone).then_some(status));
-            log::about(self.exchange, Level::Info, format_args!("{missed}"));
+            log::log_request(self.exchange, Level::Info, format_args!("{missed}"));
             return Some(status);
         }
         let fault = match missed {
@@ -381,10 +389,10 @@ impl<'e> ProxyRequest<'e> {
         let disabled = chosen.report(if fault { Outcome::Failed } else { Outcome::Neutral });
         self.end_try(Some(status));
         if !matches!(missed, AttemptError::Status(_)) {
-            log::about(self.exchange, Level::Error, format_args!("{missed}"));
+            log::log_request(self.exchange, Level::Error, format_args!("{missed}"));
         }
         if disabled {
-            log::about(self.exchange, Level::Warn, format_args!("upstream server temporarily disabled"));
+            log::log_request(self.exchange, Level::Warn, format_args!("upstream server temporarily disabled"));
         }
         let allowed = missed.flag().is_none_or(|flag| self.exchange.settings().proxy.next.has(flag));
         let again = allowed && self.may_repeat(sent) && self.may_go_on();

@@ -12,7 +12,7 @@ use crate::http1::uri;
 use crate::modules::charset;
 use crate::proxy::cookies;
 use crate::request::exchange::Exchange;
-use crate::request::response::{self, ContentEncoding, TransferOptions};
+use crate::request::response::{self, ContentEncoding, ResponseFraming};
 use crate::request::response_headers::{HeaderFilter, weakened};
 use crate::request::variables;
 use crate::runtime::clock;
@@ -149,7 +149,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         response::field(b"Connection", &connection, &mut out);
     }
     match framing {
-        Framing::Length(length) => response::length(length, &mut out),
+        Framing::Length(length) => response::write_content_length(length, &mut out),
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         Framing::None | Framing::UntilClose => {}
     }
@@ -190,7 +190,7 @@ fn offered_of(value: &[u8], request: &Request) -> Vec<u8> {
 /// An interim answer (RFC 9110 15.2), written anew.
 pub fn interim(head: &Response) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len());
-    response::start_line(head.status, head.reason(), &mut out);
+    response::write_status_line(head.status, head.reason(), &mut out);
     let passed =
         head.fields.iter().filter(|field| !field.kind.is_hop_by_hop() && field.kind != HeaderName::ContentLength);
     passed.for_each(|field| response::field(field.name, field.value, &mut out));
@@ -222,26 +222,26 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
 }
 
 /// The head of an answer, written anew for the client.
-pub fn answer(exchange: &Exchange, head: &Response, carriage: TransferOptions) -> Vec<u8> {
+pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) -> Vec<u8> {
     let proxy = &exchange.settings().proxy;
     let passes = |name: &str| proxy.pass.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
     // A short body is copied behind it.
     let body = head.content_length().filter(|length| *length <= SHORT_BYTES).unwrap_or(0);
     let mut out = Vec::with_capacity(head.len() + 128 + body as usize);
     let (status, reason) = match exchange.overrides.status {
-        Some(status) => (status, response::reason(status).as_bytes()),
+        Some(status) => (status, response::reason_phrase(status).as_bytes()),
         None => (head.status, head.reason()),
     };
     match (passes("server"), passes("date")) {
-        (false, false) => response::start(exchange, status, reason, &mut out),
+        (false, false) => response::write_start(exchange, status, reason, &mut out),
         (true, false) => {
-            response::start_line(status, reason, &mut out);
-            response::date(&mut out);
+            response::write_status_line(status, reason, &mut out);
+            response::write_date(&mut out);
         }
         (server, _) => {
-            response::start_line(status, reason, &mut out);
+            response::write_status_line(status, reason, &mut out);
             if !server {
-                response::server(exchange, &mut out);
+                response::write_server(exchange, &mut out);
             }
         }
     }
@@ -249,7 +249,7 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: TransferOptions) -
     let expires = exchange.settings().rare.expires.as_ref();
     let modified = expires.and_then(|_| head.fields.first(HeaderName::LastModified)).and_then(clock::parse_http_time);
     let mut added = HeaderFilter::new(exchange, status, modified);
-    let packed = carriage.packing == ContentEncoding::Gzip;
+    let packed = framing.content_encoding == ContentEncoding::Gzip;
     if packed {
         added.weaken();
     }
@@ -257,9 +257,9 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: TransferOptions) -
         match field.kind {
             kind if added.replace(kind, &mut out) => {}
             HeaderName::ContentLength => {
-                let told = !carriage.chunked && !packed && status != 204;
+                let told = !framing.chunked && !packed && status != 204;
                 if let Some(length) = head.content_length().filter(|_| told) {
-                    response::length(length, &mut out);
+                    response::write_content_length(length, &mut out);
                 }
             }
             HeaderName::ContentType => {
@@ -278,9 +278,9 @@ pub fn answer(exchange: &Exchange, head: &Response, carriage: TransferOptions) -
             _ => response::field(field.name, field.value, &mut out),
         }
     }
-    response::connection(exchange, carriage, &mut out);
+    response::write_framing(exchange, framing, &mut out);
     added.finish(&mut out);
-    response::packing(carriage, &mut out);
+    response::write_content_encoding(framing, &mut out);
     out.extend_from_slice(b"\r\n");
     out
 }
@@ -296,7 +296,7 @@ fn cookie<'v>(exchange: &Exchange, value: &'v [u8]) -> Cow<'v, [u8]> {
 /// `proxy_redirect` for a Location.
 fn redirected(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
     match rewritten(exchange, value) {
-        Some(value) if value.starts_with(b"/") => response::absolute(exchange, &value),
+        Some(value) if value.starts_with(b"/") => response::absolute_location(exchange, &value),
         Some(value) => value,
         None => value.to_vec(),
     }
@@ -348,8 +348,8 @@ fn location_path(location: &Location) -> &str {
 /// The head of a 101: what was agreed on, and the upstream's other fields.
 pub fn upgraded(exchange: &Exchange, head: &Response, token: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + 128);
-    let reason = if head.reason().is_empty() { response::reason(101).as_bytes() } else { head.reason() };
-    response::start(exchange, 101, reason, &mut out);
+    let reason = if head.reason().is_empty() { response::reason_phrase(101).as_bytes() } else { head.reason() };
+    response::write_start(exchange, 101, reason, &mut out);
     response::field(b"Upgrade", token, &mut out);
     response::field(b"Connection", b"upgrade", &mut out);
     for field in passed_fields(exchange, head) {

@@ -99,7 +99,7 @@ impl Checker {
         let mut watched: Vec<(Arc<Peer>, Option<Task>)> = Vec::new();
         loop {
             if let Some(complaint) = self.group.refresh(NAMES).await {
-                log::note(&self.logs, Level::Warn, format_args!("{complaint}"));
+                log::log(&self.logs, Level::Warn, format_args!("{complaint}"));
             }
             let peers = self.group.peers();
             watched.retain(|(peer, _)| peers.iter().any(|known| Arc::ptr_eq(known, peer)));
@@ -156,7 +156,7 @@ impl Checker {
 
     fn tell(&self, level: Level, peer: &Peer, what: &str) {
         let name = &self.group.upstream.name;
-        log::note(&self.logs, level, format_args!("peer {} of upstream \"{name}\" {what}", peer.addr));
+        log::log(&self.logs, level, format_args!("peer {} of upstream \"{name}\" {what}", peer.addr));
     }
 
     /// Asks a peer once.

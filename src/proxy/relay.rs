@@ -14,7 +14,7 @@ use crate::proxy::headers;
 use crate::proxy::pool::{self, UpstreamConn};
 use crate::proxy::request_body::RequestProgress;
 use crate::request::body_relay::{self, BodyRelay, Failure, TransferCoding, send_all};
-use crate::request::response::{ContentEncoding, TransferOptions};
+use crate::request::response::{ContentEncoding, ResponseFraming};
 use crate::request::response_headers::trailers;
 use crate::request::{log, rate_limit};
 use crate::runtime::executor;
@@ -57,7 +57,11 @@ impl ProxyRequest<'_> {
         self.bind(&chosen);
         let (chunked, trailed) = (coding.is_chunked(), coding == TransferCoding::Trailed);
         self.exchange.record_content_type(head.fields.first(HeaderName::ContentType).unwrap_or_default());
-        let out = headers::answer(self.exchange, head, TransferOptions { keep_alive, chunked, trailed, packing });
+        let out = headers::answer(
+            self.exchange,
+            head,
+            ResponseFraming { keep_alive, chunked, has_trailers: trailed, content_encoding: packing },
+        );
         self.exchange.record_head(status, &out);
         let mut download = BodyRelay::new(out, coding, limits);
         let mut received = Decoder::new(framing);
@@ -116,7 +120,7 @@ impl ProxyRequest<'_> {
                 let untouched = download.written == 0 && stopped.is_upstreams();
                 let exchange = &mut *self.exchange;
                 exchange.timed_out = matches!(stopped, RelayError::Download(Failure::SinkTimeout));
-                log::about(exchange, stopped.level(), format_args!("{stopped}"));
+                log::log_request(exchange, stopped.level(), format_args!("{stopped}"));
                 if !untouched {
                     if stopped.is_clients() {
                         exchange.response.status = 499; // the client did not wait for the rest

@@ -54,7 +54,7 @@ pub fn open(files: &[(u32, String)], account: Option<&Account>) -> Result<(), St
             all.resize_with(at + 1, || None);
         }
         let Some(slot) = all.get_mut(at).filter(|slot| slot.is_none()) else { continue };
-        let fd = open_one(path, account)
+        let fd = open_file(path, account)
             .map_err(|error| format!("open() \"{path}\" failed ({})", io_error::describe(&error)))?;
         *slot = Some(File { path: path.clone(), fd, lost: AtomicU32::new(0) });
     }
@@ -67,8 +67,8 @@ pub fn reopen() -> Vec<String> {
     let mut all = FILES.write().unwrap_or_else(PoisonError::into_inner);
     let mut failed = Vec::new();
     // What was not moved away, such as a pipe or a device, can be root's: the account may not be able to open it again.
-    for file in all.iter_mut().flatten().filter(|file| !is_still_there(file)) {
-        match open_one(&file.path, None) {
+    for file in all.iter_mut().flatten().filter(|file| !is_unchanged(file)) {
+        match open_file(&file.path, None) {
             Ok(fd) => *file = File { path: std::mem::take(&mut file.path), fd, lost: AtomicU32::new(0) },
             Err(error) => failed.push(format!("open() \"{}\" failed ({})", file.path, io_error::describe(&error))),
         }
@@ -77,12 +77,12 @@ pub fn reopen() -> Vec<String> {
 }
 
 /// Whether a file still has its name.
-fn is_still_there(file: &File) -> bool {
+fn is_unchanged(file: &File) -> bool {
     let (named, open) = (stat(file.path.as_str()), fstat(&file.fd));
     named.is_ok_and(|named| open.is_ok_and(|open| (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino)))
 }
 
-fn open_one(path: &str, account: Option<&Account>) -> io::Result<OwnedFd> {
+fn open_file(path: &str, account: Option<&Account>) -> io::Result<OwnedFd> {
     let opened = root_files::append(path.as_ref(), account);
     // A standard stream can't be opened by its name if it is a socket (of a supervisor), or a pipe of root's.
     opened.or_else(|error| match standard_stream(path.into()) {
@@ -130,45 +130,45 @@ fn write(target: LogTarget, line: &[u8]) {
 
 thread_local! {
     /// The second at hand, and how many errors it has seen.
-    static RATE: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+    static ERROR_RATE: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
 }
 
 /// Whether a message of this level is written at all.
-pub fn enabled(logs: &[ErrorLog], level: Level) -> bool {
+pub fn is_enabled(logs: &[ErrorLog], level: Level) -> bool {
     logs.iter().any(|log| level <= log.level && log.target != LogTarget::Nowhere)
 }
 
 /// A message of no connection.
-pub fn note(logs: &[ErrorLog], level: Level, message: fmt::Arguments<'_>) {
-    error(logs, level, None, message, "");
+pub fn log(logs: &[ErrorLog], level: Level, message: fmt::Arguments<'_>) {
+    write_error(logs, level, None, message, "");
 }
 
 /// Tells what became of a certificate that has changed.
-pub fn renewal(logs: &[ErrorLog], news: &ReloadEvent) {
+pub fn log_cert_reload(logs: &[ErrorLog], news: &ReloadEvent) {
     match news {
-        ReloadEvent::Taken(text) => note(logs, Level::Notice, format_args!("{text}")),
-        ReloadEvent::Refused(text) => note(logs, Level::Error, format_args!("{text}")),
+        ReloadEvent::Taken(text) => log(logs, Level::Notice, format_args!("{text}")),
+        ReloadEvent::Refused(text) => log(logs, Level::Error, format_args!("{text}")),
     }
 }
 
 /// A message about a connection without a request.
-pub fn about_client(logs: &[ErrorLog], level: Level, client: &Client, message: fmt::Arguments<'_>) {
-    if enabled(logs, level) {
+pub fn log_client(logs: &[ErrorLog], level: Level, client: &Client, message: fmt::Arguments<'_>) {
+    if is_enabled(logs, level) {
         let context = format!(", client: {}, server: {}", client.addr.host(), client.local);
-        error(logs, level, Some(client.number), message, &context);
+        write_error(logs, level, Some(client.number), message, &context);
     }
 }
 
 /// A message about a request: what it was and where it went stand behind it.
-pub fn about(exchange: &Exchange, level: Level, message: fmt::Arguments<'_>) {
+pub fn log_request(exchange: &Exchange, level: Level, message: fmt::Arguments<'_>) {
     let logs = &exchange.settings().error_log;
-    if enabled(logs, level) {
-        error(logs, level, Some(exchange.client.number), message, &context(exchange));
+    if is_enabled(logs, level) {
+        write_error(logs, level, Some(exchange.client.number), message, &request_context(exchange));
     }
 }
 
 /// What the error log says of a request.
-pub fn context(exchange: &Exchange) -> String {
+pub fn request_context(exchange: &Exchange) -> String {
     let text = |bytes: &[u8]| {
         let mut out = Vec::new();
         escape(bytes, Escape::Default, &mut out);
@@ -192,8 +192,14 @@ pub fn context(exchange: &Exchange) -> String {
 }
 
 /// Writes a message to all logs that want its level.
-pub fn error(logs: &[ErrorLog], level: Level, connection: Option<u32>, message: fmt::Arguments<'_>, context: &str) {
-    if !enabled(logs, level) || is_too_much(logs) {
+pub fn write_error(
+    logs: &[ErrorLog],
+    level: Level,
+    connection: Option<u32>,
+    message: fmt::Arguments<'_>,
+    context: &str,
+) {
+    if !is_enabled(logs, level) || is_over_rate(logs) {
         return;
     }
     let pid = std::process::id();
@@ -230,32 +236,32 @@ fn one_line(text: &str) -> String {
 }
 
 /// Counts messages: an attack must not fill the disk. What was left out is told in the next second that has room.
-fn is_too_much(logs: &[ErrorLog]) -> bool {
+fn is_over_rate(logs: &[ErrorLog]) -> bool {
     let second = executor::now() / 1000;
-    let (last, count) = RATE.get();
+    let (last, count) = ERROR_RATE.get();
     if second != last {
-        RATE.set((second, 1));
+        ERROR_RATE.set((second, 1));
         if count > ERRORS_PER_SECOND_MAX {
             let left_out = count - ERRORS_PER_SECOND_MAX;
-            note(logs, Level::Error, format_args!("{left_out} messages of one second were left out"));
+            log(logs, Level::Error, format_args!("{left_out} messages of one second were left out"));
         }
         return false;
     }
-    RATE.set((last, count + 1));
+    ERROR_RATE.set((last, count + 1));
     count >= ERRORS_PER_SECOND_MAX
 }
 
 /// Writes the access line of an exchange.
-pub fn access(exchange: &Exchange) {
+pub fn write_access(exchange: &Exchange) {
     for log in exchange.settings().access_log.iter() {
-        if let Some(line) = PendingLine::new(log, exchange, LineKind::Here) {
+        if let Some(line) = PendingLine::new(log, exchange, LineKind::Now) {
             line.write(&Totals::default());
         }
     }
 }
 
 /// The access lines of an exchange whose end is still to come.
-pub fn lines(exchange: &Exchange, end: LineKind) -> Box<[PendingLine]> {
+pub fn pending_lines(exchange: &Exchange, end: LineKind) -> Box<[PendingLine]> {
     exchange.settings().access_log.iter().filter_map(|log| PendingLine::new(log, exchange, end)).collect()
 }
 
@@ -264,7 +270,7 @@ pub struct PendingLine {
     target: LogTarget,
     text: Box<[u8]>,
     /// Where in the text which value goes, in order.
-    late: Box<[(u32, DeferredVar)]>,
+    deferred: Box<[(u32, DeferredVar)]>,
 }
 
 #[derive(Clone, Copy)]
@@ -283,10 +289,10 @@ enum DeferredVar {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineKind {
     /// It has come.
-    Here,
-    OfTunnel,
+    Now,
+    Tunnel,
     /// Of a file, by whatever way the request has come to it.
-    OfFile,
+    File,
 }
 
 impl DeferredVar {
@@ -306,18 +312,18 @@ impl DeferredVar {
     }
 
     /// What is not known of this variable before the end.
-    fn of(variable: &Variable, end: LineKind) -> Option<Self> {
+    fn at_end(variable: &Variable, end: LineKind) -> Option<Self> {
         let Variable::Builtin(builtin) = variable else { return None };
         match builtin {
-            _ if end == LineKind::Here => None,
+            _ if end == LineKind::Now => None,
             Builtin::BytesSent => Some(Self::BytesSent),
             Builtin::BodyBytesSent => Some(Self::BodyBytesSent),
             Builtin::RequestTime => Some(Self::RequestTime),
             Builtin::Msec => Some(Self::Msec),
             Builtin::TimeLocal => Some(Self::TimeLocal),
             Builtin::TimeIso8601 => Some(Self::TimeIso8601),
-            Builtin::UpstreamResponseTime if end == LineKind::OfTunnel => Some(Self::UpstreamResponseTime),
-            Builtin::RequestCompletion if end == LineKind::OfFile => Some(Self::Completion),
+            Builtin::UpstreamResponseTime if end == LineKind::Tunnel => Some(Self::UpstreamResponseTime),
+            Builtin::RequestCompletion if end == LineKind::File => Some(Self::Completion),
             _ => None,
         }
     }
@@ -347,14 +353,14 @@ impl PendingLine {
         for piece in log.format.template.pieces() {
             match piece {
                 Segment::Text(plain) => text.extend_from_slice(plain),
-                Segment::Variable(variable) => match DeferredVar::of(variable, end) {
+                Segment::Variable(variable) => match DeferredVar::at_end(variable, end) {
                     Some(kind) => late.push((text.len() as u32, kind)),
                     None => {
                         value.clear();
                         variables::write_variable(variable, exchange, &mut value, 0);
                         value.truncate(VALUE_BYTES_MAX);
                         match (value.is_empty(), log.format.escape) {
-                            (true, Escape::Default) if !is_always_there(variable) => text.push(b'-'),
+                            (true, Escape::Default) if !has_value(variable) => text.push(b'-'),
                             (_, how) => escape(&value, how, &mut text),
                         }
                     }
@@ -362,7 +368,7 @@ impl PendingLine {
             }
         }
         text.push(b'\n');
-        Some(Self { target: log.target, text: text.into(), late: late.into() })
+        Some(Self { target: log.target, text: text.into(), deferred: late.into() })
     }
 
     /// For the next program: by the name of the file, since numbers are not the same there.
@@ -377,8 +383,8 @@ impl PendingLine {
         };
         packer.text(&path);
         packer.bytes(&self.text);
-        packer.u64(self.late.len() as u64);
-        for (at, kind) in &self.late {
+        packer.u64(self.deferred.len() as u64);
+        for (at, kind) in &self.deferred {
             packer.u64(u64::from(*at));
             packer.u8(*kind as u8);
         }
@@ -402,14 +408,14 @@ impl PendingLine {
         for _ in 0..parcel.u64()? {
             late.push((u32::try_from(parcel.u64()?).ok()?, DeferredVar::from_code(parcel.u8()?)?));
         }
-        Some(Self { target, text, late: late.into() })
+        Some(Self { target, text, deferred: late.into() })
     }
 
     /// Fills in what was not known, and writes the line.
     pub fn write(&self, moved: &Totals) {
         let mut line = Vec::with_capacity(self.text.len() + 64);
         let mut from = 0;
-        for (at, kind) in &self.late {
+        for (at, kind) in &self.deferred {
             let at = *at as usize;
             line.extend_from_slice(self.text.get(from..at).unwrap_or_default());
             from = at;
@@ -433,7 +439,7 @@ impl PendingLine {
 }
 
 /// Whether a variable has a value for each request, be it an empty one: no `-` stands for that.
-fn is_always_there(variable: &Variable) -> bool {
+fn has_value(variable: &Variable) -> bool {
     match variable {
         Variable::Builtin(builtin) => matches!(
             builtin,

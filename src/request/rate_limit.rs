@@ -124,7 +124,7 @@ pub fn parse(value: &[u8], exchange: &Exchange) -> Option<u64> {
     let text = String::from_utf8_lossy(value);
     let size = values::size(&text);
     if size.is_none() {
-        log::about(exchange, Level::Error, format_args!("invalid size \"{text}\""));
+        log::log_request(exchange, Level::Error, format_args!("invalid size \"{text}\""));
     }
     size
 }

@@ -14,7 +14,7 @@ use crate::runtime::clock;
 
 /// An answer of our own.
 #[derive(Debug, Default)]
-pub struct Reply {
+pub struct LocalResponse {
     pub status: u16,
     pub content_type: Option<Vec<u8>>,
     /// A URL that is made absolute when it is sent, as the settings say.
@@ -22,9 +22,9 @@ pub struct Reply {
     /// The methods that a 405 names, if they are not those of a proxy.
     pub allow: Option<&'static [u8]>,
     /// Lines of the head that are written already.
-    pub lines: Vec<u8>,
+    pub header_lines: Vec<u8>,
     /// Further fields.
-    pub fields: Vec<(&'static [u8], Vec<u8>)>,
+    pub headers: Vec<(&'static [u8], Vec<u8>)>,
     /// A page of ours, which `error_page` may replace.
     pub is_page: bool,
     pub body: Vec<u8>,
@@ -42,19 +42,19 @@ pub enum ContentEncoding {
 
 /// How an answer travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TransferOptions {
+pub struct ResponseFraming {
     pub keep_alive: bool,
     pub chunked: bool,
     /// Fields follow the body.
-    pub trailed: bool,
-    pub packing: ContentEncoding,
+    pub has_trailers: bool,
+    pub content_encoding: ContentEncoding,
 }
 
 /// Methods that may be proxied; others may as well, but for CONNECT and TRACE.
 const METHODS: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
 
 /// The text of a status code (RFC 9110 15).
-pub fn reason(status: u16) -> &'static str {
+pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",
         101 => "Switching Protocols",
@@ -108,30 +108,30 @@ fn page_title(status: u16) -> &'static str {
     match status {
         302 => "Found",
         401 => "Authorization Required",
-        _ => reason(status),
+        _ => reason_phrase(status),
     }
 }
 
 /// What is wrong with a connection rather than with a request. `error_page` knows it by a status of its own, the client
 /// is told 400.
-pub fn fault(status: u16) -> Option<&'static str> {
+pub fn connection_error(status: u16) -> Option<&'static str> {
     match status {
-        CERTIFICATE_ERROR => Some("The SSL certificate error"),
-        NO_CERTIFICATE => Some("No required SSL certificate was sent"),
-        TO_HTTPS => Some("The plain HTTP request was sent to HTTPS port"),
+        SSL_CERTIFICATE_ERROR => Some("The SSL certificate error"),
+        SSL_CERTIFICATE_REQUIRED => Some("No required SSL certificate was sent"),
+        HTTP_TO_HTTPS => Some("The plain HTTP request was sent to HTTPS port"),
         _ => None,
     }
 }
 
-pub const CERTIFICATE_ERROR: u16 = 495;
-pub const NO_CERTIFICATE: u16 = 496;
-pub const TO_HTTPS: u16 = 497;
+pub const SSL_CERTIFICATE_ERROR: u16 = 495;
+pub const SSL_CERTIFICATE_REQUIRED: u16 = 496;
+pub const HTTP_TO_HTTPS: u16 = 497;
 
-impl Reply {
+impl LocalResponse {
     /// The small page of a status; nothing of the request is repeated in it.
     pub fn page(status: u16, tokens: bool) -> Self {
-        if let Some(fault) = fault(status) {
-            let (text, name) = (reason(400), program(tokens));
+        if let Some(fault) = connection_error(status) {
+            let (text, name) = (reason_phrase(400), server_token(tokens));
             let body = format!(
                 "<html>\r\n<head><title>400 {fault}</title></head>\r\n<body>\r\n<center><h1>400 {text}</h1></center>\r\n\
                  <center>{fault}</center>\r\n<hr><center>{name}</center>\r\n</body>\r\n</html>\r\n"
@@ -139,28 +139,28 @@ impl Reply {
             let content_type = Some(b"text/html".to_vec());
             return Self { status, is_page: true, content_type, body: body.into_bytes(), ..Self::default() };
         }
-        let mut reply = Self { status, is_page: status >= 300, ..Self::default() };
-        if status >= 300 && !crate::http1::head::is_bodyless(status) && !reason(status).is_empty() {
-            let (text, name) = (page_title(status), program(tokens));
+        let mut response = Self { status, is_page: status >= 300, ..Self::default() };
+        if status >= 300 && !crate::http1::head::is_bodyless(status) && !reason_phrase(status).is_empty() {
+            let (text, name) = (page_title(status), server_token(tokens));
             let _ = write!(
-                reply.body,
+                response.body,
                 "<html>\r\n<head><title>{status} {text}</title></head>\r\n<body>\r\n<center><h1>{status} {text}</h1></center>\r\n\
                  <hr><center>{name}</center>\r\n</body>\r\n</html>\r\n"
             );
-            reply.content_type = Some(b"text/html".to_vec());
+            response.content_type = Some(b"text/html".to_vec());
         }
-        reply
+        response
     }
 
     /// A redirect to `url`.
     pub fn redirect(exchange: &Exchange, status: u16, url: &[u8]) -> Self {
-        let mut reply = Self::page(status, exchange.settings().server_tokens);
-        reply.location = Some(url.to_vec());
-        reply
+        let mut response = Self::page(status, exchange.settings().server_tokens);
+        response.location = Some(url.to_vec());
+        response
     }
 
     /// Sends the client from the path to the same with a slash at its end.
-    pub fn with_slash(exchange: &Exchange) -> Self {
+    pub fn add_slash(exchange: &Exchange) -> Self {
         let mut url = Vec::new();
         uri::encode_path(&exchange.uri.path, &mut url);
         // `//host/` would lead to another host (`merge_slashes off`).
@@ -175,7 +175,7 @@ impl Reply {
     }
 
     /// The answer of a `return`.
-    pub fn returned(exchange: &Exchange, status: u16, what: &ReturnBody) -> Self {
+    pub fn from_return(exchange: &Exchange, status: u16, what: &ReturnBody) -> Self {
         match what {
             ReturnBody::Page if matches!(status, 200..=299) && !crate::http1::head::is_bodyless(status) => {
                 let content_type = Some(content_type(exchange).to_vec());
@@ -197,46 +197,46 @@ impl Reply {
     }
 
     /// The whole answer to nobody in particular, who may send no other request.
-    pub fn bare(&self) -> Vec<u8> {
+    pub fn without_exchange(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
-        start_line(self.status, reason(self.status).as_bytes(), &mut out);
-        date(&mut out);
+        write_status_line(self.status, reason_phrase(self.status).as_bytes(), &mut out);
+        write_date(&mut out);
         field(b"Content-Type", b"text/html", &mut out);
-        length(self.body.len() as u64, &mut out);
+        write_content_length(self.body.len() as u64, &mut out);
         out.extend_from_slice(b"Connection: close\r\n\r\n");
         out.extend_from_slice(&self.body);
         out
     }
 
     /// The head of this answer.
-    pub fn head(&self, exchange: &Exchange, carriage: TransferOptions) -> Vec<u8> {
+    pub fn head(&self, exchange: &Exchange, framing: ResponseFraming) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
-        start(exchange, self.status, reason(self.status).as_bytes(), &mut out);
+        write_start(exchange, self.status, reason_phrase(self.status).as_bytes(), &mut out);
         if !crate::http1::head::is_bodyless(self.status) {
             if let Some(content_type) = self.content_type.as_ref().filter(|kind| !kind.is_empty()) {
                 field(b"Content-Type", content_type, &mut out);
             }
-            if carriage.packing != ContentEncoding::Gzip && !carriage.chunked {
-                length(self.body.len() as u64, &mut out);
+            if framing.content_encoding != ContentEncoding::Gzip && !framing.chunked {
+                write_content_length(self.body.len() as u64, &mut out);
             }
         }
-        let location = self.location.as_ref().map(|url| absolute(exchange, url));
+        let location = self.location.as_ref().map(|url| absolute_location(exchange, url));
         // Where nginx has it: what it made absolute stands among the fields that each answer has.
         let is_made = self.location != location;
         if let Some(location) = location.as_ref().filter(|_| is_made) {
             field(b"Location", location, &mut out);
         }
-        connection(exchange, carriage, &mut out);
+        write_framing(exchange, framing, &mut out);
         if let Some(location) = location.as_ref().filter(|_| !is_made) {
             field(b"Location", location, &mut out);
         }
         if self.status == 405 {
             field(b"Allow", self.allow.unwrap_or(METHODS), &mut out);
         }
-        out.extend_from_slice(&self.lines);
-        self.fields.iter().for_each(|(name, value)| field(name, value, &mut out));
+        out.extend_from_slice(&self.header_lines);
+        self.headers.iter().for_each(|(name, value)| field(name, value, &mut out));
         HeaderFilter::new(exchange, self.status, None).finish(&mut out);
-        packing(carriage, &mut out);
+        write_content_encoding(framing, &mut out);
         out.extend_from_slice(b"\r\n");
         out
     }
@@ -258,24 +258,24 @@ pub fn content_type(exchange: &Exchange) -> Arc<[u8]> {
 }
 
 /// What the program calls itself (`server_tokens`).
-fn program(tokens: bool) -> &'static str {
+fn server_token(tokens: bool) -> &'static str {
     if tokens { concat!("smolgate/", env!("CARGO_PKG_VERSION")) } else { "smolgate" }
 }
 
 /// The status line, `Server` and `Date`.
-pub fn start(exchange: &Exchange, status: u16, reason: &[u8], out: &mut Vec<u8>) {
-    start_line(status, reason, out);
-    server(exchange, out);
-    date(out);
+pub fn write_start(exchange: &Exchange, status: u16, reason: &[u8], out: &mut Vec<u8>) {
+    write_status_line(status, reason, out);
+    write_server(exchange, out);
+    write_date(out);
 }
 
 /// `Server` (RFC 9110 10.2.4).
-pub fn server(exchange: &Exchange, out: &mut Vec<u8>) {
-    field(b"Server", program(exchange.settings().server_tokens).as_bytes(), out);
+pub fn write_server(exchange: &Exchange, out: &mut Vec<u8>) {
+    field(b"Server", server_token(exchange.settings().server_tokens).as_bytes(), out);
 }
 
 /// The status line alone.
-pub fn start_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
+pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend([100, 10, 1].map(|unit| b'0' + (status / unit % 10) as u8));
     out.push(b' ');
@@ -284,48 +284,48 @@ pub fn start_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `Content-Length` (RFC 9110 8.6).
-pub fn length(length: u64, out: &mut Vec<u8>) {
+pub fn write_content_length(length: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Content-Length: ");
     variables::write_number(length, 1, out);
     out.extend_from_slice(b"\r\n");
 }
 
 /// `Date` (RFC 9110 6.6.1).
-pub fn date(out: &mut Vec<u8>) {
+pub fn write_date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"Date: ");
     clock::write_http(out);
     out.extend_from_slice(b"\r\n");
 }
 
 /// The fields that say how an answer travels, and behind them what phases have added.
-pub fn connection(exchange: &Exchange, carriage: TransferOptions, out: &mut Vec<u8>) {
+pub fn write_framing(exchange: &Exchange, framing: ResponseFraming, out: &mut Vec<u8>) {
     let settings = exchange.settings();
-    if carriage.chunked {
+    if framing.chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    if carriage.keep_alive {
+    if framing.keep_alive {
         out.extend_from_slice(b"Connection: keep-alive\r\n");
     } else {
         out.extend_from_slice(b"Connection: close\r\n");
     }
-    if let Some(secs) = settings.keepalive_header_secs.filter(|_| carriage.keep_alive) {
+    if let Some(secs) = settings.keepalive_header_secs.filter(|_| framing.keep_alive) {
         let _ = write!(out, "Keep-Alive: timeout={secs}\r\n");
     }
-    if carriage.packing != ContentEncoding::Plain && settings.rare.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
+    if framing.content_encoding != ContentEncoding::Plain && settings.rare.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
         out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
     }
     exchange.overrides.headers.iter().for_each(|(name, value)| field(name, value, out));
 }
 
 /// `Content-Encoding` of what is compressed on its way: nginx has it behind the other fields.
-pub fn packing(carriage: TransferOptions, out: &mut Vec<u8>) {
-    if carriage.packing == ContentEncoding::Gzip {
+pub fn write_content_encoding(framing: ResponseFraming, out: &mut Vec<u8>) {
+    if framing.content_encoding == ContentEncoding::Gzip {
         out.extend_from_slice(b"Content-Encoding: gzip\r\n");
     }
 }
 
 /// A URL for `Location`: control bytes are encoded, and one that starts with `/` gets scheme, host and port.
-pub fn absolute(exchange: &Exchange, url: &[u8]) -> Vec<u8> {
+pub fn absolute_location(exchange: &Exchange, url: &[u8]) -> Vec<u8> {
     let safe: Cow<'_, [u8]> = if url.iter().any(u8::is_ascii_control) {
         let mut safe = Vec::new();
         for part in url.chunk_by(|a, b| a.is_ascii_control() == b.is_ascii_control()) {
@@ -369,12 +369,12 @@ mod tests {
     fn numbers_have_all_their_digits() {
         for number in [0, 9, 10, 100, 1_234_567_890, u64::MAX] {
             let mut out = Vec::new();
-            length(number, &mut out);
+            write_content_length(number, &mut out);
             assert_eq!(out, format!("Content-Length: {number}\r\n").into_bytes());
         }
         for status in [0, 7, 99, 200, 999] {
             let mut out = Vec::new();
-            start_line(status, b"x", &mut out);
+            write_status_line(status, b"x", &mut out);
             assert_eq!(out, format!("HTTP/1.1 {status:03} x\r\n").into_bytes());
         }
     }

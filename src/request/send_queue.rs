@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::http1::range::Part;
+use crate::http1::range::FileRange;
 use crate::request::body_relay::{Failure, poll_room};
 use crate::request::rate_limit::Pace;
 use crate::runtime::executor::{self, Timer};
@@ -23,9 +23,9 @@ pub struct SendQueue {
     bytes: Vec<u8>,
     written: usize,
     /// What follows the bytes of the file.
-    part: Part,
+    part: FileRange,
     /// What comes then: bytes again, and another part.
-    more: VecDeque<(Vec<u8>, Part)>,
+    more: VecDeque<(Vec<u8>, FileRange)>,
     file: Option<OwnedFd>,
     /// Bytes that were sent.
     pub sent: u64,
@@ -40,7 +40,7 @@ impl SendQueue {
     pub fn new(bytes: Vec<u8>, pace: Option<Pace>, limit: Duration) -> Self {
         let timer = Timer::new();
         timer.set(limit);
-        let (part, more) = (Part::default(), VecDeque::new());
+        let (part, more) = (FileRange::default(), VecDeque::new());
         let pace = pace.map(Box::new);
         Self { bytes, written: 0, part, more, file: None, sent: 0, pace, limit, timer }
     }
@@ -56,12 +56,12 @@ impl SendQueue {
             _ if bytes.is_empty() => {}
             Some((last, part)) if part.count == 0 => last.extend_from_slice(bytes),
             None if self.part.count == 0 => self.bytes.extend_from_slice(bytes),
-            _ => self.more.push_back((bytes.to_vec(), Part::default())),
+            _ => self.more.push_back((bytes.to_vec(), FileRange::default())),
         }
     }
 
     /// Adds a part of the file.
-    pub fn add_part(&mut self, part: Part) {
+    pub fn add_part(&mut self, part: FileRange) {
         match self.more.back_mut() {
             Some((_, last)) if last.count == 0 => *last = part,
             None if self.part.count == 0 => self.part = part,

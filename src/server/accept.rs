@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::config::Level;
 use crate::request::log;
-use crate::request::response::Reply;
+use crate::request::response::LocalResponse;
 use crate::runtime::executor::{self, Timer};
 use crate::runtime::io_error;
 use crate::runtime::socket::{self, Addr, Listener, Socket};
@@ -95,7 +95,7 @@ async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worke
             Some(Err(error)) if socket::is_shortage(&error) => {
                 if !std::mem::replace(&mut short, true) {
                     let logs = worker.error_log();
-                    log::note(
+                    log::log(
                         &logs,
                         Level::Crit,
                         format_args!("accept4() failed ({}): accepting rests", io_error::describe(&error)),
@@ -131,7 +131,7 @@ fn turn_away(fd: OwnedFd, addr: &Addr, worker: &Worker) {
     let now = executor::now();
     if TOLD.get().is_none_or(|at| now - at >= executor::millis(TOLD_EVERY)) {
         TOLD.set(Some(now));
-        log::note(
+        log::log(
             &worker.error_log(),
             Level::Alert,
             format_args!("{} worker_connections are not enough: {addr} is turned away", worker.connections()),
@@ -155,7 +155,7 @@ fn turn_away(fd: OwnedFd, addr: &Addr, worker: &Worker) {
 }
 
 async fn say_no(socket: Socket, tokens: bool) {
-    let answer = Reply::page(503, tokens).bare();
+    let answer = LocalResponse::page(503, tokens).without_exchange();
     let _ = poll_fn(|cx| socket.poll_write(cx, &answer)).await;
     let _ = socket.finish();
     // What it still sends is read, or it would not see the answer.

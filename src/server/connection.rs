@@ -179,7 +179,7 @@ async fn introduce(
 ) -> Option<Option<Rc<Addresses>>> {
     let settings = &group.names.default_server().settings;
     let info = |why: fmt::Arguments<'_>| {
-        log::about_client(&settings.error_log, Level::Info, client, format_args!("{why} while reading PROXY protocol"));
+        log::log_client(&settings.error_log, Level::Info, client, format_args!("{why} while reading PROXY protocol"));
     };
     if settings
         .rare
@@ -275,7 +275,7 @@ impl RequestHandler<'_> {
         let refused = match understood {
             Ok(()) => tls_accept::check(&exchange, self.group).err(),
             Err(malformed) => {
-                log::about(
+                log::log_request(
                     &exchange,
                     Level::Info,
                     format_args!("client sent {malformed} while reading client request headers"),
@@ -305,7 +305,7 @@ impl RequestHandler<'_> {
         let mut reader = self.wire.reader();
         let read = self.timer.within(settings.header_timeout, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await;
         let info =
-            |message: &str| log::about_client(&settings.error_log, Level::Info, self.client, format_args!("{message}"));
+            |message: &str| log::log_client(&settings.error_log, Level::Info, self.client, format_args!("{message}"));
         match read {
             Ok(Ok(request)) => return Ok(request),
             Ok(Err(ReadError::Malformed(malformed))) => return Err(Some(malformed)),
@@ -362,7 +362,7 @@ impl RequestHandler<'_> {
 /// Counts a request that is over, and writes its log line.
 fn end(exchange: &Exchange) {
     metrics::answered(exchange.response.status);
-    log::access(exchange);
+    log::write_access(exchange);
 }
 
 /// Takes the target and the host apart, and finds the server.

@@ -53,8 +53,11 @@ impl DetachedResponse {
     pub fn new(exchange: &mut Exchange, rest: Remainder, counted: metrics::Request) -> Self {
         let held = std::mem::take(&mut exchange.limits.conn_guards);
         let settings = exchange.settings();
-        let context =
-            if log::enabled(&settings.error_log, Level::Alert) { log::context(exchange) } else { String::new() };
+        let context = if log::is_enabled(&settings.error_log, Level::Alert) {
+            log::request_context(exchange)
+        } else {
+            String::new()
+        };
         let lingering = settings.manners.lingering;
         let then = match rest.keep_alive {
             true => Then::KeepAlive(settings.keepalive_timeout),
@@ -62,7 +65,7 @@ impl DetachedResponse {
             false => Then::Close,
         };
         let ending = Ending {
-            lines: log::lines(exchange, log::LineKind::OfFile),
+            lines: log::pending_lines(exchange, log::LineKind::File),
             logs: settings.error_log.clone(),
             context: context.into(),
             connection: exchange.client.number,
@@ -114,7 +117,7 @@ impl Ending {
     /// Counts the request, and writes its lines.
     fn write(&self, bytes: u64, failure: Option<&Failure>) {
         if let Some((level, why)) = failure.and_then(send_response::complaint) {
-            log::error(&self.logs, level, Some(self.connection), format_args!("{why}"), &self.context);
+            log::write_error(&self.logs, level, Some(self.connection), format_args!("{why}"), &self.context);
         }
         metrics::answered(self.status);
         let moved = log::Totals {

@@ -16,7 +16,7 @@ use crate::modules::{limit, real_ip, rewrite};
 use crate::proxy::forward::{self, Forwarded, Upgraded};
 use crate::proxy::live::Live;
 use crate::request::exchange::Exchange;
-use crate::request::response::Reply;
+use crate::request::response::LocalResponse;
 use crate::request::{log, variables};
 use crate::runtime::executor::Timer;
 use crate::runtime::stream::BufStream;
@@ -43,7 +43,7 @@ enum Next {
     /// A location that was found; without one, the server's own settings count.
     Enter(Option<Arc<Location>>),
     /// An answer of our own; without one the connection is closed (`return 444`).
-    Answer(Option<Box<Reply>>),
+    Answer(Option<Box<LocalResponse>>),
     /// An answer that is ready to go.
     Send(Box<PreparedResponse>),
     Done(Done),
@@ -80,14 +80,14 @@ impl Phases<'_> {
             if matches!(next, Next::Server | Next::Search | Next::Named(_)) {
                 changes += 1;
                 if changes > CHANGES_MAX + 1 {
-                    log::about(exchange, Level::Error, format_args!("rewrite or internal redirection cycle"));
+                    log::log_request(exchange, Level::Error, format_args!("rewrite or internal redirection cycle"));
                     exchange.closes_connection = true;
                     next = self.send(exchange, *page(exchange, 500));
                 }
             }
             next = match next {
                 Next::Server => match rewrite::run(&exchange.server.clone().steps, exchange) {
-                    rewrite::RewriteResult::Respond(reply) => Next::Answer(reply),
+                    rewrite::RewriteResult::Respond(response) => Next::Answer(response),
                     rewrite::RewriteResult::Done { .. } => {
                         changes -= 1; // it is no change of its own
                         Next::Search
@@ -97,7 +97,9 @@ impl Phases<'_> {
                 Next::Named(name) => find_named(exchange, &name),
                 Next::Enter(location) => self.enter(exchange, location).await,
                 // 444 is never told, wherever it comes from (`limit_req_status 444`).
-                Next::Answer(Some(reply)) if !(reply.is_page && reply.status == 444) => self.answer(exchange, reply),
+                Next::Answer(Some(response)) if !(response.is_page && response.status == 444) => {
+                    self.answer(exchange, response)
+                }
                 Next::Answer(_) => {
                     exchange.response.status = 444;
                     return Done::Answered(After::Close);
@@ -122,13 +124,17 @@ impl Phases<'_> {
             && length > most
             && !exchange.body.is_dropped
         {
-            log::about(exchange, Level::Error, format_args!("client intended to send too large body: {length} bytes"));
+            log::log_request(
+                exchange,
+                Level::Error,
+                format_args!("client intended to send too large body: {length} bytes"),
+            );
             exchange.closes_connection = true;
             return Next::Answer(Some(page(exchange, 413)));
         }
         if let Some(location) = &location {
             match rewrite::run(&location.steps, exchange) {
-                rewrite::RewriteResult::Respond(reply) => return Next::Answer(reply),
+                rewrite::RewriteResult::Respond(response) => return Next::Answer(response),
                 rewrite::RewriteResult::Done { uri_changed: true } => return Next::Search,
                 rewrite::RewriteResult::Done { uri_changed: false } => {}
             }
@@ -197,18 +203,18 @@ impl Phases<'_> {
     async fn deny(&self, exchange: &mut Exchange, access: &Access, denied: Denied) -> Next {
         let mut status = denied.status;
         if status == 401 && !access.delay.is_zero() {
-            log::about(exchange, Level::Info, format_args!("delaying unauthorized request"));
+            log::log_request(exchange, Level::Info, format_args!("delaying unauthorized request"));
             let waited = limit::delay_request(exchange, self.timer, self.wire.stream.socket(), access.delay).await;
             status = waited.err().unwrap_or(status);
         }
         if status == 499 {
             return refused(exchange, status);
         }
-        let mut reply = page(exchange, status);
+        let mut response = page(exchange, status);
         for challenge in denied.challenges {
-            reply.fields.push((b"WWW-Authenticate", challenge));
+            response.headers.push((b"WWW-Authenticate", challenge));
         }
-        Next::Answer(Some(reply))
+        Next::Answer(Some(response))
     }
 
     /// What the location answers with.
@@ -224,7 +230,7 @@ impl Phases<'_> {
             return self.forward(exchange).await;
         }
         match static_files::respond(exchange).await {
-            file::StaticResponse::Reply(reply) => Next::Answer(Some(Box::new(reply))),
+            file::StaticResponse::Reply(response) => Next::Answer(Some(Box::new(response))),
             file::StaticResponse::IndexRedirect(path) => {
                 exchange.uri.path = path;
                 exchange.uri.path_changed = true;
@@ -262,22 +268,23 @@ impl Phases<'_> {
     }
 
     /// Sends an answer of our own, unless `error_page` has another one.
-    fn answer(&mut self, exchange: &mut Exchange, reply: Box<Reply>) -> Next {
+    fn answer(&mut self, exchange: &mut Exchange, response: Box<LocalResponse>) -> Next {
         // As nginx does: these say that either side was not understood.
-        exchange.closes_connection |= reply.is_page && matches!(reply.status, 400 | 413 | 414 | 500 | 501);
-        match error_page::apply(exchange, reply) {
-            ErrorPageAction::Respond(reply) => self.send(exchange, *reply),
+        exchange.closes_connection |= response.is_page && matches!(response.status, 400 | 413 | 414 | 500 | 501);
+        match error_page::apply(exchange, response) {
+            ErrorPageAction::Respond(response) => self.send(exchange, *response),
             ErrorPageAction::InternalRedirect => Next::Server,
             ErrorPageAction::NamedLocation(name) => Next::Named(name),
         }
     }
 
-    fn send(&mut self, exchange: &mut Exchange, reply: Reply) -> Next {
+    fn send(&mut self, exchange: &mut Exchange, response: LocalResponse) -> Next {
         if exchange.subrequest_of.is_some() {
-            exchange.response.status = exchange.overrides.status.filter(|_| !reply.is_page).unwrap_or(reply.status);
+            exchange.response.status =
+                exchange.overrides.status.filter(|_| !response.is_page).unwrap_or(response.status);
             return Next::Done(Done::Answered(After::KeepAlive));
         }
-        Next::Send(Box::new(send_response::of_reply(exchange, self.wire, reply)))
+        Next::Send(Box::new(send_response::of_reply(exchange, self.wire, response)))
     }
 }
 
@@ -293,7 +300,7 @@ fn search(exchange: &mut Exchange) -> Next {
         router::Found::Location(location) => Next::Enter(Some(location)),
         router::Found::AddSlash(location) => {
             exchange.location = Some(location);
-            Next::Answer(Some(Box::new(Reply::with_slash(exchange))))
+            Next::Answer(Some(Box::new(LocalResponse::add_slash(exchange))))
         }
         router::Found::Nothing => Next::Enter(None),
     }
@@ -302,7 +309,7 @@ fn search(exchange: &mut Exchange) -> Next {
 fn find_named(exchange: &mut Exchange, name: &[u8]) -> Next {
     let text = String::from_utf8_lossy(name);
     let Some(location) = exchange.server.locations.named(&text).cloned() else {
-        log::about(exchange, Level::Error, format_args!("could not find named location \"{text}\""));
+        log::log_request(exchange, Level::Error, format_args!("could not find named location \"{text}\""));
         return Next::Answer(Some(page(exchange, 500)));
     };
     exchange.routing.is_internal = true;
@@ -319,8 +326,8 @@ fn refused(exchange: &mut Exchange, status: u16) -> Next {
     Next::Answer(Some(page(exchange, status)))
 }
 
-fn page(exchange: &Exchange, status: u16) -> Box<Reply> {
-    Box::new(Reply::page(status, exchange.settings().server_tokens))
+fn page(exchange: &Exchange, status: u16) -> Box<LocalResponse> {
+    Box::new(LocalResponse::page(status, exchange.settings().server_tokens))
 }
 
 /// Looks which of the files of `try_files` is there; nothing, if the request goes on with the path that it has now.

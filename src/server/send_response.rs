@@ -6,7 +6,7 @@ use std::task::Poll;
 use futures_lite::FutureExt;
 
 use crate::config::{Gzip, Level};
-use crate::http1::range::Part;
+use crate::http1::range::FileRange;
 use crate::http1::{body, head};
 use crate::modules::static_files::autoindex::Listing;
 use crate::modules::static_files::file;
@@ -15,7 +15,7 @@ use crate::request::body_relay::{self, BodySource, Failure, GzipSender, Transfer
 use crate::request::exchange::Exchange;
 use crate::request::log;
 use crate::request::rate_limit::{self, Pace};
-use crate::request::response::{self, ContentEncoding, Reply, TransferOptions};
+use crate::request::response::{self, ContentEncoding, LocalResponse, ResponseFraming};
 use crate::request::response_headers::trailers;
 use crate::request::send_queue::SendQueue;
 use crate::runtime::stream::BufStream;
@@ -36,38 +36,38 @@ pub struct Remainder {
     pub keep_alive: bool,
 }
 
-/// Makes an answer of a reply. Behind what could not be understood nothing more is read from the connection.
-pub fn of_reply(exchange: &mut Exchange, wire: &mut BufStream, mut reply: Reply) -> PreparedResponse {
+/// Makes an answer of a response. Behind what could not be understood nothing more is read from the connection.
+pub fn of_reply(exchange: &mut Exchange, wire: &mut BufStream, mut response: LocalResponse) -> PreparedResponse {
     let read = if exchange.closes_connection { Ok(false) } else { body_relay::skip(wire, &mut exchange.body.decoder) };
     let keep_alive = read == Ok(true) && exchange.may_keep_alive();
     if let Err(malformed) = read {
-        log::about(exchange, Level::Info, format_args!("client sent {malformed}"));
-        reply = Reply::page(malformed.status(), exchange.settings().server_tokens);
+        log::log_request(exchange, Level::Info, format_args!("client sent {malformed}"));
+        response = LocalResponse::page(malformed.status(), exchange.settings().server_tokens);
     }
-    if let Some(status) = exchange.overrides.status.filter(|_| !reply.is_page) {
-        reply.status = status;
+    if let Some(status) = exchange.overrides.status.filter(|_| !response.is_page) {
+        response.status = status;
     }
-    if response::fault(reply.status).is_some() {
-        reply.status = 400;
+    if response::connection_error(response.status).is_some() {
+        response.status = 400;
     }
-    exchange.response.status = reply.status;
-    if reply.location.is_some() {
+    exchange.response.status = response.status;
+    if response.location.is_some() {
         exchange.remove_location_header();
     }
-    let length = Some(reply.body.len() as u64);
+    let length = Some(response.body.len() as u64);
     let about = gzip::ResponseInfo {
-        status: reply.status,
-        content_type: reply.content_type.as_deref(),
+        status: response.status,
+        content_type: response.content_type.as_deref(),
         length,
         fields: None,
         is_file: false,
     };
-    let carriage = carriage(exchange, gzip::content_encoding(exchange, &about), length, keep_alive);
-    exchange.record_content_type(reply.content_type.as_deref().unwrap_or_default());
-    let told = charset::content_type(exchange, reply.status, reply.content_type.as_deref().unwrap_or_default());
-    reply.content_type = told.or(reply.content_type);
-    let head = reply.head(exchange, carriage);
-    PreparedResponse { head, body: file::Body::Bytes(reply.body), carriage }
+    let framing = framing(exchange, gzip::content_encoding(exchange, &about), length, keep_alive);
+    exchange.record_content_type(response.content_type.as_deref().unwrap_or_default());
+    let told = charset::content_type(exchange, response.status, response.content_type.as_deref().unwrap_or_default());
+    response.content_type = told.or(response.content_type);
+    let head = response.head(exchange, framing);
+    PreparedResponse { head, body: file::Body::Bytes(response.body), framing }
 }
 
 /// Makes an answer of a file.
@@ -75,22 +75,22 @@ pub fn of_file(exchange: &mut Exchange, wire: &mut BufStream, found: file::FileR
     let keep_alive = body_relay::skip(wire, &mut exchange.body.decoder) == Ok(true) && exchange.may_keep_alive();
     exchange.response.status = found.head.status;
     let packing = found.head.content_encoding(exchange);
-    let carriage = carriage(exchange, packing, found.head.length, keep_alive);
+    let framing = framing(exchange, packing, found.head.length, keep_alive);
     exchange.record_content_type(found.head.content_type());
-    let head = found.head.write(exchange, carriage);
-    PreparedResponse { head, body: found.body, carriage }
+    let head = found.head.write(exchange, framing);
+    PreparedResponse { head, body: found.body, framing }
 }
 
 /// How an answer of our own travels.
-fn carriage(exchange: &Exchange, packing: ContentEncoding, length: Option<u64>, keep_alive: bool) -> TransferOptions {
+fn framing(exchange: &Exchange, packing: ContentEncoding, length: Option<u64>, keep_alive: bool) -> ResponseFraming {
     let unknown = (packing == ContentEncoding::Gzip || length.is_none()) && wants_body(exchange);
     let chunks = exchange.accepts_chunked();
     let trailed = trailers::are_expected(exchange, exchange.response.status);
-    TransferOptions {
+    ResponseFraming {
         keep_alive: keep_alive && (chunks || !unknown),
         chunked: chunks && unknown || trailed,
-        trailed,
-        packing,
+        has_trailers: trailed,
+        content_encoding: packing,
     }
 }
 
@@ -102,14 +102,14 @@ fn wants_body(exchange: &Exchange) -> bool {
 pub struct PreparedResponse {
     head: Vec<u8>,
     body: file::Body,
-    carriage: TransferOptions,
+    framing: ResponseFraming,
 }
 
 /// Sends an answer.
 pub async fn deliver(exchange: &mut Exchange, wire: &BufStream, delivery: Box<PreparedResponse>) -> After {
-    let TransferOptions { keep_alive, trailed, .. } = delivery.carriage;
+    let ResponseFraming { keep_alive, has_trailers: trailed, .. } = delivery.framing;
     exchange.record_head(exchange.response.status, &delivery.head);
-    let sent = match delivery.carriage.packing {
+    let sent = match delivery.framing.content_encoding {
         ContentEncoding::Gzip if Gzip::AVAILABLE && wants_body(exchange) => {
             // By its pointer alone, so that builds that never come here do not have it.
             pack(exchange, wire, delivery).boxed_local().await.map(|()| None)
@@ -137,8 +137,8 @@ async fn write_out(
     wire: &BufStream,
     delivery: Box<PreparedResponse>,
 ) -> Result<Option<SendQueue>, Aborted> {
-    let PreparedResponse { mut head, body, carriage } = *delivery;
-    let coding = coding(carriage);
+    let PreparedResponse { mut head, body, framing } = *delivery;
+    let coding = coding(framing);
     let body = match body {
         _ if !wants_body(exchange) => file::Body::Bytes(Vec::new()),
         file::Body::Listing(listing) => return list(exchange, wire, head, listing, coding).await.map(|()| None),
@@ -155,7 +155,7 @@ async fn write_out(
         file::Body::Bytes(bytes) => outgoing.add(&bytes),
         file::Body::File { fd, from, count } => {
             outgoing.of(fd);
-            outgoing.add_part(Part { from, count });
+            outgoing.add_part(FileRange { from, count });
         }
         file::Body::Parts { fd, parts, end } => {
             outgoing.of(fd);
@@ -168,7 +168,7 @@ async fn write_out(
         file::Body::Listing(_) => {} // sent already
     }
     outgoing.add(if is_chunk { b"\r\n" } else { b"" });
-    send_out(exchange, wire, outgoing, !carriage.trailed).await
+    send_out(exchange, wire, outgoing, !framing.has_trailers).await
 }
 
 /// Sends all of it; or as much as the client takes now, if it `may_rest` and nothing of the request is needed any more.
@@ -215,10 +215,10 @@ async fn list(
     }
 }
 
-fn coding(carriage: TransferOptions) -> TransferCoding {
-    match carriage {
-        TransferOptions { trailed: true, .. } => TransferCoding::Trailed,
-        TransferOptions { chunked: true, .. } => TransferCoding::Chunked,
+fn coding(framing: ResponseFraming) -> TransferCoding {
+    match framing {
+        ResponseFraming { has_trailers: true, .. } => TransferCoding::Trailed,
+        ResponseFraming { chunked: true, .. } => TransferCoding::Chunked,
         _ => TransferCoding::Plain,
     }
 }
@@ -228,7 +228,7 @@ async fn pack(exchange: &mut Exchange, wire: &BufStream, mut delivery: Box<Prepa
     let Some(encoder) = gzip::new_encoder(exchange) else { return Err(Aborted) };
     let mut packer = GzipSender {
         encoder,
-        coding: coding(delivery.carriage),
+        coding: coding(delivery.framing),
         write_timeout: exchange.settings().send_timeout,
         pace: rate_limit::to_client(exchange),
         sent: 0,
@@ -256,7 +256,7 @@ struct Aborted;
 fn broken_off(exchange: &mut Exchange, failure: &Failure) -> Aborted {
     exchange.timed_out |= matches!(failure, Failure::SinkTimeout);
     if let Some((level, message)) = complaint(failure) {
-        log::about(exchange, level, format_args!("{message}"));
+        log::log_request(exchange, level, format_args!("{message}"));
     }
     Aborted
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::config::{Level, VirtualHosts};
 use crate::request::exchange::{Client, Exchange};
 use crate::request::log;
-use crate::request::response::{CERTIFICATE_ERROR, NO_CERTIFICATE, TO_HTTPS};
+use crate::request::response::{HTTP_TO_HTTPS, SSL_CERTIFICATE_ERROR, SSL_CERTIFICATE_REQUIRED};
 use crate::runtime::executor::{Elapsed, Timer};
 use crate::runtime::stream::{BufStream, Stream};
 use crate::server::worker::{Waited, Worker};
@@ -22,7 +22,7 @@ pub async fn secure(
     worker: &Worker,
 ) -> Option<(BufStream, Client)> {
     let settings = &group.names.default_server().settings;
-    let info = |message: std::fmt::Arguments<'_>| log::about_client(&settings.error_log, Level::Info, &client, message);
+    let info = |message: std::fmt::Arguments<'_>| log::log_client(&settings.error_log, Level::Info, &client, message);
     let timer = Timer::new();
     if worker.wait(&wire, &timer, settings.header_timeout).await != Waited::Readable {
         return None;
@@ -38,7 +38,7 @@ pub async fn secure(
     let Stream::Plain(socket) = wire.stream else { return None };
     let choose = |name: Option<&str>| {
         let site = group.names.site(name)?;
-        site.refresh().iter().for_each(|news| log::renewal(&worker.error_log(), news));
+        site.refresh().iter().for_each(|news| log::log_cert_reload(&worker.error_log(), news));
         Some(site)
     };
     let made = tls::accept(socket, ahead, choose);
@@ -61,14 +61,14 @@ pub async fn secure(
 /// Whether a request is served on its connection.
 pub fn check(exchange: &Exchange, group: &VirtualHosts) -> Result<(), u16> {
     let info = |message: std::fmt::Arguments<'_>| {
-        log::about(exchange, Level::Info, format_args!("{message} while reading client request headers"));
+        log::log_request(exchange, Level::Info, format_args!("{message} while reading client request headers"));
     };
     let secured = match &exchange.client.tls {
         _ if !tls::AVAILABLE => return Ok(()),
         Some(secured) => secured,
         None if group.tls => {
             info(format_args!("client sent plain HTTP request to HTTPS port"));
-            return Err(TO_HTTPS);
+            return Err(HTTP_TO_HTTPS);
         }
         None => return Ok(()),
     };
@@ -84,11 +84,11 @@ pub fn check(exchange: &Exchange, group: &VirtualHosts) -> Result<(), u16> {
         }
         AuthError::NoCertificate => {
             info(format_args!("client sent no required SSL certificate"));
-            NO_CERTIFICATE
+            SSL_CERTIFICATE_REQUIRED
         }
         AuthError::Distrusted(why) => {
             info(format_args!("client SSL certificate verify error: ({why})"));
-            CERTIFICATE_ERROR
+            SSL_CERTIFICATE_ERROR
         }
     })
 }

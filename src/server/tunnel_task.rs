@@ -46,15 +46,15 @@ impl TunnelSetup {
     pub fn new(exchange: &mut Exchange, upgraded: Upgraded) -> Self {
         let held = std::mem::take(&mut exchange.limits.conn_guards);
         let settings = exchange.settings();
-        let lines = log::lines(exchange, log::LineKind::OfTunnel);
-        let wanted = log::enabled(&settings.error_log, Level::Info);
+        let lines = log::pending_lines(exchange, log::LineKind::Tunnel);
+        let wanted = log::is_enabled(&settings.error_log, Level::Info);
         let end = (!lines.is_empty() || !held.is_empty() || wanted).then(|| {
             Box::new(Ending {
                 lines,
                 held: held.into(),
                 logs: settings.error_log.clone(),
                 connection: exchange.client.number,
-                context: if wanted { log::context(exchange).into() } else { Box::default() },
+                context: if wanted { log::request_context(exchange).into() } else { Box::default() },
                 head_bytes: exchange.response.head_bytes,
                 began: exchange.began,
             })
@@ -200,7 +200,7 @@ impl Ending {
             tunnel::End::UpstreamFailed => Some("upstream broke the connection while proxying upgraded connection"),
         };
         if let Some(why) = why {
-            log::error(&self.logs, Level::Info, Some(self.connection), format_args!("{why}"), &self.context);
+            log::write_error(&self.logs, Level::Info, Some(self.connection), format_args!("{why}"), &self.context);
         }
         let moved = log::Totals {
             bytes: self.head_bytes + summary.to_client,

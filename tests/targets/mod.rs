@@ -230,7 +230,7 @@ fn behind_frame(bytes: &[u8]) -> Option<&[u8]> {
 pub fn range(input: &[u8]) {
     for (size, most) in [(0, 16), (1, 16), (10, 1), (10, 16), (10_000, 1000), (i64::MAX as u64, u32::MAX)] {
         let Wanted::Parts(parts) = range::parse(input, size, most) else { continue };
-        let inside = |part: &range::Part| part.count > 0 && part.count <= size && part.from <= size - part.count;
+        let inside = |part: &range::FileRange| part.count > 0 && part.count <= size && part.from <= size - part.count;
         assert!(!parts.is_empty() && parts.len() <= most as usize && parts.iter().all(inside), "{parts:?} of {size}");
         // More than the whole is never sent, but for the heads of the parts.
         let total: u128 = parts.iter().map(|part| u128::from(part.count)).sum();

@@ -90,7 +90,7 @@ impl Satisfy {
     pub fn finish(self, exchange: &Exchange) -> Result<(), Denied> {
         let Some(denied) = self.denied else { return Ok(()) };
         if denied.status == 403 {
-            log::about(exchange, Level::Error, format_args!("access forbidden by rule"));
+            log::log_request(exchange, Level::Error, format_args!("access forbidden by rule"));
         }
         Err(denied)
     }
@@ -103,7 +103,7 @@ pub fn check_address(access: &Access, exchange: &Exchange) -> Verdict {
         Some(rule) if rule.allows => Verdict::Allowed,
         Some(_) => {
             if !access.any {
-                log::about(exchange, Level::Error, format_args!("access forbidden by rule"));
+                log::log_request(exchange, Level::Error, format_args!("access forbidden by rule"));
             }
             Verdict::denied(403)
         }
@@ -120,7 +120,7 @@ pub async fn check_password(access: &Access, exchange: &Exchange, client: &BufSt
     }
     let challenge = || Verdict::Denied(Denied { status: 401, challenges: vec![www_authenticate(&realm)] });
     let Some(Credentials { user, password }) = Credentials::of(&exchange.request.fields) else {
-        log::about(exchange, Level::Info, format_args!("no user/password was provided for basic authentication"));
+        log::log_request(exchange, Level::Info, format_args!("no user/password was provided for basic authentication"));
         return challenge();
     };
     let (users, path) = match read_user_file(basic, exchange) {
@@ -137,22 +137,26 @@ pub async fn check_password(access: &Access, exchange: &Exchange, client: &BufSt
         }
     };
     let Some(outcome) = abort_if_client_closes(client, check).await else {
-        log::about(exchange, Level::Info, format_args!("client closed connection while its password was checked"));
+        log::log_request(
+            exchange,
+            Level::Info,
+            format_args!("client closed connection while its password was checked"),
+        );
         return Verdict::denied(499);
     };
     match outcome {
         CheckResult::Match => Verdict::Allowed,
         CheckResult::Mismatch if found.is_none() => {
-            log::about(exchange, Level::Error, format_args!("user \"{name}\" was not found in \"{path}\""));
+            log::log_request(exchange, Level::Error, format_args!("user \"{name}\" was not found in \"{path}\""));
             challenge()
         }
         CheckResult::Mismatch => {
-            log::about(exchange, Level::Error, format_args!("user \"{name}\": password mismatch"));
+            log::log_request(exchange, Level::Error, format_args!("user \"{name}\": password mismatch"));
             challenge()
         }
         CheckResult::Unsupported => {
             let why = "the password is stored in a form that is not supported";
-            log::about(
+            log::log_request(
                 exchange,
                 Level::Error,
                 format_args!("user \"{name}\" in \"{path}\": {why}, {}", password::ADVICE),
@@ -160,7 +164,11 @@ pub async fn check_password(access: &Access, exchange: &Exchange, client: &BufSt
             challenge()
         }
         CheckResult::Busy => {
-            log::about(exchange, Level::Error, format_args!("user \"{name}\": too many passwords wait to be checked"));
+            log::log_request(
+                exchange,
+                Level::Error,
+                format_args!("user \"{name}\": too many passwords wait to be checked"),
+            );
             Verdict::denied(503)
         }
     }
@@ -169,12 +177,16 @@ pub async fn check_password(access: &Access, exchange: &Exchange, client: &BufSt
 /// The users that a location knows, and the file that they are in.
 fn read_user_file(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd>, String), u16> {
     let Some(file) = &basic.file else {
-        log::about(exchange, Level::Error, format_args!("\"auth_basic\" is set without \"auth_basic_user_file\""));
+        log::log_request(
+            exchange,
+            Level::Error,
+            format_args!("\"auth_basic\" is set without \"auth_basic_user_file\""),
+        );
         return Err(403);
     };
     let name = variables::value(file, exchange);
     if file.as_text().is_none() && variables::climbs(&name) {
-        log::about(
+        log::log_request(
             exchange,
             Level::Error,
             format_args!("the variables of \"auth_basic_user_file\" lead out of its folder"),
@@ -190,7 +202,11 @@ fn read_user_file(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd
                 std::io::ErrorKind::NotFound => (Level::Error, 403),
                 _ => (Level::Crit, 500),
             };
-            log::about(exchange, level, format_args!("open() \"{shown}\" failed ({})", io_error::describe(&error)));
+            log::log_request(
+                exchange,
+                level,
+                format_args!("open() \"{shown}\" failed ({})", io_error::describe(&error)),
+            );
             Err(status)
         }
     }
@@ -221,7 +237,7 @@ pub fn check_subrequest(exchange: &Exchange, subrequest: &Exchange) -> Verdict {
         }
         403 => Verdict::denied(403),
         status => {
-            log::about(exchange, Level::Error, format_args!("auth request unexpected status: {status}"));
+            log::log_request(exchange, Level::Error, format_args!("auth request unexpected status: {status}"));
             Verdict::denied(500)
         }
     }

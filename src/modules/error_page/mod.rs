@@ -4,13 +4,13 @@ pub(crate) mod conf;
 
 use crate::http1::head;
 use crate::request::exchange::Exchange;
-use crate::request::response::{self, Reply};
+use crate::request::response::{self, LocalResponse};
 use crate::request::variables;
 
 /// What is answered.
 pub enum ErrorPageAction {
     /// Nothing else.
-    Respond(Box<Reply>),
+    Respond(Box<LocalResponse>),
     /// Whatever the path leads to that the request has now.
     InternalRedirect,
     /// A location by its name.
@@ -19,21 +19,21 @@ pub enum ErrorPageAction {
 
 /// Finds what `error_page` says of a page. A page for a page is looked for only where the location
 /// of the one before has `recursive_error_pages`.
-pub fn apply(exchange: &mut Exchange, mut reply: Box<Reply>) -> ErrorPageAction {
-    if !reply.is_page || exchange.routing.error_page_done {
-        return ErrorPageAction::Respond(reply);
+pub fn apply(exchange: &mut Exchange, mut response: Box<LocalResponse>) -> ErrorPageAction {
+    if !response.is_page || exchange.routing.error_page_done {
+        return ErrorPageAction::Respond(response);
     }
     let pages = exchange.settings().error_pages.clone();
-    let Some(page) = pages.iter().find(|page| page.status == reply.status) else {
-        return ErrorPageAction::Respond(reply);
+    let Some(page) = pages.iter().find(|page| page.status == response.status) else {
+        return ErrorPageAction::Respond(response);
     };
     exchange.routing.error_page_done = !exchange.settings().recursive_error_pages;
     let target = variables::value(&page.target, exchange);
     // Who comes to log in, or is sent elsewhere, has to learn how.
-    exchange.overrides.headers.append(&mut reply.fields);
-    if let Some(location) = reply.location {
+    exchange.overrides.headers.append(&mut response.headers);
+    if let Some(location) = response.location {
         exchange.remove_location_header();
-        let location = response::absolute(exchange, &location);
+        let location = response::absolute_location(exchange, &location);
         exchange.overrides.headers.push((b"Location", location));
     }
     match target.first() {
@@ -52,7 +52,7 @@ pub fn apply(exchange: &mut Exchange, mut reply: Box<Reply>) -> ErrorPageAction 
         }
         _ => {
             let status = page.answer.filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
-            let mut redirect = Reply::page(status, exchange.settings().server_tokens);
+            let mut redirect = LocalResponse::page(status, exchange.settings().server_tokens);
             redirect.location = Some(target);
             ErrorPageAction::Respond(Box::new(redirect))
         }

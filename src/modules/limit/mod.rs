@@ -50,7 +50,11 @@ pub async fn delay_request(exchange: &Exchange, timer: &Timer, client: &Socket, 
     })
     .await;
     if gone {
-        log::about(exchange, Level::Info, format_args!("client prematurely closed connection while it was delayed"));
+        log::log_request(
+            exchange,
+            Level::Info,
+            format_args!("client prematurely closed connection while it was delayed"),
+        );
         return Err(499);
     }
     Ok(())
@@ -107,7 +111,7 @@ fn limit_req(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Re
         return Ok(None);
     }
     let dry = limits.request_dry_run;
-    log::about(
+    log::log_request(
         exchange,
         one_level_lower(limits.request_level),
         format_args!(
@@ -129,7 +133,7 @@ fn reject_request(
 ) -> Result<Option<Duration>, u16> {
     let dry = limits.request_dry_run;
     match refused {
-        BucketVerdict::Exceeded { excess } => log::about(
+        BucketVerdict::Exceeded { excess } => log::log_request(
             exchange,
             limits.request_level,
             format_args!(
@@ -139,7 +143,7 @@ fn reject_request(
                 excess % 1000
             ),
         ),
-        _ => log::about(exchange, Level::Alert, format_args!("zone \"{name}\" is too small for another key")),
+        _ => log::log_request(exchange, Level::Alert, format_args!("zone \"{name}\" is too small for another key")),
     }
     exchange.limits.requests = Some(if dry { LimitStatus::RejectedDryRun } else { LimitStatus::Rejected });
     if dry { Ok(None) } else { Err(limits.request_status) }
@@ -167,7 +171,11 @@ fn dry_run_suffix(dry_run: bool) -> &'static str {
 fn evaluate_key(exchange: &Exchange, key: &Template, bytes_max: usize) -> Option<Vec<u8>> {
     let key = variables::value(key, exchange);
     if key.len() > bytes_max {
-        log::about(exchange, Level::Error, format_args!("the key of a limit is more than {bytes_max} bytes long"));
+        log::log_request(
+            exchange,
+            Level::Error,
+            format_args!("the key of a limit is more than {bytes_max} bytes long"),
+        );
         return None;
     }
     (!key.is_empty()).then_some(key)
@@ -196,13 +204,13 @@ fn limit_conn(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> R
 fn reject_connection(exchange: &mut Exchange, limits: &Limits, full: &LimitExceeded, name: &str) -> Result<(), u16> {
     let dry = limits.connection_dry_run;
     match full {
-        LimitExceeded::Key => log::about(
+        LimitExceeded::Key => log::log_request(
             exchange,
             limits.connection_level,
             format_args!("limiting connections{} by zone \"{name}\"", dry_run_suffix(dry)),
         ),
         LimitExceeded::Zone => {
-            log::about(exchange, Level::Alert, format_args!("zone \"{name}\" is too small for another key"))
+            log::log_request(exchange, Level::Alert, format_args!("zone \"{name}\" is too small for another key"))
         }
     }
     exchange.limits.connections = Some(if dry { LimitStatus::RejectedDryRun } else { LimitStatus::Rejected });

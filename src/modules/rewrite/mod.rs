@@ -7,7 +7,7 @@ use crate::config::{Condition, Expression, FileTest, Level, Rewrite, RewriteFlag
 use crate::http1::uri;
 use crate::modules::static_files::open;
 use crate::request::exchange::Exchange;
-use crate::request::response::Reply;
+use crate::request::response::LocalResponse;
 use crate::request::{log, rate_limit, variables};
 
 /// Bytes that a rewritten path may have.
@@ -18,14 +18,14 @@ pub enum RewriteResult {
     /// All steps were done; whether the path was changed so that another location may be meant.
     Done { uri_changed: bool },
     /// The request ends here, with an answer or (`return 444`) without.
-    Respond(Option<Box<Reply>>),
+    Respond(Option<Box<LocalResponse>>),
 }
 
 /// What one step means for those behind it.
 enum StepResult {
     Continue,
     Break,
-    Answer(Option<Box<Reply>>),
+    Answer(Option<Box<LocalResponse>>),
 }
 
 /// Runs `steps`.
@@ -33,7 +33,7 @@ pub fn run(steps: &[Step], exchange: &mut Exchange) -> RewriteResult {
     let mut changed = false;
     match run_steps(steps, exchange, &mut changed) {
         StepResult::Continue | StepResult::Break => RewriteResult::Done { uri_changed: changed },
-        StepResult::Answer(reply) => RewriteResult::Respond(reply),
+        StepResult::Answer(response) => RewriteResult::Respond(response),
     }
 }
 
@@ -43,7 +43,7 @@ fn run_steps(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Ste
             Step::Return { status: 444, .. } => StepResult::Answer(None),
             Step::Return { status, what } => {
                 exchange.response.status = exchange.overrides.status.unwrap_or(*status); // what it says may name it
-                StepResult::Answer(Some(Box::new(Reply::returned(exchange, *status, what))))
+                StepResult::Answer(Some(Box::new(LocalResponse::from_return(exchange, *status, what))))
             }
             Step::Break => StepResult::Break,
             Step::Set { to, value } => {
@@ -177,15 +177,15 @@ fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> StepResult {
         url.extend_from_slice(&args);
     }
     log_rewrite(exchange, format_args!("rewritten redirect: \"{}\"", String::from_utf8_lossy(&url)));
-    StepResult::Answer(Some(Box::new(Reply::redirect(exchange, status, &url))))
+    StepResult::Answer(Some(Box::new(LocalResponse::redirect(exchange, status, &url))))
 }
 
 fn check_length(path: usize, length: usize, exchange: &Exchange) -> Option<StepResult> {
     if path > 0 && length <= PATH_BYTES_MAX {
         return None;
     }
-    log::about(exchange, Level::Error, format_args!("the rewritten URI has {length} bytes"));
-    Some(StepResult::Answer(Some(Box::new(Reply::page(500, exchange.settings().server_tokens)))))
+    log::log_request(exchange, Level::Error, format_args!("the rewritten URI has {length} bytes"));
+    Some(StepResult::Answer(Some(Box::new(LocalResponse::page(500, exchange.settings().server_tokens)))))
 }
 
 /// The arguments that a replacement makes, and those of the request behind them if they are kept.
@@ -201,7 +201,7 @@ fn append_request_args(step: &Rewrite, made: Vec<u8>, exchange: &Exchange) -> Op
 /// Tells what a step does, if it is to (`rewrite_log`).
 fn log_rewrite(exchange: &Exchange, message: std::fmt::Arguments<'_>) {
     if exchange.settings().manners.rewrite_log {
-        log::about(exchange, Level::Notice, message);
+        log::log_request(exchange, Level::Notice, message);
     }
 }
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use crate::config::Level;
 use crate::http1::head::{HeaderName, field};
-use crate::http1::range::{self, Multipart, Part, Wanted};
+use crate::http1::range::{self, FileRange, Multipart, Wanted};
 use crate::modules::static_files::autoindex::Listing;
 use crate::modules::static_files::conditional::Validators;
 use crate::modules::{charset, gzip};
 use crate::request::exchange::Exchange;
 use crate::request::log;
-use crate::request::response::{self, ContentEncoding, Reply, TransferOptions};
+use crate::request::response::{self, ContentEncoding, LocalResponse, ResponseFraming};
 use crate::request::response_headers::{HeaderFilter, weakened};
 use crate::runtime::clock;
 
@@ -23,7 +23,7 @@ const SMALL_BYTES_MAX: u64 = 16 * 1024;
 
 /// What became of a path.
 pub enum StaticResponse {
-    Reply(Reply),
+    Reply(LocalResponse),
     /// The index of a folder: this path is looked for instead.
     IndexRedirect(Vec<u8>),
     File(FileResponse),
@@ -77,7 +77,7 @@ pub enum Body {
     /// Parts with what goes before each of them, and the end.
     Parts {
         fd: OwnedFd,
-        parts: Vec<(Vec<u8>, Part)>,
+        parts: Vec<(Vec<u8>, FileRange)>,
         end: Vec<u8>,
     },
     Listing(Listing),
@@ -90,7 +90,7 @@ impl Body {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File { count, .. } => *count,
             Self::Parts { parts, end, .. } => {
-                let part = |(before, part): &(Vec<u8>, Part)| before.len() as u64 + part.count;
+                let part = |(before, part): &(Vec<u8>, FileRange)| before.len() as u64 + part.count;
                 parts.iter().map(part).sum::<u64>() + end.len() as u64
             }
             Self::Listing(_) => 0,
@@ -106,7 +106,7 @@ pub fn respond(exchange: &Exchange, file: File, meta: &Metadata, coded: StaticEn
     let etag = exchange.settings().files.etag.then(|| format!("\"{modified:x}-{size:x}\"").into_bytes());
     let marks = Validators { modified: Some(modified), etag };
     let head = FileHead::new(exchange, response::content_type(exchange), Some(size), marks, coded);
-    let whole = Part { from: 0, count: size };
+    let whole = FileRange { from: 0, count: size };
     // An error page is sent whole.
     if head.status != 200 {
         return file_response(exchange, head, file, whole);
@@ -134,18 +134,18 @@ pub fn respond_listing(exchange: &Exchange, mut listing: Listing) -> StaticRespo
 
 /// A page in place of a file.
 pub fn status_page(exchange: &Exchange, status: u16) -> StaticResponse {
-    StaticResponse::Reply(Reply::page(status, exchange.settings().server_tokens))
+    StaticResponse::Reply(LocalResponse::page(status, exchange.settings().server_tokens))
 }
 
 /// Files are only read.
 pub fn method_not_allowed(exchange: &Exchange) -> StaticResponse {
-    let reply = Reply::page(405, exchange.settings().server_tokens);
-    StaticResponse::Reply(Reply { allow: Some(b"GET, HEAD"), ..reply })
+    let response = LocalResponse::page(405, exchange.settings().server_tokens);
+    StaticResponse::Reply(LocalResponse { allow: Some(b"GET, HEAD"), ..response })
 }
 
 /// What the request wants of the file.
 fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> StaticResponse {
-    let whole = Part { from: 0, count: size };
+    let whole = FileRange { from: 0, count: size };
     let most = exchange.settings().files.max_ranges;
     if most == 0 {
         return file_response(exchange, head, file, whole);
@@ -184,20 +184,20 @@ fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -
 }
 
 /// A 416. It keeps what was added to the answer that it takes the place of.
-fn range_not_satisfiable(exchange: &Exchange, head: &FileHead, size: u64) -> Reply {
-    let mut reply = Reply::page(416, exchange.settings().server_tokens);
-    HeaderFilter::new(exchange, 200, head.validators.modified).finish_usual(&mut reply.lines);
-    field(b"Content-Range", format!("bytes */{size}").as_bytes(), &mut reply.lines);
-    reply
+fn range_not_satisfiable(exchange: &Exchange, head: &FileHead, size: u64) -> LocalResponse {
+    let mut response = LocalResponse::page(416, exchange.settings().server_tokens);
+    HeaderFilter::new(exchange, 200, head.validators.modified).finish_usual(&mut response.header_lines);
+    field(b"Content-Range", format!("bytes */{size}").as_bytes(), &mut response.header_lines);
+    response
 }
 
 /// Small files are read at once.
-fn file_response(exchange: &Exchange, head: FileHead, mut file: File, part: Part) -> StaticResponse {
-    let Part { from, count } = part;
+fn file_response(exchange: &Exchange, head: FileHead, mut file: File, part: FileRange) -> StaticResponse {
+    let FileRange { from, count } = part;
     let body = if count <= SMALL_BYTES_MAX && from == 0 {
         let mut bytes = vec![0; count as usize];
         if file.read_exact(&mut bytes).is_err() {
-            log::about(exchange, Level::Alert, format_args!("the file was truncated before it was sent"));
+            log::log_request(exchange, Level::Alert, format_args!("the file was truncated before it was sent"));
             return status_page(exchange, 500);
         }
         Body::Bytes(bytes)
@@ -263,20 +263,20 @@ impl FileHead {
     }
 
     /// The head of the answer.
-    pub fn write(&self, exchange: &Exchange, options: TransferOptions) -> Vec<u8> {
+    pub fn write(&self, exchange: &Exchange, framing: ResponseFraming) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
-        let packed = options.packing == ContentEncoding::Gzip;
+        let packed = framing.content_encoding == ContentEncoding::Gzip;
         let mut added = HeaderFilter::new(exchange, self.status, self.validators.modified);
         if packed {
             added.weaken();
         }
-        response::start(exchange, self.status, response::reason(self.status).as_bytes(), &mut out);
+        response::write_start(exchange, self.status, response::reason_phrase(self.status).as_bytes(), &mut out);
         if self.status != 304 {
             if !self.content_type.is_empty() {
                 field(b"Content-Type", self.sent_content_type(), &mut out);
             }
-            if let Some(length) = self.length.filter(|_| !packed && !options.chunked) {
-                response::length(length, &mut out);
+            if let Some(length) = self.length.filter(|_| !packed && !framing.chunked) {
+                response::write_content_length(length, &mut out);
             }
         }
         if let Some(modified) = self
@@ -286,7 +286,7 @@ impl FileHead {
         {
             field(b"Last-Modified", clock::http_time(modified).as_bytes(), &mut out);
         }
-        response::connection(exchange, options, &mut out);
+        response::write_framing(exchange, framing, &mut out);
         if let Some(etag) = self.validators.etag.as_ref().filter(|_| added.value(HeaderName::Etag).is_none()) {
             let weak = weakened(etag).filter(|_| packed);
             field(b"ETag", weak.as_deref().unwrap_or(etag), &mut out);
@@ -295,7 +295,7 @@ impl FileHead {
             field(b"Content-Encoding", coding, &mut out);
         }
         added.finish(&mut out);
-        response::packing(options, &mut out);
+        response::write_content_encoding(framing, &mut out);
         match &self.range_header {
             RangeHeader::ContentRange(range) => field(b"Content-Range", range.as_bytes(), &mut out),
             RangeHeader::AcceptRanges if self.status == 200 && !packed => {

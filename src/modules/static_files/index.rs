@@ -40,7 +40,7 @@ pub async fn respond(exchange: &Exchange, folder: &[u8]) -> StaticResponse {
         return index_error(exchange, folder, &error);
     }
     let folder = String::from_utf8_lossy(folder);
-    log::about(exchange, Level::Error, format_args!("directory index of \"{folder}\" is forbidden"));
+    log::log_request(exchange, Level::Error, format_args!("directory index of \"{folder}\" is forbidden"));
     file::status_page(exchange, 403)
 }
 
@@ -49,7 +49,7 @@ fn index_error(exchange: &Exchange, name: &[u8], error: &io::Error) -> StaticRes
     if status != 404 || exchange.settings().files.log_not_found {
         let name = String::from_utf8_lossy(name);
         let what = if status == 404 { "is not found" } else { "is forbidden" };
-        log::about(exchange, level, format_args!("\"{name}\" {what} ({})", io_error::describe(error)));
+        log::log_request(exchange, level, format_args!("\"{name}\" {what} ({})", io_error::describe(error)));
     }
     file::status_page(exchange, status)
 }
@@ -61,7 +61,7 @@ async fn list_directory(exchange: &Exchange, name: &[u8]) -> StaticResponse {
     let callback = variables::arg(args, b"callback").filter(|_| settings.format == ListingFormat::Jsonp);
     let callback = callback.unwrap_or_default();
     if !autoindex::is_callback_name(callback) {
-        log::about(exchange, Level::Info, format_args!("client sent invalid callback name"));
+        log::log_request(exchange, Level::Info, format_args!("client sent invalid callback name"));
         return file::status_page(exchange, 400);
     }
     let read = async {
@@ -73,13 +73,21 @@ async fn list_directory(exchange: &Exchange, name: &[u8]) -> StaticResponse {
         Err(error) => {
             let (status, level) = open::error_status(&error);
             let name = String::from_utf8_lossy(name);
-            log::about(exchange, level, format_args!("opendir() \"{name}\" failed ({})", io_error::describe(&error)));
+            log::log_request(
+                exchange,
+                level,
+                format_args!("opendir() \"{name}\" failed ({})", io_error::describe(&error)),
+            );
             return file::status_page(exchange, status);
         }
     };
     if listing.is_truncated {
         let (name, most) = (String::from_utf8_lossy(name), autoindex::ENTRIES_MAX);
-        log::about(exchange, Level::Error, format_args!("\"{name}\" has more than the {most} entries that are listed"));
+        log::log_request(
+            exchange,
+            Level::Error,
+            format_args!("\"{name}\" has more than the {most} entries that are listed"),
+        );
     }
     file::respond_listing(exchange, listing)
 }

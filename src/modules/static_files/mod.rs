@@ -19,7 +19,7 @@ use crate::config::Level;
 use crate::modules::gzip;
 use crate::modules::static_files::file::{StaticEncoding, StaticResponse};
 use crate::request::exchange::Exchange;
-use crate::request::response::Reply;
+use crate::request::response::LocalResponse;
 use crate::request::{log, variables};
 use crate::runtime::io_error;
 
@@ -35,7 +35,7 @@ pub async fn respond(exchange: &Exchange) -> StaticResponse {
     let mut name = Vec::new();
     variables::write_file_name(exchange, &mut name);
     if variables::leads_out(exchange, &name) {
-        log::about(exchange, Level::Error, format_args!("the path leads out of its folder"));
+        log::log_request(exchange, Level::Error, format_args!("the path leads out of its folder"));
         return file::status_page(exchange, 404);
     }
     if exchange.uri.path.ends_with(b"/") {
@@ -51,10 +51,10 @@ pub async fn respond(exchange: &Exchange) -> StaticResponse {
     }
     match open::open(exchange, &name) {
         // A folder is asked for again with a slash.
-        Ok((_, meta)) if meta.is_dir() => StaticResponse::Reply(Reply::with_slash(exchange)),
+        Ok((_, meta)) if meta.is_dir() => StaticResponse::Reply(LocalResponse::add_slash(exchange)),
         Ok((_, meta)) if !meta.is_file() => {
             let name = String::from_utf8_lossy(&name);
-            log::about(exchange, Level::Crit, format_args!("\"{name}\" is not a regular file"));
+            log::log_request(exchange, Level::Crit, format_args!("\"{name}\" is not a regular file"));
             file::status_page(exchange, 404)
         }
         Ok(_) if exchange.request.method() == b"POST" => file::method_not_allowed(exchange),
@@ -63,13 +63,17 @@ pub async fn respond(exchange: &Exchange) -> StaticResponse {
             let (status, level) = open::error_status(&error);
             if status != 404 || files.log_not_found {
                 let name = String::from_utf8_lossy(&name);
-                log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", io_error::describe(&error)));
+                log::log_request(
+                    exchange,
+                    level,
+                    format_args!("open() \"{name}\" failed ({})", io_error::describe(&error)),
+                );
             }
-            let mut reply = Reply::page(status, exchange.settings().server_tokens);
+            let mut response = LocalResponse::page(status, exchange.settings().server_tokens);
             if varies && gzip::sends_vary(exchange) {
-                reply.fields.push((b"Vary", b"Accept-Encoding".to_vec()));
+                response.headers.push((b"Vary", b"Accept-Encoding".to_vec()));
             }
-            StaticResponse::Reply(reply)
+            StaticResponse::Reply(response)
         }
     }
 }

@@ -54,7 +54,11 @@ fn open_variant(exchange: &Exchange, name: &[u8]) -> Option<(File, Metadata)> {
             let (status, level) = open::error_status(&error);
             if status != 404 {
                 let name = String::from_utf8_lossy(name);
-                log::about(exchange, level, format_args!("open() \"{name}\" failed ({})", io_error::describe(&error)));
+                log::log_request(
+                    exchange,
+                    level,
+                    format_args!("open() \"{name}\" failed ({})", io_error::describe(&error)),
+                );
             }
             None
         }

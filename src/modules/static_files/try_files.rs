@@ -63,7 +63,7 @@ fn exists(exchange: &Exchange, tryable: &Candidate, root: &[u8], name: &[u8]) ->
         Err(error) => {
             if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
                 let name = String::from_utf8_lossy(name);
-                log::about(
+                log::log_request(
                     exchange,
                     Level::Error,
                     format_args!("stat() \"{name}\" failed ({})", io_error::describe(&error)),

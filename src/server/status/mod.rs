@@ -16,7 +16,7 @@ use crate::http1::head;
 use crate::proxy::balance::PeerState;
 use crate::proxy::live::Live;
 use crate::request::exchange::Exchange;
-use crate::request::response::Reply;
+use crate::request::response::LocalResponse;
 use crate::runtime::clock;
 use crate::runtime::executor::{self, millis};
 use crate::runtime::metrics::{self, Metric, Snapshot};
@@ -46,19 +46,19 @@ struct Report {
 }
 
 /// Answers a request for `content`.
-pub async fn answer(exchange: &Exchange, content: Content, running: &Live) -> Reply {
-    let page = |status| Reply::page(status, exchange.settings().server_tokens);
+pub async fn answer(exchange: &Exchange, content: Content, running: &Live) -> LocalResponse {
+    let page = |status| LocalResponse::page(status, exchange.settings().server_tokens);
     if !matches!(exchange.request.method(), b"GET" | b"HEAD") {
-        return Reply { allow: Some(b"GET, HEAD"), ..page(405) };
+        return LocalResponse { allow: Some(b"GET, HEAD"), ..page(405) };
     }
     let form = match content {
         Content::StubStatus => {
             ask_workers().await;
-            return Reply {
+            return LocalResponse {
                 status: 200,
                 content_type: Some(b"text/plain".to_vec()),
                 body: stub(&metrics::total()).into_bytes(),
-                ..Reply::default()
+                ..LocalResponse::default()
             };
         }
         Content::Status(wanted) => form(exchange, wanted),
@@ -81,7 +81,7 @@ pub async fn answer(exchange: &Exchange, content: Content, running: &Live) -> Re
         fields.push((b"Referrer-Policy", b"no-referrer".to_vec()));
     }
     let content_type = Some(content_type.as_bytes().to_vec());
-    Reply { status: 200, content_type, fields, body: body.into_bytes(), ..Reply::default() }
+    LocalResponse { status: 200, content_type, headers: fields, body: body.into_bytes(), ..LocalResponse::default() }
 }
 
 /// The form that the location says, or else the end of the path, or else the field `Accept`. `None`: there is nothing of
