@@ -57,7 +57,7 @@ def table(lines: list[str]) -> list[str]:
         elif head[1] == "contexts":
             out += [f"\\fI{inline(row[1])}\\fR", ".br", paragraph(row[2])]
         else:
-            shown = [paragraph(f"{head[at]}: {row[at]}") for at in (1, 2) if row[at]]
+            shown = [paragraph(f"{title}: {cell}") for title, cell in zip(head[1:], row[1:]) if cell]
             out += ["\n.br\n".join(shown)]
     return out
 
