@@ -320,9 +320,9 @@ async fn unresolved(config: &Config) -> Vec<String> {
         // Name servers of the configuration are asked when somebody needs the answer.
         let Endpoint::Name { host, .. } = &peer.place else { continue };
         if peer.resolver.is_system() {
-            let name = cache::of(host, &Arc::new(Resolver::system(None)));
-            poll_fn(|cx| name.poll_known(cx)).await;
-            if name.known().0.is_empty() {
+            let name = cache::entry(host, &Arc::new(Resolver::system(None)));
+            poll_fn(|cx| name.poll_resolved(cx)).await;
+            if name.addrs_and_expiry().0.is_empty() {
                 all.push(host.clone());
             }
         }

@@ -24,7 +24,7 @@ use crate::regex::Pattern;
 use crate::request::listen_conf::{ListenLine, Served, ServerName};
 use crate::request::location_conf::LocationDraft;
 use crate::tls::TlsStore;
-use crate::tls::conf::TlsDraft;
+use crate::tls::conf::SslDirectives;
 
 /// What has been read so far of the whole configuration.
 pub(crate) struct Builder {
@@ -68,7 +68,7 @@ pub(crate) struct BlockBuilder {
     pub(crate) location: Option<LocationDraft>,
     pub(crate) locations: Vec<Arc<crate::config::Location>>,
     pub(crate) upstream: UpstreamDraft,
-    pub(crate) tls: TlsDraft,
+    pub(crate) tls: SslDirectives,
 }
 
 impl BlockBuilder {
@@ -86,7 +86,7 @@ impl BlockBuilder {
             location: None,
             locations: Vec::new(),
             upstream: UpstreamDraft::default(),
-            tls: TlsDraft::default(),
+            tls: SslDirectives::default(),
         }
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn server(walk: &mut Builder, draft: &mut BlockBuilder, directive: &D
     if inner.tls.on {
         inner.listens.iter_mut().for_each(ListenLine::secure);
     }
-    let tls = crate::tls::conf::site(walk, &inner.tls, directive)?;
+    let tls = crate::tls::conf::server_tls(walk, &inner.tls, directive)?;
     let name = inner.names.first().map_or(String::new(), |name| name.word.text.trim_start_matches('.').to_owned());
     let locations = Locations::new(inner.locations, &directive.name)?;
     let names = inner.names.iter().map(crate::request::listen_conf::ServerName::host_name).collect();

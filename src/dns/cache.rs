@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use smol::lock::Semaphore;
 
-use crate::dns::client::{self, Failure, Resolver, Wanted};
+use crate::dns::client::{self, ResolveError, Resolver, Wanted};
 use crate::runtime::executor::{self, Millis, millis};
 use crate::runtime::socket::{Addr, Endpoint};
 
 /// How long a new answer is waited for where there is an old one (RFC 8767 5 allows 1.8 s).
-pub const PATIENCE: Duration = Duration::from_secs(1);
+pub const REFRESH_WAIT: Duration = Duration::from_secs(1);
 /// How long an answer of the system is believed, which does not say so itself.
 const VALID: Duration = Duration::from_secs(30);
 /// Seconds after which who watches names looks at them again at the latest.
-pub const LOOK_SECS_MAX: u64 = 3600;
+pub const REFRESH_SECS_MAX: u64 = 3600;
 /// What servers may say of that.
 const TTL_SECS: std::ops::RangeInclusive<u32> = 1..=86_400;
 /// How long it is believed that there is no answer.
@@ -52,7 +52,7 @@ struct Known {
     /// When to ask again.
     stale: Millis,
     /// Why the last question had no answer.
-    failure: Option<Failure>,
+    failure: Option<ResolveError>,
     /// Nobody has been told of it yet.
     untold: bool,
     /// Since when it is being asked for.
@@ -65,7 +65,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The name `host`, asked for by `resolver`.
-pub fn of(host: &str, resolver: &Arc<Resolver>) -> Arc<CachedName> {
+pub fn entry(host: &str, resolver: &Arc<Resolver>) -> Arc<CachedName> {
     let host = host.to_ascii_lowercase();
     let mut names = lock(&NAMES);
     names.retain(|name| name.strong_count() > 0);
@@ -80,28 +80,28 @@ pub fn of(host: &str, resolver: &Arc<Resolver>) -> Arc<CachedName> {
 
 impl CachedName {
     /// Its addresses as far as they are known, in an order that does not change, and until when they are believed.
-    pub fn known(&self) -> (Arc<[IpAddr]>, Millis) {
+    pub fn addrs_and_expiry(&self) -> (Arc<[IpAddr]>, Millis) {
         let known = lock(&self.known);
         (known.addrs.clone(), known.stale)
     }
 
     /// Why no address of it is known, in nginx's words.
-    pub fn why_unknown(&self) -> String {
-        let failure = lock(&self.known).failure.clone().unwrap_or(Failure::Silence);
+    pub fn error_message(&self) -> String {
+        let failure = lock(&self.known).failure.clone().unwrap_or(ResolveError::Timeout);
         format!("{} could not be resolved ({failure})", self.host)
     }
 
     /// That the last question was in vain while the answer before it is still used; told once.
-    pub fn complaint(&self) -> Option<String> {
+    pub fn take_error_message(&self) -> Option<String> {
         let untold = {
             let mut known = lock(&self.known);
             std::mem::take(&mut known.untold) && !known.addrs.is_empty()
         };
-        untold.then(|| self.why_unknown())
+        untold.then(|| self.error_message())
     }
 
     /// Ready when what is known is all that can be known now. Asks if nobody does.
-    pub fn poll_known(self: &Arc<Self>, cx: &Context<'_>) -> Poll<()> {
+    pub fn poll_resolved(self: &Arc<Self>, cx: &Context<'_>) -> Poll<()> {
         let now = executor::now();
         let mut known = lock(&self.known);
         if known.stale > now {
@@ -111,7 +111,7 @@ impl CachedName {
             executor::spawn_boxed(ask(Question(self.clone())));
             now
         });
-        let waits_enough = known.failure.is_some() || now.saturating_sub(asked) >= millis(PATIENCE);
+        let waits_enough = known.failure.is_some() || now.saturating_sub(asked) >= millis(REFRESH_WAIT);
         if !known.addrs.is_empty() && waits_enough {
             return Poll::Ready(());
         }
@@ -122,7 +122,7 @@ impl CachedName {
     }
 
     /// Takes an answer, or that there is none.
-    fn learn(&self, answer: Result<(Vec<IpAddr>, Duration), Failure>) {
+    fn learn(&self, answer: Result<(Vec<IpAddr>, Duration), ResolveError>) {
         let mut known = lock(&self.known);
         let valid = match answer {
             Ok((addrs, valid)) => {
@@ -173,16 +173,16 @@ async fn ask(question: Question) {
 }
 
 /// That there is no such name is not final here: the system may have lost its own.
-async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), Failure> {
+async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
     let _place = THREADS.acquire().await;
     match async_net::resolve((host, 0)).await {
-        Ok(addrs) if addrs.is_empty() => Err(Failure::Trouble("it has no address".to_owned())),
+        Ok(addrs) if addrs.is_empty() => Err(ResolveError::Other("it has no address".to_owned())),
         Ok(addrs) => Ok((addrs.into_iter().map(|addr| addr.ip()).collect(), VALID)),
-        Err(error) => Err(Failure::Trouble(error.to_string())),
+        Err(error) => Err(ResolveError::Other(error.to_string())),
     }
 }
 
-async fn ask_servers(host: &str, resolver: &Resolver) -> Result<(Vec<IpAddr>, Duration), Failure> {
+async fn ask_servers(host: &str, resolver: &Resolver) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
     let servers = servers(resolver).await?;
     let _place = QUESTIONS.acquire().await;
     let wanted = Wanted { ipv4: resolver.ipv4, ipv6: resolver.ipv6 };
@@ -191,18 +191,18 @@ async fn ask_servers(host: &str, resolver: &Resolver) -> Result<(Vec<IpAddr>, Du
 }
 
 /// The addresses of the name servers; those of servers that have a name themselves the system knows.
-async fn servers(resolver: &Resolver) -> Result<Vec<SocketAddr>, Failure> {
+async fn servers(resolver: &Resolver) -> Result<Vec<SocketAddr>, ResolveError> {
     let mut servers = Vec::new();
     for place in &resolver.servers {
         match place {
             Endpoint::Addr(Addr::Ip(addr)) => servers.push(*addr),
             Endpoint::Addr(Addr::Unix(_)) => {}
             Endpoint::Name { host, port } => {
-                let name = of(host, &Arc::new(Resolver::system(None)));
-                poll_fn(|cx| name.poll_known(cx)).await;
-                servers.extend(name.known().0.iter().map(|ip| SocketAddr::new(*ip, *port)));
+                let name = entry(host, &Arc::new(Resolver::system(None)));
+                poll_fn(|cx| name.poll_resolved(cx)).await;
+                servers.extend(name.addrs_and_expiry().0.iter().map(|ip| SocketAddr::new(*ip, *port)));
                 if servers.is_empty() {
-                    return Err(Failure::Trouble(name.why_unknown()));
+                    return Err(ResolveError::Other(name.error_message()));
                 }
             }
         }
@@ -219,9 +219,9 @@ mod tests {
     }
 
     async fn addrs(host: &str) -> Arc<[IpAddr]> {
-        let name = of(host, &system());
-        poll_fn(|cx| name.poll_known(cx)).await;
-        name.known().0
+        let name = entry(host, &system());
+        poll_fn(|cx| name.poll_resolved(cx)).await;
+        name.addrs_and_expiry().0
     }
 
     #[test]
@@ -234,9 +234,9 @@ mod tests {
 
     #[test]
     fn a_name_is_the_same_one_for_all_and_forgotten_by_all() {
-        let name = of("shared.invalid", &system());
-        assert!(Arc::ptr_eq(&name, &of("Shared.INVALID", &system())));
-        assert!(!Arc::ptr_eq(&name, &of("shared.invalid", &Arc::new(Resolver::system(Some(VALID))))));
+        let name = entry("shared.invalid", &system());
+        assert!(Arc::ptr_eq(&name, &entry("Shared.INVALID", &system())));
+        assert!(!Arc::ptr_eq(&name, &entry("shared.invalid", &Arc::new(Resolver::system(Some(VALID))))));
         let weak = Arc::downgrade(&name);
         drop(name);
         assert!(weak.upgrade().is_none());
@@ -244,31 +244,33 @@ mod tests {
 
     #[test]
     fn the_last_good_answer_stays_until_a_server_says_that_there_is_none() {
-        let name = of("good.invalid", &system());
+        let name = entry("good.invalid", &system());
         let good = [IpAddr::from([127, 0, 0, 9])];
         name.learn(Ok((vec![good[0]; 2], VALID)));
-        assert_eq!(*name.known().0, good);
-        assert_eq!(name.complaint(), None);
-        for failure in [Failure::Silence, Failure::Silence, Failure::Refused(2), Failure::Trouble("?".to_owned())] {
+        assert_eq!(*name.addrs_and_expiry().0, good);
+        assert_eq!(name.take_error_message(), None);
+        for failure in
+            [ResolveError::Timeout, ResolveError::Timeout, ResolveError::Rcode(2), ResolveError::Other("?".to_owned())]
+        {
             name.learn(Err(failure));
-            assert_eq!(*name.known().0, good);
+            assert_eq!(*name.addrs_and_expiry().0, good);
         }
-        assert_eq!(name.complaint().unwrap(), "good.invalid could not be resolved (?)");
-        name.learn(Err(Failure::Trouble("?".to_owned())));
-        assert_eq!(name.complaint(), None, "it was told");
-        name.learn(Err(Failure::Refused(3)));
-        assert!(name.known().0.is_empty());
-        assert_eq!(name.why_unknown(), "good.invalid could not be resolved (3: Host not found)");
+        assert_eq!(name.take_error_message().unwrap(), "good.invalid could not be resolved (?)");
+        name.learn(Err(ResolveError::Other("?".to_owned())));
+        assert_eq!(name.take_error_message(), None, "it was told");
+        name.learn(Err(ResolveError::Rcode(3)));
+        assert!(name.addrs_and_expiry().0.is_empty());
+        assert_eq!(name.error_message(), "good.invalid could not be resolved (3: Host not found)");
     }
 
     #[test]
     fn an_old_answer_is_not_waited_for_after_a_failure() {
         let ready = executor::run(async {
-            let name = of("gone.invalid", &system());
+            let name = entry("gone.invalid", &system());
             name.learn(Ok((vec![[127, 0, 0, 9].into()], Duration::ZERO)));
-            let poll = || poll_fn(|cx| Poll::Ready(name.poll_known(cx).is_ready()));
+            let poll = || poll_fn(|cx| Poll::Ready(name.poll_resolved(cx).is_ready()));
             let first = poll().await;
-            name.learn(Err(Failure::Silence));
+            name.learn(Err(ResolveError::Timeout));
             lock(&name.known).stale = 0;
             (first, poll().await)
         });

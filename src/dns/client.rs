@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_lite::future::zip;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::dns::message::{self, Answer, DomainName, Found, Kind, Question};
+use crate::dns::message::{self, Addresses, DomainName, Question, RecordType, Response};
 use crate::runtime::executor::{self, Elapsed, Timer};
 use crate::runtime::io_error;
 use crate::runtime::socket::{Addr, Datagrams, Endpoint, Socket};
@@ -55,35 +55,35 @@ impl Resolver {
 
 /// Why a name has no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum ResolveError {
     /// A server says so: a response code.
-    Refused(u8),
-    Silence,
+    Rcode(u8),
+    Timeout,
     /// The servers can't be asked, or the system says why.
-    Trouble(String),
+    Other(String),
 }
 
-impl Failure {
+impl ResolveError {
     /// There is no such name, or no address of it: what was known of it before is no longer true.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Refused(message::NO_NAME))
+        matches!(self, Self::Rcode(message::NXDOMAIN))
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ResolveError {
     /// In nginx's words.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Self::Trouble(why) => return f.write_str(why),
-            Self::Silence => return f.write_str("110: Operation timed out"),
-            Self::Refused(1) => "Format error",
-            Self::Refused(2) => "Server failure",
-            Self::Refused(3) => "Host not found",
-            Self::Refused(4) => "Unimplemented",
-            Self::Refused(5) => "Operation refused",
-            Self::Refused(_) => "Unknown DNS error",
+            Self::Other(why) => return f.write_str(why),
+            Self::Timeout => return f.write_str("110: Operation timed out"),
+            Self::Rcode(1) => "Format error",
+            Self::Rcode(2) => "Server failure",
+            Self::Rcode(3) => "Host not found",
+            Self::Rcode(4) => "Unimplemented",
+            Self::Rcode(5) => "Operation refused",
+            Self::Rcode(_) => "Unknown DNS error",
         };
-        let Self::Refused(code) = self else { return Ok(()) };
+        let Self::Rcode(code) = self else { return Ok(()) };
         write!(f, "{code}: {text}")
     }
 }
@@ -100,42 +100,50 @@ pub struct Wanted {
 /// # Errors
 /// Why there is none. An answer that lacks one of the families because a server had trouble is not taken for one: peers
 /// would come and go with it.
-pub async fn look_up(host: &str, servers: &[SocketAddr], wanted: Wanted) -> Result<(Vec<IpAddr>, u32), Failure> {
-    let Some(mut name) = message::name(host) else { return Err(Failure::Refused(message::NO_NAME)) };
+pub async fn look_up(host: &str, servers: &[SocketAddr], wanted: Wanted) -> Result<(Vec<IpAddr>, u32), ResolveError> {
+    let Some(mut name) = message::parse_name(host) else { return Err(ResolveError::Rcode(message::NXDOMAIN)) };
     let follow = async {
         let mut ttl = u32::MAX;
         for _ in 0..ALIASES_MAX {
-            let (v4, v6) =
-                zip(ask(&name, Kind::Ipv4, servers, wanted.ipv4), ask(&name, Kind::Ipv6, servers, wanted.ipv6)).await;
+            let (v4, v6) = zip(
+                ask(&name, RecordType::A, servers, wanted.ipv4),
+                ask(&name, RecordType::Aaaa, servers, wanted.ipv6),
+            )
+            .await;
             let (v4, v6) = (v4?, v6?);
             ttl = ttl.min(v4.ttl).min(v6.ttl);
             let addrs = [v4.addrs, v6.addrs].concat();
             if !addrs.is_empty() {
                 return Ok((addrs, ttl));
             }
-            match v6.alias.or(v4.alias) {
-                Some(alias) => name = *alias,
+            match v6.cname.or(v4.cname) {
+                Some(cname) => name = *cname,
                 None => break,
             }
         }
-        Err(Failure::Refused(message::NO_NAME))
+        Err(ResolveError::Rcode(message::NXDOMAIN))
     };
-    Timer::new().within(LOOKUP, pin!(follow)).await.unwrap_or(Err(Failure::Silence))
+    Timer::new().within(LOOKUP, pin!(follow)).await.unwrap_or(Err(ResolveError::Timeout))
 }
 
 /// Asks one server after the other, round and round. The one that answers may be one that was asked before and is slow;
 /// one that has trouble is asked no more.
-async fn ask(name: &DomainName, kind: Kind, servers: &[SocketAddr], wanted: bool) -> Result<Found, Failure> {
-    let nothing = Found { ttl: u32::MAX, ..Found::default() };
+async fn ask(
+    name: &DomainName,
+    rtype: RecordType,
+    servers: &[SocketAddr],
+    wanted: bool,
+) -> Result<Addresses, ResolveError> {
+    let nothing = Addresses { ttl: u32::MAX, ..Addresses::default() };
     if !wanted {
         return Ok(nothing);
     }
     let timer = Timer::new();
     let mut lines: Vec<Line<'_>> = servers
         .iter()
-        .map(|server| Line { server: *server, question: Question { id: random(), name, kind }, socket: None })
+        .map(|server| Line { server: *server, question: Question { id: random(), name, rtype }, socket: None })
         .collect();
-    let mut trouble = Failure::Trouble("there is nobody to ask".to_owned());
+    let mut trouble = ResolveError::Other("there is nobody to ask".to_owned());
     while !lines.is_empty() {
         let mut line = lines.remove(0);
         let sent = line.send().await;
@@ -147,7 +155,7 @@ async fn ask(name: &DomainName, kind: Kind, servers: &[SocketAddr], wanted: bool
             Err(error) => Ok((lines.len() - 1, Err(error))),
         };
         let Ok((at, mut answer)) = heard else { continue };
-        if let (Ok(Answer::Truncated), Some(line)) = (&answer, lines.get(at)) {
+        if let (Ok(Response::Truncated), Some(line)) = (&answer, lines.get(at)) {
             let late = |Elapsed| io::Error::from(io::ErrorKind::TimedOut);
             answer = timer
                 .within(STREAM, pin!(by_stream(&line.question, line.server)))
@@ -156,14 +164,14 @@ async fn ask(name: &DomainName, kind: Kind, servers: &[SocketAddr], wanted: bool
                 .and_then(|answer| answer);
         }
         trouble = match answer {
-            Ok(Answer::Found(found)) => return Ok(found),
-            Ok(Answer::Refused(message::NO_NAME)) => return Ok(nothing),
-            Ok(Answer::Refused(code)) => Failure::Refused(code),
-            Ok(Answer::Truncated) => Failure::Trouble("an answer that is truncated over TCP".to_owned()),
-            Err(error) => Failure::Trouble(io_error::describe(&error)),
+            Ok(Response::Addresses(found)) => return Ok(found),
+            Ok(Response::Error(message::NXDOMAIN)) => return Ok(nothing),
+            Ok(Response::Error(code)) => ResolveError::Rcode(code),
+            Ok(Response::Truncated) => ResolveError::Other("an answer that is truncated over TCP".to_owned()),
+            Err(error) => ResolveError::Other(io_error::describe(&error)),
         };
         let line = lines.remove(at);
-        if let Failure::Trouble(why) = &mut trouble {
+        if let ResolveError::Other(why) = &mut trouble {
             why.insert_str(0, &format!("{}: ", line.server));
         }
     }
@@ -180,7 +188,7 @@ struct Line<'n> {
 
 impl Line<'_> {
     async fn send(&mut self) -> io::Result<()> {
-        let message = self.question.write().ok_or(io::ErrorKind::InvalidInput)?;
+        let message = self.question.encode().ok_or(io::ErrorKind::InvalidInput)?;
         if self.socket.is_none() {
             self.socket = Some(Datagrams::connect(&self.server)?);
         }
@@ -191,12 +199,12 @@ impl Line<'_> {
     }
 
     /// What is no answer to the question is not heard.
-    fn poll_hear(&self, cx: &mut Context<'_>) -> Poll<io::Result<Answer>> {
+    fn poll_hear(&self, cx: &mut Context<'_>) -> Poll<io::Result<Response>> {
         let Some(socket) = &self.socket else { return Poll::Pending };
         executor::scratch(|scratch| {
             loop {
                 let count = ready!(socket.poll_receive(cx, scratch))?;
-                let answer = scratch.get(..count).and_then(|bytes| self.question.read(bytes));
+                let answer = scratch.get(..count).and_then(|bytes| self.question.parse_response(bytes));
                 if let Some(answer) = answer {
                     return Poll::Ready(Ok(answer));
                 }
@@ -206,7 +214,7 @@ impl Line<'_> {
 }
 
 /// The first answer, and which of the servers it is of.
-async fn hear(lines: &[Line<'_>]) -> (usize, io::Result<Answer>) {
+async fn hear(lines: &[Line<'_>]) -> (usize, io::Result<Response>) {
     poll_fn(|cx| {
         let heard = lines.iter().enumerate().find_map(|(at, line)| match line.poll_hear(cx) {
             Poll::Ready(answer) => Some((at, answer)),
@@ -227,8 +235,8 @@ fn random() -> u16 {
 }
 
 /// Messages have their length before them (RFC 1035 4.2.2).
-async fn by_stream(question: &Question<'_>, server: SocketAddr) -> io::Result<Answer> {
-    let message = question.write().ok_or(io::ErrorKind::InvalidInput)?;
+async fn by_stream(question: &Question<'_>, server: SocketAddr) -> io::Result<Response> {
+    let message = question.encode().ok_or(io::ErrorKind::InvalidInput)?;
     let socket = Socket::connect(&Addr::Ip(server), None).await?;
     let sent = [&(message.len() as u16).to_be_bytes(), message.as_slice()].concat();
     let mut written = 0;
@@ -252,7 +260,7 @@ async fn by_stream(question: &Question<'_>, server: SocketAddr) -> io::Result<An
         }
         let [high, low, rest @ ..] = received.as_slice() else { continue };
         if let Some(bytes) = rest.get(..u16::from_be_bytes([*high, *low]).into()) {
-            return question.read(bytes).ok_or_else(|| io::ErrorKind::InvalidData.into());
+            return question.parse_response(bytes).ok_or_else(|| io::ErrorKind::InvalidData.into());
         }
     }
 }

@@ -24,16 +24,16 @@ pub type DomainName = domain::base::Name<Array<255>>;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Ipv4,
-    Ipv6,
+pub enum RecordType {
+    A,
+    Aaaa,
 }
 
-impl Kind {
-    fn code(self) -> Rtype {
+impl RecordType {
+    fn to_rtype(self) -> Rtype {
         match self {
-            Self::Ipv4 => Rtype::A,
-            Self::Ipv6 => Rtype::AAAA,
+            Self::A => Rtype::A,
+            Self::Aaaa => Rtype::AAAA,
         }
     }
 }
@@ -42,34 +42,34 @@ impl Kind {
 pub struct Question<'n> {
     pub id: u16,
     pub name: &'n DomainName,
-    pub kind: Kind,
+    pub rtype: RecordType,
 }
 
 /// What a server says to it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    Found(Found),
+pub enum Response {
+    Addresses(Addresses),
     /// A response code: there is no answer.
-    Refused(u8),
+    Error(u8),
     /// It does not fit into a datagram.
     Truncated,
 }
 
 /// Addresses, or what to ask for instead.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct Addresses {
     pub addrs: Vec<IpAddr>,
     /// The name stands for this one, of which no address was told.
-    pub alias: Option<Box<DomainName>>,
+    pub cname: Option<Box<DomainName>>,
     /// Seconds that this may be believed.
     pub ttl: u32,
 }
 
 /// There is no such name.
-pub const NO_NAME: u8 = 3;
+pub const NXDOMAIN: u8 = 3;
 
 /// The name of a host; `None` if it can't be one.
-pub fn name(host: &str) -> Option<DomainName> {
+pub fn parse_name(host: &str) -> Option<DomainName> {
     // A backslash begins an escape, which a host has no use for.
     let is_printable = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'\\';
     DomainName::from_chars(host.chars()).ok().filter(|_| host.bytes().all(is_printable))
@@ -77,56 +77,56 @@ pub fn name(host: &str) -> Option<DomainName> {
 
 impl Question<'_> {
     /// The message that asks.
-    pub fn write(&self) -> Option<Vec<u8>> {
+    pub fn encode(&self) -> Option<Vec<u8>> {
         let mut message = MessageBuilder::from_target(Array::<QUESTION_BYTES_MAX>::new()).ok()?;
         message.header_mut().set_id(self.id);
         message.header_mut().set_rd(true);
         let mut message = message.question();
-        message.push((self.name, self.kind.code())).ok()?;
+        message.push((self.name, self.rtype.to_rtype())).ok()?;
         Some(message.finish().as_ref().to_vec())
     }
 
     /// What a message answers; `None` if it is no answer to this.
-    pub fn read(&self, bytes: &[u8]) -> Option<Answer> {
+    pub fn parse_response(&self, bytes: &[u8]) -> Option<Response> {
         let message = Message::from_slice(bytes).ok()?;
         let header = message.header();
         if !header.qr() || header.opcode() != Opcode::QUERY || header.id() != self.id {
             return None;
         }
         let asked = message.sole_question().ok()?;
-        if asked.qname() != self.name || asked.qtype() != self.kind.code() || asked.qclass() != Class::IN {
+        if asked.qname() != self.name || asked.qtype() != self.rtype.to_rtype() || asked.qclass() != Class::IN {
             return None;
         }
         match header.rcode() {
-            Rcode::NOERROR if header.tc() => Some(Answer::Truncated),
-            Rcode::NOERROR => self.gather(message.answer().ok()?).map(Answer::Found),
-            code => Some(Answer::Refused(code.to_int())),
+            Rcode::NOERROR if header.tc() => Some(Response::Truncated),
+            Rcode::NOERROR => self.gather(message.answer().ok()?).map(Response::Addresses),
+            code => Some(Response::Error(code.to_int())),
         }
     }
 
     /// What the records say of the name, or of what it stands for.
-    fn gather(&self, records: RecordSection<'_, [u8]>) -> Option<Found> {
-        let mut found = Found { ttl: u32::MAX, ..Found::default() };
-        let mut alias: Option<DomainName> = None;
+    fn gather(&self, records: RecordSection<'_, [u8]>) -> Option<Addresses> {
+        let mut found = Addresses { ttl: u32::MAX, ..Addresses::default() };
+        let mut cname: Option<DomainName> = None;
         for record in records.take(RECORDS_MAX) {
             let record = record.ok()?;
-            if record.class() != Class::IN || record.owner() != *alias.as_ref().unwrap_or(self.name) {
+            if record.class() != Class::IN || record.owner() != *cname.as_ref().unwrap_or(self.name) {
                 continue;
             }
-            let addr: Option<IpAddr> = match (record.rtype(), self.kind) {
+            let addr: Option<IpAddr> = match (record.rtype(), self.rtype) {
                 (Rtype::CNAME, _) => {
                     let target = record.to_record::<Cname<ParsedName<&[u8]>>>().ok()??;
-                    alias = Some(target.data().cname().try_to_name().ok()?);
+                    cname = Some(target.data().cname().try_to_name().ok()?);
                     None
                 }
-                (Rtype::A, Kind::Ipv4) => Some(record.to_record::<A>().ok()??.data().addr().into()),
-                (Rtype::AAAA, Kind::Ipv6) => Some(record.to_record::<Aaaa>().ok()??.data().addr().into()),
+                (Rtype::A, RecordType::A) => Some(record.to_record::<A>().ok()??.data().addr().into()),
+                (Rtype::AAAA, RecordType::Aaaa) => Some(record.to_record::<Aaaa>().ok()??.data().addr().into()),
                 _ => continue,
             };
             found.ttl = found.ttl.min(record.ttl().as_secs());
             found.addrs.extend(addr.filter(|_| found.addrs.len() < ADDRS_MAX));
         }
-        found.alias = alias.filter(|_| found.addrs.is_empty()).map(Box::new);
+        found.cname = cname.filter(|_| found.addrs.is_empty()).map(Box::new);
         Some(found)
     }
 }
@@ -137,8 +137,8 @@ mod tests {
 
     const ID: u16 = 0x1234;
 
-    fn ask<T>(host: &str, kind: Kind, with: impl FnOnce(&Question<'_>) -> T) -> T {
-        with(&Question { id: ID, name: &name(host).unwrap(), kind })
+    fn ask<T>(host: &str, rtype: RecordType, with: impl FnOnce(&Question<'_>) -> T) -> T {
+        with(&Question { id: ID, name: &parse_name(host).unwrap(), rtype })
     }
 
     /// The answer to a question for `a.test`, of type 1.
@@ -149,13 +149,17 @@ mod tests {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Option<Answer> {
-        ask("a.test", Kind::Ipv4, |question| question.read(bytes))
+    fn read(bytes: &[u8]) -> Option<Response> {
+        ask("a.test", RecordType::A, |question| question.parse_response(bytes))
     }
 
-    fn found(addrs: &[[u8; 4]], alias: Option<&str>, ttl: u32) -> Option<Answer> {
+    fn found(addrs: &[[u8; 4]], cname: Option<&str>, ttl: u32) -> Option<Response> {
         let addrs = addrs.iter().map(|addr| IpAddr::from(*addr)).collect();
-        Some(Answer::Found(Found { addrs, alias: alias.map(|alias| Box::new(name(alias).unwrap())), ttl }))
+        Some(Response::Addresses(Addresses {
+            addrs,
+            cname: cname.map(|cname| Box::new(parse_name(cname).unwrap())),
+            ttl,
+        }))
     }
 
     const ADDR: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x01";
@@ -164,21 +168,24 @@ mod tests {
 
     #[test]
     fn a_question_is_written_and_only_its_own_answer_read() {
-        let written = ask("a.test", Kind::Ipv6, |question| question.write().unwrap());
+        let written = ask("a.test", RecordType::Aaaa, |question| question.encode().unwrap());
         assert_eq!(written, b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x1c\0\x01");
         let good = answer(0, &[ADDR]);
         assert_eq!(read(&good), found(&[[10, 0, 0, 1]], None, 60));
-        assert_eq!(ask("A.Test.", Kind::Ipv4, |question| question.read(&good)), found(&[[10, 0, 0, 1]], None, 60));
-        assert_eq!(ask("b.test", Kind::Ipv4, |question| question.read(&good)), None);
-        assert_eq!(ask("a.test", Kind::Ipv6, |question| question.read(&good)), None);
+        assert_eq!(
+            ask("A.Test.", RecordType::A, |question| question.parse_response(&good)),
+            found(&[[10, 0, 0, 1]], None, 60)
+        );
+        assert_eq!(ask("b.test", RecordType::A, |question| question.parse_response(&good)), None);
+        assert_eq!(ask("a.test", RecordType::Aaaa, |question| question.parse_response(&good)), None);
         for (at, what) in [(0, "the id"), (2, "a question"), (5, "no question"), (23, "the class")] {
             let mut bad = good.clone();
             bad[at] = if at == 2 { 0x01 } else { bad[at] ^ 1 };
             assert_eq!(read(&bad), None, "{what}");
         }
-        assert_eq!(read(&answer(0x0200, &[])), Some(Answer::Truncated));
+        assert_eq!(read(&answer(0x0200, &[])), Some(Response::Truncated));
         for code in 1..=15 {
-            assert_eq!(read(&answer(code, &[ADDR])), Some(Answer::Refused(code as u8)));
+            assert_eq!(read(&answer(code, &[ADDR])), Some(Response::Error(code as u8)));
         }
     }
 
@@ -193,7 +200,7 @@ mod tests {
         let to_itself: &[u8] = b"\xc0\x0c\0\x05\0\x01\0\0\0\x05\0\x02\xc0\x0c";
         assert_eq!(read(&answer(0, &[to_itself; 3])), found(&[], Some("a.test"), 5));
         let many = read(&answer(0, &[ADDR; 600]));
-        assert!(matches!(many, Some(Answer::Found(found)) if found.addrs.len() == ADDRS_MAX));
+        assert!(matches!(many, Some(Response::Addresses(found)) if found.addrs.len() == ADDRS_MAX));
     }
 
     #[test]
@@ -230,8 +237,8 @@ mod tests {
         let label = "a".repeat(64);
         let long = ["a".repeat(63).as_str(); 4].join(".");
         for host in ["", "a..b", &label, &long, ".a"] {
-            assert!(name(host).is_none(), "{host}");
+            assert!(parse_name(host).is_none(), "{host}");
         }
-        assert!(name("a_b-c.test").is_some());
+        assert!(parse_name("a_b-c.test").is_some());
     }
 }

@@ -163,7 +163,7 @@ pub struct ProxyPass {
     pub uri: Option<String>,
     scheme: Scheme,
     /// How upstreams are connected to if the URL begins with `https://`.
-    pub tls: Option<Arc<tls::Client>>,
+    pub tls: Option<Arc<tls::ClientTls>>,
 }
 
 /// What is known of the scheme of a `proxy_pass`.

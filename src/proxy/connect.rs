@@ -83,7 +83,7 @@ impl ProxyRequest<'_> {
             match self.way.tls.as_ref().filter(|_| tls::AVAILABLE) {
                 None => Ok(Stream::Plain(socket)),
                 Some(called) => {
-                    if let Some(news) = called.client.refresh() {
+                    if let Some(news) = called.client.reload_if_changed() {
                         log::log_cert_reload(&self.exchange.settings().error_log, &news);
                     }
                     Box::pin(secure(socket, called)).await

@@ -32,7 +32,7 @@ pub struct HealthCheck {
     /// A peer gets nothing before it was asked once.
     pub mandatory: bool,
     /// How it is spoken to by TLS, and by which name, if a `proxy_pass https://` leads to it.
-    pub tls: Option<(Arc<tls::Client>, String)>,
+    pub tls: Option<(Arc<tls::ClientTls>, String)>,
 }
 
 impl HealthCheck {

@@ -27,7 +27,7 @@ pub struct PoolKey {
 /// How, and by which name, a peer is spoken to by TLS.
 #[derive(Clone)]
 pub struct TlsKey {
-    pub client: Arc<tls::Client>,
+    pub client: Arc<tls::ClientTls>,
     pub name: Box<str>,
 }
 

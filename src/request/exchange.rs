@@ -310,7 +310,7 @@ impl Exchange {
     }
 
     /// The TLS settings of the upstream; `None` for plain HTTP.
-    pub fn upstream_tls(&self) -> Option<&Arc<tls::Client>> {
+    pub fn upstream_tls(&self) -> Option<&Arc<tls::ClientTls>> {
         let client = self.proxy_pass()?.tls.as_ref().filter(|_| tls::AVAILABLE)?;
         self.upstream.target.as_ref().is_none_or(|target| target.tls).then_some(client)
     }

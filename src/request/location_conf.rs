@@ -164,7 +164,7 @@ pub(crate) fn location(walk: &mut Builder, draft: &mut BlockBuilder, directive: 
     }
     let nested = Locations::new(std::mem::take(&mut inner.locations), &directive.name)?;
     let Some(mut own) = inner.location.take() else { return Ok(()) };
-    crate::tls::conf::secure(walk, own.pass.as_mut(), &inner.settings, directive)?;
+    crate::tls::conf::attach_client_tls(walk, own.pass.as_mut(), &inner.settings, directive)?;
     crate::proxy::health_conf::attach(walk, inner.upstream.health.take(), own.pass.as_ref(), &inner.settings)?;
     draft.locations.push(own.finish(*inner, nested));
     Ok(())
@@ -181,7 +181,7 @@ pub(crate) fn scope(
     let (Some(around), Some(mut own)) = (&outer.location, inner.location.take()) else { return Ok(None) };
     inner.content = outer.content.filter(|_| own.pass.is_none());
     own.pass = own.pass.or_else(|| around.pass.clone());
-    crate::tls::conf::secure(walk, own.pass.as_mut(), &inner.settings, directive)?;
+    crate::tls::conf::attach_client_tls(walk, own.pass.as_mut(), &inner.settings, directive)?;
     Ok(Some(own.finish(*inner, Locations::default())))
 }
 

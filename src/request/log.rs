@@ -146,8 +146,8 @@ pub fn log(logs: &[ErrorLog], level: Level, message: fmt::Arguments<'_>) {
 /// Tells what became of a certificate that has changed.
 pub fn log_cert_reload(logs: &[ErrorLog], news: &ReloadEvent) {
     match news {
-        ReloadEvent::Taken(text) => log(logs, Level::Notice, format_args!("{text}")),
-        ReloadEvent::Refused(text) => log(logs, Level::Error, format_args!("{text}")),
+        ReloadEvent::Reloaded(text) => log(logs, Level::Notice, format_args!("{text}")),
+        ReloadEvent::Failed(text) => log(logs, Level::Error, format_args!("{text}")),
     }
 }
 

@@ -273,7 +273,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::RequestTime => write_seconds(exchange.elapsed(), out),
         Builtin::RequestUri => out.extend_from_slice(&exchange.uri.raw),
         Builtin::Scheme => out.extend_from_slice(client.scheme().as_bytes()),
-        Builtin::Ssl(fact) => client.tls.iter().for_each(|secured| secured.write(fact, out)),
+        Builtin::Ssl(fact) => client.tls.iter().for_each(|secured| secured.write_variable(fact, out)),
         Builtin::ServerAddr => out.extend_from_slice(client.local.host().as_bytes()),
         Builtin::ServerName => out.extend_from_slice(exchange.server.name.as_bytes()),
         Builtin::ServerPort => {

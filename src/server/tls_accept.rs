@@ -38,7 +38,7 @@ pub async fn secure(
     let Stream::Plain(socket) = wire.stream else { return None };
     let choose = |name: Option<&str>| {
         let site = group.names.site(name)?;
-        site.refresh().iter().for_each(|news| log::log_cert_reload(&worker.error_log(), news));
+        site.reload_if_changed().iter().for_each(|news| log::log_cert_reload(&worker.error_log(), news));
         Some(site)
     };
     let made = tls::accept(socket, ahead, choose);
@@ -75,7 +75,7 @@ pub fn check(exchange: &Exchange, group: &VirtualHosts) -> Result<(), u16> {
     // A server without a site of its own has that of the default one.
     let own = exchange.server.tls.as_ref();
     let site: Option<&Arc<tls::ServerTls>> = own.or(group.names.default_server().tls.as_ref());
-    secured.check(site).map_err(|refusal| match refusal {
+    secured.authorize(site).map_err(|refusal| match refusal {
         AuthError::Misdirected => {
             info(format_args!(
                 "client attempted to request the server name different from the one that was negotiated"
@@ -86,7 +86,7 @@ pub fn check(exchange: &Exchange, group: &VirtualHosts) -> Result<(), u16> {
             info(format_args!("client sent no required SSL certificate"));
             SSL_CERTIFICATE_REQUIRED
         }
-        AuthError::Distrusted(why) => {
+        AuthError::BadCertificate(why) => {
             info(format_args!("client SSL certificate verify error: ({why})"));
             SSL_CERTIFICATE_ERROR
         }

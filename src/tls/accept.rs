@@ -19,7 +19,7 @@ use rustls::server::{Accepted, Acceptor, UnbufferedServerConnection};
 use crate::runtime::executor::{self, Millis, Timer};
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
-use crate::tls::info::{Hello, TlsInfo};
+use crate::tls::info::{ClientOffer, TlsInfo};
 use crate::tls::server_config::ServerTls;
 use crate::tls::stream::{Session, Side};
 
@@ -78,7 +78,7 @@ pub async fn accept(
         refuse(&socket, UNRECOGNIZED_NAME);
         return Err(Failure::Rejected);
     };
-    let hello = Hello::of(&hello);
+    let hello = ClientOffer::from_client_hello(&hello);
     drop(accepted);
     let place = HandshakePermit::take().await;
     turn_with_room().await;

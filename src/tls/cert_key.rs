@@ -56,8 +56,8 @@ impl Stamp {
 /// What became of files that have changed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReloadEvent {
-    Taken(String),
-    Refused(String),
+    Reloaded(String),
+    Failed(String),
 }
 
 impl CertKey {
@@ -74,17 +74,17 @@ impl CertKey {
     }
 
     /// Looks whether the files have changed, if that was not done for a while, and takes what is good.
-    pub(super) fn refresh(&self) -> Option<ReloadEvent> {
+    pub(super) fn reload_if_changed(&self) -> Option<ReloadEvent> {
         let (last, now) = (self.looked.load(Ordering::Relaxed), seconds());
         let due = now.wrapping_sub(last) >= LOOK_SECS;
         // Of several workers one looks.
         if !due || self.looked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return None;
         }
-        self.read_again()
+        self.reload()
     }
 
-    fn read_again(&self) -> Option<ReloadEvent> {
+    fn reload(&self) -> Option<ReloadEvent> {
         let found = stamps(&self.certificate, &self.key);
         if std::mem::replace(&mut *self.stamps.lock().unwrap_or_else(PoisonError::into_inner), found) == found {
             return None;
@@ -92,10 +92,10 @@ impl CertKey {
         Some(match pem::pair(&self.certificate, &self.key) {
             Ok(pair) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
-                ReloadEvent::Taken(format!("the certificate \"{}\" was renewed", self.certificate))
+                ReloadEvent::Reloaded(format!("the certificate \"{}\" was renewed", self.certificate))
             }
             // Often enough the other file is only about to be written.
-            Err(why) => ReloadEvent::Refused(format!("{why}: the certificate from before is used")),
+            Err(why) => ReloadEvent::Failed(format!("{why}: the certificate from before is used")),
         })
     }
 
@@ -168,19 +168,19 @@ mod tests {
         let first = write(&folder, |_| {});
         let pair = CertKey::load(&crt, &key).unwrap();
         let shown = || pair.current().cert[0].to_vec();
-        assert_eq!(pair.read_again(), None);
+        assert_eq!(pair.reload(), None);
         let second = write(&folder, |_| {});
-        assert_eq!(pair.refresh(), None, "it was just looked at");
-        assert!(matches!(pair.read_again(), Some(ReloadEvent::Taken(_))));
+        assert_eq!(pair.reload_if_changed(), None, "it was just looked at");
+        assert!(matches!(pair.reload(), Some(ReloadEvent::Reloaded(_))));
         assert!(shown() == second && first != second);
-        assert_eq!(pair.read_again(), None);
+        assert_eq!(pair.reload(), None);
         fs::write(&crt, "garbage, longer than nothing").unwrap();
-        assert!(matches!(pair.read_again(), Some(ReloadEvent::Refused(_))));
-        assert_eq!(pair.read_again(), None, "it is told once");
+        assert!(matches!(pair.reload(), Some(ReloadEvent::Failed(_))));
+        assert_eq!(pair.reload(), None, "it is told once");
         assert_eq!(shown(), second);
         fs::remove_file(&key).unwrap();
-        assert!(matches!(pair.read_again(), Some(ReloadEvent::Refused(_))));
-        assert_eq!(pair.read_again(), None);
+        assert!(matches!(pair.reload(), Some(ReloadEvent::Failed(_))));
+        assert_eq!(pair.reload(), None);
         assert_eq!(shown(), second);
         fs::remove_dir_all(folder).unwrap();
     }

@@ -6,7 +6,7 @@ use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
 use crate::config::parser::{Directive, Error, Word, placeholder};
 use crate::config::template::Template;
 use crate::config::{ProxyPass, Settings, core, values};
-use crate::tls::{self, ClientSpec, Protocols, ServerSpec, ServerTls, Verify};
+use crate::tls::{self, ClientSettings, Protocols, ServerSettings, ServerTls, VerifyClient};
 
 type Set = Result<(), Error>;
 
@@ -17,37 +17,40 @@ const CACHE_BYTES_MAX: u64 = 64 << 20;
 
 /// What a block has said so far.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TlsDraft {
+pub(crate) struct SslDirectives {
     /// The old `ssl on`.
     pub(crate) on: bool,
     certificates: Vec<Word>,
     keys: Vec<Word>,
-    pub(crate) spec: ServerSpec,
+    pub(crate) settings: ServerSettings,
 }
 
 /// Reads what the draft of a server names.
-pub(crate) fn site(
+pub(crate) fn server_tls(
     walk: &mut Builder,
-    draft: &TlsDraft,
+    draft: &SslDirectives,
     directive: &Directive,
 ) -> Result<Option<Arc<ServerTls>>, Error> {
-    if !tls::AVAILABLE || (draft.certificates.is_empty() && !draft.spec.rejects) {
+    if !tls::AVAILABLE || (draft.certificates.is_empty() && !draft.settings.reject_handshake) {
         return Ok(None);
     }
     let at = draft.certificates.first().map_or(&directive.name.at, |word| &word.at);
-    let mut spec = draft.spec.clone();
+    let mut spec = draft.settings.clone();
     for (number, certificate) in draft.certificates.iter().enumerate() {
         let Some(key) = draft.keys.get(number) else {
             return Err(certificate.wrong("no \"ssl_certificate_key\" is defined for certificate \"{}\""));
         };
-        spec.pairs.push((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
+        spec.cert_key_paths.push((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
     }
-    let clients = &spec.clients;
-    if matches!(clients.verify, Verify::On | Verify::Optional) && clients.named.is_none() && clients.trusted.is_none() {
+    let clients = &spec.client_auth;
+    if matches!(clients.verify, VerifyClient::On | VerifyClient::Optional)
+        && clients.client_certificate.is_none()
+        && clients.trusted_certificate.is_none()
+    {
         return Err(Error::new(at, "no \"ssl_client_certificate\" for \"ssl_verify_client\"")
             .hint("it names the file with the certificates of those who issue certificates to clients"));
     }
-    walk.config.tls.site(&spec).map(Some).map_err(|why| Error::new(at, why))
+    walk.config.tls.server_tls(&spec).map(Some).map_err(|why| Error::new(at, why))
 }
 
 /// A file of TLS. What nginx would make of variables, or would ask a device for, can't be read here.
@@ -112,7 +115,7 @@ pub(crate) fn versions(walk: &mut Builder, directive: &Directive) -> Result<Prot
 }
 
 pub(crate) fn protocols(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    draft.tls.spec.protocols = versions(walk, directive)?;
+    draft.tls.settings.protocols = versions(walk, directive)?;
     Ok(())
 }
 
@@ -131,36 +134,37 @@ pub(crate) fn session_cache(_: &mut Builder, draft: &mut BlockBuilder, directive
         let found = found.ok_or_else(|| invalid(directive, word, "off, none, builtin or shared:NAME:SIZE"))?;
         bytes = bytes.max(if found > 0 { found.clamp(CACHE_BYTES as u64, CACHE_BYTES_MAX) as usize } else { 0 });
     }
-    draft.tls.spec.cache_bytes = bytes;
+    draft.tls.settings.session_cache_bytes = bytes;
     Ok(())
 }
 
 pub(crate) fn verify_client(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
-    draft.tls.spec.clients.verify = match core::choice(directive, word, "on, off, optional or optional_no_ca")? {
-        0 => Verify::On,
-        1 => Verify::Off,
-        2 => Verify::Optional,
-        _ => Verify::OptionalNoCa,
+    draft.tls.settings.client_auth.verify = match core::choice(directive, word, "on, off, optional or optional_no_ca")?
+    {
+        0 => VerifyClient::On,
+        1 => VerifyClient::Off,
+        2 => VerifyClient::Optional,
+        _ => VerifyClient::OptionalNoCa,
     };
     Ok(())
 }
 
 pub(crate) fn client_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = file(directive, arg(directive, 0))?;
-    draft.tls.spec.clients.named = Some(walk.in_folder(&word.text));
+    draft.tls.settings.client_auth.client_certificate = Some(walk.in_folder(&word.text));
     Ok(())
 }
 
 pub(crate) fn trusted_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = file(directive, arg(directive, 0))?;
-    draft.tls.spec.clients.trusted = Some(walk.in_folder(&word.text));
+    draft.tls.settings.client_auth.trusted_certificate = Some(walk.in_folder(&word.text));
     Ok(())
 }
 
 pub(crate) fn crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = file(directive, arg(directive, 0))?;
-    draft.tls.spec.clients.revoked = Some(walk.in_folder(&word.text));
+    draft.tls.settings.client_auth.crl = Some(walk.in_folder(&word.text));
     Ok(())
 }
 
@@ -169,13 +173,13 @@ pub(crate) fn crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Dire
 pub struct ProxyTls {
     /// Who they are said to be; otherwise the host of `proxy_pass`.
     pub name: Option<Template>,
-    pub(crate) spec: ClientSpec,
+    pub(crate) settings: ClientSettings,
     certificate: Option<Word>,
     key: Option<Word>,
 }
 
 /// Makes ready what a `proxy_pass` over TLS needs, when all that is said of it is known.
-pub(crate) fn secure(
+pub(crate) fn attach_client_tls(
     walk: &mut Builder,
     pass: Option<&mut ProxyPass>,
     settings: &Settings,
@@ -184,11 +188,11 @@ pub(crate) fn secure(
     let Some(pass) = pass.filter(|pass| pass.may_secure() && pass.tls.is_none()) else { return Ok(()) };
     let unsaid = ProxyTls::default();
     let said = settings.rare.proxy_tls.as_ref().unwrap_or(&unsaid);
-    let mut spec = said.spec.clone();
+    let mut spec = said.settings.clone();
     let at = said.certificate.as_ref().map_or(&directive.name.at, |word| &word.at);
     match (&said.certificate, &said.key) {
         (Some(certificate), Some(key)) => {
-            spec.pair = Some((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
+            spec.cert_key_paths = Some((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
         }
         (Some(certificate), None) => {
             return Err(Error::about(
@@ -199,43 +203,43 @@ pub(crate) fn secure(
         }
         _ => {}
     }
-    if spec.verify && spec.trusted.is_none() {
+    if spec.verify && spec.trusted_certificate.is_none() {
         return Err(Error::new(at, "no \"proxy_ssl_trusted_certificate\" for \"proxy_ssl_verify\"")
             .hint("it names the file with the certificates of those who are trusted"));
     }
-    pass.tls = Some(walk.config.tls.client(&spec).map_err(|why| Error::new(at, why))?);
+    pass.tls = Some(walk.config.tls.client_tls(&spec).map_err(|why| Error::new(at, why))?);
     Ok(())
 }
 
-pub(crate) fn proxy(draft: &mut BlockBuilder) -> &mut ProxyTls {
+pub(crate) fn proxy_tls_mut(draft: &mut BlockBuilder) -> &mut ProxyTls {
     draft.rare().proxy_tls.get_or_insert_default()
 }
 
 pub(crate) fn proxy_certificate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     // An empty one takes back what was inherited.
-    proxy(draft).certificate = if word.text.is_empty() { None } else { Some(file(directive, word)?.clone()) };
+    proxy_tls_mut(draft).certificate = if word.text.is_empty() { None } else { Some(file(directive, word)?.clone()) };
     Ok(())
 }
 
 pub(crate) fn proxy_certificate_key(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    proxy(draft).key = Some(file(directive, arg(directive, 0))?.clone());
+    proxy_tls_mut(draft).key = Some(file(directive, arg(directive, 0))?.clone());
     Ok(())
 }
 
 pub(crate) fn proxy_protocols(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    proxy(draft).spec.protocols = versions(walk, directive)?;
+    proxy_tls_mut(draft).settings.protocols = versions(walk, directive)?;
     Ok(())
 }
 
 pub(crate) fn proxy_trusted_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
-    proxy(draft).spec.trusted = Some(path);
+    proxy_tls_mut(draft).settings.trusted_certificate = Some(path);
     Ok(())
 }
 
 pub(crate) fn proxy_crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
-    proxy(draft).spec.revoked = Some(path);
+    proxy_tls_mut(draft).settings.crl = Some(path);
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
 use crate::tls::cert_key::{CertKey, ReloadEvent};
 use crate::tls::server_config::{provider, signature, versions};
-use crate::tls::settings::ClientSpec;
+use crate::tls::settings::ClientSettings;
 use crate::tls::stream::{Session, Side};
 use crate::tls::verify::chain::{self, Purpose, Verifier, VerifyError};
 use crate::tls::{pem, session_cache};
@@ -25,13 +25,13 @@ const SESSIONS_MAX: usize = 64;
 
 /// One way to connect to upstreams.
 #[derive(Debug)]
-pub struct Client {
+pub struct ClientTls {
     config: Arc<ClientConfig>,
     pair: Option<Arc<CertKey>>,
 }
 
 /// Makes the handshake with an upstream that is called `name`.
-pub async fn connect(socket: Socket, client: &Client, name: &str) -> io::Result<Box<dyn SecureStream>> {
+pub async fn connect(socket: Socket, client: &ClientTls, name: &str) -> io::Result<Box<dyn SecureStream>> {
     // What can't be a name is none that could be asked for.
     let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
     let nameless = || ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])));
@@ -42,18 +42,18 @@ pub async fn connect(socket: Socket, client: &Client, name: &str) -> io::Result<
     Ok(Box::new(session))
 }
 
-impl Client {
+impl ClientTls {
     /// Looks from time to time whether our certificate was renewed.
-    pub fn refresh(&self) -> Option<ReloadEvent> {
-        self.pair.as_ref()?.refresh()
+    pub fn reload_if_changed(&self) -> Option<ReloadEvent> {
+        self.pair.as_ref()?.reload_if_changed()
     }
 
-    pub(super) fn new(spec: &ClientSpec, pair: Option<Arc<CertKey>>) -> Result<Self, String> {
+    pub(super) fn new(spec: &ClientSettings, pair: Option<Arc<CertKey>>) -> Result<Self, String> {
         let algorithms = provider().signature_verification_algorithms;
-        let trust = match (&spec.trusted, spec.verify) {
+        let trust = match (&spec.trusted_certificate, spec.verify) {
             (Some(path), true) => Some(Verifier {
                 anchors: pem::trusted(path)?,
-                revoked: spec.revoked.as_ref().map_or(Ok(Vec::new()), |path| pem::revoked(path))?,
+                revoked: spec.crl.as_ref().map_or(Ok(Vec::new()), |path| pem::revoked(path))?,
                 depth: spec.depth,
                 algorithms,
             }),
@@ -68,8 +68,8 @@ impl Client {
             Some(pair) => builder.with_client_cert_resolver(Arc::new(ClientCertResolver(pair))),
             None => builder.with_no_client_auth(),
         };
-        config.enable_sni = spec.sends_name;
-        config.resumption = match spec.resumes {
+        config.enable_sni = spec.send_server_name;
+        config.resumption = match spec.session_reuse {
             true => Resumption::in_memory_sessions(SESSIONS_MAX),
             false => Resumption::disabled(),
         };

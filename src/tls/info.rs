@@ -17,14 +17,14 @@ use crate::tls::verify::x509::{self, Certificate};
 
 /// What a client offered.
 #[derive(Debug)]
-pub(super) struct Hello {
+pub(super) struct ClientOffer {
     server_name: Option<Box<str>>,
     pub(super) ciphers: Box<[CipherSuite]>,
     groups: Box<[NamedGroup]>,
 }
 
-impl Hello {
-    pub(super) fn of(hello: &ClientHello<'_>) -> Self {
+impl ClientOffer {
+    pub(super) fn from_client_hello(hello: &ClientHello<'_>) -> Self {
         Self {
             server_name: hello.server_name().map(Into::into),
             ciphers: hello.cipher_suites().into(),
@@ -36,20 +36,20 @@ impl Hello {
 /// A secured connection.
 #[derive(Debug)]
 pub struct TlsInfo {
-    site: Arc<ServerTls>,
+    server: Arc<ServerTls>,
     protocol: Option<ProtocolVersion>,
     cipher: Option<CipherSuite>,
     group: Option<NamedGroup>,
     resumed: bool,
     alpn: Option<Box<[u8]>>,
-    hello: Hello,
+    hello: ClientOffer,
     client: Option<ClientCertificate>,
 }
 
 #[derive(Debug)]
 struct ClientCertificate {
     der: CertificateDer<'static>,
-    judged: Result<(), VerifyError>,
+    verify_result: Result<(), VerifyError>,
 }
 
 /// Why a request is not served.
@@ -58,36 +58,36 @@ pub enum AuthError {
     /// Its server asks for certificates, and the handshake was made for another one that does not ask alike.
     Misdirected,
     NoCertificate,
-    Distrusted(VerifyError),
+    BadCertificate(VerifyError),
 }
 
 impl TlsInfo {
-    pub(super) fn new(agreed: &CommonState, site: Arc<ServerTls>, hello: Hello) -> Self {
-        let client = agreed.peer_certificates().filter(|_| site.verifies()).and_then(|chain| {
+    pub(super) fn new(connection: &CommonState, server: Arc<ServerTls>, hello: ClientOffer) -> Self {
+        let client = connection.peer_certificates().filter(|_| server.verifies()).and_then(|chain| {
             // What was resumed is judged again: it may have expired or been revoked since.
-            Some(ClientCertificate { der: chain.first()?.clone(), judged: site.judge(chain) })
+            Some(ClientCertificate { der: chain.first()?.clone(), verify_result: server.judge(chain) })
         });
         Self {
-            protocol: agreed.protocol_version(),
-            cipher: agreed.negotiated_cipher_suite().map(|suite| suite.suite()),
-            group: agreed.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name),
-            resumed: agreed.handshake_kind() == Some(HandshakeKind::Resumed),
-            alpn: agreed.alpn_protocol().map(Into::into),
-            site,
+            protocol: connection.protocol_version(),
+            cipher: connection.negotiated_cipher_suite().map(|suite| suite.suite()),
+            group: connection.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name),
+            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            alpn: connection.alpn_protocol().map(Into::into),
+            server,
             hello,
             client,
         }
     }
 
     /// Whether a request for a server with this site is served.
-    pub fn check(&self, site: Option<&Arc<ServerTls>>) -> Result<(), AuthError> {
-        let Some(site) = site.filter(|site| site.verifies()) else { return Ok(()) };
-        if !Arc::ptr_eq(site, &self.site) {
+    pub fn authorize(&self, server: Option<&Arc<ServerTls>>) -> Result<(), AuthError> {
+        let Some(site) = server.filter(|site| site.verifies()) else { return Ok(()) };
+        if !Arc::ptr_eq(site, &self.server) {
             return Err(AuthError::Misdirected);
         }
         match &self.client {
-            Some(ClientCertificate { judged: Err(why), .. }) if !site.tolerates(*why) => {
-                Err(AuthError::Distrusted(*why))
+            Some(ClientCertificate { verify_result: Err(error), .. }) if !site.tolerates(*error) => {
+                Err(AuthError::BadCertificate(*error))
             }
             None if site.requires() => Err(AuthError::NoCertificate),
             _ => Ok(()),
@@ -95,8 +95,8 @@ impl TlsInfo {
     }
 
     /// Appends the value of a variable.
-    pub fn write(&self, fact: SslVariable, out: &mut Vec<u8>) {
-        match fact {
+    pub fn write_variable(&self, variable: SslVariable, out: &mut Vec<u8>) {
+        match variable {
             SslVariable::Alpn => out.extend_from_slice(self.alpn.as_deref().unwrap_or_default()),
             SslVariable::Cipher => self.cipher.iter().for_each(|cipher| write_cipher(*cipher, out)),
             SslVariable::Ciphers => write_list(&self.hello.ciphers, out, |cipher, out| write_cipher(*cipher, out)),
@@ -113,20 +113,20 @@ impl TlsInfo {
             SslVariable::SessionReused => out.push(if self.resumed { b'r' } else { b'.' }),
             SslVariable::ClientVerify => match &self.client {
                 None => out.extend_from_slice(b"NONE"),
-                Some(ClientCertificate { judged: Ok(()), .. }) => out.extend_from_slice(b"SUCCESS"),
-                Some(ClientCertificate { judged: Err(why), .. }) => drop(write!(out, "FAILED:{why}")),
+                Some(ClientCertificate { verify_result: Ok(()), .. }) => out.extend_from_slice(b"SUCCESS"),
+                Some(ClientCertificate { verify_result: Err(why), .. }) => drop(write!(out, "FAILED:{why}")),
             },
-            _ => self.client.iter().for_each(|client| client.write(fact, out)),
+            _ => self.client.iter().for_each(|client| client.write_variable(variable, out)),
         }
     }
 }
 
 fn write_list<T>(list: &[T], out: &mut Vec<u8>, write: impl Fn(&T, &mut Vec<u8>)) {
-    for (at, one) in list.iter().enumerate() {
-        if at > 0 {
+    for (index, item) in list.iter().enumerate() {
+        if index > 0 {
             out.push(b':');
         }
-        write(one, out);
+        write(item, out);
     }
 }
 
@@ -159,14 +159,14 @@ fn write_group(group: NamedGroup, out: &mut Vec<u8>) {
 }
 
 impl ClientCertificate {
-    fn write(&self, fact: SslVariable, out: &mut Vec<u8>) {
+    fn write_variable(&self, variable: SslVariable, out: &mut Vec<u8>) {
         let Some(certificate) = Certificate::parse(&self.der) else { return };
-        match fact {
+        match variable {
             SslVariable::ClientCert => {
-                let text = self.pem();
+                let pem = self.pem();
                 // As a value of a field it is one line, which goes on behind tabs.
-                for (at, line) in text.trim_end().lines().enumerate() {
-                    out.extend_from_slice(if at > 0 { b"\n\t" } else { b"" });
+                for (index, line) in pem.trim_end().lines().enumerate() {
+                    out.extend_from_slice(if index > 0 { b"\n\t" } else { b"" });
                     out.extend_from_slice(line.as_bytes());
                 }
             }
@@ -180,26 +180,26 @@ impl ClientCertificate {
                     let _ = write!(out, "{byte:02x}");
                 }
             }
-            SslVariable::ClientIssuer => x509::write_name(certificate.issuer, out),
-            SslVariable::ClientIssuerLegacy => x509::write_name_with_slashes(certificate.issuer, out),
-            SslVariable::ClientSubject => x509::write_name(certificate.subject, out),
-            SslVariable::ClientSubjectLegacy => x509::write_name_with_slashes(certificate.subject, out),
+            SslVariable::ClientIssuer => x509::write_rfc2253_name(certificate.issuer, out),
+            SslVariable::ClientIssuerLegacy => x509::write_legacy_name(certificate.issuer, out),
+            SslVariable::ClientSubject => x509::write_rfc2253_name(certificate.subject, out),
+            SslVariable::ClientSubjectLegacy => x509::write_legacy_name(certificate.subject, out),
             SslVariable::ClientSerial => certificate.write_serial(out),
             SslVariable::ClientValidStart => x509::write_time(certificate.not_before, out),
             SslVariable::ClientValidEnd => x509::write_time(certificate.not_after, out),
             SslVariable::ClientValidRemain => {
-                let left =
+                let remaining =
                     certificate.not_after.saturating_sub(i64::try_from(session_cache::now()).unwrap_or(i64::MAX));
-                let _ = write!(out, "{}", left.max(0) / 86_400);
+                let _ = write!(out, "{}", remaining.max(0) / 86_400);
             }
             _ => {}
         }
     }
 
     fn pem(&self) -> String {
-        let text = base64::encode(&self.der);
+        let encoded = base64::encode(&self.der);
         let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
-        for line in text.as_bytes().chunks(64) {
+        for line in encoded.as_bytes().chunks(64) {
             out.push_str(&String::from_utf8_lossy(line));
             out.push('\n');
         }

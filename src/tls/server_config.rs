@@ -17,10 +17,10 @@ use rustls::{
 };
 
 use crate::tls::cert_key::{CertKey, ReloadEvent};
-use crate::tls::connect::Client;
+use crate::tls::connect::ClientTls;
 use crate::tls::pem;
 use crate::tls::session_cache::{self, Cache, Tickets};
-use crate::tls::settings::{ClientSpec, ClientsSpec, Protocols, ServerSpec, Verify};
+use crate::tls::settings::{ClientAuthSettings, ClientSettings, Protocols, ServerSettings, VerifyClient};
 use crate::tls::verify::chain::{self, Purpose, Verifier, VerifyError};
 use crate::tls::verify::x509::Certificate;
 
@@ -30,52 +30,52 @@ const ALPN: [&[u8]; 3] = [b"http/1.1", b"http/1.0", b"http/0.9"];
 /// What was read of the files of a configuration.
 #[derive(Debug, Default)]
 pub struct TlsStore {
-    pairs: Vec<Arc<CertKey>>,
-    sites: Vec<(ServerSpec, Arc<ServerTls>)>,
-    clients: Vec<(ClientSpec, Arc<Client>)>,
+    cert_keys: Vec<Arc<CertKey>>,
+    servers: Vec<(ServerSettings, Arc<ServerTls>)>,
+    clients: Vec<(ClientSettings, Arc<ClientTls>)>,
 }
 
 impl TlsStore {
     /// What a server says, by its directives.
-    pub fn site(&mut self, spec: &ServerSpec) -> Result<Arc<ServerTls>, String> {
-        if let Some((_, site)) = self.sites.iter().find(|(known, _)| known == spec) {
+    pub fn server_tls(&mut self, settings: &ServerSettings) -> Result<Arc<ServerTls>, String> {
+        if let Some((_, site)) = self.servers.iter().find(|(known, _)| known == settings) {
             return Ok(site.clone());
         }
-        let mut pairs = Vec::new();
-        for (certificate, key) in &spec.pairs {
-            pairs.push(self.pair(certificate, key)?);
+        let mut cert_keys = Vec::new();
+        for (certificate, key) in &settings.cert_key_paths {
+            cert_keys.push(self.pair(certificate, key)?);
         }
-        let site = Arc::new(ServerTls::new(spec, pairs)?);
-        self.sites.push((spec.clone(), site.clone()));
-        Ok(site)
+        let server = Arc::new(ServerTls::new(settings, cert_keys)?);
+        self.servers.push((settings.clone(), server.clone()));
+        Ok(server)
     }
 
     /// How upstreams are connected to, by the directives of a location.
-    pub fn client(&mut self, spec: &ClientSpec) -> Result<Arc<Client>, String> {
+    pub fn client_tls(&mut self, spec: &ClientSettings) -> Result<Arc<ClientTls>, String> {
         if let Some((_, client)) = self.clients.iter().find(|(known, _)| known == spec) {
             return Ok(client.clone());
         }
-        let pair = match &spec.pair {
+        let pair = match &spec.cert_key_paths {
             Some((certificate, key)) => Some(self.pair(certificate, key)?),
             None => None,
         };
-        let client = Arc::new(Client::new(spec, pair)?);
+        let client = Arc::new(ClientTls::new(spec, pair)?);
         self.clients.push((spec.clone(), client.clone()));
         Ok(client)
     }
 
     /// What an operator should know of certificates and keys.
     pub fn warnings(&self) -> Vec<String> {
-        self.pairs.iter().flat_map(|pair| pair.warnings()).collect()
+        self.cert_keys.iter().flat_map(|pair| pair.warnings()).collect()
     }
 
     fn pair(&mut self, certificate: &str, key: &str) -> Result<Arc<CertKey>, String> {
-        let known = self.pairs.iter().find(|pair| pair.certificate == certificate && pair.key == key);
+        let known = self.cert_keys.iter().find(|pair| pair.certificate == certificate && pair.key == key);
         if let Some(pair) = known {
             return Ok(pair.clone());
         }
         let pair = Arc::new(CertKey::load(certificate, key)?);
-        self.pairs.push(pair.clone());
+        self.cert_keys.push(pair.clone());
         Ok(pair)
     }
 }
@@ -88,51 +88,51 @@ pub struct ServerTls {
     gentle: Arc<ServerConfig>,
     pub(super) rejects: bool,
     pairs: Vec<Arc<CertKey>>,
-    verify: Verify,
+    verify: VerifyClient,
     trust: Verifier,
 }
 
 impl ServerTls {
-    fn new(spec: &ServerSpec, pairs: Vec<Arc<CertKey>>) -> Result<Self, String> {
-        let trust = trust(&spec.clients)?;
+    fn new(spec: &ServerSettings, pairs: Vec<Arc<CertKey>>) -> Result<Self, String> {
+        let trust = trust(&spec.client_auth)?;
         let builder = ServerConfig::builder_with_provider(provider().clone())
             .with_protocol_versions(&versions(spec.protocols))
             .map_err(|error| error.to_string())?;
-        let builder = match spec.clients.verify {
-            Verify::Off => builder.with_no_client_auth(),
+        let builder = match spec.client_auth.verify {
+            VerifyClient::Off => builder.with_no_client_auth(),
             _ => builder.with_client_cert_verifier(Arc::new(CollectClientCert {
-                names: names(&spec.clients)?,
+                names: names(&spec.client_auth)?,
                 algorithms: trust.algorithms,
             })),
         };
         let mut server = builder.with_cert_resolver(Arc::new(CertResolver(pairs.clone())));
         server.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         server.ignore_client_order = true;
-        server.session_storage = match spec.cache_bytes {
+        server.session_storage = match spec.session_cache_bytes {
             0 => Arc::new(NoServerSessionStorage {}),
             bytes => Arc::new(Cache::new(bytes, spec.session_timeout)),
         };
-        if spec.tickets {
+        if spec.session_tickets {
             let keys = ring::Ticketer::new().map_err(|error| error.to_string())?;
             server.ticketer = Arc::new(Tickets { keys, lifetime: spec.session_timeout });
         }
         // Each resumption gives a new one, so that one is enough.
-        server.send_tls13_tickets = usize::from(spec.tickets || spec.cache_bytes > 0);
+        server.send_tls13_tickets = usize::from(spec.session_tickets || spec.session_cache_bytes > 0);
         let mut gentle = server.clone();
         gentle.ignore_client_order = false;
         Ok(Self {
             server: Arc::new(server),
             gentle: Arc::new(gentle),
-            rejects: spec.rejects,
+            rejects: spec.reject_handshake,
             pairs,
-            verify: spec.clients.verify,
+            verify: spec.client_auth.verify,
             trust,
         })
     }
 
     /// Looks from time to time whether its certificates were renewed: what became of those that have changed.
-    pub fn refresh(&self) -> Vec<ReloadEvent> {
-        self.pairs.iter().filter_map(|pair| pair.refresh()).collect()
+    pub fn reload_if_changed(&self) -> Vec<ReloadEvent> {
+        self.pairs.iter().filter_map(|pair| pair.reload_if_changed()).collect()
     }
 
     /// What is said to a client that offers these ciphers.
@@ -145,17 +145,17 @@ impl ServerTls {
 
     /// Whether certificates are asked for.
     pub fn verifies(&self) -> bool {
-        self.verify != Verify::Off
+        self.verify != VerifyClient::Off
     }
 
     /// Whether clients without a certificate are turned away.
     pub(super) fn requires(&self) -> bool {
-        self.verify == Verify::On
+        self.verify == VerifyClient::On
     }
 
     /// Whether a client whose certificate is not trusted is nevertheless served.
     pub(super) fn tolerates(&self, why: VerifyError) -> bool {
-        self.verify == Verify::OptionalNoCa && why.is_unknown_issuer()
+        self.verify == VerifyClient::OptionalNoCa && why.is_unknown_issuer()
     }
 
     /// Judges the certificate of a client.
@@ -164,23 +164,23 @@ impl ServerTls {
     }
 }
 
-fn trust(spec: &ClientsSpec) -> Result<Verifier, String> {
+fn trust(spec: &ClientAuthSettings) -> Result<Verifier, String> {
     let mut anchors = Vec::new();
-    if spec.verify != Verify::Off {
-        for path in spec.named.iter().chain(&spec.trusted) {
+    if spec.verify != VerifyClient::Off {
+        for path in spec.client_certificate.iter().chain(&spec.trusted_certificate) {
             anchors.extend(pem::trusted(path)?);
         }
     }
-    let revoked = match &spec.revoked {
-        Some(path) if spec.verify != Verify::Off => pem::revoked(path)?,
+    let revoked = match &spec.crl {
+        Some(path) if spec.verify != VerifyClient::Off => pem::revoked(path)?,
         _ => Vec::new(),
     };
     Ok(Verifier { anchors, revoked, depth: spec.depth, algorithms: provider().signature_verification_algorithms })
 }
 
 /// The names of issuers that clients are told of.
-fn names(spec: &ClientsSpec) -> Result<Vec<DistinguishedName>, String> {
-    let Some(path) = &spec.named else { return Ok(Vec::new()) };
+fn names(spec: &ClientAuthSettings) -> Result<Vec<DistinguishedName>, String> {
+    let Some(path) = &spec.client_certificate else { return Ok(Vec::new()) };
     let listed = pem::trusted(path)?;
     Ok(listed.iter().filter_map(|der| Some(Certificate::parse(der)?.subject.to_vec().into())).collect())
 }

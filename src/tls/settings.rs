@@ -4,48 +4,48 @@ use std::time::Duration;
 
 /// The `ssl_*` directives of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerSpec {
+pub struct ServerSettings {
     /// Files of certificates and of their keys.
-    pub pairs: Vec<(String, String)>,
+    pub cert_key_paths: Vec<(String, String)>,
     pub protocols: Protocols,
-    pub tickets: bool,
+    pub session_tickets: bool,
     /// Bytes of the sessions that are kept; 0: none are.
-    pub cache_bytes: usize,
+    pub session_cache_bytes: usize,
     /// How long a session may be taken up again.
     pub session_timeout: Duration,
     /// No handshake is made for the names of this server.
-    pub rejects: bool,
-    pub clients: ClientsSpec,
+    pub reject_handshake: bool,
+    pub client_auth: ClientAuthSettings,
 }
 
 /// The `proxy_ssl_*` directives of a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientSpec {
+pub struct ClientSettings {
     /// The files of our own certificate and its key.
-    pub pair: Option<(String, String)>,
+    pub cert_key_paths: Option<(String, String)>,
     pub protocols: Protocols,
     /// Sessions are taken up again.
-    pub resumes: bool,
+    pub session_reuse: bool,
     pub verify: bool,
-    pub trusted: Option<String>,
-    pub revoked: Option<String>,
+    pub trusted_certificate: Option<String>,
+    pub crl: Option<String>,
     pub depth: u32,
     /// The name of the upstream is sent (SNI).
-    pub sends_name: bool,
+    pub send_server_name: bool,
 }
 
-impl Default for ClientSpec {
+impl Default for ClientSettings {
     /// nginx's defaults.
     fn default() -> Self {
         Self {
-            pair: None,
+            cert_key_paths: None,
             protocols: Protocols::default(),
-            resumes: true,
+            session_reuse: true,
             verify: false,
-            trusted: None,
-            revoked: None,
+            trusted_certificate: None,
+            crl: None,
             depth: 1,
-            sends_name: false,
+            send_server_name: false,
         }
     }
 }
@@ -65,18 +65,18 @@ impl Default for Protocols {
 
 /// What is asked of clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientsSpec {
-    pub verify: Verify,
+pub struct ClientAuthSettings {
+    pub verify: VerifyClient,
     /// The certificates that clients are told of, and others that are trusted as well.
-    pub named: Option<String>,
-    pub trusted: Option<String>,
-    pub revoked: Option<String>,
+    pub client_certificate: Option<String>,
+    pub trusted_certificate: Option<String>,
+    pub crl: Option<String>,
     pub depth: u32,
 }
 
 /// `ssl_verify_client`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verify {
+pub enum VerifyClient {
     #[default]
     Off,
     On,
@@ -85,17 +85,17 @@ pub enum Verify {
     OptionalNoCa,
 }
 
-impl Default for ServerSpec {
+impl Default for ServerSettings {
     /// nginx's defaults.
     fn default() -> Self {
         Self {
-            pairs: Vec::new(),
+            cert_key_paths: Vec::new(),
             protocols: Protocols::default(),
-            tickets: true,
-            cache_bytes: 0,
+            session_tickets: true,
+            session_cache_bytes: 0,
             session_timeout: Duration::from_secs(300),
-            rejects: false,
-            clients: ClientsSpec { depth: 1, ..ClientsSpec::default() },
+            reject_handshake: false,
+            client_auth: ClientAuthSettings { depth: 1, ..ClientAuthSettings::default() },
         }
     }
 }

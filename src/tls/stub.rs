@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
-use crate::tls::settings::{ClientSpec, ServerSpec};
+use crate::tls::settings::{ClientSettings, ServerSettings};
 use crate::tls::variables::SslVariable;
 
 /// What is known of a secured connection.
@@ -16,11 +16,11 @@ pub enum TlsInfo {}
 
 impl TlsInfo {
     /// Whether a request is served.
-    pub fn check(&self, _: Option<&Arc<ServerTls>>) -> Result<(), AuthError> {
+    pub fn authorize(&self, _: Option<&Arc<ServerTls>>) -> Result<(), AuthError> {
         match *self {}
     }
 
-    pub fn write(&self, _: SslVariable, _: &mut Vec<u8>) {
+    pub fn write_variable(&self, _: SslVariable, _: &mut Vec<u8>) {
         match *self {}
     }
 }
@@ -30,7 +30,7 @@ impl TlsInfo {
 pub enum AuthError {
     Misdirected,
     NoCertificate,
-    Distrusted(VerifyError),
+    BadCertificate(VerifyError),
 }
 
 /// Why a certificate is not trusted.
@@ -49,7 +49,7 @@ pub enum ServerTls {}
 
 impl ServerTls {
     /// What became of certificates that have changed.
-    pub fn refresh(&self) -> Vec<ReloadEvent> {
+    pub fn reload_if_changed(&self) -> Vec<ReloadEvent> {
         match *self {}
     }
 }
@@ -57,17 +57,17 @@ impl ServerTls {
 /// What became of files that have changed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReloadEvent {
-    Taken(String),
-    Refused(String),
+    Reloaded(String),
+    Failed(String),
 }
 
 /// How upstreams are connected to.
 #[derive(Debug)]
-pub enum Client {}
+pub enum ClientTls {}
 
-impl Client {
+impl ClientTls {
     /// What became of our certificate, if it has changed.
-    pub fn refresh(&self) -> Option<ReloadEvent> {
+    pub fn reload_if_changed(&self) -> Option<ReloadEvent> {
         match *self {}
     }
 }
@@ -78,7 +78,7 @@ pub struct TlsStore {}
 
 impl TlsStore {
     /// There can't be a site.
-    pub fn site(&mut self, _: &ServerSpec) -> Result<Arc<ServerTls>, String> {
+    pub fn server_tls(&mut self, _: &ServerSettings) -> Result<Arc<ServerTls>, String> {
         Err("this build has no TLS".to_owned())
     }
 
@@ -88,21 +88,21 @@ impl TlsStore {
     }
 
     /// There can't be a client.
-    pub fn client(&mut self, _: &ClientSpec) -> Result<Arc<Client>, String> {
+    pub fn client_tls(&mut self, _: &ClientSettings) -> Result<Arc<ClientTls>, String> {
         Err("this build has no TLS".to_owned())
     }
 }
 
 /// There is nobody to connect with.
-pub async fn connect(_: Socket, client: &Client, _: &str) -> io::Result<Box<dyn SecureStream>> {
+pub async fn connect(_: Socket, client: &ClientTls, _: &str) -> io::Result<Box<dyn SecureStream>> {
     match *client {}
 }
 
 /// Why there is no secured connection.
 #[derive(Debug)]
-pub struct Failure;
+pub struct AcceptError;
 
-impl fmt::Display for Failure {
+impl fmt::Display for AcceptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("this build has no TLS")
     }
@@ -113,6 +113,6 @@ pub async fn accept(
     _: Socket,
     _: Vec<u8>,
     _: impl FnOnce(Option<&str>) -> Option<Arc<ServerTls>>,
-) -> Result<(Box<dyn SecureStream>, TlsInfo), Failure> {
-    Err(Failure)
+) -> Result<(Box<dyn SecureStream>, TlsInfo), AcceptError> {
+    Err(AcceptError)
 }

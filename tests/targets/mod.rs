@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use smolgate::config::{self, ConfigSource, ErrorLog, Prefix};
-use smolgate::dns::message::{self, Answer, Found, Kind, Question};
+use smolgate::dns::message::{self, Addresses, Question, RecordType};
 use smolgate::http1::basic_auth::Credentials;
 use smolgate::http1::body::Decoder;
 use smolgate::http1::head::{Framing, HeadScanner, HeaderNamePolicy, Limits, Request, Response};
@@ -160,19 +160,25 @@ pub fn config(input: &[u8]) {
 /// A DNS response to a question for `a.test`, with the id that the response has; and the name of a host.
 pub fn dns(input: &[u8]) {
     let id = input.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
-    for kind in [Kind::Ipv4, Kind::Ipv6] {
-        if let Some(Answer::Found(found)) = (Question { id, name: &message::name("a.test").unwrap(), kind }).read(input)
+    for rtype in [RecordType::A, RecordType::Aaaa] {
+        if let Some(message::Response::Addresses(found)) =
+            (Question { id, name: &message::parse_name("a.test").unwrap(), rtype }).parse_response(input)
         {
-            assert!(found.addrs.iter().all(|addr| addr.is_ipv4() == (kind == Kind::Ipv4)), "{found:?}");
-            assert!(found.alias.is_none() || found.addrs.is_empty(), "{found:?}");
+            assert!(found.addrs.iter().all(|addr| addr.is_ipv4() == (rtype == RecordType::A)), "{found:?}");
+            assert!(found.cname.is_none() || found.addrs.is_empty(), "{found:?}");
         }
         // An empty response to a question for this name is read as such: writer and reader agree about names.
-        if let Some(name) = str::from_utf8(input).ok().and_then(message::name) {
-            let question = Question { id, name: &name, kind };
-            let mut message = question.write().unwrap();
+        if let Some(name) = str::from_utf8(input).ok().and_then(message::parse_name) {
+            let question = Question { id, name: &name, rtype };
+            let mut message = question.encode().unwrap();
             message[2] |= 0x80;
-            let none = Found { ttl: u32::MAX, ..Found::default() };
-            assert_eq!(question.read(&message), Some(Answer::Found(none)), "{}", input.escape_ascii());
+            let none = Addresses { ttl: u32::MAX, ..Addresses::default() };
+            assert_eq!(
+                question.parse_response(&message),
+                Some(message::Response::Addresses(none)),
+                "{}",
+                input.escape_ascii()
+            );
         }
     }
 }
@@ -295,8 +301,8 @@ pub fn x509(input: &[u8]) {
     let mut text = Vec::new();
     certificate.write_serial(&mut text);
     for name in [certificate.subject, certificate.issuer] {
-        x509::write_name(name, &mut text);
-        x509::write_name_with_slashes(name, &mut text);
+        x509::write_rfc2253_name(name, &mut text);
+        x509::write_legacy_name(name, &mut text);
     }
     x509::write_time(certificate.not_before, &mut text);
     assert!(text.iter().all(|byte| matches!(byte, b' '..=b'~')), "{}", text.escape_ascii());

@@ -110,7 +110,7 @@ impl UpstreamState {
         };
         let name = |spec: &Arc<PeerSpec>| match &spec.place {
             Endpoint::Addr(_) => None,
-            Endpoint::Name { host, .. } => Some(cache::of(host, &spec.resolver)),
+            Endpoint::Name { host, .. } => Some(cache::entry(host, &spec.resolver)),
         };
         let names = upstream.peers.iter().filter_map(name).collect();
         let queue = before.map(|group| group.queue.clone()).unwrap_or_default();
@@ -131,21 +131,21 @@ impl UpstreamState {
             return None;
         }
         Box::pin(self.look_up(timeout)).await;
-        self.names.iter().find_map(|name| name.complaint())
+        self.names.iter().find_map(|name| name.take_error_message())
     }
 
     /// How long what its names stand for is believed, in whole seconds: one at least.
     pub fn until_stale(&self) -> Duration {
         let left = self.lock().fresh_until.saturating_sub(executor::now());
-        Duration::from_secs((left / 1000 + 1).min(cache::LOOK_SECS_MAX))
+        Duration::from_secs((left / 1000 + 1).min(cache::REFRESH_SECS_MAX))
     }
 
     async fn look_up(&self, timeout: Duration) {
         let timer = Timer::new();
-        timer.set(if self.is_empty() { timeout } else { timeout.min(cache::PATIENCE) });
+        timer.set(if self.is_empty() { timeout } else { timeout.min(cache::REFRESH_WAIT) });
         poll_fn(|cx| {
             // All are asked for at the same time.
-            let waits = self.names.iter().filter(|name| name.poll_known(cx).is_pending()).count();
+            let waits = self.names.iter().filter(|name| name.poll_resolved(cx).is_pending()).count();
             if waits == 0 { Poll::Ready(()) } else { timer.poll_due(cx) }
         })
         .await;
@@ -154,7 +154,7 @@ impl UpstreamState {
 
     /// Why there is no peer, if no address is known.
     pub fn unresolved(&self) -> Option<String> {
-        if self.is_empty() { self.names.iter().map(|name| name.why_unknown()).next() } else { None }
+        if self.is_empty() { self.names.iter().map(|name| name.error_message()).next() } else { None }
     }
 
     /// Takes what is known now as its peers. Those that were there already stay as they are.
@@ -168,7 +168,7 @@ impl UpstreamState {
             match &spec.place {
                 Endpoint::Addr(addr) => addrs.push((spec.clone(), addr.clone())),
                 Endpoint::Name { port, .. } => {
-                    let (ips, until) = names.next().map(|name| name.known()).unwrap_or_default();
+                    let (ips, until) = names.next().map(|name| name.addrs_and_expiry()).unwrap_or_default();
                     state.fresh_until = state.fresh_until.min(until);
                     addrs.extend(ips.iter().map(|ip| (spec.clone(), Addr::Ip((*ip, *port).into()))));
                 }

@@ -427,7 +427,7 @@ impl Attribute<'_> {
 }
 
 /// A name as RFC 2253 writes it: the last part first, with commas between.
-pub fn write_name(name: &[u8], out: &mut Vec<u8>) {
+pub fn write_rfc2253_name(name: &[u8], out: &mut Vec<u8>) {
     let all: Vec<Attribute<'_>> = attributes(name).collect();
     let mut sets: Vec<&[Attribute<'_>]> = all.chunk_by(|_, next| next.joined).collect();
     sets.reverse();
@@ -460,7 +460,7 @@ fn write_value(text: &str, out: &mut Vec<u8>) {
 }
 
 /// A name as it was written before there was an RFC: `/C=DE/CN=name`.
-pub fn write_name_with_slashes(name: &[u8], out: &mut Vec<u8>) {
+pub fn write_legacy_name(name: &[u8], out: &mut Vec<u8>) {
     for attribute in attributes(name) {
         out.push(if attribute.joined { b'+' } else { b'/' });
         attribute.write_type(out);
@@ -518,9 +518,9 @@ mod tests {
         assert_eq!(written(|out| certificate.write_serial(out)), "12AB");
         assert_eq!(written(|out| write_time(certificate.not_before, out)), "Feb 29 00:00:00 2024 GMT");
         assert_eq!(written(|out| write_time(certificate.not_after, out)), "Dec 31 00:00:00 2061 GMT");
-        let name = written(|out| write_name(certificate.subject, out));
+        let name = written(|out| write_rfc2253_name(certificate.subject, out));
         assert!(name.contains("CN=a\\, b #\\C3\\A9\\ "), "{name}");
-        let name = written(|out| write_name_with_slashes(certificate.subject, out));
+        let name = written(|out| write_legacy_name(certificate.subject, out));
         assert!(name.contains("/C=DE") && name.contains("/CN=a, b #\\xC3\\xA9 "), "{name}");
     }
 
@@ -544,8 +544,8 @@ mod tests {
 
     fn written_lossy(certificate: &Certificate<'_>) {
         let mut out = Vec::new();
-        write_name(certificate.subject, &mut out);
-        write_name_with_slashes(certificate.issuer, &mut out);
+        write_rfc2253_name(certificate.subject, &mut out);
+        write_legacy_name(certificate.issuer, &mut out);
         certificate.write_serial(&mut out);
         write_time(certificate.not_after, &mut out);
         let _ = certificate.common_name();
