@@ -93,8 +93,9 @@ def section(name: str, heading: str | None) -> str:
             out += [f".SS {inline(first.lstrip('# '))}"]
         elif first.startswith("|"):
             out += table(block)
-        elif first.startswith("```"):
-            out += [".PP", ".RS", ".nf", *(line(escape(text)) for text in block[1:-1]), ".fi", ".RE"]
+        elif first.startswith(("```", "    ")):
+            code = block[1:-1] if first[0] == "`" else [text[4:] for text in block]
+            out += [".PP", ".RS", ".nf", *(line(escape(text)) for text in code), ".fi", ".RE"]
         elif mark := re.match(r"(- |\d+\. )", first):
             bullet = "\\(bu 2" if mark[1] == "- " else f"{mark[1].strip()} 4"
             out += [f".IP {bullet}", paragraph(" ".join([first[mark.end() :], *block[1:]]))]
