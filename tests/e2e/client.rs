@@ -1,12 +1,12 @@
-//! A client that sends bytes as they are, and reads responses.
+//! A client that sends raw bytes and reads responses.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use crate::harness::TIMEOUT;
 
-/// Writes the short hands of the tables out: `{G}`, `{P}`, `{N}` and `{W}` are beginnings of requests, `{g}`, `{p}` and
-/// `{n}` what an upstream gets of them, `b{*9}` is nine times the byte and `(..){*9}` nine times the group before it.
+/// Expands the shorthands of request rows: `{G}`, `{P}`, `{N}` and `{W}` are starts of requests, `{g}`, `{p}` and `{n}` the same as
+/// an upstream gets them, `b{*9}` is nine times the byte, and `(..){*9}` nine times the group.
 pub(crate) fn expand(short: &[u8]) -> Vec<u8> {
     const NAMES: [(&[u8], &[u8]); 7] = [
         (b"{G}", b"GET / HTTP/1.1\r\nHost: a\r\n"),
@@ -48,35 +48,35 @@ pub(crate) fn expand(short: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Bytes as they may stand in a message.
+/// Escapes and shortens bytes for a message.
 pub(crate) fn show(bytes: &[u8]) -> String {
     let short = &bytes[..bytes.len().min(600)];
     let more = if short.len() < bytes.len() { format!("... ({} bytes)", bytes.len()) } else { String::new() };
     format!("\"{}\"{more}", short.escape_ascii())
 }
 
-/// One client, over TCP or what is above it.
+/// One client, over TCP or a stream above it.
 pub(crate) struct Client<S = TcpStream> {
     pub(crate) stream: S,
     unread: Vec<u8>,
 }
 
-/// A response as it came.
+/// A response, as received.
 pub(crate) struct Response {
     pub(crate) status: u16,
-    /// With its empty line.
+    /// With the empty line.
     pub(crate) head: String,
     /// Without chunk framing.
     pub(crate) body: Vec<u8>,
-    /// As it came, with chunk framing.
+    /// With chunk framing.
     pub(crate) framed: Vec<u8>,
 }
 
 impl Response {
-    /// The value of a field.
+    /// Returns the value of the first header with this name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
-        fields.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+        let headers = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        headers.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
     }
 
     pub(crate) fn closes(&self) -> bool {
@@ -100,19 +100,19 @@ impl Client {
         client
     }
 
-    /// Ends our direction.
+    /// Closes the write side.
     pub(crate) fn shutdown_write(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 }
 
 impl<S: Read + Write> Client<S> {
-    /// A client on a stream that is there already.
+    /// A client on an open stream.
     pub(crate) fn from_stream(stream: S) -> Self {
         Self { stream, unread: Vec::new() }
     }
 
-    /// Sends; a proxy that has refused the request may not take all of it.
+    /// Sends. Errors are ignored: a proxy that has rejected the request may not read all of it.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
@@ -125,7 +125,7 @@ impl<S: Read + Write> Client<S> {
                 self.unread.extend_from_slice(&buf[..count]);
                 Ok(count > 0)
             }
-            Err(error) if crate::peer::is_timeout(&error) => Err(format!("nothing comes after {}", show(&self.unread))),
+            Err(error) if crate::peer::is_timeout(&error) => Err(format!("timed out after {}", show(&self.unread))),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err("the connection was reset".to_owned()),
             Err(error) => Err(error.to_string()),
         }
@@ -135,7 +135,7 @@ impl<S: Read + Write> Client<S> {
     pub(crate) fn read_bytes(&mut self, count: usize) -> Result<Vec<u8>, String> {
         while self.unread.len() < count {
             if !self.read()? {
-                return Err(format!("the end comes after {}", show(&self.unread)));
+                return Err(format!("EOF after {}", show(&self.unread)));
             }
         }
         Ok(self.unread.drain(..count).collect())
@@ -147,22 +147,22 @@ impl<S: Read + Write> Client<S> {
                 return Ok(self.unread.drain(..at + end.len()).collect());
             }
             if !self.read()? {
-                return Err(format!("the end comes after {}", show(&self.unread)));
+                return Err(format!("EOF after {}", show(&self.unread)));
             }
         }
     }
 
-    /// Reads to the end.
+    /// Reads to EOF.
     pub(crate) fn read_to_end(&mut self) -> Result<Vec<u8>, String> {
         while self.read()? {}
         Ok(std::mem::take(&mut self.unread))
     }
 
-    /// Whether the proxy closes, without another byte.
+    /// Checks that the proxy closes without another byte.
     pub(crate) fn expect_eof(&mut self) -> Result<(), String> {
         match self.read_to_end()? {
             rest if rest.is_empty() => Ok(()),
-            rest => Err(format!("more bytes came: {}", show(&rest))),
+            rest => Err(format!("unexpected bytes: {}", show(&rest))),
         }
     }
 
@@ -171,7 +171,7 @@ impl<S: Read + Write> Client<S> {
         Ok(String::from_utf8_lossy(&self.read_until(b"\r\n\r\n")?).into_owned())
     }
 
-    /// Reads a chunk: its size line, and its data with the end of the line.
+    /// Reads a chunk: its size line, and its data with the line end.
     pub(crate) fn read_chunk(&mut self) -> Result<(Vec<u8>, Vec<u8>), String> {
         let line = self.read_until(b"\r\n")?;
         let size = String::from_utf8_lossy(&line).trim_end().to_owned();
@@ -213,7 +213,7 @@ impl<S: Read + Write> Client<S> {
         self.read_response_to("GET")
     }
 
-    /// Reads a response, which must have this status.
+    /// Reads a response and checks its status.
     pub(crate) fn expect_status(&mut self, status: u16) -> Result<Response, String> {
         let response = self.read_response()?;
         if response.status == status {
@@ -223,7 +223,7 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// Sends a request and reads the response, which must have this status.
+    /// Sends a request, reads the response and checks its status.
     pub(crate) fn request(&mut self, request: &[u8], status: u16) -> Result<Response, String> {
         self.send(request);
         self.expect_status(status)

@@ -1,4 +1,4 @@
-//! Names of upstreams: what name servers say, what they must not be believed, and what becomes of it (K66, K68).
+//! DNS: responses of name servers, valid and hostile ones, and addresses that change.
 
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,8 +11,8 @@ use crate::peer::{Peer, SWITCHING_PROTOCOLS};
 
 const HERE: &str = "127.0.0.1";
 
-/// Each `name.test` is answered in its own way.
-fn answer(question: &Question) -> Vec<Vec<u8>> {
+/// Responds to each `name.test` in its own way.
+fn respond(question: &Question) -> Vec<Vec<u8>> {
     let good = question.address_response(HERE);
     let name = question.name.as_str();
     let addr = |name: &str| address_record(name, HERE.parse().unwrap(), 60);
@@ -64,8 +64,8 @@ fn ask(proxy: &Proxy, target: &str, status: u16) -> Result<Vec<u8>, String> {
     Ok(Client::connect(proxy.addr).request(request.as_bytes(), status)?.body)
 }
 
-/// A configuration that passes `/?h=NAME` to the name, at the port of the peer.
-fn choosing(peer: &Peer, resolver: &str) -> String {
+/// A configuration that proxies `/?h=NAME` to the name, at the port of the peer.
+fn config_by_name(peer: &Peer, resolver: &str) -> String {
     format!(
         "server {{ listen LISTEN; resolver {resolver}; resolver_timeout 20s;\n\
          location / {{ proxy_pass http://$arg_h:{port}; }}\n\
@@ -75,9 +75,9 @@ fn choosing(peer: &Peer, resolver: &str) -> String {
 }
 
 #[test]
-fn answers_that_are_good_in_the_end() {
-    let (peer, server) = (Peer::start_echo(), DnsServer::start(answer));
-    let proxy = Proxy::start(&choosing(&peer, &format!("{} ipv6=off", server.addr)));
+fn valid_responses() {
+    let (peer, server) = (Peer::start_echo(), DnsServer::start(respond));
+    let proxy = Proxy::start(&config_by_name(&peer, &format!("{} ipv6=off", server.addr)));
     let names = [
         "plain",
         "alias",
@@ -96,15 +96,15 @@ fn answers_that_are_good_in_the_end() {
     let proxy = &proxy;
     let good = |name| case(name, move || ask(proxy, &format!("/?h={name}.test"), 200).map(drop));
     run_concurrently(names.into_iter().map(good).collect());
-    assert_eq!(server.query_count("plain.test", 1), 1, "letters in capitals are no other name");
+    assert_eq!(server.query_count("plain.test", 1), 1, "names are compared without case");
     assert_eq!((server.query_count("chase.test", 1), server.query_count("chase.test", 28)), (1, 0), "IPv6 is off");
-    assert_eq!(server.query_count("later.test", 1), 2, "who does not answer is asked again");
+    assert_eq!(server.query_count("later.test", 1), 2, "a lost query is repeated");
 }
 
 #[test]
-fn names_that_have_no_address() {
-    let (peer, server) = (Peer::start_echo(), DnsServer::start(answer));
-    let proxy = Proxy::start(&choosing(&peer, &server.addr.to_string()));
+fn names_without_an_address() {
+    let (peer, server) = (Peer::start_echo(), DnsServer::start(respond));
+    let proxy = Proxy::start(&config_by_name(&peer, &server.addr.to_string()));
     let bad = |path: &'static str, name: &'static str, why: &'static str| {
         let proxy = &proxy;
         case(name, move || {
@@ -133,9 +133,9 @@ fn names_that_have_no_address() {
     assert_eq!(peer.connections(), 0);
 }
 
-/// The next server is asked when one is silent, in trouble or not there.
+/// The next server is queried if one is silent, fails or is not there.
 #[test]
-fn servers_in_their_order() {
+fn servers_in_order() {
     let (peer, good) = (Peer::start_echo(), DnsServer::start(|question| vec![question.address_response(HERE)]));
     let second = DnsServer::start(|question| match question.name.as_str() {
         "trouble.test" => vec![question.response(2, &[])],
@@ -143,38 +143,38 @@ fn servers_in_their_order() {
         _ => vec![],
     });
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let proxy = Proxy::start(&choosing(&peer, &format!("{free} {} localhost:{}", second.addr, good.addr.port())));
+    let proxy = Proxy::start(&config_by_name(&peer, &format!("{free} {} localhost:{}", second.addr, good.addr.port())));
     run_concurrently(vec![
-        case("trouble", || ask(&proxy, "/?h=trouble.test", 200).map(drop)),
-        case("silence", || ask(&proxy, "/?h=silence.test", 200).map(drop)),
-        case("that there is none", || ask(&proxy, "/?h=none.test", 502).map(drop)),
+        case("a server failure", || ask(&proxy, "/?h=trouble.test", 200).map(drop)),
+        case("no response", || ask(&proxy, "/?h=silence.test", 200).map(drop)),
+        case("NXDOMAIN is final", || ask(&proxy, "/?h=none.test", 502).map(drop)),
     ]);
-    assert_eq!(good.query_count("none.test", 1), 0, "the second has answered");
-    let proxy = Proxy::start(&choosing(&peer, &free.to_string()));
+    assert_eq!(good.query_count("none.test", 1), 0, "the second has responded");
+    let proxy = Proxy::start(&config_by_name(&peer, &free.to_string()));
     ask(&proxy, "/?h=a.test", 502).unwrap();
     proxy.wait_for_error_line(&[&format!("a.test could not be resolved ({free}: 111: ")]).unwrap();
 }
 
 #[test]
-fn a_server_that_is_reached_over_ipv6() {
+fn a_server_at_an_ipv6_address() {
     let Some(server) = DnsServer::start_at("::1", |question| vec![question.address_response(HERE)]) else { return };
     let peer = Peer::start_echo();
-    let proxy = Proxy::start(&choosing(&peer, &server.addr.to_string()));
+    let proxy = Proxy::start(&config_by_name(&peer, &server.addr.to_string()));
     ask(&proxy, "/?h=a.test", 200).unwrap();
 }
 
-/// All workers together ask once as long as the answer is believed.
+/// All workers together send one query until the records expire.
 #[test]
-fn workers_know_what_one_of_them_knows() {
-    let (peer, server) = (Peer::start_echo(), DnsServer::start(answer));
-    let pass = choosing(&peer, &format!("{} valid=1h", server.addr));
+fn the_cache_is_shared_by_workers() {
+    let (peer, server) = (Peer::start_echo(), DnsServer::start(respond));
+    let pass = config_by_name(&peer, &format!("{} valid=1h", server.addr));
     let proxy = Proxy::start(&format!("worker_processes 3;\n{pass}"));
-    let all = |_| case("asked", || ask(&proxy, "/?h=shared.test", 200).map(drop));
+    let all = |_| case("shared.test", || ask(&proxy, "/?h=shared.test", 200).map(drop));
     run_concurrently((0..24).map(all).collect());
     assert_eq!((server.query_count("shared.test", 1), server.query_count("shared.test", 28)), (1, 1));
 }
 
-/// Two sockets with the same port, at 127.0.0.1 and 127.0.0.2.
+/// Binds two sockets to the same port, at 127.0.0.1 and 127.0.0.2.
 fn listeners() -> (TcpListener, TcpListener) {
     let mut pairs = (0..100).filter_map(|_| {
         let first = TcpListener::bind("127.0.0.1:0").ok()?;
@@ -184,8 +184,7 @@ fn listeners() -> (TcpListener, TcpListener) {
     pairs.next().unwrap()
 }
 
-/// An address that changes is followed within `valid`, by new connections only. What is no answer changes nothing, and a
-/// reload forgets nothing.
+/// New connections follow a changed address within `valid`. An invalid response changes nothing, and neither does a reload.
 #[test]
 fn addresses_that_change() {
     static STATE: AtomicU8 = AtomicU8::new(0);
@@ -229,10 +228,10 @@ fn addresses_that_change() {
     assert_eq!(second.connections(), 1);
 
     STATE.store(2, Ordering::SeqCst);
-    let complaint = ["[warn]", "moving.test could not be resolved (2: Server failure); the addresses that were known"];
-    wait_for("a complaint", || {
+    let warning = ["[warn]", "moving.test could not be resolved (2: Server failure); the addresses that were known"];
+    wait_for("a warning", || {
         assert_eq!(get().body, b"second");
-        proxy.error_lines().iter().any(|line| complaint.iter().all(|part| line.contains(part)))
+        proxy.error_lines().iter().any(|line| warning.iter().all(|part| line.contains(part)))
     });
     proxy.write_config(&config);
     proxy.signal("HUP");
@@ -240,15 +239,15 @@ fn addresses_that_change() {
     assert_eq!(get().body, b"second");
 
     STATE.store(3, Ordering::SeqCst);
-    wait_for("that there is no such name", || get().status == 502);
+    wait_for("NXDOMAIN takes effect", || get().status == 502);
     STATE.store(0, Ordering::SeqCst);
-    wait_for("its return", || get().status == 200);
+    wait_for("the name is back", || get().status == 200);
     tunnel.send(b"still there");
     assert_eq!(tunnel.read_bytes(11).unwrap(), b"still there");
 }
 
 #[test]
-fn resolvers_in_a_configuration() {
+fn the_resolver_directive() {
     let dir = TempDir::new();
     let test = |name: &str, resolver: &str| {
         let file = format!("{name}.conf");

@@ -1,22 +1,22 @@
-//! A name server in this process: it answers each question, over UDP and TCP, with what the test says.
+//! A scripted name server, over UDP and TCP.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
 
-/// What is asked.
+/// One query.
 pub(crate) struct Question {
-    /// Without the dot at its end.
+    /// Without the trailing dot.
     pub(crate) name: String,
     /// 1 for IPv4 addresses, 28 for IPv6.
     pub(crate) record_type: u16,
     pub(crate) over_tcp: bool,
-    /// How often this was asked before.
+    /// How often the same was queried before.
     pub(crate) earlier_queries: usize,
     message: Vec<u8>,
 }
 
-/// Truncated.
+/// The TC flag.
 pub(crate) const TRUNCATED: u16 = 0x0200;
 
 impl Question {
@@ -33,13 +33,13 @@ impl Question {
         Self { name: labels.join("."), record_type: kind, over_tcp, earlier_queries: 0, message }
     }
 
-    /// A message with flags or a response code, and records.
+    /// A response with flags or a response code, and records.
     pub(crate) fn response(&self, flags: u16, records: &[Vec<u8>]) -> Vec<u8> {
         let counts = [0x8180 | flags, 1, records.len() as u16, 0, 0];
         [&self.message[..2], &counts.map(u16::to_be_bytes).concat(), &self.message[12..], &records.concat()].concat()
     }
 
-    /// The address, if it is of the kind that is asked for.
+    /// A response with the address, if it is of the queried type, or without records.
     pub(crate) fn address_response(&self, addr: &str) -> Vec<u8> {
         let record = address_record(&self.name, addr.parse().unwrap(), 60);
         self.response(
@@ -59,7 +59,7 @@ fn record_of_type(name: &str, kind: u16, ttl: u32, data: &[u8]) -> Vec<u8> {
     [&labels(name), &kind, &ttl.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), data].concat()
 }
 
-/// An address of `name`.
+/// An A or AAAA record.
 pub(crate) fn address_record(name: &str, addr: IpAddr, ttl: u32) -> Vec<u8> {
     match addr {
         IpAddr::V4(addr) => record_of_type(name, 1, ttl, &addr.octets()),
@@ -67,7 +67,7 @@ pub(crate) fn address_record(name: &str, addr: IpAddr, ttl: u32) -> Vec<u8> {
     }
 }
 
-/// `name` stands for `target`.
+/// A CNAME record.
 pub(crate) fn cname_record(name: &str, target: &str) -> Vec<u8> {
     record_of_type(name, 5, 60, &labels(target))
 }
@@ -78,15 +78,15 @@ pub(crate) struct DnsServer {
 }
 
 impl DnsServer {
-    /// Sends what `answer` makes of each question, message by message.
-    pub(crate) fn start(answer: impl Fn(&Question) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Self {
-        Self::start_at("127.0.0.1", answer).unwrap()
+    /// Responds to each query with the messages of `respond`.
+    pub(crate) fn start(respond: impl Fn(&Question) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self::start_at("127.0.0.1", respond).unwrap()
     }
 
-    /// One at an address of this machine, if it has that.
+    /// Starts a server at an address, if the machine has it.
     pub(crate) fn start_at(
         ip: &str,
-        answer: impl Fn(&Question) -> Vec<Vec<u8>> + Send + Sync + 'static,
+        respond: impl Fn(&Question) -> Vec<Vec<u8>> + Send + Sync + 'static,
     ) -> Option<Self> {
         let ip: IpAddr = ip.parse().unwrap();
         let mut bound = (0..100).filter_map(|_| {
@@ -97,7 +97,7 @@ impl DnsServer {
         let addr = udp.local_addr().unwrap();
         let asked: Arc<Mutex<Vec<(String, u16)>>> = Arc::default();
         let all = asked.clone();
-        let answer = Arc::new(move |message: &[u8], over_tcp| {
+        let respond_to = Arc::new(move |message: &[u8], over_tcp| {
             let mut question = Question::read(message, over_tcp);
             let key = (question.name.clone(), question.record_type);
             {
@@ -105,9 +105,9 @@ impl DnsServer {
                 question.earlier_queries = all.iter().filter(|known| **known == key).count();
                 all.push(key);
             }
-            answer(&question)
+            respond(&question)
         });
-        let over_udp = answer.clone();
+        let over_udp = respond_to.clone();
         std::thread::spawn(move || {
             let mut buf = [0; 512];
             while let Ok((count, from)) = udp.recv_from(&mut buf) {
@@ -122,8 +122,8 @@ impl DnsServer {
                 }
                 let mut message = vec![0; u16::from_be_bytes(length).into()];
                 stream.read_exact(&mut message).unwrap();
-                for message in answer(&message, true) {
-                    // In two pieces.
+                for message in respond_to(&message, true) {
+                    // In two segments.
                     let framed = [&(message.len() as u16).to_be_bytes(), &message[..]].concat();
                     let (first, second) = framed.split_at(framed.len() / 2);
                     let _ = stream.write_all(first).and_then(|()| stream.write_all(second));
@@ -133,7 +133,7 @@ impl DnsServer {
         Some(Self { addr, queries: asked })
     }
 
-    /// How often a name was asked for, by the kind of its addresses.
+    /// Returns how often a name was queried for records of a type.
     pub(crate) fn query_count(&self, name: &str, kind: u16) -> usize {
         self.queries.lock().unwrap().iter().filter(|(known, of)| known == name && *of == kind).count()
     }

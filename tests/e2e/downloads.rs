@@ -1,4 +1,4 @@
-//! Answers that their clients take slowly: the request is over but for what is left to be sent, and nobody sees that.
+//! Responses to slow readers: the rest is sent by a task of its own, with the same limits, logs and timeouts.
 
 use std::fs;
 use std::io::Read;
@@ -9,10 +9,10 @@ use crate::files::put;
 use crate::harness::{Proxy, TIMEOUT, wait_for};
 use crate::response_rows::format_request;
 
-/// More than the sockets of both sides hold.
+/// More than the socket buffers of both sides.
 const BIG: usize = 16 << 20;
 
-/// Logs with what is known only at the end.
+/// A log with variables that are known only at the end.
 const LOGS: &str = "error_log error.log info; pid smolgate.pid;
     log_format end '$request_uri $status $body_bytes_sent $request_completion $connection_requests $sent_http_last_modified';
     access_log access.log end;";
@@ -28,9 +28,9 @@ fn start(config: &str) -> Proxy {
     proxy
 }
 
-/// Asks, and waits until the answer comes; but reads nothing of it.
-fn slow(proxy: &Proxy, asked: &str) -> Client {
-    let client = Client::connect_and_send(proxy.addr, format_request(asked).as_bytes());
+/// Sends a request and waits for the response, but reads nothing of it.
+fn slow(proxy: &Proxy, request: &str) -> Client {
+    let client = Client::connect_and_send(proxy.addr, format_request(request).as_bytes());
     client.stream.peek(&mut [0; 12]).unwrap();
     client
 }
@@ -42,7 +42,7 @@ fn slow_readers() {
         server { listen LISTEN; root www;
             location /stuck { alias www/big; send_timeout 1s; }
             location /reset { alias www/big; send_timeout 1s; reset_timedout_connection on; }
-            location /held { alias www/big; limit_conn one 1; }
+            location /limited { alias www/big; limit_conn one 1; }
             location /chunks { alias www/big; add_trailer X-End there; }
             location /last { alias www/big; keepalive_requests 1; }
         }",
@@ -55,7 +55,7 @@ fn slow_readers() {
         Ok(())
     };
     run_concurrently(vec![
-        case("the connection goes on", || {
+        case("keep-alive", || {
             let mut client = slow(&proxy, "/big?1");
             client.send(format_request("/small").as_bytes());
             check_equal("the client", &client.expect_status(200)?.body, whole)?;
@@ -65,7 +65,7 @@ fn slow_readers() {
             logs("/big?1 200 16777216 OK 1")?;
             logs("/big?3 200 16777216 OK 3")
         }),
-        case("or not", || {
+        case("no keep-alive", || {
             let mut client = slow(&proxy, "/big?last\nConnection: close");
             check_equal("the client", &client.expect_status(200)?.body, whole)?;
             client.expect_eof()?;
@@ -75,7 +75,7 @@ fn slow_readers() {
             client.expect_eof()?;
             logs("/last 200 16777216 OK 1")
         }),
-        case("a client that takes nothing", || {
+        case("a client that reads nothing", || {
             let mut client = slow(&proxy, "/stuck");
             proxy.wait_for_error_line(&[
                 "client timed out",
@@ -87,26 +87,28 @@ fn slow_readers() {
             });
             check(client.read_to_end()?.len() < BIG, || "all of it came".to_owned())
         }),
-        case("a client that takes nothing, and is reset", || {
+        case("a client that reads nothing, reset_timedout_connection", || {
             let mut client = slow(&proxy, "/reset");
             proxy.wait_for_error_line(&["client timed out", "\"GET /reset HTTP/1.1\""])?;
             let reset = "the connection was reset".to_owned();
             check(client.read_to_end() == Err(reset), || "it was not".to_owned())
         }),
-        case("a client that goes", || {
+        case("a client that goes away", || {
             drop(slow(&proxy, "/big?gone"));
             proxy.wait_for_access_line(&["/big?gone 200 ", "  1 "])
         }),
         case("limits hold to the end", || {
-            let mut client = slow(&proxy, "/held");
-            Client::connect(proxy.addr).request(format_request("/held").as_bytes(), 503)?;
+            let mut client = slow(&proxy, "/limited");
+            Client::connect(proxy.addr).request(format_request("/limited").as_bytes(), 503)?;
             check_equal("the client", &client.expect_status(200)?.body, whole)?;
             wait_for("room for another", || {
-                Client::connect(proxy.addr).request(format_request("/held\nRange: bytes=0-0").as_bytes(), 206).is_ok()
+                Client::connect(proxy.addr)
+                    .request(format_request("/limited\nRange: bytes=0-0").as_bytes(), 206)
+                    .is_ok()
             });
             Ok(())
         }),
-        case("parts", || {
+        case("multipart ranges", || {
             let mut client = slow(&proxy, "/big?parts\nRange: bytes=0-7999999, 8000001-16777215");
             let body = client.expect_status(206)?.body;
             let (first, second) = (&whole[..8_000_000], &whole[8_000_001..]);
@@ -130,7 +132,7 @@ fn slow_readers() {
 }
 
 #[test]
-fn what_a_choice_is_made_by_is_known() {
+fn the_condition_of_a_log_is_evaluated_at_the_end() {
     let proxy = Proxy::start(
         "error_log error.log info; pid smolgate.pid;
         map $request_completion $whole { OK whole; default broken; }
@@ -140,7 +142,7 @@ fn what_a_choice_is_made_by_is_known() {
     );
     put(&proxy.dir, "www/big", big());
     assert_eq!(slow(&proxy, "/big").expect_status(200).unwrap().body.len(), BIG);
-    // Something of the file has come, or there is no line.
+    // Without a byte of the body there is no line.
     let mut gone = slow(&proxy, "/big?gone");
     gone.read_head().unwrap();
     gone.read_bytes(1).unwrap();
@@ -171,9 +173,13 @@ fn slow_readers_are_counted_and_waited_for() {
     let left = BIG + head - buf.len();
     client.stream.read_exact(&mut rest[..left]).unwrap();
     assert!(big().ends_with(&rest[..left]));
-    assert_eq!(client.expect_status(200).unwrap().body, b"reloaded", "what follows is served as it is configured now");
+    assert_eq!(
+        client.expect_status(200).unwrap().body,
+        b"reloaded",
+        "the next request is served by the new configuration"
+    );
     proxy.signal("QUIT");
-    wait_for("it listens no more", || std::net::TcpStream::connect(proxy.addr).is_err());
+    wait_for("the listener is closed", || std::net::TcpStream::connect(proxy.addr).is_err());
     assert!(proxy.is_running());
     assert_eq!(other.expect_status(200).unwrap().body.len(), BIG);
     other.expect_eof().unwrap();
@@ -182,13 +188,13 @@ fn slow_readers_are_counted_and_waited_for() {
 }
 
 #[test]
-fn a_slow_reader_holds_little() {
+fn memory_of_slow_readers() {
     const READERS: u64 = 200;
     let proxy = start("worker_processes 1; server { listen LISTEN; root www; }");
-    let held: Vec<Client> = (0..READERS / 10).map(|_| slow(&proxy, "/big")).collect();
-    drop(held);
+    let readers: Vec<Client> = (0..READERS / 10).map(|_| slow(&proxy, "/big")).collect();
+    drop(readers);
     let before = proxy.resident_kib();
-    let held: Vec<Client> = (0..READERS).map(|_| slow(&proxy, "/big")).collect();
-    let each = proxy.resident_kib().saturating_sub(before) * 1024 / held.len() as u64;
+    let readers: Vec<Client> = (0..READERS).map(|_| slow(&proxy, "/big")).collect();
+    let each = proxy.resident_kib().saturating_sub(before) * 1024 / readers.len() as u64;
     assert!(each < 4096, "{each} bytes each");
 }

@@ -1,4 +1,4 @@
-//! Values that are chosen by who asks: `geo`, `split_clients`, `valid_referers`.
+//! Variables that depend on the client: `geo`, `split_clients`, `valid_referers`, and the order of expressions in `map`.
 
 use std::collections::BTreeMap;
 
@@ -31,8 +31,8 @@ fn geo() {
             ("none", "/", 200, "=myself|nowhere|none|loop|loop||nowhere"),
             ("the smallest network", "/?ip=10.1.2.3", 200, "=myself|ten one|none|loop|loop||ten one"),
             ("a network", "/?ip=10.3.2.3", 200, "=myself|ten|none|loop|loop||ten"),
-            ("one that was deleted", "/?ip=10.2.0.1", 200, "=myself|ten|none|loop|loop||ten"),
-            ("one that is in a file", "/?ip=172.31.0.1", 200, "=myself|included|none|loop|loop||included"),
+            ("a deleted network", "/?ip=10.2.0.1", 200, "=myself|ten|none|loop|loop||ten"),
+            ("a network of an included file", "/?ip=172.31.0.1", 200, "=myself|included|none|loop|loop||included"),
             ("all others", "/?ip=11.2.0.1", 200, "=myself|world|none|loop|loop||world"),
             ("IPv6", "/?ip=2001:db8::1", 200, "=myself|doc|none|loop|loop||a document"),
             ("other IPv6", "/?ip=2001:db9::1", 200, "=myself|six|none|loop|loop||six"),
@@ -40,11 +40,11 @@ fn geo() {
             ("a wide range", "/?ip=10.0.0.9", 200, "=myself|ten|wide|loop|loop||ten"),
             ("a narrow range", "/?ip=10.0.0.19", 200, "=myself|ten|narrow|loop|loop||ten"),
             ("one address", "/?ip=10.0.0.12", 200, "=myself|ten|one|loop|loop||ten"),
-            ("a range that was deleted", "/?ip=10.0.1.5", 200, "=myself|ten|none|loop|loop||ten"),
+            ("a deleted range", "/?ip=10.0.1.5", 200, "=myself|ten|none|loop|loop||ten"),
             ("no address", "/?ip=10.0.0.256", 200, "=myself|nowhere|none|loop|loop||nowhere"),
             ("a proxy", &from("192.0.2.1"), 200, "=myself|nowhere|none|doc|doc||nowhere"),
             ("two proxies", &from("192.0.2.1, 10.0.0.1"), 200, "=myself|nowhere|none|none|doc||nowhere"),
-            ("a proxy that says nothing", &from("x"), 200, "=myself|nowhere|none|loop|loop||nowhere"),
+            ("a proxy without an address", &from("x"), 200, "=myself|nowhere|none|loop|loop||nowhere"),
         ],
     );
 }
@@ -56,7 +56,7 @@ server { listen LISTEN; location / { return 200 "$entry"; }
     location ~ \.php$ { return 200 php; } location ~ ^/(a|b)/ { return 200 "a $1"; } location ~* \.(gif|jpe?g)$ { return 200 "image $1"; }
     location ~ ^/x/(?<name>.+)$ { return 200 "x $name"; } location ~ /download/ { return 200 late; } location = /is.php { return 200 is; } }"#;
 
-/// More of them than are tried one after the other: the first that matches counts, with what it captures.
+/// With more expressions than are tried one by one, the first match counts, with its captures.
 #[test]
 fn expressions_keep_their_order() {
     let proxy = Proxy::start(EXPRESSIONS);
@@ -84,7 +84,7 @@ fn expressions_keep_their_order() {
     );
 }
 
-/// The shares and who is in which are those of nginx 1.22: asked with the same texts, 1 to 1000.
+/// The shares, and the texts 1 to 1000 in them, are those of nginx 1.22.
 #[test]
 fn split_clients() {
     let proxy = Proxy::start(
@@ -111,7 +111,7 @@ fn referers() {
         r#"server { listen LISTEN; server_name www.own.test *.own.example ~^re\d$ ""; return 200 "$invalid_referer";
             valid_referers none example.com; }
            server { listen OTHER; server_name b; return 404; }"#
-            .replace("return 200 \"$invalid_referer\";", PLACES)
+            .replace("return 200 \"$invalid_referer\";", LOCATIONS)
             .as_str(),
     );
     let rows: &[(&str, &str, bool)] = &[
@@ -125,7 +125,7 @@ fn referers() {
         ("/", "", false),
         ("/blocked", "example.com", true),
         ("/blocked", "", true),
-        ("/blocked", "http://a.b", true), // too short to be looked at
+        ("/blocked", "http://a.b", true), // too short to be compared
         ("/blocked", "http://evil.test/", false),
         ("/path", "http://example.com/in", true),
         ("/path", "http://example.com/inner", true),
@@ -150,11 +150,11 @@ fn referers() {
         ("/two", "http://example.com/", false),
         ("/all", "anything", true),
     ];
-    let verdict = |valid: bool| if valid { "=" } else { "=1" };
+    let expected = |valid: bool| if valid { "=" } else { "=1" };
     run_cases(rows.iter().map(|(path, referer, valid)| {
         let proxy = &proxy;
         (*referer, move || {
-            run_response_row(proxy, &(referer, &format!("{path}\nReferer: {referer}"), 200, verdict(*valid)))
+            run_response_row(proxy, &(referer, &format!("{path}\nReferer: {referer}"), 200, expected(*valid)))
         })
     }));
     run_response_rows(
@@ -164,14 +164,14 @@ fn referers() {
             ("no referer, not allowed", "/path", 200, "=1"),
             ("no referer, all allowed", "/all", 200, "="),
             ("refused", "/if\nReferer: http://evil.test/", 403, ""),
-            ("let in", "/if\nReferer: http://example.com/", 200, "=in"),
+            ("allowed", "/if\nReferer: http://example.com/", 200, "=in"),
             ("a long host", &format!("/any\nReferer: http://{}", "a".repeat(257)), 200, "=1"),
             ("a host that is long enough", &format!("/any\nReferer: http://{}", "a".repeat(256)), 200, "="),
         ],
     );
 }
 
-const PLACES: &str = r#"
+const LOCATIONS: &str = r#"
     location / { return 200 "$invalid_referer"; }
     location /blocked { valid_referers blocked; return 200 "$invalid_referer"; }
     location /path { valid_referers example.com/in; return 200 "$invalid_referer"; }
@@ -183,9 +183,9 @@ const PLACES: &str = r#"
     location /any { valid_referers ~.; return 200 "$invalid_referer"; }
     location /all { valid_referers none blocked ~.; return 200 "$invalid_referer"; }"#;
 
-/// Each is refused with its place and a message that has all parts.
+/// Each is rejected with its line and column, and a message.
 #[test]
-fn what_is_written_wrongly() {
+fn invalid_values() {
     let cases = [
         ("geo $x { 10.0.0.0/33 a; }", "smolgate.conf:1:10: invalid network"),
         ("geo $x { 10.0.0.1; }", "smolgate.conf:1:10: invalid number of the geo parameters"),
@@ -205,7 +205,7 @@ fn what_is_written_wrongly() {
         ("server { valid_referers a.*.b; }", "smolgate.conf:1:25: invalid host"),
         ("server { valid_referers ~(; }", "smolgate.conf:1:25: "),
         ("server { allow 10.0.0.0/33; }", "smolgate.conf:1:16: invalid value"),
-        ("server { deny nobody; }", "smolgate.conf:1:15: invalid value"),
+        ("server { deny someone; }", "smolgate.conf:1:15: invalid value"),
         ("server { satisfy some; }", "smolgate.conf:1:18: invalid value"),
         ("server { auth_basic x; }", "smolgate.conf:1:1: \"auth_basic\" is set without"),
         ("server { auth_request on; }", "smolgate.conf:1:23: invalid value"),
@@ -225,8 +225,8 @@ fn what_is_written_wrongly() {
                     let dir = TempDir::new();
                     dir.write("smolgate.conf", text);
                     let output = run(&dir, &["-t"], "smolgate.conf");
-                    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-                    check(output.status.code() == Some(2) && told.contains(part), || format!("{part}: {told}"))
+                    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                    check(output.status.code() == Some(2) && stderr.contains(part), || format!("{part}: {stderr}"))
                 })
             })
             .collect(),

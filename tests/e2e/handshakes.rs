@@ -1,4 +1,4 @@
-//! Handshakes and what comes after them, as they come from who means no good (class N).
+//! TLS against hostile clients: floods of records, renegotiation, unfinished handshakes.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -12,32 +12,32 @@ use crate::peer::Peer;
 use crate::tls::{GET, PAIR, certified, hello, start};
 use crate::tls_fixtures::TlsConnector;
 
-/// Records that are allowed, but not in such numbers.
+/// Records that are valid, but too many.
 #[test]
-fn too_much_of_what_is_allowed() {
+fn floods_of_records() {
     let (dir, ca) = certified();
     let proxy = start(&dir, &format!("{PAIR} server {{ listen LISTEN ssl; return 200; }}"), &[]);
     let ends_with_alert = |sent: &[u8]| {
         let mut client = Client::connect_and_send(proxy.addr, sent);
-        let came = client.read_to_end()?;
-        let last = came.len().checked_sub(7).and_then(|at| came.get(at..)).unwrap_or_default();
+        let received = client.read_to_end()?;
+        let last = received.len().checked_sub(7).and_then(|at| received.get(at..)).unwrap_or_default();
         check(matches!(last, [21, 3, _, 0, 2, 2, _]), || show(last))
     };
     let whole = hello(0x0303, &[0xc0, 0x2b], b"");
     let warning = b"\x15\x03\x03\x00\x02\x01\x5a";
     run_concurrently(vec![
         case("empty fragments", || ends_with_alert(&b"\x16\x03\x01\x00\x00".repeat(1000))),
-        case("empty fragments after the first message", || {
+        case("empty fragments after the ClientHello", || {
             ends_with_alert(&[&whole[..], &b"\x16\x03\x03\x00\x00".repeat(1000)].concat())
         }),
-        case("warnings after the first message", || {
+        case("warnings after the ClientHello", || {
             Client::connect_and_send(proxy.addr, &[&whole[..], &warning.repeat(20)].concat()).read_to_end().map(drop)
         }),
-        case("warnings at first", || {
+        case("warnings instead of a ClientHello", || {
             let mut client = Client::connect_and_send(proxy.addr, &warning.repeat(20));
             client.expect_status(400).map(drop)
         }),
-        case("new keys", || {
+        case("KeyUpdates", || {
             let mut client = TlsConnector::trusting(&ca, None).connect(proxy.addr, "a.example")?;
             client.request(GET, 200)?;
             for _ in 0..100 {
@@ -45,11 +45,11 @@ fn too_much_of_what_is_allowed() {
                 let _ = client.stream.conn.complete_io(&mut client.stream.sock);
             }
             match client.request(GET, 200) {
-                Ok(_) => Err("it goes on".to_owned()),
+                Ok(_) => Err("the connection stays open".to_owned()),
                 Err(_) => Ok(()),
             }
         }),
-        case("some new keys", || {
+        case("a few KeyUpdates", || {
             let mut client = TlsConnector::trusting(&ca, None).connect(proxy.addr, "a.example")?;
             for _ in 0..10 {
                 client.stream.conn.refresh_traffic_keys().map_err(|error| error.to_string())?;
@@ -57,20 +57,20 @@ fn too_much_of_what_is_allowed() {
             }
             Ok(())
         }),
-        case("a first message of 40 KB", || {
+        case("a ClientHello of 40 KB", || {
             let mut long = hello(0x0303, &[0xc0, 0x2b], b"");
             long.splice(3..9, [0x40, 0, 1, 0, 0x9c, 0x40]);
             long.resize(5 + 0x4000, 0);
             let next = [&b"\x16\x03\x01\x40\x00"[..], &[0; 0x4000]].concat();
             ends_with_alert(&[long, next.clone(), next].concat())
         }),
-        case("a first message that claims 40 KB", || ends_with_alert(b"\x16\x03\x01\x00\x04\x01\x00\x9c\x40")),
-        case("a first message that claims 40 KB, byte by byte", || {
+        case("a ClientHello that claims 40 KB", || ends_with_alert(b"\x16\x03\x01\x00\x04\x01\x00\x9c\x40")),
+        case("a ClientHello that claims 40 KB, byte by byte", || {
             ends_with_alert(
                 b"\x16\x03\x01\x00\x01\x01\x16\x03\x01\x00\x01\x00\x16\x03\x01\x00\x01\x9c\x16\x03\x01\x00\x01\x40",
             )
         }),
-        case("a first message in too many records", || {
+        case("a ClientHello in too many records", || {
             let header = b"\x16\x03\x01\x00\x04\x01\x00\x4e\x20";
             ends_with_alert(&[&header[..], &b"\x16\x03\x01\x00\x01a".repeat(6000)].concat())
         }),
@@ -80,9 +80,9 @@ fn too_much_of_what_is_allowed() {
     ]);
 }
 
-/// OpenSSL asks for it by a line with an R.
+/// `openssl s_client` renegotiates on a line with an R.
 #[test]
-fn a_handshake_is_not_made_anew() {
+fn renegotiation_is_refused() {
     let (dir, ca) = certified();
     let proxy = start(&dir, &format!("{PAIR} server {{ listen LISTEN ssl; return 200; }}"), &[]);
     let mut command = Command::new("openssl");
@@ -97,9 +97,9 @@ fn a_handshake_is_not_made_anew() {
     TlsConnector::trusting(&ca, None).connect(proxy.addr, "a.example").unwrap().request(GET, 200).unwrap();
 }
 
-/// Thousands begin a handshake and say nothing more: others are served, tunnels go on, and memory has a limit.
+/// Thousands of unfinished handshakes: other clients are served, tunnels work, and memory is bounded.
 #[test]
-fn handshakes_that_are_never_finished() {
+fn unfinished_handshakes() {
     const FLOOD: usize = 2000;
     let (dir, ca) = certified();
     let peer = Peer::start_echo();
@@ -109,14 +109,14 @@ fn handshakes_that_are_never_finished() {
     let mut tunnel = clients.connect(proxy.addr, "a.example").unwrap();
     tunnel.request(&expand(b"GET /ws HTTP/1.1\r\nHost: a.example\r\n{W}\r\n"), 101).unwrap();
     let before = proxy.resident_kib();
-    let flood: Vec<TcpStream> = (0..FLOOD).map_while(|_| stalled(&proxy)).collect();
+    let flood: Vec<TcpStream> = (0..FLOOD).map_while(|_| start_handshake(&proxy)).collect();
     let began = Instant::now();
     for n in 0..20u32 {
         tunnel.send(&n.to_be_bytes());
         check_equal("the tunnel", &tunnel.read_bytes(4).unwrap(), &n.to_be_bytes()).unwrap();
     }
     assert!(began.elapsed() < TIMEOUT, "the tunnel took {:?}", began.elapsed());
-    // A new client waits for all of the flood.
+    // A new client waits for the whole flood.
     let Client { stream, .. } = Client::connect(proxy.addr);
     stream.set_read_timeout(Some(4 * TIMEOUT)).unwrap();
     clients.handshake(stream, "a.example").unwrap().request(GET, 200).unwrap();
@@ -127,8 +127,8 @@ fn handshakes_that_are_never_finished() {
     assert!(each < 20_000, "{each} bytes for each of {}", flood.len());
 }
 
-/// Sends a first message and nothing else; `None` where there are no more descriptors.
-fn stalled(proxy: &Proxy) -> Option<TcpStream> {
+/// Sends a ClientHello and nothing else; `None` if there are no more descriptors.
+fn start_handshake(proxy: &Proxy) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(proxy.addr).ok()?;
     stream.write_all(&hello(0x0303, &[0xc0, 0x2b], b"")).ok()?;
     Some(stream)

@@ -1,4 +1,4 @@
-//! The program under test: started in the foreground with a configuration of its own, killed when the test is over.
+//! The program under test: each test starts its own proxy in the foreground, and kills it at the end.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 use crate::peer::Peer;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_smolgate");
-/// How long anything that must happen may take on a machine that is very busy. It is less than nginx's usual timeouts of
-/// 60 seconds, so that none of these makes it happen.
+/// The limit for everything that a test waits for, on a very busy machine. Less than nginx's default timeouts of 60 seconds, so
+/// that none of these can make it happen.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// What a busy machine makes of one second, in milliseconds: not less, and an order of magnitude more at most.
+/// How long one second may take on a busy machine, in milliseconds.
 pub(crate) const ABOUT_A_SECOND: Range<u128> = 900..10_000;
 
-/// Asks again and again until there is an answer; `None` if it does not come in time.
-pub(crate) fn poll_within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+/// Calls `poll` until it returns a value; `None` if it does not in time.
+pub(crate) fn poll_within<T>(limit: Duration, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
     let began = Instant::now();
     loop {
-        if let Some(answer) = ask() {
-            return Some(answer);
+        if let Some(value) = poll() {
+            return Some(value);
         }
         if began.elapsed() > limit {
             return None;
@@ -34,17 +34,17 @@ pub(crate) fn poll_within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>
     }
 }
 
-/// Whether the tests run as root: otherwise a proxy can't become another user.
+/// Returns whether the tests run as root, which the proxy needs to change its user.
 pub(crate) fn is_root() -> bool {
     fs::read_to_string("/proc/self/status").unwrap_or_default().lines().any(|line| line.starts_with("Uid:\t0\t0"))
 }
 
-/// Waits for what must come true.
+/// Waits until `holds`; panics if it does not in time.
 pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    assert!(poll_within(TIMEOUT, || holds().then_some(())).is_some(), "{what}: it did not happen");
+    assert!(poll_within(TIMEOUT, || holds().then_some(())).is_some(), "timed out: {what}");
 }
 
-/// A directory that goes away with the test.
+/// A directory that is removed at the end of the test.
 pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
@@ -53,7 +53,7 @@ impl TempDir {
         let number = LAST.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("smolgate-test-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
-        // Started by root, a proxy becomes somebody else, who has to rotate logs here.
+        // Started by root, the proxy changes to an unprivileged user, which has to rotate logs here.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         Self(path)
     }
@@ -66,7 +66,7 @@ impl TempDir {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// The lines of a file, none if it is not there yet.
+    /// Returns the lines of a file, none if it does not exist.
     pub(crate) fn lines(&self, name: &str) -> Vec<String> {
         let bytes = fs::read(self.path(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
@@ -86,7 +86,7 @@ pub(crate) fn run(dir: &TempDir, flags: &[&str], file: &str) -> Output {
     command.output().unwrap()
 }
 
-/// The same by a line of shell, in which `"$0" "$@"` is the program with its flags.
+/// As [`run`], by a line of shell, in which `"$0" "$@"` is the program with its flags.
 pub(crate) fn run_in_shell(dir: &TempDir, shell: &str, file: &str) -> Output {
     let mut command = Command::new("sh");
     command.args(["-c", shell, BINARY, "-p"]).arg(&dir.0).args(["-c", file]).stdin(Stdio::null()).output().unwrap()
@@ -96,15 +96,15 @@ pub(crate) fn run_in_shell(dir: &TempDir, shell: &str, file: &str) -> Output {
 pub(crate) struct Proxy {
     child: Child,
     pub(crate) dir: TempDir,
-    /// What stands for `LISTEN` in the configuration.
+    /// Replaces `LISTEN` in the configuration.
     pub(crate) addr: SocketAddr,
-    /// What stands for `OTHER` in the configuration.
+    /// Replaces `OTHER` in the configuration.
     pub(crate) other: SocketAddr,
-    /// Sockets that were passed to the proxy, and are listened on as long as the test lasts.
+    /// Sockets passed to the proxy, which stay open as long as the test.
     _inherited: Vec<TcpListener>,
 }
 
-/// What each configuration starts with.
+/// The start of each configuration that has no `access_log`.
 const LOGS: &str = "error_log error.log info;\npid smolgate.pid;\naccess_log access.log;\n";
 
 impl Proxy {
@@ -113,13 +113,13 @@ impl Proxy {
         Self::start_in_shell(config, "exec \"$0\" \"$@\"")
     }
 
-    /// Starts with a configuration in which names stand for peers.
+    /// Starts with a configuration in which names are replaced by the addresses of peers.
     pub(crate) fn start_with_peers(config: &str, peers: &[(&str, &Peer)]) -> Self {
-        let place = |text: String, (name, peer): &(&str, &Peer)| text.replace(name, &peer.addr.to_string());
-        Self::start(&peers.iter().fold(config.to_owned(), place))
+        let replace = |text: String, (name, peer): &(&str, &Peer)| text.replace(name, &peer.addr.to_string());
+        Self::start(&peers.iter().fold(config.to_owned(), replace))
     }
 
-    /// Starts as systemd does with sockets that it has bound: for `LISTEN`, and for `OTHER` or something else.
+    /// Starts with inherited sockets, as systemd does: one for `LISTEN`, and one for `OTHER` or the given one.
     pub(crate) fn start_socket_activated(config: &str, other: Option<&TcpListener>) -> Self {
         let shell = "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$0\" \"$@\"";
         let own = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -132,17 +132,17 @@ impl Proxy {
         Self::spawn(config, shell, &[])
     }
 
-    /// Sockets that are `passed` are standard input and output of the shell.
+    /// The sockets in `passed` are standard input and output of the shell.
     fn spawn(config: &str, shell: &str, passed: &[&TcpListener]) -> Self {
         let config = if config.contains("access_log ") { config.to_owned() } else { format!("{LOGS}{config}") };
         let copy = |at: usize| passed.get(at).map(|listener| listener.try_clone().unwrap());
         let stream = |at| copy(at).map_or(Stdio::null(), |listener| Stdio::from(OwnedFd::from(listener)));
-        // A port that was free may be taken again before the program binds it: then another one is tried.
+        // A free port may be taken before the program binds it: then another one is tried.
         for _ in 0..20 {
             let dir = TempDir::new();
-            let held = [0, 1].map(|at| copy(at).unwrap_or_else(|| TcpListener::bind("127.0.0.1:0").unwrap()));
-            let [addr, other] = held.each_ref().map(|listener| listener.local_addr().unwrap());
-            let held = held.into_iter().filter(|_| !passed.is_empty()).collect();
+            let listeners = [0, 1].map(|at| copy(at).unwrap_or_else(|| TcpListener::bind("127.0.0.1:0").unwrap()));
+            let [addr, other] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+            let inherited = listeners.into_iter().filter(|_| !passed.is_empty()).collect();
             dir.write("smolgate.conf", fill_in_addresses(&config, addr, other));
             let mut command = Command::new("sh");
             command.args(["-c", shell, BINARY, "-p"]).arg(&dir.0).args(["-c", "smolgate.conf"]);
@@ -156,11 +156,11 @@ impl Proxy {
                     _ => None,
                 });
             match up {
-                Some(true) => return Self { child, dir, addr, other, _inherited: held },
+                Some(true) => return Self { child, dir, addr, other, _inherited: inherited },
                 Some(false) if dir.lines("stderr").iter().any(|line| line.contains("bind()")) => {}
                 _ => {
                     let _ = child.kill();
-                    panic!("the proxy does not start: {:?}", dir.lines("stderr"));
+                    panic!("the program does not start: {:?}", dir.lines("stderr"));
                 }
             }
         }
@@ -175,9 +175,9 @@ impl Proxy {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Writes another configuration under the name of the first.
+    /// Replaces the configuration.
     pub(crate) fn write_config(&self, config: &str) {
-        // In one step, as editors do it: a reload that is still to come reads the old text or the new.
+        // Atomically, as editors do: a pending reload reads the old text or the new one.
         self.dir.write("smolgate.conf.new", fill_in_addresses(&format!("{LOGS}{config}"), self.addr, self.other));
         fs::rename(self.dir.path("smolgate.conf.new"), self.dir.path("smolgate.conf")).unwrap();
     }
@@ -188,17 +188,17 @@ impl Proxy {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// How it ended, if it ends within `limit`.
+    /// Returns the exit code, if the process exits within `limit`.
     pub(crate) fn exit_code_within(&mut self, limit: Duration) -> Option<i32> {
         poll_within(limit, || self.child.try_wait().unwrap()).map(|status| status.code().unwrap_or(-1))
     }
 
-    /// Lines of the access log.
+    /// Returns the lines of the access log.
     pub(crate) fn access_lines(&self) -> Vec<String> {
         self.dir.lines("access.log")
     }
 
-    /// Lines of the error log.
+    /// Returns the lines of the error log.
     pub(crate) fn error_lines(&self) -> Vec<String> {
         self.dir.lines("error.log")
     }
@@ -217,26 +217,26 @@ impl Proxy {
             .ok_or_else(|| format!("no line with {parts:?} in the error log: {:?}", self.error_lines()))
     }
 
-    /// Descriptors that are open.
+    /// Returns the number of open descriptors.
     pub(crate) fn open_descriptors(&self) -> usize {
         fs::read_dir(Path::new("/proc").join(self.pid().to_string()).join("fd")).map_or(0, Iterator::count)
     }
 
-    /// Processor time used so far, in ticks of 10 ms.
+    /// Returns the processor time used so far, in ticks of 10 ms.
     pub(crate) fn cpu_ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
-    /// Whether it waits for something else than a processor.
+    /// Returns whether the process sleeps.
     #[cfg(feature = "gzip")]
     pub(crate) fn is_sleeping(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         status.contains("\nState:\tS")
     }
 
-    /// Memory in use, in KiB.
+    /// Returns the resident memory, in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -251,11 +251,11 @@ impl Drop for Proxy {
     }
 }
 
-/// Whether a process holds SIGHUP back to read it: before that it would die of one.
+/// Returns whether a process blocks SIGHUP to read it from a signalfd: before that, SIGHUP would kill it.
 fn blocks_sighup(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let held = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-    held.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    blocked.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 fn fill_in_addresses(config: &str, addr: SocketAddr, other: SocketAddr) -> String {

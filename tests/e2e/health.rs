@@ -1,4 +1,4 @@
-//! Active health checks: who is asked what, when a peer is taken out, and when it is taken back.
+//! Active health checks: requests of checks, matching of responses, and peers that become unhealthy and healthy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -10,15 +10,14 @@ use crate::response_rows::format_request;
 #[cfg(feature = "tls")]
 use crate::tls_fixtures::certificate_authority;
 
-/// A peer whose answer to health checks can be changed: the status it answers them with, and how many came. Others get its
-/// name.
-struct Patient {
+/// A peer whose response to health checks can be changed. Other requests get its name.
+struct CheckedPeer {
     peer: Peer,
     status: Arc<AtomicU32>,
     checks: Arc<AtomicUsize>,
 }
 
-impl Patient {
+impl CheckedPeer {
     fn new(name: &'static str) -> Self {
         let (status, checks): (Arc<AtomicU32>, Arc<AtomicUsize>) = (Arc::new(200.into()), Arc::default());
         let (own_status, own_checks) = (status.clone(), checks.clone());
@@ -49,12 +48,12 @@ impl Patient {
         Self { peer, status, checks }
     }
 
-    fn answer_with(&self, status: u32) {
+    fn set_status(&self, status: u32) {
         self.status.store(status, Ordering::SeqCst);
     }
 }
 
-/// The answer to a handshake (RFC 6455 4.2.2).
+/// The response to a WebSocket handshake (RFC 6455 4.2.2).
 fn switching(head: &str) -> String {
     let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
     let digest = smolgate::http1::digest::sha1(&[key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"]);
@@ -78,8 +77,8 @@ fn names(proxy: &Proxy, target: &str, count: usize) -> String {
 }
 
 #[test]
-fn a_peer_is_taken_out_and_back() {
-    let (a, b) = (Patient::new("a"), Patient::new("b"));
+fn a_peer_becomes_unhealthy_and_healthy() {
+    let (a, b) = (CheckedPeer::new("a"), CheckedPeer::new("b"));
     let config = |check: &str| {
         format!(
             "upstream u {{ server {}; server {}; {check} }} server {{ listen LISTEN;
@@ -96,46 +95,46 @@ fn a_peer_is_taken_out_and_back() {
     let fields = "Host: app\r\nUser-Agent: smolgate/0.1.0 (health check)\r\nConnection: close\r\n\r\n";
     assert!(head.contains(&format!("GET /health?x HTTP/1.1\r\n{fields}")), "{head}");
 
-    b.answer_with(500);
-    let told = format!(
+    b.set_status(500);
+    let line = format!(
         "[warn] {0}#{0}: peer {1} of upstream \"u\" is unhealthy: it answers with status 500",
         proxy.pid(),
         b.peer.addr
     );
-    proxy.wait_for_error_line(&[&told]).unwrap();
+    proxy.wait_for_error_line(&[&line]).unwrap();
     assert_eq!(names(&proxy, "/", 4), "aaaa");
-    let ill = format!("\"address\":\"{}\",\"state\":\"unhealthy\"", b.peer.addr);
-    assert!(status(&proxy, "/status").contains(&ill), "{}", status(&proxy, "/status"));
+    let unhealthy = format!("\"address\":\"{}\",\"state\":\"unhealthy\"", b.peer.addr);
+    assert!(status(&proxy, "/status").contains(&unhealthy), "{}", status(&proxy, "/status"));
     let up = format!("smolgate_peer_up{{upstream=\"u\",peer=\"{}\"}} 0\n", b.peer.addr);
     let text = status(&proxy, "/status.prom");
     assert!(text.contains(&up) && text.contains("smolgate_peer_failed_checks_total"), "{text}");
 
-    // It stays taken out over a reload.
+    // It stays unhealthy after a reload.
     proxy.write_config(&config("health_check interval=1h;"));
     proxy.signal("HUP");
     wait_for("the reload", || names(&proxy, "/generation", 1).contains("1h"));
     assert_eq!(names(&proxy, "/", 4), "aaaa");
     proxy.write_config(&config(CHECK));
     proxy.signal("HUP");
-    b.answer_with(204);
+    b.set_status(204);
     proxy.wait_for_error_line(&["[notice]", &format!("peer {} of upstream \"u\" is healthy", b.peer.addr)]).unwrap();
     assert!(names(&proxy, "/", 4).contains('b'));
     let changes = proxy.error_lines().iter().filter(|line| line.contains("healthy")).count();
     assert_eq!(changes, 2, "{:?}", proxy.error_lines());
 
-    // And comes back where nobody is checked any more.
-    b.answer_with(0);
+    // Without checks it is used again.
+    b.set_status(0);
     proxy.wait_for_error_line(&["is unhealthy: it closes the connection"]).unwrap();
     proxy.write_config(&config(""));
     proxy.signal("HUP");
-    wait_for("it is asked again", || names(&proxy, "/", 4).contains('b'));
+    wait_for("requests go to it again", || names(&proxy, "/", 4).contains('b'));
 }
 
 #[test]
-fn what_is_asked() {
-    let (a, ws) = (Patient::new("a"), Patient::new("w"));
-    ws.answer_with(101);
-    a.answer_with(503);
+fn requests_of_checks() {
+    let (a, ws) = (CheckedPeer::new("a"), CheckedPeer::new("w"));
+    ws.set_status(101);
+    a.set_status(503);
     let proxy = Proxy::start_with_peers(
         "match busy { status ! 500 502-504; } match odd { status 404 503; }
          upstream tcp { server 127.0.0.1:1; server PEER-A; health_check type=tcp interval=100ms; }
@@ -166,43 +165,43 @@ fn what_is_asked() {
     assert_eq!(names(&proxy, "/odd", 2), "aa");
     assert!(
         !proxy.error_lines().iter().any(|line| line.contains("upstream: \"http://127.0.0.1:1")),
-        "nobody was sent there"
+        "no request was sent there"
     );
     wait_for("the backup takes over", || names(&proxy, "/busy", 1) != "a");
     let alone = Client::connect_and_send(proxy.addr, format_request("/alone").as_bytes()).read_response().unwrap();
-    assert_eq!(alone.status, 502, "also the only one gets nothing");
+    assert_eq!(alone.status, 502, "an unhealthy peer gets nothing, even alone");
     let handshakes = || String::from_utf8_lossy(&ws.peer.received()).matches("Sec-WebSocket-Version: 13").count();
-    wait_for("it is said farewell to", || ws.peer.received().contains(&0x88) && handshakes() > 0);
+    wait_for("a Close frame is sent", || ws.peer.received().contains(&0x88) && handshakes() > 0);
 }
 
-/// The first answer decides about a peer that gets nothing before.
+/// A peer of a mandatory check gets no request before its first result.
 #[test]
-fn who_must_be_asked_first() {
-    let (silent, ill, well) = (Patient::new("s"), Patient::new("i"), Patient::new("w"));
-    silent.answer_with(1);
-    ill.answer_with(503);
+fn mandatory_checks() {
+    let (silent, unhealthy, healthy) = (CheckedPeer::new("s"), CheckedPeer::new("i"), CheckedPeer::new("w"));
+    silent.set_status(1);
+    unhealthy.set_status(503);
     let check = "health_check mandatory passes=5 fails=5 interval=1h timeout=1h;";
     let proxy = Proxy::start_with_peers(
         &format!(
-            "upstream silent {{ server PEER-S; {check} }} upstream ill {{ server PEER-I; {check} }}
-             upstream well {{ server PEER-W; {check} }}
+            "upstream silent {{ server PEER-S; {check} }} upstream unhealthy {{ server PEER-I; {check} }}
+             upstream healthy {{ server PEER-W; {check} }}
              server {{ listen LISTEN; location /silent {{ proxy_pass http://silent; }} location /status {{ status; }}
-                location /ill {{ proxy_pass http://ill; }} location /well {{ proxy_pass http://well; }} }}"
+                location /unhealthy {{ proxy_pass http://unhealthy; }} location /healthy {{ proxy_pass http://healthy; }} }}"
         ),
-        &[("PEER-S", &silent.peer), ("PEER-I", &ill.peer), ("PEER-W", &well.peer)],
+        &[("PEER-S", &silent.peer), ("PEER-I", &unhealthy.peer), ("PEER-W", &healthy.peer)],
     );
     let gets = |target: &str| {
         Client::connect_and_send(proxy.addr, format_request(target).as_bytes()).read_response().unwrap().status
     };
-    proxy.wait_for_error_line(&["of upstream \"ill\" is unhealthy: it answers with status 503"]).unwrap();
-    wait_for("the well one is known", || gets("/well") == 200);
-    assert_eq!((gets("/silent"), gets("/ill")), (502, 502));
+    proxy.wait_for_error_line(&["of upstream \"unhealthy\" is unhealthy: it answers with status 503"]).unwrap();
+    wait_for("the healthy one is known", || gets("/healthy") == 200);
+    assert_eq!((gets("/silent"), gets("/unhealthy")), (502, 502));
     assert!(status(&proxy, "/status").contains("\"state\":\"checking\""));
 }
 
 #[test]
-fn what_a_good_answer_is() {
-    let (a, b) = (Patient::new("a"), Patient::new("b"));
+fn matches() {
+    let (a, b) = (CheckedPeer::new("a"), CheckedPeer::new("b"));
     let rules = [
         ("named", "header X-Name;", "ab"),
         ("unnamed", "header ! X-Name;", ""),
@@ -211,7 +210,7 @@ fn what_a_good_answer_is() {
         ("like", "header X-Name ~ ^[a]; status 200;", "a"),
         ("unlike", "header X-Name !~ ^[a];", "b"),
         ("body", "body ~ \"I am [b]$\";", "b"),
-        ("nobody", "body !~ \"I am b\"; header ! X-None;", "a"),
+        ("not_body", "body !~ \"I am b\"; header ! X-None;", "a"),
         ("missing_other", "header X-None != x;", ""),
         ("missing_unlike", "header X-None !~ x;", ""),
         ("twice", "status 200-299; status ! 201 204; body ~ ^I; body ~ [a]$;", "a"),
@@ -233,7 +232,7 @@ fn what_a_good_answer_is() {
         ),
         &[("PEER-A", &a.peer), ("PEER-B", &b.peer)],
     );
-    wait_for("all were asked", || !status(&proxy, "/status").contains("checking"));
+    wait_for("all were checked", || !status(&proxy, "/status").contains("checking"));
     for (name, rule, expected) in rules {
         let ask = || {
             Client::connect_and_send(proxy.addr, format_request(&format!("/{name}")).as_bytes())
@@ -250,11 +249,11 @@ fn what_a_good_answer_is() {
     proxy.wait_for_error_line(&["is unhealthy: the body of its answer does not match"]).unwrap();
 }
 
-/// Another program in place of this one knows what this one knew.
+/// A binary upgrade hands the health of peers over.
 #[test]
-fn an_upgrade_keeps_what_was_found() {
-    let (a, b) = (Patient::new("a"), Patient::new("b"));
-    b.answer_with(500);
+fn results_survive_a_binary_upgrade() {
+    let (a, b) = (CheckedPeer::new("a"), CheckedPeer::new("b"));
+    b.set_status(500);
     let config = |interval: &str| {
         let check = format!("health_check interval={interval} jitter={interval} mandatory;");
         let servers = format!("server {}; server {};", a.peer.addr, b.peer.addr);
@@ -265,16 +264,16 @@ fn an_upgrade_keeps_what_was_found() {
     proxy.wait_for_error_line(&["is unhealthy: it answers with status 500"]).unwrap();
     proxy.write_config(&config("1h"));
     proxy.signal("USR2");
-    wait_for("the next program", || proxy.error_lines().iter().filter(|line| line.contains("listens on")).count() == 2);
+    wait_for("the new binary", || proxy.error_lines().iter().filter(|line| line.contains("listens on")).count() == 2);
     assert_eq!(names(&proxy, "/", 4), "aaaa");
     let changes = proxy.error_lines().iter().filter(|line| line.contains("healthy")).count();
     assert_eq!(changes, 2, "{:?}", proxy.error_lines());
 }
 
-/// Peers that requests come to by TLS are asked by TLS.
+/// Peers that get requests over TLS are checked over TLS.
 #[cfg(feature = "tls")]
 #[test]
-fn checks_are_secured_where_requests_are() {
+fn checks_over_tls() {
     let dir = TempDir::new();
     certificate_authority("authority").issue("up.example").write(&dir, "up");
     let path = dir.path("").display().to_string();
@@ -295,7 +294,7 @@ fn checks_are_secured_where_requests_are() {
         asks("by", ""),
         asks("in", ""),
     ));
-    wait_for("all were asked", || !status(&proxy, "/status").contains("checking"));
+    wait_for("all were checked", || !status(&proxy, "/status").contains("checking"));
     let gets = |target: &str| {
         Client::connect_and_send(proxy.addr, format_request(target).as_bytes()).read_response().unwrap().status
     };
@@ -303,13 +302,13 @@ fn checks_are_secured_where_requests_are() {
 }
 
 #[test]
-fn checks_that_can_not_be() {
+fn invalid_checks() {
     let refuses = |text: &str, part: &str| {
         let dir = TempDir::new();
         dir.write("smolgate.conf", text);
         let output = run(&dir, &["-t"], "smolgate.conf");
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(2) && told.contains(part), "{text}: {told}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && stderr.contains(part), "{text}: {stderr}");
     };
     let upstream = |check: &str| format!("upstream u {{ server 127.0.0.1:1; {check} }} server {{ listen 8080; }}");
     refuses(&upstream("health_check interval=0;"), "an interval of 100ms or more is expected");

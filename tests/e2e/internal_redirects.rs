@@ -1,4 +1,4 @@
-//! Requests that the configuration sends elsewhere: `error_page`, `try_files`, `internal`, named locations.
+//! Internal redirects: `error_page`, `try_files`, `internal`, named locations.
 
 use std::fs;
 
@@ -52,7 +52,7 @@ const PAGES: &str = r#"server { listen LISTEN; root www; recursive_error_pages o
     location /page_hidden { error_page 403 /hidden; return 403; }
     location /empty { error_page 404 =204 /f.txt; }
     location /limited { client_max_body_size 4; error_page 413 /said; return 200 "fits"; }
-    location /climbs { error_page 404 /$arg_x; return 404; }
+    location /escapes { error_page 404 /$arg_x; return 404; }
 }"#;
 
 #[test]
@@ -62,8 +62,8 @@ fn pages() {
     let rows: &[ResponseRow<'_>] = &[
         ("a page for all", "/none", 404, "Content-Type: text/html | Content-Length: 8 | =not here"),
         ("for HEAD", "HEAD /none", 404, "Content-Length: 8 | ="),
-        ("for a POST it is asked for with GET", "POST /any/none", 201, "=said GET /said "),
-        ("one of its own that is missing", "/own/none", 404, "!ETag | Content-Type: text/html"),
+        ("a POST becomes a GET", "POST /any/none", 201, "=said GET /said "),
+        ("an own page that is missing", "/own/none", 404, "!ETag | Content-Type: text/html"),
         ("=200", "/ok/none", 200, "=not here"),
         ("=200 is like any file", "/ok/none\nRange: bytes=0-2", 206, "=not"),
         ("a range of an error page", "/none\nRange: bytes=0-2", 404, "=not here"),
@@ -76,12 +76,12 @@ fn pages() {
         ("arguments", "/args/none?lost", 404, "=said GET /said x=/args/none"),
         ("a named location", "/named/none?kept", 404, "=named GET /named/none?kept"),
         ("keeps the method", "DELETE /named/none", 405, "Content-Type: text/html"),
-        ("a named location that is not there", "/nowhere/none", 500, "Content-Type: text/html"),
+        ("an unknown named location", "/nowhere/none", 500, "Content-Type: text/html"),
         ("a path with variables", "/variable/none", 404, "=by /by/variable/none"),
         ("no page for a page", "/deep/", 403, "Content-Type: text/html"),
         ("a page for a page", "/recursive/", 403, "=said GET /said "),
-        ("in rounds", "/round/", 500, "Content-Type: text/html"),
-        ("a status of ours", "/broken", 500, "=sorry"),
+        ("a cycle", "/round/", 500, "Content-Type: text/html"),
+        ("return 500", "/broken", 500, "=sorry"),
         ("a text is no page", "/text", 404, "=my text"),
         ("a redirect with a page", "/moved", 301, "Location: http://a:PORT/elsewhere | =said GET /said "),
         ("a redirect to a redirect", "/moved_away", 302, "Location: http://a:PORT/second"),
@@ -90,7 +90,7 @@ fn pages() {
         ("internal, by a page", "/page_hidden", 403, "=hidden /hidden"),
         ("a status without a body", "/empty/none", 204, "="),
         ("a body that is too long", "POST /limited\nContent-Length: 9", 413, "Connection: close | =said GET /said "),
-        ("a path that climbs", "/climbs?x=../smolgate.conf", 404, "Content-Type: text/html"),
+        ("a path out of the root", "/escapes?x=../smolgate.conf", 404, "Content-Type: text/html"),
     ];
     run_response_rows(&proxy, rows);
     assert_eq!(proxy.error_lines().iter().filter(|line| line.contains("internal redirection cycle")).count(), 1);
@@ -109,7 +109,7 @@ const TRIES: &str = r#"server { listen LISTEN; root www;
     location /file/ { try_files /has =404; }
     location /alias/ { alias www/has/; try_files $uri $uri/ =404; }
     location ~ ^/re/(.*)$ { alias www; try_files /$1 =404; }
-    location /climbs/ { try_files /$arg_x =404; }
+    location /escapes/ { try_files /$arg_x =404; }
     location /again/ { try_files $uri /again/; }
     location /unset { try_files /none @nowhere; }
     location /outer/ { try_files /f.txt =404; location /outer/inner { } }
@@ -117,7 +117,7 @@ const TRIES: &str = r#"server { listen LISTEN; root www;
 server { listen LISTEN; server_name bare; root www; try_files /f.txt =404; }"#;
 
 #[test]
-fn files_that_are_tried() {
+fn try_files() {
     let proxy = Proxy::start(TRIES);
     fill(&proxy);
     let rows: &[ResponseRow<'_>] = &[
@@ -134,17 +134,17 @@ fn files_that_are_tried() {
         ("alias", "/alias/index.html", 200, "=index"),
         ("alias of nothing", "/alias/none", 404, ""),
         ("alias of an expression", "/re/has/index.html", 200, "=index"),
-        ("what climbs is not there", "/climbs/?x=../smolgate.conf", 404, ""),
-        ("in rounds", "/again/none", 500, ""),
-        ("a location that is not there", "/unset", 500, ""),
+        ("a path out of the root", "/escapes/?x=../smolgate.conf", 404, ""),
+        ("a cycle", "/again/none", 500, ""),
+        ("an unknown named location", "/unset", 500, ""),
         ("it is not inherited", "/outer/inner", 404, ""),
         ("without a location", "/none\nHost: bare", 200, "=hello"),
     ];
     run_response_rows(&proxy, rows);
 }
 
-/// An upstream that answers with the status that the path names.
-fn moody(connection: &mut Connection) {
+/// Responds with the status that the path names.
+fn respond_with_status(connection: &mut Connection) {
     while let Some(request) = connection.read_request() {
         let path = request.head.split(' ').nth(1).unwrap_or_default().to_owned();
         let status = path.trim_start_matches('/').get(..3).unwrap_or("200").to_owned();
@@ -156,8 +156,8 @@ fn moody(connection: &mut Connection) {
 }
 
 #[test]
-fn answers_that_make_room() {
-    let peer = Peer::start(moody);
+fn proxy_intercept_errors() {
+    let peer = Peer::start(respond_with_status);
     let live = Peer::start_echo();
     let config = "upstream up { server PEER; } server { listen LISTEN; root www;
         error_page 401 404 502 /404.html; proxy_intercept_errors on;
@@ -165,20 +165,20 @@ fn answers_that_make_room() {
         location /through/ { proxy_intercept_errors off; proxy_pass http://up/; }
         location /dead { error_page 502 =200 @other; proxy_pass http://127.0.0.1:1; }
         location @other { proxy_pass http://OTHER_PEER; }
-        location /page { error_page 502 /asked; proxy_pass http://127.0.0.1:1; }
-        location /asked { proxy_pass http://OTHER_PEER; } }";
+        location /page { error_page 502 /error-page; proxy_pass http://127.0.0.1:1; }
+        location /error-page { proxy_pass http://OTHER_PEER; } }";
     let proxy = Proxy::start_with_peers(config, &[("OTHER_PEER", &live), ("PEER", &peer)]);
     fill(&proxy);
     let rows: &[ResponseRow<'_>] = &[
         ("a 404 of the upstream", "/404", 404, "!X-Own | =not here"),
         ("a 401 says how to log in", "/401", 401, "WWW-Authenticate: Basic | =not here"),
         ("a status without a page", "/403", 403, "X-Own: 1 | =upstr"),
-        ("an answer", "/200", 200, "X-Own: 1 | =upstr"),
+        ("no error", "/200", 200, "X-Own: 1 | =upstr"),
         ("not intercepted", "/through/404", 404, "X-Own: 1 | =upstr"),
         ("another upstream", "/dead?x", 200, "=/dead?x"),
     ];
     run_response_rows(&proxy, rows);
-    // A body that was there goes to the other upstream as well; one for a page does not.
+    // A buffered body is forwarded to the other upstream as well, but not to an error page.
     let seen = live.received().len();
     let mut client = Client::connect(proxy.addr);
     client.request(format!("{}hello", format_request("POST /dead\nContent-Length: 5")).as_bytes(), 200).unwrap();
@@ -186,8 +186,8 @@ fn answers_that_make_room() {
     client.request(format_request("/200").as_bytes(), 200).unwrap();
     let host = live.addr;
     let expected = format!(
-        "POST /dead HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\n\r\nhelloGET /asked HTTP/1.1\r\nHost: {host}\r\n\r\n"
+        "POST /dead HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\n\r\nhelloGET /error-page HTTP/1.1\r\nHost: {host}\r\n\r\n"
     );
     check_equal("the other upstream", &live.received()[seen..], expected.as_bytes()).unwrap();
-    check(!show(&live.received()).contains("smuggled"), || "it is out of step".to_owned()).unwrap();
+    check(!show(&live.received()).contains("smuggled"), || "bytes were smuggled".to_owned()).unwrap();
 }

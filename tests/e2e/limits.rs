@@ -1,4 +1,4 @@
-//! How much a client may ask for: requests in a time, requests and tunnels at once, bytes a second.
+//! Limits: the rate of requests, requests and tunnels at a time, bytes per second.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::peer::Peer;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// The status of a request for `path`, on a connection of its own.
+/// Returns the status of a request for `path`, on a connection of its own.
 fn status(proxy: &Proxy, path: &str) -> Result<u16, String> {
     let mut client = Client::connect_and_send(proxy.addr, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
     Ok(client.read_response()?.status)
@@ -29,7 +29,7 @@ fn expect<const N: usize>(proxy: &Proxy, paths: [&str; N], expected: [u16; N]) -
 }
 
 #[test]
-fn requests_that_are_too_many_are_refused() {
+fn limit_req() {
     let config = "limit_req_zone $arg_a zone=a:1m rate=1r/m;
         limit_req_zone $arg_b zone=b:1m rate=1r/m;
         limit_req_zone $arg_c zone=c:1m rate=1r/m;
@@ -51,36 +51,36 @@ fn requests_that_are_too_many_are_refused() {
     };
     let cases = vec![
         case("a burst, and no more", || expect(&proxy, ["/?a=1", "/?a=1", "/?a=1", "/?a=1"], [200, 200, 200, 503])),
-        case("each key for itself", || expect(&proxy, ["/?a=2", "/?a=3"], [200, 200])),
+        case("keys are independent", || expect(&proxy, ["/?a=2", "/?a=3"], [200, 200])),
         case("no key, no limit", || expect(&proxy, ["/", "/", "/", "/", "/?a="], [200; 5])),
-        case("what one bucket refuses, the others do not count", || {
+        case("a request that one bucket rejects does not count for the others", || {
             expect(&proxy, ["/both?b=1&c=1", "/both?b=1&c=1", "/both?b=1&c=1", "/both?c=1"], [200, 429, 429, 200])?;
             expect(&proxy, ["/both?b=2&c=1", "/both?b=3&c=1", "/both?b=4&c=1"], [200, 200, 429])
         }),
-        case("a dry run refuses nobody", || {
+        case("a dry run rejects nothing", || {
             expect(&proxy, ["/dry?d=1"], [200])?;
-            let said = body("/dry?d=1")?;
-            check(said == "REJECTED_DRY_RUN", || said)?;
-            // The excess has become less since the first request.
+            let response = body("/dry?d=1")?;
+            check(response == "REJECTED_DRY_RUN", || response)?;
+            // The excess has decreased since the first request.
             proxy.wait_for_error_line(&[
                 "[error]",
                 "limiting requests, dry run, excess: ",
                 " by zone \"d\", client: 127.0.0.1",
             ])
         }),
-        case("a request is asked once, wherever it is sent", || {
+        case("a request counts once, also after internal redirects", || {
             expect(&proxy, ["/page?e=1"], [201])?;
-            let said = body("/page?e=1")?;
-            check(said == "REJECTED", || said)
+            let response = body("/page?e=1")?;
+            check(response == "REJECTED", || response)
         }),
     ];
     run_concurrently(cases);
     proxy.wait_for_error_line(&["[error]", "limiting requests, excess: ", " by zone \"a\""]).unwrap();
 }
 
-/// `auth_request` asks for the sake of a request that was counted already.
+/// A subrequest of `auth_request` does not count.
 #[test]
-fn a_question_is_no_request() {
+fn subrequests_do_not_count() {
     let config = "limit_req_zone $binary_remote_addr zone=a:1m rate=1r/m;
         limit_conn_zone $binary_remote_addr zone=b:1m;
         set_real_ip_from 127.0.0.1; set_real_ip_from 192.0.2.0/24;
@@ -97,7 +97,7 @@ fn a_question_is_no_request() {
 }
 
 #[test]
-fn requests_that_come_too_early_wait() {
+fn limit_req_delays() {
     let config = "limit_req_zone $arg_a zone=a:1m rate=1r/s;
         limit_req_zone $arg_b zone=b:1m rate=1r/m;
         limit_req_log_level notice;
@@ -124,7 +124,7 @@ fn requests_that_come_too_early_wait() {
             check((1950..20_000).contains(&took.as_millis()), || format!("{took:?}"))?;
             proxy.wait_for_error_line(&["[info]", "delaying request, excess: ", "by zone \"a\""])
         }),
-        case("but not the first of them, and not for ever", || {
+        case("not before delay=, and not for ever", || {
             expect(&proxy, ["/delay?b=1", "/delay?b=1"], [200, 200])?;
             let client = Client::connect_and_send(proxy.addr, b"GET /delay?b=1 HTTP/1.1\r\nHost: a\r\n\r\n");
             proxy.wait_for_error_line(&["delaying request, excess: ", "by zone \"b\""])?;
@@ -136,7 +136,7 @@ fn requests_that_come_too_early_wait() {
 }
 
 #[test]
-fn connections_that_are_too_many_are_refused() {
+fn limit_conn() {
     let peer = Peer::start(|connection| {
         while let Some(request) = connection.read_request() {
             if !request.target().starts_with("/quick") {
@@ -159,23 +159,23 @@ fn connections_that_are_too_many_are_refused() {
         let before = peer.connections();
         let client =
             Client::connect_and_send(proxy.addr, format!("GET /?{query} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-        wait_for("the request is on its way", || peer.connections() > before);
+        wait_for("the upstream has the request", || peer.connections() > before);
         client
     };
     let (first, second) = (waiting("a=1"), waiting("a=1&b=1"));
     expect(&proxy, ["/?a=1", "/other?a=1", "/dry?a=1", "/?b=1", "/quick?a=2"], [503, 429, 200, 503, 200]).unwrap();
     proxy.wait_for_error_line(&["[warn]", "limiting connections by zone \"a\", client: 127.0.0.1"]).unwrap();
     proxy.wait_for_error_line(&["[warn]", "limiting connections, dry run by zone \"a\""]).unwrap();
-    // What b had refused, a does not count. A client that goes makes room.
+    // A request that b rejects does not count for a. A client that goes away makes room.
     drop(second);
     wait_for("there is room", || status(&proxy, "/quick?a=1&b=1") == Ok(200));
     drop(first);
     wait_for("there is more room", || status(&proxy, "/other?a=1") == Ok(404));
 }
 
-/// A tunnel counts as long as it lives, not only until its request was answered.
+/// A tunnel counts until it is closed, not only until the 101.
 #[test]
-fn tunnels_are_counted_until_they_end() {
+fn tunnels_count_until_they_are_closed() {
     let peer = Peer::start_echo();
     let config = "limit_conn_zone $binary_remote_addr zone=a:1m;
         server { listen LISTEN; location / { limit_conn a 1; proxy_pass http://PEER; } }";
@@ -192,7 +192,7 @@ fn tunnels_are_counted_until_they_end() {
 }
 
 #[test]
-fn zones_live_on_through_a_reload() {
+fn zones_survive_a_reload() {
     let config = |extra: &str| {
         format!(
             "limit_req_zone $arg_a zone=a:1m rate=1r/m; limit_req_zone $arg_b zone=b:{extra} rate=1r/m;
@@ -205,11 +205,11 @@ fn zones_live_on_through_a_reload() {
     proxy.write_config(&config("2m"));
     proxy.signal("HUP");
     proxy.wait_for_error_line(&["the new configuration is in force"]).unwrap();
-    // The same zone is known again; one of another size is new.
+    // A zone of the same size keeps its state; one of another size is new.
     expect(&proxy, ["/?a=1", "/?b=1", "/?b=1"], [503, 200, 503]).unwrap();
 }
 
-/// How long a request takes, and its body.
+/// Returns how long a request takes, and the body of its response.
 fn timed(proxy: &Proxy, path: &str) -> Result<(u128, Vec<u8>), String> {
     let began = Instant::now();
     let mut client = Client::connect_and_send(proxy.addr, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
@@ -218,7 +218,7 @@ fn timed(proxy: &Proxy, path: &str) -> Result<(u128, Vec<u8>), String> {
 }
 
 #[test]
-fn answers_go_no_faster_than_they_may() {
+fn limit_rate() {
     let peer =
         Peer::start_responding([&b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n"[..], &[b'x'; 30000]].concat());
     let chunks = [format!("3000\r\n{}\r\n", "x".repeat(0x3000)).repeat(3), "0\r\n\r\n".to_owned()].concat();
@@ -267,9 +267,9 @@ fn answers_go_no_faster_than_they_may() {
     proxy.wait_for_error_line(&["invalid size \"much\""]).unwrap();
 }
 
-/// A client that is gone ends a slow answer, and holds nothing up.
+/// A slow response ends when its client goes away.
 #[test]
-fn a_slow_answer_ends_with_its_client() {
+fn a_slow_response_ends_with_its_client() {
     let peer =
         Peer::start_responding([&b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n"[..], &[b'x'; 30000]].concat());
     let config = "server { listen LISTEN; location / { limit_rate 1k; proxy_pass http://PEER; } }";
@@ -282,9 +282,8 @@ fn a_slow_answer_ends_with_its_client() {
     assert!(gone.is_some(), "the connection is still there after {TIMEOUT:?}");
 }
 
-/// A client that keeps its connection with a byte a second.
 #[test]
-fn a_body_that_comes_too_slowly() {
+fn client_body_min_rate() {
     let peer = Peer::start(|connection| connection.read_to_end());
     let config = "server { listen LISTEN; client_body_min_rate 100; location / { proxy_pass http://PEER; } }";
     let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
@@ -293,7 +292,7 @@ fn a_body_that_comes_too_slowly() {
     client.stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let began = Instant::now();
     while client.stream.peek(&mut [0]).is_err() {
-        assert!(began.elapsed() < 2 * TIMEOUT, "it goes on");
+        assert!(began.elapsed() < 2 * TIMEOUT, "the connection stays open");
         client.send(b"x");
     }
     assert!(began.elapsed() >= Duration::from_secs(29), "{:?}", began.elapsed());
@@ -303,7 +302,7 @@ fn a_body_that_comes_too_slowly() {
 }
 
 #[test]
-fn limits_that_are_not_configured_well_are_refused() {
+fn invalid_values() {
     for (config, why) in [
         ("limit_req_zone $arg_a zone=a:1m rate=1r/m; server { limit_req zone=b; }", "unknown zone \"b\""),
         ("limit_req_zone $arg_a zone=a:1m rate=1r/m; server { limit_conn a 1; }", "unknown zone \"a\""),
@@ -319,7 +318,7 @@ fn limits_that_are_not_configured_well_are_refused() {
         let dir = crate::harness::TempDir::new();
         dir.write("smolgate.conf", config);
         let output = crate::harness::run(&dir, &["-t"], "smolgate.conf");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(2) && said.contains(why), "{config}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && stderr.contains(why), "{config}: {stderr}");
     }
 }

@@ -1,4 +1,4 @@
-//! A scripted upstream: it does to each connection what the test says, and remembers every byte that it got.
+//! A scripted upstream in this process, which records every byte that it receives.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::harness::{TIMEOUT, poll_within};
 
-/// What a peer has seen.
+/// What a peer has received.
 #[derive(Default)]
 struct Traffic {
     bytes: Vec<u8>,
@@ -15,13 +15,12 @@ struct Traffic {
     open: usize,
 }
 
-/// An upstream in this process.
 pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
     traffic: Arc<Mutex<Traffic>>,
 }
 
-/// One connection to it.
+/// One connection to a peer.
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     /// Which of the peer's connections it is, from 0.
@@ -30,7 +29,7 @@ pub(crate) struct Connection {
     seen: Arc<Mutex<Traffic>>,
 }
 
-/// A request as it came.
+/// A request, as received.
 pub(crate) struct Request {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
@@ -41,12 +40,12 @@ fn lock(seen: &Mutex<Traffic>) -> MutexGuard<'_, Traffic> {
 }
 
 impl Peer {
-    /// Does `serve` with each connection, and then closes it.
+    /// Calls `serve` with each connection, and then closes it.
     pub(crate) fn start(serve: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
         Self::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), serve)
     }
 
-    /// As [`Self::start`], with a socket that is there already.
+    /// As [`Self::start`], on a bound socket.
     pub(crate) fn start_on(listener: TcpListener, serve: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
         let addr = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Traffic>> = Arc::default();
@@ -70,7 +69,7 @@ impl Peer {
         Self { addr, traffic: seen }
     }
 
-    /// Answers each request with its target; an upgrade to `/ws...` with a 101, and then echoes.
+    /// Responds to each request with its target; to an upgrade of `/ws...` with a 101, and then echoes.
     pub(crate) fn start_echo() -> Self {
         Self::start(|connection| {
             while let Some(request) = connection.read_request() {
@@ -85,21 +84,21 @@ impl Peer {
         })
     }
 
-    /// Sends `answer` to each request, and closes when the other side has.
-    pub(crate) fn start_responding(answer: Vec<u8>) -> Self {
-        Self::start(move |connection| while connection.read_request().is_some() && connection.send(&answer) {})
+    /// Sends `response` to each request.
+    pub(crate) fn start_responding(response: Vec<u8>) -> Self {
+        Self::start(move |connection| while connection.read_request().is_some() && connection.send(&response) {})
     }
 
-    /// Sends `answer` to the first request of each connection, and closes.
-    pub(crate) fn start_responding_once(answer: Vec<u8>) -> Self {
+    /// Sends `response` to the first request of each connection, and closes.
+    pub(crate) fn start_responding_once(response: Vec<u8>) -> Self {
         Self::start(move |connection| {
             if connection.read_request().is_some() {
-                connection.send(&answer);
+                connection.send(&response);
             }
         })
     }
 
-    /// All bytes that came, in their order.
+    /// Returns all received bytes, in order.
     pub(crate) fn received(&self) -> Vec<u8> {
         lock(&self.traffic).bytes.clone()
     }
@@ -108,20 +107,20 @@ impl Peer {
         lock(&self.traffic).connections
     }
 
-    /// Waits until the proxy has closed all connections to it.
+    /// Waits until all connections are closed.
     pub(crate) fn expect_all_closed(&self) -> Result<(), String> {
         let closed = poll_within(TIMEOUT, || (lock(&self.traffic).open == 0).then_some(()));
         closed.ok_or_else(|| "a connection to the upstream stays open".to_owned())
     }
 }
 
-/// The answer to an upgrade, with the key of RFC 6455 1.3.
+/// The response to an upgrade with the key of RFC 6455 1.3.
 pub(crate) const SWITCHING_PROTOCOLS: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 impl Connection {
-    /// Reads something; false at the end.
+    /// Reads some bytes; false at EOF.
     pub(crate) fn read(&mut self) -> bool {
         let mut buf = [0; 16 * 1024];
         match self.stream.read(&mut buf) {
@@ -190,18 +189,18 @@ impl Connection {
         Some(Request { head, body })
     }
 
-    /// Sends bytes; false if the other side does not take them.
+    /// Sends bytes; false on an error.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// Answers 200 with a text, without its body for HEAD.
+    /// Responds with 200 and a text, without the body for HEAD.
     pub(crate) fn respond(&mut self, request: &Request, text: &str) -> bool {
         let body = if request.head.starts_with("HEAD ") { "" } else { text };
         self.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", text.len()).as_bytes())
     }
 
-    /// Sends back what comes, and the end behind it.
+    /// Echoes bytes and EOF.
     pub(crate) fn echo(&mut self) {
         loop {
             let bytes = std::mem::take(&mut self.unread);
@@ -212,17 +211,17 @@ impl Connection {
         }
     }
 
-    /// Reads until the other side ends.
+    /// Reads to EOF.
     pub(crate) fn read_to_end(&mut self) {
         while self.read() {}
     }
 
-    /// Ends our direction.
+    /// Closes the write side.
     pub(crate) fn shutdown_write(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Whether nothing comes for a moment.
+    /// Returns whether no byte comes for a moment.
     pub(crate) fn is_quiet(&self) -> bool {
         let _ = self.stream.set_read_timeout(Some(Duration::from_millis(200)));
         let quiet = self.unread.is_empty() && matches!(self.stream.peek(&mut [0]), Err(e) if is_timeout(&e));
@@ -230,7 +229,7 @@ impl Connection {
         quiet
     }
 
-    /// Waits for the first byte and closes without reading it: what the other side gets is a reset.
+    /// Waits for the first byte without reading it: closing the connection now resets it.
     pub(crate) fn reset_on_first_byte(&self) {
         let _ = self.stream.peek(&mut [0]);
     }

@@ -1,5 +1,4 @@
-//! What of a request and an answer is changed on the way, beyond the usual: cookies, bodies, addresses, and what an upstream
-//! tells its proxy to do.
+//! Less common directives of `proxy_pass`: cookies, bodies, source addresses, `X-Accel-*`, `proxy_ignore_client_abort`.
 
 use std::io::Read;
 use std::sync::Mutex;
@@ -11,8 +10,8 @@ use crate::peer::Peer;
 use crate::proxying::told;
 use crate::response_rows::run_response_rows;
 
-/// Answers with what it got: the body behind the target, and where the connection comes from.
-fn echoing() -> Peer {
+/// Responds with the target, the Content-Length and the body of the request, and the address of the connection.
+fn start_describing() -> Peer {
     Peer::start(|connection| {
         let from = connection.stream.peer_addr().unwrap().ip();
         while let Some(request) = connection.read_request() {
@@ -92,7 +91,7 @@ fn cookies_are_rewritten() {
                 200,
                 "Set-Cookie: prefix=1; SameSite=Strict",
             ),
-            ("a senseless flag", "/?same=x\nX-Send: 200 OK|Set-Cookie: prefix=1", 200, "Set-Cookie: prefix=1"),
+            ("an invalid flag", "/?same=x\nX-Send: 200 OK|Set-Cookie: prefix=1", 200, "Set-Cookie: prefix=1"),
             ("off", "/off\nX-Send: 200 OK|Set-Cookie: sid=1;path=/app/", 200, "Set-Cookie: sid=1;path=/app/"),
             (
                 "one kind of one's own",
@@ -105,8 +104,8 @@ fn cookies_are_rewritten() {
 }
 
 #[test]
-fn bodies_and_addresses_of_ones_own() {
-    let peer = echoing();
+fn proxy_set_body_and_proxy_bind() {
+    let peer = start_describing();
     let proxy = Proxy::start_with_peers(
         "server { listen LISTEN; proxy_bind 127.0.0.9;
             location / { proxy_set_body \"<$arg_b>\"; proxy_pass http://PEER; }
@@ -126,7 +125,7 @@ fn bodies_and_addresses_of_ones_own() {
                 "=/a?b=c Content-Length: 3 [<c>] 127.0.0.9",
             ),
             ("an empty one", "/empty", 200, "=/empty Content-Length: 0 [] 127.0.0.9"),
-            ("whatever is said of the client's", "/without", 200, "=/without Content-Length: 1 [x] 127.0.0.1"),
+            ("with proxy_pass_request_body off", "/without", 200, "=/without Content-Length: 1 [x] 127.0.0.1"),
             (
                 "an address that the request says",
                 "/bind?from=127.0.0.7",
@@ -140,20 +139,20 @@ fn bodies_and_addresses_of_ones_own() {
                 "=/bind?from=127.0.0.8 none [] 127.0.0.8",
             ),
             ("none", "/bind", 200, "=/bind none [] 127.0.0.1"),
-            ("none of ours", "/bind?from=192.0.2.1", 502, ""),
+            ("an address of another machine", "/bind?from=192.0.2.1", 502, ""),
             ("no address", "/bind?from=x", 500, ""),
         ],
     );
-    // A client that still sends the body which nobody wants gets its answer, and its connection is no longer used.
+    // A client that still sends an unused body gets its response, and the connection is closed.
     let mut client =
         Client::connect_and_send(proxy.addr, b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello");
     let response = client.expect_status(200).unwrap();
     assert!(response.closes() && response.body.starts_with(b"/a Content-Length: 2 [<>]"), "{}", response.head);
 }
 
-/// An upstream sends the request on to a file or to another location, which only it can reach (`X-Accel-Redirect`).
+/// An upstream redirects the request internally, to a file or another location.
 #[test]
-fn upstreams_send_requests_on() {
+fn x_accel_redirect() {
     let (peer, other) = (told(), Peer::start_echo());
     let proxy = Proxy::start_with_peers(
         "server { listen LISTEN;
@@ -171,7 +170,7 @@ fn upstreams_send_requests_on() {
     run_response_rows(
         &proxy,
         &[
-            ("a location that clients can't reach", "/inner/a", 404, ""),
+            ("an internal location", "/inner/a", 404, ""),
             (
                 "but an upstream",
                 "/\nX-Send: 200 OK|X-Accel-Redirect: /inner/a%20b?c=d|=secret",
@@ -191,11 +190,11 @@ fn upstreams_send_requests_on() {
                 "Content-Type: a/b | Set-Cookie: c=d | Expires: e | !X-Other | Content-Disposition: g | !X-Accel-Redirect",
             ),
             ("to a location by name", "/x\nX-Send: 200 OK|X-Accel-Redirect: @named", 200, "=named /x"),
-            ("to one that there is not", "/x\nX-Send: 200 OK|X-Accel-Redirect: @nope", 500, ""),
-            ("upwards", "/\nX-Send: 200 OK|X-Accel-Redirect: /inner/../../etc", 404, ""),
-            ("upwards in other words", "/\nX-Send: 200 OK|X-Accel-Redirect: /inner/.%2e/a", 404, ""),
-            ("to another machine", "/\nX-Send: 200 OK|X-Accel-Redirect: http://b/", 404, ""),
-            ("with a page for that", "/bad\nX-Send: 200 OK|X-Accel-Redirect: ..", 200, "=inner /inner/page  GET"),
+            ("to an unknown name", "/x\nX-Send: 200 OK|X-Accel-Redirect: @nope", 500, ""),
+            ("out of the root", "/\nX-Send: 200 OK|X-Accel-Redirect: /inner/../../etc", 404, ""),
+            ("out of the root, encoded", "/\nX-Send: 200 OK|X-Accel-Redirect: /inner/.%2e/a", 404, ""),
+            ("to a URL", "/\nX-Send: 200 OK|X-Accel-Redirect: http://b/", 404, ""),
+            ("with an error page", "/bad\nX-Send: 200 OK|X-Accel-Redirect: ..", 200, "=inner /inner/page  GET"),
             ("to another upstream", "/\nX-Send: 200 OK|X-Accel-Redirect: /again/", 200, &again),
             (
                 "not where it is ignored",
@@ -213,9 +212,9 @@ fn upstreams_send_requests_on() {
     );
 }
 
-/// A client that goes away ends its request at the upstream, unless that is to be finished.
+/// A client that goes away aborts its request, unless `proxy_ignore_client_abort` is on.
 #[test]
-fn requests_without_their_clients() {
+fn proxy_ignore_client_abort() {
     const HALF: [u8; 1000] = [b'x'; 1000];
     let ((tell, told), (gone, is_gone)) = (mpsc::channel(), mpsc::channel::<()>());
     let is_gone = Mutex::new(is_gone);
@@ -243,7 +242,7 @@ fn requests_without_their_clients() {
     for (target, status) in [("/off", 499), ("/on", 200)] {
         let mut client =
             Client::connect_and_send(proxy.addr, format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-        // With bytes that were not read the connection is reset when it is closed.
+        // Closing a connection with unread bytes resets it.
         client.stream.read_exact(&mut [0; 100]).unwrap();
         drop(client);
         gone.send(()).unwrap();
@@ -252,5 +251,5 @@ fn requests_without_their_clients() {
     }
     let number =
         Client::connect_and_send(proxy.addr, b"GET /number HTTP/1.1\r\nHost: a\r\n\r\n").expect_status(200).unwrap();
-    assert_eq!(number.body, b"1", "the connection on which all was taken is used again");
+    assert_eq!(number.body, b"1", "the connection of a complete response is reused");
 }

@@ -1,5 +1,5 @@
-//! A request whose first upstream fails while its body is on the way: whatever answers next goes on from where the body
-//! stands, and no byte of its data is read as framing or as another request.
+//! A request whose first upstream fails while its body is sent: the next upstream or page gets the whole body, and no byte of
+//! its data is ever parsed as framing or as another request.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::harness::{Proxy, wait_for};
 use crate::peer::{Connection, Peer};
 
-/// The data of the one chunk: read as framing it is an end, and a request behind it.
+/// The data of the only chunk: parsed as framing it is the last chunk, and another request.
 const DATA: &str = "0\r\n\r\nGET /admin HTTP/1.1\r\nHost: a\r\n\r\n";
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
@@ -30,8 +30,8 @@ const CONFIG: &str = "
         location /own-page { proxy_pass http://FAILS; error_page 502 =200 /text; }
         location /intercepted { proxy_pass http://BUSY; proxy_intercept_errors on; error_page 503 = @good; }
         location /status { proxy_pass http://busy; proxy_next_upstream error http_503; }
-        location /sent-on { proxy_pass http://SENDS_ON; }
-        location /sent-to-text { proxy_pass http://SENDS_TO_TEXT; }
+        location /redirected { proxy_pass http://REDIRECTS; }
+        location /redirected-to-text { proxy_pass http://TO_TEXT; }
         location /early { proxy_pass http://EARLY; }
         location /text-first { return 200 text; }
         location /denied { auth_request /busy; proxy_pass http://GOOD; }
@@ -43,8 +43,8 @@ const CONFIG: &str = "
         location /unsent-again { proxy_pass http://backed; proxy_pass_request_body off; }
     }";
 
-/// Where a request may be answered: its target, and whether a stale connection has to be made first.
-const WAYS: [(&str, bool); 16] = [
+/// The targets, and whether a stale connection has to be opened first.
+const TARGETS: [(&str, bool); 16] = [
     ("/second", false),
     ("/stale", true),
     ("/fallback", false),
@@ -52,8 +52,8 @@ const WAYS: [(&str, bool); 16] = [
     ("/own-page", false),
     ("/intercepted", false),
     ("/status", false),
-    ("/sent-on", false),
-    ("/sent-to-text", false),
+    ("/redirected", false),
+    ("/redirected-to-text", false),
     ("/early", false),
     ("/text-first", false),
     ("/denied", false),
@@ -63,10 +63,10 @@ const WAYS: [(&str, bool); 16] = [
     ("/unsent-again", false),
 ];
 
-/// What a strict reader makes of the bytes that an upstream gets.
+/// The requests that a strict parser reads at the upstream.
 type Seen = Arc<Mutex<Vec<Result<(String, Vec<u8>), String>>>>;
 
-fn line(connection: &mut Connection) -> Option<String> {
+fn read_line(connection: &mut Connection) -> Option<String> {
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
         line.extend(connection.read_bytes(1)?);
@@ -75,20 +75,20 @@ fn line(connection: &mut Connection) -> Option<String> {
     Some(String::from_utf8_lossy(&line).into_owned())
 }
 
-/// Reads the body of a request: `None` if the connection ends before it does.
-fn body(connection: &mut Connection, head: &str) -> Option<Result<Vec<u8>, String>> {
+/// Reads the body of a request; `None` if the connection ends before.
+fn read_body(connection: &mut Connection, head: &str) -> Option<Result<Vec<u8>, String>> {
     if !head.contains("\r\nTransfer-Encoding: chunked\r\n") {
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
         return Some(Ok(connection.read_bytes(length.map_or(0, |length| length.parse().unwrap()))?));
     }
     let mut body = Vec::new();
     loop {
-        let size = line(connection)?;
+        let size = read_line(connection)?;
         let Some(count) = usize::from_str_radix(&size, 16).ok().filter(|_| !size.starts_with('+')) else {
             return Some(Err(format!("a size line {size:?}")));
         };
         body.extend(connection.read_bytes(count)?);
-        match line(connection)?.as_str() {
+        match read_line(connection)?.as_str() {
             "" if count == 0 => return Some(Ok(body)),
             "" => {}
             other => return Some(Err(format!("{other:?} behind a chunk"))),
@@ -96,13 +96,13 @@ fn body(connection: &mut Connection, head: &str) -> Option<Result<Vec<u8>, Strin
     }
 }
 
-/// An upstream that reads everything strictly, and answers. A connection ends with the head behind `requests` of them.
+/// Starts an upstream with a strict parser. It closes a connection on the head that follows `requests` requests.
 fn strict(seen: Seen, requests: usize) -> Peer {
     Peer::start(move |connection| {
         for _ in 0..requests {
             let Some(head) = connection.read_head() else { return };
             let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
-            let Some(body) = body(connection, &head) else { return };
+            let Some(body) = read_body(connection, &head) else { return };
             let is_malformed = body.is_err();
             seen.lock().unwrap().push(body.map(|body| (target, body)));
             if is_malformed || !connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") {
@@ -113,24 +113,24 @@ fn strict(seen: Seen, requests: usize) -> Peer {
     })
 }
 
-/// An upstream that answers a head before its body, and reads to the end.
-fn early(answer: &'static [u8]) -> Peer {
+/// Starts an upstream that responds before the body, and reads to the end.
+fn early(response: &'static [u8]) -> Peer {
     Peer::start(move |connection| {
-        if connection.read_head().is_some() && connection.send(answer) {
+        if connection.read_head().is_some() && connection.send(response) {
             connection.read_to_end();
         }
     })
 }
 
-/// The head of a request, and all of it.
+/// Returns the head of a request, and the whole request.
 fn request(target: &str) -> (String, String) {
     let head = format!("PUT {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     let body = format!("{:x};x=y\r\n{DATA}\r\n0\r\nTrailer: z\r\n\r\n", DATA.len());
     (head.clone(), head + &body)
 }
 
-/// Sends a request in two parts, cut at `cut`, the second when there is an answer to the first.
-fn try_way(
+/// Sends a request in two parts, split at `cut`; the second when the first has an effect.
+fn send_split(
     proxy: &Proxy,
     [good, stale]: [&Peer; 2],
     seen: &Seen,
@@ -147,7 +147,7 @@ fn try_way(
     client.send(first);
     if cut >= head.len() {
         client.stream.set_nonblocking(true).unwrap();
-        wait_for("an answer, or another upstream", || {
+        wait_for("a response, or another upstream", || {
             let elsewhere = good.received().len() > before.1 || stale.connections() > before.2;
             elsewhere || client.stream.peek(&mut [0]).is_ok()
         });
@@ -162,29 +162,29 @@ fn try_way(
     }
     client.expect_eof()?;
     for seen in &seen.lock().unwrap()[before.0..] {
-        let (asked, body) = seen.as_ref().map_err(|why| format!("the upstream got {why}"))?;
-        let is_honest = match asked.as_str() {
+        let (path, body) = seen.as_ref().map_err(|why| format!("the upstream got {why}"))?;
+        let is_expected = match path.as_str() {
             "/next" | "/inner" => body.is_empty(),
             "/replaced" => body == b"ours",
             "/unsent" | "/unsent-again" => body.is_empty(),
-            asked if asked == target => body == DATA.as_bytes() || (is_stale && body.is_empty()),
+            path if path == target => body == DATA.as_bytes() || (is_stale && body.is_empty()),
             _ => false,
         };
-        check(is_honest, || format!("the upstream got {asked} with {:?}", String::from_utf8_lossy(body)))?;
+        check(is_expected, || format!("the upstream got {path} with {:?}", String::from_utf8_lossy(body)))?;
     }
     Ok(())
 }
 
 #[test]
-fn data_of_a_body_is_never_read_as_framing() {
+fn data_of_a_body_is_never_parsed_as_framing() {
     let seen = Seen::default();
     let good = strict(seen.clone(), usize::MAX);
     let fails = Peer::start(|connection| drop(connection.read_head()));
     let stale = strict(seen.clone(), 1);
     let busy = early(b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-    let sends_on =
+    let redirects =
         early(b"HTTP/1.1 200 OK\r\nConnection: close\r\nX-Accel-Redirect: /inner\r\nContent-Length: 0\r\n\r\n");
-    let sends_to_text =
+    let redirects_to_text =
         early(b"HTTP/1.1 200 OK\r\nConnection: close\r\nX-Accel-Redirect: /text\r\nContent-Length: 0\r\n\r\n");
     let early = early(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
     let proxy = Proxy::start_with_peers(
@@ -194,16 +194,16 @@ fn data_of_a_body_is_never_read_as_framing() {
             ("FAILS", &fails),
             ("STALE", &stale),
             ("BUSY", &busy),
-            ("SENDS_ON", &sends_on),
-            ("SENDS_TO_TEXT", &sends_to_text),
+            ("REDIRECTS", &redirects),
+            ("TO_TEXT", &redirects_to_text),
             ("EARLY", &early),
         ],
     );
     let mut wrong = Vec::new();
-    for way in WAYS {
-        for cut in 0..=request(way.0).1.len() {
-            if let Err(why) = try_way(&proxy, [&good, &stale], &seen, way, cut) {
-                wrong.push(format!("{} cut at {cut}: {why}", way.0));
+    for target in TARGETS {
+        for cut in 0..=request(target.0).1.len() {
+            if let Err(why) = send_split(&proxy, [&good, &stale], &seen, target, cut) {
+                wrong.push(format!("{} split at {cut}: {why}", target.0));
                 break;
             }
         }

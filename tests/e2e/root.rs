@@ -1,5 +1,4 @@
-//! Files that root opens by name before it becomes another user: a link that this user can make leads it nowhere. And the
-//! pid file, by which `-s` finds the process.
+//! Started by root: links that the unprivileged user can create are not followed, and the pid file is not trusted.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
@@ -13,18 +12,18 @@ use crate::harness::{Proxy, TempDir, is_root, run, run_in_shell, wait_for};
 
 const GET: &[u8] = b"GET /here HTTP/1.1\r\nHost: a\r\n\r\n";
 const NOBODY: u32 = 65534;
-/// What root keeps from others.
+/// The content of a file that only root may read.
 const SECRET: &str = "root:secret\n";
 
-/// Writes what only root may read, in a directory to which only root can write.
-fn hide(dir: &TempDir) {
+/// Writes a file that only root may read, in a directory that only root may write to.
+fn write_secret(dir: &TempDir) {
     fs::create_dir(dir.path("roots")).unwrap();
     dir.write("roots/secret", SECRET);
     fs::set_permissions(dir.path("roots/secret"), fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Makes a directory of the user that root becomes.
-fn give(dir: &TempDir, name: &str) {
+/// Creates a directory owned by the unprivileged user.
+fn create_owned(dir: &TempDir, name: &str) {
     fs::create_dir(dir.path(name)).unwrap();
     std::os::unix::fs::chown(dir.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
 }
@@ -33,57 +32,57 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: &T, expected: &T) -> Re
     check(got == expected, || format!("{what}: {got:?} instead of {expected:?}"))
 }
 
-fn is_kept(dir: &TempDir) -> Result<(), String> {
+fn check_secret(dir: &TempDir) -> Result<(), String> {
     let meta = fs::metadata(dir.path("roots/secret")).map_err(|error| error.to_string())?;
     same("owner and mode", &(meta.uid(), meta.mode() & 0o7777), &(0, 0o600))?;
     same("content", &fs::read_to_string(dir.path("roots/secret")).unwrap(), &SECRET.to_owned())
 }
 
-/// A start with these directives, which is refused, and leaves the secret alone.
-fn refused(dir: &TempDir, directives: &str) -> Result<(), String> {
+/// Checks that a start with these directives is rejected and leaves the secret alone.
+fn check_rejected(dir: &TempDir, directives: &str) -> Result<(), String> {
     dir.write(
         "smolgate.conf",
         format!("{directives} server {{ listen unix:{}; return 204; }}", dir.path("socket").display()),
     );
     let output = run_in_shell(dir, "exec timeout 5 \"$0\" \"$@\"", "smolgate.conf");
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    is_kept(dir).map_err(|why| format!("{why}; {told}"))?;
-    check(output.status.code() == Some(1) && told.contains("[emerg]"), || format!("{:?}: {told}", output.status))
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    check_secret(dir).map_err(|why| format!("{why}; {stderr}"))?;
+    check(output.status.code() == Some(1) && stderr.contains("[emerg]"), || format!("{:?}: {stderr}", output.status))
 }
 
-/// A start with these directives in the place of `LOGS` leaves the secret alone.
-fn taken(prepare: impl Fn(&TempDir) + 'static, directives: &'static str) -> impl FnOnce() -> Result<(), String> {
+/// As [`check_rejected`], in a new directory.
+fn rejected(prepare: impl Fn(&TempDir) + 'static, directives: &'static str) -> impl FnOnce() -> Result<(), String> {
     move || {
         let dir = TempDir::new();
-        hide(&dir);
+        write_secret(&dir);
         prepare(&dir);
-        refused(&dir, directives)
+        check_rejected(&dir, directives)
     }
 }
 
 #[test]
-fn links_of_the_account_lead_root_nowhere() {
+fn links_of_the_unprivileged_user_are_not_followed() {
     if !is_root() {
         return eprintln!("skipped: only root can become another user");
     }
     let link = |name: &'static str| {
         move |dir: &TempDir| {
-            give(dir, "own");
+            create_owned(dir, "own");
             symlink(dir.path("roots/secret"), dir.path(name)).unwrap();
         }
     };
     let middle = |dir: &TempDir| {
-        give(dir, "own");
+        create_owned(dir, "own");
         symlink(dir.path("roots"), dir.path("own/middle")).unwrap();
     };
-    // As a directory that root has made in one of the account: it can be another one by now.
+    // A directory that root created in one of the user's may have been replaced.
     let below = |dir: &TempDir| {
-        give(dir, "own");
+        create_owned(dir, "own");
         fs::create_dir(dir.path("own/below")).unwrap();
         symlink(dir.path("roots/secret"), dir.path("own/below/log")).unwrap();
     };
     let hard = |dir: &TempDir| {
-        give(dir, "own");
+        create_owned(dir, "own");
         fs::hard_link(dir.path("roots/secret"), dir.path("own/log")).unwrap();
     };
     let pid = || {
@@ -94,25 +93,25 @@ fn links_of_the_account_lead_root_nowhere() {
              chown nobody \"$2/own\"; ln -s \"$2/roots/secret\" \"$2/own/x.pid.new\"
              ln -s own/x.pid \"$2/smolgate.pid\"; exec \"$0\" \"$@\"",
         );
-        is_kept(&proxy.dir)?;
+        check_secret(&proxy.dir)?;
         let meta = fs::symlink_metadata(proxy.dir.path("own/x.pid")).unwrap();
         same("the pid file", &(meta.is_file(), meta.uid()), &(true, NOBODY))?;
-        same("its number", &proxy.dir.lines("own/x.pid"), &vec![proxy.pid().to_string()])
+        same("its content", &proxy.dir.lines("own/x.pid"), &vec![proxy.pid().to_string()])
     };
     run_concurrently(vec![
         case("the pid file", pid),
-        case("an error log", taken(link("own/log"), "user nobody; error_log own/log;")),
-        case("an access log", taken(link("own/log"), "user nobody; error_log stderr; access_log own/log;")),
-        case("a link in the middle", taken(middle, "user nobody; error_log own/middle/secret;")),
-        case("a link below", taken(below, "user nobody; error_log own/below/log;")),
-        case("a hard link", taken(hard, "user nobody; error_log own/log;")),
-        case("a link where all can write", taken(link("log"), "user nobody; error_log log;")),
-        case("root that stays root", taken(link("own/log"), "user root; error_log own/log;")),
+        case("an error log", rejected(link("own/log"), "user nobody; error_log own/log;")),
+        case("an access log", rejected(link("own/log"), "user nobody; error_log stderr; access_log own/log;")),
+        case("a link in the middle", rejected(middle, "user nobody; error_log own/middle/secret;")),
+        case("a link below", rejected(below, "user nobody; error_log own/below/log;")),
+        case("a hard link", rejected(hard, "user nobody; error_log own/log;")),
+        case("a link in a directory that all can write to", rejected(link("log"), "user nobody; error_log log;")),
+        case("user root", rejected(link("own/log"), "user root; error_log own/log;")),
     ]);
 }
 
-/// In a directory of root's links are root's: an access log that is a link to standard output, as in containers. New files
-/// are given to the account, so that it can open them again; what was there stays as it is.
+/// Links in a directory of root are followed, as an access log that links to standard output in containers. New files belong
+/// to the unprivileged user, so that it can reopen them; existing ones stay as they are.
 #[test]
 fn links_of_root_are_followed() {
     if !is_root() {
@@ -134,7 +133,7 @@ fn links_of_root_are_followed() {
     assert_eq!(["error.log", "smolgate.pid", "far.log"].map(owner), [NOBODY; 3]);
     assert_eq!(["old.log", "out", "fifo"].map(owner), [0; 3]);
     assert_eq!(fs::metadata(proxy.dir.path("error.log")).unwrap().mode() & 0o7777, 0o644);
-    // The account can't make files in a directory of root's, and goes on with what is open.
+    // The user cannot create files in a directory of root, and keeps using the open ones.
     fs::rename(proxy.dir.path("old.log"), proxy.dir.path("older.log")).unwrap();
     proxy.signal("USR1");
     proxy.wait_for_error_line(&["old.log", "the old file is still written to"]).unwrap();
@@ -144,16 +143,16 @@ fn links_of_root_are_followed() {
         proxy.error_lines()
     );
     ask();
-    wait_for("it goes on", || lines("out") == 2 && lines("older.log") == 3);
+    wait_for("the open file is used", || lines("out") == 2 && lines("older.log") == 3);
     proxy.signal("USR2");
-    wait_for("the next program", || proxy.error_lines().iter().filter(|line| line.contains("listens on")).count() == 2);
+    wait_for("the new binary", || proxy.error_lines().iter().filter(|line| line.contains("listens on")).count() == 2);
     ask();
-    wait_for("it goes on in the next program", || lines("out") == 3);
+    wait_for("the new binary uses it", || lines("out") == 3);
 }
 
-/// What root may not do as the account, as in /var/log of Ubuntu, it does itself where no link can lead it elsewhere.
+/// Where the unprivileged user may not create a log, as in /var/log of Ubuntu, root does, if no link can redirect it.
 #[test]
-fn directories_of_others_are_enough_for_a_log() {
+fn logs_in_directories_of_another_user() {
     if !is_root() {
         return eprintln!("skipped: only root can become another user");
     }
@@ -169,7 +168,7 @@ fn directories_of_others_are_enough_for_a_log() {
     }
 }
 
-/// Whoever may reach the path of a Unix socket may connect. A socket that is left is taken over, any other file is not.
+/// Unix sockets are open to all users. A stale socket is replaced, any other file is not.
 #[test]
 fn unix_sockets() {
     let config = "error_log error.log info; pid smolgate.pid; access_log off; server { listen LISTEN; listen unix:PATH; return 204; }";
@@ -181,58 +180,61 @@ fn unix_sockets() {
     let meta = fs::symlink_metadata(&path).unwrap();
     assert!(meta.file_type().is_socket() && meta.mode() & 0o777 == 0o666, "{:o}", meta.mode());
     if is_root() {
-        assert_eq!(meta.uid(), NOBODY, "others can write to the directory: the account has made it");
+        assert_eq!(meta.uid(), NOBODY, "the directory is writable by all: the unprivileged user created it");
     }
     Client::from_stream(UnixStream::connect(&path).unwrap()).request(GET, 204).unwrap();
     let dir = TempDir::new();
     let path = dir.path("socket");
-    let refuses = |what: &str| {
+    let is_rejected = |what: &str| {
         dir.write("smolgate.conf", format!("server {{ listen unix:{}; return 204; }}", path.display()));
         let output = run_in_shell(&dir, "exec timeout 5 \"$0\" \"$@\"", "smolgate.conf");
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(1) && told.contains("Address already in use"), "{what}: {told}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && stderr.contains("Address already in use"), "{what}: {stderr}");
     };
     dir.write("socket", "a file");
-    refuses("a file");
+    is_rejected("a file");
     assert_eq!(dir.lines("socket"), ["a file"]);
     fs::remove_file(&path).unwrap();
     drop(UnixListener::bind(dir.path("left")).unwrap());
     symlink("left", &path).unwrap();
-    refuses("a link");
+    is_rejected("a link");
     assert!(fs::symlink_metadata(&path).unwrap().is_symlink() && dir.path("left").exists());
 }
 
-/// A number in the pid file is no proof: only the process that holds the file gets a signal.
+/// Only the process that has locked the pid file gets a signal.
 #[test]
-fn numbers_that_are_not_ours_get_no_signal() {
+fn other_processes_get_no_signal() {
     let dir = TempDir::new();
     dir.write("smolgate.conf", "pid smolgate.pid; server { listen 127.0.0.1:1; return 204; }");
     let mut other = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
-    let ended = {
+    let exited = {
         let mut gone = Command::new("true").spawn().unwrap();
         gone.wait().unwrap();
         gone.id()
     };
-    for number in [other.id(), ended] {
+    for number in [other.id(), exited] {
         dir.write("smolgate.pid", format!("{number}\n"));
         let output = run(&dir, &["-s", "stop"], "smolgate.conf");
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let expected = format!("process {number} may be any other");
-        assert!(output.status.code() == Some(1) && told.contains(&expected) && told.lines().count() == 1, "{told}");
+        assert!(
+            output.status.code() == Some(1) && stderr.contains(&expected) && stderr.lines().count() == 1,
+            "{stderr}"
+        );
     }
     for text in ["-1\n", "0\n", "none\n"] {
         dir.write("smolgate.pid", text);
-        let told = run(&dir, &["-s", "stop"], "smolgate.conf").stderr;
-        assert!(String::from_utf8_lossy(&told).contains("invalid PID"), "{text}");
+        let stderr = run(&dir, &["-s", "stop"], "smolgate.conf").stderr;
+        assert!(String::from_utf8_lossy(&stderr).contains("invalid PID"), "{text}");
     }
     assert!(other.try_wait().unwrap().is_none());
     other.kill().unwrap();
     other.wait().unwrap();
 }
 
-/// While one program takes the place of another, and after, `-s` finds it; whatever number the file has.
+/// `-s` finds the process during and after a binary upgrade, whatever number the file has.
 #[test]
-fn who_holds_the_pid_file_is_found_through_upgrades() {
+fn signals_during_binary_upgrades() {
     let proxy = Proxy::start("server { listen LISTEN; return 201; }");
     let mut last = 201;
     for status in [202, 203] {
@@ -248,7 +250,7 @@ fn who_holds_the_pid_file_is_found_through_upgrades() {
     }
     assert_eq!(proxy.dir.lines("smolgate.pid"), [proxy.pid().to_string()]);
     let mut other = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
-    // In place, as the account could do it: another file would not be held.
+    // In place: a new file would not be locked.
     let file = fs::OpenOptions::new().write(true).truncate(true).open(proxy.dir.path("smolgate.pid")).unwrap();
     std::io::Write::write_all(&mut &file, format!("{}\n", other.id()).as_bytes()).unwrap();
     let mut proxy = proxy;
@@ -259,9 +261,9 @@ fn who_holds_the_pid_file_is_found_through_upgrades() {
     other.wait().unwrap();
 }
 
-/// A program that ends leaves the pid file of another one alone.
+/// A process that exits leaves the pid file of another one alone.
 #[test]
-fn the_pid_file_of_another_stays() {
+fn the_pid_file_of_another_process_stays() {
     let mut proxy = Proxy::start("server { listen LISTEN; return 204; }");
     let path = proxy.dir.path("smolgate.pid");
     fs::rename(&path, proxy.dir.path("smolgate.pid.old")).unwrap();

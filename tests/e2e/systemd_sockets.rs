@@ -1,4 +1,4 @@
-//! Sockets that systemd has bound for the program.
+//! Socket activation by systemd.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -12,21 +12,21 @@ fn status(addr: std::net::SocketAddr) -> u16 {
     Client::connect_and_send(addr, GET).read_response().map_or(0, |response| response.status)
 }
 
-/// A socket is taken for the `listen` of its address, stays through reloads and upgrades, and waits if there is none.
+/// A socket is used for the `listen` of its address, survives reloads and upgrades, and is kept if there is none.
 #[test]
-fn sockets_are_taken_by_their_address() {
+fn sockets_are_matched_by_address() {
     let both = "worker_processes 2; server { listen LISTEN; return 201; } server { listen OTHER; return 202; }";
     let proxy = Proxy::start_socket_activated(both, None);
     assert_eq!((status(proxy.addr), status(proxy.other)), (201, 202));
-    // One that no server has the address of is told of, and kept for the one that does.
+    // A socket without a `listen` is logged, and kept for a later reload.
     proxy.write_config("server { listen LISTEN; return 203; }");
     proxy.signal("HUP");
-    wait_for("one server less", || status(proxy.addr) == 203);
+    wait_for("the reload", || status(proxy.addr) == 203);
     let starts = || proxy.error_lines().iter().filter(|line| line.contains("listens on")).count();
     proxy.signal("USR2");
-    wait_for("the next program", || starts() == 2 && status(proxy.addr) == 203);
+    wait_for("the new binary", || starts() == 2 && status(proxy.addr) == 203);
     proxy.wait_for_error_line(&["[warn]", &format!("systemd has bound {}", proxy.other)]).unwrap();
-    // No worker accepts there any more: who comes now waits in the socket.
+    // No worker accepts there now: a client waits in the backlog.
     let mut early = Client::connect_and_send(proxy.other, GET);
     proxy.write_config(both);
     proxy.signal("HUP");
@@ -35,9 +35,9 @@ fn sockets_are_taken_by_their_address() {
     assert!(proxy.error_lines().iter().all(|line| !line.contains("[emerg]")), "{:?}", proxy.error_lines());
 }
 
-/// A graceful stop leaves them to systemd: who comes meanwhile waits for the next start.
+/// A graceful shutdown leaves sockets open: clients wait for the next start.
 #[test]
-fn sockets_outlive_the_program() {
+fn sockets_survive_shutdown() {
     let mut proxy = Proxy::start_socket_activated("server { listen LISTEN; return 201; }", None);
     assert_eq!(status(proxy.addr), 201);
     proxy.signal("QUIT");
@@ -45,28 +45,28 @@ fn sockets_outlive_the_program() {
     assert!(TcpStream::connect_timeout(&proxy.addr, Duration::from_secs(1)).is_ok());
 }
 
-/// What is meant for another process, or is not there, is not taken.
+/// Sockets for another process, or missing ones, are not used.
 #[test]
-fn sockets_that_are_none() {
+fn invalid_sockets() {
     let dir = TempDir::new();
     dir.write("smolgate.conf", "server { listen unix:socket; return 204; }");
     let missing = run_in_shell(&dir, "export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&-", "smolgate.conf");
-    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
-    assert_eq!(missing.status.code(), Some(1), "{said}");
-    assert!(said.contains("the sockets of LISTEN_FDS can't be used"), "{said}");
+    let stderr = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert_eq!(missing.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("the sockets of LISTEN_FDS can't be used"), "{stderr}");
     let others =
         Proxy::start_in_shell("server { listen LISTEN; return 204; }", "LISTEN_FDS=2 LISTEN_PID=1 exec \"$0\" \"$@\"");
     assert_eq!(status(others.addr), 204);
 }
 
-/// systemd's own IPv6 sockets take IPv4 connections too: they stand for both addresses, each with its servers.
+/// An IPv6 socket of systemd accepts IPv4 connections too: it is used for both addresses, each with its servers.
 #[test]
-fn one_socket_stands_for_both_versions() {
-    let Ok(wide) = std::net::TcpListener::bind("[::]:0") else { return }; // no IPv6 here
-    let port = wide.local_addr().unwrap().port();
+fn dual_stack_sockets() {
+    let Ok(dual_stack) = std::net::TcpListener::bind("[::]:0") else { return }; // no IPv6 here
+    let port = dual_stack.local_addr().unwrap().port();
     let config = format!("server {{ listen {port}; return 204; }} server {{ listen [::]:{port}; return 206; }}");
     let proxy =
-        Proxy::start_socket_activated(&format!("server {{ listen LISTEN; return 201; }} {config}"), Some(&wide));
+        Proxy::start_socket_activated(&format!("server {{ listen LISTEN; return 201; }} {config}"), Some(&dual_stack));
     assert_eq!(status(proxy.addr), 201);
     assert_eq!(status(([127, 0, 0, 1], port).into()), 204);
     let six = std::net::SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));

@@ -1,4 +1,4 @@
-//! Certificates and keys that are made for a test, and clients that speak TLS.
+//! Certificates and keys generated for a test, and TLS clients.
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -29,14 +29,14 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
-/// A certificate that may issue others.
+/// Creates a certificate that may issue others.
 pub(crate) fn certificate_authority(name: &str) -> CertKey {
     let mut params = params(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     self_signed(params)
 }
 
-/// A certificate that nobody but itself vouches for.
+/// Creates a self-signed certificate.
 pub(crate) fn self_signed(params: CertificateParams) -> CertKey {
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();
@@ -58,7 +58,7 @@ impl CertKey {
         Self { params, key, certificate }
     }
 
-    /// Revokes the certificates with these serial numbers.
+    /// Returns a CRL with these serial numbers, as PEM.
     pub(crate) fn revocation_list(&self, serials: &[u64]) -> String {
         let revoked = serials.iter().map(|serial| rcgen::RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
@@ -92,14 +92,14 @@ impl CertKey {
     }
 }
 
-/// How clients come.
+/// Opens TLS connections.
 #[derive(Clone)]
 pub(crate) struct TlsConnector {
     pub(crate) config: ClientConfig,
 }
 
 impl TlsConnector {
-    /// Clients that trust `authority`, and have a certificate or none.
+    /// A connector that trusts `authority`, with or without a client certificate.
     pub(crate) fn trusting(authority: &CertKey, own: Option<&CertKey>) -> Self {
         Self::with_versions(authority, own, &[&rustls::version::TLS13, &rustls::version::TLS12])
     }
@@ -125,19 +125,19 @@ impl TlsConnector {
         Self { config }
     }
 
-    /// These clients keep their sessions.
+    /// Enables session resumption.
     pub(crate) fn resuming(mut self) -> Self {
         self.config.resumption = Resumption::in_memory_sessions(16);
         self
     }
 
-    /// Connects and makes the handshake with `name`.
+    /// Connects and performs the handshake with this server name.
     pub(crate) fn connect(&self, addr: SocketAddr, name: &str) -> Result<TlsClient, String> {
         let Client { stream, .. } = Client::connect(addr);
         self.handshake(stream, name)
     }
 
-    /// Makes the handshake on a connection.
+    /// Performs the handshake on a connection.
     pub(crate) fn handshake(&self, mut stream: TcpStream, name: &str) -> Result<TlsClient, String> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut connection = ClientConnection::new(Arc::new(self.config.clone()), name).unwrap();
@@ -149,19 +149,19 @@ impl TlsConnector {
 }
 
 impl TlsClient {
-    /// Says that nothing more comes, and ends our direction.
+    /// Sends close_notify and closes the write side.
     pub(crate) fn shutdown_write(&mut self) {
         self.send_close_notify();
         let _ = self.stream.sock.shutdown(Shutdown::Write);
     }
 
-    /// Says that nothing more comes, and leaves our direction open.
+    /// Sends close_notify and leaves the write side open.
     pub(crate) fn send_close_notify(&mut self) {
         self.stream.conn.send_close_notify();
         let _ = self.stream.conn.complete_io(&mut self.stream.sock);
     }
 
-    /// The first certificate of the proxy.
+    /// Returns the first certificate of the proxy.
     pub(crate) fn certificate(&self) -> Vec<u8> {
         self.stream.conn.peer_certificates().unwrap()[0].to_vec()
     }
@@ -173,7 +173,7 @@ impl CertKey {
     }
 }
 
-/// The other side of a handshake.
+/// Performs the server side of a handshake.
 pub(crate) fn accept_tls(
     stream: &TcpStream,
     own: &CertKey,

@@ -1,10 +1,10 @@
-//! Who gets in: real_ip, allow and deny, auth_basic, satisfy, limit_except, auth_request, valid_referers.
+//! Access control: real_ip, allow and deny, auth_basic, satisfy, limit_except, auth_request, valid_referers.
 
-use crate::pair::{Folder, Pair};
+use crate::pair::{Pair, TempDir};
 use crate::peer;
 use crate::rows::compare;
 
-/// Each line as its program writes it: `secret` is the password of all.
+/// One line of each hash; the password is always `secret`.
 const USERS: &str = "\
 # a comment
 plain:{PLAIN}secret
@@ -19,35 +19,35 @@ colon:{PLAIN}
 open:
 ";
 
-fn fill(folder: &Folder) {
-    folder.put("users", USERS);
-    folder.put("empty", "");
-    folder.put("www/f.txt", "a file");
-    folder.put("www/index.html", "index");
-    folder.put("www/401.html", "log in");
-    folder.put("www/403.html", "keep out");
+fn fill(dir: &TempDir) {
+    dir.put("users", USERS);
+    dir.put("empty", "");
+    dir.put("www/f.txt", "a file");
+    dir.put("www/index.html", "index");
+    dir.put("www/401.html", "log in");
+    dir.put("www/403.html", "keep out");
 }
 
 const ADDRESSES: &str = r#"
 server {
     listen LISTEN;
-    root FOLDER/www;
+    root DIRECTORY/www;
     set_real_ip_from 127.0.0.1;
     real_ip_header X-Forwarded-For;
     location / { return 200 "$remote_addr $realip_remote_addr $proxy_add_x_forwarded_for\n"; }
     location /deny { deny all; }
     location /allow { allow all; }
-    location /allow/net { allow 10.0.0.0/8; deny all; alias FOLDER/www/f.txt; }
-    location /deny/net { deny 10.0.0.0/8; deny 192.0.2.1; alias FOLDER/www/f.txt; }
-    location /order { allow 10.1.0.0/16; deny 10.0.0.0/8; allow all; alias FOLDER/www/f.txt; }
-    location /six { allow 2001:db8::/32; deny all; alias FOLDER/www/f.txt; }
-    location /unix { deny unix:; alias FOLDER/www/f.txt; }
+    location /allow/net { allow 10.0.0.0/8; deny all; alias DIRECTORY/www/f.txt; }
+    location /deny/net { deny 10.0.0.0/8; deny 192.0.2.1; alias DIRECTORY/www/f.txt; }
+    location /order { allow 10.1.0.0/16; deny 10.0.0.0/8; allow all; alias DIRECTORY/www/f.txt; }
+    location /six { allow 2001:db8::/32; deny all; alias DIRECTORY/www/f.txt; }
+    location /unix { deny unix:; alias DIRECTORY/www/f.txt; }
     location /return { deny all; return 200 "before\n"; }
     location /page { deny all; error_page 403 /403.html; }
     location /page-status { deny all; error_page 403 =404 /403.html; }
-    location /inherited { allow 10.0.0.0/8; deny all; location /inherited/f { alias FOLDER/www/f.txt; } location /inherited/own { allow all; alias FOLDER/www/f.txt; } }
+    location /inherited { allow 10.0.0.0/8; deny all; location /inherited/f { alias DIRECTORY/www/f.txt; } location /inherited/own { allow all; alias DIRECTORY/www/f.txt; } }
     location = /403.html { allow all; }
-    location /except { limit_except GET { deny all; } alias FOLDER/www/f.txt; }
+    location /except { limit_except GET { deny all; } alias DIRECTORY/www/f.txt; }
     location /except-post { limit_except POST { allow 10.0.0.0/8; deny all; } proxy_pass http://PEER; }
     location /except-two { limit_except GET POST { deny all; } proxy_pass http://PEER; }
 }
@@ -162,25 +162,25 @@ fn addresses() {
 const USERS_ONLY: &str = r#"
 server {
     listen LISTEN;
-    root FOLDER/www;
+    root DIRECTORY/www;
     set_real_ip_from 127.0.0.1;
-    location / { auth_basic "closed site"; auth_basic_user_file FOLDER/users; try_files /f.txt =404; }
+    location / { auth_basic "closed site"; auth_basic_user_file DIRECTORY/users; try_files /f.txt =404; }
     location /off { auth_basic off; try_files /f.txt =404; }
-    location /quoted { auth_basic 'the "quoted" one'; auth_basic_user_file FOLDER/users; }
-    location /variable { auth_basic $arg_realm; auth_basic_user_file FOLDER/users; try_files /f.txt =404; }
-    location /none { auth_basic "none"; auth_basic_user_file FOLDER/nothing; }
-    location /empty { auth_basic "empty"; auth_basic_user_file FOLDER/empty; }
-    location /page { auth_basic "page"; auth_basic_user_file FOLDER/users; error_page 401 /401.html; }
-    location /named { auth_basic "named"; auth_basic_user_file FOLDER/users; error_page 401 @named; }
-    location /added { auth_basic "added"; auth_basic_user_file FOLDER/users; add_header X-A a; add_header X-B b always; }
-    location /user { auth_basic "user"; auth_basic_user_file FOLDER/users; proxy_pass http://PEER; proxy_set_header Authorization ""; }
-    location /except { limit_except GET { auth_basic "except"; auth_basic_user_file FOLDER/users; } proxy_pass http://PEER; }
-    location /all { satisfy all; allow 10.0.0.0/8; deny all; auth_basic "all"; auth_basic_user_file FOLDER/users; try_files /f.txt =404; }
-    location /any { satisfy any; allow 10.0.0.0/8; deny all; auth_basic "any"; auth_basic_user_file FOLDER/users; try_files /f.txt =404; }
-    location /nested { auth_basic "nested"; auth_basic_user_file FOLDER/users; location /nested/off { auth_basic off; try_files /f.txt =404; } location /nested/on { try_files /f.txt =404; } }
+    location /quoted { auth_basic 'the "quoted" one'; auth_basic_user_file DIRECTORY/users; }
+    location /variable { auth_basic $arg_realm; auth_basic_user_file DIRECTORY/users; try_files /f.txt =404; }
+    location /none { auth_basic "none"; auth_basic_user_file DIRECTORY/nothing; }
+    location /empty { auth_basic "empty"; auth_basic_user_file DIRECTORY/empty; }
+    location /page { auth_basic "page"; auth_basic_user_file DIRECTORY/users; error_page 401 /401.html; }
+    location /named { auth_basic "named"; auth_basic_user_file DIRECTORY/users; error_page 401 @named; }
+    location /added { auth_basic "added"; auth_basic_user_file DIRECTORY/users; add_header X-A a; add_header X-B b always; }
+    location /user { auth_basic "user"; auth_basic_user_file DIRECTORY/users; proxy_pass http://PEER; proxy_set_header Authorization ""; }
+    location /except { limit_except GET { auth_basic "except"; auth_basic_user_file DIRECTORY/users; } proxy_pass http://PEER; }
+    location /all { satisfy all; allow 10.0.0.0/8; deny all; auth_basic "all"; auth_basic_user_file DIRECTORY/users; try_files /f.txt =404; }
+    location /any { satisfy any; allow 10.0.0.0/8; deny all; auth_basic "any"; auth_basic_user_file DIRECTORY/users; try_files /f.txt =404; }
+    location /nested { auth_basic "nested"; auth_basic_user_file DIRECTORY/users; location /nested/off { auth_basic off; try_files /f.txt =404; } location /nested/on { try_files /f.txt =404; } }
     location = /401.html { auth_basic off; }
     location @named { return 200 "log in at $uri\n"; }
-    location /shows { auth_basic "shows"; auth_basic_user_file FOLDER/users; try_files /nothing /show; }
+    location /shows { auth_basic "shows"; auth_basic_user_file DIRECTORY/users; try_files /nothing /show; }
     location /show { auth_basic off; return 200 "user=$remote_user\n"; }
 }
 "#;
@@ -264,7 +264,7 @@ const OTHERS: &str = r#"
 server {
     listen LISTEN;
     server_name main.example *.main.example;
-    root FOLDER/www;
+    root DIRECTORY/www;
     location /auth/200 { return 200; }
     location /auth/204 { return 204; }
     location /auth/401 { add_header WWW-Authenticate 'Basic realm="asked"' always; return 401; }
@@ -285,7 +285,7 @@ server {
 "#;
 
 #[test]
-fn asked_elsewhere() {
+fn auth_request() {
     let Some(pair) = Pair::start(&OTHERS.replace("PEER", &peer::start("up").to_string()), fill) else { return };
     let mut rows = Vec::new();
     for path in ["200", "204", "401", "403", "500", "404", "proxied", "refused", "page"] {

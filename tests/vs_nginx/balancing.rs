@@ -1,11 +1,11 @@
-//! Which peers get the requests: the same keys must come to the same peers, and tunnels must count as connections.
+//! Load balancing: the same keys go to the same peers, and tunnels count as connections.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use crate::pair::{Pair, Program};
 use crate::peer;
-use crate::response::{ask, request};
+use crate::response::{fetch, format_request};
 
 /// Upstreams with the peers `a` to `d`, each behind a location of its name.
 fn pair() -> Option<Pair> {
@@ -48,14 +48,14 @@ fn pair() -> Option<Pair> {
     Pair::start(&config, |_| ())
 }
 
-/// The names of the peers that requests come to.
+/// Returns the names of the peers that requests came to.
 fn peers(program: &Program, asked: &[String]) -> String {
-    let name = |asked: &String| ask(program.addr, asked, false).unwrap().body.first().map_or('-', |b| char::from(*b));
+    let name = |asked: &String| fetch(program.addr, asked, false).unwrap().body.first().map_or('-', |b| char::from(*b));
     asked.iter().map(name).collect()
 }
 
 #[test]
-fn requests_come_to_the_same_peers() {
+fn requests_go_to_the_same_peers() {
     let Some(pair) = pair() else { return };
     let keys = |upstream: &str| (0..150).map(|key| format!("/{upstream}/?k=key{key}")).collect::<Vec<_>>();
     let clients = |upstream: &str| {
@@ -80,11 +80,11 @@ fn requests_come_to_the_same_peers() {
     }
 }
 
-/// A tunnel, and the name of the peer at its end.
+/// Opens a tunnel. Returns it with the name of its peer.
 fn tunnel(program: &Program) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(program.addr).unwrap();
-    let fields = "Upgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-    stream.write_all(&request(&format!("/least/\n{fields}"))).unwrap();
+    let headers = "Upgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    stream.write_all(&format_request(&format!("/least/\n{headers}"))).unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -96,8 +96,8 @@ fn tunnel(program: &Program) -> (TcpStream, String) {
     (stream, name.to_owned())
 }
 
-/// Tunnels that come and go: where each of them comes to.
-fn comings_and_goings(program: &Program) -> String {
+/// Opens and closes tunnels. Returns the peer of each.
+fn peers_of_tunnels(program: &Program) -> String {
     let mut random = 1u32;
     let mut open: Vec<(TcpStream, String)> = Vec::new();
     let mut came = String::new();
@@ -119,7 +119,7 @@ fn comings_and_goings(program: &Program) -> String {
 }
 
 #[test]
-fn tunnels_are_connections() {
+fn tunnels_count_as_connections() {
     let Some(pair) = pair() else { return };
-    assert_eq!(comings_and_goings(&pair.smolgate), comings_and_goings(&pair.nginx));
+    assert_eq!(peers_of_tunnels(&pair.smolgate), peers_of_tunnels(&pair.nginx));
 }

@@ -1,6 +1,6 @@
-//! Peers that are killed, frozen and cut off while hundreds of requests and tunnels are under way: smolgate and nginx before
-//! the same peers at the same time. What nginx serves smolgate has to serve; a tunnel of a peer that nothing happened to goes
-//! on; and in the end no descriptor is left.
+//! Peers that are killed, stopped and unreachable during hundreds of requests and tunnels, with smolgate and nginx in front of the
+//! same peers at the same time. smolgate must serve what nginx serves; tunnels of healthy peers stay open; and at the end no
+//! descriptor is left.
 
 mod client;
 mod peers;
@@ -11,31 +11,31 @@ use std::time::Duration;
 use smol::LocalExecutor;
 
 use self::client::{Counts, Kind};
-use self::peers::{PEERS, Peers, Trouble};
-use crate::pair::{PATIENCE, Pair, Program};
+use self::peers::{Failure, PEERS, Peers};
+use crate::pair::{Pair, Program, TIMEOUT};
 
 const TUNNELS: usize = 500;
 const REQUESTS: usize = 200;
-/// Peers in trouble at the same time.
-const TROUBLED_MAX: usize = 3;
+/// The maximum of failed peers at a time.
+const FAILED_MAX: usize = 3;
 
-/// A number from the environment.
-fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+/// Reads a number from the environment.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// What happens when: drawn from a seed, so that it can happen again.
-fn schedule(seed: u64, length: Duration) -> Vec<(Duration, Duration, usize, Trouble)> {
+/// Generates the failures from a seed: start, duration, peer, kind.
+fn schedule(seed: u64, length: Duration) -> Vec<(Duration, Duration, usize, Failure)> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut well_at = [Duration::ZERO; PEERS];
     let mut events = Vec::new();
     let mut now = Duration::from_secs(2);
     while now + Duration::from_secs(10) < length {
         let peer = random.usize(..PEERS);
-        let trouble = [Trouble::Killed, Trouble::Frozen, Trouble::CutOff][random.usize(..3)];
+        let trouble = [Failure::Killed, Failure::Frozen, Failure::CutOff][random.usize(..3)];
         let end = now + Duration::from_millis(random.u64(1500..8000));
         let troubled = well_at.iter().filter(|well| **well > now).count();
-        if troubled < TROUBLED_MAX && well_at[peer] <= now {
+        if troubled < FAILED_MAX && well_at[peer] <= now {
             events.push((now, end, peer, trouble));
             well_at[peer] = end + Duration::from_millis(500);
         }
@@ -44,10 +44,10 @@ fn schedule(seed: u64, length: Duration) -> Vec<(Duration, Duration, usize, Trou
     events
 }
 
-/// How long a tunnel lasts of which one side has ended, and the other says nothing.
+/// How long a half-closed tunnel without traffic stays open.
 const HALF_CLOSED: Duration = Duration::from_secs(30);
 
-/// Two minutes by default; `CHAOS_SEED` and `CHAOS_SECS` make other ones.
+/// Takes two minutes by default; see `CHAOS_SEED` and `CHAOS_SECS`.
 #[test]
 #[ignore = "takes two minutes: cargo test --release --test vs_nginx chaos::run -- --ignored --nocapture"]
 fn run() {
@@ -76,20 +76,20 @@ fn run() {
             let kinds = [Kind::Short, Kind::Short, Kind::Long, Kind::Post];
             tasks.extend((0..REQUESTS).map(|n| executor.spawn(client::requests(addr, kinds[n % 4], counts, end))));
         }
-        executor.run(happen(&peers, schedule(seed, length), length)).await;
+        executor.run(apply(&peers, schedule(seed, length), length)).await;
         end.store(true, Ordering::Relaxed);
         for task in tasks {
             executor.run(task).await;
         }
     });
-    println!("seed {seed}, {} s, {} troubles of {PEERS} peers", length.as_secs(), schedule(seed, length).len());
+    println!("seed {seed}, {} s, {} failures of {PEERS} peers", length.as_secs(), schedule(seed, length).len());
     for (name, counts) in ["smolgate", "nginx"].iter().zip(&counts) {
         println!("{name:>8}: {counts}");
     }
     drop(peers);
     let left = |at: usize| programs[at].descriptors().saturating_sub(before[at]);
     let closed = std::time::Instant::now();
-    while left(0) > 0 && closed.elapsed() < PATIENCE + HALF_CLOSED {
+    while left(0) > 0 && closed.elapsed() < TIMEOUT + HALF_CLOSED {
         std::thread::sleep(Duration::from_millis(10));
     }
     println!("the last descriptor was closed after {} s", closed.elapsed().as_secs());
@@ -98,17 +98,17 @@ fn run() {
     assert_eq!(left(0), 0, "descriptors are left");
     assert!(ours.short.failed() <= theirs.short.failed(), "requests failed that nginx would have served");
     assert!(ours.upgrades.failed() <= theirs.upgrades.failed(), "upgrades failed that nginx would have served");
-    // Whom a failing peer has under way is chance.
+    // Which requests a failing peer has is chance.
     let by_chance = |ours: usize, theirs: usize| ours <= theirs * 3 / 2 + 20;
-    // A machine that stands still for longer than the timeout breaks tunnels of healthy peers, and then nginx's too.
+    // A machine that stalls for longer than the timeout breaks tunnels of healthy peers, and then nginx's too.
     let (lost, theirs_lost) = (ours.tunnels_lost.get(), theirs.tunnels_lost.get());
     assert!(lost == 0 || (theirs_lost > 0 && by_chance(lost, theirs_lost)), "tunnels of healthy peers broke");
-    assert!(by_chance(ours.long.failed(), theirs.long.failed()), "more answers broke off than with nginx");
+    assert!(by_chance(ours.long.failed(), theirs.long.failed()), "more responses were aborted than with nginx");
     assert!(by_chance(ours.post.failed(), theirs.post.failed()), "more POSTs failed than with nginx");
 }
 
-/// Does to the peers what the schedule says.
-async fn happen(peers: &Peers, events: Vec<(Duration, Duration, usize, Trouble)>, length: Duration) {
+/// Applies the failures of the schedule to the peers.
+async fn apply(peers: &Peers, events: Vec<(Duration, Duration, usize, Failure)>, length: Duration) {
     let began = std::time::Instant::now();
     let begins = events.iter().map(|(at, _, peer, trouble)| (*at, *peer, Some(*trouble)));
     let mut all: Vec<_> = begins.chain(events.iter().map(|(_, end, peer, _)| (*end, *peer, None))).collect();

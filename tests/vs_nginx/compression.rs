@@ -1,10 +1,10 @@
-//! Compression on the fly. What is packed is compared unpacked: two encoders write different bytes for it.
+//! gzip. Bodies are compared after decompression, as two encoders write different bytes.
 
-use crate::pair::{Folder, Pair};
+use crate::pair::{Pair, TempDir};
 use crate::peer;
 use crate::rows::compare;
 
-fn fill(folder: &Folder) {
+fn fill(dir: &TempDir) {
     let line = "All work and no play makes Jack a dull boy. ";
     for (name, text) in [
         ("www/page.html", line.repeat(20)),
@@ -16,7 +16,7 @@ fn fill(folder: &Folder) {
         ("www/photo.png", line.repeat(20)),
         ("www/404.html", line.repeat(20)),
     ] {
-        folder.put(name, text);
+        dir.put(name, text);
     }
 }
 
@@ -24,32 +24,32 @@ const CONFIG: &str = r#"
 gzip on;
 server {
     listen LISTEN;
-    root FOLDER/www;
+    root DIRECTORY/www;
     error_page 404 /404.html;
-    location /vary/ { alias FOLDER/www/; gzip_vary on; gzip_types text/css; }
-    location /all/ { alias FOLDER/www/; gzip_types *; }
-    location /off/ { alias FOLDER/www/; gzip off; gzip_vary on; }
-    location /old/ { alias FOLDER/www/; gzip_http_version 1.0; gzip_vary on; }
-    location /long/ { alias FOLDER/www/; gzip_min_length 1k; }
-    location /zero/ { alias FOLDER/www/; gzip_min_length 0; gzip_types *; }
-    location /level/ { alias FOLDER/www/; gzip_comp_level 9; }
-    location /disabled/ { alias FOLDER/www/; gzip_disable msie6 "bad(bot|spider)"; }
-    location /added/ { alias FOLDER/www/; add_header X-A b; add_header Cache-Control no-store; expires 1h; }
-    location /tagged/ { alias FOLDER/www/; add_header ETag '"own"'; }
-    location /any/ { alias FOLDER/www/; gzip_proxied any; }
-    location /auth/ { alias FOLDER/www/; gzip_proxied auth; }
-    location /expired/ { alias FOLDER/www/; gzip_proxied expired; expires -1; }
-    location /fresh/ { alias FOLDER/www/; gzip_proxied expired; expires 1h; }
-    location /no-cache/ { alias FOLDER/www/; gzip_proxied no-cache; add_header Cache-Control "no-cache"; }
-    location /no-store/ { alias FOLDER/www/; gzip_proxied no-store private; add_header Cache-Control "max-age=1"; }
-    location /no-etag/ { alias FOLDER/www/; gzip_proxied no_etag; }
+    location /vary/ { alias DIRECTORY/www/; gzip_vary on; gzip_types text/css; }
+    location /all/ { alias DIRECTORY/www/; gzip_types *; }
+    location /off/ { alias DIRECTORY/www/; gzip off; gzip_vary on; }
+    location /old/ { alias DIRECTORY/www/; gzip_http_version 1.0; gzip_vary on; }
+    location /long/ { alias DIRECTORY/www/; gzip_min_length 1k; }
+    location /zero/ { alias DIRECTORY/www/; gzip_min_length 0; gzip_types *; }
+    location /level/ { alias DIRECTORY/www/; gzip_comp_level 9; }
+    location /disabled/ { alias DIRECTORY/www/; gzip_disable msie6 "bad(bot|spider)"; }
+    location /added/ { alias DIRECTORY/www/; add_header X-A b; add_header Cache-Control no-store; expires 1h; }
+    location /tagged/ { alias DIRECTORY/www/; add_header ETag '"own"'; }
+    location /any/ { alias DIRECTORY/www/; gzip_proxied any; }
+    location /auth/ { alias DIRECTORY/www/; gzip_proxied auth; }
+    location /expired/ { alias DIRECTORY/www/; gzip_proxied expired; expires -1; }
+    location /fresh/ { alias DIRECTORY/www/; gzip_proxied expired; expires 1h; }
+    location /no-cache/ { alias DIRECTORY/www/; gzip_proxied no-cache; add_header Cache-Control "no-cache"; }
+    location /no-store/ { alias DIRECTORY/www/; gzip_proxied no-store private; add_header Cache-Control "max-age=1"; }
+    location /no-etag/ { alias DIRECTORY/www/; gzip_proxied no_etag; }
     location /return/ { default_type text/html; return 200 "All work and no play makes Jack a dull boy."; }
     location /403 { return 403; }
     location /500 { return 500; }
     location /302 { return 302 http://b/; }
     location /204 { return 204; }
     location /up/ { gzip_types text/plain; gzip_vary on; gzip_min_length 10; proxy_http_version 1.1; proxy_pass http://PEER; }
-    location /folder/ { alias FOLDER/www/; autoindex on; }
+    location /dir/ { alias DIRECTORY/www/; autoindex on; }
 }
 "#;
 
@@ -58,23 +58,23 @@ fn gzip() {
     let config = CONFIG.replace("PEER", &peer::start("up").to_string());
     let Some(pair) = Pair::start(&config, fill) else { return };
     let mut rows = Vec::new();
-    for folder in ["", "vary/", "all/", "off/", "old/", "long/", "zero/", "level/", "added/", "tagged/"] {
+    for dir in ["", "vary/", "all/", "off/", "old/", "long/", "zero/", "level/", "added/", "tagged/"] {
         for name in ["page.html", "large.html", "short.html", "style.css", "photo.png", "none.html"] {
-            for asked in [format!("/{folder}{name}"), format!("HEAD /{folder}{name}")] {
+            for asked in [format!("/{dir}{name}"), format!("HEAD /{dir}{name}")] {
                 rows.extend([format!("{asked}\nAccept-Encoding: gzip"), asked]);
             }
-            rows.push(format!("GET /{folder}{name} HTTP/1.0\nAccept-Encoding: gzip"));
-            rows.push(format!("GET /{folder}{name} HTTP/1.0\nConnection: keep-alive\nAccept-Encoding: gzip"));
+            rows.push(format!("GET /{dir}{name} HTTP/1.0\nAccept-Encoding: gzip"));
+            rows.push(format!("GET /{dir}{name} HTTP/1.0\nConnection: keep-alive\nAccept-Encoding: gzip"));
         }
     }
-    for asked in ["/return/", "/403", "/302", "/204", "/up/x", "/up/missing", "/folder/"] {
+    for asked in ["/return/", "/403", "/302", "/204", "/up/x", "/up/missing", "/dir/"] {
         for method in ["GET", "HEAD"] {
             rows.extend([format!("{method} {asked}"), format!("{method} {asked}\nAccept-Encoding: gzip")]);
         }
         rows.push(format!("GET {asked} HTTP/1.0\nAccept-Encoding: gzip"));
     }
-    for folder in ["", "any", "auth", "expired", "fresh", "no-cache", "no-store", "no-etag"] {
-        let asked = format!("/{folder}/page.html\nAccept-Encoding: gzip\nVia: 1.1 other");
+    for dir in ["", "any", "auth", "expired", "fresh", "no-cache", "no-store", "no-etag"] {
+        let asked = format!("/{dir}/page.html\nAccept-Encoding: gzip\nVia: 1.1 other");
         rows.extend([format!("{asked}\nAuthorization: x"), asked]);
     }
     for accepted in [

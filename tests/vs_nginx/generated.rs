@@ -1,7 +1,7 @@
-//! Configurations by the thousand: directives put together within their contexts, as published files have them, some of
-//! them wrong. Loading never panics and comes to an end, and what is accepted, nginx accepts as well.
+//! Thousands of generated configurations: valid and invalid combinations of directives in their contexts. Loading never panics or
+//! hangs, and nginx accepts what smolgate accepts.
 //!
-//! The same files come in each run; `SEED=7 COUNT=100` makes others. What fails is printed whole.
+//! Each run has the same files; `SEED=7 COUNT=100` selects others. A failing file is printed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,10 +16,10 @@ use smolgate::config::{self, ConfigSource, ErrorLog, KnownDirective, Prefix, Sup
 
 use crate::directives::known;
 use crate::grammar::{BROKEN, SAMPLES};
-use crate::pair::{self, Folder};
+use crate::pair::{self, TempDir};
 use crate::random::Random;
 
-/// Configurations that one run makes; each is also broken in one place.
+/// The number of configurations; each is also broken in one place.
 const CONFIGS: usize = 1_000;
 
 /// How long one may take to load.
@@ -35,22 +35,22 @@ impl Random {
     }
 }
 
-/// Arguments of directives: those that are right where the directive stands alone, and the others.
+/// Arguments of directives: those that are valid if the directive stands alone, and the others.
 type Arguments = BTreeMap<&'static str, (Vec<&'static str>, Vec<&'static str>)>;
 
-/// Makes one configuration.
-struct Maker<'a> {
+/// Generates one configuration.
+struct Generator<'a> {
     random: Random,
     known: &'a BTreeMap<&'static str, KnownDirective>,
     arguments: &'a Arguments,
     text: String,
     depth: usize,
     port: usize,
-    /// How many lines until something is wrong.
+    /// The number of lines until the invalid one.
     lines_until_wrong: usize,
 }
 
-/// What every file starts with in `http {}`, so that values may name it.
+/// The start of `http {}` in every file, which values may refer to.
 const DEFINITIONS: &[&str] = &[
     "log_format main '$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \"$http_referer\"';",
     "log_format json escape=json '{\"a\":\"$request_uri\"}';",
@@ -69,8 +69,8 @@ const DEFINITIONS: &[&str] = &[
 const PATHS: &[&str] =
     &["/", "/static/", "= /exact", "^~ /images/", "~ \\.php$", "~* ^/(.+)\\.(gif|png)$", "/api/v1/", "@named"];
 
-/// What a location starts with.
-const READY: &[&str] = &[
+/// The start of a location.
+const LOCATION_STARTS: &[&str] = &[
     "proxy_pass http://backend;",
     "proxy_pass http://websocket; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;",
     "proxy_pass http://127.0.0.1:8010/; proxy_set_header Host $host; proxy_redirect off;",
@@ -83,7 +83,7 @@ const READY: &[&str] = &[
     "",
 ];
 
-impl<'a> Maker<'a> {
+impl<'a> Generator<'a> {
     fn new(seed: u64, known: &'a BTreeMap<&'static str, KnownDirective>, arguments: &'a Arguments) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         for _ in 0..8 {
@@ -93,13 +93,13 @@ impl<'a> Maker<'a> {
         Self { random, known, arguments, text: String::new(), depth: 0, port: 21_000, lines_until_wrong }
     }
 
-    /// Whether the next line is the one that is wrong.
-    fn errs(&mut self) -> bool {
+    /// Returns whether the next line is the invalid one.
+    fn is_next_invalid(&mut self) -> bool {
         self.lines_until_wrong = self.lines_until_wrong.saturating_sub(1);
         self.lines_until_wrong == 0 && !self.random.one_in(3)
     }
 
-    /// A whole file.
+    /// Generates a whole file.
     fn file(mut self) -> String {
         self.some("main", 2);
         self.open("events", Self::events);
@@ -137,7 +137,7 @@ impl<'a> Maker<'a> {
         let mut used = Vec::new();
         for _ in 0..=self.random.below(4) {
             let path = self.random.pick(PATHS);
-            if !used.contains(&path) || self.errs() {
+            if !used.contains(&path) || self.is_next_invalid() {
                 used.push(path);
                 self.open(&format!("location {path}"), |maker| maker.location(path));
             }
@@ -145,7 +145,7 @@ impl<'a> Maker<'a> {
     }
 
     fn location(&mut self, path: &str) {
-        let errs = self.errs();
+        let errs = self.is_next_invalid();
         let is_prefix = path.starts_with(['/', '=', '^']);
         let fits = |line: &&str| {
             errs || match *line {
@@ -154,7 +154,7 @@ impl<'a> Maker<'a> {
                 _ => true,
             }
         };
-        let ready: Vec<&str> = READY.iter().copied().filter(fits).collect();
+        let ready: Vec<&str> = LOCATION_STARTS.iter().copied().filter(fits).collect();
         let line = self.random.pick(&ready);
         self.line(line);
         let mut used: Vec<&str> = line.split(';').filter_map(|part| part.split_whitespace().next()).collect();
@@ -174,7 +174,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// Blocks that may stand in a server or a location.
+    /// Generates blocks of a server or a location.
     fn blocks(&mut self, context: &str) {
         if self.random.one_in(3) {
             let conditions = [
@@ -191,12 +191,12 @@ impl<'a> Maker<'a> {
             ];
             let wrong =
                 ["($arg_a = )", "($arg_a", "$arg_a", "($arg_a ~ ()", "(-z $uri)", "(a = b)", "()", "( )", "($a b)"];
-            let errs = self.errs();
+            let errs = self.is_next_invalid();
             let condition = self.random.pick(if errs { &wrong[..] } else { &conditions });
             self.open(&format!("if {condition}"), |maker| maker.some(&format!("if in {context}"), 2));
         }
         if context == "location" && self.random.one_in(8) {
-            let errs = self.errs();
+            let errs = self.is_next_invalid();
             let methods = if errs { &["NONE", "", "get,post"] } else { &["GET", "GET POST", "get"] };
             let methods = self.random.pick(methods);
             self.open(&format!("limit_except {methods}"), |maker| maker.some("limit_except", 2));
@@ -206,18 +206,18 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// Up to `most` directives of a context.
+    /// Generates at most `most` directives of a context.
     fn some(&mut self, context: &str, most: usize) {
         self.more(context, most, Vec::new());
     }
 
-    /// As [`Self::some`], beside those that are `used` already.
+    /// As [`Self::some`], without those in `used`.
     fn more(&mut self, context: &str, most: usize, mut used: Vec<&str>) {
         let all: Vec<&'static str> = self.arguments.keys().copied().collect();
         let here: Vec<&'static str> =
             all.iter().copied().filter(|name| self.known[name].contexts.contains(&context)).collect();
         for _ in 0..self.random.below(most + 1) {
-            let errs = self.errs();
+            let errs = self.is_next_invalid();
             let mut name = self.random.pick(&here);
             if used.contains(&name) && !errs {
                 continue;
@@ -251,7 +251,7 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// The same file with one thing wrong: cut short, a `;` or a brace missing or too much, words that are swapped or doubled.
+/// Returns the file with one error: truncated, a `;` or a brace missing or added, words swapped or doubled.
 fn broken(random: &mut Random, text: &str) -> String {
     let all = |what: &[char]| -> Vec<usize> { text.match_indices(what).map(|(at, _)| at).collect() };
     let mut made = text.to_owned();
@@ -285,21 +285,21 @@ fn broken(random: &mut Random, text: &str) -> String {
 /// A name for messages, and a text.
 type Sample = (String, String);
 
-/// Loads a text: what is wrong with it.
-fn load(text: &str, folder: &str) -> Result<(), String> {
-    let folders = Prefix { prefix: folder.to_owned() };
+/// Loads a text. Returns the error.
+fn load(text: &str, dir: &str) -> Result<(), String> {
+    let directories = Prefix { prefix: dir.to_owned() };
     let loaded =
-        config::load(ConfigSource::Text("generated", text.to_owned()), "", folders, ErrorLog::default_to(None));
+        config::load(ConfigSource::Text("generated", text.to_owned()), "", directories, ErrorLog::default_to(None));
     loaded.map(drop).map_err(|error| error.to_string())
 }
 
-/// What nginx says is wrong with a text. `None`: it fails for a reason that is no matter of the text.
-fn nginx(folder: &Folder, number: usize, text: &str) -> Option<Result<(), String>> {
+/// Returns nginx's error for a text; `None` if it fails for a reason outside of the text.
+fn nginx(dir: &TempDir, number: usize, text: &str) -> Option<Result<(), String>> {
     let installed = pair::nginx()?;
-    let file = folder.path(&format!("{number}.conf"));
+    let file = dir.path(&format!("{number}.conf"));
     fs::write(&file, text).unwrap();
     let mut command = Command::new(&installed.program);
-    command.arg("-t").arg("-q").args(["-e", "stderr"]).arg("-p").arg(folder.path("")).arg("-c").arg(&file);
+    command.arg("-t").arg("-q").args(["-e", "stderr"]).arg("-p").arg(dir.path("")).arg("-c").arg(&file);
     let output = command.stdin(Stdio::null()).output().unwrap();
     fs::remove_file(&file).unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -312,7 +312,7 @@ fn nginx(folder: &Folder, number: usize, text: &str) -> Option<Result<(), String
     }
 }
 
-/// A file in which one directive stands alone in a context; the lines that every file has are there too.
+/// Returns a file with one directive in a context, and the lines of every file.
 fn alone(line: &str, context: &str) -> String {
     let inner = |at: &str, rest: &str| if at == context { format!("{line}\n{rest}") } else { rest.to_owned() };
     let except = inner("limit_except", "deny all;");
@@ -327,7 +327,7 @@ fn alone(line: &str, context: &str) -> String {
     inner("main", &format!("events {{ {} }}\nhttp {{\n{http}\n}}\n", inner("events", "")))
 }
 
-/// Which arguments are right, as smolgate sees it.
+/// Sorts the arguments by whether smolgate accepts them.
 fn arguments(known: &BTreeMap<&'static str, KnownDirective>, prefix: &str) -> Arguments {
     let works = |name: &str| known.get(name).is_some_and(|known| known.support == Support::Works);
     let sort = |name: &'static str, values: &[&'static str]| {
@@ -339,9 +339,9 @@ fn arguments(known: &BTreeMap<&'static str, KnownDirective>, prefix: &str) -> Ar
 }
 
 #[test]
-fn what_is_accepted_alone_nginx_accepts() {
-    let folder = Folder::new();
-    let (known, prefix) = (known(), folder.path("").display().to_string());
+fn nginx_accepts_single_directives() {
+    let dir = TempDir::new();
+    let (known, prefix) = (known(), dir.path("").display().to_string());
     let samples = SAMPLES.iter().flat_map(|(name, values)| values.iter().map(move |value| (*name, *value)));
     let texts = samples.flat_map(|(name, value)| {
         let contexts = known.get(name).map(|known| known.contexts.clone()).unwrap_or_default();
@@ -352,12 +352,12 @@ fn what_is_accepted_alone_nginx_accepts() {
     let texts: Vec<Sample> = texts.collect();
     let accepted = load_all(&texts, &prefix);
     if pair::nginx().is_some() {
-        ask_nginx(&folder, &accepted);
+        ask_nginx(&dir, &accepted);
     }
 }
 
-/// What smolgate accepts on purpose although nginx does not: parts of nginx's messages, and why.
-const MORE_IS_ACCEPTED: &[(&str, &str)] = &[
+/// What only smolgate accepts on purpose: parts of nginx's messages, and the reason.
+const ONLY_SMOLGATE_ACCEPTS: &[(&str, &str)] = &[
     ("should be placed after the \"proxy_pass\"", "the order of lines does not matter"),
     ("invalid value \"0\" in \"keepalive\"", "newer ones accept it: no connections are kept"),
     ("\"resolver\" directive is not allowed here", "newer ones accept it in an upstream"),
@@ -369,16 +369,16 @@ const MORE_IS_ACCEPTED: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn what_is_accepted_nginx_accepts() {
+fn nginx_accepts_generated_files() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<usize>().ok());
     let (first, count) = (number("SEED").unwrap_or(1), number("COUNT").unwrap_or(CONFIGS));
-    let folder = Folder::new();
-    let prefix = folder.path("").display().to_string();
+    let dir = TempDir::new();
+    let prefix = dir.path("").display().to_string();
     let known = known();
     let arguments = arguments(&known, &prefix);
     let texts: Vec<Sample> = (first..first + count)
         .flat_map(|seed| {
-            let whole = Maker::new(seed as u64, &known, &arguments).file();
+            let whole = Generator::new(seed as u64, &known, &arguments).file();
             let mutant = broken(&mut Random(seed as u64 * 2 + 1), &whole);
             [(format!("SEED={seed}"), whole), (format!("SEED={seed}, broken"), mutant)]
         })
@@ -388,17 +388,17 @@ fn what_is_accepted_nginx_accepts() {
     eprintln!("{whole} of {count} are accepted, {} of those that were broken", accepted.len() - whole);
     assert!(whole * 3 > count, "too few of the files are accepted to show anything: {whole}");
     if pair::nginx().is_some() {
-        ask_nginx(&folder, &accepted);
+        ask_nginx(&dir, &accepted);
     }
 }
 
-/// Loads all of them, one after the other, none for too long: those that are accepted.
+/// Loads all texts within the time limit. Returns the accepted ones.
 fn load_all<'t>(texts: &'t [Sample], prefix: &str) -> Vec<&'t Sample> {
     let (sender, receiver) = mpsc::channel();
-    let (all, folder) = (texts.to_vec(), prefix.to_owned());
+    let (all, dir) = (texts.to_vec(), prefix.to_owned());
     std::thread::spawn(move || {
         for (_, text) in all {
-            let _ = sender.send(std::panic::catch_unwind(|| load(&text, &folder)));
+            let _ = sender.send(std::panic::catch_unwind(|| load(&text, &dir)));
         }
     });
     let mut accepted = Vec::new();
@@ -417,18 +417,18 @@ fn load_all<'t>(texts: &'t [Sample], prefix: &str) -> Vec<&'t Sample> {
     accepted
 }
 
-fn ask_nginx(folder: &Folder, texts: &[&Sample]) {
+fn ask_nginx(dir: &TempDir, texts: &[&Sample]) {
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let asked = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some((name, text)) = { texts.get(next.fetch_add(1, Ordering::Relaxed)) } {
-                    let verdict = nginx(folder, next.load(Ordering::Relaxed) + texts.len() * thread_number(), text);
+                    let verdict = nginx(dir, next.load(Ordering::Relaxed) + texts.len() * thread_number(), text);
                     let Some(verdict) = verdict else { continue };
                     asked.fetch_add(1, Ordering::Relaxed);
                     let Err(why) = verdict else { continue };
-                    if !MORE_IS_ACCEPTED.iter().any(|(part, _)| why.contains(part)) {
+                    if !ONLY_SMOLGATE_ACCEPTS.iter().any(|(part, _)| why.contains(part)) {
                         wrong.lock().unwrap().push((format!("{name}: nginx says {why}"), text.as_str()));
                     }
                 }
@@ -442,7 +442,7 @@ fn ask_nginx(folder: &Folder, texts: &[&Sample]) {
     panic!("{} are accepted that nginx does not accept:\n{}the first is\n{text}", wrong.len(), all.concat());
 }
 
-/// A number of its own for each thread.
+/// Returns a number that is unique to the thread.
 fn thread_number() -> usize {
     static LAST: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static OWN: usize = LAST.fetch_add(1, Ordering::Relaxed));

@@ -1,6 +1,6 @@
-//! Arguments of directives as published files have them, and some that are almost right.
+//! Arguments of directives, as in published files, and some that are almost valid.
 
-/// Put in the place of an argument or behind one: most often wrong.
+/// Replacements and additions for arguments, mostly invalid.
 pub(crate) const BROKEN: &[&str] = &[
     "\"\"",
     "on",
@@ -44,7 +44,7 @@ const SECONDS: &[&str] = &["10s", "60", "1m", "1h 30m", "500ms", "0", "1d", "-1"
 const BYTES: &[&str] = &["1k", "8k", "1m", "512", "0", "10m", "1g", "1K", "1kb", "-1"];
 const ACCESS: &[&str] =
     &["all", "10.0.0.0/8", "192.168.1.1", "2001:db8::/32", "unix:", "10.1.2.3/8", "300.0.0.1", "example.org"];
-const FOLDERS: &[&str] = &["/srv/www", "www", "/srv/$host", "\"/srv/a b\"", "/srv/$unknown"];
+const DIRECTORIES: &[&str] = &["/srv/www", "www", "/srv/$host", "\"/srv/a b\"", "/srv/$unknown"];
 const TYPES: &[&str] = &["text/plain", "text/css application/json", "*", "text/html"];
 const FIELDS: &[&str] = &["X-Powered-By", "Server", "Set-Cookie"];
 const LEVELS: &[&str] = &["error", "warn", "info", "notice", "debug"];
@@ -75,7 +75,7 @@ pub(crate) const SAMPLES: &[(&str, &[&str])] = &[
             "Strict-Transport-Security \"max-age=1\" always",
         ],
     ),
-    ("alias", FOLDERS),
+    ("alias", DIRECTORIES),
     ("allow", ACCESS),
     ("auth_basic", &["off", "\"closed\"", "$mapped", "\"\""]),
     ("auth_basic_user_file", &["/etc/users", "users", "users$mapped"]),
@@ -345,7 +345,7 @@ pub(crate) const SAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("rewrite_log", SWITCH),
-    ("root", FOLDERS),
+    ("root", DIRECTORIES),
     ("satisfy", &["all", "any", "none"]),
     ("send_timeout", SECONDS),
     (

@@ -1,7 +1,6 @@
-//! smolgate beside nginx: both are started with the same file and asked the same, and their answers are compared.
+//! Comparison with nginx: both programs get the same configuration and the same requests, and their responses are compared.
 //!
-//! Where nginx is not installed, nothing is compared and a line says so. Where smolgate differs on purpose, a row says
-//! what it answers instead, and why.
+//! Without an installed nginx the tests print a line and pass. A [`rows::KnownDifference`] holds what differs on purpose, and why.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -12,14 +11,14 @@
 mod access;
 mod balancing;
 mod chaos;
-mod geo_split;
+mod internal_redirects;
 #[cfg(feature = "gzip")]
 mod compression;
 #[path = "../directives/mod.rs"]
 mod directives;
 mod generated;
 mod grammar;
-mod autoindex;
+mod static_files;
 mod pair;
 mod peer;
 #[path = "../random/mod.rs"]
@@ -29,4 +28,4 @@ mod response;
 mod rows;
 mod rewrite;
 mod tutorial;
-mod values;
+mod variables;

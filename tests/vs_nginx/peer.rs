@@ -1,9 +1,9 @@
-//! An upstream that tells its name and what it was sent, or echoes behind a 101.
+//! An upstream that responds with its name and the request line, or echoes behind a 101.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-/// Starts one; it ends with the test.
+/// Starts an upstream, which ends with the test.
 pub(crate) fn start(name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -16,30 +16,30 @@ pub(crate) fn start(name: &'static str) -> SocketAddr {
 }
 
 fn serve(name: &str, mut stream: TcpStream) {
-    let mut came = Vec::new();
+    let mut unread = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {
-        while let Some(end) = came.windows(4).position(|part| part == b"\r\n\r\n") {
-            let head: Vec<u8> = came.drain(..end + 4).collect();
+        while let Some(end) = unread.windows(4).position(|part| part == b"\r\n\r\n") {
+            let head: Vec<u8> = unread.drain(..end + 4).collect();
             let mut body = body_length(&head);
-            while came.len() < body {
+            while unread.len() < body {
                 match stream.read(&mut buffer) {
-                    Ok(count @ 1..) => came.extend_from_slice(&buffer[..count]),
+                    Ok(count @ 1..) => unread.extend_from_slice(&buffer[..count]),
                     _ => body = 0,
                 }
             }
-            came.drain(..body);
+            unread.drain(..body);
             if head.windows(7).any(|part| part == b"Upgrade") {
                 let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
                 let _ = stream.write_all(format!("{head}X-Name: {name}\r\n\r\n").as_bytes());
-                let _ = stream.write_all(&came);
+                let _ = stream.write_all(&unread);
                 while let Ok(count @ 1..) = stream.read(&mut buffer) {
                     let _ = stream.write_all(&buffer[..count]);
                 }
                 return;
             }
-            // Without the version: nginx speaks 1.0 where it is not told otherwise.
+            // Without the version: nginx sends 1.0 by default.
             let line = head.split(|b| *b == b'\r').next().unwrap_or_default();
             let line = line.strip_suffix(b" HTTP/1.1").or(line.strip_suffix(b" HTTP/1.0")).unwrap_or(line);
             let body = [name.as_bytes(), b": ", line].concat();
@@ -49,7 +49,7 @@ fn serve(name: &str, mut stream: TcpStream) {
             let _ = stream.write_all(&[head.as_bytes(), &body].concat());
         }
         match stream.read(&mut buffer) {
-            Ok(count @ 1..) => came.extend_from_slice(&buffer[..count]),
+            Ok(count @ 1..) => unread.extend_from_slice(&buffer[..count]),
             _ => return,
         }
     }

@@ -1,9 +1,9 @@
-//! What published files are put together from: forward authentication, CORS, single-page applications, subfolders.
+//! Recipes of published configurations: forward authentication, CORS, single-page applications, subdirectories.
 
-use crate::pair::{Folder, Pair};
+use crate::pair::{Pair, TempDir};
 use crate::rows::compare;
 
-/// An application and who knows its users, for the servers that are asked.
+/// An application and an authentication server behind the tested servers.
 const BEHIND: &str = r#"
 server {
     listen LISTEN;
@@ -60,7 +60,7 @@ server {
         proxy_set_header Host app;
         proxy_pass http://LISTEN;
     }
-    location /files/ { auth_request /authelia; error_page 401 = @signin; error_page 403 /denied; alias FOLDER/www/; }
+    location /files/ { auth_request /authelia; error_page 401 = @signin; error_page 403 /denied; alias DIRECTORY/www/; }
     location /plain/ { auth_request /authelia; proxy_set_header Host app; proxy_pass http://LISTEN; }
     location /denied { return 200 "denied $uri $request_uri\n"; }
     location @signin { return 302 /signin?rd=$request_uri; }
@@ -69,7 +69,7 @@ server {
 
 #[test]
 fn forward_authentication() {
-    let fill = |folder: &Folder| folder.put("www/f.txt", "a file");
+    let fill = |dir: &TempDir| dir.put("www/f.txt", "a file");
     let Some(pair) = Pair::start(&[FORWARD_AUTH, BEHIND].concat(), fill) else { return };
     let mut rows: Vec<String> = vec!["/authelia".to_owned()];
     for path in ["/login/x?y=1", "/told/x", "/named/x", "/files/f.txt", "/files/none", "/plain/x"] {
@@ -91,7 +91,7 @@ server {
     listen LISTEN;
     server_name _;
     types { text/html html; text/css css; application/javascript js; image/avif avif; image/webp webp; application/json json; }
-    root FOLDER/www;
+    root DIRECTORY/www;
     expires $lifetime;
     proxy_http_version 1.1;
     proxy_set_header Host app;
@@ -140,7 +140,7 @@ server {
 
 #[test]
 fn sites() {
-    let fill = |folder: &Folder| {
+    let fill = |dir: &TempDir| {
         for (name, text) in [
             ("www/index.html", "app"),
             ("www/assets/a.js", "js"),
@@ -150,9 +150,9 @@ fn sites() {
             ("www/x.avif.webp", "webp"),
             ("www/.env", "secret"),
             ("www/.well-known/x", "known"),
-            ("www/folder/index.html", "folder"),
+            ("www/dir/index.html", "dir"),
         ] {
-            folder.put(name, text);
+            dir.put(name, text);
         }
     };
     let Some(pair) = Pair::start(&[SITE, BEHIND].concat(), fill) else { return };
@@ -171,9 +171,9 @@ fn sites() {
         "/.env",
         "/.git/config",
         "/.well-known/x",
-        "/folder",
-        "/folder/",
-        "/folder/index.html",
+        "/dir",
+        "/dir/",
+        "/dir/index.html",
         "/health",
         "/bad",
         "/bad\nUser-Agent: Googlebot",

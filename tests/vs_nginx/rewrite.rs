@@ -1,25 +1,25 @@
-//! The steps of a request: rewrite, if with all its operators, set, break, return.
+//! The rewrite module: rewrite, if with all its operators, set, break, return.
 
-use crate::pair::{Folder, Pair};
+use crate::pair::{Pair, TempDir};
 use crate::rows::compare;
 
-fn fill(folder: &Folder) {
+fn fill(dir: &TempDir) {
     for (name, text) in [
         ("www/f.txt", "a file"),
         ("www/new/f.txt", "a newer file"),
-        ("www/folder/index.html", "a folder"),
+        ("www/dir/index.html", "a directory"),
         ("www/tool.sh", "#!/bin/sh"),
     ] {
-        folder.put(name, text);
+        dir.put(name, text);
     }
-    std::fs::set_permissions(folder.path("www/tool.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(dir.path("www/tool.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
 }
 
 const REWRITE: &str = r#"
 server {
     listen LISTEN;
     server_name main.example;
-    root FOLDER/www;
+    root DIRECTORY/www;
     set $mark server;
     rewrite ^/server/(.*)$ /show/$1;
     rewrite ^/server-last/(.*)$ /show/$1 last;
@@ -68,9 +68,9 @@ server {
         rewrite ^/recaptured/(.)(.*)$ /show/$2$1 break;
         return 200 "not reached";
     }
-    location /ahead/ {
+    location /unread/ {
         if ($arg_a ~ ^(?!x)(.)) { return 200 "[$1]\n"; }
-        rewrite ^/ahead/(.)(?!b)(.*)$ /show/$2-$1 last;
+        rewrite ^/unread/(.)(?!b)(.*)$ /show/$2-$1 last;
     }
     location ~ ^/forgot-if/(\w+)$ { if ($uri ~ forgot) { return 200 "[$1]\n"; } }
     location ~ ^/forgot-not/(\w+)$ { if ($uri !~ nothing) { return 200 "[$1]\n"; } }
@@ -154,9 +154,9 @@ fn rewrite() {
         "/captured/a",
         "/captured-named/abc",
         "/recaptured/abc",
-        "/ahead/abc",
-        "/ahead/acb?a=x",
-        "/ahead/acb?a=y",
+        "/unread/abc",
+        "/unread/acb?a=x",
+        "/unread/acb?a=y",
         "/forgot-if/x",
         "/forgot-not/x",
         "/forgot-rewrite/x",
@@ -178,7 +178,7 @@ map $arg_m $mapped { default 0; yes 1; empty ''; zero 0; }
 server {
     listen LISTEN;
     server_name main.example;
-    root FOLDER/www;
+    root DIRECTORY/www;
 
     location / { }
     location /true { if ($arg_a) { return 200 "true\n"; } return 200 "false\n"; }
@@ -193,14 +193,14 @@ server {
     location /no-match { if ($arg_a !~ ^y) { return 200 "no match\n"; } return 200 "match\n"; }
     location /no-match-any { if ($arg_a !~* ^y) { return 200 "no match\n"; } return 200 "match\n"; }
     location /named { if ($arg_a ~ ^(?<start>.)(?<end>.*)$) { return 200 "$end$start\n"; } return 200 "no match\n"; }
-    location /file/ { if (-f FOLDER/www/$arg_f) { return 200 "file\n"; } return 200 "none\n"; }
-    location /nofile/ { if (!-f FOLDER/www/$arg_f) { return 200 "none\n"; } return 200 "file\n"; }
-    location /dir/ { if (-d FOLDER/www/$arg_f) { return 200 "dir\n"; } return 200 "none\n"; }
-    location /nodir/ { if (!-d FOLDER/www/$arg_f) { return 200 "none\n"; } return 200 "dir\n"; }
-    location /any/ { if (-e FOLDER/www/$arg_f) { return 200 "any\n"; } return 200 "none\n"; }
-    location /noany/ { if (!-e FOLDER/www/$arg_f) { return 200 "none\n"; } return 200 "any\n"; }
-    location /exec/ { if (-x FOLDER/www/$arg_f) { return 200 "exec\n"; } return 200 "none\n"; }
-    location /noexec/ { if (!-x FOLDER/www/$arg_f) { return 200 "none\n"; } return 200 "exec\n"; }
+    location /file/ { if (-f DIRECTORY/www/$arg_f) { return 200 "file\n"; } return 200 "none\n"; }
+    location /nofile/ { if (!-f DIRECTORY/www/$arg_f) { return 200 "none\n"; } return 200 "file\n"; }
+    location /dir/ { if (-d DIRECTORY/www/$arg_f) { return 200 "dir\n"; } return 200 "none\n"; }
+    location /nodir/ { if (!-d DIRECTORY/www/$arg_f) { return 200 "none\n"; } return 200 "dir\n"; }
+    location /any/ { if (-e DIRECTORY/www/$arg_f) { return 200 "any\n"; } return 200 "none\n"; }
+    location /noany/ { if (!-e DIRECTORY/www/$arg_f) { return 200 "none\n"; } return 200 "any\n"; }
+    location /exec/ { if (-x DIRECTORY/www/$arg_f) { return 200 "exec\n"; } return 200 "none\n"; }
+    location /noexec/ { if (!-x DIRECTORY/www/$arg_f) { return 200 "none\n"; } return 200 "exec\n"; }
     location /new { if (!-f $request_filename) { rewrite ^ /f.txt break; } }
     location /method { if ($request_method = POST) { return 405; } if ($request_method !~ ^(GET|HEAD)$) { return 403; } return 200 "fine\n"; }
     location /set {
@@ -212,7 +212,7 @@ server {
     }
     location /header { if ($http_x_test) { add_header X-If yes; } add_header X-Not yes; return 200 "x\n"; }
     location /if-header { if ($arg_a) { add_header X-If yes; return 200 "if\n"; } add_header X-Outer yes; return 200 "outer\n"; }
-    location /if-root { if ($arg_a) { root FOLDER/www/new; } root FOLDER/www; rewrite ^ /f.txt break; }
+    location /if-root { if ($arg_a) { root DIRECTORY/www/new; } root DIRECTORY/www; rewrite ^ /f.txt break; }
     location /if-break { if ($arg_a) { set $b 1; break; } set $b 2; }
     location /if-rewrite { if ($arg_a ~ (.+)) { set $id $1; rewrite ^ /shown/$id? last; } return 200 "none\n"; }
     location /shown/ { return 200 "shown $uri $args\n"; }
@@ -229,7 +229,7 @@ fn conditions() {
     let Some(pair) = Pair::start(IF, fill) else { return };
     let mut rows = Vec::new();
     for path in ["/file/", "/nofile/", "/dir/", "/nodir/", "/any/", "/noany/", "/exec/", "/noexec/"] {
-        rows.extend(["f.txt", "folder", "folder/", "tool.sh", "none", ""].map(|name| format!("{path}?f={name}")));
+        rows.extend(["f.txt", "dir", "dir/", "tool.sh", "none", ""].map(|name| format!("{path}?f={name}")));
     }
     for path in
         ["/true", "/same", "/quoted", "/not", "/none", "/match", "/match-any", "/no-match", "/no-match-any", "/named"]
@@ -294,7 +294,7 @@ const RETURN: &str = r#"
 server {
     listen LISTEN;
     server_name main.example;
-    root FOLDER/www;
+    root DIRECTORY/www;
     location /200 { return 200; }
     location /200-text { return 200 "text of $uri\n"; }
     location /200-empty { return 200 ""; }

@@ -1,38 +1,40 @@
-//! Rows of requests that both programs are asked.
+//! Rows of requests that are sent to both programs.
 
 use crate::pair::{Pair, Program};
-use crate::response::{Own, Reply, ask};
+use crate::response::{Identity, Response, fetch};
 
-/// A request that smolgate answers in another way, on purpose: what is asked, what smolgate answers (the status, and
-/// lines of the head that it has, ` | ` between them), and why.
-pub(crate) type Otherwise = (&'static str, &'static str, &'static str);
+/// A request with another response than from nginx, on purpose: the request, the response of smolgate (the status and some lines
+/// of the head, separated by ` | `), and the reason.
+pub(crate) type KnownDifference = (&'static str, &'static str, &'static str);
 
-/// Asks both all of `rows`, which must be answered alike, and all of `otherwise`; fails with all that went wrong.
-pub(crate) fn compare(pair: &Pair, rows: &[&str], otherwise: &[Otherwise]) {
-    let rows = rows.iter().map(|asked| (*asked, alike(pair, asked)));
-    let otherwise = otherwise.iter().map(|row| (row.0, differs(pair, *row)));
-    let wrong: Vec<String> =
-        rows.chain(otherwise).filter_map(|(asked, result)| Some(format!("{asked:?}: {}", result.err()?))).collect();
+/// Sends all requests to both programs. The responses to `rows` must be equal, those to `differences` as listed.
+pub(crate) fn compare(pair: &Pair, rows: &[&str], differences: &[KnownDifference]) {
+    let rows = rows.iter().map(|request| (*request, check_alike(pair, request)));
+    let differences = differences.iter().map(|row| (row.0, check_difference(pair, *row)));
+    let wrong: Vec<String> = rows
+        .chain(differences)
+        .filter_map(|(request, result)| Some(format!("{request:?}: {}", result.err()?)))
+        .collect();
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// What one of them answers.
-fn answer(program: &Program, name: &'static str, asked: &str) -> Result<Reply, String> {
-    let reply = ask(program.addr, asked, name == "smolgate");
-    let reply = reply.and_then(|reply| reply.comparable(&Own { name, port: program.addr.port() }));
-    let mut reply = reply.map_err(|why| format!("{name}: {why}"))?;
-    if reply.status() == 405 {
-        // RFC 9110 15.5.6 demands it, nginx leaves it out.
-        reply.lines.retain(|line| !line.starts_with("Allow: "));
+/// Returns the response of one program in comparable form.
+fn get(program: &Program, name: &'static str, request: &str) -> Result<Response, String> {
+    let response = fetch(program.addr, request, name == "smolgate");
+    let response = response.and_then(|response| response.comparable(&Identity { name, port: program.addr.port() }));
+    let mut response = response.map_err(|why| format!("{name}: {why}"))?;
+    if response.status() == 405 {
+        // RFC 9110 15.5.6 requires the header, nginx omits it.
+        response.lines.retain(|line| !line.starts_with("Allow: "));
     }
-    Ok(reply)
+    Ok(response)
 }
 
-fn alike(pair: &Pair, asked: &str) -> Result<(), String> {
-    let smolgate = answer(&pair.smolgate, "smolgate", asked)?;
-    let mut nginx = answer(&pair.nginx, "nginx", asked)?;
-    if asked.starts_with("HEAD ") {
-        same_length_of_page(&smolgate, &mut nginx);
+fn check_alike(pair: &Pair, request: &str) -> Result<(), String> {
+    let smolgate = get(&pair.smolgate, "smolgate", request)?;
+    let mut nginx = get(&pair.nginx, "nginx", request)?;
+    if request.starts_with("HEAD ") {
+        adjust_length_of_page(&smolgate, &mut nginx);
     }
     if smolgate == nginx {
         return Ok(());
@@ -40,8 +42,8 @@ fn alike(pair: &Pair, asked: &str) -> Result<(), String> {
     Err(difference(&smolgate, &nginx))
 }
 
-/// The lines that only one of them has; all lines, if it is their order.
-fn difference(smolgate: &Reply, nginx: &Reply) -> String {
+/// Returns the lines that only one response has; all lines if only their order differs.
+fn difference(smolgate: &Response, nginx: &Response) -> String {
     let (ours, theirs) = (smolgate.show(), nginx.show());
     let only = |of: &[String], and: &[String], sign| -> Vec<String> {
         of.iter().filter(|line| !and.contains(line)).map(|line| format!("\n    {sign} {line}")).collect()
@@ -53,9 +55,10 @@ fn difference(smolgate: &Reply, nginx: &Reply) -> String {
     lines.concat()
 }
 
-/// The length of a page tells the length of the program's name, which is all that a HEAD shows of it.
-fn same_length_of_page(smolgate: &Reply, nginx: &mut Reply) {
-    let length = |reply: &Reply| reply.field("Content-Length").and_then(|length| length.parse::<usize>().ok());
+/// Adjusts the length of an error page in a response to HEAD: it depends on the length of the program's name.
+fn adjust_length_of_page(smolgate: &Response, nginx: &mut Response) {
+    let length =
+        |response: &Response| response.header("Content-Length").and_then(|length| length.parse::<usize>().ok());
     if let (300.., Some(ours), Some(theirs)) = (smolgate.status(), length(smolgate), length(nginx))
         && (2..=3).contains(&(ours.wrapping_sub(theirs)))
     {
@@ -64,16 +67,16 @@ fn same_length_of_page(smolgate: &Reply, nginx: &mut Reply) {
     }
 }
 
-fn differs(pair: &Pair, (asked, parts, why): Otherwise) -> Result<(), String> {
-    let smolgate = answer(&pair.smolgate, "smolgate", asked)?;
+fn check_difference(pair: &Pair, (request, parts, why): KnownDifference) -> Result<(), String> {
+    let smolgate = get(&pair.smolgate, "smolgate", request)?;
     let mut parts = parts.split(" | ");
     let status = parts.next().and_then(|status| status.parse().ok());
     let shown = smolgate.show().join("\n      ");
     if status != Some(smolgate.status()) || !parts.all(|part| smolgate.lines.iter().any(|line| line == part)) {
-        return Err(format!("it does not answer what it should ({why}):\n      {shown}"));
+        return Err(format!("not the expected response ({why}):\n      {shown}"));
     }
-    if answer(&pair.nginx, "nginx", asked).is_ok_and(|nginx| nginx == smolgate) {
-        return Err(format!("it answers as nginx does, although {why}"));
+    if get(&pair.nginx, "nginx", request).is_ok_and(|nginx| nginx == smolgate) {
+        return Err(format!("the same response as of nginx, although {why}"));
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
-//! The file that tutorials have: WebSockets to two peers, and a folder beside them.
+//! The configuration of tutorials: WebSockets to two peers, and static files.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use crate::pair::{Folder, Pair};
+use crate::pair::{Pair, TempDir};
 use crate::peer;
-use crate::rows::{Otherwise, compare};
+use crate::rows::{KnownDifference, compare};
 
 const TUTORIAL: &str = r#"
     upstream websocket {
@@ -26,14 +26,14 @@ const TUTORIAL: &str = r#"
         }
 
         location /static/ {
-            root FOLDER/srv;
+            root DIRECTORY/srv;
             expires 30d;
             add_header Cache-Control "public";
         }
     }
 "#;
 
-fn fill(folder: &Folder) {
+fn fill(dir: &TempDir) {
     for (name, text) in [
         ("app.js", "console.log(1);\n"),
         ("style.css", "body { color: #222 }\n"),
@@ -53,28 +53,28 @@ fn fill(folder: &Folder) {
         ("quote\"s.txt", "quote"),
         ("tar.tar.gz", "tar"),
         ("app.js.gz", "not asked for"),
-        ("sub/index.html", "a folder's index"),
+        ("sub/index.html", "a directory's index"),
         ("sub/deep/er/file.txt", "deeper"),
         ("bare/only.txt", "no index here"),
-        ("wrong/index.html/nothing", "an index that is a folder"),
+        ("wrong/index.html/nothing", "an index that is a directory"),
         ("font.woff2", "font"),
         ("v.svg", "<svg/>"),
         ("m.mp4", "film"),
     ] {
-        folder.put(&format!("srv/static/{name}"), text);
+        dir.put(&format!("srv/static/{name}"), text);
     }
-    folder.put("srv/secret.txt", "secret");
-    folder.put("srv/static/big.bin", big());
-    folder.put("srv/static/locked.txt", "locked");
-    std::fs::set_permissions(folder.path("srv/static/locked.txt"), PermissionsExt::from_mode(0o000)).unwrap();
-    folder.put("srv/static/shut/index.html", "shut");
-    std::fs::set_permissions(folder.path("srv/static/shut"), PermissionsExt::from_mode(0o000)).unwrap();
-    symlink("app.js", folder.path("srv/static/link.js")).unwrap();
-    symlink("nowhere", folder.path("srv/static/dangling")).unwrap();
-    symlink("round", folder.path("srv/static/round")).unwrap();
+    dir.put("srv/secret.txt", "secret");
+    dir.put("srv/static/big.bin", big());
+    dir.put("srv/static/locked.txt", "locked");
+    std::fs::set_permissions(dir.path("srv/static/locked.txt"), PermissionsExt::from_mode(0o000)).unwrap();
+    dir.put("srv/static/shut/index.html", "shut");
+    std::fs::set_permissions(dir.path("srv/static/shut"), PermissionsExt::from_mode(0o000)).unwrap();
+    symlink("app.js", dir.path("srv/static/link.js")).unwrap();
+    symlink("nowhere", dir.path("srv/static/dangling")).unwrap();
+    symlink("round", dir.path("srv/static/round")).unwrap();
 }
 
-/// More than what is sent in one call.
+/// More than one call sends.
 fn big() -> Vec<u8> {
     (0..300_000_u32).map(|n| (n % 251) as u8).collect()
 }
@@ -84,7 +84,7 @@ fn start() -> Option<Pair> {
     Pair::start(&text.replace("PEER_B", &peer::start("b").to_string()), fill)
 }
 
-/// Files, folders and what is not there.
+/// Files, directories and missing paths.
 const PATHS: &[&str] = &[
     "/static/app.js",
     "/static/style.css",
@@ -342,7 +342,7 @@ const RANGES: &[&str] = &[
     "/static/ten.bin\nIf-Range: \"6553f100-a\"",
 ];
 
-/// What may be sent in a coding, but is not where nothing says so.
+/// Requests that accept codings, with gzip off.
 const ENCODINGS: &[&str] = &[
     "/static/app.js\nAccept-Encoding: gzip",
     "/static/app.js\nAccept-Encoding: gzip, deflate, br",
@@ -356,7 +356,7 @@ const ENCODINGS: &[&str] = &[
     "/static/app.js\nCookie: a=b; c=d",
 ];
 
-const OTHERWISE: &[Otherwise] = &[
+const KNOWN_DIFFERENCES: &[KnownDifference] = &[
     (
         "GET /static/app.js\nExpect: 100-continue\nContent-Length: 0",
         "200",
@@ -384,7 +384,7 @@ fn the_static_part() {
     let Some(pair) = start() else { return };
     let rows = [PATHS, METHODS, CONDITIONS, RANGES, ENCODINGS].concat();
     assert!(rows.len() >= 150);
-    compare(&pair, &rows, OTHERWISE);
+    compare(&pair, &rows, KNOWN_DIFFERENCES);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The clients: tunnels that are opened again when they break, and requests one after the other.
+//! The clients: tunnels, which are reopened when they break, and sequences of requests.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -13,36 +13,36 @@ use smol::net::TcpStream;
 
 use super::peers::Peers;
 
-/// Longer than any proxy may take to try all peers.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// Longer than a proxy may take to try all peers.
+const TIMEOUT: Duration = Duration::from_secs(25);
 
-/// What a request is.
+/// The kind of a request.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    /// A GET whose answer comes at once.
+    /// A GET with an immediate response.
     Short,
-    /// A GET whose answer takes its time.
+    /// A GET with a slow response.
     Long,
     Post,
 }
 
-/// What became of what one program was asked.
+/// The results of one program.
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) short: Outcome,
     pub(super) long: Outcome,
     pub(super) post: Outcome,
     pub(super) upgrades: Outcome,
-    /// Tunnels that broke when something had happened to their peer, and those that broke though nothing had.
+    /// Broken tunnels of failed peers, and of healthy ones.
     tunnels_cut: Cell<usize>,
     pub(super) tunnels_lost: Cell<usize>,
 }
 
 #[derive(Default)]
 pub(super) struct Outcome {
-    /// How long each took.
+    /// The duration of each.
     good: RefCell<Vec<Duration>>,
-    /// Why the others failed, and how many by that.
+    /// The number of failures by cause.
     failures: RefCell<Vec<(String, usize)>>,
 }
 
@@ -82,7 +82,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// One request after the other, on the same connection as long as it lasts.
+/// Sends one request after the other, on the same connection as long as possible.
 pub(super) async fn requests(addr: SocketAddr, kind: Kind, counts: &Counts, end: &AtomicBool) {
     let (line, outcome) = match kind {
         Kind::Short => ("GET /short HTTP/1.1\r\nHost: a\r\n\r\n", &counts.short),
@@ -114,7 +114,7 @@ async fn ask(mut stream: TcpStream, request: &[u8]) -> io::Result<Option<TcpStre
     Ok(Some(stream).filter(|_| !head.contains("Connection: close")))
 }
 
-/// A head, byte by byte.
+/// Reads a head, byte by byte.
 async fn head(stream: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -127,16 +127,16 @@ async fn head(stream: &mut TcpStream) -> io::Result<String> {
 
 async fn within<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     or(future, async {
-        smol::Timer::after(PATIENCE).await;
+        smol::Timer::after(TIMEOUT).await;
         Err(io::Error::other("nothing for 25 s"))
     })
     .await
 }
 
-/// A tunnel through which numbers go and come back; when it breaks, another one.
+/// Echoes numbers through a tunnel; opens another one when it breaks.
 pub(super) async fn tunnels(addr: SocketAddr, peers: &Peers, counts: &Counts, end: &AtomicBool) {
     while !end.load(Ordering::Relaxed) {
-        let (began, before) = (Instant::now(), peers.troubles());
+        let (began, before) = (Instant::now(), peers.failures());
         let opened = within(open(addr)).await;
         let (result, tunnel) = match opened {
             Ok(tunnel) => (Ok(()), Some(tunnel)),
@@ -145,15 +145,15 @@ pub(super) async fn tunnels(addr: SocketAddr, peers: &Peers, counts: &Counts, en
         counts.upgrades.note(began, &result);
         let Some((stream, port)) = tunnel else { continue };
         let peer = peers.number(&port);
-        if echoes(stream, end).await.is_err() {
-            let kind = if peers.troubles()[peer] == before[peer] { &counts.tunnels_lost } else { &counts.tunnels_cut };
+        if echo_numbers(stream, end).await.is_err() {
+            let kind = if peers.failures()[peer] == before[peer] { &counts.tunnels_lost } else { &counts.tunnels_cut };
             kind.set(kind.get() + 1);
         }
         pause(100).await;
     }
 }
 
-/// The tunnel, and the port of the peer at its end.
+/// Opens a tunnel. Returns it with the port of its peer.
 async fn open(addr: SocketAddr) -> io::Result<(TcpStream, String)> {
     const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -167,7 +167,7 @@ async fn open(addr: SocketAddr) -> io::Result<(TcpStream, String)> {
     }
 }
 
-async fn echoes(mut stream: TcpStream, end: &AtomicBool) -> io::Result<()> {
+async fn echo_numbers(mut stream: TcpStream, end: &AtomicBool) -> io::Result<()> {
     while !end.load(Ordering::Relaxed) {
         let sent = fastrand::u64(..).to_be_bytes();
         let mut back = [0; 8];
@@ -182,7 +182,7 @@ async fn echoes(mut stream: TcpStream, end: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// Up to so many milliseconds.
+/// Sleeps for at most this many milliseconds.
 async fn pause(most: u64) {
     smol::Timer::after(Duration::from_millis(fastrand::u64(..most))).await;
 }

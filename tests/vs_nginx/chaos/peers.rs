@@ -1,4 +1,4 @@
-//! The peers: processes that can be killed and stopped, at addresses where afterwards nobody may listen, or nobody accept.
+//! The peers: processes that can be killed and stopped, at addresses that may then be closed, or have a full backlog.
 
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,16 +12,16 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smolgate::runtime::socket::{self, Addr, ListenOptions};
 
 pub(super) const PEERS: usize = 5;
-/// Where a process of this program is to be a peer.
+/// The environment variable with the address of a peer process.
 const ADDR: &str = "CHAOS_PEER";
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Trouble {
-    /// By SIGKILL: nobody listens.
+pub(super) enum Failure {
+    /// SIGKILL: the port is closed.
     Killed,
-    /// By SIGSTOP: connections are accepted by the kernel.
+    /// SIGSTOP: connections are accepted by the kernel.
     Frozen,
-    /// Somebody listens who never accepts, and the backlog is full.
+    /// A listening socket with a full backlog that never accepts.
     CutOff,
 }
 
@@ -34,8 +34,8 @@ enum State {
 pub(super) struct Peers {
     pub(super) addrs: [SocketAddr; PEERS],
     states: [RefCell<State>; PEERS],
-    /// How often something has happened to each.
-    troubles: [AtomicU32; PEERS],
+    /// The number of failures of each peer.
+    failures: [AtomicU32; PEERS],
 }
 
 impl Peers {
@@ -43,29 +43,29 @@ impl Peers {
         let held = [(); PEERS].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let addrs = held.map(|listener| listener.local_addr().unwrap());
         let states = addrs.map(|addr| RefCell::new(State::Lives(spawn(addr))));
-        Self { addrs, states, troubles: Default::default() }
+        Self { addrs, states, failures: Default::default() }
     }
 
-    /// How often something has happened to each.
-    pub(super) fn troubles(&self) -> [u32; PEERS] {
-        self.troubles.each_ref().map(|count| count.load(Ordering::SeqCst))
+    /// The number of failures of each peer.
+    pub(super) fn failures(&self) -> [u32; PEERS] {
+        self.failures.each_ref().map(|count| count.load(Ordering::SeqCst))
     }
 
     pub(super) fn number(&self, port: &str) -> usize {
         self.addrs.iter().position(|addr| addr.port().to_string() == port).unwrap()
     }
 
-    pub(super) fn disturb(&self, number: usize, trouble: Trouble) {
-        self.troubles[number].fetch_add(1, Ordering::SeqCst);
+    pub(super) fn disturb(&self, number: usize, failure: Failure) {
+        self.failures[number].fetch_add(1, Ordering::SeqCst);
         let mut state = self.states[number].borrow_mut();
         let State::Lives(child) = &mut *state else { panic!("it does not live") };
-        match trouble {
-            Trouble::Frozen => signal(child, Signal::STOP),
-            Trouble::Killed => {
+        match failure {
+            Failure::Frozen => signal(child, Signal::STOP),
+            Failure::Killed => {
                 kill(child);
                 *state = State::Killed;
             }
-            Trouble::CutOff => {
+            Failure::CutOff => {
                 kill(child);
                 *state = cut_off(self.addrs[number]);
             }
@@ -95,7 +95,7 @@ impl Drop for Peers {
 fn cut_off(addr: SocketAddr) -> State {
     let options = ListenOptions { backlog: 1, ipv6_only: true };
     let listener = socket::listen(&Addr::Ip(addr), options, None).unwrap();
-    // As many as there is room for, and no more are let in.
+    // Fill the backlog.
     let backlog = (0..16).map_while(|_| TcpStream::connect_timeout(&addr, Duration::from_millis(50)).ok()).collect();
     State::CutOff { _listener: listener, _backlog: backlog }
 }
@@ -116,7 +116,7 @@ fn spawn(addr: SocketAddr) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
 }
 
-/// Not a test: what such a process does.
+/// Not a test: the peer process.
 #[test]
 #[ignore = "a peer of chaos::run, which starts it"]
 fn process() {
@@ -170,7 +170,7 @@ async fn serve(mut stream: smol::net::TcpStream, port: u16) -> std::io::Result<(
     }
 }
 
-/// Up to so many milliseconds.
+/// Sleeps for at most this many milliseconds.
 async fn pause(most: u64) {
     smol::Timer::after(Duration::from_millis(fastrand::u64(..most))).await;
 }

@@ -1,4 +1,4 @@
-//! Variables that the configuration makes: map, geo, split_clients.
+//! Variables of the configuration: map, geo, split_clients.
 
 use crate::pair::Pair;
 use crate::rows::compare;

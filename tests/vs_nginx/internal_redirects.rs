@@ -1,15 +1,15 @@
-//! What answers instead: try_files, error_page, internal, named locations, the choice of a location.
+//! Internal redirects: try_files, error_page, internal, named locations, the choice of a location.
 
-use crate::pair::{Folder, Pair};
+use crate::pair::{Pair, TempDir};
 use crate::peer;
 use crate::rows::compare;
 
-fn fill(folder: &Folder) {
+fn fill(dir: &TempDir) {
     for (name, text) in [
         ("www/index.html", "the app"),
         ("www/f.txt", "a file"),
         ("www/page.html", "a page"),
-        ("www/folder/index.html", "a folder"),
+        ("www/dir/index.html", "a directory"),
         ("www/bare/only.txt", "no index"),
         ("www/errors/404.html", "not here"),
         ("www/errors/50x.html", "out of order"),
@@ -19,24 +19,23 @@ fn fill(folder: &Folder) {
         ("www/fallback.txt", "fallback"),
         ("other/f.txt", "another file"),
     ] {
-        folder.put(name, text);
+        dir.put(name, text);
     }
-    folder.put("www/locked.txt", "locked");
-    std::fs::set_permissions(folder.path("www/locked.txt"), std::os::unix::fs::PermissionsExt::from_mode(0o000))
-        .unwrap();
+    dir.put("www/locked.txt", "locked");
+    std::fs::set_permissions(dir.path("www/locked.txt"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
 }
 
 const TRY_FILES: &str = r#"
 server {
     listen LISTEN;
-    root FOLDER/www;
+    root DIRECTORY/www;
     location / { try_files $uri $uri/ /index.html; }
     location /page { try_files $uri $uri.html =404; }
     location /status { try_files $uri =410; }
     location /status-444 { try_files $uri =444; }
     location /named { try_files $uri @app; }
     location /query { try_files $uri /shown/?q=$uri&$args; }
-    location /folder { try_files $uri/ =404; }
+    location /dir { try_files $uri/ =404; }
     location /bare { try_files $uri/ =404; }
     location /both { try_files /none /f.txt =404; }
     location /variables { try_files /$arg_f /fallback.txt =404; }
@@ -46,7 +45,7 @@ server {
     location /proxied { try_files $uri @upstream; }
     location /to-proxy { try_files /nothing /upstream/x?$args; }
     location /upstream/ { proxy_pass http://PEER; }
-    location /alias/ { alias FOLDER/other/; try_files $uri $uri/ =404; }
+    location /alias/ { alias DIRECTORY/other/; try_files $uri $uri/ =404; }
     location /typed { try_files /page.html =404; }
     location = /exact { try_files /f.txt =404; }
     location ~ ^/regex/(.+)$ { try_files /$1 =404; }
@@ -57,7 +56,7 @@ server {
 server {
     listen LISTEN;
     server_name whole;
-    root FOLDER/www;
+    root DIRECTORY/www;
     try_files /maintenance.html $uri @app;
     location /own { try_files /f.txt =404; }
     location /empty { }
@@ -73,8 +72,8 @@ fn try_files() {
         "/f.txt",
         "/none",
         "/none?x=1",
-        "/folder/",
-        "/folder",
+        "/dir/",
+        "/dir",
         "/bare/",
         "/bare",
         "/locked.txt",
@@ -92,7 +91,7 @@ fn try_files() {
         "/variables?f=f.txt",
         "/variables?f=none",
         "/variables",
-        "/variables?f=folder",
+        "/variables?f=dir",
         "/fallback",
         "/cycle",
         "/absolute",
@@ -114,14 +113,14 @@ fn try_files() {
         "/empty\nHost: whole",
     ];
     let climbs =
-        ("/variables?f=../other/f.txt", "200 | Content-Length: 8", "what a client names may not leave the folder");
+        ("/variables?f=../other/f.txt", "200 | Content-Length: 8", "what a client names may not leave the directory");
     compare(&pair, &rows, &[climbs]);
 }
 
 const ERROR_PAGE: &str = r#"
 server {
     listen LISTEN;
-    root FOLDER/www;
+    root DIRECTORY/www;
     error_page 404 /errors/404.html;
     error_page 500 502 503 504 /errors/50x.html;
     location / { }
@@ -153,7 +152,7 @@ server {
     location /intercepted { proxy_pass http://PEER/missing; proxy_intercept_errors on; error_page 404 /errors/404.html; }
     location /not-intercepted { proxy_pass http://PEER/missing; error_page 404 /errors/404.html; }
     location /with-headers { add_header X-A a; add_header X-B b always; error_page 404 /headers/404.html; }
-    location /headers/ { alias FOLDER/www/errors/; add_header X-C c; add_header X-D d always; }
+    location /headers/ { alias DIRECTORY/www/errors/; add_header X-C c; add_header X-D d always; }
     location /recursive { recursive_error_pages on; error_page 404 /recursive-two; }
     location /recursive-two { error_page 404 =200 /made; return 404; }
     location /not-recursive { error_page 404 /recursive-two; }
@@ -251,7 +250,7 @@ server {
     location /longest { return 200 "longest\n"; }
     location /longest/of/all { return 200 "longest of all\n"; }
     location ~ /\.(?!well-known|ok\b) { return 200 "hidden\n"; }
-    location ~* ^/ahead/(?!No/)(?=[a-z])(?<word>\w+)/(.*)$ { return 200 "$1 $2 $word\n"; }
+    location ~* ^/unread/(?!No/)(?=[a-z])(?<word>\w+)/(.*)$ { return 200 "$1 $2 $word\n"; }
     location ~ ^/utf/é$ { return 200 "utf\n"; }
 }
 server {
@@ -313,12 +312,12 @@ fn locations_and_servers() {
         "/.well-known/.git",
         "/.ok",
         "/.okay",
-        "/ahead/yes/x",
-        "/ahead/no/x",
-        "/ahead/Node/x",
-        "/ahead/1/x",
+        "/unread/yes/x",
+        "/unread/no/x",
+        "/unread/Node/x",
+        "/unread/1/x",
         "/AHEAD/y/",
-        "/ahead/%C3%A9/x",
+        "/unread/%C3%A9/x",
         "/.%C3%A9",
         "/utf/%C3%A9",
         "/x\nHost: named.example",

@@ -1,9 +1,9 @@
-//! Files and what is said of them: autoindex, gzip_static, expires, charset, index, alias, types, etag.
+//! Static files: autoindex, gzip_static, expires, charset, index, alias, types, etag.
 
-use crate::pair::{Folder, Pair};
+use crate::pair::{Pair, TempDir};
 use crate::rows::compare;
 
-fn fill(folder: &Folder) {
+fn fill(dir: &TempDir) {
     for (name, text) in [
         ("www/list/a.txt", "12345"),
         ("www/list/b file.txt", "1"),
@@ -35,27 +35,27 @@ fn fill(folder: &Folder) {
         ("www/two/b.html", "two"),
         ("www/dirs/sub/index.html", "sub"),
     ] {
-        folder.put(name, text);
+        dir.put(name, text);
     }
-    folder.put("www/list/big.bin", vec![b'x'; 3 << 20]);
-    folder.put(&format!("www/list/{}.txt", "long".repeat(20)), "long");
-    folder.put(&format!("www/list/{}.txt", "é".repeat(45)), "long");
-    folder.put("www/list/almost-fifty-bytes-of-name-are-in-this-name-01.tx", "50");
-    folder.put("www/list/almost-fifty-bytes-of-name-are-in-this-name-01.txt", "51");
+    dir.put("www/list/big.bin", vec![b'x'; 3 << 20]);
+    dir.put(&format!("www/list/{}.txt", "long".repeat(20)), "long");
+    dir.put(&format!("www/list/{}.txt", "é".repeat(45)), "long");
+    dir.put("www/list/almost-fifty-bytes-of-name-are-in-this-name-01.tx", "50");
+    dir.put("www/list/almost-fifty-bytes-of-name-are-in-this-name-01.txt", "51");
 }
 
 const AUTOINDEX: &str = r#"
 server {
     listen LISTEN;
-    root FOLDER/www;
+    root DIRECTORY/www;
     location / { autoindex on; }
-    location /rounded/ { alias FOLDER/www/list/; autoindex on; autoindex_exact_size off; }
-    location /local/ { alias FOLDER/www/list/; autoindex on; autoindex_localtime on; }
-    location /json/ { alias FOLDER/www/list/; autoindex on; autoindex_format json; }
-    location /xml/ { alias FOLDER/www/list/; autoindex on; autoindex_format xml; }
-    location /jsonp/ { alias FOLDER/www/list/; autoindex on; autoindex_format jsonp; }
-    location /off/ { alias FOLDER/www/list/; autoindex off; }
-    location /headers/ { alias FOLDER/www/list/; autoindex on; add_header X-A a; expires 1h; }
+    location /rounded/ { alias DIRECTORY/www/list/; autoindex on; autoindex_exact_size off; }
+    location /local/ { alias DIRECTORY/www/list/; autoindex on; autoindex_localtime on; }
+    location /json/ { alias DIRECTORY/www/list/; autoindex on; autoindex_format json; }
+    location /xml/ { alias DIRECTORY/www/list/; autoindex on; autoindex_format xml; }
+    location /jsonp/ { alias DIRECTORY/www/list/; autoindex on; autoindex_format jsonp; }
+    location /off/ { alias DIRECTORY/www/list/; autoindex off; }
+    location /headers/ { alias DIRECTORY/www/list/; autoindex on; add_header X-A a; expires 1h; }
 }
 "#;
 
@@ -92,14 +92,14 @@ fn autoindex() {
 const STATIC: &str = r#"
 server {
     listen LISTEN;
-    root FOLDER/www;
+    root DIRECTORY/www;
     location /static/ { gzip_static on; }
-    location /vary/ { alias FOLDER/www/static/; gzip_static on; gzip_vary on; }
-    location /always/ { alias FOLDER/www/static/; gzip_static always; }
-    location /never/ { alias FOLDER/www/static/; gzip_static off; }
-    location /proxied/ { alias FOLDER/www/static/; gzip_static on; gzip_proxied any; }
-    location /old/ { alias FOLDER/www/static/; gzip_static on; gzip_http_version 1.0; }
-    location /disabled/ { alias FOLDER/www/static/; gzip_static on; gzip_disable "MSIE [1-6]\."; }
+    location /vary/ { alias DIRECTORY/www/static/; gzip_static on; gzip_vary on; }
+    location /always/ { alias DIRECTORY/www/static/; gzip_static always; }
+    location /never/ { alias DIRECTORY/www/static/; gzip_static off; }
+    location /proxied/ { alias DIRECTORY/www/static/; gzip_static on; gzip_proxied any; }
+    location /old/ { alias DIRECTORY/www/static/; gzip_static on; gzip_http_version 1.0; }
+    location /disabled/ { alias DIRECTORY/www/static/; gzip_static on; gzip_disable "MSIE [1-6]\."; }
 }
 "#;
 
@@ -107,12 +107,12 @@ server {
 fn gzip_static() {
     let Some(pair) = Pair::start(STATIC, fill) else { return };
     let mut rows = Vec::new();
-    for folder in ["static", "vary", "always", "never", "proxied", "old", "disabled"] {
+    for dir in ["static", "vary", "always", "never", "proxied", "old", "disabled"] {
         for name in ["a.js", "b.css", "c.txt", "d.html", "none.js", "a.js.gz"] {
-            rows.extend([format!("/{folder}/{name}"), format!("/{folder}/{name}\nAccept-Encoding: gzip")]);
+            rows.extend([format!("/{dir}/{name}"), format!("/{dir}/{name}\nAccept-Encoding: gzip")]);
         }
-        rows.push(format!("/{folder}/a.js\nAccept-Encoding: gzip\nVia: 1.1 proxy"));
-        rows.push(format!("GET /{folder}/a.js HTTP/1.0\nAccept-Encoding: gzip"));
+        rows.push(format!("/{dir}/a.js\nAccept-Encoding: gzip\nVia: 1.1 proxy"));
+        rows.push(format!("GET /{dir}/a.js HTTP/1.0\nAccept-Encoding: gzip"));
     }
     rows.extend(
         [
@@ -147,28 +147,28 @@ const EXPIRES: &str = r#"
 map $sent_http_content_type $by_type { default off; text/html epoch; ~javascript max; text/css 30d; }
 server {
     listen LISTEN;
-    root FOLDER/www;
-    location /1h/ { alias FOLDER/www/static/; expires 1h; }
-    location /30d/ { alias FOLDER/www/static/; expires 30d; }
-    location /1y/ { alias FOLDER/www/static/; expires 1y; }
-    location /mixed/ { alias FOLDER/www/static/; expires 1h30m; }
-    location /zero/ { alias FOLDER/www/static/; expires 0; }
-    location /minus/ { alias FOLDER/www/static/; expires -1; }
-    location /minus-1h/ { alias FOLDER/www/static/; expires -1h; }
-    location /max/ { alias FOLDER/www/static/; expires max; }
-    location /epoch/ { alias FOLDER/www/static/; expires epoch; }
-    location /off/ { alias FOLDER/www/static/; expires off; }
-    location /modified/ { alias FOLDER/www/static/; expires modified +24h; }
-    location /modified-20y/ { alias FOLDER/www/static/; expires modified 20y; }
-    location /map/ { alias FOLDER/www/static/; expires $by_type; }
-    location /with/ { alias FOLDER/www/static/; expires 1h; add_header Cache-Control "public"; add_header X-A a; }
-    location /always/ { alias FOLDER/www/static/; add_header X-A $uri always; add_header X-B b; }
-    location /inner/ { alias FOLDER/www/static/; expires 1h; location /inner/a { alias FOLDER/www/static/a; expires off; } }
-    location /if/ { alias FOLDER/www/static/; if ($arg_a) { expires 1d; } }
+    root DIRECTORY/www;
+    location /1h/ { alias DIRECTORY/www/static/; expires 1h; }
+    location /30d/ { alias DIRECTORY/www/static/; expires 30d; }
+    location /1y/ { alias DIRECTORY/www/static/; expires 1y; }
+    location /mixed/ { alias DIRECTORY/www/static/; expires 1h30m; }
+    location /zero/ { alias DIRECTORY/www/static/; expires 0; }
+    location /minus/ { alias DIRECTORY/www/static/; expires -1; }
+    location /minus-1h/ { alias DIRECTORY/www/static/; expires -1h; }
+    location /max/ { alias DIRECTORY/www/static/; expires max; }
+    location /epoch/ { alias DIRECTORY/www/static/; expires epoch; }
+    location /off/ { alias DIRECTORY/www/static/; expires off; }
+    location /modified/ { alias DIRECTORY/www/static/; expires modified +24h; }
+    location /modified-20y/ { alias DIRECTORY/www/static/; expires modified 20y; }
+    location /map/ { alias DIRECTORY/www/static/; expires $by_type; }
+    location /with/ { alias DIRECTORY/www/static/; expires 1h; add_header Cache-Control "public"; add_header X-A a; }
+    location /always/ { alias DIRECTORY/www/static/; add_header X-A $uri always; add_header X-B b; }
+    location /inner/ { alias DIRECTORY/www/static/; expires 1h; location /inner/a { alias DIRECTORY/www/static/a; expires off; } }
+    location /if/ { alias DIRECTORY/www/static/; if ($arg_a) { expires 1d; } }
     location /text { expires 1h; return 200 "x"; }
     location /404 { expires 1h; return 404; }
     location /301 { expires 1h; return 301 /x; }
-    location /304/ { alias FOLDER/www/static/; expires max; etag off; }
+    location /304/ { alias DIRECTORY/www/static/; expires max; etag off; }
 }
 "#;
 
@@ -204,50 +204,49 @@ fn expires() {
 const CHARSET: &str = r#"
 server {
     listen LISTEN;
-    root FOLDER/www;
-    location /utf-8/ { alias FOLDER/www/static/; charset utf-8; }
-    location /latin/ { alias FOLDER/www/static/; charset iso-8859-1; }
-    location /off/ { alias FOLDER/www/static/; charset off; }
-    location /types/ { alias FOLDER/www/static/; charset utf-8; charset_types application/json; }
-    location /all/ { alias FOLDER/www/static/; charset utf-8; charset_types *; }
-    location /variable/ { alias FOLDER/www/static/; charset $arg_c; }
+    root DIRECTORY/www;
+    location /utf-8/ { alias DIRECTORY/www/static/; charset utf-8; }
+    location /latin/ { alias DIRECTORY/www/static/; charset iso-8859-1; }
+    location /off/ { alias DIRECTORY/www/static/; charset off; }
+    location /types/ { alias DIRECTORY/www/static/; charset utf-8; charset_types application/json; }
+    location /all/ { alias DIRECTORY/www/static/; charset utf-8; charset_types *; }
+    location /variable/ { alias DIRECTORY/www/static/; charset $arg_c; }
     location /return { charset utf-8; default_type text/plain; return 200 "x"; }
     location /return-type { charset utf-8; default_type "text/plain; charset=koi8-r"; return 200 "x"; }
     location /404 { charset utf-8; return 404; }
     location /301 { charset utf-8; return 301 /x; }
     location /204 { charset utf-8; return 204; }
-    location /own/ { alias FOLDER/www/static/; charset utf-8; types { text/x-own js; application/x-none css; } default_type text/x-any; }
-    location /no-types/ { alias FOLDER/www/static/; types { } default_type text/css; }
-    location /no-default/ { alias FOLDER/www/static/; types { } default_type ""; }
-    location /no-etag/ { alias FOLDER/www/static/; etag off; }
-    location /before/ { alias FOLDER/www/static/; if_modified_since before; }
-    location /never/ { alias FOLDER/www/static/; if_modified_since off; }
-    location /ranges-0/ { alias FOLDER/www/static/; max_ranges 0; }
-    location /ranges-1/ { alias FOLDER/www/static/; max_ranges 1; }
+    location /own/ { alias DIRECTORY/www/static/; charset utf-8; types { text/x-own js; application/x-none css; } default_type text/x-any; }
+    location /no-types/ { alias DIRECTORY/www/static/; types { } default_type text/css; }
+    location /no-default/ { alias DIRECTORY/www/static/; types { } default_type ""; }
+    location /no-etag/ { alias DIRECTORY/www/static/; etag off; }
+    location /before/ { alias DIRECTORY/www/static/; if_modified_since before; }
+    location /never/ { alias DIRECTORY/www/static/; if_modified_since off; }
+    location /ranges-0/ { alias DIRECTORY/www/static/; max_ranges 0; }
+    location /ranges-1/ { alias DIRECTORY/www/static/; max_ranges 1; }
     location /one/ { index none.html index.html; }
     location /two/ { index index.html a.html b.html; }
-    location /no-index/ { alias FOLDER/www/one/; index none.html; }
+    location /no-index/ { alias DIRECTORY/www/one/; index none.html; }
     location /dirs/ { index sub/index.html; }
-    location /absolute/ { alias FOLDER/www/empty/; index none.html /one/index.html; }
-    location /variable-index/ { alias FOLDER/www/two/; index $arg_i.html index.html; }
-    location /alias-file { alias FOLDER/www/one/index.html; }
-    location ~ ^/re/(.*)$ { alias FOLDER/www/static/$1; }
-    location ~ ^/re-root/(.*)$ { root FOLDER/www/$1; }
-    location = /exact.js { alias FOLDER/www/static/a.js; }
-    location /root-variable/ { root FOLDER/$arg_r; }
-    location /inherited/ { alias FOLDER/www/; location /inherited/static/ { } }
+    location /absolute/ { alias DIRECTORY/www/empty/; index none.html /one/index.html; }
+    location /variable-index/ { alias DIRECTORY/www/two/; index $arg_i.html index.html; }
+    location /alias-file { alias DIRECTORY/www/one/index.html; }
+    location ~ ^/re/(.*)$ { alias DIRECTORY/www/static/$1; }
+    location ~ ^/re-root/(.*)$ { root DIRECTORY/www/$1; }
+    location = /exact.js { alias DIRECTORY/www/static/a.js; }
+    location /root-variable/ { root DIRECTORY/$arg_r; }
+    location /inherited/ { alias DIRECTORY/www/; location /inherited/static/ { } }
 }
 "#;
 
 #[test]
-fn types_and_folders() {
+fn types_and_directories() {
     let Some(pair) = Pair::start(CHARSET, fill) else { return };
     let mut rows = Vec::new();
-    for folder in
-        ["utf-8", "latin", "off", "types", "all", "own", "no-types", "no-default", "no-etag", "never", "before"]
+    for dir in ["utf-8", "latin", "off", "types", "all", "own", "no-types", "no-default", "no-etag", "never", "before"]
     {
         for name in ["a.js", "b.css", "d.html", "x.xml", "j.json", "none", "ten.bin"] {
-            rows.push(format!("/{folder}/{name}"));
+            rows.push(format!("/{dir}/{name}"));
         }
     }
     rows.extend(
