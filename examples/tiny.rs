@@ -17,7 +17,7 @@ use std::time::Duration;
 use smolgate::http1::body::{Decoded, Decoder};
 use smolgate::http1::head::{self, Framing, HeadScanner, HeaderName, HeaderNamePolicy, Limits, Request, Response};
 use smolgate::http1::uri;
-use smolgate::http1::websocket::{self, Frames};
+use smolgate::http1::websocket::{self, FrameScanner};
 use smolgate::runtime::executor::{self, Timer};
 use smolgate::runtime::socket::{self, Addr, ListenOptions, Listener, Socket};
 use smolgate::runtime::stream::{BufStream, ReadError, Stream};
@@ -93,8 +93,8 @@ async fn exchange_heads(client: &mut BufStream, upstream: &Addr) -> Result<(Requ
 }
 
 async fn read_request(client: &mut BufStream) -> Result<Request, u16> {
-    let mut scanner = HeadScanner::request();
-    let mut parse = |bytes: &[u8]| scanner.find_request(bytes, HEAD_LIMITS, HeaderNamePolicy::Plain);
+    let mut scanner = HeadScanner::for_request();
+    let mut parse = |bytes: &[u8]| scanner.parse_request(bytes, HEAD_LIMITS, HeaderNamePolicy::Plain);
     let mut reader = client.reader();
     let mut request = poll_fn(|cx| reader.poll_parse(cx, &mut parse)).await.map_err(|error| match error {
         ReadError::Malformed(malformed) => malformed.status(),
@@ -102,9 +102,9 @@ async fn read_request(client: &mut BufStream) -> Result<Request, u16> {
     })?;
     // The grammar of the head was checked above; what target and host mean is checked here.
     uri::parse(request.target(), false).map_err(|malformed| malformed.status())?;
-    request.host_from_target();
-    let host = request.fields.first(HeaderName::Host).ok_or(400u16)?;
-    uri::host_name(host).map_err(|malformed| malformed.status())?;
+    request.set_host_from_target();
+    let host = request.headers.first(HeaderName::Host).ok_or(400u16)?;
+    uri::parse_host(host).map_err(|malformed| malformed.status())?;
     if matches!(request.framing, Framing::None | Framing::Length(0)) { Ok(request) } else { Err(501) }
 }
 
@@ -112,18 +112,18 @@ async fn read_request(client: &mut BufStream) -> Result<Request, u16> {
 async fn forward(request: &Request, upstream: &Addr) -> Result<(Response, BufStream), u16> {
     let mut peer = BufStream::new(Stream::Plain(Socket::connect(upstream, None).await.map_err(|_| 502u16)?));
     // An upgrade counts only with `Connection: upgrade` and in HTTP/1.1. No other protocol than WebSocket is let through.
-    let upgrades = request.may_upgrade() && request.fields.has_token(HeaderName::Upgrade, "websocket");
-    let key = request.fields.first(HeaderName::WebSocketKey).filter(|_| upgrades && request.method() == b"GET");
+    let upgrades = request.may_upgrade() && request.headers.has_token(HeaderName::Upgrade, "websocket");
+    let key = request.headers.first(HeaderName::WebSocketKey).filter(|_| upgrades && request.method() == b"GET");
 
-    let target = uri::parse(request.target(), false).map_err(|_| 400u16)?.written;
+    let target = uri::parse(request.target(), false).map_err(|_| 400u16)?.path_and_query;
     let mut out = [request.method(), b" ", &target, b" HTTP/1.1\r\n"].concat();
-    write_fields(&request.fields, key.map_or("close", |_| "Upgrade"), &mut out);
+    write_fields(&request.headers, key.map_or("close", |_| "Upgrade"), &mut out);
     send(&peer.stream, &out).await.ok_or(502u16)?;
 
     loop {
-        let mut scanner = HeadScanner::response();
+        let mut scanner = HeadScanner::for_response();
         let mut reader = peer.reader();
-        let read = poll_fn(|cx| reader.poll_parse(cx, &mut |bytes| scanner.find_response(bytes))).await;
+        let read = poll_fn(|cx| reader.poll_parse(cx, &mut |bytes| scanner.parse_response(bytes))).await;
         let head = read.map_err(|_| 502u16)?;
         match (head.status, key) {
             // Without the answer to its key it is no WebSocket, and the tunnel would carry any requests past these checks.
@@ -136,8 +136,8 @@ async fn forward(request: &Request, upstream: &Addr) -> Result<(Response, BufStr
 }
 
 fn accepts(head: &Response, key: &[u8]) -> bool {
-    head.fields.has_token(HeaderName::Upgrade, "websocket")
-        && head.fields.first_named(b"sec_websocket_accept") == Some(websocket::accept_for(key).as_bytes())
+    head.headers.has_token(HeaderName::Upgrade, "websocket")
+        && head.headers.first_named(b"sec_websocket_accept") == Some(websocket::accept_key(key).as_bytes())
 }
 
 /// Forwards the 101, and lets a tunnel take over both connections.
@@ -148,7 +148,7 @@ async fn switch_protocols(mut client: BufStream, head: Response, mut peer: BufSt
     // Either side may have sent its first frames behind its head: they were read with it, and go first.
     let early = (client.take_ahead(), peer.take_ahead());
     let limits = tunnel::Limits { idle: None, send: None };
-    let tunnel = Tunnel::new(client.stream, peer.stream, early, Frames::START, limits);
+    let tunnel = Tunnel::new(client.stream, peer.stream, early, FrameScanner::START, limits);
     // A task of its own is smaller than the one that runs this function, and that counts for tunnels that last for days.
     executor::spawn(async { _ = tunnel.await });
 }
@@ -161,10 +161,10 @@ async fn respond(client: &Stream, request: &Request, head: &Response, mut peer: 
     while !body.is_done() {
         let mut reader = peer.reader();
         let next = poll_fn(|cx| {
-            reader.poll_bytes(cx, |_, bytes| match body.read(bytes) {
+            reader.poll_bytes(cx, |_, bytes| match body.decode(bytes) {
                 Ok(Decoded { used, data }) if used > 0 => (used, Some(data.to_vec())),
                 Ok(_) if body.ends_with_stream() => {
-                    body.end();
+                    body.finish();
                     (0, Some(Vec::new()))
                 }
                 _ => (0, None), // malformed, or the end of the stream in the middle of the body
@@ -180,7 +180,7 @@ async fn send_head(client: &Stream, head: &Response, connection: &str) -> Option
     let mut out = format!("HTTP/1.1 {} ", head.status).into_bytes();
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
-    write_fields(&head.fields, connection, &mut out);
+    write_fields(&head.headers, connection, &mut out);
     send(client, &out).await
 }
 
@@ -192,13 +192,13 @@ fn write_fields(fields: &head::Headers, connection: &str, out: &mut Vec<u8>) {
         // A sender can't take Host or the framing away by naming them in Connection.
         let kept = matches!(field.kind, HeaderName::Host | HeaderName::ContentLength);
         if kept || !(field.kind.is_hop_by_hop() || is_named(field.name)) {
-            head::field(field.name, field.value, out);
+            head::write_header(field.name, field.value, out);
         }
     }
     if connection == "Upgrade" {
-        head::field(b"Upgrade", b"websocket", out);
+        head::write_header(b"Upgrade", b"websocket", out);
     }
-    head::field(b"Connection", connection.as_bytes(), out);
+    head::write_header(b"Connection", connection.as_bytes(), out);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -257,7 +257,12 @@ fn added(walk: &Builder, directive: &Directive) -> Result<AddField, Error> {
         Some(word) => return Err(invalid(directive, word, "\"always\" or nothing")),
     };
     check_field(directive, name)?;
-    Ok(AddField { kind: HeaderName::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value, always })
+    Ok(AddField {
+        kind: HeaderName::from_bytes(name.text.as_bytes()),
+        name: name.text.as_bytes().into(),
+        value,
+        always,
+    })
 }
 
 /// A field name is a token (RFC 9110 5.1).

@@ -201,7 +201,7 @@ impl Line<'_> {
     /// What is no answer to the question is not heard.
     fn poll_hear(&self, cx: &mut Context<'_>) -> Poll<io::Result<Response>> {
         let Some(socket) = &self.socket else { return Poll::Pending };
-        executor::scratch(|scratch| {
+        executor::with_scratch(|scratch| {
             loop {
                 let count = ready!(socket.poll_receive(cx, scratch))?;
                 let answer = scratch.get(..count).and_then(|bytes| self.question.parse_response(bytes));
@@ -246,7 +246,7 @@ async fn by_stream(question: &Question<'_>, server: SocketAddr) -> io::Result<Re
     let mut received = Vec::new();
     loop {
         let count = poll_fn(|cx| {
-            executor::scratch(|scratch| {
+            executor::with_scratch(|scratch| {
                 let read = socket.poll_read(cx, scratch);
                 if let Poll::Ready(Ok(count)) = read {
                     received.extend_from_slice(scratch.get(..count).unwrap_or_default());

@@ -12,7 +12,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// Those of the first `Authorization`; none, if it is missing, of another scheme, or broken.
-    pub fn of(fields: &Headers) -> Option<Self> {
+    pub fn from_headers(fields: &Headers) -> Option<Self> {
         Self::parse(fields.first_named(b"authorization")?)
     }
 

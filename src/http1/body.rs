@@ -57,13 +57,13 @@ pub struct Decoder {
     state: State,
     trailers: Vec<u8>,
     /// Bytes of the stream that were read, framing included.
-    taken: u64,
+    consumed: u64,
 }
 
 #[derive(Debug)]
 enum State {
     /// So many bytes to come, and then the end.
-    Counted(u64),
+    Length(u64),
     UntilClose,
     Chunked(Box<Chunked>),
     Done,
@@ -105,16 +105,16 @@ impl Decoder {
     pub fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::None | Framing::Length(0) => State::Done,
-            Framing::Length(length) => State::Counted(length),
+            Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::Chunked(Box::default()),
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, trailers: Vec::new(), taken: 0 }
+        Self { state, trailers: Vec::new(), consumed: 0 }
     }
 
     /// Whether nothing was read yet, not even framing: only then can the body be sent from its first byte.
-    pub fn is_untouched(&self) -> bool {
-        self.taken == 0
+    pub fn is_at_start(&self) -> bool {
+        self.consumed == 0
     }
 
     /// The lines behind the last chunk, with their ends; none before the body is over.
@@ -136,11 +136,11 @@ impl Decoder {
     ///
     /// # Errors
     /// At the first byte that the coding does not allow, and at each call after that.
-    pub fn read<'b>(&mut self, input: &'b [u8]) -> Result<Decoded<'b>, Malformed> {
+    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<Decoded<'b>, Malformed> {
         let piece = match &mut self.state {
             State::Done => Decoded { used: 0, data: &[] },
             State::UntilClose => Decoded { used: input.len(), data: input },
-            State::Counted(left) => {
+            State::Length(left) => {
                 let used = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                 *left -= used as u64;
                 if *left == 0 {
@@ -148,7 +148,7 @@ impl Decoder {
                 }
                 Decoded { used, data: input.get(..used).unwrap_or_default() }
             }
-            State::Chunked(chunked) => match chunked.read(input) {
+            State::Chunked(chunked) => match chunked.decode(input) {
                 Ok((piece, done)) => {
                     if done {
                         self.trailers = std::mem::take(&mut chunked.trailer);
@@ -157,26 +157,26 @@ impl Decoder {
                     piece
                 }
                 Err(malformed) => {
-                    self.taken += 1;
+                    self.consumed += 1;
                     self.state = State::Malformed(malformed);
                     return Err(malformed);
                 }
             },
             State::Malformed(malformed) => return Err(*malformed),
         };
-        self.taken += piece.used as u64;
+        self.consumed += piece.used as u64;
         Ok(piece)
     }
 
     /// The stream has ended where that ends the body.
-    pub fn end(&mut self) {
+    pub fn finish(&mut self) {
         self.state = State::Done;
     }
 }
 
 impl Chunked {
     /// Reads up to the next data, or the end.
-    fn read<'b>(&mut self, input: &'b [u8]) -> Result<(Decoded<'b>, bool), Malformed> {
+    fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(Decoded<'b>, bool), Malformed> {
         let mut used = 0;
         loop {
             let rest = input.get(used..).unwrap_or_default();
@@ -194,12 +194,12 @@ impl Chunked {
                 Step::Trailer => {
                     self.trailer.push(byte);
                     used += 1;
-                    if self.trailer_is_whole()? {
+                    if self.is_trailer_complete()? {
                         return Ok((Decoded { used, data: &[] }, true));
                     }
                 }
                 _ => {
-                    self.frame(byte)?;
+                    self.parse_framing(byte)?;
                     used += 1;
                 }
             }
@@ -207,7 +207,7 @@ impl Chunked {
     }
 
     /// One byte of `chunk-size [ chunk-ext ] CRLF`, or of the CRLF behind the data.
-    fn frame(&mut self, byte: u8) -> Result<(), Malformed> {
+    fn parse_framing(&mut self, byte: u8) -> Result<(), Malformed> {
         self.step = match (self.step, byte) {
             (Step::Size, _) if byte.is_ascii_hexdigit() => {
                 self.digits += 1;
@@ -245,7 +245,7 @@ impl Chunked {
     }
 
     /// The trailer section ends with an empty line; it is checked like the fields of a head.
-    fn trailer_is_whole(&self) -> Result<bool, Malformed> {
+    fn is_trailer_complete(&self) -> Result<bool, Malformed> {
         if self.trailer.len() > TRAILER_BYTES_MAX {
             return Err(Malformed::TrailerTooLong);
         }
@@ -254,7 +254,7 @@ impl Chunked {
             [b'\r', b'\n'] => Ok(true),
             [.., b'\r', b'\n', b'\r', b'\n'] => match head::check_trailers(&self.trailer) {
                 Ok(()) => Ok(true),
-                Err(head::Malformed::TooManyFields) => Err(Malformed::TrailerTooLong),
+                Err(head::Malformed::TooManyHeaders) => Err(Malformed::TrailerTooLong),
                 Err(_) => Err(Malformed::Trailer),
             },
             _ => Ok(false),
@@ -282,7 +282,7 @@ mod tests {
         for part in input.chunks(step) {
             let mut rest = part;
             while !rest.is_empty() && !decoder.is_done() {
-                let piece = decoder.read(rest)?;
+                let piece = decoder.decode(rest)?;
                 body.extend_from_slice(piece.data);
                 rest = &rest[piece.used..];
                 at += piece.used;
@@ -341,18 +341,18 @@ mod tests {
     #[test]
     fn nothing_is_read_behind_a_fault() {
         let mut decoder = Decoder::new(Framing::Chunked);
-        assert!(decoder.is_untouched());
-        assert_eq!(decoder.read(b"x"), Err(Malformed::ChunkSize));
-        assert_eq!(decoder.read(b"0\r\n\r\n"), Err(Malformed::ChunkSize));
-        assert!(!decoder.is_untouched() && !decoder.is_done());
+        assert!(decoder.is_at_start());
+        assert_eq!(decoder.decode(b"x"), Err(Malformed::ChunkSize));
+        assert_eq!(decoder.decode(b"0\r\n\r\n"), Err(Malformed::ChunkSize));
+        assert!(!decoder.is_at_start() && !decoder.is_done());
     }
 
     #[test]
     fn a_size_line_alone_touches_a_body() {
         let mut decoder = Decoder::new(Framing::Chunked);
-        assert_eq!(decoder.read(b"5"), Ok(Decoded { used: 1, data: &[] }));
-        assert!(!decoder.is_untouched());
-        assert!(Decoder::new(Framing::None).is_untouched() && Decoder::new(Framing::None).is_done());
+        assert_eq!(decoder.decode(b"5"), Ok(Decoded { used: 1, data: &[] }));
+        assert!(!decoder.is_at_start());
+        assert!(Decoder::new(Framing::None).is_at_start() && Decoder::new(Framing::None).is_done());
     }
 
     #[test]

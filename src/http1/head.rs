@@ -12,9 +12,9 @@ use std::fmt;
 pub use crate::http1::header::{HeaderName, HeaderNamePolicy};
 
 /// Fields in one head, and lines in one trailer section.
-pub const FIELDS_MAX: usize = 100;
+pub const HEADERS_MAX: usize = 100;
 /// Fields that a head has at most as a rule.
-const FIELDS_USUAL: usize = 24;
+const HEADERS_TYPICAL: usize = 24;
 /// Bytes of a method.
 const METHOD_BYTES_MAX: usize = 32;
 /// Empty lines before a request line that are passed over (RFC 9112 2.2 asks for one).
@@ -37,42 +37,42 @@ pub enum Malformed {
     RequestLine,
     RequestLineTooLong,
     Method,
-    MethodRefused,
+    MethodNotAllowed,
     Version,
-    VersionUnsupported,
+    UnsupportedVersion,
     Target,
     BareLf,
     StatusLine,
-    Field,
-    FieldTooLong,
-    TooManyFields,
+    Header,
+    HeaderTooLong,
+    TooManyHeaders,
     HeadTooLong,
     HostMissing,
-    HostTwice,
+    DuplicateHost,
     Host,
     ContentLength,
-    ContentLengthTwice,
-    LengthAndCoding,
+    DuplicateContentLength,
+    LengthAndTransferEncoding,
     Coding,
-    CodingUnknown,
-    CodingInHttp10,
+    UnknownTransferEncoding,
+    TransferEncodingInHttp10,
     Expect,
     UpgradeWithBody,
-    KeyTwice,
+    DuplicateWebSocketKey,
     /// A field that may stand only once: its name.
-    Repeated(&'static str),
+    Duplicate(&'static str),
 }
 
 impl Malformed {
     /// The status that answers a request with this fault.
     pub fn status(self) -> u16 {
         match self {
-            Self::MethodRefused => 405,
+            Self::MethodNotAllowed => 405,
             Self::RequestLineTooLong => 414,
             Self::Expect => 417,
-            Self::FieldTooLong | Self::TooManyFields | Self::HeadTooLong => 431,
-            Self::CodingUnknown => 501,
-            Self::VersionUnsupported => 505,
+            Self::HeaderTooLong | Self::TooManyHeaders | Self::HeadTooLong => 431,
+            Self::UnknownTransferEncoding => 501,
+            Self::UnsupportedVersion => 505,
             _ => 400,
         }
     }
@@ -81,32 +81,32 @@ impl Malformed {
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Repeated(name) => return write!(f, "more than one \"{name}\" header"),
+            Self::Duplicate(name) => return write!(f, "more than one \"{name}\" header"),
             Self::RequestLine => "invalid request line",
             Self::RequestLineTooLong => "too long request line",
             Self::Method => "invalid method",
-            Self::MethodRefused => "a method that is not allowed here",
+            Self::MethodNotAllowed => "a method that is not allowed here",
             Self::Version => "invalid HTTP version",
-            Self::VersionUnsupported => "unsupported HTTP version",
+            Self::UnsupportedVersion => "unsupported HTTP version",
             Self::Target => "invalid request target",
             Self::BareLf => "a line that does not end with CRLF",
             Self::StatusLine => "no valid HTTP/1.0 or HTTP/1.1 status line",
-            Self::Field => "invalid header line",
-            Self::FieldTooLong => "too long header line",
-            Self::TooManyFields => "too many header lines",
+            Self::Header => "invalid header line",
+            Self::HeaderTooLong => "too long header line",
+            Self::TooManyHeaders => "too many header lines",
             Self::HeadTooLong => "too big header",
             Self::HostMissing => "HTTP/1.1 request without \"Host\" header",
-            Self::HostTwice => "more than one \"Host\" header",
+            Self::DuplicateHost => "more than one \"Host\" header",
             Self::Host => "invalid host",
             Self::ContentLength => "invalid \"Content-Length\" header",
-            Self::ContentLengthTwice => "duplicate \"Content-Length\" header",
-            Self::LengthAndCoding => "\"Content-Length\" and \"Transfer-Encoding\" headers at the same time",
+            Self::DuplicateContentLength => "duplicate \"Content-Length\" header",
+            Self::LengthAndTransferEncoding => "\"Content-Length\" and \"Transfer-Encoding\" headers at the same time",
             Self::Coding => "invalid \"Transfer-Encoding\" header",
-            Self::CodingUnknown => "unknown \"Transfer-Encoding\"",
-            Self::CodingInHttp10 => "\"Transfer-Encoding\" header in HTTP/1.0",
+            Self::UnknownTransferEncoding => "unknown \"Transfer-Encoding\"",
+            Self::TransferEncodingInHttp10 => "\"Transfer-Encoding\" header in HTTP/1.0",
             Self::Expect => "unknown expectation",
             Self::UpgradeWithBody => "an upgrade with a body",
-            Self::KeyTwice => "more than one \"Sec-WebSocket-Key\" header",
+            Self::DuplicateWebSocketKey => "more than one \"Sec-WebSocket-Key\" header",
         })
     }
 }
@@ -134,19 +134,19 @@ struct Span {
 
 impl Span {
     /// Where `part`, a piece of `whole`, lies in it.
-    fn within(whole: &[u8], part: &[u8]) -> Self {
+    fn locate(whole: &[u8], part: &[u8]) -> Self {
         let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
         Self { start: start as u32, len: part.len() as u32 }
     }
 
-    fn of(self, bytes: &[u8]) -> &[u8] {
+    fn slice(self, bytes: &[u8]) -> &[u8] {
         let start = self.start as usize;
         bytes.get(start..start + self.len as usize).unwrap_or_default()
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Line {
+struct HeaderLine {
     kind: HeaderName,
     name: Span,
     value: Span,
@@ -154,7 +154,7 @@ struct Line {
 
 /// One field of a head.
 #[derive(Clone, Copy, Debug)]
-pub struct Field<'h> {
+pub struct Header<'h> {
     pub kind: HeaderName,
     pub name: &'h [u8],
     pub value: &'h [u8],
@@ -164,20 +164,20 @@ pub struct Field<'h> {
 #[derive(Clone, Debug, Default)]
 pub struct Headers {
     bytes: Box<[u8]>,
-    lines: Vec<Line>,
+    lines: Vec<HeaderLine>,
 }
 
 impl Headers {
-    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
-        self.lines.iter().map(|line| Field {
+    pub fn iter(&self) -> impl Iterator<Item = Header<'_>> {
+        self.lines.iter().map(|line| Header {
             kind: line.kind,
-            name: line.name.of(&self.bytes),
-            value: line.value.of(&self.bytes),
+            name: line.name.slice(&self.bytes),
+            value: line.value.slice(&self.bytes),
         })
     }
 
     pub fn all(&self, kind: HeaderName) -> impl Iterator<Item = &[u8]> {
-        self.lines.iter().filter(move |line| line.kind == kind).map(|line| line.value.of(&self.bytes))
+        self.lines.iter().filter(move |line| line.kind == kind).map(|line| line.value.slice(&self.bytes))
     }
 
     pub fn first(&self, kind: HeaderName) -> Option<&[u8]> {
@@ -185,12 +185,12 @@ impl Headers {
     }
 
     /// Gives the fields of a kind another value, a piece of the same head.
-    fn point(&mut self, kind: HeaderName, value: Span) {
+    fn set_value(&mut self, kind: HeaderName, value: Span) {
         self.lines.iter_mut().filter(|line| line.kind == kind).for_each(|line| line.value = value);
     }
 
     /// Values of the fields whose name is `name` in the way of a variable: `_` stands for `-`.
-    pub fn named<'f>(&'f self, name: &'f [u8]) -> impl Iterator<Item = &'f [u8]> {
+    pub fn all_named<'f>(&'f self, name: &'f [u8]) -> impl Iterator<Item = &'f [u8]> {
         self.iter().filter(move |field| variable_name_matches(field.name, name)).map(|field| field.value)
     }
 
@@ -205,13 +205,13 @@ impl Headers {
     }
 
     /// Which of the values of a field that may stand only once is meant is anybody's guess.
-    fn check_single(&self) -> Result<(), Malformed> {
+    fn check_singletons(&self) -> Result<(), Malformed> {
         let mut seen = 0u64;
         for line in &self.lines {
-            let Some(name) = line.kind.single() else { continue };
+            let Some(name) = line.kind.singleton_name() else { continue };
             let bit = 1 << line.kind as u32;
             if seen & bit != 0 {
-                return Err(Malformed::Repeated(name));
+                return Err(Malformed::Duplicate(name));
             }
             seen |= bit;
         }
@@ -221,31 +221,33 @@ impl Headers {
     /// Splits `bytes`, the field lines up to and with the empty line.
     fn parse(bytes: Box<[u8]>, from: usize, names: HeaderNamePolicy) -> Result<Self, Malformed> {
         // Most heads are short: the long array is made for those that are not.
-        let lines = match split(&bytes, from, names, &mut [httparse::EMPTY_HEADER; FIELDS_USUAL]) {
-            Err(Malformed::TooManyFields) => split(&bytes, from, names, &mut [httparse::EMPTY_HEADER; FIELDS_MAX])?,
+        let lines = match split_lines(&bytes, from, names, &mut [httparse::EMPTY_HEADER; HEADERS_TYPICAL]) {
+            Err(Malformed::TooManyHeaders) => {
+                split_lines(&bytes, from, names, &mut [httparse::EMPTY_HEADER; HEADERS_MAX])?
+            }
             usual => usual?,
         };
         Ok(Self { bytes, lines })
     }
 }
 
-fn split<'h>(
+fn split_lines<'h>(
     bytes: &'h [u8],
     from: usize,
     names: HeaderNamePolicy,
     headers: &mut [httparse::Header<'h>],
-) -> Result<Vec<Line>, Malformed> {
+) -> Result<Vec<HeaderLine>, Malformed> {
     let section = bytes.get(from..).unwrap_or_default();
     let parsed = match httparse::parse_headers(section, headers) {
         Ok(httparse::Status::Complete((_, parsed))) => parsed,
-        Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooManyFields),
-        Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed::Field),
+        Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooManyHeaders),
+        Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed::Header),
     };
     let mut lines = Vec::with_capacity(parsed.len());
-    lines.extend(parsed.iter().filter(|header| names.take(header.name.as_bytes())).map(|header| Line {
-        kind: HeaderName::of(header.name.as_bytes()),
-        name: Span::within(bytes, header.name.as_bytes()),
-        value: Span::within(bytes, trim(header.value)),
+    lines.extend(parsed.iter().filter(|header| names.accepts(header.name.as_bytes())).map(|header| HeaderLine {
+        kind: HeaderName::from_bytes(header.name.as_bytes()),
+        name: Span::locate(bytes, header.name.as_bytes()),
+        value: Span::locate(bytes, trim(header.value)),
     }));
     Ok(lines)
 }
@@ -278,13 +280,13 @@ pub fn variable_name_matches(field: &[u8], name: &[u8]) -> bool {
 }
 
 /// Whether a value would end its line. All of it is looked at, which takes a fraction of the time of looking for the first.
-pub fn ends_early(value: &[u8]) -> bool {
+pub fn has_line_break(value: &[u8]) -> bool {
     value.iter().fold(false, |found, b| found | matches!(b, b'\r' | b'\n' | 0))
 }
 
 /// Writes one field. A value that would end the line early is left out with its name.
-pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    if ends_early(value) {
+pub fn write_header(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    if has_line_break(value) {
         return;
     }
     out.extend_from_slice(name);
@@ -300,18 +302,18 @@ pub struct HeadScanner {
     line_start: usize,
     lines: usize,
     empty_lines: u8,
-    response: bool,
-    lf_alone: bool,
+    is_response: bool,
+    bare_lf: bool,
 }
 
 impl HeadScanner {
-    pub fn request() -> Self {
-        Self { at: 0, line_start: 0, lines: 0, empty_lines: 0, response: false, lf_alone: false }
+    pub fn for_request() -> Self {
+        Self { at: 0, line_start: 0, lines: 0, empty_lines: 0, is_response: false, bare_lf: false }
     }
 
     /// For a response: no empty line comes first.
-    pub fn response() -> Self {
-        Self { response: true, ..Self::request() }
+    pub fn for_response() -> Self {
+        Self { is_response: true, ..Self::for_request() }
     }
 
     /// Where the head in `bytes` starts and ends; `None` if it is not whole yet. `bytes` are those of the last call
@@ -320,34 +322,34 @@ impl HeadScanner {
     /// # Errors
     /// As soon as what is there can't become a head, or passes a limit.
     pub fn find_end(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<(usize, usize)>, Malformed> {
-        while let Some(lf) = line_feed(bytes.get(self.at..).unwrap_or_default()) {
+        while let Some(lf) = find_lf(bytes.get(self.at..).unwrap_or_default()) {
             let end = self.at + lf;
             self.at = end + 1;
             let line = bytes.get(self.line_start..end).unwrap_or_default();
-            let line = self.without_cr(line)?;
+            let line = self.strip_cr(line)?;
             let first = self.line_start;
             self.line_start = self.at;
             match (self.lines, line) {
-                (0, []) if self.response => return Err(Malformed::StatusLine),
+                (0, []) if self.is_response => return Err(Malformed::StatusLine),
                 (0, []) if self.empty_lines > EMPTY_LINES_MAX => return Err(Malformed::RequestLine),
                 (0, []) => self.empty_lines += 1,
                 (_, []) if self.at > limits.head_bytes_max => return Err(Malformed::HeadTooLong),
                 (_, []) => return Ok(Some((self.head_start(), self.at))),
                 (0, _) => {
                     self.check_start(bytes, first)?;
-                    check_length(line.len(), 0, limits)?;
-                    if !self.response {
+                    check_line_length(line.len(), 0, limits)?;
+                    if !self.is_response {
                         RequestLine::parse(line)?;
                     }
                     self.lines = 1;
                 }
                 (lines, _) => {
-                    check_length(line.len(), lines, limits)?;
+                    check_line_length(line.len(), lines, limits)?;
                     self.lines += 1;
                 }
             }
-            if self.lines > FIELDS_MAX + 1 {
-                return Err(Malformed::TooManyFields);
+            if self.lines > HEADERS_MAX + 1 {
+                return Err(Malformed::TooManyHeaders);
             }
         }
         self.at = bytes.len();
@@ -355,7 +357,7 @@ impl HeadScanner {
             self.check_start(bytes, self.line_start)?;
         }
         let partial = bytes.get(self.line_start..).unwrap_or_default();
-        check_length(partial.strip_suffix(b"\r").unwrap_or(partial).len(), self.lines, limits)?;
+        check_line_length(partial.strip_suffix(b"\r").unwrap_or(partial).len(), self.lines, limits)?;
         if bytes.len() > limits.head_bytes_max {
             return Err(Malformed::HeadTooLong);
         }
@@ -364,7 +366,7 @@ impl HeadScanner {
 
     /// Finds and reads the request head at the start of `bytes`: the request, and where its head ends; `None` if the head
     /// is not complete yet.
-    pub fn find_request(
+    pub fn parse_request(
         &mut self,
         bytes: &[u8],
         limits: Limits,
@@ -376,23 +378,23 @@ impl HeadScanner {
 
     /// The head of a response at the start of `bytes`, and where it ends; as [`HeadScanner::find_end`], within
     /// `RESPONSE_BYTES_MAX`.
-    pub fn find_response(&mut self, bytes: &[u8]) -> Result<Option<(Response, usize)>, Malformed> {
+    pub fn parse_response(&mut self, bytes: &[u8]) -> Result<Option<(Response, usize)>, Malformed> {
         let limits = Limits { line_bytes_max: RESPONSE_BYTES_MAX, head_bytes_max: RESPONSE_BYTES_MAX };
         let Some((start, end)) = self.find_end(bytes, limits)? else { return Ok(None) };
         Response::parse(bytes.get(start..end).unwrap_or_default()).map(|head| Some((head, end)))
     }
 
     /// Takes the CR off a line that ends as this head's lines must.
-    fn without_cr<'l>(&mut self, line: &'l [u8]) -> Result<&'l [u8], Malformed> {
-        match (line, self.response) {
+    fn strip_cr<'l>(&mut self, line: &'l [u8]) -> Result<&'l [u8], Malformed> {
+        match (line, self.is_response) {
             ([line @ .., b'\r'], true) => Ok(line),
             (line, true) => Ok(line),
-            ([line @ .., b'\r'], false) if !self.lf_alone => Ok(line),
+            ([line @ .., b'\r'], false) if !self.bare_lf => Ok(line),
             (line, false) if self.lines == 0 && line.ends_with(b" HTTP/1.0") => {
-                self.lf_alone = true;
+                self.bare_lf = true;
                 Ok(line)
             }
-            (line, false) if self.lf_alone && !line.ends_with(b"\r") => Ok(line),
+            (line, false) if self.bare_lf && !line.ends_with(b"\r") => Ok(line),
             _ => Err(Malformed::BareLf),
         }
     }
@@ -406,7 +408,7 @@ impl HeadScanner {
     fn check_start(&self, bytes: &[u8], start: usize) -> Result<(), Malformed> {
         let Some(line) = bytes.get(start..).filter(|line| !line.is_empty()) else { return Ok(()) };
         match line {
-            _ if self.response => {
+            _ if self.is_response => {
                 let known = line.len().min(5);
                 if line.get(..known) != b"HTTP/".get(..known) {
                     return Err(Malformed::StatusLine);
@@ -422,7 +424,7 @@ impl HeadScanner {
 }
 
 /// Where the first LF is. Looked for in words: every byte of a head comes by here.
-fn line_feed(bytes: &[u8]) -> Option<usize> {
+fn find_lf(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     let (words, rest) = bytes.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
@@ -436,11 +438,11 @@ fn line_feed(bytes: &[u8]) -> Option<usize> {
     rest.iter().position(|b| *b == b'\n').map(|at| words.len() * 8 + at)
 }
 
-fn check_length(line: usize, lines_before: usize, limits: Limits) -> Result<(), Malformed> {
+fn check_line_length(line: usize, lines_before: usize, limits: Limits) -> Result<(), Malformed> {
     match lines_before {
         _ if line <= limits.line_bytes_max => Ok(()),
         0 => Err(Malformed::RequestLineTooLong),
-        _ => Err(Malformed::FieldTooLong),
+        _ => Err(Malformed::HeaderTooLong),
     }
 }
 
@@ -470,7 +472,7 @@ impl<'h> RequestLine<'h> {
             b"HTTP/1.1" => Version::Http11,
             b"HTTP/1.0" => Version::Http10,
             [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
-                return Err(Malformed::VersionUnsupported);
+                return Err(Malformed::UnsupportedVersion);
             }
             _ => return Err(Malformed::Version),
         };
@@ -480,7 +482,7 @@ impl<'h> RequestLine<'h> {
         }
         // A tunnel to anywhere, and an echo of cookies: never through here (RFC 9110 9.3.6, 9.3.8).
         if matches!(method, b"CONNECT" | b"TRACE") {
-            return Err(Malformed::MethodRefused);
+            return Err(Malformed::MethodNotAllowed);
         }
         Ok(Self { method, target, version })
     }
@@ -508,13 +510,13 @@ pub struct Request {
     method: Span,
     target: Span,
     pub version: Version,
-    pub fields: Headers,
+    pub headers: Headers,
     /// How the body that follows ends.
     pub framing: Framing,
     /// Whether the client wants `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// Its lines end with LF alone: nothing follows it on its connection.
-    lf_alone: bool,
+    bare_lf: bool,
     /// It counts as a GET, whatever the client wrote.
     as_get: bool,
 }
@@ -523,31 +525,40 @@ impl Request {
     /// Reads a whole head, as [`HeadScanner`] found it.
     pub fn parse(head: &[u8], names: HeaderNamePolicy) -> Result<Self, Malformed> {
         let bytes: Box<[u8]> = Box::from(head);
-        let (first, next) = first_line(&bytes).ok_or(Malformed::RequestLine)?;
+        let (first, next) = split_first_line(&bytes).ok_or(Malformed::RequestLine)?;
         let line = RequestLine::parse(first)?;
         let lf_alone = first.len() + 1 == next;
         let (method, target, version) =
-            (Span::within(&bytes, line.method), Span::within(&bytes, line.target), line.version);
+            (Span::locate(&bytes, line.method), Span::locate(&bytes, line.target), line.version);
         let fields = Headers::parse(bytes, next, names)?;
         let framing = request_framing(&fields, version)?;
-        fields.check_single()?;
+        fields.check_singletons()?;
         let expects_continue = match fields.first(HeaderName::Expect) {
             Some(value) if value.eq_ignore_ascii_case(b"100-continue") => version == Version::Http11,
             Some(value) if !value.is_empty() => return Err(Malformed::Expect),
             _ => false,
         };
-        let request = Self { method, target, version, fields, framing, expects_continue, lf_alone, as_get: false };
-        if request.fields.all(HeaderName::Host).count() > 1 {
-            return Err(Malformed::HostTwice);
+        let request = Self {
+            method,
+            target,
+            version,
+            headers: fields,
+            framing,
+            expects_continue,
+            bare_lf: lf_alone,
+            as_get: false,
+        };
+        if request.headers.all(HeaderName::Host).count() > 1 {
+            return Err(Malformed::DuplicateHost);
         }
-        if request.fields.first(HeaderName::Host).is_none() && version == Version::Http11 {
+        if request.headers.first(HeaderName::Host).is_none() && version == Version::Http11 {
             return Err(Malformed::HostMissing);
         }
         Ok(request)
     }
 
     /// What is left of a request that could not be read: its first line, for the log.
-    pub fn broken(bytes: &[u8]) -> Self {
+    pub fn from_malformed(bytes: &[u8]) -> Self {
         const LINE_BYTES_MAX: usize = 1024;
         let bytes = bytes.trim_ascii_start();
         let end = bytes.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(bytes.len()).min(LINE_BYTES_MAX);
@@ -556,10 +567,10 @@ impl Request {
             method: Span::default(),
             target: Span::default(),
             version: Version::Http11,
-            fields: Headers { bytes: [line, b"\r\n"].concat().into(), lines: Vec::new() },
+            headers: Headers { bytes: [line, b"\r\n"].concat().into(), lines: Vec::new() },
             framing: Framing::None,
             expects_continue: false,
-            lf_alone: false,
+            bare_lf: false,
             as_get: false,
         }
     }
@@ -568,13 +579,13 @@ impl Request {
         if self.as_get {
             return b"GET";
         }
-        self.method.of(&self.fields.bytes)
+        self.method.slice(&self.headers.bytes)
     }
 
     /// The same fields in a GET without a body.
-    pub fn bodyless_get(&self) -> Self {
-        let fields = self.fields.clone();
-        Self { fields, framing: Framing::None, expects_continue: false, as_get: true, ..*self }
+    pub fn to_bodyless_get(&self) -> Self {
+        let fields = self.headers.clone();
+        Self { headers: fields, framing: Framing::None, expects_continue: false, as_get: true, ..*self }
     }
 
     /// From now on it is a GET, as error pages are asked for.
@@ -583,48 +594,48 @@ impl Request {
     }
 
     pub fn target(&self) -> &[u8] {
-        self.target.of(&self.fields.bytes)
+        self.target.slice(&self.headers.bytes)
     }
 
     /// Makes the authority of an absolute-form target the value of Host, as a proxy must (RFC 9112 3.2.2): whoever reads
     /// Host later, an upstream too, sees what the request was routed by.
-    pub fn host_from_target(&mut self) {
+    pub fn set_host_from_target(&mut self) {
         let target = self.target();
         let Some(start) = target.windows(3).position(|part| part == b"://").map(|at| at + 3) else { return };
         let rest = target.get(start..).unwrap_or_default();
         let len = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
         let host = Span { start: self.target.start + start as u32, len: len as u32 };
-        self.fields.point(HeaderName::Host, host);
+        self.headers.set_value(HeaderName::Host, host);
     }
 
     /// The request line without its end.
-    pub fn line(&self) -> &[u8] {
-        first_line(&self.fields.bytes).map_or(&[], |(line, _)| line)
+    pub fn request_line(&self) -> &[u8] {
+        split_first_line(&self.headers.bytes).map_or(&[], |(line, _)| line)
     }
 
     /// Bytes of the head.
     pub fn len(&self) -> usize {
-        self.fields.bytes.len()
+        self.headers.bytes.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.fields.bytes.is_empty()
+        self.headers.bytes.is_empty()
     }
 
     /// Whether the client would use the connection again (RFC 9112 9.3).
     pub fn keeps_alive(&self) -> bool {
-        keeps_alive(&self.fields, self.version) && !self.lf_alone
+        keeps_alive(&self.headers, self.version) && !self.bare_lf
     }
 
     /// Whether the Upgrade header counts: in HTTP/1.0, or without `Connection: upgrade`, it does not (RFC 9110 7.8).
     pub fn may_upgrade(&self) -> bool {
-        self.version == Version::Http11 && self.fields.has_token(HeaderName::Connection, "upgrade")
+        self.version == Version::Http11 && self.headers.has_token(HeaderName::Connection, "upgrade")
     }
 }
 
 /// The first line without its end, and where the next one starts.
-fn first_line(bytes: &[u8]) -> Option<(&[u8], usize)> {
-    let end = line_feed(bytes)?;
+fn split_first_line(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let end = find_lf(bytes)?;
     let line = bytes.get(..end)?;
     Some((line.strip_suffix(b"\r").unwrap_or(line), end + 1))
 }
@@ -650,20 +661,20 @@ fn declared_framing(fields: &Headers, version: Version) -> Result<Option<Framing
     let mut lengths = fields.all(HeaderName::ContentLength);
     let (coding, length) = (codings.next(), lengths.next());
     if lengths.next().is_some() {
-        return Err(Malformed::ContentLengthTwice);
+        return Err(Malformed::DuplicateContentLength);
     }
     match (coding, length) {
         (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err(Malformed::LengthAndCoding),
-        (None, Some(length)) => Ok(Some(Framing::Length(content_length(length)?))),
-        (Some(_), None) if version == Version::Http10 => Err(Malformed::CodingInHttp10),
+        (Some(_), Some(_)) => Err(Malformed::LengthAndTransferEncoding),
+        (None, Some(length)) => Ok(Some(Framing::Length(parse_content_length(length)?))),
+        (Some(_), None) if version == Version::Http10 => Err(Malformed::TransferEncodingInHttp10),
         (Some(_), None) if codings.next().is_some() => Err(Malformed::Coding),
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Some(Framing::Chunked)),
         (Some(coding), None) if coding.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b',' | b' ' | b'-')) => {
             let mut all = tokens(coding);
             match all.all(|token| token.eq_ignore_ascii_case(b"chunked")) {
                 true => Err(Malformed::Coding),
-                false => Err(Malformed::CodingUnknown),
+                false => Err(Malformed::UnknownTransferEncoding),
             }
         }
         (Some(_), None) => Err(Malformed::Coding),
@@ -671,7 +682,7 @@ fn declared_framing(fields: &Headers, version: Version) -> Result<Option<Framing
 }
 
 /// `1*DIGIT` (RFC 9110 8.6), below 2^63: Rust's own parser would take a sign.
-fn content_length(value: &[u8]) -> Result<u64, Malformed> {
+fn parse_content_length(value: &[u8]) -> Result<u64, Malformed> {
     if value.is_empty() {
         return Err(Malformed::ContentLength);
     }
@@ -690,7 +701,7 @@ pub struct Response {
     pub version: Version,
     pub status: u16,
     reason: Span,
-    pub fields: Headers,
+    pub headers: Headers,
     declared: Option<Framing>,
 }
 
@@ -698,7 +709,7 @@ impl Response {
     /// Reads a whole head, as [`HeadScanner`] found it.
     pub fn parse(head: &[u8]) -> Result<Self, Malformed> {
         let bytes: Box<[u8]> = Box::from(head);
-        let (line, next) = first_line(&bytes).ok_or(Malformed::StatusLine)?;
+        let (line, next) = split_first_line(&bytes).ok_or(Malformed::StatusLine)?;
         let (version, rest) = match line {
             [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', rest @ ..] => (Version::Http11, rest),
             [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b' ', rest @ ..] => (Version::Http10, rest),
@@ -715,18 +726,18 @@ impl Response {
             return Err(Malformed::StatusLine);
         }
         let status = code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
-        let reason = Span::within(&bytes, reason);
+        let reason = Span::locate(&bytes, reason);
         let fields = Headers::parse(bytes, next, HeaderNamePolicy::Plain)?;
         let declared = match declared_framing(&fields, version) {
             // A body of such a response is never read: what it declares does not matter.
             Err(_) if is_bodyless(status) => None,
             declared => declared?,
         };
-        Ok(Self { version, status, reason, fields, declared })
+        Ok(Self { version, status, reason, headers: fields, declared })
     }
 
     pub fn reason(&self) -> &[u8] {
-        self.reason.of(&self.fields.bytes)
+        self.reason.slice(&self.headers.bytes)
     }
 
     /// How the body ends (RFC 9112 6.3).
@@ -749,16 +760,16 @@ impl Response {
     pub fn keeps_alive(&self) -> bool {
         // A 204 that declares a body may send one (RFC 9110 8.6 forbids it): nothing more of that connection.
         let lies = self.status == 204 && self.declared.is_some();
-        keeps_alive(&self.fields, self.version) && !lies
+        keeps_alive(&self.headers, self.version) && !lies
     }
 
     /// Bytes of the head.
     pub fn len(&self) -> usize {
-        self.fields.bytes.len()
+        self.headers.bytes.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.fields.bytes.is_empty()
+        self.headers.bytes.is_empty()
     }
 }
 
@@ -779,27 +790,27 @@ mod tests {
             for (length, at) in (0..40).flat_map(|length| (0..=length).map(move |at| (length, at))) {
                 let mut bytes = vec![others; length];
                 bytes.iter_mut().skip(at).step_by(3).for_each(|b| *b = b'\n');
-                assert_eq!(line_feed(&bytes), (at < length).then_some(at));
+                assert_eq!(find_lf(&bytes), (at < length).then_some(at));
             }
         }
     }
 
     fn read(bytes: &[u8]) -> Result<Option<Request>, Malformed> {
-        let Some((start, end)) = HeadScanner::request().find_end(bytes, LIMITS)? else { return Ok(None) };
+        let Some((start, end)) = HeadScanner::for_request().find_end(bytes, LIMITS)? else { return Ok(None) };
         Request::parse(&bytes[start..end], HeaderNamePolicy::Plain).map(Some)
     }
 
     #[test]
     fn a_head_is_the_same_however_it_is_split() {
         let whole = b"\r\nGET /a?b HTTP/1.1\r\nHost: a\r\nX-Y:  z \t\r\n\r\nrest";
-        let mut scan = HeadScanner::request();
+        let mut scan = HeadScanner::for_request();
         for end in 0..whole.len() - 4 {
             assert_eq!(scan.find_end(&whole[..end], LIMITS), Ok(None), "{end}");
         }
         let (start, end) = scan.find_end(whole, LIMITS).unwrap().unwrap();
         let request = Request::parse(&whole[start..end], HeaderNamePolicy::Plain).unwrap();
         assert_eq!((request.method(), request.target()), (&b"GET"[..], &b"/a?b"[..]));
-        assert_eq!(request.fields.named(b"x_y").next(), Some(&b"z"[..]));
+        assert_eq!(request.headers.all_named(b"x_y").next(), Some(&b"z"[..]));
         assert_eq!(&whole[end..], b"rest");
     }
 
@@ -815,7 +826,7 @@ mod tests {
     #[test]
     fn lf_alone_ends_the_lines_of_http_1_0_or_none() {
         let request = read(b"GET / HTTP/1.0\nHost: a\nConnection: keep-alive\n\n").unwrap().unwrap();
-        assert_eq!(request.line(), b"GET / HTTP/1.0");
+        assert_eq!(request.request_line(), b"GET / HTTP/1.0");
         assert!(!request.keeps_alive());
         for bad in [
             "GET / HTTP/1.1\nHost: a\n\n",
@@ -832,17 +843,17 @@ mod tests {
     #[test]
     fn lengths_are_digits_only() {
         for bad in ["+5", "-1", "0x5", "5x", "", "5, 5", "1 0", "9223372036854775808", "99999999999999999999"] {
-            assert_eq!(content_length(bad.as_bytes()), Err(Malformed::ContentLength), "{bad}");
+            assert_eq!(parse_content_length(bad.as_bytes()), Err(Malformed::ContentLength), "{bad}");
         }
-        assert_eq!(content_length(b"05"), Ok(5));
-        assert_eq!(content_length(b"4294967301"), Ok(4_294_967_301));
+        assert_eq!(parse_content_length(b"05"), Ok(5));
+        assert_eq!(parse_content_length(b"4294967301"), Ok(4_294_967_301));
     }
 
     #[test]
     fn a_response_may_end_lines_with_lf_but_not_lie() {
         let parse = |bytes: &[u8]| {
             let limits = Limits { line_bytes_max: 8192, head_bytes_max: 8192 };
-            let (start, end) = HeadScanner::response().find_end(bytes, limits)?.ok_or(Malformed::StatusLine)?;
+            let (start, end) = HeadScanner::for_response().find_end(bytes, limits)?.ok_or(Malformed::StatusLine)?;
             Response::parse(&bytes[start..end])
         };
         let response = parse(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n").unwrap();
@@ -851,7 +862,7 @@ mod tests {
             assert_eq!(parse(bad.as_bytes()).unwrap_err(), Malformed::StatusLine, "{bad}");
         }
         let both = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert_eq!(parse(both).unwrap_err(), Malformed::LengthAndCoding);
+        assert_eq!(parse(both).unwrap_err(), Malformed::LengthAndTransferEncoding);
         let lying = parse(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n").unwrap();
         assert!(!lying.keeps_alive());
         assert_eq!(lying.framing(false), Framing::None);

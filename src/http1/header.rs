@@ -43,7 +43,7 @@ pub enum HeaderName {
 }
 
 impl HeaderName {
-    pub fn of(name: &[u8]) -> Self {
+    pub fn from_bytes(name: &[u8]) -> Self {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
             2 if is("te") => Self::Te,
@@ -87,7 +87,7 @@ impl HeaderName {
     }
 
     /// The name of a field that may stand only once in a request, beside those whose repetition has a fault of its own.
-    pub(crate) fn single(self) -> Option<&'static str> {
+    pub(crate) fn singleton_name(self) -> Option<&'static str> {
         match self {
             Self::Authorization => Some("Authorization"),
             Self::ContentRange => Some("Content-Range"),
@@ -130,7 +130,7 @@ pub enum HeaderNamePolicy {
 }
 
 impl HeaderNamePolicy {
-    pub(crate) fn take(self, name: &[u8]) -> bool {
+    pub(crate) fn accepts(self, name: &[u8]) -> bool {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         if name.iter().all(|b| plain(*b)) {
             return true;
@@ -142,7 +142,7 @@ impl HeaderNamePolicy {
         };
         // What an application could take for a field that frames the request or names its host never passes.
         let meant: Vec<u8> = name.iter().map(|b| if plain(*b) { *b } else { b'-' }).collect();
-        let kind = HeaderName::of(&meant);
+        let kind = HeaderName::from_bytes(&meant);
         known
             && !kind.is_hop_by_hop()
             && !matches!(kind, HeaderName::ContentLength | HeaderName::Host | HeaderName::Expect)

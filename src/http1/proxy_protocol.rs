@@ -6,9 +6,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Bytes of a line of version 1, with its end.
-const LINE_BYTES_MAX: usize = 107;
+const V1_BYTES_MAX: usize = 107;
 /// Bytes of a header of version 2.
-const BYTES_MAX: usize = 4096;
+const V2_BYTES_MAX: usize = 4096;
 /// What version 2 starts with.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -16,7 +16,7 @@ const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
     pub source: SocketAddr,
-    pub target: SocketAddr,
+    pub destination: SocketAddr,
 }
 
 /// What is wrong with a header.
@@ -51,36 +51,36 @@ pub type Header = Option<(Option<Addresses>, usize)>;
 pub fn parse(bytes: &[u8]) -> Result<Header, Malformed> {
     let begins = |start: &[u8]| bytes.iter().zip(start).all(|(byte, known)| byte == known);
     if begins(b"PROXY ") {
-        parse_line(bytes)
+        parse_v1(bytes)
     } else if begins(SIGNATURE) {
-        parse_binary(bytes)
+        parse_v2(bytes)
     } else {
         Err(Malformed::Missing)
     }
 }
 
 /// Version 1: `PROXY TCP4 source target port port CRLF`, or `PROXY UNKNOWN` and anything.
-fn parse_line(bytes: &[u8]) -> Result<Header, Malformed> {
-    let most = bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes);
+fn parse_v1(bytes: &[u8]) -> Result<Header, Malformed> {
+    let most = bytes.get(..V1_BYTES_MAX).unwrap_or(bytes);
     let Some(end) = most.windows(2).position(|pair| pair == b"\r\n") else {
-        return if bytes.len() < LINE_BYTES_MAX { Ok(None) } else { Err(Malformed::TooLong) };
+        return if bytes.len() < V1_BYTES_MAX { Ok(None) } else { Err(Malformed::TooLong) };
     };
     let line = most.get(..end).and_then(|line| std::str::from_utf8(line).ok()).ok_or(Malformed::Line)?;
     let words: Vec<&str> = line.split(' ').collect();
     let addresses = match words.as_slice() {
         ["PROXY", "UNKNOWN", ..] => None,
         ["PROXY", family @ ("TCP4" | "TCP6"), source, target, from, to] => {
-            let addr = |host: &str, digits: &str| Some(SocketAddr::new(ip(family, host)?, port(digits)?));
+            let addr = |host: &str, digits: &str| Some(SocketAddr::new(parse_ip(family, host)?, parse_port(digits)?));
             let addresses = addr(source, from).zip(addr(target, to));
             let (source, target) = addresses.ok_or(Malformed::Line)?;
-            Some(Addresses { source, target })
+            Some(Addresses { source, destination: target })
         }
         _ => return Err(Malformed::Line),
     };
     Ok(Some((addresses, end + 2)))
 }
 
-fn ip(family: &str, text: &str) -> Option<IpAddr> {
+fn parse_ip(family: &str, text: &str) -> Option<IpAddr> {
     match family {
         "TCP4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
         _ => text.parse::<Ipv6Addr>().ok().map(|ip| ip.to_canonical()),
@@ -88,12 +88,12 @@ fn ip(family: &str, text: &str) -> Option<IpAddr> {
 }
 
 /// Digits alone: Rust's own parser would take a sign.
-fn port(digits: &str) -> Option<u16> {
+fn parse_port(digits: &str) -> Option<u16> {
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// Version 2: the signature, version and command, family and transport, and the length of what follows.
-fn parse_binary(bytes: &[u8]) -> Result<Header, Malformed> {
+fn parse_v2(bytes: &[u8]) -> Result<Header, Malformed> {
     let Some((head, rest)) = bytes.split_at_checked(SIGNATURE.len() + 4) else { return Ok(None) };
     let Some(&[command, family, high, low]) = head.last_chunk() else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([high, low]));
@@ -101,35 +101,35 @@ fn parse_binary(bytes: &[u8]) -> Result<Header, Malformed> {
     if !matches!(command, 0x20 | 0x21) {
         return Err(Malformed::Version);
     }
-    if head.len() + len > BYTES_MAX {
+    if head.len() + len > V2_BYTES_MAX {
         return Err(Malformed::TooLong);
     }
     let Some(body) = rest.get(..len) else { return Ok(None) };
     let addresses = match (command, family) {
-        (0x21, 0x11) => Some(v4(body).ok_or(Malformed::Addresses)?),
-        (0x21, 0x21) => Some(v6(body).ok_or(Malformed::Addresses)?),
+        (0x21, 0x11) => Some(parse_ipv4(body).ok_or(Malformed::Addresses)?),
+        (0x21, 0x21) => Some(parse_ipv6(body).ok_or(Malformed::Addresses)?),
         _ => None, // a local socket, a datagram, or nothing that is known
     };
     Ok(Some((addresses, head.len() + len)))
 }
 
-fn v4(body: &[u8]) -> Option<Addresses> {
+fn parse_ipv4(body: &[u8]) -> Option<Addresses> {
     let (source, rest) = body.split_first_chunk::<4>()?;
     let (target, rest) = rest.split_first_chunk::<4>()?;
-    Some(with_ports(Ipv4Addr::from(*source).into(), Ipv4Addr::from(*target).into(), rest.first_chunk()?))
+    Some(join_ports(Ipv4Addr::from(*source).into(), Ipv4Addr::from(*target).into(), rest.first_chunk()?))
 }
 
-fn v6(body: &[u8]) -> Option<Addresses> {
+fn parse_ipv6(body: &[u8]) -> Option<Addresses> {
     let (source, rest) = body.split_first_chunk::<16>()?;
     let (target, rest) = rest.split_first_chunk::<16>()?;
     let (source, target) = (Ipv6Addr::from(*source).to_canonical(), Ipv6Addr::from(*target).to_canonical());
-    Some(with_ports(source, target, rest.first_chunk()?))
+    Some(join_ports(source, target, rest.first_chunk()?))
 }
 
-fn with_ports(source: IpAddr, target: IpAddr, [a, b, c, d]: &[u8; 4]) -> Addresses {
+fn join_ports(source: IpAddr, target: IpAddr, [a, b, c, d]: &[u8; 4]) -> Addresses {
     Addresses {
         source: SocketAddr::new(source, u16::from_be_bytes([*a, *b])),
-        target: SocketAddr::new(target, u16::from_be_bytes([*c, *d])),
+        destination: SocketAddr::new(target, u16::from_be_bytes([*c, *d])),
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     fn addresses(source: &str, target: &str) -> Option<Addresses> {
-        Some(Addresses { source: source.parse().unwrap(), target: target.parse().unwrap() })
+        Some(Addresses { source: source.parse().unwrap(), destination: target.parse().unwrap() })
     }
 
     fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {

@@ -14,7 +14,7 @@ pub struct Target<'h> {
     /// The authority of an absolute-form target.
     pub authority: Option<&'h [u8]>,
     /// Path and query as written, without a fragment, `/` for no path; what `$request_uri` is.
-    pub written: Cow<'h, [u8]>,
+    pub path_and_query: Cow<'h, [u8]>,
     /// The path, decoded and normalized; what `$uri` starts as.
     pub path: Cow<'h, [u8]>,
     /// What follows the first `?`.
@@ -31,7 +31,7 @@ pub fn parse(target: &[u8], merge_slashes: bool) -> Result<Target<'_>, Malformed
     let target = target.get(..end).unwrap_or_default();
     let (authority, rest) = match target {
         [b'/', ..] => (None, target),
-        _ => absolute(target)?,
+        _ => split_absolute(target)?,
     };
     let (raw, args) = match rest.iter().position(|b| *b == b'?') {
         Some(at) => (rest.get(..at).unwrap_or_default(), rest.get(at + 1..)),
@@ -39,21 +39,21 @@ pub fn parse(target: &[u8], merge_slashes: bool) -> Result<Target<'_>, Malformed
     };
     let written = if raw.is_empty() { Cow::Owned([b"/", rest].concat()) } else { Cow::Borrowed(rest) };
     let path = if raw.is_empty() { Some(Cow::Borrowed(&b"/"[..])) } else { normalize(raw, merge_slashes) };
-    Ok(Target { authority, written, path: path.ok_or(Malformed::Target)?, args })
+    Ok(Target { authority, path_and_query: written, path: path.ok_or(Malformed::Target)?, args })
 }
 
 /// The path, decoded, and the query of a target that an upstream sends us to, joined again. `None` if it is not safe: a
 /// path must begin at the root and not lead upwards.
-pub fn inner(target: &[u8]) -> Option<Vec<u8>> {
+pub fn parse_internal(target: &[u8]) -> Option<Vec<u8>> {
     let (path, query) = target.split_at(target.iter().position(|b| *b == b'?').unwrap_or(target.len()));
-    let path = decode(path)?;
+    let path = percent_decode(path)?;
     let safe = path.starts_with(b"/") && !path.contains(&0) && !path.split(|b| *b == b'/').any(|part| part == b"..");
     // What is encoded there as `?` is part of the path, and can't be told from the query any more.
     (safe && !path.contains(&b'?')).then(|| [&path, query].concat())
 }
 
 /// `http://authority[/path][?query]`; no user information (RFC 9110 4.2.4).
-fn absolute(target: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Malformed> {
+fn split_absolute(target: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Malformed> {
     let rest = ["http://", "https://"]
         .iter()
         .find_map(|scheme| {
@@ -76,7 +76,7 @@ pub fn normalize(raw: &[u8], merge_slashes: bool) -> Option<Cow<'_, [u8]>> {
     if simple {
         return Some(Cow::Borrowed(raw));
     }
-    let decoded = decode(raw)?;
+    let decoded = percent_decode(raw)?;
     if decoded.contains(&0) {
         return None;
     }
@@ -109,7 +109,7 @@ pub fn normalize(raw: &[u8], merge_slashes: bool) -> Option<Cow<'_, [u8]>> {
 }
 
 /// Percent-decodes once. `None` for a `%` that two hexadecimal digits do not follow.
-pub fn decode(raw: &[u8]) -> Option<Vec<u8>> {
+pub fn percent_decode(raw: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(raw.len());
     let mut rest = raw;
     loop {
@@ -131,12 +131,12 @@ pub fn decode(raw: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Decodes what needs no encoding in a URL up to the first `?`, and leaves the rest, as nginx does in redirects.
-pub fn decode_plain(url: &[u8]) -> Vec<u8> {
+pub fn decode_redirect(url: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(url.len());
     let mut rest = url;
     while let [first, tail @ ..] = rest {
         let plain = match rest {
-            [b'%', high, low, ..] => decode(&[b'%', *high, *low]).and_then(|byte| byte.first().copied()),
+            [b'%', high, low, ..] => percent_decode(&[b'%', *high, *low]).and_then(|byte| byte.first().copied()),
             _ => None,
         };
         match plain.filter(|byte| (b'&'..0x7f).contains(byte)) {
@@ -159,17 +159,17 @@ pub fn decode_plain(url: &[u8]) -> Vec<u8> {
 
 /// Percent-encodes what a path may not hold, as nginx does when it writes `$uri` into a request or a redirect.
 pub fn encode_path(path: &[u8], out: &mut Vec<u8>) {
-    encode(path, out, |b| is_delimiter(b) || matches!(b, b'%' | b'?' | b'#'));
+    percent_encode(path, out, |b| is_forbidden(b) || matches!(b, b'%' | b'?' | b'#'));
 }
 
 /// Percent-encodes what would end an argument or start another, as nginx does with captures.
 pub fn encode_arg(value: &[u8], out: &mut Vec<u8>) {
-    encode(value, out, |b| is_delimiter(b) || matches!(b, b'%' | b'&' | b'+' | b';' | b'?' | b'#'));
+    percent_encode(value, out, |b| is_forbidden(b) || matches!(b, b'%' | b'&' | b'+' | b';' | b'?' | b'#'));
 }
 
 /// Percent-encodes all that RFC 3986 2.3 does not leave to names.
 pub fn encode_component(name: &[u8], out: &mut Vec<u8>) {
-    encode(name, out, |b| !(b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')));
+    percent_encode(name, out, |b| !(b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')));
 }
 
 /// Percent-encodes what a URL may not hold, and leaves what gives it its shape.
@@ -177,18 +177,18 @@ pub fn encode_url(url: &[u8], out: &mut Vec<u8>) {
     let must = |b: u8| matches!(b, 0..=b' ' | 0x7f..);
     // Nearly every one is a word already.
     if url.iter().fold(false, |found, b| found | must(*b)) {
-        encode(url, out, must);
+        percent_encode(url, out, must);
     } else {
         out.extend_from_slice(url);
     }
 }
 
 /// What no part of a URL holds (RFC 3986 appendix C).
-fn is_delimiter(byte: u8) -> bool {
+fn is_forbidden(byte: u8) -> bool {
     matches!(byte, 0..=b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..)
 }
 
-fn encode(bytes: &[u8], out: &mut Vec<u8>, must: impl Fn(u8) -> bool) {
+fn percent_encode(bytes: &[u8], out: &mut Vec<u8>, must: impl Fn(u8) -> bool) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
         if must(byte) {
@@ -201,12 +201,12 @@ fn encode(bytes: &[u8], out: &mut Vec<u8>, must: impl Fn(u8) -> bool) {
 }
 
 /// The name in a Host field or an authority: lower case, without port and final dot.
-pub fn host_name(field: &[u8]) -> Result<String, Malformed> {
+pub fn parse_host(field: &[u8]) -> Result<String, Malformed> {
     let (name, port) = match field {
         [b'[', rest @ ..] => {
             let end = rest.iter().position(|b| *b == b']').ok_or(Malformed::Host)?;
             let inner = std::str::from_utf8(rest.get(..end).unwrap_or_default()).map_err(|_| Malformed::Host)?;
-            if inner.parse::<Ipv6Addr>().is_err() && !is_future_address(inner) {
+            if inner.parse::<Ipv6Addr>().is_err() && !is_ip_future(inner) {
                 return Err(Malformed::Host);
             }
             let (name, port) = field.split_at(end + 2);
@@ -231,7 +231,7 @@ pub fn host_name(field: &[u8]) -> Result<String, Malformed> {
 }
 
 /// `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`, an address of a version to come.
-fn is_future_address(text: &str) -> bool {
+fn is_ip_future(text: &str) -> bool {
     let Some((version, rest)) = text.strip_prefix(['v', 'V']).and_then(|text| text.split_once('.')) else {
         return false;
     };
@@ -328,13 +328,13 @@ mod tests {
             ("[::1]:8", "[::1]"),
             ("[v1.a:B]:8", "[v1.a:b]"),
         ] {
-            assert_eq!(host_name(field.as_bytes()).as_deref(), Ok(expected), "{field}");
+            assert_eq!(parse_host(field.as_bytes()).as_deref(), Ok(expected), "{field}");
         }
         for bad in [
             "", ":80", "a, b", "a/p", "a b", "a:99999", "a:-1", "a:8x", "[::1", "[x]", "[v.a]", "[v1.]", "[vx.a]",
             "[v1.a/b]", "a\"b", "<a>", "\u{e9}", "a?x", "a#x", "a%0d", "a..b", ".",
         ] {
-            assert!(host_name(bad.as_bytes()).is_err(), "{bad}");
+            assert!(parse_host(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

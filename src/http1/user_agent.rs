@@ -3,7 +3,7 @@
 
 /// Whether it is Internet Explorer 4, 5 or 6, but not that of Windows XP's second service pack, which announces `SV1`.
 pub fn is_msie6(agent: &[u8]) -> bool {
-    let Some(version) = msie(agent) else { return false };
+    let Some(version) = msie_version(agent) else { return false };
     match version {
         [b'4' | b'5', b'.', ..] => true,
         [b'6', b'.', _, rest @ ..] => find(rest, b"SV1").is_none(),
@@ -14,12 +14,12 @@ pub fn is_msie6(agent: &[u8]) -> bool {
 /// Whether it is Safari on macOS.
 pub fn is_safari(agent: &[u8]) -> bool {
     let has = |word: &[u8]| find(agent, word).is_some();
-    let other = msie(agent).is_some() || has(b"Opera") || has(b"Gecko/") || has(b"Chrome/");
+    let other = msie_version(agent).is_some() || has(b"Opera") || has(b"Gecko/") || has(b"Chrome/");
     !other && has(b"Safari/") && has(b"Mac OS X")
 }
 
 /// The version that stands behind `MSIE `. Opera says that it is MSIE, and is not.
-fn msie(agent: &[u8]) -> Option<&[u8]> {
+fn msie_version(agent: &[u8]) -> Option<&[u8]> {
     let version = agent.get(find(agent, b"MSIE ")? + 5..)?;
     (version.len() > 2 && find(agent, b"Opera").is_none()).then_some(version)
 }

@@ -7,20 +7,20 @@ use crate::http1::{base64, digest};
 
 /// What was seen of a stream of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frames {
+pub struct FrameScanner {
     /// Bytes of the payload (with its masking key) that are still to come; while the length is read, what is known of it.
-    left: u64,
+    remaining: u64,
     stage: Stage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Between two frames.
-    Between,
+    Boundary,
     /// The byte with the length is next.
     Length,
     /// So many bytes of a longer length are to come.
-    More {
+    ExtendedLength {
         bytes: u8,
         masked: bool,
     },
@@ -30,54 +30,54 @@ enum Stage {
 }
 
 /// What a server appends to a key.
-const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`.
-pub fn accept_for(key: &[u8]) -> String {
-    base64::encode(&digest::sha1(&[key, KEY_SUFFIX]))
+pub fn accept_key(key: &[u8]) -> String {
+    base64::encode(&digest::sha1(&[key, ACCEPT_GUID]))
 }
 
 /// Bytes of a masking key.
-const KEY_BYTES: u64 = 4;
+const MASKING_KEY_BYTES: u64 = 4;
 
-impl Frames {
+impl FrameScanner {
     /// The start of a stream of frames.
-    pub const START: Self = Self { left: 0, stage: Stage::Between };
+    pub const START: Self = Self { remaining: 0, stage: Stage::Boundary };
     /// A stream of which nothing is known.
-    pub const UNKNOWN: Self = Self { left: 0, stage: Stage::Unknown };
+    pub const UNKNOWN: Self = Self { remaining: 0, stage: Stage::Unknown };
 
     /// Whether the stream stands between two frames.
-    pub fn is_between(self) -> bool {
-        self.stage == Stage::Between
+    pub fn is_at_boundary(self) -> bool {
+        self.stage == Stage::Boundary
     }
 
     /// Takes the next bytes of the stream.
-    pub fn pass(&mut self, mut bytes: &[u8]) {
+    pub fn advance(&mut self, mut bytes: &[u8]) {
         while let Some((first, rest)) = bytes.split_first() {
             bytes = match self.stage {
                 Stage::Unknown => return,
                 Stage::Payload => {
-                    let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
-                    self.left -= here as u64;
-                    if self.left == 0 {
-                        self.stage = Stage::Between;
+                    let here = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len());
+                    self.remaining -= here as u64;
+                    if self.remaining == 0 {
+                        self.stage = Stage::Boundary;
                     }
                     bytes.get(here..).unwrap_or_default()
                 }
-                Stage::Between => {
+                Stage::Boundary => {
                     // Opcodes 3 to 7 and 11 to 15 are nobody's.
                     self.stage = if matches!(first & 15, 0..=2 | 8..=10) { Stage::Length } else { Stage::Unknown };
                     rest
                 }
                 Stage::Length => {
-                    self.length(*first);
+                    self.read_length(*first);
                     rest
                 }
-                Stage::More { bytes: more, masked } => {
-                    self.left = self.left << 8 | u64::from(*first);
+                Stage::ExtendedLength { bytes: more, masked } => {
+                    self.remaining = self.remaining << 8 | u64::from(*first);
                     match more {
-                        1 => self.payload(masked),
-                        _ => self.stage = Stage::More { bytes: more - 1, masked },
+                        1 => self.begin_payload(masked),
+                        _ => self.stage = Stage::ExtendedLength { bytes: more - 1, masked },
                     }
                     rest
                 }
@@ -85,45 +85,45 @@ impl Frames {
         }
     }
 
-    fn length(&mut self, byte: u8) {
+    fn read_length(&mut self, byte: u8) {
         let masked = byte & 128 != 0;
-        self.left = 0;
+        self.remaining = 0;
         match byte & 127 {
-            126 => self.stage = Stage::More { bytes: 2, masked },
-            127 => self.stage = Stage::More { bytes: 8, masked },
+            126 => self.stage = Stage::ExtendedLength { bytes: 2, masked },
+            127 => self.stage = Stage::ExtendedLength { bytes: 8, masked },
             short => {
-                self.left = short.into();
-                self.payload(masked);
+                self.remaining = short.into();
+                self.begin_payload(masked);
             }
         }
     }
 
-    fn payload(&mut self, masked: bool) {
-        self.left = self.left.saturating_add(if masked { KEY_BYTES } else { 0 });
-        self.stage = if self.left == 0 { Stage::Between } else { Stage::Payload };
+    fn begin_payload(&mut self, masked: bool) {
+        self.remaining = self.remaining.saturating_add(if masked { MASKING_KEY_BYTES } else { 0 });
+        self.stage = if self.remaining == 0 { Stage::Boundary } else { Stage::Payload };
     }
 
     /// As a number of bytes to come, for another program that goes on from here; none in the middle of a frame's head.
-    pub fn to_parts(self) -> Option<u64> {
+    pub fn remaining_bytes(self) -> Option<u64> {
         match self.stage {
-            Stage::Between => Some(0),
-            Stage::Payload => Some(self.left),
+            Stage::Boundary => Some(0),
+            Stage::Payload => Some(self.remaining),
             _ => None,
         }
     }
 
     /// What [`Frames::to_parts`] said.
-    pub fn from_parts(left: Option<u64>) -> Self {
+    pub fn from_remaining_bytes(left: Option<u64>) -> Self {
         match left {
             Some(0) => Self::START,
-            Some(left) => Self { left, stage: Stage::Payload },
+            Some(left) => Self { remaining: left, stage: Stage::Payload },
             None => Self::UNKNOWN,
         }
     }
 }
 
 /// A Close frame with status 1001, "going away" (RFC 6455 7.4.1), to a client, or masked as a client of an upstream must.
-pub fn going_away(key: Option<[u8; 4]>) -> Vec<u8> {
+pub fn going_away_frame(key: Option<[u8; 4]>) -> Vec<u8> {
     let [high, low] = 1001u16.to_be_bytes();
     match key {
         None => vec![0x88, 2, high, low],
@@ -168,39 +168,39 @@ mod tests {
             })
             .collect();
         for step in [1, 2, 3, 7, 64, 65536, usize::MAX] {
-            let mut frames = Frames::START;
+            let mut frames = FrameScanner::START;
             let mut at = 0;
             while at < stream.len() {
                 let next = at.saturating_add(step).min(stream.len());
-                frames.pass(&stream[at..next]);
+                frames.advance(&stream[at..next]);
                 at = next;
-                assert_eq!(frames.is_between(), ends.contains(&at), "{at} in steps of {step}");
+                assert_eq!(frames.is_at_boundary(), ends.contains(&at), "{at} in steps of {step}");
             }
         }
     }
 
     #[test]
     fn what_are_no_frames_has_no_place_between_them() {
-        let mut frames = Frames::START;
-        frames.pass(b"SSH-2.0");
-        assert!(!frames.is_between());
-        let mut unknown = Frames::UNKNOWN;
-        unknown.pass(&frame(1, false, 3));
-        assert!(!unknown.is_between());
-        assert_eq!(Frames::from_parts(Frames::START.to_parts()), Frames::START);
+        let mut frames = FrameScanner::START;
+        frames.advance(b"SSH-2.0");
+        assert!(!frames.is_at_boundary());
+        let mut unknown = FrameScanner::UNKNOWN;
+        unknown.advance(&frame(1, false, 3));
+        assert!(!unknown.is_at_boundary());
+        assert_eq!(FrameScanner::from_remaining_bytes(FrameScanner::START.remaining_bytes()), FrameScanner::START);
     }
 
     #[test]
     fn lengths_that_overflow_do_no_harm() {
-        let mut frames = Frames::START;
-        frames.pass(&[0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3]);
-        assert!(!frames.is_between());
+        let mut frames = FrameScanner::START;
+        frames.advance(&[0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3]);
+        assert!(!frames.is_at_boundary());
     }
 
     #[test]
     fn the_close_frame_is_what_peers_expect() {
-        assert_eq!(going_away(None), [0x88, 2, 3, 0xe9]);
-        assert_eq!(going_away(Some([1, 2, 3, 4])), [0x88, 0x82, 1, 2, 3, 4, 2, 0xeb]);
-        assert_eq!(size_of::<Frames>(), 16);
+        assert_eq!(going_away_frame(None), [0x88, 2, 3, 0xe9]);
+        assert_eq!(going_away_frame(Some([1, 2, 3, 4])), [0x88, 0x82, 1, 2, 3, 4, 2, 0xeb]);
+        assert_eq!(size_of::<FrameScanner>(), 16);
     }
 }

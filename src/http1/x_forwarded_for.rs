@@ -8,15 +8,21 @@ use crate::runtime::socket::Addr;
 
 /// The last address in the fields `name` that `peer` sent, if it is trusted. If that is trusted itself, and `recursive`,
 /// the one before it, and so on.
-pub fn address(peer: &Addr, fields: &Headers, name: &[u8], trusted: &[Cidr], recursive: bool) -> Option<SocketAddr> {
+pub fn client_address(
+    peer: &Addr,
+    fields: &Headers,
+    name: &[u8],
+    trusted: &[Cidr],
+    recursive: bool,
+) -> Option<SocketAddr> {
     if !is_trusted(trusted, peer) {
         return None;
     }
-    let lists: Vec<&[u8]> = fields.named(name).collect();
+    let lists: Vec<&[u8]> = fields.all_named(name).collect();
     let words = lists.iter().rev().flat_map(|list| list.rsplit(|b| matches!(b, b' ' | b',')));
     let mut found = None;
     for word in words.filter(|word| !word.is_empty()) {
-        let Some(addr) = parse(word) else { break };
+        let Some(addr) = parse_address(word) else { break };
         found = Some(addr);
         if !recursive || !is_trusted(trusted, &Addr::Ip(addr)) {
             break;
@@ -31,7 +37,7 @@ pub fn is_trusted(trusted: &[Cidr], addr: &Addr) -> bool {
 }
 
 /// An address with or without a port, which is 0 then.
-fn parse(word: &[u8]) -> Option<SocketAddr> {
+fn parse_address(word: &[u8]) -> Option<SocketAddr> {
     let text = std::str::from_utf8(word).ok()?;
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let addr = match bare.parse::<IpAddr>() {
@@ -53,7 +59,7 @@ mod tests {
             Request::parse(format!("GET / HTTP/1.0\r\n{head}\r\n").as_bytes(), HeaderNamePolicy::Plain).unwrap();
         let from = ["127.0.0.1", "10.0.1.0/24", "::1"].map(|range| Cidr::parse(range).unwrap()).to_vec();
         let peer = Addr::Ip("127.0.0.1:5".parse().unwrap());
-        address(&peer, &request.fields, b"X-Forwarded-For", &from, recursive).map(|addr| addr.to_string())
+        client_address(&peer, &request.headers, b"X-Forwarded-For", &from, recursive).map(|addr| addr.to_string())
     }
 
     #[test]

@@ -23,7 +23,7 @@ const STACK_BYTES: usize = 128 * 1024;
 pub fn check(program: &Program, crew: Arc<Workers>) -> io::Result<()> {
     let mut other = program.clone();
     other.args.extend(["-t", "-q", "--takes-over", &handover::VERSION.to_string()].map(Into::into));
-    let ask = move || crew.reports.put(WorkerEvent::Checked(verdict(&other)));
+    let ask = move || crew.reports.send(WorkerEvent::Checked(verdict(&other)));
     privileged_reader::with(|| Builder::new().name("check".to_owned()).stack_size(STACK_BYTES).spawn(ask).map(drop))
 }
 

@@ -71,7 +71,7 @@ impl Control<'_> {
             let limit = if self.stops { STOP } else { watched.unwrap_or(Duration::MAX) };
             let happened = {
                 let signal = pin!(self.signals.next());
-                let report = pin!(self.crew.reports.next());
+                let report = pin!(self.crew.reports.receive());
                 timer.within(limit, select(signal, report)).await
             };
             match happened {
@@ -173,7 +173,7 @@ impl Control<'_> {
             listeners::listen(&self.crew, &addr, copies);
         }
         self.crew.tell(&|| WorkerCommand::Stay);
-        share_out(packed.open(), &self.crew);
+        share_out(packed.into_decoder(), &self.crew);
     }
 
     fn become_other(&self, packed: &HandoverEncoder) -> Result<Infallible, String> {
@@ -253,7 +253,7 @@ impl Control<'_> {
 fn status() -> String {
     metrics::ask();
     let now = metrics::total();
-    format!("{} tunnels, {} connections", now.of(Metric::OpenTunnels), now.of(Metric::Active))
+    format!("{} tunnels, {} connections", now.get(Metric::OpenTunnels), now.get(Metric::Active))
 }
 
 /// The first of a signal (nothing) and a report.
@@ -273,10 +273,10 @@ pub fn share_out(mut parcel: HandoverDecoder, crew: &Workers) {
     let mut next = (0..parts.len()).cycle();
     while let Some((kind, content)) = parcel.entry() {
         if let Some(part) = next.next().and_then(|at| parts.get_mut(at)) {
-            part.entry(kind, content.close());
+            part.entry(kind, content.into_encoder());
         }
     }
     for (desk, part) in crew.desks.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
-        desk.orders.put(WorkerCommand::Resume(part.open()));
+        desk.orders.send(WorkerCommand::Resume(part.into_decoder()));
     }
 }

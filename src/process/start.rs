@@ -65,7 +65,7 @@ pub fn run_as(
     load: &LoadConfig<'_>,
     parcel: Option<HandoverDecoder>,
 ) -> Result<(), FatalError> {
-    clock::start();
+    clock::start_time();
     // Before there are other threads, and before anybody can know whom to send one.
     let signals = signals::hold().map_err(|error| FatalError(format!("signals: {error}")))?;
     listeners::serves_somebody(&config).map_err(FatalError)?;
@@ -155,8 +155,8 @@ impl Startup<'_> {
         let running = Arc::new(Live::new(config));
         let crew = Workers::new(workers as usize);
         // What was let in before goes on first: limits count it.
-        let left = health_check::inherit(&running, std::mem::take(&mut self.left).open());
-        control::share_out(left.open(), &crew);
+        let left = health_check::inherit(&running, std::mem::take(&mut self.left).into_decoder());
+        control::share_out(left.into_decoder(), &crew);
         for (addr, copies) in self.sockets.copies(&crew)? {
             listeners::listen(&crew, &addr, copies);
         }
@@ -166,7 +166,7 @@ impl Startup<'_> {
                 pin(&running.config.main.affinity, number);
                 let worker = || Rc::new(Worker::new(running, crew.clone(), number, room));
                 let ended = executor::run(async { worker_loop::follow(worker()).await });
-                crew.reports.put(WorkerEvent::Ended(ended.and_then(|ended| ended)));
+                crew.reports.send(WorkerEvent::Ended(ended.and_then(|ended| ended)));
             };
             Builder::new().name(format!("worker {number}")).stack_size(STACK_BYTES).spawn(body)?;
         }
@@ -176,7 +176,7 @@ impl Startup<'_> {
             let first = Rc::new(Worker::new(running.clone(), crew.clone(), 0, room));
             let ends = crew.clone();
             executor::spawn_boxed(
-                async move { ends.reports.put(WorkerEvent::Ended(worker_loop::follow(first).await)) },
+                async move { ends.reports.send(WorkerEvent::Ended(worker_loop::follow(first).await)) },
             );
             let signals = Signals::new(signals)?;
             let watches = health_check::watch(&running);

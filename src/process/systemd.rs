@@ -37,12 +37,12 @@ pub fn passed() -> Result<Option<HandoverDecoder>, String> {
         numbers.push(number);
     }
     let mut parcel = HandoverEncoder::default();
-    for fd in handover::take_over(&numbers).map_err(|error| error.to_string())? {
+    for fd in handover::adopt_fds(&numbers).map_err(|error| error.to_string())? {
         let mut socket = HandoverEncoder::default();
         socket.fd(fd);
-        parcel.entry(handover::PASSED, socket);
+        parcel.entry(handover::INHERITED_SOCKET, socket);
     }
-    Ok(Some(parcel.open()))
+    Ok(Some(parcel.into_decoder()))
 }
 
 /// The number that a variable of the environment is, if it is there.

@@ -443,7 +443,11 @@ pub(crate) fn set_header(walk: &mut Builder, draft: &mut BlockBuilder, directive
     core::check_field(directive, name)?;
     let value = walk.template(&arg(directive, 1).in_one_line())?;
     let mut fields = if draft.first { Vec::new() } else { draft.settings.proxy.set_field.to_vec() };
-    fields.push(SetField { kind: HeaderName::of(name.text.as_bytes()), name: name.text.as_bytes().into(), value });
+    fields.push(SetField {
+        kind: HeaderName::from_bytes(name.text.as_bytes()),
+        name: name.text.as_bytes().into(),
+        value,
+    });
     draft.settings.proxy.set_field = fields.into();
     Ok(())
 }

@@ -84,7 +84,7 @@ fn early_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<
         return Ok(exchange.body.buffered.clone());
     }
     let known = &exchange.body.decoder;
-    if !known.is_untouched() || known.is_done() || client.ahead().is_empty() {
+    if !known.is_at_start() || known.is_done() || client.ahead().is_empty() {
         return Ok(None);
     }
     let most = exchange.settings().body_bytes_max;
@@ -93,7 +93,7 @@ fn early_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<
     let mut used = 0;
     while used < client.ahead().len() && !decoder.is_done() {
         let rest = client.ahead().get(used..).unwrap_or_default();
-        let piece = decoder.read(rest).map_err(|why| (why.status(), why.to_string()))?;
+        let piece = decoder.decode(rest).map_err(|why| (why.status(), why.to_string()))?;
         used += piece.used;
         body.extend_from_slice(piece.data);
         if most > 0 && body.len() as u64 > most {
@@ -324,13 +324,13 @@ impl<'e> ProxyRequest<'e> {
 
     /// Does what the upstream tells us to do: the target that it sends the request to.
     fn accelerate(&mut self, head: &Response) -> Option<Vec<u8>> {
-        head.fields.first(HeaderName::Accel)?;
+        head.headers.first(HeaderName::Accel)?;
         let ignored = self.exchange.settings().proxy.ignored;
-        let rate = head.fields.first_named(b"x_accel_limit_rate").filter(|_| !ignored.limit_rate);
+        let rate = head.headers.first_named(b"x_accel_limit_rate").filter(|_| !ignored.limit_rate);
         if let Some(rate) = rate.and_then(|rate| std::str::from_utf8(rate).ok()?.parse().ok()) {
             self.exchange.limits.rate = Some(rate);
         }
-        head.fields.first_named(b"x_accel_redirect").filter(|_| !ignored.redirect).map(<[u8]>::to_vec)
+        head.headers.first_named(b"x_accel_redirect").filter(|_| !ignored.redirect).map(<[u8]>::to_vec)
     }
 
     /// The upstream has sent the request on: what it answers with is found anew, with some of its fields (nginx's choice).
@@ -348,11 +348,11 @@ impl<'e> ProxyRequest<'e> {
         for (name, known) in PASSED {
             keep(exchange, head, name, known);
         }
-        exchange.overrides.content_type = head.fields.first(HeaderName::ContentType).map(<[u8]>::to_vec);
+        exchange.overrides.content_type = head.headers.first(HeaderName::ContentType).map(<[u8]>::to_vec);
         if target.starts_with(b"@") {
             return Forwarded::Elsewhere(target);
         }
-        let Some(target) = uri::inner(&target) else {
+        let Some(target) = uri::parse_internal(&target) else {
             log::log_request(exchange, Level::Error, format_args!("upstream sent unsafe \"X-Accel-Redirect\""));
             return Forwarded::Refused(404);
         };
@@ -467,8 +467,8 @@ impl<'e> ProxyRequest<'e> {
         let mut waiting = false;
         let mut interim = 0;
         let head = loop {
-            let mut scan = HeadScanner::response();
-            let mut parse = |bytes: &[u8]| scan.find_response(bytes);
+            let mut scan = HeadScanner::for_response();
+            let mut parse = |bytes: &[u8]| scan.parse_response(bytes);
             let read = poll_fn(|cx| {
                 if let Err(missed) = upload.poll(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx) {
                     return Poll::Ready(Err(missed));
@@ -542,7 +542,7 @@ impl<'e> ProxyRequest<'e> {
 
 /// Has the answer keep a field of an upstream's that it takes the place of.
 fn keep(exchange: &mut Exchange, head: &Response, name: &'static [u8], known: &[u8]) {
-    for value in head.fields.named(known) {
+    for value in head.headers.all_named(known) {
         exchange.overrides.headers.push((name, value.to_vec()));
     }
 }

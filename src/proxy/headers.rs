@@ -95,7 +95,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
     let mut connection: Vec<u8> = Vec::new();
     if !is_set(HeaderName::Host) {
         let host = exchange.proxy_host().map_or("", |(host, _)| host);
-        response::field(b"Host", host.as_bytes(), &mut out);
+        response::write_header(b"Host", host.as_bytes(), &mut out);
     }
     let mut value = Vec::new();
     for set in proxy.set_field.iter() {
@@ -104,8 +104,8 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         }
         value.clear();
         variables::write(&set.value, exchange, &mut value);
-        if head::ends_early(&value) {
-            return Err(Malformed::Field);
+        if head::has_line_break(&value) {
+            return Err(Malformed::Header);
         }
         match set.kind {
             // Framing is ours, whatever is configured.
@@ -119,7 +119,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
             HeaderName::Upgrade => offered = offered_of(&value, request),
             HeaderName::Connection if connection.is_empty() => connection = std::mem::take(&mut value),
             HeaderName::Connection => {}
-            _ => response::field(&set.name, &value, &mut out),
+            _ => response::write_header(&set.name, &value, &mut out),
         }
     }
     // Where the configuration says nothing of it, WebSocket is passed on by itself.
@@ -140,13 +140,13 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         if !matches!(request.framing, Framing::None | Framing::Length(0)) {
             return Err(Malformed::UpgradeWithBody);
         }
-        if request.fields.all(HeaderName::WebSocketKey).count() > 1 {
-            return Err(Malformed::KeyTwice);
+        if request.headers.all(HeaderName::WebSocketKey).count() > 1 {
+            return Err(Malformed::DuplicateWebSocketKey);
         }
-        response::field(b"Upgrade", &offered, &mut out);
+        response::write_header(b"Upgrade", &offered, &mut out);
     }
     if !connection.is_empty() {
-        response::field(b"Connection", &connection, &mut out);
+        response::write_header(b"Connection", &connection, &mut out);
     }
     match framing {
         Framing::Length(length) => response::write_content_length(length, &mut out),
@@ -154,13 +154,13 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         Framing::None | Framing::UntilClose => {}
     }
     if proxy.pass_fields {
-        let named: Vec<&[u8]> = request.fields.all(HeaderName::Connection).flat_map(head::tokens).collect();
-        for field in request.fields.iter() {
+        let named: Vec<&[u8]> = request.headers.all(HeaderName::Connection).flat_map(head::tokens).collect();
+        for field in request.headers.iter() {
             let ours = matches!(field.kind, HeaderName::Host | HeaderName::ContentLength | HeaderName::Expect);
             let named = || named.iter().any(|name| name.eq_ignore_ascii_case(field.name)) && !is_protected(field.name);
             let set = || proxy.set_field.iter().any(|set| is_like(field.name, &set.name));
             if !(ours || field.kind.is_hop_by_hop() || named() || set()) {
-                response::field(field.name, field.value, &mut out);
+                response::write_header(field.name, field.value, &mut out);
             }
         }
     }
@@ -180,7 +180,7 @@ fn offered_of(value: &[u8], request: &Request) -> Vec<u8> {
     if !request.may_upgrade() {
         return Vec::new();
     }
-    let asked = request.fields.all(HeaderName::Upgrade).flat_map(head::tokens);
+    let asked = request.headers.all(HeaderName::Upgrade).flat_map(head::tokens);
     let mut asked: BTreeSet<Vec<u8>> = asked.map(<[u8]>::to_ascii_lowercase).collect();
     asked.retain(|token| !token.starts_with(b"h2c") && (token != b"websocket" || request.method() == b"GET"));
     let offered: Vec<&[u8]> = head::tokens(value).filter(|token| asked.remove(&token.to_ascii_lowercase())).collect();
@@ -192,17 +192,17 @@ pub fn interim(head: &Response) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len());
     response::write_status_line(head.status, head.reason(), &mut out);
     let passed =
-        head.fields.iter().filter(|field| !field.kind.is_hop_by_hop() && field.kind != HeaderName::ContentLength);
-    passed.for_each(|field| response::field(field.name, field.value, &mut out));
+        head.headers.iter().filter(|field| !field.kind.is_hop_by_hop() && field.kind != HeaderName::ContentLength);
+    passed.for_each(|field| response::write_header(field.name, field.value, &mut out));
     out.extend_from_slice(b"\r\n");
     out
 }
 
 /// Fields of an answer that go to the client.
-fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterator<Item = head::Field<'h>> {
+fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterator<Item = head::Header<'h>> {
     let proxy = &exchange.settings().proxy;
     let listed = |list: &[Box<[u8]>], name: &[u8]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
-    head.fields.iter().filter(move |field| {
+    head.headers.iter().filter(move |field| {
         let hidden = match field.kind {
             HeaderName::Server | HeaderName::Date | HeaderName::Accel | HeaderName::ProxyAuth => {
                 !listed(&proxy.pass, field.name)
@@ -213,7 +213,7 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
             _ => field.name.eq_ignore_ascii_case(b"x-pad") && !listed(&proxy.pass, field.name),
         };
         let named = || {
-            head.fields.all(HeaderName::Connection).flat_map(head::tokens).any(|n| n.eq_ignore_ascii_case(field.name))
+            head.headers.all(HeaderName::Connection).flat_map(head::tokens).any(|n| n.eq_ignore_ascii_case(field.name))
         };
         !hidden
             && !listed(&proxy.hide, field.name)
@@ -247,7 +247,7 @@ pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) ->
     }
     // Only `expires` asks for it.
     let expires = exchange.settings().rare.expires.as_ref();
-    let modified = expires.and_then(|_| head.fields.first(HeaderName::LastModified)).and_then(clock::parse_http_time);
+    let modified = expires.and_then(|_| head.headers.first(HeaderName::LastModified)).and_then(clock::parse_http_date);
     let mut added = HeaderFilter::new(exchange, status, modified);
     let packed = framing.content_encoding == ContentEncoding::Gzip;
     if packed {
@@ -264,18 +264,18 @@ pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) ->
             }
             HeaderName::ContentType => {
                 let told = charset::content_type(exchange, status, field.value);
-                response::field(field.name, told.as_deref().unwrap_or(field.value), &mut out);
+                response::write_header(field.name, told.as_deref().unwrap_or(field.value), &mut out);
             }
-            HeaderName::Location => response::field(field.name, &redirected(exchange, field.value), &mut out),
-            HeaderName::Refresh => response::field(field.name, &refreshed(exchange, field.value), &mut out),
-            HeaderName::SetCookie => response::field(field.name, &cookie(exchange, field.value), &mut out),
+            HeaderName::Location => response::write_header(field.name, &redirected(exchange, field.value), &mut out),
+            HeaderName::Refresh => response::write_header(field.name, &refreshed(exchange, field.value), &mut out),
+            HeaderName::SetCookie => response::write_header(field.name, &cookie(exchange, field.value), &mut out),
             HeaderName::Etag if packed => {
                 if let Some(weak) = weakened(field.value) {
-                    response::field(field.name, &weak, &mut out);
+                    response::write_header(field.name, &weak, &mut out);
                 }
             }
             _ if packed && field.name.eq_ignore_ascii_case(b"accept-ranges") => {}
-            _ => response::field(field.name, field.value, &mut out),
+            _ => response::write_header(field.name, field.value, &mut out),
         }
     }
     response::write_framing(exchange, framing, &mut out);
@@ -350,13 +350,13 @@ pub fn upgraded(exchange: &Exchange, head: &Response, token: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + 128);
     let reason = if head.reason().is_empty() { response::reason_phrase(101).as_bytes() } else { head.reason() };
     response::write_start(exchange, 101, reason, &mut out);
-    response::field(b"Upgrade", token, &mut out);
-    response::field(b"Connection", b"upgrade", &mut out);
+    response::write_header(b"Upgrade", token, &mut out);
+    response::write_header(b"Connection", b"upgrade", &mut out);
     for field in passed_fields(exchange, head) {
         match field.kind {
             HeaderName::ContentLength => {}
-            HeaderName::SetCookie => response::field(field.name, &cookie(exchange, field.value), &mut out),
-            _ => response::field(field.name, field.value, &mut out),
+            HeaderName::SetCookie => response::write_header(field.name, &cookie(exchange, field.value), &mut out),
+            _ => response::write_header(field.name, field.value, &mut out),
         }
     }
     HeaderFilter::new(exchange, 101, None).finish(&mut out);

@@ -39,7 +39,7 @@ pub fn watch(running: &Live) -> HealthChecks {
     let watch = |group: Arc<UpstreamState>| {
         let check = group.upstream.health.clone()?;
         let watch = Checker { group, check, logs: main.error_log.clone() };
-        executor::start(watch.group())
+        executor::spawn_with_handle(watch.group())
     };
     HealthChecks { _groups: checked(running).into_iter().filter_map(watch).collect() }
 }
@@ -57,10 +57,10 @@ pub fn pack(running: &Live, packer: &mut HandoverEncoder) {
     for group in checked(running) {
         for peer in group.peers() {
             let mut found = HandoverEncoder::default();
-            found.text(&group.upstream.name);
-            found.text(&peer.addr);
+            found.string(&group.upstream.name);
+            found.string(&peer.addr);
             found.u8(peer.finding() as u8);
-            packer.entry(handover::FINDING, found);
+            packer.entry(handover::PEER_HEALTH, found);
         }
     }
 }
@@ -69,11 +69,13 @@ pub fn pack(running: &Live, packer: &mut HandoverEncoder) {
 pub fn inherit(running: &Live, mut parcel: HandoverDecoder) -> HandoverEncoder {
     let mut rest = HandoverEncoder::default();
     while let Some((kind, mut content)) = parcel.entry() {
-        if kind != handover::FINDING {
-            rest.entry(kind, content.close());
+        if kind != handover::PEER_HEALTH {
+            rest.entry(kind, content.into_encoder());
             continue;
         }
-        let (Some(name), Some(addr), Some(finding)) = (content.text(), content.text(), content.u8()) else { continue };
+        let (Some(name), Some(addr), Some(finding)) = (content.string(), content.string(), content.u8()) else {
+            continue;
+        };
         for group in checked(running).into_iter().filter(|group| group.upstream.name == name) {
             for peer in group.peers() {
                 if peer.addr.to_string() == addr {
@@ -105,7 +107,7 @@ impl Checker {
             watched.retain(|(peer, _)| peers.iter().any(|known| Arc::ptr_eq(known, peer)));
             for peer in peers {
                 if !watched.iter().any(|(known, _)| Arc::ptr_eq(known, &peer)) {
-                    let task = executor::start(self.clone().peer(peer.clone()));
+                    let task = executor::spawn_with_handle(self.clone().peer(peer.clone()));
                     watched.push((peer, task));
                 }
             }
@@ -218,7 +220,7 @@ async fn question(socket: Socket, check: &HealthCheck) -> Result<(), String> {
             );
             let head = send(&mut wire, host, uri, &fields, check.timeout).await?;
             agreed(&head, &key)?;
-            let farewell = websocket::going_away(Some(fastrand::u32(..).to_ne_bytes()));
+            let farewell = websocket::going_away_frame(Some(fastrand::u32(..).to_ne_bytes()));
             let _ = send_all(&wire.stream, &farewell, check.timeout).await;
             Ok(())
         }
@@ -255,10 +257,10 @@ fn agreed(head: &Response, key: &str) -> Result<(), String> {
     if head.status != 101 {
         return Err(format!("it answers with status {}", head.status));
     }
-    let upgrade = head.fields.first(HeaderName::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
-    let accept = websocket::accept_for(key.as_bytes());
-    let accepts = head.fields.named(b"sec_websocket_accept").any(|value| value == accept.as_bytes());
-    if upgrade && accepts && head.fields.has_token(HeaderName::Connection, "upgrade") {
+    let upgrade = head.headers.first(HeaderName::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
+    let accept = websocket::accept_key(key.as_bytes());
+    let accepts = head.headers.all_named(b"sec_websocket_accept").any(|value| value == accept.as_bytes());
+    if upgrade && accepts && head.headers.has_token(HeaderName::Connection, "upgrade") {
         return Ok(());
     }
     Err("its 101 is not that of a WebSocket".to_owned())
@@ -267,8 +269,8 @@ fn agreed(head: &Response, key: &str) -> Result<(), String> {
 /// The head of the answer; interim ones are passed over, but for the 101 that is asked for.
 async fn answer(wire: &mut BufStream) -> Result<Response, String> {
     loop {
-        let mut scan = HeadScanner::response();
-        let mut parse = |bytes: &[u8]| scan.find_response(bytes);
+        let mut scan = HeadScanner::for_response();
+        let mut parse = |bytes: &[u8]| scan.parse_response(bytes);
         let mut reader = wire.reader();
         let head = match poll_fn(|cx| reader.poll_parse(cx, &mut parse)).await {
             Ok(head) => head,
@@ -288,7 +290,7 @@ async fn body(wire: &mut BufStream, head: &Response) -> Result<Vec<u8>, String> 
     let mut body = Vec::new();
     while !decoder.is_done() && body.len() < BODY_BYTES_MAX {
         let mut reader = wire.reader();
-        let mut take = |bytes: &[u8]| match decoder.read(bytes) {
+        let mut take = |bytes: &[u8]| match decoder.decode(bytes) {
             _ if bytes.is_empty() => (0, Ok(true)),
             Ok(piece) => {
                 body.extend_from_slice(piece.data);

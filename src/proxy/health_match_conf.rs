@@ -42,7 +42,7 @@ impl HealthMatch {
             return Some(format!("it answers with status {}", head.status));
         }
         let (name, ..) = self.headers.iter().find(|(name, value, negated)| {
-            let mut lines = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
+            let mut lines = head.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
             !match value {
                 Value::Any => lines.next().is_some() != *negated,
                 Value::Same(text) => lines.any(|line| (line.value == text.as_bytes()) != *negated),

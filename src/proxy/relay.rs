@@ -51,12 +51,12 @@ impl ProxyRequest<'_> {
             write_timeout: settings.send_timeout,
         };
         self.exchange.response.status = status;
-        if head.fields.first_named(b"location").is_some() {
+        if head.headers.first_named(b"location").is_some() {
             self.exchange.remove_location_header();
         }
         self.bind(&chosen);
         let (chunked, trailed) = (coding.is_chunked(), coding == TransferCoding::Trailed);
-        self.exchange.record_content_type(head.fields.first(HeaderName::ContentType).unwrap_or_default());
+        self.exchange.record_content_type(head.headers.first(HeaderName::ContentType).unwrap_or_default());
         let out = headers::answer(
             self.exchange,
             head,
@@ -181,10 +181,10 @@ impl ProxyRequest<'_> {
             return Err("was not asked for");
         }
         let protocol = self.agreed(head).filter(|_| sent.upload.is_none()).ok_or("does not name what was asked for")?;
-        let key = self.exchange.request.fields.first(HeaderName::WebSocketKey).filter(|_| is_websocket(protocol));
-        let accepted = head.fields.first_named(b"sec_websocket_accept");
+        let key = self.exchange.request.headers.first(HeaderName::WebSocketKey).filter(|_| is_websocket(protocol));
+        let accepted = head.headers.first_named(b"sec_websocket_accept");
         // It shows that the peer has read the key, and is no server that repeats what it is sent (RFC 6455 4.1).
-        if key.is_some_and(|key| accepted != Some(websocket::accept_for(key).as_bytes())) {
+        if key.is_some_and(|key| accepted != Some(websocket::accept_key(key).as_bytes())) {
             return Err("has not the \"Sec-WebSocket-Accept\" of the client's key");
         }
         Ok(())
@@ -192,9 +192,9 @@ impl ProxyRequest<'_> {
 
     /// What the upstream leaves HTTP for, if that is one of what we asked for.
     pub(crate) fn agreed<'h>(&self, head: &'h Response) -> Option<&'h [u8]> {
-        let named = head.fields.first(HeaderName::Upgrade).and_then(|value| head::tokens(value).next())?;
+        let named = head.headers.first(HeaderName::Upgrade).and_then(|value| head::tokens(value).next())?;
         let is_offered = head::tokens(&self.outgoing.offered).any(|known| known.eq_ignore_ascii_case(named));
-        let is_upgrade = head.version == Version::Http11 && head.fields.has_token(HeaderName::Connection, "upgrade");
+        let is_upgrade = head.version == Version::Http11 && head.headers.has_token(HeaderName::Connection, "upgrade");
         (is_offered && is_upgrade).then_some(named)
     }
 
@@ -232,9 +232,9 @@ fn is_websocket(protocol: &[u8]) -> bool {
 fn about(head: &Response, status: u16) -> gzip::ResponseInfo<'_> {
     gzip::ResponseInfo {
         status,
-        content_type: head.fields.first(HeaderName::ContentType),
+        content_type: head.headers.first(HeaderName::ContentType),
         length: head.content_length(),
-        fields: Some(&head.fields),
+        fields: Some(&head.headers),
         is_file: false,
     }
 }

@@ -5,7 +5,7 @@ use crate::request::exchange::Exchange;
 
 /// Whether the client asked for `coding`, in lower case, by its name: `*` is not taken for it, and neither is silence.
 pub fn accepts(exchange: &Exchange, coding: &[u8]) -> bool {
-    let lists = exchange.request.fields.all(HeaderName::AcceptEncoding);
+    let lists = exchange.request.headers.all(HeaderName::AcceptEncoding);
     lists.flat_map(head::tokens).find_map(|member| verdict(member, coding)).unwrap_or(false)
 }
 

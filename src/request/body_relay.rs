@@ -266,7 +266,7 @@ impl BodyRelay {
             match moved {
                 Poll::Ready(Ok(Ok(()))) if self.encoder.is_some() && !decoder.is_done() => {
                     self.progress();
-                    executor::wake_next_turn(cx);
+                    executor::wake_next_tick(cx);
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(Ok(()))) => self.progress(),
@@ -307,7 +307,7 @@ impl BodyRelay {
             if !decoder.ends_with_stream() {
                 return (0, Err(Failure::Cut));
             }
-            decoder.end();
+            decoder.finish();
             if self.encoder.is_some() {
                 return (0, self.encode(cx, &[], Flush::End, to));
             }
@@ -319,7 +319,7 @@ impl BodyRelay {
         let mut first: &[u8] = &[];
         // Small chunks that arrive together leave as one.
         while used < bytes.len() && !decoder.is_done() {
-            let piece = match decoder.read(bytes.get(used..).unwrap_or_default()) {
+            let piece = match decoder.decode(bytes.get(used..).unwrap_or_default()) {
                 Ok(piece) => piece,
                 Err(malformed) => return (used, Err(Failure::Malformed(malformed))),
             };
@@ -480,7 +480,7 @@ impl BodySource<'_> {
                 write(&mut piece);
                 Ok(with(&piece, piece.is_empty()))
             }
-            BodySource::File { fd, from, count } => executor::scratch(|scratch| {
+            BodySource::File { fd, from, count } => executor::with_scratch(|scratch| {
                 let room = scratch.get_mut(..PACKED_AT_ONCE.min(*count) as usize).unwrap_or_default();
                 let read = rustix::io::pread(*fd, &mut *room, *from)?;
                 *from += read as u64;
@@ -524,7 +524,7 @@ impl GzipSender {
             if last {
                 return Ok(());
             }
-            executor::next_turn().await;
+            executor::yield_now().await;
         }
     }
 
@@ -549,7 +549,7 @@ impl GzipSender {
 /// Drops what has come of a body that is not wanted: whether that is all of it.
 pub fn skip(wire: &mut BufStream, decoder: &mut Decoder) -> Result<bool, body::Malformed> {
     while !decoder.is_done() && !wire.ahead().is_empty() {
-        let used = decoder.read(wire.ahead())?.used;
+        let used = decoder.decode(wire.ahead())?.used;
         wire.consume(used);
     }
     Ok(decoder.is_done())

@@ -161,7 +161,7 @@ impl RequestBody {
 
     /// Whether the body can be sent from its first byte: it is buffered, or no byte behind the head was read.
     fn can_be_resent(&self) -> bool {
-        self.buffered.is_some() || self.decoder.is_untouched()
+        self.buffered.is_some() || self.decoder.is_at_start()
     }
 }
 
@@ -331,7 +331,7 @@ impl Exchange {
 
     /// A GET of another path with the same headers and shared variables (`auth_request`). Its response is not sent.
     pub fn subrequest(&self, path: &[u8]) -> Self {
-        let request = self.request.bodyless_get();
+        let request = self.request.to_bodyless_get();
         let mut subrequest =
             Self::new(self.config.clone(), self.client.clone(), self.server.clone(), request, self.number);
         subrequest.subrequest_of = Some(self.request.method().into());
@@ -403,7 +403,7 @@ impl Exchange {
 
     /// Whether `keepalive_disable` names this browser; MSIE only after POST, as in nginx.
     fn is_disabled_browser(&self, disabled: KeepaliveDisable) -> bool {
-        let agent = || self.request.fields.first_named(b"user_agent").unwrap_or_default();
+        let agent = || self.request.headers.first_named(b"user_agent").unwrap_or_default();
         disabled.msie6 && self.request.method() == b"POST" && user_agent::is_msie6(agent())
             || disabled.safari && user_agent::is_safari(agent())
     }

@@ -175,7 +175,7 @@ pub fn request_context(exchange: &Exchange) -> String {
         String::from_utf8_lossy(&out).into_owned()
     };
     let mut context = format!(", client: {}, server: {}", exchange.client.addr.host(), exchange.server.name);
-    let _ = write!(context, ", request: \"{}\"", text(exchange.request.line()));
+    let _ = write!(context, ", request: \"{}\"", text(exchange.request.request_line()));
     if exchange.subrequest_of.is_some() {
         let _ = write!(context, ", subrequest: \"{}\"", text(&exchange.uri.path));
     }
@@ -185,7 +185,7 @@ pub fn request_context(exchange: &Exchange) -> String {
         let scheme = if exchange.upstream_tls().is_some() { "https" } else { "http" };
         let _ = write!(context, ", upstream: \"{scheme}://{}{path}\"", last.target);
     }
-    if let Some(host) = exchange.request.fields.first(crate::http1::head::HeaderName::Host) {
+    if let Some(host) = exchange.request.headers.first(crate::http1::head::HeaderName::Host) {
         let _ = write!(context, ", host: \"{}\"", text(host));
     }
     context
@@ -203,7 +203,7 @@ pub fn write_error(
         return;
     }
     let pid = std::process::id();
-    let mut line = format!("{} [{}] {pid}#{pid}: ", clock::error_time(), level.name());
+    let mut line = format!("{} [{}] {pid}#{pid}: ", clock::error_log_time(), level.name());
     if let Some(number) = connection {
         let _ = write!(line, "*{number} ");
     }
@@ -381,7 +381,7 @@ impl PendingLine {
                 files.get(number as usize).and_then(Option::as_ref).map_or(String::new(), |file| file.path.clone())
             }
         };
-        packer.text(&path);
+        packer.string(&path);
         packer.bytes(&self.text);
         packer.u64(self.deferred.len() as u64);
         for (at, kind) in &self.deferred {
@@ -392,7 +392,7 @@ impl PendingLine {
 
     /// What [`PendingLine::pack`] wrote.
     pub fn unpack(parcel: &mut HandoverDecoder) -> Option<Self> {
-        let target = match parcel.text()?.as_str() {
+        let target = match parcel.string()?.as_str() {
             "" => LogTarget::Nowhere,
             STDERR => LogTarget::Stderr,
             path => {
@@ -428,8 +428,8 @@ impl PendingLine {
                     variables::write_seconds(moved.millis, &mut line)
                 }
                 DeferredVar::Msec => variables::write_seconds(clock::since_epoch().as_millis() as u64, &mut line),
-                DeferredVar::TimeLocal => clock::write_local(&mut line),
-                DeferredVar::TimeIso8601 => clock::write_iso(&mut line),
+                DeferredVar::TimeLocal => clock::write_time_local(&mut line),
+                DeferredVar::TimeIso8601 => clock::write_time_iso8601(&mut line),
                 DeferredVar::Completion => line.extend_from_slice(if moved.complete { b"OK" } else { b"" }),
             }
         }

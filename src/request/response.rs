@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use crate::config::ReturnBody;
-pub use crate::http1::head::field;
+pub use crate::http1::head::write_header;
 use crate::http1::uri;
 use crate::request::exchange::Exchange;
 use crate::request::response_headers::HeaderFilter;
@@ -201,7 +201,7 @@ impl LocalResponse {
         let mut out = Vec::with_capacity(512);
         write_status_line(self.status, reason_phrase(self.status).as_bytes(), &mut out);
         write_date(&mut out);
-        field(b"Content-Type", b"text/html", &mut out);
+        write_header(b"Content-Type", b"text/html", &mut out);
         write_content_length(self.body.len() as u64, &mut out);
         out.extend_from_slice(b"Connection: close\r\n\r\n");
         out.extend_from_slice(&self.body);
@@ -214,7 +214,7 @@ impl LocalResponse {
         write_start(exchange, self.status, reason_phrase(self.status).as_bytes(), &mut out);
         if !crate::http1::head::is_bodyless(self.status) {
             if let Some(content_type) = self.content_type.as_ref().filter(|kind| !kind.is_empty()) {
-                field(b"Content-Type", content_type, &mut out);
+                write_header(b"Content-Type", content_type, &mut out);
             }
             if framing.content_encoding != ContentEncoding::Gzip && !framing.chunked {
                 write_content_length(self.body.len() as u64, &mut out);
@@ -224,17 +224,17 @@ impl LocalResponse {
         // Where nginx has it: what it made absolute stands among the fields that each answer has.
         let is_made = self.location != location;
         if let Some(location) = location.as_ref().filter(|_| is_made) {
-            field(b"Location", location, &mut out);
+            write_header(b"Location", location, &mut out);
         }
         write_framing(exchange, framing, &mut out);
         if let Some(location) = location.as_ref().filter(|_| !is_made) {
-            field(b"Location", location, &mut out);
+            write_header(b"Location", location, &mut out);
         }
         if self.status == 405 {
-            field(b"Allow", self.allow.unwrap_or(METHODS), &mut out);
+            write_header(b"Allow", self.allow.unwrap_or(METHODS), &mut out);
         }
         out.extend_from_slice(&self.header_lines);
-        self.headers.iter().for_each(|(name, value)| field(name, value, &mut out));
+        self.headers.iter().for_each(|(name, value)| write_header(name, value, &mut out));
         HeaderFilter::new(exchange, self.status, None).finish(&mut out);
         write_content_encoding(framing, &mut out);
         out.extend_from_slice(b"\r\n");
@@ -271,7 +271,7 @@ pub fn write_start(exchange: &Exchange, status: u16, reason: &[u8], out: &mut Ve
 
 /// `Server` (RFC 9110 10.2.4).
 pub fn write_server(exchange: &Exchange, out: &mut Vec<u8>) {
-    field(b"Server", server_token(exchange.settings().server_tokens).as_bytes(), out);
+    write_header(b"Server", server_token(exchange.settings().server_tokens).as_bytes(), out);
 }
 
 /// The status line alone.
@@ -293,7 +293,7 @@ pub fn write_content_length(length: u64, out: &mut Vec<u8>) {
 /// `Date` (RFC 9110 6.6.1).
 pub fn write_date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"Date: ");
-    clock::write_http(out);
+    clock::write_http_date(out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -314,7 +314,7 @@ pub fn write_framing(exchange: &Exchange, framing: ResponseFraming, out: &mut Ve
     if framing.content_encoding != ContentEncoding::Plain && settings.rare.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
         out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
     }
-    exchange.overrides.headers.iter().for_each(|(name, value)| field(name, value, out));
+    exchange.overrides.headers.iter().for_each(|(name, value)| write_header(name, value, out));
 }
 
 /// `Content-Encoding` of what is compressed on its way: nginx has it behind the other fields.

@@ -54,8 +54,8 @@ impl SendQueue {
     pub fn add(&mut self, bytes: &[u8]) {
         match self.more.back_mut() {
             _ if bytes.is_empty() => {}
-            Some((last, part)) if part.count == 0 => last.extend_from_slice(bytes),
-            None if self.part.count == 0 => self.bytes.extend_from_slice(bytes),
+            Some((last, part)) if part.length == 0 => last.extend_from_slice(bytes),
+            None if self.part.length == 0 => self.bytes.extend_from_slice(bytes),
             _ => self.more.push_back((bytes.to_vec(), FileRange::default())),
         }
     }
@@ -63,8 +63,8 @@ impl SendQueue {
     /// Adds a part of the file.
     pub fn add_part(&mut self, part: FileRange) {
         match self.more.back_mut() {
-            Some((_, last)) if last.count == 0 => *last = part,
-            None if self.part.count == 0 => self.part = part,
+            Some((_, last)) if last.length == 0 => *last = part,
+            None if self.part.length == 0 => self.part = part,
             _ => self.more.push_back((Vec::new(), part)),
         }
     }
@@ -77,7 +77,7 @@ impl SendQueue {
     pub fn poll(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
         let mut budget = TURN_BYTES_MAX;
         loop {
-            if self.written == self.bytes.len() && self.part.count == 0 {
+            if self.written == self.bytes.len() && self.part.length == 0 {
                 let Some((bytes, part)) = self.more.pop_front() else { return Poll::Ready(Ok(())) };
                 (self.bytes, self.written, self.part) = (bytes, 0, part);
                 continue;
@@ -90,7 +90,7 @@ impl SendQueue {
                     self.timer.set(self.limit);
                     budget = budget.saturating_sub(count);
                     if budget == 0 {
-                        executor::wake_next_turn(cx);
+                        executor::wake_next_tick(cx);
                         return Poll::Pending;
                     }
                 }
@@ -111,11 +111,11 @@ impl SendQueue {
             }
             return Poll::Ready(Ok(count));
         }
-        let most = usize::try_from(self.part.count).unwrap_or(usize::MAX).min(room);
+        let most = usize::try_from(self.part.length).unwrap_or(usize::MAX).min(room);
         match ready!(self.poll_part(cx, to, most)) {
             Ok(0) => Poll::Ready(Err(Failure::Cut)),
             Ok(count) => {
-                self.part.count = self.part.count.saturating_sub(count as u64);
+                self.part.length = self.part.length.saturating_sub(count as u64);
                 Poll::Ready(Ok(count))
             }
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
@@ -128,7 +128,7 @@ impl SendQueue {
     /// Sends up to `most` bytes of the part; 0 is the end of the file. The error of a file that can't be read is EIO.
     fn poll_part(&mut self, cx: &mut Context<'_>, to: &Stream, most: usize) -> Poll<io::Result<usize>> {
         let Some(file) = &self.file else { return Poll::Ready(Ok(0)) };
-        to.poll_send_file(cx, file, &mut self.part.from, most)
+        to.poll_send_file(cx, file, &mut self.part.start, most)
     }
 
     /// Whether it waits for its receiver or for time to pass, rather than for its next turn.
@@ -140,6 +140,6 @@ impl SendQueue {
     /// Forgets who waited, before another task goes on.
     pub fn release(&self, to: &Stream) {
         to.socket().release();
-        self.timer.release();
+        self.timer.detach();
     }
 }

@@ -51,18 +51,18 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
     match variable {
         Variable::Empty => {}
         Variable::Builtin(builtin) => write_builtin(*builtin, exchange, out),
-        Variable::Field(name) => write_fields(&exchange.request.fields, name, out),
+        Variable::Field(name) => write_fields(&exchange.request.headers, name, out),
         Variable::SentField(name) => write_lines(&exchange.response.head.borrow(), name, out),
         Variable::UpstreamTrailer(name) => write_lines(&exchange.upstream.trailers, name, out),
         Variable::SentTrailer(name) => write_lines(&exchange.response.trailers, name, out),
         Variable::UpstreamField(name) => {
             if let Some(head) = &exchange.upstream.head {
-                write_fields(&head.fields, name, out);
+                write_fields(&head.headers, name, out);
             }
         }
         Variable::UpstreamCookie(name) => {
             if let Some(head) = &exchange.upstream.head {
-                write_cookie(&head.fields, HeaderName::SetCookie, name, out);
+                write_cookie(&head.headers, HeaderName::SetCookie, name, out);
             }
         }
         Variable::Arg(name) => {
@@ -70,7 +70,7 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
             out.extend_from_slice(arg(args, name).unwrap_or_default());
         }
         Variable::Cookie(name) => {
-            write_cookie(&exchange.request.fields, HeaderName::Cookie, name, out);
+            write_cookie(&exchange.request.headers, HeaderName::Cookie, name, out);
         }
         Variable::Capture(number) => {
             out.extend_from_slice(exchange.variables.captures.borrow().group(usize::from(*number)))
@@ -122,9 +122,10 @@ fn write_geo(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
             ip.map(|ip: IpAddr| Addr::Ip((ip, 0).into()))
         }
     };
-    let fields = &exchange.request.fields;
+    let fields = &exchange.request.headers;
     let told = addr.as_ref().filter(|_| !geo.proxies.is_empty()).and_then(|addr| {
-        x_forwarded_for::address(addr, fields, b"x_forwarded_for", &geo.proxies, geo.recursive).map(|addr| addr.ip())
+        x_forwarded_for::client_address(addr, fields, b"x_forwarded_for", &geo.proxies, geo.recursive)
+            .map(|addr| addr.ip())
     });
     out.extend_from_slice(geo.find(told.or(addr.and_then(|addr| addr.ip()))));
 }
@@ -151,7 +152,7 @@ fn write_cookie(fields: &Headers, kind: HeaderName, name: &[u8], out: &mut Vec<u
 /// Several fields of a name are one list (RFC 9110 5.3); cookies are joined by `; ` (RFC 6265 5.4).
 fn write_fields(fields: &Headers, name: &[u8], out: &mut Vec<u8>) {
     let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
-    for (at, value) in fields.named(name).enumerate() {
+    for (at, value) in fields.all_named(name).enumerate() {
         if at > 0 {
             out.extend_from_slice(separator);
         }
@@ -235,9 +236,9 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         }
         Builtin::Connections(state) => number(connections(state)),
         Builtin::ContentLength => {
-            out.extend_from_slice(exchange.request.fields.first(HeaderName::ContentLength).unwrap_or_default());
+            out.extend_from_slice(exchange.request.headers.first(HeaderName::ContentLength).unwrap_or_default());
         }
-        Builtin::ContentType => write_fields(&exchange.request.fields, b"content_type", out),
+        Builtin::ContentType => write_fields(&exchange.request.headers, b"content_type", out),
         Builtin::GzipRatio => write_ratio(answer.compressed_bytes, out),
         Builtin::Host => out.extend_from_slice(host(exchange).as_bytes()),
         Builtin::Hostname => out.extend_from_slice(rustix::system::uname().nodename().to_string_lossy().as_bytes()),
@@ -264,7 +265,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
             }
         }
         Builtin::RemoteUser => write_remote_user(exchange, out),
-        Builtin::Request => out.extend_from_slice(exchange.request.line()),
+        Builtin::Request => out.extend_from_slice(exchange.request.request_line()),
         Builtin::RequestBody => out.extend_from_slice(&exchange.body.start),
         Builtin::RequestCompletion => out.extend_from_slice(if answer.complete { b"OK" } else { b"" }),
         Builtin::RequestId => out.extend_from_slice(exchange.request_id().as_bytes()),
@@ -283,8 +284,8 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         }
         Builtin::ServerProtocol => out.extend_from_slice(exchange.request.version.as_str().as_bytes()),
         Builtin::Status => write_number(answer.status.into(), 3, out),
-        Builtin::TimeIso8601 => clock::write_iso(out),
-        Builtin::TimeLocal => clock::write_local(out),
+        Builtin::TimeIso8601 => clock::write_time_iso8601(out),
+        Builtin::TimeLocal => clock::write_time_local(out),
         Builtin::UpstreamAddr
         | Builtin::UpstreamStatus
         | Builtin::UpstreamConnectTime
@@ -304,7 +305,7 @@ fn write_client(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     let connected = exchange.proxy_peer.as_ref().unwrap_or(client);
     let proxied = client.proxy_protocol.as_ref();
     let source = proxied.map(|proxied| proxied.source);
-    let target = proxied.map(|proxied| proxied.target);
+    let target = proxied.map(|proxied| proxied.destination);
     let port = match builtin {
         Builtin::BinaryRemoteAddr => return write_binary(&client.addr, out),
         Builtin::RemoteAddr => return out.extend_from_slice(client.addr.host().as_bytes()),
@@ -340,8 +341,8 @@ fn write_binary(addr: &Addr, out: &mut Vec<u8>) {
 
 /// `X-Forwarded-For` with the client at its end.
 fn write_forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) {
-    write_fields(&exchange.request.fields, b"x_forwarded_for", out);
-    if !out.is_empty() && exchange.request.fields.first_named(b"x_forwarded_for").is_some() {
+    write_fields(&exchange.request.headers, b"x_forwarded_for", out);
+    if !out.is_empty() && exchange.request.headers.first_named(b"x_forwarded_for").is_some() {
         out.extend_from_slice(b", ");
     }
     out.extend_from_slice(exchange.client.addr.host().as_bytes());
@@ -363,10 +364,10 @@ fn connections(state: ConnectionState) -> u64 {
     metrics::ask();
     let figures = metrics::total();
     match state {
-        ConnectionState::Active => figures.of(Metric::Active),
-        ConnectionState::Reading => figures.of(Metric::Reading),
+        ConnectionState::Active => figures.get(Metric::Active),
+        ConnectionState::Reading => figures.get(Metric::Reading),
         ConnectionState::Waiting => figures.waiting(),
-        ConnectionState::Writing => figures.of(Metric::Writing),
+        ConnectionState::Writing => figures.get(Metric::Writing),
     }
 }
 
@@ -490,7 +491,7 @@ fn write_tries(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
 
 /// 1, unless `valid_referers` says that the referer is one.
 fn write_invalid_referer(exchange: &Exchange, out: &mut Vec<u8>) {
-    let referer = exchange.request.fields.first_named(b"referer");
+    let referer = exchange.request.headers.first_named(b"referer");
     let names = &exchange.server.names;
     if exchange.settings().rare.referers.as_ref().is_some_and(|referers| !referers.allow(referer, names)) {
         out.push(b'1');
@@ -499,7 +500,7 @@ fn write_invalid_referer(exchange: &Exchange, out: &mut Vec<u8>) {
 
 /// The user of Basic authentication, whether or not the password was checked.
 fn write_remote_user(exchange: &Exchange, out: &mut Vec<u8>) {
-    if let Some(credentials) = Credentials::of(&exchange.request.fields) {
+    if let Some(credentials) = Credentials::from_headers(&exchange.request.headers) {
         out.extend_from_slice(&credentials.user);
     }
 }

@@ -3,21 +3,21 @@
 pub const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// Days of 400 years, after which all is as it was.
-const ERA: i64 = 146_097;
+const ERA_DAYS: i64 = 146_097;
 /// Days from 0000-03-01 to 1970-01-01. Years begin in March here: the day that not all of them have is their last.
-const SHIFT: i64 = 719_468;
+const EPOCH_DAYS: i64 = 719_468;
 
 /// Days since 1970 of a year, month (from 1) and day.
-pub fn days(year: i64, month: i64, day: i64) -> i64 {
+pub fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month > 2 { year } else { year - 1 };
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year - SHIFT
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year - EPOCH_DAYS
 }
 
 /// Days since 1970 to year, month (from 1) and day, by Howard Hinnant's algorithm.
-pub fn date(days: i64) -> (i64, i64, i64) {
-    let shifted = days + SHIFT;
-    let (era, of_era) = (shifted.div_euclid(ERA), shifted.rem_euclid(ERA));
+pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let shifted = days + EPOCH_DAYS;
+    let (era, of_era) = (shifted.div_euclid(ERA_DAYS), shifted.rem_euclid(ERA_DAYS));
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * of_year + 2) / 153;
@@ -47,11 +47,11 @@ mod tests {
             (20_778, (2026, 11, 21)),
             (2_932_896, (9999, 12, 31)),
         ] {
-            assert_eq!(date(number), expected);
+            assert_eq!(civil_from_days(number), expected);
         }
         for number in (-719_528..2_932_897).step_by(7) {
-            let (year, month, day) = date(number);
-            assert_eq!(days(year, month, day), number);
+            let (year, month, day) = civil_from_days(number);
+            assert_eq!(days_from_civil(year, month, day), number);
         }
     }
 }

@@ -11,21 +11,21 @@ pub struct Channel<T> {
 }
 
 struct Inner<T> {
-    letters: VecDeque<T>,
+    queue: VecDeque<T>,
     reader: Option<Waker>,
 }
 
 impl<T> Default for Channel<T> {
     fn default() -> Self {
-        Self { inner: Mutex::new(Inner { letters: VecDeque::new(), reader: None }) }
+        Self { inner: Mutex::new(Inner { queue: VecDeque::new(), reader: None }) }
     }
 }
 
 impl<T> Channel<T> {
-    pub fn put(&self, letter: T) {
+    pub fn send(&self, letter: T) {
         let reader = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.letters.push_back(letter);
+            inner.queue.push_back(letter);
             inner.reader.take()
         };
         if let Some(reader) = reader {
@@ -33,9 +33,9 @@ impl<T> Channel<T> {
         }
     }
 
-    pub fn poll_next(&self, cx: &Context<'_>) -> Poll<T> {
+    pub fn poll_receive(&self, cx: &Context<'_>) -> Poll<T> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        match inner.letters.pop_front() {
+        match inner.queue.pop_front() {
             Some(letter) => Poll::Ready(letter),
             None => {
                 inner.reader = Some(cx.waker().clone());
@@ -45,8 +45,8 @@ impl<T> Channel<T> {
     }
 
     /// The next message.
-    pub async fn next(&self) -> T {
-        poll_fn(|cx| self.poll_next(cx)).await
+    pub async fn receive(&self) -> T {
+        poll_fn(|cx| self.poll_receive(cx)).await
     }
 }
 
@@ -60,11 +60,11 @@ mod tests {
     fn letters_of_another_thread_come_in_order() {
         let mailbox: Arc<Channel<u32>> = Arc::default();
         let theirs = mailbox.clone();
-        let thread = std::thread::spawn(move || (0..100).for_each(|letter| theirs.put(letter)));
+        let thread = std::thread::spawn(move || (0..100).for_each(|letter| theirs.send(letter)));
         let read = executor::run(async {
             let mut read = Vec::new();
             while read.len() < 100 {
-                read.push(mailbox.next().await);
+                read.push(mailbox.receive().await);
             }
             read
         });

@@ -21,7 +21,7 @@ pub enum Cidr {
 
 impl Cidr {
     /// The range of one address.
-    pub fn of(ip: IpAddr) -> Self {
+    pub fn from_ip(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(ip) => Self::V4 { net: ip.to_bits(), mask: u32::MAX },
             IpAddr::V6(ip) => Self::V6 { net: ip.to_bits(), mask: u128::MAX },
@@ -33,7 +33,7 @@ impl Cidr {
         if text == "unix:" {
             return Some(Self::Unix);
         }
-        let Some((addr, prefix)) = text.split_once('/') else { return text.parse().ok().map(Self::of) };
+        let Some((addr, prefix)) = text.split_once('/') else { return text.parse().ok().map(Self::from_ip) };
         if prefix.is_empty() || !prefix.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }

@@ -10,7 +10,7 @@ use crate::runtime::calendar::{self, MONTHS};
 use crate::runtime::executor;
 
 /// Dates of HTTP (RFC 9110 5.6.7) in the letters of strftime(3): the form that is written, and those that are read too.
-const HTTP: &str = "%a, %d %b %Y %T GMT";
+const IMF_FIXDATE: &str = "%a, %d %b %Y %T GMT";
 const RFC850: &str = "%A, %d-%b-%y %T GMT";
 const ASCTIME: &str = "%a %b %d %T %Y";
 /// The last second that has a date: the end of the year 9999.
@@ -22,29 +22,29 @@ const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday
 #[derive(Default)]
 struct TimeCache {
     /// When the clock was looked at last. For a thread that is no worker it is always 0.
-    turn: u32,
+    tick: u32,
     second: u64,
-    http: String,
-    local: String,
-    iso: String,
-    error: String,
+    http_date: String,
+    time_local: String,
+    time_iso8601: String,
+    error_log: String,
 }
 
 thread_local! {
-    static TEXTS: RefCell<TimeCache> = RefCell::default();
+    static TIME_CACHE: RefCell<TimeCache> = RefCell::default();
 }
 
-static START: OnceLock<(Instant, Duration)> = OnceLock::new();
+static STARTED: OnceLock<(Instant, Duration)> = OnceLock::new();
 
 /// When the program began: the first call of it says so. Since 1970.
-pub fn start() -> Duration {
-    START.get_or_init(|| (Instant::now(), since_epoch())).1
+pub fn start_time() -> Duration {
+    STARTED.get_or_init(|| (Instant::now(), since_epoch())).1
 }
 
 /// How long the program has run.
 pub fn uptime() -> Duration {
-    start();
-    START.get().map_or(Duration::ZERO, |(began, _)| began.elapsed())
+    start_time();
+    STARTED.get().map_or(Duration::ZERO, |(began, _)| began.elapsed())
 }
 
 /// Since 1970.
@@ -52,28 +52,28 @@ pub fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn with<R>(pick: impl FnOnce(&TimeCache) -> R) -> R {
-    TEXTS.with_borrow_mut(|texts| {
-        if texts.turn != executor::turn() || texts.turn == 0 {
+fn with_cache<R>(pick: impl FnOnce(&TimeCache) -> R) -> R {
+    TIME_CACHE.with_borrow_mut(|texts| {
+        if texts.tick != executor::tick() || texts.tick == 0 {
             let second = since_epoch().as_secs();
-            if texts.second != second || texts.http.is_empty() {
-                *texts = TimeCache::at(second);
+            if texts.second != second || texts.http_date.is_empty() {
+                *texts = TimeCache::for_second(second);
             }
-            texts.turn = executor::turn();
+            texts.tick = executor::tick();
         }
         pick(texts)
     })
 }
 
 impl TimeCache {
-    fn at(second: u64) -> Self {
+    fn for_second(second: u64) -> Self {
         Self {
-            turn: 0,
+            tick: 0,
             second,
-            http: format(second, HTTP),
-            local: format(second, "%d/%b/%Y:%T +0000"),
-            iso: format(second, "%Y-%m-%dT%T+00:00"),
-            error: format(second, "%Y/%m/%d %T"),
+            http_date: format(second, IMF_FIXDATE),
+            time_local: format(second, "%d/%b/%Y:%T +0000"),
+            time_iso8601: format(second, "%Y-%m-%dT%T+00:00"),
+            error_log: format(second, "%Y/%m/%d %T"),
         }
     }
 }
@@ -83,7 +83,7 @@ impl TimeCache {
 pub fn format(secs: u64, form: &str) -> String {
     let secs = secs.min(SECS_MAX) as i64;
     let days = secs / 86400;
-    let (year, month, day) = calendar::date(days);
+    let (year, month, day) = calendar::civil_from_days(days);
     let weekday = WEEKDAYS.get((days % 7) as usize).copied().unwrap_or_default();
     let mut out = String::with_capacity(32);
     let mut letters = form.chars();
@@ -96,20 +96,20 @@ pub fn format(secs: u64, form: &str) -> String {
             Some('A') => out.push_str(weekday),
             Some('a') => out.push_str(weekday.get(..3).unwrap_or_default()),
             Some('b') => out.push_str(calendar::month_name(month)),
-            Some('d') => two(day, &mut out),
-            Some('m') => two(month, &mut out),
+            Some('d') => write_two_digits(day, &mut out),
+            Some('m') => write_two_digits(month, &mut out),
             Some('Y') => {
-                two(year / 100, &mut out);
-                two(year, &mut out);
+                write_two_digits(year / 100, &mut out);
+                write_two_digits(year, &mut out);
             }
-            Some('y') => two(year, &mut out),
+            Some('y') => write_two_digits(year, &mut out),
             Some(time @ ('R' | 'T')) => {
-                two(secs / 3600 % 24, &mut out);
+                write_two_digits(secs / 3600 % 24, &mut out);
                 out.push(':');
-                two(secs / 60 % 60, &mut out);
+                write_two_digits(secs / 60 % 60, &mut out);
                 if time == 'T' {
                     out.push(':');
-                    two(secs % 60, &mut out);
+                    write_two_digits(secs % 60, &mut out);
                 }
             }
             _ => {}
@@ -119,25 +119,25 @@ pub fn format(secs: u64, form: &str) -> String {
 }
 
 /// The last two digits of a number.
-fn two(number: i64, out: &mut String) {
+fn write_two_digits(number: i64, out: &mut String) {
     out.push(char::from(b'0' + (number / 10 % 10) as u8));
     out.push(char::from(b'0' + (number % 10) as u8));
 }
 
 /// A time since 1970 in seconds as a date (RFC 9110 5.6.7).
-pub fn http_time(secs: u64) -> String {
-    format(secs, HTTP)
+pub fn format_http_date(secs: u64) -> String {
+    format(secs, IMF_FIXDATE)
 }
 
 /// Seconds since 1970 of a date (RFC 9110 5.6.7). It is read generously; but what is no date does not come out as it was.
-pub fn parse_http_time(date: &[u8]) -> Option<u64> {
+pub fn parse_http_date(date: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(date).ok()?.trim();
     let mut words = text.split([' ', ',', '-']).filter(|word| !word.is_empty());
     let weekday = words.next()?;
     let words = [words.next()?, words.next()?, words.next()?, words.next()?];
     let (form, [day, month, year, time]) = match words {
         [month, day, time, year] if MONTHS.contains(&month) => (ASCTIME, [day, month, year, time]),
-        words if weekday.len() == 3 => (HTTP, words),
+        words if weekday.len() == 3 => (IMF_FIXDATE, words),
         words => (RFC850, words),
     };
     let number = |text: &str| text.parse::<u32>().ok().map(i64::from);
@@ -147,7 +147,7 @@ pub fn parse_http_time(date: &[u8]) -> Option<u64> {
         year => year,
     };
     let month = (1..).zip(MONTHS).find(|(_, name)| *name == month)?.0;
-    let mut secs = calendar::days(year, month, number(day)?);
+    let mut secs = calendar::days_from_civil(year, month, number(day)?);
     for (part, unit) in time.splitn(3, ':').zip([24, 60, 60]) {
         secs = secs * unit + number(part)?;
     }
@@ -161,23 +161,23 @@ pub fn parse_http_time(date: &[u8]) -> Option<u64> {
 }
 
 /// `Sat, 21 Nov 2026 03:21:00 GMT` (RFC 9110 5.6.7).
-pub fn write_http(out: &mut Vec<u8>) {
-    with(|texts| out.extend_from_slice(texts.http.as_bytes()));
+pub fn write_http_date(out: &mut Vec<u8>) {
+    with_cache(|texts| out.extend_from_slice(texts.http_date.as_bytes()));
 }
 
 /// `$time_local`.
-pub fn write_local(out: &mut Vec<u8>) {
-    with(|texts| out.extend_from_slice(texts.local.as_bytes()));
+pub fn write_time_local(out: &mut Vec<u8>) {
+    with_cache(|texts| out.extend_from_slice(texts.time_local.as_bytes()));
 }
 
 /// `$time_iso8601`.
-pub fn write_iso(out: &mut Vec<u8>) {
-    with(|texts| out.extend_from_slice(texts.iso.as_bytes()));
+pub fn write_time_iso8601(out: &mut Vec<u8>) {
+    with_cache(|texts| out.extend_from_slice(texts.time_iso8601.as_bytes()));
 }
 
 /// The start of a line of the error log.
-pub fn error_time() -> String {
-    with(|texts| texts.error.clone())
+pub fn error_log_time() -> String {
+    with_cache(|texts| texts.error_log.clone())
 }
 
 #[cfg(test)]
@@ -186,12 +186,12 @@ mod tests {
 
     #[test]
     fn days_are_dates() {
-        let texts = TimeCache::at(784_111_777);
-        assert_eq!(http_time(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
+        let texts = TimeCache::for_second(784_111_777);
+        assert_eq!(format_http_date(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
         assert_eq!(format(784_111_777, "%d-%b-%Y %R"), "06-Nov-1994 08:49");
-        assert_eq!(texts.http, "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(texts.local, "06/Nov/1994:08:49:37 +0000");
-        assert_eq!(texts.iso, "1994-11-06T08:49:37+00:00");
+        assert_eq!(texts.http_date, "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(texts.time_local, "06/Nov/1994:08:49:37 +0000");
+        assert_eq!(texts.time_iso8601, "1994-11-06T08:49:37+00:00");
     }
 
     #[test]
@@ -221,15 +221,15 @@ mod tests {
             ("0", None),
             ("", None),
         ] {
-            assert_eq!(parse_http_time(text.as_bytes()), expected, "{text}");
+            assert_eq!(parse_http_date(text.as_bytes()), expected, "{text}");
         }
     }
 
     #[test]
     fn what_is_written_can_be_read() {
         for secs in (0..SECS_MAX).step_by(86_400 * 73 + 86_399) {
-            for form in [HTTP, ASCTIME] {
-                assert_eq!(parse_http_time(format(secs, form).as_bytes()), Some(secs));
+            for form in [IMF_FIXDATE, ASCTIME] {
+                assert_eq!(parse_http_date(format(secs, form).as_bytes()), Some(secs));
             }
         }
     }

@@ -32,13 +32,13 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 /// Operations in a row that one direction of a socket may do before the others get their turn.
 const BURST_MAX: u8 = 16;
 /// Tasks that run before the kernel is asked again.
-const TASKS_MAX: u32 = 1024;
+const TASKS_PER_TICK_MAX: u32 = 1024;
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
 /// The longest wait: the kernel takes it as milliseconds in 31 bits, which is less than a month.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The epoll token of the bell; sockets count from 0.
-const BELL: u64 = u64::MAX;
+const NOTIFIER_TOKEN: u64 = u64::MAX;
 
 /// Milliseconds of the monotonic clock.
 pub type Millis = u64;
@@ -49,13 +49,13 @@ type TimerKey = (Millis, u64);
 thread_local! {
     static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
     static NOW: Cell<Millis> = const { Cell::new(0) };
-    static TURN: Cell<u32> = const { Cell::new(0) };
+    static TICK: Cell<u32> = const { Cell::new(0) };
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Worker {
     epoll: OwnedFd,
-    bell: Arc<Notifier>,
+    notifier: Arc<Notifier>,
     executor: LocalExecutor<'static>,
     sources: RefCell<Slots>,
     /// Wakers by the time at which they are due, and a number that keeps those of one millisecond apart.
@@ -63,7 +63,7 @@ struct Worker {
     timer_count: Cell<u64>,
     /// Tasks that used up their burst; they go on in the next turn.
     deferred: RefCell<Vec<Waker>>,
-    seat: WorkerMetrics,
+    metrics: WorkerMetrics,
 }
 
 #[derive(Default)]
@@ -75,15 +75,15 @@ struct Slots {
 /// What is known of one socket. One waker a direction is enough: a connection is one task.
 #[derive(Default)]
 struct Readiness {
-    read: Cell<bool>,
-    write: Cell<bool>,
+    readable: Cell<bool>,
+    writable: Cell<bool>,
     /// The peer is gone or has finished: a short read does not mean that the next one would block.
-    ended: Cell<bool>,
+    peer_closed: Cell<bool>,
     /// The connection is broken, or both directions have ended.
     failed: Cell<bool>,
     burst: Cell<u8>,
-    reader: Cell<Option<Waker>>,
-    writer: Cell<Option<Waker>>,
+    read_waker: Cell<Option<Waker>>,
+    write_waker: Cell<Option<Waker>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +94,8 @@ pub enum Direction {
 
 /// Wakes the worker from its wait: by a flag from its own thread, by an eventfd from others.
 struct Notifier {
-    rung: AtomicBool,
-    asleep: AtomicBool,
+    notified: AtomicBool,
+    sleeping: AtomicBool,
     fd: OwnedFd,
 }
 
@@ -105,8 +105,8 @@ impl Wake for Notifier {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::SeqCst);
-        if self.asleep.swap(false, Ordering::SeqCst) {
+        self.notified.store(true, Ordering::SeqCst);
+        if self.sleeping.swap(false, Ordering::SeqCst) {
             let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
         }
     }
@@ -114,14 +114,14 @@ impl Wake for Notifier {
 
 /// Wakes the future that a worker was made for, which is polled for its own sake only.
 struct MainWaker {
-    called: AtomicBool,
-    bell: Arc<Notifier>,
+    woken: AtomicBool,
+    notifier: Arc<Notifier>,
 }
 
 impl Wake for MainWaker {
     fn wake(self: Arc<Self>) {
-        self.called.store(true, Ordering::SeqCst);
-        self.bell.wake_by_ref();
+        self.woken.store(true, Ordering::SeqCst);
+        self.notifier.wake_by_ref();
     }
 }
 
@@ -140,21 +140,21 @@ fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     WORKER.with(|cell| cell.set(worker.clone())).map_err(taken)?;
     // Fresh zeros are pages that nobody has touched: of the buffer only what is used becomes memory.
     SCRATCH.set(vec![0; SCRATCH_BYTES]);
-    read_clock();
-    let call = Arc::new(MainWaker { called: AtomicBool::new(true), bell: worker.bell.clone() });
-    let (main_waker, bell) = (Waker::from(call.clone()), Waker::from(worker.bell.clone()));
+    update_clock();
+    let call = Arc::new(MainWaker { woken: AtomicBool::new(true), notifier: worker.notifier.clone() });
+    let (main_waker, bell) = (Waker::from(call.clone()), Waker::from(worker.notifier.clone()));
     // What the executor wakes when there is a task again: it waits for that one, and runs it.
     let mut tick = pin!(worker.executor.tick());
     let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
     loop {
         // All that rang so far is looked at now.
-        worker.bell.rung.swap(false, Ordering::SeqCst);
-        if call.called.swap(false, Ordering::SeqCst)
+        worker.notifier.notified.swap(false, Ordering::SeqCst);
+        if call.woken.swap(false, Ordering::SeqCst)
             && main.as_mut().poll(&mut Context::from_waker(&main_waker)).is_ready()
         {
             return Ok(());
         }
-        let mut left = TASKS_MAX;
+        let mut left = TASKS_PER_TICK_MAX;
         while left > 0 {
             left -= 1;
             if worker.executor.try_tick() {
@@ -165,7 +165,7 @@ fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
             }
             tick.set(worker.executor.tick());
         }
-        worker.turn(&mut events, left == 0)?;
+        worker.wait_for_events(&mut events, left == 0)?;
     }
 }
 
@@ -173,12 +173,17 @@ impl Worker {
     fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &fd, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
-        let bell = Arc::new(Notifier { rung: AtomicBool::new(false), asleep: AtomicBool::new(false), fd });
+        epoll::add(
+            &epoll,
+            &fd,
+            epoll::EventData::new_u64(NOTIFIER_TOKEN),
+            epoll::EventFlags::IN | epoll::EventFlags::ET,
+        )?;
+        let bell = Arc::new(Notifier { notified: AtomicBool::new(false), sleeping: AtomicBool::new(false), fd });
         Ok(Self {
             epoll,
-            seat: WorkerMetrics::take(Waker::from(bell.clone())),
-            bell,
+            metrics: WorkerMetrics::take(Waker::from(bell.clone())),
+            notifier: bell,
             executor: LocalExecutor::new(),
             sources: RefCell::default(),
             timers: RefCell::default(),
@@ -188,20 +193,20 @@ impl Worker {
     }
 
     /// Waits for readiness, timers or the bell, unless there is something to do already, and wakes whom it concerns.
-    fn turn(&self, events: &mut Vec<epoll::Event>, busy: bool) -> io::Result<()> {
-        let bell = &self.bell;
-        bell.asleep.store(true, Ordering::SeqCst);
-        let timeout = if busy || bell.rung.load(Ordering::SeqCst) || !self.deferred.borrow().is_empty() {
+    fn wait_for_events(&self, events: &mut Vec<epoll::Event>, busy: bool) -> io::Result<()> {
+        let bell = &self.notifier;
+        bell.sleeping.store(true, Ordering::SeqCst);
+        let timeout = if busy || bell.notified.load(Ordering::SeqCst) || !self.deferred.borrow().is_empty() {
             Some(Duration::ZERO)
         } else {
-            self.until_next_timer()
+            self.time_to_next_timer()
         };
         let timeout =
             timeout.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: i64::from(d.subsec_nanos()) as _ });
         events.clear();
         let waited = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
-        bell.asleep.store(false, Ordering::SeqCst);
-        read_clock();
+        bell.sleeping.store(false, Ordering::SeqCst);
+        update_clock();
         match waited {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => events.clear(),
@@ -211,7 +216,7 @@ impl Worker {
             self.dispatch(event);
         }
         self.fire_timers();
-        self.seat.answer();
+        self.metrics.answer();
         for waker in self.deferred.take() {
             waker.wake();
         }
@@ -221,46 +226,46 @@ impl Worker {
     fn dispatch(&self, event: &epoll::Event) {
         // The event is a packed structure: copy the fields out.
         let (flags, token) = (event.flags, event.data.u64());
-        if token == BELL {
+        if token == NOTIFIER_TOKEN {
             let mut count = [0; 8];
-            let _ = rustix::io::read(&self.bell.fd, &mut count);
+            let _ = rustix::io::read(&self.notifier.fd, &mut count);
             return;
         }
         let ready = usize::try_from(token).ok().and_then(|at| self.sources.borrow().entries.get(at).cloned().flatten());
         let Some(ready) = ready else { return };
         let failed = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
         if failed || flags.contains(epoll::EventFlags::RDHUP) {
-            ready.ended.set(true);
+            ready.peer_closed.set(true);
         }
         if failed {
             ready.failed.set(true);
         }
         if failed || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP) {
-            ready.read.set(true);
-            if let Some(waker) = ready.reader.take() {
+            ready.readable.set(true);
+            if let Some(waker) = ready.read_waker.take() {
                 waker.wake();
             }
         }
         if failed || flags.contains(epoll::EventFlags::OUT) {
-            ready.write.set(true);
-            if let Some(waker) = ready.writer.take() {
+            ready.writable.set(true);
+            if let Some(waker) = ready.write_waker.take() {
                 waker.wake();
             }
         }
     }
 
-    fn until_next_timer(&self) -> Option<Duration> {
+    fn time_to_next_timer(&self) -> Option<Duration> {
         let (due, _) = *self.timers.borrow().first_key_value()?.0;
         Some(Duration::from_millis(due.saturating_sub(now())).min(WAIT_MAX))
     }
 
     fn fire_timers(&self) {
-        while let Some(waker) = self.take_due() {
+        while let Some(waker) = self.pop_due_timer() {
             waker.wake();
         }
     }
 
-    fn take_due(&self) -> Option<Waker> {
+    fn pop_due_timer(&self) -> Option<Waker> {
         let mut timers = self.timers.borrow_mut();
         let first = timers.first_entry().filter(|first| first.key().0 <= now())?;
         Some(first.remove())
@@ -274,20 +279,20 @@ impl Worker {
     }
 }
 
-fn worker<R>(with: impl FnOnce(&Rc<Worker>) -> R) -> Option<R> {
+fn with_worker<R>(with: impl FnOnce(&Rc<Worker>) -> R) -> Option<R> {
     // None also while the thread ends and its tasks are dropped.
     WORKER.try_with(|cell| cell.get().map(with)).ok().flatten()
 }
 
 /// Starts a task on this worker. It runs until it ends or the worker does.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
-    worker(|w| w.executor.spawn(future).detach());
+    with_worker(|w| w.executor.spawn(future).detach());
 }
 
 /// Starts a task of which there are few: as a boxed one it is of the same kind as all others of these, and in the program
 /// once.
 pub fn spawn_boxed(future: impl Future<Output = ()> + 'static) {
-    if let Some(task) = start(future) {
+    if let Some(task) = spawn_with_handle(future) {
         task.detach();
     }
 }
@@ -296,33 +301,33 @@ pub fn spawn_boxed(future: impl Future<Output = ()> + 'static) {
 pub type Task = smol::Task<()>;
 
 /// As [`spawn_boxed`], a task that runs as long as what is given back; nothing, where the worker ends already.
-pub fn start(future: impl Future<Output = ()> + 'static) -> Option<Task> {
+pub fn spawn_with_handle(future: impl Future<Output = ()> + 'static) -> Option<Task> {
     start_boxed(Box::pin(future))
 }
 
 fn start_boxed(future: Pin<Box<dyn Future<Output = ()>>>) -> Option<Task> {
-    worker(|w| w.executor.spawn(future))
+    with_worker(|w| w.executor.spawn(future))
 }
 
 /// Wakes every task that waits for a socket of this worker, to look around.
 pub fn wake_all() {
-    let all = worker(|w| w.sources.borrow().entries.iter().flatten().cloned().collect::<Vec<_>>());
+    let all = with_worker(|w| w.sources.borrow().entries.iter().flatten().cloned().collect::<Vec<_>>());
     all.unwrap_or_default().iter().for_each(|ready| ready.wake());
 }
 
 /// Wakes the task in the next turn, so that others get theirs first.
-pub fn wake_next_turn(cx: &Context<'_>) {
-    worker(|w| w.deferred.borrow_mut().push(cx.waker().clone()));
+pub fn wake_next_tick(cx: &Context<'_>) {
+    with_worker(|w| w.deferred.borrow_mut().push(cx.waker().clone()));
 }
 
 /// Waits for the next turn.
-pub async fn next_turn() {
+pub async fn yield_now() {
     let mut waited = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut waited, true) {
             return Poll::Ready(());
         }
-        wake_next_turn(cx);
+        wake_next_tick(cx);
         Poll::Pending
     })
     .await;
@@ -334,8 +339,8 @@ pub fn now() -> Millis {
 }
 
 /// The number of this turn, which begins anew after the last one.
-pub fn turn() -> u32 {
-    TURN.get()
+pub fn tick() -> u32 {
+    TICK.get()
 }
 
 /// The same in milliseconds; what is longer than a hundred years has no end.
@@ -347,8 +352,8 @@ pub fn millis(time: Duration) -> Millis {
 }
 
 /// Reads the clock; once a turn.
-fn read_clock() {
-    TURN.set(TURN.get().wrapping_add(1));
+fn update_clock() {
+    TICK.set(TICK.get().wrapping_add(1));
     // By nix, which has libc's idea of the seconds: rustix takes them for 64 bits where musl gives 32, on MIPS.
     if let Ok(time) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
         NOW.set(millis(time.into()));
@@ -356,7 +361,7 @@ fn read_clock() {
 }
 
 /// Lends the worker's buffer of [`SCRATCH_BYTES`]. What is in it is gone when `with` returns.
-pub fn scratch<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
+pub fn with_scratch<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
     SCRATCH.with(|scratch| with(&mut scratch.borrow_mut()))
 }
 
@@ -375,19 +380,19 @@ impl IoSource {
     /// Watches `fd`, which must be non-blocking, in both directions.
     pub fn new(fd: OwnedFd, side: Side) -> io::Result<Self> {
         use epoll::EventFlags as F;
-        Self::watch(fd, F::IN | F::OUT | F::RDHUP | F::ET, side)
+        Self::register(fd, F::IN | F::OUT | F::RDHUP | F::ET, side)
     }
 
     /// Watches a listening socket that other workers may watch as well: the kernel wakes one of them.
-    pub fn shared(fd: OwnedFd) -> io::Result<Self> {
+    pub fn new_shared(fd: OwnedFd) -> io::Result<Self> {
         use epoll::EventFlags as F;
-        Self::watch(fd, F::IN | F::ET | F::EXCLUSIVE, Side::Inner)
+        Self::register(fd, F::IN | F::ET | F::EXCLUSIVE, Side::Internal)
     }
 
-    fn watch(fd: OwnedFd, flags: epoll::EventFlags, side: Side) -> io::Result<Self> {
-        worker(|w| {
+    fn register(fd: OwnedFd, flags: epoll::EventFlags, side: Side) -> io::Result<Self> {
+        with_worker(|w| {
             // What can be read already comes as the first edge; a new socket can almost always be written to.
-            let ready = Rc::new(Readiness { write: Cell::new(true), ..Readiness::default() });
+            let ready = Rc::new(Readiness { writable: Cell::new(true), ..Readiness::default() });
             let mut slots = w.sources.borrow_mut();
             let token = match slots.free.pop() {
                 Some(token) => token,
@@ -415,10 +420,10 @@ impl IoSource {
         direction: Direction,
         mut op: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        let flag = self.ready.flag(direction);
+        let flag = self.ready.ready_flag(direction);
         if flag.get() && self.ready.burst.get() >= BURST_MAX {
             self.ready.burst.set(0);
-            wake_next_turn(cx);
+            wake_next_tick(cx);
             return Poll::Pending;
         }
         while flag.get() {
@@ -433,14 +438,14 @@ impl IoSource {
             }
         }
         self.ready.burst.set(0);
-        self.ready.park(direction, cx);
+        self.ready.set_waker(direction, cx);
         Poll::Pending
     }
 
     /// Notes that an operation moved less than it could have: the next one would only say so.
-    pub fn exhausted(&self, direction: Direction) {
-        if !self.ready.ended.get() {
-            self.ready.flag(direction).set(false);
+    pub fn clear_ready(&self, direction: Direction) {
+        if !self.ready.peer_closed.get() {
+            self.ready.ready_flag(direction).set(false);
         }
     }
 
@@ -450,21 +455,21 @@ impl IoSource {
     }
 
     /// Waits for the next edge in `direction`, whatever the flag says; for connect(2).
-    pub async fn edge(&self, direction: Direction) {
-        self.ready.flag(direction).set(false);
+    pub async fn wait_for_edge(&self, direction: Direction) {
+        self.ready.ready_flag(direction).set(false);
         poll_fn(|cx| {
-            if self.ready.flag(direction).get() {
+            if self.ready.ready_flag(direction).get() {
                 return Poll::Ready(());
             }
-            self.ready.park(direction, cx);
+            self.ready.set_waker(direction, cx);
             Poll::Pending
         })
         .await;
     }
 
     /// Whether the peer is known to have finished or gone.
-    pub fn ended(&self) -> bool {
-        self.ready.ended.get()
+    pub fn peer_closed(&self) -> bool {
+        self.ready.peer_closed.get()
     }
 
     /// Ready when the connection is broken, or both directions have ended. Something to read also wakes the task.
@@ -472,28 +477,28 @@ impl IoSource {
         if self.ready.failed.get() {
             return Poll::Ready(());
         }
-        self.ready.park(Direction::Read, cx);
+        self.ready.set_waker(Direction::Read, cx);
         Poll::Pending
     }
 
     /// Ready when there is something to read, as far as is known without asking.
     pub fn poll_ready(&self, cx: &mut Context<'_>, direction: Direction) -> Poll<()> {
-        if self.ready.flag(direction).get() {
+        if self.ready.ready_flag(direction).get() {
             return Poll::Ready(());
         }
         self.ready.burst.set(0);
-        self.ready.park(direction, cx);
+        self.ready.set_waker(direction, cx);
         Poll::Pending
     }
 
     /// Whether an edge says that there is something to read (or was not yet tried).
-    pub fn readable(&self) -> bool {
-        self.ready.read.get()
+    pub fn is_readable(&self) -> bool {
+        self.ready.readable.get()
     }
 
     /// Whether the last try to write did not say that there is no room, or an edge came since.
-    pub fn writable(&self) -> bool {
-        self.ready.write.get()
+    pub fn is_writable(&self) -> bool {
+        self.ready.writable.get()
     }
 
     /// Wakes who waits for the socket, as if there was an edge.
@@ -502,18 +507,18 @@ impl IoSource {
     }
 
     /// Watches the descriptor no more, and gives it away.
-    pub fn leave(self) -> io::Result<OwnedFd> {
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
         let fd = self.fd.try_clone()?;
-        worker(|w| {
+        with_worker(|w| {
             let _ = epoll::delete(&w.epoll, &self.fd);
         });
         Ok(fd)
     }
 
     /// Drops the wakers, which belong to the task that had the socket before.
-    pub fn release(&self) {
-        self.ready.reader.set(None);
-        self.ready.writer.set(None);
+    pub fn clear_wakers(&self) {
+        self.ready.read_waker.set(None);
+        self.ready.write_waker.set(None);
     }
 }
 
@@ -525,8 +530,8 @@ impl AsFd for IoSource {
 
 impl Drop for IoSource {
     fn drop(&mut self) {
-        self.release();
-        worker(|w| {
+        self.clear_wakers();
+        with_worker(|w| {
             let mut slots = w.sources.borrow_mut();
             if let Some(slot) = slots.entries.get_mut(self.token as usize) {
                 *slot = None;
@@ -541,20 +546,20 @@ impl Drop for IoSource {
 
 impl Readiness {
     fn wake(&self) {
-        [self.reader.take(), self.writer.take()].into_iter().flatten().for_each(Waker::wake);
+        [self.read_waker.take(), self.write_waker.take()].into_iter().flatten().for_each(Waker::wake);
     }
 
-    fn flag(&self, direction: Direction) -> &Cell<bool> {
+    fn ready_flag(&self, direction: Direction) -> &Cell<bool> {
         match direction {
-            Direction::Read => &self.read,
-            Direction::Write => &self.write,
+            Direction::Read => &self.readable,
+            Direction::Write => &self.writable,
         }
     }
 
-    fn park(&self, direction: Direction, cx: &Context<'_>) {
+    fn set_waker(&self, direction: Direction, cx: &Context<'_>) {
         let slot = match direction {
-            Direction::Read => &self.reader,
-            Direction::Write => &self.writer,
+            Direction::Read => &self.read_waker,
+            Direction::Write => &self.write_waker,
         };
         let parked = slot.take().filter(|waker| waker.will_wake(cx.waker()));
         slot.set(Some(parked.unwrap_or_else(|| cx.waker().clone())));
@@ -592,19 +597,19 @@ impl Timer {
         let known = self.armed.get().filter(|(at, _)| *at > now());
         if due != Millis::MAX && known.is_none_or(|(at, _)| at > due) {
             self.disarm();
-            self.armed.set(worker(|w| w.add_timer(due, cx.waker().clone())));
+            self.armed.set(with_worker(|w| w.add_timer(due, cx.waker().clone())));
         }
         Poll::Pending
     }
 
     /// Forgets who waits for it, before another task takes it over.
-    pub fn release(&self) {
+    pub fn detach(&self) {
         self.disarm();
     }
 
     fn disarm(&self) {
         if let Some(key) = self.armed.take() {
-            worker(|w| w.timers.borrow_mut().remove(&key));
+            with_worker(|w| w.timers.borrow_mut().remove(&key));
         }
     }
 
@@ -704,7 +709,7 @@ mod tests {
         let waits = run(async {
             let mut long = pin!(sleep(Duration::from_secs(366 * 24 * 60 * 60)));
             assert!(poll_fn(|cx| Poll::Ready(long.as_mut().poll(cx).is_pending())).await);
-            worker(|w| w.until_next_timer()).flatten()
+            with_worker(|w| w.time_to_next_timer()).flatten()
         });
         assert_eq!(waits.unwrap(), Some(WAIT_MAX));
     }

@@ -29,12 +29,12 @@ pub const VERSION: u32 = 2;
 pub const LISTENER: u8 = 1;
 pub const CONNECTION: u8 = 2;
 pub const TUNNEL: u8 = 3;
-pub const PASSED: u8 = 4;
-pub const FINDING: u8 = 5;
+pub const INHERITED_SOCKET: u8 = 4;
+pub const PEER_HEALTH: u8 = 5;
 
 const MAGIC: &[u8; 8] = b"smolgate";
 /// Descriptors in one message; the kernel allows 253.
-const FDS_AT_ONCE: usize = 250;
+const FDS_PER_MESSAGE: usize = 250;
 /// Bytes that are read of a parcel.
 const BYTES_MAX: u64 = 1 << 30;
 
@@ -54,13 +54,13 @@ impl HandoverEncoder {
         self.bytes.extend_from_slice(&value.to_le_bytes());
     }
 
-    pub fn maybe(&mut self, value: Option<u64>) {
+    pub fn option_u64(&mut self, value: Option<u64>) {
         self.u8(value.is_some().into());
         self.u64(value.unwrap_or(0));
     }
 
     pub fn duration(&mut self, value: Option<Duration>) {
-        self.maybe(value.map(executor::millis));
+        self.option_u64(value.map(executor::millis));
     }
 
     pub fn bytes(&mut self, bytes: &[u8]) {
@@ -68,7 +68,7 @@ impl HandoverEncoder {
         self.bytes.extend_from_slice(bytes);
     }
 
-    pub fn text(&mut self, text: &dyn Display) {
+    pub fn string(&mut self, text: &dyn Display) {
         self.bytes(text.to_string().as_bytes());
     }
 
@@ -95,8 +95,8 @@ impl HandoverEncoder {
     }
 
     /// Ready to be read here, without any way between.
-    pub fn open(self) -> HandoverDecoder {
-        HandoverDecoder { bytes: self.bytes, at: 0, fds: self.fds.into_iter() }
+    pub fn into_decoder(self) -> HandoverDecoder {
+        HandoverDecoder { bytes: self.bytes, position: 0, fds: self.fds.into_iter() }
     }
 
     /// Sends the parcel to whoever gets the socket that is returned.
@@ -107,7 +107,7 @@ impl HandoverEncoder {
     /// Sends this parcel and another one as one.
     pub fn send_with(&self, other: &Self) -> io::Result<OwnedFd> {
         let mut file = File::from(memfd_create("smolgate", MemfdFlags::CLOEXEC)?);
-        let fds = numbers([&self.fds, &other.fds]);
+        let fds = raw_fds([&self.fds, &other.fds]);
         let start = [MAGIC, &VERSION.to_le_bytes()[..], &(fds.len() as u64).to_le_bytes()].concat();
         for bytes in [&start, &self.bytes, &other.bytes] {
             file.write_all(bytes)?;
@@ -116,29 +116,29 @@ impl HandoverEncoder {
         let mut carriers: Vec<OwnedFd> = vec![file.into()];
         let mut left = fds.as_slice();
         while !left.is_empty() {
-            let (near, far) = pair()?;
-            left = post(&near, left)?;
+            let (near, far) = socket_pair()?;
+            left = send_fds(&near, left)?;
             carriers.push(far);
         }
-        let (near, far) = pair()?;
-        post_all(&near, &numbers([&carriers, &[]]))?;
+        let (near, far) = socket_pair()?;
+        send_all_fds(&near, &raw_fds([&carriers, &[]]))?;
         Ok(far)
     }
 }
 
-fn numbers(fds: [&[OwnedFd]; 2]) -> Vec<RawFd> {
+fn raw_fds(fds: [&[OwnedFd]; 2]) -> Vec<RawFd> {
     fds.iter().flat_map(|fds| fds.iter()).map(AsRawFd::as_raw_fd).collect()
 }
 
-fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
 /// Sends descriptors, each message with one byte: those that are left when the socket holds no more.
-fn post<'f>(socket: &OwnedFd, mut fds: &'f [RawFd]) -> io::Result<&'f [RawFd]> {
+fn send_fds<'f>(socket: &OwnedFd, mut fds: &'f [RawFd]) -> io::Result<&'f [RawFd]> {
     while !fds.is_empty() {
-        let (some, rest) = fds.split_at(fds.len().min(FDS_AT_ONCE));
+        let (some, rest) = fds.split_at(fds.len().min(FDS_PER_MESSAGE));
         let (byte, rights) = ([io::IoSlice::new(b"+")], [ControlMessage::ScmRights(some)]);
         match sendmsg::<()>(socket.as_raw_fd(), &byte, &rights, MsgFlags::MSG_NOSIGNAL, None) {
             Ok(_) => fds = rest,
@@ -149,8 +149,8 @@ fn post<'f>(socket: &OwnedFd, mut fds: &'f [RawFd]) -> io::Result<&'f [RawFd]> {
     Ok(fds)
 }
 
-fn post_all(socket: &OwnedFd, fds: &[RawFd]) -> io::Result<()> {
-    match post(socket, fds)? {
+fn send_all_fds(socket: &OwnedFd, fds: &[RawFd]) -> io::Result<()> {
+    match send_fds(socket, fds)? {
         [] => Ok(()),
         _ => Err(io::Error::other("there are too many descriptors to hand over")),
     }
@@ -159,23 +159,23 @@ fn post_all(socket: &OwnedFd, fds: &[RawFd]) -> io::Result<()> {
 /// A parcel that is being read, in the order in which it was filled. What is not there is `None`.
 pub struct HandoverDecoder {
     bytes: Vec<u8>,
-    at: usize,
+    position: usize,
     fds: IntoIter<OwnedFd>,
 }
 
 impl HandoverDecoder {
     /// Takes the parcel that was sent to this socket.
     pub fn receive(socket: impl AsFd) -> io::Result<Self> {
-        let mut carriers = collect(socket.as_fd())?.into_iter();
+        let mut carriers = receive_fds(socket.as_fd())?.into_iter();
         let mut file = File::from(carriers.next().ok_or_else(|| invalid("it is empty"))?);
         file.seek(SeekFrom::Start(0))?;
         let mut bytes = Vec::new();
         file.take(BYTES_MAX).read_to_end(&mut bytes)?;
         let mut fds = Vec::new();
         for carrier in carriers {
-            fds.append(&mut collect(carrier.as_fd())?);
+            fds.append(&mut receive_fds(carrier.as_fd())?);
         }
-        let mut parcel = Self { bytes, at: 0, fds: fds.into_iter() };
+        let mut parcel = Self { bytes, position: 0, fds: fds.into_iter() };
         if parcel.take(MAGIC.len()) != Some(MAGIC) {
             return Err(invalid("it is none of smolgate's"));
         }
@@ -190,9 +190,9 @@ impl HandoverDecoder {
     }
 
     fn take(&mut self, count: usize) -> Option<&[u8]> {
-        let from = self.at;
+        let from = self.position;
         let bytes = self.bytes.get(from..from.checked_add(count)?)?;
-        self.at += count;
+        self.position += count;
         Some(bytes)
     }
 
@@ -205,17 +205,17 @@ impl HandoverDecoder {
         let (kind, count) = (self.u8()?, usize::try_from(self.u64()?).ok()?);
         let bytes = self.bytes()?;
         let fds: Vec<OwnedFd> = self.fds.by_ref().take(count).collect();
-        (fds.len() == count).then(|| (kind, Self { bytes, at: 0, fds: fds.into_iter() }))
+        (fds.len() == count).then(|| (kind, Self { bytes, position: 0, fds: fds.into_iter() }))
     }
 
     /// To be packed again, as it is.
-    pub fn close(self) -> HandoverEncoder {
+    pub fn into_encoder(self) -> HandoverEncoder {
         HandoverEncoder { bytes: self.bytes, fds: self.fds.collect() }
     }
 
     /// Nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.at >= self.bytes.len()
+        self.position >= self.bytes.len()
     }
 
     pub fn u8(&mut self) -> Option<u8> {
@@ -226,14 +226,14 @@ impl HandoverDecoder {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub fn maybe(&mut self) -> Option<Option<u64>> {
+    pub fn option_u64(&mut self) -> Option<Option<u64>> {
         let there = self.u8()? != 0;
         let value = self.u64()?;
         Some(there.then_some(value))
     }
 
     pub fn duration(&mut self) -> Option<Option<Duration>> {
-        Some(self.maybe()?.map(Duration::from_millis))
+        Some(self.option_u64()?.map(Duration::from_millis))
     }
 
     pub fn bytes(&mut self) -> Option<Vec<u8>> {
@@ -241,7 +241,7 @@ impl HandoverDecoder {
         self.take(count).map(<[u8]>::to_vec)
     }
 
-    pub fn text(&mut self) -> Option<String> {
+    pub fn string(&mut self) -> Option<String> {
         String::from_utf8(self.bytes()?).ok()
     }
 
@@ -252,10 +252,10 @@ impl HandoverDecoder {
 
 /// Takes over descriptors of which only the numbers are known: sent to ourselves, they come back as our own. Nobody else may
 /// have them, and they must be open.
-pub fn take_over(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
-    let (near, far) = pair()?;
-    post_all(&near, numbers)?;
-    let fds = collect(far.as_fd());
+pub fn adopt_fds(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+    let (near, far) = socket_pair()?;
+    send_all_fds(&near, numbers)?;
+    let fds = receive_fds(far.as_fd());
     for number in numbers {
         let _ = nix::unistd::close(*number);
     }
@@ -267,9 +267,9 @@ fn invalid(why: &str) -> io::Error {
 }
 
 /// All descriptors that wait in a socket.
-fn collect(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+fn receive_fds(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     let mut all = Vec::new();
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_MESSAGE))];
     loop {
         let mut messages = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0; 1];
@@ -304,7 +304,7 @@ mod tests {
             packer.u64(number);
             packer.fd(file.into());
         }
-        packer.maybe(None);
+        packer.option_u64(None);
         packer.duration(Some(Duration::from_secs(3)));
         packer.bytes(b"text");
         let mut parcel = HandoverDecoder::receive(packer.send().unwrap()).unwrap();
@@ -316,20 +316,20 @@ mod tests {
             file.read_exact(&mut bytes).unwrap();
             assert_eq!(u64::from_le_bytes(bytes), number);
         }
-        assert_eq!(parcel.maybe(), Some(None));
+        assert_eq!(parcel.option_u64(), Some(None));
         assert_eq!(parcel.duration(), Some(Some(Duration::from_secs(3))));
-        assert_eq!(parcel.text().unwrap(), "text");
+        assert_eq!(parcel.string().unwrap(), "text");
         assert!(parcel.is_empty() && parcel.u8().is_none() && parcel.fd().is_none());
     }
 
     #[test]
     fn what_is_no_parcel_is_refused() {
-        let (_near, far) = pair().unwrap();
+        let (_near, far) = socket_pair().unwrap();
         assert!(HandoverDecoder::receive(far).is_err());
         let mut file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
         file.write_all(b"smolgate\x07\0\0\0\0\0\0\0\0\0\0\0").unwrap();
-        let (near, far) = pair().unwrap();
-        post_all(&near, &[file.as_raw_fd()]).unwrap();
+        let (near, far) = socket_pair().unwrap();
+        send_all_fds(&near, &[file.as_raw_fd()]).unwrap();
         let error = HandoverDecoder::receive(far).err().unwrap().to_string();
         assert!(error.contains("version 7 is not known"), "{error}");
     }

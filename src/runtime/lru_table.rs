@@ -40,7 +40,7 @@ impl<V: Default> LruTable<V> {
     /// A table that may take `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
         // About one bucket to two entries with short keys. Pages of it that nobody uses cost nothing.
-        let buckets = (bytes_max / Self::bytes_of_entries(2)).next_power_of_two();
+        let buckets = (bytes_max / Self::entry_bytes(2)).next_power_of_two();
         Self {
             hasher: RandomState::new(),
             buckets: vec![0; buckets],
@@ -53,17 +53,17 @@ impl<V: Default> LruTable<V> {
         }
     }
 
-    const fn bytes_of_entries(count: usize) -> usize {
+    const fn entry_bytes(count: usize) -> usize {
         count * size_of::<Entry<V>>()
     }
 
-    fn bytes_of_key(key: &[u8]) -> usize {
+    fn key_cost_bytes(key: &[u8]) -> usize {
         if key.is_empty() { 0 } else { key.len() + KEY_OVERHEAD_BYTES }
     }
 
     /// Bytes in use.
-    pub fn bytes(&self) -> usize {
-        self.buckets.len() * BUCKET_BYTES + Self::bytes_of_entries(self.entries.capacity()) + self.key_bytes
+    pub fn bytes_used(&self) -> usize {
+        self.buckets.len() * BUCKET_BYTES + Self::entry_bytes(self.entries.capacity()) + self.key_bytes
     }
 
     fn entry(&self, id: EntryId) -> Option<&Entry<V>> {
@@ -104,28 +104,28 @@ impl<V: Default> LruTable<V> {
 
     /// A new entry for a key that has none, the newest. `None`: there is no room.
     pub fn insert(&mut self, key: &[u8]) -> Option<EntryId> {
-        let key_bytes = Self::bytes_of_key(key);
-        let left = self.bytes_max.checked_sub(self.bytes() + key_bytes)?;
-        let id = self.take_free(left, key_bytes)?;
+        let key_bytes = Self::key_cost_bytes(key);
+        let left = self.bytes_max.checked_sub(self.bytes_used() + key_bytes)?;
+        let id = self.allocate(left, key_bytes)?;
         let bucket = self.bucket(key);
         let next = std::mem::replace(self.buckets.get_mut(bucket)?, id);
         let entry = self.entry_mut(id)?;
         entry.key = key.into();
         entry.next = next;
         self.key_bytes += key_bytes;
-        self.link(id);
+        self.link_newest(id);
         Some(id)
     }
 
     /// An unused entry: one that was given back, or a new one.
-    fn take_free(&mut self, left: usize, key_bytes: usize) -> Option<EntryId> {
+    fn allocate(&mut self, left: usize, key_bytes: usize) -> Option<EntryId> {
         if let Some(entry) = self.entry(self.free) {
             let next = entry.next;
             return Some(std::mem::replace(&mut self.free, next));
         }
         if self.entries.len() == self.entries.capacity() {
             // What is left is for entries and their keys.
-            let most = left / (Self::bytes_of_entries(1) + key_bytes);
+            let most = left / (Self::entry_bytes(1) + key_bytes);
             let more = (self.entries.len() / 4).max(16).min(most);
             if more == 0 {
                 return None;
@@ -141,7 +141,7 @@ impl<V: Default> LruTable<V> {
         let Some(entry) = self.entry_mut(id) else { return };
         let (key, next) = (std::mem::take(&mut entry.key), entry.next);
         entry.value = V::default();
-        self.key_bytes -= Self::bytes_of_key(&key);
+        self.key_bytes -= Self::key_cost_bytes(&key);
         self.unlink(id);
         let bucket = self.bucket(&key);
         match self.buckets.get_mut(bucket) {
@@ -173,11 +173,11 @@ impl<V: Default> LruTable<V> {
     pub fn touch(&mut self, id: EntryId) {
         if self.newest != id {
             self.unlink(id);
-            self.link(id);
+            self.link_newest(id);
         }
     }
 
-    fn link(&mut self, id: EntryId) {
+    fn link_newest(&mut self, id: EntryId) {
         let before = std::mem::replace(&mut self.newest, id);
         if let Some(entry) = self.entry_mut(id) {
             (entry.newer, entry.older) = (0, before);
@@ -222,11 +222,11 @@ mod tests {
             assert_eq!(found.and_then(|id| table.value(id)).copied(), (number % 2 == 1).then_some(number));
         }
         // The places of those that went are used again.
-        let bytes = table.bytes();
+        let bytes = table.bytes_used();
         for number in (0..300u32).step_by(2) {
             table.insert(&number.to_be_bytes()).unwrap();
         }
-        assert!(table.bytes() <= bytes + 150 * (4 + KEY_OVERHEAD_BYTES));
+        assert!(table.bytes_used() <= bytes + 150 * (4 + KEY_OVERHEAD_BYTES));
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
                     held -= 1;
                 }
                 held += 1;
-                assert!(table.bytes() <= BYTES, "{} bytes for keys of {len}", table.bytes());
+                assert!(table.bytes_used() <= BYTES, "{} bytes for keys of {len}", table.bytes_used());
             }
             assert!(held * (4 + len + 80) > BYTES / 2, "{held} keys of {len} bytes fit");
         }

@@ -24,19 +24,19 @@ pub enum Metric {
     /// Requests that were begun.
     Requests,
     /// Answers by the first digit of their status.
-    Answers1xx,
-    Answers2xx,
-    Answers3xx,
-    Answers4xx,
-    Answers5xx,
+    Responses1xx,
+    Responses2xx,
+    Responses3xx,
+    Responses4xx,
+    Responses5xx,
     /// Tunnels that are open, and all that were.
     OpenTunnels,
     Tunnels,
     /// Bytes as the sockets moved them, heads included.
-    FromClients,
-    ToClients,
-    FromUpstreams,
-    ToUpstreams,
+    BytesFromClients,
+    BytesToClients,
+    BytesFromUpstreams,
+    BytesToUpstreams,
 }
 
 /// Whose bytes a socket moves.
@@ -45,23 +45,23 @@ pub enum Side {
     Client,
     Upstream,
     /// Our own: nobody counts them.
-    Inner,
+    Internal,
 }
 
-const COUNTS: usize = Metric::ToUpstreams as usize + 1;
+const METRICS: usize = Metric::BytesToUpstreams as usize + 1;
 
 /// Numbers of one moment.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Snapshot([u64; COUNTS]);
+pub struct Snapshot([u64; METRICS]);
 
 impl Snapshot {
-    pub fn of(&self, count: Metric) -> u64 {
+    pub fn get(&self, count: Metric) -> u64 {
         self.0.get(count as usize).copied().unwrap_or(0)
     }
 
     /// Connections of clients that have nothing to do.
     pub fn waiting(&self) -> u64 {
-        self.of(Metric::Active).saturating_sub(self.of(Metric::Reading)).saturating_sub(self.of(Metric::Writing))
+        self.get(Metric::Active).saturating_sub(self.get(Metric::Reading)).saturating_sub(self.get(Metric::Writing))
     }
 
     fn add(&mut self, other: &Self) {
@@ -71,14 +71,14 @@ impl Snapshot {
 }
 
 thread_local! {
-    static CELLS: [Cell<u64>; COUNTS] = const { [const { Cell::new(0) }; COUNTS] };
+    static COUNTERS: [Cell<u64>; METRICS] = const { [const { Cell::new(0) }; METRICS] };
     /// The seat of this thread; 0: none.
-    static SEAT: Cell<u32> = const { Cell::new(0) };
+    static WORKER_NUMBER: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Adds to one number of this worker.
 pub fn add(count: Metric, more: u64) {
-    CELLS.with(|cells| {
+    COUNTERS.with(|cells| {
         if let Some(cell) = cells.get(count as usize) {
             cell.set(cell.get().wrapping_add(more));
         }
@@ -86,45 +86,45 @@ pub fn add(count: Metric, more: u64) {
 }
 
 /// Takes one from a number that says how many there are now.
-pub fn remove(count: Metric) {
+pub fn decrement(count: Metric) {
     add(count, u64::MAX);
 }
 
 /// Counts bytes that were read.
-pub fn received(side: Side, bytes: usize) {
+pub fn count_received(side: Side, bytes: usize) {
     match side {
-        Side::Client => add(Metric::FromClients, bytes as u64),
-        Side::Upstream => add(Metric::FromUpstreams, bytes as u64),
-        Side::Inner => {}
+        Side::Client => add(Metric::BytesFromClients, bytes as u64),
+        Side::Upstream => add(Metric::BytesFromUpstreams, bytes as u64),
+        Side::Internal => {}
     }
 }
 
 /// Counts bytes that were written.
-pub fn sent(side: Side, bytes: usize) {
+pub fn count_sent(side: Side, bytes: usize) {
     match side {
-        Side::Client => add(Metric::ToClients, bytes as u64),
-        Side::Upstream => add(Metric::ToUpstreams, bytes as u64),
-        Side::Inner => {}
+        Side::Client => add(Metric::BytesToClients, bytes as u64),
+        Side::Upstream => add(Metric::BytesToUpstreams, bytes as u64),
+        Side::Internal => {}
     }
 }
 
 /// Counts an answer by its status.
-pub fn answered(status: u16) {
+pub fn count_response(status: u16) {
     let class = match status {
-        100..=199 => Metric::Answers1xx,
-        200..=299 => Metric::Answers2xx,
-        300..=399 => Metric::Answers3xx,
-        400..=499 => Metric::Answers4xx,
-        500..=599 => Metric::Answers5xx,
+        100..=199 => Metric::Responses1xx,
+        200..=299 => Metric::Responses2xx,
+        300..=399 => Metric::Responses3xx,
+        400..=499 => Metric::Responses4xx,
+        500..=599 => Metric::Responses5xx,
         _ => return,
     };
     add(class, 1);
 }
 
 /// A request on its way: it is read, then answered.
-pub struct Request(Metric);
+pub struct RequestGuard(Metric);
 
-impl Request {
+impl RequestGuard {
     pub fn begin() -> Self {
         add(Metric::Requests, 1);
         add(Metric::Reading, 1);
@@ -132,37 +132,37 @@ impl Request {
     }
 
     /// Its head is there.
-    pub fn is_read(&mut self) {
-        remove(self.0);
+    pub fn set_writing(&mut self) {
+        decrement(self.0);
         add(Metric::Writing, 1);
         self.0 = Metric::Writing;
     }
 }
 
-impl Drop for Request {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        remove(self.0);
+        decrement(self.0);
     }
 }
 
 /// A tunnel, as long as it is open. Takes no room.
-pub struct Tunnel(());
+pub struct TunnelGuard(());
 
-impl Tunnel {
+impl TunnelGuard {
     pub fn open() -> Self {
         [Metric::Tunnels, Metric::OpenTunnels, Metric::Writing].into_iter().for_each(|count| add(count, 1));
         Self(())
     }
 }
 
-impl Drop for Tunnel {
+impl Drop for TunnelGuard {
     fn drop(&mut self) {
-        [Metric::OpenTunnels, Metric::Writing].into_iter().for_each(remove);
+        [Metric::OpenTunnels, Metric::Writing].into_iter().for_each(decrement);
     }
 }
 
-fn own() -> Snapshot {
-    CELLS.with(|cells| Snapshot(std::array::from_fn(|at| cells.get(at).map_or(0, Cell::get))))
+fn local_snapshot() -> Snapshot {
+    COUNTERS.with(|cells| Snapshot(std::array::from_fn(|at| cells.get(at).map_or(0, Cell::get))))
 }
 
 /// What all workers have written down.
@@ -173,7 +173,7 @@ struct Registry {
     past: Snapshot,
 }
 
-static BOARD: Mutex<Registry> = Mutex::new(Registry { seats: Vec::new(), last: 0, past: Snapshot([0; COUNTS]) });
+static BOARD: Mutex<Registry> = Mutex::new(Registry { seats: Vec::new(), last: 0, past: Snapshot([0; METRICS]) });
 
 fn board() -> MutexGuard<'static, Registry> {
     BOARD.lock().unwrap_or_else(PoisonError::into_inner)
@@ -198,14 +198,14 @@ impl WorkerMetrics {
         let number = board.last;
         let seat = Arc::new(Shared { number, asked: AtomicBool::new(false), waker, written: Mutex::default() });
         board.seats.push(seat.clone());
-        SEAT.set(number);
+        WORKER_NUMBER.set(number);
         Self(seat)
     }
 
     /// Writes down this worker's numbers, if somebody has asked.
     pub fn answer(&self) {
         if self.0.asked.load(Ordering::Acquire) {
-            *self.0.written.lock().unwrap_or_else(PoisonError::into_inner) = own();
+            *self.0.written.lock().unwrap_or_else(PoisonError::into_inner) = local_snapshot();
             self.0.asked.store(false, Ordering::Release);
         }
     }
@@ -215,14 +215,14 @@ impl Drop for WorkerMetrics {
     fn drop(&mut self) {
         let mut board = board();
         board.seats.retain(|seat| seat.number != self.0.number);
-        board.past.add(&own());
-        SEAT.set(0);
+        board.past.add(&local_snapshot());
+        WORKER_NUMBER.set(0);
     }
 }
 
 /// Asks all other workers for their numbers; they come with [`total`] when [`is_answered`].
 pub fn ask() {
-    for seat in board().seats.iter().filter(|seat| seat.number != SEAT.get()) {
+    for seat in board().seats.iter().filter(|seat| seat.number != WORKER_NUMBER.get()) {
         seat.asked.store(true, Ordering::Release);
         seat.waker.wake_by_ref();
     }
@@ -235,9 +235,9 @@ pub fn is_answered() -> bool {
 /// The numbers of all workers: of this one as they are, of the others as they were last asked for.
 pub fn total() -> Snapshot {
     let board = board();
-    let mut sum = own();
+    let mut sum = local_snapshot();
     sum.add(&board.past);
-    for seat in board.seats.iter().filter(|seat| seat.number != SEAT.get()) {
+    for seat in board.seats.iter().filter(|seat| seat.number != WORKER_NUMBER.get()) {
         sum.add(&seat.written.lock().unwrap_or_else(PoisonError::into_inner));
     }
     sum
@@ -252,11 +252,11 @@ mod tests {
     fn workers_answer_when_asked() {
         let (told, heard) = std::sync::mpsc::channel();
         let (end, ended) = std::sync::mpsc::channel::<()>();
-        let before = total().of(Metric::Tunnels);
+        let before = total().get(Metric::Tunnels);
         let other = std::thread::spawn(move || {
             let seat = WorkerMetrics::take(Waker::noop().clone());
-            let tunnel = Tunnel::open();
-            add(Metric::ToClients, 5);
+            let tunnel = TunnelGuard::open();
+            add(Metric::BytesToClients, 5);
             seat.answer();
             told.send(()).unwrap();
             while ended.try_recv().is_err() {
@@ -265,30 +265,30 @@ mod tests {
             drop(tunnel);
         });
         heard.recv().unwrap();
-        assert_eq!(total().of(Metric::Tunnels), before, "nobody has asked");
+        assert_eq!(total().get(Metric::Tunnels), before, "nobody has asked");
         ask();
-        while total().of(Metric::Tunnels) == before {}
-        assert_eq!(total().of(Metric::Tunnels), before + 1);
-        assert!(total().of(Metric::ToClients) >= 5);
+        while total().get(Metric::Tunnels) == before {}
+        assert_eq!(total().get(Metric::Tunnels), before + 1);
+        assert!(total().get(Metric::BytesToClients) >= 5);
         end.send(()).unwrap();
         other.join().unwrap();
-        assert_eq!(total().of(Metric::Tunnels), before + 1, "what a worker has done stays when it has ended");
+        assert_eq!(total().get(Metric::Tunnels), before + 1, "what a worker has done stays when it has ended");
     }
 
     #[test]
     fn what_lasts_is_counted_as_long_as_it_lasts() {
-        let now = |count| own().of(count);
-        let mut request = Request::begin();
+        let now = |count| local_snapshot().get(count);
+        let mut request = RequestGuard::begin();
         assert_eq!((now(Metric::Reading), now(Metric::Writing), now(Metric::Requests)), (1, 0, 1));
-        request.is_read();
-        let tunnel = Tunnel::open();
+        request.set_writing();
+        let tunnel = TunnelGuard::open();
         assert_eq!((now(Metric::Reading), now(Metric::Writing), now(Metric::OpenTunnels)), (0, 2, 1));
         drop((request, tunnel));
         assert_eq!((now(Metric::Reading), now(Metric::Writing), now(Metric::OpenTunnels)), (0, 0, 0));
         for status in [101, 200, 304, 404, 502, 502, 999] {
-            answered(status);
+            count_response(status);
         }
-        assert_eq!((now(Metric::Answers1xx), now(Metric::Answers4xx), now(Metric::Answers5xx)), (1, 1, 2));
-        assert_eq!(size_of::<Tunnel>(), 0);
+        assert_eq!((now(Metric::Responses1xx), now(Metric::Responses4xx), now(Metric::Responses5xx)), (1, 1, 2));
+        assert_eq!(size_of::<TunnelGuard>(), 0);
     }
 }

@@ -44,7 +44,7 @@ pub fn hold() -> io::Result<OwnedFd> {
 impl Signals {
     /// Reads the descriptor of [`hold`] in this worker.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { source: IoSource::new(fd, Side::Inner)?, came: Cell::new(0) })
+        Ok(Self { source: IoSource::new(fd, Side::Internal)?, came: Cell::new(0) })
     }
 
     /// Waits until a signal has come.

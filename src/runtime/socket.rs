@@ -237,7 +237,7 @@ impl Listener {
     /// Watches a descriptor that [`listen`] made.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let local = local_addr(&fd)?;
-        Ok(Self { source: IoSource::shared(fd)?, local })
+        Ok(Self { source: IoSource::new_shared(fd)?, local })
     }
 
     /// The next connection, and who it is from.
@@ -271,12 +271,12 @@ impl Socket {
 
     /// Watches a descriptor that has nobody else at its other end.
     pub fn inner(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { source: IoSource::new(fd, Side::Inner)? })
+        Ok(Self { source: IoSource::new(fd, Side::Internal)? })
     }
 
     /// The descriptor, which nobody watches any more.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
-        self.source.leave()
+        self.source.into_fd()
     }
 
     /// Watches the connected descriptor of an upstream.
@@ -305,7 +305,7 @@ impl Socket {
             Ok(()) => Self::upstream(fd),
             Err(rustix::io::Errno::INPROGRESS) => {
                 let connected = Self::upstream(fd)?;
-                connected.source.edge(Direction::Write).await;
+                connected.source.wait_for_edge(Direction::Write).await;
                 sockopt::socket_error(&connected.source)??;
                 Ok(connected)
             }
@@ -320,9 +320,9 @@ impl Socket {
             .source
             .poll_io(cx, Direction::Read, |fd| net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, count)| count));
         if let Poll::Ready(Ok(count)) = read {
-            metrics::received(self.source.side(), count);
+            metrics::count_received(self.source.side(), count);
             if count < room {
-                self.source.exhausted(Direction::Read);
+                self.source.clear_ready(Direction::Read);
             }
         }
         read
@@ -355,7 +355,7 @@ impl Socket {
     /// Counts what was written.
     fn counted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = written {
-            metrics::sent(self.source.side(), count);
+            metrics::count_sent(self.source.side(), count);
         }
         written
     }
@@ -367,15 +367,15 @@ impl Socket {
 
     /// Whether there may be room to write; nothing is asked of the kernel.
     pub fn is_writable(&self) -> bool {
-        self.source.writable()
+        self.source.is_writable()
     }
 
     /// Whether the peer has neither sent nor closed anything: such a connection can be used again.
     pub fn is_quiet(&self) -> bool {
-        if self.source.ended() {
+        if self.source.peer_closed() {
             return false;
         }
-        if !self.source.readable() {
+        if !self.source.is_readable() {
             return true; // the last read took all there was, and no edge came since
         }
         let mut byte = [0; 1];
@@ -392,7 +392,7 @@ impl Socket {
 
     /// Whether the peer is known to have finished sending or to be gone.
     pub fn ended(&self) -> bool {
-        self.source.ended()
+        self.source.peer_closed()
     }
 
     /// Sends the end of our direction; the other goes on.
@@ -412,7 +412,7 @@ impl Socket {
 
     /// Forgets who waited for this socket, before another task takes it over.
     pub fn release(&self) {
-        self.source.release();
+        self.source.clear_wakers();
     }
 }
 
@@ -433,7 +433,7 @@ impl Datagrams {
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = open_as(SocketType::DGRAM, family)?;
         net::connect(&fd, addr)?;
-        Ok(Self { source: IoSource::new(fd, Side::Inner)? })
+        Ok(Self { source: IoSource::new(fd, Side::Internal)? })
     }
 
     pub fn poll_send(&self, cx: &mut Context<'_>, datagram: &[u8]) -> Poll<io::Result<usize>> {

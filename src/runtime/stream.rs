@@ -91,7 +91,7 @@ impl Stream {
             Self::Plain(socket) => return socket.poll_send_file(cx, file, offset, count),
             Self::Secure(session) => session,
         };
-        executor::scratch(|scratch| {
+        executor::with_scratch(|scratch| {
             let room = scratch.get_mut(..count.min(FILE_BYTES_AT_ONCE)).unwrap_or_default();
             let read = rustix::io::pread(file, &mut *room, *offset).map_err(|_| rustix::io::Errno::IO)?;
             if read == 0 {
@@ -318,7 +318,7 @@ impl<'w> ReadHalf<'w> {
             return Poll::Ready(Ok(()));
         }
         let (stream, ahead) = (self.stream, &mut *self.ahead);
-        executor::scratch(|scratch| {
+        executor::with_scratch(|scratch| {
             loop {
                 let count = ready!(stream.poll_read(cx, scratch))?;
                 let fresh = scratch.get(..count).unwrap_or_default();
@@ -353,7 +353,7 @@ impl<'w> ReadHalf<'w> {
             return Poll::Ready(Ok(result));
         }
         let (stream, ahead) = (self.stream, &mut *self.ahead);
-        executor::scratch(|scratch| {
+        executor::with_scratch(|scratch| {
             let count = ready!(stream.poll_read(cx, scratch))?;
             let fresh = scratch.get(..count).unwrap_or_default();
             let (used, result) = with(cx, fresh);

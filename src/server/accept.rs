@@ -88,7 +88,7 @@ async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worke
                 let newcomer = Accepted { fd, addr, bound: listener.local().clone() };
                 match worker.place() {
                     Assignment::Here(slot) => serve(newcomer, &worker, slot),
-                    Assignment::There(desk) => desk.orders.put(WorkerCommand::Serve(newcomer)),
+                    Assignment::There(desk) => desk.orders.send(WorkerCommand::Serve(newcomer)),
                     Assignment::Nowhere => turn_away(newcomer.fd, &newcomer.addr, &worker),
                 }
             }
@@ -159,5 +159,5 @@ async fn say_no(socket: Socket, tokens: bool) {
     let _ = poll_fn(|cx| socket.poll_write(cx, &answer)).await;
     let _ = socket.finish();
     // What it still sends is read, or it would not see the answer.
-    while let Ok(1..) = poll_fn(|cx| executor::scratch(|scratch| socket.poll_read(cx, scratch))).await {}
+    while let Ok(1..) = poll_fn(|cx| executor::with_scratch(|scratch| socket.poll_read(cx, scratch))).await {}
 }

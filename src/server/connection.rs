@@ -162,8 +162,8 @@ fn leave(wire: BufStream, client: &Client, group: &VirtualHosts, worker: &Worker
         && let Some(fd) = wire.into_fd()
     {
         let mut packer = HandoverEncoder::default();
-        packer.text(&client.addr);
-        packer.text(&client.local);
+        packer.string(&client.addr);
+        packer.string(&client.local);
         packer.fd(fd);
         worker.pack(|all| all.entry(handover::CONNECTION, packer));
     }
@@ -256,13 +256,13 @@ struct RequestHandler<'c> {
 impl RequestHandler<'_> {
     /// Reads one request and answers it: what comes after, and how long the next one is waited for.
     async fn serve(mut self) -> (After, Duration) {
-        let mut counted = metrics::Request::begin();
+        let mut counted = metrics::RequestGuard::begin();
         let began = executor::now();
         let pipelined = !self.wire.ahead().is_empty() && self.number > 1;
         let server = self.group.names.default_server().clone();
         let (mut exchange, understood) = match self.read_head(&server).await {
             Ok(request) => {
-                counted.is_read();
+                counted.set_writing();
                 let mut exchange = self.exchange(&server, request);
                 exchange.began = began;
                 exchange.pipelined = pipelined;
@@ -289,7 +289,7 @@ impl RequestHandler<'_> {
             Done::Answered(after) => self.after(after, &mut exchange, counted),
             Done::Upgraded(upgraded) => {
                 let passage = TunnelSetup::new(&mut exchange, *upgraded);
-                metrics::answered(exchange.response.status); // its log line is written at its end
+                metrics::count_response(exchange.response.status); // its log line is written at its end
                 After::Tunnel(Box::new(passage))
             }
         };
@@ -300,8 +300,8 @@ impl RequestHandler<'_> {
     async fn read_head(&mut self, server: &Arc<Server>) -> Result<Request, Option<Malformed>> {
         let settings = &server.settings;
         let names = settings.manners.names();
-        let mut scan = HeadScanner::request();
-        let mut parse = |bytes: &[u8]| scan.find_request(bytes, settings.head_limits, names);
+        let mut scan = HeadScanner::for_request();
+        let mut parse = |bytes: &[u8]| scan.parse_request(bytes, settings.head_limits, names);
         let mut reader = self.wire.reader();
         let read = self.timer.within(settings.header_timeout, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await;
         let info =
@@ -327,7 +327,7 @@ impl RequestHandler<'_> {
 
     /// An exchange for a head that could not be read.
     fn unread(&self, server: &Arc<Server>) -> Exchange {
-        self.exchange(server, Request::broken(self.wire.ahead()))
+        self.exchange(server, Request::from_malformed(self.wire.ahead()))
     }
 
     fn exchange(&self, server: &Arc<Server>, request: Request) -> Exchange {
@@ -342,7 +342,7 @@ impl RequestHandler<'_> {
     }
 
     /// Ends a request, unless something of its answer is left, and says how the connection goes on.
-    fn after(&self, after: send_response::After, exchange: &mut Exchange, counted: metrics::Request) -> After {
+    fn after(&self, after: send_response::After, exchange: &mut Exchange, counted: metrics::RequestGuard) -> After {
         if let send_response::After::Rest(rest) = after {
             return After::Download(Box::new(DetachedResponse::new(exchange, *rest, counted)));
         }
@@ -361,7 +361,7 @@ impl RequestHandler<'_> {
 
 /// Counts a request that is over, and writes its log line.
 fn end(exchange: &Exchange) {
-    metrics::answered(exchange.response.status);
+    metrics::count_response(exchange.response.status);
     log::write_access(exchange);
 }
 
@@ -369,19 +369,19 @@ fn end(exchange: &Exchange) {
 fn understand(exchange: &mut Exchange, group: &VirtualHosts) -> Result<(), Malformed> {
     let request = &exchange.request;
     let parsed = uri::parse(request.target(), exchange.settings().manners.merge_slashes)?;
-    let field = request.fields.first(crate::http1::head::HeaderName::Host);
+    let field = request.headers.first(crate::http1::head::HeaderName::Host);
     let host = match (parsed.authority, field) {
         (Some(authority), field) => {
-            field.map(uri::host_name).transpose()?;
-            uri::host_name(authority)?
+            field.map(uri::parse_host).transpose()?;
+            uri::parse_host(authority)?
         }
-        (None, Some(field)) => uri::host_name(field)?,
+        (None, Some(field)) => uri::parse_host(field)?,
         (None, None) => String::new(),
     };
-    let (written, path) = (parsed.written.into_owned(), parsed.path.into_owned());
+    let (written, path) = (parsed.path_and_query.into_owned(), parsed.path.into_owned());
     let args = parsed.args.map(<[u8]>::to_vec);
     if parsed.authority.is_some() {
-        exchange.request.host_from_target();
+        exchange.request.set_host_from_target();
     }
     let found = group.names.find(&host);
     exchange.server = found.server.clone();

@@ -21,7 +21,7 @@ use crate::server::send_response::{self, Remainder};
 pub struct DetachedResponse {
     outgoing: SendQueue,
     ending: Box<Ending>,
-    counted: metrics::Request,
+    counted: metrics::RequestGuard,
 }
 
 /// What comes of the connection then.
@@ -50,7 +50,7 @@ struct Ending {
 }
 
 impl DetachedResponse {
-    pub fn new(exchange: &mut Exchange, rest: Remainder, counted: metrics::Request) -> Self {
+    pub fn new(exchange: &mut Exchange, rest: Remainder, counted: metrics::RequestGuard) -> Self {
         let held = std::mem::take(&mut exchange.limits.conn_guards);
         let settings = exchange.settings();
         let context = if log::is_enabled(&settings.error_log, Level::Alert) {
@@ -90,7 +90,7 @@ impl DetachedResponse {
 pub struct Downloading {
     pub wire: BufStream,
     outgoing: SendQueue,
-    ending: Option<(Box<Ending>, metrics::Request)>,
+    ending: Option<(Box<Ending>, metrics::RequestGuard)>,
 }
 
 impl Future for Downloading {
@@ -119,7 +119,7 @@ impl Ending {
         if let Some((level, why)) = failure.and_then(send_response::complaint) {
             log::write_error(&self.logs, level, Some(self.connection), format_args!("{why}"), &self.context);
         }
-        metrics::answered(self.status);
+        metrics::count_response(self.status);
         let moved = log::Totals {
             bytes,
             head_bytes: self.head_bytes,

@@ -53,14 +53,14 @@ impl Listeners {
         while let Some((kind, mut content)) = parcel.entry() {
             match kind {
                 handover::LISTENER => {
-                    let addr = content.text().and_then(|text| Addr::parse(&text));
+                    let addr = content.string().and_then(|text| Addr::parse(&text));
                     self.open.extend(addr.zip(content.fd()));
                 }
-                handover::PASSED => {
+                handover::INHERITED_SOCKET => {
                     let known = content.fd().and_then(|fd| Some((socket::adopt(&fd).ok()?, fd)));
                     self.passed.extend(known.map(|(addr, fd)| InheritedListener { addr, fd }));
                 }
-                _ => rest.entry(kind, content.close()),
+                _ => rest.entry(kind, content.into_encoder()),
             }
         }
         rest
@@ -70,14 +70,14 @@ impl Listeners {
     pub fn pack(&self, packer: &mut HandoverEncoder) -> io::Result<()> {
         for (addr, fd) in &self.open {
             let mut socket = HandoverEncoder::default();
-            socket.text(addr);
+            socket.string(addr);
             socket.fd(fd.try_clone()?);
             packer.entry(handover::LISTENER, socket);
         }
         for passed in &self.passed {
             let mut socket = HandoverEncoder::default();
             socket.fd(passed.fd.try_clone()?);
-            packer.entry(handover::PASSED, socket);
+            packer.entry(handover::INHERITED_SOCKET, socket);
         }
         Ok(())
     }
@@ -155,6 +155,6 @@ pub fn copies(fd: &OwnedFd, crew: &Workers) -> io::Result<Vec<OwnedFd>> {
 /// Has every worker listen on a socket.
 pub fn listen(crew: &Workers, addr: &Addr, fds: Vec<OwnedFd>) {
     for (desk, fd) in crew.desks.iter().zip(fds) {
-        desk.orders.put(WorkerCommand::Listen(addr.clone(), fd));
+        desk.orders.send(WorkerCommand::Listen(addr.clone(), fd));
     }
 }

@@ -155,7 +155,7 @@ async fn write_out(
         file::Body::Bytes(bytes) => outgoing.add(&bytes),
         file::Body::File { fd, from, count } => {
             outgoing.of(fd);
-            outgoing.add_part(FileRange { from, count });
+            outgoing.add_part(FileRange { start: from, length: count });
         }
         file::Body::Parts { fd, parts, end } => {
             outgoing.of(fd);

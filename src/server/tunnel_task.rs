@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::config::{Level, Upstream};
-use crate::http1::websocket::Frames;
+use crate::http1::websocket::FrameScanner;
 use crate::proxy::balance::{PeerLease, UpstreamState};
 use crate::proxy::forward::Upgraded;
 use crate::proxy::live::Live;
@@ -24,7 +24,7 @@ use crate::tunnel;
 /// A tunnel that is about to be dug.
 pub struct TunnelSetup {
     upgraded: Upgraded,
-    frames: Frames,
+    frames: FrameScanner,
     limits: tunnel::Limits,
     end: Option<Box<Ending>>,
 }
@@ -61,7 +61,7 @@ impl TunnelSetup {
         });
         let limits =
             tunnel::Limits { idle: settings.proxy.tunnel_idle_timeout(), send: settings.proxy.tunnel_send_timeout() };
-        let frames = if upgraded.websocket { Frames::START } else { Frames::UNKNOWN };
+        let frames = if upgraded.websocket { FrameScanner::START } else { FrameScanner::UNKNOWN };
         Self { upgraded, frames, limits, end }
     }
 
@@ -82,13 +82,13 @@ struct TunnelTask {
     /// The tunnel is a connection of its peer, and of the worker.
     chosen: PeerLease,
     slot: ConnectionGuard,
-    _open: metrics::Tunnel,
+    _open: metrics::TunnelGuard,
 }
 
 impl TunnelTask {
     fn new(relay: tunnel::Tunnel, end: Option<Box<Ending>>, chosen: PeerLease, slot: ConnectionGuard) -> Self {
         slot.worker().tunnel_begins();
-        Self { relay: Some(relay), end, chosen, slot, _open: metrics::Tunnel::open() }
+        Self { relay: Some(relay), end, chosen, slot, _open: metrics::TunnelGuard::open() }
     }
 
     /// Leaves the tunnel to the next program, if that can go on with it.
@@ -98,8 +98,8 @@ impl TunnelTask {
         if relay.pack(&mut packer).is_err() {
             return;
         }
-        packer.text(&self.chosen.upstream());
-        packer.text(&self.chosen.peer.addr);
+        packer.string(&self.chosen.upstream());
+        packer.string(&self.chosen.peer.addr);
         packer.u8(self.end.is_some().into());
         if let Some(ending) = self.end.take() {
             ending.pack(&mut packer, &self.slot.worker().running());
@@ -134,7 +134,7 @@ impl Future for TunnelTask {
 /// Goes on with a tunnel of the program before. `None`: the parcel is broken.
 pub fn resume(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) -> Option<()> {
     let relay = tunnel::Tunnel::unpack(parcel)?;
-    let (upstream, peer) = (parcel.text()?, Addr::parse(&parcel.text()?)?);
+    let (upstream, peer) = (parcel.string()?, Addr::parse(&parcel.string()?)?);
     let end = if parcel.u8()? == 0 { None } else { Some(Box::new(Ending::unpack(parcel, worker)?)) };
     let groups = worker.running().all_groups();
     let group = groups.into_iter().find(|group| group.upstream.name == upstream).unwrap_or_else(|| {
@@ -155,7 +155,7 @@ impl Ending {
         }
         packer.u64(known.len() as u64);
         for (zone, key) in &known {
-            packer.text(zone);
+            packer.string(zone);
             packer.bytes(key);
         }
         packer.u64(self.lines.len() as u64);
@@ -170,7 +170,7 @@ impl Ending {
         let running = worker.running();
         let mut held = Vec::new();
         for _ in 0..parcel.u64()? {
-            let (zone, key) = (parcel.text()?, parcel.bytes()?);
+            let (zone, key) = (parcel.string()?, parcel.bytes()?);
             // It was let in before, whatever the limit is now.
             held.extend(running.zones.connection_zone_named(&zone).and_then(|zone| zone.acquire(&key, u32::MAX).ok()));
         }
@@ -183,7 +183,7 @@ impl Ending {
             held: held.into(),
             logs: worker.error_log(),
             connection: u32::try_from(parcel.u64()?).ok()?,
-            context: parcel.text()?.into(),
+            context: parcel.string()?.into(),
             head_bytes: parcel.u64()?,
             began: executor::now().saturating_sub(parcel.u64()?),
         })

@@ -90,7 +90,7 @@ impl Workers {
 
     /// Tells every worker the same.
     pub fn tell(&self, order: &dyn Fn() -> WorkerCommand) {
-        self.desks.iter().for_each(|desk| desk.orders.put(order()));
+        self.desks.iter().for_each(|desk| desk.orders.send(order()));
     }
 }
 
@@ -119,7 +119,7 @@ pub struct ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        metrics::remove(Metric::Active);
+        metrics::decrement(Metric::Active);
         if let Some(desk) = self.worker.desk() {
             desk.connections.fetch_sub(1, Ordering::Relaxed);
         }
@@ -168,7 +168,7 @@ impl Worker {
 
     /// The next order for this worker.
     pub fn poll_order(&self, cx: &Context<'_>) -> Poll<WorkerCommand> {
-        self.desk().map_or(Poll::Pending, |desk| desk.orders.poll_next(cx))
+        self.desk().map_or(Poll::Pending, |desk| desk.orders.poll_receive(cx))
     }
 
     pub fn connections(&self) -> u32 {
@@ -288,7 +288,7 @@ impl Worker {
 
     /// Tells something to who gives the orders.
     pub fn report(&self, report: WorkerEvent) {
-        self.crew.reports.put(report);
+        self.crew.reports.send(report);
     }
 
     /// The configuration in force.

@@ -130,7 +130,7 @@ fn resume(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) {
 }
 
 fn connection(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) -> Option<()> {
-    let (addr, local) = (Addr::parse(&parcel.text()?)?, Addr::parse(&parcel.text()?)?);
+    let (addr, local) = (Addr::parse(&parcel.string()?)?, Addr::parse(&parcel.string()?)?);
     let fd = parcel.fd()?;
     if let Some(group) = worker.group_at(&local) {
         connection::start(fd, addr, local, group, worker.clone(), worker.admit());

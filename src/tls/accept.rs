@@ -244,11 +244,11 @@ thread_local! {
 async fn turn_with_room() {
     loop {
         let (turn, answers) = ANSWERS.get();
-        let answers = if turn == executor::turn() { answers } else { 0 };
+        let answers = if turn == executor::tick() { answers } else { 0 };
         if answers < ANSWERS_PER_TURN {
-            return ANSWERS.set((executor::turn(), answers + 1));
+            return ANSWERS.set((executor::tick(), answers + 1));
         }
-        executor::next_turn().await;
+        executor::yield_now().await;
     }
 }
 

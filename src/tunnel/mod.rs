@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::http1::websocket::{self, Frames};
+use crate::http1::websocket::{self, FrameScanner};
 use crate::runtime::executor::{self, Millis, Timer, millis};
 use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
 use crate::runtime::socket::Socket;
@@ -91,7 +91,7 @@ struct Half {
     state: State,
     moved: u64,
     /// Where the sender's frames stand.
-    frames: Frames,
+    frames: FrameScanner,
 }
 
 #[derive(PartialEq, Eq)]
@@ -109,8 +109,8 @@ enum FailedSide {
 }
 
 impl Half {
-    fn with(early: Vec<u8>, mut frames: Frames) -> Self {
-        frames.pass(&early);
+    fn with(early: Vec<u8>, mut frames: FrameScanner) -> Self {
+        frames.advance(&early);
         Self { held: early, state: State::Flowing, moved: 0, frames }
     }
 
@@ -122,7 +122,7 @@ impl Half {
             State::Done => 2,
         });
         packer.u64(self.moved);
-        packer.maybe(self.frames.to_parts());
+        packer.option_u64(self.frames.remaining_bytes());
     }
 
     fn unpack(parcel: &mut HandoverDecoder) -> Option<Self> {
@@ -132,14 +132,19 @@ impl Half {
             1 => State::Ending,
             _ => State::Done,
         };
-        Some(Self { held, state, moved: parcel.u64()?, frames: Frames::from_parts(parcel.maybe()?) })
+        Some(Self {
+            held,
+            state,
+            moved: parcel.u64()?,
+            frames: FrameScanner::from_remaining_bytes(parcel.option_u64()?),
+        })
     }
 
     /// Ends the direction from our side, with a Close frame if it has room for one.
     fn close(&mut self, key: Option<[u8; 4]>) {
         if self.state == State::Flowing {
-            if self.frames.is_between() {
-                self.held.extend_from_slice(&websocket::going_away(key));
+            if self.frames.is_at_boundary() {
+                self.held.extend_from_slice(&websocket::going_away_frame(key));
             }
             self.state = State::Ending;
         }
@@ -161,7 +166,7 @@ impl Half {
                     if from.is_plain() {
                         ready!(from.poll_readable(cx));
                     }
-                    let count = ready!(executor::scratch(|scratch| self.poll_hop(cx, scratch, from, to)))?;
+                    let count = ready!(executor::with_scratch(|scratch| self.poll_hop(cx, scratch, from, to)))?;
                     if count == 0 {
                         self.state = State::Ending;
                     }
@@ -183,7 +188,7 @@ impl Half {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.frames.pass(bytes);
+        self.frames.advance(bytes);
         let written = match to.poll_write(cx, bytes) {
             Poll::Ready(written) => written.map_err(|_| FailedSide::Sink)?,
             Poll::Pending => 0,
@@ -223,7 +228,13 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// `early` bytes were read before: from the client, and from the upstream. `frames` is how both begin.
-    pub fn new(client: Stream, upstream: Stream, early: (Vec<u8>, Vec<u8>), frames: Frames, limits: Limits) -> Self {
+    pub fn new(
+        client: Stream,
+        upstream: Stream,
+        early: (Vec<u8>, Vec<u8>),
+        frames: FrameScanner,
+        limits: Limits,
+    ) -> Self {
         for stream in [&client, &upstream] {
             stream.socket().release();
             stream.socket().watch_peer();
@@ -312,7 +323,7 @@ impl Tunnel {
         let mut open = false;
         for stream in [&self.client, &self.upstream] {
             open |= loop {
-                match executor::scratch(|scratch| stream.poll_read(cx, scratch)) {
+                match executor::with_scratch(|scratch| stream.poll_read(cx, scratch)) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(_) => break false,
                     Poll::Pending => break true,

@@ -13,9 +13,9 @@ use smolgate::http1::basic_auth::Credentials;
 use smolgate::http1::body::Decoder;
 use smolgate::http1::head::{Framing, HeadScanner, HeaderNamePolicy, Limits, Request, Response};
 use smolgate::http1::proxy_protocol;
-use smolgate::http1::range::{self, Multipart, Wanted};
+use smolgate::http1::range::{self, Multipart, Selection};
 use smolgate::http1::uri;
-use smolgate::http1::websocket::Frames;
+use smolgate::http1::websocket::FrameScanner;
 use smolgate::modules::access::password::PasswordHash;
 use smolgate::regex::Pattern;
 use smolgate::runtime::executor;
@@ -56,7 +56,7 @@ fn head(input: &[u8], start: impl Fn() -> HeadScanner) -> Option<&[u8]> {
 
 /// A request head: start line and headers.
 pub fn request(input: &[u8]) {
-    let Some(head) = head(input, HeadScanner::request) else { return };
+    let Some(head) = head(input, HeadScanner::for_request) else { return };
     for names in [HeaderNamePolicy::Plain, HeaderNamePolicy::Underscores, HeaderNamePolicy::Any] {
         let _ = Request::parse(head, names).map(|request| format!("{request:?}"));
     }
@@ -64,7 +64,7 @@ pub fn request(input: &[u8]) {
 
 /// A response head: status line and headers.
 pub fn response(input: &[u8]) {
-    let Some(head) = head(input, HeadScanner::response) else { return };
+    let Some(head) = head(input, HeadScanner::for_response) else { return };
     let _ = Response::parse(head).map(|response| format!("{response:?}"));
 }
 
@@ -76,11 +76,11 @@ pub fn chunked(input: &[u8]) {
         for piece in pieces {
             let mut rest = *piece;
             while !rest.is_empty() && !decoder.is_done() {
-                let Ok(step) = decoder.read(rest) else {
-                    assert!(decoder.read(b"0\r\n\r\n").is_err() && !decoder.is_done(), "it goes on behind a fault");
+                let Ok(step) = decoder.decode(rest) else {
+                    assert!(decoder.decode(b"0\r\n\r\n").is_err() && !decoder.is_done(), "it goes on behind a fault");
                     return Err(());
                 };
-                assert!(step.used > 0 && !decoder.is_untouched(), "no progress");
+                assert!(step.used > 0 && !decoder.is_at_start(), "no progress");
                 body.extend_from_slice(step.data);
                 used += step.used;
                 rest = &rest[step.used..];
@@ -108,7 +108,7 @@ pub fn proxy_protocol(input: &[u8]) {
 
 /// A request target, and a Host header.
 pub fn target(input: &[u8]) {
-    if let Ok(name) = uri::host_name(input) {
+    if let Ok(name) = uri::parse_host(input) {
         // An address of a version to come may hold some more (RFC 3986 3.2.2).
         let more = if name.starts_with("[v") { "[]:!$&'()*+,;=" } else { "[]:" };
         let known = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c) || more.contains(c);
@@ -204,10 +204,10 @@ pub fn pattern(input: &[u8]) {
 /// A stream of WebSocket frames: every cut gives the same, and a second reader finds the same boundaries.
 pub fn frames(input: &[u8]) {
     let after = |pieces: &[&[u8]]| {
-        let mut frames = Frames::START;
-        pieces.iter().for_each(|piece| frames.pass(piece));
-        if let Some(left) = frames.to_parts() {
-            assert_eq!(Frames::from_parts(Some(left)), frames, "{}", input.escape_ascii());
+        let mut frames = FrameScanner::START;
+        pieces.iter().for_each(|piece| frames.advance(piece));
+        if let Some(left) = frames.remaining_bytes() {
+            assert_eq!(FrameScanner::from_remaining_bytes(Some(left)), frames, "{}", input.escape_ascii());
         }
         frames
     };
@@ -216,7 +216,7 @@ pub fn frames(input: &[u8]) {
     while let Some(frame) = rest.filter(|rest| !rest.is_empty()) {
         rest = behind_frame(frame);
     }
-    assert_eq!(frames.is_between(), rest.is_some(), "{}", input.escape_ascii());
+    assert_eq!(frames.is_at_boundary(), rest.is_some(), "{}", input.escape_ascii());
 }
 
 /// What follows the frame that `bytes` start with (RFC 6455 5.2); `None` if it is not complete or has no known opcode.
@@ -235,11 +235,12 @@ fn behind_frame(bytes: &[u8]) -> Option<&[u8]> {
 /// A Range header, for responses of several sizes.
 pub fn range(input: &[u8]) {
     for (size, most) in [(0, 16), (1, 16), (10, 1), (10, 16), (10_000, 1000), (i64::MAX as u64, u32::MAX)] {
-        let Wanted::Parts(parts) = range::parse(input, size, most) else { continue };
-        let inside = |part: &range::FileRange| part.count > 0 && part.count <= size && part.from <= size - part.count;
+        let Selection::Ranges(parts) = range::parse(input, size, most) else { continue };
+        let inside =
+            |part: &range::FileRange| part.length > 0 && part.length <= size && part.start <= size - part.length;
         assert!(!parts.is_empty() && parts.len() <= most as usize && parts.iter().all(inside), "{parts:?} of {size}");
         // More than the whole is never sent, but for the heads of the parts.
-        let total: u128 = parts.iter().map(|part| u128::from(part.count)).sum();
+        let total: u128 = parts.iter().map(|part| u128::from(part.length)).sum();
         assert!(total <= size.into(), "{parts:?} of {size}");
         if parts.len() > 1 {
             let multipart = Multipart::new(&parts, size, b"text/plain");
@@ -255,7 +256,7 @@ pub fn parcel(input: &[u8]) {
     let pairs = (0..pairs % 4).map(|_| UnixStream::pair().unwrap());
     let fds = pairs.flat_map(|(one, other)| [one.into(), other.into()]).collect();
     let received = HandoverDecoder::receive(filled(bytes, fds).send().unwrap()).unwrap();
-    let mut rest = Listeners::default().inherit(received).open();
+    let mut rest = Listeners::default().inherit(received).into_decoder();
     // Sockets of tunnels are watched by the worker of this thread, which the first call makes.
     let _ = executor::run(async {});
     while let Some((kind, mut content)) = rest.entry() {
@@ -264,7 +265,7 @@ pub fn parcel(input: &[u8]) {
         }
         if let Some(Ok(tunnel)) = Tunnel::unpack(&mut content) {
             let (bytes, fds) = emptied(tunnel);
-            let tunnel = Tunnel::unpack(&mut filled(&bytes, fds).open()).unwrap().unwrap();
+            let tunnel = Tunnel::unpack(&mut filled(&bytes, fds).into_decoder()).unwrap().unwrap();
             assert_eq!(emptied(tunnel).0, bytes, "the next binary understands something else");
         }
     }
@@ -280,7 +281,7 @@ fn filled(bytes: &[u8], fds: Vec<OwnedFd>) -> HandoverEncoder {
 fn emptied(tunnel: Tunnel) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut packer = HandoverEncoder::default();
     tunnel.pack(&mut packer).unwrap();
-    let mut parcel = packer.open();
+    let mut parcel = packer.into_decoder();
     (std::iter::from_fn(|| parcel.u8()).collect(), std::iter::from_fn(|| parcel.fd()).collect())
 }
 

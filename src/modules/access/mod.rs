@@ -119,7 +119,7 @@ pub async fn check_password(access: &Access, exchange: &Exchange, client: &BufSt
         return Verdict::NotApplicable;
     }
     let challenge = || Verdict::Denied(Denied { status: 401, challenges: vec![www_authenticate(&realm)] });
-    let Some(Credentials { user, password }) = Credentials::of(&exchange.request.fields) else {
+    let Some(Credentials { user, password }) = Credentials::from_headers(&exchange.request.headers) else {
         log::log_request(exchange, Level::Info, format_args!("no user/password was provided for basic authentication"));
         return challenge();
     };
@@ -232,7 +232,7 @@ pub fn check_subrequest(exchange: &Exchange, subrequest: &Exchange) -> Verdict {
         200..=299 => Verdict::Allowed,
         401 => {
             let head = subrequest.upstream.head.as_ref();
-            let challenges = head.into_iter().flat_map(|head| head.fields.named(b"www_authenticate"));
+            let challenges = head.into_iter().flat_map(|head| head.headers.all_named(b"www_authenticate"));
             Verdict::Denied(Denied { status: 401, challenges: challenges.map(<[u8]>::to_vec).collect() })
         }
         403 => Verdict::denied(403),

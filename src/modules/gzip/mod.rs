@@ -60,7 +60,7 @@ fn is_compressible(gzip: &Gzip, response: &ResponseInfo<'_>) -> bool {
     (is_part || matches!(response.status, 200 | 403 | 404) && is_long)
         && is_listed(&gzip.types, response.content_type.unwrap_or_default())
         && response.fields.is_none_or(|fields| {
-            let encoded = fields.named(b"content_encoding").any(|value| !value.is_empty());
+            let encoded = fields.all_named(b"content_encoding").any(|value| !value.is_empty());
             let mut fixed = fields.all(HeaderName::CacheControl).flat_map(head::tokens);
             !encoded && !fixed.any(|token| token.eq_ignore_ascii_case(b"no-transform"))
         })
@@ -80,10 +80,10 @@ pub fn may_compress(exchange: &Exchange, response: &ResponseInfo<'_>) -> bool {
     if request.version < gzip.version_min {
         return false;
     }
-    if request.fields.first_named(b"via").is_some() && !may_compress_for_proxy(exchange, gzip.proxied, response) {
+    if request.headers.first_named(b"via").is_some() && !may_compress_for_proxy(exchange, gzip.proxied, response) {
         return false;
     }
-    let agent = request.fields.first_named(b"user_agent").unwrap_or_default();
+    let agent = request.headers.first_named(b"user_agent").unwrap_or_default();
     let disabled = gzip.not_msie6 && user_agent::is_msie6(agent);
     !disabled && !gzip.disable.iter().any(|pattern| !agent.is_empty() && pattern.is_match(agent))
 }
@@ -93,7 +93,7 @@ fn may_compress_for_proxy(exchange: &Exchange, proxied: Proxied, response: &Resp
     if proxied.has(Proxied::OFF) {
         return false;
     }
-    let authorized = || exchange.request.fields.first_named(b"authorization").is_some();
+    let authorized = || exchange.request.headers.first_named(b"authorization").is_some();
     if proxied.has(Proxied::ANY) || proxied.has(Proxied::AUTH) && authorized() {
         return true;
     }
@@ -105,7 +105,7 @@ fn may_compress_for_proxy(exchange: &Exchange, proxied: Proxied, response: &Resp
     }
     let values = |kind| sent.iter().filter(move |(known, _)| *known == kind).map(|(_, value)| *value);
     if let Some(expires) = values(HeaderName::Expires).next() {
-        let at = clock::parse_http_time(expires);
+        let at = clock::parse_http_date(expires);
         return proxied.has(Proxied::EXPIRED) && at.is_some_and(|at| at < clock::since_epoch().as_secs());
     }
     if values(HeaderName::CacheControl).next().is_some() {
@@ -123,7 +123,7 @@ fn may_compress_for_proxy(exchange: &Exchange, proxied: Proxied, response: &Resp
 fn name_and_value(line: &[u8]) -> Option<(HeaderName, &[u8])> {
     let colon = line.iter().position(|b| *b == b':')?;
     let (name, rest) = line.split_at(colon);
-    Some((HeaderName::of(name), rest.strip_prefix(b":")?.trim_ascii()))
+    Some((HeaderName::from_bytes(name), rest.strip_prefix(b":")?.trim_ascii()))
 }
 
 #[cfg(test)]

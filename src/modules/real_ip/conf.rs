@@ -41,7 +41,7 @@ pub(crate) fn of(draft: &mut BlockBuilder) -> &mut RealIp {
 pub(crate) fn set_real_ip_from(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
     let word = arg(directive, 0);
     let ranges = match word.text.as_str() {
-        "localhost" => vec![Cidr::of(Ipv4Addr::LOCALHOST.into()), Cidr::of(Ipv6Addr::LOCALHOST.into())],
+        "localhost" => vec![Cidr::from_ip(Ipv4Addr::LOCALHOST.into()), Cidr::from_ip(Ipv6Addr::LOCALHOST.into())],
         text => {
             let range = Cidr::parse(text);
             vec![range.ok_or_else(|| invalid(directive, word, "an address, a range such as 10.0.0.0/8, or unix:"))?]

@@ -18,8 +18,8 @@ pub fn apply(exchange: &mut Exchange) {
     }
     let found = match &real_ip.told {
         RealIpSource::Field(name) => {
-            let fields = &exchange.request.fields;
-            x_forwarded_for::address(&exchange.client.addr, fields, name, &real_ip.from, real_ip.recursive)
+            let fields = &exchange.request.headers;
+            x_forwarded_for::client_address(&exchange.client.addr, fields, name, &real_ip.from, real_ip.recursive)
         }
         RealIpSource::ProxyProtocol => {
             let told = exchange.client.proxy_protocol.as_ref().map(|proxied| proxied.source);

@@ -163,7 +163,7 @@ fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> StepResult {
                 variables::write_variable(variable, exchange, &mut value, 0);
                 match variable {
                     Variable::Capture(_) | Variable::Builtin(Builtin::Uri) => uri::encode_path(&value, &mut url),
-                    _ => uri::encode_url(&uri::decode_plain(&value), &mut url),
+                    _ => uri::encode_url(&uri::decode_redirect(&value), &mut url),
                 }
             }
         }

@@ -69,7 +69,7 @@ impl Listing {
                 break;
             }
             if number % ENTRIES_PER_TICK == ENTRIES_PER_TICK - 1 {
-                executor::next_turn().await;
+                executor::yield_now().await;
             }
             entries.extend(stat_entry(folder, name.to_bytes())?);
         }
@@ -249,7 +249,8 @@ impl Entry {
     fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{ \"name\":\"");
         escape_json(&self.name, out);
-        let _ = write!(out, "\", \"type\":\"{}\", \"mtime\":\"{}\"", self.kind(), clock::http_time(self.modified));
+        let _ =
+            write!(out, "\", \"type\":\"{}\", \"mtime\":\"{}\"", self.kind(), clock::format_http_date(self.modified));
         if self.is_file {
             let _ = write!(out, ", \"size\":{}", self.size);
         }

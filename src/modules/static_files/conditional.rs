@@ -20,9 +20,9 @@ pub struct Validators {
 impl Validators {
     /// The status that takes the place of a 200: 304, 412 or none.
     pub fn check_preconditions(&self, exchange: &Exchange) -> Option<u16> {
-        let field = |name: &'static [u8]| exchange.request.fields.first_named(name);
+        let field = |name: &'static [u8]| exchange.request.headers.first_named(name);
         if let Some(since) = field(b"if_unmodified_since")
-            && clock::parse_http_time(since).is_none_or(|since| self.modified.is_none_or(|time| time > since))
+            && clock::parse_http_date(since).is_none_or(|since| self.modified.is_none_or(|time| time > since))
         {
             return Some(412);
         }
@@ -38,7 +38,7 @@ impl Validators {
     }
 
     fn is_modified_since(&self, since: &[u8], exchange: &Exchange) -> bool {
-        let (Some(since), Some(modified)) = (clock::parse_http_time(since), self.modified) else { return true };
+        let (Some(since), Some(modified)) = (clock::parse_http_date(since), self.modified) else { return true };
         match exchange.settings().files.if_modified_since {
             IfModifiedSince::Off => true,
             IfModifiedSince::Exact => since != modified,
@@ -59,16 +59,16 @@ impl Validators {
 
     /// Whether a part of this version is what the client can use (`If-Range`, RFC 9110 13.1.5).
     pub fn if_range_matches(&self, exchange: &Exchange) -> bool {
-        let Some(validator) = exchange.request.fields.first_named(b"if_range") else { return true };
+        let Some(validator) = exchange.request.headers.first_named(b"if_range") else { return true };
         let added = HeaderFilter::new(exchange, 200, self.modified);
         if validator.len() >= 2 && validator.ends_with(b"\"") {
             let own = self.etag.as_deref();
             return added.value(head::HeaderName::Etag).or(own).is_some_and(|etag| etag == validator);
         }
         let modified = match added.value(head::HeaderName::LastModified) {
-            Some(value) => clock::parse_http_time(value),
+            Some(value) => clock::parse_http_date(value),
             None => self.modified,
         };
-        modified.is_some() && clock::parse_http_time(validator) == modified
+        modified.is_some() && clock::parse_http_date(validator) == modified
     }
 }

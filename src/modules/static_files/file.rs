@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use crate::config::Level;
-use crate::http1::head::{HeaderName, field};
-use crate::http1::range::{self, FileRange, Multipart, Wanted};
+use crate::http1::head::{HeaderName, write_header};
+use crate::http1::range::{self, FileRange, Multipart, Selection};
 use crate::modules::static_files::autoindex::Listing;
 use crate::modules::static_files::conditional::Validators;
 use crate::modules::{charset, gzip};
@@ -90,7 +90,7 @@ impl Body {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File { count, .. } => *count,
             Self::Parts { parts, end, .. } => {
-                let part = |(before, part): &(Vec<u8>, FileRange)| before.len() as u64 + part.count;
+                let part = |(before, part): &(Vec<u8>, FileRange)| before.len() as u64 + part.length;
                 parts.iter().map(part).sum::<u64>() + end.len() as u64
             }
             Self::Listing(_) => 0,
@@ -106,7 +106,7 @@ pub fn respond(exchange: &Exchange, file: File, meta: &Metadata, coded: StaticEn
     let etag = exchange.settings().files.etag.then(|| format!("\"{modified:x}-{size:x}\"").into_bytes());
     let marks = Validators { modified: Some(modified), etag };
     let head = FileHead::new(exchange, response::content_type(exchange), Some(size), marks, coded);
-    let whole = FileRange { from: 0, count: size };
+    let whole = FileRange { start: 0, length: size };
     // An error page is sent whole.
     if head.status != 200 {
         return file_response(exchange, head, file, whole);
@@ -145,7 +145,7 @@ pub fn method_not_allowed(exchange: &Exchange) -> StaticResponse {
 
 /// What the request wants of the file.
 fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> StaticResponse {
-    let whole = FileRange { from: 0, count: size };
+    let whole = FileRange { start: 0, length: size };
     let most = exchange.settings().files.max_ranges;
     if most == 0 {
         return file_response(exchange, head, file, whole);
@@ -153,18 +153,18 @@ fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -
     head.range_header = RangeHeader::AcceptRanges;
     // RFC 9110 14.2: parts are of a GET, and a HEAD is told what there is. nginx answers both with 206.
     let is_get = exchange.request.method() == b"GET";
-    let asked = exchange.request.fields.first_named(b"range").filter(|_| is_get);
+    let asked = exchange.request.headers.first_named(b"range").filter(|_| is_get);
     let wanted = match asked.filter(|_| head.validators.if_range_matches(exchange)) {
         Some(asked) => range::parse(asked, size, most),
-        None => Wanted::Whole,
+        None => Selection::Whole,
     };
     match wanted {
-        Wanted::Whole => file_response(exchange, head, file, whole),
-        Wanted::Nothing => StaticResponse::Reply(range_not_satisfiable(exchange, &head, size)),
-        Wanted::Parts(parts) => {
+        Selection::Whole => file_response(exchange, head, file, whole),
+        Selection::Unsatisfiable => StaticResponse::Reply(range_not_satisfiable(exchange, &head, size)),
+        Selection::Ranges(parts) => {
             head.status = 206;
             if let [part] = parts.as_slice() {
-                head.length = Some(part.count);
+                head.length = Some(part.length);
                 head.range_header = RangeHeader::ContentRange(range::content_range(*part, size));
                 return file_response(exchange, head, file, *part);
             }
@@ -187,13 +187,13 @@ fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -
 fn range_not_satisfiable(exchange: &Exchange, head: &FileHead, size: u64) -> LocalResponse {
     let mut response = LocalResponse::page(416, exchange.settings().server_tokens);
     HeaderFilter::new(exchange, 200, head.validators.modified).finish_usual(&mut response.header_lines);
-    field(b"Content-Range", format!("bytes */{size}").as_bytes(), &mut response.header_lines);
+    write_header(b"Content-Range", format!("bytes */{size}").as_bytes(), &mut response.header_lines);
     response
 }
 
 /// Small files are read at once.
 fn file_response(exchange: &Exchange, head: FileHead, mut file: File, part: FileRange) -> StaticResponse {
-    let FileRange { from, count } = part;
+    let FileRange { start: from, length: count } = part;
     let body = if count <= SMALL_BYTES_MAX && from == 0 {
         let mut bytes = vec![0; count as usize];
         if file.read_exact(&mut bytes).is_err() {
@@ -273,7 +273,7 @@ impl FileHead {
         response::write_start(exchange, self.status, response::reason_phrase(self.status).as_bytes(), &mut out);
         if self.status != 304 {
             if !self.content_type.is_empty() {
-                field(b"Content-Type", self.sent_content_type(), &mut out);
+                write_header(b"Content-Type", self.sent_content_type(), &mut out);
             }
             if let Some(length) = self.length.filter(|_| !packed && !framing.chunked) {
                 response::write_content_length(length, &mut out);
@@ -284,20 +284,20 @@ impl FileHead {
             .modified
             .filter(|_| matches!(self.status, 200 | 206 | 304) && added.value(HeaderName::LastModified).is_none())
         {
-            field(b"Last-Modified", clock::http_time(modified).as_bytes(), &mut out);
+            write_header(b"Last-Modified", clock::format_http_date(modified).as_bytes(), &mut out);
         }
         response::write_framing(exchange, framing, &mut out);
         if let Some(etag) = self.validators.etag.as_ref().filter(|_| added.value(HeaderName::Etag).is_none()) {
             let weak = weakened(etag).filter(|_| packed);
-            field(b"ETag", weak.as_deref().unwrap_or(etag), &mut out);
+            write_header(b"ETag", weak.as_deref().unwrap_or(etag), &mut out);
         }
         if let Some(coding) = self.encoding.coding.filter(|_| self.status != 304) {
-            field(b"Content-Encoding", coding, &mut out);
+            write_header(b"Content-Encoding", coding, &mut out);
         }
         added.finish(&mut out);
         response::write_content_encoding(framing, &mut out);
         match &self.range_header {
-            RangeHeader::ContentRange(range) => field(b"Content-Range", range.as_bytes(), &mut out),
+            RangeHeader::ContentRange(range) => write_header(b"Content-Range", range.as_bytes(), &mut out),
             RangeHeader::AcceptRanges if self.status == 200 && !packed => {
                 out.extend_from_slice(b"Accept-Ranges: bytes\r\n")
             }

@@ -30,7 +30,7 @@ pub fn of(exchange: &Exchange, modified: Option<u64>) -> Option<Freshness> {
 
 impl Freshness {
     fn at(now: u64, lifetime: Lifetime, modified: Option<u64>) -> Self {
-        let until = |time: u64, cache_control| Self { expires: clock::http_time(time), cache_control };
+        let until = |time: u64, cache_control| Self { expires: clock::format_http_date(time), cache_control };
         let (from, secs, past) = match lifetime {
             // One second late, so that nobody takes it for a time that is not known.
             Lifetime::Epoch => return until(1, "no-cache".into()),

@@ -7,7 +7,7 @@ pub(crate) mod trailers;
 pub(crate) mod conf;
 
 use crate::config::AddField;
-use crate::http1::head::{HeaderName, field};
+use crate::http1::head::{HeaderName, write_header};
 use crate::request::exchange::Exchange;
 use crate::request::response_headers::expires::Freshness;
 use crate::request::variables;
@@ -31,7 +31,7 @@ impl<'e> HeaderFilter<'e> {
             let value = variables::value(&add.value, exchange);
             // The next one may use it.
             if exchange.config.keeps_sent {
-                field(&add.name, &value, &mut exchange.response.head.borrow_mut());
+                write_header(&add.name, &value, &mut exchange.response.head.borrow_mut());
             }
             (add, value)
         };
@@ -94,7 +94,7 @@ impl<'e> HeaderFilter<'e> {
                     modified_written = true;
                 }
                 _ if value.is_empty() => {}
-                _ => field(&add.name, value, out),
+                _ => write_header(&add.name, value, out),
             }
         }
     }
@@ -108,7 +108,7 @@ fn write(kind: HeaderName, value: &[u8], out: &mut Vec<u8>) {
         _ => b"Last-Modified",
     };
     if !value.is_empty() {
-        field(name, value, out);
+        write_header(name, value, out);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Fields behind the body of an answer (`add_trailer`), which needs chunks for that (RFC 9112 7.1.2).
 
-use crate::http1::head::{self, field};
+use crate::http1::head::{self, write_header};
 use crate::request::exchange::Exchange;
 use crate::request::{response_headers, variables};
 
@@ -19,7 +19,7 @@ pub fn end_of_body(exchange: &mut Exchange) -> Vec<u8> {
     for trailer in rare.trailers.iter().filter(|trailer| trailer.always || usual) {
         let value = variables::value(&trailer.value, exchange);
         if !value.is_empty() {
-            field(&trailer.name, &value, &mut exchange.response.trailers);
+            write_header(&trailer.name, &value, &mut exchange.response.trailers);
         }
     }
     [b"0\r\n", &exchange.response.trailers[..], b"\r\n"].concat()

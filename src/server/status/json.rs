@@ -8,7 +8,7 @@ use crate::server::status::{Report, seconds};
 
 pub(super) fn render(report: &Report) -> String {
     let mut out = String::with_capacity(2048);
-    let of = |count| report.figures.of(count);
+    let of = |count| report.figures.get(count);
     let memory = report.memory_bytes.map_or("null".to_owned(), |bytes| bytes.to_string());
     let _ = writeln!(
         out,
@@ -33,11 +33,11 @@ pub(super) fn render(report: &Report) -> String {
         out,
         "\"requests\":{},\n\"responses\":{{\"1xx\":{},\"2xx\":{},\"3xx\":{},\"4xx\":{},\"5xx\":{}}},",
         of(Metric::Requests),
-        of(Metric::Answers1xx),
-        of(Metric::Answers2xx),
-        of(Metric::Answers3xx),
-        of(Metric::Answers4xx),
-        of(Metric::Answers5xx),
+        of(Metric::Responses1xx),
+        of(Metric::Responses2xx),
+        of(Metric::Responses3xx),
+        of(Metric::Responses4xx),
+        of(Metric::Responses5xx),
     );
     let _ = writeln!(
         out,
@@ -45,10 +45,10 @@ pub(super) fn render(report: &Report) -> String {
          \"bytes\":{{\"from_clients\":{},\"to_clients\":{},\"from_upstreams\":{},\"to_upstreams\":{}}},",
         of(Metric::OpenTunnels),
         of(Metric::Tunnels),
-        of(Metric::FromClients),
-        of(Metric::ToClients),
-        of(Metric::FromUpstreams),
-        of(Metric::ToUpstreams),
+        of(Metric::BytesFromClients),
+        of(Metric::BytesToClients),
+        of(Metric::BytesFromUpstreams),
+        of(Metric::BytesToUpstreams),
     );
     out.push_str("\"upstreams\":[");
     for (at, (name, peers)) in report.upstreams.iter().enumerate() {

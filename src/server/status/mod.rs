@@ -87,7 +87,7 @@ pub async fn answer(exchange: &Exchange, content: Content, running: &Live) -> Lo
 /// The form that the location says, or else the end of the path, or else the field `Accept`. `None`: there is nothing of
 /// this name.
 fn form(exchange: &Exchange, wanted: Option<StatusForm>) -> Option<StatusForm> {
-    let accept: Vec<&[u8]> = exchange.request.fields.named(b"accept").flat_map(head::tokens).collect();
+    let accept: Vec<&[u8]> = exchange.request.headers.all_named(b"accept").flat_map(head::tokens).collect();
     let form = match (wanted, suffix(exchange)) {
         (Some(form), _) => form,
         (None, b"") => by_accept(&accept),
@@ -176,7 +176,7 @@ async fn report(running: &Live) -> Report {
     let groups = running.all_groups();
     Report {
         figures: metrics::total(),
-        started: clock::start(),
+        started: clock::start_time(),
         uptime: clock::uptime(),
         memory_bytes: memory_bytes(),
         notes: running.config.notes.len(),
@@ -198,7 +198,7 @@ fn memory_bytes() -> Option<u64> {
 
 /// The form of nginx's ngx_http_stub_status_module.
 fn stub(figures: &Snapshot) -> String {
-    let of = |count| figures.of(count);
+    let of = |count| figures.get(count);
     let mut text = String::new();
     let _ = write!(
         text,

@@ -30,7 +30,7 @@ fn program(report: &Report, text: &mut Text) {
 }
 
 fn traffic(report: &Report, text: &mut Text) {
-    let of = |count| report.figures.of(count);
+    let of = |count| report.figures.get(count);
     let waiting = report.figures.waiting();
     text.metric("smolgate_connections", Kind::Gauge, "Connections of clients by what they do; tunnels are writing.");
     for (state, value) in [("reading", of(Metric::Reading)), ("writing", of(Metric::Writing)), ("waiting", waiting)] {
@@ -41,11 +41,11 @@ fn traffic(report: &Report, text: &mut Text) {
     text.counter("smolgate_requests_total", "Requests begun.", of(Metric::Requests));
     text.metric("smolgate_responses_total", Kind::Counter, "Answers by the class of their status.");
     for (class, count) in &[
-        ("1xx", Metric::Answers1xx),
-        ("2xx", Metric::Answers2xx),
-        ("3xx", Metric::Answers3xx),
-        ("4xx", Metric::Answers4xx),
-        ("5xx", Metric::Answers5xx),
+        ("1xx", Metric::Responses1xx),
+        ("2xx", Metric::Responses2xx),
+        ("3xx", Metric::Responses3xx),
+        ("4xx", Metric::Responses4xx),
+        ("5xx", Metric::Responses5xx),
     ] {
         text.sample("smolgate_responses_total", &[("class", class)], &of(*count));
     }
@@ -53,8 +53,8 @@ fn traffic(report: &Report, text: &mut Text) {
     text.sample("smolgate_tunnels", &[], &of(Metric::OpenTunnels));
     text.counter("smolgate_tunnels_opened_total", "Tunnels opened.", of(Metric::Tunnels));
     for (name, help, client, upstream) in &[
-        ("smolgate_received_bytes_total", "Bytes received.", Metric::FromClients, Metric::FromUpstreams),
-        ("smolgate_sent_bytes_total", "Bytes sent.", Metric::ToClients, Metric::ToUpstreams),
+        ("smolgate_received_bytes_total", "Bytes received.", Metric::BytesFromClients, Metric::BytesFromUpstreams),
+        ("smolgate_sent_bytes_total", "Bytes sent.", Metric::BytesToClients, Metric::BytesToUpstreams),
     ] {
         text.metric(name, Kind::Counter, help);
         text.sample(name, &[("side", "client")], &of(*client));

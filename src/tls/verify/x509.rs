@@ -151,7 +151,7 @@ fn seconds(elements: &mut Elements<'_>) -> Option<i64> {
     let part = |n: usize| number(at + 2 * n, 2);
     let (month, day, hour, minute, second) = (part(0)?, part(1)?, part(2)?, part(3)?, part(4)?);
     let sane = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 61;
-    sane.then(|| calendar::days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
+    sane.then(|| calendar::days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
 impl<'d> Certificate<'d> {
@@ -477,7 +477,7 @@ pub fn write_legacy_name(name: &[u8], out: &mut Vec<u8>) {
 /// `Jan  2 03:04:05 2030 GMT`
 pub fn write_time(seconds: i64, out: &mut Vec<u8>) {
     let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = calendar::date(day);
+    let (year, month, day) = calendar::civil_from_days(day);
     let name = calendar::month_name(month);
     let _ = write!(out, "{name} {day:2} {:02}:{:02}:{:02} {year} GMT", second / 3600, second / 60 % 60, second % 60);
 }
