@@ -8,12 +8,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::arguments::{self, arg};
 use crate::config::directives::{self, Action, DirectiveSpec, Round};
-use crate::config::parser::{self, Directive, Error, Position, Word, placeholder};
+use crate::config::parser::{self, Directive, Error, Position, Result, Word, placeholder};
 use crate::config::template::{Builtin, Invalid, Template, Variable};
 use crate::config::{
-    Config, Content, ErrorLog, LogFormat, Main, Note, OptionalSettings, Prefix, Settings, Step, TryFiles, core,
-    suggestion,
+    Config, Content, ErrorLog, LogFormat, Main, Note, OptionalSettings, Prefix, Settings, Step, TryFiles, suggestion,
 };
 use crate::modules::limit::conf::ZoneTable;
 use crate::modules::map::conf::Expression;
@@ -106,26 +106,21 @@ pub enum ConfigSource<'s> {
 }
 
 /// Loads a configuration; `extra` are the directives of `-g`.
-pub fn load(
-    source: ConfigSource<'_>,
-    extra: &str,
-    folders: Prefix,
-    default_error_log: ErrorLog,
-) -> Result<Config, Error> {
+pub fn load(source: ConfigSource<'_>, extra: &str, folders: Prefix, default_error_log: ErrorLog) -> Result<Config> {
     let folder = match source {
         ConfigSource::File(path) => path.parent().unwrap_or(Path::new(".")).to_owned(),
         ConfigSource::Text(..) => folders.prefix.clone().into(),
     };
     let mut reader = parser::Reader::new(&folder);
     let tree = tree(&mut reader, source, extra)?;
-    let mut walk = Builder::new(folders, folder, default_error_log);
-    walk.read(&in_http(tree)).map_err(|error| error.in_one_of(&reader.files))?;
-    walk.config.files = reader.files;
-    Ok(walk.config)
+    let mut builder = Builder::new(folders, folder, default_error_log);
+    builder.read(&in_http(tree)).map_err(|error| error.in_one_of(&reader.files))?;
+    builder.config.files = reader.files;
+    Ok(builder.config)
 }
 
 /// The directives of the file or the text behind those of `-g`.
-fn tree(reader: &mut parser::Reader, source: ConfigSource<'_>, extra: &str) -> Result<Vec<Directive>, Error> {
+fn tree(reader: &mut parser::Reader, source: ConfigSource<'_>, extra: &str) -> Result<Vec<Directive>> {
     let mut tree = if extra.is_empty() { Vec::new() } else { reader.text("-g".to_owned(), extra.to_owned())? };
     tree.append(&mut match source {
         ConfigSource::File(path) => reader.file(path)?,
@@ -201,12 +196,12 @@ impl Builder {
     }
 
     /// Reads everything.
-    fn read(&mut self, tree: &[Directive]) -> Result<(), Error> {
+    fn read(&mut self, tree: &[Directive]) -> Result {
         self.add_log_file_of(&self.config.main.error_log.clone());
         self.collect_names(tree);
         self.collect_assignments(tree);
-        let mut draft = BlockBuilder::new(directives::MAIN, Settings::default());
-        self.block(tree, &mut draft)?;
+        let mut block = BlockBuilder::new(directives::MAIN, Settings::default());
+        self.read_block(tree, &mut block)?;
         self.config.bindings = crate::request::listen_conf::bind(&self.servers)?;
         crate::modules::map::conf::check_cycles(&self.config.maps)?;
         crate::proxy::conf::check_open_proxies(self)?;
@@ -225,22 +220,22 @@ impl Builder {
         directive: &Directive,
         context: u16,
         location: Option<LocationDraft>,
-    ) -> Result<Box<BlockBuilder>, Error> {
+    ) -> Result<Box<BlockBuilder>> {
         let mut inner = Box::new(BlockBuilder::new(context, outer.settings.clone()));
         inner.location = location;
         if context == directives::SERVER {
             inner.tls = outer.tls.clone();
         }
-        self.block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
+        self.read_block(directive.block.as_deref().unwrap_or_default(), &mut inner)?;
         Ok(inner)
     }
 
-    /// Reads a block into `draft`.
-    fn block(&mut self, directives: &[Directive], draft: &mut BlockBuilder) -> Result<(), Error> {
+    /// Reads a block into `block`.
+    fn read_block(&mut self, directives: &[Directive], block: &mut BlockBuilder) -> Result {
         let mut seen: Vec<(&str, bool)> = Vec::new();
         let mut checked = Vec::with_capacity(directives.len());
         for directive in directives {
-            let spec = check(directive, draft.context)?;
+            let spec = check(directive, block.context)?;
             let name = spec.name;
             let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
             let before = seen.iter().find(|(known, _)| *known == name);
@@ -260,24 +255,24 @@ impl Builder {
         }
         for round in Round::ORDER {
             for (directive, action, first) in checked.iter().filter(|(_, action, _)| action.round() == round) {
-                draft.first = *first;
-                self.apply(*action, draft, directive)?;
+                block.first = *first;
+                self.apply(*action, block, directive)?;
             }
         }
         Ok(())
     }
 
     /// Does what a directive asks for.
-    fn apply(&mut self, action: Action, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+    fn apply(&mut self, action: Action, block: &mut BlockBuilder, directive: &Directive) -> Result {
         match action {
-            Action::Early(set) | Action::Once(set) | Action::Each(set) => set(self, draft, directive)?,
-            Action::Step(set) | Action::StepBlock(set) | Action::Block(set) => set(self, draft, directive)?,
-            Action::SettingBlock(set) | Action::Definition(set) | Action::Upstream(set) => set(self, draft, directive)?,
-            Action::Switch(slot) => *slot(self, draft) = core::switch(directive)?,
-            Action::Time(slot) => *slot(self, draft) = core::time(directive)?,
-            Action::Timeout(slot) => *slot(self, draft) = core::timeout(directive)?,
-            Action::Number(slot) => *slot(self, draft) = core::number(directive, arg(directive, 0))?,
-            Action::Template(slot) => *slot(self, draft) = self.template(arg(directive, 0))?,
+            Action::Early(set) | Action::Once(set) | Action::Each(set) => set(self, block, directive)?,
+            Action::Step(set) | Action::StepBlock(set) | Action::Block(set) => set(self, block, directive)?,
+            Action::SettingBlock(set) | Action::Definition(set) | Action::Upstream(set) => set(self, block, directive)?,
+            Action::Switch(slot) => *slot(self, block) = arguments::switch(directive)?,
+            Action::Time(slot) => *slot(self, block) = arguments::time(directive)?,
+            Action::Timeout(slot) => *slot(self, block) = arguments::timeout(directive)?,
+            Action::Number(slot) => *slot(self, block) = arguments::number(directive, arg(directive, 0))?,
+            Action::Template(slot) => *slot(self, block) = self.template(arg(directive, 0))?,
             Action::Note(reason) => self.note(&directive.name, reason),
             Action::OnlyOff(_) if directive.args.first().is_some_and(|arg| arg.text == "off") => {}
             Action::OnlyOff(reason) | Action::Refuse(reason) => return Err(refused(directive, reason)),
@@ -350,7 +345,7 @@ impl Builder {
 
     /// The name of the variable that a block defines, without its `$`. Blocks are read in the order of their numbers:
     /// one that has another number is the second of its name.
-    pub(crate) fn new_name(&self, target: &Word, variable: &Variable) -> Result<String, Error> {
+    pub(crate) fn new_name(&self, target: &Word, variable: &Variable) -> Result<String> {
         let name = variable_name(target)?;
         let duplicate = Error::about(&target.at, "the duplicate \"{}\" variable", name);
         if matches!(Variable::builtin(name), Some(Variable::Builtin(_) | Variable::Capture(_))) {
@@ -365,12 +360,12 @@ impl Builder {
     }
 
     /// Reads a word with variables.
-    pub(crate) fn template(&self, word: &Word) -> Result<Template, Error> {
+    pub(crate) fn template(&self, word: &Word) -> Result<Template> {
         self.template_of(&word.text, word)
     }
 
     /// Reads what `word` means with variables.
-    pub(crate) fn template_of(&self, text: &str, word: &Word) -> Result<Template, Error> {
+    pub(crate) fn template_of(&self, text: &str, word: &Word) -> Result<Template> {
         Template::parse(text, &mut |name| self.variable(name)).map_err(|invalid| {
             let error = Error::new(&word.at, invalid.to_string());
             let Invalid::Unknown(name) = invalid else { return error };
@@ -401,12 +396,12 @@ impl Builder {
     }
 
     /// Reads words with variables.
-    pub(crate) fn templates(&self, words: &[Word]) -> Result<Vec<Template>, Error> {
+    pub(crate) fn templates(&self, words: &[Word]) -> Result<Vec<Template>> {
         words.iter().map(|word| self.template(word)).collect()
     }
 
     /// Compiles an expression.
-    pub(crate) fn expression(&self, source: &str, any_case: bool, at: &Position) -> Result<Expression, Error> {
+    pub(crate) fn expression(&self, source: &str, any_case: bool, at: &Position) -> Result<Expression> {
         let pattern = Pattern::new(source, any_case).map_err(|why| {
             Error::new(at, format!("invalid regular expression \"{source}\": {why}"))
                 .hint("an expression with \"{\", \"}\" or \";\" must be quoted")
@@ -438,7 +433,7 @@ impl Builder {
 }
 
 /// The name of a variable that a directive makes or fills, without its `$`.
-pub(crate) fn variable_name(target: &Word) -> Result<&str, Error> {
+pub(crate) fn variable_name(target: &Word) -> Result<&str> {
     let name = target.text.strip_prefix('$').filter(|name| !name.is_empty());
     name.ok_or_else(|| target.wrong("invalid variable name \"{}\"").hint("it must start with \"$\""))
 }
@@ -464,7 +459,7 @@ fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the directive is known, may stand here, and has as many arguments as it takes.
-fn check(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec, Error> {
+fn check(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec> {
     let name = &directive.name;
     let Some(spec) = directives::find(&name.text) else {
         let error = name.wrong("unknown directive \"{}\"");
@@ -524,7 +519,7 @@ fn check(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec, 
 }
 
 /// A missing `;` makes the next line's directive an argument: say so instead of what follows from it.
-fn unended_line(directive: &Directive) -> Result<(), Error> {
+fn unended_line(directive: &Directive) -> Result {
     let name = &directive.name;
     let words = || std::iter::once(name).chain(&directive.args);
     for (before, word) in words().zip(&directive.args) {
@@ -546,17 +541,6 @@ fn context_names(contexts: u16) -> String {
 
 fn refused(directive: &Directive, why: &str) -> Error {
     directive.name.wrong("\"{}\" is not supported").hint(why)
-}
-
-/// An argument that is not what the directive takes.
-pub(crate) fn invalid(directive: &Directive, word: &Word, expected: &str) -> Error {
-    let wrong = ["invalid value \"", &word.text, "\" in \"", &directive.name.text, "\" directive"].concat();
-    Error::new(&word.at, wrong).hint(placeholder(&word.text).unwrap_or_else(|| [expected, " is expected"].concat()))
-}
-
-/// The argument number `at`, which is there: [`check`] has counted.
-pub(crate) fn arg(directive: &Directive, at: usize) -> &Word {
-    directive.args.get(at).unwrap_or(&directive.name)
 }
 
 /// A configuration for the command line's `--listen` and `--proxy`.

@@ -5,6 +5,7 @@
 
 pub mod parser;
 pub(crate) mod values;
+pub(crate) mod arguments;
 pub(crate) mod directives;
 pub(crate) mod unsupported;
 pub(crate) mod suggestion;

@@ -76,6 +76,9 @@ pub struct Directive {
     pub block: Option<Vec<Self>>,
 }
 
+/// The result of reading a part of a configuration.
+pub type Result<T = (), E = Error> = std::result::Result<T, E>;
+
 /// What is wrong with a configuration, and where. Boxed: there is at most one, and hundreds of places hand it on.
 #[derive(Debug, Clone)]
 pub struct Error(Box<Wrong>);
@@ -167,14 +170,14 @@ impl Reader {
     }
 
     /// Reads and parses a file with all that it includes.
-    pub fn file(&mut self, path: &Path) -> Result<Vec<Directive>, Error> {
+    pub fn file(&mut self, path: &Path) -> Result<Vec<Directive>> {
         let name = path.display().to_string();
         let text = self.load(path).map_err(|why| Error::nowhere(format!("{name}: {why}")))?;
         self.text(name, text)
     }
 
     /// Parses a text with all that it includes.
-    pub fn text(&mut self, name: String, text: String) -> Result<Vec<Directive>, Error> {
+    pub fn text(&mut self, name: String, text: String) -> Result<Vec<Directive>> {
         let number = self.files.len() as u32;
         let file = Arc::new(File { name, text });
         self.files.push(file.clone());
@@ -210,12 +213,7 @@ impl Reader {
     }
 
     /// Directives up to the `}` of `opened`, or to the end of the file.
-    fn block(
-        &mut self,
-        lexer: &mut Lexer<'_>,
-        opened: Option<&Position>,
-        depth: usize,
-    ) -> Result<Vec<Directive>, Error> {
+    fn block(&mut self, lexer: &mut Lexer<'_>, opened: Option<&Position>, depth: usize) -> Result<Vec<Directive>> {
         let mut directives = Vec::new();
         loop {
             let name = match (lexer.next()?, opened) {
@@ -248,7 +246,7 @@ impl Reader {
     }
 
     /// Adds the directives of the files that are named; a pattern that matches nothing is no error.
-    fn include(&mut self, name: &Word, args: &[Word], directives: &mut Vec<Directive>) -> Result<(), Error> {
+    fn include(&mut self, name: &Word, args: &[Word], directives: &mut Vec<Directive>) -> Result {
         let [pattern] = args else {
             return Err(Error::new(&name.at, "invalid number of arguments in \"include\" directive")
                 .hint("one file name or pattern is expected"));
@@ -274,7 +272,7 @@ impl Reader {
     }
 
     /// The files that an `include` names, in the order of their names.
-    fn included(&self, pattern: &Word) -> Result<Vec<PathBuf>, Error> {
+    fn included(&self, pattern: &Word) -> Result<Vec<PathBuf>> {
         let text = pattern.text.as_str();
         let full = self.folder.join(text);
         if !text.contains(['*', '?', '[']) {
@@ -371,7 +369,7 @@ impl<'t> Lexer<'t> {
         Some(c)
     }
 
-    fn next(&mut self) -> Result<Token, Error> {
+    fn next(&mut self) -> Result<Token> {
         loop {
             self.last = self.here;
             match self.rest.peek().copied() {
@@ -398,7 +396,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    fn quoted(&mut self, quote: char) -> Result<Token, Error> {
+    fn quoted(&mut self, quote: char) -> Result<Token> {
         let at = self.here;
         self.bump();
         let mut text = String::new();
@@ -424,7 +422,7 @@ impl<'t> Lexer<'t> {
         Ok(Token::Word(Word { text, at, quoted: true }))
     }
 
-    fn bare(&mut self) -> Result<Token, Error> {
+    fn bare(&mut self) -> Result<Token> {
         let at = self.here;
         let mut text = String::new();
         while let Some(c) = self.rest.peek().copied() {
@@ -465,7 +463,7 @@ fn is_space(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Vec<Directive>, Error> {
+    fn parse(text: &str) -> Result<Vec<Directive>> {
         Reader::new(Path::new("/nowhere")).text("t.conf".to_owned(), text.to_owned())
     }
 

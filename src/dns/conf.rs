@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{BlockBuilder, Builder, invalid};
-use crate::config::parser::{Directive, Error};
-use crate::config::{core, values};
+use crate::config::arguments::{self, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result};
+use crate::config::values;
 use crate::dns::client::Resolver;
 use crate::proxy::upstream_conf::place_at;
 use crate::runtime::socket::Endpoint;
-
-type Set = Result<(), Error>;
 
 /// The port of name servers.
 const PORT: u16 = 53;
@@ -23,7 +22,7 @@ impl BlockBuilder {
 }
 
 /// `resolver ADDRESS ... [valid=TIME] [ipv4=on|off] [ipv6=on|off] [status_zone=ZONE];`
-pub(crate) fn resolver(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn resolver(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut resolver = Resolver::system(None);
     for word in &directive.args {
         let switch = |value: &str| values::switch(value).ok_or_else(|| invalid(directive, word, "on or off"));
@@ -57,8 +56,8 @@ pub(crate) fn resolver(walk: &mut Builder, draft: &mut BlockBuilder, directive: 
 }
 
 /// 0 means no limit, as in nginx.
-pub(crate) fn resolver_timeout(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let timeout = core::time(directive)?;
+pub(crate) fn resolver_timeout(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
+    let timeout = arguments::time(directive)?;
     let timeout = if timeout.is_zero() { values::TIME_MAX } else { timeout };
     draft.settings.resolver_timeout = timeout;
     draft.upstream.group.resolver_timeout = Some(timeout);

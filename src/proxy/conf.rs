@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::parser::{Directive, Error, Word, placeholder};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word, placeholder};
 use crate::config::template::{Segment, Template};
-use crate::config::{core, values};
+use crate::config::values;
 use crate::http1::head::{HeaderName, Version};
 use crate::modules::map::conf::Expression;
 use crate::proxy::origin_conf::{self, Chosen, Origin};
@@ -16,8 +17,6 @@ use crate::proxy::upstream_conf::{PeerSpec, Upstream, place};
 use crate::request::location_conf::Matcher;
 use crate::runtime::socket::Endpoint;
 use crate::tls;
-
-type Set = Result<(), Error>;
 
 /// How requests are proxied.
 #[derive(Clone, Debug)]
@@ -315,25 +314,25 @@ impl Builder {
     }
 
     /// The upstream of a URL: one that was defined, or one that stands for this place alone.
-    fn upstream_of(&mut self, url: &Url<'_>, draft: &BlockBuilder) -> Option<u32> {
+    fn upstream_of(&mut self, url: &Url<'_>, block: &BlockBuilder) -> Option<u32> {
         let key = url.key();
         let named = |name: &str| self.config.upstream_names.get(name);
         if let Some(number) = named(url.authority).or_else(|| named(&key)) {
             return Some(*number);
         }
         let place = url.place()?;
-        let peer = PeerSpec { resolver: draft.system_resolver(), ..PeerSpec::new(url.name().into_owned(), place) };
+        let peer = PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(url.name().into_owned(), place) };
         Some(self.add_upstream(key.into_owned(), Upstream::of(peer)))
     }
 }
 
-pub(crate) fn pass(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn pass(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    let template = walk.template(word)?;
+    let template = builder.template(word)?;
     let pass = match template.as_text() {
         Some(_) => {
             let url = Url::parse(&word.text).map_err(|why| wrong_url(word, &why))?;
-            let number = walk.upstream_of(&url, draft).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
+            let number = builder.upstream_of(&url, block).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
             let (host, port) = url.host_and_port();
             let base = word.text.get(..word.text.len() - url.uri.map_or(0, str::len)).unwrap_or_default();
             ProxyPass {
@@ -347,7 +346,7 @@ pub(crate) fn pass(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Dir
             }
         }
         None => ProxyPass {
-            destination: Destination::Made(Box::new(made(walk, draft, &template, directive)?)),
+            destination: Destination::Made(Box::new(made(builder, block, &template, directive)?)),
             host: String::new(),
             port: 80,
             base: String::new(),
@@ -356,7 +355,7 @@ pub(crate) fn pass(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Dir
             uri: None,
         },
     };
-    let Some(location) = &mut draft.location else { return Ok(()) };
+    let Some(location) = &mut block.location else { return Ok(()) };
     if pass.uri.is_some() && matches!(location.matcher, Matcher::Pattern(_) | Matcher::Named) {
         return Err(Error::new(
             &word.at,
@@ -369,21 +368,16 @@ pub(crate) fn pass(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Dir
 }
 
 /// A URL with variables. Where its authority is text the upstream is made known now.
-fn made(
-    walk: &mut Builder,
-    draft: &BlockBuilder,
-    template: &Template,
-    directive: &Directive,
-) -> Result<MadeUrl, Error> {
+fn made(builder: &mut Builder, block: &BlockBuilder, template: &Template, directive: &Directive) -> Result<MadeUrl> {
     let word = arg(directive, 0);
-    let Origin { chosen, clients, may_be_path, end } = origin_conf::of(template, &walk.config, &walk.assignments);
+    let Origin { chosen, clients, may_be_path, end } = origin_conf::of(template, &builder.config, &builder.assignments);
     if let Some(Segment::Text(text)) = template.pieces().first() {
         match Url::parse(std::str::from_utf8(text).unwrap_or_default()) {
             Ok(url) if url.uri.is_some() || end == Some((1, 0)) => {
-                let known = match draft.settings.resolver {
+                let known = match block.settings.resolver {
                     // A request makes it, with the resolver of its location.
                     Some(_) => url.place().is_some(),
-                    None => walk.upstream_of(&url, draft).is_some(),
+                    None => builder.upstream_of(&url, block).is_some(),
                 };
                 if !known {
                     return Err(wrong_url(word, &UrlError::Host));
@@ -393,12 +387,12 @@ fn made(
             Ok(_) | Err(UrlError::Scheme | UrlError::Host) => {}
         }
     }
-    let only_named = chosen == Chosen::Host && draft.settings.resolver.is_none();
+    let only_named = chosen == Chosen::Host && block.settings.resolver.is_none();
     if only_named && !may_be_path {
-        walk.open_proxies.push(word.clone());
+        builder.open_proxies.push(word.clone());
     }
     if chosen == Chosen::Port {
-        walk.note(
+        builder.note(
             &directive.name,
             "the client may choose the port; if a path is meant, write a slash before the variable",
         );
@@ -416,9 +410,9 @@ fn made(
 
 /// A host that clients choose must be one that the configuration names: where it names none, the operator has made an
 /// open proxy.
-pub(crate) fn check_open_proxies(walk: &Builder) -> Set {
-    match walk.open_proxies.first() {
-        Some(word) if walk.config.upstreams.is_empty() => Err(word
+pub(crate) fn check_open_proxies(builder: &Builder) -> Result {
+    match builder.open_proxies.first() {
+        Some(word) if builder.config.upstreams.is_empty() => Err(word
             .wrong("\"proxy_pass {}\" lets the client choose any host")
             .hint("name the hosts as upstreams, or choose one by a map; if any is meant, set a \"resolver\"")),
         _ => Ok(()),
@@ -438,52 +432,52 @@ fn wrong_url(word: &Word, why: &UrlError) -> Error {
     Error::new(&word.at, message).hint(placeholder(&word.text).unwrap_or_else(|| hint.to_owned()))
 }
 
-pub(crate) fn set_header(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn set_header(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    core::check_field(directive, name)?;
-    let value = walk.template(&arg(directive, 1).in_one_line())?;
-    let mut fields = if draft.first { Vec::new() } else { draft.settings.proxy.set_field.to_vec() };
+    arguments::check_field(directive, name)?;
+    let value = builder.template(&arg(directive, 1).in_one_line())?;
+    let mut fields = if block.first { Vec::new() } else { block.settings.proxy.set_field.to_vec() };
     fields.push(SetField {
         kind: HeaderName::from_bytes(name.text.as_bytes()),
         name: name.text.as_bytes().into(),
         value,
     });
-    draft.settings.proxy.set_field = fields.into();
+    block.settings.proxy.set_field = fields.into();
     Ok(())
 }
 
 /// `proxy_redirect off`, `default`, or what to replace by what.
-pub(crate) fn redirect(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn redirect(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let from = arg(directive, 0);
-    let mut redirects = if draft.first { Vec::new() } else { draft.settings.proxy.redirect.to_vec() };
+    let mut redirects = if block.first { Vec::new() } else { block.settings.proxy.redirect.to_vec() };
     match (directive.args.get(1), from.text.as_str()) {
         (None, "off") => redirects.clear(),
         (None, "default") => redirects.push(Redirect::Default),
         (None, _) => return Err(invalid(directive, from, "\"off\", \"default\", or two values")),
         (Some(to), text) => {
-            let to = walk.template(to)?;
+            let to = builder.template(to)?;
             redirects.push(match text.strip_prefix('~') {
                 Some(source) => {
                     let (source, any_case) = source.strip_prefix('*').map_or((source, false), |source| (source, true));
-                    Redirect::Pattern { expression: Arc::new(walk.expression(source, any_case, &from.at)?), to }
+                    Redirect::Pattern { expression: Arc::new(builder.expression(source, any_case, &from.at)?), to }
                 }
-                None => Redirect::Prefix { from: walk.template(from)?, to },
+                None => Redirect::Prefix { from: builder.template(from)?, to },
             });
         }
     }
-    draft.settings.proxy.redirect = redirects.into();
+    block.settings.proxy.redirect = redirects.into();
     Ok(())
 }
 
-pub(crate) fn hide_header(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn hide_header(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    draft.settings.proxy.hide = with(draft.first, &draft.settings.proxy.hide, name);
+    block.settings.proxy.hide = with(block.first, &block.settings.proxy.hide, name);
     Ok(())
 }
 
-pub(crate) fn pass_header(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn pass_header(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    draft.settings.proxy.pass = with(draft.first, &draft.settings.proxy.pass, name);
+    block.settings.proxy.pass = with(block.first, &block.settings.proxy.pass, name);
     Ok(())
 }
 
@@ -493,13 +487,13 @@ fn with(first: bool, list: &Arc<[Box<[u8]>]>, name: &Word) -> Arc<[Box<[u8]>]> {
     names.into()
 }
 
-pub(crate) fn http_version(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn http_version(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    draft.settings.proxy.version = core::version(directive, word)?;
+    block.settings.proxy.version = arguments::version(directive, word)?;
     Ok(())
 }
 
-pub(crate) fn next_upstream(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn next_upstream(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut flags = 0;
     for word in &directive.args {
         flags |= match word.text.as_str() {
@@ -524,6 +518,6 @@ pub(crate) fn next_upstream(_: &mut Builder, draft: &mut BlockBuilder, directive
             }
         };
     }
-    draft.settings.proxy.next = NextUpstream(flags);
+    block.settings.proxy.next = NextUpstream(flags);
     Ok(())
 }

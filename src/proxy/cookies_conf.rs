@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::parser::{Directive, Error, Word};
+use crate::config::arguments::{arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Result, Word};
 use crate::config::template::Template;
 use crate::modules::map::conf::Expression;
-
-type Set = Result<(), Error>;
 
 /// The rules of a location; of each kind the first that fits counts.
 #[derive(Clone, Debug, Default)]
@@ -41,16 +40,16 @@ const FLAGS: [&str; 8] =
     ["secure", "nosecure", "httponly", "nohttponly", "samesite=strict", "samesite=lax", "samesite=none", "nosamesite"];
 
 /// Text, or an expression behind `~`; `~*` and expressions for domains and names are for any letter case.
-fn matcher(walk: &Builder, word: &Word, any_case: bool) -> Result<CookieMatch, Error> {
-    let Some(source) = word.text.strip_prefix('~') else { return Ok(CookieMatch::Text(walk.template(word)?)) };
+fn matcher(builder: &Builder, word: &Word, any_case: bool) -> Result<CookieMatch> {
+    let Some(source) = word.text.strip_prefix('~') else { return Ok(CookieMatch::Text(builder.template(word)?)) };
     let (source, any_case) = source.strip_prefix('*').map_or((source, any_case), |source| (source, true));
-    Ok(CookieMatch::Pattern(Arc::new(walk.expression(source, any_case, &word.at)?)))
+    Ok(CookieMatch::Pattern(Arc::new(builder.expression(source, any_case, &word.at)?)))
 }
 
 /// Changes the rules of the block, of which `of` are the kind at hand.
-fn change<T>(draft: &mut BlockBuilder, of: fn(&mut Cookies) -> &mut Vec<T>, rule: Option<T>) {
-    let first = draft.first;
-    let rules = of(draft.rare().cookies.get_or_insert_default());
+fn change<T>(block: &mut BlockBuilder, of: fn(&mut Cookies) -> &mut Vec<T>, rule: Option<T>) {
+    let first = block.first;
+    let rules = of(block.rare().cookies.get_or_insert_default());
     if first || rule.is_none() {
         rules.clear();
     }
@@ -58,36 +57,36 @@ fn change<T>(draft: &mut BlockBuilder, of: fn(&mut Cookies) -> &mut Vec<T>, rule
 }
 
 /// `off`, or what to replace by what. A dot before a domain does not count.
-fn rule(walk: &Builder, directive: &Directive, is_domain: bool) -> Result<Option<CookieRule>, Error> {
+fn rule(builder: &Builder, directive: &Directive, is_domain: bool) -> Result<Option<CookieRule>> {
     let from = arg(directive, 0);
     let Some(to) = directive.args.get(1) else {
         return if from.text == "off" { Ok(None) } else { Err(invalid(directive, from, "\"off\" or two values")) };
     };
     let undotted = |word: &Word| Word { text: word.text.trim_start_matches('.').to_owned(), ..*word };
     if is_domain && !from.text.starts_with('~') {
-        let from = matcher(walk, &undotted(from), true)?;
-        return Ok(Some(CookieRule { from, to: walk.template(&undotted(to))? }));
+        let from = matcher(builder, &undotted(from), true)?;
+        return Ok(Some(CookieRule { from, to: builder.template(&undotted(to))? }));
     }
-    Ok(Some(CookieRule { from: matcher(walk, from, is_domain)?, to: walk.template(to)? }))
+    Ok(Some(CookieRule { from: matcher(builder, from, is_domain)?, to: builder.template(to)? }))
 }
 
-pub(crate) fn domain(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let rule = rule(walk, directive, true)?;
-    change(draft, |cookies| &mut cookies.domains, rule);
+pub(crate) fn domain(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let rule = rule(builder, directive, true)?;
+    change(block, |cookies| &mut cookies.domains, rule);
     Ok(())
 }
 
-pub(crate) fn path(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let rule = rule(walk, directive, false)?;
-    change(draft, |cookies| &mut cookies.paths, rule);
+pub(crate) fn path(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let rule = rule(builder, directive, false)?;
+    change(block, |cookies| &mut cookies.paths, rule);
     Ok(())
 }
 
-pub(crate) fn flags(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn flags(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
     let words = directive.args.get(1..).unwrap_or_default();
     if words.is_empty() && name.text == "off" {
-        change(draft, |cookies| &mut cookies.flags, None);
+        change(block, |cookies| &mut cookies.flags, None);
         return Ok(());
     }
     if words.is_empty() {
@@ -102,8 +101,8 @@ pub(crate) fn flags(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Di
             ));
         }
     }
-    let flags = walk.templates(words)?;
-    let rule = CookieFlags { cookie: matcher(walk, name, true)?, flags };
-    change(draft, |cookies| &mut cookies.flags, Some(rule));
+    let flags = builder.templates(words)?;
+    let rule = CookieFlags { cookie: matcher(builder, name, true)?, flags };
+    change(block, |cookies| &mut cookies.flags, Some(rule));
     Ok(())
 }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::builder::{BlockBuilder, Builder, find, invalid};
-use crate::config::parser::{Directive, Error, Word};
+use crate::config::arguments::invalid;
+use crate::config::builder::{BlockBuilder, Builder, find};
+use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::{Settings, values};
 use crate::proxy::conf::{Destination, ProxyPass};
 use crate::proxy::health_match_conf::HealthMatch;
 use crate::tls;
-
-type Set = Result<(), Error>;
 
 /// How often peers may be asked at the most.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -66,7 +65,7 @@ struct Words {
 }
 
 /// `health_check [parameters];`
-pub(crate) fn health_check(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn health_check(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut words = Words { kind: "http".to_owned(), host: None, uri: "/".to_owned(), good: None };
     let mut check = HealthCheck {
         probe: Probe::Tcp,
@@ -80,7 +79,7 @@ pub(crate) fn health_check(walk: &mut Builder, draft: &mut BlockBuilder, directi
         tls: None,
     };
     for word in &directive.args {
-        parameter(walk, &mut check, &mut words, directive, word)?;
+        parameter(builder, &mut check, &mut words, directive, word)?;
     }
     if check.jitter == Duration::MAX {
         check.jitter = check.interval / 10;
@@ -95,17 +94,17 @@ pub(crate) fn health_check(walk: &mut Builder, draft: &mut BlockBuilder, directi
         ("websocket", None) => Probe::WebSocket { host, uri: words.uri },
         (_, None) => Probe::Tcp,
     };
-    draft.upstream.health = Some((check, directive.name.clone()));
+    block.upstream.health = Some((check, directive.name.clone()));
     Ok(())
 }
 
 fn parameter(
-    walk: &Builder,
+    builder: &Builder,
     check: &mut HealthCheck,
     words: &mut Words,
     directive: &Directive,
     word: &Word,
-) -> Result<(), Error> {
+) -> Result {
     let time = |value: &str| values::time(value).ok_or_else(|| invalid(directive, word, "a time such as interval=5s"));
     let count = |value: &str| {
         values::number(value).filter(|n| *n > 0).ok_or_else(|| invalid(directive, word, "a number of 1 or more"))
@@ -134,7 +133,7 @@ fn parameter(
         Some(("host", value)) if is_word(value) && !value.is_empty() => words.host = Some(value.to_owned()),
         Some(("uri", value)) if is_word(value) && value.starts_with('/') => value.clone_into(&mut words.uri),
         Some(("match", name)) => {
-            let found = find(&walk.matches, name).cloned();
+            let found = find(&builder.matches, name).cloned();
             let unknown = || Error::about(&word.at, "match \"{}\" is not known", name);
             words.good = Some(found.ok_or_else(unknown)?);
         }
@@ -158,17 +157,19 @@ fn is_word(text: &str) -> bool {
 
 /// Gives the check that stands in a location to the upstream of its `proxy_pass`.
 pub(crate) fn attach(
-    walk: &mut Builder,
+    builder: &mut Builder,
     check: Option<(HealthCheck, Word)>,
     pass: Option<&ProxyPass>,
     settings: &Settings,
-) -> Set {
+) -> Result {
     if !HealthCheck::AVAILABLE {
         return Ok(());
     }
     let upstream = match pass.map(|pass| &pass.destination) {
         // Nobody else has it yet.
-        Some(Destination::Upstream(number)) => walk.config.upstreams.get_mut(*number as usize).and_then(Arc::get_mut),
+        Some(Destination::Upstream(number)) => {
+            builder.config.upstreams.get_mut(*number as usize).and_then(Arc::get_mut)
+        }
         _ => None,
     };
     let Some(upstream) = upstream else {

@@ -3,8 +3,9 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::config::builder::{BlockBuilder, Builder, arg, find};
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::arg;
+use crate::config::builder::{BlockBuilder, Builder, find};
+use crate::config::parser::{Directive, Result};
 use crate::config::values;
 use crate::http1::head::Response;
 use crate::regex::Pattern;
@@ -62,12 +63,12 @@ impl HealthMatch {
         self.body.iter().all(|(pattern, negated)| pattern.is_match(body) != *negated)
     }
 
-    fn add(&mut self, walk: &Builder, line: &Directive) -> Result<(), Error> {
+    fn add(&mut self, builder: &Builder, line: &Directive) -> Result {
         let wrong = || line.name.wrong("invalid \"{}\" in \"match\"").hint(LINES);
         let words: Vec<&str> = line.args.iter().map(|word| word.text.as_str()).collect();
         let (negated, words) = words.strip_prefix(&["!"]).map_or((false, words.as_slice()), |words| (true, words));
         let at = line.args.last().map_or(&line.name.at, |word| &word.at);
-        let pattern = |text: &str| walk.expression(text, false, at).map(|expression| expression.pattern);
+        let pattern = |text: &str| builder.expression(text, false, at).map(|expression| expression.pattern);
         match (line.name.text.as_str(), negated, words) {
             ("status", _, [_, ..]) => {
                 let ranges = words.iter().map(range).collect::<Option<_>>();
@@ -96,13 +97,13 @@ fn range(word: &&str) -> Option<RangeInclusive<u16>> {
 pub(crate) type Matches = Vec<(String, Arc<HealthMatch>)>;
 
 /// `match NAME { status ...; header ...; body ...; }`
-pub(crate) fn match_block(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn match_block(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    if find(&walk.matches, &name.text).is_some() {
+    if find(&builder.matches, &name.text).is_some() {
         return Err(name.wrong("duplicate match \"{}\""));
     }
     let mut expected = HealthMatch { status: Vec::new(), headers: Vec::new(), body: Vec::new() };
-    directive.block.iter().flatten().try_for_each(|line| expected.add(walk, line))?;
-    walk.matches.push((name.text.clone(), Arc::new(expected)));
+    directive.block.iter().flatten().try_for_each(|line| expected.add(builder, line))?;
+    builder.matches.push((name.text.clone(), Arc::new(expected)));
     Ok(())
 }

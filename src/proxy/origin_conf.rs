@@ -271,7 +271,7 @@ fn may_be_path(variable: &Variable) -> bool {
     matches!(variable, Variable::Capture(_) | Variable::User(_) | Variable::Map(_) | Variable::Builtin(Builtin::Uri))
 }
 
-/// A walk through the values of variables.
+/// A builder through the values of variables.
 struct Search<'c> {
     config: &'c Config,
     assignments: &'c Assignments,

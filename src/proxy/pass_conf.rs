@@ -1,12 +1,11 @@
 //! Less usual ways to pass requests on: a body of one's own, the address that connections come from, clients that go away,
 //! and what an upstream may tell its proxy to do.
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::{arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result};
 use crate::config::values;
 use crate::runtime::socket::Addr;
-
-type Set = Result<(), Error>;
 
 /// `X-Accel-*` fields that are not obeyed (`proxy_ignore_headers`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +15,7 @@ pub struct IgnoredFields {
 }
 
 /// Fields that are known; those for a cache, buffers and a character set are not obeyed anyway.
-pub(crate) fn ignore_headers(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn ignore_headers(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     const OTHERS: [&str; 7] =
         ["x-accel-expires", "x-accel-buffering", "x-accel-charset", "expires", "cache-control", "set-cookie", "vary"];
     let mut ignored = IgnoredFields::default();
@@ -34,12 +33,12 @@ pub(crate) fn ignore_headers(_: &mut Builder, draft: &mut BlockBuilder, directiv
             }
         }
     }
-    draft.settings.proxy.ignored = ignored;
+    block.settings.proxy.ignored = ignored;
     Ok(())
 }
 
 /// `proxy_bind ADDRESS | off;`
-pub(crate) fn bind(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn bind(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     if let Some(more) = directive.args.get(1) {
         return Err(match more.text.as_str() {
@@ -48,12 +47,12 @@ pub(crate) fn bind(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Dir
             _ => invalid(directive, more, "one address"),
         });
     }
-    let template = walk.template(word)?;
+    let template = builder.template(word)?;
     let is_off = word.text == "off";
     if !is_off && template.as_text().is_some() && bind_addr(&word.text).is_none() {
         return Err(invalid(directive, word, "an address, with or without a port, or \"off\""));
     }
-    draft.settings.proxy.bind = (!is_off).then_some(template);
+    block.settings.proxy.bind = (!is_off).then_some(template);
     Ok(())
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::parser::{Directive, Error, Word, placeholder};
-use crate::config::{core, directives, values};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word, placeholder};
+use crate::config::{directives, values};
 use crate::dns::client::Resolver;
 use crate::proxy::balance::conf::{Balance, QueueSpec, Sticky};
 use crate::proxy::health_conf::HealthCheck;
@@ -139,9 +140,9 @@ pub(crate) fn place_at(text: &str, usual_port: u16) -> Option<Endpoint> {
     known.then(|| Endpoint::Name { host: host.to_owned(), port })
 }
 
-pub(crate) fn upstream(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn upstream(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    let inner = &mut walk.inside(draft, directive, directives::UPSTREAM, None)?.upstream;
+    let inner = &mut builder.inside(block, directive, directives::UPSTREAM, None)?.upstream;
     let mut upstream = std::mem::take(&mut inner.group);
     if upstream.peers.is_empty() {
         return Err(Error::about(&directive.name.at, "no servers are inside upstream \"{}\"", &name.text));
@@ -149,24 +150,26 @@ pub(crate) fn upstream(walk: &mut Builder, draft: &mut BlockBuilder, directive: 
     if upstream.peers.iter().all(|peer| peer.backup) {
         return Err(Error::about(&directive.name.at, "only backup servers are inside upstream \"{}\"", &name.text));
     }
-    if walk.config.upstream_names.contains_key(&name.text) {
+    if builder.config.upstream_names.contains_key(&name.text) {
         return Err(name.wrong("duplicate upstream \"{}\""));
     }
     upstream.name.clone_from(&name.text);
     upstream.health = inner.health.take().map(|(check, _)| Arc::new(check.named(&name.text)));
-    walk.add_upstream(name.text.clone(), upstream);
+    builder.add_upstream(name.text.clone(), upstream);
     Ok(())
 }
 
 /// `server address [parameters];`
-pub(crate) fn server(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     let place = place(&word.text).ok_or_else(|| wrong_place(directive, word))?;
-    let mut peer = PeerSpec { resolver: draft.system_resolver(), ..PeerSpec::new(word.text.clone(), place) };
+    let mut peer = PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(word.text.clone(), place) };
     for word in directive.args.iter().skip(1) {
-        match (word.text.as_str(), &draft.settings.resolver) {
+        match (word.text.as_str(), &block.settings.resolver) {
             ("resolve", Some(resolver)) => peer.resolver = resolver.clone(),
-            ("resolve", None) => walk.note(&directive.name, "\"resolve\": no \"resolver\" is set, the system is asked"),
+            ("resolve", None) => {
+                builder.note(&directive.name, "\"resolve\": no \"resolver\" is set, the system is asked")
+            }
             (text, _) if text.starts_with("service=") => {
                 return Err(Error::new(&word.at, "\"service=\" is not supported")
                     .hint("SRV records are not asked for: name the port"));
@@ -174,11 +177,11 @@ pub(crate) fn server(walk: &mut Builder, draft: &mut BlockBuilder, directive: &D
             _ => parameter(&mut peer, directive, word)?,
         }
     }
-    draft.upstream.group.peers.push(Arc::new(peer));
+    block.upstream.group.peers.push(Arc::new(peer));
     Ok(())
 }
 
-fn parameter(peer: &mut PeerSpec, directive: &Directive, word: &Word) -> Result<(), Error> {
+fn parameter(peer: &mut PeerSpec, directive: &Directive, word: &Word) -> Result {
     let count = |value: &str| values::number(value).ok_or_else(|| invalid(directive, word, "a number"));
     let time = |value: &str| values::time(value).ok_or_else(|| invalid(directive, word, "a time such as 10s"));
     match word.text.split_once('=') {
@@ -222,9 +225,9 @@ fn wrong_place(directive: &Directive, word: &Word) -> Error {
 const ZONE_BYTES_MIN: u64 = 32 * 1024;
 
 /// State is always shared by all workers; the name and the size don't matter.
-pub(crate) fn zone(_: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn zone(_: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     match directive.args.get(1) {
-        Some(word) if core::size(directive, word)? < ZONE_BYTES_MIN => {
+        Some(word) if arguments::size(directive, word)? < ZONE_BYTES_MIN => {
             Err(invalid(directive, word, "a size of 32k or more"))
         }
         _ => Ok(()),

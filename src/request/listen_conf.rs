@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::parser::{Directive, Error, Word, placeholder};
+use crate::config::arguments::{arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word, placeholder};
 use crate::config::{HostName, Server, values};
 use crate::modules::map::conf::Expression;
 use crate::regex::Captures;
@@ -150,7 +151,7 @@ impl Names {
     }
 }
 
-pub(crate) fn server_name(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn server_name(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     for word in &directive.args {
         let name = &word.text;
         let middle = name.strip_prefix("*.").or_else(|| name.strip_prefix('.')).unwrap_or(name);
@@ -160,15 +161,15 @@ pub(crate) fn server_name(walk: &mut Builder, draft: &mut BlockBuilder, directiv
             return Err(invalid(directive, word, "a name, *.name, name.*, or ~ and an expression"));
         }
         let expression = match name.strip_prefix('~') {
-            Some(source) => Some(Arc::new(walk.expression(source, true, &word.at)?)),
+            Some(source) => Some(Arc::new(builder.expression(source, true, &word.at)?)),
             None => None,
         };
-        draft.names.push(ServerName { word: word.clone(), expression });
+        block.names.push(ServerName { word: word.clone(), expression });
     }
     Ok(())
 }
 
-pub(crate) fn listen(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn listen(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     let (addr, last_port) = match word.text.strip_prefix("unix:") {
         Some("") => return Err(invalid(directive, word, "a path after \"unix:\"")),
@@ -195,7 +196,7 @@ pub(crate) fn listen(walk: &mut Builder, draft: &mut BlockBuilder, directive: &D
                 line.explicit = true;
             }
             ("quic", "") => {
-                walk.note(&directive.name, "HTTP/3 is not spoken: this address is not listened on for it");
+                builder.note(&directive.name, "HTTP/3 is not spoken: this address is not listened on for it");
                 return Ok(());
             }
             ("ssl", "") if tls::AVAILABLE => line.tls = true,
@@ -204,15 +205,16 @@ pub(crate) fn listen(walk: &mut Builder, draft: &mut BlockBuilder, directive: &D
             }
             ("proxy_protocol", "") => line.proxied = true,
             ("http2" | "spdy", "") => {
-                walk.note(&directive.name, "\"http2\": HTTP/1.1 is spoken; clients fall back to it")
+                builder.note(&directive.name, "\"http2\": HTTP/1.1 is spoken; clients fall back to it")
             }
             ("reuseport" | "deferred" | "bind", "") => {
                 line.explicit = true;
-                walk.note(&directive.name, "\"reuseport\", \"deferred\" and \"bind\": one socket serves all workers");
+                builder
+                    .note(&directive.name, "\"reuseport\", \"deferred\" and \"bind\": one socket serves all workers");
             }
             ("so_keepalive" | "fastopen" | "rcvbuf" | "sndbuf", _) if is_socket_option(name, value) => {
                 line.explicit = true;
-                walk.note(&directive.name, "socket options but \"backlog\" and \"ipv6only\" are the system's");
+                builder.note(&directive.name, "socket options but \"backlog\" and \"ipv6only\" are the system's");
             }
             _ => {
                 let error = word.wrong("invalid parameter \"{}\"");
@@ -221,10 +223,10 @@ pub(crate) fn listen(walk: &mut Builder, draft: &mut BlockBuilder, directive: &D
         }
     }
     loop {
-        if draft.listens.iter().any(|known| known.addr == line.addr) {
+        if block.listens.iter().any(|known| known.addr == line.addr) {
             return Err(word.wrong("a duplicate listen {}").hint("this server has it already"));
         }
-        draft.listens.push(line.clone());
+        block.listens.push(line.clone());
         match &mut line.addr {
             Addr::Ip(addr) if addr.port() < last_port => addr.set_port(addr.port() + 1),
             _ => return Ok(()),
@@ -233,7 +235,7 @@ pub(crate) fn listen(walk: &mut Builder, draft: &mut BlockBuilder, directive: &D
 }
 
 /// Servers to sockets: a wildcard socket also serves the specific addresses of its port, which can't be bound beside it.
-pub(crate) fn bind(servers: &[Served]) -> Result<Vec<Binding>, Error> {
+pub(crate) fn bind(servers: &[Served]) -> Result<Vec<Binding>> {
     let nowhere = crate::config::Position { file: u32::MAX, line: 1, column: 1 };
     let word = Word { text: "80".to_owned(), at: nowhere, quoted: false };
     let unsaid = ListenLine::new(Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))), word);
@@ -270,7 +272,7 @@ pub(crate) fn bind(servers: &[Served]) -> Result<Vec<Binding>, Error> {
 }
 
 /// The options of an address may be said once.
-fn options(lines: &[Line<'_>]) -> Result<ListenOptions, Error> {
+fn options(lines: &[Line<'_>]) -> Result<ListenOptions> {
     let mut said = lines.iter().filter(|(line, ..)| line.explicit).map(|(line, ..)| line);
     let (first, second) = (said.next(), said.next());
     if let Some(second) = second {
@@ -279,7 +281,7 @@ fn options(lines: &[Line<'_>]) -> Result<ListenOptions, Error> {
     Ok(first.map_or(ListenOptions { backlog: BACKLOG, ipv6_only: true }, |line| line.options))
 }
 
-fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<VirtualHosts>, Error> {
+fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<VirtualHosts>> {
     let mut defaults = lines.iter().filter(|(line, ..)| line.default);
     let default = defaults.next();
     if let Some((line, ..)) = defaults.next() {

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::builder::{BlockBuilder, Builder, arg};
-use crate::config::parser::{Directive, Error, Word};
+use crate::config::arguments::arg;
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::{Content, LimitExcept, Settings, TryFiles, directives};
 use crate::modules::map::conf::Expression;
 use crate::modules::rewrite::conf::Step;
@@ -94,7 +95,7 @@ impl LocationDraft {
 }
 
 impl Locations {
-    pub(crate) fn new(locations: Vec<Arc<Location>>, at: &Word) -> Result<Self, Error> {
+    pub(crate) fn new(locations: Vec<Arc<Location>>, at: &Word) -> Result<Self> {
         let mut all = Self::default();
         let duplicate = |path: &str| Error::about(&at.at, "duplicate location \"{}\" in this block", path);
         for location in locations {
@@ -151,42 +152,42 @@ impl Locations {
     }
 }
 
-pub(crate) fn location(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
-    let (matcher, path) = matcher(walk, directive)?;
-    if let Some(outer) = &draft.location {
+pub(crate) fn location(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let (matcher, path) = matcher(builder, directive)?;
+    if let Some(outer) = &block.location {
         check_nesting(outer, &matcher, &path, directive)?;
     }
     let own = LocationDraft { matcher, path, pass: None, internal: false, except: None };
-    let mut inner = walk.inside(draft, directive, directives::LOCATION, Some(own))?;
+    let mut inner = builder.inside(block, directive, directives::LOCATION, Some(own))?;
     status::check(&inner, &directive.name)?;
     if inner.locations.is_empty() {
         crate::modules::access::conf::check(&inner.settings, directive)?;
     }
     let nested = Locations::new(std::mem::take(&mut inner.locations), &directive.name)?;
     let Some(mut own) = inner.location.take() else { return Ok(()) };
-    crate::tls::conf::attach_client_tls(walk, own.pass.as_mut(), &inner.settings, directive)?;
-    crate::proxy::health_conf::attach(walk, inner.upstream.health.take(), own.pass.as_ref(), &inner.settings)?;
-    draft.locations.push(own.finish(*inner, nested));
+    crate::tls::conf::attach_client_tls(builder, own.pass.as_mut(), &inner.settings, directive)?;
+    crate::proxy::health_conf::attach(builder, inner.upstream.health.take(), own.pass.as_ref(), &inner.settings)?;
+    block.locations.push(own.finish(*inner, nested));
     Ok(())
 }
 
 /// What counts in place of the location around it (`if`, `limit_except`): it passes requests as that one does, unless it
 /// says otherwise.
 pub(crate) fn scope(
-    walk: &mut Builder,
+    builder: &mut Builder,
     outer: &BlockBuilder,
     mut inner: Box<BlockBuilder>,
     directive: &Directive,
-) -> Result<Option<Arc<Location>>, Error> {
+) -> Result<Option<Arc<Location>>> {
     let (Some(around), Some(mut own)) = (&outer.location, inner.location.take()) else { return Ok(None) };
     inner.content = outer.content.filter(|_| own.pass.is_none());
     own.pass = own.pass.or_else(|| around.pass.clone());
-    crate::tls::conf::attach_client_tls(walk, own.pass.as_mut(), &inner.settings, directive)?;
+    crate::tls::conf::attach_client_tls(builder, own.pass.as_mut(), &inner.settings, directive)?;
     Ok(Some(own.finish(*inner, Locations::default())))
 }
 
 /// `location [ = | ~ | ~* | ^~ ] path`, the modifier apart or glued to the path.
-fn matcher(walk: &Builder, directive: &Directive) -> Result<(Matcher, String), Error> {
+fn matcher(builder: &Builder, directive: &Directive) -> Result<(Matcher, String)> {
     let first = arg(directive, 0);
     let (modifier, path, word) = match directive.args.get(1) {
         Some(second) => (first.text.as_str(), second.text.as_str(), second),
@@ -199,8 +200,8 @@ fn matcher(walk: &Builder, directive: &Directive) -> Result<(Matcher, String), E
     let matcher = match modifier {
         "=" => Matcher::Exact,
         "^~" => Matcher::Prefix { skips_patterns: true },
-        "~" => Matcher::Pattern(walk.expression(path, false, &word.at)?),
-        "~*" => Matcher::Pattern(walk.expression(path, true, &word.at)?),
+        "~" => Matcher::Pattern(builder.expression(path, false, &word.at)?),
+        "~*" => Matcher::Pattern(builder.expression(path, true, &word.at)?),
         "" if path.starts_with('@') => Matcher::Named,
         "" => Matcher::Prefix { skips_patterns: false },
         _ => {
@@ -211,7 +212,7 @@ fn matcher(walk: &Builder, directive: &Directive) -> Result<(Matcher, String), E
     Ok((matcher, path.to_owned()))
 }
 
-fn check_nesting(outer: &LocationDraft, inner: &Matcher, path: &str, directive: &Directive) -> Result<(), Error> {
+fn check_nesting(outer: &LocationDraft, inner: &Matcher, path: &str, directive: &Directive) -> Result {
     let at = &directive.name.at;
     let why = match (&outer.matcher, inner) {
         (Matcher::Exact, _) => "cannot be inside the exact location",

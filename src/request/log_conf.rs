@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::builder::{BlockBuilder, Builder, arg, find, invalid};
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::{arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, find};
+use crate::config::parser::{Directive, Error, Result};
 use crate::config::template::{Segment, Template, Variable};
 use crate::config::{directives, suggestion, values};
 
@@ -108,7 +109,7 @@ pub struct LogFormat {
 const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
                         \"$http_referer\" \"$http_user_agent\"";
 
-pub(crate) fn error_log(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn error_log(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let path = arg(directive, 0);
     let level = match directive.args.get(1) {
         None => Level::Error,
@@ -118,29 +119,29 @@ pub(crate) fn error_log(walk: &mut Builder, draft: &mut BlockBuilder, directive:
     if path.text.starts_with("syslog:") || path.text.starts_with("memory:") {
         return Err(invalid(directive, path, "a file or stderr"));
     }
-    let target = target(walk, &path.text);
+    let target = target(builder, &path.text);
     let current =
-        if draft.context == directives::MAIN { &walk.config.main.error_log } else { &draft.settings.error_log };
-    let mut logs = if draft.first { Vec::new() } else { current.to_vec() };
+        if block.context == directives::MAIN { &builder.config.main.error_log } else { &block.settings.error_log };
+    let mut logs = if block.first { Vec::new() } else { current.to_vec() };
     logs.push(ErrorLog { target, level, default_path: None });
-    if draft.context == directives::MAIN {
-        walk.config.main.error_log = logs.into();
+    if block.context == directives::MAIN {
+        builder.config.main.error_log = logs.into();
     } else {
-        draft.settings.error_log = logs.into();
+        block.settings.error_log = logs.into();
     }
     Ok(())
 }
 
 /// Where the lines of a log go. A file called `off` is never meant.
-fn target(walk: &mut Builder, path: &str) -> LogTarget {
+fn target(builder: &mut Builder, path: &str) -> LogTarget {
     match path {
         "off" | "/dev/null" => LogTarget::Nowhere,
         "stderr" | "/dev/stderr" => LogTarget::Stderr,
-        _ => LogTarget::File(walk.log_file(path)),
+        _ => LogTarget::File(builder.log_file(path)),
     }
 }
 
-pub(crate) fn log_format(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn log_format(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
     let mut escape = Escape::Default;
     let mut text = String::new();
@@ -156,23 +157,23 @@ pub(crate) fn log_format(walk: &mut Builder, _: &mut BlockBuilder, directive: &D
         }
     }
     // Where it is part of a line, what only the end tells is filled in then.
-    let looked_back = walk.looks_back.get();
-    let format = LogFormat { template: walk.template_of(&text, arg(directive, 1))?, escape };
+    let looked_back = builder.looks_back.get();
+    let format = LogFormat { template: builder.template_of(&text, arg(directive, 1))?, escape };
     let is_open =
         |piece: &Segment| matches!(piece, Segment::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
-    walk.looks_back.set(looked_back || format.template.pieces().iter().any(is_open));
-    if find(&walk.formats, &name.text).is_some() || name.text == "combined" {
+    builder.looks_back.set(looked_back || format.template.pieces().iter().any(is_open));
+    if find(&builder.formats, &name.text).is_some() || name.text == "combined" {
         return Err(name.wrong("duplicate \"log_format\" name \"{}\""));
     }
-    walk.formats.push((name.text.clone(), Arc::new(format)));
+    builder.formats.push((name.text.clone(), Arc::new(format)));
     Ok(())
 }
 
 /// `access_log off` or `access_log path [format [buffer=size] [flush=time] [if=condition]]`.
-pub(crate) fn access_log(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn access_log(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let path = arg(directive, 0);
     if path.text == "off" {
-        draft.settings.access_log = Arc::from([]);
+        block.settings.access_log = Arc::from([]);
         return match directive.args.get(1) {
             Some(word) => Err(invalid(directive, word, "nothing after \"off\"")),
             None => Ok(()),
@@ -186,9 +187,9 @@ pub(crate) fn access_log(walk: &mut Builder, draft: &mut BlockBuilder, directive
     for word in directive.args.iter().skip(1) {
         match word.text.split_once('=') {
             Some(("if", value)) => {
-                condition = Some(walk.template_of(value, word)?);
+                condition = Some(builder.template_of(value, word)?);
             }
-            Some(("buffer", value)) if values::size(value).is_some() => buffered(walk, directive),
+            Some(("buffer", value)) if values::size(value).is_some() => buffered(builder, directive),
             Some(("flush", value)) if values::time(value).is_some() => {}
             Some(("gzip", _)) => return Err(invalid(directive, word, "an uncompressed log")),
             None if word.text == "gzip" => return Err(invalid(directive, word, "an uncompressed log")),
@@ -197,33 +198,33 @@ pub(crate) fn access_log(walk: &mut Builder, draft: &mut BlockBuilder, directive
         }
     }
     let format = match format {
-        Some(word) if word.text != "combined" => find(&walk.formats, &word.text).cloned().ok_or_else(|| {
+        Some(word) if word.text != "combined" => find(&builder.formats, &word.text).cloned().ok_or_else(|| {
             let error = word.wrong("unknown log format \"{}\"");
-            match suggestion::closest(&word.text, &mut walk.formats.iter().map(|(name, _)| name.as_str())) {
+            match suggestion::closest(&word.text, &mut builder.formats.iter().map(|(name, _)| name.as_str())) {
                 Some(near) => error.hint_about("did you mean \"{}\"?", near),
                 None => error.hint("\"log_format\" must define it before"),
             }
         })?,
-        _ => combined(walk)?,
+        _ => combined(builder)?,
     };
-    let target = target(walk, &path.text);
-    let mut logs = if draft.first { Vec::new() } else { draft.settings.access_log.to_vec() };
+    let target = target(builder, &path.text);
+    let mut logs = if block.first { Vec::new() } else { block.settings.access_log.to_vec() };
     logs.push(AccessLog { target, format, condition });
-    draft.settings.access_log = logs.into();
+    block.settings.access_log = logs.into();
     Ok(())
 }
 
-fn buffered(walk: &mut Builder, directive: &Directive) {
-    walk.note(&directive.name, "\"buffer\" and \"flush\": each line is written at once");
+fn buffered(builder: &mut Builder, directive: &Directive) {
+    builder.note(&directive.name, "\"buffer\" and \"flush\": each line is written at once");
 }
 
-fn combined(walk: &mut Builder) -> Result<Arc<LogFormat>, Error> {
-    if let Some(known) = find(&walk.formats, "combined") {
+fn combined(builder: &mut Builder) -> Result<Arc<LogFormat>> {
+    if let Some(known) = find(&builder.formats, "combined") {
         return Ok(known.clone());
     }
     let template =
         Template::parse(COMBINED, &mut Variable::builtin).map_err(|invalid| Error::nowhere(invalid.to_string()))?;
     let format = Arc::new(LogFormat { template, escape: Escape::Default });
-    walk.formats.push(("combined".to_owned(), format.clone()));
+    builder.formats.push(("combined".to_owned(), format.clone()));
     Ok(format)
 }

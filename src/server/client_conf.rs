@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use crate::config::builder::{BlockBuilder, Builder, arg};
-use crate::config::core;
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::{self, arg};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Result};
 use crate::http1::head::HeaderNamePolicy;
-
-type Set = Result<(), Error>;
 
 #[derive(Clone, Copy, Debug)]
 pub struct ClientOptions {
@@ -66,22 +64,22 @@ impl ClientOptions {
     }
 }
 
-pub(crate) fn keepalive_disable(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn keepalive_disable(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut browsers = KeepaliveDisable::default();
     for word in &directive.args {
-        match core::choice(directive, word, "none, msie6 or safari")? {
+        match arguments::choice(directive, word, "none, msie6 or safari")? {
             0 => {}
             1 => browsers.msie6 = true,
             _ => browsers.safari = true,
         }
     }
-    draft.settings.manners.keepalive_disable = browsers;
+    block.settings.manners.keepalive_disable = browsers;
     Ok(())
 }
 
 /// A connection that is closed behind an answer always waits for its client, unless it is told not to.
-pub(crate) fn lingering_close(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn lingering_close(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    draft.settings.manners.lingering.on = core::choice(directive, word, "on, always or off")? < 2;
+    block.settings.manners.lingering.on = arguments::choice(directive, word, "on, always or off")? < 2;
     Ok(())
 }

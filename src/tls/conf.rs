@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::parser::{Directive, Error, Word, placeholder};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word, placeholder};
 use crate::config::template::Template;
-use crate::config::{ProxyPass, Settings, core, values};
+use crate::config::{ProxyPass, Settings, values};
 use crate::tls::{self, ClientSettings, Protocols, ServerSettings, ServerTls, VerifyClient};
-
-type Set = Result<(), Error>;
 
 /// Bytes of a session cache whose size is not said, and at least.
 const CACHE_BYTES: usize = 256 * 1024;
@@ -30,7 +29,7 @@ pub(crate) fn server_tls(
     walk: &mut Builder,
     draft: &SslDirectives,
     directive: &Directive,
-) -> Result<Option<Arc<ServerTls>>, Error> {
+) -> Result<Option<Arc<ServerTls>>> {
     if !tls::AVAILABLE || (draft.certificates.is_empty() && !draft.settings.reject_handshake) {
         return Ok(None);
     }
@@ -54,7 +53,7 @@ pub(crate) fn server_tls(
 }
 
 /// A file of TLS. What nginx would make of variables, or would ask a device for, can't be read here.
-fn file<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word, Error> {
+fn file<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word> {
     if let Some(hint) = placeholder(&word.text) {
         return Err(invalid(directive, word, "the name of a file").hint(hint));
     }
@@ -64,15 +63,15 @@ fn file<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word, Error> {
     if odd { Err(invalid(directive, word, "the name of a file, without variables")) } else { Ok(word) }
 }
 
-pub(crate) fn on(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    draft.tls.on = core::switch(directive)?;
+pub(crate) fn on(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
+    draft.tls.on = arguments::switch(directive)?;
     if draft.tls.on && !tls::AVAILABLE {
         return Err(Error::new(&directive.name.at, "\"ssl on\" is not supported").hint("this build has no TLS"));
     }
     Ok(())
 }
 
-pub(crate) fn certificate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn certificate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file(directive, arg(directive, 0))?;
     if draft.first {
         draft.tls.certificates.clear();
@@ -81,7 +80,7 @@ pub(crate) fn certificate(_: &mut Builder, draft: &mut BlockBuilder, directive: 
     Ok(())
 }
 
-pub(crate) fn certificate_key(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn certificate_key(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file(directive, arg(directive, 0))?;
     if draft.first {
         draft.tls.keys.clear();
@@ -91,7 +90,7 @@ pub(crate) fn certificate_key(_: &mut Builder, draft: &mut BlockBuilder, directi
 }
 
 /// Which of the versions that are named can be spoken.
-pub(crate) fn versions(walk: &mut Builder, directive: &Directive) -> Result<Protocols, Error> {
+pub(crate) fn versions(walk: &mut Builder, directive: &Directive) -> Result<Protocols> {
     let mut protocols = Protocols { tls12: false, tls13: false };
     let mut old = false;
     for word in &directive.args {
@@ -114,13 +113,13 @@ pub(crate) fn versions(walk: &mut Builder, directive: &Directive) -> Result<Prot
     Ok(protocols)
 }
 
-pub(crate) fn protocols(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn protocols(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     draft.tls.settings.protocols = versions(walk, directive)?;
     Ok(())
 }
 
 /// `off`, `none`, `builtin`, `builtin:SESSIONS`, `shared:NAME:SIZE`
-pub(crate) fn session_cache(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn session_cache(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut bytes = 0;
     for word in &directive.args {
         let parts: Vec<&str> = word.text.split(':').collect();
@@ -138,31 +137,31 @@ pub(crate) fn session_cache(_: &mut Builder, draft: &mut BlockBuilder, directive
     Ok(())
 }
 
-pub(crate) fn verify_client(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn verify_client(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    draft.tls.settings.client_auth.verify = match core::choice(directive, word, "on, off, optional or optional_no_ca")?
-    {
-        0 => VerifyClient::On,
-        1 => VerifyClient::Off,
-        2 => VerifyClient::Optional,
-        _ => VerifyClient::OptionalNoCa,
-    };
+    draft.tls.settings.client_auth.verify =
+        match arguments::choice(directive, word, "on, off, optional or optional_no_ca")? {
+            0 => VerifyClient::On,
+            1 => VerifyClient::Off,
+            2 => VerifyClient::Optional,
+            _ => VerifyClient::OptionalNoCa,
+        };
     Ok(())
 }
 
-pub(crate) fn client_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn client_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file(directive, arg(directive, 0))?;
     draft.tls.settings.client_auth.client_certificate = Some(walk.in_folder(&word.text));
     Ok(())
 }
 
-pub(crate) fn trusted_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn trusted_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file(directive, arg(directive, 0))?;
     draft.tls.settings.client_auth.trusted_certificate = Some(walk.in_folder(&word.text));
     Ok(())
 }
 
-pub(crate) fn crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file(directive, arg(directive, 0))?;
     draft.tls.settings.client_auth.crl = Some(walk.in_folder(&word.text));
     Ok(())
@@ -184,7 +183,7 @@ pub(crate) fn attach_client_tls(
     pass: Option<&mut ProxyPass>,
     settings: &Settings,
     directive: &Directive,
-) -> Set {
+) -> Result {
     let Some(pass) = pass.filter(|pass| pass.may_secure() && pass.tls.is_none()) else { return Ok(()) };
     let unsaid = ProxyTls::default();
     let said = settings.rare.proxy_tls.as_ref().unwrap_or(&unsaid);
@@ -215,30 +214,30 @@ pub(crate) fn proxy_tls_mut(draft: &mut BlockBuilder) -> &mut ProxyTls {
     draft.rare().proxy_tls.get_or_insert_default()
 }
 
-pub(crate) fn proxy_certificate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn proxy_certificate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     // An empty one takes back what was inherited.
     proxy_tls_mut(draft).certificate = if word.text.is_empty() { None } else { Some(file(directive, word)?.clone()) };
     Ok(())
 }
 
-pub(crate) fn proxy_certificate_key(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn proxy_certificate_key(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     proxy_tls_mut(draft).key = Some(file(directive, arg(directive, 0))?.clone());
     Ok(())
 }
 
-pub(crate) fn proxy_protocols(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn proxy_protocols(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     proxy_tls_mut(draft).settings.protocols = versions(walk, directive)?;
     Ok(())
 }
 
-pub(crate) fn proxy_trusted_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn proxy_trusted_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
     proxy_tls_mut(draft).settings.trusted_certificate = Some(path);
     Ok(())
 }
 
-pub(crate) fn proxy_crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn proxy_crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
     let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
     proxy_tls_mut(draft).settings.crl = Some(path);
     Ok(())

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result};
 use crate::config::template::Template;
-use crate::config::{Settings, core, directives};
+use crate::config::{Settings, directives};
 use crate::modules::rewrite::conf::SetTarget;
 use crate::request::location_conf::{Location, LocationDraft, Matcher};
 use crate::runtime::cidr::Cidr;
 use crate::runtime::socket::Addr;
-
-type Set = Result<(), Error>;
 
 /// What is asked of a request before its location does anything for it.
 #[derive(Clone, Debug, Default)]
@@ -76,24 +75,24 @@ impl LimitExcept {
 }
 
 /// The access settings of a block, which are its own from now on.
-pub(crate) fn own(draft: &mut BlockBuilder) -> &mut Access {
-    draft.rare().access.get_or_insert_default()
+pub(crate) fn own(block: &mut BlockBuilder) -> &mut Access {
+    block.rare().access.get_or_insert_default()
 }
 
-fn own_basic(draft: &mut BlockBuilder) -> &mut AuthBasic {
-    own(draft).basic.get_or_insert_default()
+fn own_basic(block: &mut BlockBuilder) -> &mut AuthBasic {
+    own(block).basic.get_or_insert_default()
 }
 
-pub(crate) fn allow(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    rule(draft, directive, true)
+pub(crate) fn allow(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    rule(block, directive, true)
 }
 
-pub(crate) fn deny(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    rule(draft, directive, false)
+pub(crate) fn deny(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    rule(block, directive, false)
 }
 
 /// The first rule of a block, be it `allow` or `deny`, takes the place of all inherited ones.
-fn rule(draft: &mut BlockBuilder, directive: &Directive, allows: bool) -> Set {
+fn rule(block: &mut BlockBuilder, directive: &Directive, allows: bool) -> Result {
     let word = arg(directive, 0);
     let range = match word.text.as_str() {
         "all" => None,
@@ -102,8 +101,8 @@ fn rule(draft: &mut BlockBuilder, directive: &Directive, allows: bool) -> Set {
             Some(range.ok_or_else(|| invalid(directive, word, "an address, a range like 10.0.0.0/8, unix: or all"))?)
         }
     };
-    let inherited = !std::mem::replace(&mut draft.has_rules, true);
-    let rules = &mut own(draft).rules;
+    let inherited = !std::mem::replace(&mut block.has_rules, true);
+    let rules = &mut own(block).rules;
     if inherited {
         rules.clear();
     }
@@ -111,29 +110,29 @@ fn rule(draft: &mut BlockBuilder, directive: &Directive, allows: bool) -> Set {
     Ok(())
 }
 
-pub(crate) fn satisfy(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn satisfy(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    own(draft).any = core::choice(directive, word, "all or any")? == 1;
+    own(block).any = arguments::choice(directive, word, "all or any")? == 1;
     Ok(())
 }
 
 /// `auth_basic realm` or `off`, which a variable may come to as well.
-pub(crate) fn basic(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let realm = walk.template(arg(directive, 0))?;
-    own_basic(draft).realm = (realm.as_text() != Some(b"off")).then_some(realm);
+pub(crate) fn basic(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let realm = builder.template(arg(directive, 0))?;
+    own_basic(block).realm = (realm.as_text() != Some(b"off")).then_some(realm);
     Ok(())
 }
 
-pub(crate) fn basic_user_file(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let file = walk.template(arg(directive, 0))?;
-    let basic = own_basic(draft);
+pub(crate) fn basic_user_file(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let file = builder.template(arg(directive, 0))?;
+    let basic = own_basic(block);
     basic.file = Some(file);
-    basic.folder = walk.folder.display().to_string().into();
+    basic.folder = builder.folder.display().to_string().into();
     Ok(())
 }
 
 /// Without a user file nginx would let everybody in: that can't be what is meant.
-pub(crate) fn check(settings: &Settings, directive: &Directive) -> Set {
+pub(crate) fn check(settings: &Settings, directive: &Directive) -> Result {
     let basic = settings.rare.access.as_ref().and_then(|access| access.basic.as_ref());
     match basic {
         Some(basic) if basic.realm.is_some() && basic.file.is_none() => {
@@ -144,9 +143,9 @@ pub(crate) fn check(settings: &Settings, directive: &Directive) -> Set {
     }
 }
 
-pub(crate) fn request(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn request(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    own(draft).request = match word.text.as_str() {
+    own(block).request = match word.text.as_str() {
         "off" => None,
         text if text.starts_with(['/', '@']) => Some(AuthRequest { target: text.as_bytes().to_vec() }),
         _ => return Err(invalid(directive, word, "a path such as /auth, or off")),
@@ -154,11 +153,11 @@ pub(crate) fn request(_: &mut Builder, draft: &mut BlockBuilder, directive: &Dir
     Ok(())
 }
 
-pub(crate) fn request_set(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let to = walk.settable(arg(directive, 0))?;
-    let value = walk.template(arg(directive, 1))?;
-    let first = draft.first;
-    let set = &mut own(draft).set;
+pub(crate) fn request_set(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let to = builder.settable(arg(directive, 0))?;
+    let value = builder.template(arg(directive, 1))?;
+    let first = block.first;
+    let set = &mut own(block).set;
     if first {
         set.clear();
     }
@@ -185,7 +184,7 @@ const METHODS: [&str; 14] = [
 ];
 
 /// `limit_except method ... { ... }`. It inherits all but steps and `try_files`, as in nginx.
-pub(crate) fn limit_except(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn limit_except(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut methods = Vec::new();
     for word in &directive.args {
         let known = METHODS.iter().find(|known| known.eq_ignore_ascii_case(&word.text));
@@ -194,18 +193,18 @@ pub(crate) fn limit_except(walk: &mut Builder, draft: &mut BlockBuilder, directi
     if methods.contains(&"GET") {
         methods.push("HEAD");
     }
-    let Some(outer) = draft.location.as_ref() else { return Ok(()) };
+    let Some(outer) = block.location.as_ref() else { return Ok(()) };
     let matcher = match outer.matcher {
         Matcher::Exact => Matcher::Exact,
         Matcher::Prefix { skips_patterns } => Matcher::Prefix { skips_patterns },
         Matcher::Pattern(_) | Matcher::Named => Matcher::Named,
     };
     let own = outer.for_if();
-    let mut inner = walk.inside(draft, directive, directives::LIMIT_EXCEPT, Some(own))?;
+    let mut inner = builder.inside(block, directive, directives::LIMIT_EXCEPT, Some(own))?;
     check(&inner.settings, directive)?;
     inner.location = inner.location.take().map(|own| LocationDraft { matcher, ..own });
-    let scope = crate::request::location_conf::scope(walk, draft, inner, directive)?;
-    if let Some((outer, scope)) = draft.location.as_mut().zip(scope) {
+    let scope = crate::request::location_conf::scope(builder, block, inner, directive)?;
+    if let Some((outer, scope)) = block.location.as_mut().zip(scope) {
         outer.except = Some(LimitExcept { methods, scope });
     }
     Ok(())

@@ -1,11 +1,10 @@
 //! `charset` and what belongs to it: the encoding of texts, as clients are told.
 
-use crate::config::builder::{BlockBuilder, Builder, arg};
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::arg;
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Result};
 use crate::config::template::Template;
 use crate::modules::gzip::conf::Types;
-
-type Set = Result<(), Error>;
 
 /// Why what asks for recoding is ignored.
 pub(crate) const NOT_RECODED: &str = "bodies are not recoded: clients are told the charset of \"source_charset\"";
@@ -34,30 +33,30 @@ impl Default for Charset {
     }
 }
 
-pub(crate) fn of(draft: &mut BlockBuilder) -> &mut Charset {
-    draft.rare().charset.get_or_insert_default()
+pub(crate) fn of(block: &mut BlockBuilder) -> &mut Charset {
+    block.rare().charset.get_or_insert_default()
 }
 
-pub(crate) fn charset(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn charset(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    let name = walk.template(word)?;
-    of(draft).name = (word.text != "off" && !word.text.is_empty()).then_some(name);
+    let name = builder.template(word)?;
+    of(block).name = (word.text != "off" && !word.text.is_empty()).then_some(name);
     Ok(())
 }
 
-pub(crate) fn charset_types(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let types = of(draft).types.clone();
-    of(draft).types = types.with(directive, draft.first)?;
+pub(crate) fn charset_types(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let types = of(block).types.clone();
+    of(block).types = types.with(directive, block.first)?;
     Ok(())
 }
 
-pub(crate) fn source_charset(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    of(draft).source = Some(walk.template(arg(directive, 0))?);
-    walk.note(&directive.name, NOT_RECODED);
+pub(crate) fn source_charset(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    of(block).source = Some(builder.template(arg(directive, 0))?);
+    builder.note(&directive.name, NOT_RECODED);
     Ok(())
 }
 
-pub(crate) fn charset_map(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
-    walk.note(&directive.name, NOT_RECODED);
+pub(crate) fn charset_map(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
+    builder.note(&directive.name, NOT_RECODED);
     Ok(())
 }

@@ -1,11 +1,10 @@
 //! Where a request is sent without the client's knowing: `error_page`, `try_files`, `internal`.
 
-use crate::config::builder::{BlockBuilder, Builder, invalid};
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::invalid;
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result};
 use crate::config::template::Template;
 use crate::config::values;
-
-type Set = Result<(), Error>;
 
 /// What one status is answered with instead.
 #[derive(Clone, Debug)]
@@ -40,7 +39,7 @@ pub enum Fallback {
 }
 
 /// `error_page code ... [=[response]] target`. Inherited only where the block has none of its own.
-pub(crate) fn error_page(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn error_page(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let Some((target, mut codes)) = directive.args.split_last() else { return Ok(()) };
     let mut answer = None;
     if let Some((word, rest)) = codes.split_last()
@@ -57,8 +56,8 @@ pub(crate) fn error_page(walk: &mut Builder, draft: &mut BlockBuilder, directive
         return Err(Error::new(&directive.name.at, "\"error_page\" names no status code")
             .hint("error_page 502 504 /offline.html; for instance"));
     }
-    let template = walk.template(target)?;
-    let mut pages = if draft.first { Vec::new() } else { draft.settings.error_pages.to_vec() };
+    let template = builder.template(target)?;
+    let mut pages = if block.first { Vec::new() } else { block.settings.error_pages.to_vec() };
     for word in codes {
         let status = status(&word.text).filter(|code| (300..=599).contains(code) && *code != 499);
         let status = status.ok_or_else(|| invalid(directive, word, "a status code from 300 to 599, but not 499"))?;
@@ -66,7 +65,7 @@ pub(crate) fn error_page(walk: &mut Builder, draft: &mut BlockBuilder, directive
         let shown = if matches!(status, 494..=497) { 400 } else { status };
         pages.push(ErrorPage { status, answer: answer.unwrap_or(Some(shown)), target: template.clone() });
     }
-    draft.settings.error_pages = pages.into();
+    block.settings.error_pages = pages.into();
     Ok(())
 }
 
@@ -75,11 +74,11 @@ fn status(text: &str) -> Option<u16> {
 }
 
 /// Not inherited: it says what its own block looks for.
-pub(crate) fn try_files(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn try_files(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let Some((last, names)) = directive.args.split_last() else { return Ok(()) };
     let otherwise = match last.text.strip_prefix('=') {
         Some(code) => Fallback::Status(status(code).ok_or_else(|| invalid(directive, last, "= and a status code"))?),
-        None => Fallback::Target(walk.template(last)?),
+        None => Fallback::Target(builder.template(last)?),
     };
     let mut all = Vec::new();
     for word in names {
@@ -87,15 +86,15 @@ pub(crate) fn try_files(walk: &mut Builder, draft: &mut BlockBuilder, directive:
             Some(text) => (text, true),
             None => (word.text.as_str(), false),
         };
-        let name = walk.template_of(text, word)?;
+        let name = builder.template_of(text, word)?;
         all.push(Candidate { name, is_folder });
     }
-    draft.try_files = Some(TryFiles { names: all, otherwise });
+    block.try_files = Some(TryFiles { names: all, otherwise });
     Ok(())
 }
 
-pub(crate) fn internal(_: &mut Builder, draft: &mut BlockBuilder, _: &Directive) -> Set {
-    if let Some(location) = &mut draft.location {
+pub(crate) fn internal(_: &mut Builder, block: &mut BlockBuilder, _: &Directive) -> Result {
+    if let Some(location) = &mut block.location {
         location.internal = true;
     }
     Ok(())

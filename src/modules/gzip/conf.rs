@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::core;
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result};
 use crate::http1::head::Version;
 use crate::regex::Pattern;
-
-type Set = Result<(), Error>;
 
 /// Which answers are compressed, and how.
 #[derive(Clone, Debug)]
@@ -87,7 +85,7 @@ impl Types {
 
     /// With those of a directive, which if it is the first of its block takes the place of what was there. `text/html` is
     /// always among them.
-    pub(crate) fn with(self, directive: &Directive, first: bool) -> Result<Self, Error> {
+    pub(crate) fn with(self, directive: &Directive, first: bool) -> Result<Self> {
         let mut listed = match self {
             Self::All if !first => return Ok(Self::All),
             Self::Listed(listed) if !first => listed,
@@ -129,88 +127,88 @@ impl Proxied {
     }
 }
 
-pub(crate) fn of(draft: &mut BlockBuilder) -> &mut Gzip {
-    draft.rare().gzip.get_or_insert_default()
+pub(crate) fn of(block: &mut BlockBuilder) -> &mut Gzip {
+    block.rare().gzip.get_or_insert_default()
 }
 
-pub(crate) fn gzip(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let on = core::switch(directive)?;
+pub(crate) fn gzip(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let on = arguments::switch(directive)?;
     if on && !Gzip::AVAILABLE {
         return Err(Error::new(&directive.name.at, "\"gzip on\" is not supported").hint("this build has no gzip"));
     }
-    of(draft).on = on;
+    of(block).on = on;
     Ok(())
 }
 
-pub(crate) fn comp_level(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn comp_level(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     let level = word.text.parse().ok().filter(|level| (1..=9).contains(level));
-    of(draft).level = level.ok_or_else(|| invalid(directive, word, "a number from 1 to 9"))?;
+    of(block).level = level.ok_or_else(|| invalid(directive, word, "a number from 1 to 9"))?;
     Ok(())
 }
 
 /// nginx has this one too, and does not tell.
-pub(crate) fn window(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn window(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let bits = binary_logarithm(directive, 9, 15, "512, 1k, 2k, 4k, 8k, 16k or 32k")?;
-    of(draft).window.bits = bits;
+    of(block).window.bits = bits;
     Ok(())
 }
 
 /// And this one.
-pub(crate) fn hash(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn hash(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let bits = binary_logarithm(directive, 9, 17, "512, 1k, 2k and so on to 128k")?;
-    of(draft).window.memory = bits - 8;
+    of(block).window.memory = bits - 8;
     Ok(())
 }
 
-fn binary_logarithm(directive: &Directive, min: u8, max: u8, expected: &str) -> Result<u8, Error> {
+fn binary_logarithm(directive: &Directive, min: u8, max: u8, expected: &str) -> Result<u8> {
     let word = arg(directive, 0);
     let size = crate::config::values::size(&word.text);
     let bits = (min..=max).find(|bits| size == Some(1 << bits));
     bits.ok_or_else(|| invalid(directive, word, expected))
 }
 
-pub(crate) fn min_length(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    of(draft).length_min = core::size(directive, arg(directive, 0))?;
+pub(crate) fn min_length(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    of(block).length_min = arguments::size(directive, arg(directive, 0))?;
     Ok(())
 }
 
-pub(crate) fn http_version(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn http_version(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    of(draft).version_min = core::version(directive, word)?;
+    of(block).version_min = arguments::version(directive, word)?;
     Ok(())
 }
 
 /// Words add up, also those of several directives in one block.
-pub(crate) fn proxied(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let mut words = if draft.first { 0 } else { of(draft).proxied.0 };
+pub(crate) fn proxied(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let mut words = if block.first { 0 } else { of(block).proxied.0 };
     for word in &directive.args {
-        words |= 1 << core::choice(directive, word, PROXIED)?;
+        words |= 1 << arguments::choice(directive, word, PROXIED)?;
     }
-    of(draft).proxied = Proxied(words);
+    of(block).proxied = Proxied(words);
     Ok(())
 }
 
-pub(crate) fn types(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let types = of(draft).types.clone();
-    of(draft).types = types.with(directive, draft.first)?;
+pub(crate) fn types(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let types = of(block).types.clone();
+    of(block).types = types.with(directive, block.first)?;
     Ok(())
 }
 
 /// `msie6` is short for an expression that nginx can match faster.
-pub(crate) fn disable(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    if draft.first {
-        of(draft).not_msie6 = false;
-        of(draft).disable.clear();
+pub(crate) fn disable(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    if block.first {
+        of(block).not_msie6 = false;
+        of(block).disable.clear();
     }
     for word in &directive.args {
         if word.text == "msie6" {
-            of(draft).not_msie6 = true;
+            of(block).not_msie6 = true;
             continue;
         }
         let failed = |why| Error::new(&word.at, format!("invalid regular expression \"{}\": {why}", word.text));
         let pattern = Pattern::new(&word.text, true).map_err(failed)?;
-        of(draft).disable.push(Arc::new(pattern));
+        of(block).disable.push(Arc::new(pattern));
     }
     Ok(())
 }

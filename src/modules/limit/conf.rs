@@ -1,12 +1,11 @@
 //! `limit_req`, `limit_conn` and their zones, `limit_rate`: how much a client may ask for.
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::parser::{Directive, Error, Word};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::Template;
-use crate::config::{core, values};
+use crate::config::values;
 use crate::request::log_conf::Level;
-
-type Set = Result<(), Error>;
 
 /// The smallest zone: nginx's, where pages have 4 KiB.
 const ZONE_BYTES_MIN: u64 = 32 * 1024;
@@ -116,7 +115,7 @@ impl ZoneTable {
         })
     }
 
-    fn define(&mut self, word: &Word, spec: ZoneDefinition) -> Set {
+    fn define(&mut self, word: &Word, spec: ZoneDefinition) -> Result {
         if self.all.iter().any(|zone| zone.name == spec.name && zone.spec.is_some()) {
             return Err(Error::about(&word.at, "a duplicate zone \"{}\"", &spec.name));
         }
@@ -128,7 +127,7 @@ impl ZoneTable {
     }
 
     /// All of them, once everything was read.
-    pub(crate) fn finish(self) -> Result<Vec<ZoneDefinition>, Error> {
+    pub(crate) fn finish(self) -> Result<Vec<ZoneDefinition>> {
         let made = |zone: Zone| {
             let directive = if zone.of_requests { "limit_req_zone" } else { "limit_conn_zone" };
             let missing = || {
@@ -142,12 +141,12 @@ impl ZoneTable {
 }
 
 /// The limits of the block, to be changed.
-pub(crate) fn of(draft: &mut BlockBuilder) -> &mut Limits {
-    draft.rare().limits.get_or_insert_default()
+pub(crate) fn of(block: &mut BlockBuilder) -> &mut Limits {
+    block.rare().limits.get_or_insert_default()
 }
 
 /// `zone=name:size`.
-fn zone_size<'w>(directive: &Directive, word: &'w Word) -> Result<(&'w str, usize), Error> {
+fn zone_size<'w>(directive: &Directive, word: &'w Word) -> Result<(&'w str, usize)> {
     let expected = || invalid(directive, word, "zone=NAME:SIZE, the size at least 32k");
     let (name, size) = word.text.strip_prefix("zone=").and_then(|zone| zone.split_once(':')).ok_or_else(expected)?;
     let bytes = values::size(size).filter(|bytes| *bytes >= ZONE_BYTES_MIN);
@@ -159,7 +158,7 @@ fn zone_size<'w>(directive: &Directive, word: &'w Word) -> Result<(&'w str, usiz
 }
 
 /// `limit_req_zone key zone=name:size rate=10r/s`.
-pub(crate) fn limit_req_zone(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn limit_req_zone(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let key = arg(directive, 0);
     let (mut zone, mut rate) = (None, None);
     for word in directive.args.iter().skip(1) {
@@ -175,8 +174,8 @@ pub(crate) fn limit_req_zone(walk: &mut Builder, _: &mut BlockBuilder, directive
     let (word, (name, bytes)) = zone.ok_or_else(|| missing("zone"))?;
     let counted = ZoneKind::Requests { rate: rate.ok_or_else(|| missing("rate"))? };
     let (name, key_text) = (name.to_owned(), key.text.clone());
-    let spec = ZoneDefinition { name, counted, key: walk.template(key)?, key_text, bytes };
-    walk.zones.define(word, spec)
+    let spec = ZoneDefinition { name, counted, key: builder.template(key)?, key_text, bytes };
+    builder.zones.define(word, spec)
 }
 
 /// `10r/s` or `30r/m` to thousandths of requests a second.
@@ -190,16 +189,16 @@ fn thousandths(text: &str) -> Option<u64> {
 }
 
 /// `limit_conn_zone key zone=name:size`.
-pub(crate) fn limit_conn_zone(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn limit_conn_zone(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let (key, word) = (arg(directive, 0), arg(directive, 1));
     let (name, bytes) = zone_size(directive, word)?;
     let (name, key_text) = (name.to_owned(), key.text.clone());
-    let spec = ZoneDefinition { name, counted: ZoneKind::Connections, key: walk.template(key)?, key_text, bytes };
-    walk.zones.define(word, spec)
+    let spec = ZoneDefinition { name, counted: ZoneKind::Connections, key: builder.template(key)?, key_text, bytes };
+    builder.zones.define(word, spec)
 }
 
 /// `limit_req zone=name [burst=number] [nodelay | delay=number]`. Inherited only where the block has none of its own.
-pub(crate) fn limit_req(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn limit_req(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let (mut zone, mut burst, mut delay) = (None, 0, 0);
     for word in &directive.args {
         let count = |text: &str| {
@@ -207,7 +206,7 @@ pub(crate) fn limit_req(walk: &mut Builder, draft: &mut BlockBuilder, directive:
             count.ok_or_else(|| invalid(directive, word, "a number above 0"))
         };
         match word.text.split_once('=') {
-            Some(("zone", name)) if !name.is_empty() => zone = Some(walk.zones.number(name, true, word) as u32),
+            Some(("zone", name)) if !name.is_empty() => zone = Some(builder.zones.number(name, true, word) as u32),
             Some(("burst", text)) => burst = count(text)?,
             Some(("delay", text)) => delay = count(text)?,
             None if word.text == "nodelay" => delay = u64::MAX,
@@ -217,8 +216,8 @@ pub(crate) fn limit_req(walk: &mut Builder, draft: &mut BlockBuilder, directive:
     let Some(zone) = zone else {
         return Err(Error::new(&directive.name.at, "\"limit_req\" must have \"zone\" parameter"));
     };
-    let first = draft.first;
-    let all = &mut of(draft).requests;
+    let first = block.first;
+    let all = &mut of(block).requests;
     if first {
         all.clear();
     }
@@ -230,13 +229,13 @@ pub(crate) fn limit_req(walk: &mut Builder, draft: &mut BlockBuilder, directive:
 }
 
 /// `limit_conn zone number`. Inherited only where the block has none of its own.
-pub(crate) fn limit_conn(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn limit_conn(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let (name, number) = (arg(directive, 0), arg(directive, 1));
     let most = values::number(&number.text).filter(|most| (1..=65535).contains(most));
     let most = most.ok_or_else(|| invalid(directive, number, "a number from 1 to 65535"))?;
-    let zone = walk.zones.number(&name.text, false, name) as u32;
-    let first = draft.first;
-    let all = &mut of(draft).connections;
+    let zone = builder.zones.number(&name.text, false, name) as u32;
+    let first = block.first;
+    let all = &mut of(block).connections;
     if first {
         all.clear();
     }
@@ -247,15 +246,15 @@ pub(crate) fn limit_conn(walk: &mut Builder, draft: &mut BlockBuilder, directive
     Ok(())
 }
 
-fn status(directive: &Directive) -> Result<u16, Error> {
+fn status(directive: &Directive) -> Result<u16> {
     let word = arg(directive, 0);
     let status = values::number(&word.text).and_then(|status| u16::try_from(status).ok());
     status.filter(|s| (400..600).contains(s)).ok_or_else(|| invalid(directive, word, "a status from 400 to 599"))
 }
 
-fn level(directive: &Directive) -> Result<Level, Error> {
+fn level(directive: &Directive) -> Result<Level> {
     let word = arg(directive, 0);
-    Ok(match core::choice(directive, word, "info, notice, warn or error")? {
+    Ok(match arguments::choice(directive, word, "info, notice, warn or error")? {
         0 => Level::Info,
         1 => Level::Notice,
         2 => Level::Warn,
@@ -263,52 +262,52 @@ fn level(directive: &Directive) -> Result<Level, Error> {
     })
 }
 
-pub(crate) fn limit_req_status(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    of(draft).request_status = status(directive)?;
+pub(crate) fn limit_req_status(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    of(block).request_status = status(directive)?;
     Ok(())
 }
 
-pub(crate) fn limit_conn_status(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    of(draft).connection_status = status(directive)?;
+pub(crate) fn limit_conn_status(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    of(block).connection_status = status(directive)?;
     Ok(())
 }
 
-pub(crate) fn limit_req_log_level(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    of(draft).request_level = level(directive)?;
+pub(crate) fn limit_req_log_level(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    of(block).request_level = level(directive)?;
     Ok(())
 }
 
-pub(crate) fn limit_conn_log_level(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    of(draft).connection_level = level(directive)?;
+pub(crate) fn limit_conn_log_level(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    of(block).connection_level = level(directive)?;
     Ok(())
 }
 
 /// A size that may be made of variables.
-fn rate(walk: &Builder, directive: &Directive) -> Result<Template, Error> {
+fn rate(builder: &Builder, directive: &Directive) -> Result<Template> {
     let word = arg(directive, 0);
     if !word.text.contains('$') {
-        core::size(directive, word)?;
+        arguments::size(directive, word)?;
     }
-    walk.template(word)
+    builder.template(word)
 }
 
-pub(crate) fn limit_rate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    of(draft).rate = Some(rate(walk, directive)?);
+pub(crate) fn limit_rate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    of(block).rate = Some(rate(builder, directive)?);
     Ok(())
 }
 
-pub(crate) fn limit_rate_after(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    of(draft).rate_after = Some(rate(walk, directive)?);
+pub(crate) fn limit_rate_after(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    of(block).rate_after = Some(rate(builder, directive)?);
     Ok(())
 }
 
-pub(crate) fn proxy_limit_rate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    of(draft).upstream_rate = Some(rate(walk, directive)?);
+pub(crate) fn proxy_limit_rate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    of(block).upstream_rate = Some(rate(builder, directive)?);
     Ok(())
 }
 
-pub(crate) fn client_body_min_rate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    of(draft).body_min_rate = core::size(directive, arg(directive, 0))?;
+pub(crate) fn client_body_min_rate(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    of(block).body_min_rate = arguments::size(directive, arg(directive, 0))?;
     Ok(())
 }
 

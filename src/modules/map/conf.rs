@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::config::builder::{BlockBuilder, Builder, arg};
-use crate::config::parser::{Directive, Error, Word};
+use crate::config::arguments::arg;
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::{Template, Variable};
 use crate::regex::{Captures, Pattern, Prefilter};
 
@@ -75,11 +76,11 @@ impl Map {
     }
 }
 
-pub(crate) fn map(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
-    let name = walk.new_name(arg(directive, 1), &Variable::Map(walk.config.maps.len() as u32))?;
+pub(crate) fn map(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
+    let name = builder.new_name(arg(directive, 1), &Variable::Map(builder.config.maps.len() as u32))?;
     let mut map = Map {
         name,
-        source: walk.template(arg(directive, 0))?,
+        source: builder.template(arg(directive, 0))?,
         exact: HashMap::new(),
         hosts: false,
         volatile: false,
@@ -98,14 +99,14 @@ pub(crate) fn map(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directiv
     (map.hosts, map.volatile) = (says("hostnames"), says("volatile"));
     let mut default_seen = false;
     for entry in entries {
-        add(walk, &mut map, entry, &mut default_seen)?;
+        add(builder, &mut map, entry, &mut default_seen)?;
     }
     map.prefilter = Prefilter::new(map.patterns.iter().map(|(expression, _)| &expression.pattern));
-    walk.config.maps.push(map);
+    builder.config.maps.push(map);
     Ok(())
 }
 
-fn add(walk: &Builder, map: &mut Map, entry: &Directive, default_seen: &mut bool) -> Result<(), Error> {
+fn add(builder: &Builder, map: &mut Map, entry: &Directive, default_seen: &mut bool) -> Result {
     let key = &entry.name;
     let value = match entry.args.as_slice() {
         [] if matches!(key.text.as_str(), "hostnames" | "volatile") => return Ok(()),
@@ -119,7 +120,7 @@ fn add(walk: &Builder, map: &mut Map, entry: &Directive, default_seen: &mut bool
             });
         }
     };
-    let template = walk.template(value)?;
+    let template = builder.template(value)?;
     let duplicate = |word: &Word| word.wrong("conflicting parameter \"{}\"");
     let text = key.text.as_str();
     if text == "default" && !key.quoted {
@@ -133,7 +134,7 @@ fn add(walk: &Builder, map: &mut Map, entry: &Directive, default_seen: &mut bool
     map.values.push(template);
     if let Some(source) = text.strip_prefix('~') {
         let (source, any_case) = source.strip_prefix('*').map_or((source, false), |source| (source, true));
-        map.patterns.push((walk.expression(source, any_case, &key.at)?, place));
+        map.patterns.push((builder.expression(source, any_case, &key.at)?, place));
         return Ok(());
     }
     // A backslash takes its meaning from a key: `\default`, `\~x`.
@@ -152,10 +153,10 @@ fn add(walk: &Builder, map: &mut Map, entry: &Directive, default_seen: &mut bool
 }
 
 /// A map whose value needs itself can't be evaluated.
-pub(crate) fn check_cycles(maps: &[Map]) -> Result<(), Error> {
+pub(crate) fn check_cycles(maps: &[Map]) -> Result {
     // 0: not seen, 1: on the way, 2: fine
     let mut states = vec![0u8; maps.len()];
-    fn visit(at: usize, maps: &[Map], states: &mut [u8]) -> Result<(), Error> {
+    fn visit(at: usize, maps: &[Map], states: &mut [u8]) -> Result {
         let Some(map) = maps.get(at) else { return Ok(()) };
         match states.get(at).copied() {
             Some(1) => {

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::parser::{Directive, Error, Word};
+use crate::config::arguments::{arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::{Template, Variable};
 use crate::runtime::cidr::Cidr;
-
-type Set = Result<(), Error>;
 
 /// Networks or ranges of one block.
 const ENTRIES_MAX: usize = 500_000;
@@ -148,29 +147,29 @@ struct Reading {
     default_seen: bool,
 }
 
-pub(crate) fn geo(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn geo(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let (source, target) = match directive.args.as_slice() {
-        [source, target] => (Some(walk.template(source)?), target),
+        [source, target] => (Some(builder.template(source)?), target),
         _ => (None, arg(directive, 0)),
     };
-    let number = walk.config.geos.len() as u32;
-    let name = walk.new_name(target, &Variable::Geo(number))?;
+    let number = builder.config.geos.len() as u32;
+    let name = builder.new_name(target, &Variable::Geo(number))?;
     let table = Table::Networks(Networks::default());
     let values = vec![Box::default()];
     let geo = Geo { name, source, proxies: Vec::new(), recursive: false, values, table, default: 0 };
     let mut reading = Reading { geo, known: HashMap::new(), default_seen: false };
     for entry in directive.block.as_deref().unwrap_or_default() {
-        reading.entry(walk, entry)?;
+        reading.entry(builder, entry)?;
     }
     if let Table::Networks(networks) = &mut reading.geo.table {
         networks.settle();
     }
-    walk.config.geos.push(reading.geo);
+    builder.config.geos.push(reading.geo);
     Ok(())
 }
 
 impl Reading {
-    fn entry(&mut self, walk: &mut Builder, entry: &Directive) -> Set {
+    fn entry(&mut self, builder: &mut Builder, entry: &Directive) -> Result {
         let key = &entry.name;
         match (key.text.as_str(), entry.args.as_slice()) {
             ("ranges", []) => self.use_ranges(key),
@@ -186,7 +185,7 @@ impl Reading {
                     self.geo.proxies.push(range);
                     Ok(())
                 }
-                "delete" => self.delete(walk, entry, value),
+                "delete" => self.delete(builder, entry, value),
                 "default" if std::mem::replace(&mut self.default_seen, true) => {
                     Err(Error::new(&key.at, "conflicting parameter \"default\""))
                 }
@@ -204,7 +203,7 @@ impl Reading {
     }
 
     /// Whether addresses or ranges of them stand here is said before the first one.
-    fn use_ranges(&mut self, key: &Word) -> Set {
+    fn use_ranges(&mut self, key: &Word) -> Result {
         if self.geo.entries() > 0 {
             return Err(Error::new(&key.at, "\"ranges\" must be the first directive inside \"geo\" block"));
         }
@@ -212,7 +211,7 @@ impl Reading {
         Ok(())
     }
 
-    fn add(&mut self, key: &Word, value: &Word) -> Set {
+    fn add(&mut self, key: &Word, value: &Word) -> Result {
         if self.geo.entries() >= ENTRIES_MAX {
             return Err(Error::new(&key.at, format!("more than {ENTRIES_MAX} entries in a geo")));
         }
@@ -230,7 +229,7 @@ impl Reading {
         Ok(())
     }
 
-    fn delete(&mut self, walk: &mut Builder, entry: &Directive, what: &Word) -> Set {
+    fn delete(&mut self, builder: &mut Builder, entry: &Directive, what: &Word) -> Result {
         let before = self.geo.entries();
         match (&mut self.geo.table, parse_range(&what.text), network(&what.text)) {
             (Table::Ranges(ranges), Some(gone), _) => ranges.retain(|range| (range.first, range.last) != gone),
@@ -238,7 +237,7 @@ impl Reading {
             _ => return Err(invalid(entry, what, "an address, a network or a range as it was written")),
         }
         if self.geo.entries() == before {
-            walk.note(&entry.name, "there is nothing to delete");
+            builder.note(&entry.name, "there is nothing to delete");
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::builder::{BlockBuilder, Builder};
-use crate::config::parser::{Directive, Error};
+use crate::config::parser::{Directive, Error, Result};
 use crate::modules::map::conf::Expression;
 
 /// The shortest referer with a scheme, as nginx has it: `http://i.ru`.
@@ -89,8 +89,8 @@ fn without_scheme(referer: &[u8]) -> Option<&[u8]> {
 }
 
 /// Several lines of a block are one list.
-pub(crate) fn valid_referers(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
-    let mut referers = match (&draft.settings.rare.referers, draft.first) {
+pub(crate) fn valid_referers(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let mut referers = match (&block.settings.rare.referers, block.first) {
         (Some(before), false) => before.clone(),
         _ => Referers::default(),
     };
@@ -100,7 +100,7 @@ pub(crate) fn valid_referers(walk: &mut Builder, draft: &mut BlockBuilder, direc
             "blocked" => referers.blocked = true,
             "server_names" => referers.server_names = true,
             text => match text.strip_prefix('~') {
-                Some(source) => referers.patterns.push(Arc::new(walk.expression(source, true, &word.at)?)),
+                Some(source) => referers.patterns.push(Arc::new(builder.expression(source, true, &word.at)?)),
                 None => {
                     let (host, path) = text.split_at(text.find('/').unwrap_or(text.len()));
                     let stars = host.matches('*').count();
@@ -114,6 +114,6 @@ pub(crate) fn valid_referers(walk: &mut Builder, draft: &mut BlockBuilder, direc
             },
         }
     }
-    draft.rare().referers = Some(referers);
+    block.rare().referers = Some(referers);
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! `split_clients "text" $name { ... }`: a value by chance that is always the same for the same text.
 
-use crate::config::builder::{BlockBuilder, Builder, arg};
-use crate::config::parser::{Directive, Error, Word};
+use crate::config::arguments::arg;
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::{Template, Variable};
 
 /// A compiled `split_clients`.
@@ -45,10 +46,10 @@ fn hash(text: &[u8]) -> u32 {
     hash ^ hash >> 15
 }
 
-pub(crate) fn split_clients(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
-    let number = walk.config.splits.len() as u32;
-    let name = walk.new_name(arg(directive, 1), &Variable::Split(number))?;
-    let source = walk.template(arg(directive, 0))?;
+pub(crate) fn split_clients(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
+    let number = builder.config.splits.len() as u32;
+    let name = builder.new_name(arg(directive, 1), &Variable::Split(number))?;
+    let source = builder.template(arg(directive, 0))?;
     let mut parts = Vec::new();
     let (mut sum, mut end) = (0, 0);
     for entry in directive.block.as_deref().unwrap_or_default() {
@@ -64,7 +65,7 @@ pub(crate) fn split_clients(walk: &mut Builder, _: &mut BlockBuilder, directive:
         end += hundredths.unwrap_or(0) * u64::from(u32::MAX) / HUNDREDTHS;
         parts.push((hundredths.map(|_| end), value.text.as_bytes().into()));
     }
-    walk.config.splits.push(Split { name, source, parts });
+    builder.config.splits.push(Split { name, source, parts });
     Ok(())
 }
 
@@ -72,7 +73,7 @@ pub(crate) fn split_clients(walk: &mut Builder, _: &mut BlockBuilder, directive:
 const HUNDREDTHS: u64 = 10_000;
 
 /// `51.2%` in hundredths of a percent; none: `*`, all that is left.
-fn part(word: &Word) -> Result<Option<u64>, Error> {
+fn part(word: &Word) -> Result<Option<u64>> {
     if word.text == "*" {
         return Ok(None);
     }

@@ -2,12 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::core;
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Result};
 use crate::runtime::cidr::Cidr;
-
-type Set = Result<(), Error>;
 
 /// Who is believed when it tells for whom it asks, and how it tells it.
 #[derive(Clone, Debug)]
@@ -33,12 +31,12 @@ impl Default for RealIp {
     }
 }
 
-pub(crate) fn of(draft: &mut BlockBuilder) -> &mut RealIp {
-    draft.rare().real_ip.get_or_insert_default()
+pub(crate) fn of(block: &mut BlockBuilder) -> &mut RealIp {
+    block.rare().real_ip.get_or_insert_default()
 }
 
 /// Inherited only where the block has none of its own.
-pub(crate) fn set_real_ip_from(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn set_real_ip_from(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     let ranges = match word.text.as_str() {
         "localhost" => vec![Cidr::from_ip(Ipv4Addr::LOCALHOST.into()), Cidr::from_ip(Ipv6Addr::LOCALHOST.into())],
@@ -47,8 +45,8 @@ pub(crate) fn set_real_ip_from(_: &mut Builder, draft: &mut BlockBuilder, direct
             vec![range.ok_or_else(|| invalid(directive, word, "an address, a range such as 10.0.0.0/8, or unix:"))?]
         }
     };
-    let first = draft.first;
-    let from = &mut of(draft).from;
+    let first = block.first;
+    let from = &mut of(block).from;
     if first {
         from.clear();
     }
@@ -56,12 +54,12 @@ pub(crate) fn set_real_ip_from(_: &mut Builder, draft: &mut BlockBuilder, direct
     Ok(())
 }
 
-pub(crate) fn real_ip_header(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn real_ip_header(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    of(draft).told = match name.text.as_str() {
+    of(block).told = match name.text.as_str() {
         "proxy_protocol" => RealIpSource::ProxyProtocol,
         text => {
-            core::check_field(directive, name)?;
+            arguments::check_field(directive, name)?;
             RealIpSource::Field(text.as_bytes().into())
         }
     };

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid, variable_name};
-use crate::config::parser::{Directive, Error, Word};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder, variable_name};
+use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::Template;
-use crate::config::{core, directives, values};
+use crate::config::{directives, values};
 use crate::modules::map::conf::Expression;
 use crate::request::location_conf::Location;
-
-type Set = Result<(), Error>;
 
 /// One thing to do with a request, in order.
 #[derive(Clone, Debug)]
@@ -86,28 +85,30 @@ pub enum RewriteFlag {
 }
 
 /// `return code`, `return code text`, `return code URL`, `return URL`.
-pub(crate) fn return_step(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn return_step(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let first = arg(directive, 0);
     let step = match (values::number(&first.text), directive.args.get(1)) {
         (Some(code), second) => {
             let status = u16::try_from(code).ok().filter(|code| *code <= 999);
             let status = status.ok_or_else(|| invalid(directive, first, "a status code from 0 to 999"))?;
             let what = match second {
-                Some(url) if matches!(status, 301 | 302 | 303 | 307 | 308) => ReturnBody::Redirect(walk.template(url)?),
-                Some(text) => ReturnBody::Text(walk.template(text)?),
+                Some(url) if matches!(status, 301 | 302 | 303 | 307 | 308) => {
+                    ReturnBody::Redirect(builder.template(url)?)
+                }
+                Some(text) => ReturnBody::Text(builder.template(text)?),
                 None => ReturnBody::Page,
             };
             Step::Return { status, what }
         }
         (None, None) if is_url(&first.text) => {
-            Step::Return { status: 302, what: ReturnBody::Redirect(walk.template(first)?) }
+            Step::Return { status: 302, what: ReturnBody::Redirect(builder.template(first)?) }
         }
         (None, _) => {
             let expected = "a status code, or a URL that starts with http://, https:// or $scheme";
             return Err(invalid(directive, first, expected));
         }
     };
-    draft.steps.push(step);
+    block.steps.push(step);
     Ok(())
 }
 
@@ -115,14 +116,14 @@ fn is_url(text: &str) -> bool {
     ["http://", "https://", "$scheme"].iter().any(|start| text.starts_with(start))
 }
 
-pub(crate) fn break_step(_: &mut Builder, draft: &mut BlockBuilder, _: &Directive) -> Set {
-    draft.steps.push(Step::Break);
+pub(crate) fn break_step(_: &mut Builder, block: &mut BlockBuilder, _: &Directive) -> Result {
+    block.steps.push(Step::Break);
     Ok(())
 }
 
 impl Builder {
     /// The variable that a directive fills.
-    pub(crate) fn settable(&self, target: &Word) -> Result<SetTarget, Error> {
+    pub(crate) fn settable(&self, target: &Word) -> Result<SetTarget> {
         let name = variable_name(target)?;
         match self.user_number(name) {
             Some(number) => Ok(SetTarget::User(number)),
@@ -134,54 +135,54 @@ impl Builder {
     }
 }
 
-pub(crate) fn set(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let to = walk.settable(arg(directive, 0))?;
-    let value = walk.template(arg(directive, 1))?;
-    draft.steps.push(Step::Set { to, value });
+pub(crate) fn set(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let to = builder.settable(arg(directive, 0))?;
+    let value = builder.template(arg(directive, 1))?;
+    block.steps.push(Step::Set { to, value });
     Ok(())
 }
 
-pub(crate) fn rewrite(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn rewrite(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let (pattern, to) = (arg(directive, 0), arg(directive, 1));
     let then = match directive.args.get(2) {
         None if is_url(&to.text) => RewriteFlag::Redirect(302),
         None => RewriteFlag::NextStep,
-        Some(word) => match core::choice(directive, word, "last, break, redirect or permanent")? {
+        Some(word) => match arguments::choice(directive, word, "last, break, redirect or permanent")? {
             0 => RewriteFlag::Last,
             1 => RewriteFlag::Break,
             2 => RewriteFlag::Redirect(302),
             _ => RewriteFlag::Redirect(301),
         },
     };
-    let expression = walk.expression(&pattern.text, false, &pattern.at)?;
+    let expression = builder.expression(&pattern.text, false, &pattern.at)?;
     let keeps_args = !to.text.ends_with('?');
     let (path, args) = match to.text.split_once('?') {
         Some((path, args)) => (path, Some(args.strip_suffix('?').unwrap_or(args)).filter(|args| !args.is_empty())),
         None => (to.text.as_str(), None),
     };
-    let template = |text: &str| walk.template_of(text, to);
+    let template = |text: &str| builder.template_of(text, to);
     let (path, args) = (template(path)?, args.map(template).transpose()?);
-    draft.steps.push(Step::Rewrite(Arc::new(Rewrite { expression, path, args, keeps_args, then })));
+    block.steps.push(Step::Rewrite(Arc::new(Rewrite { expression, path, args, keeps_args, then })));
     Ok(())
 }
 
 /// `if (condition) { ... }`.
-pub(crate) fn if_step(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let condition = condition(walk, directive)?;
-    let context = if draft.context == directives::SERVER { directives::SERVER_IF } else { directives::LOCATION_IF };
-    let block = directive.block.as_deref().unwrap_or_default();
-    let own = draft.location.as_ref().map(crate::request::location_conf::LocationDraft::for_if);
-    let mut inner = walk.inside(draft, directive, context, own)?;
+pub(crate) fn if_step(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let condition = condition(builder, directive)?;
+    let context = if block.context == directives::SERVER { directives::SERVER_IF } else { directives::LOCATION_IF };
+    let directives = directive.block.as_deref().unwrap_or_default();
+    let own = block.location.as_ref().map(crate::request::location_conf::LocationDraft::for_if);
+    let mut inner = builder.inside(block, directive, context, own)?;
     let steps_only =
-        block.iter().all(|d| matches!(directives::find(&d.name.text), Some(spec) if spec.action.is_step()));
+        directives.iter().all(|d| matches!(directives::find(&d.name.text), Some(spec) if spec.action.is_step()));
     let steps = std::mem::take(&mut inner.steps);
-    let scope = crate::request::location_conf::scope(walk, draft, inner, directive)?.filter(|_| !steps_only);
-    draft.steps.push(Step::If(Arc::new(If { condition, steps, scope })));
+    let scope = crate::request::location_conf::scope(builder, block, inner, directive)?.filter(|_| !steps_only);
+    block.steps.push(Step::If(Arc::new(If { condition, steps, scope })));
     Ok(())
 }
 
 /// The words between the parentheses, which may be glued to them.
-fn condition(walk: &Builder, directive: &Directive) -> Result<Condition, Error> {
+fn condition(builder: &Builder, directive: &Directive) -> Result<Condition> {
     let wrong = |at: &Word| {
         Error::new(&at.at, "invalid condition")
             .hint("($variable), ($variable = value), ($variable ~ expression) or (-f file)")
@@ -200,7 +201,7 @@ fn condition(walk: &Builder, directive: &Directive) -> Result<Condition, Error> 
     }
     words.retain(|word| word.quoted || !word.text.is_empty());
     match words.as_slice() {
-        [one] if one.text.starts_with('$') => Ok(Condition::True(walk.template(one)?)),
+        [one] if one.text.starts_with('$') => Ok(Condition::True(builder.template(one)?)),
         [test, name] if test.text.starts_with(['-', '!']) => {
             let negated = test.text.starts_with('!');
             let test = match test.text.trim_start_matches('!') {
@@ -210,15 +211,15 @@ fn condition(walk: &Builder, directive: &Directive) -> Result<Condition, Error> 
                 "-x" => FileTest::Executable,
                 _ => return Err(wrong(test)),
             };
-            Ok(Condition::File { test, name: walk.template(name)?, negated })
+            Ok(Condition::File { test, name: builder.template(name)?, negated })
         }
         [left, operator, right] if left.text.starts_with('$') => {
             let negated = operator.text.starts_with('!');
-            let (left, any_case) = (walk.template(left)?, operator.text.ends_with('*'));
+            let (left, any_case) = (builder.template(left)?, operator.text.ends_with('*'));
             match operator.text.trim_start_matches('!') {
-                "=" => Ok(Condition::Equal { left, right: walk.template(right)?, negated }),
+                "=" => Ok(Condition::Equal { left, right: builder.template(right)?, negated }),
                 "~" | "~*" => {
-                    let expression = walk.expression(&right.text, any_case, &right.at)?;
+                    let expression = builder.expression(&right.text, any_case, &right.at)?;
                     Ok(Condition::Match { subject: left, expression, negated })
                 }
                 _ => Err(wrong(operator)),

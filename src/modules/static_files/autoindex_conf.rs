@@ -1,10 +1,8 @@
 //! `autoindex`: what a folder without an index is answered with.
 
-use crate::config::builder::{BlockBuilder, Builder, arg};
-use crate::config::core;
-use crate::config::parser::{Directive, Error};
-
-type Set = Result<(), Error>;
+use crate::config::arguments::{self, arg};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Result};
 
 /// How folders are listed.
 #[derive(Clone, Copy, Debug)]
@@ -29,16 +27,16 @@ impl Default for Autoindex {
     }
 }
 
-pub(crate) fn localtime(walk: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Set {
-    if core::switch(directive)? {
-        walk.note(&directive.name, "times are UTC: there are no time zones here");
+pub(crate) fn localtime(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
+    if arguments::switch(directive)? {
+        builder.note(&directive.name, "times are UTC: there are no time zones here");
     }
     Ok(())
 }
 
-pub(crate) fn format(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn format(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    draft.settings.files.autoindex.format = match core::choice(directive, word, "html, xml, json or jsonp")? {
+    block.settings.files.autoindex.format = match arguments::choice(directive, word, "html, xml, json or jsonp")? {
         0 => ListingFormat::Html,
         1 => ListingFormat::Xml,
         2 => ListingFormat::Json,

@@ -3,15 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::core;
-use crate::config::parser::{Directive, Error, Word};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::Template;
 use crate::modules::static_files::autoindex_conf::Autoindex;
 use crate::modules::static_files::precompressed_conf::Precompressed;
 use crate::request::location_conf::Matcher;
-
-type Set = Result<(), Error>;
 
 /// How files are found and described.
 #[derive(Clone, Debug)]
@@ -122,49 +120,49 @@ static BUILT_IN: LazyLock<Arc<ByExtension>> = LazyLock::new(|| {
 });
 
 /// A folder, relative to the prefix unless a variable begins it.
-fn folder(walk: &Builder, word: &Word) -> String {
-    if word.text.starts_with(['/', '$']) { word.text.clone() } else { walk.folders.in_prefix(&word.text) }
+fn folder(builder: &Builder, word: &Word) -> String {
+    if word.text.starts_with(['/', '$']) { word.text.clone() } else { builder.folders.in_prefix(&word.text) }
 }
 
-pub(crate) fn root(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn root(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    draft.settings.files.root = Some(walk.template_of(folder(walk, word).trim_end_matches('/'), word)?);
-    draft.settings.files.alias = None;
+    block.settings.files.root = Some(builder.template_of(folder(builder, word).trim_end_matches('/'), word)?);
+    block.settings.files.alias = None;
     Ok(())
 }
 
-pub(crate) fn alias(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn alias(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    let Some(location) = &draft.location else { return Ok(()) };
+    let Some(location) = &block.location else { return Ok(()) };
     if matches!(location.matcher, Matcher::Named) {
         return Err(Error::new(&directive.name.at, "\"alias\" cannot stand in a named location").hint("\"root\" can"));
     }
     // `location /a { alias /b/; }` would let `/a../x` out of /b/: see `leads_out`.
     if matches!(location.matcher, Matcher::Prefix { .. }) && !location.path.ends_with('/') && word.text.ends_with('/') {
-        walk.note(
+        builder.note(
             &directive.name,
             "it ends with a slash, its location does not: what would leave the folder is not found",
         );
     }
     let replaces = (!matches!(location.matcher, Matcher::Pattern(_))).then_some(location.path.len());
-    draft.settings.files.alias = Some(Alias { to: walk.template_of(&folder(walk, word), word)?, replaces });
+    block.settings.files.alias = Some(Alias { to: builder.template_of(&folder(builder, word), word)?, replaces });
     Ok(())
 }
 
-pub(crate) fn index(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let mut names = if draft.first { Vec::new() } else { draft.settings.files.index.to_vec() };
+pub(crate) fn index(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let mut names = if block.first { Vec::new() } else { block.settings.files.index.to_vec() };
     for word in &directive.args {
         if word.text.is_empty() {
             return Err(invalid(directive, word, "a name"));
         }
-        names.push(walk.template(word)?);
+        names.push(builder.template(word)?);
     }
-    draft.settings.files.index = names.into();
+    block.settings.files.index = names.into();
     Ok(())
 }
 
 /// `types { text/html html htm; }`; an empty block leaves everything to `default_type`.
-pub(crate) fn types(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn types(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut types = ByExtension::default();
     for entry in directive.block.as_deref().unwrap_or_default() {
         if entry.block.is_some() || entry.args.is_empty() {
@@ -176,13 +174,13 @@ pub(crate) fn types(_: &mut Builder, draft: &mut BlockBuilder, directive: &Direc
             types.insert(extension.text.to_ascii_lowercase().into_bytes(), name.clone());
         }
     }
-    draft.settings.files.types = Arc::new(types);
+    block.settings.files.types = Arc::new(types);
     Ok(())
 }
 
-pub(crate) fn if_modified_since(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn if_modified_since(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    draft.settings.files.if_modified_since = match core::choice(directive, word, "off, exact or before")? {
+    block.settings.files.if_modified_since = match arguments::choice(directive, word, "off, exact or before")? {
         0 => IfModifiedSince::Off,
         1 => IfModifiedSince::Exact,
         _ => IfModifiedSince::Before,

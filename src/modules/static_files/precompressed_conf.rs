@@ -1,10 +1,8 @@
 //! `gzip_static` and `brotli_static`: compressed files beside the plain ones.
 
-use crate::config::builder::{BlockBuilder, Builder, arg};
-use crate::config::core;
-use crate::config::parser::{Directive, Error};
-
-type Set = Result<(), Error>;
+use crate::config::arguments::{self, arg};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Result};
 
 /// Who gets a compressed file where one lies beside the plain one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,21 +14,21 @@ pub enum Precompressed {
     Always,
 }
 
-fn read(directive: &Directive) -> Result<Precompressed, Error> {
+fn read(directive: &Directive) -> Result<Precompressed> {
     let word = arg(directive, 0);
-    Ok(match core::choice(directive, word, "on, always or off")? {
+    Ok(match arguments::choice(directive, word, "on, always or off")? {
         0 => Precompressed::On,
         1 => Precompressed::Always,
         _ => Precompressed::Off,
     })
 }
 
-pub(crate) fn gzip_static(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    draft.settings.files.gzip = read(directive)?;
+pub(crate) fn gzip_static(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    block.settings.files.gzip = read(directive)?;
     Ok(())
 }
 
-pub(crate) fn brotli_static(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    draft.settings.files.brotli = read(directive)?;
+pub(crate) fn brotli_static(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    block.settings.files.brotli = read(directive)?;
     Ok(())
 }

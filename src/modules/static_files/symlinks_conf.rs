@@ -1,8 +1,8 @@
 //! `disable_symlinks`: which symbolic links lead nowhere.
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::core;
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Result};
 use crate::config::template::Template;
 
 /// A `disable_symlinks` that is not off.
@@ -14,24 +14,20 @@ pub struct Symlinks {
     pub from: Option<Template>,
 }
 
-pub(crate) fn disable_symlinks(
-    walk: &mut Builder,
-    draft: &mut BlockBuilder,
-    directive: &Directive,
-) -> Result<(), Error> {
+pub(crate) fn disable_symlinks(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    let of_same_owner = match core::choice(directive, word, "on, if_not_owner or off")? {
+    let of_same_owner = match arguments::choice(directive, word, "on, if_not_owner or off")? {
         0 => Some(false),
         1 => Some(true),
         _ => None,
     };
     let from = match directive.args.get(1).map(|word| (word, word.text.strip_prefix("from="))) {
         None => None,
-        Some((word, Some(text))) if of_same_owner.is_some() => Some(walk.template_of(text, word)?),
+        Some((word, Some(text))) if of_same_owner.is_some() => Some(builder.template_of(text, word)?),
         Some((word, _)) => {
             return Err(invalid(directive, word, "from= and the start of names, behind on or if_not_owner,"));
         }
     };
-    draft.rare().symlinks = of_same_owner.map(|of_same_owner| Symlinks { of_same_owner, from });
+    block.rare().symlinks = of_same_owner.map(|of_same_owner| Symlinks { of_same_owner, from });
     Ok(())
 }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use crate::config::builder::{BlockBuilder, Builder, arg, invalid};
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::{self, arg, invalid};
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result};
 use crate::config::template::{Template, Variable};
-use crate::config::{core, values};
-
-type Set = Result<(), Error>;
+use crate::config::values;
 
 /// The method of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,37 +65,37 @@ pub enum CookieLife {
     Max,
 }
 
-fn set_method(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive, method: Balance) {
-    draft.upstream.group.balance = method;
-    if std::mem::replace(&mut draft.upstream.has_method, true) {
-        walk.note(&directive.name, "another method was set before; the last one counts");
+fn set_method(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive, method: Balance) {
+    block.upstream.group.balance = method;
+    if std::mem::replace(&mut block.upstream.has_method, true) {
+        builder.note(&directive.name, "another method was set before; the last one counts");
     }
 }
 
-pub(crate) fn ip_hash(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    set_method(walk, draft, directive, Balance::IpHash);
+pub(crate) fn ip_hash(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    set_method(builder, block, directive, Balance::IpHash);
     Ok(())
 }
 
-pub(crate) fn least_conn(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    set_method(walk, draft, directive, Balance::LeastConn);
+pub(crate) fn least_conn(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    set_method(builder, block, directive, Balance::LeastConn);
     Ok(())
 }
 
 /// `hash KEY [consistent];`
-pub(crate) fn hash(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
-    let key = walk.template(arg(directive, 0))?;
+pub(crate) fn hash(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let key = builder.template(arg(directive, 0))?;
     let consistent = match directive.args.get(1) {
         None => false,
         Some(word) if word.text == "consistent" => true,
         Some(word) => return Err(invalid(directive, word, "\"consistent\" or nothing")),
     };
-    set_method(walk, draft, directive, Balance::Hash { key, consistent });
+    set_method(builder, block, directive, Balance::Hash { key, consistent });
     Ok(())
 }
 
 /// `random [two [least_conn]];`
-pub(crate) fn random(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn random(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let words: Vec<&str> = directive.args.iter().map(|word| word.text.as_str()).collect();
     let two = match (words.as_slice(), directive.args.last()) {
         ([], _) => false,
@@ -104,14 +103,14 @@ pub(crate) fn random(walk: &mut Builder, draft: &mut BlockBuilder, directive: &D
         (_, Some(last)) => return Err(invalid(directive, last, "\"two\", \"two least_conn\" or nothing")),
         (_, None) => false,
     };
-    set_method(walk, draft, directive, Balance::Random { two });
+    set_method(builder, block, directive, Balance::Random { two });
     Ok(())
 }
 
 /// `queue LENGTH [timeout=TIME];`
-pub(crate) fn queue(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn queue(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    let length = match core::number(directive, word)? {
+    let length = match arguments::number(directive, word)? {
         0 => return Err(invalid(directive, word, "a length of 1 or more")),
         length => length,
     };
@@ -124,17 +123,17 @@ pub(crate) fn queue(_: &mut Builder, draft: &mut BlockBuilder, directive: &Direc
             .filter(|timeout| !timeout.is_zero())
             .ok_or_else(|| invalid(directive, word, "a time above 0 such as timeout=60s"))?,
     };
-    draft.upstream.group.queue = Some(QueueSpec { length, timeout });
+    block.upstream.group.queue = Some(QueueSpec { length, timeout });
     Ok(())
 }
 
 /// `sticky cookie NAME ...;` or `sticky route $VARIABLE ...;`
-pub(crate) fn sticky(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Set {
+pub(crate) fn sticky(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let kind = arg(directive, 0);
     let sticky = match kind.text.as_str() {
-        "cookie" => Sticky::Cookie(sticky_cookie(walk, directive)?),
+        "cookie" => Sticky::Cookie(sticky_cookie(builder, directive)?),
         "route" if directive.args.len() > 1 => {
-            Sticky::Route(walk.templates(directive.args.get(1..).unwrap_or_default())?)
+            Sticky::Route(builder.templates(directive.args.get(1..).unwrap_or_default())?)
         }
         "route" => return Err(invalid(directive, kind, "a variable behind \"route\"")),
         "learn" => {
@@ -143,16 +142,16 @@ pub(crate) fn sticky(walk: &mut Builder, draft: &mut BlockBuilder, directive: &D
         }
         _ => return Err(invalid(directive, kind, "\"cookie\" or \"route\"")),
     };
-    draft.upstream.group.sticky = Some(sticky);
+    block.upstream.group.sticky = Some(sticky);
     Ok(())
 }
 
 /// What stands behind `sticky cookie`.
-fn sticky_cookie(walk: &Builder, directive: &Directive) -> Result<StickyCookie, Error> {
+fn sticky_cookie(builder: &Builder, directive: &Directive) -> Result<StickyCookie> {
     let Some(name) = directive.args.get(1) else {
         return Err(invalid(directive, arg(directive, 0), "the name of a cookie behind \"cookie\""));
     };
-    core::check_field(directive, name)?;
+    arguments::check_field(directive, name)?;
     let sent = Variable::Cookie(name.text.as_bytes().into());
     let mut cookie = StickyCookie {
         name: name.text.clone(),
@@ -165,7 +164,7 @@ fn sticky_cookie(walk: &Builder, directive: &Directive) -> Result<StickyCookie, 
         http_only: false,
     };
     for word in directive.args.iter().skip(2) {
-        let value = |text: &str| walk.template_of(text, word);
+        let value = |text: &str| builder.template_of(text, word);
         match word.text.split_once('=') {
             None if word.text == "secure" => cookie.secure = true,
             None if word.text == "httponly" => cookie.http_only = true,

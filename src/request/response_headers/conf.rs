@@ -1,7 +1,8 @@
 //! `expires`: how long those who got an answer may keep it.
 
-use crate::config::builder::{BlockBuilder, Builder, arg};
-use crate::config::parser::{Directive, Error};
+use crate::config::arguments::arg;
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Result};
 use crate::config::template::Template;
 use crate::config::values;
 
@@ -63,20 +64,24 @@ impl Lifetime {
     }
 }
 
-pub(crate) fn expires(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn expires(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let first = arg(directive, 0);
     let (word, modified) = match directive.args.get(1) {
         None => (first, false),
         Some(word) if first.text == "modified" => (word, true),
         Some(_) => {
-            return Err(crate::config::builder::invalid(directive, first, "one argument, or \"modified\" and a time,"));
+            return Err(crate::config::arguments::invalid(
+                directive,
+                first,
+                "one argument, or \"modified\" and a time,",
+            ));
         }
     };
-    let template = walk.template(word)?;
-    draft.rare().expires = match template.as_text() {
+    let template = builder.template(word)?;
+    block.rare().expires = match template.as_text() {
         None => Some(Expires::Made { template, modified }),
         Some(_) => Lifetime::parse(&word.text, modified)
-            .map_err(|expected| crate::config::builder::invalid(directive, word, expected))?
+            .map_err(|expected| crate::config::arguments::invalid(directive, word, expected))?
             .map(Expires::Fixed),
     };
     Ok(())

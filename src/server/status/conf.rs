@@ -1,7 +1,8 @@
 //! `stub_status` and `status`: what a location answers with by itself.
 
-use crate::config::builder::{BlockBuilder, Builder, invalid};
-use crate::config::parser::{Directive, Error, Word};
+use crate::config::arguments::invalid;
+use crate::config::builder::{BlockBuilder, Builder};
+use crate::config::parser::{Directive, Error, Result, Word};
 
 /// What is answered without a file and without an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +27,11 @@ impl StatusForm {
 }
 
 /// Its argument means nothing; old versions of nginx ask for one.
-pub(crate) fn stub_status(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
-    answer_with(draft, directive, Content::StubStatus)
+pub(crate) fn stub_status(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    answer_with(block, directive, Content::StubStatus)
 }
 
-pub(crate) fn status(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result<(), Error> {
+pub(crate) fn status(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let form = match directive.args.first() {
         None => None,
         Some(word) => Some(match word.text.as_str() {
@@ -43,20 +44,20 @@ pub(crate) fn status(_: &mut Builder, draft: &mut BlockBuilder, directive: &Dire
             _ => return Err(invalid(directive, word, "html, json, prometheus or nothing")),
         }),
     };
-    answer_with(draft, directive, Content::Status(form))
+    answer_with(block, directive, Content::Status(form))
 }
 
-fn answer_with(draft: &mut BlockBuilder, directive: &Directive, content: Content) -> Result<(), Error> {
-    match draft.content.replace(content) {
+fn answer_with(block: &mut BlockBuilder, directive: &Directive, content: Content) -> Result {
+    match block.content.replace(content) {
         None => Ok(()),
         Some(_) => Err(ambiguous(&directive.name)),
     }
 }
 
 /// Of two directives that answer, one would do nothing.
-pub(crate) fn check(draft: &BlockBuilder, location: &Word) -> Result<(), Error> {
-    let passes = draft.location.as_ref().is_some_and(|location| location.pass.is_some());
-    if passes && draft.content.is_some() { Err(ambiguous(location)) } else { Ok(()) }
+pub(crate) fn check(block: &BlockBuilder, location: &Word) -> Result {
+    let passes = block.location.as_ref().is_some_and(|location| location.pass.is_some());
+    if passes && block.content.is_some() { Err(ambiguous(location)) } else { Ok(()) }
 }
 
 fn ambiguous(at: &Word) -> Error {
