@@ -1,4 +1,4 @@
-//! The configurations in `configs/`, and what README.md and docs/ say of the language: all of it must be true.
+//! Checks the configurations in `configs/`, and what README.md and docs/ say about the language.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
 
 mod directives;
@@ -25,7 +25,7 @@ fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name)
 }
 
-/// The configuration in a file, which must give no note.
+/// Loads a file of `configs/`, which must give no note.
 fn loaded(name: &str) -> Config {
     let config = load(ConfigSource::File(&path(name))).unwrap_or_else(|why| panic!("{why}"));
     let notes: Vec<_> = config.notes.iter().map(|note| format!("{}: {}", note.directive, note.text)).collect();
@@ -33,13 +33,13 @@ fn loaded(name: &str) -> Config {
     config
 }
 
-/// How many blocks of a name are in a file, at whatever depth.
+/// Counts the blocks with a name, at any depth.
 fn count(directives: &[Directive], name: &str) -> usize {
     let blocks = directives.iter().filter_map(|directive| Some((directive, directive.block.as_deref()?)));
     blocks.map(|(directive, inner)| usize::from(directive.name.text == name) + count(inner, name)).sum()
 }
 
-/// The upstream that a request with this Host and path goes to; what a location answers without one is empty.
+/// Returns the upstream of a request with this Host and path, or an empty name if there is none.
 fn upstream(config: &Config, host: &str, path: &str) -> String {
     let server = config.bindings[0].group.names.find(host).server;
     let locations = &server.locations;
@@ -51,7 +51,7 @@ fn upstream(config: &Config, host: &str, path: &str) -> String {
 }
 
 #[test]
-fn every_file_is_known_here_and_has_what_it_says() {
+fn every_file_has_the_blocks_that_are_expected() {
     let mut files: Vec<String> =
         std::fs::read_dir(path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
@@ -97,7 +97,7 @@ fn requests_reach_the_application_that_the_comments_name() {
 }
 
 #[test]
-fn who_asks_for_no_known_name_gets_no_answer() {
+fn requests_for_unknown_names_get_no_response() {
     let config = loaded("vps.conf");
     assert_eq!(config.bindings.len(), 2);
     for binding in &config.bindings {
@@ -106,7 +106,7 @@ fn who_asks_for_no_known_name_gets_no_answer() {
     }
 }
 
-/// Paths and texts of the pages for readers: those at the top of the repository, and those in docs/.
+/// Returns paths and texts of the pages at the top of the repository and in docs/.
 fn pages() -> Vec<(PathBuf, String)> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = ["", "docs"].into_iter().flat_map(|directory| std::fs::read_dir(top.join(directory)).unwrap());
@@ -129,17 +129,17 @@ fn nginx_blocks_of_the_pages_load() {
 }
 
 #[test]
-fn the_readme_is_short() {
+fn the_readme_has_at_most_150_lines() {
     assert!(README.lines().count() <= 150);
 }
 
-/// The anchor that GitHub gives a heading.
+/// Returns the anchor of a heading, as GitHub makes it.
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase().replace(|c: char| !c.is_alphanumeric() && !" -_".contains(c), "");
     kept.replace(' ', "-")
 }
 
-/// The anchors of a page. What stands in blocks of code is no heading.
+/// Returns the anchors of a page; blocks of code have no headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let prose = text.split("\n```").step_by(2).flat_map(str::lines);
     let headings = prose.filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
@@ -167,7 +167,7 @@ fn docs_readme_lists_every_page() {
     let (_, contents) = pages().into_iter().find(|(path, _)| path.ends_with("docs/README.md")).unwrap();
     for (path, _) in pages().into_iter().filter(|(path, _)| !path.ends_with("docs/README.md")) {
         let name = path.file_name().unwrap().to_str().unwrap();
-        assert!(contents.contains(&format!("{name})")), "docs/README.md has no link to {name}");
+        assert!(contents.contains(name), "docs/README.md does not list {name}");
     }
 }
 
@@ -182,13 +182,13 @@ fn numbers_of_the_readme_are_those_of_the_benchmarks() {
     }
 }
 
-/// What a page has below a heading of the second rank.
+/// Returns the text below a heading of the second level.
 fn section(page: &'static str, heading: &str) -> &'static str {
     let rest = page.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
     rest.split("\n## ").next().unwrap()
 }
 
-/// Rows of the tables in a text whose first cell is code: the names there, and the second cell.
+/// Returns the rows of tables whose first cell is code: the names in that cell, and the second cell.
 fn rows(text: &'static str) -> Vec<(Vec<&'static str>, &'static str)> {
     let rows = text.lines().filter(|line| line.starts_with("| `")).map(|line| {
         let mut cells = line.trim_matches('|').split(" | ");
@@ -219,7 +219,7 @@ fn docs_list_every_directive_where_it_belongs() {
     }
 }
 
-/// Wherever else the pages name a directive of a family that many belong to, it is one that there is.
+/// Names that begin like those of a family of directives are directives.
 #[test]
 fn the_pages_name_no_directive_that_does_not_exist() {
     const FAMILIES: [&str; 10] =
