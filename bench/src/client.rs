@@ -1,4 +1,4 @@
-//! What clients of a proxy ask, and what must come back.
+//! Requests of clients, and checks of the responses.
 
 use std::{
     io::{self, Read, Write},
@@ -8,43 +8,43 @@ use std::{
 
 use crate::message;
 
-/// How long a proxy may be silent before we give it up.
-pub const SILENCE: Duration = Duration::from_secs(10);
+/// The limit for a proxy to respond.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection that has become a tunnel.
+/// Opens a tunnel on a new connection.
 ///
 /// # Errors
-/// What was wrong with the connection or with the answer.
+/// Of the connection, or an unexpected response.
 pub fn tunnel(to: SocketAddr) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
-    stream.set_read_timeout(Some(SILENCE))?;
+    let mut stream = TcpStream::connect_timeout(&to, RESPONSE_TIMEOUT)?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     open_tunnel(&mut stream)?;
     Ok(stream)
 }
 
-/// Makes a connection of its own for one GET.
+/// Sends a GET on a new connection and checks the response.
 ///
 /// # Errors
-/// What was wrong with the connection or with the answer.
+/// Of the connection, or an unexpected response.
 pub fn get(to: SocketAddr) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
-    stream.set_read_timeout(Some(SILENCE))?;
+    let mut stream = TcpStream::connect_timeout(&to, RESPONSE_TIMEOUT)?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     stream.write_all(message::GET)?;
     let body = message::pattern(message::GET_BODY_BYTES);
-    let (mut came, mut buffer) = (Vec::new(), [0; 4096]);
-    while !is_response(&came, &body)? {
+    let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
+    while !is_response(&received, &body)? {
         match stream.read(&mut buffer)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => came.extend_from_slice(&buffer[..count]),
+            count => received.extend_from_slice(&buffer[..count]),
         }
     }
     Ok(())
 }
 
-/// Turns a connection into a tunnel.
+/// Turns a connection into a tunnel by an upgrade.
 ///
 /// # Errors
-/// What was wrong with the answer.
+/// Of the connection, or an unexpected response.
 pub fn open_tunnel(stream: &mut (impl Read + Write)) -> io::Result<()> {
     stream.write_all(message::UPGRADE)?;
     let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
@@ -60,30 +60,30 @@ pub fn open_tunnel(stream: &mut (impl Read + Write)) -> io::Result<()> {
     }
 }
 
-/// Whether the whole answer to a GET has come.
+/// Returns whether the response to a GET is complete.
 ///
 /// # Errors
-/// It is another one.
-pub fn is_response(came: &[u8], body: &[u8]) -> io::Result<bool> {
-    let Some(used) = head_length(came, body.len())? else { return Ok(false) };
-    match &came[used..] {
-        came if came == body => Ok(true),
-        came if body.starts_with(came) => Ok(false),
+/// An unexpected response.
+pub fn is_response(received: &[u8], body: &[u8]) -> io::Result<bool> {
+    let Some(used) = head_length(received, body.len())? else { return Ok(false) };
+    match &received[used..] {
+        received if received == body => Ok(true),
+        received if body.starts_with(received) => Ok(false),
         _ => Err(io::Error::other("the body differs from the one expected")),
     }
 }
 
-/// How long the head of an answer is, if it has come; its body must have so many bytes.
+/// Returns the length of the head of a response, if it is complete; its body must have `body_bytes`.
 ///
 /// # Errors
-/// It is another one.
-pub fn head_length(came: &[u8], body_bytes: usize) -> io::Result<Option<usize>> {
-    let mut fields = [httparse::EMPTY_HEADER; message::FIELDS_MAX];
-    let mut answer = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(used) = answer.parse(came).map_err(io::Error::other)? else { return Ok(None) };
-    let length = message::field(answer.headers, "Content-Length");
-    if answer.code != Some(200) || length != Some(body_bytes.to_string().as_bytes()) {
-        return Err(io::Error::other(format!("expected 200 with {body_bytes} bytes, got {:?}", answer.code)));
+/// An unexpected response.
+pub fn head_length(received: &[u8], body_bytes: usize) -> io::Result<Option<usize>> {
+    let mut headers = [httparse::EMPTY_HEADER; message::HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(used) = response.parse(received).map_err(io::Error::other)? else { return Ok(None) };
+    let length = message::header(response.headers, "Content-Length");
+    if response.code != Some(200) || length != Some(body_bytes.to_string().as_bytes()) {
+        return Err(io::Error::other(format!("expected 200 with {body_bytes} bytes, got {:?}", response.code)));
     }
     Ok(Some(used))
 }

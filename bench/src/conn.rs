@@ -1,8 +1,8 @@
-//! One end of a connection: a non-blocking socket that remembers its edges and what it could not send yet.
+//! A connection: a non-blocking socket with its edge-triggered readiness and unsent bytes.
 //!
-//! A read shorter than the buffer means that nothing is left, which saves the recv that would only say so - unless the
-//! peer has hung up, because then the end of the stream is still to be read. What the kernel would not take is kept in
-//! `unsent`; whoever feeds an end must stop while there is something in it. That is the whole back-pressure.
+//! A read shorter than the buffer means that no data is left, which saves a recv with EAGAIN - unless the peer has hung up,
+//! because then EOF is still to be read. Bytes that the kernel does not take stay in `unsent`; the caller must not send while
+//! it is not empty. That is the whole back-pressure.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -13,28 +13,28 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::poll::EventFlags;
 
-/// How much one read takes at most: the size of the one buffer that a program has.
+/// The maximum of one read: the size of the one buffer of a program.
 pub const BUFFER_BYTES: usize = 64 * 1024;
 
-pub struct End {
+pub struct Conn {
     pub stream: TcpStream,
-    /// The peer has sent its last byte and we have read it.
-    pub ended: bool,
+    /// EOF was read.
+    pub eof: bool,
     readable: bool,
     writable: bool,
     hung_up: bool,
     unsent: Vec<u8>,
 }
 
-impl End {
-    /// Takes a connected or connecting socket; nothing is ready before the first event says so.
+impl Conn {
+    /// Takes a connected or connecting socket, which is not ready before the first event.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, ended: false, readable: false, writable: false, hung_up: false, unsent: Vec::new() })
+        Ok(Self { stream, eof: false, readable: false, writable: false, hung_up: false, unsent: Vec::new() })
     }
 
-    /// Starts a connection; it is there when the first event says that it is writable.
+    /// Starts to connect; the connection is open when it becomes writable.
     pub fn connect(addr: SocketAddr) -> io::Result<Self> {
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -49,21 +49,21 @@ impl End {
         self.writable
     }
 
-    /// Remembers what an event said.
-    pub fn note(&mut self, flags: EventFlags) {
+    /// Records the readiness of an event.
+    pub fn set_ready(&mut self, flags: EventFlags) {
         let gone = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
         self.hung_up |= flags.intersects(gone);
         self.readable |= flags.intersects(gone | EventFlags::IN);
         self.writable |= flags.intersects(EventFlags::OUT | EventFlags::ERR);
     }
 
-    /// Reads once; `None` if nothing is there now, `Some(0)` at the end of the stream.
+    /// Reads once; `None` if there is no data now, `Some(0)` at EOF.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         while self.readable {
             match self.stream.read(buffer) {
                 Ok(count) => {
-                    self.ended = count == 0;
-                    self.readable = !self.ended && (count == buffer.len() || self.hung_up);
+                    self.eof = count == 0;
+                    self.readable = !self.eof && (count == buffer.len() || self.hung_up);
                     return Ok(Some(count));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
@@ -74,14 +74,14 @@ impl End {
         Ok(None)
     }
 
-    /// Sends what the kernel takes now and keeps the rest. Call it only after `flush` has said true.
+    /// Sends what the kernel takes now and keeps the rest. To be called only after `flush` has returned true.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sent = self.send_now(bytes)?;
         self.unsent.extend_from_slice(&bytes[sent..]);
         Ok(())
     }
 
-    /// Sends what was kept; true if nothing of it is left.
+    /// Sends unsent bytes; true if none are left.
     pub fn flush(&mut self) -> io::Result<bool> {
         if !self.unsent.is_empty() && self.writable {
             let unsent = std::mem::take(&mut self.unsent);
@@ -91,8 +91,8 @@ impl End {
         Ok(self.unsent.is_empty())
     }
 
-    /// Tells the peer that this was the last byte.
-    pub fn finish(&self) -> io::Result<()> {
+    /// Closes the write side.
+    pub fn shutdown_write(&self) -> io::Result<()> {
         self.stream.shutdown(Shutdown::Write)
     }
 
@@ -110,11 +110,11 @@ impl End {
     }
 }
 
-/// The next connection that waits at a non-blocking listener; `None` if there is none.
-pub fn accept(listener: &TcpListener) -> io::Result<Option<End>> {
+/// Accepts a connection; `None` if there is none now.
+pub fn accept(listener: &TcpListener) -> io::Result<Option<Conn>> {
     loop {
         match listener.accept() {
-            Ok((stream, _)) => return End::new(stream).map(Some),
+            Ok((stream, _)) => return Conn::new(stream).map(Some),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
             Err(error) => return Err(error),

@@ -1,13 +1,12 @@
-//! smolgate's benchmark: the same work through several proxies, in turns, beside a bare relay.
+//! smolgate's benchmark: the same workloads through several proxies in turn, compared with a bare relay.
 //!
 //! ```text
-//!   load  ──►  proxy (or relay)  ──►  origin        bench starts all three and reads /proc about the middle one
+//!   load  ──►  proxy (or relay)  ──►  origin        bench starts all three and measures the middle one by /proc
 //! ```
 //!
-//! From the ground up: `poll`, `conn`, `tls`, `slots`, `message`, `client`, `reconnect_storm` carry the bytes of the three programs on
-//! that line; `process`, `proxy`, `round`, `trace`, `table` are what the runner, `bench`, is made of; `steady_load` and `reload` are for
-//! `life`, which reloads and upgrades proxies while they are in use. The programs themselves are in `bin/`.
-//! A module uses only modules listed above it.
+//! `poll`, `conn`, `tls`, `slots`, `message`, `client` and `reconnect_storm` are the I/O of these three programs; `process`, `proxy`,
+//! `round`, `trace` and `table` belong to the runner, `bench`; `steady_load` and `reload` to `life`, which reloads and upgrades
+//! proxies under load. The programs are in `bin/`. A module uses only modules listed above it.
 
 #![forbid(unsafe_code)]
 

@@ -1,29 +1,29 @@
-//! What `load` and `origin` say to each other: the bytes of bodies and messages, and the WebSocket handshake.
+//! The messages between `load` and `origin`: requests, bodies, and the WebSocket handshake.
 //!
-//! Both sides make the same `pattern`, so every byte that comes back through a proxy can be verified.
+//! Both sides generate the same `pattern`, so that every byte that comes through a proxy is verified.
 
 use std::io;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-/// How many fields a head may have.
-pub const FIELDS_MAX: usize = 64;
+/// The maximum of headers in a head.
+pub const HEADERS_MAX: usize = 64;
 
-/// What a GET asks for and how long the answer is.
+/// A GET, and the length of its response body.
 pub const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
 pub const GET_BODY_BYTES: usize = 100;
 
-/// What asks for a file of so many bytes, which are those of [`pattern`].
+/// Formats the request for a file of this size, with the bytes of [`pattern`].
 pub fn get_file(bytes: usize) -> Vec<u8> {
     format!("GET /files/{bytes} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes()
 }
 
-/// The example of RFC 6455 1.3. A constant key is enough: what counts is that a proxy may check the answer to it.
+/// The example of RFC 6455 1.3. A constant key is enough for proxies that check the response.
 pub const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 pub const UPGRADE_KEY: &[u8] = b"dGhlIHNhbXBsZSBub25jZQ==";
 
-/// `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455 4.2.2).
+/// Returns the `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455 4.2.2).
 pub fn websocket_accept(key: &[u8]) -> String {
     let mut hash = sha1_smol::Sha1::new();
     hash.update(key);
@@ -31,22 +31,22 @@ pub fn websocket_accept(key: &[u8]) -> String {
     BASE64_STANDARD.encode(hash.digest().bytes())
 }
 
-/// Whether `head` is the whole and right answer to [`UPGRADE`]; false if it is only the beginning of one.
+/// Returns whether `head` is a complete response to [`UPGRADE`]; false if it is incomplete, an error if it is another one.
 pub fn is_switched(head: &[u8]) -> io::Result<bool> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut answer = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(used) = answer.parse(head).map_err(io::Error::other)? else { return Ok(false) };
-    if answer.code != Some(101) {
-        return Err(io::Error::other(format!("answered {:?} where 101 was expected", answer.code)));
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(used) = response.parse(head).map_err(io::Error::other)? else { return Ok(false) };
+    if response.code != Some(101) {
+        return Err(io::Error::other(format!("expected 101, got {:?}", response.code)));
     }
-    let accept = field(answer.headers, "Sec-WebSocket-Accept");
+    let accept = header(response.headers, "Sec-WebSocket-Accept");
     if accept != Some(websocket_accept(UPGRADE_KEY).as_bytes()) || used != head.len() {
-        return Err(io::Error::other("wrong Sec-WebSocket-Accept, or bytes after the 101 that nobody sent"));
+        return Err(io::Error::other("wrong Sec-WebSocket-Accept, or unexpected bytes after the 101"));
     }
     Ok(true)
 }
 
-/// Bytes that don't repeat with a short period (a plain linear congruential generator).
+/// Generates bytes without a short period (a plain linear congruential generator).
 pub fn pattern(len: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {
@@ -56,9 +56,9 @@ pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// The value of a field, by its name in any case.
-pub fn field<'a>(fields: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
-    fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+/// Returns the value of a header, by its name in any case.
+pub fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
+    headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One epoll for one thread.
 //!
 //! Every descriptor is registered once, for both directions and edge-triggered, and never modified: an event says what
-//! *became* possible, and whoever gets it must remember that until a call says "would block" (see `conn`).
+//! *became* possible, which must be remembered until a call returns EAGAIN (see `conn`).
 
 use std::{io, os::fd::AsFd, os::fd::OwnedFd, time::Duration};
 
@@ -18,13 +18,13 @@ impl Poll {
         Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
     }
 
-    /// Registers a descriptor for its whole life; closing it takes it out again.
+    /// Registers a descriptor until it is closed.
     pub fn add(&self, descriptor: impl AsFd, token: usize) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(&self.epoll, descriptor, epoll::EventData::new_u64(token as u64), flags)?)
     }
 
-    /// Fills `events` up to its capacity; it stays empty if `timeout` passed or a signal came.
+    /// Fills `events` up to its capacity; it stays empty after `timeout` or a signal.
     pub fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         let timeout =
             timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
@@ -36,7 +36,7 @@ impl Poll {
     }
 }
 
-/// The number under which the descriptor of this event was registered.
+/// Returns the token with which the descriptor of this event was registered.
 pub fn token(event: &Event) -> usize {
     let data = event.data;
     data.u64() as usize

@@ -1,7 +1,7 @@
-//! A program that the runner started: its life, its CPU time and its memory.
+//! A program that the runner started: its lifetime, CPU time and memory.
 //!
-//! Everything is started through `pin`, so it runs on the CPUs it was given and ends with us, whatever happens. What
-//! is measured is always the whole tree: the program, its children and all their threads.
+//! Each is started through `pin`, so that it runs on its CPUs and never outlives the runner. Measurements are always of the whole
+//! tree: the program, its children and all their threads.
 
 use std::{
     fs,
@@ -18,20 +18,20 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity},
 };
 
-/// What failed, in one line for the operator.
+/// An error is one line for the operator.
 pub type Result<T> = std::result::Result<T, String>;
 
 const START_SECS_MAX: u64 = 10;
 const DESCRIPTORS_MAX: u64 = 65_536;
 
-/// Which CPUs the proxy gets and which all the others get, as lists for `pin`.
+/// The CPUs of the proxy and of all other programs, as lists for `pin`.
 pub struct Cpus {
     pub proxy: String,
     pub others: String,
 }
 
 impl Cpus {
-    /// Gives the proxy a CPU of its own if there are two.
+    /// Reserves a CPU for the proxy if there are two.
     pub fn divide() -> Result<Self> {
         let set = sched_getaffinity(None).map_err(|error| format!("sched_getaffinity: {error}"))?;
         let mut cpus: Vec<String> =
@@ -40,12 +40,12 @@ impl Cpus {
         Ok(Self { proxy: proxy.ok_or("no CPU to run on")?, others: cpus.join(",") })
     }
 
-    pub fn are_apart(&self) -> bool {
+    pub fn are_separate(&self) -> bool {
         self.proxy != self.others
     }
 }
 
-/// Lets us and all we start open as many descriptors as allowed, up to a sensible number; at least `needed`.
+/// Raises the limit of descriptors, for this process and all it starts, up to `DESCRIPTORS_MAX` and at least to `needed`.
 pub fn allow_descriptors(needed: u64) -> Result<()> {
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let current = hard.clamp(needed, DESCRIPTORS_MAX.max(needed));
@@ -53,23 +53,23 @@ pub fn allow_descriptors(needed: u64) -> Result<()> {
         .map_err(|_| format!("{needed} descriptors are needed and {hard} allowed; raise it (ulimit -Hn)"))
 }
 
-/// How many descriptors we may open now.
-pub fn descriptors() -> u64 {
+/// Returns the limit of open descriptors.
+pub fn descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// An address on loopback that nobody listens on at the moment.
+/// Returns a loopback address with a port that is free at the moment.
 pub fn free_addr() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     listener.and_then(|listener| listener.local_addr()).map_err(|error| format!("no free port on 127.0.0.1: {error}"))
 }
 
-/// Runs `work` with a folder of its own, which goes away with it, and says what failed.
-pub fn in_folder(name: &str, work: impl FnOnce(&Path) -> Result<()>) -> ExitCode {
+/// Runs `work` in a temporary directory, and prints its error.
+pub fn run_in_temp_dir(name: &str, work: impl FnOnce(&Path) -> Result<()>) -> ExitCode {
     let dir = std::env::temp_dir().join(format!("smolgate-{name}-{}", std::process::id()));
     let result = fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()));
     let result = result.and_then(|()| work(&dir));
-    let _ = fs::remove_dir_all(&dir); // of no use to anyone
+    let _ = fs::remove_dir_all(&dir);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,9 +79,9 @@ pub fn in_folder(name: &str, work: impl FnOnce(&Path) -> Result<()>) -> ExitCode
     }
 }
 
-/// A program that lies beside this one: pin, relay, origin, load.
+/// Returns the path of a program beside this one: pin, relay, origin, load.
 pub fn sibling(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+    let own = std::env::current_exe().map_err(|error| format!("current_exe: {error}"))?;
     let path = own.with_file_name(name);
     if path.exists() {
         Ok(path)
@@ -90,7 +90,7 @@ pub fn sibling(name: &str) -> Result<PathBuf> {
     }
 }
 
-/// A command that will run as `program` on `cpus`.
+/// Returns a command that runs `program` on `cpus`.
 pub fn pinned(cpus: &str, program: &Path) -> Result<Command> {
     let mut command = Command::new(sibling("pin")?);
     command.arg(cpus).arg(program).stdin(Stdio::null());
@@ -113,14 +113,14 @@ impl Process {
         let log = dir.join(format!("{name}.output"));
         let failed = |why: String| {
             let output = fs::read_to_string(&log).unwrap_or_default();
-            format!("{name}: {why}: {}", output.trim_end().lines().next_back().unwrap_or("it said nothing"))
+            format!("{name}: {why}: {}", output.trim_end().lines().next_back().unwrap_or("no output"))
         };
         let open = || File::create(&log).map_err(|error| format!("{}: {error}", log.display()));
         let mut process = Self::start(name, command.stdout(open()?).stderr(open()?))?;
         let deadline = Instant::now() + Duration::from_secs(START_SECS_MAX);
         while TcpStream::connect(addr).is_err() {
             if let Ok(Some(status)) = process.child.try_wait() {
-                return Err(failed(format!("ended at once ({status})")));
+                return Err(failed(format!("exited at once ({status})")));
             }
             if Instant::now() > deadline {
                 return Err(failed(format!("doesn't listen on {addr} after {START_SECS_MAX} s")));
@@ -130,22 +130,22 @@ impl Process {
         Ok(process)
     }
 
-    /// CPU time spent so far, in the kernel and outside, in nanoseconds.
+    /// Returns the CPU time used so far, user and system, in nanoseconds.
     pub fn cpu_nanos(&self) -> Result<u64> {
         let mut sum = 0;
         for task in self.tasks() {
-            // A thread that has ended since it was listed is no failure.
+            // A thread may have exited since it was listed.
             let Ok(text) = fs::read_to_string(task.join("schedstat")) else { continue };
             sum += text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
         }
         if sum > 0 {
             Ok(sum)
         } else {
-            Err(format!("{}: it has ended, or this kernel has no /proc/PID/schedstat", self.name))
+            Err(format!("{}: it has exited, or this kernel has no /proc/PID/schedstat", self.name))
         }
     }
 
-    /// Memory in bytes, from /proc/PID/smaps_rollup, which is exact where /proc/PID/status is not.
+    /// Returns the memory, from /proc/PID/smaps_rollup, as /proc/PID/status is not exact.
     pub fn memory(&self) -> Result<Memory> {
         let mut memory = Memory { resident: 0, anonymous: 0 };
         for pid in tree(self.child.id()) {
@@ -157,7 +157,7 @@ impl Process {
         Ok(memory)
     }
 
-    /// The /proc directories of all threads of the tree.
+    /// Returns the /proc directories of all threads of the tree.
     pub fn tasks(&self) -> Vec<PathBuf> {
         let of = |pid: u32| {
             fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().map(|task| task.path())
@@ -167,7 +167,7 @@ impl Process {
 
     pub fn signal(&self, pid: u32, signal: Signal) {
         if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, signal); // it may have ended by itself
+            let _ = kill_process(pid, signal); // it may have exited
         }
     }
 }
@@ -184,9 +184,9 @@ impl Drop for Process {
 }
 
 pub struct Memory {
-    /// Everything that is in memory for it, shared libraries included.
+    /// In bytes, shared libraries included.
     pub resident: u64,
-    /// What it alone has allocated and touched.
+    /// Allocated and touched by the process itself.
     pub anonymous: u64,
 }
 
@@ -195,7 +195,7 @@ pub fn kilobytes(text: &str, key: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
 }
 
-/// A process and all its descendants.
+/// Returns a process and all its descendants.
 fn tree(root: u32) -> Vec<u32> {
     let (mut tree, mut next) = (vec![root], 0);
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(parent).collect();
@@ -206,7 +206,7 @@ fn tree(root: u32) -> Vec<u32> {
     tree
 }
 
-/// A process and its parent; the name in between can hold blanks and parentheses.
+/// Returns a process and its parent. The name between them may contain spaces and parentheses.
 fn parent(entry: fs::DirEntry) -> Option<(u32, u32)> {
     let pid = entry.file_name().to_str()?.parse().ok()?;
     let stat = fs::read_to_string(entry.path().join("stat")).ok()?;

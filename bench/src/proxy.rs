@@ -1,8 +1,8 @@
-//! The proxies: which are installed, and how each is told to do the same thing.
+//! The installed proxies, and equivalent configurations for them.
 //!
-//! The same thing is: one worker, no access log, connections to the origin kept where the program can, WebSocket upgrades
-//! passed on, the files of the folder above for what begins with /files/, room for `CONNECTIONS` sockets. smolgate and
-//! nginx read the same file, but for what only nginx needs.
+//! Each has one worker, no access log, keep-alive to the origin if supported, forwards WebSocket upgrades, serves files of the
+//! parent directory below /files/, and has room for `CONNECTIONS` sockets. smolgate and nginx read the same file, but for what
+//! only nginx needs.
 
 use std::{
     env, fs, io,
@@ -17,7 +17,7 @@ use crate::{
     tls,
 };
 
-/// Sockets on both sides that each proxy is given room for.
+/// The limit of sockets of each proxy, on both sides.
 const CONNECTIONS: usize = 20_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,18 +44,18 @@ impl Kind {
         }
     }
 
-    /// Is told here how to speak TLS.
-    fn speaks_tls(self) -> bool {
+    /// Returns whether there is a TLS configuration for it.
+    fn supports_tls(self) -> bool {
         matches!(self, Self::Smolgate | Self::Nginx | Self::Haproxy)
     }
 
-    /// Serves files of its own.
+    /// Returns whether it serves files.
     pub fn serves_files(self) -> bool {
         !matches!(self, Self::Relay | Self::Haproxy)
     }
 
-    /// Reads nginx's language.
-    pub fn reads_nginx(self) -> bool {
+    /// Returns whether it reads nginx's configuration language.
+    pub fn reads_nginx_config(self) -> bool {
         matches!(self, Self::Smolgate | Self::Nginx)
     }
 }
@@ -63,21 +63,20 @@ impl Kind {
 pub struct Proxy {
     pub kind: Kind,
     pub program: PathBuf,
-    /// Clients come over TLS.
+    /// Clients connect over TLS.
     pub tls: bool,
 }
 
-/// The relay and those proxies that are installed, or of these the ones that are `asked` for. Over TLS there is nothing that
-/// a relay could do.
-pub fn find(asked: Option<&str>, smolgate: Option<&Path>, tls: bool) -> Result<Vec<Proxy>> {
-    let asked: Option<Vec<&str>> = asked.map(|names| names.split(',').map(str::trim).collect());
-    if let Some(name) = asked.iter().flatten().find(|name| !KINDS.iter().any(|kind| kind.name() == **name)) {
+/// Returns the relay and the installed proxies, or those of them that are `named`. Over TLS there is no relay.
+pub fn find(named: Option<&str>, smolgate: Option<&Path>, tls: bool) -> Result<Vec<Proxy>> {
+    let named: Option<Vec<&str>> = named.map(|names| names.split(',').map(str::trim).collect());
+    if let Some(name) = named.iter().flatten().find(|name| !KINDS.iter().any(|kind| kind.name() == **name)) {
         return Err(format!("unknown proxy \"{name}\"; known are relay, smolgate, nginx, haproxy, lighttpd, caddy"));
     }
     let mut found = Vec::new();
-    for kind in KINDS.into_iter().filter(|kind| !tls || kind.speaks_tls()) {
-        let is_named = asked.as_ref().is_some_and(|names| names.contains(&kind.name()));
-        if asked.is_some() && !is_named && kind != Kind::Relay {
+    for kind in KINDS.into_iter().filter(|kind| !tls || kind.supports_tls()) {
+        let is_requested = named.as_ref().is_some_and(|names| names.contains(&kind.name()));
+        if named.is_some() && !is_requested && kind != Kind::Relay {
             continue;
         }
         let program = match kind {
@@ -91,8 +90,8 @@ pub fn find(asked: Option<&str>, smolgate: Option<&Path>, tls: bool) -> Result<V
         };
         match program {
             Some(program) => found.push(Proxy { kind, program, tls }),
-            None if is_named => return Err(format!("{}: not found beside this program or in PATH", kind.name())),
-            None => eprintln!("bench: {} not found, left out", kind.name()),
+            None if is_requested => return Err(format!("{}: not found beside this program or in PATH", kind.name())),
+            None => eprintln!("bench: {} not found, skipped", kind.name()),
         }
     }
     Ok(found)
@@ -104,27 +103,27 @@ pub fn installed(name: &str) -> Option<PathBuf> {
     env::split_paths(&path).chain(system).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-/// A proxy that listens.
-pub struct Running {
+/// A running proxy.
+pub struct RunningProxy {
     pub kind: Kind,
     pub addr: SocketAddr,
     pub tls: bool,
     pub process: Process,
 }
 
-/// A connection serves as many requests as the load wants.
-const ENDLESS: &str = "keepalive_requests 1000000000;";
+/// Connections are never closed because of the number of requests.
+const UNLIMITED_REQUESTS: &str = "keepalive_requests 1000000000;";
 
 impl Proxy {
-    /// Starts it in a folder of its own under `dir`, with an access log in that folder or without one.
-    pub fn start(&self, dir: &Path, origin: SocketAddr, access_log: bool, cpus: &Cpus) -> Result<Running> {
+    /// Starts the proxy in a new directory under `dir`, with or without an access log there.
+    pub fn start(&self, dir: &Path, origin: SocketAddr, access_log: bool, cpus: &Cpus) -> Result<RunningProxy> {
         let (addr, name) = (process::free_addr()?, self.kind.name());
         let dir = dir.join(format!("{name}-{}", addr.port()));
         let file = dir.join("config");
         let text = self.config(&dir, addr, origin, access_log);
         fs::create_dir(&dir)
             .and_then(|()| fs::write(&file, text))
-            .and_then(|()| if self.tls { certify(&dir) } else { Ok(()) })
+            .and_then(|()| if self.tls { write_certificate(&dir) } else { Ok(()) })
             .map_err(|error| format!("{}: {error}", file.display()))?;
 
         let mut command = process::pinned(&cpus.proxy, &self.program)?;
@@ -143,23 +142,28 @@ impl Proxy {
                 .env("XDG_CONFIG_HOME", &dir),
         };
         let process = Process::serve(name, command, addr, &dir)?;
-        Ok(Running { kind: self.kind, addr, tls: self.tls, process })
+        Ok(RunningProxy { kind: self.kind, addr, tls: self.tls, process })
     }
 
     fn config(&self, dir: &Path, addr: SocketAddr, origin: SocketAddr, access_log: bool) -> String {
         let dir = dir.display();
         match self.kind {
             Kind::Relay => String::new(),
-            Kind::Smolgate => {
-                nginx_config(&dir.to_string(), &self.listen(addr, &dir), origin, access_log, "", ENDLESS, ENDLESS)
-            }
-            // Without a master there is one process to measure, as for the others. The folders are nginx's own, which it
-            // would otherwise make where only root may.
+            Kind::Smolgate => nginx_config(
+                &dir.to_string(),
+                &self.listen(addr, &dir),
+                origin,
+                access_log,
+                "",
+                UNLIMITED_REQUESTS,
+                UNLIMITED_REQUESTS,
+            ),
+            // Without a master there is one process to measure, as for the others. The default temporary directories need root.
             Kind::Nginx => {
-                let folders =
+                let temp_paths =
                     ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|n| format!("{n}_temp_path {n};"));
-                let http = format!("{ENDLESS} sendfile on; {}", folders.join(" "));
-                let upstream = ENDLESS;
+                let http = format!("{UNLIMITED_REQUESTS} sendfile on; {}", temp_paths.join(" "));
+                let upstream = UNLIMITED_REQUESTS;
                 nginx_config(
                     &dir.to_string(),
                     &self.listen(addr, &dir),
@@ -237,7 +241,7 @@ http://:{} {{
         }
     }
 
-    /// Where smolgate and nginx listen.
+    /// The `listen` directive of smolgate and nginx.
     fn listen(&self, addr: SocketAddr, dir: &impl std::fmt::Display) -> String {
         match self.tls {
             false => format!("listen {addr};"),
@@ -245,7 +249,7 @@ http://:{} {{
         }
     }
 
-    /// The first line that it prints about itself; empty for the relay.
+    /// Returns the first line of its version; empty for the relay.
     pub fn version(&self) -> String {
         let argument = match self.kind {
             Kind::Relay => return String::new(),
@@ -260,7 +264,7 @@ http://:{} {{
         String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
     }
 
-    /// The size of the program file without symbols, in bytes.
+    /// Returns the size of the executable without symbols, in bytes.
     pub fn size(&self, dir: &Path) -> Result<u64> {
         let stripped = dir.join("stripped");
         let strip = Command::new("strip").arg("-o").arg(&stripped).arg(&self.program).output();
@@ -270,13 +274,13 @@ http://:{} {{
     }
 }
 
-/// Writes a certificate and its key, as HAProxy wants them: in one file. ECDSA on P-256, as certbot asks for by itself.
-fn certify(dir: &Path) -> io::Result<()> {
-    let made = rcgen::generate_simple_self_signed([tls::NAME.to_owned()]).map_err(io::Error::other)?;
-    fs::write(dir.join("both.pem"), made.cert.pem() + &made.signing_key.serialize_pem())
+/// Writes a certificate and its key into one file, as HAProxy reads them: ECDSA on P-256, the default of certbot.
+fn write_certificate(dir: &Path) -> io::Result<()> {
+    let generated = rcgen::generate_simple_self_signed([tls::NAME.to_owned()]).map_err(io::Error::other)?;
+    fs::write(dir.join("both.pem"), generated.cert.pem() + &generated.signing_key.serialize_pem())
 }
 
-/// smolgate's and nginx's file; the last three are what only nginx needs, by context.
+/// Returns the configuration of smolgate and nginx; the last three arguments are added to the contexts of these names.
 fn nginx_config(
     dir: &str,
     listen: &str,

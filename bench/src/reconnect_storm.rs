@@ -1,4 +1,4 @@
-//! Tunnels that all break and come back at the same moment, as those of devices do when a proxy or an application was away.
+//! Tunnels that are all closed and reopened at the same moment, as by devices after an outage.
 
 use std::{
     io,
@@ -7,77 +7,83 @@ use std::{
 };
 
 use crate::{
-    conn::{BUFFER_BYTES, End},
+    conn::{BUFFER_BYTES, Conn},
     message,
     poll::{self, Poll},
 };
 
-/// Connections that are begun before anybody is heard.
+/// Connections that are started between two polls.
 const BURST: usize = 32;
 
-/// Who comes back.
-pub struct Herd {
+/// The clients.
+pub struct ReconnectStorm {
     to: SocketAddr,
     count: usize,
-    /// How long nothing may happen.
-    silence: Duration,
-    members: Vec<Member>,
+    /// How long no progress may be made.
+    timeout: Duration,
+    clients: Vec<Client>,
     buffer: Vec<u8>,
 }
 
-struct Member {
-    end: End,
-    begun: Instant,
-    asked: bool,
+struct Client {
+    conn: Conn,
+    started: Instant,
+    sent: bool,
     head: Vec<u8>,
-    is_up: bool,
+    is_open: bool,
 }
 
-impl Herd {
-    pub fn new(to: SocketAddr, count: usize, silence: Duration) -> Self {
-        Self { to, count, silence, members: Vec::new(), buffer: vec![0; BUFFER_BYTES] }
+impl ReconnectStorm {
+    pub fn new(to: SocketAddr, count: usize, timeout: Duration) -> Self {
+        Self { to, count, timeout, clients: Vec::new(), buffer: vec![0; BUFFER_BYTES] }
     }
 
-    /// Closes all tunnels and opens as many: how long each took from the start of its connection.
-    pub fn come_back(&mut self) -> io::Result<Vec<Duration>> {
-        self.members.clear();
+    /// Closes all tunnels and opens as many. Returns how long each took from the start of its connection.
+    pub fn reconnect(&mut self) -> io::Result<Vec<Duration>> {
+        self.clients.clear();
         let poll = Poll::new()?;
-        let (mut taken, mut events) = (Vec::with_capacity(self.count), Vec::with_capacity(256));
-        while taken.len() < self.count {
-            let missing = self.count - self.members.len();
+        let (mut latencies, mut events) = (Vec::with_capacity(self.count), Vec::with_capacity(256));
+        while latencies.len() < self.count {
+            let missing = self.count - self.clients.len();
             for _ in 0..missing.min(BURST) {
-                let end = End::connect(self.to)?;
-                poll.add(&end.stream, self.members.len())?;
-                self.members.push(Member { end, begun: Instant::now(), asked: false, head: Vec::new(), is_up: false });
+                let conn = Conn::connect(self.to)?;
+                poll.add(&conn.stream, self.clients.len())?;
+                self.clients.push(Client {
+                    conn,
+                    started: Instant::now(),
+                    sent: false,
+                    head: Vec::new(),
+                    is_open: false,
+                });
             }
-            let is_begun = self.members.len() == self.count;
-            poll.wait(&mut events, Some(if is_begun { self.silence } else { Duration::ZERO }))?;
-            if events.is_empty() && is_begun {
-                let down = self.count - taken.len();
-                return Err(io::Error::other(format!("{down} tunnels made no progress for {:?}", self.silence)));
+            let all_started = self.clients.len() == self.count;
+            poll.wait(&mut events, Some(if all_started { self.timeout } else { Duration::ZERO }))?;
+            if events.is_empty() && all_started {
+                let down = self.count - latencies.len();
+                return Err(io::Error::other(format!("{down} tunnels made no progress for {:?}", self.timeout)));
             }
             for event in &events {
-                let member = &mut self.members[poll::token(event)];
-                member.end.note(event.flags);
-                if !member.is_up && member.comes_up(&mut self.buffer)? {
-                    member.is_up = true;
-                    taken.push(member.begun.elapsed());
+                let client = &mut self.clients[poll::token(event)];
+                client.conn.set_ready(event.flags);
+                if !client.is_open && client.continue_handshake(&mut self.buffer)? {
+                    client.is_open = true;
+                    latencies.push(client.started.elapsed());
                 }
             }
         }
-        Ok(taken)
+        Ok(latencies)
     }
 }
 
-impl Member {
-    /// Goes on with the handshake; true when it is over.
-    fn comes_up(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        if !self.asked && self.end.is_writable() {
-            self.end.send(message::UPGRADE)?;
-            self.asked = true;
+impl Client {
+    /// Continues the handshake; true when it is complete.
+    fn continue_handshake(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        if !self.sent && self.conn.is_writable() {
+            self.conn.send(message::UPGRADE)?;
+            self.sent = true;
         }
-        self.end.flush()?;
-        while let Some(count) = self.end.read(buffer)? {
+        self.conn.flush()?;
+        while let Some(count) = self.conn.read(buffer)? {
             if count == 0 {
                 return Err(io::Error::other("connection closed in the WebSocket handshake"));
             }

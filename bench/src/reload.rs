@@ -1,5 +1,4 @@
-//! How each proxy is told to read its configuration again and to make room for another version of itself, and what is there
-//! of it afterwards: all processes of its group, since some leave old ones behind.
+//! Reloads and binary upgrades of each proxy, and the memory of all processes of its group, since some leave old ones behind.
 
 use std::{
     fs,
@@ -18,33 +17,33 @@ use crate::{
     proxy::{Kind, Proxy},
 };
 
-/// How long another version may take to be there.
-const UPGRADE: Duration = Duration::from_secs(3);
+/// The limit for a new binary to take over.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub struct Life {
+pub struct ReloadableProxy {
     kind: Kind,
     program: PathBuf,
     dir: PathBuf,
     config: String,
-    /// The first process, and the group of all.
+    /// The first process, whose id is that of the group.
     first: u32,
-    /// What ends with us by itself.
-    _pinned: Process,
+    /// Killed on drop.
+    _process: Process,
     pub addr: SocketAddr,
-    /// Where Caddy takes orders.
+    /// Caddy's admin API.
     admin: SocketAddr,
 }
 
-impl Life {
+impl ReloadableProxy {
     /// Starts a proxy in a process group of its own.
-    pub fn begin(proxy: &Proxy, dir: &Path, origin: SocketAddr, cpus: &Cpus) -> Result<Self> {
+    pub fn start(proxy: &Proxy, dir: &Path, origin: SocketAddr, cpus: &Cpus) -> Result<Self> {
         let (addr, admin, name) = (process::free_addr()?, process::free_addr()?, proxy.kind.name());
         let dir = dir.join(name);
         fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let config = match proxy.kind {
             Kind::Haproxy => haproxy(addr, origin),
             Kind::Caddy => caddy(addr, admin, origin),
-            // Only in the background nginx can be upgraded.
+            // nginx can be upgraded only as a daemon.
             Kind::Nginx => format!("daemon on; {}", nginx(&dir, addr, origin)),
             _ => nginx(&dir, addr, origin),
         };
@@ -57,15 +56,15 @@ impl Life {
             Kind::Caddy => command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).env("HOME", &dir),
             _ => command.arg("-c").arg(&file).arg("-p").arg(&dir).args(["-e", "error.log"]),
         };
-        let pinned = Process::serve(name, command, addr, &dir)?;
-        // It listens before it goes into the background.
-        within(UPGRADE, || proxy.kind != Kind::Nginx || number(&dir.join("pid")).is_ok());
-        let first = if proxy.kind == Kind::Nginx { number(&dir.join("pid"))? } else { pinned.child.id() };
+        let process = Process::serve(name, command, addr, &dir)?;
+        // nginx listens before it becomes a daemon.
+        poll_within(UPGRADE_TIMEOUT, || proxy.kind != Kind::Nginx || read_pid(&dir.join("pid")).is_ok());
+        let first = if proxy.kind == Kind::Nginx { read_pid(&dir.join("pid"))? } else { process.child.id() };
         let (kind, program) = (proxy.kind, proxy.program.clone());
-        Ok(Self { kind, program, dir, config, first, _pinned: pinned, addr, admin })
+        Ok(Self { kind, program, dir, config, first, _process: process, addr, admin })
     }
 
-    /// Has it read its configuration again, or one that is broken.
+    /// Reloads the configuration, or a broken one.
     pub fn reload(&self, broken: bool) -> Result<()> {
         write(&self.dir, &if broken { format!("{}\n{{", self.config) } else { self.config.clone() })?;
         match self.kind {
@@ -74,8 +73,8 @@ impl Life {
                 let mut command = Command::new(&self.program);
                 command.args(["reload", "--force", "--adapter", "caddyfile", "--config"]).arg(self.dir.join("config"));
                 command.args(["--address", &self.admin.to_string()]).env("HOME", &self.dir);
-                let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-                ended.map_err(|error| format!("caddy reload: {error}"))?;
+                let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+                status.map_err(|error| format!("caddy reload: {error}"))?;
             }
             Kind::Nginx => signal(self.master()?, Signal::HUP),
             _ => signal(self.first, Signal::HUP),
@@ -83,51 +82,51 @@ impl Life {
         Ok(())
     }
 
-    /// Has another version take its place, if it can: whether it did.
+    /// Upgrades the binary if the proxy can; returns whether it did.
     pub fn upgrade(&self) -> Result<bool> {
         write(&self.dir, &self.config)?;
         match self.kind {
-            // It executes itself with every reload.
+            // HAProxy executes itself on every reload.
             Kind::Haproxy => signal(self.first, Signal::USR2),
             Kind::Caddy => return Ok(false),
             Kind::Nginx => {
                 let master = self.master()?;
                 signal(master, Signal::USR2);
-                let came = within(UPGRADE, || self.master().is_ok_and(|now| now != master));
-                if came {
+                let upgraded = poll_within(UPGRADE_TIMEOUT, || self.master().is_ok_and(|now| now != master));
+                if upgraded {
                     signal(master, Signal::QUIT);
                 }
-                return Ok(came);
+                return Ok(upgraded);
             }
             _ => {
                 let before = self.starts();
                 signal(self.first, Signal::USR2);
-                return Ok(within(UPGRADE, || self.starts() > before));
+                return Ok(poll_within(UPGRADE_TIMEOUT, || self.starts() > before));
             }
         }
         Ok(true)
     }
 
-    /// The newest of nginx's masters.
+    /// Returns the newest of nginx's masters.
     fn master(&self) -> Result<u32> {
-        number(&self.dir.join("pid"))
+        read_pid(&self.dir.join("pid"))
     }
 
-    /// How often smolgate has begun.
+    /// Returns how often smolgate has started.
     fn starts(&self) -> usize {
         fs::read_to_string(self.dir.join("error.log")).unwrap_or_default().matches(" listens on ").count()
     }
 
-    /// Processes, and the bytes of memory that they have: what several share is counted once (Pss).
-    pub fn weigh(&self) -> (usize, u64) {
-        let members = members(self.first);
+    /// Returns the number of processes and their memory in bytes; shared memory is counted once (Pss).
+    pub fn memory(&self) -> (usize, u64) {
+        let processes = group_members(self.first);
         let of = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        let bytes = members.iter().map(|pid| process::kilobytes(&of(pid), "Pss:") * 1024).sum();
-        (members.len(), bytes)
+        let bytes = processes.iter().map(|pid| process::kilobytes(&of(pid), "Pss:") * 1024).sum();
+        (processes.len(), bytes)
     }
 }
 
-impl Drop for Life {
+impl Drop for ReloadableProxy {
     fn drop(&mut self) {
         if let Some(group) = i32::try_from(self.first).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);
@@ -137,17 +136,17 @@ impl Drop for Life {
 
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, signal); // it may have ended by itself
+        let _ = kill_process(pid, signal); // it may have exited
     }
 }
 
-fn number(path: &Path) -> Result<u32> {
+fn read_pid(path: &Path) -> Result<u32> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     text.trim().parse().map_err(|_| format!("{}: \"{text}\" is no number", path.display()))
 }
 
-/// All processes of a group.
-fn members(group: u32) -> Vec<u32> {
+/// Returns all processes of a group.
+fn group_members(group: u32) -> Vec<u32> {
     let of = |entry: fs::DirEntry| -> Option<u32> {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
@@ -157,8 +156,8 @@ fn members(group: u32) -> Vec<u32> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(of).collect()
 }
 
-/// Asks until it holds; false if it does not in time.
-fn within(limit: Duration, holds: impl Fn() -> bool) -> bool {
+/// Polls until `holds`; false if it does not in time.
+fn poll_within(limit: Duration, holds: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
         if holds() {
@@ -169,16 +168,16 @@ fn within(limit: Duration, holds: impl Fn() -> bool) -> bool {
     false
 }
 
-/// In one step: who reads it meanwhile gets the old text or the new.
+/// Writes the configuration atomically: a reader gets the old text or the new one.
 fn write(dir: &Path, text: &str) -> Result<()> {
     let (new, file) = (dir.join("config.new"), dir.join("config"));
     fs::write(&new, text).and_then(|()| fs::rename(&new, &file)).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// smolgate's and nginx's file.
+/// The configuration of smolgate and nginx.
 fn nginx(dir: &Path, addr: SocketAddr, origin: SocketAddr) -> String {
     let dir = dir.display();
-    let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|n| format!("{n}_temp_path {dir}/{n};"));
+    let temp_paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|n| format!("{n}_temp_path {dir}/{n};"));
     format!(
         "worker_processes 1; pid {dir}/pid; error_log {dir}/error.log notice;
 events {{ worker_connections 10000; }}
@@ -198,7 +197,7 @@ http {{
     }}
 }}
 ",
-        folders.join(" ")
+        temp_paths.join(" ")
     )
 }
 

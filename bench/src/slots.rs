@@ -1,17 +1,17 @@
-//! The live connections of one thread, each under a number that epoll gives back.
+//! The open connections of one thread, each with an index that is its epoll token.
 //!
-//! A number that was freed is not given to a new connection before `sweep`, which belongs at the end of a batch of
-//! events: a late event of the old connection must not reach the new one.
+//! A freed index is not reused before `sweep`, which is called at the end of a batch of events: a late event of an old connection
+//! must not reach a new one.
 
 pub struct Slots<T> {
     values: Vec<Option<T>>,
     free: Vec<usize>,
-    freed_in_this_batch: Vec<usize>,
+    freed: Vec<usize>,
 }
 
 impl<T> Slots<T> {
     pub fn new() -> Self {
-        Self { values: Vec::new(), free: Vec::new(), freed_in_this_batch: Vec::new() }
+        Self { values: Vec::new(), free: Vec::new(), freed: Vec::new() }
     }
 
     pub fn insert(&mut self, value: T) -> usize {
@@ -23,18 +23,18 @@ impl<T> Slots<T> {
         self.values.len() - 1
     }
 
-    pub fn at(&mut self, slot: usize) -> Option<&mut T> {
+    pub fn get(&mut self, slot: usize) -> Option<&mut T> {
         self.values.get_mut(slot)?.as_mut()
     }
 
     pub fn remove(&mut self, slot: usize) {
         if self.values[slot].take().is_some() {
-            self.freed_in_this_batch.push(slot);
+            self.freed.push(slot);
         }
     }
 
     pub fn sweep(&mut self) {
-        self.free.append(&mut self.freed_in_this_batch);
+        self.free.append(&mut self.freed);
     }
 }
 

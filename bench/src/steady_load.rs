@@ -1,5 +1,5 @@
-//! A crowd of tunnels that never rests: each sends numbers, reads them back and compares them, about once a second. Some
-//! leave and others come, as told; whoever is cut off is counted, and does not come back.
+//! Tunnels under steady load: each sends numbers and verifies their echo about once a second. Some are replaced by new ones on
+//! demand; broken ones are counted and not reopened.
 
 use std::{
     io,
@@ -14,201 +14,201 @@ use std::{
 
 use crate::{
     client,
-    conn::{BUFFER_BYTES, End},
+    conn::{BUFFER_BYTES, Conn},
     poll::{self, Poll},
     slots::Slots,
 };
 
-/// How often some of the crowd speak.
+/// How often some of the tunnels send.
 const TICK: Duration = Duration::from_millis(10);
-/// Ticks in which everybody speaks once.
-const TICKS: usize = 100;
+/// Ticks in which each tunnel sends once.
+const TICKS_PER_ROUND: usize = 100;
 /// Numbers in a message.
 const NUMBERS: u64 = 8;
-/// How long an echo may take; who waits longer counts as cut off.
-const SILENCE: Duration = Duration::from_secs(20);
+/// The limit for an echo; a tunnel without it counts as broken.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct Shared {
-    stops: AtomicBool,
-    /// Tunnels that are to be closed and opened again.
-    turnover: AtomicUsize,
-    cut_off: AtomicUsize,
-    /// Others that came and were not let in.
-    refused: AtomicUsize,
+    stop: AtomicBool,
+    /// Tunnels to be closed and replaced.
+    to_replace: AtomicUsize,
+    broken: AtomicUsize,
+    /// New tunnels that could not be opened.
+    rejected: AtomicUsize,
     echoes: AtomicUsize,
 }
 
-pub struct Crowd {
+pub struct SteadyLoad {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// What became of a crowd.
-pub struct Tally {
-    /// Tunnels that somebody else than their client has closed, or that gave back other bytes.
-    pub cut_off: usize,
-    /// Tunnels that others could not open.
-    pub refused: usize,
+/// The results.
+pub struct Counts {
+    /// Tunnels that the proxy closed, or whose echo was wrong.
+    pub broken: usize,
+    /// New tunnels that could not be opened.
+    pub rejected: usize,
     pub echoes: usize,
 }
 
-impl Crowd {
-    /// Comes back when all tunnels are open.
+impl SteadyLoad {
+    /// Returns when all tunnels are open.
     ///
     /// # Errors
-    /// The first tunnel that can't be opened.
+    /// A tunnel cannot be opened.
     pub fn open(to: SocketAddr, count: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut crowd = Members {
+        let mut tunnels = Tunnels {
             to,
             shared: shared.clone(),
             poll: Poll::new()?,
-            members: Slots::new(),
-            places: Vec::new(),
+            tunnels: Slots::new(),
+            order: Vec::new(),
             next: 0,
         };
         for _ in 0..count {
-            crowd.join()?;
+            tunnels.open_one()?;
         }
-        let thread = std::thread::Builder::new().name("crowd".to_owned()).spawn(move || crowd.live())?;
+        let thread = std::thread::Builder::new().name("steady_load".to_owned()).spawn(move || tunnels.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Has so many leave, and as many others come.
-    pub fn turn_over(&self, count: usize) {
-        self.shared.turnover.fetch_add(count, Ordering::Relaxed);
+    /// Closes `count` tunnels and opens as many.
+    pub fn replace(&self, count: usize) {
+        self.shared.to_replace.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Closes all tunnels.
     ///
     /// # Errors
-    /// What ended the crowd before.
-    pub fn close(mut self) -> io::Result<Tally> {
-        self.shared.stops.store(true, Ordering::Relaxed);
+    /// Of the thread of the tunnels.
+    pub fn close(mut self) -> io::Result<Counts> {
+        self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            thread.join().map_err(|_| io::Error::other("the crowd panicked"))??;
+            thread.join().map_err(|_| io::Error::other("the thread of the tunnels panicked"))??;
         }
         let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         let shared = &*self.shared;
-        Ok(Tally { cut_off: of(&shared.cut_off), refused: of(&shared.refused), echoes: of(&shared.echoes) })
+        Ok(Counts { broken: of(&shared.broken), rejected: of(&shared.rejected), echoes: of(&shared.echoes) })
     }
 }
 
-/// The tunnels, in the thread that plays them.
-struct Members {
+/// The tunnels, in their thread.
+struct Tunnels {
     to: SocketAddr,
     shared: Arc<Shared>,
     poll: Poll,
-    members: Slots<Member>,
-    /// The slots of those that are there, in the order in which they speak.
-    places: Vec<usize>,
+    tunnels: Slots<Tunnel>,
+    /// The slots of open tunnels, in the order in which they send.
+    order: Vec<usize>,
     next: usize,
 }
 
-struct Member {
-    end: End,
-    /// The first number of the message on its way, and the bytes of it that are still to come back.
+struct Tunnel {
+    conn: Conn,
+    /// The first number of the current message, the bytes of it that are not echoed yet, and when it was sent.
     number: u64,
-    due: Vec<u8>,
-    asked: Instant,
+    pending: Vec<u8>,
+    sent_at: Instant,
 }
 
-impl Members {
-    fn join(&mut self) -> io::Result<()> {
+impl Tunnels {
+    fn open_one(&mut self) -> io::Result<()> {
         let stream: TcpStream = client::tunnel(self.to)?;
-        let member = Member { end: End::new(stream)?, number: 0, due: Vec::new(), asked: Instant::now() };
-        let slot = self.members.insert(member);
-        if let Some(member) = self.members.at(slot) {
-            self.poll.add(&member.end.stream, slot)?;
+        let tunnel = Tunnel { conn: Conn::new(stream)?, number: 0, pending: Vec::new(), sent_at: Instant::now() };
+        let slot = self.tunnels.insert(tunnel);
+        if let Some(tunnel) = self.tunnels.get(slot) {
+            self.poll.add(&tunnel.conn.stream, slot)?;
         }
-        self.places.push(slot);
+        self.order.push(slot);
         Ok(())
     }
 
-    fn live(mut self) -> io::Result<()> {
+    fn run(mut self) -> io::Result<()> {
         let (mut events, mut buffer) = (Vec::with_capacity(256), vec![0; BUFFER_BYTES]);
         let mut tick = Instant::now();
-        while !self.shared.stops.load(Ordering::Relaxed) {
+        while !self.shared.stop.load(Ordering::Relaxed) {
             self.poll.wait(&mut events, Some(TICK))?;
             for event in &events {
                 let slot = poll::token(event);
-                let Some(member) = self.members.at(slot) else { continue };
-                member.end.note(event.flags);
-                match member.hear(&mut buffer) {
+                let Some(tunnel) = self.tunnels.get(slot) else { continue };
+                tunnel.conn.set_ready(event.flags);
+                match tunnel.receive(&mut buffer) {
                     Ok(echoes) => drop(self.shared.echoes.fetch_add(echoes, Ordering::Relaxed)),
-                    Err(_) => self.cut_off(slot),
+                    Err(_) => self.broken(slot),
                 }
             }
-            self.members.sweep();
+            self.tunnels.sweep();
             if tick.elapsed() >= TICK {
                 tick = Instant::now();
-                self.speak();
-                self.turn_over();
+                self.send();
+                self.replace();
             }
         }
         Ok(())
     }
 
-    fn cut_off(&mut self, slot: usize) {
-        self.members.remove(slot);
-        self.places.retain(|place| *place != slot);
-        self.shared.cut_off.fetch_add(1, Ordering::Relaxed);
+    fn broken(&mut self, slot: usize) {
+        self.tunnels.remove(slot);
+        self.order.retain(|other| *other != slot);
+        self.shared.broken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The next ones in turn say something.
-    fn speak(&mut self) {
+    /// Sends on the next tunnels in order.
+    fn send(&mut self) {
         let now = Instant::now();
         let mut lost = Vec::new();
-        for _ in 0..self.places.len().div_ceil(TICKS) {
-            self.next = (self.next + 1) % self.places.len();
-            let slot = self.places[self.next];
-            if let Some(member) = self.members.at(slot)
-                && member.speak(now).is_err()
+        for _ in 0..self.order.len().div_ceil(TICKS_PER_ROUND) {
+            self.next = (self.next + 1) % self.order.len();
+            let slot = self.order[self.next];
+            if let Some(tunnel) = self.tunnels.get(slot)
+                && tunnel.send(now).is_err()
             {
                 lost.push(slot);
             }
         }
-        lost.into_iter().for_each(|slot| self.cut_off(slot));
+        lost.into_iter().for_each(|slot| self.broken(slot));
     }
 
-    /// Somebody who has not been asked for long leaves, and somebody else comes.
-    fn turn_over(&mut self) {
-        for _ in 0..self.shared.turnover.swap(0, Ordering::Relaxed) {
-            if !self.places.is_empty() {
-                let slot = self.places.remove(self.next % self.places.len());
-                self.members.remove(slot);
+    /// Replaces the tunnels that are the last to send again.
+    fn replace(&mut self) {
+        for _ in 0..self.shared.to_replace.swap(0, Ordering::Relaxed) {
+            if !self.order.is_empty() {
+                let slot = self.order.remove(self.next % self.order.len());
+                self.tunnels.remove(slot);
             }
-            if self.join().is_err() {
-                self.shared.refused.fetch_add(1, Ordering::Relaxed);
+            if self.open_one().is_err() {
+                self.shared.rejected.fetch_add(1, Ordering::Relaxed);
             }
         }
-        self.members.sweep();
+        self.tunnels.sweep();
     }
 }
 
-impl Member {
-    fn speak(&mut self, now: Instant) -> io::Result<()> {
-        if !self.due.is_empty() {
-            return if now - self.asked < SILENCE { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
+impl Tunnel {
+    fn send(&mut self, now: Instant) -> io::Result<()> {
+        if !self.pending.is_empty() {
+            return if now - self.sent_at < ECHO_TIMEOUT { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
         }
-        self.asked = now;
-        self.due = (self.number..self.number + NUMBERS).flat_map(u64::to_be_bytes).collect();
+        self.sent_at = now;
+        self.pending = (self.number..self.number + NUMBERS).flat_map(u64::to_be_bytes).collect();
         self.number += NUMBERS;
-        self.end.send(&self.due)
+        self.conn.send(&self.pending)
     }
 
-    /// Compares what has come with what was sent: how many messages are whole.
-    fn hear(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.end.flush()?;
-        let mut whole = 0;
-        while let Some(count) = self.end.read(buffer)? {
-            if count == 0 || !self.due.starts_with(&buffer[..count]) {
+    /// Compares received bytes with those sent. Returns the number of complete messages.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.conn.flush()?;
+        let mut complete = 0;
+        while let Some(count) = self.conn.read(buffer)? {
+            if count == 0 || !self.pending.starts_with(&buffer[..count]) {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            self.due.drain(..count);
-            whole += usize::from(self.due.is_empty());
+            self.pending.drain(..count);
+            complete += usize::from(self.pending.is_empty());
         }
-        Ok(whole)
+        Ok(complete)
     }
 }

@@ -1,8 +1,7 @@
-//! Results as Markdown: medians, and ratios to the first column, which is the relay.
+//! Results as Markdown: medians, and ratios to the base column, which is mostly the relay.
 //!
-//! A ratio is taken within a round, where both sides met the same machine, and then the median is taken over the rounds.
-//! So it stays true when the machine is slower in one round than in the next, and may differ a little from the quotient
-//! of the two medians.
+//! A ratio is computed within a round, where conditions were the same, and then the median over the rounds. So it does not depend
+//! on a machine that is slower in one round than in the next, and may differ a little from the quotient of the two medians.
 
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -27,7 +26,7 @@ impl Table {
     }
 }
 
-/// The median of some numbers; NaN of none.
+/// Returns the median; NaN of no numbers.
 pub fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
     let mut numbers: Vec<f64> = numbers.into_iter().collect();
     numbers.sort_unstable_by(f64::total_cmp);
@@ -38,21 +37,21 @@ pub fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// The median of one column, with its ratio to the relay's, both given round by round.
-pub fn with_ratio(column: &[f64], relay: &[f64]) -> String {
-    let ratio = median(column.iter().zip(relay).map(|(own, relay)| own / relay));
+/// Formats the median of a column with its ratio to the base; both have one number per round.
+pub fn with_ratio(column: &[f64], base: &[f64]) -> String {
+    let ratio = median(column.iter().zip(base).map(|(own, base)| own / base));
     let digits = if ratio < 10.0 { 2 } else { 0 };
     format!("{} ({ratio:.digits$})", short(median(column.iter().copied())))
 }
 
-/// The lowest and the highest.
+/// Formats the lowest and the highest number.
 pub fn range(numbers: &[f64]) -> String {
     let lowest = numbers.iter().copied().fold(f64::NAN, f64::min);
     let highest = numbers.iter().copied().fold(f64::NAN, f64::max);
     format!("{} to {}", short(lowest), short(highest))
 }
 
-/// Three or more significant digits, as many as a reader can use.
+/// Formats with at least three significant digits.
 pub fn short(number: f64) -> String {
     match number {
         n if n.is_nan() => "-".to_owned(),
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ratio_is_taken_round_by_round() {
+    fn ratios_are_per_round() {
         assert_eq!(with_ratio(&[20.0, 44.0, 60.0], &[10.0, 20.0, 60.0]), "44.0 (2.00)");
         assert_eq!(short(median([1.0, 2.0])), "1.5");
         assert_eq!(short(median([])), "-");

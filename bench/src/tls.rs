@@ -1,4 +1,4 @@
-//! An end over TLS, and how a client comes to it: rustls, which asks for no certificate that anybody vouches for.
+//! TLS connections of clients by rustls, which accept any certificate.
 
 use std::{
     io::{self, Read, Write},
@@ -16,125 +16,123 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use crate::{conn::End, poll::EventFlags};
+use crate::{conn::Conn, poll::EventFlags};
 
-/// The name that is asked for.
+/// The server name.
 pub const NAME: &str = "bench.example";
 
-/// How clients come: with sessions that they take up again, or without.
+/// Returns the configuration of clients, with or without session resumption.
 pub fn config(resumes: bool) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     // Cannot fail: the provider has ciphers for all versions.
     let Ok(builder) = builder else { return config(resumes) };
     let mut config = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-    config.dangerous().set_certificate_verifier(Arc::new(Anybody));
+    config.dangerous().set_certificate_verifier(Arc::new(AcceptAny));
     config.resumption = if resumes { Resumption::in_memory_sessions(256) } else { Resumption::disabled() };
     Arc::new(config)
 }
 
-/// Makes the handshake on a blocking connection.
+/// Performs the handshake on a blocking connection.
 pub fn connect(stream: &mut TcpStream, config: &Arc<ClientConfig>) -> io::Result<ClientConnection> {
     let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
-    let mut connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
-    while connection.is_handshaking() {
-        connection.complete_io(stream)?;
+    let mut tls = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+    while tls.is_handshaking() {
+        tls.complete_io(stream)?;
     }
-    Ok(connection)
+    Ok(tls)
 }
 
-/// An end whose bytes may be sealed on their way.
-pub enum Line {
-    Plain(End),
-    Sealed {
-        end: End,
-        connection: Box<ClientConnection>,
-        /// What came, from where on it was not looked at, and where it ends.
-        came: Vec<u8>,
+/// A connection, plain or over TLS.
+pub enum Stream {
+    Plain(Conn),
+    Tls {
+        conn: Conn,
+        tls: Box<ClientConnection>,
+        /// Received bytes; `next..last` is not processed yet.
+        received: Vec<u8>,
         next: usize,
         last: usize,
     },
 }
 
-impl Line {
-    pub fn new(stream: TcpStream, connection: Option<ClientConnection>) -> io::Result<Self> {
-        let end = End::new(stream)?;
-        Ok(match connection {
-            None => Self::Plain(end),
-            Some(connection) => {
-                Self::Sealed { end, connection: Box::new(connection), came: vec![0; 64 * 1024], next: 0, last: 0 }
-            }
+impl Stream {
+    pub fn new(stream: TcpStream, tls: Option<ClientConnection>) -> io::Result<Self> {
+        let conn = Conn::new(stream)?;
+        Ok(match tls {
+            None => Self::Plain(conn),
+            Some(tls) => Self::Tls { conn, tls: Box::new(tls), received: vec![0; 64 * 1024], next: 0, last: 0 },
         })
     }
 
-    pub fn end(&self) -> &End {
+    pub fn conn(&self) -> &Conn {
         match self {
-            Self::Plain(end) | Self::Sealed { end, .. } => end,
+            Self::Plain(conn) | Self::Tls { conn, .. } => conn,
         }
     }
 
-    /// Remembers what an event said.
-    pub fn note(&mut self, flags: EventFlags) {
+    /// Records the readiness of an event.
+    pub fn set_ready(&mut self, flags: EventFlags) {
         match self {
-            Self::Plain(end) | Self::Sealed { end, .. } => end.note(flags),
+            Self::Plain(conn) | Self::Tls { conn, .. } => conn.set_ready(flags),
         }
     }
 
-    /// Sends what was kept; true if nothing of it is left.
+    /// Sends unsent bytes; true if none are left.
     pub fn flush(&mut self) -> io::Result<bool> {
         match self {
-            Self::Plain(end) | Self::Sealed { end, .. } => end.flush(),
+            Self::Plain(conn) | Self::Tls { conn, .. } => conn.flush(),
         }
     }
 
     /// Sends what the kernel takes now and keeps the rest.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let (end, connection) = match self {
-            Self::Plain(end) => return end.send(bytes),
-            Self::Sealed { end, connection, .. } => (end, connection),
+        let (conn, tls) = match self {
+            Self::Plain(conn) => return conn.send(bytes),
+            Self::Tls { conn, tls, .. } => (conn, tls),
         };
-        let mut sealed = Vec::with_capacity(bytes.len() + 512);
+        let mut encrypted = Vec::with_capacity(bytes.len() + 512);
         let mut left = bytes;
         while !left.is_empty() {
-            let taken = connection.writer().write(left)?;
+            let taken = tls.writer().write(left)?;
             left = &left[taken..];
-            while connection.wants_write() {
-                connection.write_tls(&mut sealed)?;
+            while tls.wants_write() {
+                tls.write_tls(&mut encrypted)?;
             }
         }
-        end.send(&sealed)
+        conn.send(&encrypted)
     }
 
-    /// Reads once; `None` if nothing is there now, `Some(0)` at the end of the stream.
+    /// Reads once; `None` if there is no data now, `Some(0)` at EOF.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let (end, connection, came, next, last) = match self {
-            Self::Plain(end) => return end.read(buffer),
-            Self::Sealed { end, connection, came, next, last } => (end, connection, came, next, last),
+        let (conn, tls, received, next, last) = match self {
+            Self::Plain(conn) => return conn.read(buffer),
+            Self::Tls { conn, tls, received, next, last } => (conn, tls, received, next, last),
         };
         loop {
-            match connection.reader().read(buffer) {
+            match tls.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read.map(Some),
             }
             if next == last {
-                let Some(count) = end.read(came)? else { return Ok(None) };
+                let Some(count) = conn.read(received)? else { return Ok(None) };
                 (*next, *last) = (0, count);
                 if count == 0 {
                     return Ok(Some(0));
                 }
             }
-            let mut fresh = &came[*next..*last];
-            *next += connection.read_tls(&mut fresh)?;
-            connection.process_new_packets().map_err(io::Error::other)?;
+            let mut unprocessed = &received[*next..*last];
+            *next += tls.read_tls(&mut unprocessed)?;
+            tls.process_new_packets().map_err(io::Error::other)?;
         }
     }
 }
 
-/// Takes any certificate.
+/// Accepts any certificate.
 #[derive(Debug)]
-struct Anybody;
+struct AcceptAny;
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,7 +1,7 @@
 //! The system calls of a proxy, counted by strace while it works.
 //!
-//! strace stops the proxy at every call, so it is slow and its times mean nothing: only counts are taken. They are exact
-//! but for the few calls that attaching itself interrupts.
+//! strace stops the proxy at every call, so times mean nothing. The counts are exact but for the few calls that attaching
+//! interrupts.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Comes back when strace has hold of every thread of the process.
+    /// Returns when strace is attached to every thread of the process.
     pub fn attach(strace: &Path, to: &Process, dir: &Path, cpus: &Cpus) -> Result<Self> {
         let summary = dir.join("strace");
         let mut command = process::pinned(&cpus.others, strace)?;
@@ -42,7 +42,7 @@ impl Trace {
         Ok(Self { strace, summary })
     }
 
-    /// Lets the process go and gives its calls, the most frequent first.
+    /// Detaches and returns the system calls, the most frequent first.
     pub fn detach(mut self) -> Result<Vec<(String, u64)>> {
         self.strace.signal(self.strace.child.id(), Signal::INT);
         self.strace.child.wait().map_err(|error| format!("strace: {error}"))?;
@@ -58,7 +58,7 @@ fn is_traced(task: &Path) -> bool {
     !status.contains("TracerPid:\t0\n")
 }
 
-/// A row of the summary: `% time, seconds, usecs/call, calls, [errors,] name`.
+/// Parses a row of the summary: `% time, seconds, usecs/call, calls, [errors,] name`.
 fn row(line: &str) -> Option<(String, u64)> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let (calls, name) = (words.get(3)?.parse().ok()?, words.last()?);

@@ -1,4 +1,4 @@
-//! The yardstick must be a correct relay: half-close in both directions, and back-pressure that loses nothing.
+//! The relay must be correct: half-close in both directions, and back-pressure without loss.
 
 use std::{
     error::Error,
@@ -28,7 +28,7 @@ impl Relay {
         loop {
             match TcpStream::connect(self.addr) {
                 Ok(stream) => return stream,
-                Err(_) => thread::yield_now(), // it doesn't listen yet
+                Err(_) => thread::yield_now(), // not listening yet
             }
         }
     }
@@ -42,21 +42,21 @@ impl Drop for Relay {
 }
 
 #[test]
-fn each_side_ends_by_itself() -> Outcome {
+fn each_side_closes_separately() -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let relay = Relay::start(listener.local_addr()?)?;
     let mut client = relay.connect();
     let (mut upstream, _) = listener.accept()?;
     client.write_all(b"question")?;
     client.shutdown(Shutdown::Write)?;
-    let mut came = String::new();
-    upstream.read_to_string(&mut came)?;
-    assert_eq!(came, "question");
-    upstream.write_all(b"answer after the end")?;
+    let mut received = String::new();
+    upstream.read_to_string(&mut received)?;
+    assert_eq!(received, "question");
+    upstream.write_all(b"after EOF")?;
     drop(upstream);
-    came.clear();
-    client.read_to_string(&mut came)?;
-    assert_eq!(came, "answer after the end");
+    received.clear();
+    client.read_to_string(&mut received)?;
+    assert_eq!(received, "after EOF");
     Ok(())
 }
 
@@ -68,21 +68,21 @@ fn a_slow_reader_gets_every_byte() -> Outcome {
     let mut client = relay.connect();
     let (mut upstream, _) = listener.accept()?;
     let sent = smolgate_bench::message::pattern(BYTES);
-    let mut came = Vec::with_capacity(BYTES);
+    let mut received = Vec::with_capacity(BYTES);
     thread::scope(|scope| -> Outcome {
         let writer = scope.spawn(|| client.write_all(&sent).and_then(|()| client.shutdown(Shutdown::Write)));
-        // Not a wait for anything: the reader is slow on purpose, so that every buffer on the way fills up.
+        // The reader is slow on purpose, so that every buffer fills up.
         thread::sleep(Duration::from_millis(100));
         let mut buffer = vec![0; 5_000];
         loop {
             match upstream.read(&mut buffer)? {
                 0 => break,
-                count => came.extend_from_slice(&buffer[..count]),
+                count => received.extend_from_slice(&buffer[..count]),
             }
         }
         writer.join().map_err(|_| "the writer panicked")??;
         Ok(())
     })?;
-    assert!(came == sent, "{} bytes came of {BYTES}, or they differ", came.len());
+    assert!(received == sent, "{} bytes received of {BYTES}, or they differ", received.len());
     Ok(())
 }

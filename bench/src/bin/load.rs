@@ -1,13 +1,12 @@
-//! The load: connections that play ping-pong through a proxy, every byte verified.
+//! The load generator: round trips through a proxy, with every byte verified.
 //!
-//! A round trip is a message and its echo (`tunnel`) or a GET and its answer (`get`); each connection has one under way,
-//! and `--trips` counts them over all connections, so that every proxy does the same number of operations. Before it
-//! starts it prints "ready" and, with `--wait`, goes on when a line comes on stdin and stays until stdin ends: in between,
-//! the runner reads the proxy's clocks. `idle` opens its tunnels, prints "ready" and holds them until stdin ends; `reconnect_storm`
-//! closes and opens all of them at once. `file` is a GET of a file of the server's own; with `slow` each connection asks
-//! for one and then reads next to nothing of it.
-//! With `--tls` all this goes over TLS; then a round trip can also be a connection, its handshake and a GET (`handshake`,
-//! or `resumed` with the session of the one before).
+//! A round trip is a message and its echo (`tunnel`) or a GET and its response (`get`); each connection has one at a time, and
+//! `--trips` counts them over all connections, so that every proxy does the same number. After the warm-up it prints "ready"; with
+//! `--wait` it starts on a line on stdin and exits at EOF of stdin: in between, the runner reads the CPU time of the proxy. `idle`
+//! opens tunnels, prints "ready" and keeps them until EOF of stdin; `reconnect_storm` closes and opens all at once. `file` is a GET
+//! of a file of the server; with `slow` each connection requests one and reads almost nothing of it.
+//! With `--tls` all this is over TLS; then a round trip can also be a connection, its handshake and a GET (`handshake`, or
+//! `resumed` with the session of the previous one).
 
 #![forbid(unsafe_code)]
 
@@ -28,14 +27,14 @@ use smolgate_bench::{
     conn::BUFFER_BYTES,
     message,
     poll::{self, Poll},
-    reconnect_storm::Herd,
-    tls::{self, Line},
+    reconnect_storm::ReconnectStorm,
+    tls::{self, Stream},
 };
 
-/// Play ping-pong through a proxy and print round trips and latencies.
+/// Do round trips through a proxy and print their number and latencies.
 #[derive(FromArgs)]
 struct Flags {
-    /// tunnel, get, file, idle, herd, slow, handshake or resumed
+    /// tunnel, get, file, idle, reconnect_storm, slow, handshake or resumed
     #[argh(positional)]
     mode: String,
     /// address of the proxy
@@ -50,19 +49,19 @@ struct Flags {
     /// round trips over all connections (100000)
     #[argh(option, default = "100_000")]
     trips: usize,
-    /// seconds after which no new trip is begun (10)
+    /// seconds after which no round trip is started (10)
     #[argh(option, default = "10")]
     seconds: u64,
-    /// speak TLS
+    /// connect over TLS
     #[argh(switch)]
     tls: bool,
-    /// wait for a line on stdin before the trips, and for its end after them
+    /// wait for a line on stdin before the trips, and for EOF after them
     #[argh(switch)]
     wait: bool,
 }
 
-/// How long a proxy may be silent before we give it up.
-const SILENCE: Duration = Duration::from_secs(10);
+/// The limit for a proxy to respond.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let flags: Flags = argh::from_env();
@@ -76,16 +75,16 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> io::Result<()> {
-    let work = match flags.mode.as_str() {
-        "tunnel" if flags.size > 0 => Work::tunnel(flags.size),
-        "get" => Work::get(),
-        "file" if flags.size > 0 => Work::file(flags.size),
+    let workload = match flags.mode.as_str() {
+        "tunnel" if flags.size > 0 => Workload::tunnel(flags.size),
+        "get" => Workload::get(),
+        "file" if flags.size > 0 => Workload::file(flags.size),
         "slow" => return read_slowly(flags),
         "reconnect_storm" if !flags.tls => {
-            let mut herd = Herd::new(flags.to, flags.conns, SILENCE);
-            return measure(flags, |_| herd.come_back());
+            let mut storm = ReconnectStorm::new(flags.to, flags.conns, RESPONSE_TIMEOUT);
+            return measure(flags, |_| storm.reconnect());
         }
-        "handshake" | "resumed" if flags.tls => return shake_hands(flags),
+        "handshake" | "resumed" if flags.tls => return measure_handshakes(flags),
         "idle" => {
             let config = flags.tls.then(|| tls::config(false));
             let open = |_| connect(flags.to, true, config.as_ref());
@@ -93,22 +92,26 @@ fn run(flags: &Flags) -> io::Result<()> {
             println!("ready");
             return io::copy(&mut io::stdin(), &mut io::sink()).map(|_| ());
         }
-        _ => return Err(io::Error::other("expected tunnel, get, file, idle, herd or slow, and a size above 0")),
+        _ => {
+            return Err(io::Error::other(
+                "expected tunnel, get, file, idle, reconnect_storm or slow, and a size above 0",
+            ));
+        }
     };
-    let mut rally = Rally::open(work, flags)?;
-    measure(flags, |trips| rally.play(trips, Duration::from_secs(flags.seconds)))
+    let mut runner = Runner::open(workload, flags)?;
+    measure(flags, |trips| runner.run(trips, Duration::from_secs(flags.seconds)))
 }
 
-/// Warms up, says so, and works.
-fn measure(flags: &Flags, mut play: impl FnMut(usize) -> io::Result<Vec<Duration>>) -> io::Result<()> {
-    play(flags.trips / 10 + 1)?;
+/// Warms up, prints "ready", runs and prints the result.
+fn measure(flags: &Flags, mut run: impl FnMut(usize) -> io::Result<Vec<Duration>>) -> io::Result<()> {
+    run(flags.trips / 10 + 1)?;
     println!("ready");
     if flags.wait {
         io::stdin().read_line(&mut String::new())?;
     }
-    let begun = Instant::now();
-    let mut latencies = play(flags.trips)?;
-    let seconds = begun.elapsed().as_secs_f64();
+    let started = Instant::now();
+    let mut latencies = run(flags.trips)?;
+    let seconds = started.elapsed().as_secs_f64();
     latencies.sort_unstable();
     let us = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_nanos() as f64 / 1e3;
     println!("trips {} seconds {seconds:.3} p50_us {:.1} p99_us {:.1}", latencies.len(), us(50), us(99));
@@ -118,33 +121,33 @@ fn measure(flags: &Flags, mut play: impl FnMut(usize) -> io::Result<Vec<Duration
     Ok(())
 }
 
-/// Connections one after the other, with a GET on each, by as many threads as there are to be connections.
-fn shake_hands(flags: &Flags) -> io::Result<()> {
+/// Opens connections one after the other, with a GET on each, in `conns` threads.
+fn measure_handshakes(flags: &Flags) -> io::Result<()> {
     let config = tls::config(flags.mode == "resumed");
     let body = message::pattern(message::GET_BODY_BYTES);
     let one = || {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (mut stream, connection) = connect(flags.to, false, Some(&config))?;
         let Some(mut connection) = connection else { return Err(io::Error::other("no TLS")) };
         let mut line = rustls::Stream::new(&mut connection, &mut stream);
         line.write_all(message::GET)?;
-        let (mut came, mut buffer) = (Vec::new(), [0; 4096]);
-        while !client::is_response(&came, &body)? {
+        let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
+        while !client::is_response(&received, &body)? {
             match line.read(&mut buffer)? {
-                0 => return Err(io::Error::other("connection closed in the middle of the work")),
-                count => came.extend_from_slice(&buffer[..count]),
+                0 => return Err(io::Error::other("connection closed during a round trip")),
+                count => received.extend_from_slice(&buffer[..count]),
             }
         }
-        Ok(begun.elapsed())
+        Ok(started.elapsed())
     };
     let deadline = Duration::from_secs(flags.seconds);
     measure(flags, |trips| {
-        let begun = Instant::now();
+        let started = Instant::now();
         let each = trips / flags.conns + 1;
-        let play =
-            || (0..each).take_while(|_| begun.elapsed() < deadline).map(|_| one()).collect::<io::Result<Vec<_>>>();
+        let connect_all =
+            || (0..each).take_while(|_| started.elapsed() < deadline).map(|_| one()).collect::<io::Result<Vec<_>>>();
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..flags.conns).map(|_| scope.spawn(play)).collect();
+            let threads: Vec<_> = (0..flags.conns).map(|_| scope.spawn(connect_all)).collect();
             let mut all = Vec::new();
             for thread in threads {
                 all.extend(thread.join().map_err(|_| io::Error::other("a thread panicked"))??);
@@ -154,17 +157,17 @@ fn shake_hands(flags: &Flags) -> io::Result<()> {
     })
 }
 
-/// The least that a socket may hold of what comes.
+/// The receive buffer of a slow reader: the minimum.
 const SLOW_BYTES: usize = 4096;
 
-/// Bytes of a segment, as on Ethernet: for those of loopback the kernel would take all of a file from the server.
+/// The segment size of Ethernet: with that of loopback the kernel would take the whole file from the server.
 const SEGMENT_BYTES: u32 = 1460;
 
-/// Of those who read slowly, how many read all of it in the end.
-const SLOW_READERS_THAT_GO_ON: usize = 10;
+/// Slow readers that read the whole file in the end.
+const COMPLETED_READERS: usize = 10;
 
-/// Asks for a file on each connection, says so when all answers have begun, and reads some of them to the end when a line
-/// comes.
+/// Requests a file on each connection, prints "ready" when all responses have started, and reads some of them to the end on a line
+/// on stdin.
 fn read_slowly(flags: &Flags) -> io::Result<()> {
     let open = || -> io::Result<TcpStream> {
         let family = if flags.to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -173,7 +176,7 @@ fn read_slowly(flags: &Flags) -> io::Result<()> {
         nix::sys::socket::setsockopt(&socket, TcpMaxSeg, &SEGMENT_BYTES)?;
         rustix::net::connect(&socket, &flags.to)?;
         let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         stream.write_all(&message::get_file(flags.size))?;
         stream.peek(&mut [0; 1])?;
         Ok(stream)
@@ -183,13 +186,13 @@ fn read_slowly(flags: &Flags) -> io::Result<()> {
     io::stdin().read_line(&mut String::new())?;
     let body = message::pattern(flags.size);
     let mut buffer = vec![0; BUFFER_BYTES];
-    let last = readers.len().saturating_sub(SLOW_READERS_THAT_GO_ON);
+    let last = readers.len().saturating_sub(COMPLETED_READERS);
     for reader in &mut readers[last..] {
-        let mut file = Coming::default();
-        while !file.take(
+        let mut file = FileResponse::default();
+        while !file.receive(
             &body,
             match reader.read(&mut buffer)? {
-                0 => return Err(io::Error::other("connection closed in the middle of a file")),
+                0 => return Err(io::Error::other("connection closed within a file")),
                 count => &buffer[..count],
             },
         )? {}
@@ -198,18 +201,18 @@ fn read_slowly(flags: &Flags) -> io::Result<()> {
     io::copy(&mut io::stdin(), &mut io::sink()).map(|_| ())
 }
 
-/// A file on its way to us.
+/// A file response being received.
 #[derive(Default)]
-struct Coming {
+struct FileResponse {
     head: Vec<u8>,
-    /// Bytes of the body that have come, once the head has.
-    came: Option<usize>,
+    /// Received bytes of the body, once the head is complete.
+    body_bytes: Option<usize>,
 }
 
-impl Coming {
-    /// Takes what has come: whether that was all.
-    fn take(&mut self, body: &[u8], mut bytes: &[u8]) -> io::Result<bool> {
-        let before = match self.came {
+impl FileResponse {
+    /// Verifies received bytes; returns whether the response is complete.
+    fn receive(&mut self, body: &[u8], mut bytes: &[u8]) -> io::Result<bool> {
+        let before = match self.body_bytes {
             Some(before) => before,
             None => {
                 self.head.extend_from_slice(bytes);
@@ -223,19 +226,19 @@ impl Coming {
             return Err(io::Error::other("the file differs from the one expected"));
         }
         let is_all = before + bytes.len() == body.len();
-        self.came = (!is_all).then_some(before + bytes.len());
+        self.body_bytes = (!is_all).then_some(before + bytes.len());
         Ok(is_all)
     }
 }
 
-/// Connects, makes the handshake if there is one, and turns the connection into a tunnel if asked to.
+/// Connects, performs the TLS handshake if there is one, and upgrades the connection to a tunnel if `upgrade`.
 fn connect(
     to: SocketAddr,
     upgrade: bool,
     tls: Option<&Arc<ClientConfig>>,
 ) -> io::Result<(TcpStream, Option<ClientConnection>)> {
-    let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
-    stream.set_read_timeout(Some(SILENCE))?;
+    let mut stream = TcpStream::connect_timeout(&to, RESPONSE_TIMEOUT)?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     stream.set_nodelay(true)?;
     let mut connection = tls.map(|config| tls::connect(&mut stream, config)).transpose()?;
     if upgrade {
@@ -247,8 +250,8 @@ fn connect(
     Ok((stream, connection))
 }
 
-enum Work {
-    /// Messages of `size` bytes; each is a different window into `bytes`, so that a late echo can't pass for the right one.
+enum Workload {
+    /// Messages of `size` bytes; each is a different window into `bytes`, so that a late echo is detected.
     Tunnel {
         size: usize,
         bytes: Vec<u8>,
@@ -257,15 +260,15 @@ enum Work {
         body: Vec<u8>,
     },
     File {
-        question: Vec<u8>,
+        request: Vec<u8>,
         body: Vec<u8>,
     },
 }
 
-/// How many different messages a tunnel sends.
+/// The number of different messages of a tunnel.
 const WINDOWS: usize = 251;
 
-impl Work {
+impl Workload {
     fn tunnel(size: usize) -> Self {
         Self::Tunnel { size, bytes: message::pattern(size + WINDOWS) }
     }
@@ -275,90 +278,92 @@ impl Work {
     }
 
     fn file(size: usize) -> Self {
-        Self::File { question: message::get_file(size), body: message::pattern(size) }
+        Self::File { request: message::get_file(size), body: message::pattern(size) }
     }
 
-    fn question(&self, window: usize) -> &[u8] {
+    fn request(&self, window: usize) -> &[u8] {
         match self {
             Self::Tunnel { size, bytes } => &bytes[window..window + size],
             Self::Get { .. } => message::GET,
-            Self::File { question, .. } => question,
+            Self::File { request, .. } => request,
         }
     }
 
-    /// True if `came` is the whole answer, false if it is a true beginning of it.
-    fn is_answered(&self, window: usize, came: &[u8]) -> io::Result<bool> {
+    /// Returns true if the response is complete, false if it is correct so far.
+    fn is_complete(&self, window: usize, received: &[u8]) -> io::Result<bool> {
         match self {
-            Self::Tunnel { size, .. } if self.question(window).starts_with(came) => Ok(came.len() == *size),
+            Self::Tunnel { size, .. } if self.request(window).starts_with(received) => Ok(received.len() == *size),
             Self::Tunnel { .. } => Err(io::Error::other("the echo differs from what was sent")),
-            Self::Get { body } | Self::File { body, .. } => client::is_response(came, body),
+            Self::Get { body } | Self::File { body, .. } => client::is_response(received, body),
         }
     }
 }
 
-/// All connections and what they play.
-struct Rally {
-    work: Work,
+/// All connections and their workload.
+struct Runner {
+    workload: Workload,
     poll: Poll,
-    players: Vec<Player>,
+    clients: Vec<Client>,
     buffer: Vec<u8>,
 }
 
-struct Player {
-    line: Line,
-    /// The part of the answer that has come.
-    came: Vec<u8>,
-    file: Coming,
+struct Client {
+    stream: Stream,
+    /// The received part of a response.
+    received: Vec<u8>,
+    file: FileResponse,
     window: usize,
-    begun: Instant,
-    waits: bool,
+    started: Instant,
+    is_waiting: bool,
 }
 
-impl Rally {
-    fn open(work: Work, flags: &Flags) -> io::Result<Self> {
-        let (poll, mut players) = (Poll::new()?, Vec::new());
+impl Runner {
+    fn open(workload: Workload, flags: &Flags) -> io::Result<Self> {
+        let (poll, mut clients) = (Poll::new()?, Vec::new());
         let config = flags.tls.then(|| tls::config(false));
         for number in 0..flags.conns {
-            let (stream, connection) = connect(flags.to, matches!(work, Work::Tunnel { .. }), config.as_ref())?;
-            let line = Line::new(stream, connection)?;
-            poll.add(&line.end().stream, number)?;
-            players.push(Player {
-                line,
-                came: Vec::new(),
-                file: Coming::default(),
+            let (stream, connection) = connect(flags.to, matches!(workload, Workload::Tunnel { .. }), config.as_ref())?;
+            let stream = Stream::new(stream, connection)?;
+            poll.add(&stream.conn().stream, number)?;
+            clients.push(Client {
+                stream,
+                received: Vec::new(),
+                file: FileResponse::default(),
                 window: number % WINDOWS,
-                begun: Instant::now(),
-                waits: false,
+                started: Instant::now(),
+                is_waiting: false,
             });
         }
-        Ok(Self { work, poll, players, buffer: vec![0; BUFFER_BYTES] })
+        Ok(Self { workload, poll, clients, buffer: vec![0; BUFFER_BYTES] })
     }
 
-    /// Plays `trips` round trips, fewer if `time` is over before, and gives how long each one took.
-    fn play(&mut self, trips: usize, time: Duration) -> io::Result<Vec<Duration>> {
+    /// Does `trips` round trips, fewer if `time` is over before, and returns their latencies.
+    fn run(&mut self, trips: usize, time: Duration) -> io::Result<Vec<Duration>> {
         let deadline = Instant::now() + time;
         let mut latencies = Vec::with_capacity(trips);
-        let mut under_way = self.players.len().min(trips);
-        let mut left = trips - under_way;
-        for player in &mut self.players[..under_way] {
-            player.ask(&self.work, Instant::now())?;
+        let mut in_flight = self.clients.len().min(trips);
+        let mut left = trips - in_flight;
+        for client in &mut self.clients[..in_flight] {
+            client.send_request(&self.workload, Instant::now())?;
         }
         let mut events = Vec::with_capacity(256);
-        while under_way > 0 {
-            self.poll.wait(&mut events, Some(SILENCE))?;
+        while in_flight > 0 {
+            self.poll.wait(&mut events, Some(RESPONSE_TIMEOUT))?;
             if events.is_empty() {
-                return Err(io::Error::other(format!("{under_way} round trips made no progress for {SILENCE:?}")));
+                return Err(io::Error::other(format!(
+                    "{in_flight} round trips made no progress for {RESPONSE_TIMEOUT:?}"
+                )));
             }
             for event in &events {
-                let player = &mut self.players[poll::token(event)];
-                player.line.note(event.flags);
-                let Some(now) = player.hear(&self.work, &mut self.buffer)? else { continue };
-                latencies.push(now - player.begun);
+                let client = &mut self.clients[poll::token(event)];
+                client.stream.set_ready(event.flags);
+                let Some(now) = client.receive(&self.workload, &mut self.buffer)? else { continue };
+                latencies.push(now - client.started);
                 if left > 0 && now < deadline {
                     left -= 1;
-                    player.ask(&self.work, now)?;
+                    client.send_request(&self.workload, now)?;
                 } else {
-                    under_way -= 1;
+                    in_flight -= 1;
                 }
             }
         }
@@ -366,39 +371,39 @@ impl Rally {
     }
 }
 
-impl Player {
-    fn ask(&mut self, work: &Work, now: Instant) -> io::Result<()> {
+impl Client {
+    fn send_request(&mut self, workload: &Workload, now: Instant) -> io::Result<()> {
         self.window = (self.window + 1) % WINDOWS;
-        (self.begun, self.waits) = (now, true);
-        self.line.send(work.question(self.window))
+        (self.started, self.is_waiting) = (now, true);
+        self.stream.send(workload.request(self.window))
     }
 
-    /// Reads what has come; gives the time if that completed the answer.
-    fn hear(&mut self, work: &Work, buffer: &mut [u8]) -> io::Result<Option<Instant>> {
-        self.line.flush()?;
-        while let Some(count) = self.line.read(buffer)? {
+    /// Reads available bytes; returns the time if the response is complete.
+    fn receive(&mut self, workload: &Workload, buffer: &mut [u8]) -> io::Result<Option<Instant>> {
+        self.stream.flush()?;
+        while let Some(count) = self.stream.read(buffer)? {
             if count == 0 {
-                return Err(io::Error::other("connection closed in the middle of the work"));
+                return Err(io::Error::other("connection closed during a round trip"));
             }
-            if !self.waits {
-                return Err(io::Error::other("bytes came that nobody asked for"));
+            if !self.is_waiting {
+                return Err(io::Error::other("unexpected bytes"));
             }
-            // The usual answer comes in one piece and is looked at where it lies; a large one piece by piece.
-            let answered = if let Work::File { body, .. } = work {
-                self.file.take(body, &buffer[..count])?
-            } else if self.came.is_empty() {
-                let answered = work.is_answered(self.window, &buffer[..count])?;
-                if !answered {
-                    self.came.extend_from_slice(&buffer[..count]);
+            // A response in one piece is compared without a copy; a file piece by piece.
+            let is_complete = if let Workload::File { body, .. } = workload {
+                self.file.receive(body, &buffer[..count])?
+            } else if self.received.is_empty() {
+                let is_complete = workload.is_complete(self.window, &buffer[..count])?;
+                if !is_complete {
+                    self.received.extend_from_slice(&buffer[..count]);
                 }
-                answered
+                is_complete
             } else {
-                self.came.extend_from_slice(&buffer[..count]);
-                work.is_answered(self.window, &self.came)?
+                self.received.extend_from_slice(&buffer[..count]);
+                workload.is_complete(self.window, &self.received)?
             };
-            if answered {
-                self.came.clear();
-                self.waits = false;
+            if is_complete {
+                self.received.clear();
+                self.is_waiting = false;
                 return Ok(Some(Instant::now()));
             }
         }

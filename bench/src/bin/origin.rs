@@ -1,7 +1,7 @@
-//! The application behind the proxies, as cheap as it can be: it must not be what a measurement measures.
+//! The application behind the proxies, as cheap as possible, so that it does not limit a measurement.
 //!
-//! `GET` is answered with 100 bytes, `GET /big/N` with N bytes, over a kept connection. A WebSocket upgrade on any path
-//! is answered with a true Sec-WebSocket-Accept (some proxies check it); from then on every byte comes back as it is.
+//! `GET` gets 100 bytes, `GET /big/N` gets N bytes, with keep-alive. A WebSocket upgrade on any path gets a correct
+//! Sec-WebSocket-Accept (some proxies check it), and then an echo of every byte.
 
 #![forbid(unsafe_code)]
 
@@ -13,13 +13,13 @@ use std::{
 
 use argh::FromArgs;
 use smolgate_bench::{
-    conn::{self, BUFFER_BYTES, End},
+    conn::{self, BUFFER_BYTES, Conn},
     message,
     poll::{self, Poll},
     slots::Slots,
 };
 
-/// Answer GET requests and WebSocket upgrades.
+/// Respond to GET requests and WebSocket upgrades.
 #[derive(FromArgs)]
 struct Flags {
     /// where to listen
@@ -48,14 +48,14 @@ fn run(listen: SocketAddr) -> io::Result<std::convert::Infallible> {
         for event in &events {
             let token = poll::token(event);
             if token == LISTENER {
-                while let Some(end) = conn::accept(&listener)? {
-                    let slot = clients.insert(Client { end, head: Vec::new(), body_left: 0, next: Next::Head });
-                    let Some(client) = clients.at(slot) else { continue };
-                    poll.add(&client.end.stream, slot)?;
+                while let Some(conn) = conn::accept(&listener)? {
+                    let slot = clients.insert(Client { conn, received: Vec::new(), body_left: 0, next: Next::Head });
+                    let Some(client) = clients.get(slot) else { continue };
+                    poll.add(&client.conn.stream, slot)?;
                 }
-            } else if let Some(client) = clients.at(token) {
-                client.end.note(event.flags);
-                if client.is_over(&mut buffer, &pattern).unwrap_or(true) {
+            } else if let Some(client) = clients.get(token) {
+                client.conn.set_ready(event.flags);
+                if client.is_done(&mut buffer, &pattern).unwrap_or(true) {
                     clients.remove(token);
                 }
             }
@@ -65,15 +65,15 @@ fn run(listen: SocketAddr) -> io::Result<std::convert::Infallible> {
 }
 
 struct Client {
-    end: End,
-    /// What was read of requests that are not answered yet; empty in an echo.
-    head: Vec<u8>,
-    /// How much of the body is not yet given to `conn`.
+    conn: Conn,
+    /// Received bytes of pending requests; empty in an echo.
+    received: Vec<u8>,
+    /// Bytes of the body that are not sent yet.
     body_left: usize,
     next: Next,
 }
 
-/// What comes when everything is sent.
+/// The state after everything is sent.
 #[derive(Clone, Copy)]
 enum Next {
     Head,
@@ -82,69 +82,70 @@ enum Next {
 }
 
 impl Client {
-    fn is_over(&mut self, buffer: &mut [u8], pattern: &[u8]) -> io::Result<bool> {
-        while self.end.flush()? {
+    fn is_done(&mut self, buffer: &mut [u8], pattern: &[u8]) -> io::Result<bool> {
+        while self.conn.flush()? {
             if self.body_left > 0 {
                 let part = self.body_left.min(pattern.len());
                 self.body_left -= part;
-                self.end.send(&pattern[..part])?;
+                self.conn.send(&pattern[..part])?;
                 continue;
             }
             if matches!(self.next, Next::Close) {
                 return Ok(true);
             }
-            if !self.head.is_empty() && self.answer(pattern)? {
+            if !self.received.is_empty() && self.respond(pattern)? {
                 continue;
             }
-            match (self.end.read(buffer)?, self.next) {
+            match (self.conn.read(buffer)?, self.next) {
                 (None, _) => return Ok(false),
                 (Some(0), _) => return Ok(true),
-                (Some(count), Next::Echo) => self.end.send(&buffer[..count])?,
-                (Some(count), _) => self.head.extend_from_slice(&buffer[..count]),
+                (Some(count), Next::Echo) => self.conn.send(&buffer[..count])?,
+                (Some(count), _) => self.received.extend_from_slice(&buffer[..count]),
             }
         }
         Ok(false)
     }
 
-    /// Answers the first request in `head`; false if it is not complete.
-    fn answer(&mut self, pattern: &[u8]) -> io::Result<bool> {
-        let mut fields = [httparse::EMPTY_HEADER; message::FIELDS_MAX];
-        let mut request = httparse::Request::new(&mut fields);
-        let used = match request.parse(&self.head) {
+    /// Responds to the first request in `received`; false if it is incomplete.
+    fn respond(&mut self, pattern: &[u8]) -> io::Result<bool> {
+        let mut headers = [httparse::EMPTY_HEADER; message::HEADERS_MAX];
+        let mut request = httparse::Request::new(&mut headers);
+        let used = match request.parse(&self.received) {
             Ok(httparse::Status::Complete(used)) => used,
             Ok(httparse::Status::Partial) => return Ok(false),
             Err(error) => return Err(io::Error::other(error)),
         };
         if request.method != Some("GET") {
             self.next = Next::Close;
-            self.end.send(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
-        } else if let Some(key) = message::field(request.headers, "Sec-WebSocket-Key") {
+            self.conn.send(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        } else if let Some(key) = message::header(request.headers, "Sec-WebSocket-Key") {
             self.next = Next::Echo;
             let accept = message::websocket_accept(key);
-            let mut answer = format!(
+            let mut response = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Accept: {accept}\r\n\r\n"
             )
             .into_bytes();
-            answer.extend(self.head.drain(..).skip(used));
-            self.end.send(&answer)?;
+            response.extend(self.received.drain(..).skip(used));
+            self.conn.send(&response)?;
             return Ok(true);
         } else {
-            let close = message::field(request.headers, "Connection").is_some_and(|v| v.eq_ignore_ascii_case(b"close"));
+            let close =
+                message::header(request.headers, "Connection").is_some_and(|v| v.eq_ignore_ascii_case(b"close"));
             let close = close || request.version == Some(0);
             let big = request.path.and_then(|path| path.strip_prefix("/big/")).map(|count| count.parse());
             let Ok(body) = big.unwrap_or(Ok(message::GET_BODY_BYTES)) else {
                 return Err(io::Error::other("/big/ needs a number"));
             };
             let connection = if close { "Connection: close\r\n" } else { "" };
-            let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {body}\r\n{connection}\r\n").into_bytes();
+            let mut response = format!("HTTP/1.1 200 OK\r\nContent-Length: {body}\r\n{connection}\r\n").into_bytes();
             let first = body.min(pattern.len());
-            answer.extend_from_slice(&pattern[..first]);
+            response.extend_from_slice(&pattern[..first]);
             self.body_left = body - first;
             self.next = if close { Next::Close } else { Next::Head };
-            self.end.send(&answer)?;
+            self.conn.send(&response)?;
         }
-        self.head.drain(..used);
+        self.received.drain(..used);
         Ok(true)
     }
 }

@@ -1,7 +1,7 @@
-//! The pin: `pin CPUS PROGRAM ARGUMENTS...` becomes PROGRAM, pinned to CPUS (0,2,3), and dies with its parent.
+//! `pin CPUS PROGRAM ARGUMENTS...` executes PROGRAM pinned to CPUS (0,2,3), and is killed when its parent dies.
 //!
-//! The runner starts everything through it, so that nothing outlives a benchmark that was interrupted or killed. It keeps
-//! its process id across the exec, and needs no unsafe code between fork and exec.
+//! The runner starts everything through it, so that nothing outlives an interrupted benchmark. The process id stays the same across
+//! the exec, and no unsafe code is needed between fork and exec.
 
 #![forbid(unsafe_code)]
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     if getppid() != parent {
-        return ExitCode::FAILURE; // the parent died before its death could have been told to us
+        return ExitCode::FAILURE; // the parent died before the signal was requested
     }
     let error = Command::new(&program).args(arguments).exec();
     eprintln!("pin: {}: {error}", program.to_string_lossy());

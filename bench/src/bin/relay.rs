@@ -1,8 +1,8 @@
-//! The bare relay: the least that any proxy can do for a message, and so the yardstick for the others.
+//! The bare relay: the minimum that a proxy can do for a message, and so the base of comparisons.
 //!
-//! One thread, edge-triggered epoll, one recv into a shared buffer and one send per hop. It knows no HTTP, has no timeouts,
-//! and is not fair: a connection is read until it is empty. It is correct all the same: what one side won't take stops
-//! the reading from the other side, and the end of a stream is passed on as a half-close.
+//! One thread, edge-triggered epoll, one recv into a shared buffer and one send per hop. It has no HTTP and no timeouts, and is not
+//! fair: a connection is read until it is empty. It is correct, though: unsent bytes stop reading from the other side, and EOF is
+//! forwarded as a half-close.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use std::{
 
 use argh::FromArgs;
 use smolgate_bench::{
-    conn::{self, BUFFER_BYTES, End},
+    conn::{self, BUFFER_BYTES, Conn},
     poll::{self, Poll},
     slots::Slots,
 };
@@ -53,9 +53,9 @@ fn run(flags: &Flags) -> io::Result<std::convert::Infallible> {
                 while let Some(client) = conn::accept(&listener)? {
                     open(&poll, &mut pairs, client, flags.to)?;
                 }
-            } else if let Some(pair) = pairs.at(token / 2) {
-                pair[token % 2].note(event.flags);
-                if is_over(pair, &mut buffer).unwrap_or(true) {
+            } else if let Some(pair) = pairs.get(token / 2) {
+                pair[token % 2].set_ready(event.flags);
+                if is_done(pair, &mut buffer).unwrap_or(true) {
                     pairs.remove(token / 2);
                 }
             }
@@ -64,28 +64,28 @@ fn run(flags: &Flags) -> io::Result<std::convert::Infallible> {
     }
 }
 
-/// The client and its upstream; they are registered as two numbers next to each other.
-type Pair = [End; 2];
+/// The client and its upstream, with adjacent tokens.
+type Pair = [Conn; 2];
 
-fn open(poll: &Poll, pairs: &mut Slots<Pair>, client: End, upstream: SocketAddr) -> io::Result<()> {
-    let slot = pairs.insert([client, End::connect(upstream)?]);
-    for (side, end) in pairs.at(slot).into_iter().flatten().enumerate() {
-        poll.add(&end.stream, slot * 2 + side)?;
+fn open(poll: &Poll, pairs: &mut Slots<Pair>, client: Conn, upstream: SocketAddr) -> io::Result<()> {
+    let slot = pairs.insert([client, Conn::connect(upstream)?]);
+    for (side, conn) in pairs.get(slot).into_iter().flatten().enumerate() {
+        poll.add(&conn.stream, slot * 2 + side)?;
     }
     Ok(())
 }
 
-fn is_over([client, upstream]: &mut Pair, buffer: &mut [u8]) -> io::Result<bool> {
-    pass(client, upstream, buffer)?;
-    pass(upstream, client, buffer)?;
-    Ok(client.ended && upstream.ended)
+fn is_done([client, upstream]: &mut Pair, buffer: &mut [u8]) -> io::Result<bool> {
+    forward(client, upstream, buffer)?;
+    forward(upstream, client, buffer)?;
+    Ok(client.eof && upstream.eof)
 }
 
-fn pass(from: &mut End, to: &mut End, buffer: &mut [u8]) -> io::Result<()> {
+fn forward(from: &mut Conn, to: &mut Conn, buffer: &mut [u8]) -> io::Result<()> {
     while to.flush()? {
         match from.read(buffer)? {
             None => break,
-            Some(0) => return to.finish(),
+            Some(0) => return to.shutdown_write(),
             Some(count) => to.send(&buffer[..count])?,
         }
     }
