@@ -1,4 +1,4 @@
-"""Writes the manual pages. What they have in common with docs/ is taken from there: the tests compare docs/ with the code.
+"""Writes the manual pages. Most of their text comes from docs/, which the tests compare with the code.
 
 python3 cross/man/write.py smolgate.conf.5 VERSION DATE
 """
@@ -14,26 +14,26 @@ COLUMNS = 78
 
 
 def escape(text: str) -> str:
-    """Text for roff: backslashes, and characters that must stay what they are."""
+    """Escapes text for roff: backslashes, and characters that roff would replace."""
     for plain, roff in ("\\", "\\e"), ("-", "\\-"), ("~", "\\(ti"), ("^", "\\(ha"), ("`", "\\(ga"):
         text = text.replace(plain, roff)
     return text
 
 
 def line(text: str) -> str:
-    """One that looks like a request to roff gets a mark that is not seen."""
+    """Marks a line that roff would take for a request."""
     return "\\&" + text if text[:1] in "'." else text
 
 
 def inline(markdown: str) -> str:
-    """Code becomes bold, and of links the text stays."""
+    """Makes code bold, and keeps the text of links."""
     markdown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", markdown)
     parts = [escape(part) for part in markdown.split("`")]
     return "".join(f"\\fB{part}\\fR" if number % 2 else part for number, part in enumerate(parts))
 
 
 def paragraph(markdown: str) -> str:
-    """A sentence a line, as roff likes it."""
+    """Writes each sentence on a line of its own, as roff expects."""
     sentences = re.split(r"(?<=[a-z0-9)`]\.) (?=[A-Z`])", " ".join(markdown.split()))
     return "\n".join(line(part) for sentence in sentences for part in wrap(inline(sentence)))
 
@@ -43,7 +43,7 @@ def wrap(text: str) -> list[str]:
 
 
 def names(cell: str) -> str:
-    """Of a first cell, separated by commas. It is one line to roff, whatever its length."""
+    """Separates the names of a first cell by commas, in one line for roff."""
     return line("\\\n ".join(wrap(inline(cell.replace("` `", "`, `")))))
 
 
@@ -63,7 +63,7 @@ def table(lines: list[str]) -> list[str]:
 
 
 def blocks(text: str) -> list[list[str]]:
-    """Lines that belong together: paragraphs, tables, items, code."""
+    """Splits text into paragraphs, tables, items and code."""
     out, current, code = [], [], False
     for line in text.splitlines():
         starts = re.match(r"- |\d+\. ", line) and not code
@@ -79,7 +79,7 @@ def blocks(text: str) -> list[list[str]]:
 
 
 def section(name: str, heading: str | None) -> str:
-    """What docs/ has below a heading, or a whole page without its title, with headings of the next level."""
+    """Returns what a page of docs/ has below a heading, or the whole page without its title."""
     text = (DOCS / name).read_text()
     level = re.search(rf"^(#+) {re.escape(heading)}$" if heading else r"\A(#) .*$", text, re.M)
     if not level:
@@ -107,7 +107,7 @@ def section(name: str, heading: str | None) -> str:
 def page(name: str, version: str, date: str) -> str:
     text = (HERE / name).read_text().replace("@VERSION@", version).replace("@DATE@", date)
     text = re.sub(r"^@docs/(.*\.md)(?:: (.*))?@$", lambda found: section(found[1], found[2]), text, flags=re.M)
-    # A paragraph right after a heading needs no mark.
+    # A paragraph after a heading needs no macro.
     return re.sub(r"^(\.S[HS] .*)\n\.PP$", r"\1", text, flags=re.M)
 
 
