@@ -1,4 +1,4 @@
-//! One directory per capability: its directives (`conf.rs`) and what they do.
+//! One directory per capability: its directives (`conf.rs`) and their behaviour.
 
 pub(crate) mod limit;
 pub(crate) mod rewrite;

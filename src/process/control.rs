@@ -220,10 +220,10 @@ impl Control<'_> {
                 if config.main.workers as usize != self.crew.desks.len() {
                     self.note(Level::Warn, format_args!("the number of workers stays until the program starts anew"));
                 }
-                self.running = Arc::new(Live::after(config.clone(), &self.running));
+                self.running = Arc::new(Live::new(config.clone(), Some(&self.running)));
                 // No worker listens before all of them know for whom.
                 self.crew.tell(&|| WorkerCommand::Take(self.running.clone()));
-                self.watches = health_check::watch(&self.running);
+                self.watches = health_check::start(&self.running);
                 self.sockets.retain(&config);
                 for (addr, fd, copies) in fresh {
                     listeners::listen(&self.crew, &addr, copies);

@@ -152,10 +152,10 @@ impl Startup<'_> {
         let workers = config.main.workers;
         let room = room(self.descriptors, &config);
         note_start(&config, self.descriptors, room);
-        let running = Arc::new(Live::new(config));
+        let running = Arc::new(Live::new(config, None));
         let crew = Workers::new(workers as usize);
         // What was let in before goes on first: limits count it.
-        let left = health_check::inherit(&running, std::mem::take(&mut self.left).into_decoder());
+        let left = health_check::restore(&running, std::mem::take(&mut self.left).into_decoder());
         control::share_out(left.into_decoder(), &crew);
         for (addr, copies) in self.sockets.copies(&crew)? {
             listeners::listen(&crew, &addr, copies);
@@ -179,7 +179,7 @@ impl Startup<'_> {
                 async move { ends.reports.send(WorkerEvent::Ended(worker_loop::follow(first).await)) },
             );
             let signals = Signals::new(signals)?;
-            let watches = health_check::watch(&running);
+            let watches = health_check::start(&running);
             Control { watches, crew, sockets, signals, load, program, running, upgrade: None, stops: false }
                 .give()
                 .await

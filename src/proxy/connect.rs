@@ -32,7 +32,7 @@ impl ProxyRequest<'_> {
         let (Some(queue), false) = (self.group.upstream.queue, self.group.is_empty()) else {
             return Err(self.no_peer("no live upstreams"));
         };
-        let Some(place) = self.group.queue_up(&self.search) else {
+        let Some(place) = self.group.enqueue(&self.search) else {
             return Err(self.no_peer("no live upstreams, and no place in the queue"));
         };
         // Who does not wait any more keeps others from their turn.
@@ -48,12 +48,12 @@ impl ProxyRequest<'_> {
                 return Poll::Ready(Err(AttemptError::Gone));
             }
             if retry.poll_due(cx).is_ready() {
-                group.announce();
+                group.wake_first();
             }
-            if let Some(chosen) = group.choose_in_turn(&place, search, cx) {
+            if let Some(chosen) = group.choose_queued(&place, search, cx) {
                 return Poll::Ready(Ok(chosen));
             }
-            match group.until_back(&place) {
+            match group.until_retry(&place) {
                 Some(time) => retry.set(time),
                 None => retry.clear(),
             }
@@ -76,8 +76,8 @@ impl ProxyRequest<'_> {
         let connected = Cell::new(false);
         let connecting = async {
             let socket = {
-                let _admission = peer.admit().await;
-                reach(&peer.addr, self.way.from.as_ref()).await.map_err(AttemptError::Connect)?
+                let _admission = peer.connect_permit().await;
+                reach(&peer.addr, self.way.bind.as_ref()).await.map_err(AttemptError::Connect)?
             };
             connected.set(true);
             match self.way.tls.as_ref().filter(|_| tls::AVAILABLE) {

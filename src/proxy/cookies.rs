@@ -15,26 +15,28 @@ struct Attribute<'v> {
 }
 
 impl Attribute<'_> {
-    fn is(&self, name: &[u8]) -> bool {
+    fn is_named(&self, name: &[u8]) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
 }
 
 /// The value of a `Set-Cookie` as the client gets it.
 pub fn rewrite<'v>(rules: &Cookies, value: &'v [u8], exchange: &Exchange) -> Cow<'v, [u8]> {
-    let mut attributes: Vec<Attribute<'v>> = value.split(|b| *b == b';').map(attribute).collect();
+    let mut attributes: Vec<Attribute<'v>> = value.split(|b| *b == b';').map(parse_attribute).collect();
     let mut changed = false;
     for attribute in attributes.iter_mut().skip(1) {
         let replaced = match attribute.value.as_deref() {
-            Some(value) if attribute.name.eq_ignore_ascii_case(b"domain") => domain(&rules.domains, value, exchange),
-            Some(value) if attribute.name.eq_ignore_ascii_case(b"path") => path(&rules.paths, value, exchange),
+            Some(value) if attribute.name.eq_ignore_ascii_case(b"domain") => {
+                rewrite_domain(&rules.domains, value, exchange)
+            }
+            Some(value) if attribute.name.eq_ignore_ascii_case(b"path") => rewrite_path(&rules.paths, value, exchange),
             _ => None,
         };
         changed |= replaced.is_some();
         attribute.value = replaced.map(Cow::Owned).or_else(|| attribute.value.take());
     }
     let name = attributes.first().map(|attribute| attribute.name).unwrap_or_default();
-    if let Some(rule) = rules.flags.iter().find(|rule| is_meant(&rule.cookie, name, exchange)) {
+    if let Some(rule) = rules.flags.iter().find(|rule| matches_name(&rule.cookie, name, exchange)) {
         changed |= set_flags(rule, &mut attributes, exchange);
     }
     if !changed {
@@ -52,7 +54,7 @@ pub fn rewrite<'v>(rules: &Cookies, value: &'v [u8], exchange: &Exchange) -> Cow
     out.into()
 }
 
-fn attribute(text: &[u8]) -> Attribute<'_> {
+fn parse_attribute(text: &[u8]) -> Attribute<'_> {
     let text = text.trim_ascii_start();
     match text.iter().position(|b| *b == b'=') {
         Some(at) => Attribute {
@@ -64,35 +66,35 @@ fn attribute(text: &[u8]) -> Attribute<'_> {
 }
 
 /// The first rule that a domain is meant by. The dot that it may begin with stays.
-fn domain(rules: &[CookieRule], value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
+fn rewrite_domain(rules: &[CookieRule], value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
     let (dot, name) = value.split_at(usize::from(value.starts_with(b".")));
     rules.iter().find_map(|rule| match &rule.from {
         CookieMatch::Text(from) => {
             let same = variables::value(from, exchange).eq_ignore_ascii_case(name);
             same.then(|| [dot, &variables::value(&rule.to, exchange)].concat())
         }
-        CookieMatch::Pattern(_) => by_pattern(rule, value, exchange),
+        CookieMatch::Pattern(_) => rewrite_by_pattern(rule, value, exchange),
     })
 }
 
 /// The first rule that the start of a path is meant by.
-fn path(rules: &[CookieRule], value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
+fn rewrite_path(rules: &[CookieRule], value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
     rules.iter().find_map(|rule| match &rule.from {
         CookieMatch::Text(from) => {
             let rest = value.strip_prefix(variables::value(from, exchange).as_slice())?;
             Some([&variables::value(&rule.to, exchange), rest].concat())
         }
-        CookieMatch::Pattern(_) => by_pattern(rule, value, exchange),
+        CookieMatch::Pattern(_) => rewrite_by_pattern(rule, value, exchange),
     })
 }
 
-fn by_pattern(rule: &CookieRule, value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
+fn rewrite_by_pattern(rule: &CookieRule, value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
     let CookieMatch::Pattern(expression) = &rule.from else { return None };
     exchange.set_captures(expression, expression.pattern.captures(value)?);
     Some(variables::value(&rule.to, exchange))
 }
 
-fn is_meant(cookie: &CookieMatch, name: &[u8], exchange: &Exchange) -> bool {
+fn matches_name(cookie: &CookieMatch, name: &[u8], exchange: &Exchange) -> bool {
     match cookie {
         CookieMatch::Text(text) => variables::value(text, exchange).eq_ignore_ascii_case(name),
         CookieMatch::Pattern(expression) => expression.pattern.is_match(name),
@@ -123,13 +125,13 @@ fn set_flags(rule: &CookieFlags, attributes: &mut Vec<Attribute<'_>>, exchange: 
             let mut number = 0;
             attributes.retain(|attribute| {
                 number += 1;
-                number == 1 || !attribute.is(name)
+                number == 1 || !attribute.is_named(name)
             });
             changed |= attributes.len() != count;
             continue;
         }
         let fresh = Attribute { name, value: value.map(|value| value.as_bytes().into()) };
-        match attributes.iter_mut().skip(1).find(|attribute| attribute.is(name)) {
+        match attributes.iter_mut().skip(1).find(|attribute| attribute.is_named(name)) {
             Some(attribute) => *attribute = fresh,
             None => attributes.push(fresh),
         }

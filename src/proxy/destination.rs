@@ -20,7 +20,7 @@ pub(crate) fn destination(
     let unknown = || "no such upstream".to_owned();
     match &pass.destination {
         Destination::Upstream(number) => {
-            let group = running.group(*number).ok_or_else(unknown)?;
+            let group = running.upstream(*number).ok_or_else(unknown)?;
             Ok((group, passed_uri(exchange, pass.uri.as_deref())))
         }
         Destination::Made(made) => {
@@ -60,7 +60,7 @@ fn made_destination(made: &MadeUrl, exchange: &Exchange, running: &Live) -> Resu
         _ => {}
     }
     let (only_named, is_clients) = (made.only_named && !is_own, made.chosen == Chosen::Host && !is_own);
-    let group = match running.group_named(&url) {
+    let group = match running.upstream_named(&url) {
         Some(group) => group,
         None if only_named => {
             return Err(format!("\"{}\" is chosen by the client and not named in the configuration", url.authority));
@@ -78,7 +78,7 @@ fn made_destination(made: &MadeUrl, exchange: &Exchange, running: &Live) -> Resu
                     return Err(format!("no resolver defined to resolve {}", url.authority));
                 }
             };
-            running.made_group(&url, place, resolver)
+            running.dynamic_upstream(&url, place, resolver)
         }
     };
     let (host, port) = url.host_and_port();

@@ -196,7 +196,7 @@ impl<'e> ProxyRequest<'e> {
         })?;
         let search = Search::new(&group.upstream, exchange);
         let earlier = exchange.upstream.attempts.len();
-        let way = PoolKey { from, tls: called(exchange) };
+        let way = PoolKey { bind: from, tls: called(exchange) };
         Ok(Self { timer, exchange, client, group, uri, body, outgoing, search, way, earlier, began: executor::now() })
     }
 
@@ -227,16 +227,16 @@ impl<'e> ProxyRequest<'e> {
     /// Whether one more peer may be tried, if there is one.
     fn may_go_on(&self) -> bool {
         let proxy = &self.exchange.settings().proxy;
-        let tries = self.search.tries();
+        let tries = self.search.attempts();
         let is_late = !proxy.next_timeout.is_zero()
             && executor::now().saturating_sub(self.began) >= executor::millis(proxy.next_timeout);
         let used_up = proxy.next_tries > 0 && tries >= proxy.next_tries as usize;
-        !is_late && !used_up && tries < self.group.tries()
+        !is_late && !used_up && tries < self.group.attempts_max()
     }
 
     /// No peer is left, or none can be tried.
     pub(crate) fn no_peer(&mut self, why: &str) -> u16 {
-        if let Some(message) = self.group.unresolved() {
+        if let Some(message) = self.group.resolve_error() {
             log::log_request(self.exchange, Level::Error, format_args!("{message}"));
             return 502;
         }
@@ -300,12 +300,12 @@ impl<'e> ProxyRequest<'e> {
     /// Keeps the status and drops the body. If that is here already, and all of the request was `sent`, the connection can
     /// be used again.
     fn hear(&mut self, mut pooled: Box<UpstreamConn>, chosen: &PeerLease, head: &Response, sent: bool) -> Forwarded {
-        chosen.report(Outcome::Answered);
+        chosen.report(Outcome::Succeeded);
         self.end_try(None);
         self.exchange.response.status = self.exchange.overrides.status.unwrap_or(head.status);
         let mut body = Decoder::new(head.framing(self.outgoing.to_head));
-        let is_whole = matches!(body_relay::skip(&mut pooled.wire, &mut body), Ok(true));
-        let is_over = sent && is_whole && pooled.wire.ahead().is_empty() && head.status != 101;
+        let is_whole = matches!(body_relay::skip(&mut pooled.stream, &mut body), Ok(true));
+        let is_over = sent && is_whole && pooled.stream.ahead().is_empty() && head.status != 101;
         if is_over && self.outgoing.keeps_alive && head.keeps_alive() {
             pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
         }
@@ -314,7 +314,7 @@ impl<'e> ProxyRequest<'e> {
 
     /// Drops the answer: `error_page` has another one.
     fn intercept(&mut self, chosen: &PeerLease, head: &Response) -> Forwarded {
-        chosen.report(Outcome::Answered);
+        chosen.report(Outcome::Succeeded);
         self.end_try(None);
         if head.status == 401 {
             keep(self.exchange, head, b"WWW-Authenticate", b"www_authenticate");
@@ -342,7 +342,7 @@ impl<'e> ProxyRequest<'e> {
             (b"Expires", b"expires"),
             (b"Accept-Ranges", b"accept_ranges"),
         ];
-        chosen.report(Outcome::Answered);
+        chosen.report(Outcome::Succeeded);
         self.end_try(None);
         let exchange = &mut *self.exchange;
         for (name, known) in PASSED {
@@ -450,13 +450,13 @@ impl<'e> ProxyRequest<'e> {
                     .head
             }
         };
-        let min_rate = MinRate::of(self.exchange);
+        let min_rate = MinRate::for_request(self.exchange);
         let upload = sent.upload.insert(Upload::new(BodyRelay::new(head, coding, limits), framing, min_rate));
         if self.exchange.config.keeps_body {
             upload.transfer.keep();
         }
         let (client_tx, mut client_rx) = self.client.split();
-        let (upstream_tx, mut upstream_rx) = pooled.wire.split();
+        let (upstream_tx, mut upstream_rx) = pooled.stream.split();
         if goes_on && !self.exchange.body.continue_sent {
             self.exchange.body.continue_sent = true;
             send_all(client_tx, b"HTTP/1.1 100 Continue\r\n\r\n", send_timeout)
@@ -532,7 +532,7 @@ impl<'e> ProxyRequest<'e> {
         if self.exchange.settings().proxy.next.has_status(status)
             && self.may_repeat(sent)
             && self.may_go_on()
-            && self.group.has_another(&self.search)
+            && self.group.has_untried_peer(&self.search)
         {
             return Err(AttemptError::Status(status));
         }

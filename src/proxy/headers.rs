@@ -13,7 +13,7 @@ use crate::modules::charset;
 use crate::proxy::cookies;
 use crate::request::exchange::Exchange;
 use crate::request::response::{self, ContentEncoding, ResponseFraming};
-use crate::request::response_headers::{HeaderFilter, weakened};
+use crate::request::response_headers::{HeaderFilter, weak_etag};
 use crate::request::variables;
 use crate::runtime::clock;
 
@@ -251,7 +251,7 @@ pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) ->
     let mut added = HeaderFilter::new(exchange, status, modified);
     let packed = framing.content_encoding == ContentEncoding::Gzip;
     if packed {
-        added.weaken();
+        added.weaken_etag();
     }
     for field in passed_fields(exchange, head) {
         match field.kind {
@@ -270,7 +270,7 @@ pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) ->
             HeaderName::Refresh => response::write_header(field.name, &refreshed(exchange, field.value), &mut out),
             HeaderName::SetCookie => response::write_header(field.name, &cookie(exchange, field.value), &mut out),
             HeaderName::Etag if packed => {
-                if let Some(weak) = weakened(field.value) {
+                if let Some(weak) = weak_etag(field.value) {
                     response::write_header(field.name, &weak, &mut out);
                 }
             }

@@ -1,8 +1,8 @@
-//! Active health checks: peers are asked again and again whether they are well, and get nothing while they are not.
+//! Active health checks (`health_check`): each peer is probed at intervals, and gets no requests while it is unhealthy.
 //!
-//! One worker watches, for all. A peer is one small task that sleeps most of the time; connections are made anew for each
-//! question, which is what is to be found out. Only changes are told in the log. That we could not ask, for want of
-//! descriptors, says nothing of a peer.
+//! One worker runs the checks for all. Each peer has one small task, and each probe opens a new connection, since accepting
+//! connections is part of being healthy. Only changes are logged. A probe that fails for want of local descriptors counts
+//! neither way.
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
@@ -13,7 +13,7 @@ use crate::config::{ErrorLog, HealthCheck, HealthMatch, Level, Probe};
 use crate::http1::body::Decoder;
 use crate::http1::head::{HeadScanner, HeaderName, Response};
 use crate::http1::{base64, websocket};
-use crate::proxy::balance::{Finding, Peer, UpstreamState};
+use crate::proxy::balance::{Health, Peer, UpstreamState};
 use crate::proxy::live::Live;
 use crate::request::body_relay::send_all;
 use crate::request::log;
@@ -24,62 +24,63 @@ use crate::runtime::socket::{self, Addr, Socket};
 use crate::runtime::stream::{BufStream, ReadError, Stream};
 use crate::tls;
 
-/// Bytes of a body that are looked at.
+/// Bytes of a body that are read.
 const BODY_BYTES_MAX: usize = 256 * 1024;
-/// How long names are waited for before those that are known are watched.
-const NAMES: Duration = Duration::from_secs(30);
-/// The checks of a configuration, which end when this is dropped.
+/// How long to wait for DNS before the known peers are checked.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The live checks of a configuration, stopped when this is dropped.
 pub struct HealthChecks {
-    _groups: Vec<Task>,
+    _tasks: Vec<Task>,
 }
 
-/// Watches the upstreams of a configuration that have a `health_check`.
-pub fn watch(running: &Live) -> HealthChecks {
-    let main = &running.config.main;
-    let watch = |group: Arc<UpstreamState>| {
+/// Starts the checks of a configuration.
+pub fn start(live: &Live) -> HealthChecks {
+    let main = &live.config.main;
+    let check = |group: Arc<UpstreamState>| {
         let check = group.upstream.health.clone()?;
-        let watch = Checker { group, check, logs: main.error_log.clone() };
-        executor::spawn_with_handle(watch.group())
+        let checker = Checker { group, check, logs: main.error_log.clone() };
+        executor::spawn_with_handle(checker.check_upstream())
     };
-    HealthChecks { _groups: checked(running).into_iter().filter_map(watch).collect() }
+    HealthChecks { _tasks: checked_upstreams(live).into_iter().filter_map(check).collect() }
 }
 
-/// The upstreams that have a `health_check`.
-fn checked(running: &Live) -> Vec<Arc<UpstreamState>> {
+/// Returns the upstreams with a `health_check`.
+fn checked_upstreams(live: &Live) -> Vec<Arc<UpstreamState>> {
     if !HealthCheck::AVAILABLE {
         return Vec::new();
     }
-    running.all_groups().into_iter().filter(|group| group.upstream.health.is_some()).collect()
+    live.all_upstreams().into_iter().filter(|group| group.upstream.health.is_some()).collect()
 }
 
-/// Packs what was found out, for the next program.
-pub fn pack(running: &Live, packer: &mut HandoverEncoder) {
-    for group in checked(running) {
+/// Appends the health of all checked peers, for a binary upgrade.
+pub fn pack(live: &Live, out: &mut HandoverEncoder) {
+    for group in checked_upstreams(live) {
         for peer in group.peers() {
-            let mut found = HandoverEncoder::default();
-            found.string(&group.upstream.name);
-            found.string(&peer.addr);
-            found.u8(peer.finding() as u8);
-            packer.entry(handover::PEER_HEALTH, found);
+            let mut entry = HandoverEncoder::default();
+            entry.string(&group.upstream.name);
+            entry.string(&peer.addr);
+            entry.u8(peer.health() as u8);
+            out.entry(handover::PEER_HEALTH, entry);
         }
     }
 }
 
-/// Takes what the program before has found out about peers that are still checked. The rest comes back.
-pub fn inherit(running: &Live, mut parcel: HandoverDecoder) -> HandoverEncoder {
+/// Restores the health of peers that are still checked after a binary upgrade. Returns the entries of other kinds.
+pub fn restore(live: &Live, mut entries: HandoverDecoder) -> HandoverEncoder {
     let mut rest = HandoverEncoder::default();
-    while let Some((kind, mut content)) = parcel.entry() {
+    while let Some((kind, mut content)) = entries.entry() {
         if kind != handover::PEER_HEALTH {
             rest.entry(kind, content.into_encoder());
             continue;
         }
-        let (Some(name), Some(addr), Some(finding)) = (content.string(), content.string(), content.u8()) else {
+        let (Some(name), Some(addr), Some(health)) = (content.string(), content.string(), content.u8()) else {
             continue;
         };
-        for group in checked(running).into_iter().filter(|group| group.upstream.name == name) {
+        for group in checked_upstreams(live).into_iter().filter(|group| group.upstream.name == name) {
             for peer in group.peers() {
                 if peer.addr.to_string() == addr {
-                    peer.find(Finding::from(finding));
+                    peer.set_health(Health::from(health));
                 }
             }
         }
@@ -87,7 +88,7 @@ pub fn inherit(running: &Live, mut parcel: HandoverDecoder) -> HandoverEncoder {
     rest
 }
 
-/// How one upstream is watched.
+/// What the tasks of one upstream share.
 #[derive(Clone)]
 struct Checker {
     group: Arc<UpstreamState>,
@@ -96,46 +97,48 @@ struct Checker {
 }
 
 impl Checker {
-    /// Watches each peer as long as it is one.
-    async fn group(self) {
-        let mut watched: Vec<(Arc<Peer>, Option<Task>)> = Vec::new();
+    /// Runs a task for each peer, as long as it is one of the upstream.
+    async fn check_upstream(self) {
+        let mut tasks: Vec<(Arc<Peer>, Option<Task>)> = Vec::new();
         loop {
-            if let Some(complaint) = self.group.refresh(NAMES).await {
-                log::log(&self.logs, Level::Warn, format_args!("{complaint}"));
+            if let Some(warning) = self.group.refresh(RESOLVE_TIMEOUT).await {
+                log::log(&self.logs, Level::Warn, format_args!("{warning}"));
             }
             let peers = self.group.peers();
-            watched.retain(|(peer, _)| peers.iter().any(|known| Arc::ptr_eq(known, peer)));
+            tasks.retain(|(peer, _)| peers.iter().any(|known| Arc::ptr_eq(known, peer)));
             for peer in peers {
-                if !watched.iter().any(|(known, _)| Arc::ptr_eq(known, &peer)) {
-                    let task = executor::spawn_with_handle(self.clone().peer(peer.clone()));
-                    watched.push((peer, task));
+                if !tasks.iter().any(|(known, _)| Arc::ptr_eq(known, &peer)) {
+                    let task = executor::spawn_with_handle(self.clone().check_peer(peer.clone()));
+                    tasks.push((peer, task));
                 }
             }
-            if self.group.is_fixed() {
+            if self.group.has_fixed_peers() {
                 return pending().await;
             }
             executor::sleep(self.group.until_stale()).await;
         }
     }
 
-    /// Asks one peer again and again.
-    async fn peer(self, peer: Arc<Peer>) {
+    /// Probes one peer until the task is dropped.
+    async fn check_peer(self, peer: Arc<Peer>) {
         let (mut passes, mut fails) = (0u32, 0u32);
-        if peer.finding() != Finding::Awaited {
+        if peer.health() != Health::Unknown {
             executor::sleep(self.jitter()).await;
         }
         loop {
-            let answer = self.ask(&peer).await;
-            match &answer {
-                Answer::Good => (passes, fails) = (passes.saturating_add(1), 0),
-                Answer::Bad(_) => (passes, fails) = (0, fails.saturating_add(1)),
-                Answer::Unasked => {}
+            let result = self.check_once(&peer).await;
+            match &result {
+                ProbeResult::Pass => (passes, fails) = (passes.saturating_add(1), 0),
+                ProbeResult::Fail(_) => (passes, fails) = (0, fails.saturating_add(1)),
+                ProbeResult::Skipped => {}
             }
-            match (answer, peer.finding()) {
-                (Answer::Good, Finding::Ill) if passes >= self.check.passes => self.is_well(&peer),
-                (Answer::Good, Finding::Awaited) => self.is_well(&peer),
-                (Answer::Bad(why), Finding::Well) if fails >= self.check.fails => self.is_ill(&peer, &why),
-                (Answer::Bad(why), Finding::Awaited) => self.is_ill(&peer, &why),
+            match (result, peer.health()) {
+                (ProbeResult::Pass, Health::Unhealthy) if passes >= self.check.passes => self.mark_healthy(&peer),
+                (ProbeResult::Pass, Health::Unknown) => self.mark_healthy(&peer),
+                (ProbeResult::Fail(why), Health::Healthy) if fails >= self.check.fails => {
+                    self.mark_unhealthy(&peer, &why)
+                }
+                (ProbeResult::Fail(why), Health::Unknown) => self.mark_unhealthy(&peer, &why),
                 _ => {}
             }
             executor::sleep(self.check.interval + self.jitter()).await;
@@ -146,90 +149,89 @@ impl Checker {
         Duration::from_millis(fastrand::u64(0..=executor::millis(self.check.jitter)))
     }
 
-    fn is_well(&self, peer: &Arc<Peer>) {
-        self.group.recovers(peer);
-        self.tell(Level::Notice, peer, "is healthy");
+    fn mark_healthy(&self, peer: &Arc<Peer>) {
+        self.group.mark_recovered(peer);
+        self.log_peer(Level::Notice, peer, "is healthy");
     }
 
-    fn is_ill(&self, peer: &Peer, why: &str) {
-        peer.find(Finding::Ill);
-        self.tell(Level::Warn, peer, &format!("is unhealthy: {why}"));
+    fn mark_unhealthy(&self, peer: &Peer, why: &str) {
+        peer.set_health(Health::Unhealthy);
+        self.log_peer(Level::Warn, peer, &format!("is unhealthy: {why}"));
     }
 
-    fn tell(&self, level: Level, peer: &Peer, what: &str) {
+    fn log_peer(&self, level: Level, peer: &Peer, event: &str) {
         let name = &self.group.upstream.name;
-        log::log(&self.logs, level, format_args!("peer {} of upstream \"{name}\" {what}", peer.addr));
+        log::log(&self.logs, level, format_args!("peer {} of upstream \"{name}\" {event}", peer.addr));
     }
 
-    /// Asks a peer once.
-    async fn ask(&self, peer: &Peer) -> Answer {
+    async fn check_once(&self, peer: &Peer) -> ProbeResult {
         let addr = match (&peer.addr, self.check.port) {
             (Addr::Ip(addr), Some(port)) => Addr::Ip((addr.ip(), port).into()),
             (addr, _) => addr.clone(),
         };
-        let asked = Timer::new().within(self.check.timeout, pin!(probe(&addr, &self.check))).await;
-        let answer = asked.unwrap_or_else(|executor::Elapsed| Answer::Bad("no answer in time".to_owned()));
-        peer.count_check(matches!(answer, Answer::Bad(_)));
-        answer
+        let result = Timer::new().within(self.check.timeout, pin!(probe(&addr, &self.check))).await;
+        let result = result.unwrap_or_else(|executor::Elapsed| ProbeResult::Fail("timed out".to_owned()));
+        peer.count_check(matches!(result, ProbeResult::Fail(_)));
+        result
     }
 }
 
-/// What a peer says of itself.
-enum Answer {
-    Good,
-    /// What is wrong with it, for the log.
-    Bad(String),
-    Unasked,
+enum ProbeResult {
+    Pass,
+    /// With the reason, for the log.
+    Fail(String),
+    /// The probe could not be made.
+    Skipped,
 }
 
-async fn probe(addr: &Addr, check: &HealthCheck) -> Answer {
+async fn probe(addr: &Addr, check: &HealthCheck) -> ProbeResult {
     let socket = match Socket::connect(addr, None).await {
         Ok(socket) => socket,
-        Err(error) if socket::is_shortage(&error) => return Answer::Unasked,
-        Err(error) => return Answer::Bad(format!("connect() failed ({})", io_error::describe(&error))),
+        Err(error) if socket::is_shortage(&error) => return ProbeResult::Skipped,
+        Err(error) => return ProbeResult::Fail(format!("connect() failed ({})", io_error::describe(&error))),
     };
-    match question(socket, check).await {
-        Ok(()) => Answer::Good,
-        Err(why) => Answer::Bad(why),
+    match run_probe(socket, check).await {
+        Ok(()) => ProbeResult::Pass,
+        Err(why) => ProbeResult::Fail(why),
     }
 }
 
-async fn question(socket: Socket, check: &HealthCheck) -> Result<(), String> {
+async fn run_probe(socket: Socket, check: &HealthCheck) -> Result<(), String> {
     if matches!(check.probe, Probe::Tcp) {
         return Ok(());
     }
     let stream = match check.tls.as_ref().filter(|_| tls::AVAILABLE) {
         None => Stream::Plain(socket),
         Some((client, name)) => {
-            let secured = Box::pin(tls::connect(socket, client, name)).await;
+            let tls = Box::pin(tls::connect(socket, client, name)).await;
             let failed = |error| format!("SSL_do_handshake() failed ({})", io_error::describe(&error));
-            Stream::Secure(secured.map_err(failed)?)
+            Stream::Secure(tls.map_err(failed)?)
         }
     };
-    let mut wire = BufStream::new(stream);
+    let mut stream = BufStream::new(stream);
     match &check.probe {
         Probe::Tcp => Ok(()),
         Probe::Http { host, uri, good } => {
-            let head = send(&mut wire, host, uri, "Connection: close\r\n", check.timeout).await?;
-            judge(&mut wire, good, &head).await
+            let head = exchange_heads(&mut stream, host, uri, "Connection: close\r\n", check.timeout).await?;
+            check_response(&mut stream, good, &head).await
         }
         Probe::WebSocket { host, uri } => {
             let key = base64::encode(&fastrand::u128(..).to_ne_bytes());
             let fields = format!(
                 "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
             );
-            let head = send(&mut wire, host, uri, &fields, check.timeout).await?;
-            agreed(&head, &key)?;
-            let farewell = websocket::going_away_frame(Some(fastrand::u32(..).to_ne_bytes()));
-            let _ = send_all(&wire.stream, &farewell, check.timeout).await;
+            let head = exchange_heads(&mut stream, host, uri, &fields, check.timeout).await?;
+            check_upgrade(&head, &key)?;
+            let close = websocket::going_away_frame(Some(fastrand::u32(..).to_ne_bytes()));
+            let _ = send_all(&stream.stream, &close, check.timeout).await;
             Ok(())
         }
     }
 }
 
-/// Sends a request, and waits for the head of the answer.
-async fn send(
-    wire: &mut BufStream,
+/// Sends a request, and reads the head of the response.
+async fn exchange_heads(
+    stream: &mut BufStream,
     host: &str,
     uri: &str,
     fields: &str,
@@ -237,25 +239,25 @@ async fn send(
 ) -> Result<Response, String> {
     let agent = concat!("smolgate/", env!("CARGO_PKG_VERSION"), " (health check)");
     let request = format!("GET {uri} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{fields}\r\n");
-    send_all(&wire.stream, request.as_bytes(), timeout).await.map_err(|_| "it takes no request".to_owned())?;
-    answer(wire).await
+    send_all(&stream.stream, request.as_bytes(), timeout).await.map_err(|_| "sending the request failed".to_owned())?;
+    read_head(stream).await
 }
 
-/// Whether an answer is as it should be.
-async fn judge(wire: &mut BufStream, good: &HealthMatch, head: &Response) -> Result<(), String> {
-    if let Some(objection) = good.objection(head) {
-        return Err(objection);
+/// Checks a response against the `match` block.
+async fn check_response(stream: &mut BufStream, good: &HealthMatch, head: &Response) -> Result<(), String> {
+    if let Some(why) = good.objection(head) {
+        return Err(why);
     }
-    if good.has_body() && !good.takes_body(&body(wire, head).await?) {
-        return Err("the body of its answer does not match".to_owned());
+    if good.has_body() && !good.takes_body(&read_body(stream, head).await?) {
+        return Err("response body does not match".to_owned());
     }
     Ok(())
 }
 
-/// Whether a peer has taken the upgrade (RFC 6455 4.1).
-fn agreed(head: &Response, key: &str) -> Result<(), String> {
+/// Checks the response to the upgrade request (RFC 6455 4.1).
+fn check_upgrade(head: &Response, key: &str) -> Result<(), String> {
     if head.status != 101 {
-        return Err(format!("it answers with status {}", head.status));
+        return Err(format!("status {}", head.status));
     }
     let upgrade = head.headers.first(HeaderName::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
     let accept = websocket::accept_key(key.as_bytes());
@@ -263,20 +265,20 @@ fn agreed(head: &Response, key: &str) -> Result<(), String> {
     if upgrade && accepts && head.headers.has_token(HeaderName::Connection, "upgrade") {
         return Ok(());
     }
-    Err("its 101 is not that of a WebSocket".to_owned())
+    Err("invalid WebSocket handshake".to_owned())
 }
 
-/// The head of the answer; interim ones are passed over, but for the 101 that is asked for.
-async fn answer(wire: &mut BufStream) -> Result<Response, String> {
+/// Reads the head of the final response, or of a 101; skips other interim ones.
+async fn read_head(stream: &mut BufStream) -> Result<Response, String> {
     loop {
         let mut scan = HeadScanner::for_response();
         let mut parse = |bytes: &[u8]| scan.parse_response(bytes);
-        let mut reader = wire.reader();
+        let mut reader = stream.reader();
         let head = match poll_fn(|cx| reader.poll_parse(cx, &mut parse)).await {
             Ok(head) => head,
-            Err(ReadError::Nothing | ReadError::Cut) => return Err("it closes the connection".to_owned()),
+            Err(ReadError::Nothing | ReadError::Cut) => return Err("connection closed".to_owned()),
             Err(ReadError::Failed(error)) => return Err(format!("recv() failed ({})", io_error::describe(&error))),
-            Err(ReadError::Malformed(why)) => return Err(format!("it sends {why}")),
+            Err(ReadError::Malformed(why)) => return Err(format!("malformed response: {why}")),
         };
         if head.status == 101 || head.status >= 200 {
             return Ok(head);
@@ -284,25 +286,25 @@ async fn answer(wire: &mut BufStream) -> Result<Response, String> {
     }
 }
 
-/// The body of the answer, as far as it is looked at.
-async fn body(wire: &mut BufStream, head: &Response) -> Result<Vec<u8>, String> {
+/// Reads the body, up to [`BODY_BYTES_MAX`].
+async fn read_body(stream: &mut BufStream, head: &Response) -> Result<Vec<u8>, String> {
     let mut decoder = Decoder::new(head.framing(false));
     let mut body = Vec::new();
     while !decoder.is_done() && body.len() < BODY_BYTES_MAX {
-        let mut reader = wire.reader();
+        let mut reader = stream.reader();
         let mut take = |bytes: &[u8]| match decoder.decode(bytes) {
             _ if bytes.is_empty() => (0, Ok(true)),
             Ok(piece) => {
                 body.extend_from_slice(piece.data);
                 (piece.used, Ok(false))
             }
-            Err(why) => (0, Err(format!("it sends {why}"))),
+            Err(why) => (0, Err(format!("malformed response: {why}"))),
         };
         let read = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| take(bytes))).await;
         match read.map_err(|error| format!("recv() failed ({})", io_error::describe(&error)))? {
             Ok(false) => {}
             Ok(true) if decoder.ends_with_stream() => break,
-            Ok(true) => return Err("its answer breaks off".to_owned()),
+            Ok(true) => return Err("response truncated".to_owned()),
             Err(why) => return Err(why),
         }
     }

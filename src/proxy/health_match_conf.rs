@@ -40,7 +40,7 @@ impl HealthMatch {
     pub fn objection(&self, head: &Response) -> Option<String> {
         let has = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&head.status));
         if self.status.iter().any(|(ranges, negated)| has(ranges) == *negated) {
-            return Some(format!("it answers with status {}", head.status));
+            return Some(format!("status {}", head.status));
         }
         let (name, ..) = self.headers.iter().find(|(name, value, negated)| {
             let mut lines = head.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
@@ -50,7 +50,7 @@ impl HealthMatch {
                 Value::Like(pattern) => lines.any(|line| pattern.is_match(line.value) != *negated),
             }
         })?;
-        Some(format!("the field \"{name}\" of its answer does not match"))
+        Some(format!("response header \"{name}\" does not match"))
     }
 
     /// Whether there is a test of the body.

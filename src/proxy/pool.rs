@@ -1,7 +1,7 @@
-//! Idle connections to upstreams, kept by each worker for the next request.
+//! Idle connections to upstreams, one pool per worker (`keepalive`).
 //!
-//! A connection comes back only if its last answer was read to the end, and leaves again only if nothing was heard of
-//! it since: bytes that nobody asked for never become the start of an answer.
+//! A connection enters the pool only after its last response was read to the end, and is reused only if no byte has arrived
+//! since: unsolicited bytes never become the start of a response.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::runtime::socket::Addr;
 use crate::runtime::stream::BufStream;
 use crate::tls;
 
-/// How often connections that nobody wants any more are looked for.
-const SWEEP: Duration = Duration::from_secs(5);
+/// How often expired and closed connections are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How a peer is connected to. A connection serves those alone who would have made it in the same way.
+/// How a connection was opened. A request reuses a connection only if it would have opened it in the same way.
 #[derive(Clone, PartialEq)]
 pub struct PoolKey {
-    /// The address that it is bound to (`proxy_bind`).
-    pub from: Option<Addr>,
+    /// The local address (`proxy_bind`).
+    pub bind: Option<Addr>,
     pub tls: Option<TlsKey>,
 }
 
-/// How, and by which name, a peer is spoken to by TLS.
+/// The TLS settings, and the server name.
 #[derive(Clone)]
 pub struct TlsKey {
     pub client: Arc<tls::ClientTls>,
@@ -37,90 +37,89 @@ impl PartialEq for TlsKey {
     }
 }
 
-/// A connection, and how much it was used.
+/// A connection to a peer, with its age and use.
 pub struct UpstreamConn {
-    pub wire: BufStream,
-    way: PoolKey,
+    pub stream: BufStream,
+    key: PoolKey,
     pub requests: u32,
-    pub since: Millis,
+    pub connected_at: Millis,
     idle_since: Millis,
     idle_max: Duration,
 }
 
 impl UpstreamConn {
-    pub fn new(wire: BufStream, way: PoolKey) -> Self {
-        Self { wire, way, requests: 0, since: executor::now(), idle_since: 0, idle_max: Duration::ZERO }
+    pub fn new(stream: BufStream, key: PoolKey) -> Self {
+        Self { stream, key, requests: 0, connected_at: executor::now(), idle_since: 0, idle_max: Duration::ZERO }
     }
 
     fn is_usable(&self) -> bool {
         let idle = executor::now().saturating_sub(self.idle_since);
-        idle < executor::millis(self.idle_max) && self.wire.ahead().is_empty() && self.wire.stream.is_quiet()
+        idle < executor::millis(self.idle_max) && self.stream.ahead().is_empty() && self.stream.stream.is_quiet()
     }
 }
 
 #[derive(Default)]
 struct Pool {
-    /// By the names of upstreams. A program has few of them: a list is found through faster than a table.
-    idle: Vec<(Box<str>, Idle)>,
+    /// By name of the upstream. There are few: a linear search is faster than hashing.
+    idle: Vec<(Box<str>, IdleConns)>,
     sweeping: bool,
 }
 
-/// The idle connections of an upstream; that which was used last stands last. Boxed, as they go from hand to hand.
-type Idle = Vec<(Addr, Box<UpstreamConn>)>;
+/// The idle connections of an upstream, the most recently used one last. Boxed, as they are moved often.
+type IdleConns = Vec<(Addr, Box<UpstreamConn>)>;
 
 thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
 impl Pool {
-    fn of(&mut self, upstream: &Upstream) -> Option<&mut Idle> {
+    fn idle_conns(&mut self, upstream: &Upstream) -> Option<&mut IdleConns> {
         self.idle.iter_mut().find(|(name, _)| **name == *upstream.name).map(|(_, idle)| idle)
     }
 }
 
-/// An idle connection to a peer of `upstream` that was made in this way, if there is a good one: the one that was used
-/// last.
-pub fn take(addr: &Addr, way: &PoolKey, upstream: &Upstream) -> Option<Box<UpstreamConn>> {
+/// Takes the most recently used idle connection to `addr` that was opened as `key` says and is still usable.
+pub fn take(addr: &Addr, key: &PoolKey, upstream: &Upstream) -> Option<Box<UpstreamConn>> {
     POOL.with_borrow_mut(|pool| {
-        let idle = pool.of(upstream)?;
-        let fits = |(known, pooled): &(Addr, Box<UpstreamConn>)| known == addr && pooled.way == *way;
-        while let Some(at) = idle.iter().rposition(fits) {
-            let (_, pooled) = idle.remove(at);
-            if pooled.is_usable() {
-                return Some(pooled);
+        let idle = pool.idle_conns(upstream)?;
+        let matches = |(peer, conn): &(Addr, Box<UpstreamConn>)| peer == addr && conn.key == *key;
+        while let Some(at) = idle.iter().rposition(matches) {
+            let (_, conn) = idle.remove(at);
+            if conn.is_usable() {
+                return Some(conn);
             }
         }
         None
     })
 }
 
-/// Keeps a connection for the next request, as the upstream's settings allow. Where there is no room the one that lay idle
-/// for the longest time gives way.
-pub fn put(addr: &Addr, mut pooled: Box<UpstreamConn>, upstream: &Upstream) {
-    let age = Duration::from_millis(executor::now().saturating_sub(pooled.since));
-    if upstream.keepalive == 0 || pooled.requests >= upstream.keepalive_requests || age >= upstream.keepalive_time {
+/// Keeps a connection for the next request, as the settings of the upstream allow; in a full pool it replaces the one that was
+/// idle for the longest time.
+pub fn put(addr: &Addr, mut conn: Box<UpstreamConn>, upstream: &Upstream) {
+    let age = Duration::from_millis(executor::now().saturating_sub(conn.connected_at));
+    if upstream.keepalive == 0 || conn.requests >= upstream.keepalive_requests || age >= upstream.keepalive_time {
         return;
     }
-    pooled.idle_since = executor::now();
-    pooled.idle_max = upstream.keepalive_timeout;
-    pooled.wire.stream.socket().release();
-    if !pooled.wire.stream.is_quiet() {
+    conn.idle_since = executor::now();
+    conn.idle_max = upstream.keepalive_timeout;
+    conn.stream.stream.socket().release();
+    if !conn.stream.stream.is_quiet() {
         return;
     }
     let sweep = POOL.with_borrow_mut(|pool| {
-        match pool.of(upstream) {
+        match pool.idle_conns(upstream) {
             Some(idle) => {
                 if idle.len() >= upstream.keepalive as usize {
                     idle.remove(0);
                 }
-                idle.push((addr.clone(), pooled));
+                idle.push((addr.clone(), conn));
             }
-            None => pool.idle.push((upstream.name.as_str().into(), vec![(addr.clone(), pooled)])),
+            None => pool.idle.push((upstream.name.as_str().into(), vec![(addr.clone(), conn)])),
         }
         !std::mem::replace(&mut pool.sweeping, true)
     });
     if sweep {
-        executor::spawn_boxed(sweep_while_needed());
+        executor::spawn_boxed(sweep_until_empty());
     }
 }
 
@@ -129,13 +128,13 @@ pub fn clear() {
     POOL.with_borrow_mut(|pool| pool.idle.clear());
 }
 
-/// Closes what got old or was closed by the other side; ends when nothing is left, so that an idle process sleeps.
-async fn sweep_while_needed() {
+/// Closes connections that expired, or that the peer closed. Ends when the pool is empty, so that an idle process sleeps.
+async fn sweep_until_empty() {
     loop {
-        executor::sleep(SWEEP).await;
+        executor::sleep(SWEEP_INTERVAL).await;
         let done = POOL.with_borrow_mut(|pool| {
             for (_, idle) in &mut pool.idle {
-                idle.retain(|(_, pooled)| pooled.is_usable());
+                idle.retain(|(_, conn)| conn.is_usable());
             }
             pool.idle.retain(|(_, idle)| !idle.is_empty());
             pool.sweeping = !pool.idle.is_empty();

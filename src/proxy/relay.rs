@@ -42,7 +42,7 @@ impl ProxyRequest<'_> {
         if head.status == 101 {
             return self.upgrade(pooled, chosen, head).await;
         }
-        chosen.report(Outcome::Answered);
+        chosen.report(Outcome::Succeeded);
         let Plan { status, framing, coding, packing, keep_alive, reusable } = self.plan(head);
         let settings = self.exchange.settings();
         let limits = body_relay::Limits {
@@ -68,15 +68,15 @@ impl ProxyRequest<'_> {
         if packing == ContentEncoding::Gzip {
             download.pack(gzip::new_encoder(self.exchange));
         }
-        download.slow_down(rate_limit::to_client(self.exchange));
-        download.slow_down(rate_limit::from_upstream(self.exchange, executor::now()));
+        download.slow_down(rate_limit::for_client(self.exchange));
+        download.slow_down(rate_limit::for_upstream(self.exchange, executor::now()));
         let upload = &mut sent.upload;
         let waits = match self.patience() {
             AbortPolicy::WhileSending if self.exchange.limits.conn_guards.is_empty() => AbortPolicy::WhileOpen,
             patience => patience,
         };
         let (client_tx, mut client_rx) = self.client.split();
-        let (upstream_tx, mut upstream_rx) = pooled.wire.split();
+        let (upstream_tx, mut upstream_rx) = pooled.stream.split();
         let done = poll_fn(|cx| {
             if let Some(upload) = upload.as_mut()
                 && let Err(missed) = upload.poll(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx)
@@ -111,7 +111,7 @@ impl ProxyRequest<'_> {
             Ok(()) if coding == TransferCoding::Trailed && self.send_trailers().await.is_err() => Ok(Forwarded::Broken),
             Ok(()) => {
                 self.exchange.response.complete = true;
-                if reusable && uploaded && pooled.wire.ahead().is_empty() {
+                if reusable && uploaded && pooled.stream.ahead().is_empty() {
                     pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
                 }
                 Ok(Forwarded::Answered { reusable: keep_alive })
@@ -137,7 +137,7 @@ impl ProxyRequest<'_> {
 
     /// Ends the body with its trailers.
     async fn send_trailers(&mut self) -> Result<(), Failure> {
-        let end = trailers::end_of_body(self.exchange);
+        let end = trailers::last_chunk(self.exchange);
         send_all(&self.client.stream, &end, self.exchange.settings().send_timeout).await?;
         self.exchange.response.bytes += end.len() as u64;
         Ok(())
@@ -155,7 +155,7 @@ impl ProxyRequest<'_> {
         let packing = gzip::content_encoding(exchange, &about(head, status));
         let (coding, delimited) = match framing {
             Framing::None => (TransferCoding::Plain, true),
-            _ if trailers::are_expected(exchange, status) => (TransferCoding::Trailed, true),
+            _ if trailers::is_expected(exchange, status) => (TransferCoding::Trailed, true),
             Framing::Length(_) if packing != ContentEncoding::Gzip => (TransferCoding::Plain, true),
             _ if exchange.accepts_chunked() => (TransferCoding::Chunked, true),
             _ => (TransferCoding::Plain, false),
@@ -171,7 +171,7 @@ impl ProxyRequest<'_> {
 
     /// Tells the client which peer it is bound to from now on.
     fn bind(&mut self, chosen: &PeerLease) {
-        let cookie = self.group.cookie(&chosen.peer, self.exchange);
+        let cookie = self.group.sticky_cookie(&chosen.peer, self.exchange);
         self.exchange.overrides.headers.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
     }
 
@@ -206,7 +206,7 @@ impl ProxyRequest<'_> {
         head: &Response,
     ) -> Result<Forwarded, Option<u16>> {
         let token = self.agreed(head).unwrap_or_default();
-        chosen.report(Outcome::Answered);
+        chosen.report(Outcome::Succeeded);
         self.exchange.response.status = 101;
         self.bind(&chosen);
         let out = headers::upgraded(self.exchange, head, token);
@@ -217,7 +217,7 @@ impl ProxyRequest<'_> {
         }
         self.exchange.response.bytes = out.len() as u64;
         self.exchange.response.complete = true;
-        let UpstreamConn { mut wire, .. } = *pooled;
+        let UpstreamConn { stream: mut wire, .. } = *pooled;
         let early = wire.take_ahead();
         let websocket = is_websocket(token);
         Ok(Forwarded::Upgraded(Box::new(Upgraded { stream: wire.stream, early, websocket, chosen })))

@@ -6,12 +6,12 @@ use crate::request::exchange::Exchange;
 /// Whether the client asked for `coding`, in lower case, by its name: `*` is not taken for it, and neither is silence.
 pub fn accepts(exchange: &Exchange, coding: &[u8]) -> bool {
     let lists = exchange.request.headers.all(HeaderName::AcceptEncoding);
-    lists.flat_map(head::tokens).find_map(|member| verdict(member, coding)).unwrap_or(false)
+    lists.flat_map(head::tokens).find_map(|member| member_accepts(member, coding)).unwrap_or(false)
 }
 
 /// What one member of the list says of `coding`; `None` if it is about another. Whoever writes a weight that is none
 /// does not get the coding.
-fn verdict(member: &[u8], coding: &[u8]) -> Option<bool> {
+fn member_accepts(member: &[u8], coding: &[u8]) -> Option<bool> {
     let name_end = member.iter().position(|b| *b == b';').unwrap_or(member.len());
     let (name, rest) = member.split_at(name_end);
     if !name.trim_ascii().eq_ignore_ascii_case(coding) {
@@ -22,13 +22,13 @@ fn verdict(member: &[u8], coding: &[u8]) -> Option<bool> {
         return Some(true);
     }
     Some(match parameter {
-        [b'q' | b'Q', b'=', weight @ ..] => is_some_weight(weight),
+        [b'q' | b'Q', b'=', weight @ ..] => is_nonzero_weight(weight),
         _ => false,
     })
 }
 
 /// `0.001` to `1.000` (RFC 9110 12.4.2); nothing and all that is no weight is false.
-fn is_some_weight(weight: &[u8]) -> bool {
+fn is_nonzero_weight(weight: &[u8]) -> bool {
     let (whole, digits) = match weight {
         [whole] | [whole, b'.'] => (whole, &[][..]),
         [whole, b'.', digits @ ..] => (whole, digits),
@@ -68,7 +68,7 @@ mod tests {
             ("gzip;v=1", Some(false)),
             ("gzip;q=0.5;v=1", Some(false)),
         ] {
-            assert_eq!(verdict(member.as_bytes(), b"gzip"), expected, "{member}");
+            assert_eq!(member_accepts(member.as_bytes(), b"gzip"), expected, "{member}");
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::http1::body::{self, Decoder};
 use crate::request::gzip_encoder::{EncodeError, Encoder, Flush};
-use crate::request::rate_limit::Pace;
+use crate::request::rate_limit::RateLimit;
 use crate::runtime::executor::{self, Elapsed, Timer};
 use crate::runtime::stream::{BufStream, ReadHalf, Stream};
 
@@ -111,7 +111,7 @@ pub struct BodyRelay {
     timer: Timer,
     waits_for: Option<Side>,
     /// How fast it may go, at most.
-    paces: Vec<Pace>,
+    paces: Vec<RateLimit>,
     /// The receiver is gone: what comes is dropped.
     drops: bool,
 }
@@ -145,7 +145,7 @@ impl BodyRelay {
     }
 
     /// Goes no faster than this.
-    pub fn slow_down(&mut self, pace: Option<Pace>) {
+    pub fn slow_down(&mut self, pace: Option<RateLimit>) {
         self.paces.extend(pace);
     }
 
@@ -181,7 +181,7 @@ impl BodyRelay {
 
     /// Bytes of the body before and after it was compressed.
     pub fn packed(&self) -> Option<(u64, u64)> {
-        self.encoder.as_ref().map(|encoder| encoder.counts())
+        self.encoder.as_ref().map(|encoder| encoder.byte_counts())
     }
 
     /// Moves what can be moved; ready when all of it is written.
@@ -219,13 +219,13 @@ impl BodyRelay {
 
     /// Whether a wait is long enough for the encoder to rest in it.
     fn may_rest(&self, wait: Duration) -> bool {
-        wait > REST_AFTER && self.encoder.as_ref().is_some_and(|encoder| encoder.is_awake())
+        wait > REST_AFTER && self.encoder.as_ref().is_some_and(|encoder| encoder.is_active())
     }
 
     fn rest(&mut self) -> Result<(), Failure> {
         let Some(encoder) = &mut self.encoder else { return Ok(()) };
         let start = self.held.len();
-        encoder.rest(&mut self.held)?;
+        encoder.release_buffers(&mut self.held)?;
         self.coding.frame(start, &mut self.held);
         Ok(())
     }
@@ -288,7 +288,7 @@ impl BodyRelay {
     fn room(&self) -> Result<usize, Duration> {
         let mut most = usize::MAX;
         for pace in &self.paces {
-            let room = pace.room(self.written, executor::now())?;
+            let room = pace.allowance(self.written, executor::now())?;
             most = most.min(usize::try_from(room).unwrap_or(usize::MAX));
         }
         Ok(most)
@@ -497,7 +497,7 @@ pub struct GzipSender {
     pub coding: TransferCoding,
     pub write_timeout: Duration,
     /// How fast it may go, at most.
-    pub pace: Option<Pace>,
+    pub pace: Option<RateLimit>,
     /// Bytes that were written, with the head.
     pub sent: u64,
 }
@@ -536,7 +536,7 @@ impl GzipSender {
         match Timer::new().within(REST_AFTER, sending.as_mut()).await {
             Ok(sent) => sent?,
             Err(Elapsed) => {
-                self.encoder.rest(&mut follows)?;
+                self.encoder.release_buffers(&mut follows)?;
                 self.coding.frame(0, &mut follows);
                 sending.await?;
             }
@@ -560,13 +560,13 @@ pub fn skip(wire: &mut BufStream, decoder: &mut Decoder) -> Result<bool, body::M
 pub fn poll_room(
     cx: &mut Context<'_>,
     to: &Stream,
-    slow: Option<(Pace, u64)>,
+    slow: Option<(RateLimit, u64)>,
     timer: &Timer,
     limit: Duration,
 ) -> Poll<usize> {
     let Some((pace, sent)) = slow else { return Poll::Ready(usize::MAX) };
     loop {
-        match pace.room(sent, executor::now()) {
+        match pace.allowance(sent, executor::now()) {
             Ok(room) => return Poll::Ready(usize::try_from(room).unwrap_or(usize::MAX)),
             Err(wait) => timer.set(wait),
         }
@@ -584,7 +584,12 @@ pub async fn send_all(to: &Stream, bytes: &[u8], limit: Duration) -> Result<(), 
 }
 
 /// Writes all of `bytes`; `slow` is a pace and how many bytes went at it before.
-pub async fn send_slowly(to: &Stream, bytes: &[u8], limit: Duration, slow: Option<(Pace, u64)>) -> Result<(), Failure> {
+pub async fn send_slowly(
+    to: &Stream,
+    bytes: &[u8],
+    limit: Duration,
+    slow: Option<(RateLimit, u64)>,
+) -> Result<(), Failure> {
     let timer = Timer::new();
     let mut sent = 0;
     timer.set(limit);

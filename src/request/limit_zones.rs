@@ -1,7 +1,6 @@
-//! How many requests in a time, and how many at once, a key may have: the leaky buckets of `limit_req` and the counts of
-//! `limit_conn`, in zones that all workers share and that hold to their size.
+//! Zones of `limit_req` (leaky buckets) and `limit_conn` (counts), by key. All workers share a zone, whose size is fixed.
 //!
-//! The arithmetic is nginx's, to the digit: a bucket holds thousandths of requests and leaks whole ones by the second.
+//! The arithmetic is exactly nginx's: a bucket holds thousandths of requests and leaks by the millisecond.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,28 +8,29 @@ use crate::config::{Config, ZoneDefinition, ZoneKind};
 use crate::runtime::executor::Millis;
 use crate::runtime::lru_table::{EntryId, LruTable};
 
-/// A bucket that nobody has poured into for so long may give way to another, if it is empty.
+/// An empty bucket that got no request for this long may be evicted.
 const STALE_MILLIS: Millis = 60_000;
-/// Buckets that are dropped for a key that is longer than theirs.
+/// Buckets that are evicted to make room for one, whose key may be longer than theirs.
 const EVICTIONS_MAX: u32 = 16;
 
-/// What is known of one key of `limit_req`.
+/// The leaky bucket of one key.
 #[derive(Default)]
 struct Bucket {
+    /// When the last request was added.
     last: Millis,
-    /// Thousandths of requests in it.
+    /// Its content, in thousandths of requests.
     excess: u64,
-    /// Requests that looked and have not settled yet: it must not go.
+    /// Requests between `probe` and `commit` or `rollback`, during which it must not be evicted.
     reservations: u32,
 }
 
 impl Bucket {
-    /// Milliseconds since it was poured into. Clocks of workers differ a little.
+    /// Milliseconds since `last`; 0 if another worker's clock was ahead.
     fn age(&self, now: Millis) -> Millis {
         now.saturating_sub(self.last)
     }
 
-    /// What is in it when one more request is.
+    /// Returns the content with one more request in it.
     fn excess_with_one_more(&self, rate: u64, now: Millis) -> u64 {
         (self.excess + 1000).saturating_sub(leaked(rate, self.age(now)))
     }
@@ -41,25 +41,28 @@ impl Bucket {
     }
 }
 
-/// Thousandths of requests that leak in `millis`, at `rate` thousandths a second.
+/// Returns the thousandths of requests that leak in `millis`, at `rate` thousandths per second.
 fn leaked(rate: u64, millis: Millis) -> u64 {
     rate.saturating_mul(millis) / 1000
 }
 
-/// What a bucket says to one more request.
+/// The result of probing a bucket for one more request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BucketVerdict {
-    /// It would overflow.
-    Exceeded { excess: u64 },
-    /// It is in.
-    Committed { excess: u64 },
-    /// It would fit; to be settled with [`Requests::settle`] when all the other buckets agree.
+    /// The bucket would overflow.
+    Exceeded {
+        excess: u64,
+    },
+    /// The request is in the bucket.
+    Committed {
+        excess: u64,
+    },
+    /// There is room; to be followed by [`RequestZone::commit`] or [`RequestZone::rollback`].
     Reserved(EntryId),
-    /// The zone is full.
     ZoneFull,
 }
 
-/// What the limits said of a request.
+/// The result of the limits for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitStatus {
     Passed,
@@ -70,7 +73,7 @@ pub enum LimitStatus {
 }
 
 impl LimitStatus {
-    /// `$limit_req_status`, `$limit_conn_status`.
+    /// Returns the value of `$limit_req_status` and `$limit_conn_status`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Passed => "PASSED",
@@ -82,23 +85,23 @@ impl LimitStatus {
     }
 }
 
-/// What a request got out of the limits. They are asked once: not again when its path was changed.
+/// The limits of a request. `limit_req` and `limit_conn` apply once, not again after an internal redirect.
 #[derive(Default)]
 pub struct RequestLimits {
     pub requests: Option<LimitStatus>,
     pub connections: Option<LimitStatus>,
     pub conn_guards: Vec<ConnGuard>,
-    /// `set $limit_rate`: bytes a second.
+    /// `set $limit_rate`, in bytes per second.
     pub rate: Option<u64>,
 }
 
 impl RequestLimits {
-    /// What counts for a request for the sake of this one: its limits have been asked already.
+    /// Returns the limits of a subrequest, to which those that were applied do not apply again.
     pub fn for_subrequest(&self) -> Self {
         Self { requests: self.requests, connections: self.connections, ..Self::default() }
     }
 
-    /// Takes over what such a request got.
+    /// Takes over the limits that were applied to a subrequest.
     pub fn merge(&mut self, other: &mut Self) {
         (self.requests, self.connections) = (other.requests, other.connections);
         self.conn_guards.append(&mut other.conn_guards);
@@ -119,18 +122,18 @@ impl RequestZone {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks whether one more request of `key` fits, and pours it in if it is the `last` bucket to be asked. `rate` and
-    /// `burst` are thousandths of requests.
-    pub fn probe(&self, key: &[u8], rate: u64, burst: u64, last: bool, now: Millis) -> BucketVerdict {
+    /// Checks whether one more request of `key` fits, and adds it if the bucket is the last one to probe. `rate` and `burst`
+    /// are thousandths of requests.
+    pub fn probe(&self, key: &[u8], rate: u64, burst: u64, is_last: bool, now: Millis) -> BucketVerdict {
         let mut table = self.lock();
-        let Some(id) = table.find(key) else { return insert_bucket(&mut table, key, rate, last, now) };
+        let Some(id) = table.find(key) else { return insert_bucket(&mut table, key, rate, is_last, now) };
         table.touch(id);
         let Some(bucket) = table.value_mut(id) else { return BucketVerdict::ZoneFull };
         let excess = bucket.excess_with_one_more(rate, now);
         if excess > burst {
             return BucketVerdict::Exceeded { excess };
         }
-        if last {
+        if is_last {
             bucket.update(excess, now);
             return BucketVerdict::Committed { excess };
         }
@@ -138,7 +141,7 @@ impl RequestZone {
         BucketVerdict::Reserved(id)
     }
 
-    /// Pours in a request that fitted: what is in the bucket now.
+    /// Adds a request after [`BucketVerdict::Reserved`], and returns the new content.
     pub fn commit(&self, id: EntryId, rate: u64, now: Millis) -> u64 {
         let mut table = self.lock();
         let Some(bucket) = table.value_mut(id) else { return 0 };
@@ -148,7 +151,7 @@ impl RequestZone {
         excess
     }
 
-    /// Gives up a request that fitted here, but not elsewhere.
+    /// Drops a request after [`BucketVerdict::Reserved`], as another bucket has no room.
     pub fn rollback(&self, id: EntryId) {
         if let Some(bucket) = self.lock().value_mut(id) {
             bucket.reservations = bucket.reservations.saturating_sub(1);
@@ -156,8 +159,8 @@ impl RequestZone {
     }
 }
 
-/// A first request: up to two buckets that are empty by now make room, and the oldest ones in any case if there is none.
-fn insert_bucket(table: &mut LruTable<Bucket>, key: &[u8], rate: u64, last: bool, now: Millis) -> BucketVerdict {
+/// Adds the bucket of a first request. Evicts up to two stale ones each time, and if there is no room the oldest ones.
+fn insert_bucket(table: &mut LruTable<Bucket>, key: &[u8], rate: u64, is_last: bool, now: Millis) -> BucketVerdict {
     for _ in 0..2 {
         evict_oldest(table, Some(rate), now);
     }
@@ -170,7 +173,7 @@ fn insert_bucket(table: &mut LruTable<Bucket>, key: &[u8], rate: u64, last: bool
         id = table.insert(key);
     }
     let Some((id, bucket)) = id.and_then(|id| Some((id, table.value_mut(id)?))) else { return BucketVerdict::ZoneFull };
-    if last {
+    if is_last {
         bucket.last = now;
         return BucketVerdict::Committed { excess: 0 };
     }
@@ -178,31 +181,31 @@ fn insert_bucket(table: &mut LruTable<Bucket>, key: &[u8], rate: u64, last: bool
     BucketVerdict::Reserved(id)
 }
 
-/// Drops the oldest bucket; with a rate, only one that has been empty for a while.
-fn evict_oldest(table: &mut LruTable<Bucket>, empty_at: Option<u64>, now: Millis) {
+/// Evicts the oldest bucket unless it is reserved; with a rate, only if it is stale.
+fn evict_oldest(table: &mut LruTable<Bucket>, stale_at: Option<u64>, now: Millis) {
     let Some((id, bucket)) = table.oldest().and_then(|id| Some((id, table.value(id)?))) else { return };
     let age = bucket.age(now);
-    let empty = |rate| age >= STALE_MILLIS && bucket.excess <= leaked(rate, age);
-    if bucket.reservations == 0 && empty_at.is_none_or(empty) {
+    let is_stale = |rate| age >= STALE_MILLIS && bucket.excess <= leaked(rate, age);
+    if bucket.reservations == 0 && stale_at.is_none_or(is_stale) {
         table.remove(id);
     }
 }
 
-/// The counts of a zone: requests, and tunnels, that are there at this moment.
+/// The counts of a zone: current requests and tunnels by key.
 pub struct ConnectionZone {
     table: Mutex<LruTable<u32>>,
 }
 
-/// One of those that are counted, as long as this lives.
+/// A counted request or tunnel, until this is dropped.
 pub struct ConnGuard {
     zone: Arc<ConnectionZone>,
     id: EntryId,
 }
 
-/// Why nobody more is let in.
+/// Why a zone rejects a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LimitExceeded {
-    /// There are as many of the key as may be.
+    /// The key is at its limit.
     Key,
     /// The zone has no room for another key.
     Zone,
@@ -217,12 +220,12 @@ impl ConnectionZone {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more of `key`, unless there are `most` already.
-    pub fn acquire(self: &Arc<Self>, key: &[u8], most: u32) -> Result<ConnGuard, LimitExceeded> {
+    /// Counts one more of `key`, unless there are `max` already.
+    pub fn acquire(self: &Arc<Self>, key: &[u8], max: u32) -> Result<ConnGuard, LimitExceeded> {
         let mut table = self.lock();
         let id = table.find(key).or_else(|| table.insert(key)).ok_or(LimitExceeded::Zone)?;
         let count = table.value_mut(id).ok_or(LimitExceeded::Zone)?;
-        if *count >= most {
+        if *count >= max {
             return Err(LimitExceeded::Key);
         }
         *count += 1;
@@ -253,11 +256,10 @@ impl Drop for ConnGuard {
 
 /// The zones of `limit_req` and `limit_conn` of a configuration, with their state.
 pub struct LimitZones {
-    config: Arc<Config>,
-    zones: Vec<ZoneState>,
+    zones: Vec<(ZoneDefinition, ZoneState)>,
 }
 
-/// The state of a zone. It outlives its configuration if the next one has the same zone.
+/// The state of a zone. It survives a reload if the new configuration has the same zone.
 #[derive(Clone)]
 enum ZoneState {
     Requests(Arc<RequestZone>),
@@ -265,56 +267,59 @@ enum ZoneState {
 }
 
 impl ZoneState {
-    fn new(spec: &ZoneDefinition) -> Self {
-        match spec.counted {
-            ZoneKind::Requests { .. } => Self::Requests(Arc::new(RequestZone::new(spec.bytes))),
-            ZoneKind::Connections => Self::Connections(Arc::new(ConnectionZone::new(spec.bytes))),
+    fn new(definition: &ZoneDefinition) -> Self {
+        match definition.counted {
+            ZoneKind::Requests { .. } => Self::Requests(Arc::new(RequestZone::new(definition.bytes))),
+            ZoneKind::Connections => Self::Connections(Arc::new(ConnectionZone::new(definition.bytes))),
         }
     }
 }
 
 impl LimitZones {
-    /// Those of a configuration. Of an old one it takes over those whose name, size and key are the same.
-    pub fn new(config: Arc<Config>, old: Option<&Self>) -> Self {
-        let zone = |spec| old.and_then(|old| old.find_matching(spec)).unwrap_or_else(|| ZoneState::new(spec));
-        Self { zones: config.zones.iter().map(zone).collect(), config }
+    /// Takes over from `old` the state of zones whose name, size and key are the same.
+    pub fn new(config: &Config, old: Option<&Self>) -> Self {
+        let state = |zone| old.and_then(|old| old.find_state(zone)).unwrap_or_else(|| ZoneState::new(zone));
+        Self { zones: config.zones.iter().map(|zone| (zone.clone(), state(zone))).collect() }
     }
 
-    fn find_matching(&self, spec: &ZoneDefinition) -> Option<ZoneState> {
-        let same = |(known, zone): &(&ZoneDefinition, &ZoneState)| {
-            let kind = matches!(spec.counted, ZoneKind::Requests { .. }) == matches!(zone, ZoneState::Requests(_));
-            kind && known.name == spec.name && known.bytes == spec.bytes && known.key_text == spec.key_text
+    fn find_state(&self, wanted: &ZoneDefinition) -> Option<ZoneState> {
+        let matches = |(zone, state): &&(ZoneDefinition, ZoneState)| {
+            let kind = matches!(wanted.counted, ZoneKind::Requests { .. }) == matches!(state, ZoneState::Requests(_));
+            kind && zone.name == wanted.name && zone.bytes == wanted.bytes && zone.key_text == wanted.key_text
         };
-        self.config.zones.iter().zip(&self.zones).find(same).map(|(_, zone)| zone.clone())
+        self.zones.iter().find(matches).map(|(_, state)| state.clone())
     }
 
-    /// The zone of a `limit_req`, and what is to be known of it.
+    /// Returns the zone of a `limit_req`.
     pub fn request_zone(&self, number: u32) -> Option<(&ZoneDefinition, &Arc<RequestZone>)> {
-        match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
-            (spec, ZoneState::Requests(zone)) => Some((spec, zone)),
+        match self.zones.get(number as usize)? {
+            (definition, ZoneState::Requests(zone)) => Some((definition, zone)),
             _ => None,
         }
     }
 
-    /// The zone of a `limit_conn`, and what is to be known of it.
+    /// Returns the zone of a `limit_conn`.
     pub fn connection_zone(&self, number: u32) -> Option<(&ZoneDefinition, &Arc<ConnectionZone>)> {
-        match (self.config.zones.get(number as usize)?, self.zones.get(number as usize)?) {
-            (spec, ZoneState::Connections(zone)) => Some((spec, zone)),
+        match self.zones.get(number as usize)? {
+            (definition, ZoneState::Connections(zone)) => Some((definition, zone)),
             _ => None,
         }
     }
 
-    /// The name under which the configuration knows a zone, if it still does.
+    /// Returns the name of a zone, if it is one of this configuration.
     pub fn zone_name(&self, zone: &Arc<ConnectionZone>) -> Option<&str> {
-        let same = |other: &ZoneState| matches!(other, ZoneState::Connections(other) if Arc::ptr_eq(other, zone));
-        let mut named = self.config.zones.iter().zip(&self.zones);
-        named.find(|(_, other)| same(other)).map(|(spec, _)| spec.name.as_str())
+        self.zones.iter().find_map(|(definition, state)| match state {
+            ZoneState::Connections(other) if Arc::ptr_eq(other, zone) => Some(definition.name.as_str()),
+            _ => None,
+        })
     }
 
-    /// The zone of a `limit_conn` by its name.
+    /// Returns the zone of a `limit_conn` by its name.
     pub fn connection_zone_named(&self, name: &str) -> Option<&Arc<ConnectionZone>> {
-        let number = self.config.zones.iter().position(|spec| spec.name == name)?;
-        self.connection_zone(number as u32).map(|(_, zone)| zone)
+        self.zones.iter().find_map(|(definition, state)| match state {
+            ZoneState::Connections(zone) if definition.name == name => Some(zone),
+            _ => None,
+        })
     }
 }
 
@@ -327,16 +332,16 @@ mod tests {
     #[test]
     fn a_bucket_leaks_with_time_and_overflows_above_its_burst() {
         let zone = RequestZone::new(ZONE_BYTES);
-        let look = |now| zone.probe(b"a", 2000, 1000, true, now);
-        assert_eq!(look(5000), BucketVerdict::Committed { excess: 0 });
-        assert_eq!(look(5000), BucketVerdict::Committed { excess: 1000 });
-        assert_eq!(look(5000), BucketVerdict::Exceeded { excess: 2000 });
-        assert_eq!(look(5001), BucketVerdict::Exceeded { excess: 1998 });
-        assert_eq!(look(5500), BucketVerdict::Committed { excess: 1000 });
-        // What is refused is not counted, what leaked is gone, and a clock that lags behind does no harm.
-        assert_eq!(look(5400), BucketVerdict::Exceeded { excess: 2000 });
-        assert_eq!(look(7000), BucketVerdict::Committed { excess: 0 });
-        assert_eq!(look(999_999_999), BucketVerdict::Committed { excess: 0 });
+        let probe = |now| zone.probe(b"a", 2000, 1000, true, now);
+        assert_eq!(probe(5000), BucketVerdict::Committed { excess: 0 });
+        assert_eq!(probe(5000), BucketVerdict::Committed { excess: 1000 });
+        assert_eq!(probe(5000), BucketVerdict::Exceeded { excess: 2000 });
+        assert_eq!(probe(5001), BucketVerdict::Exceeded { excess: 1998 });
+        assert_eq!(probe(5500), BucketVerdict::Committed { excess: 1000 });
+        // A rejected request is not counted, and a clock that lags behind does no harm.
+        assert_eq!(probe(5400), BucketVerdict::Exceeded { excess: 2000 });
+        assert_eq!(probe(7000), BucketVerdict::Committed { excess: 0 });
+        assert_eq!(probe(999_999_999), BucketVerdict::Committed { excess: 0 });
     }
 
     #[test]
@@ -349,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_others_refuse_is_not_poured_in() {
+    fn a_rolled_back_request_does_not_count() {
         let zone = RequestZone::new(ZONE_BYTES);
         let BucketVerdict::Reserved(id) = zone.probe(b"a", 1000, 0, false, 1000) else { panic!() };
         zone.rollback(id);
@@ -360,17 +365,17 @@ mod tests {
     }
 
     #[test]
-    fn a_full_zone_forgets_the_oldest_but_never_one_in_use() {
+    fn a_full_zone_evicts_the_oldest_but_never_a_reserved_one() {
         let zone = RequestZone::new(ZONE_BYTES);
-        let BucketVerdict::Reserved(_) = zone.probe(b"held", 1, 0, false, 0) else { panic!() };
-        let mut refused = 0;
+        let BucketVerdict::Reserved(_) = zone.probe(b"reserved", 1, 0, false, 0) else { panic!() };
+        let mut rejected = 0;
         for number in 0..2000u32 {
             match zone.probe(&number.to_be_bytes(), 1, 0, true, 0) {
-                BucketVerdict::ZoneFull => refused += 1,
-                look => assert_eq!(look, BucketVerdict::Committed { excess: 0 }),
+                BucketVerdict::ZoneFull => rejected += 1,
+                verdict => assert_eq!(verdict, BucketVerdict::Committed { excess: 0 }),
             }
         }
-        assert!(refused > 1000, "the one in use is the oldest: {refused}");
+        assert!(rejected > 1000, "the reserved one is the oldest: {rejected}");
         let zone = RequestZone::new(ZONE_BYTES);
         for number in 0..2000u32 {
             assert_eq!(zone.probe(&number.to_be_bytes(), 1, 0, true, 0), BucketVerdict::Committed { excess: 0 });
@@ -380,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_counted_until_they_go() {
+    fn connections_are_counted_until_they_end() {
         let zone = Arc::new(ConnectionZone::new(ZONE_BYTES));
         let first = zone.acquire(b"a", 2).unwrap();
         assert_eq!(first.key(), b"a");
@@ -391,11 +396,11 @@ mod tests {
         let third = zone.acquire(b"a", 2).unwrap();
         drop((second, third, other));
         assert_eq!(zone.lock().oldest(), None);
-        let held: Vec<ConnGuard> =
+        let guards: Vec<ConnGuard> =
             (0..5000u32).map_while(|number| zone.acquire(&number.to_be_bytes(), 1).ok()).collect();
-        assert!(held.len() > 200);
+        assert!(guards.len() > 200);
         assert_eq!(zone.acquire(b"new", 1).err(), Some(LimitExceeded::Zone));
-        drop(held);
+        drop(guards);
         assert!(zone.acquire(b"new", 1).is_ok());
     }
 }

@@ -344,7 +344,8 @@ impl PendingLine {
     /// `None` if the log does not want this exchange. What an `end` that is still to come will tell is left to
     /// [`PendingLine::write`].
     pub fn new(log: &AccessLog, exchange: &Exchange, end: LineKind) -> Option<Self> {
-        if log.target == LogTarget::Nowhere || log.condition.as_ref().is_some_and(|c| !variables::holds(c, exchange)) {
+        if log.target == LogTarget::Nowhere || log.condition.as_ref().is_some_and(|c| !variables::is_true(c, exchange))
+        {
             return None;
         }
         let mut text = Vec::with_capacity(256);

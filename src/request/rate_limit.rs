@@ -19,7 +19,7 @@ const STEPS_PER_SECOND: u64 = 2;
 
 /// How fast bytes may go.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct RateLimit {
     /// Bytes a second, more than 0.
     rate: u64,
     /// Bytes that are not counted.
@@ -27,9 +27,9 @@ pub struct Pace {
     began: Millis,
 }
 
-impl Pace {
+impl RateLimit {
     /// How many more bytes may go when `sent` have gone, at least one; or how long to wait for the next step.
-    pub fn room(&self, sent: u64, now: Millis) -> Result<u64, Duration> {
+    pub fn allowance(&self, sent: u64, now: Millis) -> Result<u64, Duration> {
         let earned = self.rate.saturating_mul(now.saturating_sub(self.began).saturating_add(1000)) / 1000;
         let earned = earned.saturating_add(self.after);
         let room = earned.saturating_sub(sent);
@@ -43,25 +43,25 @@ impl Pace {
 }
 
 /// The pace of an answer to its client.
-pub fn to_client(exchange: &Exchange) -> Option<Pace> {
+pub fn for_client(exchange: &Exchange) -> Option<RateLimit> {
     let limits = exchange.settings().rare.limits.as_ref();
-    let size = |template: Option<&Template>| template.map_or(0, |template| size(template, exchange));
+    let size = |template: Option<&Template>| template.map_or(0, |template| evaluate_size(template, exchange));
     let rate = match exchange.limits.rate {
         Some(rate) => rate,
         None => size(limits?.rate.as_ref()),
     };
     let after = if rate > 0 { size(limits.and_then(|limits| limits.rate_after.as_ref())) } else { 0 };
-    (rate > 0).then_some(Pace { rate, after, began: exchange.began })
+    (rate > 0).then_some(RateLimit { rate, after, began: exchange.began })
 }
 
 /// The pace at which an answer is taken from its upstream, from now on.
-pub fn from_upstream(exchange: &Exchange, now: Millis) -> Option<Pace> {
-    let rate = size(exchange.settings().rare.limits.as_ref()?.upstream_rate.as_ref()?, exchange);
-    (rate > 0).then_some(Pace { rate, after: 0, began: now })
+pub fn for_upstream(exchange: &Exchange, now: Millis) -> Option<RateLimit> {
+    let rate = evaluate_size(exchange.settings().rare.limits.as_ref()?.upstream_rate.as_ref()?, exchange);
+    (rate > 0).then_some(RateLimit { rate, after: 0, began: now })
 }
 
 /// How often the rate of a body is looked at. It counts over two of these, or over the first one.
-const LOOK_SECS: u64 = 30;
+const CHECK_SECS: u64 = 30;
 
 /// Finds bodies that come more slowly than allowed.
 pub struct MinRate {
@@ -69,31 +69,31 @@ pub struct MinRate {
     rate: u64,
     timer: Timer,
     /// Bytes that had come at the last look, and at the one before.
-    last: u64,
-    before: Option<u64>,
+    last_bytes: u64,
+    previous_bytes: Option<u64>,
     /// The receiver did not take the bytes: the client is not to blame.
-    held_up: bool,
+    blocked: bool,
 }
 
 impl MinRate {
     /// What the settings of a request say, from now on.
-    pub fn of(exchange: &Exchange) -> Option<Self> {
+    pub fn for_request(exchange: &Exchange) -> Option<Self> {
         let rate = exchange.settings().rare.limits.as_ref()?.body_min_rate;
         (rate > 0).then(|| Self::new(rate))
     }
 
     fn new(rate: u64) -> Self {
         let timer = Timer::new();
-        timer.set(Duration::from_secs(LOOK_SECS));
-        Self { rate, timer, last: 0, before: None, held_up: false }
+        timer.set(Duration::from_secs(CHECK_SECS));
+        Self { rate, timer, last_bytes: 0, previous_bytes: None, blocked: false }
     }
 
     /// Ready when the body comes too slowly; `bytes` of it have come, and its receiver may not take them.
     pub fn poll_slow(&mut self, cx: &mut Context<'_>, bytes: u64, held_up: bool) -> Poll<()> {
-        self.held_up |= held_up;
+        self.blocked |= held_up;
         loop {
             ready!(self.timer.poll_due(cx));
-            self.timer.set(Duration::from_secs(LOOK_SECS));
+            self.timer.set(Duration::from_secs(CHECK_SECS));
             if self.is_slow(bytes) {
                 return Poll::Ready(());
             }
@@ -102,25 +102,26 @@ impl MinRate {
 
     /// Whether fewer bytes came since the look before the last one than should have. The next look goes on from here.
     fn is_slow(&mut self, bytes: u64) -> bool {
-        let (since, secs) = self.before.map_or((self.last, LOOK_SECS), |before| (before, 2 * LOOK_SECS));
+        let (since, secs) =
+            self.previous_bytes.map_or((self.last_bytes, CHECK_SECS), |before| (before, 2 * CHECK_SECS));
         let slow = bytes - since < self.rate.saturating_mul(secs);
-        self.before = if self.held_up { None } else { Some(self.last) };
-        self.last = bytes;
-        slow && !std::mem::take(&mut self.held_up)
+        self.previous_bytes = if self.blocked { None } else { Some(self.last_bytes) };
+        self.last_bytes = bytes;
+        slow && !std::mem::take(&mut self.blocked)
     }
 }
 
 /// What a value with variables comes to; 0 if it is no size.
-fn size(template: &Template, exchange: &Exchange) -> u64 {
+fn evaluate_size(template: &Template, exchange: &Exchange) -> u64 {
     let value = variables::value(template, exchange);
     if value.is_empty() {
         return 0;
     }
-    parse(&value, exchange).unwrap_or(0)
+    parse_size(&value, exchange).unwrap_or(0)
 }
 
 /// Reads a size that a request made; what is none is told in the log.
-pub fn parse(value: &[u8], exchange: &Exchange) -> Option<u64> {
+pub fn parse_size(value: &[u8], exchange: &Exchange) -> Option<u64> {
     let text = String::from_utf8_lossy(value);
     let size = values::size(&text);
     if size.is_none() {
@@ -145,7 +146,7 @@ mod tests {
         assert_eq!(looks(&[600, 600, 1200, 1200, 1799]), Some(4));
         assert_eq!(looks(&[600, 600, 600]), Some(2));
         let mut rate = MinRate::new(10);
-        rate.held_up = true;
+        rate.blocked = true;
         assert!(!rate.is_slow(0));
         assert!(!rate.is_slow(300));
         assert!(rate.is_slow(599));
@@ -153,16 +154,16 @@ mod tests {
 
     #[test]
     fn a_second_is_given_in_advance_and_the_rest_is_earned() {
-        let pace = Pace { rate: 1000, after: 300, began: 5000 };
-        assert_eq!(pace.room(0, 5000), Ok(1300));
-        assert_eq!(pace.room(1300, 5000), Err(Duration::from_millis(501)));
-        assert_eq!(pace.room(1300, 5499), Err(Duration::from_millis(2)));
-        assert_eq!(pace.room(1300, 5500), Ok(500));
-        assert_eq!(pace.room(1300, 7000), Ok(2000));
+        let pace = RateLimit { rate: 1000, after: 300, began: 5000 };
+        assert_eq!(pace.allowance(0, 5000), Ok(1300));
+        assert_eq!(pace.allowance(1300, 5000), Err(Duration::from_millis(501)));
+        assert_eq!(pace.allowance(1300, 5499), Err(Duration::from_millis(2)));
+        assert_eq!(pace.allowance(1300, 5500), Ok(500));
+        assert_eq!(pace.allowance(1300, 7000), Ok(2000));
         // A receiver that took more at once than was meant for it waits the longer.
-        assert_eq!(pace.room(3300, 5000), Err(Duration::from_millis(2501)));
-        let slow = Pace { rate: 1, after: 0, began: 0 };
-        assert_eq!(slow.room(1, 0), Err(Duration::from_millis(1001)));
-        assert!(slow.room(u64::MAX, u64::MAX).is_err());
+        assert_eq!(pace.allowance(3300, 5000), Err(Duration::from_millis(2501)));
+        let slow = RateLimit { rate: 1, after: 0, began: 0 };
+        assert_eq!(slow.allowance(1, 0), Err(Duration::from_millis(1001)));
+        assert!(slow.allowance(u64::MAX, u64::MAX).is_err());
     }
 }

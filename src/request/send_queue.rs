@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::http1::range::FileRange;
 use crate::request::body_relay::{Failure, poll_room};
-use crate::request::rate_limit::Pace;
+use crate::request::rate_limit::RateLimit;
 use crate::runtime::executor::{self, Timer};
 use crate::runtime::stream::Stream;
 
@@ -29,7 +29,7 @@ pub struct SendQueue {
     file: Option<OwnedFd>,
     /// Bytes that were sent.
     pub sent: u64,
-    pace: Option<Box<Pace>>,
+    pace: Option<Box<RateLimit>>,
     /// How long nothing may be taken.
     limit: Duration,
     timer: Timer,
@@ -37,7 +37,7 @@ pub struct SendQueue {
 
 impl SendQueue {
     /// Begins with `bytes`.
-    pub fn new(bytes: Vec<u8>, pace: Option<Pace>, limit: Duration) -> Self {
+    pub fn new(bytes: Vec<u8>, pace: Option<RateLimit>, limit: Duration) -> Self {
         let timer = Timer::new();
         timer.set(limit);
         let (part, more) = (FileRange::default(), VecDeque::new());
@@ -133,7 +133,7 @@ impl SendQueue {
 
     /// Whether it waits for its receiver or for time to pass, rather than for its next turn.
     pub fn is_held_up(&self, to: &Stream) -> bool {
-        let is_early = |pace: &Pace| pace.room(self.sent, executor::now()).is_err();
+        let is_early = |pace: &RateLimit| pace.allowance(self.sent, executor::now()).is_err();
         !to.socket().is_writable() || self.pace.as_deref().is_some_and(is_early)
     }
 

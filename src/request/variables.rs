@@ -189,12 +189,12 @@ fn arg_value<'a>(arg: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 /// `name = value; ...`, with spaces where people write them.
 fn cookie_value<'c>(cookie: &'c [u8], name: &[u8]) -> Option<&'c [u8]> {
-    let (key, rest) = without_spaces(cookie).split_at_checked(name.len())?;
-    let value = without_spaces(rest).strip_prefix(b"=").filter(|_| key.eq_ignore_ascii_case(name))?;
-    Some(without_spaces(value))
+    let (key, rest) = trim_spaces_start(cookie).split_at_checked(name.len())?;
+    let value = trim_spaces_start(rest).strip_prefix(b"=").filter(|_| key.eq_ignore_ascii_case(name))?;
+    Some(trim_spaces_start(value))
 }
 
-fn without_spaces(mut bytes: &[u8]) -> &[u8] {
+fn trim_spaces_start(mut bytes: &[u8]) -> &[u8] {
     while let [b' ', rest @ ..] = bytes {
         bytes = rest;
     }
@@ -202,7 +202,7 @@ fn without_spaces(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// Whether a condition (`if=`) holds: neither empty nor `0`.
-pub fn holds(template: &Template, exchange: &Exchange) -> bool {
+pub fn is_true(template: &Template, exchange: &Exchange) -> bool {
     let value = value(template, exchange);
     !value.is_empty() && value != b"0"
 }
@@ -234,7 +234,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::ConnectionTime => {
             write_seconds(crate::runtime::executor::now().saturating_sub(client.connected_at), out)
         }
-        Builtin::Connections(state) => number(connections(state)),
+        Builtin::Connections(state) => number(connection_count(state)),
         Builtin::ContentLength => {
             out.extend_from_slice(exchange.request.headers.first(HeaderName::ContentLength).unwrap_or_default());
         }
@@ -293,7 +293,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         | Builtin::UpstreamResponseTime
         | Builtin::UpstreamResponseLength
         | Builtin::UpstreamBytesReceived
-        | Builtin::UpstreamBytesSent => write_tries(builtin, exchange, out),
+        | Builtin::UpstreamBytesSent => write_attempts(builtin, exchange, out),
         Builtin::Uri => out.extend_from_slice(&exchange.uri.path),
         Builtin::Version => out.extend_from_slice(env!("CARGO_PKG_VERSION").as_bytes()),
     }
@@ -360,7 +360,7 @@ fn write_limit(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
 }
 
 /// How many connections of clients there are: those of other workers when they were asked last.
-fn connections(state: ConnectionState) -> u64 {
+fn connection_count(state: ConnectionState) -> u64 {
     metrics::ask();
     let figures = metrics::total();
     match state {
@@ -397,29 +397,30 @@ pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
 /// Whether the path, or the name of the file that it means, leads out of its folder. The path of a client does only where
 /// an alias stands for a part of a name (`/a../x`); the folder does where a variable of `root` or `alias` has steps
 /// upwards (`/~../x` with `alias /home/$1`).
-pub fn leads_out(exchange: &Exchange, name: &[u8]) -> bool {
+pub fn escapes_root(exchange: &Exchange, name: &[u8]) -> bool {
     let files = &exchange.settings().files;
     let alias = files.alias.as_ref();
     let matched = alias.filter(|_| !exchange.routing.alias_appended).and_then(|alias| alias.replaces).unwrap_or(0);
     let folder = alias.map(|alias| &alias.to).or(files.root.as_ref()).filter(|folder| folder.as_text().is_none());
     let leaves = folder.is_some_and(|folder| {
         let written = folder.pieces().iter().map(|piece| match piece {
-            Segment::Text(text) => steps_up(text),
+            Segment::Text(text) => count_dot_dot(text),
             Segment::Variable(_) => 0,
         });
-        steps_up(name) > written.sum()
+        count_dot_dot(name) > written.sum()
     });
     leaves
-        || ((exchange.uri.path_changed || matched > 0) && climbs(exchange.uri.path.get(matched..).unwrap_or_default()))
+        || ((exchange.uri.path_changed || matched > 0)
+            && has_dot_dot(exchange.uri.path.get(matched..).unwrap_or_default()))
 }
 
-fn steps_up(path: &[u8]) -> usize {
+fn count_dot_dot(path: &[u8]) -> usize {
     path.split(|b| *b == b'/').filter(|segment| *segment == b"..").count()
 }
 
 /// Whether a path has steps upwards. Paths of clients never do; one that was made of variables may.
-pub fn climbs(path: &[u8]) -> bool {
-    steps_up(path) > 0
+pub fn has_dot_dot(path: &[u8]) -> bool {
+    count_dot_dot(path) > 0
 }
 
 /// `$host`: the host of the request, or the name of the server that took it.
@@ -459,7 +460,7 @@ fn write_ratio(packed: Option<(u64, u64)>, out: &mut Vec<u8>) {
 }
 
 /// What one try is worth to a variable.
-fn write_try(builtin: Builtin, one: &Attempt, out: &mut Vec<u8>) {
+fn write_attempt(builtin: Builtin, one: &Attempt, out: &mut Vec<u8>) {
     let time = match builtin {
         Builtin::UpstreamAddr => return drop(write!(out, "{}", one.target)),
         Builtin::UpstreamResponseLength => return write_number(one.body, 1, out),
@@ -480,12 +481,12 @@ fn write_try(builtin: Builtin, one: &Attempt, out: &mut Vec<u8>) {
 }
 
 /// Peers that were tried for one request stand in one value, with commas between them, and colons between upstreams.
-fn write_tries(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
+fn write_attempts(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     for (at, one) in exchange.upstream.attempts.iter().enumerate() {
         if at > 0 {
             out.extend_from_slice(if one.after_redirect { b" : " } else { b", " });
         }
-        write_try(builtin, one, out);
+        write_attempt(builtin, one, out);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::modules::{charset, gzip};
 use crate::request::body_relay::{self, BodySource, Failure, GzipSender, TransferCoding, send_slowly};
 use crate::request::exchange::Exchange;
 use crate::request::log;
-use crate::request::rate_limit::{self, Pace};
+use crate::request::rate_limit::{self, RateLimit};
 use crate::request::response::{self, ContentEncoding, LocalResponse, ResponseFraming};
 use crate::request::response_headers::trailers;
 use crate::request::send_queue::SendQueue;
@@ -85,7 +85,7 @@ pub fn of_file(exchange: &mut Exchange, wire: &mut BufStream, found: file::FileR
 fn framing(exchange: &Exchange, packing: ContentEncoding, length: Option<u64>, keep_alive: bool) -> ResponseFraming {
     let unknown = (packing == ContentEncoding::Gzip || length.is_none()) && wants_body(exchange);
     let chunks = exchange.accepts_chunked();
-    let trailed = trailers::are_expected(exchange, exchange.response.status);
+    let trailed = trailers::is_expected(exchange, exchange.response.status);
     ResponseFraming {
         keep_alive: keep_alive && (chunks || !unknown),
         chunked: chunks && unknown || trailed,
@@ -122,7 +122,7 @@ pub async fn deliver(exchange: &mut Exchange, wire: &BufStream, delivery: Box<Pr
         Err(Aborted) => return After::Close,
     }
     if trailed {
-        let mut end = trailers::end_of_body(exchange);
+        let mut end = trailers::last_chunk(exchange);
         if send_bytes(exchange, wire, &mut end).await.is_err() {
             return After::Close;
         }
@@ -150,7 +150,7 @@ async fn write_out(
     if is_chunk {
         body::write_chunk_size(&mut head, length);
     }
-    let mut outgoing = SendQueue::new(head, rate_limit::to_client(exchange), exchange.settings().send_timeout);
+    let mut outgoing = SendQueue::new(head, rate_limit::for_client(exchange), exchange.settings().send_timeout);
     match body {
         file::Body::Bytes(bytes) => outgoing.add(&bytes),
         file::Body::File { fd, from, count } => {
@@ -230,7 +230,7 @@ async fn pack(exchange: &mut Exchange, wire: &BufStream, mut delivery: Box<Prepa
         encoder,
         coding: coding(delivery.framing),
         write_timeout: exchange.settings().send_timeout,
-        pace: rate_limit::to_client(exchange),
+        pace: rate_limit::for_client(exchange),
         sent: 0,
     };
     let source = match &mut delivery.body {
@@ -241,13 +241,13 @@ async fn pack(exchange: &mut Exchange, wire: &BufStream, mut delivery: Box<Prepa
     };
     let sent = packer.send(&wire.stream, delivery.head, source).await;
     exchange.response.bytes = packer.sent;
-    exchange.response.compressed_bytes = Some(packer.encoder.counts());
+    exchange.response.compressed_bytes = Some(packer.encoder.byte_counts());
     sent.map_err(|failure| broken_off(exchange, &failure))
 }
 
 /// How fast the answer may go, and how much of it has gone already.
-fn slowness(exchange: &Exchange) -> Option<(Pace, u64)> {
-    rate_limit::to_client(exchange).map(|pace| (pace, exchange.response.bytes))
+fn slowness(exchange: &Exchange) -> Option<(RateLimit, u64)> {
+    rate_limit::for_client(exchange).map(|pace| (pace, exchange.response.bytes))
 }
 
 /// An answer that can't come to its end.

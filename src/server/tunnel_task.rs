@@ -136,7 +136,7 @@ pub fn resume(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) -> Option<()> {
     let relay = tunnel::Tunnel::unpack(parcel)?;
     let (upstream, peer) = (parcel.string()?, Addr::parse(&parcel.string()?)?);
     let end = if parcel.u8()? == 0 { None } else { Some(Box::new(Ending::unpack(parcel, worker)?)) };
-    let groups = worker.running().all_groups();
+    let groups = worker.running().all_upstreams();
     let group = groups.into_iter().find(|group| group.upstream.name == upstream).unwrap_or_else(|| {
         Arc::new(UpstreamState::new(Arc::new(Upstream::single(upstream, Endpoint::Addr(peer.clone()))), None))
     });

@@ -148,7 +148,7 @@ fn hashes_that_a_build_does_not_support() {
         let proxy = &proxy;
         (user, move || {
             run_response_row(proxy, &(user, &format!("/\n{}", basic(&format!("{user}:password"))), 401, ""))?;
-            proxy.wait_for_error(&[&format!("user \"{user}\" in \""), "/users\"", "not supported", "htpasswd -m"])
+            proxy.wait_for_error_line(&[&format!("user \"{user}\" in \""), "/users\"", "not supported", "htpasswd -m"])
         })
     }));
 }

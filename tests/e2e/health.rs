@@ -96,11 +96,7 @@ fn a_peer_becomes_unhealthy_and_healthy() {
     assert!(head.contains(&format!("GET /health?x HTTP/1.1\r\n{fields}")), "{head}");
 
     b.set_status(500);
-    let line = format!(
-        "[warn] {0}#{0}: peer {1} of upstream \"u\" is unhealthy: it answers with status 500",
-        proxy.pid(),
-        b.peer.addr
-    );
+    let line = format!("[warn] {0}#{0}: peer {1} of upstream \"u\" is unhealthy: status 500", proxy.pid(), b.peer.addr);
     proxy.wait_for_error_line(&[&line]).unwrap();
     assert_eq!(names(&proxy, "/", 4), "aaaa");
     let unhealthy = format!("\"address\":\"{}\",\"state\":\"unhealthy\"", b.peer.addr);
@@ -124,7 +120,7 @@ fn a_peer_becomes_unhealthy_and_healthy() {
 
     // Without checks it is used again.
     b.set_status(0);
-    proxy.wait_for_error_line(&["is unhealthy: it closes the connection"]).unwrap();
+    proxy.wait_for_error_line(&["is unhealthy: connection closed"]).unwrap();
     proxy.write_config(&config(""));
     proxy.signal("HUP");
     wait_for("requests go to it again", || names(&proxy, "/", 4).contains('b'));
@@ -153,9 +149,7 @@ fn requests_of_checks() {
             "peer 127.0.0.1:1 of upstream \"tcp\" is unhealthy: connect() failed (111: Connection refused)",
         ])
         .unwrap();
-    proxy
-        .wait_for_error_line(&[&format!("peer {addr} of upstream \"ws\" is unhealthy: it answers with status 503")])
-        .unwrap();
+    proxy.wait_for_error_line(&[&format!("peer {addr} of upstream \"ws\" is unhealthy: status 503")]).unwrap();
     proxy.wait_for_error_line(&[&format!("peer {addr} of upstream \"busy\" is unhealthy")]).unwrap();
     proxy
         .wait_for_error_line(&[&format!("peer {addr} of upstream \"{addr}\" is unhealthy: connect() failed")])
@@ -193,7 +187,7 @@ fn mandatory_checks() {
     let gets = |target: &str| {
         Client::connect_and_send(proxy.addr, format_request(target).as_bytes()).read_response().unwrap().status
     };
-    proxy.wait_for_error_line(&["of upstream \"unhealthy\" is unhealthy: it answers with status 503"]).unwrap();
+    proxy.wait_for_error_line(&["of upstream \"unhealthy\" is unhealthy: status 503"]).unwrap();
     wait_for("the healthy one is known", || gets("/healthy") == 200);
     assert_eq!((gets("/silent"), gets("/unhealthy")), (502, 502));
     assert!(status(&proxy, "/status").contains("\"state\":\"checking\""));
@@ -245,8 +239,8 @@ fn matches() {
         got.dedup();
         assert_eq!(String::from_utf8(got).unwrap(), expected, "{rule}");
     }
-    proxy.wait_for_error_line(&["is unhealthy: the field \"X-Name\" of its answer does not match"]).unwrap();
-    proxy.wait_for_error_line(&["is unhealthy: the body of its answer does not match"]).unwrap();
+    proxy.wait_for_error_line(&["is unhealthy: response header \"X-Name\" does not match"]).unwrap();
+    proxy.wait_for_error_line(&["is unhealthy: response body does not match"]).unwrap();
 }
 
 /// A binary upgrade hands the health of peers over.
@@ -261,7 +255,7 @@ fn results_survive_a_binary_upgrade() {
     };
     let proxy = Proxy::start(&config("100ms"));
     proxy.wait_for_error_line(&["is healthy"]).unwrap();
-    proxy.wait_for_error_line(&["is unhealthy: it answers with status 500"]).unwrap();
+    proxy.wait_for_error_line(&["is unhealthy: status 500"]).unwrap();
     proxy.write_config(&config("1h"));
     proxy.signal("USR2");
     wait_for("the new binary", || proxy.error_lines().iter().filter(|line| line.contains("listens on")).count() == 2);

@@ -1,6 +1,6 @@
-//! Files of users and their passwords, as htpasswd writes them: `user:password[:comment]`, a line each.
+//! Password files as htpasswd writes them: one `user:hash[:comment]` per line.
 //!
-//! Each worker keeps the files that it has read, and reads one again when it is not the same any more.
+//! Each worker caches the files that it has read, and reads a file again when its [`FileStamp`] has changed.
 
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
@@ -13,18 +13,17 @@ use std::sync::LazyLock;
 
 use crate::os::privileged_reader;
 
-/// Bytes of one file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Files that are kept.
+/// Cached files.
 const FILES_MAX: usize = 32;
 
-/// What was read of a file: its text, through which each search goes. Few have more than a page of users.
+/// The text of a password file. Lookups scan it: few files have more than a page of users.
 #[derive(Debug)]
 pub struct Htpasswd {
     text: Vec<u8>,
 }
 
-/// By what a changed file is known.
+/// Tells a changed file from an unchanged one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     modified: (i64, i64),
@@ -33,7 +32,7 @@ struct FileStamp {
     inode: (u64, u64),
 }
 
-/// The key by which decoys are chosen, one for all workers: another choice of each would tell.
+/// The key that selects decoys. All workers share it: a decoy that differed by worker would give itself away.
 static DECOY_KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 thread_local! {
@@ -41,7 +40,7 @@ thread_local! {
 }
 
 impl Htpasswd {
-    /// The stored password of the first user of this name, which has no colon.
+    /// Returns the hash on the first line of the user `name`, which has no colon.
     pub fn find_hash(&self, name: &[u8]) -> Option<&[u8]> {
         if name.starts_with(b"#") {
             return None;
@@ -51,17 +50,15 @@ impl Htpasswd {
         Self::hash_in_line(line)
     }
 
-    /// The stored password of one of the users, always the same for a name and never to be guessed which: to be checked in
-    /// vain for a name that has none. So a name that does not exist takes the time of one that does, also where passwords
-    /// are stored in several forms.
+    /// Returns the hash of one of the users, to check a password against for a name that does not exist: the check then takes
+    /// the time of one for an existing user, also in a file with several schemes. The choice is fixed for a name, and
+    /// unpredictable without the key.
     pub fn decoy_hash(&self, name: &[u8]) -> Option<&[u8]> {
-        let all = || self.text.split(|b| *b == b'\n').filter_map(Self::hash_in_line);
-        let count = all().count() as u64;
-        let chosen = DECOY_KEY.hash_one(name).checked_rem(count)?;
-        all().nth(usize::try_from(chosen).ok()?)
+        let hashes = || self.text.split(|b| *b == b'\n').filter_map(Self::hash_in_line);
+        let index = DECOY_KEY.hash_one(name).checked_rem(hashes().count() as u64)?;
+        hashes().nth(usize::try_from(index).ok()?)
     }
 
-    /// The stored password of a line.
     fn hash_in_line(line: &[u8]) -> Option<&[u8]> {
         let mut columns = line.strip_suffix(b"\r").unwrap_or(line).split(|b| *b == b':');
         columns.next().filter(|name| !name.starts_with(b"#"))?;
@@ -80,40 +77,41 @@ impl FileStamp {
     }
 }
 
-/// The users in a file, as it is now.
+/// Returns the current content of a password file.
 ///
 /// # Errors
-/// Those of opening and reading; when it is no file or too big.
+/// Those of opening and reading; if `path` is not a regular file, or one above [`FILE_BYTES_MAX`].
 pub fn read(path: &Path) -> io::Result<Rc<Htpasswd>> {
-    let mark = FileStamp::new(&std::fs::metadata(path)?);
-    let same = |(known, old, _): &&(PathBuf, FileStamp, Rc<Htpasswd>)| is_same_path(known, path) && *old == mark;
-    if let Some(users) = CACHE.with_borrow(|kept| kept.iter().find(same).map(|(.., users)| users.clone())) {
+    let stamp = FileStamp::new(&std::fs::metadata(path)?);
+    let is_current =
+        |(cached, old, _): &&(PathBuf, FileStamp, Rc<Htpasswd>)| is_same_path(cached, path) && *old == stamp;
+    if let Some(users) = CACHE.with_borrow(|cache| cache.iter().find(is_current).map(|(.., users)| users.clone())) {
         return Ok(users);
     }
     let file = privileged_reader::open_without_waiting(path)?;
-    let mark = FileStamp::new(&file.metadata()?);
+    let stamp = FileStamp::new(&file.metadata()?);
     let users = Rc::new(Htpasswd { text: read_text(file)? });
-    CACHE.with_borrow_mut(|kept| {
-        kept.retain(|(known, ..)| !is_same_path(known, path));
-        if kept.len() >= FILES_MAX {
-            kept.clear();
+    CACHE.with_borrow_mut(|cache| {
+        cache.retain(|(cached, ..)| !is_same_path(cached, path));
+        if cache.len() >= FILES_MAX {
+            cache.clear();
         }
-        kept.push((path.to_owned(), mark, users.clone()));
+        cache.push((path.to_owned(), stamp, users.clone()));
     });
     Ok(users)
 }
 
-fn is_same_path(one: &Path, other: &Path) -> bool {
-    one.as_os_str() == other.as_os_str()
+fn is_same_path(a: &Path, b: &Path) -> bool {
+    a.as_os_str() == b.as_os_str()
 }
 
 fn read_text(file: File) -> io::Result<Vec<u8>> {
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     if meta.len() > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_BYTES_MAX} bytes")));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {FILE_BYTES_MAX} bytes")));
     }
     let mut text = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
@@ -127,7 +125,7 @@ mod tests {
     #[test]
     fn the_first_line_of_a_user_counts() {
         let users = Htpasswd { text: b"# a comment\n#u:x\na:1\r\nb:2:who\na:3\nc\n\nd:\ne:5".to_vec() };
-        let found = |name: &[u8]| users.find_hash(name).map(|stored| String::from_utf8_lossy(stored).into_owned());
+        let found = |name: &[u8]| users.find_hash(name).map(|hash| String::from_utf8_lossy(hash).into_owned());
         let expected: [(&str, Option<&str>); 9] = [
             ("a", Some("1")),
             ("b", Some("2")),
@@ -139,18 +137,18 @@ mod tests {
             ("", None),
             ("A", None),
         ];
-        for (name, stored) in expected {
-            assert_eq!(found(name.as_bytes()).as_deref(), stored, "{name}");
+        for (name, hash) in expected {
+            assert_eq!(found(name.as_bytes()).as_deref(), hash, "{name}");
         }
     }
 
     #[test]
-    fn a_name_that_is_not_there_has_a_decoy() {
+    fn an_unknown_name_has_a_decoy() {
         let users = Htpasswd { text: b"# a comment: x\nc\na:1\r\nb:2:who\n".to_vec() };
         let decoys: Vec<_> = (0..64u8).map(|name| users.decoy_hash(&[name])).collect();
         assert_eq!(decoys, (0..64u8).map(|name| users.decoy_hash(&[name])).collect::<Vec<_>>());
-        for stored in [b"1", b"2"] {
-            assert!(decoys.contains(&Some(stored)));
+        for hash in [b"1", b"2"] {
+            assert!(decoys.contains(&Some(hash)));
         }
         assert!(decoys.iter().all(Option::is_some) && !decoys.contains(&Some(b" x")));
         assert_eq!(Htpasswd { text: b"# nobody\n".to_vec() }.decoy_hash(b"a"), None);

@@ -185,7 +185,7 @@ fn read_user_file(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd
         return Err(403);
     };
     let name = variables::value(file, exchange);
-    if file.as_text().is_none() && variables::climbs(&name) {
+    if file.as_text().is_none() && variables::has_dot_dot(&name) {
         log::log_request(
             exchange,
             Level::Error,

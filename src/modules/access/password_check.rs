@@ -1,8 +1,7 @@
-//! Checks passwords off the reactor's thread: one check may take a tenth of a second, and the small machine has other
-//! things to do meanwhile.
+//! Checks passwords on threads of their own: one check may take a tenth of a second, for which the worker would stand still.
 //!
-//! A password that was right is known again by a digest of it, so that a page with many parts costs one check. The key of
-//! these digests (HMAC-SHA-1, RFC 2104) lives as long as the process, and no password is kept.
+//! A digest of each correct password is cached, so that a page with many parts costs one check. The key of these digests
+//! (HMAC-SHA-1, RFC 2104) lives as long as the process; no password is stored.
 
 use std::cell::{Cell, RefCell};
 
@@ -14,11 +13,11 @@ use smol::lock::Semaphore;
 use crate::http1::digest::SHA1_BYTES;
 use crate::modules::access::password::PasswordHash;
 
-/// Slow checks at the same time, of all workers; each has a thread meanwhile.
+/// Slow checks at the same time, in all workers; each occupies a thread.
 const CHECKS_MAX: usize = 2;
-/// Requests of a worker that wait for a check.
+/// Requests of one worker that wait for a check.
 const WAITING_MAX: u32 = 64;
-/// Right passwords that a worker knows again.
+/// Correct passwords that one worker caches.
 const VERIFIED_MAX: usize = 256;
 
 static CHECK_PERMITS: Semaphore = Semaphore::new(CHECKS_MAX);
@@ -28,68 +27,69 @@ thread_local! {
     static VERIFIED: RefCell<VerifiedCache> = RefCell::new(VerifiedCache::new());
 }
 
-/// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckResult {
     Match,
     Mismatch,
-    /// The stored password has a form that is not known.
+    /// The hash is of a scheme that this build lacks, or malformed.
     Unsupported,
-    /// Too many others wait.
+    /// [`WAITING_MAX`] requests wait already.
     Busy,
 }
 
-/// Whether `password` is the one that is stored as a user file has it.
-pub async fn check(stored: &[u8], password: &[u8]) -> CheckResult {
-    let Some(form) = PasswordHash::parse(stored) else { return CheckResult::Unsupported };
-    if !form.is_slow() {
-        return outcome(form.matches(password));
+impl From<bool> for CheckResult {
+    fn from(is_match: bool) -> Self {
+        if is_match { Self::Match } else { Self::Mismatch }
     }
-    let digest = VERIFIED.with_borrow(|known| known.digest(stored, password));
-    let is_known = || VERIFIED.with_borrow(|known| known.contains(digest));
-    if is_known() {
+}
+
+/// Checks `password` against `stored`, the hash from a password file.
+pub async fn check(stored: &[u8], password: &[u8]) -> CheckResult {
+    let Some(hash) = PasswordHash::parse(stored) else { return CheckResult::Unsupported };
+    if !hash.is_slow() {
+        return CheckResult::from(hash.matches(password));
+    }
+    let digest = VERIFIED.with_borrow(|cache| cache.digest(stored, password));
+    let is_cached = || VERIFIED.with_borrow(|cache| cache.contains(digest));
+    if is_cached() {
         return CheckResult::Match;
     }
-    let outcome = check_in_thread(stored, password, is_known).await;
-    if outcome == CheckResult::Match {
-        VERIFIED.with_borrow_mut(|known| known.insert(digest));
+    let result = check_in_thread(stored, password, is_cached).await;
+    if result == CheckResult::Match {
+        VERIFIED.with_borrow_mut(|cache| cache.insert(digest));
     }
-    outcome
+    result
 }
 
-/// Takes as long as to find out that `password` is not the one that is stored, and never finds that it is: for a user that
-/// does not exist, so that the time does not tell which users do. Nothing is remembered of it, and what was is not used.
+/// Takes as long as [`check`] does for a wrong password, and never returns a match: for a user that does not exist, so that
+/// the time does not tell which users do. Neither reads nor fills the cache.
 pub async fn check_decoy(stored: &[u8], password: &[u8]) -> CheckResult {
-    let Some(form) = PasswordHash::parse(stored) else { return CheckResult::Mismatch };
-    let outcome = match form.is_slow() {
-        false => outcome(form.matches(password)),
+    let Some(hash) = PasswordHash::parse(stored) else { return CheckResult::Mismatch };
+    let result = match hash.is_slow() {
+        false => hash.matches(password).into(),
         true => check_in_thread(stored, password, || false).await,
     };
-    if outcome == CheckResult::Busy { CheckResult::Busy } else { CheckResult::Mismatch }
+    if result == CheckResult::Busy { CheckResult::Busy } else { CheckResult::Mismatch }
 }
 
-/// Has a thread check a password, when it is its turn and if it is not known by then.
-async fn check_in_thread(stored: &[u8], password: &[u8], is_known: impl Fn() -> bool) -> CheckResult {
-    let Some(_waiting) = WaitSlot::new() else { return CheckResult::Busy };
+/// Waits for a permit, and checks the password in a thread unless `is_cached` by then.
+async fn check_in_thread(stored: &[u8], password: &[u8], is_cached: impl Fn() -> bool) -> CheckResult {
+    let Some(_slot) = WaitSlot::new() else { return CheckResult::Busy };
     let permit = CHECK_PERMITS.acquire().await;
-    // Somebody before us may have asked the same.
-    if is_known() {
+    // An earlier request may have checked the same password.
+    if is_cached() {
         return CheckResult::Match;
     }
     let (stored, password) = (stored.to_vec(), password.to_vec());
-    let right = smol::unblock(move || {
-        // A check whose request is gone by now still counts until it is done.
+    let is_match = smol::unblock(move || {
+        // A check whose request was dropped holds its permit until it ends.
         let _permit = permit;
-        PasswordHash::parse(&stored).is_some_and(|form| form.matches(&password))
+        PasswordHash::parse(&stored).is_some_and(|hash| hash.matches(&password))
     });
-    outcome(right.await)
+    is_match.await.into()
 }
 
-fn outcome(right: bool) -> CheckResult {
-    if right { CheckResult::Match } else { CheckResult::Mismatch }
-}
-
-/// A place among those that wait.
+/// One of the [`WAITING_MAX`] requests that may wait.
 struct WaitSlot;
 
 impl WaitSlot {
@@ -111,9 +111,9 @@ impl Drop for WaitSlot {
 
 type Digest = [u8; SHA1_BYTES];
 
-/// Digests of passwords that were right, the oldest first.
+/// Digests of correct passwords, the oldest first.
 struct VerifiedCache {
-    /// HMAC with the key of this worker; without one, nothing is known again.
+    /// HMAC with the key of this worker; without a key nothing is cached.
     hmac: Option<Hmac<Sha1>>,
     digests: Vec<Digest>,
 }
@@ -157,23 +157,23 @@ mod tests {
     const STORED: &[u8] = b"$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.";
 
     #[test]
-    fn what_was_right_is_known_again_and_what_was_wrong_is_not() {
-        let outcomes = executor::run(async {
-            let mut outcomes = Vec::new();
+    fn correct_passwords_are_cached_and_wrong_ones_are_not() {
+        let results = executor::run(async {
+            let mut results = Vec::new();
             for (stored, password) in
                 [(STORED, "password"), (STORED, "Password"), (STORED, "password"), (b"aaPwJ9XL9Y99E", "password")]
             {
-                outcomes.push(check(stored, password.as_bytes()).await);
+                results.push(check(stored, password.as_bytes()).await);
             }
-            outcomes
+            results
         });
         assert_eq!(
-            outcomes.unwrap(),
+            results.unwrap(),
             [CheckResult::Match, CheckResult::Mismatch, CheckResult::Match, CheckResult::Unsupported]
         );
-        VERIFIED.with_borrow(|known| {
-            assert_eq!(known.digests, [known.digest(STORED, b"password").unwrap()]);
-            assert_ne!(known.digest(STORED, b"password"), VerifiedCache::new().digest(STORED, b"password"));
+        VERIFIED.with_borrow(|cache| {
+            assert_eq!(cache.digests, [cache.digest(STORED, b"password").unwrap()]);
+            assert_ne!(cache.digest(STORED, b"password"), VerifiedCache::new().digest(STORED, b"password"));
         });
     }
 
@@ -185,59 +185,58 @@ mod tests {
         assert_eq!(ended.unwrap(), (true, CheckResult::Mismatch));
     }
 
-    /// Whether a check waits while others have all turns, and what comes of it then.
+    /// Starts a check while all permits are taken: whether it waits, and its result.
     async fn with_permits_taken(check: impl Future<Output = CheckResult>) -> (bool, CheckResult) {
-        /// Two tests that have one turn each would wait for one another.
+        /// Two tests with one permit each would wait for one another.
         static HOLDER: smol::lock::Mutex<()> = smol::lock::Mutex::new(());
         let _holder = HOLDER.lock().await;
-        let mut turns = Vec::new();
+        let mut permits = Vec::new();
         for _ in 0..CHECKS_MAX {
-            turns.push(CHECK_PERMITS.acquire().await);
+            permits.push(CHECK_PERMITS.acquire().await);
         }
         let mut check = pin!(check);
         let waits = poll_fn(|cx| Poll::Ready(check.as_mut().poll(cx).is_pending())).await;
-        drop(turns);
-        let outcome = if waits { check.await } else { CheckResult::Busy };
-        (waits, outcome)
+        drop(permits);
+        let result = if waits { check.await } else { CheckResult::Busy };
+        (waits, result)
     }
 
-    /// A user that does not exist costs what one costs that does, and nothing of it is remembered or known again.
     #[test]
-    fn a_check_in_vain_is_as_slow_and_never_right() {
-        let outcomes = executor::run(async {
-            let mut outcomes = vec![(false, check_decoy(b"{PLAIN}password", b"password").await)];
-            outcomes.push((false, check_decoy(b"aaPwJ9XL9Y99E", b"password").await));
-            for known in [false, true] {
-                outcomes.push(with_permits_taken(check_decoy(STORED, b"password")).await);
-                assert_eq!(VERIFIED.with_borrow(|known| known.digests.len()), usize::from(known));
+    fn a_check_of_a_decoy_is_as_slow_and_never_a_match() {
+        let results = executor::run(async {
+            let mut results = vec![(false, check_decoy(b"{PLAIN}password", b"password").await)];
+            results.push((false, check_decoy(b"aaPwJ9XL9Y99E", b"password").await));
+            for cached in [false, true] {
+                results.push(with_permits_taken(check_decoy(STORED, b"password")).await);
+                assert_eq!(VERIFIED.with_borrow(|cache| cache.digests.len()), usize::from(cached));
                 assert_eq!(check(STORED, b"password").await, CheckResult::Match);
             }
-            let places: Vec<Option<WaitSlot>> = (0..WAITING_MAX).map(|_| WaitSlot::new()).collect();
-            outcomes.push((false, check_decoy(STORED, b"password").await));
-            drop(places);
-            outcomes
+            let slots: Vec<Option<WaitSlot>> = (0..WAITING_MAX).map(|_| WaitSlot::new()).collect();
+            results.push((false, check_decoy(STORED, b"password").await));
+            drop(slots);
+            results
         });
         let (fast, slow) = ((false, CheckResult::Mismatch), (true, CheckResult::Mismatch));
-        assert_eq!(outcomes.unwrap(), [fast, fast, slow, slow, (false, CheckResult::Busy)]);
+        assert_eq!(results.unwrap(), [fast, fast, slow, slow, (false, CheckResult::Busy)]);
     }
 
     #[test]
-    fn not_more_is_remembered_than_there_is_room_for() {
-        let mut known = VerifiedCache::new();
-        (0..VERIFIED_MAX as u32 + 2).for_each(|n| known.insert(known.digest(&n.to_le_bytes(), b"")));
-        assert_eq!(known.digests.len(), VERIFIED_MAX);
-        assert_eq!(known.digests.first().copied(), known.digest(&2u32.to_le_bytes(), b""));
+    fn the_cache_drops_its_oldest_entry() {
+        let mut cache = VerifiedCache::new();
+        (0..VERIFIED_MAX as u32 + 2).for_each(|n| cache.insert(cache.digest(&n.to_le_bytes(), b"")));
+        assert_eq!(cache.digests.len(), VERIFIED_MAX);
+        assert_eq!(cache.digests.first().copied(), cache.digest(&2u32.to_le_bytes(), b""));
     }
 
     #[test]
-    fn who_finds_too_many_waiting_is_sent_away() {
-        let places: Vec<Option<WaitSlot>> = (0..WAITING_MAX).map(|_| WaitSlot::new()).collect();
-        assert!(places.iter().all(Option::is_some));
-        let outcomes = executor::run(async {
+    fn a_check_fails_while_too_many_wait() {
+        let slots: Vec<Option<WaitSlot>> = (0..WAITING_MAX).map(|_| WaitSlot::new()).collect();
+        assert!(slots.iter().all(Option::is_some));
+        let results = executor::run(async {
             let busy = check(STORED, b"no").await;
-            drop(places);
+            drop(slots);
             (busy, check(STORED, b"no").await)
         });
-        assert_eq!(outcomes.unwrap(), (CheckResult::Busy, CheckResult::Mismatch));
+        assert_eq!(results.unwrap(), (CheckResult::Busy, CheckResult::Mismatch));
     }
 }

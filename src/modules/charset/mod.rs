@@ -5,39 +5,39 @@ pub(crate) mod conf;
 use crate::request::exchange::Exchange;
 use crate::request::variables;
 
-/// The Content-Type with its charset; nothing, if it stays as it is.
+/// Returns the Content-Type with a charset, or `None` if it stays unchanged.
 pub fn content_type(exchange: &Exchange, status: u16, content_type: &[u8]) -> Option<Vec<u8>> {
     let charset = exchange.settings().rare.charset.as_ref()?;
     let name = charset.name.as_ref()?;
-    // The page of a redirect is not what the client comes for (nginx).
+    // nginx adds no charset to redirects.
     if matches!(status, 301..=303 | 307 | 308) {
         return None;
     }
-    let (media_type, told) = split_charset(content_type);
-    if told.is_some() || !charset.types.has(content_type) {
+    let (media_type, own_charset) = split_charset(content_type);
+    if own_charset.is_some() || !charset.types.has(content_type) {
         return None;
     }
     let name = variables::value(charset.source.as_ref().unwrap_or(name), exchange);
     (!name.is_empty()).then(|| [media_type, b"; charset=", &name].concat())
 }
 
-/// Whether clients are told that names are UTF-8.
+/// Whether a Content-Type as [`content_type`] writes it says UTF-8.
 pub fn is_utf8(content_type: &[u8]) -> bool {
     content_type.to_ascii_lowercase().ends_with(b"; charset=utf-8")
 }
 
-/// A type without its parameters, and what it says of its encoding. Other parameters are part of the type, as in nginx.
+/// Splits the `charset` parameter off. Parameters before it stay with the type, as in nginx.
 fn split_charset(content_type: &[u8]) -> (&[u8], Option<&[u8]>) {
-    let mut at = 0;
+    let mut start = 0;
     for parameter in content_type.split(|b| *b == b';') {
         if let Some((name, value)) = parameter.trim_ascii().split_at_checked(8)
             && name.eq_ignore_ascii_case(b"charset=")
-            && at > 0
+            && start > 0
         {
             let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
-            return (content_type.get(..at - 1).unwrap_or_default(), Some(value));
+            return (content_type.get(..start - 1).unwrap_or_default(), Some(value));
         }
-        at += parameter.len() + 1;
+        start += parameter.len() + 1;
     }
     (content_type, None)
 }
@@ -47,8 +47,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_say_what_encoding_they_have() {
-        for (content_type, media_type, told) in [
+    fn the_charset_parameter_is_split_off() {
+        for (content_type, media_type, charset) in [
             ("text/html", "text/html", None),
             ("text/html;charset=koi8-r", "text/html", Some("koi8-r")),
             ("text/html; Charset=\"UTF-8\"", "text/html", Some("UTF-8")),
@@ -57,7 +57,7 @@ mod tests {
             ("charset=x", "charset=x", None),
             ("", "", None),
         ] {
-            let expected = (media_type.as_bytes(), told.map(str::as_bytes));
+            let expected = (media_type.as_bytes(), charset.map(str::as_bytes));
             assert_eq!(split_charset(content_type.as_bytes()), expected, "{content_type}");
         }
     }

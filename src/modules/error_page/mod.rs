@@ -1,4 +1,4 @@
-//! What is answered in place of a page of our own (`error_page`).
+//! `error_page`: replaces error pages generated here by a path, a named location or a redirect.
 
 pub(crate) mod conf;
 
@@ -7,18 +7,17 @@ use crate::request::exchange::Exchange;
 use crate::request::response::{self, LocalResponse};
 use crate::request::variables;
 
-/// What is answered.
 pub enum ErrorPageAction {
-    /// Nothing else.
+    /// The page itself, or a redirect in its place.
     Respond(Box<LocalResponse>),
-    /// Whatever the path leads to that the request has now.
+    /// The request now has the path of the error page: its location is to be found.
     InternalRedirect,
-    /// A location by its name.
+    /// The name of a location, with its `@`.
     NamedLocation(Vec<u8>),
 }
 
-/// Finds what `error_page` says of a page. A page for a page is looked for only where the location
-/// of the one before has `recursive_error_pages`.
+/// Applies `error_page` to a generated page. An error while an error page is made is itself replaced only with
+/// `recursive_error_pages`.
 pub fn apply(exchange: &mut Exchange, mut response: Box<LocalResponse>) -> ErrorPageAction {
     if !response.is_page || exchange.routing.error_page_done {
         return ErrorPageAction::Respond(response);
@@ -29,7 +28,7 @@ pub fn apply(exchange: &mut Exchange, mut response: Box<LocalResponse>) -> Error
     };
     exchange.routing.error_page_done = !exchange.settings().recursive_error_pages;
     let target = variables::value(&page.target, exchange);
-    // Who comes to log in, or is sent elsewhere, has to learn how.
+    // The page keeps what the client needs to go on: `WWW-Authenticate` and `Location`.
     exchange.overrides.headers.append(&mut response.headers);
     if let Some(location) = response.location {
         exchange.remove_location_header();
@@ -59,7 +58,7 @@ pub fn apply(exchange: &mut Exchange, mut response: Box<LocalResponse>) -> Error
     }
 }
 
-/// Whether an upstream's answer with `status` makes room for a page (`proxy_intercept_errors`).
+/// Whether an error page replaces an upstream's response with `status` (`proxy_intercept_errors`).
 pub fn intercepts(exchange: &Exchange, status: u16) -> bool {
     let settings = exchange.settings();
     settings.proxy.intercepts

@@ -1,5 +1,5 @@
-//! Which answers are compressed on their way, and for whom: nginx's rules (`gzip` and what begins with `gzip_`), and
-//! `no-transform` of an upstream besides (RFC 9110 7.7).
+//! Which responses are compressed, and for which clients: nginx's rules (`gzip`, `gzip_*`), and beyond nginx an upstream's
+//! `no-transform` (RFC 9110 7.7).
 
 pub(crate) mod conf;
 
@@ -13,22 +13,22 @@ use crate::request::response::ContentEncoding;
 use crate::request::response_headers::HeaderFilter;
 use crate::runtime::clock;
 
-/// What the rules ask of an answer.
+/// The properties of a response that the rules look at.
 pub struct ResponseInfo<'a> {
     pub status: u16,
     pub content_type: Option<&'a [u8]>,
     pub length: Option<u64>,
-    /// The fields of an upstream's head.
+    /// The headers of an upstream's response.
     pub fields: Option<&'a Headers>,
-    /// Has `Last-Modified` and `ETag` of its own.
+    /// The response is a static file, which has `Last-Modified` and maybe `ETag`.
     pub is_file: bool,
 }
 
-/// What becomes of the body of an answer.
+/// Decides whether to compress a response.
 pub fn content_encoding(exchange: &Exchange, response: &ResponseInfo<'_>) -> ContentEncoding {
     match &exchange.settings().rare.gzip {
         Some(gzip) if Gzip::AVAILABLE && gzip.on && is_compressible(gzip, response) => {
-            // A part of a file is a part of what it is itself.
+            // A range is a part of the uncompressed file.
             if response.status != 206 && accept_encoding::accepts(exchange, b"gzip") && may_compress(exchange, response)
             {
                 ContentEncoding::Gzip
@@ -40,39 +40,39 @@ pub fn content_encoding(exchange: &Exchange, response: &ResponseInfo<'_>) -> Con
     }
 }
 
-/// Whether caches are told what depends on the coding that a client takes (`gzip_vary`).
+/// Whether to send `Vary: Accept-Encoding` (`gzip_vary`).
 pub fn sends_vary(exchange: &Exchange) -> bool {
     exchange.settings().rare.gzip.as_ref().is_some_and(|gzip| gzip.vary)
 }
 
-/// An encoder as the configuration describes it. None only in builds without gzip.
+/// Creates an encoder as configured; `None` only in builds without gzip.
 pub fn new_encoder(exchange: &Exchange) -> Option<Encoder> {
     let default = Gzip::default();
     let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
     Encoder::new(gzip.level, gzip.window)
 }
 
-/// Whether clients that accept it get the answer compressed.
+/// Whether the response may be compressed for a client that accepts gzip.
 fn is_compressible(gzip: &Gzip, response: &ResponseInfo<'_>) -> bool {
-    // The length of a part says nothing of the file.
-    let is_part = response.status == 206 && response.is_file;
+    // The length of a range says nothing about the file.
+    let is_range = response.status == 206 && response.is_file;
     let is_long = response.length.is_none_or(|length| length >= gzip.length_min.max(1));
-    (is_part || matches!(response.status, 200 | 403 | 404) && is_long)
+    (is_range || matches!(response.status, 200 | 403 | 404) && is_long)
         && is_listed(&gzip.types, response.content_type.unwrap_or_default())
         && response.fields.is_none_or(|fields| {
-            let encoded = fields.all_named(b"content_encoding").any(|value| !value.is_empty());
-            let mut fixed = fields.all(HeaderName::CacheControl).flat_map(head::tokens);
-            !encoded && !fixed.any(|token| token.eq_ignore_ascii_case(b"no-transform"))
+            let is_encoded = fields.all_named(b"content_encoding").any(|value| !value.is_empty());
+            let mut directives = fields.all(HeaderName::CacheControl).flat_map(head::tokens);
+            !is_encoded && !directives.any(|token| token.eq_ignore_ascii_case(b"no-transform"))
         })
 }
 
-/// Whether a media type is in the list, whatever its parameters.
+/// Whether a media type, compared without parameters, is in the list.
 fn is_listed(types: &Types, content_type: &[u8]) -> bool {
     let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
     types.has(media_type)
 }
 
-/// Whether this client, that says it accepts it, may get the answer encoded. Also for what was compressed beforehand.
+/// Whether the rules allow gzip for this client, whose Accept-Encoding has it. Also asked for precompressed files.
 pub fn may_compress(exchange: &Exchange, response: &ResponseInfo<'_>) -> bool {
     let default = Gzip::default();
     let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
@@ -88,7 +88,7 @@ pub fn may_compress(exchange: &Exchange, response: &ResponseInfo<'_>) -> bool {
     !disabled && !gzip.disable.iter().any(|pattern| !agent.is_empty() && pattern.is_match(agent))
 }
 
-/// `gzip_proxied`: another proxy may keep an answer, and give it to those who can't read it.
+/// `gzip_proxied`: a caching proxy might serve the compressed response to clients that do not accept gzip.
 fn may_compress_for_proxy(exchange: &Exchange, proxied: Proxied, response: &ResponseInfo<'_>) -> bool {
     if proxied.has(Proxied::OFF) {
         return false;
@@ -97,20 +97,20 @@ fn may_compress_for_proxy(exchange: &Exchange, proxied: Proxied, response: &Resp
     if proxied.has(Proxied::ANY) || proxied.has(Proxied::AUTH) && authorized() {
         return true;
     }
-    let mut lines = Vec::new();
-    HeaderFilter::new(exchange, response.status, None).finish(&mut lines);
-    let mut sent: Vec<(HeaderName, &[u8])> = lines.split(|b| *b == b'\n').filter_map(name_and_value).collect();
+    let mut added = Vec::new();
+    HeaderFilter::new(exchange, response.status, None).finish(&mut added);
+    let mut sent: Vec<(HeaderName, &[u8])> = added.split(|b| *b == b'\n').filter_map(name_and_value).collect();
     if let Some(fields) = response.fields {
         sent.extend(fields.iter().map(|field| (field.kind, field.value)));
     }
-    let values = |kind| sent.iter().filter(move |(known, _)| *known == kind).map(|(_, value)| *value);
+    let values = |kind| sent.iter().filter(move |(name, _)| *name == kind).map(|(_, value)| *value);
     if let Some(expires) = values(HeaderName::Expires).next() {
         let at = clock::parse_http_date(expires);
         return proxied.has(Proxied::EXPIRED) && at.is_some_and(|at| at < clock::since_epoch().as_secs());
     }
     if values(HeaderName::CacheControl).next().is_some() {
-        let is = |value, word: &[u8]| head::tokens(value).any(|token| token.eq_ignore_ascii_case(word));
-        let has = |word: &[u8]| values(HeaderName::CacheControl).any(|value| is(value, word));
+        let directives = || values(HeaderName::CacheControl).flat_map(head::tokens);
+        let has = |name: &[u8]| directives().any(|directive| directive.eq_ignore_ascii_case(name));
         return proxied.has(Proxied::NO_CACHE) && has(b"no-cache")
             || proxied.has(Proxied::NO_STORE) && has(b"no-store")
             || proxied.has(Proxied::PRIVATE) && has(b"private");

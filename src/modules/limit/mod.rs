@@ -1,5 +1,5 @@
-//! What a location limits, asked of one request: may it pass (`limit_req`, `limit_conn`), and how fast may its answer go
-//! (`limit_rate`).
+//! `limit_req` and `limit_conn`: delays or rejects a request by the zones of its location. The zones are in
+//! [`crate::request::limit_zones`].
 
 pub(crate) mod conf;
 
@@ -7,8 +7,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::config::template::Template;
-use crate::config::{Level, Limits, ZoneKind};
+use crate::config::{Level, Limits, ZoneDefinition, ZoneKind};
 use crate::request::exchange::Exchange;
 use crate::request::limit_zones::{BucketVerdict, LimitExceeded, LimitStatus, LimitZones, RequestZone};
 use crate::request::{log, variables};
@@ -16,11 +15,11 @@ use crate::runtime::executor::{self, Timer};
 use crate::runtime::lru_table::EntryId;
 use crate::runtime::socket::Socket;
 
-/// Bytes of a key; a request with a longer one is not limited, as in nginx.
+/// A request whose key is longer is not limited, as in nginx.
 const REQUEST_KEY_BYTES_MAX: usize = 65535;
 const CONNECTION_KEY_BYTES_MAX: usize = 255;
 
-/// Lets a request through, at once or after a while, or refuses it with a status. 499: the client did not wait.
+/// Admits a request, maybe after a delay, or returns the status to reject it with; 499: the client closed meanwhile.
 pub async fn apply(exchange: &mut Exchange, zones: &LimitZones, timer: &Timer, client: &Socket) -> Result<(), u16> {
     if exchange.settings().rare.limits.is_none() {
         return Ok(());
@@ -39,28 +38,28 @@ pub async fn apply(exchange: &mut Exchange, zones: &LimitZones, timer: &Timer, c
     Ok(())
 }
 
-/// Waits, unless the client goes meanwhile: one that ends its side counts as gone here, as in nginx.
+/// Waits, unless the client closes meanwhile. A half-close counts as one here, as in nginx.
 pub async fn delay_request(exchange: &Exchange, timer: &Timer, client: &Socket, delay: Duration) -> Result<(), u16> {
     timer.set(delay);
-    let gone = poll_fn(|cx| {
+    let is_closed = poll_fn(|cx| {
         if client.ended() || client.poll_failed(cx).is_ready() {
             return Poll::Ready(true);
         }
         timer.poll_due(cx).map(|()| false)
     })
     .await;
-    if gone {
+    if is_closed {
         log::log_request(
             exchange,
             Level::Info,
-            format_args!("client prematurely closed connection while it was delayed"),
+            format_args!("client prematurely closed connection while its request was delayed"),
         );
         return Err(499);
     }
     Ok(())
 }
 
-/// A bucket that has room for the request, as long as the others are not asked yet.
+/// A bucket with room for the request, until all the others have been probed.
 struct Reservation<'r> {
     zone: &'r RequestZone,
     name: &'r str,
@@ -69,36 +68,36 @@ struct Reservation<'r> {
     delay: u64,
 }
 
-/// Asks all buckets, and pours the request into all of them or none: how long it has to wait.
+/// Adds the request to all buckets or to none, and returns the longest delay.
 fn limit_req(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Result<Option<Duration>, u16> {
     let now = executor::now();
-    let mut waiting: Vec<Reservation<'_>> = Vec::new();
-    // The longest delay in milliseconds, with what is in the bucket and its name.
+    let mut reservations: Vec<Reservation<'_>> = Vec::new();
+    // The longest delay in milliseconds, with the excess and the name of its zone.
     let mut longest = (0, 0, "");
-    let mut asked = false;
+    let mut is_limited = false;
     for (at, limit) in limits.requests.iter().enumerate() {
         let Some((spec, zone)) = zones.request_zone(limit.zone) else { continue };
         let ZoneKind::Requests { rate } = spec.counted else { continue };
-        let Some(key) = evaluate_key(exchange, &spec.key, REQUEST_KEY_BYTES_MAX) else { continue };
-        asked = true;
-        let last = at + 1 == limits.requests.len();
-        match zone.probe(&key, rate, limit.burst, last, now) {
+        let Some(key) = evaluate_key(exchange, spec, REQUEST_KEY_BYTES_MAX) else { continue };
+        is_limited = true;
+        let is_last = at + 1 == limits.requests.len();
+        match zone.probe(&key, rate, limit.burst, is_last, now) {
             BucketVerdict::Committed { excess } => {
                 longest = (delay_millis(excess, limit.delay, rate), excess, spec.name.as_str())
             }
             BucketVerdict::Reserved(id) => {
-                waiting.push(Reservation { zone, name: &spec.name, id, rate, delay: limit.delay })
+                reservations.push(Reservation { zone, name: &spec.name, id, rate, delay: limit.delay })
             }
-            refused => {
-                waiting.iter().for_each(|other| other.zone.rollback(other.id));
-                return reject_request(exchange, limits, &refused, &spec.name);
+            verdict => {
+                reservations.iter().for_each(|other| other.zone.rollback(other.id));
+                return reject_request(exchange, limits, &verdict, &spec.name);
             }
         }
     }
-    if !asked {
+    if !is_limited {
         return Ok(None);
     }
-    for other in waiting.iter().rev() {
+    for other in reservations.iter().rev() {
         let excess = other.zone.commit(other.id, other.rate, now);
         let delay = delay_millis(excess, other.delay, other.rate);
         if delay > longest.0 {
@@ -110,51 +109,50 @@ fn limit_req(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Re
         exchange.limits.requests = Some(LimitStatus::Passed);
         return Ok(None);
     }
-    let dry = limits.request_dry_run;
+    let dry_run = limits.request_dry_run;
     log::log_request(
         exchange,
         one_level_lower(limits.request_level),
         format_args!(
             "delaying request{}, excess: {}.{:03}, by zone \"{name}\"",
-            dry_run_suffix(dry),
+            dry_run_suffix(dry_run),
             excess / 1000,
             excess % 1000
         ),
     );
-    exchange.limits.requests = Some(if dry { LimitStatus::DelayedDryRun } else { LimitStatus::Delayed });
-    Ok((!dry).then_some(Duration::from_millis(millis)))
+    exchange.limits.requests = Some(if dry_run { LimitStatus::DelayedDryRun } else { LimitStatus::Delayed });
+    Ok((!dry_run).then_some(Duration::from_millis(millis)))
 }
 
 fn reject_request(
     exchange: &mut Exchange,
     limits: &Limits,
-    refused: &BucketVerdict,
+    verdict: &BucketVerdict,
     name: &str,
 ) -> Result<Option<Duration>, u16> {
-    let dry = limits.request_dry_run;
-    match refused {
+    let dry_run = limits.request_dry_run;
+    match verdict {
         BucketVerdict::Exceeded { excess } => log::log_request(
             exchange,
             limits.request_level,
             format_args!(
                 "limiting requests{}, excess: {}.{:03} by zone \"{name}\"",
-                dry_run_suffix(dry),
+                dry_run_suffix(dry_run),
                 excess / 1000,
                 excess % 1000
             ),
         ),
         _ => log::log_request(exchange, Level::Alert, format_args!("zone \"{name}\" is too small for another key")),
     }
-    exchange.limits.requests = Some(if dry { LimitStatus::RejectedDryRun } else { LimitStatus::Rejected });
-    if dry { Ok(None) } else { Err(limits.request_status) }
+    exchange.limits.requests = Some(if dry_run { LimitStatus::RejectedDryRun } else { LimitStatus::Rejected });
+    if dry_run { Ok(None) } else { Err(limits.request_status) }
 }
 
-/// Milliseconds until what is above `delay` has leaked.
+/// Milliseconds until the excess above `delay` has leaked.
 fn delay_millis(excess: u64, delay: u64, rate: u64) -> u64 {
     (excess.saturating_sub(delay) * 1000).checked_div(rate).unwrap_or(0)
 }
 
-/// The next level down.
 fn one_level_lower(level: Level) -> Level {
     match level {
         Level::Error => Level::Warn,
@@ -167,52 +165,57 @@ fn dry_run_suffix(dry_run: bool) -> &'static str {
     if dry_run { ", dry run" } else { "" }
 }
 
-/// The key of a zone; a request without one is not limited.
-fn evaluate_key(exchange: &Exchange, key: &Template, bytes_max: usize) -> Option<Vec<u8>> {
-    let key = variables::value(key, exchange);
+/// Evaluates the key of a zone; a request with an empty or too long one is not limited.
+fn evaluate_key(exchange: &Exchange, zone: &ZoneDefinition, bytes_max: usize) -> Option<Vec<u8>> {
+    let (key, name) = (variables::value(&zone.key, exchange), &zone.name);
     if key.len() > bytes_max {
         log::log_request(
             exchange,
             Level::Error,
-            format_args!("the key of a limit is more than {bytes_max} bytes long"),
+            format_args!("the key of zone \"{name}\" is longer than {bytes_max} bytes, request not limited"),
         );
         return None;
     }
     (!key.is_empty()).then_some(key)
 }
 
-/// Counts the request in all zones, or in none if one is full.
+/// Counts the request in all zones, or in none if one is at its limit.
 fn limit_conn(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Result<(), u16> {
-    let mut held = Vec::new();
-    let mut asked = false;
+    let mut guards = Vec::new();
+    let mut is_limited = false;
     for limit in &limits.connections {
         let Some((spec, zone)) = zones.connection_zone(limit.zone) else { continue };
-        let Some(key) = evaluate_key(exchange, &spec.key, CONNECTION_KEY_BYTES_MAX) else { continue };
-        asked = true;
+        let Some(key) = evaluate_key(exchange, spec, CONNECTION_KEY_BYTES_MAX) else { continue };
+        is_limited = true;
         match zone.acquire(&key, limit.most) {
-            Ok(one) => held.push(one),
-            Err(full) => return reject_connection(exchange, limits, &full, &spec.name),
+            Ok(guard) => guards.push(guard),
+            Err(exceeded) => return reject_connection(exchange, limits, &exceeded, &spec.name),
         }
     }
-    if asked {
+    if is_limited {
         exchange.limits.connections = Some(LimitStatus::Passed);
-        exchange.limits.conn_guards = held;
+        exchange.limits.conn_guards = guards;
     }
     Ok(())
 }
 
-fn reject_connection(exchange: &mut Exchange, limits: &Limits, full: &LimitExceeded, name: &str) -> Result<(), u16> {
-    let dry = limits.connection_dry_run;
-    match full {
+fn reject_connection(
+    exchange: &mut Exchange,
+    limits: &Limits,
+    exceeded: &LimitExceeded,
+    name: &str,
+) -> Result<(), u16> {
+    let dry_run = limits.connection_dry_run;
+    match exceeded {
         LimitExceeded::Key => log::log_request(
             exchange,
             limits.connection_level,
-            format_args!("limiting connections{} by zone \"{name}\"", dry_run_suffix(dry)),
+            format_args!("limiting connections{} by zone \"{name}\"", dry_run_suffix(dry_run)),
         ),
         LimitExceeded::Zone => {
             log::log_request(exchange, Level::Alert, format_args!("zone \"{name}\" is too small for another key"))
         }
     }
-    exchange.limits.connections = Some(if dry { LimitStatus::RejectedDryRun } else { LimitStatus::Rejected });
-    if dry { Ok(()) } else { Err(limits.connection_status) }
+    exchange.limits.connections = Some(if dry_run { LimitStatus::RejectedDryRun } else { LimitStatus::Rejected });
+    if dry_run { Ok(()) } else { Err(limits.connection_status) }
 }

@@ -1,4 +1,4 @@
-//! `map`, `geo`, `split_clients` and `valid_referers`: variables that follow from others.
+//! `map`, `geo`, `split_clients` and `valid_referers`: variables derived from other variables.
 
 pub(crate) mod conf;
 pub(crate) mod geo_conf;

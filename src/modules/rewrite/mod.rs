@@ -74,7 +74,9 @@ pub fn set_variable(exchange: &mut Exchange, to: SetTarget, value: Vec<u8>) {
             exchange.uri.args = Some(value).filter(|args| !args.is_empty());
             exchange.uri.args_changed = true;
         }
-        SetTarget::LimitRate => exchange.limits.rate = rate_limit::parse(&value, exchange).or(exchange.limits.rate),
+        SetTarget::LimitRate => {
+            exchange.limits.rate = rate_limit::parse_size(&value, exchange).or(exchange.limits.rate)
+        }
         SetTarget::User(number) => {
             if let Some(slot) = exchange.variables.user.get_mut().get_mut(number as usize) {
                 *slot = value;
@@ -85,7 +87,7 @@ pub fn set_variable(exchange: &mut Exchange, to: SetTarget, value: Vec<u8>) {
 
 fn evaluate(condition: &Condition, exchange: &Exchange) -> bool {
     match condition {
-        Condition::True(template) => variables::holds(template, exchange),
+        Condition::True(template) => variables::is_true(template, exchange),
         Condition::Equal { left, right, negated } => {
             (variables::value(left, exchange) == variables::value(right, exchange)) != *negated
         }

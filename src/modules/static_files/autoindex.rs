@@ -1,7 +1,7 @@
-//! A folder to a list of what is in it (`autoindex`): read once, sorted, and written piece by piece as it is sent.
+//! Directory listings (`autoindex`): read once, sorted, and written part by part as they are sent.
 //!
-//! The pages are those of nginx byte for byte; only chunks may be cut elsewhere. Names are bytes of anybody's choice: they
-//! are escaped for where they stand.
+//! The pages are nginx's byte for byte; only chunks may end elsewhere. File names are arbitrary bytes, escaped for the format
+//! of the listing.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,13 +14,13 @@ use crate::config::{Autoindex, ListingFormat};
 use crate::http1::uri;
 use crate::runtime::{clock, executor};
 
-/// Entries of a folder that are listed; they are sorted, so all of them are in memory.
+/// Listed entries of a directory. All are in memory, as they are sorted.
 pub const ENTRIES_MAX: usize = 16 * 1024;
-/// Entries that are looked at before others get their turn.
+/// Entries that are read in one iteration of the event loop.
 const ENTRIES_PER_TICK: usize = 128;
-/// Bytes of a list that are written at once.
+/// Bytes of a listing that are written at once.
 const PART_BYTES: usize = 16 * 1024;
-/// Characters of a name that a page shows.
+/// Characters of a name that HTML shows.
 const NAME_CHARS_MAX: usize = 50;
 
 struct Entry {
@@ -28,21 +28,21 @@ struct Entry {
     is_directory: bool,
     is_file: bool,
     size: u64,
-    /// Seconds since 1970.
+    /// Unix time in seconds.
     modified: u64,
 }
 
-/// A list on its way.
+/// A directory listing, as far as it is not sent yet.
 pub struct Listing {
     path: Vec<u8>,
     entries: Vec<Entry>,
     settings: Autoindex,
-    /// Names are UTF-8, as far as the client is told.
+    /// The Content-Type declares UTF-8.
     pub utf8: bool,
-    /// The function that the list is given to, in JSONP.
+    /// The function to call (JSONP).
     callback: Option<Vec<u8>>,
     position: Position,
-    /// There were more entries than are listed.
+    /// There are more than [`ENTRIES_MAX`] entries.
     pub is_truncated: bool,
 }
 
@@ -54,13 +54,13 @@ enum Position {
 }
 
 impl Listing {
-    /// Reads the folder that `path` stands for.
-    pub async fn read(folder: &File, path: &[u8], settings: Autoindex) -> io::Result<Self> {
+    /// Reads a directory; `path` is the one of the request.
+    pub async fn read(directory: &File, path: &[u8], settings: Autoindex) -> io::Result<Self> {
         let mut entries = Vec::new();
         let mut is_cut = false;
-        for (number, read) in Dir::read_from(folder)?.enumerate() {
-            let read = read?;
-            let name = read.file_name();
+        for (number, entry) in Dir::read_from(directory)?.enumerate() {
+            let entry = entry?;
+            let name = entry.file_name();
             if name.to_bytes().starts_with(b".") {
                 continue;
             }
@@ -71,7 +71,7 @@ impl Listing {
             if number % ENTRIES_PER_TICK == ENTRIES_PER_TICK - 1 {
                 executor::yield_now().await;
             }
-            entries.extend(stat_entry(folder, name.to_bytes())?);
+            entries.extend(stat_entry(directory, name.to_bytes())?);
         }
         entries.sort_unstable_by(|a, b| b.is_directory.cmp(&a.is_directory).then_with(|| a.name.cmp(&b.name)));
         Ok(Self {
@@ -85,7 +85,7 @@ impl Listing {
         })
     }
 
-    /// The list is given to a function.
+    /// Sets the function of JSONP; empty: plain JSON.
     pub fn set_callback(mut self, callback: &[u8]) -> Self {
         self.callback = (!callback.is_empty()).then(|| callback.to_vec());
         self
@@ -100,7 +100,7 @@ impl Listing {
         }
     }
 
-    /// Writes the next piece; nothing, when all of it was written.
+    /// Appends the next part; nothing once the listing is complete.
     pub fn write_part(&mut self, out: &mut Vec<u8>) {
         let end = out.len() + PART_BYTES;
         while out.len() < end {
@@ -136,7 +136,7 @@ impl Listing {
             ListingFormat::Xml => out.extend_from_slice(b"<?xml version=\"1.0\"?>\r\n<list>\r\n"),
             ListingFormat::Json | ListingFormat::Jsonp => {
                 if let Some(callback) = &self.callback {
-                    // What stands in front keeps others from taking the answer for something else.
+                    // The comment keeps plug-ins from taking the response for content of theirs, as in nginx.
                     out.extend_from_slice(b"/* callback */\r\n");
                     out.extend_from_slice(callback);
                     out.push(b'(');
@@ -171,17 +171,17 @@ impl Listing {
     }
 }
 
-/// Whether a request may name a function so (`callback`).
+/// Whether `callback` is a valid name of a function.
 pub fn is_callback_name(name: &[u8]) -> bool {
     name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'))
 }
 
-/// Looks what an entry is: where a link leads, or the link itself if that is nowhere. Nothing, if nobody may know.
-fn stat_entry(folder: &File, name: &[u8]) -> io::Result<Option<Entry>> {
-    let folder = folder.as_fd();
-    let stat = match statat(folder, name, AtFlags::empty()) {
-        Err(Errno::NOENT | Errno::LOOP) => match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return Ok(None), // it is gone
+/// Describes an entry: the target of a link, or the link itself if it is broken. `None` if access is denied, or it is gone.
+fn stat_entry(directory: &File, name: &[u8]) -> io::Result<Option<Entry>> {
+    let directory = directory.as_fd();
+    let stat = match statat(directory, name, AtFlags::empty()) {
+        Err(Errno::NOENT | Errno::LOOP) => match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
             stat => stat?,
         },
         Err(Errno::ACCESS) => return Ok(None),
@@ -212,10 +212,10 @@ impl Entry {
         uri::encode_component(&self.name, out);
         out.extend_from_slice(slash);
         out.extend_from_slice(b"\">");
-        // As many characters as fit, with the slash of a folder; of a name that is too long the start.
-        let (chars, cut) = measure_name(&self.name, utf8);
+        // The slash of a directory is left out where it does not fit.
+        let (chars, shown) = measure_name(&self.name, utf8);
         if chars > NAME_CHARS_MAX {
-            escape_html(self.name.get(..cut).unwrap_or_default(), out);
+            escape_html(self.name.get(..shown).unwrap_or_default(), out);
             out.extend_from_slice(b"..&gt;</a>");
         } else {
             escape_html(&self.name, out);
@@ -258,7 +258,7 @@ impl Entry {
     }
 }
 
-/// How many characters a name has, and at which byte it is cut if they are too many. What is no UTF-8 is bytes.
+/// Returns the number of characters of a name, and the bytes to show if there are too many. Without UTF-8 bytes count.
 fn measure_name(name: &[u8], utf8: bool) -> (usize, usize) {
     const SHOWN: usize = NAME_CHARS_MAX - 3;
     match std::str::from_utf8(name).ok().filter(|_| utf8) {

@@ -1,7 +1,7 @@
-//! What tells one version of an answer from another (RFC 9110 8.8), and what a request may demand of it (13).
+//! Validators of a response (RFC 9110 8.8), and the conditions of requests on them (RFC 9110 13).
 //!
-//! Where nginx is stricter than the RFC, or looks at more, this does as nginx does: a client gets the whole answer then,
-//! or a 412 for a demand that nobody can read.
+//! Where nginx is stricter than the RFC, this follows nginx: the client gets the whole response, or a 412 for a malformed
+//! condition.
 
 use crate::config::IfModifiedSince;
 use crate::http1::head;
@@ -9,7 +9,7 @@ use crate::request::exchange::Exchange;
 use crate::request::response_headers::HeaderFilter;
 use crate::runtime::clock;
 
-/// `Last-Modified` and `ETag`.
+/// The values of `Last-Modified` and `ETag`.
 #[derive(Clone, Debug, Default)]
 pub struct Validators {
     /// Seconds since 1970.
@@ -18,20 +18,20 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// The status that takes the place of a 200: 304, 412 or none.
+    /// Returns 304 or 412 if that is the response instead of 200.
     pub fn check_preconditions(&self, exchange: &Exchange) -> Option<u16> {
-        let field = |name: &'static [u8]| exchange.request.headers.first_named(name);
-        if let Some(since) = field(b"if_unmodified_since")
+        let header = |name: &'static [u8]| exchange.request.headers.first_named(name);
+        if let Some(since) = header(b"if_unmodified_since")
             && clock::parse_http_date(since).is_none_or(|since| self.modified.is_none_or(|time| time > since))
         {
             return Some(412);
         }
-        if field(b"if_match").is_some_and(|list| !self.matches_list(list, false)) {
+        if header(b"if_match").is_some_and(|list| !self.matches_list(list, false)) {
             return Some(412);
         }
-        let since = field(b"if_modified_since").map(|since| self.is_modified_since(since, exchange));
-        let list = field(b"if_none_match").map(|list| !self.matches_list(list, true));
-        match (since, list) {
+        let is_newer = header(b"if_modified_since").map(|since| self.is_modified_since(since, exchange));
+        let is_other = header(b"if_none_match").map(|list| !self.matches_list(list, true));
+        match (is_newer, is_other) {
             (None, None) | (Some(true), _) | (_, Some(true)) => None,
             _ => Some(304),
         }
@@ -52,20 +52,19 @@ impl Validators {
         }
         let Some(etag) = &self.etag else { return false };
         head::tokens(list).any(|token| {
-            let strong = token.strip_prefix(b"W/").filter(|_| weakly).unwrap_or(token);
-            strong == etag
+            let opaque = token.strip_prefix(b"W/").filter(|_| weakly).unwrap_or(token);
+            opaque == etag
         })
     }
 
-    /// Whether a part of this version is what the client can use (`If-Range`, RFC 9110 13.1.5).
+    /// Whether `If-Range` is absent or matches, so that a range may be sent (RFC 9110 13.1.5).
     pub fn if_range_matches(&self, exchange: &Exchange) -> bool {
         let Some(validator) = exchange.request.headers.first_named(b"if_range") else { return true };
-        let added = HeaderFilter::new(exchange, 200, self.modified);
+        let filter = HeaderFilter::new(exchange, 200, self.modified);
         if validator.len() >= 2 && validator.ends_with(b"\"") {
-            let own = self.etag.as_deref();
-            return added.value(head::HeaderName::Etag).or(own).is_some_and(|etag| etag == validator);
+            return filter.value(head::HeaderName::Etag).or(self.etag.as_deref()).is_some_and(|etag| etag == validator);
         }
-        let modified = match added.value(head::HeaderName::LastModified) {
+        let modified = match filter.value(head::HeaderName::LastModified) {
             Some(value) => clock::parse_http_date(value),
             None => self.modified,
         };

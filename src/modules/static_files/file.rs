@@ -15,7 +15,7 @@ use crate::modules::{charset, gzip};
 use crate::request::exchange::Exchange;
 use crate::request::log;
 use crate::request::response::{self, ContentEncoding, LocalResponse, ResponseFraming};
-use crate::request::response_headers::{HeaderFilter, weakened};
+use crate::request::response_headers::{HeaderFilter, weak_etag};
 use crate::runtime::clock;
 
 /// A file that is sent with its head in one call.
@@ -186,7 +186,7 @@ fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -
 /// A 416. It keeps what was added to the answer that it takes the place of.
 fn range_not_satisfiable(exchange: &Exchange, head: &FileHead, size: u64) -> LocalResponse {
     let mut response = LocalResponse::page(416, exchange.settings().server_tokens);
-    HeaderFilter::new(exchange, 200, head.validators.modified).finish_usual(&mut response.header_lines);
+    HeaderFilter::new(exchange, 200, head.validators.modified).finish_success_only(&mut response.header_lines);
     write_header(b"Content-Range", format!("bytes */{size}").as_bytes(), &mut response.header_lines);
     response
 }
@@ -268,7 +268,7 @@ impl FileHead {
         let packed = framing.content_encoding == ContentEncoding::Gzip;
         let mut added = HeaderFilter::new(exchange, self.status, self.validators.modified);
         if packed {
-            added.weaken();
+            added.weaken_etag();
         }
         response::write_start(exchange, self.status, response::reason_phrase(self.status).as_bytes(), &mut out);
         if self.status != 304 {
@@ -288,7 +288,7 @@ impl FileHead {
         }
         response::write_framing(exchange, framing, &mut out);
         if let Some(etag) = self.validators.etag.as_ref().filter(|_| added.value(HeaderName::Etag).is_none()) {
-            let weak = weakened(etag).filter(|_| packed);
+            let weak = weak_etag(etag).filter(|_| packed);
             write_header(b"ETag", weak.as_deref().unwrap_or(etag), &mut out);
         }
         if let Some(coding) = self.encoding.coding.filter(|_| self.status != 304) {

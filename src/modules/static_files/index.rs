@@ -1,4 +1,4 @@
-//! What answers for a folder: its first index that is there, a list of what is in it, or a refusal.
+//! Responds to a path with `/` at its end: the first `index` file that exists, a listing (`autoindex`), or 403.
 
 use std::io;
 
@@ -10,10 +10,9 @@ use crate::request::exchange::Exchange;
 use crate::request::{log, variables};
 use crate::runtime::io_error;
 
-/// A folder: its first index that is there, or a list of what is in it, or nothing.
-pub async fn respond(exchange: &Exchange, folder: &[u8]) -> StaticResponse {
+pub async fn respond(exchange: &Exchange, directory: &[u8]) -> StaticResponse {
     let files = &exchange.settings().files;
-    let mut is_there = false;
+    let mut directory_exists = false;
     for template in files.index.iter() {
         let name = variables::value(template, exchange);
         if name.starts_with(b"/") {
@@ -22,25 +21,25 @@ pub async fn respond(exchange: &Exchange, folder: &[u8]) -> StaticResponse {
         if name.is_empty() {
             continue;
         }
-        let full = [folder, &name].concat();
-        match open::metadata(exchange, &full) {
+        let path = [directory, &name].concat();
+        match open::metadata(exchange, &path) {
             Ok(_) => return StaticResponse::IndexRedirect([exchange.uri.path.as_slice(), &name].concat()),
-            // It is the folder that is not there, rather than the file.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match open::metadata(exchange, folder) {
-                Ok(_) => is_there = true,
-                Err(_) => return index_error(exchange, &full, &error),
+            // NotFound may mean the directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match open::metadata(exchange, directory) {
+                Ok(_) => directory_exists = true,
+                Err(_) => return index_error(exchange, &path, &error),
             },
-            Err(error) => return index_error(exchange, &full, &error),
+            Err(error) => return index_error(exchange, &path, &error),
         }
     }
     if files.autoindex.on && matches!(exchange.request.method(), b"GET" | b"HEAD") {
-        return list_directory(exchange, folder).await;
+        return list_directory(exchange, directory).await;
     }
-    if !is_there && let Err(error) = open::metadata(exchange, folder) {
-        return index_error(exchange, folder, &error);
+    if !directory_exists && let Err(error) = open::metadata(exchange, directory) {
+        return index_error(exchange, directory, &error);
     }
-    let folder = String::from_utf8_lossy(folder);
-    log::log_request(exchange, Level::Error, format_args!("directory index of \"{folder}\" is forbidden"));
+    let directory = String::from_utf8_lossy(directory);
+    log::log_request(exchange, Level::Error, format_args!("directory index of \"{directory}\" is forbidden"));
     file::status_page(exchange, 403)
 }
 
@@ -54,7 +53,6 @@ fn index_error(exchange: &Exchange, name: &[u8], error: &io::Error) -> StaticRes
     file::status_page(exchange, status)
 }
 
-/// A list of what is in the folder.
 async fn list_directory(exchange: &Exchange, name: &[u8]) -> StaticResponse {
     let settings = exchange.settings().files.autoindex;
     let args = exchange.uri.args.as_deref().unwrap_or_default();
@@ -64,11 +62,11 @@ async fn list_directory(exchange: &Exchange, name: &[u8]) -> StaticResponse {
         log::log_request(exchange, Level::Info, format_args!("client sent invalid callback name"));
         return file::status_page(exchange, 400);
     }
-    let read = async {
-        let (folder, _) = open::open(exchange, name)?;
-        Listing::read(&folder, &exchange.uri.path, settings).await
+    let listing = async {
+        let (directory, _) = open::open(exchange, name)?;
+        Listing::read(&directory, &exchange.uri.path, settings).await
     };
-    let listing = match read.await {
+    let listing = match listing.await {
         Ok(listing) => listing.set_callback(callback),
         Err(error) => {
             let (status, level) = open::error_status(&error);
@@ -82,11 +80,11 @@ async fn list_directory(exchange: &Exchange, name: &[u8]) -> StaticResponse {
         }
     };
     if listing.is_truncated {
-        let (name, most) = (String::from_utf8_lossy(name), autoindex::ENTRIES_MAX);
+        let (name, max) = (String::from_utf8_lossy(name), autoindex::ENTRIES_MAX);
         log::log_request(
             exchange,
             Level::Error,
-            format_args!("\"{name}\" has more than the {most} entries that are listed"),
+            format_args!("\"{name}\" has more than {max} entries, listing truncated"),
         );
     }
     file::respond_listing(exchange, listing)

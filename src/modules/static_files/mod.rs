@@ -34,7 +34,7 @@ pub async fn respond(exchange: &Exchange) -> StaticResponse {
     }
     let mut name = Vec::new();
     variables::write_file_name(exchange, &mut name);
-    if variables::leads_out(exchange, &name) {
+    if variables::escapes_root(exchange, &name) {
         log::log_request(exchange, Level::Error, format_args!("the path leads out of its folder"));
         return file::status_page(exchange, 404);
     }

@@ -1,4 +1,4 @@
-//! Files that lie compressed beside the plain ones: `name.br`, `name.gz` (`brotli_static`, `gzip_static`).
+//! Precompressed files beside the plain ones: `name.br`, `name.gz` (`brotli_static`, `gzip_static`).
 
 use std::fs::{File, Metadata};
 
@@ -9,44 +9,44 @@ use crate::request::exchange::Exchange;
 use crate::request::{accept_encoding, log};
 use crate::runtime::io_error;
 
-/// What lies beside a file.
+/// The result of looking for precompressed files.
 #[derive(Default)]
 pub struct Lookup {
     /// The file to send in place of the plain one, and its content coding.
     pub file: Option<(File, Metadata, &'static [u8])>,
-    /// Another client may get another file.
+    /// The choice depends on Accept-Encoding.
     pub varies: bool,
 }
 
-/// Looks for a compressed file beside `name` that this client can read.
+/// Looks for a precompressed file of `name` that this client accepts.
 pub fn find(exchange: &Exchange, name: &[u8]) -> Lookup {
     let files = &exchange.settings().files;
-    let mut beside = Lookup::default();
-    for (who, coding, suffix) in [(files.brotli, &b"br"[..], &b".br"[..]), (files.gzip, b"gzip", b".gz")] {
-        if who == Precompressed::Off {
+    let mut lookup = Lookup::default();
+    for (mode, coding, suffix) in [(files.brotli, &b"br"[..], &b".br"[..]), (files.gzip, b"gzip", b".gz")] {
+        if mode == Precompressed::Off {
             continue;
         }
-        let readable = who == Precompressed::Always || may_send(exchange, coding);
-        if !readable && !gzip::sends_vary(exchange) {
+        let is_accepted = mode == Precompressed::Always || may_send(exchange, coding);
+        if !is_accepted && !gzip::sends_vary(exchange) {
             continue;
         }
         let Some((file, meta)) = open_variant(exchange, &[name, suffix].concat()) else { continue };
-        beside.varies |= who == Precompressed::On;
-        if readable && meta.is_file() {
-            beside.file = Some((file, meta, coding));
+        lookup.varies |= mode == Precompressed::On;
+        if is_accepted && meta.is_file() {
+            lookup.file = Some((file, meta, coding));
             break;
         }
     }
-    beside
+    lookup
 }
 
-/// Whether the client says that it can read the coding. For gzip, what restricts compression counts as well (nginx).
+/// Whether the client accepts the coding. For gzip the rules of `gzip_*` apply as well, as in nginx.
 fn may_send(exchange: &Exchange, coding: &[u8]) -> bool {
-    let about = gzip::ResponseInfo { status: 200, content_type: None, length: None, fields: None, is_file: true };
-    accept_encoding::accepts(exchange, coding) && (coding != b"gzip" || gzip::may_compress(exchange, &about))
+    let response = gzip::ResponseInfo { status: 200, content_type: None, length: None, fields: None, is_file: true };
+    accept_encoding::accepts(exchange, coding) && (coding != b"gzip" || gzip::may_compress(exchange, &response))
 }
 
-/// What can't be opened is as good as not there, but the log tells why.
+/// Opens a precompressed file. One that cannot be opened counts as missing; errors other than 404 are logged.
 fn open_variant(exchange: &Exchange, name: &[u8]) -> Option<(File, Metadata)> {
     match open::open(exchange, name) {
         Ok(opened) => Some(opened),

@@ -54,7 +54,7 @@ pub fn resolve(exchange: &mut Exchange) -> Option<TryFilesResult> {
 }
 
 fn exists(exchange: &Exchange, tryable: &Candidate, root: &[u8], name: &[u8]) -> bool {
-    if name.contains(&0) || variables::climbs(name) {
+    if name.contains(&0) || variables::has_dot_dot(name) {
         return false;
     }
     let path = [root, name].concat();

@@ -1,4 +1,4 @@
-//! One request's way through the peers of a group: what it is chosen by, and who was tried.
+//! The search of one request for a peer: the keys to choose by, and the peers tried so far.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use crate::request::exchange::Exchange;
 use crate::request::variables;
 use crate::runtime::socket::Addr;
 
-/// Peers that hashing or chance may find in vain before round robin decides, as in nginx.
+/// Unusable peers that a hash or a random choice may hit before round robin decides, as in nginx.
 const MISSES_MAX: u32 = 20;
 
-/// What leads a request to its peers.
+/// The keys of one request, and the peers it has tried.
 #[derive(Default)]
 pub struct Search {
-    /// The peer that the client is bound to.
-    pub(super) bound: Vec<u8>,
+    /// The peer of the client's sticky session; empty: none.
+    pub(super) sticky_id: Vec<u8>,
     pub(super) tried: Vec<Arc<Peer>>,
-    pub(super) trail: HashProbe,
+    pub(super) probe: HashProbe,
 }
 
-/// How far hashing has come. It goes on from there when a further peer is needed.
+/// The state of hashing, which continues when a further peer is needed.
 #[derive(Default)]
 pub(super) struct HashProbe {
-    /// What the hash is made of; empty: the peers take turns.
+    /// The text to hash; empty: round robin.
     pub(super) key: Vec<u8>,
     pub(super) hash: u64,
     pub(super) rounds: u32,
@@ -32,15 +32,15 @@ pub(super) struct HashProbe {
 }
 
 impl HashProbe {
-    pub(super) fn with(key: Vec<u8>) -> Self {
+    pub(super) fn for_key(key: Vec<u8>) -> Self {
         Self { key, ..Self::default() }
     }
 
-    pub(super) fn goes_on(&self) -> bool {
+    pub(super) fn may_continue(&self) -> bool {
         self.misses <= MISSES_MAX
     }
 
-    pub(super) fn miss(&mut self) {
+    pub(super) fn count_miss(&mut self) {
         self.misses += 1;
     }
 }
@@ -48,11 +48,11 @@ impl HashProbe {
 impl Search {
     pub fn new(upstream: &Upstream, exchange: &Exchange) -> Self {
         let key = match &upstream.balance {
-            Balance::IpHash => address_key(&exchange.client.addr),
+            Balance::IpHash => ip_hash_key(&exchange.client.addr),
             Balance::Hash { key, .. } => variables::value(key, exchange),
             Balance::RoundRobin | Balance::LeastConn | Balance::Random { .. } => Vec::new(),
         };
-        let bound = match &upstream.sticky {
+        let sticky_id = match &upstream.sticky {
             None => Vec::new(),
             Some(Sticky::Cookie(cookie)) => variables::value(&cookie.sent, exchange),
             Some(Sticky::Route(values)) => {
@@ -60,21 +60,21 @@ impl Search {
                 values.find(|value| !value.is_empty()).unwrap_or_default()
             }
         };
-        Self { bound, tried: Vec::new(), trail: HashProbe::with(key) }
+        Self { sticky_id, tried: Vec::new(), probe: HashProbe::for_key(key) }
     }
 
     pub(super) fn has_tried(&self, peer: &Arc<Peer>) -> bool {
         self.tried.iter().any(|tried| Arc::ptr_eq(tried, peer))
     }
 
-    /// How many peers were tried.
-    pub fn tries(&self) -> usize {
+    /// Returns the number of peers tried.
+    pub fn attempts(&self) -> usize {
         self.tried.len()
     }
 }
 
-/// What `ip_hash` goes by: the network of an IPv4 address, all of an IPv6 address.
-pub(super) fn address_key(client: &Addr) -> Vec<u8> {
+/// Returns the key of `ip_hash`: the first three bytes of an IPv4 address, all of an IPv6 address.
+pub(super) fn ip_hash_key(client: &Addr) -> Vec<u8> {
     match client {
         Addr::Ip(addr) => match addr.ip() {
             IpAddr::V4(ip) => ip.octets().iter().take(3).copied().collect(),

@@ -1,21 +1,19 @@
-//! `hash ... consistent`: each peer has 160 points a unit of weight on a ring of hashes, and a key belongs to the next point.
-//! Another peer takes only its part of the keys. The points are those of nginx and of memcached's clients (ketama).
+//! `hash ... consistent`: each peer has 160 points per unit of weight on a ring of hashes, and a key belongs to the next
+//! point. A new peer takes only its share of the keys. The points are those of nginx and of memcached's clients (ketama).
 
 use std::sync::Arc;
 
 use crate::config::PeerSpec;
 use crate::proxy::balance::attempt::HashProbe;
-use crate::proxy::balance::crc32::{self, Crc};
+use crate::proxy::balance::crc32::{self, Crc32};
 use crate::proxy::balance::peer::GroupPeer;
 use crate::proxy::balance::round_robin;
 use crate::runtime::executor::Millis;
 
-/// Points of a unit of weight.
-const POINTS: u32 = 160;
+const POINTS_PER_WEIGHT: u32 = 160;
 
-/// The points in their order.
 pub(super) struct Ring {
-    /// A hash, and the first line with the name that it belongs to.
+    /// Hashes in ascending order, each with the index of its `server` line.
     points: Box<[(u32, u32)]>,
 }
 
@@ -23,11 +21,11 @@ impl Ring {
     pub(super) fn new(specs: &[Arc<PeerSpec>]) -> Self {
         let mut points = Vec::new();
         for (line, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.backup) {
-            let (host, port) = parts(&spec.name);
-            let base = Crc::new().with(host.as_bytes()).with(b"\0").with(port.as_bytes());
+            let (host, port) = split_host_port(&spec.name);
+            let base = Crc32::new().update(host.as_bytes()).update(b"\0").update(port.as_bytes());
             let mut last = 0u32;
-            for _ in 0..spec.weight.saturating_mul(POINTS) {
-                last = base.with(&last.to_le_bytes()).value();
+            for _ in 0..spec.weight.saturating_mul(POINTS_PER_WEIGHT) {
+                last = base.update(&last.to_le_bytes()).finish();
                 points.push((last, line as u32));
             }
         }
@@ -36,39 +34,41 @@ impl Ring {
         Self { points: points.into() }
     }
 
-    /// The next peer on the ring that can be used. Peers of one name (its addresses) take turns.
+    /// Chooses the next usable peer on the ring, among the addresses of one name by round robin.
     pub(super) fn choose(
         &self,
         members: &mut [GroupPeer],
         specs: &[Arc<PeerSpec>],
-        trail: &mut HashProbe,
+        probe: &mut HashProbe,
         now: Millis,
-        usable: &dyn Fn(&GroupPeer) -> bool,
+        is_usable: &dyn Fn(&GroupPeer) -> bool,
     ) -> Option<usize> {
-        if trail.rounds == 0 {
-            let hash = crc32::of(&trail.key);
-            trail.hash = self.points.partition_point(|(point, _)| *point < hash) as u64;
+        if probe.rounds == 0 {
+            let hash = crc32::checksum(&probe.key);
+            probe.hash = self.points.partition_point(|(point, _)| *point < hash) as u64;
         }
-        trail.rounds += 1;
-        while trail.goes_on() && !trail.key.is_empty() {
-            let at = trail.hash.checked_rem(self.points.len() as u64)?;
+        probe.rounds += 1;
+        while probe.may_continue() && !probe.key.is_empty() {
+            let at = probe.hash.checked_rem(self.points.len() as u64)?;
             let (_, line) = self.points.get(at as usize)?;
             let name = &specs.get(*line as usize)?.name;
-            let found = round_robin::choose(members, now, &|member| member.spec.name == *name && usable(member));
-            if found.is_some() {
-                return found;
+            let chosen = round_robin::choose(members, now, &|member| member.spec.name == *name && is_usable(member));
+            if chosen.is_some() {
+                return chosen;
             }
-            trail.hash += 1;
-            trail.miss();
+            probe.hash += 1;
+            probe.count_miss();
         }
         None
     }
 }
 
-/// Host and port of a peer as it was written.
-fn parts(name: &str) -> (&str, &str) {
-    if name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("unix:")) {
-        return (name.get(5..).unwrap_or_default(), "");
+/// Splits the name of a peer as the configuration has it.
+fn split_host_port(name: &str) -> (&str, &str) {
+    if let Some((scheme, path)) = name.split_at_checked(5)
+        && scheme.eq_ignore_ascii_case("unix:")
+    {
+        return (path, "");
     }
     match name.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, port),

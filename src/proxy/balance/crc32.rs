@@ -1,31 +1,29 @@
-//! CRC-32 as in Ethernet and zip, which the hashing methods are made of.
+//! CRC-32 as in Ethernet and zip, for the hashing methods.
 
-/// The polynomial of the standard, its bits from low to high.
+/// The polynomial, bits reversed.
 const POLYNOMIAL: u32 = 0xedb8_8320;
 
-/// A checksum that is not finished.
+/// A checksum in progress.
 #[derive(Clone, Copy)]
-pub(super) struct Crc(u32);
+pub(super) struct Crc32(u32);
 
-impl Crc {
+impl Crc32 {
     pub(super) fn new() -> Self {
         Self(u32::MAX)
     }
 
-    /// Goes on with `bytes`.
-    pub(super) fn with(self, bytes: &[u8]) -> Self {
-        let bit = |rest: u32| if rest & 1 == 1 { rest >> 1 ^ POLYNOMIAL } else { rest >> 1 };
-        Self(bytes.iter().fold(self.0, |rest, byte| (0..8).fold(rest ^ u32::from(*byte), |rest, _| bit(rest))))
+    pub(super) fn update(self, bytes: &[u8]) -> Self {
+        let shift = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
+        Self(bytes.iter().fold(self.0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| shift(crc))))
     }
 
-    pub(super) fn value(self) -> u32 {
+    pub(super) fn finish(self) -> u32 {
         !self.0
     }
 }
 
-/// The checksum of `bytes`.
-pub(super) fn of(bytes: &[u8]) -> u32 {
-    Crc::new().with(bytes).value()
+pub(super) fn checksum(bytes: &[u8]) -> u32 {
+    Crc32::new().update(bytes).finish()
 }
 
 #[cfg(test)]
@@ -34,8 +32,8 @@ mod tests {
 
     #[test]
     fn the_check_value_of_the_standard() {
-        assert_eq!(of(b"123456789"), 0xcbf4_3926);
-        assert_eq!(Crc::new().with(b"1234").with(b"56789").value(), 0xcbf4_3926);
-        assert_eq!(of(b""), 0);
+        assert_eq!(checksum(b"123456789"), 0xcbf4_3926);
+        assert_eq!(Crc32::new().update(b"1234").update(b"56789").finish(), 0xcbf4_3926);
+        assert_eq!(checksum(b""), 0);
     }
 }

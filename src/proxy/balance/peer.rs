@@ -1,4 +1,4 @@
-//! A peer as its group sees it: its share of the requests, and whether it can take one.
+//! A peer: its connections and health ([`Peer`]), and its weight and failures in one upstream ([`GroupPeer`]).
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -10,46 +10,44 @@ use crate::proxy::balance::queue::Queue;
 use crate::runtime::executor::{Millis, millis};
 use crate::runtime::socket::Addr;
 
-/// Connections to a peer that may be under way at the same time; others wait for them, in their order. Backlogs are seldom
-/// shorter.
+/// Connections to one peer that may be in progress at the same time; further ones are queued. Few backlogs are shorter.
 const CONNECTING_MAX: u32 = 64;
-/// Parts of a unit of weight: the steps of a slow start.
-const PARTS: u64 = 1000;
+/// A unit of weight in the arithmetic: the steps of a slow start.
+const WEIGHT_SCALE: u64 = 1000;
 
-/// What health checks have found out about a peer. Whom nobody checks is well.
+/// The result of health checks. A peer without a check counts as healthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finding {
-    Well = 0,
-    Ill = 1,
-    /// It was not asked yet, and gets nothing before (`mandatory`).
-    Awaited = 2,
+pub enum Health {
+    Healthy = 0,
+    Unhealthy = 1,
+    /// The first check has not ended, and the peer gets no request before (`mandatory`).
+    Unknown = 2,
 }
 
-impl From<u8> for Finding {
+impl From<u8> for Health {
     fn from(number: u8) -> Self {
         match number {
-            0 => Self::Well,
-            1 => Self::Ill,
-            _ => Self::Awaited,
+            0 => Self::Healthy,
+            1 => Self::Unhealthy,
+            _ => Self::Unknown,
         }
     }
 }
 
-/// A peer as others hold it. It is the same one after a reload, with its connections.
+/// A peer with its connections. It survives a reload.
 pub struct Peer {
     pub addr: Addr,
     conns: AtomicU32,
-    /// Who waits for it, or for another peer of its group.
+    /// The requests that wait for a peer of its upstream.
     queue: Arc<Queue>,
-    /// Connections that are being made.
+    /// Connections in progress.
     connecting: AtomicU32,
-    /// A `Finding`.
-    finding: AtomicU8,
-    /// How often a health check has asked it, and how often in vain.
+    /// A [`Health`].
+    health: AtomicU8,
     checks: AtomicU32,
     failed_checks: AtomicU32,
-    /// Who waits for those to be done.
-    anteroom: Arc<Queue>,
+    /// The attempts that wait for a [`ConnectPermit`].
+    connect_queue: Arc<Queue>,
 }
 
 impl Peer {
@@ -59,62 +57,61 @@ impl Peer {
             conns: AtomicU32::new(0),
             queue,
             connecting: AtomicU32::new(0),
-            finding: AtomicU8::new(Finding::Well as u8),
+            health: AtomicU8::new(Health::Healthy as u8),
             checks: AtomicU32::new(0),
             failed_checks: AtomicU32::new(0),
-            anteroom: Arc::default(),
+            connect_queue: Arc::default(),
         }
     }
 
-    /// What health checks have found out about it.
-    pub fn finding(&self) -> Finding {
-        self.finding.load(Ordering::SeqCst).into()
+    pub fn health(&self) -> Health {
+        self.health.load(Ordering::SeqCst).into()
     }
 
-    pub fn find(&self, finding: Finding) {
-        self.finding.store(finding as u8, Ordering::SeqCst);
+    pub fn set_health(&self, health: Health) {
+        self.health.store(health as u8, Ordering::SeqCst);
     }
 
-    /// Counts a question of a health check.
+    /// Counts a health check.
     pub fn count_check(&self, failed: bool) {
         self.checks.fetch_add(1, Ordering::Relaxed);
         self.failed_checks.fetch_add(failed.into(), Ordering::Relaxed);
     }
 
-    /// How often a health check has asked it, and how often in vain.
+    /// Returns the number of health checks, and how many of them failed.
     pub(super) fn checks(&self) -> (u32, u32) {
         (self.checks.load(Ordering::Relaxed), self.failed_checks.load(Ordering::Relaxed))
     }
 
-    /// Counts one more connection. Only who holds the group's lock does that.
-    pub(super) fn enter(&self) {
+    /// Counts one more connection. The caller holds the lock of the upstream's state.
+    pub(super) fn add_conn(&self) {
         self.conns.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Waits until a connection to it may be made.
-    pub async fn admit(&self) -> ConnectPermit<'_> {
-        if self.anteroom.is_empty()
-            && let Some(admission) = self.try_admit()
+    /// Waits until a connection may be started.
+    pub async fn connect_permit(&self) -> ConnectPermit<'_> {
+        if self.connect_queue.is_empty()
+            && let Some(permit) = self.try_connect_permit()
         {
-            return admission;
+            return permit;
         }
-        let place = self.anteroom.line_up();
-        poll_fn(|cx| place.look(cx, || self.try_admit()).map_or(Poll::Pending, Poll::Ready)).await
+        let ticket = self.connect_queue.push();
+        poll_fn(|cx| ticket.try_take(cx, || self.try_connect_permit()).map_or(Poll::Pending, Poll::Ready)).await
     }
 
-    fn try_admit(&self) -> Option<ConnectPermit<'_>> {
-        let more = |count: u32| (count < CONNECTING_MAX).then_some(count + 1);
-        let admitted = self.connecting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
-        admitted.ok().map(|_| ConnectPermit { peer: self })
+    fn try_connect_permit(&self) -> Option<ConnectPermit<'_>> {
+        let add = |count: u32| (count < CONNECTING_MAX).then_some(count + 1);
+        let added = self.connecting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
+        added.ok().map(|_| ConnectPermit { peer: self })
     }
 
-    pub(super) fn leave(&self) {
+    pub(super) fn remove_conn(&self) {
         self.conns.fetch_sub(1, Ordering::SeqCst);
-        self.queue.announce();
+        self.queue.notify_first();
     }
 }
 
-/// Counts a connection that is being made, until this is dropped.
+/// A connection in progress, counted until this is dropped.
 pub struct ConnectPermit<'p> {
     peer: &'p Peer,
 }
@@ -122,45 +119,44 @@ pub struct ConnectPermit<'p> {
 impl Drop for ConnectPermit<'_> {
     fn drop(&mut self) {
         self.peer.connecting.fetch_sub(1, Ordering::SeqCst);
-        self.peer.anteroom.announce();
+        self.peer.connect_queue.notify_first();
     }
 }
 
-/// A peer in its group.
+/// A peer as one upstream uses it.
 pub(super) struct GroupPeer {
     pub(super) peer: Arc<Peer>,
     pub(super) spec: Arc<PeerSpec>,
-    /// What `sticky` knows it by.
+    /// The value that names it in a `sticky` cookie or route.
     pub(super) id: String,
-    /// What is left of the weight after failures.
-    effective: u32,
-    /// What it has earned by round robin.
-    pub(super) current: i64,
+    /// The weight, reduced by failures.
+    effective_weight: u32,
+    /// The balance of smooth round robin.
+    pub(super) current_weight: i64,
     fails: u32,
-    failed: Millis,
-    /// When it failed last, or was tried again since.
-    checked: Millis,
-    /// Since when it is back, while it starts slowly.
-    back: Option<Millis>,
-    /// Requests that were sent to it or could not be, and those of them that it failed.
-    pub(super) tries: u64,
+    failed_at: Millis,
+    /// When it failed last, or was tried again after its `fail_timeout`.
+    checked_at: Millis,
+    /// The start of its slow start.
+    recovered_at: Option<Millis>,
+    /// Attempts to send it a request, and how many failed.
+    pub(super) attempts: u64,
     pub(super) failures: u64,
 }
 
 impl GroupPeer {
     pub(super) fn new(peer: Arc<Peer>, spec: Arc<PeerSpec>, id: String) -> Self {
-        let effective = spec.weight;
         Self {
+            effective_weight: spec.weight,
             peer,
             spec,
             id,
-            effective,
-            current: 0,
+            current_weight: 0,
             fails: 0,
-            failed: 0,
-            checked: 0,
-            back: None,
-            tries: 0,
+            failed_at: 0,
+            checked_at: 0,
+            recovered_at: None,
+            attempts: 0,
             failures: 0,
         }
     }
@@ -169,102 +165,102 @@ impl GroupPeer {
         self.peer.conns.load(Ordering::SeqCst)
     }
 
-    /// Whether it can take one more request. The only peer of a group is never left alone for its failures: there is no
-    /// other to ask.
-    pub(super) fn is_open(&self, now: Millis, alone: bool) -> bool {
+    /// Whether it can take one more request. The only peer of an upstream stays available after failures, as there is no
+    /// alternative.
+    pub(super) fn is_available(&self, now: Millis, is_only: bool) -> bool {
         !self.spec.down
-            && self.peer.finding() == Finding::Well
-            && (alone || !self.has_failed(now))
+            && self.peer.health() == Health::Healthy
+            && (is_only || !self.is_in_fail_timeout(now))
             && (self.spec.max_conns == 0 || self.conns() < self.spec.max_conns)
     }
 
-    fn is_disabled(&self) -> bool {
+    fn has_max_fails(&self) -> bool {
         self.spec.max_fails > 0 && self.fails >= self.spec.max_fails
     }
 
-    pub(super) fn has_failed(&self, now: Millis) -> bool {
-        self.is_disabled() && now.saturating_sub(self.checked) <= millis(self.spec.fail_timeout)
+    pub(super) fn is_in_fail_timeout(&self, now: Millis) -> bool {
+        self.has_max_fails() && now.saturating_sub(self.checked_at) <= millis(self.spec.fail_timeout)
     }
 
-    /// When it may be tried again after its failures.
-    pub(super) fn back_at(&self, now: Millis) -> Option<Millis> {
-        let waits = !self.spec.down && self.has_failed(now);
-        waits.then(|| self.checked.saturating_add(millis(self.spec.fail_timeout)).saturating_add(1))
+    /// Returns when its `fail_timeout` ends.
+    pub(super) fn retry_at(&self, now: Millis) -> Option<Millis> {
+        let is_waiting = !self.spec.down && self.is_in_fail_timeout(now);
+        is_waiting.then(|| self.checked_at.saturating_add(millis(self.spec.fail_timeout)).saturating_add(1))
     }
 
-    /// It was chosen: one request finds out whether a peer that had failed is back.
-    pub(super) fn take(&mut self, now: Millis) {
-        self.peer.enter();
-        self.tries += 1;
-        if now.saturating_sub(self.checked) > millis(self.spec.fail_timeout) {
-            self.checked = now;
+    /// Records that it was chosen. After a `fail_timeout` one request tests the peer, for the others the timeout starts again.
+    pub(super) fn begin_attempt(&mut self, now: Millis) {
+        self.peer.add_conn();
+        self.attempts += 1;
+        if now.saturating_sub(self.checked_at) > millis(self.spec.fail_timeout) {
+            self.checked_at = now;
         }
     }
 
-    /// Notes an answer: whether the peer is back by it.
-    pub(super) fn answered(&mut self, now: Millis) -> bool {
-        let is_back = self.failed < self.checked && self.is_disabled();
-        if is_back && !self.spec.slow_start.is_zero() {
-            self.back = Some(now);
+    /// Records a response; true if the peer has recovered by it.
+    pub(super) fn record_success(&mut self, now: Millis) -> bool {
+        let has_recovered = self.failed_at < self.checked_at && self.has_max_fails();
+        if has_recovered && !self.spec.slow_start.is_zero() {
+            self.recovered_at = Some(now);
         }
-        if self.failed < self.checked {
+        if self.failed_at < self.checked_at {
             self.fails = 0;
         }
-        is_back
+        has_recovered
     }
 
-    /// It works again, by what a health check says.
-    pub(super) fn recover_all(&mut self, now: Millis) {
+    /// Forgets failures, as a health check succeeded.
+    pub(super) fn reset_failures(&mut self, now: Millis) {
         self.fails = 0;
-        self.effective = self.spec.weight;
-        self.back = (!self.spec.slow_start.is_zero()).then_some(now);
+        self.effective_weight = self.spec.weight;
+        self.recovered_at = (!self.spec.slow_start.is_zero()).then_some(now);
     }
 
-    /// Notes a failure: whether it was the last one that it may have.
-    pub(super) fn fail(&mut self, now: Millis) -> bool {
+    /// Records a failure; true if the peer has reached `max_fails`.
+    pub(super) fn record_failure(&mut self, now: Millis) -> bool {
         self.fails = self.fails.saturating_add(1);
         self.failures += 1;
-        self.failed = now;
-        self.checked = now;
+        self.failed_at = now;
+        self.checked_at = now;
         let lost = self.spec.weight.checked_div(self.spec.max_fails).unwrap_or(0);
-        self.effective = self.effective.saturating_sub(lost);
-        self.is_disabled()
+        self.effective_weight = self.effective_weight.saturating_sub(lost);
+        self.has_max_fails()
     }
 
-    /// The weight in parts of a unit, less in a slow start.
-    fn parts(&self, weight: u32, now: Millis) -> u64 {
-        let slow = millis(self.spec.slow_start);
-        let parts = match self.back.map(|since| now.saturating_sub(since)) {
-            Some(elapsed) if elapsed < slow => (elapsed * PARTS / slow).max(1),
-            _ => PARTS,
+    /// Returns a weight times [`WEIGHT_SCALE`], less during a slow start.
+    fn scale_weight(&self, weight: u32, now: Millis) -> u64 {
+        let duration = millis(self.spec.slow_start);
+        let scale = match self.recovered_at.map(|since| now.saturating_sub(since)) {
+            Some(elapsed) if elapsed < duration => (elapsed * WEIGHT_SCALE / duration).max(1),
+            _ => WEIGHT_SCALE,
         };
-        u64::from(weight) * parts
+        u64::from(weight) * scale
     }
 
-    /// The weight that connections are compared by.
+    /// Returns the weight for `least_conn`.
     pub(super) fn weight(&self, now: Millis) -> u64 {
-        self.parts(self.spec.weight, now)
+        self.scale_weight(self.spec.weight, now)
     }
 
-    /// What it earns by one round.
+    /// Returns what it gains in one round of round robin.
     pub(super) fn share(&self, now: Millis) -> i64 {
-        self.parts(self.effective, now).cast_signed()
+        self.scale_weight(self.effective_weight, now).cast_signed()
     }
 
-    /// Gets back some of the weight that failures took.
-    pub(super) fn recover(&mut self) {
-        if self.effective < self.spec.weight {
-            self.effective += 1;
+    /// Restores a unit of the weight that failures took.
+    pub(super) fn regain_weight(&mut self) {
+        if self.effective_weight < self.spec.weight {
+            self.effective_weight += 1;
         }
     }
 }
 
-/// The peer that `point`, which is less than all weights together, falls to.
-pub(super) fn by_weight(members: &[GroupPeer], mut point: u64) -> Option<(usize, &GroupPeer)> {
+/// Finds the peer at `point`, where the peers lie one after the other, each as long as its weight.
+pub(super) fn find_by_weight(members: &[GroupPeer], mut point: u64) -> Option<(usize, &GroupPeer)> {
     members.iter().enumerate().find(|(_, member)| {
         let weight = u64::from(member.spec.weight);
-        let here = point < weight;
+        let is_here = point < weight;
         point = point.saturating_sub(weight);
-        here
+        is_here
     })
 }

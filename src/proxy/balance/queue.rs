@@ -1,81 +1,80 @@
-//! Requests that wait for a peer (`queue`): first come, first served.
+//! Tasks that wait for a peer (`queue`), or for a permit to connect to one: first come, first served.
 //!
-//! Who has the turn looks for a peer. If there is none for it the turn passes on, for the room that was made may be for
-//! somebody else (who has tried other peers, or is bound to this one). New room gives the turn back to the first.
+//! One waiter at a time is active, and may try to take what it waits for. One that cannot use it (its request has tried that
+//! peer, or is bound to another) makes the next waiter active. A notification makes the first one active again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
-/// The requests that wait for the peers of an upstream.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// How many there are: whoever leaves a peer asks that first.
+    /// Waiters; read without the lock whenever a connection to a peer ends.
     length: AtomicU32,
-    line: Mutex<Line>,
+    waiters: Mutex<Waiters>,
 }
 
 #[derive(Default)]
-struct Line {
+struct Waiters {
     waiting: VecDeque<(u64, Option<Waker>)>,
-    next: u64,
-    /// Whose turn it is. Nobody's: all have looked since there was room.
-    turn: Option<u64>,
+    next_id: u64,
+    /// The active waiter. `None`: all have tried since the last notification.
+    active: Option<u64>,
 }
 
-/// A place in the queue, given up when it is dropped.
+/// A place in the queue, left when this is dropped.
 pub struct Ticket {
     queue: Arc<Queue>,
-    ticket: u64,
+    id: u64,
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Waiters> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.length.load(Ordering::SeqCst) == 0
     }
 
-    /// A place at the end, unless so many wait already.
-    pub(super) fn join(self: &Arc<Self>, most: u32) -> Option<Ticket> {
-        let line = self.lock();
-        (line.waiting.len() < most as usize).then(|| self.stand(line))
+    /// Adds a waiter, unless there are `max` already.
+    pub(super) fn try_push(self: &Arc<Self>, max: u32) -> Option<Ticket> {
+        let waiters = self.lock();
+        (waiters.waiting.len() < max as usize).then(|| self.push_locked(waiters))
     }
 
-    /// A place at the end.
-    pub(super) fn line_up(self: &Arc<Self>) -> Ticket {
-        self.stand(self.lock())
+    /// Adds a waiter.
+    pub(super) fn push(self: &Arc<Self>) -> Ticket {
+        self.push_locked(self.lock())
     }
 
-    fn stand(self: &Arc<Self>, mut line: MutexGuard<'_, Line>) -> Ticket {
-        let ticket = line.next;
-        line.next += 1;
-        line.waiting.push_back((ticket, None));
-        line.turn = line.turn.or(Some(ticket));
+    fn push_locked(self: &Arc<Self>, mut waiters: MutexGuard<'_, Waiters>) -> Ticket {
+        let id = waiters.next_id;
+        waiters.next_id += 1;
+        waiters.waiting.push_back((id, None));
+        waiters.active = waiters.active.or(Some(id));
         self.length.fetch_add(1, Ordering::SeqCst);
-        Ticket { queue: self.clone(), ticket }
+        Ticket { queue: self.clone(), id }
     }
 
-    /// There may be room for the first one.
-    pub(super) fn announce(&self) {
+    /// Makes the first waiter active and wakes it, as what it waits for may be available.
+    pub(super) fn notify_first(&self) {
         if !self.is_empty() {
-            self.lock().pass_turn(0);
+            self.lock().wake_at(0);
         }
     }
 }
 
-impl Line {
-    fn place(&self, ticket: u64) -> Option<usize> {
-        self.waiting.binary_search_by_key(&ticket, |(known, _)| *known).ok()
+impl Waiters {
+    fn position(&self, id: u64) -> Option<usize> {
+        self.waiting.binary_search_by_key(&id, |(id, _)| *id).ok()
     }
 
-    /// Gives the turn to who stands at this place, if there is one.
-    fn pass_turn(&mut self, at: usize) {
+    /// Makes the waiter at this position active, if there is one, and wakes it.
+    fn wake_at(&mut self, at: usize) {
         let next = self.waiting.get_mut(at);
-        self.turn = next.as_ref().map(|(ticket, _)| *ticket);
+        self.active = next.as_ref().map(|(id, _)| *id);
         if let Some(waker) = next.and_then(|(_, waker)| waker.take()) {
             waker.wake();
         }
@@ -83,40 +82,39 @@ impl Line {
 }
 
 impl Ticket {
-    /// Looks with `find` if it is its turn, and wakes the task when it comes.
-    pub(super) fn look<T>(&self, cx: &Context<'_>, find: impl FnOnce() -> Option<T>) -> Option<T> {
-        let mut line = self.queue.lock();
-        let at = line.place(self.ticket)?;
-        if let Some((_, waker)) = line.waiting.get_mut(at) {
+    /// Calls `find` if this waiter is active; otherwise the task is woken when it is.
+    pub(super) fn try_take<T>(&self, cx: &Context<'_>, find: impl FnOnce() -> Option<T>) -> Option<T> {
+        let mut waiters = self.queue.lock();
+        let at = waiters.position(self.id)?;
+        if let Some((_, waker)) = waiters.waiting.get_mut(at) {
             *waker = Some(cx.waker().clone());
         }
-        if line.turn != Some(self.ticket) {
+        if waiters.active != Some(self.id) {
             return None;
         }
         let found = find();
         if found.is_none() {
-            line.pass_turn(at + 1);
+            waiters.wake_at(at + 1);
         }
         found
     }
 
-    /// Whether nobody stands before it.
     pub fn is_first(&self) -> bool {
-        self.queue.lock().waiting.front().is_some_and(|(ticket, _)| *ticket == self.ticket)
+        self.queue.lock().waiting.front().is_some_and(|(id, _)| *id == self.id)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut line = self.queue.lock();
-        let Some(at) = line.place(self.ticket) else { return };
-        // Those before it keep their order. Who leaves is the first, most often.
-        (0..at).rev().for_each(|before| line.waiting.swap(before, before + 1));
-        line.waiting.pop_front();
+        let mut waiters = self.queue.lock();
+        let Some(at) = waiters.position(self.id) else { return };
+        // Keeps the order of those before it. Mostly the first one leaves, for which this does nothing.
+        (0..at).rev().for_each(|before| waiters.waiting.swap(before, before + 1));
+        waiters.waiting.pop_front();
         self.queue.length.fetch_sub(1, Ordering::SeqCst);
-        // Who has become the first has to know it.
-        if line.turn == Some(self.ticket) || at == 0 {
-            line.pass_turn(at);
+        // The new first one sets a timer (`until_retry`), so it has to run.
+        if waiters.active == Some(self.id) || at == 0 {
+            waiters.wake_at(at);
         }
     }
 }
@@ -137,20 +135,20 @@ mod tests {
         }
     }
 
-    /// A place, and how often its task was woken.
+    /// A waiter, and how often its task was woken.
     struct Task {
-        place: Ticket,
+        ticket: Ticket,
         woken: Arc<Count>,
     }
 
     impl Task {
-        fn join(queue: &Arc<Queue>) -> Self {
-            Self { place: queue.join(9).unwrap(), woken: Arc::default() }
+        fn new(queue: &Arc<Queue>) -> Self {
+            Self { ticket: queue.try_push(9).unwrap(), woken: Arc::default() }
         }
 
-        fn look(&self, room: bool) -> bool {
+        fn try_take(&self, is_usable: bool) -> bool {
             let waker = Waker::from(self.woken.clone());
-            self.place.look(&Context::from_waker(&waker), || room.then_some(())).is_some()
+            self.ticket.try_take(&Context::from_waker(&waker), || is_usable.then_some(())).is_some()
         }
 
         fn woken(&self) -> usize {
@@ -159,25 +157,25 @@ mod tests {
     }
 
     #[test]
-    fn the_first_comes_first_and_passes_on_what_it_can_not_use() {
+    fn the_first_waiter_is_served_first_or_makes_the_next_active() {
         let queue: Arc<Queue> = Arc::default();
-        let [a, b, c] = [0; 3].map(|_| Task::join(&queue));
-        assert!(!a.look(false) && !b.look(false) && !c.look(false), "all have looked");
-        assert!(!b.look(true), "it is not its turn");
-        queue.announce();
-        assert_eq!((a.woken(), b.woken(), c.woken()), (1, 0, 0), "it is the turn of the first again");
-        assert!(!b.look(true));
-        assert!(!a.look(false), "it can't use this room");
+        let [a, b, c] = [0; 3].map(|_| Task::new(&queue));
+        assert!(!a.try_take(false) && !b.try_take(false) && !c.try_take(false), "all have tried");
+        assert!(!b.try_take(true), "it is not active");
+        queue.notify_first();
+        assert_eq!((a.woken(), b.woken(), c.woken()), (1, 0, 0), "the first is active again");
+        assert!(!b.try_take(true));
+        assert!(!a.try_take(false), "it cannot use this one");
         assert_eq!(b.woken(), 1);
-        assert!(b.look(true));
+        assert!(b.try_take(true));
         drop(b);
-        assert_eq!((a.woken(), c.woken()), (0, 1), "there may be room for one more behind it");
-        assert!(!c.look(false));
-        let d = Task::join(&queue);
-        assert!(!d.look(false), "one that comes when nobody has the turn looks at once");
+        assert_eq!((a.woken(), c.woken()), (0, 1), "there may be one for the next, too");
+        assert!(!c.try_take(false));
+        let d = Task::new(&queue);
+        assert!(!d.try_take(false), "a new one is active at once if no other is");
         drop(a);
         assert_eq!((c.woken(), d.woken()), (1, 0), "it is the first now");
-        assert!(c.place.is_first() && !d.place.is_first());
+        assert!(c.ticket.is_first() && !d.ticket.is_first());
         drop(c);
         assert_eq!(d.woken(), 1);
         drop(d);
@@ -185,11 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_takes_nobody() {
+    fn a_full_queue_takes_no_more() {
         let queue: Arc<Queue> = Arc::default();
-        let places: Vec<Ticket> = (0..3).map_while(|_| queue.join(2)).collect();
-        assert_eq!(places.len(), 2);
-        drop(places);
-        assert!(queue.join(2).is_some());
+        let tickets: Vec<Ticket> = (0..3).map_while(|_| queue.try_push(2)).collect();
+        assert_eq!(tickets.len(), 2);
+        drop(tickets);
+        assert!(queue.try_push(2).is_some());
     }
 }

@@ -1,59 +1,59 @@
-//! How peers are, for people and programs that watch.
+//! Snapshots of peers for the status page and for metrics.
 
 use crate::config::PeerSpec;
 use crate::proxy::balance::UpstreamState;
-use crate::proxy::balance::peer::{Finding, GroupPeer};
+use crate::proxy::balance::peer::{GroupPeer, Health};
 use crate::runtime::executor::{self, Millis};
 use crate::runtime::socket::Endpoint;
 
-/// How a peer is.
+/// A snapshot of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerState {
-    /// Its address, or its name as long as nobody has looked that up.
-    pub place: String,
-    pub health: Health,
+    /// Its address; its name until that is resolved.
+    pub endpoint: String,
+    pub status: PeerStatus,
     pub backup: bool,
     pub weight: u32,
-    /// Connections that are in use; idle ones are not.
+    /// Connections in use, without idle ones.
     pub conns: u32,
-    /// Requests that were sent to it or could not be, and those of them that it failed.
-    pub tries: u64,
+    /// Attempts to send it a request, and how many failed.
+    pub attempts: u64,
     pub failures: u64,
-    /// Questions of a `health_check`, and those of them that had no good answer.
+    /// Runs of its `health_check`, and how many failed.
     pub checks: u32,
     pub failed_checks: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
+pub enum PeerStatus {
     Up,
-    /// Left alone for a while because of its failures (`max_fails`).
+    /// In its `fail_timeout` after `max_fails` failures.
     Failed,
-    /// Taken out by a `health_check`.
+    /// Its `health_check` fails.
     Unhealthy,
-    /// It waits for the first answer to a `health_check`.
+    /// The first `health_check` has not ended.
     Checking,
-    /// Taken out by the configuration (`down`).
+    /// `down` in the configuration.
     Down,
-    /// It gets only what sticks to it (`drain`).
+    /// Gets only requests of its sticky sessions (`drain`).
     Draining,
-    /// Its name was not looked up yet, or has no address.
+    /// Its name is not resolved yet, or has no address.
     Unknown,
 }
 
 impl UpstreamState {
-    /// How its peers are, in the order of their lines.
-    pub fn states(&self) -> Vec<PeerState> {
+    /// Returns snapshots of the peers, in the order of the `server` lines.
+    pub fn peer_states(&self) -> Vec<PeerState> {
         let now = executor::now();
         let state = self.lock();
-        let alone = state.members.len() == 1;
+        let is_only = state.members.len() == 1;
         let mut states = Vec::new();
         for spec in &self.upstream.peers {
-            let before = states.len();
-            let known = state.members.iter().filter(|member| std::sync::Arc::ptr_eq(&member.spec, spec));
-            states.extend(known.map(|member| member.state(now, alone)));
-            if states.len() == before {
-                states.push(unknown(spec));
+            let count = states.len();
+            let peers = state.members.iter().filter(|member| std::sync::Arc::ptr_eq(&member.spec, spec));
+            states.extend(peers.map(|member| member.state(now, is_only)));
+            if states.len() == count {
+                states.push(initial_state(spec));
             }
         }
         states
@@ -61,44 +61,44 @@ impl UpstreamState {
 }
 
 impl GroupPeer {
-    fn state(&self, now: Millis, alone: bool) -> PeerState {
-        let health = match chosen(&self.spec) {
-            None if self.peer.finding() == Finding::Ill => Health::Unhealthy,
-            None if self.peer.finding() == Finding::Awaited => Health::Checking,
-            None if !alone && self.has_failed(now) => Health::Failed,
-            None => Health::Up,
-            Some(health) => health,
+    fn state(&self, now: Millis, is_only: bool) -> PeerState {
+        let status = match configured_status(&self.spec) {
+            None if self.peer.health() == Health::Unhealthy => PeerStatus::Unhealthy,
+            None if self.peer.health() == Health::Unknown => PeerStatus::Checking,
+            None if !is_only && self.is_in_fail_timeout(now) => PeerStatus::Failed,
+            None => PeerStatus::Up,
+            Some(status) => status,
         };
-        let (conns, tries, failures) = (self.conns(), self.tries, self.failures);
+        let (conns, attempts, failures) = (self.conns(), self.attempts, self.failures);
         let (checks, failed_checks) = self.peer.checks();
-        let place = self.peer.addr.to_string();
-        PeerState { place, health, conns, tries, failures, checks, failed_checks, ..unknown(&self.spec) }
+        let endpoint = self.peer.addr.to_string();
+        PeerState { endpoint, status, conns, attempts, failures, checks, failed_checks, ..initial_state(&self.spec) }
     }
 }
 
-/// What the configuration says, whatever becomes of the peer.
-fn chosen(spec: &PeerSpec) -> Option<Health> {
+/// Returns the status that the configuration sets, if it sets one.
+fn configured_status(spec: &PeerSpec) -> Option<PeerStatus> {
     match (spec.down, spec.drain) {
-        (true, _) => Some(Health::Down),
-        (false, true) => Some(Health::Draining),
+        (true, _) => Some(PeerStatus::Down),
+        (false, true) => Some(PeerStatus::Draining),
         (false, false) => None,
     }
 }
 
-/// A line of which no address is known. Addresses that were written down are as good as their peers.
-fn unknown(spec: &PeerSpec) -> PeerState {
-    let (place, health) = match &spec.place {
-        Endpoint::Addr(addr) => (addr.to_string(), Health::Up),
-        Endpoint::Name { host, port } => (format!("{host}:{port}"), Health::Unknown),
+/// Returns the snapshot of a `server` line without a peer.
+fn initial_state(spec: &PeerSpec) -> PeerState {
+    let (endpoint, status) = match &spec.place {
+        Endpoint::Addr(addr) => (addr.to_string(), PeerStatus::Up),
+        Endpoint::Name { host, port } => (format!("{host}:{port}"), PeerStatus::Unknown),
     };
-    let health = chosen(spec).unwrap_or(health);
+    let status = configured_status(spec).unwrap_or(status);
     PeerState {
-        place,
-        health,
+        endpoint,
+        status,
         backup: spec.backup,
         weight: spec.weight,
         conns: 0,
-        tries: 0,
+        attempts: 0,
         failures: 0,
         checks: 0,
         failed_checks: 0,

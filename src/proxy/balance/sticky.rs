@@ -1,4 +1,4 @@
-//! The cookie that binds a client to its peer.
+//! The cookie of `sticky cookie`, which binds a client to a peer.
 
 use std::fmt::Write as _;
 
@@ -10,23 +10,23 @@ use crate::request::variables;
 use crate::runtime::clock;
 use crate::runtime::socket::Addr;
 
-/// What a cookie says of a peer without a `route=`: not where it is. nginx says the same.
-pub(super) fn id(addr: &Addr) -> String {
+/// Returns the id of a peer without `route=`: a hash as in nginx, which does not reveal the address.
+pub(super) fn hashed_id(addr: &Addr) -> String {
     digest::md5(&[addr.to_string().as_bytes()]).iter().fold(String::new(), |mut id, byte| {
         let _ = write!(id, "{byte:02x}");
         id
     })
 }
 
-/// The value of `Set-Cookie` that names the peer with that id.
-pub(super) fn write(cookie: &StickyCookie, id: &str, exchange: &Exchange) -> String {
+/// Returns the value of `Set-Cookie` for the peer with that id.
+pub(super) fn set_cookie(cookie: &StickyCookie, id: &str, exchange: &Exchange) -> String {
     let mut out = format!("{}={id}", cookie.name);
     match cookie.expires {
         None => {}
         Some(CookieLife::Max) => out.push_str("; expires=Thu, 31-Dec-37 23:55:55 GMT; max-age=315360000"),
-        Some(CookieLife::After(time)) => {
-            let until = clock::since_epoch().saturating_add(time);
-            let _ = write!(out, "; expires={}; max-age={}", date(until.as_secs()), time.as_secs());
+        Some(CookieLife::After(age)) => {
+            let expires = clock::since_epoch().saturating_add(age);
+            let _ = write!(out, "; expires={}; max-age={}", cookie_date(expires.as_secs()), age.as_secs());
         }
     }
     let text = |template: &Option<Template>| {
@@ -53,11 +53,11 @@ pub(super) fn write(cookie: &StickyCookie, id: &str, exchange: &Exchange) -> Str
     out
 }
 
-/// As browsers have always taken it: `Sun, 06-Nov-94 08:49:37 GMT`, and four digits for years after 2037.
-fn date(secs: u64) -> String {
+/// Formats a date as `Sun, 06-Nov-94 08:49:37 GMT`, which all browsers accept; the year has four digits after 2037.
+fn cookie_date(secs: u64) -> String {
     /// The end of 2037.
-    const SHORT_MAX: u64 = 2_145_916_799;
-    clock::format(secs, if secs > SHORT_MAX { "%a, %d-%b-%Y %T GMT" } else { "%a, %d-%b-%y %T GMT" })
+    const TWO_DIGITS_MAX: u64 = 2_145_916_799;
+    clock::format(secs, if secs > TWO_DIGITS_MAX { "%a, %d-%b-%Y %T GMT" } else { "%a, %d-%b-%y %T GMT" })
 }
 
 #[cfg(test)]
@@ -65,15 +65,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_have_two_digits_of_the_year_while_they_are_enough() {
-        assert_eq!(date(784_111_777), "Sun, 06-Nov-94 08:49:37 GMT");
-        assert_eq!(date(2_145_916_799), "Thu, 31-Dec-37 23:59:59 GMT");
-        assert_eq!(date(2_184_111_777), "Sat, 19-Mar-2039 01:42:57 GMT");
+    fn years_have_two_digits_until_2037() {
+        assert_eq!(cookie_date(784_111_777), "Sun, 06-Nov-94 08:49:37 GMT");
+        assert_eq!(cookie_date(2_145_916_799), "Thu, 31-Dec-37 23:59:59 GMT");
+        assert_eq!(cookie_date(2_184_111_777), "Sat, 19-Mar-2039 01:42:57 GMT");
     }
 
     #[test]
     fn ids_are_those_of_nginx() {
         let addr = Addr::Ip("127.0.0.1:8081".parse().unwrap());
-        assert_eq!(id(&addr), "df2b80dc43705d28db9be6f29fe58da3");
+        assert_eq!(hashed_id(&addr), "df2b80dc43705d28db9be6f29fe58da3");
     }
 }

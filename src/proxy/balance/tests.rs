@@ -1,13 +1,13 @@
-//! Distributions. The tables of hashing were made with nginx 1.22.
+//! Distributions. The expected choices of hashing were recorded with nginx 1.22.
 
 use std::time::Duration;
 
 use crate::config::template::Template;
-use crate::proxy::balance::attempt::{HashProbe, address_key};
+use crate::proxy::balance::attempt::{HashProbe, ip_hash_key};
 use crate::proxy::balance::*;
 use crate::runtime::socket::Endpoint;
 
-/// A group of peers at ports 27311, 27312, ...; `change` makes each what it should be.
+/// An upstream of peers at ports 27311, 27312, ..., each adapted by `change`.
 fn group(count: usize, balance: Balance, change: impl Fn(usize, &mut PeerSpec)) -> Arc<UpstreamState> {
     let mut upstream = Upstream::single("u".to_owned(), Endpoint::Addr(addr(0)));
     let spec = |number| {
@@ -34,25 +34,26 @@ fn number(chosen: &PeerLease) -> u32 {
 }
 
 fn search(key: &[u8]) -> Search {
-    Search { trail: HashProbe::with(key.to_vec()), ..Search::default() }
+    Search { probe: HashProbe::for_key(key.to_vec()), ..Search::default() }
 }
 
-/// The peer for a key, by its number.
-fn one(group: &Arc<UpstreamState>, key: &[u8]) -> u32 {
+/// The number of the peer for a key.
+fn choose(group: &Arc<UpstreamState>, key: &[u8]) -> u32 {
     number(&group.choose_at(&mut search(key), 0).unwrap())
 }
 
-/// Peers for the keys `key0`, `key1`, ...
-fn keys(group: &Arc<UpstreamState>, count: usize) -> String {
-    (0..count).map(|at| one(group, format!("key{at}").as_bytes()).to_string()).collect()
+/// The peers for the keys `key0`, `key1`, ...
+fn choose_keys(group: &Arc<UpstreamState>, count: usize) -> String {
+    (0..count).map(|at| choose(group, format!("key{at}").as_bytes()).to_string()).collect()
 }
 
-/// Peers one after the other, each of which stays connected if `held`.
-fn turns(group: &Arc<UpstreamState>, count: usize) -> Vec<u32> {
-    (0..count).map(|_| one(group, b"")).collect()
+/// The peers of requests that end at once.
+fn choose_many(group: &Arc<UpstreamState>, count: usize) -> Vec<u32> {
+    (0..count).map(|_| choose(group, b"")).collect()
 }
 
-fn held(group: &Arc<UpstreamState>, count: usize) -> Vec<PeerLease> {
+/// The peers of requests that stay connected.
+fn lease(group: &Arc<UpstreamState>, count: usize) -> Vec<PeerLease> {
     (0..count).map_while(|_| group.choose_at(&mut search(b""), 0)).collect()
 }
 
@@ -63,8 +64,8 @@ fn numbers(chosen: &[PeerLease]) -> Vec<u32> {
 #[test]
 fn weights_are_smooth() {
     let smooth = group(3, Balance::RoundRobin, |number, spec| spec.weight = if number == 1 { 5 } else { 1 });
-    assert_eq!(turns(&smooth, 7), [1, 1, 2, 1, 3, 1, 1]);
-    assert_eq!(turns(&smooth, 7), [1, 1, 2, 1, 3, 1, 1]);
+    assert_eq!(choose_many(&smooth, 7), [1, 1, 2, 1, 3, 1, 1]);
+    assert_eq!(choose_many(&smooth, 7), [1, 1, 2, 1, 3, 1, 1]);
 }
 
 #[test]
@@ -76,10 +77,10 @@ fn backups_wait_until_no_other_peer_is_left() {
             spec.down = number == 1;
             spec.max_conns = if number == 3 { 2 } else { 1 };
         });
-        let mut chosen = numbers(&held(&backed, 9));
+        let mut chosen = numbers(&lease(&backed, 9));
         chosen[..3].sort_unstable();
         assert_eq!(chosen, [3, 3, 4, 2]);
-        assert_eq!(backed.tries(), 3);
+        assert_eq!(backed.attempts_max(), 3);
     }
 }
 
@@ -87,27 +88,31 @@ fn backups_wait_until_no_other_peer_is_left() {
 fn texts_are_hashed_as_by_nginx() {
     let weighted = |number: usize, spec: &mut PeerSpec| spec.weight = if number == 2 { 3 } else { 1 };
     let all = group(4, hash(false), weighted);
-    assert_eq!(keys(&all, 60), "432324321232342121232143341222241421422322233212121224412123");
+    assert_eq!(choose_keys(&all, 60), "432324321232342121232143341222241421422322233212121224412123");
     let some = group(5, hash(false), |number, spec| {
         weighted(number, spec);
         spec.down = matches!(number, 3 | 5);
     });
-    assert_eq!(keys(&some, 60), "122222421412242221421241222224124122212424212442422221222412");
-    assert_eq!(turns(&all, 6), [2, 1, 2, 3, 4, 2], "without a key they take turns");
+    assert_eq!(choose_keys(&some, 60), "122222421412242221421241222224124122212424212442422221222412");
+    assert_eq!(choose_many(&all, 6), [2, 1, 2, 3, 4, 2], "without a key by round robin");
 }
 
 #[test]
-fn the_ring_is_nginxs() {
+fn the_ring_is_that_of_nginx() {
     let weighted = |number: usize, spec: &mut PeerSpec| spec.weight = if number == 2 { 3 } else { 1 };
     let all = group(4, hash(true), weighted);
-    assert_eq!(keys(&all, 60), "224322233112222121234241432214221322212112344234221332122141");
+    assert_eq!(choose_keys(&all, 60), "224322233112222121234241432214221322212112344234221332122141");
     let some = group(5, hash(true), |number, spec| {
         weighted(number, spec);
         spec.down = number == 3;
     });
-    assert_eq!(keys(&some, 60), "224552254112222121224251452214221522212112245514221422152141");
+    assert_eq!(choose_keys(&some, 60), "224552254112222121224251452214221522212112245514221422152141");
     let fewer = group(3, hash(true), weighted);
-    let moved = keys(&all, 900).chars().zip(keys(&fewer, 900).chars()).filter(|(a, b)| a != b).collect::<Vec<_>>();
+    let moved = choose_keys(&all, 900)
+        .chars()
+        .zip(choose_keys(&fewer, 900).chars())
+        .filter(|(a, b)| a != b)
+        .collect::<Vec<_>>();
     assert!(moved.iter().all(|(from, _)| *from == '4') && !moved.is_empty(), "only keys of the peer that left move");
 }
 
@@ -115,9 +120,9 @@ fn the_ring_is_nginxs() {
 fn addresses_are_hashed_as_by_nginx() {
     let clients = || {
         let client = |at: usize| [127, (at * 37 % 250) as u8, (at * 11 % 250) as u8, (at % 200 + 1) as u8];
-        (0..60).map(move |at| address_key(&Addr::Ip((client(at), 9).into())))
+        (0..60).map(move |at| ip_hash_key(&Addr::Ip((client(at), 9).into())))
     };
-    let numbers = |group: &Arc<UpstreamState>| clients().map(|key| one(group, &key).to_string()).collect::<String>();
+    let numbers = |group: &Arc<UpstreamState>| clients().map(|key| choose(group, &key).to_string()).collect::<String>();
     let weighted = |number: usize, spec: &mut PeerSpec| spec.weight = if number == 2 { 2 } else { 1 };
     let all = group(4, Balance::IpHash, weighted);
     assert_eq!(numbers(&all), "123412341234123412341234123412342234123422342231123422342231");
@@ -129,13 +134,13 @@ fn addresses_are_hashed_as_by_nginx() {
 }
 
 #[test]
-fn a_request_goes_on_along_its_hash() {
+fn a_retry_continues_from_its_hash() {
     for balance in [Balance::IpHash, hash(false), hash(true)] {
         let hashed = group(3, balance, |_, _| ());
         let mut search = search(b"abc");
         let mut tried: Vec<u32> =
             (0..3).map_while(|_| hashed.choose_at(&mut search, 0).map(|chosen| number(&chosen))).collect();
-        assert_eq!(tried.first(), Some(&one(&hashed, b"abc")));
+        assert_eq!(tried.first(), Some(&choose(&hashed, b"abc")));
         assert!(hashed.choose_at(&mut search, 0).is_none());
         tried.sort_unstable();
         assert_eq!(tried, [1, 2, 3]);
@@ -148,22 +153,22 @@ fn tunnels_count_as_connections() {
     let group = group(3, Balance::LeastConn, |number, spec| spec.weight = if number == 2 { 2 } else { 1 });
     for count in 1..=40 {
         tunnels.extend(group.choose_at(&mut search(b""), 0));
-        let of = |wanted| numbers(&tunnels).iter().filter(|number| **number == wanted).count();
-        let [a, b, c] = [of(1), of(2), of(3)];
+        let count_of = |wanted| numbers(&tunnels).iter().filter(|number| **number == wanted).count();
+        let [a, b, c] = [count_of(1), count_of(2), count_of(3)];
         assert!(a.abs_diff(c) <= 1 && (b / 2).abs_diff(a) <= 1, "{count}: {a} {b} {c}");
     }
     tunnels.retain(|tunnel| number(tunnel) != 3);
     tunnels.extend((0..10).map(|_| group.choose_at(&mut search(b""), 0).unwrap()));
-    assert_eq!(numbers(&tunnels)[30..], [3; 10], "those that went away are made up for first");
+    assert_eq!(numbers(&tunnels)[30..], [3; 10], "the peer whose tunnels ended catches up first");
 }
 
 #[test]
-fn chance_follows_the_weights_and_the_less_busy_one_of_two_wins() {
+fn random_follows_the_weights_and_the_less_loaded_one_of_two_wins() {
     let weighted = group(2, Balance::Random { two: false }, |number, spec| spec.weight = number as u32);
-    let second = turns(&weighted, 6000).into_iter().filter(|number| *number == 2).count();
+    let second = choose_many(&weighted, 6000).into_iter().filter(|number| *number == 2).count();
     assert!((3700..4300).contains(&second), "{second}");
     let two = group(4, Balance::Random { two: true }, |_, _| ());
-    let all = held(&two, 400);
+    let all = lease(&two, 400);
     for wanted in 1..=4 {
         let count = numbers(&all).into_iter().filter(|number| *number == wanted).count();
         assert!((90..=110).contains(&count), "{wanted}: {count}");
@@ -171,7 +176,7 @@ fn chance_follows_the_weights_and_the_less_busy_one_of_two_wins() {
 }
 
 #[test]
-fn a_peer_that_fails_is_left_alone_and_then_tried_by_one() {
+fn a_failed_peer_is_skipped_and_then_tested_by_one_request() {
     let group = group(2, Balance::RoundRobin, |_, spec| spec.max_fails = 2);
     let fail = |now| {
         let mut search = search(b"");
@@ -182,16 +187,16 @@ fn a_peer_that_fails_is_left_alone_and_then_tried_by_one() {
     let at = |now| (0..8).map(|_| number(&group.choose_at(&mut search(b""), now).unwrap())).collect::<Vec<_>>();
     assert!(!fail(1000));
     assert!(at(1000).contains(&1));
-    assert!(fail(1000), "the second failure is one too many");
+    assert!(fail(1000), "the second failure is the last");
     assert_eq!(at(11_000), [2; 8]);
-    assert_eq!(at(11_001).iter().filter(|number| **number == 1).count(), 1, "one request tries it again");
+    assert_eq!(at(11_001).iter().filter(|number| **number == 1).count(), 1, "one request tests it");
     let peer = group.lock().members[0].peer.clone();
-    group.report(&peer, Outcome::Answered, 11_002);
+    group.report(&peer, Outcome::Succeeded, 11_002);
     assert!(at(11_002).iter().filter(|number| **number == 1).count() >= 3);
 }
 
 #[test]
-fn the_only_peer_is_never_left_alone() {
+fn the_only_peer_is_never_skipped() {
     let group = group(1, Balance::RoundRobin, |_, _| ());
     let chosen = group.choose_at(&mut search(b""), 5).unwrap();
     assert!(!group.report(&chosen.peer, Outcome::Failed, 5));
@@ -204,7 +209,7 @@ fn a_slow_start_gives_a_growing_share() {
     let peer = group.lock().members[0].peer.clone();
     group.report(&peer, Outcome::Failed, 1000);
     drop((0..2).map(|_| group.choose_at(&mut search(b""), 20_000)).collect::<Vec<_>>());
-    group.report(&peer, Outcome::Answered, 20_000);
+    group.report(&peer, Outcome::Succeeded, 20_000);
     let share = |now| (0..100).filter(|_| number(&group.choose_at(&mut search(b""), now).unwrap()) == 1).count();
     let shares = [share(20_100), share(45_000), share(70_000), share(120_000)];
     assert!(shares[0] <= 2 && (18..=22).contains(&shares[1]), "{shares:?}");
@@ -212,7 +217,7 @@ fn a_slow_start_gives_a_growing_share() {
 }
 
 #[test]
-fn who_is_bound_to_a_peer_comes_to_it_also_when_it_drains() {
+fn a_sticky_session_keeps_its_peer_also_while_it_drains() {
     let mut upstream = Upstream::single("u".to_owned(), Endpoint::Addr(addr(0)));
     upstream.sticky = Some(Sticky::Route(Vec::new()));
     let spec = |number: usize| PeerSpec {
@@ -223,44 +228,53 @@ fn who_is_bound_to_a_peer_comes_to_it_also_when_it_drains() {
     };
     upstream.peers = (1..=3).map(|number| Arc::new(spec(number))).collect();
     let group = Arc::new(UpstreamState::new(Arc::new(upstream), None));
-    let bound = |route: &[u8]| Search { bound: route.to_vec(), ..Search::default() };
+    let bound = |route: &[u8]| Search { sticky_id: route.to_vec(), ..Search::default() };
     assert!((0..4).all(|_| number(&group.choose_at(&mut bound(b"r1"), 0).unwrap()) == 1));
-    assert_eq!(turns(&group, 4), [2, 3, 2, 3]);
+    assert_eq!(choose_many(&group, 4), [2, 3, 2, 3]);
     let two = [0; 2].map(|_| group.choose_at(&mut bound(b"r2"), 0).unwrap());
-    assert_eq!(number(&group.choose_at(&mut bound(b"r2"), 0).unwrap()), 3, "where there is no room another one serves");
+    assert_eq!(
+        number(&group.choose_at(&mut bound(b"r2"), 0).unwrap()),
+        3,
+        "another peer serves while it is at max_conns"
+    );
     drop(two);
     assert_eq!(number(&group.choose_at(&mut bound(b"r2"), 0).unwrap()), 2);
     assert_eq!(number(&group.choose_at(&mut bound(b"r9"), 0).unwrap()), 2);
 }
 
 #[test]
-fn a_reload_keeps_connections_in_mind() {
+fn a_reload_keeps_the_counts_of_connections() {
     let limit = |_: usize, spec: &mut PeerSpec| spec.max_conns = 3;
     let old = group(2, Balance::RoundRobin, limit);
-    let tunnels = held(&old, 4);
+    let tunnels = lease(&old, 4);
     let upstream = group(3, Balance::LeastConn, limit).upstream.clone();
     let new = Arc::new(UpstreamState::new(upstream, Some(&old)));
-    assert_eq!(numbers(&held(&new, 9)), [3, 3, 1, 2, 3]);
+    assert_eq!(numbers(&lease(&new, 9)), [3, 3, 1, 2, 3]);
     drop(tunnels);
-    assert_eq!(held(&new, 20).len(), 9);
+    assert_eq!(lease(&new, 20).len(), 9);
     assert_eq!(new.lock().members.iter().map(GroupPeer::conns).sum::<u32>(), 0);
 }
 
 #[test]
-fn peers_are_seen_with_what_became_of_them() {
+fn snapshots_show_connections_and_failures() {
     let watched = group(3, Balance::RoundRobin, |number, spec| {
         spec.weight = if number == 1 { 2 } else { 1 };
         spec.down = number == 2;
         spec.backup = number == 3;
     });
     let chosen = watched.choose_at(&mut search(b""), 0).unwrap();
-    let seen = || watched.states().into_iter().map(|s| (s.health, s.backup, s.weight, s.conns, s.tries, s.failures));
+    let snapshots =
+        || watched.peer_states().into_iter().map(|s| (s.status, s.backup, s.weight, s.conns, s.attempts, s.failures));
     assert_eq!(
-        seen().collect::<Vec<_>>(),
-        [(Health::Up, false, 2, 1, 1, 0), (Health::Down, false, 1, 0, 0, 0), (Health::Up, true, 1, 0, 0, 0)]
+        snapshots().collect::<Vec<_>>(),
+        [
+            (PeerStatus::Up, false, 2, 1, 1, 0),
+            (PeerStatus::Down, false, 1, 0, 0, 0),
+            (PeerStatus::Up, true, 1, 0, 0, 0)
+        ]
     );
     chosen.report(Outcome::Failed);
     drop(chosen);
-    assert_eq!(seen().next(), Some((Health::Failed, false, 2, 0, 1, 1)));
-    assert_eq!(watched.states()[0].place, "127.0.0.1:27311");
+    assert_eq!(snapshots().next(), Some((PeerStatus::Failed, false, 2, 0, 1, 1)));
+    assert_eq!(watched.peer_states()[0].endpoint, "127.0.0.1:27311");
 }

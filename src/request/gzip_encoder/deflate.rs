@@ -18,31 +18,31 @@ use crate::runtime::executor;
 /// Bytes that an encoder at rest remembers of what it read: enough for the next event to resemble the last ones.
 const HISTORY_BYTES: usize = 4 * 1024;
 /// Encoders of one worker that keep their tables between two calls. The others write some 1 % more in as much more time.
-const AWAKE_MAX: u32 = 4;
+const ACTIVE_MAX: u32 = 4;
 /// How long tables that nobody needs are kept.
-const SPARE_KEPT: Duration = Duration::from_millis(250);
+const SPARE_LIFETIME: Duration = Duration::from_millis(250);
 /// Bytes of output that are asked for at a time.
 const STEP_BYTES: usize = 8 * 1024;
 /// Magic number, deflate, no flags, no time, no hints, Unix (RFC 1952 2.3).
-const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
 
 thread_local! {
     /// Encoders of this worker that have tables.
-    static AWAKE: Cell<u32> = const { Cell::new(0) };
+    static ACTIVE: Cell<u32> = const { Cell::new(0) };
     static SPARE: RefCell<Option<(DeflateConfig, Deflate)>> = const { RefCell::new(None) };
     /// Spare tables were put away since somebody looked.
-    static USED: Cell<bool> = const { Cell::new(false) };
+    static SPARE_USED: Cell<bool> = const { Cell::new(false) };
     /// Somebody looks.
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
+    static SPARE_TIMER_ON: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Drops the spare tables when nobody has used them for a while.
 async fn drop_spare() {
-    while USED.replace(false) {
-        executor::sleep(SPARE_KEPT).await;
+    while SPARE_USED.replace(false) {
+        executor::sleep(SPARE_LIFETIME).await;
     }
     SPARE.take();
-    WATCHED.set(false);
+    SPARE_TIMER_ON.set(false);
 }
 
 /// Makes one gzip member.
@@ -53,11 +53,11 @@ pub struct Encoder {
     history: Vec<u8>,
     crc: u32,
     /// Bytes were given that may not have come out.
-    holds: bool,
+    has_pending: bool,
     /// Bytes that were read.
-    read: u64,
+    bytes_in: u64,
     /// Bytes that were written.
-    written: u64,
+    bytes_out: u64,
 }
 
 impl Encoder {
@@ -73,39 +73,39 @@ impl Encoder {
             mem_level: i32::from(window.memory),
             strategy: Strategy::Default,
         };
-        Some(Self { config, tables: None, history: Vec::new(), crc: 0, holds: false, read: 0, written: 0 })
+        Some(Self { config, tables: None, history: Vec::new(), crc: 0, has_pending: false, bytes_in: 0, bytes_out: 0 })
     }
 
     /// Encodes `data`, and appends what comes of it to `out`.
     pub fn encode(&mut self, data: &[u8], then: Flush, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let before = out.len();
-        if self.read == 0 && self.written == 0 && (!data.is_empty() || then == Flush::End) {
-            out.extend_from_slice(&HEAD);
+        if self.bytes_in == 0 && self.bytes_out == 0 && (!data.is_empty() || then == Flush::End) {
+            out.extend_from_slice(&GZIP_HEADER);
         }
         self.crc = crc32(self.crc, data);
-        self.read += data.len() as u64;
-        self.holds |= !data.is_empty();
-        if self.holds || then == Flush::End {
+        self.bytes_in += data.len() as u64;
+        self.has_pending |= !data.is_empty();
+        if self.has_pending || then == Flush::End {
             let flush = match then {
                 Flush::More => DeflateFlush::NoFlush,
                 Flush::Pause => DeflateFlush::SyncFlush,
                 Flush::End => DeflateFlush::Finish,
             };
             self.deflate(data, flush, out)?;
-            self.holds = then == Flush::More;
+            self.has_pending = then == Flush::More;
         }
         if then == Flush::End {
-            self.put_away();
+            self.recycle_tables();
             self.history = Vec::new();
             out.extend_from_slice(&self.crc.to_le_bytes());
-            out.extend_from_slice(&(self.read as u32).to_le_bytes()); // modulo 2^32 (RFC 1952 2.3.1)
+            out.extend_from_slice(&(self.bytes_in as u32).to_le_bytes()); // modulo 2^32 (RFC 1952 2.3.1)
         }
         if then != Flush::End {
-            self.remember(data);
+            self.update_history(data);
         }
-        self.written += (out.len() - before) as u64;
-        if self.tables.is_some() && AWAKE.get() > AWAKE_MAX {
-            self.rest(out)?;
+        self.bytes_out += (out.len() - before) as u64;
+        if self.tables.is_some() && ACTIVE.get() > ACTIVE_MAX {
+            self.release_buffers(out)?;
         }
         Ok(())
     }
@@ -114,11 +114,11 @@ impl Encoder {
         let deflate = match &mut self.tables {
             Some(deflate) => deflate,
             None => {
-                let mut deflate = tables(self.config);
+                let mut deflate = take_tables(self.config);
                 if !self.history.is_empty() {
                     deflate.set_dictionary(&self.history).map_err(|_| EncodeError)?;
                 }
-                AWAKE.set(AWAKE.get() + 1);
+                ACTIVE.set(ACTIVE.get() + 1);
                 self.tables.insert(deflate)
             }
         };
@@ -140,39 +140,39 @@ impl Encoder {
     }
 
     /// Writes what is held back, and gives the tables back until there is more to encode.
-    pub fn rest(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    pub fn release_buffers(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let before = out.len();
-        if self.holds {
+        if self.has_pending {
             self.deflate(&[], DeflateFlush::SyncFlush, out)?;
         }
-        self.holds = false;
-        self.put_away();
-        self.written += (out.len() - before) as u64;
+        self.has_pending = false;
+        self.recycle_tables();
+        self.bytes_out += (out.len() - before) as u64;
         Ok(())
     }
 
     /// Bytes that were read, and that were written.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.read, self.written)
+    pub fn byte_counts(&self) -> (u64, u64) {
+        (self.bytes_in, self.bytes_out)
     }
 
     /// Whether there is something to give back.
-    pub fn is_awake(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.tables.is_some()
     }
 
-    fn put_away(&mut self) {
+    fn recycle_tables(&mut self) {
         let Some(deflate) = self.tables.take() else { return };
-        AWAKE.set(AWAKE.get() - 1);
+        ACTIVE.set(ACTIVE.get() - 1);
         // None while the thread ends.
         let kept = SPARE.try_with(|spare| spare.replace(Some((self.config, deflate))));
-        USED.set(true);
-        if kept.is_ok() && !WATCHED.replace(true) {
+        SPARE_USED.set(true);
+        if kept.is_ok() && !SPARE_TIMER_ON.replace(true) {
             executor::spawn_boxed(drop_spare());
         }
     }
 
-    fn remember(&mut self, data: &[u8]) {
+    fn update_history(&mut self, data: &[u8]) {
         let fresh = data.get(data.len().saturating_sub(HISTORY_BYTES)..).unwrap_or_default();
         let excess = (self.history.len() + fresh.len()).saturating_sub(HISTORY_BYTES);
         self.history.drain(..excess);
@@ -182,12 +182,12 @@ impl Encoder {
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        self.put_away();
+        self.recycle_tables();
     }
 }
 
 /// The spare tables, or new ones.
-fn tables(config: DeflateConfig) -> Deflate {
+fn take_tables(config: DeflateConfig) -> Deflate {
     match SPARE.take() {
         Some((known, mut deflate)) if known == config => {
             deflate.reset();
@@ -236,7 +236,7 @@ mod tests {
                 }
                 encoder.encode(&[], Flush::End, &mut out).unwrap();
                 assert!(out.len() < body.len() * 6 / 10, "{level} {bits} {memory}: {}", out.len());
-                assert_eq!(encoder.counts(), (body.len() as u64, out.len() as u64));
+                assert_eq!(encoder.byte_counts(), (body.len() as u64, out.len() as u64));
                 assert!(unpack(&out) == (body.clone(), true), "{level} {bits} {memory}");
             }
         }
@@ -295,9 +295,9 @@ mod tests {
             length = out.len();
             sent.push_str(&event(number));
             encoder.encode(event(number).as_bytes(), Flush::More, &mut out).unwrap();
-            assert!(encoder.is_awake());
-            encoder.rest(&mut out).unwrap();
-            assert!(!encoder.is_awake());
+            assert!(encoder.is_active());
+            encoder.release_buffers(&mut out).unwrap();
+            assert!(!encoder.is_active());
         }
         assert!(out.len() - length < event(199).len() / 2, "{}", out.len() - length);
         encoder.encode(&text(100_000), Flush::End, &mut out).unwrap();
@@ -312,8 +312,8 @@ mod tests {
             for (encoder, out) in &mut encoders {
                 encoder.encode(part, Flush::More, out).unwrap();
             }
-            let awake = encoders.iter().filter(|(encoder, _)| encoder.is_awake()).count();
-            assert_eq!(awake as u32, AWAKE_MAX);
+            let awake = encoders.iter().filter(|(encoder, _)| encoder.is_active()).count();
+            assert_eq!(awake as u32, ACTIVE_MAX);
         }
         for (encoder, out) in &mut encoders {
             encoder.encode(&[], Flush::End, out).unwrap();
@@ -322,7 +322,7 @@ mod tests {
         let (first, last) = (encoders[0].1.len(), encoders[19].1.len());
         assert!(last < first + first / 8, "{first} {last}");
         drop(encoders);
-        assert_eq!(AWAKE.get(), 0);
+        assert_eq!(ACTIVE.get(), 0);
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
                 assert!(waits < 200);
                 executor::sleep(Duration::from_millis(50)).await;
             }
-            assert!(!WATCHED.get());
+            assert!(!SPARE_TIMER_ON.get());
         })
         .unwrap();
     }

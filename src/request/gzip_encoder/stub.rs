@@ -19,15 +19,15 @@ impl Encoder {
     }
 
     /// Writes nothing.
-    pub fn rest(&mut self, _: &mut Vec<u8>) -> Result<(), EncodeError> {
+    pub fn release_buffers(&mut self, _: &mut Vec<u8>) -> Result<(), EncodeError> {
         match *self {}
     }
 
-    pub fn is_awake(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         match *self {}
     }
 
-    pub fn counts(&self) -> (u64, u64) {
+    pub fn byte_counts(&self) -> (u64, u64) {
         match *self {}
     }
 }

@@ -17,7 +17,7 @@ pub struct Freshness {
 }
 
 /// How long an answer that last changed at `modified` may be kept, if the configuration says so.
-pub fn of(exchange: &Exchange, modified: Option<u64>) -> Option<Freshness> {
+pub fn for_response(exchange: &Exchange, modified: Option<u64>) -> Option<Freshness> {
     let lifetime = match exchange.settings().rare.expires.as_ref()? {
         Expires::Fixed(lifetime) => *lifetime,
         Expires::Made { template, modified } => {
@@ -25,11 +25,11 @@ pub fn of(exchange: &Exchange, modified: Option<u64>) -> Option<Freshness> {
             Lifetime::parse(std::str::from_utf8(&text).ok()?, *modified).ok()??
         }
     };
-    Some(Freshness::at(clock::since_epoch().as_secs(), lifetime, modified))
+    Some(Freshness::compute(clock::since_epoch().as_secs(), lifetime, modified))
 }
 
 impl Freshness {
-    fn at(now: u64, lifetime: Lifetime, modified: Option<u64>) -> Self {
+    fn compute(now: u64, lifetime: Lifetime, modified: Option<u64>) -> Self {
         let until = |time: u64, cache_control| Self { expires: clock::format_http_date(time), cache_control };
         let (from, secs, past) = match lifetime {
             // One second late, so that nobody takes it for a time that is not known.
@@ -77,7 +77,7 @@ mod tests {
             (from_change(60, true), Some(NOW + 3600), "Tue, 14 Nov 2023 23:12:20 GMT", "no-cache"),
         ] {
             let freshness = Freshness { expires: expires.to_owned(), cache_control: cache_control.into() };
-            assert_eq!(Freshness::at(NOW, lifetime, modified), freshness, "{lifetime:?}");
+            assert_eq!(Freshness::compute(NOW, lifetime, modified), freshness, "{lifetime:?}");
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct HeaderFilter<'e> {
 impl<'e> HeaderFilter<'e> {
     /// What an answer with this status gets that last changed at `modified`.
     pub fn new(exchange: &'e Exchange, status: u16, modified: Option<u64>) -> Self {
-        let usual = is_usual(status);
+        let usual = is_add_header_status(status);
         let applies = |add: &&AddField| add.always || usual;
         let known = exchange.response.head.borrow().len();
         let value = |add: &'e AddField| {
@@ -37,7 +37,11 @@ impl<'e> HeaderFilter<'e> {
         };
         let fields = exchange.settings().add_field.iter().filter(applies).map(value).collect();
         exchange.response.head.borrow_mut().truncate(known);
-        Self { fields, freshness: if usual { expires::of(exchange, modified) } else { None }, written: Vec::new() }
+        Self {
+            fields,
+            freshness: if usual { expires::for_response(exchange, modified) } else { None },
+            written: Vec::new(),
+        }
     }
 
     /// The value that an `add_header` gives to a field, the last one if there are more. An empty one takes it away.
@@ -46,9 +50,9 @@ impl<'e> HeaderFilter<'e> {
     }
 
     /// The answer is sent in another coding.
-    pub fn weaken(&mut self) {
+    pub fn weaken_etag(&mut self) {
         for (_, value) in self.fields.iter_mut().filter(|(add, _)| add.kind == HeaderName::Etag) {
-            *value = weakened(value).unwrap_or_default();
+            *value = weak_etag(value).unwrap_or_default();
         }
     }
 
@@ -64,14 +68,14 @@ impl<'e> HeaderFilter<'e> {
         };
         let Some(value) = value else { return false };
         if !self.written.contains(&kind) {
-            write(kind, value, out);
+            write_replaced(kind, value, out);
             self.written.push(kind);
         }
         true
     }
 
     /// Writes what only usual answers get, for one that takes the place of one.
-    pub fn finish_usual(mut self, out: &mut Vec<u8>) {
+    pub fn finish_success_only(mut self, out: &mut Vec<u8>) {
         self.fields.retain(|(add, _)| !add.always && !matches!(add.kind, HeaderName::Etag | HeaderName::LastModified));
         self.finish(out);
     }
@@ -90,7 +94,7 @@ impl<'e> HeaderFilter<'e> {
                 HeaderName::Etag => {}
                 HeaderName::LastModified if modified_written => {}
                 HeaderName::LastModified => {
-                    write(add.kind, last_modified, out);
+                    write_replaced(add.kind, last_modified, out);
                     modified_written = true;
                 }
                 _ if value.is_empty() => {}
@@ -100,7 +104,7 @@ impl<'e> HeaderFilter<'e> {
     }
 }
 
-fn write(kind: HeaderName, value: &[u8], out: &mut Vec<u8>) {
+fn write_replaced(kind: HeaderName, value: &[u8], out: &mut Vec<u8>) {
     let name: &[u8] = match kind {
         HeaderName::CacheControl => b"Cache-Control",
         HeaderName::Etag => b"ETag",
@@ -113,13 +117,13 @@ fn write(kind: HeaderName, value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Answers that get what is not added to all.
-pub fn is_usual(status: u16) -> bool {
+pub fn is_add_header_status(status: u16) -> bool {
     matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
 }
 
 /// The same answer in another coding is not the same bytes: its entity tag becomes a weak one (RFC 9110 8.8.1).
 /// One that is none goes.
-pub fn weakened(etag: &[u8]) -> Option<Vec<u8>> {
+pub fn weak_etag(etag: &[u8]) -> Option<Vec<u8>> {
     match etag {
         [b'W', b'/', ..] => Some(etag.to_vec()),
         [b'"', ..] => Some([b"W/", etag].concat()),
@@ -133,8 +137,8 @@ mod tests {
 
     #[test]
     fn tags_become_weak_once() {
-        assert_eq!(weakened(b"\"a\"").as_deref(), Some(&b"W/\"a\""[..]));
-        assert_eq!(weakened(b"W/\"a\"").as_deref(), Some(&b"W/\"a\""[..]));
-        assert_eq!(weakened(b"a"), None);
+        assert_eq!(weak_etag(b"\"a\"").as_deref(), Some(&b"W/\"a\""[..]));
+        assert_eq!(weak_etag(b"W/\"a\"").as_deref(), Some(&b"W/\"a\""[..]));
+        assert_eq!(weak_etag(b"a"), None);
     }
 }

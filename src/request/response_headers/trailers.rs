@@ -5,16 +5,16 @@ use crate::request::exchange::Exchange;
 use crate::request::{response_headers, variables};
 
 /// Whether the answer with this status has trailers.
-pub fn are_expected(exchange: &Exchange, status: u16) -> bool {
+pub fn is_expected(exchange: &Exchange, status: u16) -> bool {
     let trailers = &exchange.settings().rare.trailers;
     let has_body = exchange.request.method() != b"HEAD" && !head::is_bodyless(status);
-    let applies = || trailers.iter().any(|trailer| trailer.always || response_headers::is_usual(status));
+    let applies = || trailers.iter().any(|trailer| trailer.always || response_headers::is_add_header_status(status));
     !trailers.is_empty() && has_body && exchange.accepts_chunked() && applies()
 }
 
 /// The end of a body in chunks. What one trailer says may be used in the next.
-pub fn end_of_body(exchange: &mut Exchange) -> Vec<u8> {
-    let usual = response_headers::is_usual(exchange.response.status);
+pub fn last_chunk(exchange: &mut Exchange) -> Vec<u8> {
+    let usual = response_headers::is_add_header_status(exchange.response.status);
     let rare = exchange.settings().rare.clone();
     for trailer in rare.trailers.iter().filter(|trailer| trailer.always || usual) {
         let value = variables::value(&trailer.value, exchange);

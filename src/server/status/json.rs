@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::proxy::balance::{Health, PeerState};
+use crate::proxy::balance::{PeerState, PeerStatus};
 use crate::runtime::metrics::Metric;
 use crate::server::status::{Report, seconds};
 
@@ -66,15 +66,25 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 fn write_peer(peer: &PeerState, out: &mut String) {
-    let PeerState { place, health, backup, weight, conns, tries, failures, checks, failed_checks } = peer;
+    let PeerState {
+        endpoint: place,
+        status: health,
+        backup,
+        weight,
+        conns,
+        attempts: tries,
+        failures,
+        checks,
+        failed_checks,
+    } = peer;
     let health = match health {
-        Health::Up => "up",
-        Health::Failed => "failed",
-        Health::Unhealthy => "unhealthy",
-        Health::Checking => "checking",
-        Health::Down => "down",
-        Health::Draining => "draining",
-        Health::Unknown => "unknown",
+        PeerStatus::Up => "up",
+        PeerStatus::Failed => "failed",
+        PeerStatus::Unhealthy => "unhealthy",
+        PeerStatus::Checking => "checking",
+        PeerStatus::Down => "down",
+        PeerStatus::Draining => "draining",
+        PeerStatus::Unknown => "unknown",
     };
     out.push_str("{\"address\":");
     string(place, out);

@@ -173,14 +173,14 @@ async fn ask_workers() {
 
 async fn report(running: &Live) -> Report {
     ask_workers().await;
-    let groups = running.all_groups();
+    let groups = running.all_upstreams();
     Report {
         figures: metrics::total(),
         started: clock::start_time(),
         uptime: clock::uptime(),
         memory_bytes: memory_bytes(),
         notes: running.config.notes.len(),
-        upstreams: groups.iter().map(|group| (group.upstream.name.clone(), group.states())).collect(),
+        upstreams: groups.iter().map(|group| (group.upstream.name.clone(), group.peer_states())).collect(),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fmt::{Display, Write};
 
-use crate::proxy::balance::{Health, PeerState};
+use crate::proxy::balance::{PeerState, PeerStatus};
 use crate::runtime::metrics::Metric;
 use crate::server::status::{Report, seconds};
 
@@ -66,10 +66,10 @@ fn upstreams(report: &Report, text: &mut Text) {
     type Value = fn(&PeerState) -> u64;
     const METRICS: [(&str, Kind, &str, Value); 6] = [
         ("smolgate_peer_up", Kind::Gauge, "Whether the peer gets all its requests.", |peer| {
-            (peer.health == Health::Up).into()
+            (peer.status == PeerStatus::Up).into()
         }),
         ("smolgate_peer_connections", Kind::Gauge, "Connections to the peer in use.", |peer| peer.conns.into()),
-        ("smolgate_peer_tries_total", Kind::Counter, "Requests tried with the peer.", |peer| peer.tries),
+        ("smolgate_peer_tries_total", Kind::Counter, "Requests tried with the peer.", |peer| peer.attempts),
         ("smolgate_peer_failures_total", Kind::Counter, "Of these, those that it failed.", |peer| peer.failures),
         ("smolgate_peer_checks_total", Kind::Counter, "Health checks of the peer.", |peer| peer.checks.into()),
         ("smolgate_peer_failed_checks_total", Kind::Counter, "Of these, those that it failed.", |peer| {
@@ -82,7 +82,7 @@ fn upstreams(report: &Report, text: &mut Text) {
             text.metric(name, *kind, help);
         }
         for (upstream, peer) in &peers {
-            text.sample(name, &[("upstream", *upstream), ("peer", peer.place.as_str())], &value(peer));
+            text.sample(name, &[("upstream", *upstream), ("peer", peer.endpoint.as_str())], &value(peer));
         }
     }
 }
@@ -93,18 +93,18 @@ fn peers(report: &Report) -> Vec<(&str, PeerState)> {
     for (upstream, states) in &report.upstreams {
         let first = all.len();
         for state in states {
-            let known = all.iter_mut().skip(first).find(|(_, known)| known.place == state.place);
+            let known = all.iter_mut().skip(first).find(|(_, known)| known.endpoint == state.endpoint);
             let Some((_, known)) = known else {
                 all.push((upstream.as_str(), state.clone()));
                 continue;
             };
             known.conns += state.conns;
-            known.tries += state.tries;
+            known.attempts += state.attempts;
             known.failures += state.failures;
             known.checks += state.checks;
             known.failed_checks += state.failed_checks;
-            if state.health == Health::Up {
-                known.health = Health::Up;
+            if state.status == PeerStatus::Up {
+                known.status = PeerStatus::Up;
             }
         }
     }
@@ -172,17 +172,18 @@ mod tests {
     #[test]
     fn a_peer_that_stands_in_two_lines_is_one_series() {
         let peer = |place: &str, health, tries| PeerState {
-            place: place.to_owned(),
-            health,
+            endpoint: place.to_owned(),
+            status: health,
             backup: false,
             weight: 1,
             conns: 1,
-            tries,
+            attempts: tries,
             failures: 0,
             checks: 0,
             failed_checks: 0,
         };
-        let lines = vec![peer("a:1", Health::Failed, 2), peer("b:1", Health::Down, 0), peer("a:1", Health::Up, 3)];
+        let lines =
+            vec![peer("a:1", PeerStatus::Failed, 2), peer("b:1", PeerStatus::Down, 0), peer("a:1", PeerStatus::Up, 3)];
         let report = Report {
             figures: Default::default(),
             started: Default::default(),
@@ -192,14 +193,14 @@ mod tests {
             upstreams: vec![("u".to_owned(), lines.clone()), ("v".to_owned(), lines)],
         };
         let seen = peers(&report);
-        let seen: Vec<_> = seen.iter().map(|(u, p)| (*u, p.place.as_str(), p.health, p.conns, p.tries)).collect();
+        let seen: Vec<_> = seen.iter().map(|(u, p)| (*u, p.endpoint.as_str(), p.status, p.conns, p.attempts)).collect();
         assert_eq!(
             seen,
             [
-                ("u", "a:1", Health::Up, 2, 5),
-                ("u", "b:1", Health::Down, 1, 0),
-                ("v", "a:1", Health::Up, 2, 5),
-                ("v", "b:1", Health::Down, 1, 0)
+                ("u", "a:1", PeerStatus::Up, 2, 5),
+                ("u", "b:1", PeerStatus::Down, 1, 0),
+                ("v", "a:1", PeerStatus::Up, 2, 5),
+                ("v", "b:1", PeerStatus::Down, 1, 0)
             ]
         );
     }

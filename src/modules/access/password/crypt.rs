@@ -1,24 +1,23 @@
-//! bcrypt, and Ulrich Drepper's SHA-crypt: slow on purpose, as slow as the stored text says.
+//! bcrypt and Ulrich Drepper's SHA-crypt. The hash itself sets the cost, up to the limits here.
 
 use data_encoding::{BitOrder, Specification};
 use sha_crypt::{PasswordHashRef, PasswordVerifier, ShaCrypt};
 
 use crate::modules::access::password::constant_time_eq;
 
-/// log2 of the rounds of a bcrypt: this many take minutes.
+/// log2 of the rounds of bcrypt; this cost takes minutes.
 const COST_MAX: u32 = 17;
-/// Rounds of a SHA-crypt: these take seconds.
+/// Rounds of SHA-crypt; this many take seconds.
 const ROUNDS_MAX: u32 = 2_000_000;
 
-/// The letters of bcrypt's base 64, whose highest bits come first.
-const BCRYPT_LETTERS: &str = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-/// The letters of crypt(5)'s base 64, whose lowest bits come first.
-const CRYPT_LETTERS: &str = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// bcrypt's base64, highest bits first.
+const BCRYPT_ALPHABET: &str = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+/// crypt(5)'s base64, lowest bits first.
+const CRYPT_ALPHABET: &str = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A stored password.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Crypt {
-    /// The text of a SHA-crypt, whose number of rounds is within the limits.
+    /// The whole hash, whose rounds are within the limits.
     Sha(String),
     Bcrypt {
         cost: u32,
@@ -28,27 +27,27 @@ pub(super) enum Crypt {
 }
 
 impl Crypt {
-    /// Reads `$id$...`, of which `parts` are the texts between the `$`.
+    /// Parses `$id$...`; `parts` are the fields between the `$`.
     pub(super) fn parse(text: &[u8], parts: &[&[u8]]) -> Option<Self> {
         match *parts {
             [b"2a" | b"2b" | b"2y", cost, text] => {
                 let cost = parse_decimal(cost).filter(|n| cost.len() == 2 && (4..=COST_MAX).contains(n))?;
                 let (salt, digest) = text.split_at_checked(22)?;
-                let bytes = |text| decode_base64(BCRYPT_LETTERS, BitOrder::MostSignificantFirst, text);
+                let bytes = |text| decode_base64(BCRYPT_ALPHABET, BitOrder::MostSignificantFirst, text);
                 Some(Self::Bcrypt {
                     cost,
                     salt: bytes(salt)?.try_into().ok()?,
                     digest: bytes(digest)?.try_into().ok()?,
                 })
             }
-            [id @ (b"5" | b"6"), ref count @ .., salt, digest] => {
-                let fits = match *count {
+            [id @ (b"5" | b"6"), ref rounds @ .., salt, digest] => {
+                let fits = match *rounds {
                     [] => !salt.starts_with(b"rounds="),
-                    // crypt(3) writes no number below the least that it uses.
-                    [count] => (1000..=ROUNDS_MAX).contains(&parse_decimal(count.strip_prefix(b"rounds=")?)?),
+                    // crypt(3) writes no number below its minimum of 1000.
+                    [rounds] => (1000..=ROUNDS_MAX).contains(&parse_decimal(rounds.strip_prefix(b"rounds=")?)?),
                     _ => false,
                 };
-                let digest = decode_base64(CRYPT_LETTERS, BitOrder::LeastSignificantFirst, digest)?;
+                let digest = decode_base64(CRYPT_ALPHABET, BitOrder::LeastSignificantFirst, digest)?;
                 let fits = fits && digest.len() == if id == b"5" { 32 } else { 64 };
                 let text = String::from_utf8(text.to_vec()).ok().filter(|_| fits)?;
                 PasswordHashRef::new(&text).is_ok().then_some(Self::Sha(text))
@@ -57,16 +56,17 @@ impl Crypt {
         }
     }
 
-    /// Whether `password` is the stored one.
     pub(super) fn matches(&self, password: &[u8]) -> bool {
-        /// bcrypt takes a NUL behind the password into account, and no byte behind these.
+        /// bcrypt hashes the NUL that ends a password, and ignores all bytes after these.
         const KEY_BYTES_MAX: usize = 72;
         match self {
             Self::Sha(text) => ShaCrypt::default().verify_password(password, text.as_str()).is_ok(),
             Self::Bcrypt { cost, salt, digest } => {
                 let mut key = [password, b"\0"].concat();
                 key.truncate(KEY_BYTES_MAX);
-                bcrypt::bcrypt(*cost, *salt, &key).split_last().is_some_and(|(_, made)| constant_time_eq(made, digest))
+                bcrypt::bcrypt(*cost, *salt, &key)
+                    .split_last()
+                    .is_some_and(|(_, computed)| constant_time_eq(computed, digest))
             }
         }
     }
@@ -77,9 +77,9 @@ fn parse_decimal(text: &[u8]) -> Option<u32> {
     std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }
 
-fn decode_base64(letters: &str, order: BitOrder, text: &[u8]) -> Option<Vec<u8>> {
+fn decode_base64(alphabet: &str, order: BitOrder, text: &[u8]) -> Option<Vec<u8>> {
     let mut base64 = Specification::new();
-    base64.symbols.push_str(letters);
+    base64.symbols.push_str(alphabet);
     base64.bit_order = order;
     base64.encoding().ok()?.decode(text).ok()
 }
@@ -90,7 +90,7 @@ mod tests {
 
     /// Made by htpasswd, openssl and libxcrypt.
     #[test]
-    fn every_form_knows_its_password_and_no_other() {
+    fn every_hash_matches_its_password_and_no_other() {
         let (umlauts, many) = ("pässwort ".repeat(9), "x".repeat(90));
         assert_matches(&[
             ("$5$saltstring$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5", "password"),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_nobodys_password() {
+    fn unsupported_and_malformed_hashes_are_rejected() {
         assert_unsupported(&[
             "$5$salt",
             "$5$rounds=1400$OH4IDuTlsuTYPdED1gsuiRMyTAwNlRWyA6Xr3I4/dQ5",

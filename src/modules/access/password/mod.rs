@@ -1,8 +1,8 @@
-//! Passwords as a user file keeps them, and whether one is right: `{PLAIN}`, `{SHA}`, `{SSHA}`, and of crypt(5) the forms
-//! `$apr1$`, `$1$`, `$2a$`/`$2b$`/`$2y$` (bcrypt), `$5$` and `$6$` (SHA-crypt).
+//! Password hashes of a password file: `{PLAIN}`, `{SHA}`, `{SSHA}`, and of crypt(5) `$apr1$`, `$1$`, `$2a$`/`$2b$`/`$2y$`
+//! (bcrypt), `$5$` and `$6$` (SHA-crypt).
 //!
-//! The old DES form is none of them: of its passwords eight letters count, and they are found in hours. Without the feature
-//! `crypt` neither bcrypt nor SHA-crypt is.
+//! DES is left out on purpose: it uses eight characters of a password, and is broken in hours. bcrypt and SHA-crypt need the
+//! feature `crypt`.
 
 #[cfg(feature = "crypt")]
 pub(crate) mod crypt;
@@ -19,13 +19,12 @@ use crate::modules::access::password::stub::Crypt;
 /// Whether this build has bcrypt and SHA-crypt.
 pub const HAS_CRYPT: bool = cfg!(feature = "crypt");
 
-/// Those of the forms that can be recommended.
-pub const ADVICE: &str = if HAS_CRYPT { "apr1, bcrypt and SHA-crypt are" } else { "apr1 is, which htpasswd -m writes" };
+/// The schemes to recommend, for an error message.
+pub const ADVICE: &str = if HAS_CRYPT { "use apr1, bcrypt or SHA-crypt" } else { "use apr1 (htpasswd -m)" };
 
-/// Bytes of a password that are looked at; longer ones are wrong. crypt(3) takes no more.
+/// Longer passwords never match; crypt(3) has the same limit.
 pub const PASSWORD_BYTES_MAX: usize = 512;
 
-/// A password as it is kept.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PasswordHash<'f> {
     scheme: HashScheme<'f>,
@@ -40,9 +39,9 @@ enum HashScheme<'f> {
 }
 
 impl<'f> PasswordHash<'f> {
-    /// Reads the second column of a user file. `None`: a form that is not known, or that is broken.
+    /// Parses the second column of a password file. `None`: an unsupported scheme, or a malformed hash.
     pub fn parse(text: &'f [u8]) -> Option<Self> {
-        let form = if let Some(plain) = text.strip_prefix(b"{PLAIN}") {
+        let scheme = if let Some(plain) = text.strip_prefix(b"{PLAIN}") {
             HashScheme::Plain(plain)
         } else if let Some(code) = text.strip_prefix(b"{SHA}") {
             let digest = base64::decode(code).filter(|digest| digest.len() == SHA1_BYTES)?;
@@ -54,10 +53,10 @@ impl<'f> PasswordHash<'f> {
         } else {
             Self::parse_crypt(text)?
         };
-        Some(Self { scheme: form })
+        Some(Self { scheme })
     }
 
-    /// `$id$...`
+    /// Parses `$id$...`.
     fn parse_crypt(text: &'f [u8]) -> Option<HashScheme<'f>> {
         let parts: Vec<&[u8]> = text.strip_prefix(b"$")?.splitn(5, |b| *b == b'$').collect();
         match *parts.as_slice() {
@@ -69,12 +68,12 @@ impl<'f> PasswordHash<'f> {
         }
     }
 
-    /// Whether [`PasswordHash::is`] takes long, on purpose: milliseconds to seconds.
+    /// Whether [`PasswordHash::matches`] takes milliseconds to seconds, as slow hashes do on purpose.
     pub fn is_slow(&self) -> bool {
         !matches!(self.scheme, HashScheme::Plain(_) | HashScheme::Sha1 { .. })
     }
 
-    /// Whether `password` is the one that is kept. How long that takes does not tell how much of it is right.
+    /// Whether `password` has this hash. The time does not depend on how much of it is correct.
     pub fn matches(&self, password: &[u8]) -> bool {
         if password.len() > PASSWORD_BYTES_MAX {
             return false;
@@ -88,13 +87,13 @@ impl<'f> PasswordHash<'f> {
     }
 }
 
-/// Whether both are the same, found out in a time that depends on their lengths alone.
+/// Compares in a time that depends on the lengths alone.
 fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
-    let differences = a.iter().zip(b).fold(0, |all, (a, b)| std::hint::black_box(all | (a ^ b)));
+    let differences = a.iter().zip(b).fold(0, |bits, (a, b)| std::hint::black_box(bits | (a ^ b)));
     a.len() == b.len() && std::hint::black_box(differences) == 0
 }
 
-/// The MD5-crypt of FreeBSD (`$1$`), and Apache's with another name in it (`$apr1$`), as text.
+/// Returns FreeBSD's MD5-crypt (`$1$`), or Apache's, which differs in `magic` alone (`$apr1$`), as text.
 fn md5_crypt(password: &[u8], magic: &[u8], salt: &[u8]) -> Vec<u8> {
     let inner = md5(&[password, salt, password]);
     let mut first = [password, magic, salt].concat();
@@ -119,7 +118,7 @@ fn md5_crypt(password: &[u8], magic: &[u8], salt: &[u8]) -> Vec<u8> {
     text
 }
 
-/// The base 64 of crypt(5): the lowest six bits come first.
+/// Appends the base64 of crypt(5): the lowest six bits come first.
 fn write_crypt64(bytes: [u8; 3], letters: usize, out: &mut Vec<u8>) {
     const LETTERS: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let [high, middle, low] = bytes.map(usize::from);
@@ -131,16 +130,15 @@ fn write_crypt64(bytes: [u8; 3], letters: usize, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn is(stored: &str, password: &str) -> Option<bool> {
-        PasswordHash::parse(stored.as_bytes()).map(|stored| stored.matches(password.as_bytes()))
+    fn matches(stored: &str, password: &str) -> Option<bool> {
+        PasswordHash::parse(stored.as_bytes()).map(|hash| hash.matches(password.as_bytes()))
     }
 
-    /// Each stored form knows its password, and no other.
     pub(super) fn assert_matches(cases: &[(&str, &str)]) {
         for (stored, password) in cases {
-            assert_eq!(is(stored, password), Some(true), "{stored}");
-            assert_eq!(is(stored, &format!("{password} ").replace("xxx", "y")), Some(false), "{stored}");
-            assert_eq!(is(stored, &"y".repeat(PASSWORD_BYTES_MAX + 1)), Some(false), "{stored}");
+            assert_eq!(matches(stored, password), Some(true), "{stored}");
+            assert_eq!(matches(stored, &format!("{password} ").replace("xxx", "y")), Some(false), "{stored}");
+            assert_eq!(matches(stored, &"y".repeat(PASSWORD_BYTES_MAX + 1)), Some(false), "{stored}");
         }
     }
 
@@ -152,7 +150,7 @@ mod tests {
 
     /// Made by htpasswd, openssl and libxcrypt.
     #[test]
-    fn every_form_knows_its_password_and_no_other() {
+    fn every_hash_matches_its_password_and_no_other() {
         let long = "a long one of more than sixteen bytes";
         assert_matches(&[
             ("{PLAIN}password", "password"),
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_nobodys_password() {
+    fn unsupported_and_malformed_hashes_are_rejected() {
         assert_unsupported(&[
             "",
             "password",

@@ -1,11 +1,9 @@
-//! A build without bcrypt and SHA-crypt: no password is kept so.
+//! A build without bcrypt and SHA-crypt.
 
-/// A password as it is kept.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Crypt {}
 
 impl Crypt {
-    /// Knows none.
     pub(super) fn parse(_: &[u8], _: &[&[u8]]) -> Option<Self> {
         None
     }
