@@ -146,8 +146,8 @@ async fn switch_protocols(mut client: BufStream, head: Response, mut peer: BufSt
         return;
     }
     // Either side may have sent its first frames behind its head: they were read with it, and go first.
-    let early = (client.take_ahead(), peer.take_ahead());
-    let limits = tunnel::Limits { idle: None, send: None };
+    let early = (client.take_buffered(), peer.take_buffered());
+    let limits = tunnel::Timeouts { idle: None, send: None };
     let tunnel = Tunnel::new(client.stream, peer.stream, early, FrameScanner::START, limits);
     // A task of its own is smaller than the one that runs this function, and that counts for tunnels that last for days.
     executor::spawn(async { _ = tunnel.await });
@@ -213,7 +213,7 @@ async fn send(stream: &Stream, mut bytes: &[u8]) -> Option<()> {
 /// Ends our direction and waits for the client to end its own. Closing at once would reset the connection if the client
 /// still sends, and a reset may destroy the response before the client has read it.
 async fn linger(mut client: BufStream) {
-    let _ = poll_fn(|cx| client.stream.poll_finish(cx)).await;
+    let _ = poll_fn(|cx| client.stream.poll_shutdown(cx)).await;
     let mut reader = client.reader();
     let drain = async {
         while let Ok(1..) = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| (bytes.len(), bytes.len()))).await {}

@@ -66,45 +66,45 @@ struct Flags {
     proxy: Vec<String>,
 }
 
-const USAGE: u8 = 2;
+const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let mut args = Vec::new();
     for arg in std::env::args_os().skip(1) {
         match arg.into_string() {
-            Ok(arg) => spread(arg, &mut args),
-            Err(_) => return complain(USAGE, format_args!("an argument is not UTF-8")),
+            Ok(arg) => expand_flags(arg, &mut args),
+            Err(_) => return fail(EXIT_USAGE, format_args!("an argument is not UTF-8")),
         }
     }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let flags = match Flags::from_args(&["smolgate"], &args) {
         Ok(flags) => flags,
         Err(exit) if exit.status.is_ok() => {
-            print(format_args!("{}", exit.output.trim_end()));
+            print_line(format_args!("{}", exit.output.trim_end()));
             return ExitCode::SUCCESS;
         }
-        Err(exit) => return complain(USAGE, format_args!("{}", exit.output.trim_end())),
+        Err(exit) => return fail(EXIT_USAGE, format_args!("{}", exit.output.trim_end())),
     };
     if flags.takes_over.as_ref().is_some_and(|version| *version != handover::VERSION.to_string()) {
-        return complain(USAGE, format_args!("it does not understand what the running program would leave to it"));
+        return fail(EXIT_USAGE, format_args!("it does not understand what the running program would leave to it"));
     }
     if flags.version || flags.build {
         print_version(flags.build);
         return ExitCode::SUCCESS;
     }
-    let asked = match Options::from(&flags) {
-        Ok(asked) => asked,
-        Err(why) => return complain(USAGE, format_args!("{why}")),
+    let options = match Options::from_flags(&flags) {
+        Ok(options) => options,
+        Err(why) => return fail(EXIT_USAGE, format_args!("{why}")),
     };
     match &flags.signal {
-        Some(signal) => asked.send(signal),
-        None if flags.test || flags.dump => asked.check(flags.dump, flags.quiet, flags.takes_over.is_some()),
-        None => asked.run(),
+        Some(signal) => options.send_signal(signal),
+        None if flags.test || flags.dump => options.check(flags.dump, flags.quiet, flags.takes_over.is_some()),
+        None => options.run(),
     }
 }
 
 /// nginx takes `-tq` for `-t -q`, `-cfile` for `-c file`, and `-tc file` for `-t -c file`.
-fn spread(arg: String, out: &mut Vec<String>) {
+fn expand_flags(arg: String, out: &mut Vec<String>) {
     let letters = arg.strip_prefix('-').filter(|rest| !rest.starts_with('-') && rest.len() > 1).unwrap_or_default();
     let switches = letters.bytes().take_while(|letter| b"tTqvVh".contains(letter)).count();
     let (switches, rest) = letters.split_at(switches);
@@ -117,23 +117,23 @@ fn spread(arg: String, out: &mut Vec<String>) {
     out.extend(rest.get(1..).filter(|value| !value.is_empty()).map(str::to_owned));
 }
 
-fn complain(code: u8, message: fmt::Arguments<'_>) -> ExitCode {
-    say(message);
+fn fail(code: u8, message: fmt::Arguments<'_>) -> ExitCode {
+    print_error(message);
     ExitCode::from(code)
 }
 
 /// Writes a line to standard output, if that is open.
-fn print(line: fmt::Arguments<'_>) {
+fn print_line(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Writes a line to standard error, if that is open.
-fn say(message: fmt::Arguments<'_>) {
+fn print_error(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "smolgate: {message}");
 }
 
 fn print_version(build: bool) {
-    print(format_args!("smolgate {}", env!("CARGO_PKG_VERSION")));
+    print_line(format_args!("smolgate {}", env!("CARGO_PKG_VERSION")));
     if build {
         let features = [
             ("tls", tls::AVAILABLE),
@@ -142,9 +142,9 @@ fn print_version(build: bool) {
             ("crypt", password::HAS_CRYPT),
             ("page", StatusForm::HAS_PAGE),
         ];
-        let said = features.map(|(name, is_there)| if is_there { name.to_owned() } else { format!("no {name}") });
+        let listed = features.map(|(name, available)| if available { name.to_owned() } else { format!("no {name}") });
         let (arch, system) = (std::env::consts::ARCH, std::env::consts::OS);
-        print(format_args!("features: {}\ntarget: {arch} {system}", said.join(", ")));
+        print_line(format_args!("features: {}\ntarget: {arch} {system}", listed.join(", ")));
     }
 }
 
@@ -153,29 +153,28 @@ struct Options {
     file: Option<PathBuf>,
     generated: String,
     directives: String,
-    folders: Prefix,
+    prefix: Prefix,
     error_log: Option<String>,
 }
 
 impl Options {
-    fn from(flags: &Flags) -> Result<Self, String> {
-        let prefix = flags.prefix.clone().unwrap_or_else(|| ".".to_owned());
-        let folders = Prefix { prefix: prefix.clone() };
-        let mut asked = Self {
+    fn from_flags(flags: &Flags) -> Result<Self, String> {
+        let dir = flags.prefix.clone().unwrap_or_else(|| ".".to_owned());
+        let mut options = Self {
             file: None,
             generated: String::new(),
             directives: flags.directives.clone().unwrap_or_default(),
             error_log: flags.error_log.clone(),
-            folders,
+            prefix: Prefix { prefix: dir.clone() },
         };
         if flags.listen.is_empty() && flags.proxy.is_empty() {
-            asked.file = Some(match &flags.config {
-                Some(file) => Path::new(&prefix).join(file),
-                None => found(Path::new(&prefix).join("smolgate.conf"))
-                    .or_else(|| found(PathBuf::from("/etc/smolgate/smolgate.conf")))
+            options.file = Some(match &flags.config {
+                Some(file) => Path::new(&dir).join(file),
+                None => if_exists(Path::new(&dir).join("smolgate.conf"))
+                    .or_else(|| if_exists(PathBuf::from("/etc/smolgate/smolgate.conf")))
                     .ok_or("no configuration: give -c FILE, or --listen ADDR and --proxy PATH=UPSTREAM")?,
             });
-            return Ok(asked);
+            return Ok(options);
         }
         if flags.config.is_some() {
             return Err("--listen and --proxy stand for a configuration file: they don't go with -c".to_owned());
@@ -190,8 +189,8 @@ impl Options {
         if flags.listen.is_empty() || proxies.is_empty() {
             return Err("--listen and --proxy go together".to_owned());
         }
-        asked.generated = config::generate(&flags.listen, &proxies);
-        Ok(asked)
+        options.generated = config::generate(&flags.listen, &proxies);
+        Ok(options)
     }
 
     /// The name of the configuration in messages.
@@ -205,69 +204,70 @@ impl Options {
             None => ConfigSource::Text("the command line", self.generated.clone()),
         };
         let error_log = ErrorLog::default_to(self.error_log.clone());
-        config::load(source, &self.directives, self.folders.clone(), error_log).map_err(|error| error.to_string())
+        config::load(source, &self.directives, self.prefix.clone(), error_log).map_err(|error| error.to_string())
     }
 
     fn run(&self) -> ExitCode {
-        let parcel = match binary_upgrade::inherited() {
-            Some(Ok(parcel)) => Some(parcel),
+        let handover = match binary_upgrade::receive_handover() {
+            Some(Ok(handover)) => Some(handover),
             Some(Err(error)) => {
-                say(format_args!("{error}"));
+                print_error(format_args!("{error}"));
                 None
             }
             // Before anything is opened: these have the numbers that are free otherwise.
-            None => match systemd::passed() {
-                Ok(parcel) => parcel,
-                Err(error) => return complain(1, format_args!("the sockets of LISTEN_FDS can't be used: {error}")),
+            None => match systemd::take_sockets() {
+                Ok(handover) => handover,
+                Err(error) => return fail(1, format_args!("the sockets of LISTEN_FDS can't be used: {error}")),
             },
         };
         let config = match self.load() {
             Ok(config) => config,
-            Err(why) => return complain(USAGE, format_args!("{why}")),
+            Err(why) => return fail(EXIT_USAGE, format_args!("{why}")),
         };
         let program = match Program::current() {
             Ok(program) => program,
-            Err(error) => return complain(1, format_args!("/proc/self/exe: {error}")),
+            Err(error) => return fail(1, format_args!("/proc/self/exe: {error}")),
         };
-        match start::run_as(Some(program), config, &|| self.load(), parcel) {
+        match start::run_upgradable(Some(program), config, &|| self.load(), handover) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => complain(1, format_args!("[emerg] {failure}")),
+            Err(failure) => fail(1, format_args!("[emerg] {failure}")),
         }
     }
 
     /// `-t` and `-T`.
     fn check(&self, dump: bool, quiet: bool, takes_over: bool) -> ExitCode {
-        let loaded = self.load().and_then(|config| if takes_over { start::may_start(config) } else { Ok(config) });
+        let loaded =
+            self.load().and_then(|config| if takes_over { start::check_startable(config) } else { Ok(config) });
         let config = match loaded {
             Ok(config) => config,
             Err(why) => {
-                say(format_args!("{why}"));
-                return complain(USAGE, format_args!("configuration file {} test failed", self.name()));
+                print_error(format_args!("{why}"));
+                return fail(EXIT_USAGE, format_args!("configuration file {} test failed", self.name()));
             }
         };
         if !quiet {
             for note in &config.notes {
                 let file = config.files.get(note.at.file as usize).map_or("", |file| &file.name);
-                say(format_args!("{file}:{}: note: \"{}\": {}", note.at.line, note.directive, note.text));
+                print_error(format_args!("{file}:{}: note: \"{}\": {}", note.at.line, note.directive, note.text));
             }
         }
         for warning in config.tls.warnings() {
-            say(format_args!("warning: {warning}"));
+            print_error(format_args!("warning: {warning}"));
         }
-        for name in executor::run(unresolved(&config)).unwrap_or_default() {
-            say(format_args!("warning: upstream \"{name}\" can't be resolved now: its requests would get 502"));
+        for name in executor::run(unresolved_names(&config)).unwrap_or_default() {
+            print_error(format_args!("warning: upstream \"{name}\" can't be resolved now: its requests would get 502"));
         }
         if !quiet {
             let name = self.name();
-            say(format_args!("the configuration file {name} syntax is ok"));
-            say(format_args!("configuration file {name} test is successful"));
+            print_error(format_args!("the configuration file {name} syntax is ok"));
+            print_error(format_args!("configuration file {name} test is successful"));
         }
         if dump {
             let mut seen: Vec<&str> = Vec::new();
             for file in &config.files {
                 if !seen.contains(&file.name.as_str()) {
                     seen.push(&file.name);
-                    print(format_args!("# configuration file {}:\n{}", file.name, file.text));
+                    print_line(format_args!("# configuration file {}:\n{}", file.name, file.text));
                 }
             }
         }
@@ -275,7 +275,7 @@ impl Options {
     }
 
     /// `-s`: the program that holds the pid file of the configuration gets the signal.
-    fn send(&self, signal: &str) -> ExitCode {
+    fn send_signal(&self, signal: &str) -> ExitCode {
         use rustix::process::{Signal, kill_process};
         let signal = match signal {
             "stop" => Signal::TERM,
@@ -285,36 +285,36 @@ impl Options {
             "upgrade" => Signal::USR2,
             other => {
                 let expected = "stop, quit, reload, reopen or upgrade is expected";
-                return complain(USAGE, format_args!("invalid option: \"-s {other}\": {expected}"));
+                return fail(EXIT_USAGE, format_args!("invalid option: \"-s {other}\": {expected}"));
             }
         };
         let loaded = self.load();
         // What the program would not take either.
-        let config = match if signal == Signal::HUP { loaded.and_then(start::may_start) } else { loaded } {
+        let config = match if signal == Signal::HUP { loaded.and_then(start::check_startable) } else { loaded } {
             Ok(config) => config,
-            Err(why) => return complain(1, format_args!("{why}")),
+            Err(why) => return fail(1, format_args!("{why}")),
         };
         let Some(path) = &config.main.pid else {
-            return complain(1, format_args!("the configuration names no pid file: \"-s\" needs \"pid FILE;\" in it"));
+            return fail(1, format_args!("the configuration names no pid file: \"-s\" needs \"pid FILE;\" in it"));
         };
-        let pid = match pid_file::holder(path) {
+        let pid = match pid_file::find_holder(path) {
             Ok(pid) => pid,
-            Err(why) => return complain(1, format_args!("{why}")),
+            Err(why) => return fail(1, format_args!("{why}")),
         };
         match kill_process(pid, signal) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(1, format_args!("kill(Pid({})) failed ({error})", pid.as_raw_pid())),
+            Err(error) => fail(1, format_args!("kill(Pid({})) failed ({error})", pid.as_raw_pid())),
         }
     }
 }
 
 /// A file, if it is there.
-fn found(path: PathBuf) -> Option<PathBuf> {
+fn if_exists(path: PathBuf) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
 /// Names of upstreams that have no address now.
-async fn unresolved(config: &Config) -> Vec<String> {
+async fn unresolved_names(config: &Config) -> Vec<String> {
     let mut all = Vec::new();
     for peer in config.upstreams.iter().flat_map(|upstream| &upstream.peers) {
         // Name servers of the configuration are asked when somebody needs the answer.

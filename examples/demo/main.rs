@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 
 fn demo(once: bool) -> Result<(), Failure> {
     // Before other threads start: smolgate reads signals by signalfd, so that every thread has to block them.
-    signals::hold()?;
+    signals::block()?;
     let listener = smol::block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
     let upstream = listener.local_addr()?;
     smol::spawn(app::accept(listener)).detach();

@@ -18,7 +18,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::dns::message::{self, Addresses, DomainName, Question, RecordType, Response};
 use crate::runtime::executor::{self, Elapsed, Timer};
 use crate::runtime::io_error;
-use crate::runtime::socket::{Addr, Datagrams, Endpoint, Socket};
+use crate::runtime::socket::{Addr, Endpoint, Socket, UdpSocket};
 
 /// How long a server may take for an answer in a datagram before the next one is asked as well.
 const DATAGRAM: Duration = Duration::from_secs(2);
@@ -183,14 +183,14 @@ struct Line<'n> {
     server: SocketAddr,
     question: Question<'n>,
     /// Once it was asked.
-    socket: Option<Datagrams>,
+    socket: Option<UdpSocket>,
 }
 
 impl Line<'_> {
     async fn send(&mut self) -> io::Result<()> {
         let message = self.question.encode().ok_or(io::ErrorKind::InvalidInput)?;
         if self.socket.is_none() {
-            self.socket = Some(Datagrams::connect(&self.server)?);
+            self.socket = Some(UdpSocket::connect(&self.server)?);
         }
         if let Some(socket) = &self.socket {
             poll_fn(|cx| socket.poll_send(cx, &message)).await?;

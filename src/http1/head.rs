@@ -53,7 +53,7 @@ pub enum Malformed {
     ContentLength,
     DuplicateContentLength,
     LengthAndTransferEncoding,
-    Coding,
+    TransferEncoding,
     UnknownTransferEncoding,
     TransferEncodingInHttp10,
     Expect,
@@ -101,7 +101,7 @@ impl fmt::Display for Malformed {
             Self::ContentLength => "invalid \"Content-Length\" header",
             Self::DuplicateContentLength => "duplicate \"Content-Length\" header",
             Self::LengthAndTransferEncoding => "\"Content-Length\" and \"Transfer-Encoding\" headers at the same time",
-            Self::Coding => "invalid \"Transfer-Encoding\" header",
+            Self::TransferEncoding => "invalid \"Transfer-Encoding\" header",
             Self::UnknownTransferEncoding => "unknown \"Transfer-Encoding\"",
             Self::TransferEncodingInHttp10 => "\"Transfer-Encoding\" header in HTTP/1.0",
             Self::Expect => "unknown expectation",
@@ -668,16 +668,16 @@ fn declared_framing(fields: &Headers, version: Version) -> Result<Option<Framing
         (Some(_), Some(_)) => Err(Malformed::LengthAndTransferEncoding),
         (None, Some(length)) => Ok(Some(Framing::Length(parse_content_length(length)?))),
         (Some(_), None) if version == Version::Http10 => Err(Malformed::TransferEncodingInHttp10),
-        (Some(_), None) if codings.next().is_some() => Err(Malformed::Coding),
+        (Some(_), None) if codings.next().is_some() => Err(Malformed::TransferEncoding),
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Some(Framing::Chunked)),
         (Some(coding), None) if coding.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b',' | b' ' | b'-')) => {
             let mut all = tokens(coding);
             match all.all(|token| token.eq_ignore_ascii_case(b"chunked")) {
-                true => Err(Malformed::Coding),
+                true => Err(Malformed::TransferEncoding),
                 false => Err(Malformed::UnknownTransferEncoding),
             }
         }
-        (Some(_), None) => Err(Malformed::Coding),
+        (Some(_), None) => Err(Malformed::TransferEncoding),
     }
 }
 

@@ -20,8 +20,8 @@ use crate::os::{privileged_reader, root_files};
 
 /// How long `-s` waits for the lock while the process lives: a binary upgrade drops it with the old program, and the new
 /// one takes it when it has read its configuration.
-const UPGRADE: Duration = Duration::from_secs(3);
-const PAUSE: Duration = Duration::from_millis(20);
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Bytes of the file that are looked at.
 const NUMBER_BYTES_MAX: u64 = 32;
 
@@ -35,7 +35,7 @@ pub struct PidFile {
 impl PidFile {
     /// Writes the file, and gives it to the account that root becomes.
     pub fn write(path: &str, account: Option<&Account>) -> io::Result<Self> {
-        let file = match root_files::replace(path.as_ref(), account, fill) {
+        let file = match root_files::replace(path.as_ref(), account, write_pid) {
             Ok(file) => file,
             // It was written by the program before, in a directory that is root's.
             Err(error) => match (std::fs::read_to_string(path), File::options().write(true).open(path)) {
@@ -50,7 +50,7 @@ impl PidFile {
     }
 
     /// Whether the name is still that of this file, and not of another program's.
-    fn is_ours(&self) -> bool {
+    fn owns_path(&self) -> bool {
         let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
         let (named, own) = (std::fs::symlink_metadata(&self.path), self.file.metadata());
         named.ok().map(identity) == own.ok().map(identity)
@@ -60,13 +60,13 @@ impl PidFile {
 impl Drop for PidFile {
     /// In a directory that is root's the file can't be removed any more, but emptied.
     fn drop(&mut self) {
-        if !self.is_ours() || root_files::remove(self.path.as_ref()).is_err() {
+        if !self.owns_path() || root_files::remove(self.path.as_ref()).is_err() {
             let _ = self.file.set_len(0);
         }
     }
 }
 
-fn fill(file: &mut File) -> io::Result<()> {
+fn write_pid(file: &mut File) -> io::Result<()> {
     lock(file);
     file.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
@@ -77,37 +77,37 @@ fn lock(file: &File) {
 }
 
 /// The process whose pid file this is.
-pub fn holder(path: &str) -> Result<Pid, String> {
-    let began = Instant::now();
+pub fn find_holder(path: &str) -> Result<Pid, String> {
+    let started = Instant::now();
     loop {
         // It is another file as soon as another program has the name.
         let (file, text) =
             read(path).map_err(|error| format!("reading \"{path}\" failed ({error}): does the program run?"))?;
         let text = text.trim();
-        let Some(written) = text.parse().ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
+        let Some(pid) = text.parse().ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
             return Err(format!("invalid PID \"{text}\" in \"{path}\""));
         };
-        if let Some(holder) = locked_by(&file).map_err(|error| format!("fcntl() \"{path}\" failed ({error})"))? {
+        if let Some(holder) = lock_owner(&file).map_err(|error| format!("fcntl() \"{path}\" failed ({error})"))? {
             return Ok(holder);
         }
-        if test_kill_process(written) == Err(Errno::SRCH) || began.elapsed() > UPGRADE {
+        if test_kill_process(pid) == Err(Errno::SRCH) || started.elapsed() > LOCK_WAIT_MAX {
             return Err(format!(
                 "no smolgate holds \"{path}\", and process {text} may be any other: it gets no signal"
             ));
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(LOCK_POLL_INTERVAL);
     }
 }
 
 fn read(path: &str) -> io::Result<(File, String)> {
-    let file = privileged_reader::open_without_waiting(path.as_ref())?;
+    let file = privileged_reader::open_nonblocking(path.as_ref())?;
     let mut bytes = Vec::new();
     (&file).take(NUMBER_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok((file, String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// The process that keeps others from writing to the file. Locks of another kind belong to no process, and have -1 there.
-fn locked_by(file: &File) -> io::Result<Option<Pid>> {
+fn lock_owner(file: &File) -> io::Result<Option<Pid>> {
     let found = fcntl_getlk(file, &Flock::from(FlockType::ReadLock))?;
     Ok(found
         .filter(|lock| lock.typ == FlockType::WriteLock)

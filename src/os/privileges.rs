@@ -17,7 +17,7 @@ use rustix::thread::{configure_capability_in_ambient_set, set_keep_capabilities,
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// Who is taken when root starts the program and no `user` is configured, as nginx does.
-const NOBODY: &str = "nobody";
+const DEFAULT_USER: &str = "nobody";
 /// Bytes of the stack of a thread that acts as the account.
 const STACK_BYTES: usize = 128 * 1024;
 /// Capabilities that a kernel may have; the last one today is the 41st.
@@ -34,11 +34,11 @@ pub struct Account {
 }
 
 /// Who the program is to become: `user` (and `group`, or the user's own) if it runs as root, otherwise nobody else.
-pub fn account(user: Option<&str>, group: Option<&str>) -> Result<Option<Account>, String> {
+pub fn find_account(user: Option<&str>, group: Option<&str>) -> Result<Option<Account>, String> {
     if !geteuid().is_root() {
         return Ok(None);
     }
-    let name = user.unwrap_or(NOBODY);
+    let name = user.unwrap_or(DEFAULT_USER);
     let found = User::from_name(name).map_err(|error| format!("getpwnam(\"{name}\") failed ({error})"))?;
     let (uid, gid) = match (found, user) {
         (Some(found), _) => (found.uid.as_raw(), found.gid.as_raw()),
@@ -54,14 +54,14 @@ pub fn account(user: Option<&str>, group: Option<&str>) -> Result<Option<Account
         None => gid,
     };
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    let account = Account { name: name.to_owned(), uid, gid, groups: groups_of(name, gid) };
+    let account = Account { name: name.to_owned(), uid, gid, groups: group_list(name, gid) };
     Ok((!uid.is_root()).then_some(account))
 }
 
 impl Account {
     /// Gives an open file to the account, so that it can be written to or opened again later. Root of a container may not
     /// have the power to do so (CAP_CHOWN); then what is open stays in use.
-    pub fn give(&self, file: impl AsFd) {
+    pub fn chown(&self, file: impl AsFd) {
         let _ = rustix::fs::fchown(file, Some(self.uid), Some(self.gid));
     }
 
@@ -69,29 +69,29 @@ impl Account {
     /// and ends. So there is no way back that could fail.
     pub fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
         let account = self.clone();
-        isolated(move || account.assume(CapabilitySet::empty()).map(|()| work()))
+        run_in_thread(move || account.assume(CapabilitySet::empty()).map(|()| work()))
     }
 
     /// Becomes the account, for good, with these of root's powers and no others.
     ///
     /// # Errors
     /// A refusal of the kernel: then the program must not go on.
-    pub fn assume(&self, powers: CapabilitySet) -> Result<(), String> {
+    pub fn assume(&self, kept: CapabilitySet) -> Result<(), String> {
         // The bounding set comes first: it takes a power that is gone with the user ID of root.
-        let done = limit(powers)
+        let done = limit_bounding_set(kept)
             .and_then(|()| set_keep_capabilities(true))
             .and_then(|()| set_thread_groups(&self.groups))
             .and_then(|()| set_thread_res_gid(self.gid, self.gid, self.gid))
             .and_then(|()| set_thread_res_uid(self.uid, self.uid, self.uid))
             .and_then(|()| set_no_new_privs(true));
         done.map_err(|error| error.to_string())
-            .and_then(|()| keep(powers))
+            .and_then(|()| keep_capabilities(kept))
             .map_err(|why| format!("becoming user \"{}\" failed ({why})", self.name))
     }
 }
 
 /// Does something in a thread of its own, for which the caller waits.
-pub fn isolated<R: Send + 'static>(work: impl FnOnce() -> Result<R, String> + Send + 'static) -> io::Result<R> {
+pub fn run_in_thread<R: Send + 'static>(work: impl FnOnce() -> Result<R, String> + Send + 'static) -> io::Result<R> {
     let thread = Builder::new().name("account".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
     let result = thread.join().map_err(|_| io::Error::from(io::ErrorKind::Other))?;
     result.map_err(io::Error::other)
@@ -101,13 +101,13 @@ pub fn isolated<R: Send + 'static>(work: impl FnOnce() -> Result<R, String> + Se
 ///
 /// A container may have left root without the power to do so (CAP_SETPCAP). Then its own bounding set stays, and
 /// `no_new_privs` alone keeps programs from getting more.
-fn limit(powers: CapabilitySet) -> rustix::io::Result<()> {
+fn limit_bounding_set(kept: CapabilitySet) -> rustix::io::Result<()> {
     if !capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
         return Ok(());
     }
-    for power in (0..CAPABILITIES_MAX).map(|number| CapabilitySet::from_bits_retain(1 << number)) {
-        match capability_is_in_bounding_set(power) {
-            Ok(true) if !powers.contains(power) => remove_capability_from_bounding_set(power)?,
+    for capability in (0..CAPABILITIES_MAX).map(|number| CapabilitySet::from_bits_retain(1 << number)) {
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) if !kept.contains(capability) => remove_capability_from_bounding_set(capability)?,
             Ok(_) => {}
             Err(Errno::INVAL) => break, // the kernel has no more of them
             Err(error) => return Err(error),
@@ -120,21 +120,21 @@ fn limit(powers: CapabilitySet) -> rustix::io::Result<()> {
 ///
 /// # Errors
 /// A refusal of the kernel: then this thread may have kept more.
-pub fn keep(powers: CapabilitySet) -> Result<(), String> {
+pub fn keep_capabilities(kept: CapabilitySet) -> Result<(), String> {
     let had = capabilities(None).map_err(|error| format!("capget() failed: {error}"))?.permitted;
     // What the bounding set of a container does not have is not missed.
-    let kept = powers & had;
+    let kept = kept & had;
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept })
         .map_err(|error| format!("capset() failed: {error}"))?;
-    for power in kept.iter() {
+    for capability in kept.iter() {
         // Without it (before Linux 4.3, or where a sandbox forbids it) the next program has less power, never more.
-        let _ = configure_capability_in_ambient_set(power, true);
+        let _ = configure_capability_in_ambient_set(capability, true);
     }
     Ok(())
 }
 
 /// The groups of a user, its own included.
-fn groups_of(user: &str, own: Gid) -> Vec<Gid> {
+fn group_list(user: &str, own: Gid) -> Vec<Gid> {
     let found = CString::new(user).ok().and_then(|user| getgrouplist(&user, own.as_raw().into()).ok());
     found.map_or(vec![own], |groups| groups.into_iter().map(|group| Gid::from_raw(group.as_raw())).collect())
 }

@@ -25,9 +25,9 @@ use crate::os::privileges::Account;
 /// Symbolic links of one name, as many as the kernel follows.
 const LINKS_MAX: u32 = 40;
 /// Mode of a new file, less the umask.
-const MODE: Mode = Mode::from_raw_mode(0o644);
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 /// A step on the way.
-const STEP: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const COMPONENT_FLAGS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The end of a walk: a name in an open directory. The last part of the name may be a link, or not be there.
 #[derive(Debug)]
@@ -37,22 +37,28 @@ struct CheckedPath {
     /// Nothing on the way, nor what is there, can be changed by others than root.
     safe: bool,
     /// It is a link of /proc to something open, which only the kernel can follow.
-    magic: bool,
+    magic_link: bool,
 }
 
 /// Opens a file for appending, which is made if it is not there, as root or as the account of the process.
 ///
 /// # Errors
 /// Those of open(2); and a name that is not safe for root.
-pub fn append(path: &Path, account: Option<&Account>) -> io::Result<OwnedFd> {
+pub fn open_append(path: &Path, account: Option<&Account>) -> io::Result<OwnedFd> {
     const APPEND: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-    let plain =
-        |path: &Path| Ok(retry_on_intr(|| rustix::fs::open(path, APPEND | OFlags::CREATE | OFlags::CLOEXEC, MODE))?);
+    let plain = |path: &Path| {
+        Ok(retry_on_intr(|| rustix::fs::open(path, APPEND | OFlags::CREATE | OFlags::CLOEXEC, FILE_MODE))?)
+    };
     if !geteuid().is_root() {
         return plain(path);
     }
     let owned = path.to_owned();
-    as_root(CheckedPath::find(path, true), account, move || plain(&owned), |place| place.open(APPEND, account))
+    run_least_privileged(
+        CheckedPath::resolve(path, true),
+        account,
+        move || plain(&owned),
+        |place| place.open(APPEND, account),
+    )
 }
 
 /// Puts a new file in the place of whatever has the name: `write` fills it, before others see it.
@@ -65,7 +71,9 @@ pub fn replace(path: &Path, account: Option<&Account>, write: fn(&mut File) -> i
     }
     let owned = path.to_owned();
     let plain = move || replace_in(CWD, owned.as_os_str(), None, write);
-    as_root(CheckedPath::find(path, false), account, plain, |place| replace_in(&place.dir, &place.name, account, write))
+    run_least_privileged(CheckedPath::resolve(path, false), account, plain, |place| {
+        replace_in(&place.dir, &place.name, account, write)
+    })
 }
 
 /// Removes a name, and follows no link that others than root can have made.
@@ -73,7 +81,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
     if !geteuid().is_root() {
         return std::fs::remove_file(path);
     }
-    let place = CheckedPath::find(path, false)?;
+    let place = CheckedPath::resolve(path, false)?;
     Ok(unlinkat(&place.dir, &place.name, AtFlags::empty())?)
 }
 
@@ -81,7 +89,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of what is done; the walk's, if the account may not either.
-pub fn at<R: Send + 'static>(
+pub fn run_at<R: Send + 'static>(
     path: &Path,
     account: Option<&Account>,
     act: impl Fn() -> io::Result<R> + Clone + Send + 'static,
@@ -89,10 +97,10 @@ pub fn at<R: Send + 'static>(
     if !geteuid().is_root() {
         return act();
     }
-    as_root(CheckedPath::find(path, false), account, act.clone(), |_| act())
+    run_least_privileged(CheckedPath::resolve(path, false), account, act.clone(), |_| act())
 }
 
-fn as_root<R: Send + 'static>(
+fn run_least_privileged<R: Send + 'static>(
     place: io::Result<CheckedPath>,
     account: Option<&Account>,
     by_account: impl FnOnce() -> io::Result<R> + Send + 'static,
@@ -122,9 +130,9 @@ fn replace_in(
         Err(error) => return Err(error.into()),
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(retry_on_intr(|| openat(&dir, &fresh, flags, MODE))?);
+    let mut file = File::from(retry_on_intr(|| openat(&dir, &fresh, flags, FILE_MODE))?);
     if let Some(account) = account {
-        account.give(&file);
+        account.chown(&file);
     }
     write(&mut file)?;
     renameat(&dir, &fresh, &dir, name)?;
@@ -133,23 +141,23 @@ fn replace_in(
 
 impl CheckedPath {
     /// Walks to the last part of a name, and follows it if it is a link and `follow` says so.
-    fn find(path: &Path, follow: bool) -> io::Result<Self> {
+    fn resolve(path: &Path, follow: bool) -> io::Result<Self> {
         let path = if path.is_absolute() { path.to_owned() } else { std::env::current_dir()?.join(path) };
-        let root = Step::root()?;
-        let mut left = parts(&path);
+        let root = Directory::root()?;
+        let mut left = components(&path);
         let mut here = root.try_clone()?;
         let mut links = 0;
         while let Some(name) = left.pop_front() {
             let is_last = left.is_empty();
-            let child = match openat(&here.dir, &name, STEP, Mode::empty()) {
-                Err(Errno::NOENT) if is_last => return Ok(here.place(name, None, false)),
+            let child = match openat(&here.dir, &name, COMPONENT_FLAGS, Mode::empty()) {
+                Err(Errno::NOENT) if is_last => return Ok(here.entry(name, None, false)),
                 child => child?,
             };
             let stat = fstat(&child)?;
-            let is_safe = here.keeps(Some(&stat));
+            let is_safe = here.is_root_only(Some(&stat));
             match FileType::from_raw_mode(stat.st_mode) {
-                _ if is_last && !follow => return Ok(here.place(name, Some(&stat), false)),
-                FileType::Symlink if is_last && is_magic(&here.dir) => return Ok(here.place(name, Some(&stat), true)),
+                _ if is_last && !follow => return Ok(here.entry(name, Some(&stat), false)),
+                FileType::Symlink if is_last && is_magic(&here.dir) => return Ok(here.entry(name, Some(&stat), true)),
                 FileType::Symlink if !is_safe => {
                     let why = "a symbolic link is not followed by root where others can write";
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
@@ -163,11 +171,11 @@ impl CheckedPath {
                     if target.is_absolute() {
                         here = root.try_clone()?;
                     }
-                    let rest = std::mem::replace(&mut left, parts(&target));
+                    let rest = std::mem::replace(&mut left, components(&target));
                     left.extend(rest);
                 }
-                FileType::Directory => here = Step { dir: child, stat, safe: is_safe },
-                _ if is_last => return Ok(here.place(name, Some(&stat), false)),
+                FileType::Directory => here = Directory { dir: child, stat, safe: is_safe },
+                _ if is_last => return Ok(here.entry(name, Some(&stat), false)),
                 _ => return Err(Errno::NOTDIR.into()),
             }
         }
@@ -176,8 +184,8 @@ impl CheckedPath {
 
     /// Opens what is there, or makes it.
     fn open(&self, flags: OFlags, account: Option<&Account>) -> io::Result<OwnedFd> {
-        let open = |more| retry_on_intr(|| openat(&self.dir, &self.name, flags | OFlags::CLOEXEC | more, MODE));
-        if self.magic && self.safe {
+        let open = |more| retry_on_intr(|| openat(&self.dir, &self.name, flags | OFlags::CLOEXEC | more, FILE_MODE));
+        if self.magic_link && self.safe {
             return Ok(open(OFlags::empty())?);
         }
         // Neither call makes what the other has found: without O_EXCL it would not be known what this one has made.
@@ -185,7 +193,7 @@ impl CheckedPath {
             Err(Errno::NOENT) => {
                 let made = open(OFlags::NOFOLLOW | OFlags::CREATE | OFlags::EXCL)?;
                 if let Some(account) = account {
-                    account.give(&made);
+                    account.chown(&made);
                 }
                 Ok(made)
             }
@@ -203,16 +211,16 @@ impl CheckedPath {
 }
 
 /// A directory on the way.
-struct Step {
+struct Directory {
     dir: OwnedFd,
     stat: Stat,
     /// It is the one that root has put here.
     safe: bool,
 }
 
-impl Step {
+impl Directory {
     fn root() -> io::Result<Self> {
-        let dir = openat(CWD, "/", STEP | OFlags::DIRECTORY, Mode::empty())?;
+        let dir = openat(CWD, "/", COMPONENT_FLAGS | OFlags::DIRECTORY, Mode::empty())?;
         Ok(Self { stat: fstat(&dir)?, dir, safe: true })
     }
 
@@ -222,7 +230,7 @@ impl Step {
 
     /// Whether only root can change what is here under a name: a link, a file, or nothing yet. In a sticky directory such
     /// as /tmp others make what they like, but don't move a directory of root's.
-    fn keeps(&self, child: Option<&Stat>) -> bool {
+    fn is_root_only(&self, child: Option<&Stat>) -> bool {
         const OTHERS_WRITE: u32 = 0o022;
         const STICKY: u32 = 0o1000;
         let is_roots_dir =
@@ -232,13 +240,13 @@ impl Step {
         self.safe && self.stat.st_uid == 0 && closed
     }
 
-    fn place(self, name: OsString, child: Option<&Stat>, magic: bool) -> CheckedPath {
-        CheckedPath { safe: self.keeps(child), dir: self.dir, name, magic }
+    fn entry(self, name: OsString, child: Option<&Stat>, magic_link: bool) -> CheckedPath {
+        CheckedPath { safe: self.is_root_only(child), dir: self.dir, name, magic_link }
     }
 }
 
 /// The parts of a name between its slashes.
-fn parts(path: &Path) -> VecDeque<OsString> {
+fn components(path: &Path) -> VecDeque<OsString> {
     let part = |part: Component<'_>| match part {
         Component::Normal(_) | Component::ParentDir => Some(part.as_os_str().to_owned()),
         _ => None,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::Builder;
 
 use crate::os::privileged_reader;
-use crate::process::exec::{PARCEL, Program};
+use crate::process::exec::{HANDOVER_ENV, Program};
 use crate::runtime::handover::{self, HandoverDecoder};
 use crate::server::worker::{WorkerEvent, Workers};
 
@@ -23,12 +23,12 @@ const STACK_BYTES: usize = 128 * 1024;
 pub fn check(program: &Program, crew: Arc<Workers>) -> io::Result<()> {
     let mut other = program.clone();
     other.args.extend(["-t", "-q", "--takes-over", &handover::VERSION.to_string()].map(Into::into));
-    let ask = move || crew.reports.send(WorkerEvent::Checked(verdict(&other)));
-    privileged_reader::with(|| Builder::new().name("check".to_owned()).stack_size(STACK_BYTES).spawn(ask).map(drop))
+    let ask = move || crew.reports.send(WorkerEvent::Checked(run_check(&other)));
+    privileged_reader::run(|| Builder::new().name("check".to_owned()).stack_size(STACK_BYTES).spawn(ask).map(drop))
 }
 
 /// What a program finds that checks something, or why it can't.
-fn verdict(program: &Program) -> Result<(), String> {
+fn run_check(program: &Program) -> Result<(), String> {
     let file = program.file.display();
     match program.command().stdin(Stdio::null()).stdout(Stdio::null()).output() {
         Ok(ended) if ended.status.success() => Ok(()),
@@ -40,24 +40,24 @@ fn verdict(program: &Program) -> Result<(), String> {
 /// Becomes the new program, which gets `parcel`. Comes back only if that fails.
 pub fn execute(program: &Program, parcel: &OwnedFd) -> io::Result<Infallible> {
     rustix::stdio::dup2_stdin(parcel)?;
-    let failed = program.execute(PARCEL);
-    let _ = close_stdin();
+    let failed = program.execute(HANDOVER_ENV);
+    let _ = reset_stdin();
     failed
 }
 
 /// Puts nothing in the place of standard input.
-fn close_stdin() -> io::Result<()> {
+fn reset_stdin() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
 }
 
 /// Whether this program has taken the place of another one, which may have left nothing that can be read.
-pub fn is_here() -> bool {
-    std::env::var_os(PARCEL).is_some()
+pub fn is_upgraded() -> bool {
+    std::env::var_os(HANDOVER_ENV).is_some()
 }
 
 /// What the program before has left for this one.
-pub fn inherited() -> Option<io::Result<HandoverDecoder>> {
-    is_here().then_some(())?;
+pub fn receive_handover() -> Option<io::Result<HandoverDecoder>> {
+    is_upgraded().then_some(())?;
     let parcel = HandoverDecoder::receive(rustix::stdio::stdin());
-    Some(close_stdin().and(parcel))
+    Some(reset_stdin().and(parcel))
 }

@@ -29,26 +29,26 @@ use crate::server::listeners::{self, Listeners, NewListener};
 use crate::server::worker::{WorkerCommand, WorkerEvent, Workers};
 
 /// How long a stop at once may take.
-const STOP: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes a configuration anew, for a reload.
 pub type LoadConfig<'l> = dyn Fn() -> Result<Config, String> + 'l;
 
 /// Who tells the workers what to do.
 pub struct Control<'r> {
-    pub crew: Arc<Workers>,
+    pub workers: Arc<Workers>,
     /// Each socket that is listened on, from which the workers have their descriptors.
-    pub sockets: &'r mut Listeners,
+    pub listeners: &'r mut Listeners,
     pub signals: Signals,
     pub load: &'r LoadConfig<'r>,
     pub program: Option<Program>,
-    pub running: Arc<Live>,
+    pub live: Arc<Live>,
     /// The health checks of that.
-    pub watches: HealthChecks,
+    pub health_checks: HealthChecks,
     /// A program that is about to take the place of this one.
     pub upgrade: Option<UpgradeProgress>,
     /// The program was told to stop at once.
-    pub stops: bool,
+    pub stopping: bool,
 }
 
 /// How far an upgrade has come.
@@ -57,21 +57,21 @@ pub struct UpgradeProgress {
     /// Workers that have nothing but tunnels left, and those that have packed them.
     settled: usize,
     packed: usize,
-    packer: HandoverEncoder,
+    handover: HandoverEncoder,
 }
 
 impl Control<'_> {
     /// Passes on what signals say, until all workers have ended.
-    pub async fn give(mut self) -> io::Result<()> {
-        let mut left = self.crew.desks.len();
+    pub async fn run(mut self) -> io::Result<()> {
+        let mut left = self.workers.desks.len();
         let timer = Timer::new();
-        let watched = systemd::interval();
-        systemd::ready(&status());
+        let watched = systemd::watchdog_interval();
+        systemd::notify_ready(&status());
         loop {
-            let limit = if self.stops { STOP } else { watched.unwrap_or(Duration::MAX) };
+            let limit = if self.stopping { STOP_TIMEOUT } else { watched.unwrap_or(Duration::MAX) };
             let happened = {
-                let signal = pin!(self.signals.next());
-                let report = pin!(self.crew.reports.receive());
+                let signal = pin!(self.signals.wait());
+                let report = pin!(self.workers.reports.receive());
                 timer.within(limit, select(signal, report)).await
             };
             match happened {
@@ -83,24 +83,24 @@ impl Control<'_> {
                     }
                 }
                 Ok(Some(report)) => {
-                    self.go_on_with_upgrade(report);
-                    self.obey();
+                    self.advance_upgrade(report);
+                    self.handle_signals();
                 }
-                Ok(None) => self.obey(),
+                Ok(None) => self.handle_signals(),
                 // A worker that hangs in a call to the system is not waited for.
-                Err(executor::Elapsed) if self.stops => return Ok(()),
-                Err(executor::Elapsed) => systemd::alive(&status()),
+                Err(executor::Elapsed) if self.stopping => return Ok(()),
+                Err(executor::Elapsed) => systemd::notify_watchdog(&status()),
             }
         }
     }
 
     /// Does what the signals that came ask for. While another program is about to go on, all but a stop waits: the new one
     /// reads its configuration and opens its logs anyway.
-    fn obey(&mut self) {
+    fn handle_signals(&mut self) {
         if self.signals.take(Signal::SIGTERM) | self.signals.take(Signal::SIGINT) {
-            self.stops = true;
-            systemd::stopping("it stops");
-            self.crew.tell(&|| WorkerCommand::Stop);
+            self.stopping = true;
+            systemd::notify_stopping("stopping");
+            self.workers.tell(&|| WorkerCommand::Stop);
         }
         if self.upgrade.is_some() {
             return;
@@ -109,52 +109,52 @@ impl Control<'_> {
             self.reopen();
         }
         if self.signals.take(Signal::SIGQUIT) {
-            self.sockets.close();
-            systemd::stopping("it finishes what was begun");
-            self.crew.tell(&|| WorkerCommand::Finish);
+            self.listeners.close();
+            systemd::notify_stopping("shutting down gracefully");
+            self.workers.tell(&|| WorkerCommand::Finish);
         }
         if self.signals.take(Signal::SIGHUP) {
-            systemd::reloading();
+            systemd::notify_reloading();
             self.reload();
-            systemd::ready(&status());
+            systemd::notify_ready(&status());
         }
-        if self.signals.take(Signal::SIGUSR2) && !self.sockets.is_empty() {
-            self.note(Level::Notice, format_args!("an upgrade was asked for: the new program is checked"));
+        if self.signals.take(Signal::SIGUSR2) && !self.listeners.is_empty() {
+            self.log(Level::Notice, format_args!("an upgrade was asked for: the new program is checked"));
             self.upgrade = Some(UpgradeProgress::default());
             let asked = match &self.program {
                 Some(program) => {
-                    binary_upgrade::check(program, self.crew.clone()).map_err(|error| io_error::describe(&error))
+                    binary_upgrade::check(program, self.workers.clone()).map_err(|error| io_error::describe(&error))
                 }
                 None => Err("there is no program to be executed".to_owned()),
             };
             if asked.is_err() {
-                self.go_on_with_upgrade(WorkerEvent::Checked(asked));
+                self.advance_upgrade(WorkerEvent::Checked(asked));
             }
         }
     }
 
     /// One step after the other: the new program is asked, requests end, everything is packed, the program is executed.
-    fn go_on_with_upgrade(&mut self, report: WorkerEvent) {
+    fn advance_upgrade(&mut self, report: WorkerEvent) {
         // Workers that were told to stop may still report a step that they had begun.
-        let Some(upgrade) = self.upgrade.as_mut().filter(|_| !self.stops) else { return };
-        let workers = self.crew.desks.len();
+        let Some(upgrade) = self.upgrade.as_mut().filter(|_| !self.stopping) else { return };
+        let workers = self.workers.desks.len();
         match report {
-            WorkerEvent::Checked(Ok(())) => self.crew.tell(&|| WorkerCommand::Leave),
+            WorkerEvent::Checked(Ok(())) => self.workers.tell(&|| WorkerCommand::Leave),
             WorkerEvent::Checked(Err(why)) => {
                 self.upgrade = None;
-                self.note(Level::Emerg, format_args!("no upgrade: {why}"));
+                self.log(Level::Emerg, format_args!("no upgrade: {why}"));
             }
             WorkerEvent::Settled => {
                 upgrade.settled += 1;
                 if upgrade.settled == workers {
-                    self.crew.tell(&|| WorkerCommand::Freeze);
+                    self.workers.tell(&|| WorkerCommand::Freeze);
                 }
             }
-            WorkerEvent::Packed(packer) => {
+            WorkerEvent::Packed(handover) => {
                 upgrade.packed += 1;
-                upgrade.packer.append(packer);
+                upgrade.handover.append(handover);
                 if upgrade.packed == workers {
-                    self.execute();
+                    self.finish_upgrade();
                 }
             }
             WorkerEvent::Ended(_) => {}
@@ -162,22 +162,22 @@ impl Control<'_> {
     }
 
     /// Becomes the new program. If that fails, everything goes on here.
-    fn execute(&mut self) {
-        let packed = self.upgrade.take().unwrap_or_default().packer;
-        let failed = match self.become_other(&packed) {
+    fn finish_upgrade(&mut self) {
+        let packed = self.upgrade.take().unwrap_or_default().handover;
+        let failed = match self.exec_new_binary(&packed) {
             Ok(never) => match never {},
             Err(why) => why,
         };
-        self.note(Level::Emerg, format_args!("no upgrade: {failed}"));
-        for (addr, copies) in self.sockets.copies(&self.crew).unwrap_or_default() {
-            listeners::listen(&self.crew, &addr, copies);
+        self.log(Level::Emerg, format_args!("no upgrade: {failed}"));
+        for (addr, copies) in self.listeners.copies(&self.workers).unwrap_or_default() {
+            listeners::listen(&self.workers, &addr, copies);
         }
-        self.crew.tell(&|| WorkerCommand::Stay);
-        share_out(packed.into_decoder(), &self.crew);
+        self.workers.tell(&|| WorkerCommand::Stay);
+        distribute(packed.into_decoder(), &self.workers);
     }
 
-    fn become_other(&self, packed: &HandoverEncoder) -> Result<Infallible, String> {
-        if self.signals.has(Signal::SIGQUIT) {
+    fn exec_new_binary(&self, packed: &HandoverEncoder) -> Result<Infallible, String> {
+        if self.signals.is_pending(Signal::SIGQUIT) {
             return Err("the program is to stop".to_owned());
         }
         // It may have changed since the new program has looked at it, which could not go on without.
@@ -187,8 +187,8 @@ impl Control<'_> {
 
     fn hand_over(&self, packed: &HandoverEncoder) -> io::Result<Infallible> {
         let mut all = HandoverEncoder::default();
-        self.sockets.pack(&mut all)?;
-        health_check::pack(&self.running, &mut all);
+        self.listeners.pack(&mut all)?;
+        health_check::pack(&self.live, &mut all);
         let parcel = all.send_with(packed)?;
         match &self.program {
             Some(program) => binary_upgrade::execute(program, &parcel),
@@ -196,52 +196,52 @@ impl Control<'_> {
         }
     }
 
-    fn note(&self, level: Level, message: fmt::Arguments<'_>) {
-        log::log(&self.running.config.main.error_log, level, message);
+    fn log(&self, level: Level, message: fmt::Arguments<'_>) {
+        log::log(&self.live.config.main.error_log, level, message);
     }
 
     fn reopen(&self) {
         let failed = log::reopen();
         for why in &failed {
-            self.note(Level::Error, format_args!("{why}: the old file is still written to"));
+            self.log(Level::Error, format_args!("{why}: the old file is still written to"));
         }
         if failed.is_empty() {
-            self.note(Level::Notice, format_args!("logs were reopened"));
+            self.log(Level::Notice, format_args!("logs were reopened"));
         }
     }
 
     /// Takes a new configuration into force; the old one stays if anything is wrong with it.
     fn reload(&mut self) {
-        match self.prepare() {
+        match self.prepare_reload() {
             Err(why) => {
-                self.note(Level::Emerg, format_args!("the new configuration was not taken: {}", why.replace('\n', " ")))
+                self.log(Level::Emerg, format_args!("the new configuration was not taken: {}", why.replace('\n', " ")))
             }
             Ok((config, fresh)) => {
-                if config.main.workers as usize != self.crew.desks.len() {
-                    self.note(Level::Warn, format_args!("the number of workers stays until the program starts anew"));
+                if config.main.workers as usize != self.workers.desks.len() {
+                    self.log(Level::Warn, format_args!("the number of workers stays until the program starts anew"));
                 }
-                self.running = Arc::new(Live::new(config.clone(), Some(&self.running)));
+                self.live = Arc::new(Live::new(config.clone(), Some(&self.live)));
                 // No worker listens before all of them know for whom.
-                self.crew.tell(&|| WorkerCommand::Take(self.running.clone()));
-                self.watches = health_check::start(&self.running);
-                self.sockets.retain(&config);
+                self.workers.tell(&|| WorkerCommand::Take(self.live.clone()));
+                self.health_checks = health_check::start(&self.live);
+                self.listeners.retain(&config);
                 for (addr, fd, copies) in fresh {
-                    listeners::listen(&self.crew, &addr, copies);
-                    self.sockets.insert(addr, fd);
+                    listeners::listen(&self.workers, &addr, copies);
+                    self.listeners.insert(addr, fd);
                 }
-                self.note(Level::Notice, format_args!("the new configuration is in force"));
+                self.log(Level::Notice, format_args!("the new configuration is in force"));
             }
         }
     }
 
     /// Makes everything ready that can go wrong.
-    fn prepare(&self) -> Result<(Arc<Config>, Vec<NewListener>), String> {
+    fn prepare_reload(&self) -> Result<(Arc<Config>, Vec<NewListener>), String> {
         let config = (self.load)()?;
         listeners::serves_somebody(&config)?;
         let mut fresh = Vec::new();
         for binding in &config.bindings {
-            let Some(fd) = self.sockets.open(binding, None)? else { continue };
-            let copies = listeners::copies(&fd, &self.crew).map_err(|error| io_error::describe(&error))?;
+            let Some(fd) = self.listeners.open(binding, None)? else { continue };
+            let copies = listeners::copies(&fd, &self.workers).map_err(|error| io_error::describe(&error))?;
             fresh.push((binding.addr.clone(), fd, copies));
         }
         log::open(&config.log_files, None)?;
@@ -251,7 +251,7 @@ impl Control<'_> {
 
 /// What a supervisor shows of the program. Of other workers it knows what was last asked for.
 fn status() -> String {
-    metrics::ask();
+    metrics::request_update();
     let now = metrics::total();
     format!("{} tunnels, {} connections", now.get(Metric::OpenTunnels), now.get(Metric::Active))
 }
@@ -268,15 +268,15 @@ fn select<T>(
 }
 
 /// Gives each worker its part of what another program left, or what this one has packed.
-pub fn share_out(mut parcel: HandoverDecoder, crew: &Workers) {
-    let mut parts: Vec<HandoverEncoder> = crew.desks.iter().map(|_| HandoverEncoder::default()).collect();
+pub fn distribute(mut parcel: HandoverDecoder, workers: &Workers) {
+    let mut parts: Vec<HandoverEncoder> = workers.desks.iter().map(|_| HandoverEncoder::default()).collect();
     let mut next = (0..parts.len()).cycle();
     while let Some((kind, content)) = parcel.entry() {
         if let Some(part) = next.next().and_then(|at| parts.get_mut(at)) {
             part.entry(kind, content.into_encoder());
         }
     }
-    for (desk, part) in crew.desks.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
+    for (desk, part) in workers.desks.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
         desk.orders.send(WorkerCommand::Resume(part.into_decoder()));
     }
 }

@@ -12,7 +12,7 @@ use crate::os::privileged_reader;
 use crate::process::systemd;
 
 /// In the environment of a program that goes on with the connections of another: their parcel is at standard input.
-pub const PARCEL: &str = "SMOLGATE_PARCEL";
+pub const HANDOVER_ENV: &str = "SMOLGATE_PARCEL";
 
 /// How this program was started.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl Program {
         if let Some(name) = args.next() {
             command.arg0(name);
         }
-        command.args(args).env_clear().envs(environment());
+        command.args(args).env_clear().envs(inherited_environment());
         command
     }
 
@@ -47,16 +47,17 @@ impl Program {
     pub fn execute(&self, said: &str) -> io::Result<Infallible> {
         let file = CString::new(self.file.as_os_str().as_bytes())?;
         let args: Result<Vec<CString>, _> = self.args.iter().map(|arg| CString::new(arg.as_bytes())).collect();
-        let lines = environment().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+        let lines = inherited_environment().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
         let lines: Result<Vec<CString>, _> =
             lines.chain([format!("{said}=1").into_bytes()]).map(CString::new).collect();
         let (args, lines) = (args?, lines?);
-        Ok(privileged_reader::with(move || nix::unistd::execve(&file, &args, &lines))?)
+        Ok(privileged_reader::run(move || nix::unistd::execve(&file, &args, &lines))?)
     }
 }
 
 /// Our environment without what was said to this program in particular: the sockets that systemd has bound, too, are ours or
 /// in the parcel.
-fn environment() -> impl Iterator<Item = (OsString, OsString)> {
-    std::env::vars_os().filter(|(name, _)| name != PARCEL && !systemd::PASSED.iter().any(|passed| name == passed))
+fn inherited_environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os()
+        .filter(|(name, _)| name != HANDOVER_ENV && !systemd::LISTEN_VARS.iter().any(|passed| name == passed))
 }

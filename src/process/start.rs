@@ -46,47 +46,47 @@ impl fmt::Display for FatalError {
 }
 
 /// What a program asks of a configuration beside that it can be read: whom it would serve, and as who.
-pub fn may_start(config: Config) -> Result<Config, String> {
+pub fn check_startable(config: Config) -> Result<Config, String> {
     listeners::serves_somebody(&config)?;
-    privileges::account(config.main.user.as_deref(), config.main.group.as_deref())?;
+    privileges::find_account(config.main.user.as_deref(), config.main.group.as_deref())?;
     Ok(config)
 }
 
-/// Runs the proxy until it is told to stop. A program that has other threads calls [`signals::hold`] before it starts them:
+/// Runs the proxy until it is told to stop. A program that has other threads calls [`signals::block`] before it starts them:
 /// a signal that one of these gets would end it.
 pub fn run(config: Config, load: &LoadConfig<'_>) -> Result<(), FatalError> {
-    run_as(None, config, load, None)
+    run_upgradable(None, config, load, None)
 }
 
 /// As [`run`], for a program that another one can take the place of. `parcel` is what a program before it, or systemd, has left.
-pub fn run_as(
+pub fn run_upgradable(
     program: Option<Program>,
     config: Config,
     load: &LoadConfig<'_>,
-    parcel: Option<HandoverDecoder>,
+    handover: Option<HandoverDecoder>,
 ) -> Result<(), FatalError> {
     clock::start_time();
     // Before there are other threads, and before anybody can know whom to send one.
-    let signals = signals::hold().map_err(|error| FatalError(format!("signals: {error}")))?;
+    let signals = signals::block().map_err(|error| FatalError(format!("signals: {error}")))?;
     listeners::serves_somebody(&config).map_err(FatalError)?;
     let descriptors = raise_descriptor_limit(config.main.descriptors);
     let config = Arc::new(config);
-    let (sockets, left) = (Listeners::default(), HandoverEncoder::default());
-    let mut start = Startup { descriptors, program, load, sockets, left, heir: false };
-    if let Some(parcel) = parcel {
-        start.left = start.sockets.inherit(parcel);
+    let (listeners, inherited) = (Listeners::default(), HandoverEncoder::default());
+    let mut start = Startup { descriptors, program, load, listeners, inherited, is_upgraded: false };
+    if let Some(handover) = handover {
+        start.inherited = start.listeners.inherit(handover);
     }
-    start.heir = !start.sockets.is_empty();
+    start.is_upgraded = !start.listeners.is_empty();
     let main = &config.main;
-    let account = privileges::account(main.user.as_deref(), main.group.as_deref()).map_err(FatalError)?;
-    start.open(&config, account.as_ref())?;
+    let account = privileges::find_account(main.user.as_deref(), main.group.as_deref()).map_err(FatalError)?;
+    start.open_logs_and_sockets(&config, account.as_ref())?;
     let pid = match &main.pid {
-        Some(path) => start.need(&config, write_pid(path, account.as_ref()))?,
+        Some(path) => start.require(&config, write_pid(path, account.as_ref()))?,
         None => None,
     };
     privileged_reader::start(account).map_err(FatalError)?;
-    let ended = start.serve(config, signals);
-    start.sockets.close();
+    let ended = start.run_workers(config, signals);
+    start.listeners.close();
     drop(pid);
     ended.map_err(|error| FatalError(format!("a worker ended ({})", io_error::describe(&error))))
 }
@@ -96,25 +96,25 @@ struct Startup<'s> {
     descriptors: u64,
     program: Option<Program>,
     load: &'s LoadConfig<'s>,
-    sockets: Listeners,
+    listeners: Listeners,
     /// Connections and tunnels of the program before.
-    left: HandoverEncoder,
+    inherited: HandoverEncoder,
     /// Whether there was one: then this one goes on, whatever it lacks.
-    heir: bool,
+    is_upgraded: bool,
 }
 
 impl Startup<'_> {
     /// What can't be had keeps the program from starting; one with the connections of another would cut them all off, and
     /// only tells it.
-    fn need<T>(&self, config: &Config, what: Result<T, String>) -> Result<Option<T>, FatalError> {
+    fn require<T>(&self, config: &Config, what: Result<T, String>) -> Result<Option<T>, FatalError> {
         match what {
             Ok(what) => Ok(Some(what)),
-            Err(why) => self.go_without(config, why).map(|()| None),
+            Err(why) => self.continue_without(config, why).map(|()| None),
         }
     }
 
-    fn go_without(&self, config: &Config, why: String) -> Result<(), FatalError> {
-        if !self.heir {
+    fn continue_without(&self, config: &Config, why: String) -> Result<(), FatalError> {
+        if !self.is_upgraded {
             return Err(FatalError(why));
         }
         log::log(&config.main.error_log, Level::Emerg, format_args!("{why}: it goes on without"));
@@ -122,22 +122,22 @@ impl Startup<'_> {
     }
 
     /// Opens logs and sockets.
-    fn open(&mut self, config: &Config, account: Option<&Account>) -> Result<(), FatalError> {
+    fn open_logs_and_sockets(&mut self, config: &Config, account: Option<&Account>) -> Result<(), FatalError> {
         for file in &config.log_files {
             let opened = log::open(std::slice::from_ref(file), account);
-            if let (Err(why), true) = (&opened, self.heir) {
+            if let (Err(why), true) = (&opened, self.is_upgraded) {
                 let _ = writeln!(io::stderr(), "smolgate: {why}");
             }
-            self.need(config, opened)?;
+            self.require(config, opened)?;
         }
-        self.sockets.retain(config);
+        self.listeners.retain(config);
         for binding in &config.bindings {
-            let opened = self.sockets.open(binding, account);
-            if let Some(Some(fd)) = self.need(config, opened)? {
-                self.sockets.insert(binding.addr.clone(), fd);
+            let opened = self.listeners.open(binding, account);
+            if let Some(Some(fd)) = self.require(config, opened)? {
+                self.listeners.insert(binding.addr.clone(), fd);
             }
         }
-        for addr in self.sockets.unused(config) {
+        for addr in self.listeners.unused(config) {
             log::log(
                 &config.main.error_log,
                 Level::Warn,
@@ -148,40 +148,40 @@ impl Startup<'_> {
     }
 
     /// Starts the workers, of which this thread is one, and waits for their end.
-    fn serve(&mut self, config: Arc<Config>, signals: OwnedFd) -> io::Result<()> {
-        let workers = config.main.workers;
-        let room = room(self.descriptors, &config);
-        note_start(&config, self.descriptors, room);
-        let running = Arc::new(Live::new(config, None));
-        let crew = Workers::new(workers as usize);
+    fn run_workers(&mut self, config: Arc<Config>, signals: OwnedFd) -> io::Result<()> {
+        let count = config.main.workers as usize;
+        let connections_max = connections_max(self.descriptors, &config);
+        log_start(&config, self.descriptors, connections_max);
+        let live = Arc::new(Live::new(config, None));
+        let workers = Workers::new(count);
         // What was let in before goes on first: limits count it.
-        let left = health_check::restore(&running, std::mem::take(&mut self.left).into_decoder());
-        control::share_out(left.into_decoder(), &crew);
-        for (addr, copies) in self.sockets.copies(&crew)? {
-            listeners::listen(&crew, &addr, copies);
+        let inherited = health_check::restore(&live, std::mem::take(&mut self.inherited).into_decoder());
+        control::distribute(inherited.into_decoder(), &workers);
+        for (addr, copies) in self.listeners.copies(&workers)? {
+            listeners::listen(&workers, &addr, copies);
         }
-        for number in 1..workers as usize {
-            let (crew, running) = (crew.clone(), running.clone());
+        for number in 1..count {
+            let (workers, live) = (workers.clone(), live.clone());
             let body = move || {
-                pin(&running.config.main.affinity, number);
-                let worker = || Rc::new(Worker::new(running, crew.clone(), number, room));
+                pin_thread(&live.config.main.affinity, number);
+                let worker = || Rc::new(Worker::new(live, workers.clone(), number, connections_max));
                 let ended = executor::run(async { worker_loop::follow(worker()).await });
-                crew.reports.send(WorkerEvent::Ended(ended.and_then(|ended| ended)));
+                workers.reports.send(WorkerEvent::Ended(ended.and_then(|ended| ended)));
             };
             Builder::new().name(format!("worker {number}")).stack_size(STACK_BYTES).spawn(body)?;
         }
-        pin(&running.config.main.affinity, 0);
-        let (program, load, sockets) = (self.program.take(), self.load, &mut self.sockets);
+        pin_thread(&live.config.main.affinity, 0);
+        let (program, load, listeners) = (self.program.take(), self.load, &mut self.listeners);
         executor::run(async {
-            let first = Rc::new(Worker::new(running.clone(), crew.clone(), 0, room));
-            let ends = crew.clone();
+            let first = Rc::new(Worker::new(live.clone(), workers.clone(), 0, connections_max));
+            let ends = workers.clone();
             executor::spawn_boxed(
                 async move { ends.reports.send(WorkerEvent::Ended(worker_loop::follow(first).await)) },
             );
             let signals = Signals::new(signals)?;
-            let watches = health_check::start(&running);
-            Control { watches, crew, sockets, signals, load, program, running, upgrade: None, stops: false }
-                .give()
+            let health_checks = health_check::start(&live);
+            Control { health_checks, workers, listeners, signals, load, program, live, upgrade: None, stopping: false }
+                .run()
                 .await
         })?
     }
@@ -192,14 +192,14 @@ fn write_pid(path: &str, account: Option<&Account>) -> Result<PidFile, String> {
 }
 
 /// Room for connections in one worker, each of which may become a tunnel and take two descriptors.
-fn room(descriptors: u64, config: &Config) -> u32 {
+fn connections_max(descriptors: u64, config: &Config) -> u32 {
     let workers = u64::from(config.main.workers);
     let own = OWN_DESCRIPTORS.min(descriptors / 2) + config.bindings.len() as u64 * (workers + 1);
     u32::try_from(descriptors.saturating_sub(own) / 2 / workers.max(1)).unwrap_or(u32::MAX).max(1)
 }
 
 /// Keeps this thread on its processors.
-fn pin(affinity: &Affinity, number: usize) {
+fn pin_thread(affinity: &Affinity, number: usize) {
     let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return };
     let processors: Vec<usize> = match affinity {
         Affinity::Any => return,
@@ -230,10 +230,11 @@ fn raise_descriptor_limit(wanted: Option<u64>) -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS_MAX)
 }
 
-fn note_start(config: &Config, descriptors: u64, room: u32) {
+fn log_start(config: &Config, descriptors: u64, connections_max: u32) {
     let logs = &config.main.error_log;
     let addrs: Vec<String> = config.bindings.iter().map(|binding| binding.addr.to_string()).collect();
     let workers = config.main.workers;
+    let per_worker = config.main.worker_connections.unwrap_or(connections_max).min(connections_max);
     log::log(
         logs,
         Level::Notice,
@@ -242,7 +243,7 @@ fn note_start(config: &Config, descriptors: u64, room: u32) {
             env!("CARGO_PKG_VERSION"),
             addrs.join(", "),
             if workers == 1 { "worker" } else { "workers" },
-            u64::from(config.main.worker_connections.unwrap_or(room).min(room)) * u64::from(workers),
+            u64::from(per_worker) * u64::from(workers),
         ),
     );
     for warning in config.tls.warnings() {

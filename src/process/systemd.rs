@@ -12,41 +12,41 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 use crate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};
 
 /// Where systemd says how many sockets it has bound, and for which process.
-pub const PASSED: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+pub const LISTEN_VARS: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
 /// The first of them.
-const FIRST: RawFd = 3;
+const LISTEN_FDS_START: RawFd = 3;
 /// How many there can be.
 const FDS_MAX: u64 = u16::MAX as u64;
 
 /// The sockets that systemd has bound; to be asked before the program opens anything.
-pub fn passed() -> Result<Option<HandoverDecoder>, String> {
-    if number("LISTEN_PID", u32::MAX.into())? != Some(std::process::id().into()) {
+pub fn take_sockets() -> Result<Option<HandoverDecoder>, String> {
+    if env_number("LISTEN_PID", u32::MAX.into())? != Some(std::process::id().into()) {
         return Ok(None);
     }
-    let count = number("LISTEN_FDS", FDS_MAX)?.unwrap_or(0);
+    let count = env_number("LISTEN_FDS", FDS_MAX)?.unwrap_or(0);
     if count == 0 {
         return Ok(None);
     }
     let mut numbers = Vec::new();
-    for number in (FIRST..).take(count as usize) {
+    for number in (LISTEN_FDS_START..).take(count as usize) {
         // One that is not there becomes that of what is opened next.
         if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
             return Err(format!("{number} is not open"));
         }
         numbers.push(number);
     }
-    let mut parcel = HandoverEncoder::default();
+    let mut handover = HandoverEncoder::default();
     for fd in handover::adopt_fds(&numbers).map_err(|error| error.to_string())? {
         let mut socket = HandoverEncoder::default();
         socket.fd(fd);
-        parcel.entry(handover::INHERITED_SOCKET, socket);
+        handover.entry(handover::INHERITED_SOCKET, socket);
     }
-    Ok(Some(parcel.into_decoder()))
+    Ok(Some(handover.into_decoder()))
 }
 
 /// The number that a variable of the environment is, if it is there.
-fn number(name: &str, max: u64) -> Result<Option<u64>, String> {
+fn env_number(name: &str, max: u64) -> Result<Option<u64>, String> {
     let Ok(text) = std::env::var(name) else { return Ok(None) };
     match text.parse() {
         Ok(number) if number <= max => Ok(Some(number)),
@@ -55,37 +55,37 @@ fn number(name: &str, max: u64) -> Result<Option<u64>, String> {
 }
 
 /// It serves; `status` is what `systemctl status` shows.
-pub fn ready(status: &str) {
-    notify(&format!("READY=1\nSTATUS={status}\n"));
+pub fn notify_ready(status: &str) {
+    send(&format!("READY=1\nSTATUS={status}\n"));
 }
 
 /// It has begun to read its configuration; [`ready`] follows.
-pub fn reloading() {
+pub fn notify_reloading() {
     if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from) {
         let micros = now.as_secs() * 1_000_000 + u64::from(now.subsec_micros());
-        notify(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"));
+        send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"));
     }
 }
 
-pub fn stopping(status: &str) {
-    notify(&format!("STOPPING=1\nSTATUS={status}\n"));
+pub fn notify_stopping(status: &str) {
+    send(&format!("STOPPING=1\nSTATUS={status}\n"));
 }
 
 /// It lives; and what it does.
-pub fn alive(status: &str) {
-    notify(&format!("WATCHDOG=1\nSTATUS={status}\n"));
+pub fn notify_watchdog(status: &str) {
+    send(&format!("WATCHDOG=1\nSTATUS={status}\n"));
 }
 
 /// How often systemd wants to hear that it lives: twice as often as it has to.
-pub fn interval() -> Option<Duration> {
-    let process = number("WATCHDOG_PID", u32::MAX.into()).unwrap_or(None);
-    let micros = number("WATCHDOG_USEC", u64::MAX).unwrap_or(None)?;
+pub fn watchdog_interval() -> Option<Duration> {
+    let process = env_number("WATCHDOG_PID", u32::MAX.into()).unwrap_or(None);
+    let micros = env_number("WATCHDOG_USEC", u64::MAX).unwrap_or(None)?;
     process.is_none_or(|process| process == std::process::id().into()).then(|| Duration::from_micros(micros) / 2)
 }
 
 /// One datagram to a socket with a path, or with a name that begins with a zero byte and not with `@`. There is nobody to
 /// whom it could be told that it did not arrive.
-fn notify(lines: &str) {
+fn send(lines: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let addr = match path.as_bytes() {
         [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name),

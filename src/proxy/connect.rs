@@ -110,7 +110,7 @@ impl ProxyRequest<'_> {
             Some(Ok(Err(missed))) => Err(missed),
             Some(Ok(Ok(stream))) => {
                 if proxy.socket_keepalive {
-                    stream.socket().watch_peer();
+                    stream.socket().enable_keepalive();
                 }
                 Ok(Box::new(UpstreamConn::new(BufStream::new(stream), self.way.clone())))
             }
@@ -121,7 +121,7 @@ impl ProxyRequest<'_> {
 /// Connects. Within this machine a full backlog shows by a connection that is not made at once: it is tried again soon,
 /// where the kernel would wait for a second, and then longer.
 async fn reach(addr: &Addr, from: Option<&Addr>) -> io::Result<Socket> {
-    if !addr.is_near() {
+    if !addr.is_local() {
         return Socket::connect(addr, from).await;
     }
     let (timer, mut patience) = (Timer::new(), NEAR);

@@ -84,15 +84,15 @@ fn early_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<
         return Ok(exchange.body.buffered.clone());
     }
     let known = &exchange.body.decoder;
-    if !known.is_at_start() || known.is_done() || client.ahead().is_empty() {
+    if !known.is_at_start() || known.is_done() || client.buffered().is_empty() {
         return Ok(None);
     }
     let most = exchange.settings().body_bytes_max;
     let mut decoder = Decoder::new(exchange.request.framing);
     let mut body = Vec::new();
     let mut used = 0;
-    while used < client.ahead().len() && !decoder.is_done() {
-        let rest = client.ahead().get(used..).unwrap_or_default();
+    while used < client.buffered().len() && !decoder.is_done() {
+        let rest = client.buffered().get(used..).unwrap_or_default();
         let piece = decoder.decode(rest).map_err(|why| (why.status(), why.to_string()))?;
         used += piece.used;
         body.extend_from_slice(piece.data);
@@ -305,7 +305,7 @@ impl<'e> ProxyRequest<'e> {
         self.exchange.response.status = self.exchange.overrides.status.unwrap_or(head.status);
         let mut body = Decoder::new(head.framing(self.outgoing.to_head));
         let is_whole = matches!(body_relay::skip(&mut pooled.stream, &mut body), Ok(true));
-        let is_over = sent && is_whole && pooled.stream.ahead().is_empty() && head.status != 101;
+        let is_over = sent && is_whole && pooled.stream.buffered().is_empty() && head.status != 101;
         if is_over && self.outgoing.keeps_alive && head.keeps_alive() {
             pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
         }
@@ -383,7 +383,7 @@ impl<'e> ProxyRequest<'e> {
         let fault = match missed {
             AttemptError::Status(status) => !matches!(status, 403 | 404),
             // Being out of descriptors, ports or memory is no fault of the peer.
-            AttemptError::Connect(error) => !socket::is_shortage(error),
+            AttemptError::Connect(error) => !socket::is_out_of_resources(error),
             _ => true,
         };
         let disabled = chosen.report(if fault { Outcome::Failed } else { Outcome::Neutral });
@@ -562,7 +562,7 @@ pub(crate) enum AbortPolicy {
 pub(crate) fn poll_gone(client: &Stream, patience: AbortPolicy, cx: &mut Context<'_>) -> Poll<()> {
     match patience {
         AbortPolicy::Endless => Poll::Pending,
-        AbortPolicy::WhileSending if client.socket().ended() => Poll::Ready(()),
+        AbortPolicy::WhileSending if client.socket().peer_closed() => Poll::Ready(()),
         AbortPolicy::WhileSending | AbortPolicy::WhileOpen => client.socket().poll_failed(cx),
     }
 }

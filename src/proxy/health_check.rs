@@ -187,7 +187,7 @@ enum ProbeResult {
 async fn probe(addr: &Addr, check: &HealthCheck) -> ProbeResult {
     let socket = match Socket::connect(addr, None).await {
         Ok(socket) => socket,
-        Err(error) if socket::is_shortage(&error) => return ProbeResult::Skipped,
+        Err(error) if socket::is_out_of_resources(&error) => return ProbeResult::Skipped,
         Err(error) => return ProbeResult::Fail(format!("connect() failed ({})", io_error::describe(&error))),
     };
     match run_probe(socket, check).await {
@@ -276,8 +276,8 @@ async fn read_head(stream: &mut BufStream) -> Result<Response, String> {
         let mut reader = stream.reader();
         let head = match poll_fn(|cx| reader.poll_parse(cx, &mut parse)).await {
             Ok(head) => head,
-            Err(ReadError::Nothing | ReadError::Cut) => return Err("connection closed".to_owned()),
-            Err(ReadError::Failed(error)) => return Err(format!("recv() failed ({})", io_error::describe(&error))),
+            Err(ReadError::Eof | ReadError::UnexpectedEof) => return Err("connection closed".to_owned()),
+            Err(ReadError::Io(error)) => return Err(format!("recv() failed ({})", io_error::describe(&error))),
             Err(ReadError::Malformed(why)) => return Err(format!("malformed response: {why}")),
         };
         if head.status == 101 || head.status >= 200 {

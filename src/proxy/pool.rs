@@ -54,7 +54,7 @@ impl UpstreamConn {
 
     fn is_usable(&self) -> bool {
         let idle = executor::now().saturating_sub(self.idle_since);
-        idle < executor::millis(self.idle_max) && self.stream.ahead().is_empty() && self.stream.stream.is_quiet()
+        idle < executor::millis(self.idle_max) && self.stream.buffered().is_empty() && self.stream.stream.is_idle()
     }
 }
 
@@ -102,8 +102,8 @@ pub fn put(addr: &Addr, mut conn: Box<UpstreamConn>, upstream: &Upstream) {
     }
     conn.idle_since = executor::now();
     conn.idle_max = upstream.keepalive_timeout;
-    conn.stream.stream.socket().release();
-    if !conn.stream.stream.is_quiet() {
+    conn.stream.stream.socket().clear_wakers();
+    if !conn.stream.stream.is_idle() {
         return;
     }
     let sweep = POOL.with_borrow_mut(|pool| {

@@ -111,7 +111,7 @@ impl ProxyRequest<'_> {
             Ok(()) if coding == TransferCoding::Trailed && self.send_trailers().await.is_err() => Ok(Forwarded::Broken),
             Ok(()) => {
                 self.exchange.response.complete = true;
-                if reusable && uploaded && pooled.stream.ahead().is_empty() {
+                if reusable && uploaded && pooled.stream.buffered().is_empty() {
                     pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
                 }
                 Ok(Forwarded::Answered { reusable: keep_alive })
@@ -218,7 +218,7 @@ impl ProxyRequest<'_> {
         self.exchange.response.bytes = out.len() as u64;
         self.exchange.response.complete = true;
         let UpstreamConn { stream: mut wire, .. } = *pooled;
-        let early = wire.take_ahead();
+        let early = wire.take_buffered();
         let websocket = is_websocket(token);
         Ok(Forwarded::Upgraded(Box::new(Upgraded { stream: wire.stream, early, websocket, chosen })))
     }

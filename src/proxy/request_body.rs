@@ -100,8 +100,8 @@ impl Upload {
 
     pub(crate) fn why_no_head(unparsed: ReadError<Malformed>) -> AttemptError {
         match unparsed {
-            ReadError::Nothing | ReadError::Cut => AttemptError::Closed(None),
-            ReadError::Failed(error) => AttemptError::Closed(Some(error)),
+            ReadError::Eof | ReadError::UnexpectedEof => AttemptError::Closed(None),
+            ReadError::Io(error) => AttemptError::Closed(Some(error)),
             ReadError::Malformed(why) => AttemptError::Invalid(why),
         }
     }

@@ -257,7 +257,7 @@ impl BodyRelay {
             };
             let source = from.stream();
             let moved = from.poll_bytes(cx, |cx, bytes| {
-                if bytes.is_empty() && source.is_cut() {
+                if bytes.is_empty() && source.is_truncated() {
                     return (0, Err(Failure::Cut));
                 }
                 let bytes = bytes.get(..room).unwrap_or(bytes);
@@ -548,8 +548,8 @@ impl GzipSender {
 
 /// Drops what has come of a body that is not wanted: whether that is all of it.
 pub fn skip(wire: &mut BufStream, decoder: &mut Decoder) -> Result<bool, body::Malformed> {
-    while !decoder.is_done() && !wire.ahead().is_empty() {
-        let used = decoder.decode(wire.ahead())?.used;
+    while !decoder.is_done() && !wire.buffered().is_empty() {
+        let used = decoder.decode(wire.buffered())?.used;
         wire.consume(used);
     }
     Ok(decoder.is_done())

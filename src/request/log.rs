@@ -83,7 +83,7 @@ fn is_unchanged(file: &File) -> bool {
 }
 
 fn open_file(path: &str, account: Option<&Account>) -> io::Result<OwnedFd> {
-    let opened = root_files::append(path.as_ref(), account);
+    let opened = root_files::open_append(path.as_ref(), account);
     // A standard stream can't be opened by its name if it is a socket (of a supervisor), or a pipe of root's.
     opened.or_else(|error| match standard_stream(path.into()) {
         Some(stream) => {

@@ -139,7 +139,7 @@ impl SendQueue {
 
     /// Forgets who waited, before another task goes on.
     pub fn release(&self, to: &Stream) {
-        to.socket().release();
+        to.socket().clear_wakers();
         self.timer.detach();
     }
 }

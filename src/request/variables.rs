@@ -361,7 +361,7 @@ fn write_limit(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
 
 /// How many connections of clients there are: those of other workers when they were asked last.
 fn connection_count(state: ConnectionState) -> u64 {
-    metrics::ask();
+    metrics::request_update();
     let figures = metrics::total();
     match state {
         ConnectionState::Active => figures.get(Metric::Active),

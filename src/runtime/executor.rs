@@ -182,7 +182,7 @@ impl Worker {
         let bell = Arc::new(Notifier { notified: AtomicBool::new(false), sleeping: AtomicBool::new(false), fd });
         Ok(Self {
             epoll,
-            metrics: WorkerMetrics::take(Waker::from(bell.clone())),
+            metrics: WorkerMetrics::register(Waker::from(bell.clone())),
             notifier: bell,
             executor: LocalExecutor::new(),
             sources: RefCell::default(),
@@ -216,7 +216,7 @@ impl Worker {
             self.dispatch(event);
         }
         self.fire_timers();
-        self.metrics.answer();
+        self.metrics.publish();
         for waker in self.deferred.take() {
             waker.wake();
         }

@@ -167,78 +167,80 @@ fn local_snapshot() -> Snapshot {
 
 /// What all workers have written down.
 struct Registry {
-    seats: Vec<Arc<Shared>>,
-    last: u32,
+    workers: Vec<Arc<SharedMetrics>>,
+    last_number: u32,
     /// Of workers that have ended.
-    past: Snapshot,
+    ended: Snapshot,
 }
 
-static BOARD: Mutex<Registry> = Mutex::new(Registry { seats: Vec::new(), last: 0, past: Snapshot([0; METRICS]) });
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { workers: Vec::new(), last_number: 0, ended: Snapshot([0; METRICS]) });
 
-fn board() -> MutexGuard<'static, Registry> {
-    BOARD.lock().unwrap_or_else(PoisonError::into_inner)
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What of a worker others see.
-struct Shared {
+struct SharedMetrics {
     number: u32,
-    asked: AtomicBool,
+    requested: AtomicBool,
     waker: Waker,
-    written: Mutex<Snapshot>,
+    published: Mutex<Snapshot>,
 }
 
-/// A worker's seat at the board.
-pub struct WorkerMetrics(Arc<Shared>);
+/// A worker's seat at the registry.
+pub struct WorkerMetrics(Arc<SharedMetrics>);
 
 impl WorkerMetrics {
     /// Takes a seat for this thread. `waker` makes its worker take a turn.
-    pub fn take(waker: Waker) -> Self {
-        let mut board = board();
-        board.last += 1;
-        let number = board.last;
-        let seat = Arc::new(Shared { number, asked: AtomicBool::new(false), waker, written: Mutex::default() });
-        board.seats.push(seat.clone());
+    pub fn register(waker: Waker) -> Self {
+        let mut registry = registry();
+        registry.last_number += 1;
+        let number = registry.last_number;
+        let worker =
+            Arc::new(SharedMetrics { number, requested: AtomicBool::new(false), waker, published: Mutex::default() });
+        registry.workers.push(worker.clone());
         WORKER_NUMBER.set(number);
-        Self(seat)
+        Self(worker)
     }
 
     /// Writes down this worker's numbers, if somebody has asked.
-    pub fn answer(&self) {
-        if self.0.asked.load(Ordering::Acquire) {
-            *self.0.written.lock().unwrap_or_else(PoisonError::into_inner) = local_snapshot();
-            self.0.asked.store(false, Ordering::Release);
+    pub fn publish(&self) {
+        if self.0.requested.load(Ordering::Acquire) {
+            *self.0.published.lock().unwrap_or_else(PoisonError::into_inner) = local_snapshot();
+            self.0.requested.store(false, Ordering::Release);
         }
     }
 }
 
 impl Drop for WorkerMetrics {
     fn drop(&mut self) {
-        let mut board = board();
-        board.seats.retain(|seat| seat.number != self.0.number);
-        board.past.add(&local_snapshot());
+        let mut registry = registry();
+        registry.workers.retain(|worker| worker.number != self.0.number);
+        registry.ended.add(&local_snapshot());
         WORKER_NUMBER.set(0);
     }
 }
 
-/// Asks all other workers for their numbers; they come with [`total`] when [`is_answered`].
-pub fn ask() {
-    for seat in board().seats.iter().filter(|seat| seat.number != WORKER_NUMBER.get()) {
-        seat.asked.store(true, Ordering::Release);
-        seat.waker.wake_by_ref();
+/// Asks all other workers for their numbers; they come with [`total`] when [`is_up_to_date`].
+pub fn request_update() {
+    for worker in registry().workers.iter().filter(|worker| worker.number != WORKER_NUMBER.get()) {
+        worker.requested.store(true, Ordering::Release);
+        worker.waker.wake_by_ref();
     }
 }
 
-pub fn is_answered() -> bool {
-    !board().seats.iter().any(|seat| seat.asked.load(Ordering::Acquire))
+pub fn is_up_to_date() -> bool {
+    !registry().workers.iter().any(|worker| worker.requested.load(Ordering::Acquire))
 }
 
 /// The numbers of all workers: of this one as they are, of the others as they were last asked for.
 pub fn total() -> Snapshot {
-    let board = board();
+    let registry = registry();
     let mut sum = local_snapshot();
-    sum.add(&board.past);
-    for seat in board.seats.iter().filter(|seat| seat.number != WORKER_NUMBER.get()) {
-        sum.add(&seat.written.lock().unwrap_or_else(PoisonError::into_inner));
+    sum.add(&registry.ended);
+    for worker in registry.workers.iter().filter(|worker| worker.number != WORKER_NUMBER.get()) {
+        sum.add(&worker.published.lock().unwrap_or_else(PoisonError::into_inner));
     }
     sum
 }
@@ -254,19 +256,19 @@ mod tests {
         let (end, ended) = std::sync::mpsc::channel::<()>();
         let before = total().get(Metric::Tunnels);
         let other = std::thread::spawn(move || {
-            let seat = WorkerMetrics::take(Waker::noop().clone());
+            let worker = WorkerMetrics::register(Waker::noop().clone());
             let tunnel = TunnelGuard::open();
             add(Metric::BytesToClients, 5);
-            seat.answer();
+            worker.publish();
             told.send(()).unwrap();
             while ended.try_recv().is_err() {
-                seat.answer();
+                worker.publish();
             }
             drop(tunnel);
         });
         heard.recv().unwrap();
-        assert_eq!(total().get(Metric::Tunnels), before, "nobody has asked");
-        ask();
+        assert_eq!(total().get(Metric::Tunnels), before, "nobody has requested");
+        request_update();
         while total().get(Metric::Tunnels) == before {}
         assert_eq!(total().get(Metric::Tunnels), before + 1);
         assert!(total().get(Metric::BytesToClients) >= 5);

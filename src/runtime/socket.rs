@@ -65,7 +65,7 @@ impl Addr {
     }
 
     /// Whether it is on this machine, as far as the address tells.
-    pub fn is_near(&self) -> bool {
+    pub fn is_local(&self) -> bool {
         match self {
             Self::Ip(addr) => addr.ip().is_loopback(),
             Self::Unix(_) => true,
@@ -117,11 +117,11 @@ impl fmt::Display for Addr {
     }
 }
 
-fn open(addr: &Addr) -> io::Result<OwnedFd> {
-    open_as(SocketType::STREAM, addr.family())
+fn new_stream_socket(addr: &Addr) -> io::Result<OwnedFd> {
+    new_socket(SocketType::STREAM, addr.family())
 }
 
-fn open_as(kind: SocketType, family: AddressFamily) -> io::Result<OwnedFd> {
+fn new_socket(kind: SocketType, family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
 }
 
@@ -136,7 +136,7 @@ pub struct ListenOptions {
 
 /// Binds and listens. The descriptor can be given to several workers. `account` is the one that root is to become.
 pub fn listen(addr: &Addr, options: ListenOptions, account: Option<&Account>) -> io::Result<OwnedFd> {
-    let fd = open(addr)?;
+    let fd = new_stream_socket(addr)?;
     match addr {
         Addr::Ip(ip) => {
             sockopt::set_socket_reuseaddr(&fd, true)?;
@@ -144,12 +144,12 @@ pub fn listen(addr: &Addr, options: ListenOptions, account: Option<&Account>) ->
                 sockopt::set_ipv6_v6only(&fd, options.ipv6_only)?;
             }
             sockopt::set_tcp_nodelay(&fd, true)?;
-            watch_peer(&fd);
+            enable_keepalive(&fd);
             net::bind(&fd, ip)?;
         }
         Addr::Unix(path) => {
             let (copy, name) = (Arc::new(fd.try_clone()?), path.clone());
-            root_files::at(Path::new(&**path), account, move || bind_unix(&copy, &name))?;
+            root_files::run_at(Path::new(&**path), account, move || bind_unix(&copy, &name))?;
         }
     }
     net::listen(&fd, options.backlog)?;
@@ -168,30 +168,30 @@ pub fn adopt(fd: &OwnedFd) -> io::Result<Addr> {
     let addr = local_addr(fd)?;
     if let Addr::Ip(_) = addr {
         sockopt::set_tcp_nodelay(fd, true)?;
-        watch_peer(fd);
+        enable_keepalive(fd);
     }
     Ok(addr)
 }
 
 /// Whether an IPv6 socket takes IPv4 connections.
-pub fn takes_both(fd: &OwnedFd) -> bool {
+pub fn is_dual_stack(fd: &OwnedFd) -> bool {
     sockopt::ipv6_v6only(fd).is_ok_and(|only| !only)
 }
 
 /// Binds to a path; one that a dead process left behind is taken over.
 fn bind_unix(fd: &OwnedFd, path: &str) -> io::Result<()> {
     let unix = SocketAddrUnix::new(path)?;
-    let mut bound = bind_for_all(fd, &unix);
-    if bound == Err(Errno::ADDRINUSE) && is_abandoned(path, &unix)? {
+    let mut bound = bind_with_umask(fd, &unix);
+    if bound == Err(Errno::ADDRINUSE) && is_stale(path, &unix)? {
         root_files::remove(path.as_ref())?;
-        bound = bind_for_all(fd, &unix);
+        bound = bind_with_umask(fd, &unix);
     }
     Ok(bound?)
 }
 
 /// As nginx: the directory decides which users may connect. The umask says so, and not a chmod(2) of the path, which may be
 /// another file's by then. It counts for the whole process, in which no other thread makes files meanwhile.
-fn bind_for_all(fd: &OwnedFd, unix: &SocketAddrUnix) -> rustix::io::Result<()> {
+fn bind_with_umask(fd: &OwnedFd, unix: &SocketAddrUnix) -> rustix::io::Result<()> {
     let before = umask(Mode::from_raw_mode(0o111));
     let bound = net::bind(fd, unix);
     umask(before);
@@ -199,15 +199,15 @@ fn bind_for_all(fd: &OwnedFd, unix: &SocketAddrUnix) -> rustix::io::Result<()> {
 }
 
 /// Whether a path is that of a socket on which no process listens. To connect to another file is refused as well.
-fn is_abandoned(path: &str, unix: &SocketAddrUnix) -> io::Result<bool> {
+fn is_stale(path: &str, unix: &SocketAddrUnix) -> io::Result<bool> {
     let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
-    let probe = open(&Addr::Unix(Arc::from(path)))?;
+    let probe = new_stream_socket(&Addr::Unix(Arc::from(path)))?;
     let refused = net::connect(&probe, unix) == Err(Errno::CONNREFUSED);
     Ok(refused && FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
 }
 
 /// Whether we are out of something: descriptors, ports or memory.
-pub fn is_shortage(error: &io::Error) -> bool {
+pub fn is_out_of_resources(error: &io::Error) -> bool {
     let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
     shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
@@ -218,7 +218,7 @@ pub fn local_addr(fd: impl AsFd) -> io::Result<Addr> {
 }
 
 /// Lets the kernel find out that a peer is gone: the only end of an idle tunnel that has no timeout.
-fn watch_peer(fd: impl AsFd) {
+fn enable_keepalive(fd: impl AsFd) {
     let fd = fd.as_fd();
     let _ = sockopt::set_socket_keepalive(fd, true);
     let _ = sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE);
@@ -248,7 +248,7 @@ impl Listener {
             .map_ok(|(fd, addr)| (fd, Addr::from_any(addr)))
     }
 
-    pub fn local(&self) -> &Addr {
+    pub fn local_addr(&self) -> &Addr {
         &self.local
     }
 
@@ -269,18 +269,13 @@ impl Socket {
         Ok(Self { source: IoSource::new(fd, Side::Client)? })
     }
 
-    /// Watches a descriptor that has nobody else at its other end.
-    pub fn inner(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { source: IoSource::new(fd, Side::Internal)? })
-    }
-
     /// The descriptor, which nobody watches any more.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         self.source.into_fd()
     }
 
     /// Watches the connected descriptor of an upstream.
-    pub fn upstream(fd: OwnedFd) -> io::Result<Self> {
+    pub fn for_upstream(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { source: IoSource::new(fd, Side::Upstream)? })
     }
 
@@ -289,7 +284,7 @@ impl Socket {
     /// # Errors
     /// Those of bind(2) and connect(2); `WouldBlock` for a Unix socket with a full backlog.
     pub async fn connect(addr: &Addr, from: Option<&Addr>) -> io::Result<Self> {
-        let fd = open(addr)?;
+        let fd = new_stream_socket(addr)?;
         if let (Addr::Ip(_), Some(Addr::Ip(from))) = (addr, from) {
             sockopt::set_socket_reuseaddr(&fd, from.port() > 0)?;
             net::bind(&fd, from)?;
@@ -302,9 +297,9 @@ impl Socket {
             Addr::Unix(path) => net::connect(&fd, &SocketAddrUnix::new(&**path)?),
         };
         match started {
-            Ok(()) => Self::upstream(fd),
+            Ok(()) => Self::for_upstream(fd),
             Err(rustix::io::Errno::INPROGRESS) => {
-                let connected = Self::upstream(fd)?;
+                let connected = Self::for_upstream(fd)?;
                 connected.source.wait_for_edge(Direction::Write).await;
                 sockopt::socket_error(&connected.source)??;
                 Ok(connected)
@@ -330,12 +325,12 @@ impl Socket {
 
     /// Writes some of `bytes`.
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.counted(self.source.poll_io(cx, Direction::Write, |fd| net::send(fd, bytes, SendFlags::NOSIGNAL)))
+        self.count_sent(self.source.poll_io(cx, Direction::Write, |fd| net::send(fd, bytes, SendFlags::NOSIGNAL)))
     }
 
     /// Writes some of `parts`, in order, with one system call.
     pub fn poll_write_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.counted(self.source.poll_io(cx, Direction::Write, |fd| {
+        self.count_sent(self.source.poll_io(cx, Direction::Write, |fd| {
             net::sendmsg(fd, parts, &mut net::SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
         }))
     }
@@ -349,11 +344,11 @@ impl Socket {
         count: usize,
     ) -> Poll<io::Result<usize>> {
         let send = |fd: BorrowedFd<'_>| rustix::fs::sendfile(fd, &file, Some(&mut *offset), count);
-        self.counted(self.source.poll_io(cx, Direction::Write, send))
+        self.count_sent(self.source.poll_io(cx, Direction::Write, send))
     }
 
     /// Counts what was written.
-    fn counted(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn count_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = written {
             metrics::count_sent(self.source.side(), count);
         }
@@ -371,7 +366,7 @@ impl Socket {
     }
 
     /// Whether the peer has neither sent nor closed anything: such a connection can be used again.
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         if self.source.peer_closed() {
             return false;
         }
@@ -391,12 +386,12 @@ impl Socket {
     }
 
     /// Whether the peer is known to have finished sending or to be gone.
-    pub fn ended(&self) -> bool {
+    pub fn peer_closed(&self) -> bool {
         self.source.peer_closed()
     }
 
     /// Sends the end of our direction; the other goes on.
-    pub fn finish(&self) -> io::Result<()> {
+    pub fn shutdown_write(&self) -> io::Result<()> {
         Ok(net::shutdown(&self.source, Shutdown::Write)?)
     }
 
@@ -406,12 +401,12 @@ impl Socket {
     }
 
     /// Lets the kernel find out when the peer of a connected socket is gone.
-    pub fn watch_peer(&self) {
-        watch_peer(&self.source);
+    pub fn enable_keepalive(&self) {
+        enable_keepalive(&self.source);
     }
 
     /// Forgets who waited for this socket, before another task takes it over.
-    pub fn release(&self) {
+    pub fn clear_wakers(&self) {
         self.source.clear_wakers();
     }
 }
@@ -423,15 +418,15 @@ impl AsFd for Socket {
 }
 
 /// A socket for datagrams that has one other end: it hears nobody else.
-pub struct Datagrams {
+pub struct UdpSocket {
     source: IoSource,
 }
 
-impl Datagrams {
+impl UdpSocket {
     /// A socket whose own address the kernel has chosen.
     pub fn connect(addr: &SocketAddr) -> io::Result<Self> {
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let fd = open_as(SocketType::DGRAM, family)?;
+        let fd = new_socket(SocketType::DGRAM, family)?;
         net::connect(&fd, addr)?;
         Ok(Self { source: IoSource::new(fd, Side::Internal)? })
     }
@@ -462,11 +457,11 @@ mod tests {
         executor::run(async {
             for addr in addrs {
                 let listener = Listener::new(listen(&addr, OPTIONS, None).unwrap()).unwrap();
-                let near = Socket::connect(listener.local(), None).await.unwrap();
+                let near = Socket::connect(listener.local_addr(), None).await.unwrap();
                 let (fd, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
                 let far = Socket::new(fd).unwrap();
                 assert_eq!(poll_fn(|cx| near.poll_write(cx, b"ping")).await.unwrap(), 4);
-                near.finish().unwrap();
+                near.shutdown_write().unwrap();
                 let mut buf = [0; 16];
                 assert_eq!(poll_fn(|cx| far.poll_read(cx, &mut buf)).await.unwrap(), 4);
                 assert_eq!(&buf[..4], b"ping");
@@ -484,7 +479,7 @@ mod tests {
         executor::run(async {
             let free = {
                 let listener = Listener::new(listen(&Addr::Ip("127.0.0.1:0".parse().unwrap()), OPTIONS, None).unwrap());
-                listener.unwrap().local().clone()
+                listener.unwrap().local_addr().clone()
             };
             let error = Socket::connect(&free, None).await.err().unwrap();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);

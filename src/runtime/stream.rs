@@ -12,7 +12,7 @@ use crate::runtime::executor;
 use crate::runtime::socket::Socket;
 
 /// Bytes of a file that are read at once where sendfile(2) can't be used.
-const FILE_BYTES_AT_ONCE: usize = 64 * 1024;
+const FILE_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Bytes both ways, whatever carries them.
 pub enum Stream {
@@ -33,19 +33,19 @@ pub trait SecureStream {
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
 
     /// Tells the peer that we have ended, and ends our direction of the socket; the other goes on.
-    fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Whether the peer's end came without a word: it may not have sent all.
-    fn is_cut(&self) -> bool;
+    fn is_truncated(&self) -> bool;
 
     /// Whether there is something to read without asking the socket.
     fn is_readable(&self) -> bool;
 
     /// Whether the peer has neither sent nor closed anything.
-    fn is_quiet(&self) -> bool;
+    fn is_idle(&self) -> bool;
 
     /// Closing it will look like an accident, as it is one: the peer learns that it has not got all.
-    fn break_off(&self);
+    fn suppress_close_notify(&self);
 }
 
 impl Stream {
@@ -53,7 +53,7 @@ impl Stream {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_read(cx, buf),
-            Self::Secure(session) => session.poll_read(cx, buf),
+            Self::Secure(secure) => secure.poll_read(cx, buf),
         }
     }
 
@@ -61,7 +61,7 @@ impl Stream {
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_write(cx, bytes),
-            Self::Secure(session) => session.poll_write(cx, bytes),
+            Self::Secure(secure) => secure.poll_write(cx, bytes),
         }
     }
 
@@ -70,10 +70,10 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.poll_write_vectored(cx, parts),
             // A record for each part would take more time than bringing them together.
-            Self::Secure(session) => {
+            Self::Secure(secure) => {
                 let mut whole = Vec::new();
                 parts.iter().for_each(|part| whole.extend_from_slice(part));
-                session.poll_write(cx, &whole)
+                secure.poll_write(cx, &whole)
             }
         }
     }
@@ -87,63 +87,63 @@ impl Stream {
         offset: &mut u64,
         count: usize,
     ) -> Poll<io::Result<usize>> {
-        let session = match self {
+        let secure = match self {
             Self::Plain(socket) => return socket.poll_send_file(cx, file, offset, count),
-            Self::Secure(session) => session,
+            Self::Secure(secure) => secure,
         };
         executor::with_scratch(|scratch| {
-            let room = scratch.get_mut(..count.min(FILE_BYTES_AT_ONCE)).unwrap_or_default();
+            let room = scratch.get_mut(..count.min(FILE_CHUNK_BYTES)).unwrap_or_default();
             let read = rustix::io::pread(file, &mut *room, *offset).map_err(|_| rustix::io::Errno::IO)?;
             if read == 0 {
                 return Poll::Ready(Ok(0));
             }
-            let sent = ready!(session.poll_write(cx, room.get(..read).unwrap_or_default()))?;
+            let sent = ready!(secure.poll_write(cx, room.get(..read).unwrap_or_default()))?;
             *offset += sent as u64;
             Poll::Ready(Ok(sent))
         })
     }
 
     /// Ends our direction.
-    pub fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(socket) => Poll::Ready(socket.finish()),
-            Self::Secure(session) => session.poll_finish(cx),
+            Self::Plain(socket) => Poll::Ready(socket.shutdown_write()),
+            Self::Secure(secure) => secure.poll_shutdown(cx),
         }
     }
 
     /// Makes closing the stream a reset.
     pub fn abort(&self) {
-        self.break_off();
+        self.suppress_close_notify();
         self.socket().abort();
     }
 
     /// Closing the stream will not look like an end that was meant.
-    pub fn break_off(&self) {
-        if let Self::Secure(session) = self {
-            session.break_off();
+    pub fn suppress_close_notify(&self) {
+        if let Self::Secure(secure) = self {
+            secure.suppress_close_notify();
         }
     }
 
     /// Whether the peer's end may have been made by somebody else: it did not say that it would end.
-    pub fn is_cut(&self) -> bool {
+    pub fn is_truncated(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Secure(session) => session.is_cut(),
+            Self::Secure(secure) => secure.is_truncated(),
         }
     }
 
     /// Whether the peer has neither sent nor closed anything: such a connection can be used again.
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         match self {
-            Self::Plain(socket) => socket.is_quiet(),
-            Self::Secure(session) => session.is_quiet(),
+            Self::Plain(socket) => socket.is_idle(),
+            Self::Secure(secure) => secure.is_idle(),
         }
     }
 
     /// Ready when there may be something to read, or the end.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Secure(session) if session.is_readable() => Poll::Ready(()),
+            Self::Secure(secure) if secure.is_readable() => Poll::Ready(()),
             _ => self.socket().poll_readable(cx),
         }
     }
@@ -168,7 +168,7 @@ impl Stream {
     pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
-            Self::Secure(session) => session.socket(),
+            Self::Secure(secure) => secure.socket(),
         }
     }
 }
@@ -176,7 +176,7 @@ impl Stream {
 /// A stream and what was read ahead.
 pub struct BufStream {
     pub stream: Stream,
-    ahead: ReadBuffer,
+    buffer: ReadBuffer,
 }
 
 /// Bytes read but not yet used; owns no memory when there are none.
@@ -187,7 +187,7 @@ struct ReadBuffer {
 }
 
 impl ReadBuffer {
-    fn unused(&self) -> &[u8] {
+    fn unread(&self) -> &[u8] {
         self.bytes.get(self.used..).unwrap_or_default()
     }
 
@@ -211,32 +211,32 @@ impl ReadBuffer {
 #[derive(Debug)]
 pub enum ReadError<E> {
     /// The peer ended before the first byte.
-    Nothing,
+    Eof,
     /// The peer ended in the middle.
-    Cut,
-    Failed(io::Error),
+    UnexpectedEof,
+    Io(io::Error),
     Malformed(E),
 }
 
 /// The reading side of a wire, apart from its stream: so that others may write to it meanwhile.
 pub struct ReadHalf<'w> {
     stream: &'w Stream,
-    ahead: &'w mut ReadBuffer,
+    buffer: &'w mut ReadBuffer,
 }
 
 impl BufStream {
     pub fn new(stream: Stream) -> Self {
-        Self { stream, ahead: ReadBuffer::default() }
+        Self { stream, buffer: ReadBuffer::default() }
     }
 
     /// The stream, and what reads from it.
     pub fn split(&mut self) -> (&Stream, ReadHalf<'_>) {
-        (&self.stream, ReadHalf { stream: &self.stream, ahead: &mut self.ahead })
+        (&self.stream, ReadHalf { stream: &self.stream, buffer: &mut self.buffer })
     }
 
     /// The descriptor below, if nothing is lost with the rest: nothing was read ahead, and it is not encrypted.
     pub fn into_fd(self) -> Option<OwnedFd> {
-        if self.ahead().is_empty() && self.stream.is_plain() { self.stream.into_fd().ok() } else { None }
+        if self.buffered().is_empty() && self.stream.is_plain() { self.stream.into_fd().ok() } else { None }
     }
 
     /// What reads from it.
@@ -245,32 +245,32 @@ impl BufStream {
     }
 
     /// What was read but not yet used.
-    pub fn ahead(&self) -> &[u8] {
-        self.ahead.unused()
+    pub fn buffered(&self) -> &[u8] {
+        self.buffer.unread()
     }
 
     /// Drops the first bytes of what was read.
     pub fn consume(&mut self, count: usize) {
-        self.ahead.consume(count);
+        self.buffer.consume(count);
     }
 
     /// Takes what was read but not yet used.
-    pub fn take_ahead(&mut self) -> Vec<u8> {
-        let ReadBuffer { mut bytes, used } = std::mem::take(&mut self.ahead);
+    pub fn take_buffered(&mut self) -> Vec<u8> {
+        let ReadBuffer { mut bytes, used } = std::mem::take(&mut self.buffer);
         bytes.drain(..used);
         bytes
     }
 
     /// Ready when there may be something to use, or the stream has ended.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ahead().is_empty() { self.stream.poll_readable(cx) } else { Poll::Ready(()) }
+        if self.buffered().is_empty() { self.stream.poll_readable(cx) } else { Poll::Ready(()) }
     }
 }
 
 impl<'w> ReadHalf<'w> {
     /// What was read but not yet used.
-    pub fn ahead(&self) -> &[u8] {
-        self.ahead.unused()
+    pub fn buffered(&self) -> &[u8] {
+        self.buffer.unread()
     }
 
     /// The stream that it reads from.
@@ -286,7 +286,7 @@ impl<'w> ReadHalf<'w> {
         parse: &mut impl FnMut(&[u8]) -> Result<Option<(T, usize)>, E>,
     ) -> Poll<Result<T, ReadError<E>>> {
         let mut parsed = None;
-        let read = ready!(self.poll_until(cx, &mut |bytes| match parse(bytes) {
+        let read = ready!(self.poll_read_until(cx, &mut |bytes| match parse(bytes) {
             Ok(None) => None,
             Ok(Some((value, used))) => {
                 parsed = Some(Ok(value));
@@ -298,26 +298,26 @@ impl<'w> ReadHalf<'w> {
             }
         }));
         let missing = || match read {
-            Err(error) => ReadError::Failed(error),
-            Ok(()) if self.ahead().is_empty() => ReadError::Nothing,
-            Ok(()) => ReadError::Cut,
+            Err(error) => ReadError::Io(error),
+            Ok(()) if self.buffered().is_empty() => ReadError::Eof,
+            Ok(()) => ReadError::UnexpectedEof,
         };
         Poll::Ready(parsed.unwrap_or_else(|| Err(missing())))
     }
 
     /// Reads until `take`, which sees all that was read so far, says how many bytes it has used, or to the end.
-    fn poll_until(
+    fn poll_read_until(
         &mut self,
         cx: &mut Context<'_>,
         take: &mut dyn FnMut(&[u8]) -> Option<usize>,
     ) -> Poll<io::Result<()>> {
-        if !self.ahead().is_empty()
-            && let Some(used) = take(self.ahead())
+        if !self.buffered().is_empty()
+            && let Some(used) = take(self.buffered())
         {
-            self.ahead.consume(used);
+            self.buffer.consume(used);
             return Poll::Ready(Ok(()));
         }
-        let (stream, ahead) = (self.stream, &mut *self.ahead);
+        let (stream, buffer) = (self.stream, &mut *self.buffer);
         executor::with_scratch(|scratch| {
             loop {
                 let count = ready!(stream.poll_read(cx, scratch))?;
@@ -325,17 +325,17 @@ impl<'w> ReadHalf<'w> {
                 if fresh.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
-                if !ahead.unused().is_empty() {
-                    ahead.append(fresh);
-                    if let Some(used) = take(ahead.unused()) {
-                        ahead.consume(used);
+                if !buffer.unread().is_empty() {
+                    buffer.append(fresh);
+                    if let Some(used) = take(buffer.unread()) {
+                        buffer.consume(used);
                         return Poll::Ready(Ok(()));
                     }
                 } else if let Some(used) = take(fresh) {
-                    ahead.append(fresh.get(used..).unwrap_or_default());
+                    buffer.append(fresh.get(used..).unwrap_or_default());
                     return Poll::Ready(Ok(()));
                 } else {
-                    ahead.append(fresh);
+                    buffer.append(fresh);
                 }
             }
         })
@@ -347,17 +347,17 @@ impl<'w> ReadHalf<'w> {
         cx: &mut Context<'_>,
         with: impl FnOnce(&mut Context<'_>, &[u8]) -> (usize, R),
     ) -> Poll<io::Result<R>> {
-        if !self.ahead().is_empty() {
-            let (used, result) = with(cx, self.ahead());
-            self.ahead.consume(used);
+        if !self.buffered().is_empty() {
+            let (used, result) = with(cx, self.buffered());
+            self.buffer.consume(used);
             return Poll::Ready(Ok(result));
         }
-        let (stream, ahead) = (self.stream, &mut *self.ahead);
+        let (stream, buffer) = (self.stream, &mut *self.buffer);
         executor::with_scratch(|scratch| {
             let count = ready!(stream.poll_read(cx, scratch))?;
             let fresh = scratch.get(..count).unwrap_or_default();
             let (used, result) = with(cx, fresh);
-            ahead.append(fresh.get(used..).unwrap_or_default());
+            buffer.append(fresh.get(used..).unwrap_or_default());
             Poll::Ready(Ok(result))
         })
     }

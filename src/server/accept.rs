@@ -85,14 +85,14 @@ async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worke
             None => return,
             Some(Ok((fd, addr))) => {
                 short = false;
-                let newcomer = Accepted { fd, addr, bound: listener.local().clone() };
+                let newcomer = Accepted { fd, addr, bound: listener.local_addr().clone() };
                 match worker.place() {
                     Assignment::Here(slot) => serve(newcomer, &worker, slot),
                     Assignment::There(desk) => desk.orders.send(WorkerCommand::Serve(newcomer)),
                     Assignment::Nowhere => turn_away(newcomer.fd, &newcomer.addr, &worker),
                 }
             }
-            Some(Err(error)) if socket::is_shortage(&error) => {
+            Some(Err(error)) if socket::is_out_of_resources(&error) => {
                 if !std::mem::replace(&mut short, true) {
                     let logs = worker.error_log();
                     log::log(
@@ -157,7 +157,7 @@ fn turn_away(fd: OwnedFd, addr: &Addr, worker: &Worker) {
 async fn say_no(socket: Socket, tokens: bool) {
     let answer = LocalResponse::page(503, tokens).without_exchange();
     let _ = poll_fn(|cx| socket.poll_write(cx, &answer)).await;
-    let _ = socket.finish();
+    let _ = socket.shutdown_write();
     // What it still sends is read, or it would not see the answer.
     while let Ok(1..) = poll_fn(|cx| executor::with_scratch(|scratch| socket.poll_read(cx, scratch))).await {}
 }

@@ -199,10 +199,10 @@ async fn introduce(
     let mut parse = proxy_protocol::parse;
     match timer.within(limit, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await {
         Ok(Ok(told)) => return Some(told.map(Rc::new)),
-        Ok(Err(ReadError::Nothing)) => {}
-        Ok(Err(ReadError::Cut)) => info(format_args!("client closed connection")),
+        Ok(Err(ReadError::Eof)) => {}
+        Ok(Err(ReadError::UnexpectedEof)) => info(format_args!("client closed connection")),
         Ok(Err(ReadError::Malformed(malformed))) => info(format_args!("client sent {malformed}")),
-        Ok(Err(ReadError::Failed(error))) => info(format_args!("recv() failed ({})", io_error::describe(&error))),
+        Ok(Err(ReadError::Io(error))) => info(format_args!("recv() failed ({})", io_error::describe(&error))),
         Err(executor::Elapsed) => info(format_args!("client timed out (110: Connection timed out)")),
     }
     None
@@ -258,7 +258,7 @@ impl RequestHandler<'_> {
     async fn serve(mut self) -> (After, Duration) {
         let mut counted = metrics::RequestGuard::begin();
         let began = executor::now();
-        let pipelined = !self.wire.ahead().is_empty() && self.number > 1;
+        let pipelined = !self.wire.buffered().is_empty() && self.number > 1;
         let server = self.group.names.default_server().clone();
         let (mut exchange, understood) = match self.read_head(&server).await {
             Ok(request) => {
@@ -309,15 +309,15 @@ impl RequestHandler<'_> {
         match read {
             Ok(Ok(request)) => return Ok(request),
             Ok(Err(ReadError::Malformed(malformed))) => return Err(Some(malformed)),
-            Ok(Err(ReadError::Nothing)) => {}
-            Ok(Err(ReadError::Cut)) => {
+            Ok(Err(ReadError::Eof)) => {}
+            Ok(Err(ReadError::UnexpectedEof)) => {
                 info("client prematurely closed connection while reading client request headers");
                 self.log_unread(server, 400);
             }
-            Ok(Err(ReadError::Failed(error))) => {
+            Ok(Err(ReadError::Io(error))) => {
                 info(&format!("recv() failed ({}) while reading client request headers", io_error::describe(&error)));
             }
-            Err(executor::Elapsed) if self.wire.ahead().is_empty() => {}
+            Err(executor::Elapsed) if self.wire.buffered().is_empty() => {}
             Err(executor::Elapsed) => {
                 info("client timed out (110: Connection timed out) while reading client request headers")
             }
@@ -327,7 +327,7 @@ impl RequestHandler<'_> {
 
     /// An exchange for a head that could not be read.
     fn unread(&self, server: &Arc<Server>) -> Exchange {
-        self.exchange(server, Request::from_malformed(self.wire.ahead()))
+        self.exchange(server, Request::from_malformed(self.wire.buffered()))
     }
 
     fn exchange(&self, server: &Arc<Server>, request: Request) -> Exchange {
@@ -398,7 +398,7 @@ fn understand(exchange: &mut Exchange, group: &VirtualHosts) -> Result<(), Malfo
 /// Reads what a client still sends, so that closing does not take the answer from it (RFC 9112 9.6).
 async fn linger(mut wire: BufStream, how: Lingering) {
     let timer = Timer::new();
-    let finished = timer.within(how.pause, poll_fn(|cx| wire.stream.poll_finish(cx)));
+    let finished = timer.within(how.pause, poll_fn(|cx| wire.stream.poll_shutdown(cx)));
     if !matches!(finished.await, Ok(Ok(()))) {
         return;
     }

@@ -42,7 +42,7 @@ impl InheritedListener {
             }
             _ => false,
         };
-        self.addr == *addr || (both && socket::takes_both(&self.fd))
+        self.addr == *addr || (both && socket::is_dual_stack(&self.fd))
     }
 }
 

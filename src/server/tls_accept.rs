@@ -34,7 +34,7 @@ pub async fn secure(
     if !matches!(first, 22 | 0x80..) {
         return Some((wire, client));
     }
-    let ahead = wire.take_ahead();
+    let ahead = wire.take_buffered();
     let Stream::Plain(socket) = wire.stream else { return None };
     let choose = |name: Option<&str>| {
         let site = group.names.site(name)?;

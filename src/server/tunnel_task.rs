@@ -25,7 +25,7 @@ use crate::tunnel;
 pub struct TunnelSetup {
     upgraded: Upgraded,
     frames: FrameScanner,
-    limits: tunnel::Limits,
+    limits: tunnel::Timeouts,
     end: Option<Box<Ending>>,
 }
 
@@ -60,7 +60,7 @@ impl TunnelSetup {
             })
         });
         let limits =
-            tunnel::Limits { idle: settings.proxy.tunnel_idle_timeout(), send: settings.proxy.tunnel_send_timeout() };
+            tunnel::Timeouts { idle: settings.proxy.tunnel_idle_timeout(), send: settings.proxy.tunnel_send_timeout() };
         let frames = if upgraded.websocket { FrameScanner::START } else { FrameScanner::UNKNOWN };
         Self { upgraded, frames, limits, end }
     }
@@ -68,7 +68,7 @@ impl TunnelSetup {
     /// Starts the task that the connection goes on as.
     pub fn start(self, mut wire: BufStream, slot: ConnectionGuard) {
         let Upgraded { stream, early, chosen, .. } = self.upgraded;
-        let early = (wire.take_ahead(), early);
+        let early = (wire.take_buffered(), early);
         let relay = tunnel::Tunnel::new(wire.stream, stream, early, self.frames, self.limits);
         executor::spawn(TunnelTask::new(relay, self.end, chosen, slot));
     }
@@ -93,9 +93,9 @@ impl TunnelTask {
 
     /// Leaves the tunnel to the next program, if that can go on with it.
     fn leave(&mut self) {
-        let Some(relay) = self.relay.take_if(|relay| relay.can_leave()) else { return };
+        let Some(relay) = self.relay.take_if(|relay| relay.can_hand_over()) else { return };
         let mut packer = HandoverEncoder::default();
-        if relay.pack(&mut packer).is_err() {
+        if relay.encode(&mut packer).is_err() {
             return;
         }
         packer.string(&self.chosen.upstream());
@@ -133,7 +133,7 @@ impl Future for TunnelTask {
 
 /// Goes on with a tunnel of the program before. `None`: the parcel is broken.
 pub fn resume(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) -> Option<()> {
-    let relay = tunnel::Tunnel::unpack(parcel)?;
+    let relay = tunnel::Tunnel::decode(parcel)?;
     let (upstream, peer) = (parcel.string()?, Addr::parse(&parcel.string()?)?);
     let end = if parcel.u8()? == 0 { None } else { Some(Box::new(Ending::unpack(parcel, worker)?)) };
     let groups = worker.running().all_upstreams();
@@ -203,7 +203,7 @@ impl Ending {
             log::write_error(&self.logs, Level::Info, Some(self.connection), format_args!("{why}"), &self.context);
         }
         let moved = log::Totals {
-            bytes: self.head_bytes + summary.to_client,
+            bytes: self.head_bytes + summary.bytes_to_client,
             head_bytes: self.head_bytes,
             millis: executor::now().saturating_sub(self.began),
             complete: true,

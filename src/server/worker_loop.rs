@@ -107,14 +107,14 @@ async fn finish(worker: &Rc<Worker>) {
         }
         let window = window.unwrap_or_default();
         tunnel::drain(window);
-        timer.set(window + tunnel::FAREWELL);
+        timer.set(window + tunnel::CLOSE_GRACE);
         timer.poll_due(cx).is_ready()
     })
     .await;
 }
 
 fn stay(worker: &Worker) {
-    tunnel::go_on();
+    tunnel::cancel_drain();
     worker.stay();
 }
 

@@ -312,7 +312,7 @@ impl SecureStream for Session {
         }
     }
 
-    fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = &mut *self.state.borrow_mut();
         if state.broken.is_none() {
             ready!(state.poll_unsent(cx, &self.socket))?;
@@ -321,10 +321,10 @@ impl SecureStream for Session {
                 ready!(state.poll_unsent(cx, &self.socket))?;
             }
         }
-        Poll::Ready(self.socket.finish())
+        Poll::Ready(self.socket.shutdown_write())
     }
 
-    fn is_cut(&self) -> bool {
+    fn is_truncated(&self) -> bool {
         self.state.borrow().ended == End::Cut
     }
 
@@ -334,19 +334,19 @@ impl SecureStream for Session {
     }
 
     /// Tickets and the like are taken in.
-    fn is_quiet(&self) -> bool {
+    fn is_idle(&self) -> bool {
         if self.is_readable() || self.state.borrow().broken.is_some() {
             return false;
         }
-        if self.socket.is_quiet() {
+        if self.socket.is_idle() {
             return true;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut byte = [0];
-        self.poll_read(&mut cx, &mut byte).is_pending() && self.socket.is_quiet()
+        self.poll_read(&mut cx, &mut byte).is_pending() && self.socket.is_idle()
     }
 
-    fn break_off(&self) {
+    fn suppress_close_notify(&self) {
         self.says_goodbye.set(false);
     }
 }
@@ -356,7 +356,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         // Who has gone would answer with a reset.
-        let listens = state.ended == End::NotYet || !self.socket.ended();
+        let listens = state.ended == End::NotYet || !self.socket.peer_closed();
         if listens && self.says_goodbye.get() && state.broken.is_none() && !state.finished {
             state.say_goodbye();
             let _ = state.poll_unsent(&mut Context::from_waker(std::task::Waker::noop()), &self.socket);

@@ -21,10 +21,10 @@ use crate::runtime::socket::Socket;
 use crate::runtime::stream::Stream;
 
 /// How long the other side may go on after one has ended.
-const HALF_CLOSED: Duration = Duration::from_secs(30);
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a tunnel that we close waits for both sides to close as well.
-pub const FAREWELL: Duration = Duration::from_secs(1);
+pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// When the tunnels of this worker are closed: from, and until.
@@ -32,7 +32,7 @@ thread_local! {
 }
 
 /// Tunnels that were to be closed go on after all.
-pub fn go_on() {
+pub fn cancel_drain() {
     DRAIN.set(None);
 }
 
@@ -60,22 +60,22 @@ pub enum End {
 #[derive(Clone, Copy, Debug)]
 pub struct TunnelStats {
     pub end: End,
-    pub to_client: u64,
-    pub to_upstream: u64,
+    pub bytes_to_client: u64,
+    pub bytes_to_upstream: u64,
 }
 
 /// How long a tunnel may stand still; `None` is for ever, while the kernel watches for dead peers.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct Timeouts {
     /// `proxy_read_timeout`, where it is set.
     pub idle: Option<Duration>,
     /// `proxy_send_timeout`, where it is set: for an upstream that takes nothing.
     pub send: Option<Duration>,
 }
 
-impl Limits {
-    fn now(self, half_closed: bool, upstream_stuck: bool) -> Option<Duration> {
-        let half = half_closed.then_some(HALF_CLOSED);
+impl Timeouts {
+    fn current(self, half_closed: bool, upstream_stuck: bool) -> Option<Duration> {
+        let half = half_closed.then_some(HALF_CLOSE_TIMEOUT);
         let send = self.send.filter(|_| upstream_stuck);
         if (self.idle, half, send) == (None, None, None) {
             return None; // as most often
@@ -85,20 +85,20 @@ impl Limits {
 }
 
 /// One direction.
-struct Half {
+struct HalfTunnel {
     /// What the receiver would not take yet.
-    held: Vec<u8>,
+    pending: Vec<u8>,
     state: State,
-    moved: u64,
+    bytes_moved: u64,
     /// Where the sender's frames stand.
     frames: FrameScanner,
 }
 
 #[derive(PartialEq, Eq)]
 enum State {
-    Flowing,
+    Open,
     /// The sender has ended; what is held goes first.
-    Ending,
+    SourceClosed,
     Done,
 }
 
@@ -108,67 +108,67 @@ enum FailedSide {
     Sink,
 }
 
-impl Half {
-    fn with(early: Vec<u8>, mut frames: FrameScanner) -> Self {
+impl HalfTunnel {
+    fn new(early: Vec<u8>, mut frames: FrameScanner) -> Self {
         frames.advance(&early);
-        Self { held: early, state: State::Flowing, moved: 0, frames }
+        Self { pending: early, state: State::Open, bytes_moved: 0, frames }
     }
 
-    fn pack(&self, packer: &mut HandoverEncoder) {
-        packer.bytes(&self.held);
-        packer.u8(match self.state {
-            State::Flowing => 0,
-            State::Ending => 1,
+    fn encode(&self, encoder: &mut HandoverEncoder) {
+        encoder.bytes(&self.pending);
+        encoder.u8(match self.state {
+            State::Open => 0,
+            State::SourceClosed => 1,
             State::Done => 2,
         });
-        packer.u64(self.moved);
-        packer.option_u64(self.frames.remaining_bytes());
+        encoder.u64(self.bytes_moved);
+        encoder.option_u64(self.frames.remaining_bytes());
     }
 
-    fn unpack(parcel: &mut HandoverDecoder) -> Option<Self> {
-        let held = parcel.bytes()?;
-        let state = match parcel.u8()? {
-            0 => State::Flowing,
-            1 => State::Ending,
+    fn decode(decoder: &mut HandoverDecoder) -> Option<Self> {
+        let pending = decoder.bytes()?;
+        let state = match decoder.u8()? {
+            0 => State::Open,
+            1 => State::SourceClosed,
             _ => State::Done,
         };
         Some(Self {
-            held,
+            pending,
             state,
-            moved: parcel.u64()?,
-            frames: FrameScanner::from_remaining_bytes(parcel.option_u64()?),
+            bytes_moved: decoder.u64()?,
+            frames: FrameScanner::from_remaining_bytes(decoder.option_u64()?),
         })
     }
 
     /// Ends the direction from our side, with a Close frame if it has room for one.
     fn close(&mut self, key: Option<[u8; 4]>) {
-        if self.state == State::Flowing {
+        if self.state == State::Open {
             if self.frames.is_at_boundary() {
-                self.held.extend_from_slice(&websocket::going_away_frame(key));
+                self.pending.extend_from_slice(&websocket::going_away_frame(key));
             }
-            self.state = State::Ending;
+            self.state = State::SourceClosed;
         }
     }
 
     /// Moves what can be moved; ready when the end was passed on.
     fn poll(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream) -> Poll<Result<(), FailedSide>> {
         loop {
-            ready!(self.poll_held(cx, to))?;
+            ready!(self.poll_flush(cx, to))?;
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
-                State::Ending => {
+                State::SourceClosed => {
                     // A receiver that is gone already has ended anyway.
-                    let _ = ready!(to.poll_finish(cx));
+                    let _ = ready!(to.poll_shutdown(cx));
                     self.state = State::Done;
                 }
-                State::Flowing => {
+                State::Open => {
                     // Most often one direction has nothing. (A session has work of its own to do.)
                     if from.is_plain() {
                         ready!(from.poll_readable(cx));
                     }
-                    let count = ready!(executor::with_scratch(|scratch| self.poll_hop(cx, scratch, from, to)))?;
+                    let count = ready!(executor::with_scratch(|scratch| self.poll_copy(cx, scratch, from, to)))?;
                     if count == 0 {
-                        self.state = State::Ending;
+                        self.state = State::SourceClosed;
                     }
                 }
             }
@@ -176,7 +176,7 @@ impl Half {
     }
 
     /// One read and one write.
-    fn poll_hop(
+    fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
@@ -193,19 +193,19 @@ impl Half {
             Poll::Ready(written) => written.map_err(|_| FailedSide::Sink)?,
             Poll::Pending => 0,
         };
-        self.moved += written as u64;
-        self.held.extend_from_slice(bytes.get(written..).unwrap_or_default());
+        self.bytes_moved += written as u64;
+        self.pending.extend_from_slice(bytes.get(written..).unwrap_or_default());
         Poll::Ready(Ok(count))
     }
 
-    fn poll_held(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<Result<(), FailedSide>> {
-        while !self.held.is_empty() {
-            let written = ready!(to.poll_write(cx, &self.held)).map_err(|_| FailedSide::Sink)?;
-            self.moved += written as u64;
-            if written == self.held.len() {
-                self.held = Vec::new();
+    fn poll_flush(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<Result<(), FailedSide>> {
+        while !self.pending.is_empty() {
+            let written = ready!(to.poll_write(cx, &self.pending)).map_err(|_| FailedSide::Sink)?;
+            self.bytes_moved += written as u64;
+            if written == self.pending.len() {
+                self.pending = Vec::new();
             } else {
-                self.held.drain(..written);
+                self.pending.drain(..written);
             }
         }
         Poll::Ready(Ok(()))
@@ -216,14 +216,14 @@ impl Half {
 pub struct Tunnel {
     client: Stream,
     upstream: Stream,
-    up: Half,
-    down: Half,
-    limits: Limits,
+    up: HalfTunnel,
+    down: HalfTunnel,
+    timeouts: Timeouts,
     timer: Timer,
     /// How much had moved when something moved last, and when that was.
-    last: (u64, Millis),
+    last_activity: (u64, Millis),
     /// When the worker closes it, if it does.
-    closes: Option<Millis>,
+    close_at: Option<Millis>,
 }
 
 impl Tunnel {
@@ -233,62 +233,62 @@ impl Tunnel {
         upstream: Stream,
         early: (Vec<u8>, Vec<u8>),
         frames: FrameScanner,
-        limits: Limits,
+        timeouts: Timeouts,
     ) -> Self {
         for stream in [&client, &upstream] {
-            stream.socket().release();
-            stream.socket().watch_peer();
+            stream.socket().clear_wakers();
+            stream.socket().enable_keepalive();
         }
         Self {
             client,
             upstream,
-            up: Half::with(early.0, frames),
-            down: Half::with(early.1, frames),
-            limits,
+            up: HalfTunnel::new(early.0, frames),
+            down: HalfTunnel::new(early.1, frames),
+            timeouts,
             timer: Timer::new(),
-            last: (0, executor::now()),
-            closes: None,
+            last_activity: (0, executor::now()),
+            close_at: None,
         }
     }
 
     /// Whether another program could go on with it: its streams are no more than descriptors.
-    pub fn can_leave(&self) -> bool {
+    pub fn can_hand_over(&self) -> bool {
         self.client.is_plain() && self.upstream.is_plain()
     }
 
     /// Leaves the tunnel to another program: descriptors, what is held, and where it stands.
-    pub fn pack(self, packer: &mut HandoverEncoder) -> io::Result<()> {
+    pub fn encode(self, encoder: &mut HandoverEncoder) -> io::Result<()> {
         let (client, upstream) = (self.client.into_fd()?, self.upstream.into_fd()?);
-        packer.fd(client);
-        packer.fd(upstream);
-        self.up.pack(packer);
-        self.down.pack(packer);
-        packer.duration(self.limits.idle);
-        packer.duration(self.limits.send);
+        encoder.fd(client);
+        encoder.fd(upstream);
+        self.up.encode(encoder);
+        self.down.encode(encoder);
+        encoder.duration(self.timeouts.idle);
+        encoder.duration(self.timeouts.send);
         Ok(())
     }
 
-    /// What [`Tunnel::pack`] left; an error, if its sockets can't be watched.
-    pub fn unpack(parcel: &mut HandoverDecoder) -> Option<io::Result<Self>> {
-        let (client, upstream) = (parcel.fd()?, parcel.fd()?);
-        let (up, down) = (Half::unpack(parcel)?, Half::unpack(parcel)?);
-        let limits = Limits { idle: parcel.duration()?, send: parcel.duration()? };
-        let sockets = Socket::new(client).and_then(|client| Ok((client, Socket::upstream(upstream)?)));
+    /// What [`Tunnel::encode`] left; an error, if its sockets can't be watched.
+    pub fn decode(decoder: &mut HandoverDecoder) -> Option<io::Result<Self>> {
+        let (client, upstream) = (decoder.fd()?, decoder.fd()?);
+        let (up, down) = (HalfTunnel::decode(decoder)?, HalfTunnel::decode(decoder)?);
+        let timeouts = Timeouts { idle: decoder.duration()?, send: decoder.duration()? };
+        let sockets = Socket::new(client).and_then(|client| Ok((client, Socket::for_upstream(upstream)?)));
         Some(sockets.map(|(client, upstream)| Self {
             client: Stream::Plain(client),
             upstream: Stream::Plain(upstream),
             up,
             down,
-            limits,
+            timeouts,
             timer: Timer::new(),
-            last: (0, executor::now()),
-            closes: None,
+            last_activity: (0, executor::now()),
+            close_at: None,
         }))
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if let Some(drain) = DRAIN.get() {
-            self.close_in_time(drain);
+            self.close_when_due(drain);
         }
         let upwards = self.up.poll(cx, &self.client, &self.upstream);
         let downwards = self.down.poll(cx, &self.upstream, &self.client);
@@ -299,17 +299,17 @@ impl Tunnel {
             (Poll::Ready(Err(FailedSide::Sink)), _) | (_, Poll::Ready(Err(FailedSide::Source))) => {
                 Poll::Ready(End::UpstreamFailed)
             }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) if self.closes.is_some_and(|at| at <= executor::now()) => {
-                self.poll_farewell(cx)
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) if self.close_at.is_some_and(|at| at <= executor::now()) => {
+                self.poll_linger(cx)
             }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Closed),
-            _ => self.poll_still(cx),
+            _ => self.poll_idle(cx),
         }
     }
 
     /// Chooses a time to close, and closes when it has come.
-    fn close_in_time(&mut self, (from, until): (Millis, Millis)) {
-        let at = *self.closes.get_or_insert_with(|| fastrand::u64(from..=until));
+    fn close_when_due(&mut self, (from, until): (Millis, Millis)) {
+        let at = *self.close_at.get_or_insert_with(|| fastrand::u64(from..=until));
         if at <= executor::now() {
             self.up.close(Some(fastrand::u32(..).to_ne_bytes()));
             self.down.close(None);
@@ -317,8 +317,8 @@ impl Tunnel {
     }
 
     /// Takes what still comes, so that closing does not take our last words from their receivers.
-    fn poll_farewell(&self, cx: &mut Context<'_>) -> Poll<End> {
-        let over = self.closes.unwrap_or(0) + millis(FAREWELL);
+    fn poll_linger(&self, cx: &mut Context<'_>) -> Poll<End> {
+        let over = self.close_at.unwrap_or(0) + millis(CLOSE_GRACE);
         self.timer.set(Duration::from_millis(over.saturating_sub(executor::now())));
         let mut open = false;
         for stream in [&self.client, &self.upstream] {
@@ -334,21 +334,21 @@ impl Tunnel {
     }
 
     /// Ready when nothing has moved for too long.
-    fn poll_still(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if let Some(at) = self.closes {
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(at) = self.close_at {
             // What is held then has as long as a farewell to go.
-            let at = if at <= executor::now() { at + millis(FAREWELL) } else { at };
+            let at = if at <= executor::now() { at + millis(CLOSE_GRACE) } else { at };
             self.timer.set(Duration::from_millis(at.saturating_sub(executor::now())));
             return self.timer.poll_due(cx).map(|()| End::Drained);
         }
         let half_closed = self.up.state == State::Done || self.down.state == State::Done;
-        let Some(limit) = self.limits.now(half_closed, !self.up.held.is_empty()) else { return Poll::Pending };
+        let Some(limit) = self.timeouts.current(half_closed, !self.up.pending.is_empty()) else { return Poll::Pending };
         // Activity stores a number; the timer looks at it when it goes off.
-        let moved = self.up.moved + self.down.moved;
-        if moved != self.last.0 {
-            self.last = (moved, executor::now());
+        let bytes_moved = self.up.bytes_moved + self.down.bytes_moved;
+        if bytes_moved != self.last_activity.0 {
+            self.last_activity = (bytes_moved, executor::now());
         }
-        let since = Duration::from_millis(executor::now().saturating_sub(self.last.1));
+        let since = Duration::from_millis(executor::now().saturating_sub(self.last_activity.1));
         self.timer.set(limit.saturating_sub(since));
         self.timer.poll_due(cx).map(|()| if half_closed { End::Closed } else { End::Idle })
     }
@@ -364,6 +364,6 @@ impl Future for Tunnel {
             this.client.abort();
             this.upstream.abort();
         }
-        Poll::Ready(TunnelStats { end, to_client: this.down.moved, to_upstream: this.up.moved })
+        Poll::Ready(TunnelStats { end, bytes_to_client: this.down.bytes_moved, bytes_to_upstream: this.up.bytes_moved })
     }
 }

@@ -263,9 +263,9 @@ pub fn parcel(input: &[u8]) {
         if kind != handover::TUNNEL {
             continue;
         }
-        if let Some(Ok(tunnel)) = Tunnel::unpack(&mut content) {
+        if let Some(Ok(tunnel)) = Tunnel::decode(&mut content) {
             let (bytes, fds) = emptied(tunnel);
-            let tunnel = Tunnel::unpack(&mut filled(&bytes, fds).into_decoder()).unwrap().unwrap();
+            let tunnel = Tunnel::decode(&mut filled(&bytes, fds).into_decoder()).unwrap().unwrap();
             assert_eq!(emptied(tunnel).0, bytes, "the next binary understands something else");
         }
     }
@@ -280,7 +280,7 @@ fn filled(bytes: &[u8], fds: Vec<OwnedFd>) -> HandoverEncoder {
 
 fn emptied(tunnel: Tunnel) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut packer = HandoverEncoder::default();
-    tunnel.pack(&mut packer).unwrap();
+    tunnel.encode(&mut packer).unwrap();
     let mut parcel = packer.into_decoder();
     (std::iter::from_fn(|| parcel.u8()).collect(), std::iter::from_fn(|| parcel.fd()).collect())
 }

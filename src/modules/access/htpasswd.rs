@@ -88,7 +88,7 @@ pub fn read(path: &Path) -> io::Result<Rc<Htpasswd>> {
     if let Some(users) = CACHE.with_borrow(|cache| cache.iter().find(is_current).map(|(.., users)| users.clone())) {
         return Ok(users);
     }
-    let file = privileged_reader::open_without_waiting(path)?;
+    let file = privileged_reader::open_nonblocking(path)?;
     let stamp = FileStamp::new(&file.metadata()?);
     let users = Rc::new(Htpasswd { text: read_text(file)? });
     CACHE.with_borrow_mut(|cache| {

@@ -164,9 +164,9 @@ fn thousandths(weight: &[u8]) -> u32 {
 
 /// Lets other workers write down their numbers.
 async fn ask_workers() {
-    metrics::ask();
+    metrics::request_update();
     let began = executor::now();
-    while !metrics::is_answered() && executor::now().saturating_sub(began) < millis(ANSWERS_MAX) {
+    while !metrics::is_up_to_date() && executor::now().saturating_sub(began) < millis(ANSWERS_MAX) {
         executor::sleep(LOOK_AGAIN).await;
     }
 }
