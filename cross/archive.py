@@ -1,4 +1,4 @@
-"""Archives whose bytes depend on nothing but what is put into them: tar, gzip, xz, ar."""
+"""Reproducible archives: tar, gzip, xz, ar. Their bytes depend only on the contents."""
 
 import io
 import lzma
@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 
 class File(NamedTuple):
-    """What stands at a path of an archive: bytes, or another path that a symbolic link leads to."""
+    """A file of an archive, or a symbolic link."""
 
     data: bytes = b""
     mode: int = 0o644
     link: str = ""
 
 
-def folders(tree: dict[str, File]) -> list[str]:
-    """All folders above the paths of a tree, each before what is in it."""
+def directories(tree: dict[str, File]) -> list[str]:
+    """Returns all parent directories of the paths of a tree, each before its contents."""
     found = set()
     for path in tree:
         while path := os.path.dirname(path):
@@ -26,10 +26,10 @@ def folders(tree: dict[str, File]) -> list[str]:
 
 
 def tar(tree: dict[str, File], mtime: int, owner: str = "") -> bytes:
-    """In GNU's format: opkg understands no PAX headers, and leaves out the files that have them."""
+    """Writes the GNU format: opkg does not support PAX headers and skips files that have them."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for path in sorted([*tree, *folders(tree), ""]):
+        for path in sorted([*tree, *directories(tree), ""]):
             info = tarfile.TarInfo("./" + path if path else "./")
             info.mtime, info.uname, info.gname = mtime, owner, owner
             file = tree.get(path)
@@ -44,13 +44,13 @@ def tar(tree: dict[str, File], mtime: int, owner: str = "") -> bytes:
 
 
 def gzip(data: bytes) -> bytes:
-    """Without a name and a time."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    return packer.compress(data) + packer.flush()
+    """Writes neither a name nor a time."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return compressor.compress(data) + compressor.flush()
 
 
 def xz(data: bytes) -> bytes:
-    """With a dictionary of 8 MiB: unpacking takes no more memory than that."""
+    """Uses a dictionary of 8 MiB, which is the memory that unpacking needs."""
     return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, preset=6)
 
 

@@ -1,4 +1,4 @@
-"""Packages as apk-tools 3 has them, and as OpenWrt 25 takes them: a database of typed values, then the files.
+"""Packages in the format of apk-tools 3, for OpenWrt 25: a database of typed values, then the files.
 
 A value is 32 bits: a type in the upper four, and a number, or the offset of what it stands for, in the others. Objects and
 arrays are a count and that many values; the first of an object's fields has number 1.
@@ -18,21 +18,21 @@ INT, INT_32, BLOB_8, BLOB_16, BLOB_32, ARRAY, OBJECT = 0x1, 0x2, 0x8, 0x9, 0xA, 
 ADB, SIGNATURE, DATA = 0, 1, 2
 HASH_BYTES = 20
 
-# The fields of objects, by their numbers.
+# The fields of objects, by number.
 PACKAGE = ["info", "paths", "scripts", "triggers", "replaces_priority"]
 INFO = [
     "name", "version", "unique_id", "description", "arch", "license", "origin", "maintainer", "url", "repo_commit",
     "build_time", "installed_size", "file_size", "provider_priority", "depends", "provides", "replaces",
 ]  # fmt: skip
 DEPENDENCY = ["name", "version", "match"]
-FOLDER = ["name", "acl", "files"]
+DIRECTORY = ["name", "acl", "files"]
 FILE = ["name", "acl", "size", "mtime", "hash", "target"]
 ACL = ["mode", "user", "group"]
 SCRIPTS = ["trigger", "pre-install", "post-install", "pre-deinstall", "post-deinstall", "pre-upgrade", "post-upgrade"]
 
 
 class Writer:
-    """Values one after the other; equal ones are written once."""
+    """Serialized values; equal ones are written once."""
 
     def __init__(self) -> None:
         self.data = bytearray(8)
@@ -95,31 +95,31 @@ def dependency(writer: Writer, text: str) -> int:
 
 
 def database(info: dict, tree: dict[str, File], scripts: dict[str, bytes], mtime: int) -> tuple[bytes, list[bytes]]:
-    """What is said of a package, and its files as blocks refer to it: by the number of the folder and of the file."""
-    writer, blocks, folders = Writer(), [], []
+    """Returns the description of a package, and its files with the numbers of directory and file that blocks refer to."""
+    writer, blocks, directories = Writer(), [], []
 
     def acl(mode: int) -> Ready:
         return Ready(writer.object(ACL, {"mode": mode, "user": "root", "group": "root"}))
 
-    for at, folder in enumerate(["", *archive.folders(tree)], 1):
+    for at, directory in enumerate(["", *archive.directories(tree)], 1):
         files = []
-        for path in sorted(path for path in tree if os.path.dirname(path) == folder):
+        for path in sorted(path for path in tree if os.path.dirname(path) == directory):
             file = tree[path]
             entry = {"name": os.path.basename(path), "acl": acl(file.mode), "mtime": mtime}
             entry |= {"size": len(file.data), "hash": hashlib.sha256(file.data).digest()}
             files.append(writer.object(FILE, entry))
             if file.data:
                 blocks.append(struct.pack("<II", at, len(files)) + file.data)
-        folders.append(writer.object(FOLDER, {"name": folder or None, "acl": acl(0o755), "files": Ready(writer.array(files))}))
+        directories.append(writer.object(DIRECTORY, {"name": directory or None, "acl": acl(0o755), "files": Ready(writer.array(files))}))
 
     lists = {
         key: Ready(writer.array([dependency(writer, text) for text in info[key]]))
         for key in ("depends", "provides")
         if key in info
     }
-    # The hash is that of everything with zeros in its place.
+    # The hash is computed with zeros in its place.
     described = Ready(writer.object(INFO, info | lists | {"unique_id": bytes(HASH_BYTES)}))
-    parts = {"info": described, "paths": Ready(writer.array(folders)), "scripts": Ready(writer.object(SCRIPTS, scripts))}
+    parts = {"info": described, "paths": Ready(writer.array(directories)), "scripts": Ready(writer.object(SCRIPTS, scripts))}
     root = writer.object(PACKAGE, parts)
     data = writer.data
     data[4:8] = struct.pack("<I", root)
@@ -140,7 +140,7 @@ def package(info: dict, tree: dict[str, File], scripts: dict[str, bytes], mtime:
 
 
 class Reader:
-    """The same backwards, and with doubt: what does not hold is an AssertionError."""
+    """Parses and verifies a package; an AssertionError shows what is wrong."""
 
     def __init__(self, file: bytes) -> None:
         assert file[:4] == b"ADBd", "it is not packed as packages are"
@@ -204,10 +204,10 @@ class Reader:
         return hashlib.sha256(self.data.replace(unique, bytes(len(unique)))).digest()[:HASH_BYTES] == unique
 
     def tree(self) -> dict[str, tuple[File, dict]]:
-        """Each file with what is said of it, and of whom it is."""
+        """Yields each file with its metadata and owner."""
         found = {}
-        for number, folder in enumerate(self.slots(self.root["paths"]), 1):
-            parts = self.fields(folder, FOLDER)
+        for number, directory in enumerate(self.slots(self.root["paths"]), 1):
+            parts = self.fields(directory, DIRECTORY)
             name = self.plain(parts["name"]).decode() if "name" in parts else ""
             for at, entry in enumerate(self.slots(parts.get("files", 0)), 1):
                 fields = self.fields(entry, FILE)

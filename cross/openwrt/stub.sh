@@ -1,5 +1,5 @@
-# What an init script finds on a router, for tests: rc.common's verbs, UCI and procd. What it says to procd, and what it
-# does as root, is written down instead of done: a line for each call, in the file $CALLS.
+# The environment of an init script on a router, for tests: rc.common's verbs, UCI and procd. Calls of procd and of commands that
+# need root are not executed but recorded, one per line, in the file $CALLS.
 #
 #   CALLS=file CONFIG=file [RUNNING=1] ash stub.sh INIT VERB
 # shellcheck shell=ash disable=SC1090,SC2329
@@ -12,7 +12,7 @@ record() {
 	echo "$line" >> "$CALLS"
 }
 
-# UCI's files are lines of shell, if these are functions. A section that has no name gets a number.
+# With these functions, UCI's files are shell scripts. A section without a name gets a number.
 sections=''
 config() {
 	count=$((${count:-0} + 1))
@@ -71,7 +71,7 @@ config_list_foreach() {
 	done
 }
 
-# Whether a value is of a type, of those that this script knows: VALUE TYPE
+# Whether a value is of one of the types that the init script uses: VALUE TYPE
 is_of_type() {
 	local bounds
 	case $2 in

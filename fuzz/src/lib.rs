@@ -1,4 +1,4 @@
-//! What the fuzz targets run: the bodies that `tests/fuzz_corpus.rs` runs too, and for expressions the opinion of PCRE.
+//! The fuzz targets: those of `tests/fuzz_corpus.rs`, and a comparison of regular expressions with PCRE.
 
 use pcre2::bytes::RegexBuilder;
 use smolgate::regex::Pattern;
@@ -6,19 +6,19 @@ use smolgate::regex::Pattern;
 #[path = "../../tests/targets/mod.rs"]
 pub mod targets;
 
-/// Steps that PCRE may take for one search, and bytes of heap: it gives up where going back would take long.
+/// Limits of steps and heap of PCRE for one search, against catastrophic backtracking.
 const LIMITS: &str = "(*LIMIT_MATCH=20000)(*LIMIT_HEAP=2000)";
 
-/// The whole match and `$1` to `$9`: configurations have no way to name more, and more are not kept.
+/// The whole match and `$1` to `$9`: configurations cannot use more.
 const GROUPS_MAX: usize = 10;
 
-/// Checks that PCRE finds the same groups at the same places. Nothing is compared where one of the two refuses the
-/// expression, or where smolgate documents a difference.
+/// Checks that PCRE finds the same groups at the same offsets, unless one of the two rejects the expression, or smolgate
+/// documents a difference.
 pub fn compare_with_pcre(input: &[u8]) {
     let Some((source, any_case, subject)) = targets::expression(input) else { return };
-    // docs/differences.md: the last line feed, and quantifiers that give nothing back. Properties are those
-    // of ASCII here, and of Latin-1 in PCRE.
-    let differs = ["++", "*+", "?+", "}+", "\\p"].iter().any(|odd| source.contains(odd));
+    // docs/differences.md: the last line feed, and possessive quantifiers. Properties are those of ASCII here, and of
+    // Latin-1 in PCRE.
+    let differs = ["++", "*+", "?+", "}+", "\\p"].iter().any(|syntax| source.contains(syntax));
     if differs || subject.ends_with(b"\n") || repeats_nothing(source) {
         return;
     }
@@ -34,12 +34,12 @@ pub fn compare_with_pcre(input: &[u8]) {
     }
 }
 
-/// Whether a group that may match nothing is repeated, as far as the text shows it. PCRE ends the repetition with the
-/// first round that matches nothing, and the groups in it are empty then; a search that follows all ways at once doesn't.
+/// Returns whether a group that may be empty is repeated, as far as the text shows it. PCRE ends the repetition with the first
+/// empty iteration, which sets the groups in it; a search that follows all alternatives at once does not.
 fn repeats_nothing(source: &str) -> bool {
     let plain = source.replace("(?:", "(");
     let repeats: usize = [")*", ")+", "){", ")?"].iter().map(|end| plain.matches(end).count()).sum();
-    // The only such group may be there or not, if nothing in it may.
+    // A single optional group is fine if its content cannot be empty.
     let rest = if repeats == 1 { plain.replace(")*", ")").replace(")?", ")") } else { plain };
     let nothing = ["*", "?", "{0", "{,", "^", "$", "\\b", "\\B", "\\A", "\\z", "(|", "||", "|)", "()"];
     repeats > 0 && nothing.iter().any(|nothing| rest.contains(nothing))
