@@ -31,7 +31,7 @@ fn fixed_parts(message: &str) -> Vec<String> {
     let is_value = |word: &&str| word.contains(|c: char| c.is_ascii_digit() || "/[]*#.".contains(c));
     let words = parts.collect::<Vec<_>>().join("\n").replace('\n', " 0 ");
     let words: Vec<&str> = words.split_whitespace().collect();
-    words.split(|word| is_value(&word)).map(|part| part.join(" ")).filter(|part| part.contains(' ')).collect()
+    words.split(|word| is_value(word)).map(|part| part.join(" ")).filter(|part| part.contains(' ')).collect()
 }
 
 /// Whether literals make up a text, each of them at least two words of it; the first word may belong to a value.
