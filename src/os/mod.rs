@@ -1,4 +1,4 @@
-//! The system, by safe calls: privileges, files that only root may read, the pid file.
+//! System calls by safe wrappers: privileges, files that only root may read or write, the pid file.
 
 pub(crate) mod root_files;
 pub(crate) mod privileges;

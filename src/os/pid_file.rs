@@ -1,10 +1,11 @@
-//! The pid file: which process this is, for scripts; and a lock, for `-s`.
+//! The pid file: the process id for scripts, and a lock for `-s`.
 //!
-//! A number in a file may be that of a process that has ended, or of another one by now; and the account of the service
-//! may write to the file, so a number alone would let it choose which process root signals. Therefore the program holds a
-//! lock on its file (fcntl(2), `F_SETLK`), and `-s` asks the kernel which process does (`F_GETLK`): that can't be stale and
-//! can't be forged, and `-s` needs no right but to read the file. The link /proc/PID/exe would tell less: only root and
-//! the account can read it, and it names a deleted file after an upgrade.
+//! A number in a file may belong to a process that has ended, or to another one by now. The service account may write
+//! to the file, so a number alone would let that account choose which process root signals. Therefore the program
+//! holds a lock on its file (fcntl(2), `F_SETLK`), and `-s` asks the kernel for the process that holds it
+//! (`F_GETLK`): the result can be neither stale nor forged, and `-s` needs only read access to the file.
+//! /proc/PID/exe is no substitute: only root and the account can read that link, and it names a deleted file after a
+//! binary upgrade.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -18,26 +19,25 @@ use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, test_kill_process};
 use crate::os::privileges::Account;
 use crate::os::{privileged_reader, root_files};
 
-/// How long `-s` waits for the lock while the process lives: a binary upgrade drops it with the old program, and the new
-/// one takes it when it has read its configuration.
+/// How long `-s` waits for the lock while the process lives: a binary upgrade releases the lock with the old program,
+/// and the new one takes it after reading its configuration.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Bytes of the file that are looked at.
+/// Bytes of the file that are read.
 const NUMBER_BYTES_MAX: u64 = 32;
 
-/// The file that says which process this is, as long as it lives. Closing any descriptor of the file would drop the lock,
-/// so nothing else opens it.
+/// The pid file of this process. Closing any descriptor of the file would release the lock, so nothing else opens it.
 pub struct PidFile {
     path: String,
     file: File,
 }
 
 impl PidFile {
-    /// Writes the file, and gives it to the account that root becomes.
+    /// Writes the file, and hands its ownership to `account`.
     pub fn write(path: &str, account: Option<&Account>) -> io::Result<Self> {
         let file = match root_files::replace(path.as_ref(), account, write_pid) {
             Ok(file) => file,
-            // It was written by the program before, in a directory that is root's.
+            // The old binary wrote it, into a directory that only root can change.
             Err(error) => match (std::fs::read_to_string(path), File::options().write(true).open(path)) {
                 (Ok(text), Ok(file)) if text.trim() == std::process::id().to_string() => {
                     lock(&file);
@@ -49,7 +49,7 @@ impl PidFile {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Whether the name is still that of this file, and not of another program's.
+    /// Whether the path still names this file, and not that of another program.
     fn owns_path(&self) -> bool {
         let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
         let (named, own) = (std::fs::symlink_metadata(&self.path), self.file.metadata());
@@ -58,7 +58,7 @@ impl PidFile {
 }
 
 impl Drop for PidFile {
-    /// In a directory that is root's the file can't be removed any more, but emptied.
+    /// Removes the file. In a directory that only root can change it is truncated instead.
     fn drop(&mut self) {
         if !self.owns_path() || root_files::remove(self.path.as_ref()).is_err() {
             let _ = self.file.set_len(0);
@@ -71,18 +71,19 @@ fn write_pid(file: &mut File) -> io::Result<()> {
     file.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
 
-/// A file system without locks keeps no program from starting; `-s` says that no program holds the file.
+/// Locks the file. A failure (a file system without locks) is ignored: `-s` then reports that no program holds the
+/// file.
 fn lock(file: &File) {
     let _ = fcntl_lock(file, FlockOperation::NonBlockingLockExclusive);
 }
 
-/// The process whose pid file this is.
+/// Finds the process that holds the lock of the pid file.
 pub fn find_holder(path: &str) -> Result<Pid, String> {
     let started = Instant::now();
     loop {
-        // It is another file as soon as another program has the name.
+        // Opened each time: the new binary replaces the file.
         let (file, text) =
-            read(path).map_err(|error| format!("reading \"{path}\" failed ({error}): does the program run?"))?;
+            read(path).map_err(|error| format!("reading \"{path}\" failed ({error}): is smolgate running?"))?;
         let text = text.trim();
         let Some(pid) = text.parse().ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
             return Err(format!("invalid PID \"{text}\" in \"{path}\""));
@@ -92,7 +93,7 @@ pub fn find_holder(path: &str) -> Result<Pid, String> {
         }
         if test_kill_process(pid) == Err(Errno::SRCH) || started.elapsed() > LOCK_WAIT_MAX {
             return Err(format!(
-                "no smolgate holds \"{path}\", and process {text} may be any other: it gets no signal"
+                "no smolgate holds the lock of \"{path}\": process {text} may be another program, and gets no signal"
             ));
         }
         std::thread::sleep(LOCK_POLL_INTERVAL);
@@ -106,7 +107,7 @@ fn read(path: &str) -> io::Result<(File, String)> {
     Ok((file, String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// The process that keeps others from writing to the file. Locks of another kind belong to no process, and have -1 there.
+/// Returns the process that holds the write lock. Locks of another kind belong to no process, and have -1 there.
 fn lock_owner(file: &File) -> io::Result<Option<Pid>> {
     let found = fcntl_getlk(file, &Flock::from(FlockType::ReadLock))?;
     Ok(found

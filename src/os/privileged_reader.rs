@@ -1,10 +1,10 @@
-//! Files that only root may read, when root has become somebody else: keys of certificates, which are read again when they
-//! are renewed.
+//! Reads key files that only root may read, after privileges were dropped: keys are read again when certificates are
+//! renewed.
 //!
-//! If one of these files can't be read otherwise, one thread keeps the power to read whatever there is
-//! (CAP_DAC_READ_SEARCH). It does nothing by itself, waits for those who read keys, and starts the next program, which has
-//! to read them too. All other threads have given the power up. Without such a file there is no such thread: most programs
-//! have no use for that much power, and one that a later configuration names is told of.
+//! If such a file can't be read otherwise, one thread keeps the capability to read every file (CAP_DAC_READ_SEARCH),
+//! serves read requests, and starts the new binary, which needs the capability too. All other threads have dropped
+//! it. Without such a file there is no such thread, because most configurations have no use for that much privilege;
+//! an unreadable key that a later configuration names is then reported as an error.
 
 use std::fs::File;
 use std::io;
@@ -20,26 +20,27 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::os::privileges::{self, Account};
 
-/// Bytes of the stack of that thread.
+/// Bytes of the thread's stack.
 const STACK_BYTES: usize = 128 * 1024;
-/// What the thread may do: the next program has to bind, too.
+/// The capabilities of the thread: the new binary has to bind its sockets, too.
 const CAPABILITIES: CapabilitySet = CapabilitySet::DAC_READ_SEARCH.union(CapabilitySet::NET_BIND_SERVICE);
 
 type Job = Box<dyn FnOnce() + Send>;
 
 static READER: OnceLock<Thread> = OnceLock::new();
-/// What it is to do. Who gives it that waits.
+/// Jobs of the thread; the caller that adds one waits for its end.
 static JOBS: Mutex<Vec<Job>> = Mutex::new(Vec::new());
-/// The files that were opened here before [`start`], by a thread that can read everything.
+/// Paths opened before [`drop_privileges`] by a thread that can read every file.
 static OPENED_PATHS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts the thread, if root is to become `account`, or if the power was given to somebody else. Everything that this
-/// thread starts from now on is without it: there must be no others yet.
-pub fn start(account: Option<Account>) -> Result<(), String> {
+/// Drops privileges: root becomes `account`, or a process that was started with CAP_DAC_READ_SEARCH gives it up.
+/// Starts the privileged thread first, if it is needed. Threads that exist already keep their privileges, so there
+/// must be none.
+pub fn drop_privileges(account: Option<Account>) -> Result<(), String> {
     let opened = take(&mut *lock(&OPENED_PATHS));
     let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     let remaining = effective - CapabilitySet::DAC_READ_SEARCH;
@@ -63,13 +64,13 @@ pub fn start(account: Option<Account>) -> Result<(), String> {
     }
 }
 
-/// Whether this thread has the power to read whatever there is.
+/// Whether this thread has the capability to read every file.
 #[cfg(feature = "tls")]
 fn can_read_everything() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::DAC_READ_SEARCH))
 }
 
-/// Whether one of these files can't be opened after the step that gives the power up.
+/// Whether one of `files` can't be opened after `give_up`.
 fn needs_reader(
     files: Vec<String>,
     give_up: impl FnOnce() -> Result<(), String> + Send + 'static,
@@ -92,12 +93,12 @@ fn spawn() -> Result<(), String> {
             std::thread::park();
         }
     };
-    let thread = Builder::new().name("reader".to_owned()).stack_size(STACK_BYTES).spawn(body);
-    let _ = READER.set(thread.map_err(|error| format!("no thread can be started ({error})"))?.thread().clone());
+    let thread = Builder::new().name("key-reader".to_owned()).stack_size(STACK_BYTES).spawn(body);
+    let _ = READER.set(thread.map_err(|error| format!("starting a thread failed ({error})"))?.thread().clone());
     Ok(())
 }
 
-/// Does something where all can be read: at once if there is no such thread.
+/// Runs `job` on the privileged thread and waits for its result; on this thread if there is no privileged one.
 pub fn run<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> R {
     let Some(reader) = READER.get() else { return job() };
     let result = Arc::new(Mutex::new(None));
@@ -115,7 +116,7 @@ pub fn run<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> R {
     }
 }
 
-/// Opens a file with a key to read it, now and whenever it has changed.
+/// Opens a key file, at start and whenever it has changed.
 #[cfg(feature = "tls")]
 pub fn open(path: &str) -> io::Result<File> {
     if READER.get().is_none() && can_read_everything() {
@@ -133,13 +134,13 @@ pub fn open(path: &str) -> io::Result<File> {
     }
 }
 
-/// Opens a file to read it, and does not wait if it is a pipe without a writer.
+/// Opens a file for reading, without blocking on a pipe that has no writer.
 pub fn open_nonblocking(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
-/// Opens a regular file: to wait here would let all others wait.
+/// Opens a regular file only: one that blocks would block all readers.
 #[cfg(feature = "tls")]
 fn open_regular(path: &str) -> io::Result<File> {
     let file = open_nonblocking(path.as_ref())?;

@@ -1,4 +1,4 @@
-//! From root to an ordinary user, for good (`user`).
+//! Drops root's privileges for good (`user`).
 //!
 //! The calls change one thread, so they come before any other thread is started, except the one that reads keys
 //! (`privileged_reader`).
@@ -16,24 +16,25 @@ use rustix::thread::{capability_is_in_bounding_set, remove_capability_from_bound
 use rustix::thread::{configure_capability_in_ambient_set, set_keep_capabilities, set_no_new_privs};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// Who is taken when root starts the program and no `user` is configured, as nginx does.
+/// The user if root starts the program and no `user` is configured, as in nginx.
 const DEFAULT_USER: &str = "nobody";
 /// Bytes of the stack of a thread that acts as the account.
 const STACK_BYTES: usize = 128 * 1024;
-/// Capabilities that a kernel may have; the last one today is the 41st.
+/// Upper bound of a kernel's capabilities; Linux 6 has 41.
 const CAPABILITIES_MAX: u32 = 64;
 
-/// Who the program is to become.
+/// The user and groups that the process switches to.
 #[derive(Clone, Debug)]
 pub struct Account {
     name: String,
     uid: Uid,
     gid: Gid,
-    /// All groups, that one included.
+    /// All groups, `gid` included.
     groups: Vec<Gid>,
 }
 
-/// Who the program is to become: `user` (and `group`, or the user's own) if it runs as root, otherwise nobody else.
+/// Looks up the account: `user`, and `group` or the user's own group. `None` if the process does not run as root, or
+/// the account is root.
 pub fn find_account(user: Option<&str>, group: Option<&str>) -> Result<Option<Account>, String> {
     if !geteuid().is_root() {
         return Ok(None);
@@ -43,12 +44,12 @@ pub fn find_account(user: Option<&str>, group: Option<&str>) -> Result<Option<Ac
     let (uid, gid) = match (found, user) {
         (Some(found), _) => (found.uid.as_raw(), found.gid.as_raw()),
         (None, None) => (65534, 65534),
-        (None, Some(_)) => return Err(format!("there is no user \"{name}\": add it, or name another one")),
+        (None, Some(_)) => return Err(format!("user \"{name}\" does not exist: create it, or configure another one")),
     };
     let gid = match group {
         Some(name) => Group::from_name(name)
             .map_err(|error| format!("getgrnam(\"{name}\") failed ({error})"))?
-            .ok_or_else(|| format!("there is no group \"{name}\": add it, or name another one"))?
+            .ok_or_else(|| format!("group \"{name}\" does not exist: create it, or configure another one"))?
             .gid
             .as_raw(),
         None => gid,
@@ -59,25 +60,24 @@ pub fn find_account(user: Option<&str>, group: Option<&str>) -> Result<Option<Ac
 }
 
 impl Account {
-    /// Gives an open file to the account, so that it can be written to or opened again later. Root of a container may not
-    /// have the power to do so (CAP_CHOWN); then what is open stays in use.
+    /// Makes the account the owner of an open file, so that it can be opened again later. Root of a container may
+    /// lack the capability (CAP_CHOWN); the open descriptor stays usable then.
     pub fn chown(&self, file: impl AsFd) {
         let _ = rustix::fs::fchown(file, Some(self.uid), Some(self.gid));
     }
 
-    /// Does something as the account, while the calling thread stays root: in a thread that becomes the account for good
-    /// and ends. So there is no way back that could fail.
+    /// Runs `work` as the account while the calling thread stays root: in a thread that switches for good and ends,
+    /// so that no switching back can fail.
     pub fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
         let account = self.clone();
         run_in_thread(move || account.assume(CapabilitySet::empty()).map(|()| work()))
     }
 
-    /// Becomes the account, for good, with these of root's powers and no others.
+    /// Switches this thread to the account for good, with no other capabilities than `kept`.
     ///
-    /// # Errors
-    /// A refusal of the kernel: then the program must not go on.
+    /// # Errors A refusal of the kernel: the program must not continue then.
     pub fn assume(&self, kept: CapabilitySet) -> Result<(), String> {
-        // The bounding set comes first: it takes a power that is gone with the user ID of root.
+        // The bounding set comes first: changing it takes a capability that is lost with the user id of root.
         let done = limit_bounding_set(kept)
             .and_then(|()| set_keep_capabilities(true))
             .and_then(|()| set_thread_groups(&self.groups))
@@ -86,21 +86,22 @@ impl Account {
             .and_then(|()| set_no_new_privs(true));
         done.map_err(|error| error.to_string())
             .and_then(|()| keep_capabilities(kept))
-            .map_err(|why| format!("becoming user \"{}\" failed ({why})", self.name))
+            .map_err(|why| format!("switching to user \"{}\" failed ({why})", self.name))
     }
 }
 
-/// Does something in a thread of its own, for which the caller waits.
+/// Runs `work` in a new thread and waits for it.
 pub fn run_in_thread<R: Send + 'static>(work: impl FnOnce() -> Result<R, String> + Send + 'static) -> io::Result<R> {
     let thread = Builder::new().name("account".to_owned()).stack_size(STACK_BYTES).spawn(work)?;
     let result = thread.join().map_err(|_| io::Error::from(io::ErrorKind::Other))?;
     result.map_err(io::Error::other)
 }
 
-/// Removes all other powers from the bounding set of this thread: no program that it executes can get them again.
+/// Removes all other capabilities from the bounding set of this thread, so that no program it executes can regain
+/// them.
 ///
-/// A container may have left root without the power to do so (CAP_SETPCAP). Then its own bounding set stays, and
-/// `no_new_privs` alone keeps programs from getting more.
+/// Root of a container may lack the capability to do so (CAP_SETPCAP). The container's own bounding set stays then,
+/// and `no_new_privs` alone keeps executed programs from gaining more.
 fn limit_bounding_set(kept: CapabilitySet) -> rustix::io::Result<()> {
     if !capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
         return Ok(());
@@ -109,31 +110,31 @@ fn limit_bounding_set(kept: CapabilitySet) -> rustix::io::Result<()> {
         match capability_is_in_bounding_set(capability) {
             Ok(true) if !kept.contains(capability) => remove_capability_from_bounding_set(capability)?,
             Ok(_) => {}
-            Err(Errno::INVAL) => break, // the kernel has no more of them
+            Err(Errno::INVAL) => break, // beyond the kernel's last one
             Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-/// Keeps what this thread has of these powers, also in the next program, and nothing else.
+/// Drops all capabilities but those of `kept` that this thread has; executed programs inherit these.
 ///
-/// # Errors
-/// A refusal of the kernel: then this thread may have kept more.
+/// # Errors A refusal of the kernel: this thread may have kept more then.
 pub fn keep_capabilities(kept: CapabilitySet) -> Result<(), String> {
     let had = capabilities(None).map_err(|error| format!("capget() failed: {error}"))?.permitted;
-    // What the bounding set of a container does not have is not missed.
+    // One that a container's bounding set lacks is not an error.
     let kept = kept & had;
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept })
         .map_err(|error| format!("capset() failed: {error}"))?;
     for capability in kept.iter() {
-        // Without it (before Linux 4.3, or where a sandbox forbids it) the next program has less power, never more.
+        // Without ambient capabilities (before Linux 4.3, or in some sandboxes) an executed program has fewer
+        // capabilities, never more.
         let _ = configure_capability_in_ambient_set(capability, true);
     }
     Ok(())
 }
 
-/// The groups of a user, its own included.
+/// Returns the groups of a user, the primary one included.
 fn group_list(user: &str, own: Gid) -> Vec<Gid> {
     let found = CString::new(user).ok().and_then(|user| getgrouplist(&user, own.as_raw().into()).ok());
     found.map_or(vec![own], |groups| groups.into_iter().map(|group| Gid::from_raw(group.as_raw())).collect())

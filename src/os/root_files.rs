@@ -1,11 +1,12 @@
-//! Files that root opens, makes and removes by their names, before it becomes the account of `user`.
+//! Opens, creates and removes files by path as root, before the process switches to the account of `user`.
 //!
-//! A name is as safe as the directories that it leads through: if others than root can write to one of them, they can put
-//! a symbolic or hard link to any file there. So root walks a name step by step. As long as only root can have made what
-//! is there, links are followed: the access log of a container is often a link to /dev/stdout. Behind that, the account
-//! does what is to be done, with no more power than it will have. Only where it may not, as in /var/log of Ubuntu, to
-//! which the group syslog can write, root does it: it follows no link, and takes no file with a second name. In every case
-//! a file is given to the account only if it was made by this very call.
+//! A path is as safe as the directories that it leads through: if other users can write to one of them, they can put
+//! a symbolic or hard link to any file there. So root resolves a path component by component. As long as only root
+//! can have created an entry, links are followed: the access log of a container is often a link to /dev/stdout.
+//! Beyond that, the operation runs as the account, without privileges it would not have later. Only where the account
+//! lacks permission, as in /var/log of Ubuntu, which the group syslog can write to, the operation runs as root: it
+//! follows no link, and opens no file with a second hard link. A file is handed to the account only if this very call
+//! created it.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -22,73 +23,71 @@ use rustix::process::geteuid;
 
 use crate::os::privileges::Account;
 
-/// Symbolic links of one name, as many as the kernel follows.
+/// Symbolic links in one path, as in the kernel.
 const LINKS_MAX: u32 = 40;
 /// Mode of a new file, less the umask.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
-/// A step on the way.
+/// How a component of a path is opened.
 const COMPONENT_FLAGS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The end of a walk: a name in an open directory. The last part of the name may be a link, or not be there.
+/// A resolved path: an entry of an open directory. The entry may be a link, or not exist.
 #[derive(Debug)]
 struct CheckedPath {
     dir: OwnedFd,
     name: OsString,
-    /// Nothing on the way, nor what is there, can be changed by others than root.
+    /// Only root can change the directories of the path, and the entry.
     safe: bool,
-    /// It is a link of /proc to something open, which only the kernel can follow.
+    /// The entry is a magic link of /proc to an open file (symlink(7)), which only the kernel can follow.
     magic_link: bool,
 }
 
-/// Opens a file for appending, which is made if it is not there, as root or as the account of the process.
+/// Opens a file for appending, and creates it if it does not exist, as root or as the account of the process.
 ///
-/// # Errors
-/// Those of open(2); and a name that is not safe for root.
+/// # Errors Those of open(2), and a path that is not safe for root.
 pub fn open_append(path: &Path, account: Option<&Account>) -> io::Result<OwnedFd> {
     const APPEND: OFlags = OFlags::WRONLY.union(OFlags::APPEND).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-    let plain = |path: &Path| {
+    let by_path = |path: &Path| {
         Ok(retry_on_intr(|| rustix::fs::open(path, APPEND | OFlags::CREATE | OFlags::CLOEXEC, FILE_MODE))?)
     };
     if !geteuid().is_root() {
-        return plain(path);
+        return by_path(path);
     }
     let owned = path.to_owned();
     run_least_privileged(
         CheckedPath::resolve(path, true),
         account,
-        move || plain(&owned),
-        |place| place.open(APPEND, account),
+        move || by_path(&owned),
+        |checked| checked.open(APPEND, account),
     )
 }
 
-/// Puts a new file in the place of whatever has the name: `write` fills it, before others see it.
+/// Replaces `path` by a new file, which `write` fills before the file gets that name.
 ///
-/// # Errors
-/// Those of open(2), rename(2) and `write`; and a name that is not safe for root.
+/// # Errors Those of open(2), rename(2) and `write`, and a path that is not safe for root.
 pub fn replace(path: &Path, account: Option<&Account>, write: fn(&mut File) -> io::Result<()>) -> io::Result<File> {
     if !geteuid().is_root() {
         return replace_in(CWD, path.as_os_str(), None, write);
     }
     let owned = path.to_owned();
-    let plain = move || replace_in(CWD, owned.as_os_str(), None, write);
-    run_least_privileged(CheckedPath::resolve(path, false), account, plain, |place| {
-        replace_in(&place.dir, &place.name, account, write)
+    let by_path = move || replace_in(CWD, owned.as_os_str(), None, write);
+    run_least_privileged(CheckedPath::resolve(path, false), account, by_path, |checked| {
+        replace_in(&checked.dir, &checked.name, account, write)
     })
 }
 
-/// Removes a name, and follows no link that others than root can have made.
+/// Removes a file without following links that other users can have made.
 pub fn remove(path: &Path) -> io::Result<()> {
     if !geteuid().is_root() {
         return std::fs::remove_file(path);
     }
-    let place = CheckedPath::resolve(path, false)?;
-    Ok(unlinkat(&place.dir, &place.name, AtFlags::empty())?)
+    let checked = CheckedPath::resolve(path, false)?;
+    Ok(unlinkat(&checked.dir, &checked.name, AtFlags::empty())?)
 }
 
-/// Does something at a safe place as root, and elsewhere as the account; as root there, too, if the account may not.
+/// Runs `act` as root if the path is safe, otherwise as the account; as root there, too, if the account lacks
+/// permission.
 ///
-/// # Errors
-/// Those of what is done; the walk's, if the account may not either.
+/// # Errors Those of `act`; those of resolving the path, if the account lacks permission, too.
 pub fn run_at<R: Send + 'static>(
     path: &Path,
     account: Option<&Account>,
@@ -101,65 +100,65 @@ pub fn run_at<R: Send + 'static>(
 }
 
 fn run_least_privileged<R: Send + 'static>(
-    place: io::Result<CheckedPath>,
+    checked: io::Result<CheckedPath>,
     account: Option<&Account>,
     by_account: impl FnOnce() -> io::Result<R> + Send + 'static,
     by_root: impl FnOnce(&CheckedPath) -> io::Result<R>,
 ) -> io::Result<R> {
-    let is_safe = place.as_ref().is_ok_and(|place| place.safe);
+    let is_safe = checked.as_ref().is_ok_and(|checked| checked.safe);
     if let (Some(account), false) = (account, is_safe) {
         match account.run(by_account)? {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             done => return done,
         }
     }
-    by_root(&place?)
+    by_root(&checked?)
 }
 
-/// Writes a file beside the name and renames it, so that the name is never one of half a file.
+/// Writes a temporary file and renames it, so that `name` is never a partial file.
 fn replace_in(
     dir: impl AsFd,
     name: &OsStr,
     account: Option<&Account>,
     write: fn(&mut File) -> io::Result<()>,
 ) -> io::Result<File> {
-    let mut fresh = name.to_owned();
-    fresh.push(".new");
-    match unlinkat(&dir, &fresh, AtFlags::empty()) {
+    let mut temporary = name.to_owned();
+    temporary.push(".new");
+    match unlinkat(&dir, &temporary, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(retry_on_intr(|| openat(&dir, &fresh, flags, FILE_MODE))?);
+    let mut file = File::from(retry_on_intr(|| openat(&dir, &temporary, flags, FILE_MODE))?);
     if let Some(account) = account {
         account.chown(&file);
     }
     write(&mut file)?;
-    renameat(&dir, &fresh, &dir, name)?;
+    renameat(&dir, &temporary, &dir, name)?;
     Ok(file)
 }
 
 impl CheckedPath {
-    /// Walks to the last part of a name, and follows it if it is a link and `follow` says so.
+    /// Resolves a path up to its last component, and follows that one, too, if it is a link and `follow` is set.
     fn resolve(path: &Path, follow: bool) -> io::Result<Self> {
         let path = if path.is_absolute() { path.to_owned() } else { std::env::current_dir()?.join(path) };
         let root = Directory::root()?;
-        let mut left = components(&path);
-        let mut here = root.try_clone()?;
+        let mut pending = components(&path);
+        let mut dir = root.try_clone()?;
         let mut links = 0;
-        while let Some(name) = left.pop_front() {
-            let is_last = left.is_empty();
-            let child = match openat(&here.dir, &name, COMPONENT_FLAGS, Mode::empty()) {
-                Err(Errno::NOENT) if is_last => return Ok(here.entry(name, None, false)),
+        while let Some(name) = pending.pop_front() {
+            let is_last = pending.is_empty();
+            let child = match openat(&dir.fd, &name, COMPONENT_FLAGS, Mode::empty()) {
+                Err(Errno::NOENT) if is_last => return Ok(dir.entry(name, None, false)),
                 child => child?,
             };
             let stat = fstat(&child)?;
-            let is_safe = here.is_root_only(Some(&stat));
+            let is_safe = dir.is_root_only(Some(&stat));
             match FileType::from_raw_mode(stat.st_mode) {
-                _ if is_last && !follow => return Ok(here.entry(name, Some(&stat), false)),
-                FileType::Symlink if is_last && is_magic(&here.dir) => return Ok(here.entry(name, Some(&stat), true)),
+                _ if is_last && !follow => return Ok(dir.entry(name, Some(&stat), false)),
+                FileType::Symlink if is_last && is_magic(&dir.fd) => return Ok(dir.entry(name, Some(&stat), true)),
                 FileType::Symlink if !is_safe => {
-                    let why = "a symbolic link is not followed by root where others can write";
+                    let why = "root does not follow a symbolic link that other users can change";
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
                 }
                 FileType::Symlink => {
@@ -169,33 +168,33 @@ impl CheckedPath {
                         return Err(Errno::LOOP.into());
                     }
                     if target.is_absolute() {
-                        here = root.try_clone()?;
+                        dir = root.try_clone()?;
                     }
-                    let rest = std::mem::replace(&mut left, components(&target));
-                    left.extend(rest);
+                    let rest = std::mem::replace(&mut pending, components(&target));
+                    pending.extend(rest);
                 }
-                FileType::Directory => here = Directory { dir: child, stat, safe: is_safe },
-                _ if is_last => return Ok(here.entry(name, Some(&stat), false)),
+                FileType::Directory => dir = Directory { fd: child, stat, safe: is_safe },
+                _ if is_last => return Ok(dir.entry(name, Some(&stat), false)),
                 _ => return Err(Errno::NOTDIR.into()),
             }
         }
         Err(Errno::ISDIR.into())
     }
 
-    /// Opens what is there, or makes it.
+    /// Opens the entry, or creates it.
     fn open(&self, flags: OFlags, account: Option<&Account>) -> io::Result<OwnedFd> {
         let open = |more| retry_on_intr(|| openat(&self.dir, &self.name, flags | OFlags::CLOEXEC | more, FILE_MODE));
         if self.magic_link && self.safe {
             return Ok(open(OFlags::empty())?);
         }
-        // Neither call makes what the other has found: without O_EXCL it would not be known what this one has made.
+        // Two calls, because without O_EXCL it would be unknown whether this one created the file.
         match open(OFlags::NOFOLLOW) {
             Err(Errno::NOENT) => {
-                let made = open(OFlags::NOFOLLOW | OFlags::CREATE | OFlags::EXCL)?;
+                let created = open(OFlags::NOFOLLOW | OFlags::CREATE | OFlags::EXCL)?;
                 if let Some(account) = account {
-                    account.chown(&made);
+                    account.chown(&created);
                 }
-                Ok(made)
+                Ok(created)
             }
             Err(error) => Err(error.into()),
             Ok(found) => {
@@ -203,49 +202,49 @@ impl CheckedPath {
                 if self.safe || (FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_nlink == 1) {
                     return Ok(found);
                 }
-                let why = "root opens nothing but a regular file of one name where others can write";
+                let why = "root opens only a regular file without a second hard link where other users can write";
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
             }
         }
     }
 }
 
-/// A directory on the way.
+/// A directory of the path.
 struct Directory {
-    dir: OwnedFd,
+    fd: OwnedFd,
     stat: Stat,
-    /// It is the one that root has put here.
+    /// Only root can have put this directory here.
     safe: bool,
 }
 
 impl Directory {
     fn root() -> io::Result<Self> {
-        let dir = openat(CWD, "/", COMPONENT_FLAGS | OFlags::DIRECTORY, Mode::empty())?;
-        Ok(Self { stat: fstat(&dir)?, dir, safe: true })
+        let fd = openat(CWD, "/", COMPONENT_FLAGS | OFlags::DIRECTORY, Mode::empty())?;
+        Ok(Self { stat: fstat(&fd)?, fd, safe: true })
     }
 
     fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { dir: self.dir.try_clone()?, stat: self.stat, safe: self.safe })
+        Ok(Self { fd: self.fd.try_clone()?, stat: self.stat, safe: self.safe })
     }
 
-    /// Whether only root can change what is here under a name: a link, a file, or nothing yet. In a sticky directory such
-    /// as /tmp others make what they like, but don't move a directory of root's.
+    /// Whether only root can change an entry of this directory: a link, a file, or none yet. In a sticky directory
+    /// such as /tmp other users can create entries, but can't move a directory that root owns.
     fn is_root_only(&self, child: Option<&Stat>) -> bool {
         const OTHERS_WRITE: u32 = 0o022;
         const STICKY: u32 = 0o1000;
         let is_roots_dir =
             |child: &Stat| child.st_uid == 0 && FileType::from_raw_mode(child.st_mode) == FileType::Directory;
-        let closed = self.stat.st_mode & OTHERS_WRITE == 0
+        let is_protected = self.stat.st_mode & OTHERS_WRITE == 0
             || (self.stat.st_mode & STICKY != 0 && child.is_some_and(is_roots_dir));
-        self.safe && self.stat.st_uid == 0 && closed
+        self.safe && self.stat.st_uid == 0 && is_protected
     }
 
     fn entry(self, name: OsString, child: Option<&Stat>, magic_link: bool) -> CheckedPath {
-        CheckedPath { safe: self.is_root_only(child), dir: self.dir, name, magic_link }
+        CheckedPath { safe: self.is_root_only(child), dir: self.fd, name, magic_link }
     }
 }
 
-/// The parts of a name between its slashes.
+/// Splits a path into its components.
 fn components(path: &Path) -> VecDeque<OsString> {
     let part = |part: Component<'_>| match part {
         Component::Normal(_) | Component::ParentDir => Some(part.as_os_str().to_owned()),
@@ -254,7 +253,7 @@ fn components(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(part).collect()
 }
 
-/// Whether links of this directory can lead to what has no name.
+/// Whether the directory is one of /proc, whose links can lead to files without a path.
 fn is_magic(dir: &OwnedFd) -> bool {
     fstatfs(dir).is_ok_and(|fs| fs.f_type == PROC_SUPER_MAGIC)
 }

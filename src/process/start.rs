@@ -84,7 +84,7 @@ pub fn run_upgradable(
         Some(path) => start.require(&config, write_pid(path, account.as_ref()))?,
         None => None,
     };
-    privileged_reader::start(account).map_err(FatalError)?;
+    privileged_reader::drop_privileges(account).map_err(FatalError)?;
     let ended = start.run_workers(config, signals);
     start.listeners.close();
     drop(pid);

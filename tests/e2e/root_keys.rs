@@ -58,7 +58,7 @@ fn keys_of_root_are_read_again() {
     let check_capabilities = || {
         let all = capabilities(&proxy);
         let (readers, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, permitted)| permitted & 4 != 0);
-        assert_eq!(readers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["keeper"], "{others:?}");
+        assert_eq!(readers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["key-reader"], "{others:?}");
         assert!(others.iter().all(|(_, permitted)| permitted & !(1 << 10) == 0), "{others:?}"); // at most CAP_NET_BIND_SERVICE
         assert!(
             bounding_sets(&proxy).iter().all(|bound| bound & !(1 << 10 | 1 << 2) == 0),
@@ -111,7 +111,7 @@ fn no_thread_keeps_the_capability_without_need() {
     };
     let check_capabilities = || {
         let all = capabilities(&proxy);
-        assert!(all.iter().all(|(name, permitted)| name != "keeper" && permitted & !(1 << 10) == 0), "{all:?}");
+        assert!(all.iter().all(|(name, permitted)| name != "key-reader" && permitted & !(1 << 10) == 0), "{all:?}");
         assert!(bounding_sets(&proxy).iter().all(|bound| bound & !(1 << 10) == 0), "{:x?}", bounding_sets(&proxy));
     };
     assert_eq!(serves(), Ok(true));
