@@ -230,7 +230,7 @@ impl Phases<'_> {
             return self.forward(exchange).await;
         }
         match static_files::respond(exchange).await {
-            file::StaticResponse::Reply(response) => Next::Answer(Some(Box::new(response))),
+            file::StaticResponse::Local(response) => Next::Answer(Some(Box::new(response))),
             file::StaticResponse::IndexRedirect(path) => {
                 exchange.uri.path = path;
                 exchange.uri.path_changed = true;

@@ -157,9 +157,9 @@ async fn write_out(
             outgoing.of(fd);
             outgoing.add_part(FileRange { start: from, length: count });
         }
-        file::Body::Parts { fd, parts, end } => {
+        file::Body::Multipart { fd, ranges, end } => {
             outgoing.of(fd);
-            for (before, part) in parts {
+            for (before, part) in ranges {
                 outgoing.add(&before);
                 outgoing.add_part(part);
             }
@@ -237,7 +237,7 @@ async fn pack(exchange: &mut Exchange, wire: &BufStream, mut delivery: Box<Prepa
         file::Body::Bytes(bytes) => BodySource::Bytes(bytes),
         file::Body::File { fd, from, count } => BodySource::File { fd, from: *from, count: *count },
         file::Body::Listing(listing) => BodySource::Made(Box::new(|out| listing.write_part(out))),
-        file::Body::Parts { .. } => return Err(Aborted),
+        file::Body::Multipart { .. } => return Err(Aborted),
     };
     let sent = packer.send(&wire.stream, delivery.head, source).await;
     exchange.response.bytes = packer.sent;

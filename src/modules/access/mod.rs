@@ -1,7 +1,6 @@
-//! Whether a request is let in: its address (`allow`, `deny`), its password (`auth_basic`), what another request says of
-//! it (`auth_request`), and how these go together (`satisfy`).
+//! Access control: by address (`allow`, `deny`), by password (`auth_basic`), and by a subrequest (`auth_request`).
 //!
-//! Each check gives a [`Verdict`]; a [`Gate`] takes them one after the other until the matter is settled.
+//! Each check returns a [`Verdict`]; [`Satisfy`] combines them as `satisfy` says.
 
 pub(crate) mod conf;
 pub(crate) mod htpasswd;
@@ -23,10 +22,10 @@ use crate::request::{log, variables};
 use crate::runtime::io_error;
 use crate::runtime::stream::BufStream;
 
-/// What one check says.
+/// The result of one check.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is nothing to check.
+    /// No directive or rule applies.
     NotApplicable,
     Allowed,
     Denied(Denied),
@@ -38,12 +37,12 @@ impl Verdict {
     }
 }
 
-/// Who is not let in gets this.
+/// How a request is rejected.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Denied {
-    /// 499: nothing, the client is gone.
+    /// 499: the client has closed, and gets no response.
     pub status: u16,
-    /// How to ask for entry: values of `WWW-Authenticate`.
+    /// Values of `WWW-Authenticate`.
     pub challenges: Vec<Vec<u8>>,
 }
 
@@ -53,7 +52,7 @@ impl Denied {
     }
 }
 
-/// The verdicts on one request.
+/// Combines the verdicts on one request (`satisfy`).
 pub struct Satisfy {
     any: bool,
     denied: Option<Denied>,
@@ -64,7 +63,7 @@ impl Satisfy {
         Self { any: access.any, denied: None }
     }
 
-    /// Takes one verdict in; something, as soon as the others do not matter.
+    /// Adds a verdict; returns the result as soon as it no longer depends on further ones.
     pub fn add(&mut self, verdict: Verdict) -> Option<Result<(), Denied>> {
         match verdict {
             Verdict::NotApplicable => None,
@@ -72,11 +71,11 @@ impl Satisfy {
             Verdict::Allowed => None,
             Verdict::Denied(denied) if !self.any || !matches!(denied.status, 401 | 403) => Some(Err(denied)),
             Verdict::Denied(mut denied) => {
-                // Who may still log in is told so, whatever else kept him out.
-                if let Some(mut before) = self.denied.take() {
-                    before.challenges.append(&mut denied.challenges);
-                    denied.challenges = before.challenges;
-                    if before.status == 401 {
+                // With `satisfy any` a client that could log in gets the 401, not the 403 of another check.
+                if let Some(mut previous) = self.denied.take() {
+                    previous.challenges.append(&mut denied.challenges);
+                    denied.challenges = previous.challenges;
+                    if previous.status == 401 {
                         denied.status = 401;
                     }
                 }
@@ -86,7 +85,7 @@ impl Satisfy {
         }
     }
 
-    /// What the verdicts come to when there are no more.
+    /// Returns the result once all verdicts are in.
     pub fn finish(self, exchange: &Exchange) -> Result<(), Denied> {
         let Some(denied) = self.denied else { return Ok(()) };
         if denied.status == 403 {
@@ -96,7 +95,7 @@ impl Satisfy {
     }
 }
 
-/// `allow` and `deny`.
+/// Checks `allow` and `deny`.
 pub fn check_address(access: &Access, exchange: &Exchange) -> Verdict {
     match access.rules.iter().find(|rule| rule.fits(&exchange.client.addr)) {
         None => Verdict::NotApplicable,
@@ -110,7 +109,7 @@ pub fn check_address(access: &Access, exchange: &Exchange) -> Verdict {
     }
 }
 
-/// `auth_basic`.
+/// Checks `auth_basic`.
 pub async fn check_password(access: &Access, exchange: &Exchange, client: &BufStream) -> Verdict {
     let Some(basic) = &access.basic else { return Verdict::NotApplicable };
     let Some(realm) = &basic.realm else { return Verdict::NotApplicable };
@@ -118,63 +117,59 @@ pub async fn check_password(access: &Access, exchange: &Exchange, client: &BufSt
     if realm == b"off" {
         return Verdict::NotApplicable;
     }
-    let challenge = || Verdict::Denied(Denied { status: 401, challenges: vec![www_authenticate(&realm)] });
+    let unauthorized = || Verdict::Denied(Denied { status: 401, challenges: vec![www_authenticate(&realm)] });
     let Some(Credentials { user, password }) = Credentials::from_headers(&exchange.request.headers) else {
         log::log_request(exchange, Level::Info, format_args!("no user/password was provided for basic authentication"));
-        return challenge();
+        return unauthorized();
     };
     let (users, path) = match read_user_file(basic, exchange) {
-        Ok(found) => found,
+        Ok(read) => read,
         Err(status) => return Verdict::denied(status),
     };
     let name = user.escape_ascii();
-    let found = users.find_hash(&user);
+    let hash = users.find_hash(&user);
     let check = async {
-        match found.or_else(|| users.decoy_hash(&user)) {
-            Some(stored) if found.is_some() => password_check::check(stored, &password).await,
+        match hash.or_else(|| users.decoy_hash(&user)) {
+            Some(stored) if hash.is_some() => password_check::check(stored, &password).await,
             Some(decoy) => password_check::check_decoy(decoy, &password).await,
             None => CheckResult::Mismatch,
         }
     };
-    let Some(outcome) = abort_if_client_closes(client, check).await else {
+    let Some(result) = abort_if_client_closes(client, check).await else {
         log::log_request(
             exchange,
             Level::Info,
-            format_args!("client closed connection while its password was checked"),
+            format_args!("client closed connection while its password was being checked"),
         );
         return Verdict::denied(499);
     };
-    match outcome {
+    match result {
         CheckResult::Match => Verdict::Allowed,
-        CheckResult::Mismatch if found.is_none() => {
+        CheckResult::Mismatch if hash.is_none() => {
             log::log_request(exchange, Level::Error, format_args!("user \"{name}\" was not found in \"{path}\""));
-            challenge()
+            unauthorized()
         }
         CheckResult::Mismatch => {
             log::log_request(exchange, Level::Error, format_args!("user \"{name}\": password mismatch"));
-            challenge()
+            unauthorized()
         }
         CheckResult::Unsupported => {
-            let why = "the password is stored in a form that is not supported";
+            let why = "the password hash is not supported";
             log::log_request(
                 exchange,
                 Level::Error,
                 format_args!("user \"{name}\" in \"{path}\": {why}, {}", password::ADVICE),
             );
-            challenge()
+            unauthorized()
         }
         CheckResult::Busy => {
-            log::log_request(
-                exchange,
-                Level::Error,
-                format_args!("user \"{name}\": too many passwords wait to be checked"),
-            );
+            log::log_request(exchange, Level::Error, format_args!("user \"{name}\": too many pending password checks"));
             Verdict::denied(503)
         }
     }
 }
 
-/// The users that a location knows, and the file that they are in.
+/// Reads the password file of a location; also returns its path. `Err`: the status to reject with.
 fn read_user_file(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd>, String), u16> {
     let Some(file) = &basic.file else {
         log::log_request(
@@ -189,7 +184,7 @@ fn read_user_file(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd
         log::log_request(
             exchange,
             Level::Error,
-            format_args!("the variables of \"auth_basic_user_file\" lead out of its folder"),
+            format_args!("\"auth_basic_user_file\" with variables contains \"..\""),
         );
         return Err(403);
     }
@@ -212,7 +207,7 @@ fn read_user_file(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd
     }
 }
 
-/// The challenge of a realm, which is one quoted string whatever it was made of.
+/// Returns the `WWW-Authenticate` value of a realm, which is escaped: variables can put any byte into it.
 fn www_authenticate(realm: &[u8]) -> Vec<u8> {
     let mut out = b"Basic realm=\"".to_vec();
     for byte in realm {
@@ -226,7 +221,7 @@ fn www_authenticate(realm: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What `auth_request` has found out, by what became of `asked`.
+/// Evaluates the response to the subrequest of `auth_request`.
 pub fn check_subrequest(exchange: &Exchange, subrequest: &Exchange) -> Verdict {
     match subrequest.response.status {
         200..=299 => Verdict::Allowed,
@@ -243,7 +238,7 @@ pub fn check_subrequest(exchange: &Exchange, subrequest: &Exchange) -> Verdict {
     }
 }
 
-/// Does `work`; nothing, if the client goes before it is done.
+/// Awaits `work`; `None` if the client closes first.
 pub async fn abort_if_client_closes<T>(client: &BufStream, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     poll_fn(|cx| match work.as_mut().poll(cx) {
@@ -262,11 +257,11 @@ mod tests {
         Verdict::Denied(Denied { status, challenges })
     }
 
-    /// The verdicts one after the other: the status that it comes to, and the challenges.
+    /// The status and the number of challenges for a list of verdicts.
     fn outcome(any: bool, verdicts: Vec<Verdict>) -> (u16, usize) {
-        let mut gate = Satisfy { any, denied: None };
-        let settled = verdicts.into_iter().find_map(|verdict| gate.add(verdict));
-        match settled.unwrap_or(gate.denied.map_or(Ok(()), Err)) {
+        let mut satisfy = Satisfy { any, denied: None };
+        let early = verdicts.into_iter().find_map(|verdict| satisfy.add(verdict));
+        match early.unwrap_or(satisfy.denied.map_or(Ok(()), Err)) {
             Ok(()) => (200, 0),
             Err(denied) => (denied.status, denied.challenges.len()),
         }

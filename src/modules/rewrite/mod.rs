@@ -1,4 +1,4 @@
-//! Runs the steps of a server or location on an exchange: `return`, `set`, `if`, `rewrite`, `break`.
+//! Runs the steps of a server or location on a request: `return`, `set`, `if`, `rewrite`, `break`.
 
 pub(crate) mod conf;
 
@@ -10,40 +10,39 @@ use crate::request::exchange::Exchange;
 use crate::request::response::LocalResponse;
 use crate::request::{log, rate_limit, variables};
 
-/// Bytes that a rewritten path may have.
-const PATH_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a rewritten URI.
+const URI_BYTES_MAX: usize = 64 * 1024;
 
-/// How a run of steps ended.
+/// The result of a block of steps.
 pub enum RewriteResult {
-    /// All steps were done; whether the path was changed so that another location may be meant.
+    /// The request continues. `uri_changed`: with the search for its location.
     Done { uri_changed: bool },
-    /// The request ends here, with an answer or (`return 444`) without.
+    /// The response; none for `return 444`.
     Respond(Option<Box<LocalResponse>>),
 }
 
-/// What one step means for those behind it.
+/// What follows a step.
 enum StepResult {
     Continue,
     Break,
-    Answer(Option<Box<LocalResponse>>),
+    Respond(Option<Box<LocalResponse>>),
 }
 
-/// Runs `steps`.
 pub fn run(steps: &[Step], exchange: &mut Exchange) -> RewriteResult {
-    let mut changed = false;
-    match run_steps(steps, exchange, &mut changed) {
-        StepResult::Continue | StepResult::Break => RewriteResult::Done { uri_changed: changed },
-        StepResult::Answer(response) => RewriteResult::Respond(response),
+    let mut uri_changed = false;
+    match run_steps(steps, exchange, &mut uri_changed) {
+        StepResult::Continue | StepResult::Break => RewriteResult::Done { uri_changed },
+        StepResult::Respond(response) => RewriteResult::Respond(response),
     }
 }
 
-fn run_steps(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> StepResult {
+fn run_steps(steps: &[Step], exchange: &mut Exchange, uri_changed: &mut bool) -> StepResult {
     for step in steps {
-        let flow = match step {
-            Step::Return { status: 444, .. } => StepResult::Answer(None),
+        let result = match step {
+            Step::Return { status: 444, .. } => StepResult::Respond(None),
             Step::Return { status, what } => {
-                exchange.response.status = exchange.overrides.status.unwrap_or(*status); // what it says may name it
-                StepResult::Answer(Some(Box::new(LocalResponse::from_return(exchange, *status, what))))
+                exchange.response.status = exchange.overrides.status.unwrap_or(*status); // for `$status` in the body
+                StepResult::Respond(Some(Box::new(LocalResponse::from_return(exchange, *status, what))))
             }
             Step::Break => StepResult::Break,
             Step::Set { to, value } => {
@@ -55,19 +54,19 @@ fn run_steps(steps: &[Step], exchange: &mut Exchange, changed: &mut bool) -> Ste
                 if let Some(scope) = &step.scope {
                     exchange.location = Some(scope.clone());
                 }
-                run_steps(&step.steps, exchange, changed)
+                run_steps(&step.steps, exchange, uri_changed)
             }
             Step::If(_) => StepResult::Continue,
-            Step::Rewrite(step) => rewrite(step, exchange, changed),
+            Step::Rewrite(step) => rewrite(step, exchange, uri_changed),
         };
-        if !matches!(flow, StepResult::Continue) {
-            return flow;
+        if !matches!(result, StepResult::Continue) {
+            return result;
         }
     }
     StepResult::Continue
 }
 
-/// Fills a variable.
+/// Sets the variable of a `set` or `auth_request_set`.
 pub fn set_variable(exchange: &mut Exchange, to: SetTarget, value: Vec<u8>) {
     match to {
         SetTarget::Args => {
@@ -93,10 +92,10 @@ fn evaluate(condition: &Condition, exchange: &Exchange) -> bool {
         }
         Condition::Match { subject, expression, negated } => {
             let subject = variables::value(subject, exchange);
-            let found = expression.pattern.captures(&subject);
-            let matched = found.is_some();
+            let captures = expression.pattern.captures(&subject);
+            let matched = captures.is_some();
             log_match(exchange, expression, &subject, matched);
-            match found {
+            match captures {
                 Some(captures) => exchange.set_captures(expression, captures),
                 None => exchange.clear_captures(),
             }
@@ -105,21 +104,21 @@ fn evaluate(condition: &Condition, exchange: &Exchange) -> bool {
         Condition::File { test, name, negated } => {
             use std::os::unix::fs::PermissionsExt;
             let meta = open::metadata(exchange, &variables::value(name, exchange)).ok();
-            let yes = meta.is_some_and(|meta| match test {
+            let holds = meta.is_some_and(|meta| match test {
                 FileTest::File => meta.is_file(),
                 FileTest::Folder => meta.is_dir(),
                 FileTest::Exists => true,
                 FileTest::Executable => meta.permissions().mode() & 0o111 != 0,
             });
-            yes != *negated
+            holds != *negated
         }
     }
 }
 
-fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> StepResult {
-    let found = step.expression.pattern.captures(&exchange.uri.path);
-    log_match(exchange, &step.expression, &exchange.uri.path, found.is_some());
-    let Some(captures) = found else {
+fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> StepResult {
+    let captures = step.expression.pattern.captures(&exchange.uri.path);
+    log_match(exchange, &step.expression, &exchange.uri.path, captures.is_some());
+    let Some(captures) = captures else {
         exchange.clear_captures();
         return StepResult::Continue;
     };
@@ -128,13 +127,12 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> StepR
         return redirect(step, status, exchange);
     }
     let path = variables::value(&step.path, exchange);
-    let made = step.args.as_ref().map(|args| evaluate_args(args, exchange)).unwrap_or_default();
-    if let Some(refused) = check_length(path.len(), path.len() + made.len(), exchange) {
-        return refused;
+    let args = step.args.as_ref().map(|args| evaluate_args(args, exchange)).unwrap_or_default();
+    if let Some(response) = check_length(path.len(), path.len() + args.len(), exchange) {
+        return response;
     }
-    let args = append_request_args(step, made, exchange);
+    exchange.uri.args = append_request_args(step, args, exchange);
     exchange.uri.path = path;
-    exchange.uri.args = args;
     log_uri(exchange);
     exchange.uri.path_changed = true;
     exchange.routing.is_internal = true;
@@ -142,18 +140,18 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, changed: &mut bool) -> StepR
     match step.then {
         RewriteFlag::Break => StepResult::Break,
         RewriteFlag::Last => {
-            *changed = true;
+            *uri_changed = true;
             StepResult::Break
         }
         RewriteFlag::NextStep | RewriteFlag::Redirect(_) => {
-            *changed = true;
+            *uri_changed = true;
             StepResult::Continue
         }
     }
 }
 
-/// A redirect. What was captured is written as a path has to be; what variables hold is, unless they hold more encoded
-/// than a URL needs: `$arg_url` becomes the URL that it is.
+/// Responds with a redirect. Captures and `$uri` are encoded as a path. Other variables are decoded first, so that `$arg_url`
+/// becomes the URL that it encodes.
 fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> StepResult {
     let mut url = Vec::new();
     let mut value = Vec::new();
@@ -170,37 +168,38 @@ fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> StepResult {
             }
         }
     }
-    let made = step.args.as_ref().map(|args| evaluate_args(args, exchange)).unwrap_or_default();
-    if let Some(refused) = check_length(url.len(), url.len() + made.len(), exchange) {
-        return refused;
+    let args = step.args.as_ref().map(|args| evaluate_args(args, exchange)).unwrap_or_default();
+    if let Some(response) = check_length(url.len(), url.len() + args.len(), exchange) {
+        return response;
     }
-    if let Some(args) = append_request_args(step, made, exchange) {
+    if let Some(args) = append_request_args(step, args, exchange) {
         url.push(b'?');
         url.extend_from_slice(&args);
     }
     log_rewrite(exchange, format_args!("rewritten redirect: \"{}\"", String::from_utf8_lossy(&url)));
-    StepResult::Answer(Some(Box::new(LocalResponse::redirect(exchange, status, &url))))
+    StepResult::Respond(Some(Box::new(LocalResponse::redirect(exchange, status, &url))))
 }
 
+/// Returns a 500 if the new path is empty, or the URI too long.
 fn check_length(path: usize, length: usize, exchange: &Exchange) -> Option<StepResult> {
-    if path > 0 && length <= PATH_BYTES_MAX {
+    if path > 0 && length <= URI_BYTES_MAX {
         return None;
     }
-    log::log_request(exchange, Level::Error, format_args!("the rewritten URI has {length} bytes"));
-    Some(StepResult::Answer(Some(Box::new(LocalResponse::page(500, exchange.settings().server_tokens)))))
+    log::log_request(exchange, Level::Error, format_args!("rewritten URI is empty or too long: {length} bytes"));
+    Some(StepResult::Respond(Some(Box::new(LocalResponse::page(500, exchange.settings().server_tokens)))))
 }
 
-/// The arguments that a replacement makes, and those of the request behind them if they are kept.
-fn append_request_args(step: &Rewrite, made: Vec<u8>, exchange: &Exchange) -> Option<Vec<u8>> {
-    let own = exchange.uri.args.as_deref().filter(|args| step.keeps_args && !args.is_empty());
-    match (made.is_empty(), own) {
-        (true, own) => own.map(<[u8]>::to_vec),
-        (false, Some(own)) => Some([&made, &b"&"[..], own].concat()),
-        (false, None) => Some(made),
+/// Appends the arguments of the request to those of the replacement, unless that ends in `?`.
+fn append_request_args(step: &Rewrite, args: Vec<u8>, exchange: &Exchange) -> Option<Vec<u8>> {
+    let request_args = exchange.uri.args.as_deref().filter(|args| step.keeps_args && !args.is_empty());
+    match (args.is_empty(), request_args) {
+        (true, request_args) => request_args.map(<[u8]>::to_vec),
+        (false, Some(request_args)) => Some([&args, &b"&"[..], request_args].concat()),
+        (false, None) => Some(args),
     }
 }
 
-/// Tells what a step does, if it is to (`rewrite_log`).
+/// Logs a step, with `rewrite_log`.
 fn log_rewrite(exchange: &Exchange, message: std::fmt::Arguments<'_>) {
     if exchange.settings().manners.rewrite_log {
         log::log_request(exchange, Level::Notice, message);
@@ -208,9 +207,9 @@ fn log_rewrite(exchange: &Exchange, message: std::fmt::Arguments<'_>) {
 }
 
 fn log_match(exchange: &Exchange, expression: &Expression, subject: &[u8], matched: bool) {
-    let what = if matched { "matches" } else { "does not match" };
+    let verb = if matched { "matches" } else { "does not match" };
     let (source, subject) = (expression.pattern.source(), subject.escape_ascii());
-    log_rewrite(exchange, format_args!("\"{source}\" {what} \"{subject}\""));
+    log_rewrite(exchange, format_args!("\"{source}\" {verb} \"{subject}\""));
 }
 
 fn log_uri(exchange: &Exchange) {
@@ -219,16 +218,17 @@ fn log_uri(exchange: &Exchange) {
     log_rewrite(exchange, format_args!("rewritten data: \"{path}\", args: \"{args}\""));
 }
 
-/// Arguments of a replacement. What was captured of an escaped path is escaped again, or a client could add arguments.
+/// Evaluates the arguments of a replacement. Captures of a path that was encoded are encoded again, or a client could inject
+/// arguments.
 fn evaluate_args(template: &Template, exchange: &Exchange) -> Vec<u8> {
     let path = exchange.uri.raw.split(|b| *b == b'?').next().unwrap_or_default();
-    let escaped = path.iter().any(|b| matches!(b, b'%' | b'+'));
+    let is_encoded = path.iter().any(|b| matches!(b, b'%' | b'+'));
     let mut out = Vec::new();
     let mut value = Vec::new();
     for piece in template.pieces() {
         match piece {
             Segment::Text(text) => out.extend_from_slice(text),
-            Segment::Variable(variable @ Variable::Capture(_)) if escaped => {
+            Segment::Variable(variable @ Variable::Capture(_)) if is_encoded => {
                 value.clear();
                 variables::write_variable(variable, exchange, &mut value, 0);
                 uri::encode_arg(&value, &mut out);

@@ -136,7 +136,7 @@ impl Listing {
             ListingFormat::Xml => out.extend_from_slice(b"<?xml version=\"1.0\"?>\r\n<list>\r\n"),
             ListingFormat::Json | ListingFormat::Jsonp => {
                 if let Some(callback) = &self.callback {
-                    // The comment keeps plug-ins from taking the response for content of theirs, as in nginx.
+                    // As in nginx: with the comment in front, a callback cannot make the response look like another type.
                     out.extend_from_slice(b"/* callback */\r\n");
                     out.extend_from_slice(callback);
                     out.push(b'(');

@@ -1,7 +1,6 @@
-//! A path to its answer: the file below the root that it names, or what answers for a folder.
+//! Static files: maps a path to a file below `root` or `alias`, or to an index or a listing of a directory.
 //!
-//! What is served was opened and looked at through one descriptor: nothing is looked up by name a second time, and only
-//! regular files are sent.
+//! A file is opened once and inspected through its descriptor, never looked up by name again. Only regular files are sent.
 
 pub(crate) mod index;
 pub(crate) mod file;
@@ -23,7 +22,7 @@ use crate::request::response::LocalResponse;
 use crate::request::{log, variables};
 use crate::runtime::io_error;
 
-/// Answers a request for a file or a folder.
+/// Responds to a request for a file or a directory.
 pub async fn respond(exchange: &Exchange) -> StaticResponse {
     let files = &exchange.settings().files;
     if !matches!(exchange.request.method(), b"GET" | b"HEAD" | b"POST") {
@@ -35,7 +34,7 @@ pub async fn respond(exchange: &Exchange) -> StaticResponse {
     let mut name = Vec::new();
     variables::write_file_name(exchange, &mut name);
     if variables::escapes_root(exchange, &name) {
-        log::log_request(exchange, Level::Error, format_args!("the path leads out of its folder"));
+        log::log_request(exchange, Level::Error, format_args!("path escapes its root, responding with 404"));
         return file::status_page(exchange, 404);
     }
     if exchange.uri.path.ends_with(b"/") {
@@ -43,15 +42,14 @@ pub async fn respond(exchange: &Exchange) -> StaticResponse {
     }
     let mut varies = false;
     if (files.gzip, files.brotli) != Default::default() && exchange.request.method() != b"POST" {
-        let beside = precompressed::find(exchange, &name);
-        varies = beside.varies;
-        if let Some((file, meta, coding)) = beside.file {
+        let lookup = precompressed::find(exchange, &name);
+        varies = lookup.varies;
+        if let Some((file, meta, coding)) = lookup.file {
             return file::respond(exchange, file, &meta, StaticEncoding { coding: Some(coding), varies });
         }
     }
     match open::open(exchange, &name) {
-        // A folder is asked for again with a slash.
-        Ok((_, meta)) if meta.is_dir() => StaticResponse::Reply(LocalResponse::add_slash(exchange)),
+        Ok((_, meta)) if meta.is_dir() => StaticResponse::Local(LocalResponse::add_slash(exchange)),
         Ok((_, meta)) if !meta.is_file() => {
             let name = String::from_utf8_lossy(&name);
             log::log_request(exchange, Level::Crit, format_args!("\"{name}\" is not a regular file"));
@@ -73,7 +71,7 @@ pub async fn respond(exchange: &Exchange) -> StaticResponse {
             if varies && gzip::sends_vary(exchange) {
                 response.headers.push((b"Vary", b"Accept-Encoding".to_vec()));
             }
-            StaticResponse::Reply(response)
+            StaticResponse::Local(response)
         }
     }
 }

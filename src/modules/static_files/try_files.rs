@@ -1,4 +1,4 @@
-//! The first file or folder of a list that is there (`try_files`).
+//! `try_files`: the first file or directory of a list that exists.
 
 use std::io;
 
@@ -8,16 +8,15 @@ use crate::request::exchange::Exchange;
 use crate::request::{log, variables};
 use crate::runtime::io_error;
 
-/// What came of it.
 pub enum TryFilesResult {
-    /// The path is now that of what was found.
+    /// The path of the request is now that of the existing one.
     Found,
     Status(u16),
-    /// Nothing is there: this path and its arguments, or with `@` in front a named location.
+    /// None exists: a path with arguments, or a named location with its `@`.
     Fallback(Vec<u8>),
 }
 
-/// Looks for what `try_files` names; nothing, if there is no such directive.
+/// Evaluates `try_files`; `None` without the directive.
 pub fn resolve(exchange: &mut Exchange) -> Option<TryFilesResult> {
     let location = exchange.location.clone();
     let server = exchange.server.clone();
@@ -26,23 +25,24 @@ pub fn resolve(exchange: &mut Exchange) -> Option<TryFilesResult> {
         None => server.try_files.as_ref()?,
     };
     let mut root = Vec::new();
-    let aliased = variables::write_root(exchange, &mut root);
-    let whole = exchange.settings().files.alias.as_ref().is_some_and(|alias| alias.replaces.is_none());
-    for tryable in &list.names {
-        let mut name = variables::value(&tryable.name, exchange);
-        // What an alias stands for is no part of the file's name.
-        let matched = exchange.uri.path.get(..aliased).filter(|matched| !whole && name.starts_with(matched));
-        let matched = matched.map_or(0, <[u8]>::len);
-        name.drain(..matched);
-        if exists(exchange, tryable, &root, &name) {
-            if whole {
-                if !tryable.is_folder {
+    let prefix_bytes = variables::write_root(exchange, &mut root);
+    // An `alias` in a location of an expression stands for the whole path.
+    let alias_is_file = exchange.settings().files.alias.as_ref().is_some_and(|alias| alias.replaces.is_none());
+    for candidate in &list.names {
+        let mut name = variables::value(&candidate.name, exchange);
+        let prefix = exchange.uri.path.get(..prefix_bytes).unwrap_or_default();
+        // The part of the path that the alias replaces is not in the name of the file.
+        if !alias_is_file && name.starts_with(prefix) {
+            name.drain(..prefix.len());
+        }
+        if exists(exchange, candidate, &root, &name) {
+            if alias_is_file {
+                if !candidate.is_folder {
                     exchange.uri.path = name;
                     exchange.routing.alias_appended = true;
                 }
             } else {
-                let kept = exchange.uri.path.get(..aliased).unwrap_or_default();
-                exchange.uri.path = [kept, &name].concat();
+                exchange.uri.path = [prefix, &name].concat();
             }
             return Some(TryFilesResult::Found);
         }
@@ -53,13 +53,13 @@ pub fn resolve(exchange: &mut Exchange) -> Option<TryFilesResult> {
     })
 }
 
-fn exists(exchange: &Exchange, tryable: &Candidate, root: &[u8], name: &[u8]) -> bool {
+fn exists(exchange: &Exchange, candidate: &Candidate, root: &[u8], name: &[u8]) -> bool {
     if name.contains(&0) || variables::has_dot_dot(name) {
         return false;
     }
     let path = [root, name].concat();
     match open::metadata(exchange, &path) {
-        Ok(meta) => meta.is_dir() == tryable.is_folder,
+        Ok(meta) => meta.is_dir() == candidate.is_folder,
         Err(error) => {
             if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
                 let name = String::from_utf8_lossy(name);
