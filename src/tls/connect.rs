@@ -1,4 +1,4 @@
-//! Connections that we make: what is said in a handshake with an upstream, and what is asked of it.
+//! TLS connections to upstreams: the handshake, and how the certificate of an upstream is verified.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,76 +14,76 @@ use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
 use crate::tls::cert_key::{CertKey, ReloadEvent};
-use crate::tls::server_config::{provider, signature, versions};
+use crate::tls::pem;
+use crate::tls::server_config::{crypto_provider, protocol_versions};
 use crate::tls::settings::ClientSettings;
-use crate::tls::stream::{Session, Side};
-use crate::tls::verify::chain::{self, Purpose, Verifier, VerifyError};
-use crate::tls::{pem, session_cache};
+use crate::tls::stream::{Connection, TlsStream};
+use crate::tls::verify::chain::{Purpose, Verifier, VerifyError};
+use crate::tls::verify::{self, host, signature};
 
-/// Sessions that are kept for upstreams, by their names.
+/// Sessions that are cached for resumption, by the names of upstreams.
 const SESSIONS_MAX: usize = 64;
 
-/// One way to connect to upstreams.
+/// The TLS configuration of connections to upstreams.
 #[derive(Debug)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
-    pair: Option<Arc<CertKey>>,
+    cert_key: Option<Arc<CertKey>>,
 }
 
-/// Makes the handshake with an upstream that is called `name`.
+/// Performs the handshake with an upstream. `name` is verified and sent as SNI, if the configuration asks for that.
 pub async fn connect(socket: Socket, client: &ClientTls, name: &str) -> io::Result<Box<dyn SecureStream>> {
-    // What can't be a name is none that could be asked for.
-    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
-    let nameless = || ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])));
-    let name = ServerName::try_from(bare.to_owned()).unwrap_or_else(|_| nameless());
-    let connection = UnbufferedClientConnection::new(client.config.clone(), name).map_err(io::Error::other)?;
-    let session = Session::new(socket, Side::Client(connection), Vec::new());
-    poll_fn(|cx| session.poll_handshake(cx)).await?;
-    Ok(Box::new(session))
+    let host = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    // A name that is no DNS name can be neither verified nor sent: 0.0.0.0 stands for it.
+    let unspecified = || ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])));
+    let server_name = ServerName::try_from(host.to_owned()).unwrap_or_else(|_| unspecified());
+    let connection = UnbufferedClientConnection::new(client.config.clone(), server_name).map_err(io::Error::other)?;
+    let stream = TlsStream::new(socket, Connection::Client(connection), Vec::new());
+    poll_fn(|cx| stream.poll_handshake(cx)).await?;
+    Ok(Box::new(stream))
 }
 
 impl ClientTls {
-    /// Looks from time to time whether our certificate was renewed.
-    pub fn reload_if_changed(&self) -> Option<ReloadEvent> {
-        self.pair.as_ref()?.reload_if_changed()
-    }
-
-    pub(super) fn new(spec: &ClientSettings, pair: Option<Arc<CertKey>>) -> Result<Self, String> {
-        let algorithms = provider().signature_verification_algorithms;
-        let trust = match (&spec.trusted_certificate, spec.verify) {
+    pub(super) fn new(settings: &ClientSettings, cert_key: Option<Arc<CertKey>>) -> Result<Self, String> {
+        let verifier = match (&settings.trusted_certificate, settings.verify) {
             (Some(path), true) => Some(Verifier {
-                anchors: pem::trusted(path)?,
-                revoked: spec.crl.as_ref().map_or(Ok(Vec::new()), |path| pem::revoked(path))?,
-                depth: spec.depth,
-                algorithms,
+                anchors: pem::read_certificates(path)?,
+                crls: settings.crl.as_ref().map_or(Ok(Vec::new()), |path| pem::read_crls(path))?,
+                depth: settings.depth,
+                algorithms: crypto_provider().signature_verification_algorithms,
             }),
             _ => None,
         };
-        let builder = ClientConfig::builder_with_provider(provider().clone())
-            .with_protocol_versions(&versions(spec.protocols))
+        let builder = ClientConfig::builder_with_provider(crypto_provider().clone())
+            .with_protocol_versions(&protocol_versions(settings.protocols))
             .map_err(|error| error.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ServerVerifier { trust }));
-        let mut config = match pair.clone() {
-            Some(pair) => builder.with_client_cert_resolver(Arc::new(ClientCertResolver(pair))),
+            .with_custom_certificate_verifier(Arc::new(ServerVerifier { verifier }));
+        let mut config = match cert_key.clone() {
+            Some(cert_key) => builder.with_client_cert_resolver(Arc::new(ClientCertResolver(cert_key))),
             None => builder.with_no_client_auth(),
         };
-        config.enable_sni = spec.send_server_name;
-        config.resumption = match spec.session_reuse {
+        config.enable_sni = settings.send_server_name;
+        config.resumption = match settings.session_reuse {
             true => Resumption::in_memory_sessions(SESSIONS_MAX),
             false => Resumption::disabled(),
         };
-        Ok(Self { config: Arc::new(config), pair })
+        Ok(Self { config: Arc::new(config), cert_key })
+    }
+
+    /// Reloads the client certificate if its files have changed. See [`CertKey::reload_if_changed`].
+    pub fn reload_if_changed(&self) -> Option<ReloadEvent> {
+        self.cert_key.as_ref()?.reload_if_changed()
     }
 }
 
-/// Our own certificate, for upstreams that ask for one.
+/// The client certificate (`proxy_ssl_certificate`), for upstreams that request one.
 #[derive(Debug)]
 struct ClientCertResolver(Arc<CertKey>);
 
 impl ResolvesClientCert for ClientCertResolver {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.current()).filter(|pair| pair.key.choose_scheme(schemes).is_some())
+        Some(self.0.current()).filter(|certified| certified.key.choose_scheme(schemes).is_some())
     }
 
     fn has_certs(&self) -> bool {
@@ -91,69 +91,56 @@ impl ResolvesClientCert for ClientCertResolver {
     }
 }
 
-/// Judges the certificate of an upstream, if that is to be done at all (`proxy_ssl_verify`).
+/// Verifies the certificate of an upstream. Without a verifier (`proxy_ssl_verify off`) every certificate is accepted.
 #[derive(Debug)]
 struct ServerVerifier {
-    trust: Option<Verifier>,
+    verifier: Option<Verifier>,
 }
 
 impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
-        own: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
-        let chain: Vec<CertificateDer<'_>> = std::iter::once(own).chain(others).cloned().collect();
-        let now = i64::try_from(session_cache::now()).unwrap_or(i64::MAX);
-        let judged = trust.judge(&chain, Purpose::Server, now);
-        let judged =
-            judged.and_then(|()| if chain::is_for(own, &name.to_str()) { Ok(()) } else { Err(VerifyError::Name) });
-        match judged {
+        let Some(verifier) = &self.verifier else { return Ok(ServerCertVerified::assertion()) };
+        let chain: Vec<CertificateDer<'_>> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
+        let result = match verifier.verify(&chain, Purpose::Server, verify::now()) {
+            Ok(()) if !host::is_valid_for(end_entity, &name.to_str()) => Err(VerifyError::HostMismatch),
+            result => result,
+        };
+        match result {
             Ok(()) => Ok(ServerCertVerified::assertion()),
-            Err(why) => Err(Error::General(format!("upstream SSL certificate verify error: {why}"))),
+            Err(error) => Err(Error::General(format!("upstream SSL certificate verify error: {error}"))),
         }
     }
 
+    // An unverified certificate proves nothing, so its signature needs no check: some old appliances have certificates that
+    // can't be parsed.
     fn verify_tls12_signature(
         &self,
         message: &[u8],
-        own: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.check(message, own, signed, false)
+        let Some(verifier) = &self.verifier else { return Ok(HandshakeSignatureValid::assertion()) };
+        signature::verify_tls12(message, certificate, signed, &verifier.algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
-        own: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.check(message, own, signed, true)
+        let Some(verifier) = &self.verifier else { return Ok(HandshakeSignatureValid::assertion()) };
+        signature::verify_tls13(message, certificate, signed, &verifier.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-impl ServerVerifier {
-    /// Who does not care whose certificate it is has nothing from a signature by its key: old appliances have certificates
-    /// that nobody can read.
-    fn check(
-        &self,
-        message: &[u8],
-        own: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-        tls13: bool,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        match &self.trust {
-            None => Ok(HandshakeSignatureValid::assertion()),
-            Some(trust) => signature(chain::is_signed(message, own, signed, &trust.algorithms, tls13)),
-        }
+        crypto_provider().signature_verification_algorithms.supported_schemes()
     }
 }

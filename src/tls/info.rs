@@ -1,4 +1,4 @@
-//! What is known of a secured connection, for variables and for the decision who is served.
+//! Properties of a TLS connection, for the `$ssl_*` variables and for the verdict on client certificates.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use rustls::{CipherSuite, CommonState, HandshakeKind, NamedGroup, ProtocolVersio
 
 use crate::http1::{base64, digest};
 use crate::tls::server_config::ServerTls;
-use crate::tls::session_cache;
 use crate::tls::variables::SslVariable;
+use crate::tls::verify;
 use crate::tls::verify::chain::VerifyError;
 use crate::tls::verify::x509::{self, Certificate};
 
-/// What a client offered.
+/// What the ClientHello offered.
 #[derive(Debug)]
 pub(super) struct ClientOffer {
     server_name: Option<Box<str>>,
@@ -33,7 +33,7 @@ impl ClientOffer {
     }
 }
 
-/// A secured connection.
+/// Properties of an accepted TLS connection.
 #[derive(Debug)]
 pub struct TlsInfo {
     server: Arc<ServerTls>,
@@ -52,10 +52,10 @@ struct ClientCertificate {
     verify_result: Result<(), VerifyError>,
 }
 
-/// Why a request is not served.
+/// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {
-    /// Its server asks for certificates, and the handshake was made for another one that does not ask alike.
+    /// The server of the request verifies clients, and the handshake was made with another TLS configuration.
     Misdirected,
     NoCertificate,
     BadCertificate(VerifyError),
@@ -63,9 +63,9 @@ pub enum AuthError {
 
 impl TlsInfo {
     pub(super) fn new(connection: &CommonState, server: Arc<ServerTls>, hello: ClientOffer) -> Self {
-        let client = connection.peer_certificates().filter(|_| server.verifies()).and_then(|chain| {
-            // What was resumed is judged again: it may have expired or been revoked since.
-            Some(ClientCertificate { der: chain.first()?.clone(), verify_result: server.judge(chain) })
+        let client = connection.peer_certificates().filter(|_| server.requests_certificate()).and_then(|chain| {
+            // A resumed session is verified again: its certificate may have expired or been revoked since.
+            Some(ClientCertificate { der: chain.first()?.clone(), verify_result: server.verify_chain(chain) })
         });
         Self {
             protocol: connection.protocol_version(),
@@ -79,22 +79,22 @@ impl TlsInfo {
         }
     }
 
-    /// Whether a request for a server with this site is served.
+    /// Checks whether a request for a server with the TLS configuration `server` is accepted on this connection.
     pub fn authorize(&self, server: Option<&Arc<ServerTls>>) -> Result<(), AuthError> {
-        let Some(site) = server.filter(|site| site.verifies()) else { return Ok(()) };
-        if !Arc::ptr_eq(site, &self.server) {
+        let Some(server) = server.filter(|server| server.requests_certificate()) else { return Ok(()) };
+        if !Arc::ptr_eq(server, &self.server) {
             return Err(AuthError::Misdirected);
         }
         match &self.client {
-            Some(ClientCertificate { verify_result: Err(error), .. }) if !site.tolerates(*error) => {
+            Some(ClientCertificate { verify_result: Err(error), .. }) if !server.tolerates(*error) => {
                 Err(AuthError::BadCertificate(*error))
             }
-            None if site.requires() => Err(AuthError::NoCertificate),
+            None if server.requires_certificate() => Err(AuthError::NoCertificate),
             _ => Ok(()),
         }
     }
 
-    /// Appends the value of a variable.
+    /// Appends the value of `variable`.
     pub fn write_variable(&self, variable: SslVariable, out: &mut Vec<u8>) {
         match variable {
             SslVariable::Alpn => out.extend_from_slice(self.alpn.as_deref().unwrap_or_default()),
@@ -130,7 +130,7 @@ fn write_list<T>(list: &[T], out: &mut Vec<u8>, write: impl Fn(&T, &mut Vec<u8>)
     }
 }
 
-/// The names that OpenSSL gives to what we can speak; others as numbers.
+/// Writes OpenSSL's name of a supported cipher suite, and other suites as numbers.
 fn write_cipher(cipher: CipherSuite, out: &mut Vec<u8>) {
     let name = match cipher {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
@@ -164,7 +164,7 @@ impl ClientCertificate {
         match variable {
             SslVariable::ClientCert => {
                 let pem = self.pem();
-                // As a value of a field it is one line, which goes on behind tabs.
+                // As a header value the PEM text continues on lines that begin with a tab, as in nginx.
                 for (index, line) in pem.trim_end().lines().enumerate() {
                     out.extend_from_slice(if index > 0 { b"\n\t" } else { b"" });
                     out.extend_from_slice(line.as_bytes());
@@ -188,8 +188,7 @@ impl ClientCertificate {
             SslVariable::ClientValidStart => x509::write_time(certificate.not_before, out),
             SslVariable::ClientValidEnd => x509::write_time(certificate.not_after, out),
             SslVariable::ClientValidRemain => {
-                let remaining =
-                    certificate.not_after.saturating_sub(i64::try_from(session_cache::now()).unwrap_or(i64::MAX));
+                let remaining = certificate.not_after.saturating_sub(verify::now());
                 let _ = write!(out, "{}", remaining.max(0) / 86_400);
             }
             _ => {}

@@ -1,4 +1,4 @@
-//! Certificates, keys and revocation lists in PEM files (RFC 7468).
+//! Reads certificates, keys and revocation lists from PEM files (RFC 7468).
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -10,25 +10,80 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::{CertifiedKey, SigningKey};
 
 use crate::os::privileged_reader;
-use crate::tls::verify::crl::Revoked;
+use crate::tls::verify::crl::Crl;
 use crate::tls::verify::x509::Certificate;
 
 /// Bytes of a file with a certificate and its chain, or with a key.
-const CHAIN_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes of a file with trusted certificates: a system's own has some 220 KiB.
-const TRUSTED_BYTES_MAX: u64 = 2 << 20;
+const CERT_KEY_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes of a file with trusted certificates: those of a Linux distribution have some 220 KiB.
+const CA_BYTES_MAX: u64 = 2 << 20;
 /// Bytes of a file with revocation lists.
-const REVOKED_BYTES_MAX: u64 = 16 << 20;
+const CRL_BYTES_MAX: u64 = 16 << 20;
 
-/// The right to read what only root may read is kept from the start on, and only if a file needs it then ([`keeper`]).
-const ADVICE: &str = "give the user of the program the right to read it, or have root restart the program";
+/// The capability to read root's files is kept only if a file needed it at the start ([`privileged_reader`]).
+const PERMISSION_HINT: &str = "let the user of the workers read it, or restart smolgate as root";
 
-/// All of a file, unless it is longer than it may be.
-fn read(path: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
+/// Reads a certificate with its chain, and its key.
+pub(super) fn read_cert_key(certificate_path: &str, key_path: &str) -> Result<CertifiedKey, String> {
+    let chain = parse_certificates(certificate_path, &read_file(certificate_path, CERT_KEY_BYTES_MAX)?)?;
+    let Some(leaf) = chain.first().and_then(|leaf| Certificate::parse(leaf)) else {
+        return Err(format!("cannot load certificate \"{certificate_path}\": it is malformed"));
+    };
+    let signing_key = read_signing_key(key_path)?;
+    if signing_key.public_key().is_some_and(|info| info.as_ref() != leaf.public_key_info) {
+        return Err(format!("the key \"{key_path}\" does not match the certificate \"{certificate_path}\""));
+    }
+    Ok(CertifiedKey::new(chain, signing_key))
+}
+
+fn read_signing_key(path: &str) -> Result<Arc<dyn SigningKey>, String> {
+    let pem = read_file(path, CERT_KEY_BYTES_MAX)?;
+    let text = String::from_utf8_lossy(&pem);
+    if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(format!(
+            "cannot load key \"{path}\": it is encrypted; \"openssl pkey -in {path} -out FILE\" writes it without a password"
+        ));
+    }
+    let der = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| format!("cannot load key \"{path}\": {error}"))?;
+    ring::sign::any_supported_type(&der).map_err(|_| {
+        format!(
+            "cannot load key \"{path}\": supported are RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, and Ed25519"
+        )
+    })
+}
+
+/// Reads trusted certificates.
+pub(super) fn read_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    parse_certificates(path, &read_file(path, CA_BYTES_MAX)?)
+}
+
+fn parse_certificates(path: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = certificates.map_err(|error| format!("cannot load certificate \"{path}\": {error}"))?;
+    match certificates.is_empty() {
+        true => Err(format!("cannot load certificate \"{path}\": it has no \"BEGIN CERTIFICATE\" line")),
+        false => Ok(certificates),
+    }
+}
+
+/// Reads revocation lists. A list that is not supported is an error: without it a revoked certificate would be accepted.
+pub(super) fn read_crls(path: &str) -> Result<Vec<Crl>, String> {
+    let pem = read_file(path, CRL_BYTES_MAX)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+    let lists = lists.map_err(|error| format!("cannot load CRL \"{path}\": {error}"))?;
+    if lists.is_empty() {
+        return Err(format!("cannot load CRL \"{path}\": it has no \"BEGIN X509 CRL\" line"));
+    }
+    let crls: Option<Vec<Crl>> = lists.iter().map(|list| Crl::from_der(list)).collect();
+    crls.ok_or_else(|| format!("cannot load CRL \"{path}\": it is malformed or has a critical extension"))
+}
+
+/// Reads all of a file, unless it is longer than `bytes_max`.
+fn read_file(path: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     match privileged_reader::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(format!("cannot load \"{path}\": {error}: {ADVICE}"))
+            Err(format!("cannot load \"{path}\": {error}: {PERMISSION_HINT}"))
         }
         Err(error) => Err(format!("cannot load \"{path}\": {error}")),
         Ok(count) if count as u64 > bytes_max => {
@@ -36,64 +91,4 @@ fn read(path: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
         }
         Ok(_) => Ok(bytes),
     }
-}
-
-fn certificates_in(path: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-    let found = found.map_err(|why| format!("cannot load certificate \"{path}\": {why}"))?;
-    match found.first() {
-        None => Err(format!("cannot load certificate \"{path}\": there is no \"BEGIN CERTIFICATE\" in it")),
-        Some(_) => Ok(found),
-    }
-}
-
-/// Certificates that are trusted.
-pub(super) fn trusted(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = certificates_in(path, &read(path, TRUSTED_BYTES_MAX)?)?;
-    Ok(found)
-}
-
-/// Revocation lists.
-///
-/// # Errors
-/// As [`trusted`]; and a list that holds what is not understood, as leaving it out would let somebody in.
-pub(super) fn revoked(path: &str) -> Result<Vec<Revoked>, String> {
-    let text = read(path, REVOKED_BYTES_MAX)?;
-    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|why| format!("cannot load CRL \"{path}\": {why}"))?;
-    if found.is_empty() {
-        return Err(format!("cannot load CRL \"{path}\": there is no \"BEGIN X509 CRL\" in it"));
-    }
-    let lists: Option<Vec<Revoked>> = found.iter().map(|list| Revoked::read(list)).collect();
-    lists.ok_or_else(|| format!("cannot load CRL \"{path}\": it is not understood"))
-}
-
-/// A certificate with its chain, and its key.
-pub(super) fn pair(certificate: &str, key: &str) -> Result<CertifiedKey, String> {
-    let chain = certificates_in(certificate, &read(certificate, CHAIN_BYTES_MAX)?)?;
-    let own = chain.first().and_then(|own| Certificate::parse(own));
-    let Some(own) = own else {
-        return Err(format!("cannot load certificate \"{certificate}\": it is malformed"));
-    };
-    let signing = signing_key(key)?;
-    if signing.public_key().is_some_and(|info| info.as_ref() != own.key_info) {
-        return Err(format!("the key \"{key}\" is not that of the certificate \"{certificate}\""));
-    }
-    Ok(CertifiedKey::new(chain, signing))
-}
-
-fn signing_key(path: &str) -> Result<Arc<dyn SigningKey>, String> {
-    let text = read(path, CHAIN_BYTES_MAX)?;
-    let has = |what: &[u8]| text.windows(what.len()).any(|part| part == what);
-    if has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED") {
-        return Err(format!(
-            "cannot load key \"{path}\": it is encrypted; \"openssl pkey -in {path} -out FILE\" writes it without a password"
-        ));
-    }
-    let der = PrivateKeyDer::from_pem_slice(&text).map_err(|why| format!("cannot load key \"{path}\": {why}"))?;
-    ring::sign::any_supported_type(&der).map_err(|_| {
-        format!(
-            "cannot load key \"{path}\": RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, and Ed25519 are known here"
-        )
-    })
 }

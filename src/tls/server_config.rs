@@ -1,6 +1,6 @@
-//! What a server says in a handshake: its certificates, the versions it speaks, what it asks of clients.
+//! The TLS configuration of a server: its certificates, protocol versions, sessions, and client verification.
 //!
-//! Servers that say the same share one [`ServerTls`], and files that several name are read once.
+//! Servers with equal settings share one [`ServerTls`], and each file is read once.
 
 use std::sync::{Arc, OnceLock};
 
@@ -19,15 +19,16 @@ use rustls::{
 use crate::tls::cert_key::{CertKey, ReloadEvent};
 use crate::tls::connect::ClientTls;
 use crate::tls::pem;
-use crate::tls::session_cache::{self, Cache, Tickets};
+use crate::tls::session_cache::{SessionCache, Ticketer};
 use crate::tls::settings::{ClientAuthSettings, ClientSettings, Protocols, ServerSettings, VerifyClient};
-use crate::tls::verify::chain::{self, Purpose, Verifier, VerifyError};
+use crate::tls::verify::chain::{Purpose, Verifier, VerifyError};
 use crate::tls::verify::x509::Certificate;
+use crate::tls::verify::{self, signature};
 
-/// Protocols above TLS that are spoken here.
+/// Supported protocols of ALPN.
 const ALPN: [&[u8]; 3] = [b"http/1.1", b"http/1.0", b"http/0.9"];
 
-/// What was read of the files of a configuration.
+/// The TLS configurations of a smolgate configuration, each with the settings it was built from.
 #[derive(Debug, Default)]
 pub struct TlsStore {
     cert_keys: Vec<Arc<CertKey>>,
@@ -36,158 +37,160 @@ pub struct TlsStore {
 }
 
 impl TlsStore {
-    /// What a server says, by its directives.
+    /// Returns the TLS configuration of a server. Reads its files unless an equal one exists.
     pub fn server_tls(&mut self, settings: &ServerSettings) -> Result<Arc<ServerTls>, String> {
-        if let Some((_, site)) = self.servers.iter().find(|(known, _)| known == settings) {
-            return Ok(site.clone());
+        if let Some((_, server)) = self.servers.iter().find(|(known, _)| known == settings) {
+            return Ok(server.clone());
         }
         let mut cert_keys = Vec::new();
         for (certificate, key) in &settings.cert_key_paths {
-            cert_keys.push(self.pair(certificate, key)?);
+            cert_keys.push(self.cert_key(certificate, key)?);
         }
         let server = Arc::new(ServerTls::new(settings, cert_keys)?);
         self.servers.push((settings.clone(), server.clone()));
         Ok(server)
     }
 
-    /// How upstreams are connected to, by the directives of a location.
-    pub fn client_tls(&mut self, spec: &ClientSettings) -> Result<Arc<ClientTls>, String> {
-        if let Some((_, client)) = self.clients.iter().find(|(known, _)| known == spec) {
+    /// Returns the TLS configuration of connections to upstreams. Reads its files unless an equal one exists.
+    pub fn client_tls(&mut self, settings: &ClientSettings) -> Result<Arc<ClientTls>, String> {
+        if let Some((_, client)) = self.clients.iter().find(|(known, _)| known == settings) {
             return Ok(client.clone());
         }
-        let pair = match &spec.cert_key_paths {
-            Some((certificate, key)) => Some(self.pair(certificate, key)?),
+        let cert_key = match &settings.cert_key_paths {
+            Some((certificate, key)) => Some(self.cert_key(certificate, key)?),
             None => None,
         };
-        let client = Arc::new(ClientTls::new(spec, pair)?);
-        self.clients.push((spec.clone(), client.clone()));
+        let client = Arc::new(ClientTls::new(settings, cert_key)?);
+        self.clients.push((settings.clone(), client.clone()));
         Ok(client)
     }
 
-    /// What an operator should know of certificates and keys.
+    /// Warnings about certificates and keys, for the operator.
     pub fn warnings(&self) -> Vec<String> {
-        self.cert_keys.iter().flat_map(|pair| pair.warnings()).collect()
+        self.cert_keys.iter().flat_map(|cert_key| cert_key.warnings()).collect()
     }
 
-    fn pair(&mut self, certificate: &str, key: &str) -> Result<Arc<CertKey>, String> {
-        let known = self.cert_keys.iter().find(|pair| pair.certificate == certificate && pair.key == key);
-        if let Some(pair) = known {
-            return Ok(pair.clone());
+    fn cert_key(&mut self, certificate_path: &str, key_path: &str) -> Result<Arc<CertKey>, String> {
+        let is_known = |known: &&Arc<CertKey>| known.certificate_path == certificate_path && known.key_path == key_path;
+        if let Some(known) = self.cert_keys.iter().find(is_known) {
+            return Ok(known.clone());
         }
-        let pair = Arc::new(CertKey::load(certificate, key)?);
-        self.cert_keys.push(pair.clone());
-        Ok(pair)
+        let cert_key = Arc::new(CertKey::load(certificate_path, key_path)?);
+        self.cert_keys.push(cert_key.clone());
+        Ok(cert_key)
     }
 }
 
-/// One way to make handshakes.
+/// The TLS configuration of one or more servers.
 #[derive(Debug)]
 pub struct ServerTls {
-    server: Arc<ServerConfig>,
-    /// The same for clients that say they are slow at AES.
-    gentle: Arc<ServerConfig>,
-    pub(super) rejects: bool,
-    pairs: Vec<Arc<CertKey>>,
-    verify: VerifyClient,
-    trust: Verifier,
+    config: Arc<ServerConfig>,
+    /// The same for clients that prefer ChaCha20, having no fast AES.
+    chacha_first: Arc<ServerConfig>,
+    pub(super) rejects_handshakes: bool,
+    cert_keys: Vec<Arc<CertKey>>,
+    verify_client: VerifyClient,
+    verifier: Verifier,
 }
 
 impl ServerTls {
-    fn new(spec: &ServerSettings, pairs: Vec<Arc<CertKey>>) -> Result<Self, String> {
-        let trust = trust(&spec.client_auth)?;
-        let builder = ServerConfig::builder_with_provider(provider().clone())
-            .with_protocol_versions(&versions(spec.protocols))
+    fn new(settings: &ServerSettings, cert_keys: Vec<Arc<CertKey>>) -> Result<Self, String> {
+        let verifier = client_verifier(&settings.client_auth)?;
+        let builder = ServerConfig::builder_with_provider(crypto_provider().clone())
+            .with_protocol_versions(&protocol_versions(settings.protocols))
             .map_err(|error| error.to_string())?;
-        let builder = match spec.client_auth.verify {
+        let builder = match settings.client_auth.verify {
             VerifyClient::Off => builder.with_no_client_auth(),
             _ => builder.with_client_cert_verifier(Arc::new(CollectClientCert {
-                names: names(&spec.client_auth)?,
-                algorithms: trust.algorithms,
+                issuer_names: issuer_names(&settings.client_auth)?,
+                algorithms: verifier.algorithms,
             })),
         };
-        let mut server = builder.with_cert_resolver(Arc::new(CertResolver(pairs.clone())));
-        server.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
-        server.ignore_client_order = true;
-        server.session_storage = match spec.session_cache_bytes {
+        let mut config = builder.with_cert_resolver(Arc::new(CertResolver(cert_keys.clone())));
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+        config.ignore_client_order = true;
+        config.session_storage = match settings.session_cache_bytes {
             0 => Arc::new(NoServerSessionStorage {}),
-            bytes => Arc::new(Cache::new(bytes, spec.session_timeout)),
+            bytes => Arc::new(SessionCache::new(bytes, settings.session_timeout)),
         };
-        if spec.session_tickets {
-            let keys = ring::Ticketer::new().map_err(|error| error.to_string())?;
-            server.ticketer = Arc::new(Tickets { keys, lifetime: spec.session_timeout });
+        if settings.session_tickets {
+            let inner = ring::Ticketer::new().map_err(|error| error.to_string())?;
+            config.ticketer = Arc::new(Ticketer { inner, lifetime: settings.session_timeout });
         }
-        // Each resumption gives a new one, so that one is enough.
-        server.send_tls13_tickets = usize::from(spec.session_tickets || spec.session_cache_bytes > 0);
-        let mut gentle = server.clone();
-        gentle.ignore_client_order = false;
+        // Each resumption issues a new ticket, so that one is enough.
+        config.send_tls13_tickets = usize::from(settings.session_tickets || settings.session_cache_bytes > 0);
+        let mut chacha_first = config.clone();
+        chacha_first.ignore_client_order = false;
         Ok(Self {
-            server: Arc::new(server),
-            gentle: Arc::new(gentle),
-            rejects: spec.reject_handshake,
-            pairs,
-            verify: spec.client_auth.verify,
-            trust,
+            config: Arc::new(config),
+            chacha_first: Arc::new(chacha_first),
+            rejects_handshakes: settings.reject_handshake,
+            cert_keys,
+            verify_client: settings.client_auth.verify,
+            verifier,
         })
     }
 
-    /// Looks from time to time whether its certificates were renewed: what became of those that have changed.
+    /// Reloads certificates whose files have changed. See [`CertKey::reload_if_changed`].
     pub fn reload_if_changed(&self) -> Vec<ReloadEvent> {
-        self.pairs.iter().filter_map(|pair| pair.reload_if_changed()).collect()
+        self.cert_keys.iter().filter_map(|cert_key| cert_key.reload_if_changed()).collect()
     }
 
-    /// What is said to a client that offers these ciphers.
-    pub(super) fn to(&self, ciphers: &[CipherSuite]) -> Arc<ServerConfig> {
-        match ciphers.iter().find(|cipher| is_known(**cipher)) {
-            Some(first) if is_chacha(*first) => self.gentle.clone(),
-            _ => self.server.clone(),
+    /// The configuration for a client that offers `ciphers`: its order counts only if it puts ChaCha20 first.
+    pub(super) fn config_for(&self, ciphers: &[CipherSuite]) -> Arc<ServerConfig> {
+        match ciphers.iter().find(|cipher| is_supported(**cipher)) {
+            Some(first) if is_chacha(*first) => self.chacha_first.clone(),
+            _ => self.config.clone(),
         }
     }
 
-    /// Whether certificates are asked for.
-    pub fn verifies(&self) -> bool {
-        self.verify != VerifyClient::Off
+    /// Whether handshakes request a client certificate.
+    pub(super) fn requests_certificate(&self) -> bool {
+        self.verify_client != VerifyClient::Off
     }
 
-    /// Whether clients without a certificate are turned away.
-    pub(super) fn requires(&self) -> bool {
-        self.verify == VerifyClient::On
+    /// Whether clients without a certificate are rejected.
+    pub(super) fn requires_certificate(&self) -> bool {
+        self.verify_client == VerifyClient::On
     }
 
-    /// Whether a client whose certificate is not trusted is nevertheless served.
-    pub(super) fn tolerates(&self, why: VerifyError) -> bool {
-        self.verify == VerifyClient::OptionalNoCa && why.is_unknown_issuer()
+    /// Whether a client is accepted although its certificate failed with `error`.
+    pub(super) fn tolerates(&self, error: VerifyError) -> bool {
+        self.verify_client == VerifyClient::OptionalNoCa && error.is_unknown_issuer()
     }
 
-    /// Judges the certificate of a client.
-    pub(super) fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), VerifyError> {
-        self.trust.judge(chain, Purpose::Client, i64::try_from(session_cache::now()).unwrap_or(i64::MAX))
+    /// Verifies the chain of a client.
+    pub(super) fn verify_chain(&self, chain: &[CertificateDer<'_>]) -> Result<(), VerifyError> {
+        self.verifier.verify(chain, Purpose::Client, verify::now())
     }
 }
 
-fn trust(spec: &ClientAuthSettings) -> Result<Verifier, String> {
+/// Reads the trusted certificates and revocation lists of `ssl_verify_client`.
+fn client_verifier(settings: &ClientAuthSettings) -> Result<Verifier, String> {
     let mut anchors = Vec::new();
-    if spec.verify != VerifyClient::Off {
-        for path in spec.client_certificate.iter().chain(&spec.trusted_certificate) {
-            anchors.extend(pem::trusted(path)?);
+    let mut crls = Vec::new();
+    if settings.verify != VerifyClient::Off {
+        for path in settings.client_certificate.iter().chain(&settings.trusted_certificate) {
+            anchors.extend(pem::read_certificates(path)?);
+        }
+        if let Some(path) = &settings.crl {
+            crls = pem::read_crls(path)?;
         }
     }
-    let revoked = match &spec.crl {
-        Some(path) if spec.verify != VerifyClient::Off => pem::revoked(path)?,
-        _ => Vec::new(),
-    };
-    Ok(Verifier { anchors, revoked, depth: spec.depth, algorithms: provider().signature_verification_algorithms })
+    let algorithms = crypto_provider().signature_verification_algorithms;
+    Ok(Verifier { anchors, crls, depth: settings.depth, algorithms })
 }
 
-/// The names of issuers that clients are told of.
-fn names(spec: &ClientAuthSettings) -> Result<Vec<DistinguishedName>, String> {
-    let Some(path) = &spec.client_certificate else { return Ok(Vec::new()) };
-    let listed = pem::trusted(path)?;
-    Ok(listed.iter().filter_map(|der| Some(Certificate::parse(der)?.subject.to_vec().into())).collect())
+/// The issuers that the CertificateRequest names.
+fn issuer_names(settings: &ClientAuthSettings) -> Result<Vec<DistinguishedName>, String> {
+    let Some(path) = &settings.client_certificate else { return Ok(Vec::new()) };
+    let certificates = pem::read_certificates(path)?;
+    Ok(certificates.iter().filter_map(|der| Some(Certificate::parse(der)?.subject.to_vec().into())).collect())
 }
 
-/// The cryptography, with the ciphers that cost this machine least first. Without instructions for AES its software is
-/// several times slower than ChaCha20; and AES with 256 bits comes with SHA-384, for which no processor has any.
-pub(super) fn provider() -> &'static Arc<CryptoProvider> {
+/// The cryptography of ring, with the cipher suites in the order of their cost on this machine. Without AES instructions
+/// AES is several times slower than ChaCha20; and AES-256 comes with SHA-384, for which no processor has instructions.
+pub(super) fn crypto_provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         let mut provider = ring::default_provider();
@@ -200,8 +203,8 @@ pub(super) fn provider() -> &'static Arc<CryptoProvider> {
     })
 }
 
-fn is_known(cipher: CipherSuite) -> bool {
-    provider().cipher_suites.iter().any(|suite| suite.suite() == cipher)
+fn is_supported(cipher: CipherSuite) -> bool {
+    crypto_provider().cipher_suites.iter().any(|suite| suite.suite() == cipher)
 }
 
 fn is_chacha(cipher: CipherSuite) -> bool {
@@ -237,31 +240,32 @@ fn has_aes() -> bool {
     false
 }
 
-pub(super) fn versions(protocols: Protocols) -> Vec<&'static SupportedProtocolVersion> {
-    let known = [(protocols.tls13, &rustls::version::TLS13), (protocols.tls12, &rustls::version::TLS12)];
-    known.into_iter().filter(|(wanted, _)| *wanted).map(|(_, version)| version).collect()
+pub(super) fn protocol_versions(protocols: Protocols) -> Vec<&'static SupportedProtocolVersion> {
+    let all = [(protocols.tls13, &rustls::version::TLS13), (protocols.tls12, &rustls::version::TLS12)];
+    all.into_iter().filter(|(is_enabled, _)| *is_enabled).map(|(_, version)| version).collect()
 }
 
-/// The certificates of a server, of which one suits each client.
+/// Selects the certificate of a server that a client can verify.
 #[derive(Debug)]
 struct CertResolver(Vec<Arc<CertKey>>);
 
 impl ResolvesServerCert for CertResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let suits = |pair: &Arc<CertifiedKey>| pair.key.choose_scheme(hello.signature_schemes()).is_some();
-        let mut suiting = self.0.iter().map(|pair| pair.current()).filter(suits).peekable();
-        // If none does, any will do to tell the client that there is nothing in common.
-        let first = suiting.peek().cloned().or_else(|| self.0.first().map(|pair| pair.current()));
-        // Signing with another key than RSA takes a tenth of the time.
-        suiting.find(|pair| pair.key.algorithm() != rustls::SignatureAlgorithm::RSA).or(first)
+        let is_usable =
+            |certified: &Arc<CertifiedKey>| certified.key.choose_scheme(hello.signature_schemes()).is_some();
+        let mut usable = self.0.iter().map(|cert_key| cert_key.current()).filter(is_usable).peekable();
+        // If the client can verify none, rustls rejects it with any of them.
+        let first = usable.peek().cloned().or_else(|| self.0.first().map(|cert_key| cert_key.current()));
+        // Other keys than RSA sign in a tenth of the time.
+        usable.find(|certified| certified.key.algorithm() != rustls::SignatureAlgorithm::RSA).or(first)
     }
 }
 
-/// Asks for certificates and takes any: they are judged when the handshake is done, so that who has no good one learns
-/// it from an answer (400) rather than from a broken connection.
+/// Requests a client certificate and accepts any in the handshake. It is verified afterwards, so that a client without a
+/// valid one gets an HTTP error (400) and not a broken connection.
 #[derive(Debug)]
 struct CollectClientCert {
-    names: Vec<DistinguishedName>,
+    issuer_names: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -271,16 +275,16 @@ impl ClientCertVerifier for CollectClientCert {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.names
+        &self.issuer_names
     }
 
     fn verify_client_cert(
         &self,
-        own: &CertificateDer<'_>,
+        end_entity: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        match Certificate::parse(own) {
+        match Certificate::parse(end_entity) {
             Some(_) => Ok(ClientCertVerified::assertion()),
             None => Err(CertificateError::BadEncoding.into()),
         }
@@ -289,29 +293,22 @@ impl ClientCertVerifier for CollectClientCert {
     fn verify_tls12_signature(
         &self,
         message: &[u8],
-        own: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        signature(chain::is_signed(message, own, signed, &self.algorithms, false))
+        signature::verify_tls12(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
-        own: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        signature(chain::is_signed(message, own, signed, &self.algorithms, true))
+        signature::verify_tls13(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
-    }
-}
-
-pub(super) fn signature(valid: bool) -> Result<HandshakeSignatureValid, Error> {
-    match valid {
-        true => Ok(HandshakeSignatureValid::assertion()),
-        false => Err(CertificateError::BadSignature.into()),
     }
 }

@@ -1,36 +1,50 @@
-//! What a configuration says of TLS, before any file is read.
+//! The TLS settings of a configuration, before any file is read.
 
 use std::time::Duration;
 
 /// The `ssl_*` directives of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Files of certificates and of their keys.
+    /// The paths of each certificate and its key.
     pub cert_key_paths: Vec<(String, String)>,
     pub protocols: Protocols,
     pub session_tickets: bool,
-    /// Bytes of the sessions that are kept; 0: none are.
+    /// Size of the session cache; 0 disables it.
     pub session_cache_bytes: usize,
-    /// How long a session may be taken up again.
+    /// How long a session can be resumed.
     pub session_timeout: Duration,
-    /// No handshake is made for the names of this server.
+    /// Handshakes for the names of this server are rejected (`ssl_reject_handshake`).
     pub reject_handshake: bool,
     pub client_auth: ClientAuthSettings,
+}
+
+impl Default for ServerSettings {
+    /// nginx's defaults.
+    fn default() -> Self {
+        Self {
+            cert_key_paths: Vec::new(),
+            protocols: Protocols::default(),
+            session_tickets: true,
+            session_cache_bytes: 0,
+            session_timeout: Duration::from_secs(300),
+            reject_handshake: false,
+            client_auth: ClientAuthSettings { depth: 1, ..ClientAuthSettings::default() },
+        }
+    }
 }
 
 /// The `proxy_ssl_*` directives of a location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// The files of our own certificate and its key.
+    /// The paths of the client certificate and its key.
     pub cert_key_paths: Option<(String, String)>,
     pub protocols: Protocols,
-    /// Sessions are taken up again.
     pub session_reuse: bool,
     pub verify: bool,
     pub trusted_certificate: Option<String>,
     pub crl: Option<String>,
     pub depth: u32,
-    /// The name of the upstream is sent (SNI).
+    /// Sends the name of the upstream as SNI (`proxy_ssl_server_name`).
     pub send_server_name: bool,
 }
 
@@ -50,7 +64,7 @@ impl Default for ClientSettings {
     }
 }
 
-/// Versions of the protocol.
+/// Enabled versions of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocols {
     pub tls12: bool,
@@ -63,12 +77,13 @@ impl Default for Protocols {
     }
 }
 
-/// What is asked of clients.
+/// How client certificates are requested and verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientAuthSettings {
     pub verify: VerifyClient,
-    /// The certificates that clients are told of, and others that are trusted as well.
+    /// Trusted certificates whose subjects are sent to clients as acceptable issuers.
     pub client_certificate: Option<String>,
+    /// Trusted certificates that are not sent.
     pub trusted_certificate: Option<String>,
     pub crl: Option<String>,
     pub depth: u32,
@@ -81,21 +96,6 @@ pub enum VerifyClient {
     Off,
     On,
     Optional,
-    /// Who issued a certificate need not be known.
+    /// As `Optional`, but the issuer of a certificate may be unknown.
     OptionalNoCa,
-}
-
-impl Default for ServerSettings {
-    /// nginx's defaults.
-    fn default() -> Self {
-        Self {
-            cert_key_paths: Vec::new(),
-            protocols: Protocols::default(),
-            session_tickets: true,
-            session_cache_bytes: 0,
-            session_timeout: Duration::from_secs(300),
-            reject_handshake: false,
-            client_auth: ClientAuthSettings { depth: 1, ..ClientAuthSettings::default() },
-        }
-    }
 }

@@ -1,16 +1,16 @@
-//! One TLS connection over a socket: records in, bytes out, and back.
+//! A TLS connection over a socket.
 //!
-//! rustls is driven without buffers of its own: records are read into memory that the worker's connections share,
-//! opened there, and sealed there. What a session owns between two turns is its keys, a record of which only a part has
-//! come, and sealed records that the socket would not take; when it is idle, the keys alone.
+//! rustls is driven without buffers of its own: records are read into memory that all TLS streams of the worker share, and
+//! are decrypted and encrypted there. Between two polls a stream owns its keys, a partial record, and encrypted records
+//! that the socket did not accept; when idle, only its keys.
 //!
-//! A record that was sealed must be sent. [`Session::poll_write`] counts the bytes of the last one only when all of it has
-//! left: who sees all of his bytes counted knows that nothing is stuck here, and never has to flush. Until then he comes
-//! again with the same bytes, as all do who keep what was not taken.
+//! An encrypted record must be sent. [`TlsStream::poll_write`] reports the last record's bytes only after all of its
+//! ciphertext is on the socket, so callers never flush. Until then they retry with the same bytes, as after any partial
+//! write.
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures_rustls::rustls;
 use rustls::client::UnbufferedClientConnection;
@@ -21,106 +21,117 @@ use crate::runtime::executor::SCRATCH_BYTES;
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
 
-/// Plaintext bytes of one record (RFC 8446 5.1).
+/// Plaintext bytes of a record (RFC 8446 5.1).
 const RECORD_BYTES: usize = 1 << 14;
-/// Bytes that sealing adds to a record, at most: header, explicit nonce, type, tag.
-const SEAL_BYTES: usize = 64;
-/// The memory that sessions of a worker share: what is read or written at once, sealed.
-const SEALED_BYTES: usize = SCRATCH_BYTES + (SCRATCH_BYTES / RECORD_BYTES + 1) * SEAL_BYTES;
-/// Bytes of records that are not whole yet. A handshake message, such as one with many certificates, may be spread over
-/// several records.
-const TORN_BYTES_MAX: usize = 48 * 1024;
-/// Bytes that are sealed and not sent.
-const UNSENT_BYTES_MAX: usize = 2 * SEALED_BYTES;
+/// Bytes that encryption adds to a record at most: header, explicit nonce, type, tag.
+const RECORD_OVERHEAD_BYTES: usize = 64;
+/// The shared memory: what one read or write takes, encrypted.
+const RECORD_BUFFER_BYTES: usize = SCRATCH_BYTES + (SCRATCH_BYTES / RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES;
+/// Bytes that are received and not decrypted. A handshake message with many certificates may take several records.
+const PARTIAL_RECORD_BYTES_MAX: usize = 48 * 1024;
+/// Bytes that are encrypted and not sent.
+const UNSENT_BYTES_MAX: usize = 2 * RECORD_BUFFER_BYTES;
 
 thread_local! {
-    /// Sealed records on their way.
-    static SEALED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static RECORD_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends the memory for sealed records.
-fn sealed<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
-    SEALED.with_borrow_mut(|sealed| {
-        if sealed.is_empty() {
-            *sealed = vec![0; SEALED_BYTES];
+/// Lends the worker's memory for encrypted records.
+fn with_record_buffer<R>(run: impl FnOnce(&mut [u8]) -> R) -> R {
+    RECORD_BUFFER.with_borrow_mut(|buffer| {
+        if buffer.is_empty() {
+            *buffer = vec![0; RECORD_BUFFER_BYTES];
         }
-        with(sealed)
+        run(buffer)
     })
 }
 
-/// A connection, from its handshake on.
-pub(super) struct Session {
+/// A TLS connection, from its handshake on.
+pub(super) struct TlsStream {
     socket: Socket,
     state: RefCell<State>,
-    /// Closing it tells the peer that all was said.
-    says_goodbye: Cell<bool>,
+    /// Whether dropping the stream sends close_notify.
+    send_close_notify: Cell<bool>,
 }
 
 struct State {
-    side: Side,
-    /// Records that are not whole yet.
-    torn: Vec<u8>,
-    /// Sealed records that the socket would not take.
+    connection: Connection,
+    /// Received bytes of records that are not complete.
+    partial_record: Vec<u8>,
+    /// Encrypted records that the socket did not accept.
     unsent: Vec<u8>,
-    /// The unsent may wait for the next bytes that are written, to go with them.
-    may_wait: bool,
-    /// Bytes that are among the unsent but were not counted as written.
-    owed: usize,
-    /// Opened bytes that found no room.
-    opened: Vec<u8>,
-    ended: End,
-    finished: bool,
-    /// What broke the connection; nothing more is read or written.
-    broken: Option<Box<str>>,
+    /// `unsent` may wait for the next write, to go out with it.
+    may_defer_unsent: bool,
+    /// Plaintext bytes in `unsent` that `poll_write` has not reported as written.
+    unreported: usize,
+    /// Decrypted bytes that did not fit into the reader's buffer.
+    plaintext: Vec<u8>,
+    read_state: ReadState,
+    close_notify_queued: bool,
+    /// The error that ended the connection, after which nothing is read or written.
+    error: Option<Box<str>>,
 }
 
-/// How the peer ended.
+/// Whether and how the peer has closed its direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    NotYet,
-    /// It said that it would.
-    Said,
-    /// The connection ended without a word: what came may not be all.
-    Cut,
+enum ReadState {
+    Open,
+    /// By close_notify.
+    Closed,
+    /// Without close_notify: an attacker may have cut bytes off.
+    Truncated,
 }
 
-/// Either end of a connection.
-pub(super) enum Side {
+/// The rustls connection of either side.
+pub(super) enum Connection {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
 }
 
-/// What comes after a step.
+/// What follows a state of the connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// Another step.
-    Step,
-    /// The peer has ended.
-    Ended,
-    /// Nothing until more has come.
-    Wait,
+    /// Another state.
+    Continue,
+    /// The peer has sent close_notify.
+    PeerClosed,
+    /// Nothing until more bytes are received.
+    NeedsInput,
 }
 
-impl Side {
-    /// Takes the next step with what has come: how many bytes of that are used up, and what comes next. Opened bytes
-    /// are appended to `opened`, what has to be sent to `unsent`.
-    fn step(
+/// What an attempt to encrypt led to.
+enum Encrypted {
+    Bytes(io::Result<usize>),
+    /// The connection was in another state, which was handled first.
+    NotReady(Result<Next, rustls::Error>),
+}
+
+impl Connection {
+    /// Handles the next state of the connection with `received`: returns how many of these bytes are used up, and what
+    /// follows. Decrypted bytes go to `on_plaintext`, handshake messages and alerts are appended to `unsent`.
+    fn process(
         &mut self,
-        sealed: &mut [u8],
-        opened: &mut dyn FnMut(&[u8]),
+        received: &mut [u8],
+        on_plaintext: &mut dyn FnMut(&[u8]),
         unsent: &mut Vec<u8>,
     ) -> (usize, Result<Next, rustls::Error>) {
         match self {
-            Self::Server(connection) => obey(connection.process_tls_records(sealed), opened, unsent),
-            Self::Client(connection) => obey(connection.process_tls_records(sealed), opened, unsent),
+            Self::Server(connection) => handle(connection.process_tls_records(received), on_plaintext, unsent),
+            Self::Client(connection) => handle(connection.process_tls_records(received), on_plaintext, unsent),
         }
     }
 
-    /// Seals `bytes`, or the word that we have ended, into `out`, unless a step comes first.
-    fn seal(&mut self, torn: &mut [u8], bytes: Option<&[u8]>, out: &mut [u8], unsent: &mut Vec<u8>) -> Sealed {
+    /// Encrypts `bytes`, or a close_notify if there are none, into `out`. Handles another state instead if there is one.
+    fn encrypt(
+        &mut self,
+        partial_record: &mut [u8],
+        bytes: Option<&[u8]>,
+        out: &mut [u8],
+        unsent: &mut Vec<u8>,
+    ) -> Encrypted {
         match self {
-            Self::Server(connection) => seal(connection.process_tls_records(torn), bytes, out, unsent),
-            Self::Client(connection) => seal(connection.process_tls_records(torn), bytes, out, unsent),
+            Self::Server(connection) => encrypt(connection.process_tls_records(partial_record), bytes, out, unsent),
+            Self::Client(connection) => encrypt(connection.process_tls_records(partial_record), bytes, out, unsent),
         }
     }
 
@@ -132,21 +143,21 @@ impl Side {
     }
 }
 
-fn obey<Data>(
+fn handle<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
-    opened: &mut dyn FnMut(&[u8]),
+    on_plaintext: &mut dyn FnMut(&[u8]),
     unsent: &mut Vec<u8>,
 ) -> (usize, Result<Next, rustls::Error>) {
     let mut used = status.discard;
     let next = match status.state {
         Err(error) => Err(error),
         Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-            let mut next = Ok(Next::Step);
+            let mut next = Ok(Next::Continue);
             while let Some(record) = traffic.next_record() {
                 match record {
                     Ok(record) => {
                         used += record.discard;
-                        opened(record.payload);
+                        on_plaintext(record.payload);
                     }
                     Err(error) => next = Err(error),
                 }
@@ -158,7 +169,7 @@ fn obey<Data>(
             let mut room = 0;
             loop {
                 unsent.resize(start + room, 0);
-                match message.encode(unsent.get_mut(start..).unwrap_or_default()) {
+                match message.encode(unsent.split_at_mut(start).1) {
                     Err(EncodeError::InsufficientSize(needed)) if needed.required_size > room => {
                         room = needed.required_size;
                     }
@@ -168,124 +179,119 @@ fn obey<Data>(
                     }
                 }
             }
-            Ok(Next::Step)
+            Ok(Next::Continue)
         }
-        // It is among the unsent, before anything that is sealed from now on.
-        Ok(ConnectionState::TransmitTlsData(sent)) => {
-            sent.done();
-            Ok(Next::Step)
+        // The message is in `unsent`, before all records that are encrypted from now on.
+        Ok(ConnectionState::TransmitTlsData(message)) => {
+            message.done();
+            Ok(Next::Continue)
         }
-        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Next::Ended),
-        Ok(_) => Ok(Next::Wait),
+        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Next::PeerClosed),
+        Ok(_) => Ok(Next::NeedsInput),
     };
     (used, next)
 }
 
-/// What came of sealing.
-enum Sealed {
-    Bytes(io::Result<usize>),
-    /// Something of TLS itself goes first.
-    Not(Result<Next, rustls::Error>),
-}
-
-fn seal<Data>(
+fn encrypt<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     bytes: Option<&[u8]>,
     out: &mut [u8],
     unsent: &mut Vec<u8>,
-) -> Sealed {
+) -> Encrypted {
     let UnbufferedStatus { discard, state } = status;
     let mut traffic = match state {
         Ok(ConnectionState::WriteTraffic(traffic)) => traffic,
-        // Nothing can be opened: what has come of the next record is not whole.
-        state => return Sealed::Not(obey(UnbufferedStatus { discard, state }, &mut |_| {}, unsent).1),
+        // There is no plaintext: the received record is not complete.
+        state => return Encrypted::NotReady(handle(UnbufferedStatus { discard, state }, &mut |_| {}, unsent).1),
     };
     let written = match bytes {
         Some(bytes) => traffic.encrypt(bytes, out),
         None => traffic.queue_close_notify(out),
     };
-    Sealed::Bytes(written.map_err(|error| match error {
-        EncryptError::InsufficientSize(_) => io::Error::other("a record has no room"),
-        EncryptError::EncryptExhausted => io::Error::other("the keys are used up"),
+    Encrypted::Bytes(written.map_err(|error| match error {
+        EncryptError::InsufficientSize(_) => io::Error::other("no room for an encrypted record"),
+        EncryptError::EncryptExhausted => io::Error::other("encryption keys exhausted"),
     }))
 }
 
-impl Session {
-    pub(super) fn new(socket: Socket, side: Side, sealed: Vec<u8>) -> Self {
+impl TlsStream {
+    /// `received` has bytes of the peer that were read already.
+    pub(super) fn new(socket: Socket, connection: Connection, received: Vec<u8>) -> Self {
         let state = State {
-            side,
-            torn: sealed,
+            connection,
+            partial_record: received,
             unsent: Vec::new(),
-            may_wait: false,
-            owed: 0,
-            opened: Vec::new(),
-            ended: End::NotYet,
-            finished: false,
-            broken: None,
+            may_defer_unsent: false,
+            unreported: 0,
+            plaintext: Vec::new(),
+            read_state: ReadState::Open,
+            close_notify_queued: false,
+            error: None,
         };
-        Self { socket, state: RefCell::new(state), says_goodbye: Cell::new(false) }
+        Self { socket, state: RefCell::new(state), send_close_notify: Cell::new(false) }
     }
 
-    /// What was agreed with the peer.
-    pub(super) fn with_side<R>(&self, with: impl FnOnce(&mut Side) -> R) -> R {
-        with(&mut self.state.borrow_mut().side)
+    /// Lends the connection, for what the handshake has negotiated.
+    pub(super) fn with_connection<R>(&self, run: impl FnOnce(&mut Connection) -> R) -> R {
+        run(&mut self.state.borrow_mut().connection)
     }
 
-    /// Ready when the handshake is done.
+    /// Ready once the handshake is finished.
     pub(super) fn poll_handshake(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = &mut *self.state.borrow_mut();
         loop {
-            let mut torn = std::mem::take(&mut state.torn);
-            // A client that sends its first request with the end of its handshake does not wait for an answer to that.
+            let mut received = std::mem::take(&mut state.partial_record);
+            // Clients may send the first request together with the end of their handshake.
             let mut early = Vec::new();
-            let next = state.steps(&mut torn, &mut |bytes| early.extend_from_slice(bytes));
-            state.torn = torn;
-            state.opened.extend_from_slice(&early);
-            let done = next.is_ok() && !state.side.common().is_handshaking();
-            let version = state.side.common().protocol_version();
-            if done && matches!(state.side, Side::Server(_)) && version == Some(rustls::ProtocolVersion::TLSv1_3) {
-                // The client has had the last word of the handshake. What is left are tickets, which go with an answer.
-                state.may_wait = !state.unsent.is_empty();
+            let result = state.process_all(&mut received, &mut |bytes| early.extend_from_slice(bytes));
+            state.partial_record = received;
+            state.plaintext.extend_from_slice(&early);
+            let is_done = result.is_ok() && !state.connection.common().is_handshaking();
+            let version = state.connection.common().protocol_version();
+            let is_server = matches!(state.connection, Connection::Server(_));
+            if is_done && is_server && version == Some(rustls::ProtocolVersion::TLSv1_3) {
+                // The client sends the last message of the handshake. `unsent` has tickets, which go out with a response.
+                state.may_defer_unsent = !state.unsent.is_empty();
             }
-            let flushed = if state.may_wait { Poll::Ready(Ok(())) } else { state.poll_unsent(cx, &self.socket) };
-            next?;
-            if done {
+            let flushed = if state.may_defer_unsent { Poll::Ready(Ok(())) } else { state.poll_flush(cx, &self.socket) };
+            result?;
+            if is_done {
                 ready!(flushed)?;
-                self.says_goodbye.set(true);
+                self.send_close_notify.set(true);
                 return Poll::Ready(Ok(()));
             }
-            if state.ended != End::NotYet {
+            if state.read_state != ReadState::Open {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            // The next flight of the peer comes only after ours.
+            // The next flight of the peer comes only after this one.
             ready!(flushed)?;
-            ready!(state.poll_fill(cx, &self.socket))?;
+            ready!(state.poll_read_handshake(cx, &self.socket))?;
         }
     }
 }
 
-impl SecureStream for Session {
+impl SecureStream for TlsStream {
     fn socket(&self) -> &Socket {
         &self.socket
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let state = &mut *self.state.borrow_mut();
-        if !state.opened.is_empty() {
-            return Poll::Ready(Ok(state.take_opened(buf)));
+        if !state.plaintext.is_empty() {
+            return Poll::Ready(Ok(state.take_plaintext(buf)));
         }
-        if !state.unsent.is_empty() && !state.may_wait {
-            // Nobody may be writing, and what is unsent is to get out nevertheless.
-            if let Poll::Ready(Err(error)) = state.poll_unsent(cx, &self.socket) {
+        if !state.unsent.is_empty() && !state.may_defer_unsent {
+            // There may be no writer that would flush.
+            if let Poll::Ready(Err(error)) = state.poll_flush(cx, &self.socket) {
                 return Poll::Ready(Err(error));
             }
         }
         loop {
-            if state.ended != End::NotYet {
+            if state.read_state != ReadState::Open {
                 return Poll::Ready(Ok(0));
             }
-            state.check()?;
-            let count = ready!(sealed(|sealed| state.poll_open(cx, &self.socket, sealed, buf)))?;
+            state.check_error()?;
+            let count = ready!(with_record_buffer(|buffer| state.poll_decrypt(cx, &self.socket, buffer, buf)))?;
             if count > 0 {
                 return Poll::Ready(Ok(count));
             }
@@ -294,116 +300,123 @@ impl SecureStream for Session {
 
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let state = &mut *self.state.borrow_mut();
-        state.check()?;
-        if !std::mem::take(&mut state.may_wait) {
-            ready!(state.poll_unsent(cx, &self.socket))?;
+        state.check_error()?;
+        if !std::mem::take(&mut state.may_defer_unsent) {
+            ready!(state.poll_flush(cx, &self.socket))?;
         }
-        let owed = state.owed.min(bytes.len());
-        state.owed -= owed;
-        let rest = bytes.get(owed..).unwrap_or_default();
-        let fresh = rest.get(..SCRATCH_BYTES).unwrap_or(rest);
-        if fresh.is_empty() || state.owed > 0 {
-            return Poll::Ready(Ok(owed));
+        // The first bytes of a retry are those that were sent and not reported.
+        let reported = state.unreported.min(bytes.len());
+        state.unreported -= reported;
+        let (_, unwritten) = bytes.split_at(reported);
+        let (chunk, _) = unwritten.split_at(unwritten.len().min(SCRATCH_BYTES));
+        if chunk.is_empty() || state.unreported > 0 {
+            return Poll::Ready(Ok(reported));
         }
-        match sealed(|sealed| state.poll_seal(cx, &self.socket, sealed, fresh)) {
-            Poll::Ready(Ok(count)) => Poll::Ready(Ok(owed + count)),
-            Poll::Pending if owed > 0 => Poll::Ready(Ok(owed)),
+        match with_record_buffer(|buffer| state.poll_encrypt(cx, &self.socket, buffer, chunk)) {
+            Poll::Ready(Ok(count)) => Poll::Ready(Ok(reported + count)),
+            Poll::Pending if reported > 0 => Poll::Ready(Ok(reported)),
             other => other,
         }
     }
 
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = &mut *self.state.borrow_mut();
-        if state.broken.is_none() {
-            ready!(state.poll_unsent(cx, &self.socket))?;
-            if !state.finished {
-                state.say_goodbye();
-                ready!(state.poll_unsent(cx, &self.socket))?;
+        if state.error.is_none() {
+            ready!(state.poll_flush(cx, &self.socket))?;
+            if !state.close_notify_queued {
+                state.queue_close_notify();
+                ready!(state.poll_flush(cx, &self.socket))?;
             }
         }
         Poll::Ready(self.socket.shutdown_write())
     }
 
     fn is_truncated(&self) -> bool {
-        self.state.borrow().ended == End::Cut
+        self.state.borrow().read_state == ReadState::Truncated
     }
 
     fn is_readable(&self) -> bool {
         let state = self.state.borrow();
-        !state.opened.is_empty() || state.ended != End::NotYet
+        !state.plaintext.is_empty() || state.read_state != ReadState::Open
     }
 
-    /// Tickets and the like are taken in.
+    /// Processes tickets and other records without plaintext.
     fn is_idle(&self) -> bool {
-        if self.is_readable() || self.state.borrow().broken.is_some() {
+        if self.is_readable() || self.state.borrow().error.is_some() {
             return false;
         }
         if self.socket.is_idle() {
             return true;
         }
-        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         let mut byte = [0];
         self.poll_read(&mut cx, &mut byte).is_pending() && self.socket.is_idle()
     }
 
     fn suppress_close_notify(&self) {
-        self.says_goodbye.set(false);
+        self.send_close_notify.set(false);
     }
 }
 
-impl Drop for Session {
-    /// The last word, if the socket takes it at once.
+impl Drop for TlsStream {
+    /// Sends close_notify, if the socket is writable.
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        // Who has gone would answer with a reset.
-        let listens = state.ended == End::NotYet || !self.socket.peer_closed();
-        if listens && self.says_goodbye.get() && state.broken.is_none() && !state.finished {
-            state.say_goodbye();
-            let _ = state.poll_unsent(&mut Context::from_waker(std::task::Waker::noop()), &self.socket);
+        // A peer that has closed the connection would respond with a reset.
+        let is_peer_open = state.read_state == ReadState::Open || !self.socket.peer_closed();
+        if is_peer_open && self.send_close_notify.get() && state.error.is_none() && !state.close_notify_queued {
+            state.queue_close_notify();
+            let _ = state.poll_flush(&mut Context::from_waker(Waker::noop()), &self.socket);
         }
     }
 }
 
 impl State {
-    fn check(&self) -> io::Result<()> {
-        match &self.broken {
+    fn check_error(&self) -> io::Result<()> {
+        match &self.error {
             None => Ok(()),
-            Some(why) => Err(io::Error::new(io::ErrorKind::InvalidData, &**why)),
+            Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, &**error)),
         }
     }
 
-    /// Notes that the connection is broken. The alert that tells the peer is among the unsent.
+    /// Ends the connection with an error. The alert for the peer is appended to `unsent`.
     fn fail(&mut self, error: &rustls::Error) -> io::Error {
-        while self.side.common().wants_write() {
-            let _ = self.side.step(&mut [], &mut |_| {}, &mut self.unsent);
+        while self.connection.common().wants_write() {
+            let _ = self.connection.process(&mut [], &mut |_| {}, &mut self.unsent);
         }
-        let why = error.to_string();
-        self.broken = Some(why.clone().into());
-        io::Error::new(io::ErrorKind::InvalidData, why)
+        let message = error.to_string();
+        self.error = Some(message.clone().into());
+        io::Error::new(io::ErrorKind::InvalidData, message)
     }
 
-    /// Takes all steps that can be taken with `sealed`; what is left of it stays.
-    fn steps(&mut self, sealed: &mut Vec<u8>, opened: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    /// Processes `received` as far as possible, and removes the bytes that are used up.
+    fn process_all(&mut self, received: &mut Vec<u8>, on_plaintext: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let mut used = 0;
-        let outcome = self.steps_in(sealed, &mut used, opened);
-        sealed.drain(..used.min(sealed.len()));
-        outcome
+        let result = self.process_slice(received, &mut used, on_plaintext);
+        received.drain(..used.min(received.len()));
+        result
     }
 
-    fn steps_in(&mut self, sealed: &mut [u8], used: &mut usize, opened: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    /// As [`process_all`](Self::process_all), and counts the bytes in `used`.
+    fn process_slice(
+        &mut self,
+        received: &mut [u8],
+        used: &mut usize,
+        on_plaintext: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<()> {
         loop {
-            let rest = sealed.get_mut(*used..).unwrap_or_default();
-            let (taken, next) = self.side.step(rest, opened, &mut self.unsent);
-            *used += taken;
+            let unread = received.get_mut(*used..).unwrap_or_default();
+            let (count, next) = self.connection.process(unread, on_plaintext, &mut self.unsent);
+            *used += count;
             match next {
-                Ok(Next::Step) if self.unsent.len() > UNSENT_BYTES_MAX => {
-                    return Err(self.fail(&rustls::Error::General("the peer asks for too much".to_owned())));
+                Ok(Next::Continue) if self.unsent.len() > UNSENT_BYTES_MAX => {
+                    return Err(self.fail(&rustls::Error::General("too many messages that need a response".to_owned())));
                 }
-                Ok(Next::Step) => {}
-                Ok(Next::Wait) => return Ok(()),
-                Ok(Next::Ended) => {
-                    self.ended = End::Said;
-                    *used = sealed.len(); // whatever follows is nothing of it
+                Ok(Next::Continue) => {}
+                Ok(Next::NeedsInput) => return Ok(()),
+                Ok(Next::PeerClosed) => {
+                    self.read_state = ReadState::Closed;
+                    *used = received.len(); // bytes after close_notify are ignored
                     return Ok(());
                 }
                 Err(error) => return Err(self.fail(&error)),
@@ -411,82 +424,78 @@ impl State {
         }
     }
 
-    /// Reads what has come of the handshake.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
-        let room = TORN_BYTES_MAX.saturating_sub(self.torn.len());
+    /// Reads bytes of the handshake into `partial_record`.
+    fn poll_read_handshake(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
+        let room = PARTIAL_RECORD_BYTES_MAX.saturating_sub(self.partial_record.len());
         if room == 0 {
-            return Poll::Ready(Err(self.fail(&rustls::Error::General("the handshake is too long".to_owned()))));
+            return Poll::Ready(Err(self.fail(&rustls::Error::General("handshake message too long".to_owned()))));
         }
-        sealed(|sealed| {
-            let count = ready!(socket.poll_read(cx, sealed.get_mut(..room).unwrap_or_default()))?;
+        with_record_buffer(|buffer| {
+            let (buffer, _) = buffer.split_at_mut(room.min(buffer.len()));
+            let count = ready!(socket.poll_read(cx, buffer))?;
             if count == 0 {
-                self.ended = End::Cut;
+                self.read_state = ReadState::Truncated;
             }
-            self.torn.extend_from_slice(sealed.get(..count).unwrap_or_default());
+            self.partial_record.extend_from_slice(buffer.get(..count).unwrap_or_default());
             Poll::Ready(Ok(()))
         })
     }
 
-    /// One read: how many bytes of `buf` it filled; none if it was all of TLS itself.
-    fn poll_open(
+    /// Reads from the socket once and decrypts into `buf`: returns the bytes of plaintext, 0 if there were none.
+    fn poll_decrypt(
         &mut self,
         cx: &mut Context<'_>,
         socket: &Socket,
-        sealed: &mut [u8],
+        buffer: &mut [u8],
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let torn = self.torn.len();
-        // What is opened is shorter than what was sealed: so it finds room.
-        let end = sealed.len().min(torn + buf.len().max(RECORD_BYTES));
-        let count = ready!(socket.poll_read(cx, sealed.get_mut(torn..end).unwrap_or_default()))?;
+        let partial = self.partial_record.len();
+        // Plaintext is shorter than its ciphertext, so a read of this size rarely needs more room than `buf` has.
+        let end = buffer.len().min(partial + buf.len().max(RECORD_BYTES));
+        let count = ready!(socket.poll_read(cx, buffer.get_mut(partial..end).unwrap_or_default()))?;
         if count == 0 {
-            self.ended = End::Cut;
+            self.read_state = ReadState::Truncated;
             return Poll::Ready(Ok(0));
         }
-        let whole = sealed.get_mut(..torn + count).unwrap_or_default();
-        for (to, from) in whole.iter_mut().zip(&self.torn) {
-            *to = *from;
-        }
-        let (mut filled, mut used, mut over) = (0, 0, Vec::new());
-        let outcome = self.steps_in(whole, &mut used, &mut |bytes| {
+        let received = buffer.get_mut(..partial + count).unwrap_or_default();
+        received.iter_mut().zip(&self.partial_record).for_each(|(to, from)| *to = *from);
+        let (mut filled, mut used, mut overflow) = (0, 0, Vec::new());
+        let result = self.process_slice(received, &mut used, &mut |bytes| {
             let room = buf.get_mut(filled..).unwrap_or_default();
             let fits = bytes.len().min(room.len());
-            if let (Some(room), Some(bytes)) = (room.get_mut(..fits), bytes.get(..fits)) {
-                room.copy_from_slice(bytes);
-            }
+            let (fitting, rest) = bytes.split_at(fits);
+            room.split_at_mut(fits).0.copy_from_slice(fitting);
             filled += fits;
-            over.extend_from_slice(bytes.get(fits..).unwrap_or_default());
+            overflow.extend_from_slice(rest);
         });
-        self.torn = whole.get(used..).unwrap_or_default().to_vec();
-        self.opened = over;
-        let flushed = if self.may_wait { Poll::Pending } else { self.poll_unsent(cx, socket) };
+        self.partial_record = received.get(used..).unwrap_or_default().to_vec();
+        self.plaintext = overflow;
+        let flushed = if self.may_defer_unsent { Poll::Pending } else { self.poll_flush(cx, socket) };
         if filled == 0 {
-            // What came before the fault is given first.
-            outcome?;
+            // An error is reported after the plaintext before it.
+            result?;
             if let Poll::Ready(Err(error)) = flushed {
                 return Poll::Ready(Err(error));
             }
         }
-        if self.torn.len() > TORN_BYTES_MAX {
-            return Poll::Ready(Err(self.fail(&rustls::Error::General("a message is too long".to_owned()))));
+        if self.partial_record.len() > PARTIAL_RECORD_BYTES_MAX {
+            return Poll::Ready(Err(self.fail(&rustls::Error::General("message too long".to_owned()))));
         }
         Poll::Ready(Ok(filled))
     }
 
-    fn take_opened(&mut self, buf: &mut [u8]) -> usize {
-        let count = buf.len().min(self.opened.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..count), self.opened.get(..count)) {
-            to.copy_from_slice(from);
-        }
-        self.opened.drain(..count);
-        if self.opened.is_empty() {
-            self.opened = Vec::new();
+    fn take_plaintext(&mut self, buf: &mut [u8]) -> usize {
+        let count = buf.len().min(self.plaintext.len());
+        buf.split_at_mut(count).0.copy_from_slice(self.plaintext.split_at(count).0);
+        self.plaintext.drain(..count);
+        if self.plaintext.is_empty() {
+            self.plaintext = Vec::new();
         }
         count
     }
 
-    /// Sends what is unsent.
-    fn poll_unsent(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
+    /// Sends `unsent`.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
             let count = ready!(socket.poll_write(cx, &self.unsent))?;
             self.unsent.drain(..count.min(self.unsent.len()));
@@ -495,62 +504,62 @@ impl State {
         Poll::Ready(Ok(()))
     }
 
-    /// Seals `bytes` and sends them; nothing is unsent when it begins.
-    fn poll_seal(
+    /// Encrypts `bytes` into `buffer` and sends them. `unsent` has nothing but what may be deferred.
+    fn poll_encrypt(
         &mut self,
         cx: &mut Context<'_>,
         socket: &Socket,
-        sealed: &mut [u8],
+        buffer: &mut [u8],
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let total = self.seal(Some(bytes), sealed)?;
-        let mut sent = 0;
+        let count = self.encrypt(Some(bytes), buffer)?;
+        let mut records = buffer.get(..count).unwrap_or_default();
         if !self.unsent.is_empty() {
-            // Tickets, or once in a long while a key update: they go before.
-            self.unsent.extend_from_slice(sealed.get(..total).unwrap_or_default());
-            sent = total;
-            if self.poll_unsent(cx, socket)?.is_pending() {
-                return self.count_but_last(bytes.len());
+            // Tickets, or a rare key update: these go first.
+            self.unsent.extend_from_slice(records);
+            records = &[];
+            if self.poll_flush(cx, socket)?.is_pending() {
+                return self.report_all_but_last_record(bytes.len());
             }
         }
-        while sent < total {
-            match socket.poll_write(cx, sealed.get(sent..total).unwrap_or_default()) {
-                Poll::Ready(Ok(count)) => sent += count,
+        while !records.is_empty() {
+            match socket.poll_write(cx, records) {
+                Poll::Ready(Ok(count)) => records = records.get(count..).unwrap_or_default(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    self.unsent.extend_from_slice(sealed.get(sent..total).unwrap_or_default());
-                    return self.count_but_last(bytes.len());
+                    self.unsent.extend_from_slice(records);
+                    return self.report_all_but_last_record(bytes.len());
                 }
             }
         }
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Of `count` bytes those of the last record are counted when it has left.
-    fn count_but_last(&mut self, count: usize) -> Poll<io::Result<usize>> {
-        self.owed = (count - 1) % RECORD_BYTES + 1;
-        let counted = count - self.owed;
-        if counted > 0 { Poll::Ready(Ok(counted)) } else { Poll::Pending }
+    /// Reports `count` written bytes except those of the last record, which is still unsent.
+    fn report_all_but_last_record(&mut self, count: usize) -> Poll<io::Result<usize>> {
+        self.unreported = (count - 1) % RECORD_BYTES + 1;
+        let reported = count - self.unreported;
+        if reported > 0 { Poll::Ready(Ok(reported)) } else { Poll::Pending }
     }
 
-    /// Seals into `out`: how many bytes that came to. What goes before them is appended to the unsent.
-    fn seal(&mut self, bytes: Option<&[u8]>, out: &mut [u8]) -> io::Result<usize> {
+    /// Encrypts `bytes`, or a close_notify, into `out`, and returns the size. What must go first is appended to `unsent`.
+    fn encrypt(&mut self, bytes: Option<&[u8]>, out: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.side.seal(&mut self.torn, bytes, out, &mut self.unsent) {
-                Sealed::Bytes(count) => return count,
-                Sealed::Not(Ok(Next::Step)) => {}
-                Sealed::Not(Ok(Next::Ended)) => self.ended = End::Said,
-                Sealed::Not(Ok(Next::Wait)) => return Err(io::Error::other("nothing can be sent now")),
-                Sealed::Not(Err(error)) => return Err(self.fail(&error)),
+            match self.connection.encrypt(&mut self.partial_record, bytes, out, &mut self.unsent) {
+                Encrypted::Bytes(count) => return count,
+                Encrypted::NotReady(Ok(Next::Continue)) => {}
+                Encrypted::NotReady(Ok(Next::PeerClosed)) => self.read_state = ReadState::Closed,
+                Encrypted::NotReady(Ok(Next::NeedsInput)) => return Err(io::Error::other("not ready to send")),
+                Encrypted::NotReady(Err(error)) => return Err(self.fail(&error)),
             }
         }
     }
 
-    fn say_goodbye(&mut self) {
-        self.finished = true;
-        let mut word = [0; 4 * SEAL_BYTES];
-        if let Ok(count) = self.seal(None, &mut word) {
-            self.unsent.extend_from_slice(word.get(..count).unwrap_or_default());
+    fn queue_close_notify(&mut self) {
+        self.close_notify_queued = true;
+        let mut record = [0; 4 * RECORD_OVERHEAD_BYTES];
+        if let Ok(count) = self.encrypt(None, &mut record) {
+            self.unsent.extend(record.iter().take(count));
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What can be asked of a secured connection: the `$ssl_*` variables.
+//! The `$ssl_*` variables.
 
-/// One of them.
+/// One variable of a TLS connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SslVariable {
     Alpn,

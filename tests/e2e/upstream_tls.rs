@@ -208,10 +208,10 @@ fn mistakes_are_shown() {
         (
             "another key",
             "proxy_ssl_certificate device.crt; proxy_ssl_certificate_key up.key;",
-            "is not that of the certificate",
+            "does not match the certificate",
         ),
         ("no such file", "proxy_ssl_verify on; proxy_ssl_trusted_certificate none.crt;", "none.crt"),
-        ("old versions", "proxy_ssl_protocols TLSv1;", "names no version that is spoken here"),
+        ("old versions", "proxy_ssl_protocols TLSv1;", "enables neither TLSv1.2 nor TLSv1.3"),
     ];
     let cases = lines.iter().enumerate().map(|(at, (id, text, expected))| {
         case(id, move || {

@@ -1,6 +1,6 @@
-//! Chains as somebody would make them who wants to be let in, judged here and by OpenSSL, where that is installed.
+//! Chains that an attacker would send, verified here and by OpenSSL, if that is installed.
 //!
-//! What OpenSSL refuses must be refused here. What it takes may be refused: that is said beside the case.
+//! What OpenSSL rejects must be rejected here. Where only one of the two rejects a chain, its case says so.
 
 use std::fs;
 use std::process::Command;
@@ -11,11 +11,12 @@ use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, Extend
 use rcgen::{GeneralSubtree, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType, SerialNumber};
 use rustls::pki_types::CertificateDer;
 
-use crate::tls::server_config::provider;
-use crate::tls::verify::chain::{Purpose, Verifier, VerifyError, is_for};
+use crate::tls::server_config::crypto_provider;
+use crate::tls::verify::chain::{Purpose, Verifier, VerifyError};
+use crate::tls::verify::host::is_valid_for;
 use crate::tls::verify::x509::Certificate;
 
-struct Made {
+struct TestCert {
     params: CertificateParams,
     key: KeyPair,
     pem: String,
@@ -27,47 +28,47 @@ type Edit<'e> = &'e dyn Fn(&mut CertificateParams);
 fn params(name: &str, edit: Edit<'_>) -> CertificateParams {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
-    params.use_authority_key_identifier_extension = true; // of issuers of one name OpenSSL tries that one
+    params.use_authority_key_identifier_extension = true; // by which OpenSSL selects among issuers of one name
     params.not_before = rcgen::date_time_ymd(2024, 1, 1);
     params.not_after = rcgen::date_time_ymd(4000, 1, 1);
     edit(&mut params);
     params
 }
 
-fn root_with(name: &str, edit: Edit<'_>) -> Made {
+fn root_with(name: &str, edit: Edit<'_>) -> TestCert {
     let params = params(name, &|params| {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         edit(params);
     });
     let key = KeyPair::generate().unwrap();
-    let made = params.self_signed(&key).unwrap();
-    Made { pem: made.pem(), der: made.der().clone(), params, key }
+    let cert = params.self_signed(&key).unwrap();
+    TestCert { pem: cert.pem(), der: cert.der().clone(), params, key }
 }
 
-fn root(name: &str) -> Made {
+fn root(name: &str) -> TestCert {
     root_with(name, &|_| {})
 }
 
-impl Made {
-    fn issues(&self, name: &str, edit: Edit<'_>) -> Self {
-        self.issues_for(KeyPair::generate().unwrap(), params(name, edit))
+impl TestCert {
+    fn issue(&self, name: &str, edit: Edit<'_>) -> Self {
+        self.issue_with_key(KeyPair::generate().unwrap(), params(name, edit))
     }
 
-    fn issues_for(&self, key: KeyPair, params: CertificateParams) -> Self {
-        let made = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).unwrap();
-        Self { pem: made.pem(), der: made.der().clone(), params, key }
+    fn issue_with_key(&self, key: KeyPair, params: CertificateParams) -> Self {
+        let cert = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).unwrap();
+        Self { pem: cert.pem(), der: cert.der().clone(), params, key }
     }
 
-    fn middle(&self, name: &str, edit: Edit<'_>) -> Self {
-        self.issues(name, &|params| {
+    fn issue_ca(&self, name: &str, edit: Edit<'_>) -> Self {
+        self.issue(name, &|params| {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             edit(params);
         })
     }
 }
 
-fn extension(id: &[u64], critical: bool, value: &[u8]) -> CustomExtension {
+fn custom_extension(id: &[u64], critical: bool, value: &[u8]) -> CustomExtension {
     let mut extension = CustomExtension::from_oid_content(id, value.to_vec());
     extension.set_criticality(critical);
     extension
@@ -75,306 +76,318 @@ fn extension(id: &[u64], critical: bool, value: &[u8]) -> CustomExtension {
 
 const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
 const KEY_USAGE: &[u64] = &[2, 5, 29, 15];
-const PURPOSES: &[u64] = &[2, 5, 29, 37];
-const NAMES: &[u64] = &[2, 5, 29, 17];
+const EXT_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
+const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
 
-/// What OpenSSL says of a chain; `None` where there is none.
-fn openssl(anchors: &[&Made], chain: &[&Made], purpose: Purpose) -> Option<bool> {
+/// Whether OpenSSL accepts a chain; `None` where it is not installed.
+fn verify_with_openssl(anchors: &[&TestCert], chain: &[&TestCert], purpose: Purpose) -> Option<bool> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("smolgate-hostile-{}-{number}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let all = |made: &[&Made]| made.iter().map(|made| made.pem.as_str()).collect::<String>();
-    fs::write(folder.join("anchors"), all(anchors)).unwrap();
-    fs::write(folder.join("sent"), all(chain)).unwrap();
-    fs::write(folder.join("own"), &chain[0].pem).unwrap();
+    let directory = std::env::temp_dir().join(format!("smolgate-hostile-{}-{number}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let bundle = |certs: &[&TestCert]| certs.iter().map(|cert| cert.pem.as_str()).collect::<String>();
+    fs::write(directory.join("anchors"), bundle(anchors)).unwrap();
+    fs::write(directory.join("sent"), bundle(chain)).unwrap();
+    fs::write(directory.join("own"), &chain[0].pem).unwrap();
     let purpose = if purpose == Purpose::Server { "sslserver" } else { "sslclient" };
-    let done = Command::new("openssl")
+    let output = Command::new("openssl")
         .args(["verify", "-no-CApath", "-no-CAstore", "-verify_depth", "3", "-purpose", purpose])
         .args(["-CAfile", "anchors", "-untrusted", "sent", "own"])
-        .current_dir(&folder)
+        .current_dir(&directory)
         .output();
-    fs::remove_dir_all(&folder).unwrap();
-    Some(done.ok()?.status.success())
+    fs::remove_dir_all(&directory).unwrap();
+    Some(output.ok()?.status.success())
 }
 
-fn judge(anchors: &[&Made], chain: &[&Made], purpose: Purpose) -> Result<(), VerifyError> {
-    let trust = Verifier {
-        anchors: anchors.iter().map(|made| made.der.clone()).collect(),
-        revoked: Vec::new(),
+fn verify_here(anchors: &[&TestCert], chain: &[&TestCert], purpose: Purpose) -> Result<(), VerifyError> {
+    let verifier = Verifier {
+        anchors: anchors.iter().map(|cert| cert.der.clone()).collect(),
+        crls: Vec::new(),
         depth: 3,
-        algorithms: provider().signature_verification_algorithms,
+        algorithms: crypto_provider().signature_verification_algorithms,
     };
-    let chain: Vec<_> = chain.iter().map(|made| made.der.clone()).collect();
-    trust.judge(&chain, purpose, 1_790_000_000)
+    let chain: Vec<_> = chain.iter().map(|cert| cert.der.clone()).collect();
+    verifier.verify(&chain, purpose, 1_790_000_000)
 }
 
-/// A case: its name, who is trusted, what is sent, and what comes of it.
-type Case<'c> = (&'c str, &'c [&'c Made], &'c [&'c Made], Result<(), VerifyError>);
+/// A name, the anchors, the chain that is sent, and the result.
+type Case<'c> = (&'c str, &'c [&'c TestCert], &'c [&'c TestCert], Result<(), VerifyError>);
 
-/// What OpenSSL makes of a case, beside us.
+/// What OpenSSL says of a case.
 #[derive(Clone, Copy)]
-enum Openssl {
+enum OpensslResult {
     Same,
-    Takes,
-    Refuses,
+    Accepts,
+    Rejects,
 }
-use Openssl::{Refuses, Same, Takes};
+use OpensslResult::{Accepts, Rejects, Same};
 
-fn verify(cases: &[Case<'_>], purpose: Purpose, beside: Openssl) {
+fn check_cases(cases: &[Case<'_>], purpose: Purpose, openssl: OpensslResult) {
     for (id, anchors, chain, expected) in cases {
-        assert_eq!(judge(anchors, chain, purpose), *expected, "{id}");
-        if let Some(taken) = openssl(anchors, chain, purpose) {
-            let expected = match beside {
+        assert_eq!(verify_here(anchors, chain, purpose), *expected, "{id}");
+        if let Some(is_accepted) = verify_with_openssl(anchors, chain, purpose) {
+            let expected = match openssl {
                 Same => expected.is_ok(),
-                Takes => true,
-                Refuses => false,
+                Accepts => true,
+                Rejects => false,
             };
-            assert_eq!(taken, expected, "OpenSSL: {id}");
+            assert_eq!(is_accepted, expected, "OpenSSL: {id}");
         }
     }
 }
 
 #[test]
-fn who_may_issue() {
+fn only_a_ca_with_cert_sign_issues() {
     let ca = root("ca");
-    let leaf = ca.issues("leaf", &|_| {});
-    let no_ca = ca.issues("no ca", &|params| {
+    let leaf = ca.issue("leaf", &|_| {});
+    let explicit_no_ca = ca.issue("no ca", &|params| {
         params.is_ca = IsCa::ExplicitNoCa;
     });
-    let cannot_sign = ca.middle("no sign", &|params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
-    let none_below = ca.middle("none", &|params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
-    let below_none = none_below.middle("below", &|_| {});
-    // One that signs itself anew (a rollover) does not count towards the length (RFC 5280 6.1.4 l).
-    let again = none_below.middle("none", &|_| {});
-    let one_below = root_with("one", &|params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1)));
-    let first = one_below.middle("first", &|_| {});
-    let second = first.middle("second", &|_| {});
-    let for_servers = ca.middle("for servers", &|params| params.extended_key_usages = vec![Eku::ServerAuth]);
-    let old = ca.middle("old", &|params| params.not_after = rcgen::date_time_ymd(2025, 1, 1));
-    let early = ca.middle("early", &|params| params.not_before = rcgen::date_time_ymd(3999, 1, 1));
-    let old_root = root_with("old root", &|params| params.not_after = rcgen::date_time_ymd(2025, 1, 1));
-    let issued = |by: &Made| by.issues("victim", &|_| {});
-    let all: Vec<Made> = [
+    let no_cert_sign = ca.issue_ca("no sign", &|params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
+    let path_len_0 = ca.issue_ca("none", &|params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
+    let below_path_len_0 = path_len_0.issue_ca("below", &|_| {});
+    // A rollover certificate, which is self-issued, does not count towards the length (RFC 5280 6.1.4 l).
+    let rollover = path_len_0.issue_ca("none", &|_| {});
+    let path_len_1 = root_with("one", &|params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1)));
+    let first = path_len_1.issue_ca("first", &|_| {});
+    let second = first.issue_ca("second", &|_| {});
+    let server_ca = ca.issue_ca("for servers", &|params| params.extended_key_usages = vec![Eku::ServerAuth]);
+    let expired = ca.issue_ca("old", &|params| params.not_after = rcgen::date_time_ymd(2025, 1, 1));
+    let early = ca.issue_ca("early", &|params| params.not_before = rcgen::date_time_ymd(3999, 1, 1));
+    let expired_root = root_with("old root", &|params| params.not_after = rcgen::date_time_ymd(2025, 1, 1));
+    let issued = |by: &TestCert| by.issue("victim", &|_| {});
+    let all: Vec<TestCert> = [
         &leaf,
-        &no_ca,
-        &cannot_sign,
-        &none_below,
-        &below_none,
-        &again,
+        &explicit_no_ca,
+        &no_cert_sign,
+        &path_len_0,
+        &below_path_len_0,
+        &rollover,
         &first,
         &second,
-        &for_servers,
-        &old,
+        &server_ca,
+        &expired,
         &early,
-        &old_root,
+        &expired_root,
     ]
     .map(issued)
     .into();
     let [
         by_leaf,
         by_no_ca,
-        by_mute,
+        by_no_cert_sign,
         by_none,
         by_below,
         by_again,
         by_first,
         by_second,
         by_servers,
-        by_old,
+        by_expired,
         by_early,
         by_root,
     ] = all.iter().collect::<Vec<_>>()[..]
     else {
         unreachable!()
     };
-    let anchors: &[&Made] = &[&ca];
+    let anchors: &[&TestCert] = &[&ca];
     let cases: &[Case<'_>] = &[
-        ("one that is no issuer", anchors, &[by_leaf, &leaf], Err(VerifyError::NotAnIssuer)),
-        ("one that says so", anchors, &[by_no_ca, &no_ca], Err(VerifyError::NotAnIssuer)),
-        ("a key that may not sign", anchors, &[by_mute, &cannot_sign], Err(VerifyError::NotAnIssuer)),
-        ("none below, and none is", anchors, &[by_none, &none_below], Ok(())),
-        ("none below, and one is", anchors, &[by_below, &below_none, &none_below], Err(VerifyError::NotAnIssuer)),
-        ("none below but itself", anchors, &[by_again, &again, &none_below], Ok(())),
-        ("one below the root", &[&one_below], &[by_first, &first], Ok(())),
-        ("two below the root", &[&one_below], &[by_second, &second, &first], Err(VerifyError::NotAnIssuer)),
-        ("an issuer for servers", anchors, &[by_servers, &for_servers], Err(VerifyError::Purpose)),
-        ("an issuer that has expired", anchors, &[by_old, &old], Err(VerifyError::Expired)),
-        ("one that is not valid yet", anchors, &[by_early, &early], Err(VerifyError::NotYetValid)),
-        ("a root that has expired", &[&old_root], &[by_root], Err(VerifyError::Expired)),
+        ("issuer without basicConstraints", anchors, &[by_leaf, &leaf], Err(VerifyError::InvalidCa)),
+        ("issuer with CA:FALSE", anchors, &[by_no_ca, &explicit_no_ca], Err(VerifyError::InvalidCa)),
+        ("issuer without keyCertSign", anchors, &[by_no_cert_sign, &no_cert_sign], Err(VerifyError::InvalidCa)),
+        ("pathlen 0, no CA below", anchors, &[by_none, &path_len_0], Ok(())),
+        ("pathlen 0, a CA below", anchors, &[by_below, &below_path_len_0, &path_len_0], Err(VerifyError::InvalidCa)),
+        ("pathlen 0, a rollover below", anchors, &[by_again, &rollover, &path_len_0], Ok(())),
+        ("pathlen 1, one CA below", &[&path_len_1], &[by_first, &first], Ok(())),
+        ("pathlen 1, two CAs below", &[&path_len_1], &[by_second, &second, &first], Err(VerifyError::InvalidCa)),
+        ("issuer for serverAuth only", anchors, &[by_servers, &server_ca], Err(VerifyError::WrongPurpose)),
+        ("expired issuer", anchors, &[by_expired, &expired], Err(VerifyError::Expired)),
+        ("issuer not valid yet", anchors, &[by_early, &early], Err(VerifyError::NotYetValid)),
+        ("expired root", &[&expired_root], &[by_root], Err(VerifyError::Expired)),
     ];
-    verify(cases, Purpose::Client, Same);
-    verify(&[("an issuer for servers", anchors, &[by_servers, &for_servers], Ok(()))], Purpose::Server, Same);
+    check_cases(cases, Purpose::Client, Same);
+    check_cases(&[("issuer for serverAuth only", anchors, &[by_servers, &server_ca], Ok(()))], Purpose::Server, Same);
 }
 
 #[test]
-fn the_way_to_the_root() {
+fn paths_to_the_root() {
     let (ca, other) = (root("ca"), root("other"));
-    let middle = ca.middle("middle", &|_| {});
-    let leaf = middle.issues("leaf", &|_| {});
-    let stray = ca.issues("stray", &|_| {});
-    // The same name and key, certified by another one and too long ago.
-    let crossed = |by: &Made, until: i32| {
+    let middle = ca.issue_ca("middle", &|_| {});
+    let leaf = middle.issue("leaf", &|_| {});
+    let stray = ca.issue("stray", &|_| {});
+    // The same name and key, certified by another CA and with other dates.
+    let cross_signed = |by: &TestCert, until: i32| {
         let key = KeyPair::from_pem(&middle.key.serialize_pem()).unwrap();
         let mut params = middle.params.clone();
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
-        by.issues_for(key, params)
+        by.issue_with_key(key, params)
     };
-    let (by_other, old) = (crossed(&other, 4000), crossed(&ca, 2025));
-    // Two that certify each other.
+    let (by_other, old) = (cross_signed(&other, 4000), cross_signed(&ca, 2025));
+    // Two CAs that certify each other.
     let (one, two) = (root("one"), root("two"));
-    let round =
-        |own: &Made, by: &Made| by.issues_for(KeyPair::from_pem(&own.key.serialize_pem()).unwrap(), own.params.clone());
-    let (one_by_two, two_by_one) = (round(&one, &two), round(&two, &one));
-    let lost = one.issues("lost", &|_| {});
+    let reissue = |own: &TestCert, by: &TestCert| {
+        by.issue_with_key(KeyPair::from_pem(&own.key.serialize_pem()).unwrap(), own.params.clone())
+    };
+    let (one_by_two, two_by_one) = (reissue(&one, &two), reissue(&two, &one));
+    let orphan = one.issue("orphan", &|_| {});
     let mut chain = vec![root("r0")];
     for at in 0..12 {
-        let next = chain[at].middle(&format!("r{}", at + 1), &|_| {});
+        let next = chain[at].issue_ca(&format!("r{}", at + 1), &|_| {});
         chain.push(next);
     }
-    let mut long: Vec<&Made> = chain.iter().collect();
+    let mut long: Vec<&TestCert> = chain.iter().collect();
     long.reverse();
-    let (false_ca, namesake) = (root("ca"), root("ca").issues("leaf", &|_| {}));
+    let (false_ca, namesake) = (root("ca"), root("ca").issue("leaf", &|_| {}));
     let cases: &[Case<'_>] = &[
         ("in order", &[&ca], &[&leaf, &middle], Ok(())),
-        ("in no order, with strays and twice", &[&ca], &[&leaf, &stray, &ca, &middle, &other, &middle], Ok(())),
-        ("round and round", &[&ca], &[&lost, &one_by_two, &two_by_one], Err(VerifyError::UnknownIssuerOfIssuer)),
-        ("round, with a way out", &[&two], &[&lost, &one_by_two, &two_by_one], Ok(())),
-        ("too deep", &[&chain[0]], &long[..12], Err(VerifyError::TooLong)),
+        (
+            "unordered, with unrelated and duplicate ones",
+            &[&ca],
+            &[&leaf, &stray, &ca, &middle, &other, &middle],
+            Ok(()),
+        ),
+        ("a cycle", &[&ca], &[&orphan, &one_by_two, &two_by_one], Err(VerifyError::UnknownIssuer)),
+        ("a cycle with a trusted member", &[&two], &[&orphan, &one_by_two, &two_by_one], Ok(())),
+        ("too deep", &[&chain[0]], &long[..12], Err(VerifyError::ChainTooLong)),
         ("as deep as allowed", &[&chain[0]], &long[8..12], Ok(())),
-        ("deeper by one", &[&chain[0]], &long[7..12], Err(VerifyError::TooLong)),
-        ("the name of the root, and not its key", &[&ca], &[&namesake], Err(VerifyError::Signature)),
-        ("the same with its root", &[&ca], &[&namesake, &false_ca], Err(VerifyError::Signature)),
-        ("only the issuer between is trusted", &[&middle], &[&leaf], Err(VerifyError::Unended)),
+        ("one deeper than allowed", &[&chain[0]], &long[7..12], Err(VerifyError::ChainTooLong)),
+        ("issued by another root of the same name", &[&ca], &[&namesake], Err(VerifyError::BadSignature)),
+        ("the same, with that root sent", &[&ca], &[&namesake, &false_ca], Err(VerifyError::BadSignature)),
+        ("only the intermediate is trusted", &[&middle], &[&leaf], Err(VerifyError::IncompleteChain)),
     ];
-    verify(cases, Purpose::Client, Same);
-    // Of issuers that may both be meant OpenSSL tries one.
+    check_cases(cases, Purpose::Client, Same);
+    // OpenSSL tries only one of two issuers with the same name.
     let cases: &[Case<'_>] = &[
-        ("crossed, the trusted one last", &[&ca], &[&leaf, &by_other, &middle], Ok(())),
-        ("crossed, the trusted one first", &[&other], &[&leaf, &middle, &by_other], Ok(())),
+        ("cross-signed, the trusted one last", &[&ca], &[&leaf, &by_other, &middle], Ok(())),
+        ("cross-signed, the trusted one first", &[&other], &[&leaf, &middle, &by_other], Ok(())),
     ];
-    verify(cases, Purpose::Client, Refuses);
+    check_cases(cases, Purpose::Client, Rejects);
     let cases: &[Case<'_>] = &[("an expired one beside a valid one", &[&ca], &[&leaf, &old, &middle], Ok(()))];
-    verify(cases, Purpose::Client, Same);
+    check_cases(cases, Purpose::Client, Same);
 }
 
 #[test]
-fn what_certificates_say() {
+fn usages_and_critical_extensions() {
     let ca = root("ca");
-    let issued = |edit: Edit<'_>| ca.issues("leaf", edit);
-    let custom = |all: &[CustomExtension]| ca.issues("leaf", &|params| params.custom_extensions = all.to_vec());
+    let issued = |edit: Edit<'_>| ca.issue("leaf", edit);
+    let custom = |all: &[CustomExtension]| ca.issue("leaf", &|params| params.custom_extensions = all.to_vec());
     let client = issued(&|params| params.extended_key_usages = vec![Eku::ClientAuth]);
     let server = issued(&|params| params.extended_key_usages = vec![Eku::ServerAuth]);
     let any = issued(&|params| params.extended_key_usages = vec![Eku::Any]);
     let code = issued(&|params| params.extended_key_usages = vec![Eku::CodeSigning]);
-    let sealing = issued(&|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment]);
-    let agreeing = issued(&|params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement]);
-    let unknown = custom(&[extension(&[1, 2, 3, 4], true, &[5, 0])]);
-    let harmless = custom(&[extension(&[1, 2, 3, 4], false, &[5, 0])]);
-    let twice = custom(&[extension(&[1, 2, 3, 4], false, &[5, 0]), extension(&[1, 2, 3, 4], true, &[5, 0])]);
-    let refused = Err(VerifyError::Purpose);
-    let critical = Err(VerifyError::Critical);
-    let anchors: &[&Made] = &[&ca];
+    let key_encipherment = issued(&|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment]);
+    let key_agreement = issued(&|params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement]);
+    let unknown = custom(&[custom_extension(&[1, 2, 3, 4], true, &[5, 0])]);
+    let harmless = custom(&[custom_extension(&[1, 2, 3, 4], false, &[5, 0])]);
+    let twice =
+        custom(&[custom_extension(&[1, 2, 3, 4], false, &[5, 0]), custom_extension(&[1, 2, 3, 4], true, &[5, 0])]);
+    let wrong_purpose = Err(VerifyError::WrongPurpose);
+    let critical = Err(VerifyError::UnhandledCriticalExtension);
+    let anchors: &[&TestCert] = &[&ca];
     let cases: &[Case<'_>] = &[
-        ("for clients", anchors, &[&client], Ok(())),
-        ("for servers", anchors, &[&server], refused),
-        ("for anything", anchors, &[&any], refused),
-        ("for code", anchors, &[&code], refused),
-        ("a key that seals keys", anchors, &[&sealing], refused),
-        ("a key that agrees", anchors, &[&agreeing], Ok(())),
-        ("critical and unknown", anchors, &[&unknown], critical),
-        ("unknown", anchors, &[&harmless], Ok(())),
-        ("the second one of an unknown kind is critical", anchors, &[&twice], critical),
+        ("clientAuth", anchors, &[&client], Ok(())),
+        ("serverAuth", anchors, &[&server], wrong_purpose),
+        ("anyExtendedKeyUsage", anchors, &[&any], wrong_purpose),
+        ("codeSigning", anchors, &[&code], wrong_purpose),
+        ("keyEncipherment", anchors, &[&key_encipherment], wrong_purpose),
+        ("keyAgreement", anchors, &[&key_agreement], Ok(())),
+        ("unknown critical extension", anchors, &[&unknown], critical),
+        ("unknown extension", anchors, &[&harmless], Ok(())),
+        ("an unknown extension twice, critical the second time", anchors, &[&twice], critical),
     ];
-    verify(cases, Purpose::Client, Same);
+    check_cases(cases, Purpose::Client, Same);
     let cases: &[Case<'_>] = &[
-        ("for clients", anchors, &[&client], refused),
-        ("for servers", anchors, &[&server], Ok(())),
-        ("for anything", anchors, &[&any], refused),
-        ("a key that seals keys", anchors, &[&sealing], Ok(())),
+        ("clientAuth", anchors, &[&client], wrong_purpose),
+        ("serverAuth", anchors, &[&server], Ok(())),
+        ("anyExtendedKeyUsage", anchors, &[&any], wrong_purpose),
+        ("keyEncipherment", anchors, &[&key_encipherment], Ok(())),
     ];
-    verify(cases, Purpose::Server, Same);
+    check_cases(cases, Purpose::Server, Same);
 }
 
-/// Two of a kind: which of them would count?
+/// A duplicate extension is rejected: two readers would disagree about which one counts.
 #[test]
-fn extensions_that_come_twice() {
+fn duplicate_extensions() {
     let ca = root("ca");
     let twice = |first: CustomExtension, second: CustomExtension| {
-        ca.issues("leaf", &|params| params.custom_extensions = vec![first.clone(), second.clone()])
+        ca.issue("leaf", &|params| params.custom_extensions = vec![first.clone(), second.clone()])
     };
     let yes = [0x30, 3, 1, 1, 0xff];
     let client = [0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
     let cases = [
-        twice(extension(BASIC_CONSTRAINTS, true, &[0x30, 0]), extension(BASIC_CONSTRAINTS, true, &yes)),
-        twice(extension(KEY_USAGE, true, &[3, 2, 7, 0x80]), extension(KEY_USAGE, true, &[3, 2, 2, 4])),
-        twice(extension(PURPOSES, false, &client), extension(PURPOSES, false, &client)),
-        twice(extension(NAMES, false, &[0x30, 3, 0x82, 1, b'a']), extension(NAMES, false, &[0x30, 3, 0x82, 1, b'b'])),
+        twice(custom_extension(BASIC_CONSTRAINTS, true, &[0x30, 0]), custom_extension(BASIC_CONSTRAINTS, true, &yes)),
+        twice(custom_extension(KEY_USAGE, true, &[3, 2, 7, 0x80]), custom_extension(KEY_USAGE, true, &[3, 2, 2, 4])),
+        twice(custom_extension(EXT_KEY_USAGE, false, &client), custom_extension(EXT_KEY_USAGE, false, &client)),
+        twice(
+            custom_extension(SUBJECT_ALT_NAME, false, &[0x30, 3, 0x82, 1, b'a']),
+            custom_extension(SUBJECT_ALT_NAME, false, &[0x30, 3, 0x82, 1, b'b']),
+        ),
     ];
-    for (at, made) in cases.iter().enumerate() {
-        assert!(Certificate::parse(&made.der).is_none(), "{at}");
-        assert_eq!(judge(&[&ca], &[made], Purpose::Client), Err(VerifyError::Malformed), "{at}");
+    for (at, cert) in cases.iter().enumerate() {
+        assert!(Certificate::parse(&cert.der).is_none(), "{at}");
+        assert_eq!(verify_here(&[&ca], &[cert], Purpose::Client), Err(VerifyError::Malformed), "{at}");
     }
 }
 
-/// Constraints on names are not applied here: who has them vouches for nobody, however they are marked.
+/// Name constraints are not applied here, so a CA that has some can issue nothing, even if they are not critical.
 #[test]
-fn constraints_on_names_are_not_passed_over() {
+fn name_constraints_are_not_ignored() {
     let ca = root("ca");
-    let constrained = ca.middle("constrained", &|params| {
+    let constrained = ca.issue_ca("constrained", &|params| {
         let permitted_subtrees = vec![GeneralSubtree::DnsName("good.example".to_owned())];
         params.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() });
     });
     let constraint = [0x30, 10, 0xa0, 8, 0x30, 6, 0x82, 4, b'g', b'o', b'o', b'd'];
-    let unmarked = ca.middle("unmarked", &|params| {
-        params.custom_extensions = vec![extension(&[2, 5, 29, 30], false, &constraint)];
+    let unmarked = ca.issue_ca("unmarked", &|params| {
+        params.custom_extensions = vec![custom_extension(&[2, 5, 29, 30], false, &constraint)];
     });
-    let named = |by: &Made, name: &str| {
-        by.issues("leaf", &|params| params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())])
+    let named = |by: &TestCert, name: &str| {
+        by.issue("leaf", &|params| params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())])
     };
     let (bad, also_bad) = (named(&constrained, "bad.example"), named(&unmarked, "bad.example"));
     let good = named(&constrained, "good.example");
-    let (anchors, critical): (&[&Made], _) = (&[&ca], Err(VerifyError::Critical));
+    let (anchors, critical): (&[&TestCert], _) = (&[&ca], Err(VerifyError::UnhandledCriticalExtension));
     let cases: &[Case<'_>] = &[
-        ("a name beyond", anchors, &[&bad, &constrained], critical),
-        ("a name beyond, not marked as critical", anchors, &[&also_bad, &unmarked], critical),
+        ("a name outside", anchors, &[&bad, &constrained], critical),
+        ("a name outside, not critical", anchors, &[&also_bad, &unmarked], critical),
     ];
-    verify(cases, Purpose::Client, Same);
-    verify(&[("a name within", anchors, &[&good, &constrained], critical)], Purpose::Client, Takes);
+    check_cases(cases, Purpose::Client, Same);
+    check_cases(&[("a name inside", anchors, &[&good, &constrained], critical)], Purpose::Client, Accepts);
 }
 
-/// DER that is cut, padded, or says other lengths than it has; each as one byte of a good certificate that is changed.
+/// Malformed DER: each byte of a good certificate changed, wrong lengths, padding.
 #[test]
-fn what_is_no_certificate() {
+fn malformed_certificates() {
     let ca = root("ca");
-    let leaf = ca.issues("leaf", &|params| params.serial_number = Some(SerialNumber::from(2u64)));
+    let leaf = ca.issue("leaf", &|params| params.serial_number = Some(SerialNumber::from(2u64)));
     for at in 0..leaf.der.len() {
         for byte in [0, 0x7f, 0x80, 0x84, 0xff] {
-            let mut odd = leaf.der.to_vec();
-            if std::mem::replace(&mut odd[at], byte) == byte {
+            let mut der = leaf.der.to_vec();
+            if std::mem::replace(&mut der[at], byte) == byte {
                 continue;
             }
-            // Nothing of it is outside of what was signed but the signature and the name of its algorithm.
-            let made = Made { der: odd.into(), pem: String::new(), params: leaf.params.clone(), key: key_of(&leaf) };
-            assert!(judge(&[&ca], &[&made], Purpose::Client).is_err(), "byte {at} as {byte:#x}");
-            assert!(!is_for(&made.der, "victim.example"));
+            // Only the signature and its algorithm are outside of what is signed.
+            let cert =
+                TestCert { der: der.into(), pem: String::new(), params: leaf.params.clone(), key: key_of(&leaf) };
+            assert!(verify_here(&[&ca], &[&cert], Purpose::Client).is_err(), "byte {at} as {byte:#x}");
+            assert!(!is_valid_for(&cert.der, "victim.example"));
         }
     }
-    for odd in [&[][..], &[0x30], &[0x30, 0x80], &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff], &[0x30, 0x83, 0xff, 0xff, 0xff]]
+    for malformed in
+        [&[][..], &[0x30], &[0x30, 0x80], &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff], &[0x30, 0x83, 0xff, 0xff, 0xff]]
     {
-        assert!(Certificate::parse(odd).is_none(), "{odd:?}");
+        assert!(Certificate::parse(malformed).is_none(), "{malformed:?}");
     }
     let padded = [&leaf.der[..], &[0]].concat();
     assert!(Certificate::parse(&padded).is_none());
 }
 
-fn key_of(made: &Made) -> KeyPair {
-    KeyPair::from_pem(&made.key.serialize_pem()).unwrap()
+fn key_of(cert: &TestCert) -> KeyPair {
+    KeyPair::from_pem(&cert.key.serialize_pem()).unwrap()
 }
 
-/// Whose a certificate is: its common name counts for nothing beside a name, an asterisk for one whole label at the start.
+/// The common name counts for nothing beside a DNS name; an asterisk is one whole label at the start.
 #[test]
-fn whose_a_certificate_is() {
+fn hosts_of_a_certificate() {
     let named =
         |common: &str, names: &[SanType]| root_with(common, &|params| params.subject_alt_names = names.to_vec()).der;
     let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
@@ -401,6 +414,6 @@ fn whose_a_certificate_is() {
         (named("x", &[dns("")]), "", false),
     ];
     for (at, (der, host, expected)) in cases.iter().enumerate() {
-        assert_eq!(is_for(der, host), *expected, "{at}: {host}");
+        assert_eq!(is_valid_for(der, host), *expected, "{at}: {host}");
     }
 }
