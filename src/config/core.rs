@@ -31,7 +31,7 @@ pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive:
     if inner.locations.is_empty() {
         crate::modules::access::conf::check(&inner.settings, directive)?;
     }
-    if inner.tls.on {
+    if inner.tls.is_on {
         inner.listens.iter_mut().for_each(ListenLine::secure);
     }
     let tls = crate::tls::conf::server_tls(builder, &inner.tls, directive)?;

@@ -1,4 +1,4 @@
-//! `ssl_*`: what servers say in handshakes, and what they ask of clients. `proxy_ssl_*`: the same towards upstreams.
+//! The directives `ssl_*`, for connections from clients, and `proxy_ssl_*`, for connections to upstreams.
 
 use std::sync::Arc;
 
@@ -9,137 +9,140 @@ use crate::config::template::Template;
 use crate::config::{ProxyPass, Settings, values};
 use crate::tls::{self, ClientSettings, Protocols, ServerSettings, ServerTls, VerifyClient};
 
-/// Bytes of a session cache whose size is not said, and at least.
-const CACHE_BYTES: usize = 256 * 1024;
-/// Bytes of a session cache, at most.
-const CACHE_BYTES_MAX: u64 = 64 << 20;
+/// The least size of a session cache, and that of `builtin`.
+const SESSION_CACHE_BYTES_MIN: usize = 256 * 1024;
+const SESSION_CACHE_BYTES_MAX: u64 = 64 << 20;
 
-/// What a block has said so far.
+/// The `ssl_*` directives of a block.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SslDirectives {
-    /// The old `ssl on`.
-    pub(crate) on: bool,
+    /// `ssl on`, which nginx has replaced by `listen ... ssl`.
+    pub(crate) is_on: bool,
     certificates: Vec<Word>,
-    keys: Vec<Word>,
+    certificate_keys: Vec<Word>,
     pub(crate) settings: ServerSettings,
 }
 
-/// Reads what the draft of a server names.
+/// Builds the TLS configuration of a server, and reads its files. `None` without a certificate.
 pub(crate) fn server_tls(
-    walk: &mut Builder,
-    draft: &SslDirectives,
+    builder: &mut Builder,
+    ssl: &SslDirectives,
     directive: &Directive,
 ) -> Result<Option<Arc<ServerTls>>> {
-    if !tls::AVAILABLE || (draft.certificates.is_empty() && !draft.settings.reject_handshake) {
+    if !tls::AVAILABLE || (ssl.certificates.is_empty() && !ssl.settings.reject_handshake) {
         return Ok(None);
     }
-    let at = draft.certificates.first().map_or(&directive.name.at, |word| &word.at);
-    let mut spec = draft.settings.clone();
-    for (number, certificate) in draft.certificates.iter().enumerate() {
-        let Some(key) = draft.keys.get(number) else {
+    let at = ssl.certificates.first().map_or(&directive.name.at, |word| &word.at);
+    let mut settings = ssl.settings.clone();
+    for (index, certificate) in ssl.certificates.iter().enumerate() {
+        let Some(key) = ssl.certificate_keys.get(index) else {
             return Err(certificate.wrong("no \"ssl_certificate_key\" is defined for certificate \"{}\""));
         };
-        spec.cert_key_paths.push((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
+        settings.cert_key_paths.push((builder.in_folder(&certificate.text), builder.in_folder(&key.text)));
     }
-    let clients = &spec.client_auth;
-    if matches!(clients.verify, VerifyClient::On | VerifyClient::Optional)
-        && clients.client_certificate.is_none()
-        && clients.trusted_certificate.is_none()
+    let client_auth = &settings.client_auth;
+    if matches!(client_auth.verify, VerifyClient::On | VerifyClient::Optional)
+        && client_auth.client_certificate.is_none()
+        && client_auth.trusted_certificate.is_none()
     {
         return Err(Error::new(at, "no \"ssl_client_certificate\" for \"ssl_verify_client\"")
-            .hint("it names the file with the certificates of those who issue certificates to clients"));
+            .hint("it names the file with the CA certificates that issue client certificates"));
     }
-    walk.config.tls.server_tls(&spec).map(Some).map_err(|why| Error::new(at, why))
+    builder.config.tls.server_tls(&settings).map(Some).map_err(|error| Error::new(at, error))
 }
 
-/// A file of TLS. What nginx would make of variables, or would ask a device for, can't be read here.
-fn file<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word> {
+/// Returns the name of a file. Variables, and nginx's prefixes for data and engines, are not supported.
+fn file_name<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word> {
     if let Some(hint) = placeholder(&word.text) {
         return Err(invalid(directive, word, "the name of a file").hint(hint));
     }
-    let odd = word.text.is_empty()
+    let is_unsupported = word.text.is_empty()
         || word.text.contains('$')
         || ["data:", "engine:", "store:"].iter().any(|prefix| word.text.starts_with(prefix));
-    if odd { Err(invalid(directive, word, "the name of a file, without variables")) } else { Ok(word) }
+    if is_unsupported { Err(invalid(directive, word, "the name of a file, without variables")) } else { Ok(word) }
 }
 
-pub(crate) fn on(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    draft.tls.on = arguments::switch(directive)?;
-    if draft.tls.on && !tls::AVAILABLE {
+pub(crate) fn on(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    block.tls.is_on = arguments::switch(directive)?;
+    if block.tls.is_on && !tls::AVAILABLE {
         return Err(Error::new(&directive.name.at, "\"ssl on\" is not supported").hint("this build has no TLS"));
     }
     Ok(())
 }
 
-pub(crate) fn certificate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = file(directive, arg(directive, 0))?;
-    if draft.first {
-        draft.tls.certificates.clear();
+pub(crate) fn certificate(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let word = file_name(directive, arg(directive, 0))?;
+    if block.first {
+        block.tls.certificates.clear();
     }
-    draft.tls.certificates.push(word.clone());
+    block.tls.certificates.push(word.clone());
     Ok(())
 }
 
-pub(crate) fn certificate_key(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = file(directive, arg(directive, 0))?;
-    if draft.first {
-        draft.tls.keys.clear();
+pub(crate) fn certificate_key(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let word = file_name(directive, arg(directive, 0))?;
+    if block.first {
+        block.tls.certificate_keys.clear();
     }
-    draft.tls.keys.push(word.clone());
+    block.tls.certificate_keys.push(word.clone());
     Ok(())
 }
 
-/// Which of the versions that are named can be spoken.
-pub(crate) fn versions(walk: &mut Builder, directive: &Directive) -> Result<Protocols> {
+/// Parses `ssl_protocols`, of which older versions than TLSv1.2 are ignored.
+fn parse_protocols(builder: &mut Builder, directive: &Directive) -> Result<Protocols> {
     let mut protocols = Protocols { tls12: false, tls13: false };
-    let mut old = false;
+    let mut has_old = false;
     for word in &directive.args {
         match word.text.as_str() {
             "TLSv1.2" => protocols.tls12 = true,
             "TLSv1.3" => protocols.tls13 = true,
-            "SSLv2" | "SSLv3" | "TLSv1" | "TLSv1.1" => old = true,
+            "SSLv2" | "SSLv3" | "TLSv1" | "TLSv1.1" => has_old = true,
             _ => return Err(invalid(directive, word, "TLSv1.2 or TLSv1.3")),
         }
     }
     if !protocols.tls12 && !protocols.tls13 {
         return Err(directive
             .name
-            .wrong("\"{}\" names no version that is spoken here")
-            .hint("TLSv1.2 and TLSv1.3 are; older ones are broken"));
+            .wrong("\"{}\" enables neither TLSv1.2 nor TLSv1.3")
+            .hint("older versions are insecure and not supported"));
     }
-    if old {
-        walk.note(&directive.name, "versions before TLSv1.2 are not spoken");
+    if has_old {
+        builder.note(&directive.name, "versions before TLSv1.2 are not supported");
     }
     Ok(protocols)
 }
 
-pub(crate) fn protocols(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    draft.tls.settings.protocols = versions(walk, directive)?;
+pub(crate) fn protocols(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    block.tls.settings.protocols = parse_protocols(builder, directive)?;
     Ok(())
 }
 
 /// `off`, `none`, `builtin`, `builtin:SESSIONS`, `shared:NAME:SIZE`
-pub(crate) fn session_cache(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
+pub(crate) fn session_cache(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut bytes = 0;
     for word in &directive.args {
-        let parts: Vec<&str> = word.text.split(':').collect();
-        let found = match parts.as_slice() {
+        let fields: Vec<&str> = word.text.split(':').collect();
+        let size = match fields.as_slice() {
             ["off" | "none"] => Some(0),
-            ["builtin"] => Some(CACHE_BYTES as u64),
+            ["builtin"] => Some(SESSION_CACHE_BYTES_MIN as u64),
             ["builtin", count] => values::number(count).map(|count| u64::from(count) * 1024),
             ["shared", name, size] if !name.is_empty() => values::size(size),
             _ => None,
         };
-        let found = found.ok_or_else(|| invalid(directive, word, "off, none, builtin or shared:NAME:SIZE"))?;
-        bytes = bytes.max(if found > 0 { found.clamp(CACHE_BYTES as u64, CACHE_BYTES_MAX) as usize } else { 0 });
+        let size = size.ok_or_else(|| invalid(directive, word, "off, none, builtin or shared:NAME:SIZE"))?;
+        bytes = bytes.max(if size > 0 {
+            size.clamp(SESSION_CACHE_BYTES_MIN as u64, SESSION_CACHE_BYTES_MAX) as usize
+        } else {
+            0
+        });
     }
-    draft.tls.settings.session_cache_bytes = bytes;
+    block.tls.settings.session_cache_bytes = bytes;
     Ok(())
 }
 
-pub(crate) fn verify_client(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
+pub(crate) fn verify_client(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    draft.tls.settings.client_auth.verify =
+    block.tls.settings.client_auth.verify =
         match arguments::choice(directive, word, "on, off, optional or optional_no_ca")? {
             0 => VerifyClient::On,
             1 => VerifyClient::Off,
@@ -149,49 +152,49 @@ pub(crate) fn verify_client(_: &mut Builder, draft: &mut BlockBuilder, directive
     Ok(())
 }
 
-pub(crate) fn client_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = file(directive, arg(directive, 0))?;
-    draft.tls.settings.client_auth.client_certificate = Some(walk.in_folder(&word.text));
+pub(crate) fn client_certificate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let word = file_name(directive, arg(directive, 0))?;
+    block.tls.settings.client_auth.client_certificate = Some(builder.in_folder(&word.text));
     Ok(())
 }
 
-pub(crate) fn trusted_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = file(directive, arg(directive, 0))?;
-    draft.tls.settings.client_auth.trusted_certificate = Some(walk.in_folder(&word.text));
+pub(crate) fn trusted_certificate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let word = file_name(directive, arg(directive, 0))?;
+    block.tls.settings.client_auth.trusted_certificate = Some(builder.in_folder(&word.text));
     Ok(())
 }
 
-pub(crate) fn crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = file(directive, arg(directive, 0))?;
-    draft.tls.settings.client_auth.crl = Some(walk.in_folder(&word.text));
+pub(crate) fn crl(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let word = file_name(directive, arg(directive, 0))?;
+    block.tls.settings.client_auth.crl = Some(builder.in_folder(&word.text));
     Ok(())
 }
 
-/// How upstreams are connected to by TLS.
+/// The `proxy_ssl_*` directives of a block.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyTls {
-    /// Who they are said to be; otherwise the host of `proxy_pass`.
+    /// `proxy_ssl_name`; the host of `proxy_pass` by default.
     pub name: Option<Template>,
     pub(crate) settings: ClientSettings,
     certificate: Option<Word>,
     key: Option<Word>,
 }
 
-/// Makes ready what a `proxy_pass` over TLS needs, when all that is said of it is known.
+/// Attaches the TLS configuration to a `proxy_pass` with `https://`, once all directives of the block are read.
 pub(crate) fn attach_client_tls(
-    walk: &mut Builder,
+    builder: &mut Builder,
     pass: Option<&mut ProxyPass>,
     settings: &Settings,
     directive: &Directive,
 ) -> Result {
     let Some(pass) = pass.filter(|pass| pass.may_secure() && pass.tls.is_none()) else { return Ok(()) };
-    let unsaid = ProxyTls::default();
-    let said = settings.rare.proxy_tls.as_ref().unwrap_or(&unsaid);
-    let mut spec = said.settings.clone();
-    let at = said.certificate.as_ref().map_or(&directive.name.at, |word| &word.at);
-    match (&said.certificate, &said.key) {
+    let defaults = ProxyTls::default();
+    let proxy_tls = settings.rare.proxy_tls.as_ref().unwrap_or(&defaults);
+    let mut client_settings = proxy_tls.settings.clone();
+    let at = proxy_tls.certificate.as_ref().map_or(&directive.name.at, |word| &word.at);
+    match (&proxy_tls.certificate, &proxy_tls.key) {
         (Some(certificate), Some(key)) => {
-            spec.cert_key_paths = Some((walk.in_folder(&certificate.text), walk.in_folder(&key.text)));
+            client_settings.cert_key_paths = Some((builder.in_folder(&certificate.text), builder.in_folder(&key.text)));
         }
         (Some(certificate), None) => {
             return Err(Error::about(
@@ -202,43 +205,48 @@ pub(crate) fn attach_client_tls(
         }
         _ => {}
     }
-    if spec.verify && spec.trusted_certificate.is_none() {
+    if client_settings.verify && client_settings.trusted_certificate.is_none() {
         return Err(Error::new(at, "no \"proxy_ssl_trusted_certificate\" for \"proxy_ssl_verify\"")
-            .hint("it names the file with the certificates of those who are trusted"));
+            .hint("it names the file with the trusted CA certificates"));
     }
-    pass.tls = Some(walk.config.tls.client_tls(&spec).map_err(|why| Error::new(at, why))?);
+    pass.tls = Some(builder.config.tls.client_tls(&client_settings).map_err(|error| Error::new(at, error))?);
     Ok(())
 }
 
-pub(crate) fn proxy_tls_mut(draft: &mut BlockBuilder) -> &mut ProxyTls {
-    draft.rare().proxy_tls.get_or_insert_default()
+pub(crate) fn proxy_tls_mut(block: &mut BlockBuilder) -> &mut ProxyTls {
+    block.rare().proxy_tls.get_or_insert_default()
 }
 
-pub(crate) fn proxy_certificate(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
+pub(crate) fn proxy_certificate(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    // An empty one takes back what was inherited.
-    proxy_tls_mut(draft).certificate = if word.text.is_empty() { None } else { Some(file(directive, word)?.clone()) };
+    // An empty name resets an inherited certificate.
+    proxy_tls_mut(block).certificate =
+        if word.text.is_empty() { None } else { Some(file_name(directive, word)?.clone()) };
     Ok(())
 }
 
-pub(crate) fn proxy_certificate_key(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    proxy_tls_mut(draft).key = Some(file(directive, arg(directive, 0))?.clone());
+pub(crate) fn proxy_certificate_key(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    proxy_tls_mut(block).key = Some(file_name(directive, arg(directive, 0))?.clone());
     Ok(())
 }
 
-pub(crate) fn proxy_protocols(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    proxy_tls_mut(draft).settings.protocols = versions(walk, directive)?;
+pub(crate) fn proxy_protocols(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    proxy_tls_mut(block).settings.protocols = parse_protocols(builder, directive)?;
     Ok(())
 }
 
-pub(crate) fn proxy_trusted_certificate(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
-    proxy_tls_mut(draft).settings.trusted_certificate = Some(path);
+pub(crate) fn proxy_trusted_certificate(
+    builder: &mut Builder,
+    block: &mut BlockBuilder,
+    directive: &Directive,
+) -> Result {
+    let path = builder.in_folder(&file_name(directive, arg(directive, 0))?.text);
+    proxy_tls_mut(block).settings.trusted_certificate = Some(path);
     Ok(())
 }
 
-pub(crate) fn proxy_crl(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
-    let path = walk.in_folder(&file(directive, arg(directive, 0))?.text);
-    proxy_tls_mut(draft).settings.crl = Some(path);
+pub(crate) fn proxy_crl(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let path = builder.in_folder(&file_name(directive, arg(directive, 0))?.text);
+    proxy_tls_mut(block).settings.crl = Some(path);
     Ok(())
 }

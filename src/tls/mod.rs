@@ -1,8 +1,8 @@
-//! TLS on either side of us, by rustls with ring: certificates in, secured connections out.
+//! TLS by rustls with ring, towards clients and upstreams.
 //!
-//! [`ServerTls`]: what a server says in a handshake. [`accept`]: a client's connection becomes a `SecureStream`.
-//! [`TlsInfo`]: what is known of it then. [`ClientTls`]: how we come to upstreams, by [`connect`].
-//! Without the feature `tls` nothing of this can be made, and what can't exist costs nothing.
+//! [`accept`] turns the connection of a client into a `SecureStream` and its [`TlsInfo`], with the [`ServerTls`] of the server
+//! name; [`connect`] does so for an upstream, with a [`ClientTls`]. [`TlsStore`] reads both from files. Without the feature
+//! `tls` these types have no values, and code that needs one is compiled to nothing.
 
 pub(crate) mod settings;
 pub(crate) mod variables;
@@ -45,5 +45,5 @@ pub(crate) use crate::tls::server_config::{ServerTls, TlsStore};
 #[cfg(not(feature = "tls"))]
 pub(crate) use crate::tls::stub::{AuthError, ClientTls, ReloadEvent, ServerTls, TlsInfo, TlsStore, accept, connect};
 
-/// Whether there is TLS in this build.
+/// Whether this build has TLS.
 pub const AVAILABLE: bool = cfg!(feature = "tls");

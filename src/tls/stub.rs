@@ -1,5 +1,5 @@
-//! A build without TLS: the same names, of which nothing can be made.
-#![expect(clippy::needless_pass_by_ref_mut, reason = "the signatures are those of a build that has it")]
+//! The interface of `tls` in a build without it: types without values.
+#![expect(clippy::needless_pass_by_ref_mut, reason = "the signatures are those of a build with TLS")]
 
 use std::fmt;
 use std::io;
@@ -10,12 +10,11 @@ use crate::runtime::stream::SecureStream;
 use crate::tls::settings::{ClientSettings, ServerSettings};
 use crate::tls::variables::SslVariable;
 
-/// What is known of a secured connection.
+/// Properties of a TLS connection.
 #[derive(Debug)]
 pub enum TlsInfo {}
 
 impl TlsInfo {
-    /// Whether a request is served.
     pub fn authorize(&self, _: Option<&Arc<ServerTls>>) -> Result<(), AuthError> {
         match *self {}
     }
@@ -25,7 +24,7 @@ impl TlsInfo {
     }
 }
 
-/// Why a request is not served.
+/// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {
     Misdirected,
@@ -33,7 +32,7 @@ pub enum AuthError {
     BadCertificate(VerifyError),
 }
 
-/// Why a certificate is not trusted.
+/// Why a chain is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyError {}
 
@@ -43,62 +42,56 @@ impl fmt::Display for VerifyError {
     }
 }
 
-/// What a server says in a handshake.
+/// The TLS configuration of a server.
 #[derive(Debug)]
 pub enum ServerTls {}
 
 impl ServerTls {
-    /// What became of certificates that have changed.
     pub fn reload_if_changed(&self) -> Vec<ReloadEvent> {
         match *self {}
     }
 }
 
-/// What became of files that have changed.
+/// The result of a reload.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReloadEvent {
     Reloaded(String),
     Failed(String),
 }
 
-/// How upstreams are connected to.
+/// The TLS configuration of connections to upstreams.
 #[derive(Debug)]
 pub enum ClientTls {}
 
 impl ClientTls {
-    /// What became of our certificate, if it has changed.
     pub fn reload_if_changed(&self) -> Option<ReloadEvent> {
         match *self {}
     }
 }
 
-/// What was read of the files of a configuration.
+/// No TLS configurations.
 #[derive(Debug, Default)]
 pub struct TlsStore {}
 
 impl TlsStore {
-    /// There can't be a site.
     pub fn server_tls(&mut self, _: &ServerSettings) -> Result<Arc<ServerTls>, String> {
         Err("this build has no TLS".to_owned())
     }
 
-    /// There is nothing to know.
     pub fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// There can't be a client.
     pub fn client_tls(&mut self, _: &ClientSettings) -> Result<Arc<ClientTls>, String> {
         Err("this build has no TLS".to_owned())
     }
 }
 
-/// There is nobody to connect with.
 pub async fn connect(_: Socket, client: &ClientTls, _: &str) -> io::Result<Box<dyn SecureStream>> {
     match *client {}
 }
 
-/// Why there is no secured connection.
+/// Why a handshake failed.
 #[derive(Debug)]
 pub struct AcceptError;
 
@@ -108,7 +101,7 @@ impl fmt::Display for AcceptError {
     }
 }
 
-/// There can't be a secured connection.
+/// Fails: without TLS no listener calls this.
 pub async fn accept(
     _: Socket,
     _: Vec<u8>,
