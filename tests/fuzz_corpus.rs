@@ -1,7 +1,6 @@
-//! The fuzz targets on their corpora and on mutations of these.
+//! Runs the fuzz targets on their corpora and on mutations of these, which are the same in each run.
 //!
-//! `tests/corpus/TARGET/` holds the inputs, one a file, which `fuzz/` starts from too. The mutations are the same in each
-//! run. An input that once did harm goes there as a new file.
+//! `tests/corpus/TARGET/` holds one input per file, and is the seed corpus of `fuzz/`. Inputs that found a bug are added there.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
 
 mod random;
@@ -14,14 +13,14 @@ use std::path::Path;
 use crate::random::Random;
 
 impl Random {
-    /// A piece of `bytes`.
+    /// Selects a part of `bytes`.
     fn range(&mut self, bytes: &[u8]) -> std::ops::Range<usize> {
         let start = self.below(bytes.len() + 1);
         let len = self.below(16.min(bytes.len() - start) + 1);
         start..start + len
     }
 
-    /// Changes `bytes` at one place; `others` may lend a piece.
+    /// Changes `bytes` in one place, maybe with a part of `others`.
     fn mutate(&mut self, bytes: &mut Vec<u8>, others: &[Vec<u8>]) {
         const ODD: [&[u8]; 20] = [
             b"\r\n",
@@ -72,13 +71,13 @@ impl Random {
     }
 }
 
-/// Gives `try_one` each input of a corpus, and `count` mutations of them all.
-fn replay(parser: &str, count: usize, try_one: impl Fn(&[u8])) {
+/// Calls `target` with each input of a corpus, and with `count` mutations.
+fn replay(parser: &str, count: usize, target: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(parser);
     let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
     let inputs: Vec<Vec<u8>> = names.iter().map(|name| fs::read(name).unwrap()).collect();
-    inputs.iter().for_each(|input| try_one(input));
+    inputs.iter().for_each(|input| target(input));
     let mut random = Random(0x5001_6a7e_0000_0001);
     for _ in 0..count {
         let mut input = inputs[random.below(inputs.len())].clone();
@@ -86,7 +85,7 @@ fn replay(parser: &str, count: usize, try_one: impl Fn(&[u8])) {
             random.mutate(&mut input, &inputs);
         }
         input.truncate(600);
-        try_one(&input);
+        target(&input);
     }
 }
 
@@ -106,7 +105,7 @@ fn chunks() {
 }
 
 #[test]
-fn introductions() {
+fn proxy_protocol_headers() {
     replay("proxy_protocol", 6000, targets::proxy_protocol);
 }
 
@@ -131,7 +130,7 @@ fn configurations() {
 }
 
 #[test]
-fn names_and_responses_of_name_servers() {
+fn dns_responses() {
     replay("dns", 40_000, targets::dns);
 }
 
@@ -151,8 +150,8 @@ fn ranges() {
 }
 
 #[test]
-fn parcels() {
-    replay("parcel", 4000, targets::parcel);
+fn handovers() {
+    replay("handover", 4000, targets::handover);
 }
 
 #[test]

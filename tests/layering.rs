@@ -1,4 +1,5 @@
-//! Rules of the source that no compiler holds: which room may use which, and how long files and lines may be.
+//! Rules of the source that the compiler does not check: which room may use which, what is at the top level of `src`, the length
+//! of files and lines, and words that prose avoids.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets what it does not expect fails")]
 
 use std::fs;
@@ -7,48 +8,51 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 900;
 const LINE_COLUMNS_MAX: usize = 130;
 
-/// All files below `folder`.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+/// Returns all files below `dir`.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut all: Vec<PathBuf> =
         entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect();
     all.sort();
     all
 }
 
-fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The rooms, from the ground up, as lib.rs lists them.
+fn source() -> PathBuf {
+    top().join("src")
+}
+
+/// Returns the rooms in the order of lib.rs, the lowest first.
 fn rooms() -> Vec<String> {
     let lib = fs::read_to_string(source().join("lib.rs")).unwrap();
     let names = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
     names.map(str::to_owned).collect()
 }
 
-/// The layer of a path of modules: that of its room, but files with directives (`conf.rs`, `*_conf.rs`) belong to `config`
-/// wherever they are.
+/// Returns the layer of a module path: its room, but `config` for files with directives (`conf.rs`, `*_conf.rs`).
 fn layer<'p>(mut path: impl Iterator<Item = &'p str>) -> Option<&'p str> {
     let room = path.next()?;
     Some(if path.any(|part| part == "conf" || part.ends_with("_conf")) { "config" } else { room })
 }
 
-/// The paths behind each `crate::` of a text, with the numbers of their lines. `crate::{a, b::{c, d}}` has three.
+/// Returns the paths behind each `crate::` of a text, with line numbers. `crate::{a, b::{c, d}}` has three.
 fn paths(text: &str) -> Vec<(usize, String)> {
     let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
     let code = code.join("\n");
     let mut paths = Vec::new();
     for (at, found) in code.match_indices("crate::") {
-        let mut ends = Vec::new();
-        expand(&code[at + found.len()..], "", &mut ends);
+        let mut leaves = Vec::new();
+        expand(&code[at + found.len()..], "", &mut leaves);
         let line = code[..at].matches('\n').count() + 1;
-        paths.extend(ends.into_iter().map(|path| (line, path)));
+        paths.extend(leaves.into_iter().map(|path| (line, path)));
     }
     paths
 }
 
-/// Puts the paths of a use tree behind `prefix` into `paths`, and returns how many bytes the tree has.
+/// Adds the paths of a use tree behind `prefix` to `paths`, and returns the length of the tree in bytes.
 fn expand(code: &str, prefix: &str, paths: &mut Vec<String>) -> usize {
     let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let length = code.find(|c| !is_path(c)).unwrap_or(code.len());
@@ -70,7 +74,7 @@ fn expand(code: &str, prefix: &str, paths: &mut Vec<String>) -> usize {
 }
 
 #[test]
-fn a_tree_of_names_has_all_its_paths() {
+fn use_trees_are_expanded() {
     let text =
         "use crate::{a, b::{self, c}};\nfn f() { crate::d::e(); } // crate::no\nuse crate::g::{\n    h, i as j,\n};";
     let found: Vec<String> = paths(text).into_iter().map(|(line, path)| format!("{line} {path}")).collect();
@@ -97,11 +101,11 @@ fn a_room_uses_only_rooms_above_it() {
             }
         }
     }
-    assert!(wrong.is_empty(), "what they use does not stand above them:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "uses of rooms below:\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn files_and_lines_have_an_end() {
+fn files_and_lines_are_not_too_long() {
     let mut wrong = Vec::new();
     for file in files(&source()) {
         let text = fs::read_to_string(&file).unwrap();
@@ -114,4 +118,50 @@ fn files_and_lines_have_an_end() {
         );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_top_level_has_only_rooms() {
+    let mut expected: Vec<String> = rooms();
+    expected.extend(["lib.rs", "main.rs"].map(str::to_owned));
+    expected.sort();
+    let entries = fs::read_dir(source()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut found: Vec<String> = entries.collect();
+    found.sort();
+    assert_eq!(found, expected, "src has the rooms of lib.rs, lib.rs and main.rs");
+}
+
+/// What prose is written in: comments, strings and documents below these paths.
+const PROSE: &[&str] = &["tests", "bench", "cross", "fuzz/src", "fuzz/run", "fuzz/fuzz_targets", ".ci"];
+
+/// Not ours to word: inputs, licences, lists of packages. And this file, which lists the words.
+const EXCLUDED: &[&str] =
+    &["tests/corpus", "tests/interop/node_modules", "tests/layering.rs", "copyright", ".json", ".lock", ".pyc"];
+
+/// Words for a person whose role is not named, and a word that is only found in books.
+const AVOIDED: &[&str] = &["who", "whom", "nobody", "somebody", "anybody", "anew"];
+
+/// The Unix account, and a flag of systemctl.
+const ALLOWED: &[&str] = &["user nobody", "chown nobody", "`nobody`", ".BR nobody", "--kill-whom"];
+
+#[test]
+fn prose_names_roles() {
+    let mut wrong = Vec::new();
+    for file in
+        PROSE.iter().map(|path| top().join(path)).flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+    {
+        let name = file.strip_prefix(top()).unwrap().display().to_string();
+        if EXCLUDED.iter().any(|part| name.starts_with(part) || name.ends_with(part)) {
+            continue;
+        }
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            let line = ALLOWED.iter().fold(line.to_owned(), |line, allowed| line.replace(allowed, ""));
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            if let Some(word) = words.find(|word| AVOIDED.iter().any(|avoided| word.eq_ignore_ascii_case(avoided))) {
+                wrong.push(format!("{name}:{}: {word}", number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "words to avoid: name the role (client, operator, peer, caller):\n{}", wrong.join("\n"));
 }

@@ -6,10 +6,10 @@ use data_encoding::BASE64;
 
 use crate::cases::{case, check, check_equal, run_cases, run_concurrently};
 use crate::client::Client;
-use crate::files::put;
 use crate::harness::{Proxy, wait_for};
 use crate::peer::Peer;
 use crate::response_rows::{format_request, run_response_row, run_response_rows};
+use crate::static_files::put;
 
 /// The `Authorization` header of `user:password`.
 fn basic(user: &str) -> String {

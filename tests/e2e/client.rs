@@ -5,8 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use crate::harness::TIMEOUT;
 
-/// Expands the shorthands of request rows: `{G}`, `{P}`, `{N}` and `{W}` are starts of requests, `{g}`, `{p}` and `{n}` the same as
-/// an upstream gets them, `b{*9}` is nine times the byte, and `(..){*9}` nine times the group.
+/// Expands the shorthands of request rows: `{G}`, `{P}`, `{N}` and `{W}` are starts of requests, `{g}`, `{p}` and `{n}` the same
+/// as an upstream gets them, `b{*9}` is nine times the byte, and `(..){*9}` nine times the group.
 pub(crate) fn expand(short: &[u8]) -> Vec<u8> {
     const NAMES: [(&[u8], &[u8]); 7] = [
         (b"{G}", b"GET / HTTP/1.1\r\nHost: a\r\n"),

@@ -5,9 +5,9 @@ use std::io::Read;
 
 use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::Client;
-use crate::files::put;
 use crate::harness::{Proxy, TIMEOUT, wait_for};
 use crate::response_rows::format_request;
+use crate::static_files::put;
 
 /// More than the socket buffers of both sides.
 const BIG: usize = 16 << 20;

@@ -9,13 +9,13 @@ use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::{Client, expand, show};
 use crate::harness::{Proxy, TIMEOUT};
 use crate::peer::Peer;
-use crate::tls::{GET, PAIR, certified, hello, start};
+use crate::tls::{GET, PAIR, certificates, client_hello, start};
 use crate::tls_fixtures::TlsConnector;
 
 /// Records that are valid, but too many.
 #[test]
 fn floods_of_records() {
-    let (dir, ca) = certified();
+    let (dir, ca) = certificates();
     let proxy = start(&dir, &format!("{PAIR} server {{ listen LISTEN ssl; return 200; }}"), &[]);
     let ends_with_alert = |sent: &[u8]| {
         let mut client = Client::connect_and_send(proxy.addr, sent);
@@ -23,7 +23,7 @@ fn floods_of_records() {
         let last = received.len().checked_sub(7).and_then(|at| received.get(at..)).unwrap_or_default();
         check(matches!(last, [21, 3, _, 0, 2, 2, _]), || show(last))
     };
-    let whole = hello(0x0303, &[0xc0, 0x2b], b"");
+    let whole = client_hello(0x0303, &[0xc0, 0x2b], b"");
     let warning = b"\x15\x03\x03\x00\x02\x01\x5a";
     run_concurrently(vec![
         case("empty fragments", || ends_with_alert(&b"\x16\x03\x01\x00\x00".repeat(1000))),
@@ -58,7 +58,7 @@ fn floods_of_records() {
             Ok(())
         }),
         case("a ClientHello of 40 KB", || {
-            let mut long = hello(0x0303, &[0xc0, 0x2b], b"");
+            let mut long = client_hello(0x0303, &[0xc0, 0x2b], b"");
             long.splice(3..9, [0x40, 0, 1, 0, 0x9c, 0x40]);
             long.resize(5 + 0x4000, 0);
             let next = [&b"\x16\x03\x01\x40\x00"[..], &[0; 0x4000]].concat();
@@ -83,7 +83,7 @@ fn floods_of_records() {
 /// `openssl s_client` renegotiates on a line with an R.
 #[test]
 fn renegotiation_is_refused() {
-    let (dir, ca) = certified();
+    let (dir, ca) = certificates();
     let proxy = start(&dir, &format!("{PAIR} server {{ listen LISTEN ssl; return 200; }}"), &[]);
     let mut command = Command::new("openssl");
     command.args(["s_client", "-tls1_2", "-connect", &proxy.addr.to_string()]).stdin(Stdio::piped());
@@ -101,7 +101,7 @@ fn renegotiation_is_refused() {
 #[test]
 fn unfinished_handshakes() {
     const FLOOD: usize = 2000;
-    let (dir, ca) = certified();
+    let (dir, ca) = certificates();
     let peer = Peer::start_echo();
     let config = format!("{PAIR} server {{ listen LISTEN ssl; location / {{ proxy_pass http://PEER; }} }}");
     let proxy = start(&dir, &config, &[("PEER", &peer)]);
@@ -128,6 +128,6 @@ fn unfinished_handshakes() {
 /// Sends a ClientHello and nothing else; `None` if there are no more descriptors.
 fn start_handshake(proxy: &Proxy) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(proxy.addr).ok()?;
-    stream.write_all(&hello(0x0303, &[0xc0, 0x2b], b"")).ok()?;
+    stream.write_all(&client_hello(0x0303, &[0xc0, 0x2b], b"")).ok()?;
     Some(stream)
 }

@@ -1,29 +1,15 @@
-//! The real program from outside: exact bytes in, exact bytes out.
+//! End-to-end tests: the real program, exact bytes in, exact bytes out.
 //!
-//! What it is for: `proxying` (routes, upstreams, answers), `balancing` (which peer), `serving` (heads and bodies of
-//! files), `downloads` (slow readers of them), `files` (files, steps, the life of the program), `internal` (requests that
-//! are sent elsewhere), `limits` (how much a client may ask for), `clients` (where it comes from), `manners` (how clients
-//! are dealt with), `retries` (bodies that meet more than one upstream), `status` (what the program tells of itself),
-//! `compression`, `access` (who is let in), `names` (of upstreams) and `activation` (sockets that systemd has bound).
-//!
-//! And hostile and broken input: an exact outcome, and not a byte of what is refused reaches an upstream. Each row has an
-//! id, a class and a number, that a failure names; rows that look at one thing from more sides share it.
-//!
-//! - `heads`: A request lines, B targets, C hosts, D fields, E limits of heads
-//! - `bodies`: F Content-Length, G Transfer-Encoding, H chunks, I pipelines and expectations
-//! - `tls`: N, and towards upstreams `secured`
-//! - `upgrades`: J; `upstreams`: K; `fields`: L fields that are set, taken away or must not be believed
-//! - `lifecycle`: O exhaustion and deadlines, P ends of connections; `logs`: Q; `configuration`: R; `process`: S
-//!
-//! Left out:
-//! - K70 and N10, N12, N21: rustls's own rules and floods of handshakes
-//! - class M static files: this table is about what is proxied
-//! - O04, O06, O10, O12 to O20, P04: they take minutes, gigabytes or thousands of connections; the benchmarks look there
-//! - P14 floods of one-byte segments: they are measured, not tested
-//! - Q05, Q08, Q10, R13: no secret is logged by default but in a request line; there is no syslog; limits of messages are
-//!   tested in `log`
-//! - S09, S10, S12, S13, S16: panics, crashes, suspended machines, accounts and read-only systems need more than a test
-//! - class T: rules of the source, tested where they stand
+//! - Tools: `harness` (starts the program), `client`, `peer` (a scripted upstream), `dns_server`, `tls_fixtures`; `cases` (named
+//!   cases), `request_rows` and `response_rows` (tables of requests)
+//! - HTTP, also with hostile input: `heads`, `bodies`, `headers`, `upstreams` (their responses), `retries`, `websocket`,
+//!   `lifecycle` (timeouts, half-closes, resets)
+//! - TLS: `tls`, `handshakes`, `openssl`, `upstream_tls`, `root_keys`
+//! - Directives: `proxying`, `proxy_options`, `proxy_pass_variables`, `balancing`, `health`, `dns`, `static_files`,
+//!   `file_directives`, `downloads` (slow readers), `rewrite`, `internal_redirects`, `compression`, `access`, `limits`,
+//!   `client_address`, `client_options`, `geo_split`, `status`, `logs`
+//! - The process: `configuration` (errors), `command_line`, `process` (signals, workers), `binary_upgrade`, `systemd_sockets`,
+//!   `root`
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
 
 mod access;
@@ -41,7 +27,6 @@ mod compression;
 mod configuration;
 mod downloads;
 mod headers;
-mod files;
 mod harness;
 mod heads;
 #[cfg(feature = "health")]
@@ -60,6 +45,9 @@ mod proxying;
 mod retries;
 mod root;
 mod static_files;
+mod file_directives;
+mod rewrite;
+mod command_line;
 mod status;
 mod request_rows;
 #[cfg(feature = "tls")]

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::harness::{Proxy, TempDir};
-use crate::tls::{certified, start};
+use crate::tls::{certificates, start};
 use crate::tls_fixtures::certificate_authority;
 
 fn is_installed(program: &str) -> bool {
@@ -32,7 +32,7 @@ fn sessions_server_names_and_key_types() {
     if !is_installed("openssl") {
         return;
     }
-    let (dir, _) = certified();
+    let (dir, _) = certificates();
     let openssl = Command::new("sh").current_dir(dir.path("")).args(["-c", RSA]).output().unwrap();
     assert!(openssl.status.success(), "{}", String::from_utf8_lossy(&openssl.stderr));
     let proxy = start(
@@ -88,7 +88,7 @@ fn client_certificates_by_curl() {
     if !is_installed("curl") {
         return;
     }
-    let (dir, _) = certified();
+    let (dir, _) = certificates();
     let (issuer, stranger) = (certificate_authority("issuer"), certificate_authority("stranger"));
     dir.write("issuer.crt", issuer.pem());
     dir.write("revoked.crl", issuer.revocation_list(&[66]));

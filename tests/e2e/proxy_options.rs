@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use crate::client::Client;
 use crate::harness::{Proxy, TIMEOUT};
 use crate::peer::Peer;
-use crate::proxying::told;
+use crate::proxying::start_scripted;
 use crate::response_rows::run_response_rows;
 
 /// Responds with the target, the Content-Length and the body of the request, and the address of the connection.
@@ -25,7 +25,7 @@ fn start_describing() -> Peer {
 
 #[test]
 fn cookies_are_rewritten() {
-    let peer = told();
+    let peer = start_scripted();
     let proxy = Proxy::start_with_peers(
         "server { listen LISTEN; server_name localhost;
             proxy_cookie_domain app.local .example.com; proxy_cookie_domain ~^(.+)\\.old$ $1.new;
@@ -153,7 +153,7 @@ fn proxy_set_body_and_proxy_bind() {
 /// An upstream redirects the request internally, to a file or another location.
 #[test]
 fn x_accel_redirect() {
-    let (peer, other) = (told(), Peer::start_echo());
+    let (peer, other) = (start_scripted(), Peer::start_echo());
     let proxy = Proxy::start_with_peers(
         "server { listen LISTEN;
             add_header X-Told \"$upstream_http_x_told\"; add_header X-Rate $limit_rate; add_header X-Addr \"$upstream_addr $upstream_status\" always;

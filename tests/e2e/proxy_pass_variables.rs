@@ -1,4 +1,4 @@
-//! Hosts and ports of `proxy_pass` that variables make: what the client may choose of them, and what not.
+//! `proxy_pass` with variables: which hosts and ports a client may choose.
 
 use crate::cases::{check, run_cases};
 use crate::client::Client;
@@ -6,14 +6,14 @@ use crate::harness::{Proxy, TempDir, run};
 use crate::peer::Peer;
 use crate::response_rows::{ResponseRow, format_request, run_response_rows};
 
-/// What each of the configurations has: an upstream that is named, so that none is refused as an open proxy.
+/// An upstream for each configuration, so that none is rejected as an open proxy.
 const KNOWN: &str = "upstream known { server 127.0.0.1:1; }
     map $arg_h $captured { ~^(?<m>.*)$ $m; }
     map $arg_h $numbered { ~^(.*)$ $1; }
     map $arg_h $nested { default $captured; }";
 
-/// A client that asks for `UP`, the address of a peer, in each way that it has.
-fn ask_everywhere(proxy: &Proxy, up: &Peer, target: &str) -> Result<u16, String> {
+/// Sends a request with `UP`, the address of a peer, in every place where a client can put it.
+fn request_with_address(proxy: &Proxy, up: &Peer, target: &str) -> Result<u16, String> {
     let addr = up.addr;
     let target = target.replace("UP", &addr.to_string());
     let target = target.replace("PORT", &addr.port().to_string());
@@ -40,7 +40,7 @@ fn base64(text: &str) -> String {
 }
 
 #[test]
-fn a_host_that_the_client_chooses_is_not_reached() {
+fn hosts_chosen_by_the_client_are_not_reached() {
     let up = Peer::start_echo();
     let rows: &[(&'static str, &str, &str)] = &[
         ("$1", "location ~ ^/p/([^/]+)/ { proxy_pass http://$1; }", "/p/UP/x"),
@@ -64,7 +64,7 @@ fn a_host_that_the_client_chooses_is_not_reached() {
         ),
         ("a scheme", "location /p { proxy_pass $arg_u://known; }", "/p?u=http://UP/x?"),
         ("an argument", "location /p { proxy_pass http://$arg_h; }", "/p?h=UP"),
-        ("a field", "location /p { proxy_pass http://$http_x; }", "/p"),
+        ("a header", "location /p { proxy_pass http://$http_x; }", "/p"),
         ("server_name", "location /p { proxy_pass http://$sub:PORT; }", "/p\nHost: 127.0.0.1"),
         ("$remote_user", "location /p { proxy_pass http://$remote_user:PORT; }", "/p"),
         ("$request_body", "location /p { proxy_pass http://$request_body; }", "/p"),
@@ -86,7 +86,7 @@ fn a_host_that_the_client_chooses_is_not_reached() {
     let row = |(_, inner, target): &(&'static str, &str, &str)| {
         let inner = inner.replace("PORT", &up.addr.port().to_string());
         let proxy = Proxy::start(&format!("{KNOWN} server {{ listen LISTEN; server_name ~^(?<sub>.+)$; {inner} }}"));
-        let status = ask_everywhere(&proxy, &up, target)?;
+        let status = request_with_address(&proxy, &up, target)?;
         check(matches!(status, 500 | 502), || format!("got {status}"))?;
         check(up.connections() == 0, || "the peer was reached".to_owned())
     };
@@ -94,7 +94,7 @@ fn a_host_that_the_client_chooses_is_not_reached() {
 }
 
 #[test]
-fn a_port_that_the_client_chooses_is_a_port() {
+fn ports_chosen_by_the_client_are_only_ports() {
     let up = Peer::start_echo();
     let proxy = Proxy::start_with_peers(
         "server { listen LISTEN;
@@ -105,8 +105,8 @@ fn a_port_that_the_client_chooses_is_a_port() {
         &[],
     );
     let port = up.addr.port();
-    let asked = |target: &str| target.replace("PORT", &port.to_string());
-    let targets = ["/all/PORT", "/path/pPORT/a/b?c", "/arg?p=PORT", "/set?p=PORT"].map(asked);
+    let with_port = |target: &str| target.replace("PORT", &port.to_string());
+    let targets = ["/all/PORT", "/path/pPORT/a/b?c", "/arg?p=PORT", "/set?p=PORT"].map(with_port);
     for target in &targets {
         Client::connect(proxy.addr).request(format_request(target).as_bytes(), 200).unwrap();
     }
@@ -124,7 +124,7 @@ fn a_port_that_the_client_chooses_is_a_port() {
         "-1",
         ":PORT",
     ];
-    for bad in bad.map(asked) {
+    for bad in bad.map(with_port) {
         for path in ["/all/PART", "/path/pPART/x", "/arg?p=PART", "/set?p=PART"] {
             let target = path.replace("PART", &bad);
             Client::connect(proxy.addr)
@@ -133,7 +133,7 @@ fn a_port_that_the_client_chooses_is_a_port() {
         }
     }
     for target in
-        ["/all/PORT/x", "/all//x", "/all/PORT%3Fx", "/path/pPORT%3Fx/y", "/arg?p=PORT/x", "/arg?p=/x"].map(asked)
+        ["/all/PORT/x", "/all//x", "/all/PORT%3Fx", "/path/pPORT%3Fx/y", "/arg?p=PORT/x", "/arg?p=/x"].map(with_port)
     {
         Client::connect(proxy.addr)
             .request(format_request(&target).as_bytes(), 502)
@@ -143,9 +143,9 @@ fn a_port_that_the_client_chooses_is_a_port() {
     assert_eq!(up.connections(), reached);
 }
 
-/// As noVNC, ttyd, code-server and others are published with: the host is fixed, and what the client says follows it.
+/// Configurations of noVNC, ttyd, code-server and others: the host is fixed, and the client chooses the rest.
 #[test]
-fn hosts_that_are_fixed_are_reached() {
+fn fixed_hosts_are_reached() {
     let up = Peer::start(|connection| {
         while let Some(request) = connection.read_request() {
             let target = request.target().to_owned();
@@ -198,7 +198,7 @@ fn hosts_that_are_fixed_are_reached() {
 }
 
 #[test]
-fn what_the_test_of_a_configuration_says() {
+fn errors_and_notes_of_a_configuration() {
     let dir = TempDir::new();
     let test = |inner: &str| {
         dir.write("a.conf", format!("server {{ listen 8080; {inner} }}"));
@@ -230,9 +230,9 @@ fn what_the_test_of_a_configuration_says() {
     }
 }
 
-/// A resolver says that any host is meant; but a socket of this machine is no host.
+/// With a `resolver` any host is allowed, but no Unix socket.
 #[test]
-fn with_a_resolver_any_host_is_reached_and_no_socket() {
+fn with_a_resolver_any_host_is_reached_but_no_socket() {
     let up = Peer::start_echo();
     let proxy = Proxy::start(
         "server { listen LISTEN; resolver 127.0.0.1:1; resolver_timeout 100ms;

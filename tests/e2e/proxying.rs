@@ -1,4 +1,4 @@
-//! Routes, upstreams and answers, as users meet them.
+//! Proxying: locations, server names, request targets, headers, redirects, retries, maps, logs, bodies.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,19 +16,19 @@ use crate::request_rows::Outcome::{Forwarded, ForwardedLast};
 use crate::request_rows::run_request_rows;
 use crate::response_rows::{ResponseRow, format_request, run_response_row, run_response_rows};
 
-/// `GET TARGET` on a connection of its own.
+/// Sends `GET TARGET` on a new connection.
 fn get(proxy: &Proxy, target: &str) -> Result<Response, String> {
     Client::connect_and_send(proxy.addr, format_request(target).as_bytes()).read_response()
 }
 
-/// The bodies of so many answers to `GET TARGET`, each on a connection of its own.
+/// Returns the bodies of `count` responses to `GET TARGET`, each on a new connection.
 fn bodies(proxy: &Proxy, target: &str, count: usize) -> Result<Vec<String>, String> {
     (0..count)
         .map(|_| get(proxy, target).map(|response| String::from_utf8_lossy(&response.body).into_owned()))
         .collect()
 }
 
-/// Says its name, and the target that it was asked for.
+/// Starts a peer that responds with its name and the target.
 fn named(name: &'static str) -> Peer {
     Peer::start(move |connection| {
         while let Some(request) = connection.read_request() {
@@ -37,20 +37,20 @@ fn named(name: &'static str) -> Peer {
     })
 }
 
-/// Answers as the request says: `X-Send: 200 OK|Name: value|=body`.
-pub(crate) fn told() -> Peer {
+/// Starts a peer that sends the response in a header of the request: `X-Send: 200 OK|Name: value|=body`.
+pub(crate) fn start_scripted() -> Peer {
     Peer::start(|connection| {
         while let Some(request) = connection.read_request() {
             let line = request.head.lines().find_map(|line| line.strip_prefix("X-Send: "));
             let mut parts = line.unwrap_or("200 OK").split('|');
-            let mut answer = format!("HTTP/1.1 {}\r\n", parts.next().unwrap());
+            let mut response = format!("HTTP/1.1 {}\r\n", parts.next().unwrap());
             let (body, fields): (Vec<&str>, Vec<&str>) = parts.partition(|part| part.starts_with('='));
-            fields.iter().for_each(|field| answer.push_str(&format!("{field}\r\n")));
+            fields.iter().for_each(|field| response.push_str(&format!("{field}\r\n")));
             let body = body.concat().replace('=', "").replace("\\n", "\r\n");
-            if !answer.contains("chunked") && !answer.contains(" 204 ") && !answer.contains(" 304 ") {
-                answer.push_str(&format!("Content-Length: {}\r\n", body.len()));
+            if !response.contains("chunked") && !response.contains(" 204 ") && !response.contains(" 304 ") {
+                response.push_str(&format!("Content-Length: {}\r\n", body.len()));
             }
-            connection.send(format!("{answer}\r\n{body}").as_bytes());
+            connection.send(format!("{response}\r\n{body}").as_bytes());
         }
     })
 }
@@ -79,27 +79,27 @@ fn locations() {
         ("exact", "/exact", 200, "=exact"),
         ("exact with arguments", "/exact?a=/else", 200, "=exact"),
         ("longer than exact", "/exact/x", 200, "=prefix"),
-        ("any case is not for prefixes", "/EXACT", 200, "=root"),
+        ("prefixes are case-sensitive", "/EXACT", 200, "=root"),
         ("a prefix", "/longest", 200, "=long"),
         ("the longest prefix", "/long/er/x", 200, "=longer"),
-        ("the path as it is meant", "/x/../long//er%2Fx", 200, "=longer"),
+        ("the normalized path", "/x/../long//er%2Fx", 200, "=longer"),
         ("no expressions behind ^~", "/static/x.one", 200, "=static"),
         ("an expression before a prefix", "/long/x.one", 200, "=one"),
-        ("the first expression that fits", "/x.two", 200, "=two"),
+        ("the first matching expression", "/x.two", 200, "=two"),
         ("any case", "/X.jPg", 200, "=jpg"),
         ("not any case", "/x.ONE", 200, "=root"),
         ("captures", "/item-42", 200, "=item,42"),
-        ("outside of nested ones", "/outer/x", 200, "=outer"),
+        ("no nested location", "/outer/x", 200, "=outer"),
         ("a nested prefix", "/outer/inner", 200, "=in"),
         ("a nested exact one", "/outer/just", 200, "=just"),
         ("a nested expression comes first", "/outer/x.two", 200, "=nested"),
-        ("an expression around", "/outer/x.one", 200, "=one"),
+        ("an expression of the server", "/outer/x.one", 200, "=one"),
     ];
     run_response_rows(&proxy, rows);
 }
 
 #[test]
-fn a_slash_is_added_where_a_proxied_location_ends_with_one() {
+fn redirects_to_proxied_locations_with_a_slash() {
     let peer = Peer::start_echo();
     let config = "server { listen LISTEN; return 404;
         } server { listen LISTEN; server_name a;
@@ -112,7 +112,7 @@ fn a_slash_is_added_where_a_proxied_location_ends_with_one() {
         ("with slash", "/x/", 200, "=/x/"),
         ("below", "/x/y", 200, "=/x/y"),
         ("other paths", "/xy", 404, ""),
-        ("a location of its own", "/y", 200, "=own"),
+        ("an own location", "/y", 200, "=own"),
         ("nothing is proxied", "/z", 404, ""),
     ];
     run_response_rows(&Proxy::start_with_peers(config, &[("PEER", &peer)]), rows);
@@ -120,7 +120,7 @@ fn a_slash_is_added_where_a_proxied_location_ends_with_one() {
 }
 
 #[test]
-fn names_of_servers() {
+fn server_names() {
     let proxy = Proxy::start(
         r#"server { listen LISTEN; listen OTHER; server_name first; return 200 first; }
         server { listen LISTEN default_server; server_name x; return 200 default; }
@@ -148,7 +148,7 @@ fn names_of_servers() {
         (".x as end", "/\nHost: a.b.dot.example", 200, "=dot"),
         ("an expression", "/\nHost: joe.users.example", 200, "=user=joe"),
         ("the next expression", "/\nHost: joe1.users.example", 200, "=later"),
-        ("none", "/\nHost: nobody", 200, "=default"),
+        ("none", "/\nHost: unknown", 200, "=default"),
         ("the target's host", "GET http://plain.example/\nHost: plain.example", 200, "=plain"),
     ];
     run_response_rows(&proxy, rows);
@@ -161,7 +161,7 @@ fn names_of_servers() {
 }
 
 #[test]
-fn targets_that_upstreams_get() {
+fn targets_for_upstreams() {
     let (one, two) = (named("one"), named("two"));
     let config = r"map $arg_to $up { default one; two two; }
         upstream one { server ONE; } upstream two { server TWO; }
@@ -186,7 +186,7 @@ fn targets_that_upstreams_get() {
         ("slash", "/slash/x/y", 200, "=one /x/y"),
         ("slash with arguments", "/slash/x?a=1&b=%20", 200, "=one /x?a=1&b=%20"),
         ("slash alone", "/slash/", 200, "=one /"),
-        ("slash, as meant", "/slash/x/../y%20z//w", 200, "=one /y%20z/w"),
+        ("slash, normalized", "/slash/x/../y%20z//w", 200, "=one /y%20z/w"),
         ("path", "/path/x?a", 200, "=one /other/x?a"),
         ("glued", "/glued/y", 200, "=one /x/y"),
         ("glued without slash", "/gluedy", 200, "=one /xy"),
@@ -204,7 +204,7 @@ fn targets_that_upstreams_get() {
     run_response_rows(&proxy, rows);
 }
 
-/// Reads from a stream until the other side has said `end`.
+/// Reads from a stream up to `end`.
 fn read_until(stream: &mut UnixStream, end: &[u8]) -> Vec<u8> {
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let (mut all, mut byte) = (Vec::new(), [0]);
@@ -219,7 +219,7 @@ fn unix_sockets() {
     let dir = TempDir::new();
     let (up, down) = (dir.path("up.sock"), dir.path("down.sock"));
     let listener = UnixListener::bind(&up).unwrap();
-    // Started by root, the proxy is somebody else.
+    // Started by root, the proxy runs as an unprivileged user.
     fs::set_permissions(&up, fs::Permissions::from_mode(0o777)).unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
@@ -241,7 +241,7 @@ fn unix_sockets() {
             location / { proxy_pass http://unix:UP; }
             location /uri/ { proxy_pass http://unix:UP:/other/; }
             location /group/ { proxy_pass http://up; }
-            location /who { return 200 \"$remote_addr $server_name\"; } }";
+            location /address { return 200 \"$remote_addr $server_name\"; } }";
     let config = config.replace("UP", up.to_str().unwrap()).replace("DOWN", down.to_str().unwrap());
     let proxy = Proxy::start(&config);
     let rows: &[ResponseRow<'_>] = &[
@@ -251,16 +251,15 @@ fn unix_sockets() {
     ];
     run_response_rows(&proxy, rows);
     let mut client = UnixStream::connect(&down).unwrap();
-    for (target, end) in [("/who", "\r\n\r\nunix: "), ("/x", "\r\n\r\nGET /x HTTP/1.1\r|Host: localhost\r")] {
+    for (target, end) in [("/address", "\r\n\r\nunix: "), ("/x", "\r\n\r\nGET /x HTTP/1.1\r|Host: localhost\r")] {
         client.write_all(format_request(target).as_bytes()).unwrap();
         let response = read_until(&mut client, end.as_bytes());
         assert!(response.starts_with(b"HTTP/1.1 200 ") && response.ends_with(end.as_bytes()), "{}", show(&response));
     }
 }
 
-/// The exact head that an upstream gets.
 #[test]
-fn heads_that_upstreams_get() {
+fn heads_for_upstreams() {
     let peer = Peer::start_echo();
     let config = "upstream up { server PEER; }
         proxy_set_header X-Http h; proxy_set_header Host up;
@@ -326,7 +325,7 @@ fn the_default_host() {
 
 #[test]
 fn redirects_of_upstreams() {
-    let peer = told();
+    let peer = start_scripted();
     let config = r"upstream up { server PEER; } server { listen LISTEN;
         location /app/ { proxy_pass http://up/base/; }
         location /bare/ { proxy_pass http://up; }
@@ -337,7 +336,7 @@ fn redirects_of_upstreams() {
         location /re/ { proxy_redirect ~^http://([a-z]+)\.in/(.*)$ https://$1.out/$2;
             proxy_redirect ~*^/Low/(?<rest>.*) /high/$rest; proxy_pass http://up; }
         location ~ ^/expr { proxy_pass http://up; } }";
-    // What is asked for, what the upstream says, and what the client gets.
+    // The target, the header of the upstream, and that of the client.
     let rows: &[(&'static str, &str, &str, &str)] = &[
         ("default", "/app/", "Location: http://up/base/x?y", "Location: http://a:PORT/app/x?y"),
         ("default, elsewhere", "/app/", "Location: http://up/else", "Location: http://up/else"),
@@ -367,8 +366,8 @@ fn redirects_of_upstreams() {
 }
 
 #[test]
-fn fields_of_answers() {
-    let peer = told();
+fn response_headers() {
+    let peer = start_scripted();
     let config = r"upstream up { server PEER; } server { listen LISTEN; add_header X-Server s;
         location / { proxy_pass http://up; }
         location /hide { proxy_hide_header x-Secret; proxy_hide_header X-Two; proxy_pass http://up; }
@@ -405,9 +404,9 @@ fn fields_of_answers() {
         ("added to 201", "/add\nX-Value: v\nX-Send: 201 Created", 201, "X-Own: v"),
         ("added to 204", "/add\nX-Value: v\nX-Send: 204 No Content", 204, "X-Own: v"),
         ("added to 304", "/add\nX-Value: v\nX-Send: 304 Not Modified", 304, "X-Own: v"),
-        ("empty ones are left out", "/add", 200, "!X-Own"),
+        ("empty ones are omitted", "/add", 200, "!X-Own"),
         ("beside the upstream's", "/add\nX-Value: v\nX-Send: 200 OK|X-Own: up", 200, "X-Own: up | X-Own: v"),
-        // The upstream's head was not there yet when these were evaluated.
+        // Evaluated before the head of the upstream was received.
         ("of the upstream", "/of\nX-Send: 200 OK|X-Version: v1|Set-Cookie: a=b|Set-Cookie: sid=42; Path=/", 200, &of),
         ("nothing of the upstream", "/of", 200, "!X-Field | !X-Cookie | X-Status: 200"),
     ];
@@ -423,10 +422,9 @@ fn fields_of_answers() {
     }
 }
 
-/// Fields that are added can tell the status of what they are added to.
 #[test]
-fn the_status_in_fields_that_are_added() {
-    let peer = told();
+fn the_status_in_add_header() {
+    let peer = start_scripted();
     let config = "add_header X-Status $status always; server { listen LISTEN;
         location / { proxy_pass http://PEER; } location /own { return 204; } location /none { return 404; } }";
     let rows: &[ResponseRow<'_>] = &[
@@ -438,14 +436,14 @@ fn the_status_in_fields_that_are_added() {
     run_response_rows(&Proxy::start_with_peers(config, &[("PEER", &peer)]), rows);
 }
 
-/// How the end of an answer is shown to different clients.
+/// The framing of responses for different clients.
 #[test]
-fn ends_of_answers() {
-    let peer = told();
+fn framing_of_responses() {
+    let peer = start_scripted();
     let proxy =
         Proxy::start_with_peers("server { listen LISTEN; location / { proxy_pass http://PEER; } }", &[("PEER", &peer)]);
     let ask = |asked: &str| Client::connect_and_send(proxy.addr, format_request(asked).as_bytes());
-    let goes_on = |client: &mut Client| client.request(format_request("/").as_bytes(), 200).map(drop);
+    let is_kept = |client: &mut Client| client.request(format_request("/").as_bytes(), 200).map(drop);
     const CHUNKED: &str = "X-Send: 200 OK|Transfer-Encoding: chunked|=5\\nhello\\n0\\n\\n";
     let none = |status: &str, fields: &'static [&'static str]| {
         let mut client = ask(&format!("/\nX-Send: {status}"));
@@ -453,13 +451,13 @@ fn ends_of_answers() {
         check(status.starts_with(&response.status.to_string()), || response.head.clone())?;
         check(fields.iter().all(|field| response.head.contains(field)), || response.head.clone())?;
         check(response.header("Transfer-Encoding").is_none(), || response.head)?;
-        goes_on(&mut client)
+        is_kept(&mut client)
     };
     let cases = vec![
         case("chunks", || {
             let mut client = ask(&format!("/\n{CHUNKED}"));
             check_equal("the client", &client.expect_status(200)?.framed, b"5\r\nhello\r\n0\r\n\r\n")?;
-            goes_on(&mut client)
+            is_kept(&mut client)
         }),
         case("chunks for HTTP/1.0", || {
             let request = format!("GET / HTTP/1.0\r\nConnection: keep-alive\r\n{CHUNKED}\r\n\r\n");
@@ -472,13 +470,13 @@ fn ends_of_answers() {
             let mut client = Client::connect(proxy.addr);
             let response = client.request(request, 200)?;
             check(response.header("Connection") == Some("keep-alive"), || response.head.clone())?;
-            goes_on(&mut client)
+            is_kept(&mut client)
         }),
         case("HEAD", || {
             let mut client = ask("HEAD /\nX-Send: 200 OK|Transfer-Encoding: chunked|X-A: b");
             let response = client.read_response_to("HEAD")?;
             check(response.status == 200 && response.header("X-A") == Some("b"), || response.head)?;
-            goes_on(&mut client)
+            is_kept(&mut client)
         }),
         case("204", || none("204 No Content|X-A: b", &["X-A: b\r\n"])),
         case("304", || none("304 Not Modified|ETag: e", &["ETag: e\r\n"])),
@@ -488,7 +486,7 @@ fn ends_of_answers() {
 }
 
 #[test]
-fn connections_to_upstreams_are_used_again() {
+fn upstream_connections_are_reused() {
     let (peer, once) = (Peer::start_echo(), Peer::start_echo());
     let config = "upstream once { server ONCE; keepalive_requests 1; } server { listen LISTEN;
         location / { proxy_pass http://PEER; }
@@ -504,13 +502,13 @@ fn connections_to_upstreams_are_used_again() {
     assert_eq!(peer.connections(), 1);
     get(&proxy, "/close").unwrap();
     get(&proxy, "/5").unwrap();
-    assert_eq!(peer.connections(), 2, "what was asked to close");
+    assert_eq!(peer.connections(), 2, "Connection: close");
     get(&proxy, "/once").unwrap();
     get(&proxy, "/once").unwrap();
     assert_eq!(once.connections(), 2, "keepalive_requests");
 }
 
-/// A connection that the upstream closes when it gets a second request.
+/// The upstream closes a connection on its second request.
 #[test]
 fn stale_connections() {
     let repeated =
@@ -539,16 +537,16 @@ fn stale_connections() {
     }
 }
 
-/// A port that nobody listens to.
+/// A closed port.
 const DEAD: &str = "127.0.0.1:1";
 
 #[test]
-fn other_peers_are_tried() {
+fn proxy_next_upstream() {
     let (live, full, full_too) =
         (Peer::start_echo(), Peer::start_responding(FULL.to_vec()), Peer::start_responding(FULL.to_vec()));
     const FULL: &[u8] = b"HTTP/1.1 503 Full\r\nContent-Length: 4\r\n\r\nfull";
-    // Closes its first connection without an answer.
-    let moody = Peer::start(|connection| {
+    // Closes its first connection without a response.
+    let flaky = Peer::start(|connection| {
         while let Some(request) = connection.read_request() {
             if connection.number == 0 {
                 return;
@@ -556,12 +554,12 @@ fn other_peers_are_tried() {
             connection.respond(&request, "well");
         }
     });
-    let config = "add_header X-Tried \"$upstream_addr, $upstream_status\" always;
+    let config = "add_header X-Attempts \"$upstream_addr, $upstream_status\" always;
         upstream dead { server DEAD; server LIVE; } upstream dead_post { server DEAD; server LIVE; }
         upstream one_try { server DEAD; server LIVE; } upstream off { server DEAD; server LIVE; }
         upstream full { server FULL; server LIVE; } upstream full_post { server FULL; server LIVE; }
         upstream full_all { server FULL; server ALSO; } upstream full_kept { server FULL; server LIVE; }
-        upstream twice { server MOODY; server MOODY; } upstream all { server DEAD; server DEAD; }
+        upstream twice { server FLAKY; server FLAKY; } upstream all { server DEAD; server DEAD; }
         upstream down { server LIVE down; server LIVE down; }
         server { listen LISTEN; proxy_next_upstream error http_503;
             location /dead { proxy_pass http://dead; } location /dead_post { proxy_pass http://dead_post; }
@@ -573,34 +571,38 @@ fn other_peers_are_tried() {
             location /twice { proxy_pass http://twice; } location /all { proxy_pass http://all; }
             location /down { proxy_pass http://down; } }";
     let place = |text: &str| {
-        let names = [("LIVE", live.addr), ("FULL", full.addr), ("ALSO", full_too.addr), ("MOODY", moody.addr)];
+        let names = [("LIVE", live.addr), ("FULL", full.addr), ("ALSO", full_too.addr), ("FLAKY", flaky.addr)];
         names.iter().fold(text.replace("DEAD", DEAD), |text, (name, addr)| text.replace(name, &addr.to_string()))
     };
     let proxy = Proxy::start(&place(config));
     let post = |target: &str| format!("POST {target}\nContent-Length: 5\n\nhello");
     let rows: &[(&'static str, &str, u16, &str, &str)] = &[
-        ("nobody listens", "/dead", 200, "/dead", "DEAD, LIVE, 502, 200"),
-        ("and is left alone then", "/dead", 200, "/dead", "LIVE, 200"),
+        ("a closed port", "/dead", 200, "/dead", "DEAD, LIVE, 502, 200"),
+        ("the failed peer is skipped", "/dead", 200, "/dead", "LIVE, 200"),
         ("a body is sent again", &post("/dead_post"), 200, "/dead_post", "DEAD, LIVE, 502, 200"),
-        ("as often as allowed", "/one_try", 502, "", "DEAD, 502"),
+        ("proxy_next_upstream_tries", "/one_try", 502, "", "DEAD, 502"),
         ("never", "/off", 502, "", "DEAD, 502"),
         ("a 503", "/full", 200, "/full", "FULL, LIVE, 503, 200"),
         ("a 503 for POST", &post("/full_post"), 503, "full", "FULL, 503"),
-        ("the last 503 is passed on", "/full_all", 503, "full", "FULL, ALSO, 503, 503"),
-        ("a 503 that is an answer", "/full_kept", 503, "full", "FULL, 503"),
-        ("one address in two lines", "/twice", 200, "well", "MOODY, MOODY, 502, 200"),
-        ("nobody at all", "/all", 502, "", "DEAD, DEAD, 502, 502"),
-        ("and nobody is left", "/all", 502, "", "all, 502"),
+        ("the last 503 is forwarded", "/full_all", 503, "full", "FULL, ALSO, 503, 503"),
+        ("without http_503", "/full_kept", 503, "full", "FULL, 503"),
+        ("one address in two lines", "/twice", 200, "well", "FLAKY, FLAKY, 502, 200"),
+        ("all ports are closed", "/all", 502, "", "DEAD, DEAD, 502, 502"),
+        ("all peers are skipped", "/all", 502, "", "all, 502"),
         ("all are down", "/down", 502, "", "down, 502"),
     ];
-    let run = |asked: &str, status, body: &str, tried: &str| {
+    let run = |asked: &str, status, body: &str, attempts: &str| {
         let request = match asked.split_once("\n\n") {
             Some((head, body)) => format!("{}{body}", format_request(head)),
             None => format_request(asked),
         };
         let response = Client::connect(proxy.addr).request(request.as_bytes(), status)?;
         check(body.is_empty() || response.body == body.as_bytes(), || show(&response.body))?;
-        check_equal("X-Tried", response.header("X-Tried").unwrap_or_default().as_bytes(), place(tried).as_bytes())
+        check_equal(
+            "X-Attempts",
+            response.header("X-Attempts").unwrap_or_default().as_bytes(),
+            place(attempts).as_bytes(),
+        )
     };
     run_cases(rows.iter().map(|(id, asked, status, body, tried)| (*id, move || run(asked, *status, body, tried))));
     let bytes = String::from_utf8_lossy(&live.received()).into_owned();
@@ -608,9 +610,9 @@ fn other_peers_are_tried() {
 }
 
 #[test]
-fn failed_peers_are_left_alone_for_a_while() {
+fn failed_peers_are_skipped_for_a_while() {
     let live = Peer::start_echo();
-    let config = "add_header X-Tried \"$upstream_addr\" always;
+    let config = "add_header X-Attempts \"$upstream_addr\" always;
         upstream twice { server DEAD max_fails=2; server LIVE; }
         upstream never { server DEAD max_fails=0; server LIVE; }
         upstream second { server DEAD fail_timeout=2s; server LIVE; }
@@ -619,34 +621,34 @@ fn failed_peers_are_left_alone_for_a_while() {
             location /never { proxy_pass http://never; }
             location /second { proxy_pass http://second; } }";
     let proxy = Proxy::start_with_peers(&config.replace("DEAD", DEAD), &[("LIVE", &live)]);
-    let tried_dead = |target: &str| {
+    let attempts_dead = |target: &str| {
         let response = get(&proxy, target)?;
         check(response.status == 200, || response.head.clone())?;
-        Ok::<_, String>(response.header("X-Tried").unwrap_or_default().contains(DEAD))
+        Ok::<_, String>(response.header("X-Attempts").unwrap_or_default().contains(DEAD))
     };
-    let count = |target: &str| (0..9).map(|_| tried_dead(target).unwrap()).filter(|dead| *dead).count();
+    let count = |target: &str| (0..9).map(|_| attempts_dead(target).unwrap()).filter(|dead| *dead).count();
     assert_eq!(count("/twice"), 2, "max_fails=2");
     assert!(count("/never") > 3, "max_fails=0");
-    assert!(tried_dead("/second").unwrap() && !tried_dead("/second").unwrap(), "fail_timeout=2s");
-    wait_for("the peer is tried again", || tried_dead("/second").unwrap());
+    assert!(attempts_dead("/second").unwrap() && !attempts_dead("/second").unwrap(), "fail_timeout=2s");
+    wait_for("the peer is tried again", || attempts_dead("/second").unwrap());
 }
 
 /// nginx never marks the only peer of a group as failed.
 #[test]
 fn the_only_peer_is_always_tried() {
-    let moody = Peer::start(|connection| {
+    let flaky = Peer::start(|connection| {
         while let Some(request) = connection.read_request().filter(|_| connection.number > 1) {
             connection.respond(&request, "well");
         }
     });
-    let config = "upstream only { server MOODY; } server { listen LISTEN; location / { proxy_pass http://only; } }";
-    let proxy = Proxy::start_with_peers(config, &[("MOODY", &moody)]);
+    let config = "upstream only { server FLAKY; } server { listen LISTEN; location / { proxy_pass http://only; } }";
+    let proxy = Proxy::start_with_peers(config, &[("FLAKY", &flaky)]);
     let statuses: Vec<u16> = (0..3).map(|_| get(&proxy, "/").unwrap().status).collect();
     assert_eq!(statuses, [502, 502, 200]);
 }
 
 #[test]
-fn requests_are_shared_out() {
+fn requests_are_balanced() {
     let peers = [named("a"), named("b"), named("c")];
     let config = "upstream weighted { server PEER_A weight=5; server PEER_B; server PEER_C; }
         upstream equal { server PEER_A; server PEER_B; server PEER_C; }
@@ -663,10 +665,10 @@ fn requests_are_shared_out() {
     let rows: &[(&'static str, &str, &str)] = &[
         ("weights", "/weighted", "aabacaaaabacaa"),
         ("equal weights", "/equal", "abcabc"),
-        ("a backup waits", "/backup", "bbbb"),
-        ("a backup helps", "/failed", "cccc"),
+        ("a backup is idle", "/backup", "bbbb"),
+        ("a backup is used", "/failed", "cccc"),
         ("down", "/down", "bbbb"),
-        ("by the client's address, what is left", "/hashed_down", "cccc"),
+        ("ip_hash without down peers", "/hashed_down", "cccc"),
     ];
     let run = |target, order: &str| {
         let names: String = bodies(&proxy, target, order.len())?.iter().map(|body| &body[..1]).collect();
@@ -715,7 +717,7 @@ fn maps() {
 }
 
 #[test]
-fn lines_of_logs() {
+fn access_logs() {
     let peer = Peer::start_echo();
     let config = r#"error_log error.log info; pid smolgate.pid;
         map $status $loud { ~^[23] 0; default 1; }
@@ -769,17 +771,17 @@ fn lines_of_logs() {
     assert_eq!(lines("bare.log", 3)[..2], ["a\"b\\c\td", "0"]);
 }
 
-/// Bodies go both ways as they come.
+/// Bodies are forwarded without delay.
 #[test]
-fn bodies_stream() {
-    let (saw, sees) = mpsc::channel();
-    let (go, goes) = mpsc::channel::<()>();
-    let goes = Mutex::new(goes);
+fn bodies_are_streamed() {
+    let (seen, is_seen) = mpsc::channel();
+    let (allow, allowed) = mpsc::channel::<()>();
+    let allowed = Mutex::new(allowed);
     let up = Peer::start(move |connection| {
         let head = connection.read_head().unwrap();
         // The start of the body: five bytes, or a chunk of them.
         let start = connection.read_bytes(if head.contains("chunked") { 8 } else { 5 }).unwrap();
-        saw.send(start).unwrap();
+        seen.send(start).unwrap();
         let rest = connection.read_bytes(if head.contains("chunked") { 13 } else { 5 }).unwrap();
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 13\r\n\r\n");
         connection.send(&rest);
@@ -788,7 +790,7 @@ fn bodies_stream() {
     let down = Peer::start(move |connection| {
         connection.read_request();
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
-        goes.lock().unwrap().recv().unwrap();
+        allowed.lock().unwrap().recv().unwrap();
         connection.send(b"world");
         connection.read_to_end();
     });
@@ -813,7 +815,7 @@ fn bodies_stream() {
     for (framing, parts, expected) in uploads {
         let head = format!("POST /up HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
         let mut client = Client::connect_and_send(proxy.addr, &[head.as_bytes(), parts[0]].concat());
-        assert_eq!(sees.recv_timeout(TIMEOUT).unwrap(), expected[0], "{framing}");
+        assert_eq!(is_seen.recv_timeout(TIMEOUT).unwrap(), expected[0], "{framing}");
         assert_eq!(client.request(parts[1], 200).unwrap().body, expected[1], "{framing}");
     }
     let mut client = Client::connect_and_send(proxy.addr, format_request("/down").as_bytes());
@@ -821,7 +823,7 @@ fn bodies_stream() {
     while !first.ends_with(b"\r\n\r\nhello") {
         first.extend(client.read_bytes(1).unwrap());
     }
-    go.send(()).unwrap();
+    allow.send(()).unwrap();
     assert_eq!(client.read_bytes(5).unwrap(), b"world");
 
     let head = b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello";
@@ -829,7 +831,7 @@ fn bodies_stream() {
 }
 
 #[test]
-fn sizes_of_bodies() {
+fn client_max_body_size() {
     let peer = Peer::start_echo();
     let config = "server { listen LISTEN;
         location / { proxy_pass http://PEER; }
@@ -863,12 +865,12 @@ fn sizes_of_bodies() {
     };
     run_cases(rows.iter().map(|(id, target, body, status)| (*id, move || run(target, body, *status))));
     let refused = String::from_utf8_lossy(&peer.received()).matches("Content-Length: 6\r\n").count();
-    assert_eq!(refused, 0, "a body that is too long is not begun");
+    assert_eq!(refused, 0, "a body that is too large is not forwarded");
 }
 
-/// `proxy_pass_request_body off`: what the client sends is not taken for its next request.
+/// With `proxy_pass_request_body off`, the body is not read as the next request.
 #[test]
-fn bodies_that_are_not_passed_on() {
+fn bodies_that_are_not_forwarded() {
     let peer = Peer::start_echo();
     let config = "upstream up { server PEER; } server { listen LISTEN;
         location / { proxy_pass http://up; }
@@ -877,7 +879,7 @@ fn bodies_that_are_not_passed_on() {
     const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let forwarded = b"POST /not HTTP/1.1\r\nHost: up\r\nX: y\r\n\r\n";
     let head = |framing: &str| format!("POST /not HTTP/1.1\r\nHost: a\r\nX: y\r\n{framing}\r\n\r\n").into_bytes();
-    // All of it is there: it is left out, and the next request is served.
+    // A complete body is dropped, and the next request is served.
     let whole =
         [&head(&format!("Content-Length: {}", SMUGGLED.len())), SMUGGLED, format_request("/next").as_bytes()].concat();
     let mut client = Client::connect_and_send(proxy.addr, &whole);
@@ -885,7 +887,7 @@ fn bodies_that_are_not_passed_on() {
     assert_eq!(client.expect_status(200).unwrap().body, b"/next");
     let expected = [&forwarded[..], b"GET /next HTTP/1.1\r\nHost: up\r\n\r\n"].concat();
     assert_eq!(show(&peer.received()), show(&expected));
-    // It comes later: the connection closes.
+    // With a body that comes later, the connection closes.
     for framing in [format!("Content-Length: {}", SMUGGLED.len()), "Transfer-Encoding: chunked".to_owned()] {
         let seen = peer.received().len();
         let mut client = Client::connect_and_send(proxy.addr, &head(&framing));

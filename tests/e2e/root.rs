@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::harness::{Proxy, TempDir, is_root, run, run_in_shell, wait_for};
 
 const GET: &[u8] = b"GET /here HTTP/1.1\r\nHost: a\r\n\r\n";
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED_UID: u32 = 65534;
 /// The content of a file that only root may read.
 const SECRET: &str = "root:secret\n";
 
@@ -25,7 +25,7 @@ fn write_secret(dir: &TempDir) {
 /// Creates a directory owned by the unprivileged user.
 fn create_owned(dir: &TempDir, name: &str) {
     fs::create_dir(dir.path(name)).unwrap();
-    std::os::unix::fs::chown(dir.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
+    std::os::unix::fs::chown(dir.path(name), Some(UNPRIVILEGED_UID), Some(UNPRIVILEGED_UID)).unwrap();
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: &T, expected: &T) -> Result<(), String> {
@@ -95,7 +95,7 @@ fn links_of_the_unprivileged_user_are_not_followed() {
         );
         check_secret(&proxy.dir)?;
         let meta = fs::symlink_metadata(proxy.dir.path("own/x.pid")).unwrap();
-        same("the pid file", &(meta.is_file(), meta.uid()), &(true, NOBODY))?;
+        same("the pid file", &(meta.is_file(), meta.uid()), &(true, UNPRIVILEGED_UID))?;
         same("its content", &proxy.dir.lines("own/x.pid"), &vec![proxy.pid().to_string()])
     };
     run_concurrently(vec![
@@ -130,7 +130,7 @@ fn links_of_root_are_followed() {
     ask();
     wait_for("standard output", || lines("out") == 1);
     assert_eq!(lines("old.log"), 2);
-    assert_eq!(["error.log", "smolgate.pid", "far.log"].map(owner), [NOBODY; 3]);
+    assert_eq!(["error.log", "smolgate.pid", "far.log"].map(owner), [UNPRIVILEGED_UID; 3]);
     assert_eq!(["old.log", "out", "fifo"].map(owner), [0; 3]);
     assert_eq!(fs::metadata(proxy.dir.path("error.log")).unwrap().mode() & 0o7777, 0o644);
     // The user cannot create files in a directory of root, and keeps using the open ones.
@@ -164,7 +164,7 @@ fn logs_in_directories_of_another_user() {
     Client::connect(proxy.addr).request(GET, 204).unwrap();
     wait_for("the line", || proxy.dir.lines("other/access.log").len() == 1);
     for name in ["other/error.log", "other/access.log"] {
-        assert_eq!(fs::metadata(proxy.dir.path(name)).unwrap().uid(), NOBODY, "{name}");
+        assert_eq!(fs::metadata(proxy.dir.path(name)).unwrap().uid(), UNPRIVILEGED_UID, "{name}");
     }
 }
 
@@ -180,7 +180,7 @@ fn unix_sockets() {
     let meta = fs::symlink_metadata(&path).unwrap();
     assert!(meta.file_type().is_socket() && meta.mode() & 0o777 == 0o666, "{:o}", meta.mode());
     if is_root() {
-        assert_eq!(meta.uid(), NOBODY, "the directory is writable by all: the unprivileged user created it");
+        assert_eq!(meta.uid(), UNPRIVILEGED_UID, "the directory is writable by all: the unprivileged user created it");
     }
     Client::from_stream(UnixStream::connect(&path).unwrap()).request(GET, 204).unwrap();
     let dir = TempDir::new();

@@ -1,4 +1,4 @@
-//! What the program tells of itself: `stub_status` and `status`.
+//! `stub_status` and `status`.
 
 use std::net::TcpListener;
 
@@ -10,18 +10,18 @@ use crate::response_rows::{ResponseRow, format_request, run_response_rows};
 
 const STUB: &str = "server { listen LISTEN; location / { return 200 ok; } location /stub { stub_status; } }";
 
-/// The text of `target` on a new connection.
-fn text(proxy: &Proxy, target: &str) -> Result<String, String> {
+/// Returns the body of `target`, on a new connection.
+fn body(proxy: &Proxy, target: &str) -> Result<String, String> {
     let mut client =
         Client::connect_and_send(proxy.addr, format_request(&format!("{target}\nConnection: close")).as_bytes());
     Ok(String::from_utf8_lossy(&client.expect_status(200)?.body).into_owned())
 }
 
-/// Waits until the text of `target` has all of `parts`.
-fn wait_for_text(proxy: &Proxy, target: &str, parts: &[&str]) -> Result<(), String> {
+/// Waits until the body of `target` has all of `parts`.
+fn wait_for_body(proxy: &Proxy, target: &str, parts: &[&str]) -> Result<(), String> {
     let mut last = String::new();
     let has = || {
-        last = text(proxy, target).unwrap_or_else(|why| why);
+        last = body(proxy, target).unwrap_or_else(|why| why);
         parts.iter().all(|part| last.contains(part)).then_some(())
     };
     poll_within(TIMEOUT, has).ok_or(()).map_err(|()| format!("{parts:?} expected in {last}"))
@@ -38,22 +38,22 @@ fn stub_counts() -> Result<(), String> {
         check_equal("the client", &response.body, expected.as_bytes())?;
         check(response.header("Content-Type") == Some("text/plain"), || response.head.clone())?;
     }
-    wait_for_text(&proxy, "/stub", &["Active connections: 2 \n", "Reading: 0 Writing: 1 Waiting: 1 \n"])?;
+    wait_for_body(&proxy, "/stub", &["Active connections: 2 \n", "Reading: 0 Writing: 1 Waiting: 1 \n"])?;
     client.send(b"GET / HT");
-    wait_for_text(&proxy, "/stub", &["Active connections: 2 \n", "Reading: 1 Writing: 1 Waiting: 0 \n"])?;
+    wait_for_body(&proxy, "/stub", &["Active connections: 2 \n", "Reading: 1 Writing: 1 Waiting: 0 \n"])?;
     client.request(b"TP/1.1\r\nHost: a\r\n\r\n", 200)?;
     drop(client);
-    wait_for_text(&proxy, "/stub", &["Active connections: 1 \n", "Reading: 0 Writing: 1 Waiting: 0 \n"])
+    wait_for_body(&proxy, "/stub", &["Active connections: 1 \n", "Reading: 0 Writing: 1 Waiting: 0 \n"])
 }
 
-/// Who is turned away was accepted, but not handled.
-fn stub_tells_who_was_turned_away() -> Result<(), String> {
+/// A rejected client is accepted, but not handled.
+fn stub_counts_rejected_clients() -> Result<(), String> {
     let proxy = Proxy::start(&format!("events {{ worker_connections 1; }} {STUB}"));
     let mut client = Client::connect(proxy.addr);
     client.request(format_request("/").as_bytes(), 200)?;
-    let mut away = Client::connect(proxy.addr);
-    away.expect_status(503)?;
-    away.expect_eof()?;
+    let mut rejected = Client::connect(proxy.addr);
+    rejected.expect_status(503)?;
+    rejected.expect_eof()?;
     let response = client.request(format_request("/stub").as_bytes(), 200)?;
     let text = String::from_utf8_lossy(&response.body).into_owned();
     check(text.contains("\n 2 1 2 \n"), || text)
@@ -61,7 +61,7 @@ fn stub_tells_who_was_turned_away() -> Result<(), String> {
 
 #[test]
 fn stub_status() {
-    run_concurrently(vec![case("counts", stub_counts), case("turned away", stub_tells_who_was_turned_away)]);
+    run_concurrently(vec![case("counts", stub_counts), case("rejected", stub_counts_rejected_clients)]);
     let config = "server { listen LISTEN; add_header X-Connections
             $connections_active,$connections_reading,$connections_writing,$connections_waiting;
         location /files { root /nowhere; }
@@ -78,12 +78,12 @@ fn stub_status() {
     run_response_rows(&Proxy::start(config), rows);
 }
 
-/// What a browser asks with, and what it gets where there is a page.
+/// Accept of a browser, and the type it gets if the build has the page.
 const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 const HTML: &str = "Content-Type: text/html; charset=utf-8";
 
 #[test]
-fn forms() {
+fn formats() {
     let config = "server { listen LISTEN;
         location /status { status; }
         location = /exact { status; }
@@ -98,7 +98,7 @@ fn forms() {
     let scraper = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
     let by = |target: &str, accept: &str| format!("{target}\n{accept}");
     let rows: &[ResponseRow] = &[
-        ("nothing asked for", "/status", 200, json),
+        ("no Accept", "/status", 200, json),
         ("anything", &by("/status", "Accept: */*"), 200, json),
         ("a browser", &by("/status", BROWSER), 200, page),
         ("a browser, with a slash", &by("/status/", BROWSER), 200, page),
@@ -108,15 +108,15 @@ fn forms() {
         (".prom", &by("/status.prom", BROWSER), 200, prometheus),
         ("/metrics", "/status/metrics", 200, prometheus),
         ("/prometheus", "/status/prometheus", 200, prometheus),
-        ("no form", "/status.xml", 404, ""),
+        ("unknown format", "/status.xml", 404, ""),
         ("something else", "/statuses", 404, ""),
         ("an exact location", &by("/exact", BROWSER), 200, page),
         ("an expression", &by("/found/a.json", BROWSER), 200, json),
-        ("an expression, no form", &by("/found/a.b", scraper), 200, prometheus),
+        ("an expression, unknown extension", &by("/found/a.b", scraper), 200, prometheus),
         ("a named location", &by("/named", BROWSER), 200, page),
         ("json", &by("/data", BROWSER), 200, json),
         ("prometheus", &by("/metrics", BROWSER), 200, prometheus),
-        ("fields", "/status.json", 200, "Cache-Control: no-store | Vary: Accept | X-Content-Type-Options: nosniff"),
+        ("headers", "/status.json", 200, "Cache-Control: no-store | Vary: Accept | X-Content-Type-Options: nosniff"),
         ("head", "HEAD /status.json", 200, json),
         ("post", "POST /status\nContent-Length: 0", 405, "Allow: GET, HEAD"),
     ];
@@ -131,9 +131,9 @@ fn the_page() {
     let json = "Content-Type: application/json";
     let rows: &[ResponseRow] = &[
         (".html", "/status.html", 200, HTML),
-        ("it asks", "/status.html\nAccept: application/json", 200, json),
+        ("with Accept", "/status.html\nAccept: application/json", 200, json),
         ("html", "/page\nAccept: text/plain", 200, HTML),
-        ("html asks", "/page\nAccept: application/json", 200, json),
+        ("html, with Accept", "/page\nAccept: application/json", 200, json),
     ];
     run_response_rows(&proxy, rows);
     let mut client = Client::connect(proxy.addr);
@@ -144,28 +144,28 @@ fn the_page() {
 }
 
 #[test]
-fn wrong_configurations() {
-    let wrong = |block: &str, message: &str| {
+fn invalid_configurations() {
+    let is_rejected = |block: &str, message: &str| {
         let dir = TempDir::new();
         dir.write("smolgate.conf", format!("server {{ listen 127.0.0.1:1; {block} }}"));
-        let ended = run(&dir, &["-t"], "smolgate.conf");
-        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-        assert!(ended.status.code() == Some(2) && said.contains(message), "{block}: {said}");
+        let output = run(&dir, &["-t"], "smolgate.conf");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains(message), "{block}: {said}");
     };
-    wrong("location / { status xml; }", "invalid value \"xml\" in \"status\" directive");
+    is_rejected("location / { status xml; }", "invalid value \"xml\" in \"status\" directive");
     #[cfg(not(feature = "page"))]
-    wrong("location / { status html; }", "this build has no page");
-    wrong("status;", "\"status\" directive is not allowed here");
-    wrong("location / { status; status json; }", "\"status\" directive is duplicate");
+    is_rejected("location / { status html; }", "this build has no page");
+    is_rejected("status;", "\"status\" directive is not allowed here");
+    is_rejected("location / { status; status json; }", "\"status\" directive is duplicate");
     let twice = "this block is answered in two ways";
-    wrong("location / { status; stub_status; }", twice);
-    wrong("location / { proxy_pass http://127.0.0.1:1; status; }", twice);
-    wrong("location / { stub_status; proxy_pass http://127.0.0.1:1; }", twice);
+    is_rejected("location / { status; stub_status; }", twice);
+    is_rejected("location / { proxy_pass http://127.0.0.1:1; status; }", twice);
+    is_rejected("location / { stub_status; proxy_pass http://127.0.0.1:1; }", twice);
 }
 
-/// Every byte is counted, once.
+/// Every byte is counted once.
 #[test]
-fn a_tunnel_and_its_bytes() {
+fn bytes_of_a_tunnel() {
     let peer = Peer::start_echo();
     let config = "server { listen LISTEN; location / { proxy_pass http://PEER; } location /status { status; } }";
     let proxy = Proxy::start_with_peers(config, &[("PEER", &peer)]);
@@ -210,19 +210,19 @@ fn a_tunnel_and_its_bytes() {
     drop(client);
     let peer_gone = format!("smolgate_peer_connections{{upstream=\"{addr}\",peer=\"{addr}\"}} 0\n");
     let parts = ["smolgate_tunnels 0\n", "smolgate_tunnels_opened_total 1\n", peer_gone.as_str()];
-    wait_for_text(&proxy, "/status.prom", &parts).unwrap();
-    wait_for_text(&proxy, "/status.json", &["\"tunnels\":{\"open\":0,\"opened\":1}"]).unwrap();
+    wait_for_body(&proxy, "/status.prom", &parts).unwrap();
+    wait_for_body(&proxy, "/status.json", &["\"tunnels\":{\"open\":0,\"opened\":1}"]).unwrap();
 }
 
 #[test]
-fn peers_with_their_health() {
+fn the_state_of_peers() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let peer = Peer::start_echo();
     let config = r#"upstream mixed { server DEAD; server PEER; server 'unix:/nowhere/x"<i>.sock' down;
             server 127.0.0.1:1 drain; server name.invalid:81 backup; }
         server { listen LISTEN; location / { proxy_pass http://mixed; } location /status { status; } }"#;
     let proxy = Proxy::start_with_peers(&config.replace("DEAD", &dead.to_string()), &[("PEER", &peer)]);
-    let before = text(&proxy, "/status.json").unwrap();
+    let before = body(&proxy, "/status.json").unwrap();
     let unseen = ["\"connections\":0", "\"tries\":0", "\"failures\":0}"].join(",");
     for line in [
         format!("{{\"address\":\"127.0.0.1:1\",\"state\":\"draining\",\"backup\":false,\"weight\":1,{unseen}"),
@@ -236,7 +236,7 @@ fn peers_with_their_health() {
     }
     let mut client = Client::connect(proxy.addr);
     client.request(format_request("/a").as_bytes(), 200).unwrap();
-    wait_for_text(
+    wait_for_body(
         &proxy,
         "/status.json",
         &[
@@ -245,7 +245,7 @@ fn peers_with_their_health() {
         ],
     )
     .unwrap();
-    let metrics = text(&proxy, "/status.prom").unwrap();
+    let metrics = body(&proxy, "/status.prom").unwrap();
     for line in [
         format!("smolgate_peer_up{{upstream=\"mixed\",peer=\"{dead}\"}} 0\n"),
         format!("smolgate_peer_failures_total{{upstream=\"mixed\",peer=\"{dead}\"}} 1\n"),
@@ -255,7 +255,7 @@ fn peers_with_their_health() {
     }
 }
 
-/// Workers count for themselves, and whoever is asked tells of all.
+/// Each worker reports the sum of all.
 #[test]
 fn the_sum_over_workers() {
     let peer = Peer::start_echo();
@@ -268,10 +268,10 @@ fn the_sum_over_workers() {
         client.expect_status(101).unwrap();
     }
     let all = ["smolgate_tunnels 9\n", "smolgate_connections{state=\"writing\"} 10\n", "{class=\"1xx\"} 9\n"];
-    wait_for_text(&proxy, "/status.prom", &all).unwrap();
-    wait_for_text(&proxy, "/stub", &["Active connections: 10 \n", "Reading: 0 Writing: 10 Waiting: 0"]).unwrap();
+    wait_for_body(&proxy, "/status.prom", &all).unwrap();
+    wait_for_body(&proxy, "/stub", &["Active connections: 10 \n", "Reading: 0 Writing: 10 Waiting: 0"]).unwrap();
     drop(clients);
     let all =
         ["smolgate_tunnels 0\n", "smolgate_tunnels_opened_total 9\n", "smolgate_connections{state=\"writing\"} 1\n"];
-    wait_for_text(&proxy, "/status.prom", &all).unwrap();
+    wait_for_body(&proxy, "/status.prom", &all).unwrap();
 }

@@ -1,4 +1,4 @@
-//! TLS towards clients (class N).
+//! TLS of clients.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -15,8 +15,8 @@ use crate::tls_fixtures::{CertKey, TlsConnector, certificate_authority, self_sig
 
 pub(crate) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
-/// A directory with the certificates of `a.example` and `b.example`, and who issued them.
-pub(crate) fn certified() -> (TempDir, CertKey) {
+/// Creates a directory with certificates of `a.example` and `b.example`, and their issuer.
+pub(crate) fn certificates() -> (TempDir, CertKey) {
     let dir = TempDir::new();
     let ca = certificate_authority("authority");
     ca.issue("a.example").write(&dir, "a");
@@ -25,7 +25,7 @@ pub(crate) fn certified() -> (TempDir, CertKey) {
     (dir, ca)
 }
 
-/// Starts a proxy with `DIRECTORY` in its configuration standing for where certificates are.
+/// Starts a proxy. `DIRECTORY` in its configuration is the path of the certificates.
 pub(crate) fn start(dir: &TempDir, config: &str, peers: &[(&str, &Peer)]) -> Proxy {
     Proxy::start_with_peers(&config.replace("DIRECTORY", &dir.path("").display().to_string()), peers)
 }
@@ -33,8 +33,8 @@ pub(crate) fn start(dir: &TempDir, config: &str, peers: &[(&str, &Peer)]) -> Pro
 pub(crate) const PAIR: &str = "ssl_certificate DIRECTORYa.crt; ssl_certificate_key DIRECTORYa.key;";
 
 #[test]
-fn requests_are_served() {
-    let (dir, ca) = certified();
+fn requests() {
+    let (dir, ca) = certificates();
     let peer = Peer::start_echo();
     dir.write("big", vec![b'x'; 3_000_000]);
     let config = format!(
@@ -66,10 +66,10 @@ fn requests_are_served() {
             client.send(&GET.repeat(300));
             (0..300).try_for_each(|_| client.expect_status(200).map(drop))
         }),
-        case("the last one ends the connection, and says so", || {
+        case("the last one closes with close_notify", || {
             let mut client = connect()?;
             client.request(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", 200)?;
-            client.expect_eof() // rustls gives an error for an end without a word
+            client.expect_eof() // rustls returns an error for EOF without close_notify
         }),
         case("variables", || {
             let response = connect()?.request(b"GET /says HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
@@ -81,12 +81,12 @@ fn requests_are_served() {
             let response = client.request(b"GET /says HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
             check_equal("it", &response.body, b"https,on,TLSv1.2,a.example,.,NONE")
         }),
-        case("a redirect stays", || {
+        case("a redirect keeps https", || {
             let response = connect()?.request(b"GET /there HTTP/1.1\r\nHost: a.example\r\n\r\n", 301)?;
             let expected = format!("https://a.example:{}/here", proxy.addr.port());
             check(response.header("Location") == Some(&expected), || response.head.clone())
         }),
-        case("a file that is not sent by sendfile", || {
+        case("a file", || {
             let response = connect()?.request(b"GET /big HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
             check(response.body == vec![b'x'; 3_000_000], || format!("{} bytes", response.body.len()))
         }),
@@ -99,20 +99,20 @@ fn requests_are_served() {
     proxy.wait_for_access_line(&["TLSv1.3 TLS_", "a.example https"]).unwrap();
 }
 
-/// What is no TLS, or a kind that is not spoken.
+/// Plain HTTP, other bytes, unsupported versions and malformed records.
 #[test]
-fn what_comes_instead_of_a_handshake() {
-    let (dir, _) = certified();
+fn invalid_handshakes() {
+    let (dir, _) = certificates();
     let proxy = start(&dir, &format!("{PAIR} server {{ listen LISTEN ssl; return 200; }}"), &[]);
-    let refused = |sent: &[u8], text: &str| {
+    let is_rejected = |sent: &[u8], text: &str| {
         let mut client = Client::connect_and_send(proxy.addr, sent);
         let response = client.expect_status(400)?;
         check(response.closes(), || response.head.clone())?;
         check(String::from_utf8_lossy(&response.body).contains(text), || show(&response.body))?;
         client.expect_eof()
     };
-    // A fatal alert and the end.
-    let alerted = |sent: &[u8], alert: u8| {
+    // A fatal alert and EOF.
+    let gets_alert = |sent: &[u8], alert: u8| {
         let mut client = Client::connect_and_send(proxy.addr, sent);
         match client.read_to_end()?.as_slice() {
             [21, 3, _, 0, 2, 2, found] if *found == alert => Ok(()),
@@ -121,29 +121,29 @@ fn what_comes_instead_of_a_handshake() {
     };
     run_concurrently(vec![
         case("plain HTTP", || {
-            refused(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "plain HTTP request was sent to HTTPS port")
+            is_rejected(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "plain HTTP request was sent to HTTPS port")
         }),
-        case("zeros", || refused(&[0; 50], "400 Bad Request")),
-        case("text", || refused(b"\x01\x02hello\r\n\r\n", "400 Bad Request")),
-        case("a record of nothing known", || alerted(b"\x99\x03\x01\x00\x05hello", 50)),
-        case("SSL 2", || alerted(b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10", 50)),
-        case("an impossible length", || alerted(b"\x16\x03\x01\x00\x0b\x01\xff\xff\xff\x03\x03hello", 47)),
-        case("a record that is too large", || alerted(b"\x16\x03\x01\xff\xff\x01\x00\x00\x10\x03\x03", 22)),
-        case("TLS 1.1", || alerted(&hello(0x0302, &[0xc0, 0x13], b""), 70)),
-        case("no common cipher", || alerted(&hello(0x0303, &[0x00, 0x2f], b""), 40)),
-        case("an address as a name is none", || {
-            let mut client = Client::connect_and_send(proxy.addr, &hello_for(b"127.0.0.1"));
+        case("zeros", || is_rejected(&[0; 50], "400 Bad Request")),
+        case("text", || is_rejected(b"\x01\x02hello\r\n\r\n", "400 Bad Request")),
+        case("a record of an unknown type", || gets_alert(b"\x99\x03\x01\x00\x05hello", 50)),
+        case("SSL 2", || gets_alert(b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10", 50)),
+        case("an impossible length", || gets_alert(b"\x16\x03\x01\x00\x0b\x01\xff\xff\xff\x03\x03hello", 47)),
+        case("a record that is too large", || gets_alert(b"\x16\x03\x01\xff\xff\x01\x00\x00\x10\x03\x03", 22)),
+        case("TLS 1.1", || gets_alert(&client_hello(0x0302, &[0xc0, 0x13], b""), 70)),
+        case("no common cipher", || gets_alert(&client_hello(0x0303, &[0x00, 0x2f], b""), 40)),
+        case("an address as a server name is ignored", || {
+            let mut client = Client::connect_and_send(proxy.addr, &client_hello_for(b"127.0.0.1"));
             check_equal("it", &client.read_bytes(1)?, &[22])
         }),
-        case("two dots", || alerted(&hello_for(b"a..b"), 47)),
-        case("a byte that is none of a name", || alerted(&hello_for(b"a\0b"), 47)),
-        case("a long one", || alerted(&hello_for(&[b'a'; 300]), 47)),
+        case("two dots", || gets_alert(&client_hello_for(b"a..b"), 47)),
+        case("an invalid byte in a name", || gets_alert(&client_hello_for(b"a\0b"), 47)),
+        case("a long one", || gets_alert(&client_hello_for(&[b'a'; 300]), 47)),
     ]);
     assert!(proxy.error_lines().iter().all(|line| !line.contains("[crit]") && !line.contains("[error]")));
 }
 
-/// A ClientHello of TLS 1.2 at most, with one cipher.
-pub(crate) fn hello(version: u16, cipher: &[u8], extensions: &[u8]) -> Vec<u8> {
+/// Encodes a ClientHello of at most TLS 1.2, with one cipher suite.
+pub(crate) fn client_hello(version: u16, cipher: &[u8], extensions: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
     let groups = b"\x00\x0a\x00\x04\x00\x02\x00\x17\x00\x0b\x00\x02\x01\x00\x00\x0d\x00\x06\x00\x04\x04\x03\x08\x04";
     let body = [
@@ -159,15 +159,15 @@ pub(crate) fn hello(version: u16, cipher: &[u8], extensions: &[u8]) -> Vec<u8> {
     [&[22, 3, 1][..], &length(&message)].concat()
 }
 
-fn hello_for(name: &[u8]) -> Vec<u8> {
+fn client_hello_for(name: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
     let list = length(&[&[0][..], &length(name)].concat());
-    hello(0x0303, &[0xc0, 0x2b], &[&[0, 0][..], &length(&list)].concat())
+    client_hello(0x0303, &[0xc0, 0x2b], &[&[0, 0][..], &length(&list)].concat())
 }
 
 #[test]
-fn handshakes_that_stall_are_cut_off() {
-    let (dir, ca) = certified();
+fn stalled_handshakes_time_out() {
+    let (dir, ca) = certificates();
     let config = format!("{PAIR} client_header_timeout 1s; server {{ listen LISTEN ssl; return 200; }}");
     let proxy = start(&dir, &config, &[]);
     let about_a_second = |first: &[u8], drip: &[u8]| {
@@ -185,13 +185,13 @@ fn handshakes_that_stall_are_cut_off() {
         let took = began.elapsed().as_millis();
         check(ABOUT_A_SECOND.contains(&took), || format!("it took {took} ms"))
     };
-    let whole = hello(0x0303, &[0xc0, 0x2b], b"");
+    let whole = client_hello(0x0303, &[0xc0, 0x2b], b"");
     run_concurrently(vec![
         case("no byte", || about_a_second(b"", b"")),
         case("part of a ClientHello", || about_a_second(b"\x16\x03\x01\x02\x00\x01\x00", b"")),
         case("byte by byte", || about_a_second(b"\x16\x03\x01\x02\x00\x01\x00", b"\x01")),
-        case("after the first message", || about_a_second(&whole, b"")),
-        case("others meanwhile", || {
+        case("after the ClientHello", || about_a_second(&whole, b"")),
+        case("other clients meanwhile", || {
             let clients = TlsConnector::trusting(&ca, None);
             (0..20).try_for_each(|_| clients.connect(proxy.addr, "a.example")?.request(GET, 200).map(drop))
         }),
@@ -200,8 +200,8 @@ fn handshakes_that_stall_are_cut_off() {
 }
 
 #[test]
-fn names_lead_to_certificates() {
-    let (dir, ca) = certified();
+fn server_names_select_certificates() {
+    let (dir, ca) = certificates();
     ca.issue("*.c.example").write(&dir, "c");
     let config = "
         server { listen LISTEN ssl; server_name a.example; ssl_certificate DIRECTORYa.crt; ssl_certificate_key DIRECTORYa.key;
@@ -243,7 +243,7 @@ fn names_lead_to_certificates() {
                 other => Err(format!("{:?}", other.err())),
             }
         }),
-        case("HTTP/1.1 beside others", || {
+        case("HTTP/1.1 among other protocols", || {
             let mut clients = clients.clone();
             clients.config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
             let client = clients.connect(proxy.addr, "b.example")?;
@@ -253,8 +253,8 @@ fn names_lead_to_certificates() {
 }
 
 #[test]
-fn sessions_are_taken_up_again() {
-    let (dir, ca) = certified();
+fn session_resumption() {
+    let (dir, ca) = certificates();
     let server =
         |listen: &str, more: &str| format!("server {{ listen {listen} ssl; {more} return 200 $ssl_session_reused; }}");
     let config = |one: &str, other: &str| format!("{PAIR} {}{}", server("LISTEN", one), server("OTHER", other));
@@ -269,7 +269,7 @@ fn sessions_are_taken_up_again() {
     );
     let cases = [
         ("tickets", tickets.addr, tickets.addr, true),
-        ("tickets that are too old", tickets.other, tickets.other, false),
+        ("expired tickets", tickets.other, tickets.other, false),
         ("tickets of another server", tickets.addr, tickets.other, false),
         ("a cache", caches.addr, caches.addr, true),
         ("neither", caches.other, caches.other, false),
@@ -294,8 +294,8 @@ fn sessions_are_taken_up_again() {
 }
 
 #[test]
-fn certificates_of_clients() {
-    let (dir, ca) = certified();
+fn client_certificates() {
+    let (dir, ca) = certificates();
     let (issuer, stranger) = (certificate_authority("issuer"), certificate_authority("stranger"));
     let middle = issuer.issue_with("middle", |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
@@ -327,10 +327,10 @@ fn certificates_of_clients() {
     let (unknown, below) = (stranger.issue("device"), middle.issue("device"));
     let own = self_signed(rcgen::CertificateParams::new(vec!["own".to_owned()]).unwrap());
     let (fine, revoked) = (serial(65), serial(66));
-    // The certificate of the proxy is not what is looked at here.
+    // The certificate of the proxy is not tested here.
     let ask = |own: Option<&CertKey>, server: &str, host: &str, status: u16, text: &str| {
         let mut clients = TlsConnector::trusting(&ca, own);
-        clients.config.dangerous().set_certificate_verifier(std::sync::Arc::new(Anybody));
+        clients.config.dangerous().set_certificate_verifier(std::sync::Arc::new(AcceptAny));
         let mut client = clients.connect(proxy.addr, server)?;
         let response = client.request(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), status)?;
         check(String::from_utf8_lossy(&response.body).contains(text), || show(&response.body))?;
@@ -347,7 +347,7 @@ fn certificates_of_clients() {
         case("on: of another issuer", || {
             ask(Some(&unknown), on, on, 470, "FAILED:unable to verify the first certificate")
         }),
-        case("on: of nobody", || ask(Some(&own), on, on, 470, "FAILED:self-signed certificate")),
+        case("on: self-signed", || ask(Some(&own), on, on, 470, "FAILED:self-signed certificate")),
         case("on: a chain that is not sent", || ask(Some(&below), on, on, 470, "FAILED")),
         case("optional: valid", || ask(Some(&valid), optional, optional, 200, "SUCCESS")),
         case("optional: none", || ask(None, optional, optional, 200, "NONE")),
@@ -355,25 +355,29 @@ fn certificates_of_clients() {
             ask(Some(&unknown), optional, optional, 400, "The SSL certificate error")
         }),
         case("optional_no_ca: of another issuer", || ask(Some(&unknown), any, any, 200, "FAILED:unable to verify")),
-        case("optional_no_ca: of nobody", || ask(Some(&own), any, any, 200, "FAILED:self-signed certificate")),
+        case("optional_no_ca: self-signed", || ask(Some(&own), any, any, 200, "FAILED:self-signed certificate")),
         case("optional_no_ca: of another issuer, and expired", || {
             ask(Some(&old_and_unknown), any, any, 400, "The SSL certificate error")
         }),
         case("optional_no_ca: expired", || ask(Some(&expired), any, any, 400, "The SSL certificate error")),
         case("revoked", || ask(Some(&revoked), "revoked.example", "revoked.example", 400, "The SSL certificate error")),
         case("not revoked", || ask(Some(&fine), "revoked.example", "revoked.example", 200, "SUCCESS")),
-        case("past a server that asks for none", || ask(None, "a.example", on, 421, "421")),
-        case("past a server that asks otherwise", || ask(Some(&unknown), any, on, 421, "421")),
-        case("to a server that asks for none", || ask(None, on, "a.example", 200, "open")),
+        case("a Host of another server, after a handshake without certificate", || {
+            ask(None, "a.example", on, 421, "421")
+        }),
+        case("a Host of another server, after a handshake with other rules", || {
+            ask(Some(&unknown), any, on, 421, "421")
+        }),
+        case("a Host of a server that verifies none", || ask(None, on, "a.example", 200, "open")),
     ]);
     proxy.wait_for_error_line(&["client SSL certificate verify error: (certificate has expired)"]).unwrap();
 }
 
-/// Takes any certificate of a proxy.
+/// Accepts any certificate.
 #[derive(Debug)]
-struct Anybody;
+struct AcceptAny;
 
-impl rustls::client::danger::ServerCertVerifier for Anybody {
+impl rustls::client::danger::ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &rustls::pki_types::CertificateDer<'_>,
@@ -414,8 +418,8 @@ const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a.example\r\nUpgrade: websock
 #[test]
 fn tunnels() {
     const BURST: usize = 5_000_000;
-    let (dir, ca) = certified();
-    // Sends a burst to who does not read yet, and then nothing more until it was read.
+    let (dir, ca) = certificates();
+    // Sends a burst before the client reads, and then nothing until it was read.
     let bursting = Peer::start(|connection| {
         connection.read_request();
         connection.send(SWITCHING_PROTOCOLS);
@@ -425,8 +429,8 @@ fn tunnels() {
     let counting = Peer::start(|connection| {
         connection.read_request();
         connection.send(SWITCHING_PROTOCOLS);
-        let came = connection.read_bytes(BURST).is_some_and(|bytes| bytes == pattern(BURST));
-        connection.send(if came { b"all" } else { b"not" });
+        let is_complete = connection.read_bytes(BURST).is_some_and(|bytes| bytes == pattern(BURST));
+        connection.send(if is_complete { b"all" } else { b"not" });
         connection.read_to_end();
         connection.send(b"after the end");
     });
@@ -451,7 +455,7 @@ fn tunnels() {
             }
             Ok(())
         }),
-        case("what comes with the request", || {
+        case("bytes with the request", || {
             let mut client = TlsConnector::trusting(&ca, None).connect(proxy.addr, "a.example")?;
             client.send(&[UPGRADE, b"early"].concat());
             client.expect_status(101)?;
@@ -459,29 +463,29 @@ fn tunnels() {
         }),
         case("the tail of a burst to a slow reader", || {
             let mut client = upgrade("/ws/burst")?;
-            std::thread::sleep(Duration::from_millis(300)); // until every buffer on the way is full
-            check(client.read_bytes(BURST)? == pattern(BURST), || "other bytes came".to_owned())
+            std::thread::sleep(Duration::from_millis(300)); // until all buffers are full
+            check(client.read_bytes(BURST)? == pattern(BURST), || "other bytes is_complete".to_owned())
         }),
-        case("a burst upwards, and a half-close", || {
+        case("a burst to the upstream, and a half-close", || {
             let mut client = upgrade("/ws/count")?;
             client.send(&pattern(BURST));
             check_equal("the other side", &client.read_bytes(3)?, b"all")?;
             client.send_close_notify();
             check_equal("what comes after our end", &client.read_to_end()?, b"after the end")
         }),
-        case("an end without a word", || {
+        case("EOF without close_notify", || {
             let mut client = upgrade("/ws/count")?;
             client.send(&pattern(BURST));
             client.read_bytes(3)?;
             client.stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
             check_equal("what comes after our end", &client.read_bytes(13)?, b"after the end")
         }),
-        case("the end of the other side", || {
+        case("close_notify of the client", || {
             let mut client = upgrade("/ws")?;
             client.send(b"x");
             client.read_bytes(1)?;
             client.shutdown_write();
-            client.expect_eof() // with a word
+            client.expect_eof() // with close_notify
         }),
     ]);
 }
@@ -492,7 +496,7 @@ fn pattern(length: usize) -> Vec<u8> {
 
 #[test]
 fn bodies() {
-    let (dir, ca) = certified();
+    let (dir, ca) = certificates();
     let peer = Peer::start(|connection| {
         while let Some(request) = connection.read_request() {
             let text = format!("{} {}", request.body.len(), request.body == pattern(request.body.len()));
@@ -510,7 +514,7 @@ fn bodies() {
     let proxy = start(&dir, &config, &[("PEER", &peer), ("BIG", &big)]);
     let connect = || TlsConnector::trusting(&ca, None).connect(proxy.addr, "a.example");
     run_concurrently(vec![
-        case("one of known length", || {
+        case("Content-Length", || {
             let head = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3000000\r\n\r\n";
             let response = connect()?.request(&[&head[..], &pattern(3_000_000)].concat(), 200)?;
             check_equal("the upstream", &response.body, b"3000000 true")
@@ -520,15 +524,15 @@ fn bodies() {
             let response = connect()?.request(&[&head[..], &chunked(&pattern(1_000_000))].concat(), 200)?;
             check_equal("the upstream", &response.body, b"1000000 true")
         }),
-        case("one that is refused while it still comes", || {
+        case("rejected while it is sent", || {
             let mut client = connect()?;
             client.send(b"POST /small HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\nab");
             let response = client.expect_status(413)?;
             client.send(&[b'x'; 50_000]);
             check(response.closes(), || response.head.clone())?;
-            client.expect_eof() // with a word, although more was on its way
+            client.expect_eof() // with close_notify, although more bytes were in flight
         }),
-        case("chunks downwards", || {
+        case("chunks in a response", || {
             let response = connect()?.request(b"GET /big HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
             check(response.body == pattern(3_000_000), || format!("{} bytes", response.body.len()))
         }),
@@ -541,33 +545,34 @@ fn chunked(bytes: &[u8]) -> Vec<u8> {
     chunks.chain(b"0\r\n\r\n".iter().copied()).collect()
 }
 
-/// A renewed certificate is taken by a reload; a tunnel stays under the old one, and what is broken is not taken.
+/// A reload uses a renewed certificate, keeps tunnels, and rejects an invalid one.
 #[test]
-fn certificates_are_read_again_by_a_reload() {
-    let (dir, ca) = certified();
+fn reloads_of_certificates() {
+    let (dir, ca) = certificates();
     let peer = Peer::start_echo();
     let config = format!("{PAIR} server {{ listen LISTEN ssl; location / {{ proxy_pass http://PEER; }} }}");
     let proxy = start(&dir, &config, &[("PEER", &peer)]);
     let clients = TlsConnector::trusting(&ca, None);
-    let shown = || clients.connect(proxy.addr, "a.example").map(|client| client.certificate()).unwrap_or_default();
+    let certificate =
+        || clients.connect(proxy.addr, "a.example").map(|client| client.certificate()).unwrap_or_default();
     let mut tunnel = clients.connect(proxy.addr, "a.example").unwrap();
     tunnel.request(UPGRADE, 101).unwrap();
-    let first = shown();
+    let first = certificate();
 
     let renewed = ca.issue("a.example");
     renewed.write(&dir, "a");
     proxy.signal("HUP");
-    wait_for("the new certificate", || shown() == renewed.der());
+    wait_for("the new certificate", || certificate() == renewed.der());
     assert_ne!(first, renewed.der());
 
     let other = ca.issue("a.example");
-    dir.write("a.crt", other.pem()); // its key is not the one that is there
+    dir.write("a.crt", other.pem()); // without its key
     proxy.signal("HUP");
     proxy.wait_for_error_line(&["[emerg]", "not taken", "does not match the certificate"]).unwrap();
     dir.write("a.crt", "garbage");
     proxy.signal("HUP");
     proxy.wait_for_error_line(&["[emerg]", "not taken", "BEGIN CERTIFICATE"]).unwrap();
-    assert_eq!(shown(), renewed.der());
+    assert_eq!(certificate(), renewed.der());
 
     tunnel.send(b"still here");
     assert_eq!(tunnel.read_bytes(10).unwrap(), b"still here");
@@ -575,23 +580,23 @@ fn certificates_are_read_again_by_a_reload() {
 
 /// What a configuration may not say of TLS, and how it is told.
 #[test]
-fn mistakes_are_shown() {
-    let (dir, ca) = certified();
+fn mistakes_are_certificate() {
+    let (dir, ca) = certificates();
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
     dir.write("encrypted.key", encrypted);
     dir.write("empty", "");
     dir.write("cut.crt", &ca.pem()[..200]);
     dir.write("long.crt", ca.pem().repeat(200));
     dir.write("odd.crl", "-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n");
-    // With the line ends of another system, and something around it.
+    // With CRLF, and text around the certificate.
     dir.write("crlf.crt", format!("subject: me\n{}trailing\n", ca.issue("x").pem()).replace('\n', "\r\n"));
     let lines: &[(&str, &str, &str)] = &[
         ("no certificate", "listen 1 ssl;", "no \"ssl_certificate\" is defined"),
         ("no key", "listen 1 ssl; ssl_certificate a.crt;", "no \"ssl_certificate_key\" is defined"),
         ("no file", "ssl_certificate none.crt; ssl_certificate_key a.key;", "none.crt"),
         ("another key", "ssl_certificate a.crt; ssl_certificate_key b.key;", "does not match the certificate"),
-        ("nothing in it", "ssl_certificate empty; ssl_certificate_key a.key;", "BEGIN CERTIFICATE"),
-        ("cut", "ssl_certificate cut.crt; ssl_certificate_key a.key;", "cut.crt"),
+        ("an empty file", "ssl_certificate empty; ssl_certificate_key a.key;", "BEGIN CERTIFICATE"),
+        ("truncated", "ssl_certificate cut.crt; ssl_certificate_key a.key;", "cut.crt"),
         ("a certificate as a key", "ssl_certificate a.crt; ssl_certificate_key a.crt;", "cannot load key"),
         ("encrypted", "ssl_certificate a.crt; ssl_certificate_key encrypted.key;", "openssl pkey"),
         ("other line ends", "ssl_certificate crlf.crt; ssl_certificate_key a.key;", "does not match the certificate"),
@@ -600,7 +605,7 @@ fn mistakes_are_shown() {
         ("old versions", "ssl_protocols TLSv1 TLSv1.1;", "enables neither TLSv1.2 nor TLSv1.3"),
         ("no version", "ssl_protocols TLSv9;", "invalid value \"TLSv9\""),
         (
-            "who verifies",
+            "verification without issuers",
             "ssl_certificate a.crt; ssl_certificate_key a.key; ssl_verify_client on;",
             "ssl_client_certificate",
         ),
@@ -625,9 +630,9 @@ fn mistakes_are_shown() {
     run_concurrently(cases.collect());
 }
 
-/// What is no mistake, but should be known: `-t` tells it, and the log at start.
+/// Warnings about certificates, of `-t` and in the log at start.
 #[test]
-fn certificates_that_need_care() {
+fn warnings_about_certificates() {
     use std::os::unix::fs::PermissionsExt;
     let dir = TempDir::new();
     let ca = certificate_authority("authority");
@@ -638,26 +643,27 @@ fn certificates_that_need_care() {
     let config = "server { listen LISTEN ssl; ssl_certificate DIRECTORYold.crt; ssl_certificate_key DIRECTORYold.key; }
         server { listen OTHER ssl; ssl_certificate DIRECTORYown.crt; ssl_certificate_key DIRECTORYown.key; }";
     let proxy = start(&dir, config, &[]);
-    let told = ["old.crt\" has expired", "old.crt\" has no intermediate certificates", "old.key\" has the mode 0644"];
-    for text in told {
+    let warnings =
+        ["old.crt\" has expired", "old.crt\" has no intermediate certificates", "old.key\" has the mode 0644"];
+    for text in warnings {
         proxy.wait_for_error_line(&["[warn]", text]).unwrap();
     }
     assert!(!proxy.error_lines().iter().any(|line| line.contains("own.")), "{:?}", proxy.error_lines());
     let out = run(&proxy.dir, &["-t"], "smolgate.conf");
     let err = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(out.status.success() && told.iter().all(|text| err.contains(text)), "{err}");
+    assert!(out.status.success() && warnings.iter().all(|text| err.contains(text)), "{err}");
 }
 
-/// The forms in which programs write keys.
+/// The formats and types of keys.
 #[test]
-fn keys_of_all_kinds() {
+fn formats_of_keys() {
     let dir = TempDir::new();
     let shell = |line: &str| {
         let done = std::process::Command::new("sh").current_dir(dir.path("")).args(["-c", line]).output().unwrap();
         assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
     };
     if std::process::Command::new("openssl").arg("version").output().is_err() {
-        return; // only OpenSSL makes them all
+        return; // only OpenSSL writes all formats
     }
     for (name, make) in [
         ("pkcs1", "openssl genrsa -traditional -out pkcs1.key 2048"),
@@ -677,13 +683,13 @@ fn keys_of_all_kinds() {
     }
 }
 
-/// Connections that are only opened cost little, and those that are secured and idle not much.
+/// The memory of connections without a handshake, and of idle TLS connections.
 #[test]
-fn what_idle_connections_cost() {
-    let (dir, ca) = certified();
+fn memory_of_idle_connections() {
+    let (dir, ca) = certificates();
     let proxy = start(&dir, &format!("{PAIR} server {{ listen LISTEN ssl; return 200; }}"), &[]);
     let clients = TlsConnector::trusting(&ca, None);
-    let secured = |count: usize| -> Vec<_> {
+    let connect = |count: usize| -> Vec<_> {
         (0..count)
             .map(|_| {
                 let mut client = clients.connect(proxy.addr, "a.example").unwrap();
@@ -692,12 +698,12 @@ fn what_idle_connections_cost() {
             })
             .collect()
     };
-    let warm = secured(100);
+    let warm = connect(100);
     let before = proxy.resident_kib();
-    let more = secured(300);
+    let more = connect(300);
     let each = (proxy.resident_kib().saturating_sub(before)) * 1024 / 300;
     assert!(each < 12_000, "{each} bytes for one of {}", warm.len() + more.len());
     let silent: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(proxy.addr).unwrap()).collect();
-    wait_for("the silent ones", || proxy.open_descriptors() > 650);
+    wait_for("connections without a handshake", || proxy.open_descriptors() > 650);
     drop(silent);
 }

@@ -1,4 +1,4 @@
-//! TLS towards upstreams.
+//! TLS of upstream connections.
 
 use std::io::{Read, Write};
 
@@ -8,8 +8,8 @@ use crate::harness::{Proxy, TempDir, run};
 use crate::peer::{Peer, SWITCHING_PROTOCOLS};
 use crate::tls_fixtures::{CertKey, TlsConnector, accept_tls, certificate_authority};
 
-/// A directory with certificates, and who issued them.
-fn certified() -> (TempDir, CertKey) {
+/// Creates a directory with certificates, and their issuer.
+fn certificates() -> (TempDir, CertKey) {
     let dir = TempDir::new();
     let ca = certificate_authority("authority");
     ca.issue("up.example").write(&dir, "up");
@@ -24,8 +24,8 @@ fn start(dir: &TempDir, config: &str, peers: &[(&str, &Peer)]) -> Proxy {
     Proxy::start_with_peers(&config.replace("DIRECTORY", &dir.path("").display().to_string()), peers)
 }
 
-/// An upstream of TLS, which is a proxy too.
-fn upstream(dir: &TempDir, peer: &Peer) -> Proxy {
+/// Starts another proxy as an upstream with TLS.
+fn start_upstream(dir: &TempDir, peer: &Peer) -> Proxy {
     let says = "return 200 \"$ssl_protocol,$ssl_server_name,$ssl_client_s_dn,$connection\";";
     let config = format!(
         "ssl_certificate DIRECTORYup.crt; ssl_certificate_key DIRECTORYup.key; client_max_body_size 0;
@@ -43,10 +43,10 @@ fn ask(proxy: &Proxy, target: &str, status: u16) -> Result<String, String> {
 }
 
 #[test]
-fn what_is_said_and_asked_in_handshakes() {
-    let (dir, _) = certified();
+fn handshakes() {
+    let (dir, _) = certificates();
     let peer = Peer::start_echo();
-    let up = upstream(&dir, &peer);
+    let up = start_upstream(&dir, &peer);
     let trusted = "proxy_ssl_trusted_certificate DIRECTORYca.crt; proxy_ssl_verify on;";
     let location = |name: &str, more: &str| format!("location /{name} {{ {more} proxy_pass https://UP/says; }}\n");
     let config = [
@@ -69,8 +69,8 @@ fn what_is_said_and_asked_in_handshakes() {
     let config = config.replace("UP", &up.addr.to_string()).replace("EXPIRED", &up.other.to_string());
     let proxy = start(&dir, &config, &[]);
     let says = |target: &str, expected: &str| {
-        let said = ask(&proxy, target, 200)?;
-        check(said.starts_with(expected), || said)
+        let response = ask(&proxy, target, 200)?;
+        check(response.starts_with(expected), || response)
     };
     let fails = |target: &str, why: &str| {
         ask(&proxy, target, 502)?;
@@ -80,12 +80,12 @@ fn what_is_said_and_asked_in_handshakes() {
         case("by default", || says("/plainly", "TLSv1.3,,,")),
         case("a name", || says("/name", "TLSv1.3,up.example,,")),
         case("a name that is not sent", || says("/unsent", "TLSv1.3,,,")),
-        case("a name that is made", || says("/made?name=x.example", "TLSv1.3,x.example,,")),
-        case("a name that is none", || says("/made?name=a%20b", "TLSv1.3,,,")),
+        case("a name of a variable", || says("/made?name=x.example", "TLSv1.3,x.example,,")),
+        case("an invalid name", || says("/made?name=a%20b", "TLSv1.3,,,")),
         case("the name of an upstream", || says("/named", "TLSv1.3,named,,")),
-        case("a scheme that is made", || says("/variable", "TLSv1.3,,,")),
+        case("a scheme of a variable", || says("/variable", "TLSv1.3,,,")),
         case("TLS 1.2", || says("/old", "TLSv1.2,,,")),
-        case("a certificate of our own", || says("/own", "TLSv1.3,,CN=device")),
+        case("a client certificate", || says("/own", "TLSv1.3,,CN=device")),
         case("verified", || says("/trusted", "TLSv1.3,,,")),
         case("another name", || fails("/misnamed", "hostname mismatch")),
         case("another issuer", || fails("/distrusted", "unable to verify the first certificate")),
@@ -97,19 +97,20 @@ fn what_is_said_and_asked_in_handshakes() {
     ]);
 }
 
-/// Connections are used again, but only for who would have made them alike.
+/// Connections are reused, but only with the same TLS settings.
 #[test]
-fn connections_are_kept() {
-    let (dir, _) = certified();
+fn connections_are_reused() {
+    let (dir, _) = certificates();
     let peer = Peer::start_echo();
-    let up = upstream(&dir, &peer);
+    let up = start_upstream(&dir, &peer);
     let config = "server { listen LISTEN; proxy_ssl_server_name on;
         location /a { proxy_ssl_name a.example; proxy_pass https://UP/says; }
         location /b { proxy_ssl_name b.example; proxy_pass https://UP/says; } }";
     let proxy = start(&dir, &config.replace("UP", &up.addr.to_string()), &[]);
-    let said: Vec<String> = ["/a", "/b", "/a", "/b"].iter().map(|target| ask(&proxy, target, 200).unwrap()).collect();
-    assert!(said[0].contains(",a.example,") && said[1].contains(",b.example,"), "{said:?}");
-    assert!(said[0] == said[2] && said[1] == said[3], "{said:?}");
+    let response: Vec<String> =
+        ["/a", "/b", "/a", "/b"].iter().map(|target| ask(&proxy, target, 200).unwrap()).collect();
+    assert!(response[0].contains(",a.example,") && response[1].contains(",b.example,"), "{response:?}");
+    assert!(response[0] == response[2] && response[1] == response[3], "{response:?}");
 }
 
 fn pattern(length: usize) -> Vec<u8> {
@@ -117,23 +118,23 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn bodies_and_tunnels_from_end_to_end() {
+fn bodies_and_tunnels() {
     const BURST: usize = 3_000_000;
-    let (dir, ca) = certified();
+    let (dir, ca) = certificates();
     let peer = Peer::start(|connection| {
         while let Some(request) = connection.read_request() {
             if request.head.contains("\r\nUpgrade: ") {
                 connection.send(SWITCHING_PROTOCOLS);
                 connection.send(&pattern(BURST));
-                let came = connection.read_bytes(BURST).is_some_and(|bytes| bytes == pattern(BURST));
-                connection.send(if came { b"all" } else { b"not" });
+                let is_complete = connection.read_bytes(BURST).is_some_and(|bytes| bytes == pattern(BURST));
+                connection.send(if is_complete { b"all" } else { b"not" });
                 return connection.read_to_end();
             }
             let text = format!("{} {}", request.body.len(), request.body == pattern(request.body.len()));
             connection.respond(&request, &text);
         }
     });
-    let up = upstream(&dir, &peer);
+    let up = start_upstream(&dir, &peer);
     let config = "ssl_certificate DIRECTORYup.crt; ssl_certificate_key DIRECTORYup.key; client_max_body_size 0;
         server { listen LISTEN ssl; location / { proxy_pass https://UP; } }";
     let proxy = start(&dir, &config.replace("UP", &up.addr.to_string()), &[]);
@@ -148,7 +149,7 @@ fn bodies_and_tunnels_from_end_to_end() {
         case("a tunnel", || {
             let mut client = clients.connect(proxy.addr, "up.example")?;
             client.request(b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 101)?;
-            check(client.read_bytes(BURST)? == pattern(BURST), || "other bytes came".to_owned())?;
+            check(client.read_bytes(BURST)? == pattern(BURST), || "other bytes is_complete".to_owned())?;
             client.send(&pattern(BURST));
             check_equal("the upstream", &client.read_bytes(3)?, b"all")?;
             client.shutdown_write();
@@ -159,17 +160,17 @@ fn bodies_and_tunnels_from_end_to_end() {
 
 #[test]
 fn upstreams_that_fail() {
-    let (dir, ca) = certified();
-    let made = ca.issue("up.example");
+    let (dir, ca) = certificates();
+    let cert_key = ca.issue("up.example");
     let plain = Peer::start(|connection| {
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
         connection.read_to_end();
     });
     let silent = Peer::start(|connection| connection.read_to_end());
     let closing = Peer::start(|_| {});
-    // An answer that ends with its connection: with a word, and without.
+    // A response that ends at EOF, with and without close_notify.
     let ending = Peer::start(move |connection| {
-        let Ok(mut stream) = accept_tls(&connection.stream, &made) else { return };
+        let Ok(mut stream) = accept_tls(&connection.stream, &cert_key) else { return };
         let mut request = [0; 4096];
         let count = stream.read(&mut request).unwrap();
         stream.write_all(b"HTTP/1.0 200 OK\r\n\r\npart").unwrap();
@@ -184,11 +185,11 @@ fn upstreams_that_fail() {
     let peers = [("PLAIN", &plain), ("SILENT", &silent), ("CLOSING", &closing), ("ENDING", &ending)];
     let proxy = start(&dir, config, &peers);
     run_concurrently(vec![
-        case("one that speaks plainly", || ask(&proxy, "/plain", 502).map(drop)),
-        case("one that says nothing", || ask(&proxy, "/silent", 504).map(drop)),
-        case("one that closes", || ask(&proxy, "/closing", 502).map(drop)),
-        case("a whole answer", || check_equal("it", ask(&proxy, "/whole", 200)?.as_bytes(), b"part")),
-        case("an answer that may be cut", || {
+        case("plain HTTP", || ask(&proxy, "/plain", 502).map(drop)),
+        case("no response", || ask(&proxy, "/silent", 504).map(drop)),
+        case("EOF", || ask(&proxy, "/closing", 502).map(drop)),
+        case("a complete response", || check_equal("it", ask(&proxy, "/whole", 200)?.as_bytes(), b"part")),
+        case("a response that may be truncated", || {
             let mut client = Client::connect_and_send(proxy.addr, b"GET /cut HTTP/1.1\r\nHost: a\r\n\r\n");
             let got = client.read_to_end()?;
             check(!got.ends_with(b"0\r\n\r\n"), || show(&got))
@@ -199,11 +200,11 @@ fn upstreams_that_fail() {
 }
 
 #[test]
-fn mistakes_are_shown() {
-    let (dir, _) = certified();
+fn invalid_configurations() {
+    let (dir, _) = certificates();
     let dir = &dir;
     let lines = [
-        ("who is trusted", "proxy_ssl_verify on;", "no \"proxy_ssl_trusted_certificate\""),
+        ("verification without issuers", "proxy_ssl_verify on;", "no \"proxy_ssl_trusted_certificate\""),
         ("a certificate without a key", "proxy_ssl_certificate device.crt;", "no \"proxy_ssl_certificate_key\""),
         (
             "another key",

@@ -1,5 +1,5 @@
-// Large bodies: 100 MB each way arrive whole, and the proxy's memory stays where it was. What a slow receiver leaves
-// unread must wait in the sender, not in the proxy.
+// Large bodies: 100 MB each way arrive complete, and the proxy's memory does not grow. Unread bytes of a slow receiver wait in the
+// sender, not in the proxy.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -12,7 +12,7 @@ import { hashOf, pieces, serve } from './peer.js';
 
 const BYTES = 100 << 20;
 const GROWTH_KB_MAX = 8 << 10;
-const KERNEL_BYTES_MAX = 32 << 20; // what the socket buffers on both legs may hold between two processes
+const KERNEL_BYTES_MAX = 32 << 20; // the socket buffers of both connections
 
 const SHA256 = (() => {
   const hash = createHash('sha256');
@@ -23,33 +23,33 @@ const SHA256 = (() => {
 async function throughProxy(t) {
   const peer = await serve(t, 0, { perMessageDeflate: false });
   const port = await freePort();
-  const gate = await proxy(t, port, site(port, `
+  const smolgate = await proxy(t, port, site(port, `
         client_max_body_size 0;
         location / { proxy_pass http://127.0.0.1:${peer.port}; proxy_buffering off;${UPGRADE} }`));
-  return { peer, ...gate };
+  return { peer, ...smolgate };
 }
 
-// Runs `work` and says by how many kB the proxy's memory grew meanwhile, at its worst.
-async function growth(gate, work) {
-  await (await fetch(`${gate.url}/bytes/100000`)).arrayBuffer(); // what it takes once, it has taken now
-  await forgetPeak(gate.pid);
-  const before = await memory(gate.pid);
+// Runs `work` and returns the maximum growth of the proxy's memory meanwhile, in kB.
+async function growth(smolgate, work) {
+  await (await fetch(`${smolgate.url}/bytes/100000`)).arrayBuffer(); // one-time allocations
+  await forgetPeak(smolgate.pid);
+  const before = await memory(smolgate.pid);
   await work();
-  const after = await memory(gate.pid);
+  const after = await memory(smolgate.pid);
   return { kB: after.peak - before.rss, text: `${before.rss} kB before, ${after.peak} kB peak, ${after.rss} kB after` };
 }
 
-async function growsLittle(t, gate, work) {
-  const { kB, text } = await growth(gate, work);
+async function growsLittle(t, smolgate, work) {
+  const { kB, text } = await growth(smolgate, work);
   t.diagnostic(text);
   assert.ok(kB < GROWTH_KB_MAX, text);
 }
 
 for (const [framing, headers] of [['chunked', {}], ['with a Content-Length', { 'Content-Length': BYTES }]]) {
   test(`an upload of 100 MB, ${framing}`, async (t) => {
-    const gate = await throughProxy(t);
-    await growsLittle(t, gate, async () => {
-      const request = http.request(gate.url, { method: 'PUT', headers });
+    const smolgate = await throughProxy(t);
+    await growsLittle(t, smolgate, async () => {
+      const request = http.request(smolgate.url, { method: 'PUT', headers });
       const answer = once(request, 'response');
       await pipeline(Readable.from(pieces(BYTES)), request);
       const [response] = await answer;
@@ -66,15 +66,15 @@ const text = async (stream) => {
 };
 
 test('a download of 100 MB', async (t) => {
-  const gate = await throughProxy(t);
-  await growsLittle(t, gate, async () => {
-    const [response] = await once(http.get(`${gate.url}/bytes/${BYTES}`), 'response');
+  const smolgate = await throughProxy(t);
+  await growsLittle(t, smolgate, async () => {
+    const [response] = await once(http.get(`${smolgate.url}/bytes/${BYTES}`), 'response');
     assert.equal(response.headers['content-length'], String(BYTES));
     assert.deepEqual(await hashOf(response), { bytes: BYTES, sha256: SHA256 });
   });
 });
 
-// Waits until the sender has been unable to send for a while, and says how much it had sent.
+// Waits until the sender has been blocked for a while, and returns how much it had sent.
 async function stalled(bytes) {
   let last = -1;
   let since = Date.now();
@@ -87,11 +87,11 @@ async function stalled(bytes) {
   });
 }
 
-test('a download that is not read waits in the upstream', async (t) => {
-  const gate = await throughProxy(t);
-  await growsLittle(t, gate, async () => {
-    const sender = once(gate.peer.server, 'request');
-    const [response] = await once(http.get(`${gate.url}/bytes/${BYTES}`, { agent: new http.Agent() }), 'response');
+test('a download that is not read blocks the upstream', async (t) => {
+  const smolgate = await throughProxy(t);
+  await growsLittle(t, smolgate, async () => {
+    const sender = once(smolgate.peer.server, 'request');
+    const [response] = await once(http.get(`${smolgate.url}/bytes/${BYTES}`, { agent: new http.Agent() }), 'response');
     const { socket } = (await sender)[0];
     const sent = await stalled(() => socket.bytesWritten - socket.writableLength);
     assert.ok(sent < KERNEL_BYTES_MAX, `${sent} bytes left the upstream`);
@@ -99,11 +99,11 @@ test('a download that is not read waits in the upstream', async (t) => {
   });
 });
 
-test('a tunnel whose client does not read waits in the upstream', async (t) => {
-  const gate = await throughProxy(t);
-  await growsLittle(t, gate, async () => {
-    const accepted = once(gate.peer.sockets, 'connection');
-    const client = await connect(t, gate.ws);
+test('a tunnel that the client does not read blocks the upstream', async (t) => {
+  const smolgate = await throughProxy(t);
+  await growsLittle(t, smolgate, async () => {
+    const accepted = once(smolgate.peer.sockets, 'connection');
+    const client = await connect(t, smolgate.ws);
     client.pause();
     const [sender] = await accepted;
     for (const piece of pieces(BYTES)) sender.send(piece);

@@ -1,5 +1,5 @@
-// The demo and the status page as a person sees them, in Debian's Chromium ($CHROMIUM names another). Pictures of both
-// stay in target/screenshots.
+// The demo and the status page in Debian's Chromium ($CHROMIUM is the path of another). Screenshots of both are written to
+// target/screenshots.
 //
 // The demo is $DEMO, or the release build of this checkout.
 import assert from 'node:assert/strict';
@@ -22,7 +22,7 @@ const FLAGS = [
   '--disable-component-update', '--disable-sync',
 ];
 
-// A browser with a profile of its own, until the test `t` ends.
+// Starts a browser with a new profile, until the test `t` ends.
 async function browser(t) {
   await access(CHROMIUM, constants.X_OK).catch(() => assert.fail(`no browser at ${CHROMIUM}: apt-get install chromium`));
   const profile = await mkdtemp(path.join(os.tmpdir(), 'smolgate-chromium-'));
@@ -38,14 +38,14 @@ async function browser(t) {
   return context;
 }
 
-// A page, and what its scripts and its policy complain of.
+// Opens a page. Returns it with the errors of its scripts and its policy.
 async function visit(context, url) {
-  const page = await context.newPage(), complaints = [];
-  page.on('pageerror', (error) => complaints.push(String(error)));
-  page.on('console', (message) => { if (message.type() === 'error') complaints.push(message.text()); });
+  const page = await context.newPage(), errors = [];
+  page.on('pageerror', (error) => errors.push(String(error)));
+  page.on('console', (message) => { if (message.type() === 'error') errors.push(message.text()); });
   const answer = await page.goto(url);
   assert.equal(answer.status(), 200);
-  return { page, complaints };
+  return { page, errors };
 }
 
 async function picture(page, name) {
@@ -55,7 +55,7 @@ async function picture(page, name) {
   }
 }
 
-// The address of a demo that runs until the test `t` ends.
+// Starts the demo until the test `t` ends. Returns its address.
 async function demo(t) {
   await access(DEMO, constants.X_OK).catch(() => assert.fail(`no demo at ${DEMO}: cargo build --release --example demo`));
   const child = spawn(DEMO, { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -66,18 +66,18 @@ async function demo(t) {
     }
     assert.equal(child.exitCode, 0, 'the demo did not end by itself');
   });
-  let said = '';
-  child.stdout.on('data', (text) => { said += text; });
+  let output = '';
+  child.stdout.on('data', (text) => { output += text; });
   const found = await until('the demo says its address', WAIT_MS, () => {
-    assert.equal(child.exitCode, null, `the demo ended at once: ${said}`);
-    return said.match(/open (http:\/\/[^/]+)\//);
+    assert.equal(child.exitCode, null, `the demo ended at once: ${output}`);
+    return output.match(/open (http:\/\/[^/]+)\//);
   });
   return found[1];
 }
 
 test('the demo echoes a hundred messages, and the status page shows its tunnels', async (t) => {
   const url = await demo(t), context = await browser(t);
-  const { page, complaints } = await visit(context, `${url}/`);
+  const { page, errors } = await visit(context, `${url}/`);
   await page.locator('#echo.on').waitFor();
   await page.locator('#chat.on').waitFor();
   await page.getByRole('button', { name: 'Send 100' }).click();
@@ -89,14 +89,14 @@ test('the demo echoes a hundred messages, and the status page shows its tunnels'
   await page.locator('#chat li').getByText('hello through smolgate').waitFor();
   await picture(page, 'demo');
 
-  const { page: status, complaints: more } = await visit(context, `${url}/status`);
+  const { page: status, errors: more } = await visit(context, `${url}/status`);
   const tile = (name) => status.locator('section', { has: status.getByRole('heading', { name, exact: true }) });
   await tile('Tunnels open').locator('.now').getByText('2', { exact: true }).waitFor();
   await status.locator('#state').getByText('live').waitFor();
   const peer = status.getByRole('row').filter({ hasText: '127.0.0.1:' });
   assert.deepEqual((await peer.locator('td').allTextContents()).slice(1, 4), ['up', '2', '2']);
   assert.equal(await status.locator('caption').textContent(), 'app');
-  // Some seconds of traffic, so that there is something to draw.
+  // Some seconds of traffic for the charts.
   for (let i = 0; i < 6; i++) {
     const points = () => tile('To clients').locator('path').last()
       .evaluate((line) => (line.getAttribute('d') ?? '').split('L').length);
@@ -115,21 +115,21 @@ test('the demo echoes a hundred messages, and the status page shows its tunnels'
   await tile('Tunnels open').locator('.now').getByText('0', { exact: true }).waitFor();
   await status.getByRole('button', { name: 'Pause' }).click();
   await status.locator('#state').getByText('paused').waitFor();
-  assert.deepEqual([...complaints, ...more], []);
+  assert.deepEqual([...errors, ...more], []);
 });
 
-test('names of upstreams are no markup, and nothing but the page itself may run', async (t) => {
+test('names of upstreams are escaped, and only scripts of the page itself may run', async (t) => {
   const port = await freePort(), evil = '<img src=x onerror="document.title=1">';
   await proxy(t, port, site(port, 'location /status { status html; }',
     `upstream '${evil}' { server 'unix:/nowhere/${evil}' weight=3; server 127.0.0.1:1 down; server name.invalid backup; }`));
   const context = await browser(t);
-  const { page, complaints } = await visit(context, `http://127.0.0.1:${port}/status`);
+  const { page, errors } = await visit(context, `http://127.0.0.1:${port}/status`);
   await page.getByRole('row').filter({ hasText: 'name.invalid:80' }).waitFor();
   assert.equal(await page.locator('caption').textContent(), evil);
   const rows = await page.getByRole('row').allTextContents();
   assert.equal(rows[1], `unix:/nowhere/${evil}up, weight 300–0`);
   assert.equal(await page.locator('img').count(), 0);
-  assert.deepEqual(complaints, []);
+  assert.deepEqual(errors, []);
   await picture(page, 'status-peers');
   const ran = await page.evaluate(() => {
     const script = document.createElement('script');

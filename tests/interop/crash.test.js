@@ -1,5 +1,5 @@
-// An upstream process is killed under load. Everything that hung on it gets its right end, nothing else is touched, and
-// the proxy holds no file more than before.
+// An upstream process is killed under load. Its tunnels and responses are closed correctly, others are not affected, and the proxy
+// has no more open files than before.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http from 'node:http';
@@ -9,19 +9,19 @@ import { spawnPeer } from './peer.js';
 
 const TUNNELS = 200;
 const REQUESTS = 200;
-const PARTS = 20; // answers of which one half has come
-const OTHERS = 20; // tunnels of the upstream that lives
+const PARTS = 20; // responses of which half has been received
+const OTHERS = 20; // tunnels of the other upstream
 
 const get = (url, headers) => new Promise((resolve, reject) => {
   http.get(url, { agent: false, headers }, resolve).on('error', reject);
 });
 
-// Whether the whole of an answer came, once its connection is closed.
+// Returns whether a response was complete, once its connection is closed.
 const wasWhole = (response) => new Promise((resolve) => {
   response.on('error', () => {}).on('close', () => resolve(response.complete)).resume();
 });
 
-// Keeps messages on the way until the tunnel closes; gives the number of round trips and the close code.
+// Echoes messages until the tunnel closes. Returns the number of round trips and the close code.
 async function keepBusy(socket) {
   let rounds = 0;
   socket.on('message', () => { rounds++; socket.send('again'); });
@@ -30,7 +30,7 @@ async function keepBusy(socket) {
   return { rounds, code };
 }
 
-// The number of open files, once it has stayed the same for a while.
+// Returns the number of open files, once it is stable.
 async function settled(pid) {
   let last = -1;
   let same = 0;

@@ -1,4 +1,4 @@
-// curl, and what it says about versions, HEAD, h2c and 100-continue; then the access log, which is read with it.
+// curl: versions, HEAD, h2c and 100-continue; then the access log.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,13 +15,13 @@ const UPLOAD_BYTES = 5 << 20;
 async function throughProxy(t, location = '', http = '') {
   const peer = await serve(t, 0, { perMessageDeflate: false });
   const port = await freePort();
-  const gate = await proxy(t, port, site(port, `
+  const smolgate = await proxy(t, port, site(port, `
         client_max_body_size 0;
         location / { proxy_pass http://127.0.0.1:${peer.port}; ${location} }`, http));
-  return { peer, ...gate };
+  return { peer, ...smolgate };
 }
 
-// What curl prints: the body, then its own account on the last line. `talk` is what -v shows.
+// Runs curl. Returns the body, the last line (--write-out), and `talk`, the output of -v.
 async function curl(...args) {
   const format = '\n%{http_code} %{http_version} %{size_download}';
   const { stdout, stderr } = await promisify(execFile)('curl', ['-sSv', '--noproxy', '*', '-m', '20', '-w', format, ...args]);
@@ -56,7 +56,7 @@ test('HEAD', async (t) => {
 });
 
 for (const [which, location] of [['a bare proxy_pass', ''], ['the lines of the tutorials', UPGRADE]]) {
-  test(`an h2c upgrade is answered as HTTP/1.1, with ${which}`, async (t) => {
+  test(`an h2c upgrade gets an HTTP/1.1 response, with ${which}`, async (t) => {
     const { url } = await throughProxy(t, location);
     const reply = await curl('--http2', `${url}/page`);
     assert.match(reply.talk, /> Upgrade: h2c\n/);

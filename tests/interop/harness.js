@@ -1,5 +1,5 @@
-// What every test here needs: a proxy started from a configuration text, deadlines instead of sleeps, and a look at
-// the proxy from outside (its memory, its open files) through /proc.
+// Starts a proxy from a configuration text, waits with deadlines instead of sleeps, and reads the memory and the open files of
+// the proxy from /proc.
 //
 // The binary is $SMOLGATE, or the release build of this checkout.
 import assert from 'node:assert/strict';
@@ -15,13 +15,13 @@ const BINARY = path.resolve(process.env.SMOLGATE ?? new URL('../../target/releas
 const START_MS = 10_000;
 const STOP_MS = 10_000;
 
-// The lines that every tutorial repeats.
+// The directives of every tutorial.
 export const UPGRADE = `
             proxy_http_version 1.1;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection "upgrade";`;
 
-// One server on `port` inside a complete file, its error log on stderr.
+// A complete configuration of one server on `port`, with its error log on stderr.
 export const site = (port, server, http = '') => `
 error_log stderr info;
 events { worker_connections 4096; }
@@ -55,7 +55,7 @@ export async function proxy(t, port, config) {
       clearTimeout(timer);
     }
     await rm(dir, { recursive: true });
-    if (!t.passed) t.diagnostic(`the proxy said: ${errors.slice(-4000)}`);
+    if (!t.passed) t.diagnostic(`the proxy output: ${errors.slice(-4000)}`);
     assert.equal(child.signalCode ?? child.exitCode, 0, `the proxy did not stop by itself on SIGTERM: ${errors}`);
   });
   await until('the proxy listens', START_MS, () => {

@@ -1,5 +1,5 @@
-// How long a silent tunnel lives: for ever, unless the configuration says otherwise. The wait is three seconds;
-// INTEROP_LONG=1 makes it five minutes, past every default timeout of the proxies that this one replaces.
+// An idle tunnel stays open for ever, unless the configuration has a timeout. The wait is three seconds; INTEROP_LONG=1 makes it
+// five minutes, longer than the default timeouts of other proxies.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
@@ -34,7 +34,7 @@ test('proxy_read_timeout 2s closes a silent tunnel', async (t) => {
   assert.ok(ms > 1500 && ms < 4000, `closed after ${ms} ms`);
 });
 
-test('proxy_read_timeout 2s leaves a tunnel alone that speaks every half second', async (t) => {
+test('proxy_read_timeout 2s does not close a tunnel with a message every half second', async (t) => {
   const socket = await tunnel(t, 'proxy_read_timeout 2s;');
   for (let i = 0; i < 8; i++) {
     await pass(500);

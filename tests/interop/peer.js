@@ -1,9 +1,9 @@
 // The application behind the proxy: an HTTP server that reports what it got, and a WebSocket server that echoes.
 //
-//   /hang         never answers                  /part   sends half of a body and then nothing
+//   /hang         never responds                  /part   sends half of a body and then nothing
 //   /bytes/N      N bytes                        others  the request as JSON
 //
-// `serve(t, port)` runs it in this process, `spawnPeer(t)` in one of its own, which a test can kill.
+// `serve(t, port)` runs it in this process, `spawnPeer(t)` in a new process, which a test can kill.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -15,7 +15,7 @@ import { WebSocketServer } from 'ws';
 
 const MEGABYTE = Buffer.alloc(1 << 20, 'smolgate');
 
-// `count` bytes of known content, in pieces.
+// `count` bytes of known content, in chunks.
 export function* pieces(count) {
   for (let left = count; left > 0; left -= MEGABYTE.length) yield MEGABYTE.subarray(0, Math.min(left, MEGABYTE.length));
 }

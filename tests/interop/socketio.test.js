@@ -1,5 +1,4 @@
-// Socket.IO, the library most of these proxies carry: long polling, the probe that upgrades it, and polling alone, with
-// two nodes held together by `ip_hash`, as its manual says.
+// Socket.IO: long polling, the upgrade from it, and polling alone, with two nodes behind `ip_hash`, as in its manual.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http from 'node:http';
@@ -36,7 +35,7 @@ async function throughProxy(t) {
     }`));
 }
 
-// A client that has been welcomed.
+// Connects a client.
 async function client(t, url, transports) {
   const socket = io(url, { transports, forceNew: true, reconnection: false });
   t.after(() => socket.close());

@@ -1,4 +1,4 @@
-// wss:// as tutorials have it: their file, with certificates as certbot leaves them, from node and from a browser.
+// wss:// with the configuration of tutorials and certificates as written by certbot, from node and from a browser.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { access, constants, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -55,7 +55,7 @@ http {
 }
 `;
 
-// The folder with the certificates, and the certificate of who issued them.
+// Creates a directory with certificates. Returns it with the certificate of their issuer.
 async function certified(t) {
   const dir = await mkdtemp(path.join(os.tmpdir(), 'smolgate-tls-'));
   t.after(() => rm(dir, { recursive: true }));
@@ -81,7 +81,7 @@ async function start(t) {
   return { port, ca };
 }
 
-// Whoever asks for NAME comes here.
+// Resolves NAME to the proxy.
 const here = { lookup: (name, options, done) => (options.all ? done(null, [{ address: '127.0.0.1', family: 4 }]) : done(null, '127.0.0.1', 4)) };
 
 test('wss:// from node', async (t) => {
@@ -96,7 +96,7 @@ test('wss:// from node', async (t) => {
   }
 });
 
-test('node takes its sessions up again', async (t) => {
+test('node resumes its sessions', async (t) => {
   const started = await start(t);
   if (!started) return;
   const { ca } = started;
@@ -117,7 +117,7 @@ test('node takes its sessions up again', async (t) => {
   assert.deepEqual(reused, [false, true, false, true]);
 });
 
-test('another name, and a client that trusts nobody', async (t) => {
+test('another name, and a client without a trusted issuer', async (t) => {
   const started = await start(t);
   if (!started) return;
   const { ca, port } = started;
@@ -144,9 +144,9 @@ test('wss:// from a browser', async (t) => {
     await rm(profile, { recursive: true, force: true, maxRetries: 5 });
   });
   const page = await context.newPage();
-  const answer = await page.goto(`https://${NAME}/page`);
-  assert.equal(answer.status(), 200);
-  assert.equal((await answer.securityDetails()).protocol, 'TLS 1.3');
+  const response = await page.goto(`https://${NAME}/page`);
+  assert.equal(response.status(), 200);
+  assert.equal((await response.securityDetails()).protocol, 'TLS 1.3');
   const echoed = await page.evaluate(() => new Promise((resolve, reject) => {
     const socket = new WebSocket(`wss://${location.host}/ws/`), said = [];
     socket.onerror = () => reject(new Error('the WebSocket failed'));

@@ -1,5 +1,5 @@
-// The configurations that people copy from tutorials, word for word, ports included: each must work at the first try,
-// with the client that the tutorials use (wscat) and with programs.
+// Configurations from tutorials, word for word, ports included: each must work unchanged, with wscat, the client of the tutorials,
+// and with other clients.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -107,25 +107,25 @@ http {
 }
 `;
 
-// Types lines into wscat and expects each of them to come back.
+// Types lines into wscat and expects their echo.
 async function wscat(t, url, ...lines) {
   const child = spawn(process.execPath, [WSCAT, '--no-color', '-c', url], { stdio: ['pipe', 'pipe', 'pipe'] });
   t.after(() => child.kill('SIGKILL'));
-  let said = '';
-  child.stdout.on('data', (text) => { said += text; });
-  child.stderr.on('data', (text) => { said += text; });
+  let output = '';
+  child.stdout.on('data', (text) => { output += text; });
+  child.stderr.on('data', (text) => { output += text; });
   const exit = once(child, 'exit');
-  // wscat throws away what is typed before it is connected, so the first line is typed until it is heard.
+  // wscat drops input before it is connected, so the first line is repeated until it is echoed.
   for (const line of lines) {
     let tries = 0;
     await until(`wscat hears ${line}`, 10_000, () => {
-      assert.equal(child.exitCode, null, `wscat ended: ${said}`);
+      assert.equal(child.exitCode, null, `wscat ended: ${output}`);
       if (tries++ % 10 === 0) child.stdin.write(`${line}\n`);
-      return said.includes(`${line}\n`);
+      return output.includes(`${line}\n`);
     });
   }
   child.stdin.end();
-  assert.equal((await exit)[0], 0, said);
+  assert.equal((await exit)[0], 0, output);
 }
 
 test('a bare fragment: map, upstream, server', async (t) => {
@@ -149,7 +149,7 @@ test('a whole file with two locations', async (t) => {
   assert.equal((await fetch(`${url}/other`)).status, 404);
 });
 
-test('two peers behind a name, plain requests beside upgrades', async (t) => {
+test('two peers of an upstream, requests and upgrades', async (t) => {
   if (!await portsFree(t, 8080, 8081, 8020)) return;
   const peers = [await serve(t, 8080), await serve(t, 8081)];
   const { ws, url } = await proxy(t, 8020, TWO_PEERS);

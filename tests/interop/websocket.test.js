@@ -1,5 +1,4 @@
-// WebSocket through a tunnel: large messages, compression, control frames, closing in every way, and bytes that come
-// earlier than one expects them.
+// WebSocket through a tunnel: large messages, compression, control frames, all ways of closing, and bytes before or with the 101.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -11,11 +10,11 @@ import { serve, sha256 } from './peer.js';
 async function throughProxy(t, options) {
   const peer = await serve(t, 0, options);
   const port = await freePort();
-  const gate = await proxy(t, port, site(port, `location / { proxy_pass http://127.0.0.1:${peer.port};${UPGRADE} }`));
-  return { peer, ...gate };
+  const smolgate = await proxy(t, port, site(port, `location / { proxy_pass http://127.0.0.1:${peer.port};${UPGRADE} }`));
+  return { peer, ...smolgate };
 }
 
-// The next WebSocket as the peer sees it, once `open` has made it.
+// Returns the next WebSocket of the peer, after `open` has connected it.
 async function bothEnds(t, peer, ws, ...options) {
   const accepted = once(peer.sockets, 'connection');
   const socket = await connect(t, ws, ...options);
@@ -39,7 +38,7 @@ test('10 MB in one message, each way', async (t) => {
   assert.equal(sha256(answer), sha256(message), 'upstream to client');
 });
 
-test('permessage-deflate is agreed on end to end', async (t) => {
+test('permessage-deflate is negotiated end to end', async (t) => {
   const { peer, ws } = await throughProxy(t);
   const [socket, accepted] = await bothEnds(t, peer, ws, [], { perMessageDeflate: { threshold: 0 } });
   assert.match(socket.extensions, /permessage-deflate/);
@@ -89,7 +88,7 @@ test('200 clients at once', async (t) => {
   }));
 });
 
-test('the server speaks first, in the segment of its 101', async (t) => {
+test('the server sends first, in the segment of its 101', async (t) => {
   const raw = net.createServer((socket) => {
     socket.on('error', () => {});
     socket.once('data', (head) => {
@@ -107,7 +106,7 @@ test('the server speaks first, in the segment of its 101', async (t) => {
   assert.equal((await socket.first)[0].toString(), 'first');
 });
 
-test('the client speaks first, in the segment of its request', async (t) => {
+test('the client sends first, in the segment of its request', async (t) => {
   const { port } = await throughProxy(t);
   const socket = net.connect(port, '127.0.0.1');
   t.after(() => socket.destroy());
@@ -120,7 +119,7 @@ test('the client speaks first, in the segment of its request', async (t) => {
 });
 
 for (const [how, leave] of [['FIN', (socket) => socket.end()], ['RST', (socket) => socket.resetAndDestroy()]]) {
-  test(`the client leaves in the middle of a message, by ${how}`, async (t) => {
+  test(`the client disconnects in the middle of a message, by ${how}`, async (t) => {
     const { peer, port } = await throughProxy(t);
     const accepted = once(peer.sockets, 'connection');
     const socket = net.connect(port, '127.0.0.1');

@@ -1,10 +1,10 @@
-//! Numbers that look like chance and are the same in each run.
+//! Pseudo-random numbers, the same in each run.
 
-/// xorshift64*, by its state, which is not 0.
+/// The state of xorshift64*, which is not 0.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    /// A number less than `end`.
+    /// Returns a number less than `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

@@ -1,7 +1,7 @@
-//! The bodies of the fuzz targets: a function for each parser, which panics when the parser breaks a promise.
+//! The fuzz targets: a function for each parser, which panics if the parser breaks an invariant.
 //!
-//! `tests/fuzz_corpus.rs` calls them with `tests/corpus/NAME/` and with mutations of it, in each `cargo test`; `fuzz/` calls
-//! them with what libFuzzer makes of the same files.
+//! `tests/fuzz_corpus.rs` calls them with `tests/corpus/NAME/` and with mutations of it; `fuzz/` calls them with the inputs of
+//! libFuzzer, which starts from the same files.
 
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
@@ -23,11 +23,11 @@ use smolgate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};
 use smolgate::server::listeners::Listeners;
 use smolgate::tunnel::Tunnel;
 
-/// Small, so that small inputs reach them.
+/// Small, so that small inputs can exceed them.
 const LIMITS: Limits = Limits { line_bytes_max: 120, head_bytes_max: 400 };
 
-/// What `read` makes of an input, which is the same in one piece, in two pieces wherever it is cut, and byte by byte.
-fn in_pieces<T: PartialEq + Debug>(input: &[u8], read: impl Fn(&[&[u8]]) -> T) -> T {
+/// Checks that `read` gets the same from an input in one piece, in two pieces split anywhere, and byte by byte.
+fn read_in_pieces<T: PartialEq + Debug>(input: &[u8], read: impl Fn(&[&[u8]]) -> T) -> T {
     let whole = read(&[input]);
     for at in 0..=input.len() {
         let (one, two) = input.split_at(at);
@@ -40,7 +40,7 @@ fn in_pieces<T: PartialEq + Debug>(input: &[u8], read: impl Fn(&[&[u8]]) -> T) -
 
 /// The bytes of a complete head.
 fn head(input: &[u8], start: impl Fn() -> HeadScanner) -> Option<&[u8]> {
-    let (start, end) = in_pieces(input, |pieces| {
+    let (start, end) = read_in_pieces(input, |pieces| {
         let (mut scan, mut bytes) = (start(), Vec::new());
         for piece in pieces {
             bytes.extend_from_slice(piece);
@@ -70,7 +70,7 @@ pub fn response(input: &[u8]) {
 
 /// A chunked body.
 pub fn chunked(input: &[u8]) {
-    let _ = in_pieces(input, |pieces| {
+    let _ = read_in_pieces(input, |pieces| {
         let mut decoder = Decoder::new(Framing::Chunked);
         let (mut body, mut used) = (Vec::new(), 0);
         for piece in pieces {
@@ -92,7 +92,7 @@ pub fn chunked(input: &[u8]) {
 
 /// A PROXY protocol header of version 1 or 2.
 pub fn proxy_protocol(input: &[u8]) {
-    let _ = in_pieces(input, |pieces| {
+    let _ = read_in_pieces(input, |pieces| {
         let mut bytes = Vec::new();
         for piece in pieces {
             bytes.extend_from_slice(piece);
@@ -109,12 +109,12 @@ pub fn proxy_protocol(input: &[u8]) {
 /// A request target, and a Host header.
 pub fn target(input: &[u8]) {
     if let Ok(name) = uri::parse_host(input) {
-        // An address of a version to come may hold some more (RFC 3986 3.2.2).
+        // An address of a future version may have more characters (RFC 3986 3.2.2).
         let more = if name.starts_with("[v") { "[]:!$&'()*+,;=" } else { "[]:" };
         let known = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c) || more.contains(c);
         assert!(name.chars().all(known), "host {name:?}");
     }
-    // Nothing else reaches the parser: the request line allows no other byte.
+    // The request line allows no other bytes.
     if !input.iter().all(u8::is_ascii_graphic) {
         return;
     }
@@ -147,17 +147,17 @@ pub fn password(input: &[u8]) {
     }
 }
 
-/// A configuration. Nothing is written; of the files that it names, only those with certificates and keys are opened.
+/// A configuration. No file is written, and only certificates and keys are opened.
 pub fn config(input: &[u8]) {
     let text = String::from_utf8_lossy(input).replace("include", "exclude");
-    let folders = Prefix { prefix: "/nonexistent".to_owned() };
-    match config::load(ConfigSource::Text("corpus", text), "", folders, ErrorLog::default_to(None)) {
+    let prefix = Prefix { prefix: "/nonexistent".to_owned() };
+    match config::load(ConfigSource::Text("corpus", text), "", prefix, ErrorLog::default_to(None)) {
         Ok(config) => drop(format!("{config:?}")),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 
-/// A DNS response to a question for `a.test`, with the id that the response has; and the name of a host.
+/// A DNS response to a question for `a.test` with the same id; and the name of a host.
 pub fn dns(input: &[u8]) {
     let id = input.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
     for rtype in [RecordType::A, RecordType::Aaaa] {
@@ -167,7 +167,7 @@ pub fn dns(input: &[u8]) {
             assert!(found.addrs.iter().all(|addr| addr.is_ipv4() == (rtype == RecordType::A)), "{found:?}");
             assert!(found.cname.is_none() || found.addrs.is_empty(), "{found:?}");
         }
-        // An empty response to a question for this name is read as such: writer and reader agree about names.
+        // Encoder and decoder agree about the name: an empty response to its question is valid.
         if let Some(name) = str::from_utf8(input).ok().and_then(message::parse_name) {
             let question = Question { id, name: &name, rtype };
             let mut message = question.encode().unwrap();
@@ -201,7 +201,7 @@ pub fn pattern(input: &[u8]) {
     }
 }
 
-/// A stream of WebSocket frames: every cut gives the same, and a second reader finds the same boundaries.
+/// A stream of WebSocket frames: the same in any pieces, and with the same boundaries as by a second parser.
 pub fn frames(input: &[u8]) {
     let after = |pieces: &[&[u8]]| {
         let mut frames = FrameScanner::START;
@@ -211,16 +211,16 @@ pub fn frames(input: &[u8]) {
         }
         frames
     };
-    let frames = in_pieces(input, after);
+    let frames = read_in_pieces(input, after);
     let mut rest = Some(input);
     while let Some(frame) = rest.filter(|rest| !rest.is_empty()) {
-        rest = behind_frame(frame);
+        rest = skip_frame(frame);
     }
     assert_eq!(frames.is_at_boundary(), rest.is_some(), "{}", input.escape_ascii());
 }
 
-/// What follows the frame that `bytes` start with (RFC 6455 5.2); `None` if it is not complete or has no known opcode.
-fn behind_frame(bytes: &[u8]) -> Option<&[u8]> {
+/// Returns the bytes behind the first frame (RFC 6455 5.2); `None` if it is incomplete or has an unknown opcode.
+fn skip_frame(bytes: &[u8]) -> Option<&[u8]> {
     let ([first, second], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match second & 0x7f {
         126 => rest.split_first_chunk().map(|(length, rest)| (u64::from(u16::from_be_bytes(*length)), rest))?,
@@ -239,7 +239,7 @@ pub fn range(input: &[u8]) {
         let inside =
             |part: &range::FileRange| part.length > 0 && part.length <= size && part.start <= size - part.length;
         assert!(!parts.is_empty() && parts.len() <= most as usize && parts.iter().all(inside), "{parts:?} of {size}");
-        // More than the whole is never sent, but for the heads of the parts.
+        // Except for the heads of the parts, no more than the whole is sent.
         let total: u128 = parts.iter().map(|part| u128::from(part.length)).sum();
         assert!(total <= size.into(), "{parts:?} of {size}");
         if parts.len() > 1 {
@@ -251,38 +251,38 @@ pub fn range(input: &[u8]) {
 }
 
 /// The entries that an old binary hands over to a new one. The first byte is the number of pairs of sockets.
-pub fn parcel(input: &[u8]) {
+pub fn handover(input: &[u8]) {
     let Some((pairs, bytes)) = input.split_first() else { return };
     let pairs = (0..pairs % 4).map(|_| UnixStream::pair().unwrap());
     let fds = pairs.flat_map(|(one, other)| [one.into(), other.into()]).collect();
-    let received = HandoverDecoder::receive(filled(bytes, fds).send().unwrap()).unwrap();
+    let received = HandoverDecoder::receive(encoder_with(bytes, fds).send().unwrap()).unwrap();
     let mut rest = Listeners::default().inherit(received).into_decoder();
-    // Sockets of tunnels are watched by the worker of this thread, which the first call makes.
+    // Sockets of tunnels are registered with the executor of this thread, which the first call creates.
     let _ = executor::run(async {});
     while let Some((kind, mut content)) = rest.entry() {
         if kind != handover::TUNNEL {
             continue;
         }
         if let Some(Ok(tunnel)) = Tunnel::decode(&mut content) {
-            let (bytes, fds) = emptied(tunnel);
-            let tunnel = Tunnel::decode(&mut filled(&bytes, fds).into_decoder()).unwrap().unwrap();
-            assert_eq!(emptied(tunnel).0, bytes, "the next binary understands something else");
+            let (bytes, fds) = encode_tunnel(tunnel);
+            let tunnel = Tunnel::decode(&mut encoder_with(&bytes, fds).into_decoder()).unwrap().unwrap();
+            assert_eq!(encode_tunnel(tunnel).0, bytes, "the new binary decodes something else");
         }
     }
 }
 
-fn filled(bytes: &[u8], fds: Vec<OwnedFd>) -> HandoverEncoder {
-    let mut packer = HandoverEncoder::default();
-    bytes.iter().for_each(|byte| packer.u8(*byte));
-    fds.into_iter().for_each(|fd| packer.fd(fd));
-    packer
+fn encoder_with(bytes: &[u8], fds: Vec<OwnedFd>) -> HandoverEncoder {
+    let mut encoder = HandoverEncoder::default();
+    bytes.iter().for_each(|byte| encoder.u8(*byte));
+    fds.into_iter().for_each(|fd| encoder.fd(fd));
+    encoder
 }
 
-fn emptied(tunnel: Tunnel) -> (Vec<u8>, Vec<OwnedFd>) {
-    let mut packer = HandoverEncoder::default();
-    tunnel.encode(&mut packer).unwrap();
-    let mut parcel = packer.into_decoder();
-    (std::iter::from_fn(|| parcel.u8()).collect(), std::iter::from_fn(|| parcel.fd()).collect())
+fn encode_tunnel(tunnel: Tunnel) -> (Vec<u8>, Vec<OwnedFd>) {
+    let mut encoder = HandoverEncoder::default();
+    tunnel.encode(&mut encoder).unwrap();
+    let mut decoder = encoder.into_decoder();
+    (std::iter::from_fn(|| decoder.u8()).collect(), std::iter::from_fn(|| decoder.fd()).collect())
 }
 
 /// A certificate or a revocation list, in DER.
@@ -298,7 +298,7 @@ pub fn x509(input: &[u8]) {
     let Some(certificate) = Certificate::parse(input) else { return };
     assert!(Certificate::parse(&longer).is_none() && Certificate::parse(shorter).is_none());
     let _ = (certificate.common_name(), certificate.is_self_issued());
-    // What variables say of it becomes part of headers and log lines.
+    // Its variables become part of headers and log lines.
     let mut text = Vec::new();
     certificate.write_serial(&mut text);
     for name in [certificate.subject, certificate.issuer] {

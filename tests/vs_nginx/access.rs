@@ -204,7 +204,7 @@ fn users() {
         "commented",
         "colon",
         "open",
-        "nobody",
+        "unknown",
         "# a comment",
         "",
         "Plain",

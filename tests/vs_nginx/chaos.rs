@@ -1,5 +1,5 @@
-//! Peers that are killed, stopped and unreachable during hundreds of requests and tunnels, with smolgate and nginx in front of the
-//! same peers at the same time. smolgate must serve what nginx serves; tunnels of healthy peers stay open; and at the end no
+//! Peers that are killed, stopped and unreachable during hundreds of requests and tunnels, with smolgate and nginx in front of
+//! the same peers at the same time. smolgate must serve what nginx serves; tunnels of healthy peers stay open; and at the end no
 //! descriptor is left.
 
 mod client;

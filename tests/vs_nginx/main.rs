@@ -1,6 +1,7 @@
 //! Comparison with nginx: both programs get the same configuration and the same requests, and their responses are compared.
 //!
-//! Without an installed nginx the tests print a line and pass. A [`rows::KnownDifference`] holds what differs on purpose, and why.
+//! Without an installed nginx the tests print a line and pass. A [`rows::KnownDifference`] is a difference on purpose, and the
+//! reason.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

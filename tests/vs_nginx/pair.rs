@@ -1,4 +1,5 @@
-//! smolgate and nginx with the same configuration, except for ports, in the same directory. Both are killed at the end of the test.
+//! smolgate and nginx with the same configuration, except for ports, in the same directory. Both are killed at the end of the
+//! test.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};

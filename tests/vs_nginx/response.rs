@@ -16,8 +16,8 @@ pub(crate) struct Response {
     pub(crate) body: Vec<u8>,
 }
 
-/// Formats a request. `/path` alone is a GET; `METHOD TARGET` may have a version; headers follow on lines of their own, and a body
-/// behind an empty line. `Host: a` is added if there is none.
+/// Formats a request. `/path` alone is a GET; `METHOD TARGET` may have a version; headers follow on lines of their own, and a
+/// body behind an empty line. `Host: a` is added if there is none.
 pub(crate) fn format_request(request: &str) -> Vec<u8> {
     let (head, body) = request.split_once("\n\n").unwrap_or((request, ""));
     let (line, headers) = head.split_once('\n').unwrap_or((head, ""));

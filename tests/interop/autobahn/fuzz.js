@@ -1,12 +1,10 @@
 // Runs the fuzzing client of Autobahn|Testsuite ($WSTEST) against Node's `ws`, directly and through the proxy, and
 // compares the two reports case by case.
 //
-// What is compared is everything in a report that belongs to the conversation and nothing that belongs to the clock or
-// to how TCP cut the bytes: see `FIELDS`. Where the suite itself calls the outcome informational (what is still echoed
-// after a close depends on the moment), the messages don't count, only how the connection ended. A few cases are
-// races inside the server, which may answer a first frame before or after it has seen a bad second one. So a case that
-// differs is run again, several times each way, and passes only if the proxy showed nothing in any run that the server
-// alone has not shown too.
+// The comparison covers the messages, but not times or TCP segments: see `FIELDS`. Where the suite calls the outcome informational
+// (what is still echoed after a close depends on timing), only the end of the connection is compared. A few cases are races inside
+// the server, which may respond to a first frame before or after it has seen an invalid second one. So a case that differs is run
+// again several times each way, and passes if the server alone has shown every outcome of the proxy too.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -17,13 +15,13 @@ import { promisify } from 'node:util';
 import { UPGRADE, freePort, proxy, site } from '../harness.js';
 import { serve } from '../peer.js';
 
-// Of compression, whose cases take nearly all of the time, the first two of each group stand for all.
+// Only the first two cases of each group of compression, which takes most of the time.
 const compressed = (major, groups) => Array.from({ length: groups * 2 },
   (_, i) => `${major}.${1 + Math.floor(i / 2)}.${1 + (i % 2)}`);
 const CASES = process.env.LONG ? ['*'] : [
   ...Array.from({ length: 10 }, (_, i) => `${i + 1}.*`), ...compressed(12, 5), ...compressed(13, 7)];
 const CASES_MIN = process.env.LONG ? 517 : 325;
-// 4 MB in frames of 64 bytes is more than `ws` takes by itself.
+// 4 MB in frames of 64 bytes exceed the defaults of `ws`.
 const SERVER = { maxFragments: 1 << 20, maxBufferedChunks: 1 << 20 };
 const RUNS_AGAIN = 5;
 const FIELDS = ['behavior', 'behaviorClose', 'result', 'resultClose', 'received', 'rxFrameStats', 'wasClean',
@@ -32,7 +30,7 @@ const FIELDS = ['behavior', 'behaviorClose', 'result', 'resultClose', 'received'
 const MESSAGE_FIELDS = ['result', 'received', 'rxFrameStats'];
 const SOUND = ['OK', 'NON-STRICT', 'INFORMATIONAL', 'UNIMPLEMENTED'];
 
-// Runs the cases against each of the servers (name: URL), one after the other; gives outcomes[name][case].
+// Runs the cases against each of the servers (name: URL). Returns outcomes[name][case].
 async function fuzz(t, servers, cases) {
   const dir = await mkdtemp(path.join(os.tmpdir(), 'autobahn-'));
   t.after(() => rm(dir, { recursive: true }));
@@ -57,7 +55,7 @@ async function fuzz(t, servers, cases) {
 
 const field = (outcome, name) => JSON.parse(outcome)[name];
 
-// What differs between two outcomes, for a person to read.
+// Formats the difference of two outcomes.
 const difference = (direct, proxied) => FIELDS
   .map((name) => [name, JSON.stringify(field(direct, name)), JSON.stringify(field(proxied, name))])
   .filter(([, one, other]) => one !== other)
@@ -66,10 +64,10 @@ const difference = (direct, proxied) => FIELDS
 test('every case ends the same way directly and through the proxy', async (t) => {
   const peer = await serve(t, 0, SERVER);
   const port = await freePort();
-  const gate = await proxy(t, port, site(port, `location / { proxy_pass http://127.0.0.1:${peer.port};${UPGRADE} }`));
+  const smolgate = await proxy(t, port, site(port, `location / { proxy_pass http://127.0.0.1:${peer.port};${UPGRADE} }`));
   const direct = `ws://127.0.0.1:${peer.port}`;
 
-  const first = await fuzz(t, { direct, proxied: gate.ws }, CASES);
+  const first = await fuzz(t, { direct, proxied: smolgate.ws }, CASES);
   const cases = Object.keys(first.direct);
   assert.ok(cases.length >= CASES_MIN, `only ${cases.length} cases ran`);
   assert.deepEqual(Object.keys(first.proxied), cases);
@@ -82,7 +80,7 @@ test('every case ends the same way directly and through the proxy', async (t) =>
   t.diagnostic(`${cases.length} cases, ${differing.length} to run again: ${differing.join(' ')}`);
   if (differing.length === 0) return;
   const servers = {};
-  for (let i = 0; i < RUNS_AGAIN; i++) Object.assign(servers, { [`direct${i}`]: direct, [`proxied${i}`]: gate.ws });
+  for (let i = 0; i < RUNS_AGAIN; i++) Object.assign(servers, { [`direct${i}`]: direct, [`proxied${i}`]: smolgate.ws });
   const again = await fuzz(t, servers, differing);
   const seen = (name, id) => new Set(Object.keys(again).concat('direct', 'proxied')
     .filter((agent) => agent.startsWith(name)).map((agent) => (again[agent] ?? first[agent])[id]));
