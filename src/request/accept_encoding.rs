@@ -1,16 +1,15 @@
-//! Content codings that a client takes (RFC 9110 12.5.3), as nginx reads its Accept-Encoding.
+//! Content codings that a client accepts (RFC 9110 12.5.3), with nginx's reading of Accept-Encoding.
 
 use crate::http1::head::{self, HeaderName};
 use crate::request::exchange::Exchange;
 
-/// Whether the client asked for `coding`, in lower case, by its name: `*` is not taken for it, and neither is silence.
+/// Whether Accept-Encoding names `coding` (in lower case). Neither `*` nor a missing header counts.
 pub fn accepts(exchange: &Exchange, coding: &[u8]) -> bool {
     let lists = exchange.request.headers.all(HeaderName::AcceptEncoding);
     lists.flat_map(head::tokens).find_map(|member| member_accepts(member, coding)).unwrap_or(false)
 }
 
-/// What one member of the list says of `coding`; `None` if it is about another. Whoever writes a weight that is none
-/// does not get the coding.
+/// Returns what one member of the list says about `coding`; `None` if it names another. A malformed weight means no.
 fn member_accepts(member: &[u8], coding: &[u8]) -> Option<bool> {
     let name_end = member.iter().position(|b| *b == b';').unwrap_or(member.len());
     let (name, rest) = member.split_at(name_end);
@@ -27,16 +26,16 @@ fn member_accepts(member: &[u8], coding: &[u8]) -> Option<bool> {
     })
 }
 
-/// `0.001` to `1.000` (RFC 9110 12.4.2); nothing and all that is no weight is false.
+/// Whether a weight is valid and above 0: `0.001` to `1.000` (RFC 9110 12.4.2).
 fn is_nonzero_weight(weight: &[u8]) -> bool {
     let (whole, digits) = match weight {
         [whole] | [whole, b'.'] => (whole, &[][..]),
         [whole, b'.', digits @ ..] => (whole, digits),
         _ => return false,
     };
-    let zero = digits.iter().all(|b| *b == b'0');
-    let valid = digits.len() <= 3 && digits.iter().all(u8::is_ascii_digit);
-    valid && (*whole == b'1' && zero || *whole == b'0' && !zero)
+    let is_zero = digits.iter().all(|b| *b == b'0');
+    let is_valid = digits.len() <= 3 && digits.iter().all(u8::is_ascii_digit);
+    is_valid && (*whole == b'1' && is_zero || *whole == b'0' && !is_zero)
 }
 
 #[cfg(test)]

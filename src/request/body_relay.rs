@@ -275,7 +275,7 @@ impl BodyRelay {
                 Poll::Pending => {
                     // Nothing of the body is there yet: the head does not wait for it.
                     self.may_join = false;
-                    self.encode(cx, &[], Flush::Pause, to)?;
+                    self.encode(cx, &[], Flush::Sync, to)?;
                     ready!(self.poll_held(cx, to))?;
                     self.wait(Side::Source, self.limits.read_timeout);
                     return Poll::Pending;
@@ -309,7 +309,7 @@ impl BodyRelay {
             }
             decoder.finish();
             if self.encoder.is_some() {
-                return (0, self.encode(cx, &[], Flush::End, to));
+                return (0, self.encode(cx, &[], Flush::Finish, to));
             }
             self.held.extend_from_slice(self.coding.end());
             return (0, Ok(()));
@@ -342,7 +342,7 @@ impl BodyRelay {
         if self.limits.bytes_max > 0 && self.body_bytes > self.limits.bytes_max {
             return (used, Err(Failure::TooLarge));
         }
-        let then = if decoder.is_done() { Flush::End } else { Flush::More };
+        let then = if decoder.is_done() { Flush::Finish } else { Flush::None };
         (used, if self.encoder.is_some() { self.encode(cx, data, then, to) } else { self.send(cx, data, then, to) })
     }
 
@@ -364,7 +364,7 @@ impl BodyRelay {
             if !data.is_empty() {
                 body::write_chunk_size(&mut self.held, data.len() as u64);
             }
-            tail = match (data.is_empty(), then == Flush::End) {
+            tail = match (data.is_empty(), then == Flush::Finish) {
                 (false, true) if self.coding == TransferCoding::Chunked => b"\r\n0\r\n\r\n",
                 (false, _) => b"\r\n",
                 (true, true) => self.coding.end(),
@@ -509,7 +509,7 @@ impl GzipSender {
         loop {
             let start = out.len();
             let encode = |part: &[u8], last| {
-                self.encoder.encode(part, if last { Flush::End } else { Flush::More }, &mut out)?;
+                self.encoder.encode(part, if last { Flush::Finish } else { Flush::None }, &mut out)?;
                 Ok::<_, Failure>((part.is_empty() && !last, last))
             };
             let (is_cut, last) = source.next(encode).map_err(Failure::Source)??;

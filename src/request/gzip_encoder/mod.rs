@@ -1,6 +1,6 @@
-//! One body on its way into gzip (RFC 1952): bytes in, bytes out.
+//! A streaming gzip encoder (RFC 1952).
 //!
-//! Without the feature `gzip` no [`Encoder`] can be made, and what can't exist costs nothing.
+//! Without the feature `gzip`, [`Encoder`] is an enum without variants: code that uses one is compiled, and then removed.
 
 #[cfg(feature = "gzip")]
 pub(crate) mod deflate;
@@ -13,16 +13,17 @@ pub(crate) use crate::request::gzip_encoder::deflate::Encoder;
 #[cfg(not(feature = "gzip"))]
 pub(crate) use crate::request::gzip_encoder::stub::Encoder;
 
-/// What follows the bytes at hand.
+/// How much of the output to produce, as in zlib.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
-    /// More, soon: it may wait for that.
-    More,
-    /// Nothing for now: all of it must come out.
-    Pause,
-    End,
+    /// The encoder may keep data back, as more follows.
+    None,
+    /// All data so far can be decoded from the output.
+    Sync,
+    /// The data ends.
+    Finish,
 }
 
-/// The encoder is in a state that it can't be in.
+/// The encoder is in an invalid state.
 #[derive(Debug, PartialEq, Eq)]
 pub struct EncodeError;

@@ -1,24 +1,20 @@
-//! A build without gzip: the same names, of which nothing can be made.
-#![expect(clippy::needless_pass_by_ref_mut, reason = "the signatures are those of a build that has it")]
+//! A build without gzip.
+#![expect(clippy::needless_pass_by_ref_mut, reason = "the signatures are those of a build with gzip")]
 
 use crate::config::Window;
 use crate::request::gzip_encoder::{EncodeError, Flush};
 
-/// Makes one gzip member.
 pub enum Encoder {}
 
 impl Encoder {
-    /// There can't be one.
     pub fn new(_: u8, _: Window) -> Option<Self> {
         None
     }
 
-    /// Encodes nothing.
     pub fn encode(&mut self, _: &[u8], _: Flush, _: &mut Vec<u8>) -> Result<(), EncodeError> {
         match *self {}
     }
 
-    /// Writes nothing.
     pub fn release_buffers(&mut self, _: &mut Vec<u8>) -> Result<(), EncodeError> {
         match *self {}
     }

@@ -1,4 +1,4 @@
-//! `Expires` and `Cache-Control` of an answer (RFC 9111 5), as `expires` says and as nginx writes them.
+//! `Expires` and `Cache-Control` (RFC 9111 5) as set by `expires`, in nginx's format.
 
 use std::borrow::Cow;
 
@@ -9,14 +9,14 @@ use crate::runtime::clock;
 
 const DAY_SECS: u64 = 86_400;
 
-/// The values of the two fields.
+/// The values of the two headers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Freshness {
     pub expires: String,
     pub cache_control: Cow<'static, str>,
 }
 
-/// How long an answer that last changed at `modified` may be kept, if the configuration says so.
+/// Evaluates `expires` for a response with this `Last-Modified`.
 pub fn for_response(exchange: &Exchange, modified: Option<u64>) -> Option<Freshness> {
     let lifetime = match exchange.settings().rare.expires.as_ref()? {
         Expires::Fixed(lifetime) => *lifetime,
@@ -32,7 +32,7 @@ impl Freshness {
     fn compute(now: u64, lifetime: Lifetime, modified: Option<u64>) -> Self {
         let until = |time: u64, cache_control| Self { expires: clock::format_http_date(time), cache_control };
         let (from, secs, past) = match lifetime {
-            // One second late, so that nobody takes it for a time that is not known.
+            // As nginx: one second after the epoch, which some caches take for an unknown time.
             Lifetime::Epoch => return until(1, "no-cache".into()),
             Lifetime::Max => return until(2_145_916_555, "max-age=315360000".into()),
             Lifetime::TimeOfDay(at) => {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lifetimes_are_dates_and_ages() {
+    fn lifetimes_become_dates_and_ages() {
         const NOW: u64 = 1_700_000_000; // Tue, 14 Nov 2023 22:13:20 GMT
         let from_now = |secs, past| Lifetime::FromNow { secs, past };
         let from_change = |secs, past| Lifetime::FromChange { secs, past };

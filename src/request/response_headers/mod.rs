@@ -1,6 +1,6 @@
-//! Fields that are added to the head of an answer, whatever it is: `expires` and `add_header`.
+//! Headers that `expires` and `add_header` add to a response.
 //!
-//! `Expires`, `Cache-Control`, `ETag` and `Last-Modified` take the place of the answer's own.
+//! `Expires`, `Cache-Control`, `ETag` and `Last-Modified` replace those that the response has.
 
 pub(crate) mod expires;
 pub(crate) mod trailers;
@@ -12,57 +12,57 @@ use crate::request::exchange::Exchange;
 use crate::request::response_headers::expires::Freshness;
 use crate::request::variables;
 
-/// What is added to one answer.
+/// The headers to add to one response, evaluated.
 pub struct HeaderFilter<'e> {
-    /// In their order, with their values.
-    fields: Vec<(&'e AddField, Vec<u8>)>,
+    /// In the order of the directives, with their values.
+    headers: Vec<(&'e AddField, Vec<u8>)>,
     freshness: Option<Freshness>,
-    /// Those of the four that are written already.
+    /// Those of the four replacing headers that were written.
     written: Vec<HeaderName>,
 }
 
 impl<'e> HeaderFilter<'e> {
-    /// What an answer with this status gets that last changed at `modified`.
+    /// Evaluates the headers for a response with this status and `Last-Modified`.
     pub fn new(exchange: &'e Exchange, status: u16, modified: Option<u64>) -> Self {
-        let usual = is_add_header_status(status);
-        let applies = |add: &&AddField| add.always || usual;
-        let known = exchange.response.head.borrow().len();
+        let applies_to_status = is_add_header_status(status);
+        let applies = |add: &&AddField| add.always || applies_to_status;
+        let start = exchange.response.head.borrow().len();
         let value = |add: &'e AddField| {
             let value = variables::value(&add.value, exchange);
-            // The next one may use it.
+            // The value of a later one may use `$sent_http_<name>` of this one.
             if exchange.config.keeps_sent {
                 write_header(&add.name, &value, &mut exchange.response.head.borrow_mut());
             }
             (add, value)
         };
-        let fields = exchange.settings().add_field.iter().filter(applies).map(value).collect();
-        exchange.response.head.borrow_mut().truncate(known);
+        let headers = exchange.settings().add_field.iter().filter(applies).map(value).collect();
+        exchange.response.head.borrow_mut().truncate(start);
         Self {
-            fields,
-            freshness: if usual { expires::for_response(exchange, modified) } else { None },
+            headers,
+            freshness: if applies_to_status { expires::for_response(exchange, modified) } else { None },
             written: Vec::new(),
         }
     }
 
-    /// The value that an `add_header` gives to a field, the last one if there are more. An empty one takes it away.
+    /// Returns the value that the last `add_header` of a header sets; empty: removes the header.
     pub fn value(&self, kind: HeaderName) -> Option<&[u8]> {
-        self.fields.iter().rev().find(|(add, _)| add.kind == kind).map(|(_, value)| value.as_slice())
+        self.headers.iter().rev().find(|(add, _)| add.kind == kind).map(|(_, value)| value.as_slice())
     }
 
-    /// The answer is sent in another coding.
+    /// Makes an `ETag` weak, as the response is encoded on the fly.
     pub fn weaken_etag(&mut self) {
-        for (_, value) in self.fields.iter_mut().filter(|(add, _)| add.kind == HeaderName::Etag) {
+        for (_, value) in self.headers.iter_mut().filter(|(add, _)| add.kind == HeaderName::Etag) {
             *value = weak_etag(value).unwrap_or_default();
         }
     }
 
-    /// Writes what stands in the place of a field of the answer; false, if that stays as it is.
+    /// Writes the replacement of a header of the response; false if there is none.
     pub fn replace(&mut self, kind: HeaderName, out: &mut Vec<u8>) -> bool {
         let value = match (kind, &self.freshness) {
             (HeaderName::Expires, Some(freshness)) => Some(freshness.expires.as_bytes()),
             (HeaderName::CacheControl, Some(freshness)) => Some(freshness.cache_control.as_bytes()),
             (HeaderName::Etag, _) => self.value(kind),
-            // It moves to where the directive has it.
+            // Written by `finish`, in the place of its directive.
             (HeaderName::LastModified, _) => return self.value(kind).is_some(),
             _ => None,
         };
@@ -74,13 +74,13 @@ impl<'e> HeaderFilter<'e> {
         true
     }
 
-    /// Writes what only usual answers get, for one that takes the place of one.
+    /// Writes the headers that `add_header` without `always` adds, for an error that replaces a successful response.
     pub fn finish_success_only(mut self, out: &mut Vec<u8>) {
-        self.fields.retain(|(add, _)| !add.always && !matches!(add.kind, HeaderName::Etag | HeaderName::LastModified));
+        self.headers.retain(|(add, _)| !add.always && !matches!(add.kind, HeaderName::Etag | HeaderName::LastModified));
         self.finish(out);
     }
 
-    /// Writes what is left.
+    /// Writes the remaining headers.
     pub fn finish(mut self, out: &mut Vec<u8>) {
         for kind in [HeaderName::Etag, HeaderName::Expires, HeaderName::CacheControl] {
             if !self.written.contains(&kind) {
@@ -88,14 +88,14 @@ impl<'e> HeaderFilter<'e> {
             }
         }
         let last_modified = self.value(HeaderName::LastModified).unwrap_or_default();
-        let mut modified_written = last_modified.is_empty();
-        for (add, value) in &self.fields {
+        let mut is_written = last_modified.is_empty();
+        for (add, value) in &self.headers {
             match add.kind {
                 HeaderName::Etag => {}
-                HeaderName::LastModified if modified_written => {}
+                HeaderName::LastModified if is_written => {}
                 HeaderName::LastModified => {
                     write_replaced(add.kind, last_modified, out);
-                    modified_written = true;
+                    is_written = true;
                 }
                 _ if value.is_empty() => {}
                 _ => write_header(&add.name, value, out),
@@ -116,13 +116,13 @@ fn write_replaced(kind: HeaderName, value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Answers that get what is not added to all.
+/// Whether headers without `always` are added to a response with this status.
 pub fn is_add_header_status(status: u16) -> bool {
     matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
 }
 
-/// The same answer in another coding is not the same bytes: its entity tag becomes a weak one (RFC 9110 8.8.1).
-/// One that is none goes.
+/// Returns the weak form of an entity tag, as an encoded response has other bytes (RFC 9110 8.8.1); `None` for a malformed
+/// one.
 pub fn weak_etag(etag: &[u8]) -> Option<Vec<u8>> {
     match etag {
         [b'W', b'/', ..] => Some(etag.to_vec()),
