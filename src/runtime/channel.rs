@@ -1,11 +1,11 @@
-//! Messages from one thread to a task of another.
+//! A queue of messages from any thread to one task.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Messages in the order in which they came; one task reads them.
+/// An unbounded channel with one receiver.
 pub struct Channel<T> {
     inner: Mutex<Inner<T>>,
 }
@@ -22,10 +22,10 @@ impl<T> Default for Channel<T> {
 }
 
 impl<T> Channel<T> {
-    pub fn send(&self, letter: T) {
+    pub fn send(&self, message: T) {
         let reader = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.queue.push_back(letter);
+            inner.queue.push_back(message);
             inner.reader.take()
         };
         if let Some(reader) = reader {
@@ -36,7 +36,7 @@ impl<T> Channel<T> {
     pub fn poll_receive(&self, cx: &Context<'_>) -> Poll<T> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match inner.queue.pop_front() {
-            Some(letter) => Poll::Ready(letter),
+            Some(message) => Poll::Ready(message),
             None => {
                 inner.reader = Some(cx.waker().clone());
                 Poll::Pending
@@ -44,7 +44,7 @@ impl<T> Channel<T> {
         }
     }
 
-    /// The next message.
+    /// Waits for the next message.
     pub async fn receive(&self) -> T {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
@@ -57,14 +57,14 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn letters_of_another_thread_come_in_order() {
-        let mailbox: Arc<Channel<u32>> = Arc::default();
-        let theirs = mailbox.clone();
-        let thread = std::thread::spawn(move || (0..100).for_each(|letter| theirs.send(letter)));
+    fn messages_of_another_thread_arrive_in_order() {
+        let channel: Arc<Channel<u32>> = Arc::default();
+        let sender = channel.clone();
+        let thread = std::thread::spawn(move || (0..100).for_each(|message| sender.send(message)));
         let read = executor::run(async {
             let mut read = Vec::new();
             while read.len() < 100 {
-                read.push(mailbox.receive().await);
+                read.push(channel.receive().await);
             }
             read
         });

@@ -1,10 +1,10 @@
-//! Ranges of addresses: `192.0.2.0/24`, `2001:db8::/32`, one address, or `unix:` for all local sockets.
+//! Address ranges: `192.0.2.0/24`, `2001:db8::/32`, a single address, or `unix:` for all Unix sockets.
 
 use std::net::IpAddr;
 
 use crate::runtime::socket::Addr;
 
-/// A range of addresses.
+/// An address range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cidr {
     V4 {
@@ -15,12 +15,12 @@ pub enum Cidr {
         net: u128,
         mask: u128,
     },
-    /// Whoever came over a Unix socket.
+    /// All peers of Unix sockets.
     Unix,
 }
 
 impl Cidr {
-    /// The range of one address.
+    /// Returns the range of one address.
     pub fn from_ip(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(ip) => Self::V4 { net: ip.to_bits(), mask: u32::MAX },
@@ -28,7 +28,7 @@ impl Cidr {
         }
     }
 
-    /// Reads a range. Bits behind the prefix mean nothing, as in nginx.
+    /// Parses a range. Bits behind the prefix are ignored, as in nginx.
     pub fn parse(text: &str) -> Option<Self> {
         if text == "unix:" {
             return Some(Self::Unix);
@@ -51,7 +51,7 @@ impl Cidr {
         }
     }
 
-    /// Whether the address is in the range. An IPv4 address may be written as an IPv6 one.
+    /// Whether the address is in the range. An IPv4-mapped IPv6 address counts as an IPv4 address.
     pub fn contains(self, addr: &Addr) -> bool {
         match (self, addr) {
             (Self::Unix, Addr::Unix(_)) => true,
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_hold_what_their_prefix_says() {
+    fn ranges_contain_what_their_prefix_says() {
         for (range, inside, outside) in [
             ("192.0.2.0/24", "192.0.2.255", "192.0.3.0"),
             ("192.0.2.77/24", "192.0.2.1", "192.0.1.255"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn local_sockets_are_a_range_of_their_own() {
+    fn unix_sockets_are_a_range_of_their_own() {
         let unix = Addr::Unix("".into());
         let ip = Addr::Ip("127.0.0.1:1".parse().unwrap());
         assert!(Cidr::Unix.contains(&unix) && !Cidr::Unix.contains(&ip));

@@ -1,6 +1,6 @@
-//! The time of day as text, made once a second: `Date` fields and log lines.
+//! The time of day as text, formatted at most once a second: `Date` headers and log lines.
 //!
-//! Times are UTC. Deadlines have nothing to do with this clock: they are of the monotonic one.
+//! Times are UTC. Deadlines are independent of this clock: they use the monotonic one.
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -9,19 +9,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::runtime::calendar::{self, MONTHS};
 use crate::runtime::executor;
 
-/// Dates of HTTP (RFC 9110 5.6.7) in the letters of strftime(3): the form that is written, and those that are read too.
+/// The date formats of HTTP (RFC 9110 5.6.7) in the conversions of strftime(3). IMF-fixdate is written, all three are
+/// parsed.
 const IMF_FIXDATE: &str = "%a, %d %b %Y %T GMT";
 const RFC850: &str = "%A, %d-%b-%y %T GMT";
 const ASCTIME: &str = "%a %b %d %T %Y";
-/// The last second that has a date: the end of the year 9999.
+/// The last second that is formatted: the end of the year 9999.
 const SECS_MAX: u64 = 253_402_300_799;
-/// The first of January 1970 was a Thursday.
+/// 1 January 1970 was a Thursday.
 const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
-/// The texts of one second.
+/// The formatted times of one second.
 #[derive(Default)]
 struct TimeCache {
-    /// When the clock was looked at last. For a thread that is no worker it is always 0.
+    /// Tick of the last clock reading. Always 0 in a thread that is not a worker.
     tick: u32,
     second: u64,
     http_date: String,
@@ -36,32 +37,32 @@ thread_local! {
 
 static STARTED: OnceLock<(Instant, Duration)> = OnceLock::new();
 
-/// When the program began: the first call of it says so. Since 1970.
+/// Returns the time since 1970 at which the program started; the first call sets it.
 pub fn start_time() -> Duration {
     STARTED.get_or_init(|| (Instant::now(), since_epoch())).1
 }
 
-/// How long the program has run.
+/// Returns how long the program has been running.
 pub fn uptime() -> Duration {
     start_time();
-    STARTED.get().map_or(Duration::ZERO, |(began, _)| began.elapsed())
+    STARTED.get().map_or(Duration::ZERO, |(started, _)| started.elapsed())
 }
 
-/// Since 1970.
+/// Returns the time since 1970.
 pub fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn with_cache<R>(pick: impl FnOnce(&TimeCache) -> R) -> R {
-    TIME_CACHE.with_borrow_mut(|texts| {
-        if texts.tick != executor::tick() || texts.tick == 0 {
+    TIME_CACHE.with_borrow_mut(|cache| {
+        if cache.tick != executor::tick() || cache.tick == 0 {
             let second = since_epoch().as_secs();
-            if texts.second != second || texts.http_date.is_empty() {
-                *texts = TimeCache::for_second(second);
+            if cache.second != second || cache.http_date.is_empty() {
+                *cache = TimeCache::for_second(second);
             }
-            texts.tick = executor::tick();
+            cache.tick = executor::tick();
         }
-        pick(texts)
+        pick(cache)
     })
 }
 
@@ -78,21 +79,20 @@ impl TimeCache {
     }
 }
 
-/// Writes a time since 1970 in the letters of strftime(3), as far as dates need them; the last one that can be told, if it
-/// is later.
-pub fn format(secs: u64, form: &str) -> String {
+/// Formats seconds since 1970 by the conversions of strftime(3) that dates need. A time beyond `SECS_MAX` is clamped.
+pub fn format(secs: u64, format_string: &str) -> String {
     let secs = secs.min(SECS_MAX) as i64;
     let days = secs / 86400;
     let (year, month, day) = calendar::civil_from_days(days);
     let weekday = WEEKDAYS.get((days % 7) as usize).copied().unwrap_or_default();
     let mut out = String::with_capacity(32);
-    let mut letters = form.chars();
-    while let Some(letter) = letters.next() {
-        if letter != '%' {
-            out.push(letter);
+    let mut chars = format_string.chars();
+    while let Some(char) = chars.next() {
+        if char != '%' {
+            out.push(char);
             continue;
         }
-        match letters.next() {
+        match chars.next() {
             Some('A') => out.push_str(weekday),
             Some('a') => out.push_str(weekday.get(..3).unwrap_or_default()),
             Some('b') => out.push_str(calendar::month_name(month)),
@@ -118,24 +118,25 @@ pub fn format(secs: u64, form: &str) -> String {
     out
 }
 
-/// The last two digits of a number.
+/// Appends the last two digits of a number.
 fn write_two_digits(number: i64, out: &mut String) {
     out.push(char::from(b'0' + (number / 10 % 10) as u8));
     out.push(char::from(b'0' + (number % 10) as u8));
 }
 
-/// A time since 1970 in seconds as a date (RFC 9110 5.6.7).
+/// Formats seconds since 1970 as an HTTP date (RFC 9110 5.6.7).
 pub fn format_http_date(secs: u64) -> String {
     format(secs, IMF_FIXDATE)
 }
 
-/// Seconds since 1970 of a date (RFC 9110 5.6.7). It is read generously; but what is no date does not come out as it was.
+/// Parses an HTTP date (RFC 9110 5.6.7) to seconds since 1970. The parser is lenient, but then rejects what differs
+/// from its own output.
 pub fn parse_http_date(date: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(date).ok()?.trim();
     let mut words = text.split([' ', ',', '-']).filter(|word| !word.is_empty());
     let weekday = words.next()?;
     let words = [words.next()?, words.next()?, words.next()?, words.next()?];
-    let (form, [day, month, year, time]) = match words {
+    let (format_string, [day, month, year, time]) = match words {
         [month, day, time, year] if MONTHS.contains(&month) => (ASCTIME, [day, month, year, time]),
         words if weekday.len() == 3 => (IMF_FIXDATE, words),
         words => (RFC850, words),
@@ -152,32 +153,32 @@ pub fn parse_http_date(date: &[u8]) -> Option<u64> {
         secs = secs * unit + number(part)?;
     }
     let secs = u64::try_from(secs).ok()?;
-    // One digit has a space before it in asctime's form.
+    // asctime pads a one-digit day with a space.
     let padded = text.bytes().scan(0, |before, byte| {
         *before = if (*before, byte) == (b' ', b' ') { b'0' } else { byte };
         Some(*before)
     });
-    format(secs, form).bytes().eq(padded).then_some(secs)
+    format(secs, format_string).bytes().eq(padded).then_some(secs)
 }
 
-/// `Sat, 21 Nov 2026 03:21:00 GMT` (RFC 9110 5.6.7).
+/// Appends the current time as an HTTP date: `Sat, 21 Nov 2026 03:21:00 GMT` (RFC 9110 5.6.7).
 pub fn write_http_date(out: &mut Vec<u8>) {
-    with_cache(|texts| out.extend_from_slice(texts.http_date.as_bytes()));
+    with_cache(|cache| out.extend_from_slice(cache.http_date.as_bytes()));
 }
 
-/// `$time_local`.
+/// Appends the current time as in `$time_local`: `21/Nov/2026:03:21:00 +0000`.
 pub fn write_time_local(out: &mut Vec<u8>) {
-    with_cache(|texts| out.extend_from_slice(texts.time_local.as_bytes()));
+    with_cache(|cache| out.extend_from_slice(cache.time_local.as_bytes()));
 }
 
-/// `$time_iso8601`.
+/// Appends the current time as in `$time_iso8601`: `2026-11-21T03:21:00+00:00`.
 pub fn write_time_iso8601(out: &mut Vec<u8>) {
-    with_cache(|texts| out.extend_from_slice(texts.time_iso8601.as_bytes()));
+    with_cache(|cache| out.extend_from_slice(cache.time_iso8601.as_bytes()));
 }
 
-/// The start of a line of the error log.
+/// Returns the current time as in the error log: `2026/11/21 03:21:00`.
 pub fn error_log_time() -> String {
-    with_cache(|texts| texts.error_log.clone())
+    with_cache(|cache| cache.error_log.clone())
 }
 
 #[cfg(test)]
@@ -185,17 +186,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_are_dates() {
-        let texts = TimeCache::for_second(784_111_777);
+    fn times_are_formatted() {
+        let cache = TimeCache::for_second(784_111_777);
         assert_eq!(format_http_date(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
         assert_eq!(format(784_111_777, "%d-%b-%Y %R"), "06-Nov-1994 08:49");
-        assert_eq!(texts.http_date, "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(texts.time_local, "06/Nov/1994:08:49:37 +0000");
-        assert_eq!(texts.time_iso8601, "1994-11-06T08:49:37+00:00");
+        assert_eq!(cache.http_date, "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(cache.time_local, "06/Nov/1994:08:49:37 +0000");
+        assert_eq!(cache.time_iso8601, "1994-11-06T08:49:37+00:00");
     }
 
     #[test]
-    fn dates_are_read_in_their_three_forms_and_no_other() {
+    fn dates_are_parsed_in_their_three_forms_and_no_other() {
         for (text, expected) in [
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
             (" Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
@@ -226,10 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn formatted_dates_can_be_parsed() {
         for secs in (0..SECS_MAX).step_by(86_400 * 73 + 86_399) {
-            for form in [IMF_FIXDATE, ASCTIME] {
-                assert_eq!(parse_http_date(format(secs, form).as_bytes()), Some(secs));
+            for format_string in [IMF_FIXDATE, ASCTIME] {
+                assert_eq!(parse_http_date(format(secs, format_string).as_bytes()), Some(secs));
             }
         }
     }

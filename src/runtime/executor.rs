@@ -1,12 +1,12 @@
-//! One thread, one epoll, one executor: a worker.
+//! A worker: one thread, one epoll, one executor.
 //!
-//! A socket is registered once, edge-triggered, and never modified. Each direction has a ready flag and one
-//! waker; all waiting goes through [`IoSource::poll_io`]. Timers are one ordered map, and lazy: moving a timer
-//! stores a number, and the map is touched only when the stored time has come. A turn is: run what is ready,
-//! wait, read the clock once, fire timers, hand out readiness.
+//! A socket is registered once, edge-triggered, and never modified. Each direction has a ready flag and one waker;
+//! all waiting goes through [`IoSource::poll_io`]. Timers are one ordered map, and lazy: moving a timer into the
+//! future stores a number, and the map is touched only when the stored time is due. A tick: run ready tasks, wait,
+//! read the clock once, fire timers, wake deferred tasks.
 //!
-//! Invariant: a ready flag may be set although the socket is not ready (the next operation then clears it), but
-//! never clear although an edge was seen.
+//! Invariant: a ready flag may be set although the socket is not ready (the next operation then clears it), but is
+//! never clear after an edge.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -27,23 +27,23 @@ use smol::LocalExecutor;
 
 use crate::runtime::metrics::{Side, WorkerMetrics};
 
-/// Bytes read from a socket at once, and so the most that one slow receiver makes a connection hold.
+/// Bytes read from a socket at once, and so the most that a connection buffers for a slow receiver.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
-/// Operations in a row that one direction of a socket may do before the others get their turn.
+/// Consecutive operations of one direction of a socket before other tasks run.
 const BURST_MAX: u8 = 16;
-/// Tasks that run before the kernel is asked again.
+/// Tasks that run in one tick before epoll is polled again.
 const TASKS_PER_TICK_MAX: u32 = 1024;
-/// Events taken from the kernel at once.
+/// Events that one epoll_wait(2) returns.
 const EVENTS_MAX: usize = 256;
-/// The longest wait: the kernel takes it as milliseconds in 31 bits, which is less than a month.
+/// The longest wait: the kernel takes 31 bits of milliseconds, which is less than a month.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// The epoll token of the bell; sockets count from 0.
+/// The epoll token of the notifier; sockets count from 0.
 const NOTIFIER_TOKEN: u64 = u64::MAX;
 
 /// Milliseconds of the monotonic clock.
 pub type Millis = u64;
 
-/// When a timer is due, and its number.
+/// The time at which a timer is due, and a unique number.
 type TimerKey = (Millis, u64);
 
 thread_local! {
@@ -58,10 +58,10 @@ struct Worker {
     notifier: Arc<Notifier>,
     executor: LocalExecutor<'static>,
     sources: RefCell<Slots>,
-    /// Wakers by the time at which they are due, and a number that keeps those of one millisecond apart.
+    /// Wakers by due time; the number keeps those of one millisecond apart.
     timers: RefCell<BTreeMap<TimerKey, Waker>>,
     timer_count: Cell<u64>,
-    /// Tasks that used up their burst; they go on in the next turn.
+    /// Tasks that used up their burst; they continue in the next tick.
     deferred: RefCell<Vec<Waker>>,
     metrics: WorkerMetrics,
 }
@@ -72,12 +72,13 @@ struct Slots {
     free: Vec<u32>,
 }
 
-/// What is known of one socket. One waker a direction is enough: a connection is one task.
+/// The readiness of one socket. One waker per direction is enough: a connection is one task.
 #[derive(Default)]
 struct Readiness {
     readable: Cell<bool>,
     writable: Cell<bool>,
-    /// The peer is gone or has finished: a short read does not mean that the next one would block.
+    /// The peer has closed its direction, or the connection: a short read does not mean that the next one would
+    /// block.
     peer_closed: Cell<bool>,
     /// The connection is broken, or both directions have ended.
     failed: Cell<bool>,
@@ -112,7 +113,7 @@ impl Wake for Notifier {
     }
 }
 
-/// Wakes the future that a worker was made for, which is polled for its own sake only.
+/// Wakes the main future of a worker, which is polled only when woken itself.
 struct MainWaker {
     woken: AtomicBool,
     notifier: Arc<Notifier>,
@@ -125,31 +126,31 @@ impl Wake for MainWaker {
     }
 }
 
-/// Makes this thread a worker and runs `main` and all that it spawns until `main` is done; what is still running
-/// then is dropped.
+/// Makes this thread a worker and runs `main` and the tasks that it spawns until `main` is done; remaining tasks are
+/// dropped.
 pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
     let mut value = None;
     drive(pin!(async { value = Some(main.await) }))?;
     value.ok_or_else(|| io::Error::other("the worker ended before its task"))
 }
 
-/// [`run`], which is in the program once, whatever is run.
+/// Runs [`run`], compiled once for all types of futures.
 fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     let worker = Rc::new(Worker::new()?);
-    let taken = |_| io::Error::other("this thread is a worker already");
-    WORKER.with(|cell| cell.set(worker.clone())).map_err(taken)?;
-    // Fresh zeros are pages that nobody has touched: of the buffer only what is used becomes memory.
+    let already = |_| io::Error::other("this thread is a worker already");
+    WORKER.with(|cell| cell.set(worker.clone())).map_err(already)?;
+    // Zeroed pages are mapped lazily: only the used part of the buffer takes memory.
     SCRATCH.set(vec![0; SCRATCH_BYTES]);
     update_clock();
-    let call = Arc::new(MainWaker { woken: AtomicBool::new(true), notifier: worker.notifier.clone() });
-    let (main_waker, bell) = (Waker::from(call.clone()), Waker::from(worker.notifier.clone()));
-    // What the executor wakes when there is a task again: it waits for that one, and runs it.
-    let mut tick = pin!(worker.executor.tick());
+    let main_notify = Arc::new(MainWaker { woken: AtomicBool::new(true), notifier: worker.notifier.clone() });
+    let (main_waker, bell) = (Waker::from(main_notify.clone()), Waker::from(worker.notifier.clone()));
+    // Waits for the next ready task, and runs it.
+    let mut next_task = pin!(worker.executor.tick());
     let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
     loop {
-        // All that rang so far is looked at now.
+        // All notifications so far are handled in this iteration.
         worker.notifier.notified.swap(false, Ordering::SeqCst);
-        if call.woken.swap(false, Ordering::SeqCst)
+        if main_notify.woken.swap(false, Ordering::SeqCst)
             && main.as_mut().poll(&mut Context::from_waker(&main_waker)).is_ready()
         {
             return Ok(());
@@ -160,10 +161,10 @@ fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
             if worker.executor.try_tick() {
                 continue;
             }
-            if tick.as_mut().poll(&mut Context::from_waker(&bell)).is_pending() {
+            if next_task.as_mut().poll(&mut Context::from_waker(&bell)).is_pending() {
                 break;
             }
-            tick.set(worker.executor.tick());
+            next_task.set(worker.executor.tick());
         }
         worker.wait_for_events(&mut events, left == 0)?;
     }
@@ -192,7 +193,7 @@ impl Worker {
         })
     }
 
-    /// Waits for readiness, timers or the bell, unless there is something to do already, and wakes whom it concerns.
+    /// Waits for readiness, timers or the notifier, unless there is work already, and wakes the tasks concerned.
     fn wait_for_events(&self, events: &mut Vec<epoll::Event>, busy: bool) -> io::Result<()> {
         let bell = &self.notifier;
         bell.sleeping.store(true, Ordering::SeqCst);
@@ -224,7 +225,7 @@ impl Worker {
     }
 
     fn dispatch(&self, event: &epoll::Event) {
-        // The event is a packed structure: copy the fields out.
+        // The event is a packed structure: copy the fields.
         let (flags, token) = (event.flags, event.data.u64());
         if token == NOTIFIER_TOKEN {
             let mut count = [0; 8];
@@ -279,28 +280,28 @@ impl Worker {
     }
 }
 
-fn with_worker<R>(with: impl FnOnce(&Rc<Worker>) -> R) -> Option<R> {
-    // None also while the thread ends and its tasks are dropped.
-    WORKER.try_with(|cell| cell.get().map(with)).ok().flatten()
+fn with_worker<R>(f: impl FnOnce(&Rc<Worker>) -> R) -> Option<R> {
+    // `None` also while the thread ends and its tasks are dropped.
+    WORKER.try_with(|cell| cell.get().map(f)).ok().flatten()
 }
 
-/// Starts a task on this worker. It runs until it ends or the worker does.
+/// Starts a task on this worker. The task runs until it or the worker ends.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
     with_worker(|w| w.executor.spawn(future).detach());
 }
 
-/// Starts a task of which there are few: as a boxed one it is of the same kind as all others of these, and in the program
-/// once.
+/// Starts a task as a boxed future: the executor's code for it exists once, which pays for tasks that are started
+/// rarely.
 pub fn spawn_boxed(future: impl Future<Output = ()> + 'static) {
     if let Some(task) = spawn_with_handle(future) {
         task.detach();
     }
 }
 
-/// A task that ends when this is dropped, if it has not before.
+/// A handle of a task; dropping it cancels the task.
 pub type Task = smol::Task<()>;
 
-/// As [`spawn_boxed`], a task that runs as long as what is given back; nothing, where the worker ends already.
+/// Starts a boxed task like [`spawn_boxed`], and returns its handle; `None` while the worker ends.
 pub fn spawn_with_handle(future: impl Future<Output = ()> + 'static) -> Option<Task> {
     start_boxed(Box::pin(future))
 }
@@ -309,18 +310,18 @@ fn start_boxed(future: Pin<Box<dyn Future<Output = ()>>>) -> Option<Task> {
     with_worker(|w| w.executor.spawn(future))
 }
 
-/// Wakes every task that waits for a socket of this worker, to look around.
+/// Wakes every task that waits for a socket of this worker, so that it checks its conditions.
 pub fn wake_all() {
     let all = with_worker(|w| w.sources.borrow().entries.iter().flatten().cloned().collect::<Vec<_>>());
     all.unwrap_or_default().iter().for_each(|ready| ready.wake());
 }
 
-/// Wakes the task in the next turn, so that others get theirs first.
+/// Wakes the task in the next tick, so that other tasks run first.
 pub fn wake_next_tick(cx: &Context<'_>) {
     with_worker(|w| w.deferred.borrow_mut().push(cx.waker().clone()));
 }
 
-/// Waits for the next turn.
+/// Waits for the next tick.
 pub async fn yield_now() {
     let mut waited = false;
     poll_fn(|cx| {
@@ -333,17 +334,17 @@ pub async fn yield_now() {
     .await;
 }
 
-/// The time of this turn.
+/// Returns the time of this tick.
 pub fn now() -> Millis {
     NOW.get()
 }
 
-/// The number of this turn, which begins anew after the last one.
+/// Returns the number of this tick, which wraps.
 pub fn tick() -> u32 {
     TICK.get()
 }
 
-/// The same in milliseconds; what is longer than a hundred years has no end.
+/// Converts to milliseconds; a duration above a hundred years becomes infinite.
 pub fn millis(time: Duration) -> Millis {
     match u32::try_from(time.as_secs()) {
         Ok(secs) => Millis::from(secs) * 1000 + Millis::from(time.subsec_millis()),
@@ -351,39 +352,39 @@ pub fn millis(time: Duration) -> Millis {
     }
 }
 
-/// Reads the clock; once a turn.
+/// Reads the clock, once per tick.
 fn update_clock() {
     TICK.set(TICK.get().wrapping_add(1));
-    // By nix, which has libc's idea of the seconds: rustix takes them for 64 bits where musl gives 32, on MIPS.
+    // nix has libc's type of seconds: rustix assumes 64 bits where musl gives 32, on MIPS.
     if let Ok(time) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
         NOW.set(millis(time.into()));
     }
 }
 
-/// Lends the worker's buffer of [`SCRATCH_BYTES`]. What is in it is gone when `with` returns.
-pub fn with_scratch<R>(with: impl FnOnce(&mut [u8]) -> R) -> R {
-    SCRATCH.with(|scratch| with(&mut scratch.borrow_mut()))
+/// Lends the worker's scratch buffer of [`SCRATCH_BYTES`]. Its content is lost when `f` returns.
+pub fn with_scratch<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
+    SCRATCH.with(|scratch| f(&mut scratch.borrow_mut()))
 }
 
-/// A descriptor that the worker watches.
+/// A descriptor registered in the worker's epoll.
 pub struct IoSource {
     ready: Rc<Readiness>,
     token: u32,
-    /// Other workers watch the same open socket, so that closing our descriptor does not unregister it.
+    /// Other workers have registered the same socket, so that closing this descriptor does not unregister it.
     shared: bool,
-    /// Stands here because there is room: a socket is no larger for it.
+    /// Kept here because it fits into padding.
     side: Side,
     fd: OwnedFd,
 }
 
 impl IoSource {
-    /// Watches `fd`, which must be non-blocking, in both directions.
+    /// Registers `fd`, which must be non-blocking, for both directions.
     pub fn new(fd: OwnedFd, side: Side) -> io::Result<Self> {
         use epoll::EventFlags as F;
         Self::register(fd, F::IN | F::OUT | F::RDHUP | F::ET, side)
     }
 
-    /// Watches a listening socket that other workers may watch as well: the kernel wakes one of them.
+    /// Registers a listening socket that other workers may have registered as well: the kernel wakes one of them.
     pub fn new_shared(fd: OwnedFd) -> io::Result<Self> {
         use epoll::EventFlags as F;
         Self::register(fd, F::IN | F::ET | F::EXCLUSIVE, Side::Internal)
@@ -391,7 +392,7 @@ impl IoSource {
 
     fn register(fd: OwnedFd, flags: epoll::EventFlags, side: Side) -> io::Result<Self> {
         with_worker(|w| {
-            // What can be read already comes as the first edge; a new socket can almost always be written to.
+            // Data that is there already is the first edge; a new socket is almost always writable.
             let ready = Rc::new(Readiness { writable: Cell::new(true), ..Readiness::default() });
             let mut slots = w.sources.borrow_mut();
             let token = match slots.free.pop() {
@@ -413,7 +414,7 @@ impl IoSource {
         .unwrap_or_else(|| Err(io::Error::other("no worker runs on this thread")))
     }
 
-    /// Does `op` as soon as the socket may be ready for it; the one place where a task waits for a socket.
+    /// Runs `op` as soon as the socket may be ready: the one place where a task waits for a socket.
     pub fn poll_io<T>(
         &self,
         cx: &mut Context<'_>,
@@ -442,19 +443,19 @@ impl IoSource {
         Poll::Pending
     }
 
-    /// Notes that an operation moved less than it could have: the next one would only say so.
+    /// Clears the ready flag after an operation that moved less than it could have: the next one would block.
     pub fn clear_ready(&self, direction: Direction) {
         if !self.ready.peer_closed.get() {
             self.ready.ready_flag(direction).set(false);
         }
     }
 
-    /// Whose bytes it moves.
+    /// Returns the peer by which bytes are counted.
     pub fn side(&self) -> Side {
         self.side
     }
 
-    /// Waits for the next edge in `direction`, whatever the flag says; for connect(2).
+    /// Waits for the next edge in `direction`, regardless of the ready flag: for connect(2).
     pub async fn wait_for_edge(&self, direction: Direction) {
         self.ready.ready_flag(direction).set(false);
         poll_fn(|cx| {
@@ -467,12 +468,12 @@ impl IoSource {
         .await;
     }
 
-    /// Whether the peer is known to have finished or gone.
+    /// Whether the peer is known to have closed its direction, or the connection.
     pub fn peer_closed(&self) -> bool {
         self.ready.peer_closed.get()
     }
 
-    /// Ready when the connection is broken, or both directions have ended. Something to read also wakes the task.
+    /// Ready when the connection has failed, or both directions have ended. Data also wakes the task.
     pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ready.failed.get() {
             return Poll::Ready(());
@@ -481,7 +482,7 @@ impl IoSource {
         Poll::Pending
     }
 
-    /// Ready when there is something to read, as far as is known without asking.
+    /// Ready when the ready flag is set; makes no system call.
     pub fn poll_ready(&self, cx: &mut Context<'_>, direction: Direction) -> Poll<()> {
         if self.ready.ready_flag(direction).get() {
             return Poll::Ready(());
@@ -491,22 +492,22 @@ impl IoSource {
         Poll::Pending
     }
 
-    /// Whether an edge says that there is something to read (or was not yet tried).
+    /// Whether there may be data to read.
     pub fn is_readable(&self) -> bool {
         self.ready.readable.get()
     }
 
-    /// Whether the last try to write did not say that there is no room, or an edge came since.
+    /// Whether there may be room to write.
     pub fn is_writable(&self) -> bool {
         self.ready.writable.get()
     }
 
-    /// Wakes who waits for the socket, as if there was an edge.
+    /// Wakes the tasks that wait for the socket, as an edge does.
     pub fn wake(&self) {
         self.ready.wake();
     }
 
-    /// Watches the descriptor no more, and gives it away.
+    /// Unregisters the descriptor and returns it.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         let fd = self.fd.try_clone()?;
         with_worker(|w| {
@@ -515,7 +516,7 @@ impl IoSource {
         Ok(fd)
     }
 
-    /// Drops the wakers, which belong to the task that had the socket before.
+    /// Drops the wakers of the task that had the socket before.
     pub fn clear_wakers(&self) {
         self.ready.read_waker.set(None);
         self.ready.write_waker.set(None);
@@ -566,10 +567,10 @@ impl Readiness {
     }
 }
 
-/// A point in time that a task waits for, moved at no cost as long as it moves into the future.
+/// A deadline that a task waits for. Moving it into the future costs nothing.
 pub struct Timer {
     due: Cell<Millis>,
-    /// What the worker will wake us by, unless it has.
+    /// The pending entry in the worker's map of timers.
     armed: Cell<Option<TimerKey>>,
 }
 
@@ -578,7 +579,7 @@ impl Timer {
         Self { due: Cell::new(Millis::MAX), armed: Cell::new(None) }
     }
 
-    /// Sets the timer to go off in `after`, counted from this turn.
+    /// Sets the timer to `after`, counted from this tick.
     pub fn set(&self, after: Duration) {
         self.due.set(now().saturating_add(millis(after)));
     }
@@ -588,21 +589,21 @@ impl Timer {
         self.due.set(Millis::MAX);
     }
 
-    /// Ready when the time has come.
+    /// Ready when the timer is due.
     pub fn poll_due(&self, cx: &mut Context<'_>) -> Poll<()> {
         let due = self.due.get();
         if due <= now() {
             return Poll::Ready(());
         }
-        let known = self.armed.get().filter(|(at, _)| *at > now());
-        if due != Millis::MAX && known.is_none_or(|(at, _)| at > due) {
+        let armed = self.armed.get().filter(|(at, _)| *at > now());
+        if due != Millis::MAX && armed.is_none_or(|(at, _)| at > due) {
             self.disarm();
             self.armed.set(with_worker(|w| w.add_timer(due, cx.waker().clone())));
         }
         Poll::Pending
     }
 
-    /// Forgets who waits for it, before another task takes it over.
+    /// Drops the waker of the task that had the timer before.
     pub fn detach(&self) {
         self.disarm();
     }
@@ -613,7 +614,7 @@ impl Timer {
         }
     }
 
-    /// Waits for `future`, but no longer than `limit` from now on. Not an `async fn`, which would hold the future twice.
+    /// Waits for `future` for at most `limit`. Not an `async fn`, which would store the future twice.
     pub fn within<T>(
         &self,
         limit: Duration,
@@ -639,7 +640,7 @@ impl Drop for Timer {
     }
 }
 
-/// The time was over.
+/// The limit has passed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Elapsed;
 
@@ -683,10 +684,10 @@ mod tests {
     fn another_thread_wakes_the_worker() {
         let value = run(async {
             let slot: Arc<std::sync::Mutex<(Option<u32>, Option<Waker>)>> = Arc::default();
-            let theirs = slot.clone();
+            let sender = slot.clone();
             let thread = std::thread::spawn(move || {
                 let waker = {
-                    let mut slot = theirs.lock().unwrap();
+                    let mut slot = sender.lock().unwrap();
                     slot.0 = Some(7);
                     slot.1.take()
                 };

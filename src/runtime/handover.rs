@@ -1,8 +1,8 @@
-//! What one program hands over to the next in the same process: numbers, texts and open descriptors.
+//! The state that the old binary hands over to the new one in the same process: numbers, texts and open descriptors.
 //!
-//! The bytes lie in a memory file. The descriptors travel as messages in sockets to ourselves (SCM_RIGHTS), and the last of
-//! these sockets is standard input of the program that is executed: so nothing has to be said of descriptor numbers, and
-//! whatever goes wrong, the kernel closes what nobody took.
+//! The bytes are in a memory file. The descriptors travel as messages in sockets of this process (SCM_RIGHTS), and
+//! the last of these sockets becomes standard input of the new binary. So no descriptor numbers are passed on, and on
+//! any failure the kernel closes what was not received.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -21,11 +21,11 @@ use rustix::net::{
 
 use crate::runtime::executor;
 
-/// The version of what is handed over. Programs of different versions don't understand each other, and ask first.
+/// The version of the format. Binaries of different versions can't read each other's state; the old one checks first.
 pub const VERSION: u32 = 2;
 
-/// What an entry is: a socket that is listened on, a connection of which nothing was read, a tunnel, a socket that systemd
-/// has bound, what health checks have found out about a peer.
+/// The kinds of entries: a listening socket, a connection of which nothing was read, a tunnel, a socket bound by
+/// systemd, the health of a peer.
 pub const LISTENER: u8 = 1;
 pub const CONNECTION: u8 = 2;
 pub const TUNNEL: u8 = 3;
@@ -35,10 +35,10 @@ pub const PEER_HEALTH: u8 = 5;
 const MAGIC: &[u8; 8] = b"smolgate";
 /// Descriptors in one message; the kernel allows 253.
 const FDS_PER_MESSAGE: usize = 250;
-/// Bytes that are read of a parcel.
+/// Upper bound of the bytes that are read.
 const BYTES_MAX: u64 = 1 << 30;
 
-/// A parcel that is being filled.
+/// Writes state to hand over.
 #[derive(Default)]
 pub struct HandoverEncoder {
     bytes: Vec<u8>,
@@ -80,7 +80,7 @@ impl HandoverEncoder {
         self.bytes.is_empty() && self.fds.is_empty()
     }
 
-    /// Puts a parcel into this one, as something of a kind.
+    /// Appends `content` as one entry.
     pub fn entry(&mut self, kind: u8, mut content: Self) {
         self.u8(kind);
         self.u64(content.fds.len() as u64);
@@ -88,41 +88,42 @@ impl HandoverEncoder {
         self.fds.append(&mut content.fds);
     }
 
-    /// Puts the entries of another parcel behind those of this one.
+    /// Appends the entries of `other`.
     pub fn append(&mut self, mut other: Self) {
         self.bytes.append(&mut other.bytes);
         self.fds.append(&mut other.fds);
     }
 
-    /// Ready to be read here, without any way between.
+    /// Reads the state in this process.
     pub fn into_decoder(self) -> HandoverDecoder {
         HandoverDecoder { bytes: self.bytes, position: 0, fds: self.fds.into_iter() }
     }
 
-    /// Sends the parcel to whoever gets the socket that is returned.
+    /// Sends the state to the owner of the returned socket.
     pub fn send(&self) -> io::Result<OwnedFd> {
         self.send_with(&Self::default())
     }
 
-    /// Sends this parcel and another one as one.
+    /// Sends this state followed by `other`.
     pub fn send_with(&self, other: &Self) -> io::Result<OwnedFd> {
         let mut file = File::from(memfd_create("smolgate", MemfdFlags::CLOEXEC)?);
         let fds = raw_fds([&self.fds, &other.fds]);
-        let start = [MAGIC, &VERSION.to_le_bytes()[..], &(fds.len() as u64).to_le_bytes()].concat();
-        for bytes in [&start, &self.bytes, &other.bytes] {
+        let header = [MAGIC, &VERSION.to_le_bytes()[..], &(fds.len() as u64).to_le_bytes()].concat();
+        for bytes in [&header, &self.bytes, &other.bytes] {
             file.write_all(bytes)?;
         }
-        // A socket holds some hundred messages: as many sockets as it takes, which travel in the first one.
-        let mut carriers: Vec<OwnedFd> = vec![file.into()];
+        // A socket buffers some hundred messages: there are as many sockets as it takes, which travel in the first
+        // one.
+        let mut sockets: Vec<OwnedFd> = vec![file.into()];
         let mut left = fds.as_slice();
         while !left.is_empty() {
-            let (near, far) = socket_pair()?;
-            left = send_fds(&near, left)?;
-            carriers.push(far);
+            let (sender, receiver) = socket_pair()?;
+            left = send_fds(&sender, left)?;
+            sockets.push(receiver);
         }
-        let (near, far) = socket_pair()?;
-        send_all_fds(&near, &raw_fds([&carriers, &[]]))?;
-        Ok(far)
+        let (sender, receiver) = socket_pair()?;
+        send_all_fds(&sender, &raw_fds([&sockets, &[]]))?;
+        Ok(receiver)
     }
 }
 
@@ -135,7 +136,7 @@ fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
-/// Sends descriptors, each message with one byte: those that are left when the socket holds no more.
+/// Sends descriptors, one byte per message. Returns those that are left when the socket buffer is full.
 fn send_fds<'f>(socket: &OwnedFd, mut fds: &'f [RawFd]) -> io::Result<&'f [RawFd]> {
     while !fds.is_empty() {
         let (some, rest) = fds.split_at(fds.len().min(FDS_PER_MESSAGE));
@@ -152,11 +153,11 @@ fn send_fds<'f>(socket: &OwnedFd, mut fds: &'f [RawFd]) -> io::Result<&'f [RawFd
 fn send_all_fds(socket: &OwnedFd, fds: &[RawFd]) -> io::Result<()> {
     match send_fds(socket, fds)? {
         [] => Ok(()),
-        _ => Err(io::Error::other("there are too many descriptors to hand over")),
+        _ => Err(io::Error::other("too many descriptors to hand over")),
     }
 }
 
-/// A parcel that is being read, in the order in which it was filled. What is not there is `None`.
+/// Reads state in the order in which it was written. Missing values are `None`.
 pub struct HandoverDecoder {
     bytes: Vec<u8>,
     position: usize,
@@ -164,27 +165,27 @@ pub struct HandoverDecoder {
 }
 
 impl HandoverDecoder {
-    /// Takes the parcel that was sent to this socket.
+    /// Receives the state that was sent to this socket.
     pub fn receive(socket: impl AsFd) -> io::Result<Self> {
-        let mut carriers = receive_fds(socket.as_fd())?.into_iter();
-        let mut file = File::from(carriers.next().ok_or_else(|| invalid("it is empty"))?);
+        let mut sockets = receive_fds(socket.as_fd())?.into_iter();
+        let mut file = File::from(sockets.next().ok_or_else(|| invalid("empty"))?);
         file.seek(SeekFrom::Start(0))?;
         let mut bytes = Vec::new();
         file.take(BYTES_MAX).read_to_end(&mut bytes)?;
         let mut fds = Vec::new();
-        for carrier in carriers {
-            fds.append(&mut receive_fds(carrier.as_fd())?);
+        for socket in sockets {
+            fds.append(&mut receive_fds(socket.as_fd())?);
         }
-        let mut parcel = Self { bytes, position: 0, fds: fds.into_iter() };
-        if parcel.take(MAGIC.len()) != Some(MAGIC) {
-            return Err(invalid("it is none of smolgate's"));
+        let mut decoder = Self { bytes, position: 0, fds: fds.into_iter() };
+        if decoder.take(MAGIC.len()) != Some(MAGIC) {
+            return Err(invalid("not written by smolgate"));
         }
-        match parcel.array().map_or(0, u32::from_le_bytes) {
+        match decoder.array().map_or(0, u32::from_le_bytes) {
             VERSION => {}
-            version => return Err(invalid(&format!("version {version} is not known"))),
+            version => return Err(invalid(&format!("unknown version {version}"))),
         }
-        match parcel.u64() {
-            Some(count) if count == parcel.fds.len() as u64 => Ok(parcel),
+        match decoder.u64() {
+            Some(count) if count == decoder.fds.len() as u64 => Ok(decoder),
             _ => Err(invalid("descriptors were lost")),
         }
     }
@@ -200,7 +201,7 @@ impl HandoverDecoder {
         self.take(N)?.try_into().ok()
     }
 
-    /// What [`HandoverEncoder::entry`] put in: its kind and content.
+    /// Reads what [`HandoverEncoder::entry`] wrote: kind and content.
     pub fn entry(&mut self) -> Option<(u8, Self)> {
         let (kind, count) = (self.u8()?, usize::try_from(self.u64()?).ok()?);
         let bytes = self.bytes()?;
@@ -208,12 +209,12 @@ impl HandoverDecoder {
         (fds.len() == count).then(|| (kind, Self { bytes, position: 0, fds: fds.into_iter() }))
     }
 
-    /// To be packed again, as it is.
+    /// Converts back, to be written again unchanged.
     pub fn into_encoder(self) -> HandoverEncoder {
         HandoverEncoder { bytes: self.bytes, fds: self.fds.collect() }
     }
 
-    /// Nothing is left.
+    /// Whether everything was read.
     pub fn is_empty(&self) -> bool {
         self.position >= self.bytes.len()
     }
@@ -227,9 +228,9 @@ impl HandoverDecoder {
     }
 
     pub fn option_u64(&mut self) -> Option<Option<u64>> {
-        let there = self.u8()? != 0;
+        let is_some = self.u8()? != 0;
         let value = self.u64()?;
-        Some(there.then_some(value))
+        Some(is_some.then_some(value))
     }
 
     pub fn duration(&mut self) -> Option<Option<Duration>> {
@@ -250,23 +251,23 @@ impl HandoverDecoder {
     }
 }
 
-/// Takes over descriptors of which only the numbers are known: sent to ourselves, they come back as our own. Nobody else may
-/// have them, and they must be open.
-pub fn adopt_fds(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
-    let (near, far) = socket_pair()?;
-    send_all_fds(&near, numbers)?;
-    let fds = receive_fds(far.as_fd());
-    for number in numbers {
-        let _ = nix::unistd::close(*number);
+/// Makes owned descriptors of inherited numbers, by sending them to this process. They must be open, and have no
+/// other owner.
+pub fn adopt_fds(fds: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+    let (sender, receiver) = socket_pair()?;
+    send_all_fds(&sender, fds)?;
+    let owned = receive_fds(receiver.as_fd());
+    for fd in fds {
+        let _ = nix::unistd::close(*fd);
     }
-    fds
+    owned
 }
 
 fn invalid(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("what was handed over can't be read: {why}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("invalid handed-over state: {why}"))
 }
 
-/// All descriptors that wait in a socket.
+/// Receives all pending descriptors of a socket.
 fn receive_fds(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     let mut all = Vec::new();
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_PER_MESSAGE))];
@@ -295,42 +296,42 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn what_is_sent_is_received() {
-        let mut packer = HandoverEncoder::default();
+    fn sent_state_is_received() {
+        let mut encoder = HandoverEncoder::default();
         const FILES: u64 = 2000;
         for number in 0..FILES {
             let mut file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
             file.write_all(&number.to_le_bytes()).unwrap();
-            packer.u64(number);
-            packer.fd(file.into());
+            encoder.u64(number);
+            encoder.fd(file.into());
         }
-        packer.option_u64(None);
-        packer.duration(Some(Duration::from_secs(3)));
-        packer.bytes(b"text");
-        let mut parcel = HandoverDecoder::receive(packer.send().unwrap()).unwrap();
+        encoder.option_u64(None);
+        encoder.duration(Some(Duration::from_secs(3)));
+        encoder.bytes(b"text");
+        let mut decoder = HandoverDecoder::receive(encoder.send().unwrap()).unwrap();
         for number in 0..FILES {
-            assert_eq!(parcel.u64(), Some(number));
-            let mut file = File::from(parcel.fd().unwrap());
+            assert_eq!(decoder.u64(), Some(number));
+            let mut file = File::from(decoder.fd().unwrap());
             file.seek(SeekFrom::Start(0)).unwrap();
             let mut bytes = [0; 8];
             file.read_exact(&mut bytes).unwrap();
             assert_eq!(u64::from_le_bytes(bytes), number);
         }
-        assert_eq!(parcel.option_u64(), Some(None));
-        assert_eq!(parcel.duration(), Some(Some(Duration::from_secs(3))));
-        assert_eq!(parcel.string().unwrap(), "text");
-        assert!(parcel.is_empty() && parcel.u8().is_none() && parcel.fd().is_none());
+        assert_eq!(decoder.option_u64(), Some(None));
+        assert_eq!(decoder.duration(), Some(Some(Duration::from_secs(3))));
+        assert_eq!(decoder.string().unwrap(), "text");
+        assert!(decoder.is_empty() && decoder.u8().is_none() && decoder.fd().is_none());
     }
 
     #[test]
-    fn what_is_no_parcel_is_refused() {
-        let (_near, far) = socket_pair().unwrap();
-        assert!(HandoverDecoder::receive(far).is_err());
+    fn invalid_state_is_rejected() {
+        let (_sender, receiver) = socket_pair().unwrap();
+        assert!(HandoverDecoder::receive(receiver).is_err());
         let mut file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
         file.write_all(b"smolgate\x07\0\0\0\0\0\0\0\0\0\0\0").unwrap();
-        let (near, far) = socket_pair().unwrap();
-        send_all_fds(&near, &[file.as_raw_fd()]).unwrap();
-        let error = HandoverDecoder::receive(far).err().unwrap().to_string();
-        assert!(error.contains("version 7 is not known"), "{error}");
+        let (sender, receiver) = socket_pair().unwrap();
+        send_all_fds(&sender, &[file.as_raw_fd()]).unwrap();
+        let error = HandoverDecoder::receive(receiver).err().unwrap().to_string();
+        assert!(error.contains("unknown version 7"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
-//! Errors of the system, as the log has them.
+//! I/O errors as log text.
 
 use std::io;
 
-/// `Connection refused (os error 111)` as nginx writes it: `111: Connection refused`.
+/// Formats an error as nginx does: `111: Connection refused` for `Connection refused (os error 111)`.
 pub fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     match (error.raw_os_error(), text.split_once(" (os error")) {

@@ -1,16 +1,16 @@
-//! A table of entries by key that never takes more memory than it was given; the oldest can be asked for, to make room.
+//! A hash table with a memory limit and least-recently-used order: the caller removes the oldest entry to make room.
 //!
-//! Keys are what clients choose: they are hashed with a secret, and bytes are counted with what the allocator and the
-//! table itself need. Entries have numbers that stay theirs as long as they live.
+//! Keys come from clients, so the hash is keyed; the accounted bytes include the overhead of the allocator and of the
+//! table. An entry keeps its id until it is removed.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// The number of an entry. 0 is none.
+/// The id of an entry. 0 is none.
 pub type EntryId = u32;
 
-/// What the allocator needs beside a key.
+/// Allocator overhead of a key.
 const KEY_OVERHEAD_BYTES: usize = 16;
-/// What a place in the array of buckets takes.
+/// Bytes of one bucket.
 const BUCKET_BYTES: usize = size_of::<EntryId>();
 
 struct Entry<V> {
@@ -22,10 +22,10 @@ struct Entry<V> {
     older: EntryId,
 }
 
-/// Entries by key.
+/// Entries by key, in order of use.
 pub struct LruTable<V> {
     hasher: RandomState,
-    /// The first entry of each chain; their number is a power of two.
+    /// The first entry of each chain. The number of buckets is a power of two.
     buckets: Vec<EntryId>,
     entries: Vec<Entry<V>>,
     free: EntryId,
@@ -37,9 +37,9 @@ pub struct LruTable<V> {
 }
 
 impl<V: Default> LruTable<V> {
-    /// A table that may take `bytes_max` bytes.
+    /// Creates a table of at most `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
-        // About one bucket to two entries with short keys. Pages of it that nobody uses cost nothing.
+        // About one bucket per two entries with short keys. Pages of it that are never touched cost no memory.
         let buckets = (bytes_max / Self::entry_bytes(2)).next_power_of_two();
         Self {
             hasher: RandomState::new(),
@@ -61,7 +61,7 @@ impl<V: Default> LruTable<V> {
         if key.is_empty() { 0 } else { key.len() + KEY_OVERHEAD_BYTES }
     }
 
-    /// Bytes in use.
+    /// Returns the accounted bytes.
     pub fn bytes_used(&self) -> usize {
         self.buckets.len() * BUCKET_BYTES + Self::entry_bytes(self.entries.capacity()) + self.key_bytes
     }
@@ -102,7 +102,7 @@ impl<V: Default> LruTable<V> {
         }
     }
 
-    /// A new entry for a key that has none, the newest. `None`: there is no room.
+    /// Inserts a key that has no entry yet, as the newest. `None`: the limit is reached.
     pub fn insert(&mut self, key: &[u8]) -> Option<EntryId> {
         let key_bytes = Self::key_cost_bytes(key);
         let left = self.bytes_max.checked_sub(self.bytes_used() + key_bytes)?;
@@ -117,26 +117,26 @@ impl<V: Default> LruTable<V> {
         Some(id)
     }
 
-    /// An unused entry: one that was given back, or a new one.
+    /// Returns an unused entry: one that was removed, or a new one.
     fn allocate(&mut self, left: usize, key_bytes: usize) -> Option<EntryId> {
         if let Some(entry) = self.entry(self.free) {
             let next = entry.next;
             return Some(std::mem::replace(&mut self.free, next));
         }
         if self.entries.len() == self.entries.capacity() {
-            // What is left is for entries and their keys.
-            let most = left / (Self::entry_bytes(1) + key_bytes);
-            let more = (self.entries.len() / 4).max(16).min(most);
-            if more == 0 {
+            // The remaining bytes are shared by entries and their keys.
+            let max = left / (Self::entry_bytes(1) + key_bytes);
+            let added = (self.entries.len() / 4).max(16).min(max);
+            if added == 0 {
                 return None;
             }
-            self.entries.reserve_exact(more);
+            self.entries.reserve_exact(added);
         }
         self.entries.push(Entry { key: Box::default(), value: V::default(), next: 0, newer: 0, older: 0 });
         EntryId::try_from(self.entries.len()).ok()
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     pub fn remove(&mut self, id: EntryId) {
         let Some(entry) = self.entry_mut(id) else { return };
         let (key, next) = (std::mem::take(&mut entry.key), entry.next);
@@ -164,12 +164,12 @@ impl<V: Default> LruTable<V> {
         }
     }
 
-    /// The entry that was not touched for the longest time.
+    /// Returns the least recently used entry.
     pub fn oldest(&self) -> Option<EntryId> {
         (self.oldest != 0).then_some(self.oldest)
     }
 
-    /// Makes an entry the newest.
+    /// Marks an entry as the most recently used.
     pub fn touch(&mut self, id: EntryId) {
         if self.newest != id {
             self.unlink(id);
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_found_until_they_are_taken_out() {
+    fn entries_are_found_until_they_are_removed() {
         let mut table: LruTable<u32> = LruTable::new(64 * 1024);
         for number in 0..300u32 {
             let id = table.insert(&number.to_be_bytes()).unwrap();
@@ -221,7 +221,7 @@ mod tests {
             let found = table.find(&number.to_be_bytes());
             assert_eq!(found.and_then(|id| table.value(id)).copied(), (number % 2 == 1).then_some(number));
         }
-        // The places of those that went are used again.
+        // Slots of removed entries are reused.
         let bytes = table.bytes_used();
         for number in (0..300u32).step_by(2) {
             table.insert(&number.to_be_bytes()).unwrap();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_is_the_one_that_was_not_touched() {
+    fn the_oldest_is_the_least_recently_used() {
         let mut table: LruTable<()> = LruTable::new(64 * 1024);
         let ids: Vec<EntryId> = [b"a", b"b", b"c"].iter().map(|key| table.insert(*key).unwrap()).collect();
         assert_eq!(table.oldest(), Some(ids[0]));
@@ -244,23 +244,23 @@ mod tests {
     }
 
     #[test]
-    fn a_table_takes_no_more_than_it_was_given_whatever_the_keys() {
+    fn a_table_keeps_its_memory_limit_whatever_the_keys() {
         const BYTES: usize = 1 << 20;
         for len in [0, 4, 16, 300, 5000] {
             let mut table: LruTable<[u64; 3]> = LruTable::new(BYTES);
-            let mut held = 0;
+            let mut count = 0;
             for number in 0..40_000u32 {
                 let mut key = number.to_be_bytes().to_vec();
                 key.resize(4 + len, 0);
                 while table.insert(&key).is_none() {
                     let oldest = table.oldest().unwrap();
                     table.remove(oldest);
-                    held -= 1;
+                    count -= 1;
                 }
-                held += 1;
+                count += 1;
                 assert!(table.bytes_used() <= BYTES, "{} bytes for keys of {len}", table.bytes_used());
             }
-            assert!(held * (4 + len + 80) > BYTES / 2, "{held} keys of {len} bytes fit");
+            assert!(count * (4 + len + 80) > BYTES / 2, "{count} keys of {len} bytes fit");
         }
         let mut table: LruTable<[u64; 3]> = LruTable::new(BYTES);
         assert_eq!(table.insert(&vec![0; BYTES]), None);

@@ -1,96 +1,95 @@
-//! What the program has done and is doing, in numbers.
+//! Counters and gauges of the program, summed over all workers.
 //!
-//! Each worker counts for itself in cells of its thread: an add is an add, without a lock and without an atomic, and the
-//! numbers have 64 bits on processors that have no atomics of that size. To read the sum over all workers, a caller raises a
-//! flag; each worker then writes its numbers down in its next turn ([`WorkerMetrics::answer`]). While it is not raised, a
-//! turn costs one look at it.
+//! Each worker counts in cells of its thread: an increment needs no lock and no atomic, and counters have 64 bits on
+//! processors without atomics of that size. To read totals, a caller raises a flag; each worker then publishes its
+//! counters on its next tick ([`WorkerMetrics::publish`]). While the flag is down, a tick costs one load of it.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-/// What is counted.
+/// A counter or gauge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// Connections of clients that were accepted, and those of them that were not turned away.
+    /// Client connections that were accepted, and those of them that were not rejected.
     Accepted,
     Handled,
-    /// Connections of clients that are open.
+    /// Open client connections.
     Active,
-    /// Of these: a request is being read; one is being answered, or the connection is a tunnel.
+    /// Of these, connections whose request is being read, and connections that send a response or are tunnels.
     Reading,
     Writing,
-    /// Requests that were begun.
+    /// Requests whose first byte was received.
     Requests,
-    /// Answers by the first digit of their status.
+    /// Responses by the class of their status.
     Responses1xx,
     Responses2xx,
     Responses3xx,
     Responses4xx,
     Responses5xx,
-    /// Tunnels that are open, and all that were.
+    /// Open tunnels, and all tunnels so far.
     OpenTunnels,
     Tunnels,
-    /// Bytes as the sockets moved them, heads included.
+    /// Bytes read from and written to sockets, heads included.
     BytesFromClients,
     BytesToClients,
     BytesFromUpstreams,
     BytesToUpstreams,
 }
 
-/// Whose bytes a socket moves.
+/// The peer of a socket, by which its bytes are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Client,
     Upstream,
-    /// Our own: nobody counts them.
+    /// Name servers, signals and the like: not counted.
     Internal,
 }
 
 const METRICS: usize = Metric::BytesToUpstreams as usize + 1;
 
-/// Numbers of one moment.
+/// The values of one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Snapshot([u64; METRICS]);
 
 impl Snapshot {
-    pub fn get(&self, count: Metric) -> u64 {
-        self.0.get(count as usize).copied().unwrap_or(0)
+    pub fn get(&self, metric: Metric) -> u64 {
+        self.0.get(metric as usize).copied().unwrap_or(0)
     }
 
-    /// Connections of clients that have nothing to do.
+    /// Returns the idle client connections.
     pub fn waiting(&self) -> u64 {
         self.get(Metric::Active).saturating_sub(self.get(Metric::Reading)).saturating_sub(self.get(Metric::Writing))
     }
 
     fn add(&mut self, other: &Self) {
-        // Numbers of things that last may pass from one worker to another, so that one of them goes below zero.
-        self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine = mine.wrapping_add(theirs));
+        // A connection may move from one worker to another, so that the gauge of one of them wraps below zero.
+        self.0.iter_mut().zip(other.0).for_each(|(sum, value)| *sum = sum.wrapping_add(value));
     }
 }
 
 thread_local! {
     static COUNTERS: [Cell<u64>; METRICS] = const { [const { Cell::new(0) }; METRICS] };
-    /// The seat of this thread; 0: none.
+    /// The number of this thread's worker; 0 if it is none.
     static WORKER_NUMBER: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Adds to one number of this worker.
-pub fn add(count: Metric, more: u64) {
+/// Adds `amount` to a counter of this worker.
+pub fn add(metric: Metric, amount: u64) {
     COUNTERS.with(|cells| {
-        if let Some(cell) = cells.get(count as usize) {
-            cell.set(cell.get().wrapping_add(more));
+        if let Some(cell) = cells.get(metric as usize) {
+            cell.set(cell.get().wrapping_add(amount));
         }
     });
 }
 
-/// Takes one from a number that says how many there are now.
-pub fn decrement(count: Metric) {
-    add(count, u64::MAX);
+/// Decrements a gauge of this worker.
+pub fn decrement(metric: Metric) {
+    add(metric, u64::MAX);
 }
 
-/// Counts bytes that were read.
+/// Counts received bytes.
 pub fn count_received(side: Side, bytes: usize) {
     match side {
         Side::Client => add(Metric::BytesFromClients, bytes as u64),
@@ -99,7 +98,7 @@ pub fn count_received(side: Side, bytes: usize) {
     }
 }
 
-/// Counts bytes that were written.
+/// Counts sent bytes.
 pub fn count_sent(side: Side, bytes: usize) {
     match side {
         Side::Client => add(Metric::BytesToClients, bytes as u64),
@@ -108,7 +107,7 @@ pub fn count_sent(side: Side, bytes: usize) {
     }
 }
 
-/// Counts an answer by its status.
+/// Counts a response by its status.
 pub fn count_response(status: u16) {
     let class = match status {
         100..=199 => Metric::Responses1xx,
@@ -121,7 +120,7 @@ pub fn count_response(status: u16) {
     add(class, 1);
 }
 
-/// A request on its way: it is read, then answered.
+/// Counts a request as being read, then as being responded to, until dropped.
 pub struct RequestGuard(Metric);
 
 impl RequestGuard {
@@ -131,7 +130,7 @@ impl RequestGuard {
         Self(Metric::Reading)
     }
 
-    /// Its head is there.
+    /// Called when the head is complete.
     pub fn set_writing(&mut self) {
         decrement(self.0);
         add(Metric::Writing, 1);
@@ -145,12 +144,12 @@ impl Drop for RequestGuard {
     }
 }
 
-/// A tunnel, as long as it is open. Takes no room.
+/// Counts an open tunnel until dropped. Has no size.
 pub struct TunnelGuard(());
 
 impl TunnelGuard {
     pub fn open() -> Self {
-        [Metric::Tunnels, Metric::OpenTunnels, Metric::Writing].into_iter().for_each(|count| add(count, 1));
+        [Metric::Tunnels, Metric::OpenTunnels, Metric::Writing].into_iter().for_each(|metric| add(metric, 1));
         Self(())
     }
 }
@@ -165,11 +164,11 @@ fn local_snapshot() -> Snapshot {
     COUNTERS.with(|cells| Snapshot(std::array::from_fn(|at| cells.get(at).map_or(0, Cell::get))))
 }
 
-/// What all workers have written down.
+/// The published metrics of all workers.
 struct Registry {
     workers: Vec<Arc<SharedMetrics>>,
     last_number: u32,
-    /// Of workers that have ended.
+    /// Sum over the workers that have ended.
     ended: Snapshot,
 }
 
@@ -180,7 +179,7 @@ fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What of a worker others see.
+/// The part of a worker's metrics that other threads see.
 struct SharedMetrics {
     number: u32,
     requested: AtomicBool,
@@ -192,7 +191,7 @@ struct SharedMetrics {
 pub struct WorkerMetrics(Arc<SharedMetrics>);
 
 impl WorkerMetrics {
-    /// Takes a seat for this thread. `waker` makes its worker take a turn.
+    /// Registers this thread. `waker` makes its worker run a tick.
     pub fn register(waker: Waker) -> Self {
         let mut registry = registry();
         registry.last_number += 1;
@@ -204,7 +203,7 @@ impl WorkerMetrics {
         Self(worker)
     }
 
-    /// Writes down this worker's numbers, if somebody has asked.
+    /// Publishes this worker's counters, if requested.
     pub fn publish(&self) {
         if self.0.requested.load(Ordering::Acquire) {
             *self.0.published.lock().unwrap_or_else(PoisonError::into_inner) = local_snapshot();
@@ -222,7 +221,7 @@ impl Drop for WorkerMetrics {
     }
 }
 
-/// Asks all other workers for their numbers; they come with [`total`] when [`is_up_to_date`].
+/// Requests an update from all other workers; [`total`] includes it when [`is_up_to_date`].
 pub fn request_update() {
     for worker in registry().workers.iter().filter(|worker| worker.number != WORKER_NUMBER.get()) {
         worker.requested.store(true, Ordering::Release);
@@ -234,7 +233,7 @@ pub fn is_up_to_date() -> bool {
     !registry().workers.iter().any(|worker| worker.requested.load(Ordering::Acquire))
 }
 
-/// The numbers of all workers: of this one as they are, of the others as they were last asked for.
+/// Returns the sum over all workers: the current values of this one, the last published ones of the others.
 pub fn total() -> Snapshot {
     let registry = registry();
     let mut sum = local_snapshot();
@@ -249,37 +248,37 @@ pub fn total() -> Snapshot {
 mod tests {
     use super::*;
 
-    /// Tests of other modules count as well, so only what grows here is looked at.
+    /// Tests of other modules count too, so only metrics that grow here are checked.
     #[test]
-    fn workers_answer_when_asked() {
-        let (told, heard) = std::sync::mpsc::channel();
-        let (end, ended) = std::sync::mpsc::channel::<()>();
+    fn workers_publish_on_request() {
+        let (published_sender, published) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let before = total().get(Metric::Tunnels);
         let other = std::thread::spawn(move || {
             let worker = WorkerMetrics::register(Waker::noop().clone());
             let tunnel = TunnelGuard::open();
             add(Metric::BytesToClients, 5);
             worker.publish();
-            told.send(()).unwrap();
-            while ended.try_recv().is_err() {
+            published_sender.send(()).unwrap();
+            while stopped.try_recv().is_err() {
                 worker.publish();
             }
             drop(tunnel);
         });
-        heard.recv().unwrap();
+        published.recv().unwrap();
         assert_eq!(total().get(Metric::Tunnels), before, "nobody has requested");
         request_update();
         while total().get(Metric::Tunnels) == before {}
         assert_eq!(total().get(Metric::Tunnels), before + 1);
         assert!(total().get(Metric::BytesToClients) >= 5);
-        end.send(()).unwrap();
+        stop.send(()).unwrap();
         other.join().unwrap();
-        assert_eq!(total().get(Metric::Tunnels), before + 1, "what a worker has done stays when it has ended");
+        assert_eq!(total().get(Metric::Tunnels), before + 1, "the counters of a worker outlive it");
     }
 
     #[test]
-    fn what_lasts_is_counted_as_long_as_it_lasts() {
-        let now = |count| local_snapshot().get(count);
+    fn gauges_last_as_long_as_their_guards() {
+        let now = |metric| local_snapshot().get(metric);
         let mut request = RequestGuard::begin();
         assert_eq!((now(Metric::Reading), now(Metric::Writing), now(Metric::Requests)), (1, 0, 1));
         request.set_writing();

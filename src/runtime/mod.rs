@@ -1,4 +1,5 @@
-//! One thread, one epoll: the executor and its timers, sockets and streams, channels, clock, metrics, hand-over.
+//! One thread, one epoll: executor, timers, sockets, streams, channels, clock, metrics, hand-over. Knows no
+//! directive.
 
 pub mod signals;
 pub(crate) mod calendar;

@@ -1,7 +1,7 @@
-//! Signals: held back from every thread, and read like anything else from a descriptor.
+//! Signals, blocked in every thread and read from a signalfd(2).
 //!
-//! So none is lost, or ends the program, while another one takes its place: what nobody has read yet waits for whoever is
-//! there in the end.
+//! So none is lost during a binary upgrade, or ends the program: a signal that was not read stays pending for the new
+//! binary.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -14,7 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::runtime::executor::{Direction, IoSource};
 use crate::runtime::metrics::Side;
 
-/// What signals ask for. nginx's SIGWINCH means nothing here, and must not end the program.
+/// The handled signals. nginx's SIGWINCH has no effect here, and must not end the program.
 const HANDLED: [Signal; 7] = [
     Signal::SIGQUIT,
     Signal::SIGTERM,
@@ -24,21 +24,21 @@ const HANDLED: [Signal; 7] = [
     Signal::SIGUSR2,
     Signal::SIGWINCH,
 ];
-/// Bytes that the kernel writes for a signal; its number are the first four.
+/// Bytes that the kernel writes for a signal; the first four are its number.
 const RECORD_BYTES: usize = 128;
 
-/// Where signals are read.
+/// Receives signals.
 pub struct Signals {
     source: IoSource,
-    /// Those that were read and not asked for yet, as bits.
+    /// Signals that were read but not taken yet, as bits.
     pending: Cell<u64>,
 }
 
-/// Holds signals back from this thread and those that it starts: to be called before there are any.
+/// Blocks the signals in this thread and in those it starts: call it before there are any.
 pub fn block() -> io::Result<OwnedFd> {
-    let heard: SigSet = HANDLED.into_iter().collect();
-    heard.thread_block()?;
-    Ok(SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?.into())
+    let set: SigSet = HANDLED.into_iter().collect();
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?.into())
 }
 
 impl Signals {
@@ -47,7 +47,7 @@ impl Signals {
         Ok(Self { source: IoSource::new(fd, Side::Internal)?, pending: Cell::new(0) })
     }
 
-    /// Waits until a signal has come.
+    /// Waits until a signal arrives.
     pub async fn wait(&self) {
         let mut record = [0; RECORD_BYTES];
         let read = poll_fn(|cx| self.source.poll_io(cx, Direction::Read, |fd| rustix::io::read(fd, &mut record))).await;
@@ -56,14 +56,14 @@ impl Signals {
         }
     }
 
-    /// Whether a signal came since this was asked last.
+    /// Whether a signal has arrived since the last call.
     pub fn take(&self, signal: Signal) -> bool {
         let pending = self.is_pending(signal);
         self.pending.set(self.pending.get() & !(1 << signal as u32));
         pending
     }
 
-    /// Whether a signal came; the answer stays.
+    /// Whether a signal has arrived and was not taken.
     pub fn is_pending(&self, signal: Signal) -> bool {
         self.pending.get() & 1 << signal as u32 != 0
     }

@@ -1,7 +1,8 @@
-//! Stream sockets over TCP and Unix domain: listen, accept, connect, read, write, half-close, options. And datagrams.
+//! Stream sockets over TCP and Unix domain: listen, accept, connect, read, write, half-close, options. And UDP
+//! sockets.
 //!
-//! Nothing here knows what the bytes mean. Every socket is non-blocking, close-on-exec and without Nagle's delay;
-//! options that every accepted socket needs are set on the listener, from which the kernel copies them.
+//! Nothing here interprets bytes. Every socket is non-blocking, close-on-exec and without Nagle's delay; options that
+//! every accepted socket needs are set on the listener, from which the kernel copies them.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -23,16 +24,16 @@ use crate::os::root_files;
 use crate::runtime::executor::{Direction, IoSource};
 use crate::runtime::metrics::{self, Side};
 
-/// Seconds of silence after which the kernel asks a tunnel's peer whether it is alive.
+/// Silence after which the kernel probes a tunnel's peer.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// Seconds between further probes.
+/// Time between further probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Probes without an answer after which the peer is dead.
+/// Unanswered probes after which the peer counts as dead.
 const KEEPALIVE_PROBES: u32 = 6;
-/// Milliseconds that sent bytes (or probes) may stay without an acknowledgement.
+/// Milliseconds that sent bytes (or probes) may stay unacknowledged.
 const USER_TIMEOUT_MILLIS: u32 = 120_000;
 
-/// Where a socket is bound or connects to.
+/// The address of a socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Addr {
     Ip(SocketAddr),
@@ -40,7 +41,7 @@ pub enum Addr {
     Unix(Arc<str>),
 }
 
-/// A peer or a name server as the configuration has it.
+/// A configured endpoint, whose name may have to be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     Addr(Addr),
@@ -48,7 +49,7 @@ pub enum Endpoint {
 }
 
 impl Addr {
-    /// The address without the port; `unix:` for a Unix socket, as nginx's `$remote_addr`.
+    /// Returns the address without the port; `unix:` for a Unix socket, as in nginx's `$remote_addr`.
     pub fn host(&self) -> String {
         match self {
             Self::Ip(addr) => addr.ip().to_string(),
@@ -56,7 +57,7 @@ impl Addr {
         }
     }
 
-    /// The address, if it is one of IP.
+    /// Returns the IP address; `None` for a Unix socket.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ip(addr) => Some(addr.ip()),
@@ -64,7 +65,7 @@ impl Addr {
         }
     }
 
-    /// Whether it is on this machine, as far as the address tells.
+    /// Whether the peer is on this machine: a loopback address or a Unix socket.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Ip(addr) => addr.ip().is_loopback(),
@@ -79,7 +80,7 @@ impl Addr {
         }
     }
 
-    /// An IPv4 address that arrived over an IPv6 socket is an IPv4 address.
+    /// Converts an address; an IPv4-mapped IPv6 address becomes an IPv4 address.
     fn from_any(any: Option<SocketAddrAny>) -> Self {
         let Some(any) = any else { return Self::Unix(Arc::from("")) };
         if let Ok(addr) = SocketAddr::try_from(any.clone()) {
@@ -91,7 +92,7 @@ impl Addr {
         Self::Unix(Arc::from(path.unwrap_or_default()))
     }
 
-    /// What [`fmt::Display`] wrote.
+    /// Parses the form that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix("unix:") {
             Some(path) => Some(Self::Unix(Arc::from(path))),
@@ -125,16 +126,17 @@ fn new_socket(kind: SocketType, family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
 }
 
-/// What a `listen` says beside its address.
+/// Options of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
+    /// Connections that may wait to be accepted; the kernel caps this at net.core.somaxconn.
     pub backlog: i32,
-    /// An IPv6 socket takes no IPv4 connections.
+    /// An IPv6 socket accepts no IPv4 connections.
     pub ipv6_only: bool,
 }
 
-/// Binds and listens. The descriptor can be given to several workers. `account` is the one that root is to become.
+/// Binds and listens. The descriptor can be duplicated for several workers. `account` is the one that root switches
+/// to.
 pub fn listen(addr: &Addr, options: ListenOptions, account: Option<&Account>) -> io::Result<OwnedFd> {
     let fd = new_stream_socket(addr)?;
     match addr {
@@ -156,10 +158,9 @@ pub fn listen(addr: &Addr, options: ListenOptions, account: Option<&Account>) ->
     Ok(fd)
 }
 
-/// Makes a listening socket that somebody else has bound like one of ours: its address.
+/// Sets the options of [`listen`] on an inherited listening socket, and returns its address.
 ///
-/// # Errors
-/// `InvalidInput` if it is none of stream sockets; those of fcntl(2) and getsockname(2).
+/// # Errors `InvalidInput` if it is not a listening stream socket; those of fcntl(2) and getsockname(2).
 pub fn adopt(fd: &OwnedFd) -> io::Result<Addr> {
     if sockopt::socket_type(fd)? != SocketType::STREAM || !sockopt::socket_acceptconn(fd)? {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -173,12 +174,12 @@ pub fn adopt(fd: &OwnedFd) -> io::Result<Addr> {
     Ok(addr)
 }
 
-/// Whether an IPv6 socket takes IPv4 connections.
+/// Whether an IPv6 socket accepts IPv4 connections.
 pub fn is_dual_stack(fd: &OwnedFd) -> bool {
     sockopt::ipv6_v6only(fd).is_ok_and(|only| !only)
 }
 
-/// Binds to a path; one that a dead process left behind is taken over.
+/// Binds to a path, and replaces a socket file whose process has ended.
 fn bind_unix(fd: &OwnedFd, path: &str) -> io::Result<()> {
     let unix = SocketAddrUnix::new(path)?;
     let mut bound = bind_with_umask(fd, &unix);
@@ -189,8 +190,9 @@ fn bind_unix(fd: &OwnedFd, path: &str) -> io::Result<()> {
     Ok(bound?)
 }
 
-/// As nginx: the directory decides which users may connect. The umask says so, and not a chmod(2) of the path, which may be
-/// another file's by then. It counts for the whole process, in which no other thread makes files meanwhile.
+/// Binds so that all users may connect, as in nginx: the directory decides which of them can. The umask grants this,
+/// not a chmod(2) of the path, which may name another file by then. It applies to the whole process, in which no
+/// other thread creates files meanwhile.
 fn bind_with_umask(fd: &OwnedFd, unix: &SocketAddrUnix) -> rustix::io::Result<()> {
     let before = umask(Mode::from_raw_mode(0o111));
     let bound = net::bind(fd, unix);
@@ -198,7 +200,7 @@ fn bind_with_umask(fd: &OwnedFd, unix: &SocketAddrUnix) -> rustix::io::Result<()
     bound
 }
 
-/// Whether a path is that of a socket on which no process listens. To connect to another file is refused as well.
+/// Whether a path is a socket file without a listening process. connect(2) to another kind of file is refused, too.
 fn is_stale(path: &str, unix: &SocketAddrUnix) -> io::Result<bool> {
     let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
     let probe = new_stream_socket(&Addr::Unix(Arc::from(path)))?;
@@ -206,18 +208,18 @@ fn is_stale(path: &str, unix: &SocketAddrUnix) -> io::Result<bool> {
     Ok(refused && FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
 }
 
-/// Whether we are out of something: descriptors, ports or memory.
+/// Whether the error means a lack of descriptors, ports or memory.
 pub fn is_out_of_resources(error: &io::Error) -> bool {
     let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
     shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// The address that a listening or connected descriptor is bound to.
+/// Returns the local address of a socket.
 pub fn local_addr(fd: impl AsFd) -> io::Result<Addr> {
     Ok(Addr::from_any(Some(net::getsockname(fd)?)))
 }
 
-/// Lets the kernel find out that a peer is gone: the only end of an idle tunnel that has no timeout.
+/// Enables keepalive probes: the only end of an idle tunnel whose peer has vanished and that has no timeout.
 fn enable_keepalive(fd: impl AsFd) {
     let fd = fd.as_fd();
     let _ = sockopt::set_socket_keepalive(fd, true);
@@ -234,13 +236,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Watches a descriptor that [`listen`] made.
+    /// Registers a descriptor of [`listen`].
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let local = local_addr(&fd)?;
         Ok(Self { source: IoSource::new_shared(fd)?, local })
     }
 
-    /// The next connection, and who it is from.
+    /// Accepts the next connection; returns its descriptor and the peer's address.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, Addr)>> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         self.source
@@ -252,7 +254,7 @@ impl Listener {
         &self.local
     }
 
-    /// Wakes who waits for a connection.
+    /// Wakes the task that waits for a connection.
     pub fn wake(&self) {
         self.source.wake();
     }
@@ -264,25 +266,24 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Watches an accepted descriptor.
+    /// Registers an accepted descriptor.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { source: IoSource::new(fd, Side::Client)? })
     }
 
-    /// The descriptor, which nobody watches any more.
+    /// Unregisters the descriptor and returns it.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         self.source.into_fd()
     }
 
-    /// Watches the connected descriptor of an upstream.
+    /// Registers a connected descriptor of an upstream.
     pub fn for_upstream(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { source: IoSource::new(fd, Side::Upstream)? })
     }
 
-    /// Connects to `addr`, from an address of this machine if one is given.
+    /// Connects to `addr`, from a local address if one is given.
     ///
-    /// # Errors
-    /// Those of bind(2) and connect(2); `WouldBlock` for a Unix socket with a full backlog.
+    /// # Errors Those of bind(2) and connect(2); `WouldBlock` for a Unix socket with a full backlog.
     pub async fn connect(addr: &Addr, from: Option<&Addr>) -> io::Result<Self> {
         let fd = new_stream_socket(addr)?;
         if let (Addr::Ip(_), Some(Addr::Ip(from))) = (addr, from) {
@@ -308,7 +309,7 @@ impl Socket {
         }
     }
 
-    /// Reads into `buf`; 0 is the end.
+    /// Reads into `buf`; 0 is EOF.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let room = buf.len();
         let read = self
@@ -335,7 +336,7 @@ impl Socket {
         }))
     }
 
-    /// Sends up to `count` bytes of `file` from `offset` on, which moves along; 0 is the end of the file.
+    /// Sends up to `count` bytes of `file` from `offset`, which advances; 0 is EOF of the file.
     pub fn poll_send_file(
         &self,
         cx: &mut Context<'_>,
@@ -347,7 +348,7 @@ impl Socket {
         self.count_sent(self.source.poll_io(cx, Direction::Write, send))
     }
 
-    /// Counts what was written.
+    /// Counts written bytes.
     fn count_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = written {
             metrics::count_sent(self.source.side(), count);
@@ -355,23 +356,23 @@ impl Socket {
         written
     }
 
-    /// Ready when there may be something to read, or the end; nothing is asked of the kernel.
+    /// Ready when there may be data, or EOF; makes no system call.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.source.poll_ready(cx, Direction::Read)
     }
 
-    /// Whether there may be room to write; nothing is asked of the kernel.
+    /// Whether there may be room to write; makes no system call.
     pub fn is_writable(&self) -> bool {
         self.source.is_writable()
     }
 
-    /// Whether the peer has neither sent nor closed anything: such a connection can be used again.
+    /// Whether the peer has neither sent nor closed anything: such a connection can be reused.
     pub fn is_idle(&self) -> bool {
         if self.source.peer_closed() {
             return false;
         }
         if !self.source.is_readable() {
-            return true; // the last read took all there was, and no edge came since
+            return true; // the last read emptied the socket, without an edge since
         }
         let mut byte = [0; 1];
         matches!(
@@ -380,32 +381,32 @@ impl Socket {
         )
     }
 
-    /// Ready when the connection is broken, or both directions have ended.
+    /// Ready when the connection has failed, or both directions have ended.
     pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.source.poll_failed(cx)
     }
 
-    /// Whether the peer is known to have finished sending or to be gone.
+    /// Whether the peer is known to have closed its direction, or the connection.
     pub fn peer_closed(&self) -> bool {
         self.source.peer_closed()
     }
 
-    /// Sends the end of our direction; the other goes on.
+    /// Closes the sending direction; the other one stays open.
     pub fn shutdown_write(&self) -> io::Result<()> {
         Ok(net::shutdown(&self.source, Shutdown::Write)?)
     }
 
-    /// Makes closing the socket a reset.
+    /// Makes close(2) send a reset.
     pub fn abort(&self) {
         let _ = sockopt::set_socket_linger(&self.source, Some(Duration::ZERO));
     }
 
-    /// Lets the kernel find out when the peer of a connected socket is gone.
+    /// Enables keepalive probes.
     pub fn enable_keepalive(&self) {
         enable_keepalive(&self.source);
     }
 
-    /// Forgets who waited for this socket, before another task takes it over.
+    /// Drops the wakers of the task that had the socket before.
     pub fn clear_wakers(&self) {
         self.source.clear_wakers();
     }
@@ -417,13 +418,13 @@ impl AsFd for Socket {
     }
 }
 
-/// A socket for datagrams that has one other end: it hears nobody else.
+/// A connected UDP socket: it receives datagrams of one peer only.
 pub struct UdpSocket {
     source: IoSource,
 }
 
 impl UdpSocket {
-    /// A socket whose own address the kernel has chosen.
+    /// Connects from an address that the kernel chooses.
     pub fn connect(addr: &SocketAddr) -> io::Result<Self> {
         let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = new_socket(SocketType::DGRAM, family)?;
@@ -435,7 +436,7 @@ impl UdpSocket {
         self.source.poll_io(cx, Direction::Write, |fd| net::send(fd, datagram, SendFlags::NOSIGNAL))
     }
 
-    /// Takes one datagram; of a longer one the rest is lost. A short one does not mean that there is no other.
+    /// Receives one datagram, truncated to `buf`. A short one does not mean that no other is pending.
     pub fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         self.source
             .poll_io(cx, Direction::Read, |fd| net::recv(fd, &mut *buf, RecvFlags::empty()).map(|(_, count)| count))
@@ -451,7 +452,7 @@ mod tests {
     const OPTIONS: ListenOptions = ListenOptions { backlog: 16, ipv6_only: true };
 
     #[test]
-    fn bytes_and_half_close_pass_over_tcp_and_unix() {
+    fn bytes_and_half_close_travel_over_tcp_and_unix() {
         let path = std::env::temp_dir().join(format!("smolgate-socket-{}.sock", std::process::id()));
         let addrs = [Addr::Ip("127.0.0.1:0".parse().unwrap()), Addr::Unix(Arc::from(path.to_str().unwrap()))];
         executor::run(async {
@@ -475,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_connection_says_so() {
+    fn a_refused_connection_is_an_error() {
         executor::run(async {
             let free = {
                 let listener = Listener::new(listen(&Addr::Ip("127.0.0.1:0".parse().unwrap()), OPTIONS, None).unwrap());

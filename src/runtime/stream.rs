@@ -1,8 +1,7 @@
-//! A stream, and a stream with the bytes that were read from it but not yet used.
+//! A stream, and a buffered stream that keeps bytes which were read but not consumed.
 //!
-//! Bytes are read into the worker's scratch buffer and used from there; only what is left over is kept, so that an
-//! idle wire owns no memory. That is what lets a pipelined request, or bytes that a peer sends early behind an
-//! upgrade, reach whoever comes next.
+//! Bytes are read into the worker's scratch buffer and parsed there; only the rest is copied, so that an idle stream
+//! owns no memory. Thus a pipelined request, or bytes that a peer sends right after a 101, reach the next reader.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,42 +13,42 @@ use crate::runtime::socket::Socket;
 /// Bytes of a file that are read at once where sendfile(2) can't be used.
 const FILE_CHUNK_BYTES: usize = 64 * 1024;
 
-/// Bytes both ways, whatever carries them.
+/// A bidirectional byte stream, plain or encrypted.
 pub enum Stream {
     Plain(Socket),
-    /// Apart, so that a plain stream is no larger for it.
+    /// Boxed, so that a plain stream is no larger for it.
     Secure(Box<dyn SecureStream>),
 }
 
-/// A stream whose bytes are encrypted on its socket.
+/// A stream whose bytes are encrypted on the socket below.
 pub trait SecureStream {
-    /// The socket below.
+    /// Returns the socket.
     fn socket(&self) -> &Socket;
 
-    /// Reads into `buf`; 0 is the end.
+    /// Reads into `buf`; 0 is EOF.
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Writes some of `bytes`. What was not counted must come again.
+    /// Writes some of `bytes`. The caller must repeat the unreported rest, and nothing else.
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
 
-    /// Tells the peer that we have ended, and ends our direction of the socket; the other goes on.
+    /// Sends close_notify, and closes the sending direction of the socket; the other one stays open.
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Whether the peer's end came without a word: it may not have sent all.
+    /// Whether the stream ended without close_notify, i.e. may have been truncated.
     fn is_truncated(&self) -> bool;
 
-    /// Whether there is something to read without asking the socket.
+    /// Whether decrypted data is buffered.
     fn is_readable(&self) -> bool;
 
     /// Whether the peer has neither sent nor closed anything.
     fn is_idle(&self) -> bool;
 
-    /// Closing it will look like an accident, as it is one: the peer learns that it has not got all.
+    /// Omits close_notify when the stream is closed, so that the peer learns that data is missing.
     fn suppress_close_notify(&self);
 }
 
 impl Stream {
-    /// Reads into `buf`; 0 is the end.
+    /// Reads into `buf`; 0 is EOF.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_read(cx, buf),
@@ -57,7 +56,7 @@ impl Stream {
         }
     }
 
-    /// Writes some of `bytes`. What was not counted must come again, and nothing else.
+    /// Writes some of `bytes`. The caller must repeat the unreported rest, and nothing else.
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_write(cx, bytes),
@@ -69,7 +68,7 @@ impl Stream {
     pub fn poll_write_vectored(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_write_vectored(cx, parts),
-            // A record for each part would take more time than bringing them together.
+            // One record per part would take more time than joining them.
             Self::Secure(secure) => {
                 let mut whole = Vec::new();
                 parts.iter().for_each(|part| whole.extend_from_slice(part));
@@ -78,8 +77,8 @@ impl Stream {
         }
     }
 
-    /// Sends up to `count` bytes of `file` from `offset` on, which moves along; 0 is the end of the file. The error of a
-    /// file that can't be read is EIO.
+    /// Sends up to `count` bytes of `file` from `offset`, which advances; 0 is EOF of the file. A file that can't be
+    /// read is EIO.
     pub fn poll_send_file(
         &self,
         cx: &mut Context<'_>,
@@ -92,18 +91,18 @@ impl Stream {
             Self::Secure(secure) => secure,
         };
         executor::with_scratch(|scratch| {
-            let room = scratch.get_mut(..count.min(FILE_CHUNK_BYTES)).unwrap_or_default();
-            let read = rustix::io::pread(file, &mut *room, *offset).map_err(|_| rustix::io::Errno::IO)?;
+            let chunk = scratch.get_mut(..count.min(FILE_CHUNK_BYTES)).unwrap_or_default();
+            let read = rustix::io::pread(file, &mut *chunk, *offset).map_err(|_| rustix::io::Errno::IO)?;
             if read == 0 {
                 return Poll::Ready(Ok(0));
             }
-            let sent = ready!(secure.poll_write(cx, room.get(..read).unwrap_or_default()))?;
+            let sent = ready!(secure.poll_write(cx, chunk.get(..read).unwrap_or_default()))?;
             *offset += sent as u64;
             Poll::Ready(Ok(sent))
         })
     }
 
-    /// Ends our direction.
+    /// Closes the sending direction.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Poll::Ready(socket.shutdown_write()),
@@ -111,20 +110,20 @@ impl Stream {
         }
     }
 
-    /// Makes closing the stream a reset.
+    /// Makes closing the stream send a reset.
     pub fn abort(&self) {
         self.suppress_close_notify();
         self.socket().abort();
     }
 
-    /// Closing the stream will not look like an end that was meant.
+    /// Omits close_notify when the stream is closed.
     pub fn suppress_close_notify(&self) {
         if let Self::Secure(secure) = self {
             secure.suppress_close_notify();
         }
     }
 
-    /// Whether the peer's end may have been made by somebody else: it did not say that it would end.
+    /// Whether the stream ended without close_notify, i.e. may have been truncated by an attacker.
     pub fn is_truncated(&self) -> bool {
         match self {
             Self::Plain(_) => false,
@@ -132,7 +131,7 @@ impl Stream {
         }
     }
 
-    /// Whether the peer has neither sent nor closed anything: such a connection can be used again.
+    /// Whether the peer has neither sent nor closed anything: such a connection can be reused.
     pub fn is_idle(&self) -> bool {
         match self {
             Self::Plain(socket) => socket.is_idle(),
@@ -140,7 +139,7 @@ impl Stream {
         }
     }
 
-    /// Ready when there may be something to read, or the end.
+    /// Ready when there may be data, or EOF.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Secure(secure) if secure.is_readable() => Poll::Ready(()),
@@ -148,7 +147,7 @@ impl Stream {
         }
     }
 
-    /// A descriptor is all there is to it.
+    /// Whether the stream is a bare socket.
     pub fn is_plain(&self) -> bool {
         match self {
             Self::Plain(_) => true,
@@ -156,7 +155,7 @@ impl Stream {
         }
     }
 
-    /// The descriptor below, which nobody watches any more.
+    /// Unregisters the descriptor and returns it; `Unsupported` for an encrypted stream.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         match self {
             Self::Plain(socket) => socket.into_fd(),
@@ -164,7 +163,7 @@ impl Stream {
         }
     }
 
-    /// The socket below.
+    /// Returns the socket.
     pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
@@ -173,13 +172,13 @@ impl Stream {
     }
 }
 
-/// A stream and what was read ahead.
+/// A stream and its read buffer.
 pub struct BufStream {
     pub stream: Stream,
     buffer: ReadBuffer,
 }
 
-/// Bytes read but not yet used; owns no memory when there are none.
+/// Bytes read but not yet consumed; owns no memory when there are none.
 #[derive(Default)]
 struct ReadBuffer {
     bytes: Vec<u8>,
@@ -198,30 +197,30 @@ impl ReadBuffer {
         }
     }
 
-    fn append(&mut self, fresh: &[u8]) {
-        if !fresh.is_empty() {
+    fn append(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
             self.bytes.drain(..self.used);
             self.used = 0;
-            self.bytes.extend_from_slice(fresh);
+            self.bytes.extend_from_slice(bytes);
         }
     }
 }
 
-/// Why nothing could be parsed.
+/// The reason why nothing could be parsed.
 #[derive(Debug)]
 pub enum ReadError<E> {
-    /// The peer ended before the first byte.
+    /// EOF before the first byte.
     Eof,
-    /// The peer ended in the middle.
+    /// EOF in the middle.
     UnexpectedEof,
     Io(io::Error),
     Malformed(E),
 }
 
-/// The reading side of a wire, apart from its stream: so that others may write to it meanwhile.
-pub struct ReadHalf<'w> {
-    stream: &'w Stream,
-    buffer: &'w mut ReadBuffer,
+/// The reading side of a buffered stream, split off so that its stream can be written to meanwhile.
+pub struct ReadHalf<'s> {
+    stream: &'s Stream,
+    buffer: &'s mut ReadBuffer,
 }
 
 impl BufStream {
@@ -229,57 +228,57 @@ impl BufStream {
         Self { stream, buffer: ReadBuffer::default() }
     }
 
-    /// The stream, and what reads from it.
+    /// Splits into the stream and its reading side.
     pub fn split(&mut self) -> (&Stream, ReadHalf<'_>) {
         (&self.stream, ReadHalf { stream: &self.stream, buffer: &mut self.buffer })
     }
 
-    /// The descriptor below, if nothing is lost with the rest: nothing was read ahead, and it is not encrypted.
+    /// Returns the descriptor if it is the whole state: nothing is buffered, and the stream is not encrypted.
     pub fn into_fd(self) -> Option<OwnedFd> {
         if self.buffered().is_empty() && self.stream.is_plain() { self.stream.into_fd().ok() } else { None }
     }
 
-    /// What reads from it.
+    /// Returns the reading side.
     pub fn reader(&mut self) -> ReadHalf<'_> {
         self.split().1
     }
 
-    /// What was read but not yet used.
+    /// Returns the bytes that were read but not yet consumed.
     pub fn buffered(&self) -> &[u8] {
         self.buffer.unread()
     }
 
-    /// Drops the first bytes of what was read.
+    /// Drops the first buffered bytes.
     pub fn consume(&mut self, count: usize) {
         self.buffer.consume(count);
     }
 
-    /// Takes what was read but not yet used.
+    /// Takes the buffered bytes.
     pub fn take_buffered(&mut self) -> Vec<u8> {
         let ReadBuffer { mut bytes, used } = std::mem::take(&mut self.buffer);
         bytes.drain(..used);
         bytes
     }
 
-    /// Ready when there may be something to use, or the stream has ended.
+    /// Ready when there may be data, or EOF.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.buffered().is_empty() { self.stream.poll_readable(cx) } else { Poll::Ready(()) }
     }
 }
 
-impl<'w> ReadHalf<'w> {
-    /// What was read but not yet used.
+impl<'s> ReadHalf<'s> {
+    /// Returns the bytes that were read but not yet consumed.
     pub fn buffered(&self) -> &[u8] {
         self.buffer.unread()
     }
 
-    /// The stream that it reads from.
-    pub fn stream(&self) -> &'w Stream {
+    /// Returns the stream.
+    pub fn stream(&self) -> &'s Stream {
         self.stream
     }
 
-    /// Reads until `parse` finds a whole value and says how many bytes it is long. `parse` sees all that was read
-    /// so far, each time from the first byte.
+    /// Reads until `parse` returns a value and its length in bytes. `parse` gets all unconsumed bytes, each time from
+    /// the first.
     pub fn poll_parse<T, E>(
         &mut self,
         cx: &mut Context<'_>,
@@ -294,18 +293,18 @@ impl<'w> ReadHalf<'w> {
             }
             Err(malformed) => {
                 parsed = Some(Err(ReadError::Malformed(malformed)));
-                Some(0) // all of it is kept for the log
+                Some(0) // kept for the log
             }
         }));
-        let missing = || match read {
+        let eof = || match read {
             Err(error) => ReadError::Io(error),
             Ok(()) if self.buffered().is_empty() => ReadError::Eof,
             Ok(()) => ReadError::UnexpectedEof,
         };
-        Poll::Ready(parsed.unwrap_or_else(|| Err(missing())))
+        Poll::Ready(parsed.unwrap_or_else(|| Err(eof())))
     }
 
-    /// Reads until `take`, which sees all that was read so far, says how many bytes it has used, or to the end.
+    /// Reads until `take`, which gets all unconsumed bytes, returns how many it has consumed, or to EOF.
     fn poll_read_until(
         &mut self,
         cx: &mut Context<'_>,
@@ -321,43 +320,43 @@ impl<'w> ReadHalf<'w> {
         executor::with_scratch(|scratch| {
             loop {
                 let count = ready!(stream.poll_read(cx, scratch))?;
-                let fresh = scratch.get(..count).unwrap_or_default();
-                if fresh.is_empty() {
+                let bytes = scratch.get(..count).unwrap_or_default();
+                if bytes.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
                 if !buffer.unread().is_empty() {
-                    buffer.append(fresh);
+                    buffer.append(bytes);
                     if let Some(used) = take(buffer.unread()) {
                         buffer.consume(used);
                         return Poll::Ready(Ok(()));
                     }
-                } else if let Some(used) = take(fresh) {
-                    buffer.append(fresh.get(used..).unwrap_or_default());
+                } else if let Some(used) = take(bytes) {
+                    buffer.append(bytes.get(used..).unwrap_or_default());
                     return Poll::Ready(Ok(()));
                 } else {
-                    buffer.append(fresh);
+                    buffer.append(bytes);
                 }
             }
         })
     }
 
-    /// Gives `with` the next bytes (none at the end of the stream); it says how many of them it used.
+    /// Calls `f` with the next bytes (none at EOF); `f` returns how many it consumed.
     pub fn poll_bytes<R>(
         &mut self,
         cx: &mut Context<'_>,
-        with: impl FnOnce(&mut Context<'_>, &[u8]) -> (usize, R),
+        f: impl FnOnce(&mut Context<'_>, &[u8]) -> (usize, R),
     ) -> Poll<io::Result<R>> {
         if !self.buffered().is_empty() {
-            let (used, result) = with(cx, self.buffered());
+            let (used, result) = f(cx, self.buffered());
             self.buffer.consume(used);
             return Poll::Ready(Ok(result));
         }
         let (stream, buffer) = (self.stream, &mut *self.buffer);
         executor::with_scratch(|scratch| {
             let count = ready!(stream.poll_read(cx, scratch))?;
-            let fresh = scratch.get(..count).unwrap_or_default();
-            let (used, result) = with(cx, fresh);
-            buffer.append(fresh.get(used..).unwrap_or_default());
+            let bytes = scratch.get(..count).unwrap_or_default();
+            let (used, result) = f(cx, bytes);
+            buffer.append(bytes.get(used..).unwrap_or_default());
             Poll::Ready(Ok(result))
         })
     }
