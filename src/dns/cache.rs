@@ -1,9 +1,8 @@
-//! Host names to addresses, and again after a while.
+//! A cache of resolved host names, shared by all workers.
 //!
-//! What is known of a name is known to the whole program, as peers are: if each worker asked for itself, two answers would
-//! drive each other's peers out. An answer is believed for its time. Then the next one is asked for, by the name servers of a
-//! `resolver` or by the system. It is waited for; not for long where there is an old one, and when
-//! there is no answer the last good one stays. That there is no such name is an answer as well, if a name server says so.
+//! With one cache for each worker, two different responses would keep replacing each other's peers. Entries live for their
+//! TTL and are then refreshed by `resolver` or by the system. Users of an expired entry wait for the refresh, but only
+//! briefly if it has addresses. A refresh that fails leaves the old addresses in place; a name server's NXDOMAIN does not.
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
@@ -13,188 +12,183 @@ use std::time::Duration;
 
 use smol::lock::Semaphore;
 
-use crate::dns::client::{self, ResolveError, Resolver, Wanted};
+use crate::dns::client::{self, AddrFamilies, ResolveError, Resolver};
 use crate::runtime::executor::{self, Millis, millis};
 use crate::runtime::socket::{Addr, Endpoint};
 
-/// How long a new answer is waited for where there is an old one (RFC 8767 5 allows 1.8 s).
+/// How long users wait for a refresh if there are old addresses (RFC 8767 5 allows 1.8 s).
 pub const REFRESH_WAIT: Duration = Duration::from_secs(1);
-/// How long an answer of the system is believed, which does not say so itself.
-const VALID: Duration = Duration::from_secs(30);
-/// Seconds after which who watches names looks at them again at the latest.
+/// The longest interval between two checks whether an entry has expired.
 pub const REFRESH_SECS_MAX: u64 = 3600;
-/// What servers may say of that.
+/// The TTL of names resolved by the system, which does not report one.
+const SYSTEM_TTL: Duration = Duration::from_secs(30);
+/// Bounds of the TTL of name servers.
 const TTL_SECS: std::ops::RangeInclusive<u32> = 1..=86_400;
-/// How long it is believed that there is no answer.
-const FAILURE: Duration = Duration::from_secs(1);
+/// How long a failure is cached.
+const ERROR_TTL: Duration = Duration::from_secs(1);
 
-/// Questions to the system at the same time; each has a thread meanwhile.
-static THREADS: Semaphore = Semaphore::new(4);
-/// Names that name servers are asked for at the same time; each takes two descriptors.
-static QUESTIONS: Semaphore = Semaphore::new(64);
+/// Concurrent lookups by the system, each of which blocks a thread.
+static SYSTEM_LOOKUPS: Semaphore = Semaphore::new(4);
+/// Concurrent lookups by name servers, each of which takes two descriptors.
+static SERVER_LOOKUPS: Semaphore = Semaphore::new(64);
 
-/// The names that somebody wants to know the addresses of.
-static NAMES: Mutex<Vec<Weak<CachedName>>> = Mutex::new(Vec::new());
+static CACHE: Mutex<Vec<Weak<CachedName>>> = Mutex::new(Vec::new());
 
-/// A name, for all who want its addresses from the same servers. What is known of it is forgotten when nobody does any
-/// more.
+/// An entry: a name and its resolver. It is dropped with its last user.
 pub struct CachedName {
-    /// In small letters.
+    /// In lower case.
     host: String,
     resolver: Arc<Resolver>,
-    known: Mutex<Known>,
+    state: Mutex<NameState>,
 }
 
-/// What is known of a name.
 #[derive(Default)]
-struct Known {
+struct NameState {
     addrs: Arc<[IpAddr]>,
-    /// When to ask again.
-    stale: Millis,
-    /// Why the last question had no answer.
-    failure: Option<ResolveError>,
-    /// Nobody has been told of it yet.
-    untold: bool,
-    /// Since when it is being asked for.
-    asked: Option<Millis>,
-    waiting: Vec<Waker>,
+    expires: Millis,
+    /// Why the last lookup failed.
+    error: Option<ResolveError>,
+    /// The error has not been logged.
+    is_error_unlogged: bool,
+    /// When the lookup in progress began.
+    lookup_started: Option<Millis>,
+    wakers: Vec<Waker>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The name `host`, asked for by `resolver`.
+/// Returns the entry of `host` and `resolver`, a new one if there is none.
 pub fn entry(host: &str, resolver: &Arc<Resolver>) -> Arc<CachedName> {
     let host = host.to_ascii_lowercase();
-    let mut names = lock(&NAMES);
-    names.retain(|name| name.strong_count() > 0);
-    let same = |name: &Arc<CachedName>| name.host == host && name.resolver == *resolver;
-    if let Some(name) = names.iter().filter_map(Weak::upgrade).find(same) {
+    let mut cache = lock(&CACHE);
+    cache.retain(|name| name.strong_count() > 0);
+    let is_same = |name: &Arc<CachedName>| name.host == host && name.resolver == *resolver;
+    if let Some(name) = cache.iter().filter_map(Weak::upgrade).find(is_same) {
         return name;
     }
-    let name = Arc::new(CachedName { host, resolver: resolver.clone(), known: Mutex::default() });
-    names.push(Arc::downgrade(&name));
+    let name = Arc::new(CachedName { host, resolver: resolver.clone(), state: Mutex::default() });
+    cache.push(Arc::downgrade(&name));
     name
 }
 
 impl CachedName {
-    /// Its addresses as far as they are known, in an order that does not change, and until when they are believed.
+    /// Returns the cached addresses, which are sorted, and when they expire.
     pub fn addrs_and_expiry(&self) -> (Arc<[IpAddr]>, Millis) {
-        let known = lock(&self.known);
-        (known.addrs.clone(), known.stale)
+        let state = lock(&self.state);
+        (state.addrs.clone(), state.expires)
     }
 
-    /// Why no address of it is known, in nginx's words.
+    /// Describes, in nginx's words, why there are no addresses.
     pub fn error_message(&self) -> String {
-        let failure = lock(&self.known).failure.clone().unwrap_or(ResolveError::Timeout);
-        format!("{} could not be resolved ({failure})", self.host)
+        let error = lock(&self.state).error.clone().unwrap_or(ResolveError::Timeout);
+        format!("{} could not be resolved ({error})", self.host)
     }
 
-    /// That the last question was in vain while the answer before it is still used; told once.
+    /// Takes the message of a failed refresh whose old addresses stay in use, so that it is logged once.
     pub fn take_error_message(&self) -> Option<String> {
-        let untold = {
-            let mut known = lock(&self.known);
-            std::mem::take(&mut known.untold) && !known.addrs.is_empty()
+        let is_unlogged = {
+            let mut state = lock(&self.state);
+            std::mem::take(&mut state.is_error_unlogged) && !state.addrs.is_empty()
         };
-        untold.then(|| self.error_message())
+        is_unlogged.then(|| self.error_message())
     }
 
-    /// Ready when what is known is all that can be known now. Asks if nobody does.
+    /// Ready when the entry has not expired, or need not be waited for any longer. Starts a lookup if none is in progress.
     pub fn poll_resolved(self: &Arc<Self>, cx: &Context<'_>) -> Poll<()> {
         let now = executor::now();
-        let mut known = lock(&self.known);
-        if known.stale > now {
+        let mut state = lock(&self.state);
+        if state.expires > now {
             return Poll::Ready(());
         }
-        let asked = *known.asked.get_or_insert_with(|| {
-            executor::spawn_boxed(ask(Question(self.clone())));
+        let started = *state.lookup_started.get_or_insert_with(|| {
+            executor::spawn_boxed(look_up(Lookup(self.clone())));
             now
         });
-        let waits_enough = known.failure.is_some() || now.saturating_sub(asked) >= millis(REFRESH_WAIT);
-        if !known.addrs.is_empty() && waits_enough {
+        let has_waited = state.error.is_some() || now.saturating_sub(started) >= millis(REFRESH_WAIT);
+        if !state.addrs.is_empty() && has_waited {
             return Poll::Ready(());
         }
-        if !known.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            known.waiting.push(cx.waker().clone());
+        if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.wakers.push(cx.waker().clone());
         }
         Poll::Pending
     }
 
-    /// Takes an answer, or that there is none.
-    fn learn(&self, answer: Result<(Vec<IpAddr>, Duration), ResolveError>) {
-        let mut known = lock(&self.known);
-        let valid = match answer {
-            Ok((addrs, valid)) => {
-                // Name servers change the order with each answer; peers keep theirs.
-                let mut sorted: Vec<IpAddr> = Vec::with_capacity(addrs.len());
-                for addr in addrs {
-                    if let Err(at) = sorted.binary_search(&addr) {
-                        sorted.insert(at, addr);
-                    }
-                }
-                known.addrs = sorted.into();
-                known.failure = None;
-                valid
+    /// Stores the result of a lookup.
+    fn update(&self, result: Result<(Vec<IpAddr>, Duration), ResolveError>) {
+        let mut state = lock(&self.state);
+        let ttl = match result {
+            Ok((mut addrs, ttl)) => {
+                // Name servers rotate the order; peers keep theirs.
+                addrs.sort_unstable();
+                addrs.dedup();
+                state.addrs = addrs.into();
+                state.error = None;
+                ttl
             }
-            Err(failure) => {
-                if failure.is_final() {
-                    known.addrs = Arc::default();
+            Err(error) => {
+                if error.is_negative() {
+                    state.addrs = Arc::default();
                 }
-                // One line for all that fail in a row.
-                known.untold |= known.failure.as_ref() != Some(&failure);
-                known.failure = Some(failure);
-                FAILURE
+                // One log line for equal failures in a row.
+                state.is_error_unlogged |= state.error.as_ref() != Some(&error);
+                state.error = Some(error);
+                ERROR_TTL
             }
         };
-        known.stale = executor::now().saturating_add(millis(valid));
+        state.expires = executor::now().saturating_add(millis(ttl));
     }
 }
 
-/// A name that is being asked for.
-struct Question(Arc<CachedName>);
+/// A lookup in progress.
+struct Lookup(Arc<CachedName>);
 
-impl Drop for Question {
-    /// Whoever waits looks at what is known, or asks again if the worker that did has ended.
+impl Drop for Lookup {
+    /// Wakes all waiters: they use the result, or start another lookup if the worker of this one has ended.
     fn drop(&mut self) {
-        let waiting = {
-            let mut known = lock(&self.0.known);
-            known.asked = None;
-            std::mem::take(&mut known.waiting)
+        let wakers = {
+            let mut state = lock(&self.0.state);
+            state.lookup_started = None;
+            std::mem::take(&mut state.wakers)
         };
-        waiting.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
-async fn ask(question: Question) {
-    let CachedName { host, resolver, .. } = &*question.0;
-    let answer = if resolver.is_system() { ask_system(host).await } else { ask_servers(host, resolver).await };
-    question.0.learn(answer.map(|(addrs, valid)| (addrs, resolver.valid.unwrap_or(valid))));
+async fn look_up(lookup: Lookup) {
+    let CachedName { host, resolver, .. } = &*lookup.0;
+    let result = match resolver.is_system() {
+        true => look_up_by_system(host).await,
+        false => look_up_by_servers(host, resolver).await,
+    };
+    lookup.0.update(result.map(|(addrs, ttl)| (addrs, resolver.valid.unwrap_or(ttl))));
 }
 
-/// That there is no such name is not final here: the system may have lost its own.
-async fn ask_system(host: &str) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
-    let _place = THREADS.acquire().await;
+/// An unknown name is never `is_negative` here: the system may have lost its name server.
+async fn look_up_by_system(host: &str) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
+    let _permit = SYSTEM_LOOKUPS.acquire().await;
     match async_net::resolve((host, 0)).await {
-        Ok(addrs) if addrs.is_empty() => Err(ResolveError::Other("it has no address".to_owned())),
-        Ok(addrs) => Ok((addrs.into_iter().map(|addr| addr.ip()).collect(), VALID)),
+        Ok(addrs) if addrs.is_empty() => Err(ResolveError::Other("no addresses".to_owned())),
+        Ok(addrs) => Ok((addrs.into_iter().map(|addr| addr.ip()).collect(), SYSTEM_TTL)),
         Err(error) => Err(ResolveError::Other(error.to_string())),
     }
 }
 
-async fn ask_servers(host: &str, resolver: &Resolver) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
-    let servers = servers(resolver).await?;
-    let _place = QUESTIONS.acquire().await;
-    let wanted = Wanted { ipv4: resolver.ipv4, ipv6: resolver.ipv6 };
-    let (addrs, ttl) = client::look_up(host, &servers, wanted).await?;
+async fn look_up_by_servers(host: &str, resolver: &Resolver) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
+    let servers = server_addrs(resolver).await?;
+    let _permit = SERVER_LOOKUPS.acquire().await;
+    let families = AddrFamilies { ipv4: resolver.ipv4, ipv6: resolver.ipv6 };
+    let (addrs, ttl) = client::look_up(host, &servers, families).await?;
     Ok((addrs, Duration::from_secs(ttl.clamp(*TTL_SECS.start(), *TTL_SECS.end()).into())))
 }
 
-/// The addresses of the name servers; those of servers that have a name themselves the system knows.
-async fn servers(resolver: &Resolver) -> Result<Vec<SocketAddr>, ResolveError> {
+/// The addresses of the name servers. The system resolves their names.
+async fn server_addrs(resolver: &Resolver) -> Result<Vec<SocketAddr>, ResolveError> {
     let mut servers = Vec::new();
-    for place in &resolver.servers {
-        match place {
+    for endpoint in &resolver.servers {
+        match endpoint {
             Endpoint::Addr(Addr::Ip(addr)) => servers.push(*addr),
             Endpoint::Addr(Addr::Unix(_)) => {}
             Endpoint::Name { host, port } => {
@@ -225,53 +219,53 @@ mod tests {
     }
 
     #[test]
-    fn names_that_exist_have_addresses_and_others_have_none() {
-        let (known, unknown) =
+    fn existing_names_have_addresses_and_others_have_none() {
+        let (resolved, unresolved) =
             executor::run(async { (addrs("localhost").await, addrs("no-such-host.invalid").await) }).unwrap();
-        assert!(known.iter().all(IpAddr::is_loopback) && !known.is_empty());
-        assert!(unknown.is_empty());
+        assert!(resolved.iter().all(IpAddr::is_loopback) && !resolved.is_empty());
+        assert!(unresolved.is_empty());
     }
 
     #[test]
-    fn a_name_is_the_same_one_for_all_and_forgotten_by_all() {
+    fn an_entry_is_shared_and_dropped_with_its_last_user() {
         let name = entry("shared.invalid", &system());
         assert!(Arc::ptr_eq(&name, &entry("Shared.INVALID", &system())));
-        assert!(!Arc::ptr_eq(&name, &entry("shared.invalid", &Arc::new(Resolver::system(Some(VALID))))));
+        assert!(!Arc::ptr_eq(&name, &entry("shared.invalid", &Arc::new(Resolver::system(Some(SYSTEM_TTL))))));
         let weak = Arc::downgrade(&name);
         drop(name);
         assert!(weak.upgrade().is_none());
     }
 
     #[test]
-    fn the_last_good_answer_stays_until_a_server_says_that_there_is_none() {
+    fn old_addresses_stay_until_nxdomain() {
         let name = entry("good.invalid", &system());
         let good = [IpAddr::from([127, 0, 0, 9])];
-        name.learn(Ok((vec![good[0]; 2], VALID)));
+        name.update(Ok((vec![good[0]; 2], SYSTEM_TTL)));
         assert_eq!(*name.addrs_and_expiry().0, good);
         assert_eq!(name.take_error_message(), None);
-        for failure in
+        for error in
             [ResolveError::Timeout, ResolveError::Timeout, ResolveError::Rcode(2), ResolveError::Other("?".to_owned())]
         {
-            name.learn(Err(failure));
+            name.update(Err(error));
             assert_eq!(*name.addrs_and_expiry().0, good);
         }
         assert_eq!(name.take_error_message().unwrap(), "good.invalid could not be resolved (?)");
-        name.learn(Err(ResolveError::Other("?".to_owned())));
-        assert_eq!(name.take_error_message(), None, "it was told");
-        name.learn(Err(ResolveError::Rcode(3)));
+        name.update(Err(ResolveError::Other("?".to_owned())));
+        assert_eq!(name.take_error_message(), None, "it was logged");
+        name.update(Err(ResolveError::Rcode(3)));
         assert!(name.addrs_and_expiry().0.is_empty());
         assert_eq!(name.error_message(), "good.invalid could not be resolved (3: Host not found)");
     }
 
     #[test]
-    fn an_old_answer_is_not_waited_for_after_a_failure() {
+    fn nothing_waits_for_a_refresh_after_a_failure() {
         let ready = executor::run(async {
             let name = entry("gone.invalid", &system());
-            name.learn(Ok((vec![[127, 0, 0, 9].into()], Duration::ZERO)));
+            name.update(Ok((vec![[127, 0, 0, 9].into()], Duration::ZERO)));
             let poll = || poll_fn(|cx| Poll::Ready(name.poll_resolved(cx).is_ready()));
             let first = poll().await;
-            name.learn(Err(ResolveError::Timeout));
-            lock(&name.known).stale = 0;
+            name.update(Err(ResolveError::Timeout));
+            lock(&name.state).expires = 0;
             (first, poll().await)
         });
         assert_eq!(ready.unwrap(), (false, true));

@@ -1,8 +1,7 @@
-//! Asks name servers for the addresses of a name: over UDP, and over TCP where an answer does not fit.
+//! A DNS client for `resolver`: queries over UDP, and over TCP if a response is truncated.
 //!
-//! Each question has a number of its own that cannot be guessed, and a socket of its own, which the kernel gives a port of its
-//! choice and lets hear that server alone. The servers are asked in their order: the next one when one is silent or has
-//! trouble. Nothing here waits longer than its time.
+//! Against forged responses each query has a random id, and a connected socket with a port chosen by the kernel. Servers are
+//! queried in their order: the next one when the previous one does not respond in time or fails.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -20,30 +19,29 @@ use crate::runtime::executor::{self, Elapsed, Timer};
 use crate::runtime::io_error;
 use crate::runtime::socket::{Addr, Endpoint, Socket, UdpSocket};
 
-/// How long a server may take for an answer in a datagram before the next one is asked as well.
-const DATAGRAM: Duration = Duration::from_secs(2);
-/// The same where there is no other: it may be slow, and questions that come again make it slower.
-const DATAGRAM_ALONE: Duration = Duration::from_secs(5);
-/// How long it may take for one over TCP.
-const STREAM: Duration = Duration::from_secs(5);
-/// How long all of it may take.
-const LOOKUP: Duration = Duration::from_secs(30);
-/// Aliases that are asked for one after the other.
-const ALIASES_MAX: usize = 16;
+/// How long to wait for a response over UDP before the next server is queried too.
+const UDP_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same for a single server: it may be slow, and retries would make it slower.
+const UDP_TIMEOUT_SINGLE: Duration = Duration::from_secs(5);
+const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout of a lookup with all its queries.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
+/// CNAMEs that are followed by further queries.
+const CNAMES_MAX: usize = 16;
 
-/// How addresses of names are looked up: the directive `resolver`, or the system. The cache is common to equal ones.
+/// The directive `resolver`, or the resolver of the system. Equal ones share the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolver {
-    /// Name servers, in the order in which they are asked; if there are none, the system is asked.
+    /// Name servers in the order of queries. Without any, the system resolves names.
     pub servers: Vec<Endpoint>,
-    /// How long an answer is believed; if it is not said, as long as the server says.
+    /// Overrides the TTL of responses.
     pub valid: Option<Duration>,
     pub ipv4: bool,
     pub ipv6: bool,
 }
 
 impl Resolver {
-    /// The one of the system, whose answers don't say how long they may be believed.
+    /// The resolver of the system, which does not report TTLs.
     pub fn system(valid: Option<Duration>) -> Self {
         Self { servers: Vec::new(), valid, ipv4: true, ipv6: true }
     }
@@ -53,28 +51,28 @@ impl Resolver {
     }
 }
 
-/// Why a name has no address.
+/// Why a name could not be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResolveError {
-    /// A server says so: a response code.
+    /// The response code of a name server.
     Rcode(u8),
     Timeout,
-    /// The servers can't be asked, or the system says why.
+    /// An error of the connection to a server, or of the system's resolver.
     Other(String),
 }
 
 impl ResolveError {
-    /// There is no such name, or no address of it: what was known of it before is no longer true.
-    pub fn is_final(&self) -> bool {
+    /// Whether the name is known to have no addresses, so that cached ones are outdated.
+    pub fn is_negative(&self) -> bool {
         matches!(self, Self::Rcode(message::NXDOMAIN))
     }
 }
 
 impl fmt::Display for ResolveError {
-    /// In nginx's words.
+    /// Writes nginx's texts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Self::Other(why) => return f.write_str(why),
+            Self::Other(reason) => return f.write_str(reason),
             Self::Timeout => return f.write_str("110: Operation timed out"),
             Self::Rcode(1) => "Format error",
             Self::Rcode(2) => "Server failure",
@@ -88,105 +86,106 @@ impl fmt::Display for ResolveError {
     }
 }
 
-/// Which addresses are wanted.
+/// The address families to look up.
 #[derive(Clone, Copy)]
-pub struct Wanted {
+pub struct AddrFamilies {
     pub ipv4: bool,
     pub ipv6: bool,
 }
 
-/// The addresses of `host`, and for how many seconds they may be believed.
+/// Looks up the addresses of `host`, and their TTL in seconds.
 ///
 /// # Errors
-/// Why there is none. An answer that lacks one of the families because a server had trouble is not taken for one: peers
-/// would come and go with it.
-pub async fn look_up(host: &str, servers: &[SocketAddr], wanted: Wanted) -> Result<(Vec<IpAddr>, u32), ResolveError> {
+/// A failure for one address family is a failure of the lookup: otherwise peers would come and go with it.
+pub async fn look_up(
+    host: &str,
+    servers: &[SocketAddr],
+    families: AddrFamilies,
+) -> Result<(Vec<IpAddr>, u32), ResolveError> {
     let Some(mut name) = message::parse_name(host) else { return Err(ResolveError::Rcode(message::NXDOMAIN)) };
-    let follow = async {
+    let follow_cnames = async {
         let mut ttl = u32::MAX;
-        for _ in 0..ALIASES_MAX {
-            let (v4, v6) = zip(
-                ask(&name, RecordType::A, servers, wanted.ipv4),
-                ask(&name, RecordType::Aaaa, servers, wanted.ipv6),
-            )
-            .await;
-            let (v4, v6) = (v4?, v6?);
-            ttl = ttl.min(v4.ttl).min(v6.ttl);
-            let addrs = [v4.addrs, v6.addrs].concat();
+        for _ in 0..CNAMES_MAX {
+            let ipv4 = query(&name, RecordType::A, servers, families.ipv4);
+            let ipv6 = query(&name, RecordType::Aaaa, servers, families.ipv6);
+            let (ipv4, ipv6) = zip(ipv4, ipv6).await;
+            let (ipv4, ipv6) = (ipv4?, ipv6?);
+            ttl = ttl.min(ipv4.ttl).min(ipv6.ttl);
+            let addrs = [ipv4.addrs, ipv6.addrs].concat();
             if !addrs.is_empty() {
                 return Ok((addrs, ttl));
             }
-            match v6.cname.or(v4.cname) {
+            match ipv6.cname.or(ipv4.cname) {
                 Some(cname) => name = *cname,
                 None => break,
             }
         }
         Err(ResolveError::Rcode(message::NXDOMAIN))
     };
-    Timer::new().within(LOOKUP, pin!(follow)).await.unwrap_or(Err(ResolveError::Timeout))
+    Timer::new().within(LOOKUP_TIMEOUT, pin!(follow_cnames)).await.unwrap_or(Err(ResolveError::Timeout))
 }
 
-/// Asks one server after the other, round and round. The one that answers may be one that was asked before and is slow;
-/// one that has trouble is asked no more.
-async fn ask(
+/// Queries one server after the other, repeatedly. A slow server can still respond to an earlier query; a server that has
+/// failed is not queried again.
+async fn query(
     name: &DomainName,
     rtype: RecordType,
     servers: &[SocketAddr],
-    wanted: bool,
+    is_wanted: bool,
 ) -> Result<Addresses, ResolveError> {
-    let nothing = Addresses { ttl: u32::MAX, ..Addresses::default() };
-    if !wanted {
-        return Ok(nothing);
+    let no_addresses = Addresses { ttl: u32::MAX, ..Addresses::default() };
+    if !is_wanted {
+        return Ok(no_addresses);
     }
     let timer = Timer::new();
-    let mut lines: Vec<Line<'_>> = servers
+    let mut queries: Vec<Query<'_>> = servers
         .iter()
-        .map(|server| Line { server: *server, question: Question { id: random(), name, rtype }, socket: None })
+        .map(|server| Query { server: *server, question: Question { id: random_id(), name, rtype }, socket: None })
         .collect();
-    let mut trouble = ResolveError::Other("there is nobody to ask".to_owned());
-    while !lines.is_empty() {
-        let mut line = lines.remove(0);
-        let sent = line.send().await;
-        let patience = if lines.is_empty() { DATAGRAM_ALONE } else { DATAGRAM };
-        // It is the last one to be asked again.
-        lines.push(line);
-        let heard = match sent {
-            Ok(()) => timer.within(patience, pin!(hear(&lines))).await,
-            Err(error) => Ok((lines.len() - 1, Err(error))),
+    let mut error = ResolveError::Other("no name servers".to_owned());
+    while !queries.is_empty() {
+        let mut next = queries.remove(0);
+        let sent = next.send().await;
+        let timeout = if queries.is_empty() { UDP_TIMEOUT_SINGLE } else { UDP_TIMEOUT };
+        // All others are sent again before this one.
+        queries.push(next);
+        let received = match sent {
+            Ok(()) => timer.within(timeout, pin!(receive_first(&queries))).await,
+            Err(error) => Ok((queries.len() - 1, Err(error))),
         };
-        let Ok((at, mut answer)) = heard else { continue };
-        if let (Ok(Response::Truncated), Some(line)) = (&answer, lines.get(at)) {
-            let late = |Elapsed| io::Error::from(io::ErrorKind::TimedOut);
-            answer = timer
-                .within(STREAM, pin!(by_stream(&line.question, line.server)))
+        let Ok((index, mut response)) = received else { continue };
+        if let (Ok(Response::Truncated), Some(query)) = (&response, queries.get(index)) {
+            let timed_out = |Elapsed| io::Error::from(io::ErrorKind::TimedOut);
+            response = timer
+                .within(TCP_TIMEOUT, pin!(query_by_tcp(&query.question, query.server)))
                 .await
-                .map_err(late)
-                .and_then(|answer| answer);
+                .map_err(timed_out)
+                .and_then(|response| response);
         }
-        trouble = match answer {
-            Ok(Response::Addresses(found)) => return Ok(found),
-            Ok(Response::Error(message::NXDOMAIN)) => return Ok(nothing),
+        error = match response {
+            Ok(Response::Addresses(addresses)) => return Ok(addresses),
+            Ok(Response::Error(message::NXDOMAIN)) => return Ok(no_addresses),
             Ok(Response::Error(code)) => ResolveError::Rcode(code),
-            Ok(Response::Truncated) => ResolveError::Other("an answer that is truncated over TCP".to_owned()),
+            Ok(Response::Truncated) => ResolveError::Other("response truncated over TCP".to_owned()),
             Err(error) => ResolveError::Other(io_error::describe(&error)),
         };
-        let line = lines.remove(at);
-        if let ResolveError::Other(why) = &mut trouble {
-            why.insert_str(0, &format!("{}: ", line.server));
+        let failed = queries.remove(index);
+        if let ResolveError::Other(reason) = &mut error {
+            reason.insert_str(0, &format!("{}: ", failed.server));
         }
     }
-    Err(trouble)
+    Err(error)
 }
 
-/// A server, and how it is asked.
-struct Line<'n> {
+/// The query to one server over UDP.
+struct Query<'n> {
     server: SocketAddr,
     question: Question<'n>,
-    /// Once it was asked.
+    /// Connected by the first [`send`](Self::send).
     socket: Option<UdpSocket>,
 }
 
-impl Line<'_> {
+impl Query<'_> {
     async fn send(&mut self) -> io::Result<()> {
         let message = self.question.encode().ok_or(io::ErrorKind::InvalidInput)?;
         if self.socket.is_none() {
@@ -198,35 +197,35 @@ impl Line<'_> {
         Ok(())
     }
 
-    /// What is no answer to the question is not heard.
-    fn poll_hear(&self, cx: &mut Context<'_>) -> Poll<io::Result<Response>> {
+    /// Receives the response. UdpSocket that don't match the query are dropped.
+    fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<io::Result<Response>> {
         let Some(socket) = &self.socket else { return Poll::Pending };
         executor::with_scratch(|scratch| {
             loop {
                 let count = ready!(socket.poll_receive(cx, scratch))?;
-                let answer = scratch.get(..count).and_then(|bytes| self.question.parse_response(bytes));
-                if let Some(answer) = answer {
-                    return Poll::Ready(Ok(answer));
+                let response = scratch.get(..count).and_then(|bytes| self.question.parse_response(bytes));
+                if let Some(response) = response {
+                    return Poll::Ready(Ok(response));
                 }
             }
         })
     }
 }
 
-/// The first answer, and which of the servers it is of.
-async fn hear(lines: &[Line<'_>]) -> (usize, io::Result<Response>) {
+/// Waits for the first response to any of the queries, and returns the index of its query.
+async fn receive_first(queries: &[Query<'_>]) -> (usize, io::Result<Response>) {
     poll_fn(|cx| {
-        let heard = lines.iter().enumerate().find_map(|(at, line)| match line.poll_hear(cx) {
-            Poll::Ready(answer) => Some((at, answer)),
+        let received = queries.iter().enumerate().find_map(|(index, query)| match query.poll_receive(cx) {
+            Poll::Ready(response) => Some((index, response)),
             Poll::Pending => None,
         });
-        heard.map_or(Poll::Pending, Poll::Ready)
+        received.map_or(Poll::Pending, Poll::Ready)
     })
     .await
 }
 
-/// A number that cannot be guessed; while the system has none yet, right after it was started, any.
-fn random() -> u16 {
+/// An id that can't be guessed, except right after boot, while the kernel has no random numbers.
+fn random_id() -> u16 {
     let mut bytes = [0; 2];
     match getrandom(&mut bytes, GetRandomFlags::NONBLOCK) {
         Ok(2) => u16::from_ne_bytes(bytes),
@@ -234,8 +233,8 @@ fn random() -> u16 {
     }
 }
 
-/// Messages have their length before them (RFC 1035 4.2.2).
-async fn by_stream(question: &Question<'_>, server: SocketAddr) -> io::Result<Response> {
+/// Sends a query over TCP, where each message has its length in front (RFC 1035 4.2.2).
+async fn query_by_tcp(question: &Question<'_>, server: SocketAddr) -> io::Result<Response> {
     let message = question.encode().ok_or(io::ErrorKind::InvalidInput)?;
     let socket = Socket::connect(&Addr::Ip(server), None).await?;
     let sent = [&(message.len() as u16).to_be_bytes(), message.as_slice()].concat();

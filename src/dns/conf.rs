@@ -1,4 +1,4 @@
-//! `resolver`: who is asked for the addresses of names.
+//! The directives `resolver` and `resolver_timeout`.
 
 use std::sync::Arc;
 
@@ -10,19 +10,18 @@ use crate::dns::client::Resolver;
 use crate::proxy::upstream_conf::place_at;
 use crate::runtime::socket::Endpoint;
 
-/// The port of name servers.
-const PORT: u16 = 53;
+/// The default port of name servers.
+const DNS_PORT: u16 = 53;
 
 impl BlockBuilder {
-    /// Who is asked for names that are written in the configuration: the system, which knows them before any name server
-    /// does. Of a `resolver` its `valid=` counts.
+    /// The resolver for names that the configuration contains: the system, with `valid=` of a `resolver`.
     pub(crate) fn system_resolver(&self) -> Arc<Resolver> {
         Arc::new(Resolver::system(self.settings.resolver.as_ref().and_then(|resolver| resolver.valid)))
     }
 }
 
 /// `resolver ADDRESS ... [valid=TIME] [ipv4=on|off] [ipv6=on|off] [status_zone=ZONE];`
-pub(crate) fn resolver(walk: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
+pub(crate) fn resolver(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut resolver = Resolver::system(None);
     for word in &directive.args {
         let switch = |value: &str| values::switch(value).ok_or_else(|| invalid(directive, word, "on or off"));
@@ -33,13 +32,13 @@ pub(crate) fn resolver(walk: &mut Builder, draft: &mut BlockBuilder, directive: 
             }
             Some(("ipv4", value)) => resolver.ipv4 = switch(value)?,
             Some(("ipv6", value)) => resolver.ipv6 = switch(value)?,
-            Some(("status_zone", _)) => walk.note(&directive.name, "\"status_zone=\": questions are not counted"),
+            Some(("status_zone", _)) => builder.note(&directive.name, "\"status_zone=\": queries are not counted"),
             Some(_) => return Err(invalid(directive, word, "an address, valid=TIME, ipv4=on|off or ipv6=on|off")),
-            None => match place_at(&word.text, PORT) {
+            None => match place_at(&word.text, DNS_PORT) {
                 Some(Endpoint::Addr(addr)) if addr.ip().is_none() => {
                     return Err(invalid(directive, word, "the address of a name server"));
                 }
-                Some(place) => resolver.servers.push(place),
+                Some(endpoint) => resolver.servers.push(endpoint),
                 None => return Err(invalid(directive, word, "the address of a name server")),
             },
         }
@@ -51,15 +50,15 @@ pub(crate) fn resolver(walk: &mut Builder, draft: &mut BlockBuilder, directive: 
     if !resolver.ipv4 && !resolver.ipv6 {
         return Err(Error::new(&directive.name.at, "\"ipv4\" and \"ipv6\" cannot both be \"off\" in \"resolver\""));
     }
-    draft.settings.resolver = Some(Arc::new(resolver));
+    block.settings.resolver = Some(Arc::new(resolver));
     Ok(())
 }
 
 /// 0 means no limit, as in nginx.
-pub(crate) fn resolver_timeout(_: &mut Builder, draft: &mut BlockBuilder, directive: &Directive) -> Result {
+pub(crate) fn resolver_timeout(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let timeout = arguments::time(directive)?;
     let timeout = if timeout.is_zero() { values::TIME_MAX } else { timeout };
-    draft.settings.resolver_timeout = timeout;
-    draft.upstream.group.resolver_timeout = Some(timeout);
+    block.settings.resolver_timeout = timeout;
+    block.upstream.group.resolver_timeout = Some(timeout);
     Ok(())
 }

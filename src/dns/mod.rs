@@ -1,4 +1,4 @@
-//! Host names to addresses: messages, the client of `resolver`, and the cache.
+//! Resolves host names to addresses: DNS messages, the client of the directive `resolver`, and the cache of all names.
 
 pub mod message;
 pub mod client;

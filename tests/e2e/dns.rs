@@ -125,7 +125,7 @@ fn names_without_an_address() {
         bad("/", "trouble.test", "2: Server failure"),
         bad("/", "refused.test", "5: Operation refused"),
         bad("/", "half.test", "2: Server failure"),
-        bad("/", "cut.test", "an answer that is truncated over TCP"),
+        bad("/", "cut.test", "response truncated over TCP"),
         bad("/soon", "silent.test", "110: Operation timed out"),
         bad("/", "a..b", "3: Host not found"),
     ]);
