@@ -1,6 +1,6 @@
-//! A `Set-Cookie` of an upstream, rewritten as the configuration says (RFC 6265 4.1).
+//! Rewrites `Set-Cookie` of an upstream (RFC 6265 4.1): `proxy_cookie_domain`, `proxy_cookie_path`, `proxy_cookie_flags`.
 //!
-//! A cookie to which no rule applies stays as it is, byte by byte; another one is put together anew.
+//! A cookie to which no rule applies stays unchanged, byte by byte; any other is reassembled.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use crate::config::{CookieFlags, CookieMatch, CookieRule, Cookies};
 use crate::request::exchange::Exchange;
 use crate::request::variables;
 
-/// `Name=value`, or a name alone.
+/// `name=value`, or a name alone.
 struct Attribute<'v> {
     name: &'v [u8],
     value: Option<Cow<'v, [u8]>>,
@@ -20,16 +20,14 @@ impl Attribute<'_> {
     }
 }
 
-/// The value of a `Set-Cookie` as the client gets it.
+/// Returns the `Set-Cookie` value for the client.
 pub fn rewrite<'v>(rules: &Cookies, value: &'v [u8], exchange: &Exchange) -> Cow<'v, [u8]> {
     let mut attributes: Vec<Attribute<'v>> = value.split(|b| *b == b';').map(parse_attribute).collect();
     let mut changed = false;
     for attribute in attributes.iter_mut().skip(1) {
         let replaced = match attribute.value.as_deref() {
-            Some(value) if attribute.name.eq_ignore_ascii_case(b"domain") => {
-                rewrite_domain(&rules.domains, value, exchange)
-            }
-            Some(value) if attribute.name.eq_ignore_ascii_case(b"path") => rewrite_path(&rules.paths, value, exchange),
+            Some(value) if attribute.is_named(b"domain") => rewrite_domain(&rules.domains, value, exchange),
+            Some(value) if attribute.is_named(b"path") => rewrite_path(&rules.paths, value, exchange),
             _ => None,
         };
         changed |= replaced.is_some();
@@ -55,29 +53,24 @@ pub fn rewrite<'v>(rules: &Cookies, value: &'v [u8], exchange: &Exchange) -> Cow
 }
 
 fn parse_attribute(text: &[u8]) -> Attribute<'_> {
-    let text = text.trim_ascii_start();
-    match text.iter().position(|b| *b == b'=') {
-        Some(at) => Attribute {
-            name: text.get(..at).unwrap_or_default().trim_ascii_end(),
-            value: text.get(at + 1..).map(Cow::Borrowed),
-        },
-        None => Attribute { name: text.trim_ascii_end(), value: None },
-    }
+    let mut parts = text.splitn(2, |b| *b == b'=');
+    let name = parts.next().unwrap_or_default().trim_ascii();
+    Attribute { name, value: parts.next().map(Cow::Borrowed) }
 }
 
-/// The first rule that a domain is meant by. The dot that it may begin with stays.
+/// Applies the first rule that matches a domain. A leading dot stays.
 fn rewrite_domain(rules: &[CookieRule], value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
     let (dot, name) = value.split_at(usize::from(value.starts_with(b".")));
     rules.iter().find_map(|rule| match &rule.from {
         CookieMatch::Text(from) => {
-            let same = variables::value(from, exchange).eq_ignore_ascii_case(name);
-            same.then(|| [dot, &variables::value(&rule.to, exchange)].concat())
+            let matches = variables::value(from, exchange).eq_ignore_ascii_case(name);
+            matches.then(|| [dot, &variables::value(&rule.to, exchange)].concat())
         }
         CookieMatch::Pattern(_) => rewrite_by_pattern(rule, value, exchange),
     })
 }
 
-/// The first rule that the start of a path is meant by.
+/// Applies the first rule that matches the start of a path.
 fn rewrite_path(rules: &[CookieRule], value: &[u8], exchange: &Exchange) -> Option<Vec<u8>> {
     rules.iter().find_map(|rule| match &rule.from {
         CookieMatch::Text(from) => {
@@ -101,7 +94,7 @@ fn matches_name(cookie: &CookieMatch, name: &[u8], exchange: &Exchange) -> bool 
     }
 }
 
-/// Flags as the configuration names them, and the attribute that each sets or takes away.
+/// The flags of the configuration, with the attribute that each sets, or removes (`no...`).
 const FLAGS: [(&str, &str, Option<&str>); 8] = [
     ("secure", "Secure", None),
     ("nosecure", "Secure", None),
@@ -113,15 +106,15 @@ const FLAGS: [(&str, &str, Option<&str>); 8] = [
     ("nosamesite", "SameSite", None),
 ];
 
-/// Whether anything was changed.
+/// Sets and removes attributes; true if any changed.
 fn set_flags(rule: &CookieFlags, attributes: &mut Vec<Attribute<'_>>, exchange: &Exchange) -> bool {
     let mut changed = false;
     for flag in &rule.flags {
         let flag = variables::value(flag, exchange).to_ascii_lowercase();
-        let Some((known, name, value)) = FLAGS.iter().find(|(known, ..)| known.as_bytes() == flag) else { continue };
-        let (name, is_taken) = (name.as_bytes(), known.starts_with("no"));
+        let Some((flag, name, value)) = FLAGS.iter().find(|(known, ..)| known.as_bytes() == flag) else { continue };
+        let (name, removes) = (name.as_bytes(), flag.starts_with("no"));
         let count = attributes.len();
-        if is_taken {
+        if removes {
             let mut number = 0;
             attributes.retain(|attribute| {
                 number += 1;
@@ -130,10 +123,10 @@ fn set_flags(rule: &CookieFlags, attributes: &mut Vec<Attribute<'_>>, exchange: 
             changed |= attributes.len() != count;
             continue;
         }
-        let fresh = Attribute { name, value: value.map(|value| value.as_bytes().into()) };
+        let new = Attribute { name, value: value.map(|value| value.as_bytes().into()) };
         match attributes.iter_mut().skip(1).find(|attribute| attribute.is_named(name)) {
-            Some(attribute) => *attribute = fresh,
-            None => attributes.push(fresh),
+            Some(attribute) => *attribute = new,
+            None => attributes.push(new),
         }
         changed = true;
     }

@@ -62,7 +62,8 @@ impl UpstreamConn {
 struct Pool {
     /// By name of the upstream. There are few: a linear search is faster than hashing.
     idle: Vec<(Box<str>, IdleConns)>,
-    sweeping: bool,
+    /// `sweep_until_empty` runs.
+    is_sweeping: bool,
 }
 
 /// The idle connections of an upstream, the most recently used one last. Boxed, as they are moved often.
@@ -106,7 +107,7 @@ pub fn put(addr: &Addr, mut conn: Box<UpstreamConn>, upstream: &Upstream) {
     if !conn.stream.stream.is_idle() {
         return;
     }
-    let sweep = POOL.with_borrow_mut(|pool| {
+    let starts_sweep = POOL.with_borrow_mut(|pool| {
         match pool.idle_conns(upstream) {
             Some(idle) => {
                 if idle.len() >= upstream.keepalive as usize {
@@ -116,9 +117,9 @@ pub fn put(addr: &Addr, mut conn: Box<UpstreamConn>, upstream: &Upstream) {
             }
             None => pool.idle.push((upstream.name.as_str().into(), vec![(addr.clone(), conn)])),
         }
-        !std::mem::replace(&mut pool.sweeping, true)
+        !std::mem::replace(&mut pool.is_sweeping, true)
     });
-    if sweep {
+    if starts_sweep {
         executor::spawn_boxed(sweep_until_empty());
     }
 }
@@ -137,8 +138,8 @@ async fn sweep_until_empty() {
                 idle.retain(|(_, conn)| conn.is_usable());
             }
             pool.idle.retain(|(_, idle)| !idle.is_empty());
-            pool.sweeping = !pool.idle.is_empty();
-            !pool.sweeping
+            pool.is_sweeping = !pool.idle.is_empty();
+            !pool.is_sweeping
         });
         if done {
             return;

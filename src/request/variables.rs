@@ -1,4 +1,4 @@
-//! What variables are worth for one exchange.
+//! Evaluates templates and variables for one request.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -13,12 +13,12 @@ use crate::runtime::clock;
 use crate::runtime::metrics::{self, Metric};
 use crate::runtime::socket::Addr;
 
-/// Maps within maps.
+/// Nesting of maps.
 const DEPTH_MAX: u8 = 32;
-/// Bytes that one value may come to (a head can be repeated in it many times over).
+/// Longer values are truncated: nested maps could repeat a header many times.
 const VALUE_BYTES_MAX: usize = 64 * 1024;
 
-/// The value of `template`.
+/// Returns the value of `template`.
 pub fn value(template: &Template, exchange: &Exchange) -> Vec<u8> {
     match template.as_text() {
         Some(text) => text.to_vec(),
@@ -32,13 +32,13 @@ pub fn value(template: &Template, exchange: &Exchange) -> Vec<u8> {
 
 /// Appends the value of `template` to `out`.
 pub fn write(template: &Template, exchange: &Exchange, out: &mut Vec<u8>) {
-    write_at(template, exchange, out, 0);
+    write_nested(template, exchange, out, 0);
 }
 
-fn write_at(template: &Template, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
+fn write_nested(template: &Template, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     let limit = out.len() + VALUE_BYTES_MAX;
-    for piece in template.pieces() {
-        match piece {
+    for segment in template.pieces() {
+        match segment {
             Segment::Text(text) => out.extend_from_slice(text),
             Segment::Variable(variable) => write_variable(variable, exchange, out, depth),
         }
@@ -46,18 +46,18 @@ fn write_at(template: &Template, exchange: &Exchange, out: &mut Vec<u8>, depth: 
     }
 }
 
-/// Appends the value of one variable. Whether it has one at all is told apart from an empty one only in logs.
+/// Appends the value of a variable; nothing for one without a value.
 pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     match variable {
         Variable::Empty => {}
         Variable::Builtin(builtin) => write_builtin(*builtin, exchange, out),
-        Variable::Field(name) => write_fields(&exchange.request.headers, name, out),
-        Variable::SentField(name) => write_lines(&exchange.response.head.borrow(), name, out),
-        Variable::UpstreamTrailer(name) => write_lines(&exchange.upstream.trailers, name, out),
-        Variable::SentTrailer(name) => write_lines(&exchange.response.trailers, name, out),
+        Variable::Field(name) => write_headers(&exchange.request.headers, name, out),
+        Variable::SentField(name) => write_header_lines(&exchange.response.head.borrow(), name, out),
+        Variable::UpstreamTrailer(name) => write_header_lines(&exchange.upstream.trailers, name, out),
+        Variable::SentTrailer(name) => write_header_lines(&exchange.response.trailers, name, out),
         Variable::UpstreamField(name) => {
             if let Some(head) = &exchange.upstream.head {
-                write_fields(&head.headers, name, out);
+                write_headers(&head.headers, name, out);
             }
         }
         Variable::UpstreamCookie(name) => {
@@ -89,23 +89,23 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
 fn write_map(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     let at = number as usize;
     let Some(map) = exchange.config.maps.get(at).filter(|_| depth < DEPTH_MAX) else { return };
-    let known = exchange.variables.maps.borrow().get(at).cloned().flatten();
-    if let Some(known) = known.filter(|_| !map.volatile) {
-        return out.extend_from_slice(&known);
+    let cached = exchange.variables.maps.borrow().get(at).cloned().flatten();
+    if let Some(cached) = cached.filter(|_| !map.volatile) {
+        return out.extend_from_slice(&cached);
     }
     let mut source = Vec::new();
-    write_at(&map.source, exchange, &mut source, depth + 1);
-    let (template, captured) = map.find(&source);
-    if let Some((expression, captures)) = captured {
+    write_nested(&map.source, exchange, &mut source, depth + 1);
+    let (template, captures) = map.find(&source);
+    if let Some((expression, captures)) = captures {
         exchange.set_captures(expression, captures);
     }
     let start = out.len();
-    write_at(template, exchange, out, depth + 1);
-    // A value stays what it is for a request, whatever changes meanwhile, as in nginx.
+    write_nested(template, exchange, out, depth + 1);
+    // As in nginx, a map is evaluated once per request.
     if !map.volatile {
-        let mut mapped = exchange.variables.maps.borrow_mut();
-        mapped.resize(exchange.config.maps.len(), None);
-        if let Some(slot) = mapped.get_mut(at) {
+        let mut cache = exchange.variables.maps.borrow_mut();
+        cache.resize(exchange.config.maps.len(), None);
+        if let Some(slot) = cache.get_mut(at) {
             *slot = Some(out.get(start..).unwrap_or_default().into());
         }
     }
@@ -117,31 +117,31 @@ fn write_geo(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
         None => Some(exchange.client.addr.clone()),
         Some(source) => {
             let mut text = Vec::new();
-            write_at(source, exchange, &mut text, depth + 1);
+            write_nested(source, exchange, &mut text, depth + 1);
             let ip = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
             ip.map(|ip: IpAddr| Addr::Ip((ip, 0).into()))
         }
     };
-    let fields = &exchange.request.headers;
-    let told = addr.as_ref().filter(|_| !geo.proxies.is_empty()).and_then(|addr| {
-        x_forwarded_for::client_address(addr, fields, b"x_forwarded_for", &geo.proxies, geo.recursive)
+    let headers = &exchange.request.headers;
+    let forwarded = addr.as_ref().filter(|_| !geo.proxies.is_empty()).and_then(|addr| {
+        x_forwarded_for::client_address(addr, headers, b"x_forwarded_for", &geo.proxies, geo.recursive)
             .map(|addr| addr.ip())
     });
-    out.extend_from_slice(geo.find(told.or(addr.and_then(|addr| addr.ip()))));
+    out.extend_from_slice(geo.find(forwarded.or(addr.and_then(|addr| addr.ip()))));
 }
 
 fn write_split(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     let Some(split) = exchange.config.splits.get(number as usize).filter(|_| depth < DEPTH_MAX) else { return };
     let mut text = Vec::new();
-    write_at(&split.source, exchange, &mut text, depth + 1);
+    write_nested(&split.source, exchange, &mut text, depth + 1);
     out.extend_from_slice(split.find(&text));
 }
 
-/// The first cookie of this name. A line of an answer sets but one, its attributes stand behind.
-fn write_cookie(fields: &Headers, kind: HeaderName, name: &[u8], out: &mut Vec<u8>) {
-    let most = if kind == HeaderName::SetCookie { 1 } else { usize::MAX };
-    for line in fields.all(kind) {
-        for cookie in line.split(|b| *b == b';').take(most) {
+/// Appends the first cookie of this name. `Set-Cookie` has one per line, followed by attributes.
+fn write_cookie(headers: &Headers, kind: HeaderName, name: &[u8], out: &mut Vec<u8>) {
+    let max = if kind == HeaderName::SetCookie { 1 } else { usize::MAX };
+    for line in headers.all(kind) {
+        for cookie in line.split(|b| *b == b';').take(max) {
             if let Some(value) = cookie_value(cookie, name) {
                 return out.extend_from_slice(value);
             }
@@ -149,10 +149,10 @@ fn write_cookie(fields: &Headers, kind: HeaderName, name: &[u8], out: &mut Vec<u
     }
 }
 
-/// Several fields of a name are one list (RFC 9110 5.3); cookies are joined by `; ` (RFC 6265 5.4).
-fn write_fields(fields: &Headers, name: &[u8], out: &mut Vec<u8>) {
+/// Appends all headers of a name as one list (RFC 9110 5.3); cookies are joined by `; ` (RFC 6265 5.4).
+fn write_headers(headers: &Headers, name: &[u8], out: &mut Vec<u8>) {
     let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
-    for (at, value) in fields.all_named(name).enumerate() {
+    for (at, value) in headers.all_named(name).enumerate() {
         if at > 0 {
             out.extend_from_slice(separator);
         }
@@ -160,23 +160,23 @@ fn write_fields(fields: &Headers, name: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// A field among lines that were sent, or came behind a body.
-fn write_lines(lines: &[u8], name: &[u8], out: &mut Vec<u8>) {
-    let mut found = 0;
+/// Appends the headers of a name among the lines of a sent head, or of trailers.
+fn write_header_lines(lines: &[u8], name: &[u8], out: &mut Vec<u8>) {
+    let mut is_first = true;
     for line in lines.split(|b| *b == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
-        if head::variable_name_matches(line.get(..colon).unwrap_or_default(), name) {
-            if found > 0 {
-                out.extend_from_slice(b", ");
-            }
-            found += 1;
-            out.extend_from_slice(line.get(colon + 1..).unwrap_or_default().trim_ascii());
+        let mut parts = line.splitn(2, |b| *b == b':');
+        if let (Some(line_name), Some(value)) = (parts.next(), parts.next())
+            && head::variable_name_matches(line_name, name)
+        {
+            out.extend_from_slice(if is_first { b"" } else { b", " });
+            out.extend_from_slice(value.trim_ascii());
+            is_first = false;
         }
     }
 }
 
-/// The value of an argument, the first of its name.
+/// Returns the value of the first argument of a name.
 pub fn arg<'a>(args: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     args.split(|b| *b == b'&').find_map(|arg| arg_value(arg, name))
 }
@@ -187,7 +187,7 @@ fn arg_value<'a>(arg: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     key.eq_ignore_ascii_case(name).then_some(value)
 }
 
-/// `name = value; ...`, with spaces where people write them.
+/// Parses `name=value`, with optional spaces.
 fn cookie_value<'c>(cookie: &'c [u8], name: &[u8]) -> Option<&'c [u8]> {
     let (key, rest) = trim_spaces_start(cookie).split_at_checked(name.len())?;
     let value = trim_spaces_start(rest).strip_prefix(b"=").filter(|_| key.eq_ignore_ascii_case(name))?;
@@ -201,7 +201,7 @@ fn trim_spaces_start(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Whether a condition (`if=`) holds: neither empty nor `0`.
+/// Whether a condition (`if=`) is true: neither empty nor `0`.
 pub fn is_true(template: &Template, exchange: &Exchange) -> bool {
     let value = value(template, exchange);
     !value.is_empty() && value != b"0"
@@ -209,7 +209,7 @@ pub fn is_true(template: &Template, exchange: &Exchange) -> bool {
 
 fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     let client = &exchange.client;
-    let answer = &exchange.response;
+    let response = &exchange.response;
     let mut number = |value: u64| write_number(value, 1, out);
     match builtin {
         Builtin::Args => out.extend_from_slice(exchange.uri.args.as_deref().unwrap_or_default()),
@@ -227,8 +227,8 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         | Builtin::RealipRemotePort
         | Builtin::RemoteAddr
         | Builtin::RemotePort => write_client(builtin, exchange, out),
-        Builtin::BodyBytesSent => number(answer.bytes.saturating_sub(answer.head_bytes)),
-        Builtin::BytesSent => number(answer.bytes),
+        Builtin::BodyBytesSent => number(response.bytes.saturating_sub(response.head_bytes)),
+        Builtin::BytesSent => number(response.bytes),
         Builtin::Connection => number(client.number.into()),
         Builtin::ConnectionRequests => number(exchange.number.into()),
         Builtin::ConnectionTime => {
@@ -238,8 +238,8 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::ContentLength => {
             out.extend_from_slice(exchange.request.headers.first(HeaderName::ContentLength).unwrap_or_default());
         }
-        Builtin::ContentType => write_fields(&exchange.request.headers, b"content_type", out),
-        Builtin::GzipRatio => write_ratio(answer.compressed_bytes, out),
+        Builtin::ContentType => write_headers(&exchange.request.headers, b"content_type", out),
+        Builtin::GzipRatio => write_ratio(response.compressed_bytes, out),
         Builtin::Host => out.extend_from_slice(host(exchange).as_bytes()),
         Builtin::Hostname => out.extend_from_slice(rustix::system::uname().nodename().to_string_lossy().as_bytes()),
         Builtin::Https => out.extend_from_slice(if client.tls.is_some() { b"on" } else { b"" }),
@@ -267,14 +267,14 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::RemoteUser => write_remote_user(exchange, out),
         Builtin::Request => out.extend_from_slice(exchange.request.request_line()),
         Builtin::RequestBody => out.extend_from_slice(&exchange.body.start),
-        Builtin::RequestCompletion => out.extend_from_slice(if answer.complete { b"OK" } else { b"" }),
+        Builtin::RequestCompletion => out.extend_from_slice(if response.complete { b"OK" } else { b"" }),
         Builtin::RequestId => out.extend_from_slice(exchange.request_id().as_bytes()),
         Builtin::RequestLength => number(exchange.request.len() as u64 + exchange.body.bytes),
         Builtin::RequestMethod => out.extend_from_slice(exchange.method()),
         Builtin::RequestTime => write_seconds(exchange.elapsed(), out),
         Builtin::RequestUri => out.extend_from_slice(&exchange.uri.raw),
         Builtin::Scheme => out.extend_from_slice(client.scheme().as_bytes()),
-        Builtin::Ssl(fact) => client.tls.iter().for_each(|secured| secured.write_variable(fact, out)),
+        Builtin::Ssl(variable) => client.tls.iter().for_each(|tls| tls.write_variable(variable, out)),
         Builtin::ServerAddr => out.extend_from_slice(client.local.host().as_bytes()),
         Builtin::ServerName => out.extend_from_slice(exchange.server.name.as_bytes()),
         Builtin::ServerPort => {
@@ -283,7 +283,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
             }
         }
         Builtin::ServerProtocol => out.extend_from_slice(exchange.request.version.as_str().as_bytes()),
-        Builtin::Status => write_number(answer.status.into(), 3, out),
+        Builtin::Status => write_number(response.status.into(), 3, out),
         Builtin::TimeIso8601 => clock::write_time_iso8601(out),
         Builtin::TimeLocal => clock::write_time_local(out),
         Builtin::UpstreamAddr
@@ -299,24 +299,24 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     }
 }
 
-/// Who the client is, who has connected for it, and what the PROXY protocol said.
+/// Appends a variable of the client, of the proxy in front (`$realip_*`), or of the PROXY protocol.
 fn write_client(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     let client = &exchange.client;
-    let connected = exchange.proxy_peer.as_ref().unwrap_or(client);
+    let proxy_peer = exchange.proxy_peer.as_ref().unwrap_or(client);
     let proxied = client.proxy_protocol.as_ref();
     let source = proxied.map(|proxied| proxied.source);
-    let target = proxied.map(|proxied| proxied.destination);
+    let destination = proxied.map(|proxied| proxied.destination);
     let port = match builtin {
         Builtin::BinaryRemoteAddr => return write_binary(&client.addr, out),
         Builtin::RemoteAddr => return out.extend_from_slice(client.addr.host().as_bytes()),
-        Builtin::RealipRemoteAddr => return out.extend_from_slice(connected.addr.host().as_bytes()),
+        Builtin::RealipRemoteAddr => return out.extend_from_slice(proxy_peer.addr.host().as_bytes()),
         Builtin::ProxyProtocolAddr => return write_ip(source, out),
-        Builtin::ProxyProtocolServerAddr => return write_ip(target, out),
-        // A port that a field did not tell is 0.
+        Builtin::ProxyProtocolServerAddr => return write_ip(destination, out),
+        // 0: the header that replaced the address has no port.
         Builtin::RemotePort => client.addr.port().filter(|port| *port > 0),
-        Builtin::RealipRemotePort => connected.addr.port().filter(|port| *port > 0),
+        Builtin::RealipRemotePort => proxy_peer.addr.port().filter(|port| *port > 0),
         Builtin::ProxyProtocolPort => source.map(|addr| addr.port()),
-        _ => target.map(|addr| addr.port()),
+        _ => destination.map(|addr| addr.port()),
     };
     if let Some(port) = port {
         write_number(port.into(), 1, out);
@@ -339,46 +339,45 @@ fn write_binary(addr: &Addr, out: &mut Vec<u8>) {
     }
 }
 
-/// `X-Forwarded-For` with the client at its end.
+/// Appends `X-Forwarded-For` with the client at its end.
 fn write_forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) {
-    write_fields(&exchange.request.headers, b"x_forwarded_for", out);
+    write_headers(&exchange.request.headers, b"x_forwarded_for", out);
     if !out.is_empty() && exchange.request.headers.first_named(b"x_forwarded_for").is_some() {
         out.extend_from_slice(b", ");
     }
     out.extend_from_slice(exchange.client.addr.host().as_bytes());
 }
 
-/// What limits said of the request.
 fn write_limit(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     let limits = &exchange.limits;
-    let ruling = match builtin {
+    let status = match builtin {
         Builtin::LimitRate => return write_number(limits.rate.unwrap_or(0), 1, out),
         Builtin::LimitReqStatus => limits.requests,
         _ => limits.connections,
     };
-    out.extend_from_slice(ruling.map_or("", LimitStatus::as_str).as_bytes());
+    out.extend_from_slice(status.map_or("", LimitStatus::as_str).as_bytes());
 }
 
-/// How many connections of clients there are: those of other workers when they were asked last.
+/// Returns the number of client connections; those of other workers as of their last update.
 fn connection_count(state: ConnectionState) -> u64 {
     metrics::request_update();
-    let figures = metrics::total();
+    let snapshot = metrics::total();
     match state {
-        ConnectionState::Active => figures.get(Metric::Active),
-        ConnectionState::Reading => figures.get(Metric::Reading),
-        ConnectionState::Waiting => figures.waiting(),
-        ConnectionState::Writing => figures.get(Metric::Writing),
+        ConnectionState::Active => snapshot.get(Metric::Active),
+        ConnectionState::Reading => snapshot.get(Metric::Reading),
+        ConnectionState::Waiting => snapshot.waiting(),
+        ConnectionState::Writing => snapshot.get(Metric::Writing),
     }
 }
 
-/// `root` and the path, or `alias` and what of the path the location did not match.
+/// Appends the name of the file: `root` and the path, or `alias` and the rest of the path after the location.
 pub fn write_file_name(exchange: &Exchange, out: &mut Vec<u8>) {
-    let matched = write_root(exchange, out);
-    let matched = if exchange.routing.alias_appended { 0 } else { matched };
-    out.extend_from_slice(exchange.uri.path.get(matched..).unwrap_or_default());
+    let replaced = write_root(exchange, out);
+    let replaced = if exchange.routing.alias_appended { 0 } else { replaced };
+    out.extend_from_slice(exchange.uri.path.get(replaced..).unwrap_or_default());
 }
 
-/// `root`, or `alias` and for how many bytes of the path it stands.
+/// Appends `root` or `alias`, and returns how many bytes of the path it replaces.
 pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
     let files = &exchange.settings().files;
     match (&files.alias, &files.root) {
@@ -394,64 +393,63 @@ pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
     }
 }
 
-/// Whether the path, or the name of the file that it means, leads out of its folder. The path of a client does only where
-/// an alias stands for a part of a name (`/a../x`); the folder does where a variable of `root` or `alias` has steps
-/// upwards (`/~../x` with `alias /home/$1`).
+/// Whether the file name escapes the root. The path of a client can only where an alias replaces a part of a segment
+/// (`/a../x`); the root can where a variable in it has `..` (`/~../x` with `alias /home/$1`).
 pub fn escapes_root(exchange: &Exchange, name: &[u8]) -> bool {
     let files = &exchange.settings().files;
     let alias = files.alias.as_ref();
-    let matched = alias.filter(|_| !exchange.routing.alias_appended).and_then(|alias| alias.replaces).unwrap_or(0);
-    let folder = alias.map(|alias| &alias.to).or(files.root.as_ref()).filter(|folder| folder.as_text().is_none());
-    let leaves = folder.is_some_and(|folder| {
-        let written = folder.pieces().iter().map(|piece| match piece {
+    let replaced = alias.filter(|_| !exchange.routing.alias_appended).and_then(|alias| alias.replaces).unwrap_or(0);
+    let root = alias.map(|alias| &alias.to).or(files.root.as_ref()).filter(|root| root.as_text().is_none());
+    let root_escapes = root.is_some_and(|root| {
+        let configured = root.pieces().iter().map(|segment| match segment {
             Segment::Text(text) => count_dot_dot(text),
             Segment::Variable(_) => 0,
         });
-        count_dot_dot(name) > written.sum()
+        count_dot_dot(name) > configured.sum()
     });
-    leaves
-        || ((exchange.uri.path_changed || matched > 0)
-            && has_dot_dot(exchange.uri.path.get(matched..).unwrap_or_default()))
+    root_escapes
+        || ((exchange.uri.path_changed || replaced > 0)
+            && has_dot_dot(exchange.uri.path.get(replaced..).unwrap_or_default()))
 }
 
 fn count_dot_dot(path: &[u8]) -> usize {
     path.split(|b| *b == b'/').filter(|segment| *segment == b"..").count()
 }
 
-/// Whether a path has steps upwards. Paths of clients never do; one that was made of variables may.
+/// Whether a path has a segment `..`. The normalized path of a client has none; one made of variables may.
 pub fn has_dot_dot(path: &[u8]) -> bool {
     count_dot_dot(path) > 0
 }
 
-/// `$host`: the host of the request, or the name of the server that took it.
+/// Returns `$host`: the host of the request, or the name of its server.
 pub fn host(exchange: &Exchange) -> &str {
     if exchange.uri.host.is_empty() { &exchange.server.name } else { &exchange.uri.host }
 }
 
-/// A number with so many digits at least. `write!` takes several times as long.
+/// Appends a number with at least `digits_min` digits. `write!` takes several times as long.
 pub fn write_number(number: u64, digits_min: usize, out: &mut Vec<u8>) {
-    let (mut digits, mut left, mut count) = ([0; 20], number, 0);
+    let (mut digits, mut rest, mut count) = ([0; 20], number, 0);
     for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (left % 10) as u8;
-        left /= 10;
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
         count += 1;
-        if left == 0 && count >= digits_min {
+        if rest == 0 && count >= digits_min {
             break;
         }
     }
     out.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
 }
 
-/// Milliseconds as seconds with three decimals.
+/// Appends milliseconds as seconds with three decimals.
 pub fn write_seconds(millis: u64, out: &mut Vec<u8>) {
     write_number(millis / 1000, 1, out);
     out.push(b'.');
     write_number(millis % 1000, 3, out);
 }
 
-/// How many times smaller a body became, in hundredths, rounded as nginx does it.
-fn write_ratio(packed: Option<(u64, u64)>, out: &mut Vec<u8>) {
-    if let Some((before, after)) = packed.filter(|(_, after)| *after > 0) {
+/// Appends `$gzip_ratio`, with two decimals and rounded as in nginx. `bytes`: before and after compression.
+fn write_ratio(bytes: Option<(u64, u64)>, out: &mut Vec<u8>) {
+    if let Some((before, after)) = bytes.filter(|(_, after)| *after > 0) {
         let hundredths = (before.saturating_mul(1000) / after + 5) / 10;
         write_number(hundredths / 100, 1, out);
         out.push(b'.');
@@ -459,20 +457,19 @@ fn write_ratio(packed: Option<(u64, u64)>, out: &mut Vec<u8>) {
     }
 }
 
-/// What one try is worth to a variable.
-fn write_attempt(builtin: Builtin, one: &Attempt, out: &mut Vec<u8>) {
+fn write_attempt(builtin: Builtin, attempt: &Attempt, out: &mut Vec<u8>) {
     let time = match builtin {
-        Builtin::UpstreamAddr => return drop(write!(out, "{}", one.target)),
-        Builtin::UpstreamResponseLength => return write_number(one.body, 1, out),
-        Builtin::UpstreamBytesReceived => return write_number(one.received, 1, out),
-        Builtin::UpstreamBytesSent => return write_number(one.sent, 1, out),
-        Builtin::UpstreamStatus => match one.status {
+        Builtin::UpstreamAddr => return drop(write!(out, "{}", attempt.target)),
+        Builtin::UpstreamResponseLength => return write_number(attempt.body, 1, out),
+        Builtin::UpstreamBytesReceived => return write_number(attempt.received, 1, out),
+        Builtin::UpstreamBytesSent => return write_number(attempt.sent, 1, out),
+        Builtin::UpstreamStatus => match attempt.status {
             Some(status) => return write_number(status.into(), 1, out),
             None => None,
         },
-        Builtin::UpstreamConnectTime => one.connected,
-        Builtin::UpstreamHeaderTime => one.head_received,
-        _ => one.ended,
+        Builtin::UpstreamConnectTime => attempt.connected,
+        Builtin::UpstreamHeaderTime => attempt.head_received,
+        _ => attempt.ended,
     };
     match time {
         Some(millis) => write_seconds(millis, out),
@@ -480,17 +477,17 @@ fn write_attempt(builtin: Builtin, one: &Attempt, out: &mut Vec<u8>) {
     }
 }
 
-/// Peers that were tried for one request stand in one value, with commas between them, and colons between upstreams.
+/// Appends a value for each attempt, separated by commas, and by colons after an internal redirect.
 fn write_attempts(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
-    for (at, one) in exchange.upstream.attempts.iter().enumerate() {
+    for (at, attempt) in exchange.upstream.attempts.iter().enumerate() {
         if at > 0 {
-            out.extend_from_slice(if one.after_redirect { b" : " } else { b", " });
+            out.extend_from_slice(if attempt.after_redirect { b" : " } else { b", " });
         }
-        write_attempt(builtin, one, out);
+        write_attempt(builtin, attempt, out);
     }
 }
 
-/// 1, unless `valid_referers` says that the referer is one.
+/// Appends 1 if `valid_referers` does not allow the referer.
 fn write_invalid_referer(exchange: &Exchange, out: &mut Vec<u8>) {
     let referer = exchange.request.headers.first_named(b"referer");
     let names = &exchange.server.names;
@@ -499,7 +496,7 @@ fn write_invalid_referer(exchange: &Exchange, out: &mut Vec<u8>) {
     }
 }
 
-/// The user of Basic authentication, whether or not the password was checked.
+/// Appends the user of Basic authentication, even if no password was checked.
 fn write_remote_user(exchange: &Exchange, out: &mut Vec<u8>) {
     if let Some(credentials) = Credentials::from_headers(&exchange.request.headers) {
         out.extend_from_slice(&credentials.user);
