@@ -165,7 +165,7 @@ impl Options {
             generated: String::new(),
             directives: flags.directives.clone().unwrap_or_default(),
             error_log: flags.error_log.clone(),
-            prefix: Prefix { prefix: dir.clone() },
+            prefix: Prefix { path: dir.clone() },
         };
         if flags.listen.is_empty() && flags.proxy.is_empty() {
             options.file = Some(match &flags.config {
@@ -203,7 +203,7 @@ impl Options {
             Some(file) => ConfigSource::File(file),
             None => ConfigSource::Text("the command line", self.generated.clone()),
         };
-        let error_log = ErrorLog::default_to(self.error_log.clone());
+        let error_log = ErrorLog::for_path(self.error_log.clone());
         config::load(source, &self.directives, self.prefix.clone(), error_log).map_err(|error| error.to_string())
     }
 
@@ -318,7 +318,7 @@ async fn unresolved_names(config: &Config) -> Vec<String> {
     let mut all = Vec::new();
     for peer in config.upstreams.iter().flat_map(|upstream| &upstream.peers) {
         // Name servers of the configuration are asked when somebody needs the answer.
-        let Endpoint::Name { host, .. } = &peer.place else { continue };
+        let Endpoint::Name { host, .. } = &peer.endpoint else { continue };
         if peer.resolver.is_system() {
             let name = cache::entry(host, &Arc::new(Resolver::system(None)));
             poll_fn(|cx| name.poll_resolved(cx)).await;

@@ -17,8 +17,8 @@ const VARIABLES: &str = include_str!("../docs/variables.md");
 const BENCHMARKS: &str = include_str!("../docs/benchmarks.md");
 
 fn load(source: ConfigSource<'_>) -> Result<Config, String> {
-    let folders = Prefix { prefix: ".".to_owned() };
-    config::load(source, "", folders, ErrorLog::default_to(None)).map_err(|error| error.to_string())
+    let folders = Prefix { path: ".".to_owned() };
+    config::load(source, "", folders, ErrorLog::for_path(None)).map_err(|error| error.to_string())
 }
 
 fn path(name: &str) -> PathBuf {
@@ -41,10 +41,10 @@ fn count(directives: &[Directive], name: &str) -> usize {
 
 /// Returns the upstream of a request with this Host and path, or an empty name if there is none.
 fn upstream(config: &Config, host: &str, path: &str) -> String {
-    let server = config.bindings[0].group.names.find(host).server;
+    let server = config.bindings[0].virtual_hosts.names.find(host).server;
     let locations = &server.locations;
     let found = locations.exact(path.as_bytes()).or_else(|| locations.longest_prefix(path.as_bytes()));
-    match found.and_then(|location| location.pass.as_ref()).map(|pass| &pass.destination) {
+    match found.and_then(|location| location.proxy_pass.as_ref()).map(|pass| &pass.destination) {
         Some(Destination::Upstream(number)) => config.upstreams[*number as usize].name.clone(),
         _ => String::new(),
     }
@@ -64,7 +64,7 @@ fn every_file_has_the_blocks_that_are_expected() {
         ("websocket-origin.conf", 1, 1, 1),
     ] {
         loaded(name);
-        let tree = Reader::new(&path("")).file(&path(name)).unwrap();
+        let tree = Reader::new(&path("")).parse_file(&path(name)).unwrap();
         let counts = ["server", "location", "upstream"].map(|block| count(&tree, block));
         assert_eq!(counts, [servers, locations, upstreams], "{name}");
     }
@@ -101,7 +101,7 @@ fn requests_for_unknown_names_get_no_response() {
     let config = loaded("vps.conf");
     assert_eq!(config.bindings.len(), 2);
     for binding in &config.bindings {
-        let steps = &binding.group.names.find("198.51.100.1").server.steps;
+        let steps = &binding.virtual_hosts.names.find("198.51.100.1").server.steps;
         assert!(matches!(steps[..], [config::Step::Return { status: 444, .. }]));
     }
 }

@@ -69,8 +69,8 @@ fn demo(once: bool) -> Result<(), Failure> {
     // A program that embeds smolgate does this.
     let directory = site.path.clone();
     let load = move || {
-        let prefix = Prefix { prefix: directory.display().to_string() };
-        config::load(ConfigSource::File(&directory.join(CONFIGURATION)), "", prefix, ErrorLog::default_to(None))
+        let prefix = Prefix { path: directory.display().to_string() };
+        config::load(ConfigSource::File(&directory.join(CONFIGURATION)), "", prefix, ErrorLog::for_path(None))
             .map_err(|error| error.to_string())
     };
     let config = load()?;

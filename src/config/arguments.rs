@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use crate::config::parser::{Directive, Error, Result, Word, placeholder};
+use crate::config::parser::{Directive, Error, Result, Word, placeholder_hint};
 use crate::config::values;
 use crate::http1::head::Version;
 
 /// An argument that is not what the directive takes.
-pub(crate) fn invalid(directive: &Directive, word: &Word, expected: &str) -> Error {
+pub(crate) fn invalid_value(directive: &Directive, word: &Word, expected: &str) -> Error {
     let wrong = ["invalid value \"", &word.text, "\" in \"", &directive.name.text, "\" directive"].concat();
-    Error::new(&word.at, wrong).hint(placeholder(&word.text).unwrap_or_else(|| [expected, " is expected"].concat()))
+    Error::new(&word.at, wrong)
+        .hint(placeholder_hint(&word.text).unwrap_or_else(|| [expected, " is expected"].concat()))
 }
 
 /// The argument number `at`, which is there: [`check`] has counted.
@@ -19,7 +20,7 @@ pub(crate) fn arg(directive: &Directive, at: usize) -> &Word {
 
 pub(crate) fn time(directive: &Directive) -> Result<Duration> {
     let word = arg(directive, 0);
-    values::time(&word.text).ok_or_else(|| invalid(directive, word, "a time such as 60s, 5m or 1d"))
+    values::time(&word.text).ok_or_else(|| invalid_value(directive, word, "a time such as 60s, 5m or 1d"))
 }
 
 /// A time after which a wait is over, which can't be 0.
@@ -28,25 +29,25 @@ pub(crate) fn timeout(directive: &Directive) -> Result<Duration> {
     if timeout.is_zero() {
         let expected =
             "a time above 0 (every wait would be over at once; for \"no limit\" write a long time such as 1y)";
-        return Err(invalid(directive, arg(directive, 0), expected));
+        return Err(invalid_value(directive, arg(directive, 0), expected));
     }
     Ok(timeout)
 }
 
 pub(crate) fn switch(directive: &Directive) -> Result<bool> {
     let word = arg(directive, 0);
-    values::switch(&word.text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))
+    values::switch(&word.text).ok_or_else(|| invalid_value(directive, word, "\"on\" or \"off\""))
 }
 
 pub(crate) fn size(directive: &Directive, word: &Word) -> Result<u64> {
-    values::size(&word.text).ok_or_else(|| invalid(directive, word, "a size such as 8k or 10m"))
+    values::size(&word.text).ok_or_else(|| invalid_value(directive, word, "a size such as 8k or 10m"))
 }
 
 pub(crate) fn number(directive: &Directive, word: &Word) -> Result<u32> {
-    values::number(&word.text).ok_or_else(|| invalid(directive, word, "a number"))
+    values::number(&word.text).ok_or_else(|| invalid_value(directive, word, "a number"))
 }
 
-pub(crate) fn version(directive: &Directive, word: &Word) -> Result<Version> {
+pub(crate) fn http_version(directive: &Directive, word: &Word) -> Result<Version> {
     let is_new = choice(directive, word, "1.0 or 1.1")? == 1;
     Ok(if is_new { Version::Http11 } else { Version::Http10 })
 }
@@ -54,14 +55,14 @@ pub(crate) fn version(directive: &Directive, word: &Word) -> Result<Version> {
 /// Which of some words it is, which are written as the operator is told of them: `a, b or c`.
 pub(crate) fn choice(directive: &Directive, word: &Word, words: &str) -> Result<usize> {
     let mut known = words.split(' ').filter(|known| *known != "or").map(|known| known.trim_end_matches(','));
-    known.position(|known| known == word.text).ok_or_else(|| invalid(directive, word, words))
+    known.position(|known| known == word.text).ok_or_else(|| invalid_value(directive, word, words))
 }
 
 /// A field name is a token (RFC 9110 5.1).
-pub(crate) fn check_field(directive: &Directive, name: &Word) -> Result {
+pub(crate) fn check_header_name(directive: &Directive, name: &Word) -> Result {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.text.is_empty() || !name.text.bytes().all(token) {
-        return Err(invalid(directive, name, "the name of a header field"));
+        return Err(invalid_value(directive, name, "the name of a header field"));
     }
     Ok(())
 }
@@ -74,7 +75,7 @@ mod tests {
     #[test]
     fn a_choice_is_one_of_the_words_and_nothing_between_them() {
         let text = "choice a, b c or d e \"\";".to_owned();
-        let directives = Reader::new(".".as_ref()).text("t".to_owned(), text).unwrap();
+        let directives = Reader::new(".".as_ref()).parse_text("t".to_owned(), text).unwrap();
         let chosen = |word: &Word| choice(&directives[0], word, "a, b, c or d").ok();
         let chosen: Vec<_> = directives[0].args.iter().map(chosen).collect();
         assert_eq!(chosen, [None, Some(1), Some(2), None, Some(3), None, None]);

@@ -10,19 +10,19 @@ use std::sync::Arc;
 
 use crate::config::arguments::{self, arg};
 use crate::config::directives::{self, Action, DirectiveSpec, Round};
-use crate::config::parser::{self, Directive, Error, Position, Result, Word, placeholder};
-use crate::config::template::{Builtin, Invalid, Template, Variable};
+use crate::config::parser::{self, Directive, Error, Position, Result, Word, placeholder_hint};
+use crate::config::template::{Builtin, Template, TemplateError, Variable};
 use crate::config::{
     Config, Content, ErrorLog, LogFormat, Main, Note, OptionalSettings, Prefix, Settings, Step, TryFiles, suggestion,
 };
 use crate::modules::limit::conf::ZoneTable;
 use crate::modules::map::conf::Expression;
-use crate::proxy::health_match_conf::Matches;
+use crate::proxy::health_match_conf::HealthMatches;
 use crate::proxy::origin_conf::Assignments;
-use crate::proxy::upstream_conf::UpstreamDraft;
+use crate::proxy::upstream_conf::UpstreamBuilder;
 use crate::regex::Pattern;
-use crate::request::listen_conf::{ListenLine, Served, ServerName};
-use crate::request::location_conf::LocationDraft;
+use crate::request::listen_conf::{Listen, ServerListens, ServerName};
+use crate::request::location_conf::LocationBuilder;
 use crate::tls::TlsStore;
 use crate::tls::conf::SslDirectives;
 
@@ -30,26 +30,26 @@ use crate::tls::conf::SslDirectives;
 pub(crate) struct Builder {
     /// What becomes of it.
     pub(crate) config: Config,
-    pub(crate) folders: Prefix,
+    pub(crate) prefix: Prefix,
     /// Where the main file is.
-    pub(crate) folder: PathBuf,
-    pub(crate) matches: Matches,
+    pub(crate) config_directory: PathBuf,
+    pub(crate) health_matches: HealthMatches,
     pub(crate) zones: ZoneTable,
-    pub(crate) formats: Vec<(String, Arc<LogFormat>)>,
-    pub(crate) servers: Vec<Served>,
+    pub(crate) log_formats: Vec<(String, Arc<LogFormat>)>,
+    pub(crate) servers: Vec<ServerListens>,
     /// Each `proxy_pass` whose host the client chooses.
-    pub(crate) open_proxies: Vec<Word>,
+    pub(crate) client_chosen_hosts: Vec<Word>,
     /// Variables that a block of their own defines.
-    made_names: Vec<(String, Variable)>,
-    user_names: HashMap<String, u32>,
+    defined_variables: Vec<(String, Variable)>,
+    user_variables: HashMap<String, u32>,
     /// What variables are filled with, wherever that is in the configuration.
     pub(crate) assignments: Assignments,
     /// Whether a variable asks for fields of the answer.
-    keeps_sent: Cell<bool>,
+    keeps_response_head: Cell<bool>,
     /// Whether one asks for the request body.
-    keeps_body: Cell<bool>,
+    keeps_request_body: Cell<bool>,
     /// Whether one that asks how the answer went stands where it is no part of a line.
-    pub(crate) looks_back: Cell<bool>,
+    pub(crate) needs_request_at_end: Cell<bool>,
 }
 
 /// A block that is being read.
@@ -57,17 +57,17 @@ pub(crate) struct BlockBuilder {
     pub(crate) context: u16,
     pub(crate) settings: Settings,
     /// Whether the directive at hand is the first of its name in this block: it replaces what was inherited.
-    pub(crate) first: bool,
+    pub(crate) is_first: bool,
     /// Whether it has an `allow` or `deny` of its own.
-    pub(crate) has_rules: bool,
-    pub(crate) listens: Vec<ListenLine>,
+    pub(crate) has_access_rules: bool,
+    pub(crate) listens: Vec<Listen>,
     pub(crate) names: Vec<ServerName>,
     pub(crate) steps: Vec<Step>,
     pub(crate) try_files: Option<TryFiles>,
     pub(crate) content: Option<Content>,
-    pub(crate) location: Option<LocationDraft>,
+    pub(crate) location: Option<LocationBuilder>,
     pub(crate) locations: Vec<Arc<crate::config::Location>>,
-    pub(crate) upstream: UpstreamDraft,
+    pub(crate) upstream: UpstreamBuilder,
     pub(crate) tls: SslDirectives,
 }
 
@@ -76,8 +76,8 @@ impl BlockBuilder {
         Self {
             context,
             settings,
-            first: true,
-            has_rules: false,
+            is_first: true,
+            has_access_rules: false,
             listens: Vec::new(),
             names: Vec::new(),
             steps: Vec::new(),
@@ -85,7 +85,7 @@ impl BlockBuilder {
             content: None,
             location: None,
             locations: Vec::new(),
-            upstream: UpstreamDraft::default(),
+            upstream: UpstreamBuilder::default(),
             tls: SslDirectives::default(),
         }
     }
@@ -93,8 +93,8 @@ impl BlockBuilder {
 
 impl BlockBuilder {
     /// What few blocks set, which is this one's own from now on.
-    pub(crate) fn rare(&mut self) -> &mut OptionalSettings {
-        Arc::make_mut(&mut self.settings.rare)
+    pub(crate) fn optional_mut(&mut self) -> &mut OptionalSettings {
+        Arc::make_mut(&mut self.settings.optional)
     }
 }
 
@@ -106,31 +106,36 @@ pub enum ConfigSource<'s> {
 }
 
 /// Loads a configuration; `extra` are the directives of `-g`.
-pub fn load(source: ConfigSource<'_>, extra: &str, folders: Prefix, default_error_log: ErrorLog) -> Result<Config> {
+pub fn load(
+    source: ConfigSource<'_>,
+    global_directives: &str,
+    folders: Prefix,
+    default_error_log: ErrorLog,
+) -> Result<Config> {
     let folder = match source {
         ConfigSource::File(path) => path.parent().unwrap_or(Path::new(".")).to_owned(),
-        ConfigSource::Text(..) => folders.prefix.clone().into(),
+        ConfigSource::Text(..) => folders.path.clone().into(),
     };
     let mut reader = parser::Reader::new(&folder);
-    let tree = tree(&mut reader, source, extra)?;
+    let tree = parse(&mut reader, source, global_directives)?;
     let mut builder = Builder::new(folders, folder, default_error_log);
-    builder.read(&in_http(tree)).map_err(|error| error.in_one_of(&reader.files))?;
+    builder.build(&wrap_in_http(tree)).map_err(|error| error.with_file_of(&reader.files))?;
     builder.config.files = reader.files;
     Ok(builder.config)
 }
 
 /// The directives of the file or the text behind those of `-g`.
-fn tree(reader: &mut parser::Reader, source: ConfigSource<'_>, extra: &str) -> Result<Vec<Directive>> {
-    let mut tree = if extra.is_empty() { Vec::new() } else { reader.text("-g".to_owned(), extra.to_owned())? };
+fn parse(reader: &mut parser::Reader, source: ConfigSource<'_>, extra: &str) -> Result<Vec<Directive>> {
+    let mut tree = if extra.is_empty() { Vec::new() } else { reader.parse_text("-g".to_owned(), extra.to_owned())? };
     tree.append(&mut match source {
-        ConfigSource::File(path) => reader.file(path)?,
-        ConfigSource::Text(name, text) => reader.text(name.to_owned(), text)?,
+        ConfigSource::File(path) => reader.parse_file(path)?,
+        ConfigSource::Text(name, text) => reader.parse_text(name.to_owned(), text)?,
     });
     Ok(tree)
 }
 
 /// A file without `http {}` is read as if it were inside one: most published ones are such fragments.
-fn in_http(tree: Vec<Directive>) -> Vec<Directive> {
+fn wrap_in_http(tree: Vec<Directive>) -> Vec<Directive> {
     let is_main =
         |d: &Directive| directives::find(&d.name.text).is_none_or(|spec| spec.contexts & directives::MAIN != 0);
     if tree.iter().any(|d| d.name.text == "http") || tree.iter().all(is_main) {
@@ -156,8 +161,8 @@ impl Builder {
             error_log: Arc::from([default_error_log]),
             worker_connections: None,
             workers: 1,
-            affinity: crate::config::Affinity::Any,
-            descriptors: None,
+            cpu_affinity: crate::config::CpuAffinity::Any,
+            open_files_max: None,
             worker_shutdown_timeout: None,
         };
         Self {
@@ -171,55 +176,55 @@ impl Builder {
                 splits: Vec::new(),
                 zones: Vec::new(),
                 user_variables: 0,
-                keeps_sent: false,
-                keeps_body: false,
-                looks_back: false,
+                keeps_response_head: false,
+                keeps_request_body: false,
+                needs_request_at_end: false,
                 log_files: Vec::new(),
                 notes: Vec::new(),
                 tls: TlsStore::default(),
                 files: Vec::new(),
             },
-            folders,
-            folder,
-            matches: Vec::new(),
+            prefix: folders,
+            config_directory: folder,
+            health_matches: Vec::new(),
             zones: ZoneTable::default(),
-            formats: Vec::new(),
+            log_formats: Vec::new(),
             servers: Vec::new(),
-            open_proxies: Vec::new(),
-            made_names: Vec::new(),
-            user_names: HashMap::new(),
+            client_chosen_hosts: Vec::new(),
+            defined_variables: Vec::new(),
+            user_variables: HashMap::new(),
             assignments: Assignments::default(),
-            keeps_sent: Cell::new(false),
-            keeps_body: Cell::new(false),
-            looks_back: Cell::new(false),
+            keeps_response_head: Cell::new(false),
+            keeps_request_body: Cell::new(false),
+            needs_request_at_end: Cell::new(false),
         }
     }
 
     /// Reads everything.
-    fn read(&mut self, tree: &[Directive]) -> Result {
-        self.add_log_file_of(&self.config.main.error_log.clone());
-        self.collect_names(tree);
+    fn build(&mut self, tree: &[Directive]) -> Result {
+        self.number_default_error_log(&self.config.main.error_log.clone());
+        self.declare_variables(tree);
         self.collect_assignments(tree);
         let mut block = BlockBuilder::new(directives::MAIN, Settings::default());
         self.read_block(tree, &mut block)?;
-        self.config.bindings = crate::request::listen_conf::bind(&self.servers)?;
+        self.config.bindings = crate::request::listen_conf::build_bindings(&self.servers)?;
         crate::modules::map::conf::check_cycles(&self.config.maps)?;
         crate::proxy::conf::check_open_proxies(self)?;
         self.config.zones = std::mem::take(&mut self.zones).finish()?;
-        self.config.keeps_sent = self.keeps_sent.get();
-        self.config.keeps_body = self.keeps_body.get();
-        self.config.looks_back = self.looks_back.get();
-        self.config.user_variables = self.user_names.len();
+        self.config.keeps_response_head = self.keeps_response_head.get();
+        self.config.keeps_request_body = self.keeps_request_body.get();
+        self.config.needs_request_at_end = self.needs_request_at_end.get();
+        self.config.user_variables = self.user_variables.len();
         Ok(())
     }
 
     /// Reads the block of a directive, which inherits what the one around it has set.
-    pub(crate) fn inside(
+    pub(crate) fn build_block(
         &mut self,
         outer: &BlockBuilder,
         directive: &Directive,
         context: u16,
-        location: Option<LocationDraft>,
+        location: Option<LocationBuilder>,
     ) -> Result<Box<BlockBuilder>> {
         let mut inner = Box::new(BlockBuilder::new(context, outer.settings.clone()));
         inner.location = location;
@@ -235,12 +240,12 @@ impl Builder {
         let mut seen: Vec<(&str, bool)> = Vec::new();
         let mut checked = Vec::with_capacity(directives.len());
         for directive in directives {
-            let spec = check(directive, block.context)?;
+            let spec = check_directive(directive, block.context)?;
             let name = spec.name;
             let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
             let before = seen.iter().find(|(known, _)| *known == name);
             if before.is_some_and(|(_, was_off)| is_off || *was_off || !spec.action.repeats()) {
-                return Err(directive.name.wrong("\"{}\" directive is duplicate").hint("it may stand once in a block"));
+                return Err(directive.name.error("\"{}\" directive is duplicate").hint("it may stand once in a block"));
             }
             let first = before.is_none();
             if first {
@@ -255,7 +260,7 @@ impl Builder {
         }
         for round in Round::ORDER {
             for (directive, action, first) in checked.iter().filter(|(_, action, _)| action.round() == round) {
-                block.first = *first;
+                block.is_first = *first;
                 self.apply(*action, block, directive)?;
             }
         }
@@ -275,14 +280,14 @@ impl Builder {
             Action::Template(slot) => *slot(self, block) = self.template(arg(directive, 0))?,
             Action::Note(reason) => self.note(&directive.name, reason),
             Action::OnlyOff(_) if directive.args.first().is_some_and(|arg| arg.text == "off") => {}
-            Action::OnlyOff(reason) | Action::Refuse(reason) => return Err(refused(directive, reason)),
+            Action::OnlyOff(reason) | Action::Refuse(reason) => return Err(not_supported(directive, reason)),
         }
         Ok(())
     }
 
     /// `name`, relative to the folder of the main file.
-    pub(crate) fn in_folder(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
+    pub(crate) fn in_config_directory(&self, name: &str) -> String {
+        self.config_directory.join(name).display().to_string()
     }
 
     pub(crate) fn note(&mut self, name: &Word, text: &'static str) {
@@ -290,7 +295,7 @@ impl Builder {
     }
 
     /// Names of maps and of named groups, so that they are known before they are defined.
-    fn collect_names(&mut self, directives: &[Directive]) {
+    fn declare_variables(&mut self, directives: &[Directive]) {
         for directive in directives {
             let make: Option<fn(u32) -> Variable> = match directive.name.text.as_str() {
                 "map" => Some(Variable::Map),
@@ -302,30 +307,30 @@ impl Builder {
                 && let Some(name) = directive.args.last().and_then(|arg| arg.text.strip_prefix('$'))
             {
                 let same = |known: &&Variable| std::mem::discriminant(*known) == std::mem::discriminant(&make(0));
-                let next = self.made_names.iter().map(|(_, made)| made).filter(same).count() as u32;
-                if find(&self.made_names, name).is_none() {
-                    self.made_names.push((name.to_owned(), make(next)));
+                let next = self.defined_variables.iter().map(|(_, made)| made).filter(same).count() as u32;
+                if find_by_name(&self.defined_variables, name).is_none() {
+                    self.defined_variables.push((name.to_owned(), make(next)));
                 }
             }
             if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
                 && let Some(name) = directive.args.first().and_then(|arg| arg.text.strip_prefix('$'))
                 && Variable::builtin(name).is_none_or(|known| !matches!(known, Variable::Builtin(_)))
             {
-                self.add_user(name);
+                self.declare_user_variable(name);
             }
             for word in std::iter::once(&directive.name).chain(&directive.args) {
                 for name in named_groups(&word.text) {
-                    let user = self.add_user(name);
+                    let user = self.declare_user_variable(name);
                     self.assignments.add_captured(user);
                 }
             }
-            self.collect_names(directive.block.as_deref().unwrap_or_default());
+            self.declare_variables(directive.block.as_deref().unwrap_or_default());
         }
     }
 
-    fn add_user(&mut self, name: &str) -> u32 {
-        let next = self.user_names.len() as u32;
-        *self.user_names.entry(name.to_owned()).or_insert(next)
+    fn declare_user_variable(&mut self, name: &str) -> u32 {
+        let next = self.user_variables.len() as u32;
+        *self.user_variables.entry(name.to_owned()).or_insert(next)
     }
 
     /// What `set` and `auth_request_set` fill variables with: a block may use what another one has set. A value that is
@@ -334,7 +339,7 @@ impl Builder {
         for directive in directives {
             if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
                 && let [target, value, ..] = directive.args.as_slice()
-                && let Some(user) = target.text.strip_prefix('$').and_then(|name| self.user_number(name))
+                && let Some(user) = target.text.strip_prefix('$').and_then(|name| self.user_variable(name))
                 && let Ok(value) = self.template(value)
             {
                 self.assignments.add(user, value);
@@ -345,51 +350,51 @@ impl Builder {
 
     /// The name of the variable that a block defines, without its `$`. Blocks are read in the order of their numbers:
     /// one that has another number is the second of its name.
-    pub(crate) fn new_name(&self, target: &Word, variable: &Variable) -> Result<String> {
+    pub(crate) fn defined_variable_name(&self, target: &Word, variable: &Variable) -> Result<String> {
         let name = variable_name(target)?;
-        let duplicate = Error::about(&target.at, "the duplicate \"{}\" variable", name);
+        let duplicate = Error::formatted(&target.at, "the duplicate \"{}\" variable", name);
         if matches!(Variable::builtin(name), Some(Variable::Builtin(_) | Variable::Capture(_))) {
             return Err(duplicate.hint("it is built in"));
         }
-        if find(&self.made_names, name) == Some(variable) { Ok(name.to_owned()) } else { Err(duplicate) }
+        if find_by_name(&self.defined_variables, name) == Some(variable) { Ok(name.to_owned()) } else { Err(duplicate) }
     }
 
     /// The number of the variable that a named group fills.
-    pub(crate) fn user_number(&self, name: &str) -> Option<u32> {
-        self.user_names.get(name).copied()
+    pub(crate) fn user_variable(&self, name: &str) -> Option<u32> {
+        self.user_variables.get(name).copied()
     }
 
     /// Reads a word with variables.
     pub(crate) fn template(&self, word: &Word) -> Result<Template> {
-        self.template_of(&word.text, word)
+        self.template_from(&word.text, word)
     }
 
     /// Reads what `word` means with variables.
-    pub(crate) fn template_of(&self, text: &str, word: &Word) -> Result<Template> {
+    pub(crate) fn template_from(&self, text: &str, word: &Word) -> Result<Template> {
         Template::parse(text, &mut |name| self.variable(name)).map_err(|invalid| {
             let error = Error::new(&word.at, invalid.to_string());
-            let Invalid::Unknown(name) = invalid else { return error };
-            let mut mine = self.made_names.iter().map(|(made, _)| made.as_str());
+            let TemplateError::Unknown(name) = invalid else { return error };
+            let mut mine = self.defined_variables.iter().map(|(made, _)| made.as_str());
             let nearest = suggestion::closest(&name, &mut Variable::known_names());
             match nearest.or_else(|| suggestion::closest(&name, &mut mine)) {
-                Some(near) => error.hint_about("did you mean \"${}\"?", near),
+                Some(near) => error.hint_formatted("did you mean \"${}\"?", near),
                 None => error.hint("neither built in nor defined by \"map\" or a named group"),
             }
         })
     }
 
     fn variable(&self, name: &str) -> Option<Variable> {
-        if let Some(made) = find(&self.made_names, name) {
+        if let Some(made) = find_by_name(&self.defined_variables, name) {
             return Some(made.clone());
         }
-        if let Some(number) = self.user_number(name) {
+        if let Some(number) = self.user_variable(name) {
             return Some(Variable::User(number));
         }
         let builtin = Variable::builtin(name);
         match builtin {
-            Some(Variable::SentField(_)) => self.keeps_sent.set(true),
-            Some(Variable::Builtin(Builtin::RequestBody)) => self.keeps_body.set(true),
-            Some(Variable::Builtin(builtin)) if builtin.changes() => self.looks_back.set(true),
+            Some(Variable::SentHeader(_)) => self.keeps_response_head.set(true),
+            Some(Variable::Builtin(Builtin::RequestBody)) => self.keeps_request_body.set(true),
+            Some(Variable::Builtin(builtin)) if builtin.changes_until_end() => self.needs_request_at_end.set(true),
             _ => {}
         }
         builtin
@@ -406,14 +411,14 @@ impl Builder {
             Error::new(at, format!("invalid regular expression \"{source}\": {why}"))
                 .hint("an expression with \"{\", \"}\" or \";\" must be quoted")
         })?;
-        let users = pattern.names().filter_map(|(group, name)| Some((group, self.user_number(name)?))).collect();
-        Ok(Expression { pattern, users })
+        let users = pattern.names().filter_map(|(group, name)| Some((group, self.user_variable(name)?))).collect();
+        Ok(Expression { pattern, group_variables: users })
     }
 
     /// The number of a log file, which is opened once however often it is named.
-    pub(crate) fn log_file(&mut self, path: &str) -> u32 {
-        let path = self.folders.in_prefix(path);
-        let number = crate::request::log_conf::number_of(&path);
+    pub(crate) fn log_file_number(&mut self, path: &str) -> u32 {
+        let path = self.prefix.resolve(path);
+        let number = crate::request::log_conf::file_number(&path);
         if !self.config.log_files.iter().any(|(known, _)| *known == number) {
             self.config.log_files.push((number, path));
         }
@@ -421,10 +426,10 @@ impl Builder {
     }
 
     /// The log file that `-e` names has its number already.
-    fn add_log_file_of(&mut self, logs: &[ErrorLog]) {
+    fn number_default_error_log(&mut self, logs: &[ErrorLog]) {
         for log in logs {
             if let Some(path) = &log.default_path {
-                let number = self.log_file(path);
+                let number = self.log_file_number(path);
                 self.config.main.error_log =
                     Arc::from([ErrorLog { target: crate::config::LogTarget::File(number), ..log.clone() }]);
             }
@@ -435,11 +440,11 @@ impl Builder {
 /// The name of a variable that a directive makes or fills, without its `$`.
 pub(crate) fn variable_name(target: &Word) -> Result<&str> {
     let name = target.text.strip_prefix('$').filter(|name| !name.is_empty());
-    name.ok_or_else(|| target.wrong("invalid variable name \"{}\"").hint("it must start with \"$\""))
+    name.ok_or_else(|| target.error("invalid variable name \"{}\"").hint("it must start with \"$\""))
 }
 
 /// What a name stands for, of the few that a configuration makes.
-pub(crate) fn find<'v, T>(named: &'v [(String, T)], name: &str) -> Option<&'v T> {
+pub(crate) fn find_by_name<'v, T>(named: &'v [(String, T)], name: &str) -> Option<&'v T> {
     named.iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
@@ -459,40 +464,40 @@ fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the directive is known, may stand here, and has as many arguments as it takes.
-fn check(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec> {
+fn check_directive(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec> {
     let name = &directive.name;
     let Some(spec) = directives::find(&name.text) else {
-        let error = name.wrong("unknown directive \"{}\"");
-        return Err(match (directives::suggest(&name.text), placeholder(&name.text)) {
-            (Some(near), _) => error.hint_about("did you mean \"{}\"?", near),
+        let error = name.error("unknown directive \"{}\"");
+        return Err(match (directives::suggest(&name.text), placeholder_hint(&name.text)) {
+            (Some(near), _) => error.hint_formatted("did you mean \"{}\"?", near),
             (None, Some(hint)) => error.hint(hint),
             (None, None) if name.text.contains("_by_lua") => error.hint("there is no script engine here"),
             (None, None) => error,
         });
     };
-    unended_line(directive)?;
+    check_semicolon(directive)?;
     if let Action::Refuse(why) = spec.action {
-        return Err(refused(directive, why));
+        return Err(not_supported(directive, why));
     }
     if spec.contexts & context == 0 {
         return Err(name
-            .wrong("\"{}\" directive is not allowed here")
-            .hint_about("it may stand in {}", &context_names(spec.contexts)));
+            .error("\"{}\" directive is not allowed here")
+            .hint_formatted("it may stand in {}", &context_names(spec.contexts)));
     }
     let is_peer = name.text == "server" && context == directives::UPSTREAM;
     let takes_block = spec.action.has_block() && !is_peer;
     match (&directive.block, takes_block) {
         (Some(_), false) => {
-            let error = name.wrong("directive \"{}\" is not terminated by \";\"");
+            let error = name.error("directive \"{}\" is not terminated by \";\"");
             return Err(match directive.block.as_deref() {
                 Some([inner]) if inner.args.is_empty() => {
-                    error.hint(parser::is_placeholder(&["{", &inner.name.text, "}"].concat()))
+                    error.hint(parser::format_placeholder_hint(&["{", &inner.name.text, "}"].concat()))
                 }
                 _ => error.hint("it takes no block"),
             });
         }
         (None, true) => {
-            return Err(name.wrong("directive \"{}\" has no opening \"{\""));
+            return Err(name.error("directive \"{}\" has no opening \"{\""));
         }
         _ => {}
     }
@@ -512,14 +517,14 @@ fn check(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec> 
             _ => format!("{min} to {max} are"),
         };
         return Err(name
-            .wrong("invalid number of arguments in \"{}\" directive")
+            .error("invalid number of arguments in \"{}\" directive")
             .hint(format!("{expected} expected, {given} given")));
     }
     Ok(spec)
 }
 
 /// A missing `;` makes the next line's directive an argument: say so instead of what follows from it.
-fn unended_line(directive: &Directive) -> Result {
+fn check_semicolon(directive: &Directive) -> Result {
     let name = &directive.name;
     let words = || std::iter::once(name).chain(&directive.args);
     for (before, word) in words().zip(&directive.args) {
@@ -527,7 +532,7 @@ fn unended_line(directive: &Directive) -> Result {
         let is_meant = matches!((name.text.as_str(), word.text.as_str()), ("gzip_types", _) | ("access_log", "gzip"));
         if starts_line && !is_meant && directives::find(&word.text).is_some() {
             return Err(name
-                .wrong("\"{}\" is not ended by \";\"")
+                .error("\"{}\" is not ended by \";\"")
                 .hint(format!("put a \";\" at the end of line {}, before \"{}\"", before.at.line, word.text)));
         }
     }
@@ -539,8 +544,8 @@ fn context_names(contexts: u16) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-fn refused(directive: &Directive, why: &str) -> Error {
-    directive.name.wrong("\"{}\" is not supported").hint(why)
+fn not_supported(directive: &Directive, why: &str) -> Error {
+    directive.name.error("\"{}\" is not supported").hint(why)
 }
 
 /// A configuration for the command line's `--listen` and `--proxy`.

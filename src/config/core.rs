@@ -6,33 +6,33 @@ use std::time::Duration;
 
 use rustix::thread::sched_getaffinity;
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Result};
-use crate::config::{AddField, Affinity, Server, directives, values};
+use crate::config::{AddHeader, CpuAffinity, Server, directives, values};
 use crate::http1::head::{HeaderName, Limits};
-use crate::request::listen_conf::ListenLine;
+use crate::request::listen_conf::Listen;
 use crate::request::location_conf::Locations;
 
 pub(crate) fn http(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     block.settings.error_log = builder.config.main.error_log.clone();
-    builder.inside(block, directive, directives::HTTP, None).map(drop)
+    builder.build_block(block, directive, directives::HTTP, None).map(drop)
 }
 
 pub(crate) fn events(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    builder.inside(block, directive, directives::EVENTS, None).map(drop)
+    builder.build_block(block, directive, directives::EVENTS, None).map(drop)
 }
 
 pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     if block.context == directives::UPSTREAM {
         return crate::proxy::upstream_conf::server(builder, block, directive);
     }
-    let mut inner = builder.inside(block, directive, directives::SERVER, None)?;
+    let mut inner = builder.build_block(block, directive, directives::SERVER, None)?;
     if inner.locations.is_empty() {
-        crate::modules::access::conf::check(&inner.settings, directive)?;
+        crate::modules::access::conf::check_auth_basic(&inner.settings, directive)?;
     }
     if inner.tls.is_on {
-        inner.listens.iter_mut().for_each(ListenLine::secure);
+        inner.listens.iter_mut().for_each(Listen::enable_tls);
     }
     let tls = crate::tls::conf::server_tls(builder, &inner.tls, directive)?;
     let name = inner.names.first().map_or(String::new(), |name| name.word.text.trim_start_matches('.').to_owned());
@@ -53,7 +53,7 @@ pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive:
 }
 
 pub(crate) fn pid(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
-    builder.config.main.pid = Some(builder.folders.in_prefix(&arg(directive, 0).text));
+    builder.config.main.pid = Some(builder.prefix.resolve(&arg(directive, 0).text));
     Ok(())
 }
 
@@ -68,16 +68,16 @@ pub(crate) fn worker_processes(builder: &mut Builder, _: &mut BlockBuilder, dire
     const WORKERS_MAX: u32 = 256;
     let word = arg(directive, 0);
     builder.config.main.workers = match word.text.as_str() {
-        "auto" => processors().clamp(1, WORKERS_MAX),
+        "auto" => available_processors().clamp(1, WORKERS_MAX),
         _ => values::number(&word.text)
             .filter(|count| (1..=WORKERS_MAX).contains(count))
-            .ok_or_else(|| invalid(directive, word, "auto, or a number from 1 to 256"))?,
+            .ok_or_else(|| invalid_value(directive, word, "auto, or a number from 1 to 256"))?,
     };
     Ok(())
 }
 
 /// Those that the program may run on, but not more than its control group has time for (cgroups(7)).
-fn processors() -> u32 {
+fn available_processors() -> u32 {
     let all = sched_getaffinity(None).map_or(1, |set| set.count());
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let Some(own) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return all };
@@ -93,18 +93,18 @@ fn processors() -> u32 {
 pub(crate) fn worker_cpu_affinity(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     const PROCESSORS_MAX: usize = 1024;
     if arg(directive, 0).text == "auto" {
-        builder.config.main.affinity = Affinity::Auto;
+        builder.config.main.cpu_affinity = CpuAffinity::Auto;
         return Ok(());
     }
     let mut lists = Vec::new();
     for word in &directive.args {
         if word.text.is_empty() || word.text.len() > PROCESSORS_MAX || !word.text.bytes().all(|b| b"01".contains(&b)) {
-            return Err(invalid(directive, word, "auto, or masks such as 0001 0010"));
+            return Err(invalid_value(directive, word, "auto, or masks such as 0001 0010"));
         }
         let bits = word.text.bytes().rev().enumerate();
         lists.push(bits.filter(|(_, bit)| *bit == b'1').map(|(at, _)| at).collect());
     }
-    builder.config.main.affinity = Affinity::Lists(lists);
+    builder.config.main.cpu_affinity = CpuAffinity::Lists(lists);
     Ok(())
 }
 
@@ -112,16 +112,16 @@ pub(crate) fn worker_rlimit_nofile(builder: &mut Builder, _: &mut BlockBuilder, 
     let word = arg(directive, 0);
     let count = arguments::number(directive, word)?;
     if count == 0 {
-        return Err(invalid(directive, word, "a number of open files"));
+        return Err(invalid_value(directive, word, "a number of open files"));
     }
-    builder.config.main.descriptors = Some(count.into());
+    builder.config.main.open_files_max = Some(count.into());
     Ok(())
 }
 
 pub(crate) fn client_max_body_size(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     block.settings.body_bytes_max =
-        values::length(&word.text).ok_or_else(|| invalid(directive, word, "a size such as 10m or 1g"))?;
+        values::file_size(&word.text).ok_or_else(|| invalid_value(directive, word, "a size such as 10m or 1g"))?;
     Ok(())
 }
 
@@ -129,16 +129,16 @@ pub(crate) fn keepalive_timeout(_: &mut Builder, block: &mut BlockBuilder, direc
     let timeout = arguments::time(directive)?;
     if block.context == directives::UPSTREAM {
         if let Some(word) = directive.args.get(1) {
-            return Err(invalid(directive, word, "nothing behind the time"));
+            return Err(invalid_value(directive, word, "nothing behind the time"));
         }
-        block.upstream.group.keepalive_timeout = timeout;
+        block.upstream.upstream.keepalive_timeout = timeout;
         return Ok(());
     }
     block.settings.keepalive_timeout = timeout;
     block.settings.keepalive_header_secs = match directive.args.get(1) {
-        Some(word) => {
-            Some(values::time(&word.text).ok_or_else(|| invalid(directive, word, "a time such as 60s"))?.as_secs())
-        }
+        Some(word) => Some(
+            values::time(&word.text).ok_or_else(|| invalid_value(directive, word, "a time such as 60s"))?.as_secs(),
+        ),
         None => None,
     };
     Ok(())
@@ -147,14 +147,14 @@ pub(crate) fn keepalive_timeout(_: &mut Builder, block: &mut BlockBuilder, direc
 /// Idle connections to clients and to upstreams have the same limits.
 pub(crate) fn keepalive_requests<'a>(_: &'a mut Builder, block: &'a mut BlockBuilder) -> &'a mut u32 {
     match block.context {
-        directives::UPSTREAM => &mut block.upstream.group.keepalive_requests,
+        directives::UPSTREAM => &mut block.upstream.upstream.keepalive_requests,
         _ => &mut block.settings.keepalive_requests,
     }
 }
 
 pub(crate) fn keepalive_time<'a>(_: &'a mut Builder, block: &'a mut BlockBuilder) -> &'a mut Duration {
     match block.context {
-        directives::UPSTREAM => &mut block.upstream.group.keepalive_time,
+        directives::UPSTREAM => &mut block.upstream.upstream.keepalive_time,
         _ => &mut block.settings.keepalive_time,
     }
 }
@@ -166,7 +166,7 @@ pub(crate) fn large_client_header_buffers(_: &mut Builder, block: &mut BlockBuil
     let line = arguments::size(directive, each)?;
     let head = line.saturating_mul(arguments::number(directive, count)?.into());
     if head == 0 || head > HEAD_BYTES_MAX {
-        return Err(invalid(directive, each, "a size that, times the number, is at most 1m"));
+        return Err(invalid_value(directive, each, "a size that, times the number, is at most 1m"));
     }
     block.settings.head_limits = Limits { line_bytes_max: line as usize, head_bytes_max: head as usize };
     Ok(())
@@ -176,30 +176,30 @@ pub(crate) fn server_tokens(_: &mut Builder, block: &mut BlockBuilder, directive
     let word = arg(directive, 0);
     block.settings.server_tokens = match word.text.as_str() {
         "build" => true,
-        text => values::switch(text).ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))?,
+        text => values::switch(text).ok_or_else(|| invalid_value(directive, word, "\"on\" or \"off\""))?,
     };
     Ok(())
 }
 
 pub(crate) fn default_type(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    block.settings.default_type = crate::config::template::Template::text(arg(directive, 0).text.as_bytes());
+    block.settings.default_type = crate::config::template::Template::from_text(arg(directive, 0).text.as_bytes());
     Ok(())
 }
 
 /// Inherited only where the block has none of its own.
 pub(crate) fn add_header(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let field = added(builder, directive)?;
-    let mut fields = if block.first { Vec::new() } else { block.settings.add_field.to_vec() };
+    let field = parse_add_header(builder, directive)?;
+    let mut fields = if block.is_first { Vec::new() } else { block.settings.add_headers.to_vec() };
     fields.push(field);
-    block.settings.add_field = fields.into();
+    block.settings.add_headers = fields.into();
     Ok(())
 }
 
 /// As [`add_header`].
 pub(crate) fn add_trailer(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let field = added(builder, directive)?;
-    let first = block.first;
-    let trailers = &mut block.rare().trailers;
+    let field = parse_add_header(builder, directive)?;
+    let first = block.is_first;
+    let trailers = &mut block.optional_mut().trailers;
     if first {
         trailers.clear();
     }
@@ -207,16 +207,16 @@ pub(crate) fn add_trailer(builder: &mut Builder, block: &mut BlockBuilder, direc
     Ok(())
 }
 
-fn added(builder: &Builder, directive: &Directive) -> Result<AddField> {
+fn parse_add_header(builder: &Builder, directive: &Directive) -> Result<AddHeader> {
     let name = arg(directive, 0);
-    let value = builder.template(&arg(directive, 1).in_one_line())?;
+    let value = builder.template(&arg(directive, 1).joined_lines())?;
     let always = match directive.args.get(2) {
         None => false,
         Some(word) if word.text == "always" => true,
-        Some(word) => return Err(invalid(directive, word, "\"always\" or nothing")),
+        Some(word) => return Err(invalid_value(directive, word, "\"always\" or nothing")),
     };
-    arguments::check_field(directive, name)?;
-    Ok(AddField {
+    arguments::check_header_name(directive, name)?;
+    Ok(AddHeader {
         kind: HeaderName::from_bytes(name.text.as_bytes()),
         name: name.text.as_bytes().into(),
         value,

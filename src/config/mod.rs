@@ -26,8 +26,8 @@ pub(crate) use crate::modules::access::conf::{Access, AuthBasic, AuthRequest, Li
 pub(crate) use crate::modules::charset::conf::Charset;
 pub(crate) use crate::modules::error_page::conf::{Candidate, ErrorPage, Fallback, TryFiles};
 pub use crate::modules::gzip::conf::Gzip;
-pub(crate) use crate::modules::gzip::conf::{Proxied, Types, Window};
-pub(crate) use crate::modules::limit::conf::{Limits, ZoneDefinition, ZoneKind};
+pub(crate) use crate::modules::gzip::conf::{MediaTypes, Proxied, Window};
+pub(crate) use crate::modules::limit::conf::{LimitSettings, ZoneDefinition, ZoneKind};
 pub(crate) use crate::modules::map::conf::{Expression, Map};
 pub(crate) use crate::modules::map::geo_conf::Geo;
 pub(crate) use crate::modules::map::referer_conf::{HostName, Referers};
@@ -39,20 +39,20 @@ pub(crate) use crate::modules::static_files::autoindex_conf::{Autoindex, Listing
 pub(crate) use crate::modules::static_files::conf::{Files, IfModifiedSince};
 pub(crate) use crate::modules::static_files::precompressed_conf::Precompressed;
 pub(crate) use crate::modules::static_files::symlinks_conf::Symlinks;
-pub(crate) use crate::proxy::balance::conf::{Balance, CookieLife, Sticky, StickyCookie};
+pub(crate) use crate::proxy::balance::conf::{Balance, CookieExpiry, Sticky, StickyCookie};
 pub use crate::proxy::conf::Destination;
-pub(crate) use crate::proxy::conf::{MadeUrl, NextUpstream, Proxy, ProxyPass, Redirect, Url};
+pub(crate) use crate::proxy::conf::{DynamicUrl, NextUpstream, Proxy, ProxyPass, Redirect, Url};
 pub(crate) use crate::proxy::cookies_conf::{CookieFlags, CookieMatch, CookieRule, Cookies};
 pub use crate::proxy::health_conf::HealthCheck;
 pub(crate) use crate::proxy::health_conf::Probe;
 pub(crate) use crate::proxy::health_match_conf::HealthMatch;
-pub(crate) use crate::proxy::origin_conf::Chosen;
+pub(crate) use crate::proxy::origin_conf::ClientChoice;
 pub(crate) use crate::proxy::pass_conf::bind_addr;
 pub(crate) use crate::proxy::upstream_conf::{PeerSpec, Upstream};
 pub(crate) use crate::request::listen_conf::{Binding, VirtualHosts};
 pub(crate) use crate::request::location_conf::{Location, Locations, Matcher};
 pub use crate::request::log_conf::ErrorLog;
-pub use crate::request::log_conf::number_of as log_number;
+pub use crate::request::log_conf::file_number as log_number;
 pub(crate) use crate::request::log_conf::{AccessLog, Escape, Level, LogFormat, LogTarget};
 pub(crate) use crate::request::response_headers::conf::{Expires, Lifetime};
 pub(crate) use crate::server::client_conf::{ClientOptions, KeepaliveDisable, Lingering};
@@ -81,11 +81,11 @@ pub struct Config {
     /// How many variables named groups fill.
     pub user_variables: usize,
     /// Whether a variable asks for fields of the answer, which must then be kept.
-    pub keeps_sent: bool,
+    pub keeps_response_head: bool,
     /// Whether one asks for the start of the request body.
-    pub keeps_body: bool,
+    pub keeps_request_body: bool,
     /// Whether lines of a log need all of a request at its end, because a choice is made by how the answer went.
-    pub looks_back: bool,
+    pub needs_request_at_end: bool,
     /// Files that logs are written to, each once, with their numbers.
     pub log_files: Vec<(u32, String)>,
     pub notes: Vec<Note>,
@@ -105,16 +105,16 @@ pub struct Main {
     /// Connections that a worker serves at the same time; as many as descriptors allow if not set.
     pub worker_connections: Option<u32>,
     pub workers: u32,
-    pub affinity: Affinity,
+    pub cpu_affinity: CpuAffinity,
     /// The limit of open files, if not as many as allowed.
-    pub descriptors: Option<u64>,
+    pub open_files_max: Option<u64>,
     /// How long a graceful stop waits for tunnels; as long as they last if not set.
     pub worker_shutdown_timeout: Option<Duration>,
 }
 
 /// On which processors workers run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Affinity {
+pub enum CpuAffinity {
     /// Wherever the kernel puts them.
     Any,
     /// Each on one of its own, as far as there are enough.
@@ -167,7 +167,7 @@ pub struct Settings {
     pub head_limits: head::Limits,
     pub server_tokens: bool,
     pub default_type: Template,
-    pub add_field: Arc<[AddField]>,
+    pub add_headers: Arc<[AddHeader]>,
     /// HTTP/1.1 clients may get chunks.
     pub chunked: bool,
     pub error_pages: Arc<[ErrorPage]>,
@@ -181,8 +181,8 @@ pub struct Settings {
     pub resolver_timeout: Duration,
     pub files: Files,
     pub proxy: Proxy,
-    pub manners: ClientOptions,
-    pub rare: Arc<OptionalSettings>,
+    pub client_options: ClientOptions,
+    pub optional: Arc<OptionalSettings>,
 }
 
 /// What few blocks set: the others share it with the block around them.
@@ -195,18 +195,18 @@ pub struct OptionalSettings {
     pub expires: Option<Expires>,
     /// Where something of it is set.
     pub gzip: Option<Gzip>,
-    pub limits: Option<Limits>,
+    pub limits: Option<LimitSettings>,
     pub proxy_tls: Option<ProxyTls>,
     pub real_ip: Option<RealIp>,
     pub referers: Option<Referers>,
     pub symlinks: Option<Symlinks>,
     /// Fields behind the body.
-    pub trailers: Vec<AddField>,
+    pub trailers: Vec<AddHeader>,
 }
 
 /// An `add_header` or an `add_trailer`.
 #[derive(Clone, Debug)]
-pub struct AddField {
+pub struct AddHeader {
     pub kind: HeaderName,
     pub name: Box<[u8]>,
     pub value: Template,
@@ -229,8 +229,8 @@ impl Default for Settings {
             keepalive_time: Duration::from_secs(3600),
             head_limits: head::Limits { line_bytes_max: 8192, head_bytes_max: 4 * 8192 },
             server_tokens: true,
-            default_type: Template::text(b"text/plain"),
-            add_field: Arc::from([]),
+            default_type: Template::from_text(b"text/plain"),
+            add_headers: Arc::from([]),
             chunked: true,
             error_pages: Arc::from([]),
             recursive_error_pages: false,
@@ -241,8 +241,8 @@ impl Default for Settings {
             resolver_timeout: Duration::from_secs(30),
             files: Files::default(),
             proxy: Proxy::default(),
-            manners: ClientOptions::default(),
-            rare: Arc::default(),
+            client_options: ClientOptions::default(),
+            optional: Arc::default(),
         }
     }
 }
@@ -251,12 +251,12 @@ impl Default for Settings {
 #[derive(Clone, Debug)]
 pub struct Prefix {
     /// `-p`: logs and the pid file.
-    pub prefix: String,
+    pub path: String,
 }
 
 impl Prefix {
     /// `name`, relative to the prefix.
-    pub fn in_prefix(&self, name: &str) -> String {
-        Path::new(&self.prefix).join(name).display().to_string()
+    pub fn resolve(&self, name: &str) -> String {
+        Path::new(&self.path).join(name).display().to_string()
     }
 }

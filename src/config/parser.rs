@@ -46,12 +46,12 @@ pub struct Word {
 
 impl Word {
     /// An error of this word, which stands in place of the `{}` in the message.
-    pub(crate) fn wrong(&self, message: &str) -> Error {
-        Error::about(&self.at, message, &self.text)
+    pub(crate) fn error(&self, message: &str) -> Error {
+        Error::formatted(&self.at, message, &self.text)
     }
 
     /// The same without line breaks, which no field may have: values are written in several lines to be read.
-    pub(crate) fn in_one_line(&self) -> Self {
+    pub(crate) fn joined_lines(&self) -> Self {
         let mut word = self.clone();
         if !word.text.contains(['\r', '\n']) {
             return word;
@@ -81,10 +81,10 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 /// What is wrong with a configuration, and where. Boxed: there is at most one, and hundreds of places hand it on.
 #[derive(Debug, Clone)]
-pub struct Error(Box<Wrong>);
+pub struct Error(Box<ErrorDetails>);
 
 #[derive(Debug, Clone)]
-struct Wrong {
+struct ErrorDetails {
     at: Option<Position>,
     /// The file of that place, once it is known which one that is.
     file: Option<Arc<File>>,
@@ -94,34 +94,34 @@ struct Wrong {
 
 impl Error {
     pub fn new(at: &Position, message: impl Into<String>) -> Self {
-        Self::made(Some(*at), message.into())
+        Self::from_message(Some(*at), message.into())
     }
 
     /// An error of no place in a file.
-    pub fn nowhere(message: impl Into<String>) -> Self {
-        Self::made(None, message.into())
+    pub fn without_position(message: impl Into<String>) -> Self {
+        Self::from_message(None, message.into())
     }
 
     /// With `what` in place of the `{}` in the message.
-    pub(crate) fn about(at: &Position, message: &str, what: &str) -> Self {
-        Self::new(at, filled(message, what))
+    pub(crate) fn formatted(at: &Position, message: &str, what: &str) -> Self {
+        Self::new(at, fill_in(message, what))
     }
 
-    fn made(at: Option<Position>, message: String) -> Self {
-        Self(Box::new(Wrong { at, file: None, message, hint: None }))
+    fn from_message(at: Option<Position>, message: String) -> Self {
+        Self(Box::new(ErrorDetails { at, file: None, message, hint: None }))
     }
 
     /// With the line that it is about, of one of the files that were read.
     #[must_use]
-    pub(crate) fn in_one_of(mut self, files: &[Arc<File>]) -> Self {
+    pub(crate) fn with_file_of(mut self, files: &[Arc<File>]) -> Self {
         self.0.file = self.0.at.and_then(|at| files.get(at.file as usize).cloned());
         self
     }
 
     /// With a hint that has `what` in place of its `{}`.
     #[must_use]
-    pub(crate) fn hint_about(self, hint: &str, what: &str) -> Self {
-        self.hint(filled(hint, what))
+    pub(crate) fn hint_formatted(self, hint: &str, what: &str) -> Self {
+        self.hint(fill_in(hint, what))
     }
 
     #[must_use]
@@ -131,14 +131,14 @@ impl Error {
     }
 }
 
-fn filled(text: &str, what: &str) -> String {
+fn fill_in(text: &str, what: &str) -> String {
     let (before, after) = text.split_once("{}").unwrap_or((text, ""));
     [before, what, after].concat()
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Wrong { at, file, message, hint } = &*self.0;
+        let ErrorDetails { at, file, message, hint } = &*self.0;
         let Some(at) = at else {
             f.write_str(message)?;
             return hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"));
@@ -158,7 +158,7 @@ impl fmt::Display for Error {
 /// Reads files, each once or more, and keeps count.
 pub struct Reader {
     /// What relative names are relative to: the folder of the main file.
-    folder: PathBuf,
+    directory: PathBuf,
     pub files: Vec<Arc<File>>,
     bytes: u64,
     depth: usize,
@@ -166,25 +166,25 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), files: Vec::new(), bytes: 0, depth: 0 }
+        Self { directory: folder.to_owned(), files: Vec::new(), bytes: 0, depth: 0 }
     }
 
     /// Reads and parses a file with all that it includes.
-    pub fn file(&mut self, path: &Path) -> Result<Vec<Directive>> {
+    pub fn parse_file(&mut self, path: &Path) -> Result<Vec<Directive>> {
         let name = path.display().to_string();
-        let text = self.load(path).map_err(|why| Error::nowhere(format!("{name}: {why}")))?;
-        self.text(name, text)
+        let text = self.read_file(path).map_err(|why| Error::without_position(format!("{name}: {why}")))?;
+        self.parse_text(name, text)
     }
 
     /// Parses a text with all that it includes.
-    pub fn text(&mut self, name: String, text: String) -> Result<Vec<Directive>> {
+    pub fn parse_text(&mut self, name: String, text: String) -> Result<Vec<Directive>> {
         let number = self.files.len() as u32;
         let file = Arc::new(File { name, text });
         self.files.push(file.clone());
-        self.block(&mut Lexer::new(&file.text, number), None, 0).map_err(|error| error.in_one_of(&self.files))
+        self.parse_block(&mut Lexer::new(&file.text, number), None, 0).map_err(|error| error.with_file_of(&self.files))
     }
 
-    fn load(&mut self, path: &Path) -> Result<String, String> {
+    fn read_file(&mut self, path: &Path) -> Result<String, String> {
         let explain = |error: std::io::Error| error.to_string().to_ascii_lowercase();
         let meta = std::fs::metadata(path).map_err(explain)?;
         if !meta.is_file() {
@@ -213,17 +213,22 @@ impl Reader {
     }
 
     /// Directives up to the `}` of `opened`, or to the end of the file.
-    fn block(&mut self, lexer: &mut Lexer<'_>, opened: Option<&Position>, depth: usize) -> Result<Vec<Directive>> {
+    fn parse_block(
+        &mut self,
+        lexer: &mut Lexer<'_>,
+        opened: Option<&Position>,
+        depth: usize,
+    ) -> Result<Vec<Directive>> {
         let mut directives = Vec::new();
         loop {
-            let name = match (lexer.next()?, opened) {
+            let name = match (lexer.next_token()?, opened) {
                 (Token::Word(name), _) => name,
                 (Token::Close, Some(_)) | (Token::End, None) => return Ok(directives),
-                (token, _) => return Err(unexpected(&token, opened, lexer)),
+                (token, _) => return Err(unexpected_token(&token, opened, lexer)),
             };
             let mut args = Vec::new();
             let end = loop {
-                match lexer.next()? {
+                match lexer.next_token()? {
                     Token::Word(word) => args.push(word),
                     end => break end,
                 }
@@ -236,10 +241,10 @@ impl Reader {
                 Token::Semicolon => None,
                 Token::Open if depth >= BLOCK_DEPTH_MAX => {
                     let message = format!("more than {BLOCK_DEPTH_MAX} blocks within one another");
-                    return Err(Error::new(&lexer.last, message));
+                    return Err(Error::new(&lexer.token_start, message));
                 }
-                Token::Open => Some(self.block(lexer, Some(&name.at), depth + 1)?),
-                _ => return Err(unended(&name, args.last(), &end)),
+                Token::Open => Some(self.parse_block(lexer, Some(&name.at), depth + 1)?),
+                _ => return Err(unterminated(&name, args.last(), &end)),
             };
             directives.push(Directive { name, args, block });
         }
@@ -255,35 +260,35 @@ impl Reader {
             return Err(Error::new(&pattern.at, format!("include depth > {INCLUDE_DEPTH_MAX}"))
                 .hint("does a file include itself?"));
         }
-        for path in self.included(pattern)? {
+        for path in self.included_files(pattern)? {
             let name = path.display().to_string();
-            let text = self.load(&path).map_err(|why| {
+            let text = self.read_file(&path).map_err(|why| {
                 let error = Error::new(&pattern.at, [&name, ": ", &why].concat());
-                match placeholder(&pattern.text) {
+                match placeholder_hint(&pattern.text) {
                     Some(hint) => error.hint(hint),
                     None => error,
                 }
             })?;
             self.depth += 1;
-            directives.append(&mut self.text(name, text)?);
+            directives.append(&mut self.parse_text(name, text)?);
             self.depth -= 1;
         }
         Ok(())
     }
 
     /// The files that an `include` names, in the order of their names.
-    fn included(&self, pattern: &Word) -> Result<Vec<PathBuf>> {
+    fn included_files(&self, pattern: &Word) -> Result<Vec<PathBuf>> {
         let text = pattern.text.as_str();
-        let full = self.folder.join(text);
+        let full = self.directory.join(text);
         if !text.contains(['*', '?', '[']) {
             return Ok(vec![full]);
         }
-        let wrong = |hint: &str| pattern.wrong("invalid pattern \"{}\" in \"include\"").hint(hint);
+        let wrong = |hint: &str| pattern.error("invalid pattern \"{}\" in \"include\"").hint(hint);
         // It is a member of the set to the crate, and its negation to glob(3).
         if text.contains("[^") {
             return Err(wrong("write [!...] for characters that are not meant"));
         }
-        let folder = if full == Path::new(text) { String::new() } else { format!("{}/", self.folder.display()) };
+        let folder = if full == Path::new(text) { String::new() } else { format!("{}/", self.directory.display()) };
         let found = glob_with(&[&Pattern::escape(&folder), text].concat(), GLOB);
         Ok(found.map_err(|why| wrong(why.msg))?.flatten().collect())
     }
@@ -294,19 +299,19 @@ const GLOB: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
 /// What stands where a directive, or the end of the block that was opened, was to be.
-fn unexpected(token: &Token, opened: Option<&Position>, lexer: &Lexer<'_>) -> Error {
-    let at = &lexer.last;
+fn unexpected_token(token: &Token, opened: Option<&Position>, lexer: &Lexer<'_>) -> Error {
+    let at = &lexer.token_start;
     match (token, opened) {
         (Token::Close, _) => Error::new(at, "unexpected \"}\"").hint("there is no block that it could close"),
         (Token::Open, _) => Error::new(at, "unexpected \"{\"").hint("a name must stand before it"),
         (Token::End, Some(opened)) => Error::new(opened, "unexpected end of file, expecting \"}\"")
-            .hint(format!("the block opened here is not closed by line {}", lexer.here.line)),
+            .hint(format!("the block opened here is not closed by line {}", lexer.position.line)),
         _ => Error::new(at, "unexpected \";\""),
     }
 }
 
 /// A directive that runs into `}` or the end of the file.
-fn unended(name: &Word, last: Option<&Word>, end: &Token) -> Error {
+fn unterminated(name: &Word, last: Option<&Word>, end: &Token) -> Error {
     let met = if matches!(end, Token::Close) { "unexpected \"}\"" } else { "unexpected end of file" };
     let line = last.unwrap_or(name).at.line;
     Error::new(&name.at, format!("{met}: \"{}\" is not ended by \";\"", name.text))
@@ -314,7 +319,7 @@ fn unended(name: &Word, last: Option<&Word>, end: &Token) -> Error {
 }
 
 /// A hint if a word looks like something that was to be replaced.
-pub fn placeholder(text: &str) -> Option<String> {
+pub fn placeholder_hint(text: &str) -> Option<String> {
     let between = |open: char, close: char| {
         let (_, rest) = text.split_once(open)?;
         let (inner, _) = rest.split_once(close)?;
@@ -328,11 +333,11 @@ pub fn placeholder(text: &str) -> Option<String> {
             let known = ["YOUR_", "your-", "your_", "HOSTNAME", "CHANGE_ME"];
             known.iter().any(|part| text.contains(part)).then(|| text.into())
         })?;
-    Some(is_placeholder(&found))
+    Some(format_placeholder_hint(&found))
 }
 
-pub(crate) fn is_placeholder(text: &str) -> String {
-    filled("is \"{}\" a placeholder that was to be replaced?", text)
+pub(crate) fn format_placeholder_hint(text: &str) -> String {
+    fill_in("is \"{}\" a placeholder that was to be replaced?", text)
 }
 
 enum Token {
@@ -346,62 +351,62 @@ enum Token {
 /// Cuts a text into words and punctuation, as ngx_conf_read_token does.
 struct Lexer<'t> {
     rest: std::iter::Peekable<std::str::Chars<'t>>,
-    here: Position,
+    position: Position,
     /// Where the token begins that was returned last.
-    last: Position,
+    token_start: Position,
 }
 
 impl<'t> Lexer<'t> {
     /// Of the file with this number.
     fn new(text: &'t str, file: u32) -> Self {
         let start = Position { file, line: 1, column: 1 };
-        Self { rest: text.chars().peekable(), here: start, last: start }
+        Self { rest: text.chars().peekable(), position: start, token_start: start }
     }
 
-    fn bump(&mut self) -> Option<char> {
+    fn next_char(&mut self) -> Option<char> {
         let c = self.rest.next()?;
         if c == '\n' {
-            self.here.line += 1;
-            self.here.column = 1;
+            self.position.line += 1;
+            self.position.column = 1;
         } else {
-            self.here.column += 1;
+            self.position.column += 1;
         }
         Some(c)
     }
 
-    fn next(&mut self) -> Result<Token> {
+    fn next_token(&mut self) -> Result<Token> {
         loop {
-            self.last = self.here;
+            self.token_start = self.position;
             match self.rest.peek().copied() {
                 None => return Ok(Token::End),
                 Some(c) if is_space(c) => {
-                    self.bump();
+                    self.next_char();
                 }
                 Some('#') => {
                     while self.rest.peek().is_some_and(|c| *c != '\n') {
-                        self.bump();
+                        self.next_char();
                     }
                 }
                 Some(c @ (';' | '{' | '}')) => {
-                    self.bump();
+                    self.next_char();
                     return Ok(match c {
                         ';' => Token::Semicolon,
                         '{' => Token::Open,
                         _ => Token::Close,
                     });
                 }
-                Some(quote @ ('"' | '\'')) => return self.quoted(quote),
-                Some(_) => return self.bare(),
+                Some(quote @ ('"' | '\'')) => return self.quoted_word(quote),
+                Some(_) => return self.bare_word(),
             }
         }
     }
 
-    fn quoted(&mut self, quote: char) -> Result<Token> {
-        let at = self.here;
-        self.bump();
+    fn quoted_word(&mut self, quote: char) -> Result<Token> {
+        let at = self.position;
+        self.next_char();
         let mut text = String::new();
         loop {
-            match self.bump() {
+            match self.next_char() {
                 None => {
                     return Err(Error::new(&at, "unexpected end of file: this quoted text has no end")
                         .hint(format!("a {quote} is missing")));
@@ -415,15 +420,15 @@ impl<'t> Lexer<'t> {
             None | Some(';' | '{' | ')') => {}
             Some(c) if is_space(c) => {}
             Some(c) => {
-                return Err(Error::new(&self.here, format!("unexpected \"{c}\""))
+                return Err(Error::new(&self.position, format!("unexpected \"{c}\""))
                     .hint("a space or \";\" must follow the quoted text"));
             }
         }
         Ok(Token::Word(Word { text, at, quoted: true }))
     }
 
-    fn bare(&mut self) -> Result<Token> {
-        let at = self.here;
+    fn bare_word(&mut self) -> Result<Token> {
+        let at = self.position;
         let mut text = String::new();
         while let Some(c) = self.rest.peek().copied() {
             match c {
@@ -433,7 +438,7 @@ impl<'t> Lexer<'t> {
                 c if is_space(c) => break,
                 _ => {}
             }
-            self.bump();
+            self.next_char();
             match c {
                 '\\' => self.escape(&mut text),
                 c => text.push(c),
@@ -444,7 +449,7 @@ impl<'t> Lexer<'t> {
 
     /// What follows a backslash: `\" \' \\` are that character, `\t \r \n` control characters, the rest stays.
     fn escape(&mut self, text: &mut String) {
-        match self.bump() {
+        match self.next_char() {
             Some(c @ ('"' | '\'' | '\\')) => text.push(c),
             Some('t') => text.push('\t'),
             Some('r') => text.push('\r'),
@@ -464,7 +469,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Vec<Directive>> {
-        Reader::new(Path::new("/nowhere")).text("t.conf".to_owned(), text.to_owned())
+        Reader::new(Path::new("/nowhere")).parse_text("t.conf".to_owned(), text.to_owned())
     }
 
     fn flat(directives: &[Directive]) -> String {
@@ -531,10 +536,10 @@ mod tests {
     #[test]
     fn placeholders_are_noticed() {
         for text in ["<SERVER_NAME>", "http://{ip}:80", "__PATH__/", "...", "YOUR_DOMAIN"] {
-            assert!(placeholder(text).is_some(), "{text}");
+            assert!(placeholder_hint(text).is_some(), "{text}");
         }
         for text in ["example.com", "${host}x", "a__b"] {
-            assert!(placeholder(text).is_none(), "{text}");
+            assert!(placeholder_hint(text).is_none(), "{text}");
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::tls::SslVariable;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     /// Shared by all who inherit it.
-    pieces: Arc<[Segment]>,
+    segments: Arc<[Segment]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +25,13 @@ pub enum Segment {
 pub enum Variable {
     Builtin(Builtin),
     /// `$http_NAME`
-    Field(Box<[u8]>),
+    RequestHeader(Box<[u8]>),
     /// `$sent_http_NAME`
-    SentField(Box<[u8]>),
+    SentHeader(Box<[u8]>),
     /// `$sent_trailer_NAME`
     SentTrailer(Box<[u8]>),
     /// `$upstream_http_NAME`
-    UpstreamField(Box<[u8]>),
+    UpstreamHeader(Box<[u8]>),
     /// `$upstream_trailer_NAME`
     UpstreamTrailer(Box<[u8]>),
     /// `$upstream_cookie_NAME`
@@ -125,7 +125,7 @@ pub enum Builtin {
 
 impl Builtin {
     /// Whether it is worth something else when the answer has gone.
-    pub fn changes(self) -> bool {
+    pub fn changes_until_end(self) -> bool {
         let is_told = matches!(
             self,
             Self::BodyBytesSent
@@ -247,7 +247,7 @@ const BUILTINS: &[(&str, Builtin)] = &[
 ];
 
 /// Known to nginx, and never set in this program.
-const EMPTY: &[&str] =
+const ALWAYS_EMPTY: &[&str] =
     &["realpath_root", "request_body_file", "ssl_early_data", "ssl_session_id", "upstream_cache_status"];
 
 impl Variable {
@@ -256,7 +256,7 @@ impl Variable {
         if let Ok(at) = BUILTINS.binary_search_by_key(&name, |(known, _)| known) {
             return BUILTINS.get(at).map(|(_, builtin)| Self::Builtin(*builtin));
         }
-        if EMPTY.binary_search(&name).is_ok() {
+        if ALWAYS_EMPTY.binary_search(&name).is_ok() {
             return Some(Self::Empty);
         }
         if let [digit @ b'1'..=b'9'] = name.as_bytes() {
@@ -269,11 +269,11 @@ impl Variable {
         let rest =
             |prefix: &str| name.strip_prefix(prefix).filter(|rest| !rest.is_empty()).map(|rest| rest.as_bytes().into());
         rest("http_")
-            .map(Self::Field)
-            .or_else(|| rest("sent_http_").map(Self::SentField))
+            .map(Self::RequestHeader)
+            .or_else(|| rest("sent_http_").map(Self::SentHeader))
             .or_else(|| rest("sent_trailer_").map(Self::SentTrailer))
             .or_else(|| rest("upstream_trailer_").map(Self::UpstreamTrailer))
-            .or_else(|| rest("upstream_http_").map(Self::UpstreamField))
+            .or_else(|| rest("upstream_http_").map(Self::UpstreamHeader))
             .or_else(|| rest("upstream_cookie_").map(Self::UpstreamCookie))
             .or_else(|| rest("arg_").map(Self::Arg))
             .or_else(|| rest("cookie_").map(Self::Cookie))
@@ -287,14 +287,14 @@ impl Variable {
 
 /// Why a text is no template.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Invalid {
+pub enum TemplateError {
     NameMissing,
     Unclosed,
     /// The name of no variable.
     Unknown(String),
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NameMissing => f.write_str("invalid variable name: a name must follow \"$\""),
@@ -309,50 +309,50 @@ impl Template {
     ///
     /// # Errors
     /// A `$` without a name, a `${` without `}`, and a name that `resolve` does not know.
-    pub fn parse(text: &str, resolve: &mut dyn FnMut(&str) -> Option<Variable>) -> Result<Self, Invalid> {
+    pub fn parse(text: &str, resolve: &mut dyn FnMut(&str) -> Option<Variable>) -> Result<Self, TemplateError> {
         let mut pieces = Vec::new();
         let mut plain = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {
             plain.extend_from_slice(before.as_bytes());
             let (name, tail) = match after.strip_prefix('{') {
-                Some(inner) => inner.split_once('}').ok_or(Invalid::Unclosed)?,
-                None => after.split_at(name_len(after)),
+                Some(inner) => inner.split_once('}').ok_or(TemplateError::Unclosed)?,
+                None => after.split_at(variable_name_len(after)),
             };
             if name.is_empty() {
-                return Err(Invalid::NameMissing);
+                return Err(TemplateError::NameMissing);
             }
             if !plain.is_empty() {
                 pieces.push(Segment::Text(std::mem::take(&mut plain).into()));
             }
-            pieces.push(Segment::Variable(resolve(name).ok_or_else(|| Invalid::Unknown(name.to_owned()))?));
+            pieces.push(Segment::Variable(resolve(name).ok_or_else(|| TemplateError::Unknown(name.to_owned()))?));
             rest = tail;
         }
         plain.extend_from_slice(rest.as_bytes());
         if !plain.is_empty() {
             pieces.push(Segment::Text(plain.into()));
         }
-        Ok(Self { pieces: pieces.into() })
+        Ok(Self { segments: pieces.into() })
     }
 
     /// A template without variables.
-    pub fn text(text: &[u8]) -> Self {
+    pub fn from_text(text: &[u8]) -> Self {
         let pieces = if text.is_empty() { Arc::default() } else { Arc::from([Segment::Text(text.into())]) };
-        Self { pieces }
+        Self { segments: pieces }
     }
 
     /// A template of one variable.
-    pub fn variable(variable: Variable) -> Self {
-        Self { pieces: Arc::from([Segment::Variable(variable)]) }
+    pub fn from_variable(variable: Variable) -> Self {
+        Self { segments: Arc::from([Segment::Variable(variable)]) }
     }
 
-    pub fn pieces(&self) -> &[Segment] {
-        &self.pieces
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
     /// The text, if there is no variable in it.
     pub fn as_text(&self) -> Option<&[u8]> {
-        match &*self.pieces {
+        match &*self.segments {
             [] => Some(&[]),
             [Segment::Text(text)] => Some(text),
             _ => None,
@@ -361,19 +361,19 @@ impl Template {
 
     /// What stands before byte `at` of a piece, and the rest.
     pub fn split_at(&self, piece: usize, at: usize) -> (Self, Self) {
-        let (before, behind) = self.pieces.split_at(piece.min(self.pieces.len()));
+        let (before, behind) = self.segments.split_at(piece.min(self.segments.len()));
         let (mut before, mut behind) = (before.to_vec(), behind.to_vec());
         if let Some(Segment::Text(text)) = behind.first_mut().filter(|_| at > 0) {
             let (head, tail) = text.split_at(at.min(text.len()));
             before.push(Segment::Text(head.into()));
             *text = tail.into();
         }
-        (Self { pieces: before.into() }, Self { pieces: behind.into() })
+        (Self { segments: before.into() }, Self { segments: behind.into() })
     }
 
     /// The variables in it.
     pub fn variables(&self) -> impl Iterator<Item = &Variable> {
-        self.pieces.iter().filter_map(|piece| match piece {
+        self.segments.iter().filter_map(|piece| match piece {
             Segment::Variable(variable) => Some(variable),
             Segment::Text(_) => None,
         })
@@ -381,7 +381,7 @@ impl Template {
 }
 
 /// Letters, digits and `_`; but `$12` is `$1` and a 2, as in nginx.
-fn name_len(text: &str) -> usize {
+fn variable_name_len(text: &str) -> usize {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return 1;
     }
@@ -392,14 +392,14 @@ fn name_len(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Template, Invalid> {
+    fn parse(text: &str) -> Result<Template, TemplateError> {
         Template::parse(text, &mut Variable::builtin)
     }
 
     #[test]
     fn tables_are_sorted_for_the_search() {
         assert!(BUILTINS.is_sorted_by_key(|(name, _)| *name));
-        assert!(EMPTY.is_sorted());
+        assert!(ALWAYS_EMPTY.is_sorted());
     }
 
     #[test]
@@ -413,12 +413,12 @@ mod tests {
             Segment::Variable(Variable::Builtin(Builtin::Uri)),
             text("x"),
             Segment::Variable(Variable::Capture(1)),
-            Segment::Variable(Variable::Field(Box::from(&b"x_y"[..]))),
+            Segment::Variable(Variable::RequestHeader(Box::from(&b"x_y"[..]))),
         ];
-        assert_eq!(template.pieces(), expected);
-        assert_eq!(parse("a$"), Err(Invalid::NameMissing));
-        assert_eq!(parse("${a"), Err(Invalid::Unclosed));
-        assert_eq!(parse("$nope"), Err(Invalid::Unknown("nope".to_owned())));
+        assert_eq!(template.segments(), expected);
+        assert_eq!(parse("a$"), Err(TemplateError::NameMissing));
+        assert_eq!(parse("${a"), Err(TemplateError::Unclosed));
+        assert_eq!(parse("$nope"), Err(TemplateError::Unknown("nope".to_owned())));
         assert_eq!(parse("plain").unwrap().as_text(), Some(&b"plain"[..]));
     }
 

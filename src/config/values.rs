@@ -30,32 +30,32 @@ pub fn time(text: &str) -> Option<Duration> {
         let at = units.iter().position(|(name, _)| *name == unit)?;
         let (_, millis) = units.get(at)?;
         units = units.get(at + 1..)?;
-        total = total.saturating_add(whole(digits)?.saturating_mul(*millis));
+        total = total.saturating_add(parse_digits(digits)?.saturating_mul(*millis));
         rest = tail.trim_start_matches(' ');
     }
     (!text.is_empty()).then(|| Duration::from_millis(total).min(TIME_MAX))
 }
 
 /// Digits and nothing else, to a number that fits.
-fn whole(digits: &str) -> Option<u64> {
+fn parse_digits(digits: &str) -> Option<u64> {
     let known = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     known.then(|| digits.parse().ok())?
 }
 
 /// A size of memory or a rate: `100`, `8k`, `1m`.
 pub fn size(text: &str) -> Option<u64> {
-    length(text).filter(|_| !text.ends_with(['g', 'G']))
+    file_size(text).filter(|_| !text.ends_with(['g', 'G']))
 }
 
 /// A length of what need not be in memory, which may be `2G` as well.
-pub fn length(text: &str) -> Option<u64> {
+pub fn file_size(text: &str) -> Option<u64> {
     let (digits, factor) = match text.as_bytes().last()? {
         b'k' | b'K' => (text.get(..text.len() - 1)?, 1 << 10),
         b'm' | b'M' => (text.get(..text.len() - 1)?, 1 << 20),
         b'g' | b'G' => (text.get(..text.len() - 1)?, 1 << 30),
         _ => (text, 1),
     };
-    whole(digits)?.checked_mul(factor).filter(|size| *size <= i64::MAX as u64)
+    parse_digits(digits)?.checked_mul(factor).filter(|size| *size <= i64::MAX as u64)
 }
 
 /// A whole number without a sign.
@@ -100,7 +100,7 @@ pub fn ip(host: &str) -> Option<IpAddr> {
 }
 
 /// The first address and the last port of a `listen`: as [`listen_addr`], or with a range of ports, `127.0.0.1:8000-8010`.
-pub fn listen_addrs(text: &str) -> Option<(SocketAddr, u16)> {
+pub fn listen_addr_range(text: &str) -> Option<(SocketAddr, u16)> {
     let (first, last) = match text.rsplit_once('-') {
         Some((first, last)) => (first, Some(number(last).and_then(|port| u16::try_from(port).ok())?)),
         None => (text, None),
@@ -156,10 +156,13 @@ mod tests {
 
     #[test]
     fn sizes_are_strict() {
-        assert_eq!([size("0"), size("8k"), size("50000M"), length("8G")], [0, 8192, 50_000 << 20, 8 << 30].map(Some));
+        assert_eq!(
+            [size("0"), size("8k"), size("50000M"), file_size("8G")],
+            [0, 8192, 50_000 << 20, 8 << 30].map(Some)
+        );
         assert_eq!(size("1g"), None, "no memory is that large");
         for bad in ["", "k", "1kk", "-1", "1.5m", "10s", "99999999999999999999", "99999999999g"] {
-            assert_eq!(length(bad), None, "{bad}");
+            assert_eq!(file_size(bad), None, "{bad}");
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::config::arguments::{self, invalid};
+use crate::config::arguments::{self, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result};
 use crate::config::values;
 use crate::dns::client::Resolver;
-use crate::proxy::upstream_conf::place_at;
+use crate::proxy::upstream_conf::parse_endpoint_with_port;
 use crate::runtime::socket::Endpoint;
 
 /// The default port of name servers.
@@ -24,22 +24,25 @@ impl BlockBuilder {
 pub(crate) fn resolver(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut resolver = Resolver::system(None);
     for word in &directive.args {
-        let switch = |value: &str| values::switch(value).ok_or_else(|| invalid(directive, word, "on or off"));
+        let switch = |value: &str| values::switch(value).ok_or_else(|| invalid_value(directive, word, "on or off"));
         match word.text.split_once('=') {
             Some(("valid", value)) => {
-                let valid = values::time(value).ok_or_else(|| invalid(directive, word, "a time such as valid=30s"))?;
+                let valid =
+                    values::time(value).ok_or_else(|| invalid_value(directive, word, "a time such as valid=30s"))?;
                 resolver.valid = Some(valid);
             }
             Some(("ipv4", value)) => resolver.ipv4 = switch(value)?,
             Some(("ipv6", value)) => resolver.ipv6 = switch(value)?,
             Some(("status_zone", _)) => builder.note(&directive.name, "\"status_zone=\": queries are not counted"),
-            Some(_) => return Err(invalid(directive, word, "an address, valid=TIME, ipv4=on|off or ipv6=on|off")),
-            None => match place_at(&word.text, DNS_PORT) {
+            Some(_) => {
+                return Err(invalid_value(directive, word, "an address, valid=TIME, ipv4=on|off or ipv6=on|off"));
+            }
+            None => match parse_endpoint_with_port(&word.text, DNS_PORT) {
                 Some(Endpoint::Addr(addr)) if addr.ip().is_none() => {
-                    return Err(invalid(directive, word, "the address of a name server"));
+                    return Err(invalid_value(directive, word, "the address of a name server"));
                 }
                 Some(endpoint) => resolver.servers.push(endpoint),
-                None => return Err(invalid(directive, word, "the address of a name server")),
+                None => return Err(invalid_value(directive, word, "the address of a name server")),
             },
         }
     }
@@ -59,6 +62,6 @@ pub(crate) fn resolver_timeout(_: &mut Builder, block: &mut BlockBuilder, direct
     let timeout = arguments::time(directive)?;
     let timeout = if timeout.is_zero() { values::TIME_MAX } else { timeout };
     block.settings.resolver_timeout = timeout;
-    block.upstream.group.resolver_timeout = Some(timeout);
+    block.upstream.upstream.resolver_timeout = Some(timeout);
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::thread::Builder;
 
 use rustix::thread::CpuSet;
 
-use crate::config::{Affinity, Config, Level};
+use crate::config::{Config, CpuAffinity, Level};
 use crate::os::pid_file::PidFile;
 use crate::os::privileged_reader;
 use crate::os::privileges::{self, Account};
@@ -69,7 +69,7 @@ pub fn run_upgradable(
     // Before there are other threads, and before anybody can know whom to send one.
     let signals = signals::block().map_err(|error| FatalError(format!("signals: {error}")))?;
     listeners::serves_somebody(&config).map_err(FatalError)?;
-    let descriptors = raise_descriptor_limit(config.main.descriptors);
+    let descriptors = raise_descriptor_limit(config.main.open_files_max);
     let config = Arc::new(config);
     let (listeners, inherited) = (Listeners::default(), HandoverEncoder::default());
     let mut start = Startup { descriptors, program, load, listeners, inherited, is_upgraded: false };
@@ -163,14 +163,14 @@ impl Startup<'_> {
         for number in 1..count {
             let (workers, live) = (workers.clone(), live.clone());
             let body = move || {
-                pin_thread(&live.config.main.affinity, number);
+                pin_thread(&live.config.main.cpu_affinity, number);
                 let worker = || Rc::new(Worker::new(live, workers.clone(), number, connections_max));
                 let ended = executor::run(async { worker_loop::follow(worker()).await });
                 workers.reports.send(WorkerEvent::Ended(ended.and_then(|ended| ended)));
             };
             Builder::new().name(format!("worker {number}")).stack_size(STACK_BYTES).spawn(body)?;
         }
-        pin_thread(&live.config.main.affinity, 0);
+        pin_thread(&live.config.main.cpu_affinity, 0);
         let (program, load, listeners) = (self.program.take(), self.load, &mut self.listeners);
         executor::run(async {
             let first = Rc::new(Worker::new(live.clone(), workers.clone(), 0, connections_max));
@@ -199,15 +199,15 @@ fn connections_max(descriptors: u64, config: &Config) -> u32 {
 }
 
 /// Keeps this thread on its processors.
-fn pin_thread(affinity: &Affinity, number: usize) {
+fn pin_thread(affinity: &CpuAffinity, number: usize) {
     let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return };
     let processors: Vec<usize> = match affinity {
-        Affinity::Any => return,
-        Affinity::Auto => {
+        CpuAffinity::Any => return,
+        CpuAffinity::Auto => {
             let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
             all.get(number.checked_rem(all.len()).unwrap_or(0)).into_iter().copied().collect()
         }
-        Affinity::Lists(lists) => lists.get(number).or(lists.last()).cloned().unwrap_or_default(),
+        CpuAffinity::Lists(lists) => lists.get(number).or(lists.last()).cloned().unwrap_or_default(),
     };
     let mut set = CpuSet::new();
     processors.into_iter().filter(|cpu| *cpu < CpuSet::MAX_CPU).for_each(|cpu| set.set(cpu));

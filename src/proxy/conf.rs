@@ -4,16 +4,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
-use crate::config::parser::{Directive, Error, Result, Word, placeholder};
+use crate::config::parser::{Directive, Error, Result, Word, placeholder_hint};
 use crate::config::template::{Segment, Template};
 use crate::config::values;
 use crate::http1::head::{HeaderName, Version};
 use crate::modules::map::conf::Expression;
-use crate::proxy::origin_conf::{self, Chosen, Origin};
-use crate::proxy::pass_conf::IgnoredFields;
-use crate::proxy::upstream_conf::{PeerSpec, Upstream, place};
+use crate::proxy::origin_conf::{self, ClientChoice, Origin};
+use crate::proxy::pass_conf::IgnoredHeaders;
+use crate::proxy::upstream_conf::{PeerSpec, Upstream, parse_endpoint};
 use crate::request::location_conf::Matcher;
 use crate::runtime::socket::Endpoint;
 use crate::tls;
@@ -21,35 +21,35 @@ use crate::tls;
 /// How requests are proxied.
 #[derive(Clone, Debug)]
 pub struct Proxy {
-    pub set_field: Arc<[SetField]>,
+    pub set_headers: Arc<[SetHeader]>,
     pub connect_timeout: Duration,
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) send_timeout: Option<Duration>,
-    pub redirect: Arc<[Redirect]>,
+    pub redirects: Arc<[Redirect]>,
     /// Fields of the upstream's answer that the client does not get, beyond nginx's own list.
-    pub hide: Arc<[Box<[u8]>]>,
+    pub hidden_headers: Arc<[Box<[u8]>]>,
     /// Fields that it gets although they are on nginx's list.
-    pub pass: Arc<[Box<[u8]>]>,
+    pub passed_headers: Arc<[Box<[u8]>]>,
     pub method: Option<Template>,
     pub version: Version,
-    pub next: NextUpstream,
+    pub next_upstream: NextUpstream,
     /// Peers that are tried for one request; 0: all.
-    pub next_tries: u32,
+    pub next_upstream_tries: u32,
     /// How long other peers are tried; zero: without limit.
-    pub next_timeout: Duration,
-    pub pass_fields: bool,
-    pub pass_body: bool,
+    pub next_upstream_timeout: Duration,
+    pub pass_request_headers: bool,
+    pub pass_request_body: bool,
     /// Answers with a status that has an `error_page` make room for it.
-    pub intercepts: bool,
+    pub intercept_errors: bool,
     /// What is sent in place of the client's body.
     pub set_body: Option<Template>,
-    pub ignored: IgnoredFields,
+    pub ignored_headers: IgnoredHeaders,
     /// The address that connections come from.
     pub bind: Option<Template>,
     /// The kernel watches connections on which nothing moves.
     pub socket_keepalive: bool,
     /// A request goes on when its client has gone.
-    pub ignores_abort: bool,
+    pub ignore_client_abort: bool,
 }
 
 impl Proxy {
@@ -80,33 +80,33 @@ impl Proxy {
 impl Default for Proxy {
     fn default() -> Self {
         Self {
-            set_field: Arc::from([]),
+            set_headers: Arc::from([]),
             connect_timeout: Self::TIMEOUT,
             read_timeout: None,
             send_timeout: None,
-            redirect: Arc::from([Redirect::Default]),
-            hide: Arc::from([]),
-            pass: Arc::from([]),
+            redirects: Arc::from([Redirect::Default]),
+            hidden_headers: Arc::from([]),
+            passed_headers: Arc::from([]),
             method: None,
             version: Version::Http11,
-            next: NextUpstream(NextUpstream::ERROR | NextUpstream::TIMEOUT),
-            next_tries: 0,
-            next_timeout: Duration::ZERO,
-            pass_fields: true,
-            pass_body: true,
-            intercepts: false,
+            next_upstream: NextUpstream(NextUpstream::ERROR | NextUpstream::TIMEOUT),
+            next_upstream_tries: 0,
+            next_upstream_timeout: Duration::ZERO,
+            pass_request_headers: true,
+            pass_request_body: true,
+            intercept_errors: false,
             set_body: None,
-            ignored: IgnoredFields::default(),
+            ignored_headers: IgnoredHeaders::default(),
             bind: None,
             socket_keepalive: false,
-            ignores_abort: false,
+            ignore_client_abort: false,
         }
     }
 }
 
 /// A `proxy_set_header`.
 #[derive(Clone, Debug)]
-pub struct SetField {
+pub struct SetHeader {
     pub kind: HeaderName,
     pub name: Box<[u8]>,
     pub value: Template,
@@ -124,13 +124,13 @@ impl NextUpstream {
     const STATUSES: [(u16, u16); 7] =
         [(500, 16), (502, 32), (503, 64), (504, 128), (403, 256), (404, 512), (429, 1024)];
 
-    pub fn has(self, flag: u16) -> bool {
+    pub fn contains(self, flag: u16) -> bool {
         self.0 & flag != 0
     }
 
     /// Whether an answer with `status` makes the request go to another peer.
-    pub fn has_status(self, status: u16) -> bool {
-        Self::STATUSES.iter().any(|(code, flag)| *code == status && self.has(*flag))
+    pub fn contains_status(self, status: u16) -> bool {
+        Self::STATUSES.iter().any(|(code, flag)| *code == status && self.contains(*flag))
     }
 }
 
@@ -157,7 +157,7 @@ pub struct ProxyPass {
     pub host: String,
     pub port: u16,
     /// The URL without its URI part, as written: what redirects are compared with.
-    pub base: String,
+    pub url_base: String,
     /// What replaces the part of the path that the location matched.
     pub uri: Option<String>,
     scheme: Scheme,
@@ -174,7 +174,7 @@ enum Scheme {
     Either,
 }
 
-fn scheme_of(text: &str) -> Scheme {
+fn parse_scheme(text: &str) -> Scheme {
     match text.split_once("://") {
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
@@ -184,7 +184,7 @@ fn scheme_of(text: &str) -> Scheme {
 
 impl ProxyPass {
     /// Whether its requests are always, or may be, passed over TLS.
-    pub(crate) fn may_secure(&self) -> bool {
+    pub(crate) fn may_use_tls(&self) -> bool {
         tls::AVAILABLE && matches!(self.scheme, Scheme::Https | Scheme::Either)
     }
 
@@ -200,12 +200,12 @@ pub enum Destination {
     /// The number of an upstream.
     Upstream(u32),
     /// A URL that is made for each request.
-    Made(Box<MadeUrl>),
+    Dynamic(Box<DynamicUrl>),
 }
 
 /// A URL with variables.
 #[derive(Clone, Debug)]
-pub struct MadeUrl {
+pub struct DynamicUrl {
     /// The URL as far as the client chooses nothing of its authority.
     pub start: Template,
     /// What follows, as far as the authority may go.
@@ -213,9 +213,9 @@ pub struct MadeUrl {
     /// What follows the authority; none: the authority ends within a variable before.
     pub rest: Option<Template>,
     /// What the client chooses of the authority.
-    pub chosen: Chosen,
+    pub chosen: ClientChoice,
     /// A host that the client chooses must be one that the configuration names: no `resolver` says that any is meant.
-    pub only_named: bool,
+    pub requires_known_host: bool,
 }
 
 /// A URL without variables, taken apart.
@@ -264,7 +264,7 @@ impl<'u> Url<'u> {
 
     /// The value of `$proxy_host` and `$proxy_port`.
     pub fn host_and_port(&self) -> (String, u16) {
-        let usual = self.usual_port();
+        let usual = self.default_port();
         if self.authority.starts_with("unix:") {
             return ("localhost".to_owned(), usual);
         }
@@ -276,15 +276,15 @@ impl<'u> Url<'u> {
     }
 
     /// The place that the authority itself names.
-    pub fn place(&self) -> Option<Endpoint> {
-        place(&self.key())
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        parse_endpoint(&self.authority_with_port())
     }
 
     /// The authority with its port, said or not: no other place is called so.
-    pub fn key(&self) -> Cow<'u, str> {
+    pub fn authority_with_port(&self) -> Cow<'u, str> {
         match values::host_port(self.authority) {
             Some((_, None)) if !self.authority.starts_with("unix:") => {
-                format!("{}:{}", self.authority, self.usual_port()).into()
+                format!("{}:{}", self.authority, self.default_port()).into()
             }
             _ => self.authority.into(),
         }
@@ -296,11 +296,11 @@ impl<'u> Url<'u> {
     }
 
     /// What the upstream is called that stands for this place alone.
-    pub fn name(&self) -> Cow<'u, str> {
-        if self.tls { self.key() } else { self.authority.into() }
+    pub fn upstream_name(&self) -> Cow<'u, str> {
+        if self.tls { self.authority_with_port() } else { self.authority.into() }
     }
 
-    fn usual_port(&self) -> u16 {
+    fn default_port(&self) -> u16 {
         if self.tls { 443 } else { 80 }
     }
 }
@@ -314,15 +314,16 @@ impl Builder {
     }
 
     /// The upstream of a URL: one that was defined, or one that stands for this place alone.
-    fn upstream_of(&mut self, url: &Url<'_>, block: &BlockBuilder) -> Option<u32> {
-        let key = url.key();
+    fn find_or_add_upstream(&mut self, url: &Url<'_>, block: &BlockBuilder) -> Option<u32> {
+        let key = url.authority_with_port();
         let named = |name: &str| self.config.upstream_names.get(name);
         if let Some(number) = named(url.authority).or_else(|| named(&key)) {
             return Some(*number);
         }
-        let place = url.place()?;
-        let peer = PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(url.name().into_owned(), place) };
-        Some(self.add_upstream(key.into_owned(), Upstream::of(peer)))
+        let place = url.endpoint()?;
+        let peer =
+            PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(url.upstream_name().into_owned(), place) };
+        Some(self.add_upstream(key.into_owned(), Upstream::from_peer(peer)))
     }
 }
 
@@ -331,26 +332,26 @@ pub(crate) fn pass(builder: &mut Builder, block: &mut BlockBuilder, directive: &
     let template = builder.template(word)?;
     let pass = match template.as_text() {
         Some(_) => {
-            let url = Url::parse(&word.text).map_err(|why| wrong_url(word, &why))?;
-            let number = builder.upstream_of(&url, block).ok_or_else(|| wrong_url(word, &UrlError::Host))?;
+            let url = Url::parse(&word.text).map_err(|why| invalid_url(word, &why))?;
+            let number = builder.find_or_add_upstream(&url, block).ok_or_else(|| invalid_url(word, &UrlError::Host))?;
             let (host, port) = url.host_and_port();
             let base = word.text.get(..word.text.len() - url.uri.map_or(0, str::len)).unwrap_or_default();
             ProxyPass {
                 destination: Destination::Upstream(number),
                 host,
                 port,
-                base: base.to_owned(),
+                url_base: base.to_owned(),
                 scheme: if url.tls { Scheme::Https } else { Scheme::Http },
                 tls: None,
                 uri: url.uri.map(|uri| if uri.starts_with('?') { format!("/{uri}") } else { uri.to_owned() }),
             }
         }
         None => ProxyPass {
-            destination: Destination::Made(Box::new(made(builder, block, &template, directive)?)),
+            destination: Destination::Dynamic(Box::new(dynamic_url(builder, block, &template, directive)?)),
             host: String::new(),
             port: 80,
-            base: String::new(),
-            scheme: scheme_of(&word.text),
+            url_base: String::new(),
+            scheme: parse_scheme(&word.text),
             tls: None,
             uri: None,
         },
@@ -363,35 +364,41 @@ pub(crate) fn pass(builder: &mut Builder, block: &mut BlockBuilder, directive: &
         )
         .hint("leave out what follows the host, or use a variable such as $1 in it"));
     }
-    location.pass = Some(pass);
+    location.proxy_pass = Some(pass);
     Ok(())
 }
 
 /// A URL with variables. Where its authority is text the upstream is made known now.
-fn made(builder: &mut Builder, block: &BlockBuilder, template: &Template, directive: &Directive) -> Result<MadeUrl> {
+fn dynamic_url(
+    builder: &mut Builder,
+    block: &BlockBuilder,
+    template: &Template,
+    directive: &Directive,
+) -> Result<DynamicUrl> {
     let word = arg(directive, 0);
-    let Origin { chosen, clients, may_be_path, end } = origin_conf::of(template, &builder.config, &builder.assignments);
-    if let Some(Segment::Text(text)) = template.pieces().first() {
+    let Origin { chosen, client_segment: clients, may_be_path, authority_end: end } =
+        origin_conf::analyze(template, &builder.config, &builder.assignments);
+    if let Some(Segment::Text(text)) = template.segments().first() {
         match Url::parse(std::str::from_utf8(text).unwrap_or_default()) {
             Ok(url) if url.uri.is_some() || end == Some((1, 0)) => {
                 let known = match block.settings.resolver {
                     // A request makes it, with the resolver of its location.
-                    Some(_) => url.place().is_some(),
-                    None => builder.upstream_of(&url, block).is_some(),
+                    Some(_) => url.endpoint().is_some(),
+                    None => builder.find_or_add_upstream(&url, block).is_some(),
                 };
                 if !known {
-                    return Err(wrong_url(word, &UrlError::Host));
+                    return Err(invalid_url(word, &UrlError::Host));
                 }
             }
-            Err(UrlError::Tls) => return Err(wrong_url(word, &UrlError::Tls)),
+            Err(UrlError::Tls) => return Err(invalid_url(word, &UrlError::Tls)),
             Ok(_) | Err(UrlError::Scheme | UrlError::Host) => {}
         }
     }
-    let only_named = chosen == Chosen::Host && block.settings.resolver.is_none();
+    let only_named = chosen == ClientChoice::Host && block.settings.resolver.is_none();
     if only_named && !may_be_path {
-        builder.open_proxies.push(word.clone());
+        builder.client_chosen_hosts.push(word.clone());
     }
-    if chosen == Chosen::Port {
+    if chosen == ClientChoice::Port {
         builder.note(
             &directive.name,
             "the client may choose the port; if a path is meant, write a slash before the variable",
@@ -405,21 +412,21 @@ fn made(builder: &mut Builder, block: &BlockBuilder, template: &Template, direct
         None => (template.clone(), None),
     };
     let (start, middle) = url.split_at(clients, 0);
-    Ok(MadeUrl { start, middle, rest, chosen, only_named })
+    Ok(DynamicUrl { start, middle, rest, chosen, requires_known_host: only_named })
 }
 
 /// A host that clients choose must be one that the configuration names: where it names none, the operator has made an
 /// open proxy.
 pub(crate) fn check_open_proxies(builder: &Builder) -> Result {
-    match builder.open_proxies.first() {
+    match builder.client_chosen_hosts.first() {
         Some(word) if builder.config.upstreams.is_empty() => Err(word
-            .wrong("\"proxy_pass {}\" lets the client choose any host")
+            .error("\"proxy_pass {}\" lets the client choose any host")
             .hint("name the hosts as upstreams, or choose one by a map; if any is meant, set a \"resolver\"")),
         _ => Ok(()),
     }
 }
 
-fn wrong_url(word: &Word, why: &UrlError) -> Error {
+fn invalid_url(word: &Word, why: &UrlError) -> Error {
     let (message, hint) = match why {
         UrlError::Scheme => {
             (format!("invalid URL prefix in \"{}\"", word.text), "it must start with http:// or https://")
@@ -429,31 +436,31 @@ fn wrong_url(word: &Word, why: &UrlError) -> Error {
             (format!("invalid host in \"{}\"", word.text), "http://host:port or http://unix:/path is expected")
         }
     };
-    Error::new(&word.at, message).hint(placeholder(&word.text).unwrap_or_else(|| hint.to_owned()))
+    Error::new(&word.at, message).hint(placeholder_hint(&word.text).unwrap_or_else(|| hint.to_owned()))
 }
 
 pub(crate) fn set_header(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    arguments::check_field(directive, name)?;
-    let value = builder.template(&arg(directive, 1).in_one_line())?;
-    let mut fields = if block.first { Vec::new() } else { block.settings.proxy.set_field.to_vec() };
-    fields.push(SetField {
+    arguments::check_header_name(directive, name)?;
+    let value = builder.template(&arg(directive, 1).joined_lines())?;
+    let mut fields = if block.is_first { Vec::new() } else { block.settings.proxy.set_headers.to_vec() };
+    fields.push(SetHeader {
         kind: HeaderName::from_bytes(name.text.as_bytes()),
         name: name.text.as_bytes().into(),
         value,
     });
-    block.settings.proxy.set_field = fields.into();
+    block.settings.proxy.set_headers = fields.into();
     Ok(())
 }
 
 /// `proxy_redirect off`, `default`, or what to replace by what.
 pub(crate) fn redirect(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let from = arg(directive, 0);
-    let mut redirects = if block.first { Vec::new() } else { block.settings.proxy.redirect.to_vec() };
+    let mut redirects = if block.is_first { Vec::new() } else { block.settings.proxy.redirects.to_vec() };
     match (directive.args.get(1), from.text.as_str()) {
         (None, "off") => redirects.clear(),
         (None, "default") => redirects.push(Redirect::Default),
-        (None, _) => return Err(invalid(directive, from, "\"off\", \"default\", or two values")),
+        (None, _) => return Err(invalid_value(directive, from, "\"off\", \"default\", or two values")),
         (Some(to), text) => {
             let to = builder.template(to)?;
             redirects.push(match text.strip_prefix('~') {
@@ -465,23 +472,23 @@ pub(crate) fn redirect(builder: &mut Builder, block: &mut BlockBuilder, directiv
             });
         }
     }
-    block.settings.proxy.redirect = redirects.into();
+    block.settings.proxy.redirects = redirects.into();
     Ok(())
 }
 
 pub(crate) fn hide_header(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    block.settings.proxy.hide = with(block.first, &block.settings.proxy.hide, name);
+    block.settings.proxy.hidden_headers = append_name(block.is_first, &block.settings.proxy.hidden_headers, name);
     Ok(())
 }
 
 pub(crate) fn pass_header(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    block.settings.proxy.pass = with(block.first, &block.settings.proxy.pass, name);
+    block.settings.proxy.passed_headers = append_name(block.is_first, &block.settings.proxy.passed_headers, name);
     Ok(())
 }
 
-fn with(first: bool, list: &Arc<[Box<[u8]>]>, name: &Word) -> Arc<[Box<[u8]>]> {
+fn append_name(first: bool, list: &Arc<[Box<[u8]>]>, name: &Word) -> Arc<[Box<[u8]>]> {
     let mut names = if first { Vec::new() } else { list.to_vec() };
     names.push(name.text.as_bytes().into());
     names.into()
@@ -489,7 +496,7 @@ fn with(first: bool, list: &Arc<[Box<[u8]>]>, name: &Word) -> Arc<[Box<[u8]>]> {
 
 pub(crate) fn http_version(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    block.settings.proxy.version = arguments::version(directive, word)?;
+    block.settings.proxy.version = arguments::http_version(directive, word)?;
     Ok(())
 }
 
@@ -508,7 +515,7 @@ pub(crate) fn next_upstream(_: &mut Builder, block: &mut BlockBuilder, directive
                 let known = NextUpstream::STATUSES.iter().find(|(status, _)| code == Some(u32::from(*status)));
                 known
                     .ok_or_else(|| {
-                        invalid(
+                        invalid_value(
                             directive,
                             word,
                             "error, timeout, invalid_header, http_502 and the like, non_idempotent or off",
@@ -518,6 +525,6 @@ pub(crate) fn next_upstream(_: &mut Builder, block: &mut BlockBuilder, directive
             }
         };
     }
-    block.settings.proxy.next = NextUpstream(flags);
+    block.settings.proxy.next_upstream = NextUpstream(flags);
     Ok(())
 }

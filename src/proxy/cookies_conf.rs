@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::arguments::{arg, invalid};
+use crate::config::arguments::{arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Result, Word};
 use crate::config::template::Template;
@@ -40,16 +40,16 @@ const FLAGS: [&str; 8] =
     ["secure", "nosecure", "httponly", "nohttponly", "samesite=strict", "samesite=lax", "samesite=none", "nosamesite"];
 
 /// Text, or an expression behind `~`; `~*` and expressions for domains and names are for any letter case.
-fn matcher(builder: &Builder, word: &Word, any_case: bool) -> Result<CookieMatch> {
+fn parse_match(builder: &Builder, word: &Word, any_case: bool) -> Result<CookieMatch> {
     let Some(source) = word.text.strip_prefix('~') else { return Ok(CookieMatch::Text(builder.template(word)?)) };
     let (source, any_case) = source.strip_prefix('*').map_or((source, any_case), |source| (source, true));
     Ok(CookieMatch::Pattern(Arc::new(builder.expression(source, any_case, &word.at)?)))
 }
 
 /// Changes the rules of the block, of which `of` are the kind at hand.
-fn change<T>(block: &mut BlockBuilder, of: fn(&mut Cookies) -> &mut Vec<T>, rule: Option<T>) {
-    let first = block.first;
-    let rules = of(block.rare().cookies.get_or_insert_default());
+fn change_rules<T>(block: &mut BlockBuilder, select_list: fn(&mut Cookies) -> &mut Vec<T>, rule: Option<T>) {
+    let first = block.is_first;
+    let rules = select_list(block.optional_mut().cookies.get_or_insert_default());
     if first || rule.is_none() {
         rules.clear();
     }
@@ -57,28 +57,32 @@ fn change<T>(block: &mut BlockBuilder, of: fn(&mut Cookies) -> &mut Vec<T>, rule
 }
 
 /// `off`, or what to replace by what. A dot before a domain does not count.
-fn rule(builder: &Builder, directive: &Directive, is_domain: bool) -> Result<Option<CookieRule>> {
+fn parse_rule(builder: &Builder, directive: &Directive, is_domain: bool) -> Result<Option<CookieRule>> {
     let from = arg(directive, 0);
     let Some(to) = directive.args.get(1) else {
-        return if from.text == "off" { Ok(None) } else { Err(invalid(directive, from, "\"off\" or two values")) };
+        return if from.text == "off" {
+            Ok(None)
+        } else {
+            Err(invalid_value(directive, from, "\"off\" or two values"))
+        };
     };
     let undotted = |word: &Word| Word { text: word.text.trim_start_matches('.').to_owned(), ..*word };
     if is_domain && !from.text.starts_with('~') {
-        let from = matcher(builder, &undotted(from), true)?;
+        let from = parse_match(builder, &undotted(from), true)?;
         return Ok(Some(CookieRule { from, to: builder.template(&undotted(to))? }));
     }
-    Ok(Some(CookieRule { from: matcher(builder, from, is_domain)?, to: builder.template(to)? }))
+    Ok(Some(CookieRule { from: parse_match(builder, from, is_domain)?, to: builder.template(to)? }))
 }
 
 pub(crate) fn domain(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let rule = rule(builder, directive, true)?;
-    change(block, |cookies| &mut cookies.domains, rule);
+    let rule = parse_rule(builder, directive, true)?;
+    change_rules(block, |cookies| &mut cookies.domains, rule);
     Ok(())
 }
 
 pub(crate) fn path(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let rule = rule(builder, directive, false)?;
-    change(block, |cookies| &mut cookies.paths, rule);
+    let rule = parse_rule(builder, directive, false)?;
+    change_rules(block, |cookies| &mut cookies.paths, rule);
     Ok(())
 }
 
@@ -86,15 +90,15 @@ pub(crate) fn flags(builder: &mut Builder, block: &mut BlockBuilder, directive: 
     let name = arg(directive, 0);
     let words = directive.args.get(1..).unwrap_or_default();
     if words.is_empty() && name.text == "off" {
-        change(block, |cookies| &mut cookies.flags, None);
+        change_rules(block, |cookies| &mut cookies.flags, None);
         return Ok(());
     }
     if words.is_empty() {
-        return Err(invalid(directive, name, "a cookie with flags, or \"off\","));
+        return Err(invalid_value(directive, name, "a cookie with flags, or \"off\","));
     }
     for word in words {
         if !FLAGS.contains(&word.text.as_str()) && !word.text.contains('$') {
-            return Err(invalid(
+            return Err(invalid_value(
                 directive,
                 word,
                 "secure, httponly, samesite=strict|lax|none, or one of them with \"no\"",
@@ -102,7 +106,7 @@ pub(crate) fn flags(builder: &mut Builder, block: &mut BlockBuilder, directive: 
         }
     }
     let flags = builder.templates(words)?;
-    let rule = CookieFlags { cookie: matcher(builder, name, true)?, flags };
-    change(block, |cookies| &mut cookies.flags, Some(rule));
+    let rule = CookieFlags { cookie: parse_match(builder, name, true)?, flags };
+    change_rules(block, |cookies| &mut cookies.flags, Some(rule));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Chosen, Destination, MadeUrl, Url};
+use crate::config::{ClientChoice, Destination, DynamicUrl, Url};
 use crate::dns::client::Resolver;
 use crate::http1::uri;
 use crate::proxy::balance::UpstreamState;
@@ -23,7 +23,7 @@ pub(crate) fn destination(
             let group = running.upstream(*number).ok_or_else(unknown)?;
             Ok((group, passed_uri(exchange, pass.uri.as_deref())))
         }
-        Destination::Made(made) => {
+        Destination::Dynamic(made) => {
             let (group, host, uri) = made_destination(made, exchange, running)?;
             exchange.upstream.target = Some(host);
             Ok((group, uri.or_else(|| passed_uri(exchange, None))))
@@ -35,7 +35,7 @@ pub(crate) fn destination(
 type Found = (Arc<UpstreamState>, ResolvedProxyPass, Option<Vec<u8>>);
 
 /// Where a URL with variables leads.
-fn made_destination(made: &MadeUrl, exchange: &Exchange, running: &Live) -> Result<Found, String> {
+fn made_destination(made: &DynamicUrl, exchange: &Exchange, running: &Live) -> Result<Found, String> {
     let mut whole = variables::value(&made.start, exchange);
     let start = whole.len();
     variables::write(&made.middle, exchange, &mut whole);
@@ -51,22 +51,22 @@ fn made_destination(made: &MadeUrl, exchange: &Exchange, running: &Live) -> Resu
     let port = whole.get(start..middle).filter(|_| own.ends_with(':') && made.rest.is_some());
     let is_port = url.has_port() && port.is_none_or(|port| port.bytes().all(|b| b.is_ascii_digit()));
     match made.chosen {
-        Chosen::Nothing if !is_own => {
+        ClientChoice::Nothing if !is_own => {
             return Err(format!("\"{own}\" is not followed by a slash in the URL \"{whole}\" of \"proxy_pass\""));
         }
-        Chosen::Port if !is_port && (!is_own || own.ends_with(':')) => {
+        ClientChoice::Port if !is_port && (!is_own || own.ends_with(':')) => {
             return Err(format!("\"{own}\" is not followed by a port, a number from 1 to 65535, in \"{whole}\""));
         }
         _ => {}
     }
-    let (only_named, is_clients) = (made.only_named && !is_own, made.chosen == Chosen::Host && !is_own);
+    let (only_named, is_clients) = (made.requires_known_host && !is_own, made.chosen == ClientChoice::Host && !is_own);
     let group = match running.upstream_named(&url) {
         Some(group) => group,
         None if only_named => {
             return Err(format!("\"{}\" is chosen by the client and not named in the configuration", url.authority));
         }
         None => {
-            let place = url.place().ok_or_else(|| format!("invalid host in upstream \"{}\"", url.authority))?;
+            let place = url.endpoint().ok_or_else(|| format!("invalid host in upstream \"{}\"", url.authority))?;
             let resolver = match (&exchange.settings().resolver, &place) {
                 // A resolver is there for names of hosts: sockets of this machine are no hosts.
                 (_, Endpoint::Addr(Addr::Unix(_))) if is_clients => {

@@ -104,7 +104,7 @@ fn early_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<
         return Ok(None);
     }
     client.consume(used);
-    let start = if exchange.config.keeps_body { body.clone() } else { Vec::new() };
+    let start = if exchange.config.keeps_request_body { body.clone() } else { Vec::new() };
     exchange.body.start = start;
     exchange.body.bytes = body.len() as u64;
     exchange.body.decoder = decoder;
@@ -119,7 +119,7 @@ fn whole(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
 /// How peers of a request are spoken to by TLS, if they are.
 fn called(exchange: &Exchange) -> Option<TlsKey> {
     let client = exchange.upstream_tls()?.clone();
-    let said = exchange.settings().rare.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref());
+    let said = exchange.settings().optional.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref());
     let name = match said {
         Some(name) => String::from_utf8_lossy(&variables::value(name, exchange)).into_owned(),
         None => exchange.proxy_host().map_or(String::new(), |(host, _)| host.to_owned()),
@@ -228,9 +228,9 @@ impl<'e> ProxyRequest<'e> {
     fn may_go_on(&self) -> bool {
         let proxy = &self.exchange.settings().proxy;
         let tries = self.search.attempts();
-        let is_late = !proxy.next_timeout.is_zero()
-            && executor::now().saturating_sub(self.began) >= executor::millis(proxy.next_timeout);
-        let used_up = proxy.next_tries > 0 && tries >= proxy.next_tries as usize;
+        let is_late = !proxy.next_upstream_timeout.is_zero()
+            && executor::now().saturating_sub(self.began) >= executor::millis(proxy.next_upstream_timeout);
+        let used_up = proxy.next_upstream_tries > 0 && tries >= proxy.next_upstream_tries as usize;
         !is_late && !used_up && tries < self.group.attempts_max()
     }
 
@@ -325,7 +325,7 @@ impl<'e> ProxyRequest<'e> {
     /// Does what the upstream tells us to do: the target that it sends the request to.
     fn accelerate(&mut self, head: &Response) -> Option<Vec<u8>> {
         head.headers.first(HeaderName::Accel)?;
-        let ignored = self.exchange.settings().proxy.ignored;
+        let ignored = self.exchange.settings().proxy.ignored_headers;
         let rate = head.headers.first_named(b"x_accel_limit_rate").filter(|_| !ignored.limit_rate);
         if let Some(rate) = rate.and_then(|rate| std::str::from_utf8(rate).ok()?.parse().ok()) {
             self.exchange.limits.rate = Some(rate);
@@ -368,7 +368,8 @@ impl<'e> ProxyRequest<'e> {
     fn may_repeat(&self, sent: &RequestProgress) -> bool {
         let proxy = &self.exchange.settings().proxy;
         let idempotent = !matches!(self.exchange.request.method(), b"POST" | b"LOCK" | b"PATCH");
-        self.exchange.can_be_forwarded() && (sent.nothing || idempotent || proxy.next.has(NextUpstream::NON_IDEMPOTENT))
+        self.exchange.can_be_forwarded()
+            && (sent.nothing || idempotent || proxy.next_upstream.contains(NextUpstream::NON_IDEMPOTENT))
     }
 
     /// What a miss means: for the log, for the peer, and for the client. `None`: another peer is tried.
@@ -394,7 +395,7 @@ impl<'e> ProxyRequest<'e> {
         if disabled {
             log::log_request(self.exchange, Level::Warn, format_args!("upstream server temporarily disabled"));
         }
-        let allowed = missed.flag().is_none_or(|flag| self.exchange.settings().proxy.next.has(flag));
+        let allowed = missed.flag().is_none_or(|flag| self.exchange.settings().proxy.next_upstream.contains(flag));
         let again = allowed && self.may_repeat(sent) && self.may_go_on();
         if again { None } else { Some(status) }
     }
@@ -414,7 +415,7 @@ impl<'e> ProxyRequest<'e> {
     /// When the client is known not to wait any more. One that is to upgrade, or that keeps others out (`limit_conn`), must
     /// not end its side.
     pub(crate) fn patience(&self) -> AbortPolicy {
-        match self.exchange.settings().proxy.ignores_abort {
+        match self.exchange.settings().proxy.ignore_client_abort {
             true => AbortPolicy::Endless,
             false if self.outgoing.offered.is_empty() && self.exchange.limits.conn_guards.is_empty() => {
                 AbortPolicy::WhileOpen
@@ -452,7 +453,7 @@ impl<'e> ProxyRequest<'e> {
         };
         let min_rate = MinRate::for_request(self.exchange);
         let upload = sent.upload.insert(Upload::new(BodyRelay::new(head, coding, limits), framing, min_rate));
-        if self.exchange.config.keeps_body {
+        if self.exchange.config.keeps_request_body {
             upload.transfer.keep();
         }
         let (client_tx, mut client_rx) = self.client.split();
@@ -529,7 +530,7 @@ impl<'e> ProxyRequest<'e> {
         }
         // Where no other peer can be asked this answer is better than none.
         let status = head.status;
-        if self.exchange.settings().proxy.next.has_status(status)
+        if self.exchange.settings().proxy.next_upstream.contains_status(status)
             && self.may_repeat(sent)
             && self.may_go_on()
             && self.group.has_untried_peer(&self.search)

@@ -90,7 +90,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
     out.extend_from_slice(version.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");
 
-    let is_set = |kind: HeaderName| proxy.set_field.iter().any(|set| set.kind == kind);
+    let is_set = |kind: HeaderName| proxy.set_headers.iter().any(|set| set.kind == kind);
     let mut offered: Vec<u8> = Vec::new();
     let mut connection: Vec<u8> = Vec::new();
     if !is_set(HeaderName::Host) {
@@ -98,7 +98,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         response::write_header(b"Host", host.as_bytes(), &mut out);
     }
     let mut value = Vec::new();
-    for set in proxy.set_field.iter() {
+    for set in proxy.set_headers.iter() {
         if out.len() > BYTES_MAX {
             break; // a client's field, used many times over
         }
@@ -153,12 +153,12 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         Framing::None | Framing::UntilClose => {}
     }
-    if proxy.pass_fields {
+    if proxy.pass_request_headers {
         let named: Vec<&[u8]> = request.headers.all(HeaderName::Connection).flat_map(head::tokens).collect();
         for field in request.headers.iter() {
             let ours = matches!(field.kind, HeaderName::Host | HeaderName::ContentLength | HeaderName::Expect);
             let named = || named.iter().any(|name| name.eq_ignore_ascii_case(field.name)) && !is_protected(field.name);
-            let set = || proxy.set_field.iter().any(|set| is_like(field.name, &set.name));
+            let set = || proxy.set_headers.iter().any(|set| is_like(field.name, &set.name));
             if !(ours || field.kind.is_hop_by_hop() || named() || set()) {
                 response::write_header(field.name, field.value, &mut out);
             }
@@ -205,18 +205,18 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
     head.headers.iter().filter(move |field| {
         let hidden = match field.kind {
             HeaderName::Server | HeaderName::Date | HeaderName::Accel | HeaderName::ProxyAuth => {
-                !listed(&proxy.pass, field.name)
+                !listed(&proxy.passed_headers, field.name)
             }
             HeaderName::Upgrade => head.status != 426, // it says what to ask for (RFC 9110 15.5.22)
             kind if kind.is_hop_by_hop() => true,
             HeaderName::Status => true,
-            _ => field.name.eq_ignore_ascii_case(b"x-pad") && !listed(&proxy.pass, field.name),
+            _ => field.name.eq_ignore_ascii_case(b"x-pad") && !listed(&proxy.passed_headers, field.name),
         };
         let named = || {
             head.headers.all(HeaderName::Connection).flat_map(head::tokens).any(|n| n.eq_ignore_ascii_case(field.name))
         };
         !hidden
-            && !listed(&proxy.hide, field.name)
+            && !listed(&proxy.hidden_headers, field.name)
             && (is_protected(field.name) || field.kind == HeaderName::Upgrade || !named())
     })
 }
@@ -224,7 +224,7 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
 /// The head of an answer, written anew for the client.
 pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) -> Vec<u8> {
     let proxy = &exchange.settings().proxy;
-    let passes = |name: &str| proxy.pass.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
+    let passes = |name: &str| proxy.passed_headers.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
     // A short body is copied behind it.
     let body = head.content_length().filter(|length| *length <= SHORT_BYTES).unwrap_or(0);
     let mut out = Vec::with_capacity(head.len() + 128 + body as usize);
@@ -246,7 +246,7 @@ pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) ->
         }
     }
     // Only `expires` asks for it.
-    let expires = exchange.settings().rare.expires.as_ref();
+    let expires = exchange.settings().optional.expires.as_ref();
     let modified = expires.and_then(|_| head.headers.first(HeaderName::LastModified)).and_then(clock::parse_http_date);
     let mut added = HeaderFilter::new(exchange, status, modified);
     let packed = framing.content_encoding == ContentEncoding::Gzip;
@@ -287,7 +287,7 @@ pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) ->
 
 /// A cookie as the client gets it (`proxy_cookie_path` and the like).
 fn cookie<'v>(exchange: &Exchange, value: &'v [u8]) -> Cow<'v, [u8]> {
-    match &exchange.settings().rare.cookies {
+    match &exchange.settings().optional.cookies {
         Some(rules) => cookies::rewrite(rules, value, exchange),
         None => Cow::Borrowed(value),
     }
@@ -315,13 +315,13 @@ fn refreshed(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
 /// The first redirect rule that fits.
 fn rewritten(exchange: &Exchange, value: &[u8]) -> Option<Vec<u8>> {
     let pass = exchange.proxy_pass()?;
-    exchange.settings().proxy.redirect.iter().find_map(|rule| match rule {
+    exchange.settings().proxy.redirects.iter().find_map(|rule| match rule {
         Redirect::Default => {
             let Destination::Upstream(_) = pass.destination else { return None };
             let path = exchange.location.as_ref().map_or("/", |location| location_path(location));
             let (from, to) = match &pass.uri {
-                Some(uri) => (format!("{}{uri}", pass.base), path),
-                None => (format!("{}/", pass.base), "/"),
+                Some(uri) => (format!("{}{uri}", pass.url_base), path),
+                None => (format!("{}/", pass.url_base), "/"),
             };
             value.strip_prefix(from.as_bytes()).map(|rest| [to.as_bytes(), rest].concat())
         }

@@ -38,7 +38,7 @@ pub struct HealthChecks {
 pub fn start(live: &Live) -> HealthChecks {
     let main = &live.config.main;
     let check = |group: Arc<UpstreamState>| {
-        let check = group.upstream.health.clone()?;
+        let check = group.upstream.health_check.clone()?;
         let checker = Checker { group, check, logs: main.error_log.clone() };
         executor::spawn_with_handle(checker.check_upstream())
     };
@@ -50,7 +50,7 @@ fn checked_upstreams(live: &Live) -> Vec<Arc<UpstreamState>> {
     if !HealthCheck::AVAILABLE {
         return Vec::new();
     }
-    live.all_upstreams().into_iter().filter(|group| group.upstream.health.is_some()).collect()
+    live.all_upstreams().into_iter().filter(|group| group.upstream.health_check.is_some()).collect()
 }
 
 /// Appends the health of all checked peers, for a binary upgrade.
@@ -211,7 +211,7 @@ async fn run_probe(socket: Socket, check: &HealthCheck) -> Result<(), String> {
     let mut stream = BufStream::new(stream);
     match &check.probe {
         Probe::Tcp => Ok(()),
-        Probe::Http { host, uri, good } => {
+        Probe::Http { host, uri, expected: good } => {
             let head = exchange_heads(&mut stream, host, uri, "Connection: close\r\n", check.timeout).await?;
             check_response(&mut stream, good, &head).await
         }
@@ -245,10 +245,10 @@ async fn exchange_heads(
 
 /// Checks a response against the `match` block.
 async fn check_response(stream: &mut BufStream, good: &HealthMatch, head: &Response) -> Result<(), String> {
-    if let Some(why) = good.objection(head) {
+    if let Some(why) = good.mismatch(head) {
         return Err(why);
     }
-    if good.has_body() && !good.takes_body(&read_body(stream, head).await?) {
+    if good.tests_body() && !good.matches_body(&read_body(stream, head).await?) {
         return Err("response body does not match".to_owned());
     }
     Ok(())

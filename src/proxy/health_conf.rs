@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::arguments::invalid;
-use crate::config::builder::{BlockBuilder, Builder, find};
+use crate::config::arguments::invalid_value;
+use crate::config::builder::{BlockBuilder, Builder, find_by_name};
 use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::{Settings, values};
 use crate::proxy::conf::{Destination, ProxyPass};
@@ -47,7 +47,7 @@ pub enum Probe {
     Http {
         host: String,
         uri: String,
-        good: Arc<HealthMatch>,
+        expected: Arc<HealthMatch>,
     },
     /// Whether it takes an upgrade.
     WebSocket {
@@ -57,16 +57,16 @@ pub enum Probe {
 }
 
 /// What is known while the words are read.
-struct Words {
-    kind: String,
+struct ProbeParameters {
+    probe_type: String,
     host: Option<String>,
     uri: String,
-    good: Option<Arc<HealthMatch>>,
+    expected: Option<Arc<HealthMatch>>,
 }
 
 /// `health_check [parameters];`
 pub(crate) fn health_check(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let mut words = Words { kind: "http".to_owned(), host: None, uri: "/".to_owned(), good: None };
+    let mut words = ProbeParameters { probe_type: "http".to_owned(), host: None, uri: "/".to_owned(), expected: None };
     let mut check = HealthCheck {
         probe: Probe::Tcp,
         port: None,
@@ -79,69 +79,70 @@ pub(crate) fn health_check(builder: &mut Builder, block: &mut BlockBuilder, dire
         tls: None,
     };
     for word in &directive.args {
-        parameter(builder, &mut check, &mut words, directive, word)?;
+        read_parameter(builder, &mut check, &mut words, directive, word)?;
     }
     if check.jitter == Duration::MAX {
         check.jitter = check.interval / 10;
     }
     let host = words.host.unwrap_or_default();
-    check.probe = match (words.kind.as_str(), words.good) {
-        ("http", good) => Probe::Http { host, uri: words.uri, good: good.unwrap_or_default() },
+    check.probe = match (words.probe_type.as_str(), words.expected) {
+        ("http", good) => Probe::Http { host, uri: words.uri, expected: good.unwrap_or_default() },
         (kind, Some(_)) => {
-            return Err(Error::about(&directive.name.at, "\"match=\" with \"type={}\"", kind)
+            return Err(Error::formatted(&directive.name.at, "\"match=\" with \"type={}\"", kind)
                 .hint("only answers to type=http are matched"));
         }
         ("websocket", None) => Probe::WebSocket { host, uri: words.uri },
         (_, None) => Probe::Tcp,
     };
-    block.upstream.health = Some((check, directive.name.clone()));
+    block.upstream.health_check = Some((check, directive.name.clone()));
     Ok(())
 }
 
-fn parameter(
+fn read_parameter(
     builder: &Builder,
     check: &mut HealthCheck,
-    words: &mut Words,
+    words: &mut ProbeParameters,
     directive: &Directive,
     word: &Word,
 ) -> Result {
-    let time = |value: &str| values::time(value).ok_or_else(|| invalid(directive, word, "a time such as interval=5s"));
+    let time =
+        |value: &str| values::time(value).ok_or_else(|| invalid_value(directive, word, "a time such as interval=5s"));
     let count = |value: &str| {
-        values::number(value).filter(|n| *n > 0).ok_or_else(|| invalid(directive, word, "a number of 1 or more"))
+        values::number(value).filter(|n| *n > 0).ok_or_else(|| invalid_value(directive, word, "a number of 1 or more"))
     };
     match word.text.split_once('=') {
         Some(("interval", value)) => {
             check.interval = time(value)?;
             if check.interval < INTERVAL_MIN {
-                return Err(invalid(directive, word, "an interval of 100ms or more"));
+                return Err(invalid_value(directive, word, "an interval of 100ms or more"));
             }
         }
         Some(("jitter", value)) => check.jitter = time(value)?,
         Some(("timeout", value)) => {
             check.timeout = time(value)?;
             if check.timeout.is_zero() {
-                return Err(invalid(directive, word, "a time above 0 (no peer could answer in time)"));
+                return Err(invalid_value(directive, word, "a time above 0 (no peer could answer in time)"));
             }
         }
         Some(("fails", value)) => check.fails = count(value)?,
         Some(("passes", value)) => check.passes = count(value)?,
         Some(("port", value)) => {
-            let port = u16::try_from(count(value)?).map_err(|_| invalid(directive, word, "a port"))?;
+            let port = u16::try_from(count(value)?).map_err(|_| invalid_value(directive, word, "a port"))?;
             check.port = Some(port);
         }
-        Some(("type", value @ ("http" | "tcp" | "websocket"))) => value.clone_into(&mut words.kind),
-        Some(("host", value)) if is_word(value) && !value.is_empty() => words.host = Some(value.to_owned()),
-        Some(("uri", value)) if is_word(value) && value.starts_with('/') => value.clone_into(&mut words.uri),
+        Some(("type", value @ ("http" | "tcp" | "websocket"))) => value.clone_into(&mut words.probe_type),
+        Some(("host", value)) if is_printable(value) && !value.is_empty() => words.host = Some(value.to_owned()),
+        Some(("uri", value)) if is_printable(value) && value.starts_with('/') => value.clone_into(&mut words.uri),
         Some(("match", name)) => {
-            let found = find(&builder.matches, name).cloned();
-            let unknown = || Error::about(&word.at, "match \"{}\" is not known", name);
-            words.good = Some(found.ok_or_else(unknown)?);
+            let found = find_by_name(&builder.health_matches, name).cloned();
+            let unknown = || Error::formatted(&word.at, "match \"{}\" is not known", name);
+            words.expected = Some(found.ok_or_else(unknown)?);
         }
         None if word.text == "mandatory" => check.mandatory = true,
         // Peers that stay the same are the same after a reload.
         None if word.text == "persistent" => {}
         _ => {
-            return Err(word.wrong("invalid parameter \"{}\"").hint(
+            return Err(word.error("invalid parameter \"{}\"").hint(
                 "interval=, jitter=, timeout=, fails=, passes=, uri=/path, host=, port=, match=, mandatory or \
                  type=http|tcp|websocket is expected",
             ));
@@ -151,12 +152,12 @@ fn parameter(
 }
 
 /// Whether it can stand in the first lines of a request.
-fn is_word(text: &str) -> bool {
+fn is_printable(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// Gives the check that stands in a location to the upstream of its `proxy_pass`.
-pub(crate) fn attach(
+pub(crate) fn attach_health_check(
     builder: &mut Builder,
     check: Option<(HealthCheck, Word)>,
     pass: Option<&ProxyPass>,
@@ -180,20 +181,20 @@ pub(crate) fn attach(
         };
     };
     let secure = pass.and_then(|pass| pass.tls.clone());
-    if check.is_none() && (secure.is_none() || upstream.health.is_none()) {
+    if check.is_none() && (secure.is_none() || upstream.health_check.is_none()) {
         return Ok(());
     }
     if let Some((check, at)) = check
-        && upstream.health.replace(Arc::new(check.named(&upstream.name))).is_some()
+        && upstream.health_check.replace(Arc::new(check.with_default_host(&upstream.name))).is_some()
     {
         let name = &upstream.name;
-        return Err(Error::about(&at.at, "a second \"health_check\" of upstream \"{}\"", name));
+        return Err(Error::formatted(&at.at, "a second \"health_check\" of upstream \"{}\"", name));
     }
     // Who would have to be asked for a name by a request is called as the upstream is.
-    let said = settings.rare.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());
+    let said = settings.optional.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());
     let name = said.map_or(upstream.name.clone(), |name| String::from_utf8_lossy(name).into_owned());
     let name = values::host_port(&name).map_or(name.as_str(), |(host, _)| host);
-    if let Some(health) = upstream.health.as_mut().and_then(Arc::get_mut) {
+    if let Some(health) = upstream.health_check.as_mut().and_then(Arc::get_mut) {
         health.tls = health.tls.take().or(secure.map(|client| (client, name.to_owned())));
     }
     Ok(())
@@ -201,7 +202,7 @@ pub(crate) fn attach(
 
 impl HealthCheck {
     /// Peers are asked by the name of their upstream, where no other is given.
-    pub(crate) fn named(mut self, name: &str) -> Self {
+    pub(crate) fn with_default_host(mut self, name: &str) -> Self {
         if let Probe::Http { host, .. } | Probe::WebSocket { host, .. } = &mut self.probe
             && host.is_empty()
         {

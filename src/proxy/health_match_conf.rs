@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::config::arguments::arg;
-use crate::config::builder::{BlockBuilder, Builder, find};
+use crate::config::builder::{BlockBuilder, Builder, find_by_name};
 use crate::config::parser::{Directive, Result};
 use crate::config::values;
 use crate::http1::head::Response;
@@ -17,15 +17,15 @@ const LINES: &str =
 #[derive(Debug)]
 pub struct HealthMatch {
     status: Vec<(Vec<RangeInclusive<u16>>, bool)>,
-    headers: Vec<(String, Value, bool)>,
+    headers: Vec<(String, ValueTest, bool)>,
     body: Vec<(Pattern, bool)>,
 }
 
 #[derive(Debug)]
-enum Value {
-    Any,
-    Same(String),
-    Like(Pattern),
+enum ValueTest {
+    Present,
+    Equals(String),
+    Matches(Pattern),
 }
 
 impl Default for HealthMatch {
@@ -37,7 +37,7 @@ impl Default for HealthMatch {
 
 impl HealthMatch {
     /// Says which test the head does not pass.
-    pub fn objection(&self, head: &Response) -> Option<String> {
+    pub fn mismatch(&self, head: &Response) -> Option<String> {
         let has = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&head.status));
         if self.status.iter().any(|(ranges, negated)| has(ranges) == *negated) {
             return Some(format!("status {}", head.status));
@@ -45,38 +45,42 @@ impl HealthMatch {
         let (name, ..) = self.headers.iter().find(|(name, value, negated)| {
             let mut lines = head.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
             !match value {
-                Value::Any => lines.next().is_some() != *negated,
-                Value::Same(text) => lines.any(|line| (line.value == text.as_bytes()) != *negated),
-                Value::Like(pattern) => lines.any(|line| pattern.is_match(line.value) != *negated),
+                ValueTest::Present => lines.next().is_some() != *negated,
+                ValueTest::Equals(text) => lines.any(|line| (line.value == text.as_bytes()) != *negated),
+                ValueTest::Matches(pattern) => lines.any(|line| pattern.is_match(line.value) != *negated),
             }
         })?;
         Some(format!("response header \"{name}\" does not match"))
     }
 
     /// Whether there is a test of the body.
-    pub fn has_body(&self) -> bool {
+    pub fn tests_body(&self) -> bool {
         !self.body.is_empty()
     }
 
     /// Whether the body passes its tests.
-    pub fn takes_body(&self, body: &[u8]) -> bool {
+    pub fn matches_body(&self, body: &[u8]) -> bool {
         self.body.iter().all(|(pattern, negated)| pattern.is_match(body) != *negated)
     }
 
     fn add(&mut self, builder: &Builder, line: &Directive) -> Result {
-        let wrong = || line.name.wrong("invalid \"{}\" in \"match\"").hint(LINES);
+        let wrong = || line.name.error("invalid \"{}\" in \"match\"").hint(LINES);
         let words: Vec<&str> = line.args.iter().map(|word| word.text.as_str()).collect();
         let (negated, words) = words.strip_prefix(&["!"]).map_or((false, words.as_slice()), |words| (true, words));
         let at = line.args.last().map_or(&line.name.at, |word| &word.at);
         let pattern = |text: &str| builder.expression(text, false, at).map(|expression| expression.pattern);
         match (line.name.text.as_str(), negated, words) {
             ("status", _, [_, ..]) => {
-                let ranges = words.iter().map(range).collect::<Option<_>>();
+                let ranges = words.iter().map(parse_status_range).collect::<Option<_>>();
                 self.status.push((ranges.ok_or_else(wrong)?, negated));
             }
-            ("header", _, [name]) => self.headers.push(((*name).into(), Value::Any, negated)),
+            ("header", _, [name]) => self.headers.push(((*name).into(), ValueTest::Present, negated)),
             ("header", false, [name, is @ ("=" | "!=" | "~" | "!~"), text]) => {
-                let value = if is.ends_with('=') { Value::Same((*text).into()) } else { Value::Like(pattern(text)?) };
+                let value = if is.ends_with('=') {
+                    ValueTest::Equals((*text).into())
+                } else {
+                    ValueTest::Matches(pattern(text)?)
+                };
                 self.headers.push(((*name).into(), value, is.starts_with('!')));
             }
             ("body", false, [is @ ("~" | "!~"), text]) => self.body.push((pattern(text)?, *is == "!~")),
@@ -87,23 +91,23 @@ impl HealthMatch {
 }
 
 /// Reads a code, or a range of codes.
-fn range(word: &&str) -> Option<RangeInclusive<u16>> {
+fn parse_status_range(word: &&str) -> Option<RangeInclusive<u16>> {
     let (first, last) = word.split_once('-').unwrap_or((word, word));
     let code = |text| u16::try_from(values::number(text)?).ok().filter(|code| (100..1000).contains(code));
     Some(code(first)?..=code(last)?).filter(|range| !range.is_empty())
 }
 
 /// The `match` blocks, by name.
-pub(crate) type Matches = Vec<(String, Arc<HealthMatch>)>;
+pub(crate) type HealthMatches = Vec<(String, Arc<HealthMatch>)>;
 
 /// `match NAME { status ...; header ...; body ...; }`
 pub(crate) fn match_block(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    if find(&builder.matches, &name.text).is_some() {
-        return Err(name.wrong("duplicate match \"{}\""));
+    if find_by_name(&builder.health_matches, &name.text).is_some() {
+        return Err(name.error("duplicate match \"{}\""));
     }
     let mut expected = HealthMatch { status: Vec::new(), headers: Vec::new(), body: Vec::new() };
     directive.block.iter().flatten().try_for_each(|line| expected.add(builder, line))?;
-    builder.matches.push((name.text.clone(), Arc::new(expected)));
+    builder.health_matches.push((name.text.clone(), Arc::new(expected)));
     Ok(())
 }

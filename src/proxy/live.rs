@@ -40,13 +40,13 @@ impl Live {
     /// Returns the configured upstream that has the name, or the host and port, of a URL.
     pub fn upstream_named(&self, url: &Url<'_>) -> Option<Arc<UpstreamState>> {
         let names = &self.config.upstream_names;
-        let number = names.get(url.authority).or_else(|| names.get(&*url.key()))?;
+        let number = names.get(url.authority).or_else(|| names.get(&*url.authority_with_port()))?;
         self.upstream(*number)
     }
 
     /// Returns the upstream for an endpoint that only a request names, created if there is none yet.
     pub fn dynamic_upstream(&self, url: &Url<'_>, endpoint: Endpoint, resolver: Arc<Resolver>) -> Arc<UpstreamState> {
-        let name = url.name();
+        let name = url.upstream_name();
         let mut dynamic = self.dynamic.lock().unwrap_or_else(PoisonError::into_inner);
         let mut at = dynamic.partition_point(|group| *group.upstream.name < *name);
         let mut same_name = dynamic.iter().skip(at).take_while(|group| group.upstream.name == name);
@@ -54,7 +54,10 @@ impl Live {
             return group.clone();
         }
         let peer = PeerSpec { resolver, ..PeerSpec::new(name.into_owned(), endpoint) };
-        let group = Arc::new(UpstreamState::new(Arc::new(Upstream { made: true, ..Upstream::of(peer) }), None));
+        let group = Arc::new(UpstreamState::new(
+            Arc::new(Upstream { is_from_request: true, ..Upstream::from_peer(peer) }),
+            None,
+        ));
         if dynamic.len() >= DYNAMIC_UPSTREAMS_MAX {
             dynamic.clear();
             at = 0;

@@ -19,7 +19,7 @@ const DEPTH_MAX: u8 = 64;
 
 /// The most that the client chooses of an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chosen {
+pub enum ClientChoice {
     Nothing,
     /// The port of a host that the configuration names.
     Port,
@@ -29,13 +29,13 @@ pub enum Chosen {
 /// What is known of the URLs that a template makes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    pub(crate) chosen: Chosen,
+    pub(crate) chosen: ClientChoice,
     /// The first piece of the template that has a part from the client which may be one of the authority.
-    pub(crate) clients: usize,
+    pub(crate) client_segment: usize,
     /// Whether it may be the path behind a host of the configuration (`http://127.0.0.1$1`).
     pub(crate) may_be_path: bool,
     /// The piece of the template, and the byte of it, behind the authority; none: it ends within a variable.
-    pub(crate) end: Option<(usize, usize)>,
+    pub(crate) authority_end: Option<(usize, usize)>,
 }
 
 /// What variables of the configuration are filled with.
@@ -59,7 +59,7 @@ impl Assignments {
 
 /// Where in a URL the next byte stands (`scheme://authority`, as [`crate::config::Url::parse`] takes it apart).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum At {
+enum UrlState {
     Start,
     H,
     Ht,
@@ -89,7 +89,7 @@ enum At {
     DonePort,
 }
 
-impl At {
+impl UrlState {
     const ALL: [Self; 21] = [
         Self::Start,
         Self::H,
@@ -115,7 +115,7 @@ impl At {
     ];
 
     /// Where a byte leads; none: it makes no URL.
-    fn behind(self, byte: u8) -> Option<Self> {
+    fn next(self, byte: u8) -> Option<Self> {
         let scheme = |expected: u8, next: Self| byte.eq_ignore_ascii_case(&expected).then_some(next);
         Some(match (self, byte) {
             (Self::Start, _) => return scheme(b'h', Self::H),
@@ -149,7 +149,7 @@ impl At {
     }
 
     /// Where bytes lead that the client chooses.
-    fn behind_clients(self) -> Self {
+    fn next_for_client(self) -> Self {
         match self {
             Self::Port | Self::ClientPort => Self::ClientPort,
             Self::Done | Self::DonePort => self,
@@ -158,7 +158,7 @@ impl At {
     }
 
     /// Where bytes lead that the client does not choose, and that are known when a request comes.
-    fn behind_servers(self) -> Option<Self> {
+    fn next_for_server(self) -> Option<Self> {
         match self {
             Self::Authority | Self::U | Self::Un | Self::Uni | Self::Unix => Some(Self::Host),
             _ if self < Self::Authority => None,
@@ -166,7 +166,7 @@ impl At {
         }
     }
 
-    fn is_behind(self) -> bool {
+    fn is_past_authority(self) -> bool {
         matches!(self, Self::Done | Self::DonePort)
     }
 }
@@ -176,67 +176,69 @@ impl At {
 struct States(u32);
 
 impl States {
-    fn of(at: At) -> Self {
+    fn from_state(at: UrlState) -> Self {
         Self(1 << at as u8)
     }
 
-    fn has(self, at: At) -> bool {
-        self.0 & Self::of(at).0 != 0
+    fn contains(self, at: UrlState) -> bool {
+        self.0 & Self::from_state(at).0 != 0
     }
 
-    fn and(self, other: Self) -> Self {
+    fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    fn all(self) -> impl Iterator<Item = At> {
-        At::ALL.into_iter().filter(move |at| self.has(*at))
+    fn iter(self) -> impl Iterator<Item = UrlState> {
+        UrlState::ALL.into_iter().filter(move |at| self.contains(*at))
     }
 
     /// All that `lead` makes of one of them.
-    fn map(self, mut lead: impl FnMut(At) -> Self) -> Self {
-        self.all().fold(Self::default(), |to, at| to.and(lead(at)))
+    fn flat_map(self, mut lead: impl FnMut(UrlState) -> Self) -> Self {
+        self.iter().fold(Self::default(), |to, at| to.union(lead(at)))
     }
 
-    fn behind(self, byte: u8) -> Self {
-        self.map(|at| at.behind(byte).map(Self::of).unwrap_or_default())
+    fn next(self, byte: u8) -> Self {
+        self.flat_map(|at| at.next(byte).map(Self::from_state).unwrap_or_default())
     }
 
-    fn behind_text(self, text: &[u8]) -> Self {
-        self.map(|at| text.iter().try_fold(at, |at, byte| at.behind(*byte)).map(Self::of).unwrap_or_default())
+    fn next_for_text(self, text: &[u8]) -> Self {
+        self.flat_map(|at| {
+            text.iter().try_fold(at, |at, byte| at.next(*byte)).map(Self::from_state).unwrap_or_default()
+        })
     }
 
     fn behind_clients(self) -> Self {
-        self.map(|at| Self::of(at.behind_clients()))
+        self.flat_map(|at| Self::from_state(at.next_for_client()))
     }
 
     /// No byte behind the authority was met.
-    fn is_before_end(self) -> bool {
-        !self.all().any(At::is_behind)
+    fn is_before_authority_end(self) -> bool {
+        !self.iter().any(UrlState::is_past_authority)
     }
 
     /// The authority ends here, or no URL begins so.
-    fn is_at_end(self) -> bool {
-        self.all().all(|at| at.is_behind() || at == At::ClientHost)
+    fn is_at_authority_end(self) -> bool {
+        self.iter().all(|at| at.is_past_authority() || at == UrlState::ClientHost)
     }
 
     /// Whether a host may have been met.
     fn has_host(self) -> bool {
-        self.all().any(|at| at > At::Authority)
+        self.iter().any(|at| at > UrlState::Authority)
     }
 
-    fn chosen(self) -> Chosen {
-        if self.has(At::ClientHost) {
-            Chosen::Host
-        } else if self.has(At::ClientPort) || self.has(At::DonePort) {
-            Chosen::Port
+    fn chosen(self) -> ClientChoice {
+        if self.contains(UrlState::ClientHost) {
+            ClientChoice::Host
+        } else if self.contains(UrlState::ClientPort) || self.contains(UrlState::DonePort) {
+            ClientChoice::Port
         } else {
-            Chosen::Nothing
+            ClientChoice::Nothing
         }
     }
 }
 
 /// What a variable of the server leads to.
-enum ByServer {
+enum ServerValue {
     /// It is one of these.
     Either(&'static [&'static str]),
     /// Text that no client chooses.
@@ -249,19 +251,19 @@ enum ByServer {
 /// would be connected to itself, and a proxy that `set_real_ip_from` trusts may name any address), `$connection_requests`,
 /// `$content_length`, `$request_length` and `$remote_port` (a client picks them), `$ssl_...`, `$proxy_protocol_...`,
 /// `$upstream_...` (an upstream may repeat what the client has said) and `$proxy_host` (that of an upstream tried before).
-fn by_server(builtin: Builtin) -> Option<ByServer> {
+fn server_value(builtin: Builtin) -> Option<ServerValue> {
     Some(match builtin {
-        Builtin::Scheme => ByServer::Either(&["http", "https"]),
-        Builtin::Https => ByServer::Either(&["", "on"]),
+        Builtin::Scheme => ServerValue::Either(&["http", "https"]),
+        Builtin::Https => ServerValue::Either(&["", "on"]),
         // The address and port of a `listen`, or of the machine.
-        Builtin::ServerAddr | Builtin::ServerPort => ByServer::Text,
+        Builtin::ServerAddr | Builtin::ServerPort => ServerValue::Text,
         // Names that the configuration or the machine has, whatever the Host field says.
-        Builtin::ServerName | Builtin::Hostname | Builtin::Version => ByServer::Text,
+        Builtin::ServerName | Builtin::Hostname | Builtin::Version => ServerValue::Text,
         // Numbers of the process and its clock; `$request_id` is random.
-        Builtin::Connection | Builtin::Pid | Builtin::Msec | Builtin::RequestId => ByServer::Text,
-        Builtin::TimeIso8601 | Builtin::TimeLocal => ByServer::Text,
+        Builtin::Connection | Builtin::Pid | Builtin::Msec | Builtin::RequestId => ServerValue::Text,
+        Builtin::TimeIso8601 | Builtin::TimeLocal => ServerValue::Text,
         // A request whose target does not begin with a slash goes to no upstream.
-        Builtin::RequestUri => ByServer::Path,
+        Builtin::RequestUri => ServerValue::Path,
         _ => return None,
     })
 }
@@ -276,17 +278,17 @@ struct Search<'c> {
     config: &'c Config,
     assignments: &'c Assignments,
     /// Where a variable leads to from a state, as far as that is known.
-    known: BTreeMap<(u8, u32, At), States>,
+    found: BTreeMap<(u8, u32, UrlState), States>,
     /// What this round has looked at.
-    seen: BTreeSet<(u8, u32, At)>,
+    seen: BTreeSet<(u8, u32, UrlState)>,
     /// Whether this round has found more than the one before.
     grew: bool,
 }
 
 /// The origin of the URLs that `url` makes.
-pub(crate) fn of(url: &Template, config: &Config, assignments: &Assignments) -> Origin {
+pub(crate) fn analyze(url: &Template, config: &Config, assignments: &Assignments) -> Origin {
     let (known, seen) = (BTreeMap::new(), BTreeSet::new());
-    let mut search = Search { config, assignments, known, seen, grew: false };
+    let mut search = Search { config, assignments, found: known, seen, grew: false };
     // A variable may be set to what it was before and more: rounds are made until no more is found.
     loop {
         let origin = search.url(url);
@@ -299,22 +301,23 @@ pub(crate) fn of(url: &Template, config: &Config, assignments: &Assignments) -> 
 
 impl Search<'_> {
     fn url(&mut self, url: &Template) -> Origin {
-        let mut states = States::of(At::Start);
+        let mut states = States::from_state(UrlState::Start);
         let mut clients = None;
         let origin = |states: States, clients: Option<(usize, bool)>, end: Option<(usize, usize)>| {
-            let pieces = end.map_or(url.pieces().len(), |(piece, at)| piece + usize::from(at > 0));
+            let pieces = end.map_or(url.segments().len(), |(piece, at)| piece + usize::from(at > 0));
             let (clients, may_be_path) = clients.unwrap_or((pieces, true));
-            Origin { chosen: states.chosen(), clients, may_be_path, end }
+            Origin { chosen: states.chosen(), client_segment: clients, may_be_path, authority_end: end }
         };
-        for (number, piece) in url.pieces().iter().enumerate() {
-            let ends = |states: States, byte| states.is_before_end() && states.behind(byte).is_at_end();
+        for (number, piece) in url.segments().iter().enumerate() {
+            let ends =
+                |states: States, byte| states.is_before_authority_end() && states.next(byte).is_at_authority_end();
             match piece {
                 Segment::Text(text) => {
                     for (at, byte) in text.iter().enumerate() {
                         if matches!(byte, b'/' | b'?') && ends(states, *byte) {
-                            return origin(states.behind(*byte), clients, Some((number, at)));
+                            return origin(states.next(*byte), clients, Some((number, at)));
                         }
-                        states = states.behind(*byte);
+                        states = states.next(*byte);
                     }
                 }
                 // It begins with a slash, or each request is checked for one.
@@ -326,18 +329,18 @@ impl Search<'_> {
                 Segment::Variable(variable) => {
                     let before = states;
                     states = self.variable(variable, states, 0);
-                    if clients.is_none() && states.chosen() != Chosen::Nothing {
+                    if clients.is_none() && states.chosen() != ClientChoice::Nothing {
                         clients = Some((number, before.has_host() && may_be_path(variable)));
                     }
                 }
             }
         }
-        origin(states, clients, states.is_before_end().then_some((url.pieces().len(), 0)))
+        origin(states, clients, states.is_before_authority_end().then_some((url.segments().len(), 0)))
     }
 
     fn template(&mut self, template: &Template, states: States, depth: u8) -> States {
-        template.pieces().iter().fold(states, |states, piece| match piece {
-            Segment::Text(text) => states.behind_text(text),
+        template.segments().iter().fold(states, |states, piece| match piece {
+            Segment::Text(text) => states.next_for_text(text),
             Segment::Variable(variable) => self.variable(variable, states, depth),
         })
     }
@@ -345,18 +348,18 @@ impl Search<'_> {
     fn variable(&mut self, variable: &Variable, states: States, depth: u8) -> States {
         match variable {
             Variable::Empty => states,
-            Variable::Builtin(builtin) => match by_server(*builtin) {
-                Some(ByServer::Either(values)) => {
-                    values.iter().fold(States::default(), |all, value| all.and(states.behind_text(value.as_bytes())))
+            Variable::Builtin(builtin) => match server_value(*builtin) {
+                Some(ServerValue::Either(values)) => values
+                    .iter()
+                    .fold(States::default(), |all, value| all.union(states.next_for_text(value.as_bytes()))),
+                Some(ServerValue::Text) => {
+                    states.flat_map(|at| at.next_for_server().map(States::from_state).unwrap_or_default()).union(states)
                 }
-                Some(ByServer::Text) => {
-                    states.map(|at| at.behind_servers().map(States::of).unwrap_or_default()).and(states)
-                }
-                Some(ByServer::Path) => states.behind(b'/'),
+                Some(ServerValue::Path) => states.next(b'/'),
                 None => states.behind_clients(),
             },
             // It is empty until it is set.
-            Variable::User(number) => self.values((0, *number), states, depth).and(states),
+            Variable::User(number) => self.values((0, *number), states, depth).union(states),
             Variable::Map(number) => self.values((1, *number), states, depth),
             Variable::Geo(number) => self.values((2, *number), states, depth),
             Variable::Split(number) => self.values((3, *number), states, depth),
@@ -368,43 +371,43 @@ impl Search<'_> {
         if depth > DEPTH_MAX {
             return states.behind_clients();
         }
-        states.map(|at| {
+        states.flat_map(|at| {
             let key = (kind, number, at);
-            let known = self.known.get(&key).copied().unwrap_or_default();
+            let known = self.found.get(&key).copied().unwrap_or_default();
             // What is on its way is as much as is known of it.
             if !self.seen.insert(key) {
                 return known;
             }
-            let found = known.and(self.values_from(kind, number, at, depth + 1));
+            let found = known.union(self.values_from(kind, number, at, depth + 1));
             if found != known {
-                self.known.insert(key, found);
+                self.found.insert(key, found);
                 self.grew = true;
             }
             found
         })
     }
 
-    fn values_from(&mut self, kind: u8, number: u32, at: At, depth: u8) -> States {
-        let from = States::of(at);
+    fn values_from(&mut self, kind: u8, number: u32, at: UrlState, depth: u8) -> States {
+        let from = States::from_state(at);
         let (config, assignments, place) = (self.config, self.assignments, number as usize);
         let of_texts = |values: &mut dyn Iterator<Item = &[u8]>| {
-            values.fold(States::default(), |all, value| all.and(from.behind_text(value)))
+            values.fold(States::default(), |all, value| all.union(from.next_for_text(value)))
         };
         match kind {
             0 => {
                 let captured =
                     if assignments.captured.contains(&number) { from.behind_clients() } else { States::default() };
                 let values = assignments.values.get(&number).into_iter().flatten();
-                values.fold(captured, |all, value| all.and(self.template(value, from, depth)))
+                values.fold(captured, |all, value| all.union(self.template(value, from, depth)))
             }
             1 => match config.maps.get(place) {
-                Some(map) => {
-                    map.values().fold(States::default(), |all, value| all.and(self.template(value, from, depth)))
-                }
+                Some(map) => map
+                    .possible_values()
+                    .fold(States::default(), |all, value| all.union(self.template(value, from, depth))),
                 None => from.behind_clients(),
             },
-            2 => config.geos.get(place).map_or(from.behind_clients(), |geo| of_texts(&mut geo.values())),
-            _ => config.splits.get(place).map_or(from.behind_clients(), |split| of_texts(&mut split.values())),
+            2 => config.geos.get(place).map_or(from.behind_clients(), |geo| of_texts(&mut geo.possible_values())),
+            _ => config.splits.get(place).map_or(from.behind_clients(), |split| of_texts(&mut split.possible_values())),
         }
     }
 }
@@ -412,7 +415,7 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ConfigSource, Destination, ErrorLog, MadeUrl, Prefix, load};
+    use crate::config::{ConfigSource, Destination, DynamicUrl, ErrorLog, Prefix, load};
 
     const DEFINITIONS: &str = r#"
         map $host $backend { default 127.0.0.1:8080; a.test 127.0.0.1:8081; }
@@ -429,18 +432,18 @@ mod tests {
         upstream known { server 127.0.0.1:1; }"#;
 
     /// The URL of a server whose location has these directives.
-    fn made(inner: &str) -> (MadeUrl, usize) {
+    fn made(inner: &str) -> (DynamicUrl, usize) {
         let text = format!(
             "http {{ {DEFINITIONS} server {{ listen 80; server_name ~^(?<sub>.+)$; set $base http://127.0.0.1:5000; \
              location /else {{ set $elsewhere http://127.0.0.1:5000; set $grows x; set $grows $grows$arg_x; }} \
              location = /here {{ {inner} }} }} }}"
         );
-        let folders = Prefix { prefix: ".".to_owned() };
-        let config = load(ConfigSource::Text("test", text), "", folders, ErrorLog::default_to(None));
+        let folders = Prefix { path: ".".to_owned() };
+        let config = load(ConfigSource::Text("test", text), "", folders, ErrorLog::for_path(None));
         let config = config.unwrap_or_else(|why| panic!("{inner}: {why}"));
-        let locations = &config.bindings[0].group.names.default_server().locations;
-        match &locations.exact(b"/here").unwrap().pass.as_ref().unwrap().destination {
-            Destination::Made(made) => ((**made).clone(), config.notes.len()),
+        let locations = &config.bindings[0].virtual_hosts.names.default_server().locations;
+        match &locations.exact(b"/here").unwrap().proxy_pass.as_ref().unwrap().destination {
+            Destination::Dynamic(made) => ((**made).clone(), config.notes.len()),
             Destination::Upstream(_) => panic!("{inner}: no variable"),
         }
     }
@@ -449,103 +452,103 @@ mod tests {
     fn what_the_client_chooses_of_an_authority() {
         for (url, expected) in [
             // The path does not count.
-            ("http://127.0.0.1:80/$1$is_args$args", Chosen::Nothing),
-            ("http://127.0.0.1:80$request_uri", Chosen::Nothing),
-            ("http://127.0.0.1:80$uri$is_args$args", Chosen::Nothing),
-            ("http://127.0.0.1$is_args$args", Chosen::Nothing),
-            ("http://127.0.0.1?$args", Chosen::Nothing),
-            ("http://unix:/run/app.sock:/$1", Chosen::Nothing),
-            ("http://[::1]:80/$1", Chosen::Nothing),
+            ("http://127.0.0.1:80/$1$is_args$args", ClientChoice::Nothing),
+            ("http://127.0.0.1:80$request_uri", ClientChoice::Nothing),
+            ("http://127.0.0.1:80$uri$is_args$args", ClientChoice::Nothing),
+            ("http://127.0.0.1$is_args$args", ClientChoice::Nothing),
+            ("http://127.0.0.1?$args", ClientChoice::Nothing),
+            ("http://unix:/run/app.sock:/$1", ClientChoice::Nothing),
+            ("http://[::1]:80/$1", ClientChoice::Nothing),
             // The port.
-            ("http://127.0.0.1:$1", Chosen::Port),
-            ("http://127.0.0.1:$1/$2$is_args$args", Chosen::Port),
-            ("http://127.0.0.1:60$1$2/", Chosen::Port),
-            ("http://[::1]:$arg_p/", Chosen::Port),
-            ("http://127.0.0.1:80$1", Chosen::Port),
-            ("http://127.0.0.1:$1@internal/", Chosen::Port),
-            ("https://known:$http_x", Chosen::Port),
-            ("$scheme://known:$sub/", Chosen::Port),
+            ("http://127.0.0.1:$1", ClientChoice::Port),
+            ("http://127.0.0.1:$1/$2$is_args$args", ClientChoice::Port),
+            ("http://127.0.0.1:60$1$2/", ClientChoice::Port),
+            ("http://[::1]:$arg_p/", ClientChoice::Port),
+            ("http://127.0.0.1:80$1", ClientChoice::Port),
+            ("http://127.0.0.1:$1@internal/", ClientChoice::Port),
+            ("https://known:$http_x", ClientChoice::Port),
+            ("$scheme://known:$sub/", ClientChoice::Port),
             // The host.
-            ("http://$1", Chosen::Host),
-            ("http://127.0.0.1$1", Chosen::Host),
-            ("http://127.0.0.1$1:80/", Chosen::Host),
-            ("http://internal$1/", Chosen::Host),
-            ("http://$1.internal/", Chosen::Host),
-            ("http://[$1]:80/", Chosen::Host),
-            ("http://unix:/run/$1.sock:/", Chosen::Host),
-            ("http://$content_type", Chosen::Host),
-            ("http://$remote_user", Chosen::Host),
-            ("http://$remote_addr:80", Chosen::Host),
-            ("http://$upstream_http_x", Chosen::Host),
-            ("http://$sub", Chosen::Host),
-            ("http://$m", Chosen::Host),
-            ("http://$host$request_uri", Chosen::Host),
-            ("$http_x_forwarded_proto://known", Chosen::Host),
-            ("ht$arg_x", Chosen::Host),
-            ("$arg_url", Chosen::Host),
+            ("http://$1", ClientChoice::Host),
+            ("http://127.0.0.1$1", ClientChoice::Host),
+            ("http://127.0.0.1$1:80/", ClientChoice::Host),
+            ("http://internal$1/", ClientChoice::Host),
+            ("http://$1.internal/", ClientChoice::Host),
+            ("http://[$1]:80/", ClientChoice::Host),
+            ("http://unix:/run/$1.sock:/", ClientChoice::Host),
+            ("http://$content_type", ClientChoice::Host),
+            ("http://$remote_user", ClientChoice::Host),
+            ("http://$remote_addr:80", ClientChoice::Host),
+            ("http://$upstream_http_x", ClientChoice::Host),
+            ("http://$sub", ClientChoice::Host),
+            ("http://$m", ClientChoice::Host),
+            ("http://$host$request_uri", ClientChoice::Host),
+            ("$http_x_forwarded_proto://known", ClientChoice::Host),
+            ("ht$arg_x", ClientChoice::Host),
+            ("$arg_url", ClientChoice::Host),
             // What the server knows.
-            ("http://$server_addr:$server_port$uri", Chosen::Nothing),
-            ("$scheme://$server_name.$hostname/$1", Chosen::Nothing),
-            ("http$https://known", Chosen::Nothing),
+            ("http://$server_addr:$server_port$uri", ClientChoice::Nothing),
+            ("$scheme://$server_name.$hostname/$1", ClientChoice::Nothing),
+            ("http$https://known", ClientChoice::Nothing),
             // Maps and the like.
-            ("http://$backend/$1", Chosen::Nothing),
-            ("http://$backend$1", Chosen::Port),
-            ("$backend_url$request_uri", Chosen::Nothing),
-            ("$backend_url$uri", Chosen::Nothing),
-            ("$backend_url/$1$is_args$args", Chosen::Nothing),
-            ("$based/$1", Chosen::Nothing),
-            ("$based$request_uri", Chosen::Nothing),
-            ("$based$1", Chosen::Port),
-            ("$tunnel", Chosen::Nothing),
-            ("$tunnel$1", Chosen::Nothing),
-            ("http://127.0.0.1:$ports/$1", Chosen::Nothing),
-            ("http://127.0.0.1:$ports$1", Chosen::Port),
-            ("http://$mixed", Chosen::Host),
-            ("http://$captured", Chosen::Host),
-            ("http://$numbered", Chosen::Host),
-            ("http://$nested", Chosen::Host),
-            ("http://known:$nested", Chosen::Port),
-            ("http://$net/$1", Chosen::Nothing),
-            ("http://$part$1", Chosen::Port),
+            ("http://$backend/$1", ClientChoice::Nothing),
+            ("http://$backend$1", ClientChoice::Port),
+            ("$backend_url$request_uri", ClientChoice::Nothing),
+            ("$backend_url$uri", ClientChoice::Nothing),
+            ("$backend_url/$1$is_args$args", ClientChoice::Nothing),
+            ("$based/$1", ClientChoice::Nothing),
+            ("$based$request_uri", ClientChoice::Nothing),
+            ("$based$1", ClientChoice::Port),
+            ("$tunnel", ClientChoice::Nothing),
+            ("$tunnel$1", ClientChoice::Nothing),
+            ("http://127.0.0.1:$ports/$1", ClientChoice::Nothing),
+            ("http://127.0.0.1:$ports$1", ClientChoice::Port),
+            ("http://$mixed", ClientChoice::Host),
+            ("http://$captured", ClientChoice::Host),
+            ("http://$numbered", ClientChoice::Host),
+            ("http://$nested", ClientChoice::Host),
+            ("http://known:$nested", ClientChoice::Port),
+            ("http://$net/$1", ClientChoice::Nothing),
+            ("http://$part$1", ClientChoice::Port),
             // Variables of `set`.
-            ("$base", Chosen::Nothing),
-            ("$base/$1$is_args$args", Chosen::Nothing),
-            ("$base$request_uri", Chosen::Nothing),
-            ("$base$1", Chosen::Host),
-            ("$elsewhere/$1", Chosen::Nothing),
-            ("$elsewhere$1", Chosen::Host),
-            ("http://$grows/", Chosen::Host),
-            ("http://known:$grows/", Chosen::Port),
+            ("$base", ClientChoice::Nothing),
+            ("$base/$1$is_args$args", ClientChoice::Nothing),
+            ("$base$request_uri", ClientChoice::Nothing),
+            ("$base$1", ClientChoice::Host),
+            ("$elsewhere/$1", ClientChoice::Nothing),
+            ("$elsewhere$1", ClientChoice::Host),
+            ("http://$grows/", ClientChoice::Host),
+            ("http://known:$grows/", ClientChoice::Port),
         ] {
             if !crate::tls::AVAILABLE && url.starts_with("https:") {
                 continue;
             }
             let (made, notes) = made(&format!("proxy_pass {url};"));
             assert_eq!(made.chosen, expected, "{url}");
-            assert_eq!(made.only_named, expected == Chosen::Host, "{url}");
-            assert_eq!(notes, usize::from(expected == Chosen::Port), "{url}");
+            assert_eq!(made.requires_known_host, expected == ClientChoice::Host, "{url}");
+            assert_eq!(notes, usize::from(expected == ClientChoice::Port), "{url}");
         }
     }
 
     #[test]
     fn what_a_block_sets_is_joined() {
         for (inner, expected) in [
-            ("set $u http://127.0.0.1:5000; proxy_pass $u/$1;", Chosen::Nothing),
-            ("set $u http://127.0.0.1; proxy_pass $u$1;", Chosen::Host),
-            ("set $u http://$http_x; proxy_pass $u/;", Chosen::Host),
-            ("set $h $arg_h; proxy_pass http://$h;", Chosen::Host),
-            ("set $h known; if ($arg_h) { set $h $arg_h; } proxy_pass http://$h;", Chosen::Host),
-            ("set $h known; if ($arg_h) { set $h 127.0.0.1; } proxy_pass http://$h;", Chosen::Nothing),
-            ("if ($arg_h ~ (?<h>.*)) { break; } set $h known; proxy_pass http://$h;", Chosen::Host),
-            ("auth_request /auth; auth_request_set $h $upstream_http_x; proxy_pass http://$h;", Chosen::Host),
-            ("set $a known; set $b $a:80; set $c http://$b; proxy_pass $c/$1;", Chosen::Nothing),
-            ("set $a $b; set $b $a; set $a $arg_a; proxy_pass http://$b;", Chosen::Host),
-            ("set $a x$b; set $b y$a; proxy_pass http://$b;", Chosen::Nothing),
-            ("set $p 80; set $p $p$arg_p; proxy_pass http://known:$p/;", Chosen::Port),
+            ("set $u http://127.0.0.1:5000; proxy_pass $u/$1;", ClientChoice::Nothing),
+            ("set $u http://127.0.0.1; proxy_pass $u$1;", ClientChoice::Host),
+            ("set $u http://$http_x; proxy_pass $u/;", ClientChoice::Host),
+            ("set $h $arg_h; proxy_pass http://$h;", ClientChoice::Host),
+            ("set $h known; if ($arg_h) { set $h $arg_h; } proxy_pass http://$h;", ClientChoice::Host),
+            ("set $h known; if ($arg_h) { set $h 127.0.0.1; } proxy_pass http://$h;", ClientChoice::Nothing),
+            ("if ($arg_h ~ (?<h>.*)) { break; } set $h known; proxy_pass http://$h;", ClientChoice::Host),
+            ("auth_request /auth; auth_request_set $h $upstream_http_x; proxy_pass http://$h;", ClientChoice::Host),
+            ("set $a known; set $b $a:80; set $c http://$b; proxy_pass $c/$1;", ClientChoice::Nothing),
+            ("set $a $b; set $b $a; set $a $arg_a; proxy_pass http://$b;", ClientChoice::Host),
+            ("set $a x$b; set $b y$a; proxy_pass http://$b;", ClientChoice::Nothing),
+            ("set $p 80; set $p $p$arg_p; proxy_pass http://known:$p/;", ClientChoice::Port),
             // A variable that is not set is empty, and what follows is all of the URL.
-            ("set $u http://127.0.0.1/; proxy_pass $u$1;", Chosen::Host),
-            ("if ($arg_x) { set $u http://127.0.0.1/; } proxy_pass $u$request_uri;", Chosen::Nothing),
-            ("proxy_pass http://known$uri; proxy_set_header X $arg_x;", Chosen::Nothing),
+            ("set $u http://127.0.0.1/; proxy_pass $u$1;", ClientChoice::Host),
+            ("if ($arg_x) { set $u http://127.0.0.1/; } proxy_pass $u$request_uri;", ClientChoice::Nothing),
+            ("proxy_pass http://known$uri; proxy_set_header X $arg_x;", ClientChoice::Nothing),
         ] {
             assert_eq!(made(inner).0.chosen, expected, "{inner}");
         }
@@ -553,7 +556,7 @@ mod tests {
 
     #[test]
     fn a_url_is_cut_where_the_client_begins_and_where_the_authority_ends() {
-        let pieces = |template: &Template| template.pieces().len();
+        let pieces = |template: &Template| template.segments().len();
         for (url, start, middle, rest) in [
             ("http://127.0.0.1:80/$1", 1, 0, Some(2)),
             ("http://127.0.0.1:80$1", 1, 1, Some(0)),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
-use crate::config::parser::{Directive, Error, Result, Word, placeholder};
+use crate::config::parser::{Directive, Error, Result, Word, placeholder_hint};
 use crate::config::{directives, values};
 use crate::dns::client::Resolver;
 use crate::proxy::balance::conf::{Balance, QueueSpec, Sticky};
@@ -24,7 +24,7 @@ pub struct Upstream {
     pub balance: Balance,
     pub sticky: Option<Sticky>,
     pub queue: Option<QueueSpec>,
-    pub health: Option<Arc<HealthCheck>>,
+    pub health_check: Option<Arc<HealthCheck>>,
     /// Idle connections that a worker keeps to it.
     pub keepalive: u32,
     pub keepalive_requests: u32,
@@ -33,7 +33,7 @@ pub struct Upstream {
     /// How long a request waits for the address of a peer, if not as long as its location says.
     pub resolver_timeout: Option<Duration>,
     /// A request has named it, not the configuration: its peers are tried even if all have failed, as nginx does it.
-    pub made: bool,
+    pub is_from_request: bool,
 }
 
 /// One `server` of an upstream. A name may stand for several addresses, each of which is a peer.
@@ -41,7 +41,7 @@ pub struct Upstream {
 pub struct PeerSpec {
     /// As it was written, which consistent hashing goes by.
     pub name: String,
-    pub place: Endpoint,
+    pub endpoint: Endpoint,
     /// Who is asked for the addresses of a name.
     pub resolver: Arc<Resolver>,
     pub weight: u32,
@@ -64,7 +64,7 @@ impl PeerSpec {
     pub fn new(name: String, place: Endpoint) -> Self {
         Self {
             name,
-            place,
+            endpoint: place,
             resolver: Arc::new(Resolver::system(None)),
             weight: 1,
             max_fails: 1,
@@ -81,12 +81,12 @@ impl PeerSpec {
 
 /// What of an upstream is known while its block is read.
 #[derive(Default)]
-pub(crate) struct UpstreamDraft {
-    pub(crate) group: Upstream,
+pub(crate) struct UpstreamBuilder {
+    pub(crate) upstream: Upstream,
     /// Whether it says how a peer is chosen.
     pub(crate) has_method: bool,
     /// A `health_check`, and where it stands.
-    pub(crate) health: Option<(HealthCheck, Word)>,
+    pub(crate) health_check: Option<(HealthCheck, Word)>,
 }
 
 impl Default for Upstream {
@@ -98,13 +98,13 @@ impl Default for Upstream {
             balance: Balance::RoundRobin,
             sticky: None,
             queue: None,
-            health: None,
+            health_check: None,
             keepalive: 32,
             keepalive_requests: 1000,
             keepalive_timeout: Duration::from_secs(60),
             keepalive_time: Duration::from_secs(3600),
             resolver_timeout: None,
-            made: false,
+            is_from_request: false,
         }
     }
 }
@@ -112,22 +112,22 @@ impl Default for Upstream {
 impl Upstream {
     /// The group that stands behind a `proxy_pass` to a single place.
     pub fn single(name: String, place: Endpoint) -> Self {
-        Self::of(PeerSpec::new(name, place))
+        Self::from_peer(PeerSpec::new(name, place))
     }
 
     /// The group that has one peer and its name.
-    pub fn of(peer: PeerSpec) -> Self {
+    pub fn from_peer(peer: PeerSpec) -> Self {
         Self { name: peer.name.clone(), peers: vec![Arc::new(peer)], ..Self::default() }
     }
 }
 
 /// `host`, `host:port`, `unix:/path`; the port is 80 if it is not said.
-pub(crate) fn place(text: &str) -> Option<Endpoint> {
-    place_at(text, 80)
+pub(crate) fn parse_endpoint(text: &str) -> Option<Endpoint> {
+    parse_endpoint_with_port(text, 80)
 }
 
 /// As [`place`], with another usual port.
-pub(crate) fn place_at(text: &str, usual_port: u16) -> Option<Endpoint> {
+pub(crate) fn parse_endpoint_with_port(text: &str, usual_port: u16) -> Option<Endpoint> {
     if let Some(path) = text.strip_prefix("unix:") {
         return (!path.is_empty()).then(|| Endpoint::Addr(Addr::Unix(Arc::from(path))));
     }
@@ -142,19 +142,19 @@ pub(crate) fn place_at(text: &str, usual_port: u16) -> Option<Endpoint> {
 
 pub(crate) fn upstream(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    let inner = &mut builder.inside(block, directive, directives::UPSTREAM, None)?.upstream;
-    let mut upstream = std::mem::take(&mut inner.group);
+    let inner = &mut builder.build_block(block, directive, directives::UPSTREAM, None)?.upstream;
+    let mut upstream = std::mem::take(&mut inner.upstream);
     if upstream.peers.is_empty() {
-        return Err(Error::about(&directive.name.at, "no servers are inside upstream \"{}\"", &name.text));
+        return Err(Error::formatted(&directive.name.at, "no servers are inside upstream \"{}\"", &name.text));
     }
     if upstream.peers.iter().all(|peer| peer.backup) {
-        return Err(Error::about(&directive.name.at, "only backup servers are inside upstream \"{}\"", &name.text));
+        return Err(Error::formatted(&directive.name.at, "only backup servers are inside upstream \"{}\"", &name.text));
     }
     if builder.config.upstream_names.contains_key(&name.text) {
-        return Err(name.wrong("duplicate upstream \"{}\""));
+        return Err(name.error("duplicate upstream \"{}\""));
     }
     upstream.name.clone_from(&name.text);
-    upstream.health = inner.health.take().map(|(check, _)| Arc::new(check.named(&name.text)));
+    upstream.health_check = inner.health_check.take().map(|(check, _)| Arc::new(check.with_default_host(&name.text)));
     builder.add_upstream(name.text.clone(), upstream);
     Ok(())
 }
@@ -162,7 +162,7 @@ pub(crate) fn upstream(builder: &mut Builder, block: &mut BlockBuilder, directiv
 /// `server address [parameters];`
 pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    let place = place(&word.text).ok_or_else(|| wrong_place(directive, word))?;
+    let place = parse_endpoint(&word.text).ok_or_else(|| invalid_endpoint(directive, word))?;
     let mut peer = PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(word.text.clone(), place) };
     for word in directive.args.iter().skip(1) {
         match (word.text.as_str(), &block.settings.resolver) {
@@ -177,16 +177,16 @@ pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive:
             _ => parameter(&mut peer, directive, word)?,
         }
     }
-    block.upstream.group.peers.push(Arc::new(peer));
+    block.upstream.upstream.peers.push(Arc::new(peer));
     Ok(())
 }
 
 fn parameter(peer: &mut PeerSpec, directive: &Directive, word: &Word) -> Result {
-    let count = |value: &str| values::number(value).ok_or_else(|| invalid(directive, word, "a number"));
-    let time = |value: &str| values::time(value).ok_or_else(|| invalid(directive, word, "a time such as 10s"));
+    let count = |value: &str| values::number(value).ok_or_else(|| invalid_value(directive, word, "a number"));
+    let time = |value: &str| values::time(value).ok_or_else(|| invalid_value(directive, word, "a time such as 10s"));
     match word.text.split_once('=') {
         Some(("weight", value)) => match count(value)? {
-            0 => return Err(invalid(directive, word, "a weight of 1 or more")),
+            0 => return Err(invalid_value(directive, word, "a weight of 1 or more")),
             weight => peer.weight = weight,
         },
         Some(("max_fails", value)) => peer.max_fails = count(value)?,
@@ -194,12 +194,12 @@ fn parameter(peer: &mut PeerSpec, directive: &Directive, word: &Word) -> Result 
         Some(("fail_timeout", value)) => peer.fail_timeout = time(value)?,
         Some(("slow_start", value)) => peer.slow_start = time(value)?,
         Some(("route", value)) if value.len() <= ROUTE_BYTES_MAX => peer.route = Some(value.to_owned()),
-        Some(("route", _)) => return Err(invalid(directive, word, "a route of at most 32 bytes")),
+        Some(("route", _)) => return Err(invalid_value(directive, word, "a route of at most 32 bytes")),
         None if word.text == "backup" => peer.backup = true,
         None if word.text == "down" => peer.down = true,
         None if word.text == "drain" => peer.drain = true,
         _ => {
-            return Err(word.wrong("invalid parameter \"{}\"").hint(
+            return Err(word.error("invalid parameter \"{}\"").hint(
                 "weight=, max_fails=, fail_timeout=, max_conns=, slow_start=, route=, backup, down, drain or resolve \
                  is expected",
             ));
@@ -208,16 +208,16 @@ fn parameter(peer: &mut PeerSpec, directive: &Directive, word: &Word) -> Result 
     Ok(())
 }
 
-fn wrong_place(directive: &Directive, word: &Word) -> Error {
+fn invalid_endpoint(directive: &Directive, word: &Word) -> Error {
     if let Some(rest) = word.text.strip_prefix("http://").or_else(|| word.text.strip_prefix("https://")) {
         return word
-            .wrong("invalid host in upstream \"{}\"")
-            .hint_about("no scheme here: server {};", rest.trim_end_matches('/'));
+            .error("invalid host in upstream \"{}\"")
+            .hint_formatted("no scheme here: server {};", rest.trim_end_matches('/'));
     }
-    let error = word.wrong("invalid host in upstream \"{}\"");
-    match placeholder(&word.text) {
+    let error = word.error("invalid host in upstream \"{}\"");
+    match placeholder_hint(&word.text) {
         Some(hint) => error.hint(hint),
-        None => invalid(directive, word, "host, host:port or unix:/path"),
+        None => invalid_value(directive, word, "host, host:port or unix:/path"),
     }
 }
 
@@ -228,7 +228,7 @@ const ZONE_BYTES_MIN: u64 = 32 * 1024;
 pub(crate) fn zone(_: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     match directive.args.get(1) {
         Some(word) if arguments::size(directive, word)? < ZONE_BYTES_MIN => {
-            Err(invalid(directive, word, "a size of 32k or more"))
+            Err(invalid_value(directive, word, "a size of 32k or more"))
         }
         _ => Ok(()),
     }

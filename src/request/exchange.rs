@@ -295,7 +295,7 @@ impl Exchange {
 
     /// The `proxy_pass` of the location.
     pub fn proxy_pass(&self) -> Option<&ProxyPass> {
-        self.location.as_ref().and_then(|location| location.pass.as_ref())
+        self.location.as_ref().and_then(|location| location.proxy_pass.as_ref())
     }
 
     /// The handler of the location, if it is neither `proxy_pass` nor static files.
@@ -363,7 +363,7 @@ impl Exchange {
     /// Whether an upstream gets the client's body.
     pub fn forwards_body(&self) -> bool {
         let proxy = &self.settings().proxy;
-        proxy.pass_body && proxy.set_body.is_none() && !self.body.is_dropped
+        proxy.pass_request_body && proxy.set_body.is_none() && !self.body.is_dropped
     }
 
     /// Whether the request can be sent to an upstream: without the client's body, or with all of it.
@@ -374,7 +374,7 @@ impl Exchange {
     /// Stores the groups of an expression that matched.
     pub fn set_captures(&self, expression: &crate::config::Expression, captures: Captures) {
         let mut users = self.variables.user.borrow_mut();
-        for (group, number) in &expression.users {
+        for (group, number) in &expression.group_variables {
             if let Some(slot) = users.get_mut(*number as usize) {
                 *slot = captures.group(*group).to_vec();
             }
@@ -398,7 +398,7 @@ impl Exchange {
             && self.request.keeps_alive()
             && self.number < settings.keepalive_requests
             && age < executor::millis(settings.keepalive_time)
-            && !self.is_disabled_browser(settings.manners.keepalive_disable)
+            && !self.is_disabled_browser(settings.client_options.keepalive_disable)
     }
 
     /// Whether `keepalive_disable` names this browser; MSIE only after POST, as in nginx.
@@ -415,14 +415,14 @@ impl Exchange {
 
     /// Records the media type before the head exists, for variables that `expires` and the like read.
     pub fn record_content_type(&self, content_type: &[u8]) {
-        if self.config.keeps_sent {
+        if self.config.keeps_response_head {
             self.response.head.replace([b"Content-Type: ", content_type, b"\r\n"].concat());
         }
     }
 
     /// Records the head that is about to be sent.
     pub fn record_head(&mut self, status: u16, head: &[u8]) {
-        let kept = if self.config.keeps_sent { head.to_vec() } else { Vec::new() };
+        let kept = if self.config.keeps_response_head { head.to_vec() } else { Vec::new() };
         self.response =
             SentResponse { status, head_bytes: head.len() as u64, head: kept.into(), ..SentResponse::default() };
     }

@@ -268,7 +268,7 @@ enum ZoneState {
 
 impl ZoneState {
     fn new(definition: &ZoneDefinition) -> Self {
-        match definition.counted {
+        match definition.kind {
             ZoneKind::Requests { .. } => Self::Requests(Arc::new(RequestZone::new(definition.bytes))),
             ZoneKind::Connections => Self::Connections(Arc::new(ConnectionZone::new(definition.bytes))),
         }
@@ -284,8 +284,8 @@ impl LimitZones {
 
     fn find_state(&self, wanted: &ZoneDefinition) -> Option<ZoneState> {
         let matches = |(zone, state): &&(ZoneDefinition, ZoneState)| {
-            let kind = matches!(wanted.counted, ZoneKind::Requests { .. }) == matches!(state, ZoneState::Requests(_));
-            kind && zone.name == wanted.name && zone.bytes == wanted.bytes && zone.key_text == wanted.key_text
+            let kind = matches!(wanted.kind, ZoneKind::Requests { .. }) == matches!(state, ZoneState::Requests(_));
+            kind && zone.name == wanted.name && zone.bytes == wanted.bytes && zone.key_source == wanted.key_source
         };
         self.zones.iter().find(matches).map(|(_, state)| state.clone())
     }

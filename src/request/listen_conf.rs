@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::arguments::{arg, invalid};
+use crate::config::arguments::{arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
-use crate::config::parser::{Directive, Error, Result, Word, placeholder};
+use crate::config::parser::{Directive, Error, Result, Word, placeholder_hint};
 use crate::config::{HostName, Server, values};
 use crate::modules::map::conf::Expression;
 use crate::regex::Captures;
@@ -18,25 +18,25 @@ const BACKLOG: i32 = 4096;
 
 /// One `listen`.
 #[derive(Clone, Debug)]
-pub(crate) struct ListenLine {
+pub(crate) struct Listen {
     addr: Addr,
     options: ListenOptions,
     /// Whether something beside the address was said of the socket.
-    explicit: bool,
+    has_socket_options: bool,
     default: bool,
-    proxied: bool,
+    proxy_protocol: bool,
     tls: bool,
     word: Word,
 }
 
-impl ListenLine {
+impl Listen {
     fn new(addr: Addr, word: Word) -> Self {
         let options = ListenOptions { backlog: BACKLOG, ipv6_only: true };
-        Self { addr, options, explicit: false, default: false, proxied: false, tls: false, word }
+        Self { addr, options, has_socket_options: false, default: false, proxy_protocol: false, tls: false, word }
     }
 
     /// As if it said `ssl`.
-    pub(crate) fn secure(&mut self) {
+    pub(crate) fn enable_tls(&mut self) {
         self.tls = true;
     }
 }
@@ -52,16 +52,16 @@ impl ServerName {
     pub(crate) fn host_name(&self) -> HostName {
         match &self.expression {
             Some(expression) => HostName::Pattern(expression.clone()),
-            None => HostName::new(&self.word.text),
+            None => HostName::parse(&self.word.text),
         }
     }
 }
 
 /// A server, its addresses and its names.
-pub(crate) type Served = (Arc<Server>, Vec<ListenLine>, Vec<ServerName>);
+pub(crate) type ServerListens = (Arc<Server>, Vec<Listen>, Vec<ServerName>);
 
 /// One line that serves an address.
-type Line<'s> = (&'s ListenLine, &'s Arc<Server>, &'s [ServerName]);
+type AddressListen<'s> = (&'s Listen, &'s Arc<Server>, &'s [ServerName]);
 
 /// A socket to open, and what is behind it.
 #[derive(Debug)]
@@ -69,17 +69,17 @@ pub struct Binding {
     pub addr: Addr,
     pub options: ListenOptions,
     /// Groups of addresses that this socket also serves because it is bound to a wildcard.
-    pub specific: Vec<Arc<VirtualHosts>>,
-    pub group: Arc<VirtualHosts>,
+    pub specific_hosts: Vec<Arc<VirtualHosts>>,
+    pub virtual_hosts: Arc<VirtualHosts>,
 }
 
 /// The servers of one `listen` address.
 #[derive(Debug)]
 pub struct VirtualHosts {
     pub addr: Addr,
-    pub names: Names,
+    pub names: ServerNames,
     /// Connections start with the PROXY protocol.
-    pub proxied: bool,
+    pub proxy_protocol: bool,
     /// Connections begin with a handshake.
     pub tls: bool,
 }
@@ -88,7 +88,7 @@ type ByName = HashMap<Vec<u8>, Arc<Server>>;
 
 /// Server names of one address (nginx's order: exact, longest `*.x`, longest `x.*`, expressions as they come).
 #[derive(Debug)]
-pub struct Names {
+pub struct ServerNames {
     exact: ByName,
     /// `.example.com` for `*.example.com`.
     leading: ByName,
@@ -97,20 +97,20 @@ pub struct Names {
     patterns: Vec<(Arc<Expression>, Arc<Server>)>,
     default: Arc<Server>,
     /// There is no other server than the default one, and no expression that captures.
-    alone: bool,
+    has_one_server: bool,
 }
 
 /// A server, and what an expression in its name captured.
-pub struct Found<'n> {
+pub struct ServerMatch<'n> {
     pub server: &'n Arc<Server>,
     pub captures: Option<(&'n Expression, Captures)>,
 }
 
-impl Names {
+impl ServerNames {
     /// The server for `host`, which is in lower case.
-    pub fn find(&self, host: &str) -> Found<'_> {
-        let found = |server| Found { server, captures: None };
-        if self.alone {
+    pub fn find(&self, host: &str) -> ServerMatch<'_> {
+        let found = |server| ServerMatch { server, captures: None };
+        if self.has_one_server {
             return found(&self.default);
         }
         if let Some(server) = self.exact.get(host.as_bytes()) {
@@ -134,14 +134,14 @@ impl Names {
         }
         for (expression, server) in &self.patterns {
             if let Some(captures) = expression.pattern.captures(host.as_bytes()) {
-                return Found { server, captures: Some((expression, captures)) };
+                return ServerMatch { server, captures: Some((expression, captures)) };
             }
         }
         found(&self.default)
     }
 
     /// How the handshake is made for `name`.
-    pub fn site(&self, name: Option<&str>) -> Option<Arc<ServerTls>> {
+    pub fn tls_for(&self, name: Option<&str>) -> Option<Arc<ServerTls>> {
         let named = name.map(|name| self.find(&name.to_ascii_lowercase()).server.tls.as_ref());
         named.flatten().or(self.default.tls.as_ref()).cloned()
     }
@@ -158,7 +158,7 @@ pub(crate) fn server_name(builder: &mut Builder, block: &mut BlockBuilder, direc
         let middle = middle.strip_suffix(".*").unwrap_or(middle);
         let odd = |c: char| c == '*' || c == '/' || c == '<' || c == '>' || c == '{';
         if !name.starts_with('~') && (middle.contains(odd) || name.starts_with("http:") || name.starts_with("https:")) {
-            return Err(invalid(directive, word, "a name, *.name, name.*, or ~ and an expression"));
+            return Err(invalid_value(directive, word, "a name, *.name, name.*, or ~ and an expression"));
         }
         let expression = match name.strip_prefix('~') {
             Some(source) => Some(Arc::new(builder.expression(source, true, &word.at)?)),
@@ -172,28 +172,29 @@ pub(crate) fn server_name(builder: &mut Builder, block: &mut BlockBuilder, direc
 pub(crate) fn listen(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     let (addr, last_port) = match word.text.strip_prefix("unix:") {
-        Some("") => return Err(invalid(directive, word, "a path after \"unix:\"")),
+        Some("") => return Err(invalid_value(directive, word, "a path after \"unix:\"")),
         Some(path) => (Addr::Unix(Arc::from(path)), 0),
         None => {
             let expected = "a port from 1 to 65535, an address, address:port, or unix:/path";
-            let addrs = values::listen_addrs(&word.text).ok_or_else(|| invalid(directive, word, expected))?;
+            let addrs =
+                values::listen_addr_range(&word.text).ok_or_else(|| invalid_value(directive, word, expected))?;
             (Addr::Ip(addrs.0), addrs.1)
         }
     };
-    let mut line = ListenLine::new(addr, word.clone());
+    let mut line = Listen::new(addr, word.clone());
     for word in directive.args.iter().skip(1) {
         let (name, value) = word.text.split_once('=').unwrap_or((&word.text, ""));
         match (name, value) {
             ("default_server" | "default", "") => line.default = true,
             ("backlog", count) => {
                 let count = values::number(count).filter(|n| *n > 0).and_then(|n| i32::try_from(n).ok());
-                line.options.backlog = count.ok_or_else(|| invalid(directive, word, "a number"))?;
-                line.explicit = true;
+                line.options.backlog = count.ok_or_else(|| invalid_value(directive, word, "a number"))?;
+                line.has_socket_options = true;
             }
             ("ipv6only", value) => {
                 let value = values::switch(value);
-                line.options.ipv6_only = value.ok_or_else(|| invalid(directive, word, "\"on\" or \"off\""))?;
-                line.explicit = true;
+                line.options.ipv6_only = value.ok_or_else(|| invalid_value(directive, word, "\"on\" or \"off\""))?;
+                line.has_socket_options = true;
             }
             ("quic", "") => {
                 builder.note(&directive.name, "HTTP/3 is not spoken: this address is not listened on for it");
@@ -203,28 +204,28 @@ pub(crate) fn listen(builder: &mut Builder, block: &mut BlockBuilder, directive:
             ("ssl", "") => {
                 return Err(Error::new(&word.at, "\"listen ... ssl\" is not supported").hint("this build has no TLS"));
             }
-            ("proxy_protocol", "") => line.proxied = true,
+            ("proxy_protocol", "") => line.proxy_protocol = true,
             ("http2" | "spdy", "") => {
                 builder.note(&directive.name, "\"http2\": HTTP/1.1 is spoken; clients fall back to it")
             }
             ("reuseport" | "deferred" | "bind", "") => {
-                line.explicit = true;
+                line.has_socket_options = true;
                 builder
                     .note(&directive.name, "\"reuseport\", \"deferred\" and \"bind\": one socket serves all workers");
             }
-            ("so_keepalive" | "fastopen" | "rcvbuf" | "sndbuf", _) if is_socket_option(name, value) => {
-                line.explicit = true;
+            ("so_keepalive" | "fastopen" | "rcvbuf" | "sndbuf", _) if is_valid_socket_option(name, value) => {
+                line.has_socket_options = true;
                 builder.note(&directive.name, "socket options but \"backlog\" and \"ipv6only\" are the system's");
             }
             _ => {
-                let error = word.wrong("invalid parameter \"{}\"");
-                return Err(error.hint(placeholder(&word.text).unwrap_or_else(|| "of \"listen\"".to_owned())));
+                let error = word.error("invalid parameter \"{}\"");
+                return Err(error.hint(placeholder_hint(&word.text).unwrap_or_else(|| "of \"listen\"".to_owned())));
             }
         }
     }
     loop {
         if block.listens.iter().any(|known| known.addr == line.addr) {
-            return Err(word.wrong("a duplicate listen {}").hint("this server has it already"));
+            return Err(word.error("a duplicate listen {}").hint("this server has it already"));
         }
         block.listens.push(line.clone());
         match &mut line.addr {
@@ -235,11 +236,11 @@ pub(crate) fn listen(builder: &mut Builder, block: &mut BlockBuilder, directive:
 }
 
 /// Servers to sockets: a wildcard socket also serves the specific addresses of its port, which can't be bound beside it.
-pub(crate) fn bind(servers: &[Served]) -> Result<Vec<Binding>> {
+pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> {
     let nowhere = crate::config::Position { file: u32::MAX, line: 1, column: 1 };
     let word = Word { text: "80".to_owned(), at: nowhere, quoted: false };
-    let unsaid = ListenLine::new(Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))), word);
-    let mut addrs: Vec<(&Addr, Vec<Line<'_>>)> = Vec::new();
+    let unsaid = Listen::new(Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))), word);
+    let mut addrs: Vec<(&Addr, Vec<AddressListen<'_>>)> = Vec::new();
     for (server, listens, names) in servers {
         for line in if listens.is_empty() { std::slice::from_ref(&unsaid) } else { listens.as_slice() } {
             let line = (line, server, names.as_slice());
@@ -251,7 +252,7 @@ pub(crate) fn bind(servers: &[Served]) -> Result<Vec<Binding>> {
     }
     let mut groups = Vec::new();
     for (addr, lines) in addrs {
-        groups.push((group(addr, &lines)?, options(&lines)?));
+        groups.push((build_virtual_hosts(addr, &lines)?, socket_options(&lines)?));
     }
     let covers = |wild: &Addr, addr: &Addr| match (wild, addr) {
         (Addr::Ip(w), Addr::Ip(a)) => {
@@ -266,14 +267,19 @@ pub(crate) fn bind(servers: &[Served]) -> Result<Vec<Binding>> {
         for (other, _) in groups.iter().filter(|(other, _)| covers(&group.addr, &other.addr)) {
             specific.push(other.clone());
         }
-        bindings.push(Binding { addr: group.addr.clone(), options: *options, specific, group: group.clone() });
+        bindings.push(Binding {
+            addr: group.addr.clone(),
+            options: *options,
+            specific_hosts: specific,
+            virtual_hosts: group.clone(),
+        });
     }
     Ok(bindings)
 }
 
 /// The options of an address may be said once.
-fn options(lines: &[Line<'_>]) -> Result<ListenOptions> {
-    let mut said = lines.iter().filter(|(line, ..)| line.explicit).map(|(line, ..)| line);
+fn socket_options(lines: &[AddressListen<'_>]) -> Result<ListenOptions> {
+    let mut said = lines.iter().filter(|(line, ..)| line.has_socket_options).map(|(line, ..)| line);
     let (first, second) = (said.next(), said.next());
     if let Some(second) = second {
         return Err(Error::new(&second.word.at, format!("duplicate listen options for {}", second.addr)));
@@ -281,41 +287,42 @@ fn options(lines: &[Line<'_>]) -> Result<ListenOptions> {
     Ok(first.map_or(ListenOptions { backlog: BACKLOG, ipv6_only: true }, |line| line.options))
 }
 
-fn group(addr: &Addr, lines: &[Line<'_>]) -> Result<Arc<VirtualHosts>> {
+fn build_virtual_hosts(addr: &Addr, lines: &[AddressListen<'_>]) -> Result<Arc<VirtualHosts>> {
     let mut defaults = lines.iter().filter(|(line, ..)| line.default);
     let default = defaults.next();
     if let Some((line, ..)) = defaults.next() {
         return Err(Error::new(&line.word.at, format!("a duplicate default server for {addr}")));
     }
-    let first = default.or(lines.first()).ok_or_else(|| Error::nowhere("a listen without a server"))?;
-    let mut names = Names {
+    let first = default.or(lines.first()).ok_or_else(|| Error::without_position("a listen without a server"))?;
+    let mut names = ServerNames {
         exact: HashMap::new(),
         leading: HashMap::new(),
         trailing: HashMap::new(),
         patterns: Vec::new(),
         default: first.1.clone(),
-        alone: lines.len() == 1 && lines.iter().all(|(_, _, names)| names.iter().all(|name| name.expression.is_none())),
+        has_one_server: lines.len() == 1
+            && lines.iter().all(|(_, _, names)| names.iter().all(|name| name.expression.is_none())),
     };
     for (_, server, words) in lines {
         // A server without a name has the empty one.
         if words.is_empty() {
-            keep(&mut names.exact, "", server);
+            insert_if_absent(&mut names.exact, "", server);
         }
         for name in *words {
             names.add(name, server);
         }
     }
-    let proxied = lines.iter().any(|(line, ..)| line.proxied);
+    let proxied = lines.iter().any(|(line, ..)| line.proxy_protocol);
     let tls = lines.iter().any(|(line, ..)| line.tls);
     if tls && names.default.tls.is_none() {
         let message = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
         return Err(Error::new(&first.0.word.at, message)
             .hint("\"ssl_certificate\" and \"ssl_certificate_key\" name its files"));
     }
-    Ok(Arc::new(VirtualHosts { addr: addr.clone(), names, proxied, tls }))
+    Ok(Arc::new(VirtualHosts { addr: addr.clone(), names, proxy_protocol: proxied, tls }))
 }
 
-impl Names {
+impl ServerNames {
     fn add(&mut self, name: &ServerName, server: &Arc<Server>) {
         if let Some(expression) = &name.expression {
             self.patterns.push((expression.clone(), server.clone()));
@@ -323,25 +330,25 @@ impl Names {
         }
         let name = name.word.text.to_ascii_lowercase();
         if let Some(suffix) = name.strip_prefix('*') {
-            keep(&mut self.leading, suffix, server);
+            insert_if_absent(&mut self.leading, suffix, server);
         } else if name.starts_with('.') {
-            keep(&mut self.leading, &name, server);
-            keep(&mut self.exact, name.trim_start_matches('.'), server);
+            insert_if_absent(&mut self.leading, &name, server);
+            insert_if_absent(&mut self.exact, name.trim_start_matches('.'), server);
         } else if let Some(prefix) = name.strip_suffix('*') {
-            keep(&mut self.trailing, prefix, server);
+            insert_if_absent(&mut self.trailing, prefix, server);
         } else {
-            keep(&mut self.exact, name.strip_suffix('.').unwrap_or(&name), server);
+            insert_if_absent(&mut self.exact, name.strip_suffix('.').unwrap_or(&name), server);
         }
     }
 }
 
 /// The first server of a name keeps it, as in nginx (which warns of the others).
-fn keep(servers: &mut ByName, name: &str, server: &Arc<Server>) {
+fn insert_if_absent(servers: &mut ByName, name: &str, server: &Arc<Server>) {
     servers.entry(name.into()).or_insert_with(|| server.clone());
 }
 
 /// Whether an option of sockets, which is the system's here, has a value that it can have.
-fn is_socket_option(name: &str, value: &str) -> bool {
+fn is_valid_socket_option(name: &str, value: &str) -> bool {
     let numbers: Vec<&str> = value.split(':').collect();
     let is_number = |text: &&str| !text.is_empty() && values::number(text).is_some();
     match (name, &numbers[..]) {

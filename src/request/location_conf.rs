@@ -36,10 +36,10 @@ pub struct Location {
     pub try_files: Option<TryFiles>,
     /// Only for requests that were sent here by another location.
     pub internal: bool,
-    pub pass: Option<ProxyPass>,
+    pub proxy_pass: Option<ProxyPass>,
     pub content: Option<Content>,
-    pub except: Option<LimitExcept>,
-    pub inner: Locations,
+    pub limit_except: Option<LimitExcept>,
+    pub nested: Locations,
 }
 
 impl Location {
@@ -63,22 +63,28 @@ pub struct Locations {
 }
 
 /// What of a location is known while its block is read.
-pub(crate) struct LocationDraft {
+pub(crate) struct LocationBuilder {
     pub(crate) matcher: Matcher,
     pub(crate) path: String,
-    pub(crate) pass: Option<ProxyPass>,
+    pub(crate) proxy_pass: Option<ProxyPass>,
     pub(crate) internal: bool,
-    pub(crate) except: Option<LimitExcept>,
+    pub(crate) limit_except: Option<LimitExcept>,
 }
 
-impl LocationDraft {
+impl LocationBuilder {
     /// The place of an `if` in this location.
-    pub(crate) fn for_if(&self) -> Self {
-        Self { matcher: Matcher::Named, path: self.path.clone(), pass: None, internal: self.internal, except: None }
+    pub(crate) fn for_nested_block(&self) -> Self {
+        Self {
+            matcher: Matcher::Named,
+            path: self.path.clone(),
+            proxy_pass: None,
+            internal: self.internal,
+            limit_except: None,
+        }
     }
 
     /// The location, of which `block` is what stands in it.
-    fn finish(self, block: BlockBuilder, inner: Locations) -> Arc<Location> {
+    fn build(self, block: BlockBuilder, inner: Locations) -> Arc<Location> {
         Arc::new(Location {
             matcher: self.matcher,
             path: self.path,
@@ -86,10 +92,10 @@ impl LocationDraft {
             steps: block.steps,
             try_files: block.try_files,
             internal: self.internal,
-            pass: self.pass,
+            proxy_pass: self.proxy_pass,
             content: block.content,
-            except: self.except,
-            inner,
+            limit_except: self.limit_except,
+            nested: inner,
         })
     }
 }
@@ -97,7 +103,7 @@ impl LocationDraft {
 impl Locations {
     pub(crate) fn new(locations: Vec<Arc<Location>>, at: &Word) -> Result<Self> {
         let mut all = Self::default();
-        let duplicate = |path: &str| Error::about(&at.at, "duplicate location \"{}\" in this block", path);
+        let duplicate = |path: &str| Error::formatted(&at.at, "duplicate location \"{}\" in this block", path);
         for location in locations {
             let path = location.path.clone();
             let is_new = match location.matcher {
@@ -135,7 +141,7 @@ impl Locations {
     }
 
     /// The location whose path is `path` and a slash.
-    pub fn with_slash(&self, path: &[u8]) -> Option<&Arc<Location>> {
+    pub fn with_trailing_slash(&self, path: &[u8]) -> Option<&Arc<Location>> {
         let slashed =
             |location: &&Arc<Location>| location.path.as_bytes().strip_suffix(b"/").is_some_and(|bare| bare == path);
         self.prefixes.iter().find(slashed)
@@ -153,41 +159,46 @@ impl Locations {
 }
 
 pub(crate) fn location(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let (matcher, path) = matcher(builder, directive)?;
+    let (matcher, path) = parse_matcher(builder, directive)?;
     if let Some(outer) = &block.location {
         check_nesting(outer, &matcher, &path, directive)?;
     }
-    let own = LocationDraft { matcher, path, pass: None, internal: false, except: None };
-    let mut inner = builder.inside(block, directive, directives::LOCATION, Some(own))?;
-    status::check(&inner, &directive.name)?;
+    let own = LocationBuilder { matcher, path, proxy_pass: None, internal: false, limit_except: None };
+    let mut inner = builder.build_block(block, directive, directives::LOCATION, Some(own))?;
+    status::check_single_content(&inner, &directive.name)?;
     if inner.locations.is_empty() {
-        crate::modules::access::conf::check(&inner.settings, directive)?;
+        crate::modules::access::conf::check_auth_basic(&inner.settings, directive)?;
     }
     let nested = Locations::new(std::mem::take(&mut inner.locations), &directive.name)?;
     let Some(mut own) = inner.location.take() else { return Ok(()) };
-    crate::tls::conf::attach_client_tls(builder, own.pass.as_mut(), &inner.settings, directive)?;
-    crate::proxy::health_conf::attach(builder, inner.upstream.health.take(), own.pass.as_ref(), &inner.settings)?;
-    block.locations.push(own.finish(*inner, nested));
+    crate::tls::conf::attach_client_tls(builder, own.proxy_pass.as_mut(), &inner.settings, directive)?;
+    crate::proxy::health_conf::attach_health_check(
+        builder,
+        inner.upstream.health_check.take(),
+        own.proxy_pass.as_ref(),
+        &inner.settings,
+    )?;
+    block.locations.push(own.build(*inner, nested));
     Ok(())
 }
 
 /// What counts in place of the location around it (`if`, `limit_except`): it passes requests as that one does, unless it
 /// says otherwise.
-pub(crate) fn scope(
+pub(crate) fn build_nested_block(
     builder: &mut Builder,
     outer: &BlockBuilder,
     mut inner: Box<BlockBuilder>,
     directive: &Directive,
 ) -> Result<Option<Arc<Location>>> {
     let (Some(around), Some(mut own)) = (&outer.location, inner.location.take()) else { return Ok(None) };
-    inner.content = outer.content.filter(|_| own.pass.is_none());
-    own.pass = own.pass.or_else(|| around.pass.clone());
-    crate::tls::conf::attach_client_tls(builder, own.pass.as_mut(), &inner.settings, directive)?;
-    Ok(Some(own.finish(*inner, Locations::default())))
+    inner.content = outer.content.filter(|_| own.proxy_pass.is_none());
+    own.proxy_pass = own.proxy_pass.or_else(|| around.proxy_pass.clone());
+    crate::tls::conf::attach_client_tls(builder, own.proxy_pass.as_mut(), &inner.settings, directive)?;
+    Ok(Some(own.build(*inner, Locations::default())))
 }
 
 /// `location [ = | ~ | ~* | ^~ ] path`, the modifier apart or glued to the path.
-fn matcher(builder: &Builder, directive: &Directive) -> Result<(Matcher, String)> {
+fn parse_matcher(builder: &Builder, directive: &Directive) -> Result<(Matcher, String)> {
     let first = arg(directive, 0);
     let (modifier, path, word) = match directive.args.get(1) {
         Some(second) => (first.text.as_str(), second.text.as_str(), second),
@@ -205,20 +216,20 @@ fn matcher(builder: &Builder, directive: &Directive) -> Result<(Matcher, String)
         "" if path.starts_with('@') => Matcher::Named,
         "" => Matcher::Prefix { skips_patterns: false },
         _ => {
-            return Err(Error::about(&first.at, "invalid location modifier \"{}\"", modifier)
+            return Err(Error::formatted(&first.at, "invalid location modifier \"{}\"", modifier)
                 .hint("=, ~, ~* or ^~ is expected"));
         }
     };
     Ok((matcher, path.to_owned()))
 }
 
-fn check_nesting(outer: &LocationDraft, inner: &Matcher, path: &str, directive: &Directive) -> Result {
+fn check_nesting(outer: &LocationBuilder, inner: &Matcher, path: &str, directive: &Directive) -> Result {
     let at = &directive.name.at;
     let why = match (&outer.matcher, inner) {
         (Matcher::Exact, _) => "cannot be inside the exact location",
         (Matcher::Named, _) => "cannot be inside the named location",
         (_, Matcher::Named) => {
-            return Err(Error::about(at, "named location \"{}\" can be on the server level only", path));
+            return Err(Error::formatted(at, "named location \"{}\" can be on the server level only", path));
         }
         (Matcher::Prefix { .. }, Matcher::Exact | Matcher::Prefix { .. }) if !path.starts_with(&outer.path) => {
             "is outside location"

@@ -351,7 +351,7 @@ impl PendingLine {
         let mut text = Vec::with_capacity(256);
         let mut late = Vec::new();
         let mut value = Vec::new();
-        for piece in log.format.template.pieces() {
+        for piece in log.format.template.segments() {
             match piece {
                 Segment::Text(plain) => text.extend_from_slice(plain),
                 Segment::Variable(variable) => match DeferredVar::at_end(variable, end) {

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::arguments::{arg, invalid};
-use crate::config::builder::{BlockBuilder, Builder, find};
+use crate::config::arguments::{arg, invalid_value};
+use crate::config::builder::{BlockBuilder, Builder, find_by_name};
 use crate::config::parser::{Directive, Error, Result};
 use crate::config::template::{Segment, Template, Variable};
 use crate::config::{directives, suggestion, values};
@@ -53,11 +53,11 @@ pub enum LogTarget {
 
 /// Names of log files. A name keeps its number as long as the process lives, so that what still uses an old configuration
 /// writes where it always did.
-static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static FILE_NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// The number of a log file.
-pub fn number_of(path: &str) -> u32 {
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn file_number(path: &str) -> u32 {
+    let mut names = FILE_NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     let at = names.iter().position(|known| known == path).unwrap_or_else(|| {
         names.push(path.to_owned());
         names.len() - 1
@@ -76,7 +76,7 @@ pub struct ErrorLog {
 
 impl ErrorLog {
     /// The log of `-e FILE`; standard error without one.
-    pub fn default_to(path: Option<String>) -> Self {
+    pub fn for_path(path: Option<String>) -> Self {
         let path = path.filter(|path| path != "stderr");
         Self { target: LogTarget::Stderr, level: Level::Error, default_path: path }
     }
@@ -114,15 +114,15 @@ pub(crate) fn error_log(builder: &mut Builder, block: &mut BlockBuilder, directi
     let level = match directive.args.get(1) {
         None => Level::Error,
         Some(word) => Level::parse(&word.text)
-            .ok_or_else(|| invalid(directive, word, "debug, info, notice, warn, error, crit, alert or emerg"))?,
+            .ok_or_else(|| invalid_value(directive, word, "debug, info, notice, warn, error, crit, alert or emerg"))?,
     };
     if path.text.starts_with("syslog:") || path.text.starts_with("memory:") {
-        return Err(invalid(directive, path, "a file or stderr"));
+        return Err(invalid_value(directive, path, "a file or stderr"));
     }
-    let target = target(builder, &path.text);
+    let target = parse_target(builder, &path.text);
     let current =
         if block.context == directives::MAIN { &builder.config.main.error_log } else { &block.settings.error_log };
-    let mut logs = if block.first { Vec::new() } else { current.to_vec() };
+    let mut logs = if block.is_first { Vec::new() } else { current.to_vec() };
     logs.push(ErrorLog { target, level, default_path: None });
     if block.context == directives::MAIN {
         builder.config.main.error_log = logs.into();
@@ -133,11 +133,11 @@ pub(crate) fn error_log(builder: &mut Builder, block: &mut BlockBuilder, directi
 }
 
 /// Where the lines of a log go. A file called `off` is never meant.
-fn target(builder: &mut Builder, path: &str) -> LogTarget {
+fn parse_target(builder: &mut Builder, path: &str) -> LogTarget {
     match path {
         "off" | "/dev/null" => LogTarget::Nowhere,
         "stderr" | "/dev/stderr" => LogTarget::Stderr,
-        _ => LogTarget::File(builder.log_file(path)),
+        _ => LogTarget::File(builder.log_file_number(path)),
     }
 }
 
@@ -151,21 +151,21 @@ pub(crate) fn log_format(builder: &mut Builder, _: &mut BlockBuilder, directive:
             (1, "escape=json") => escape = Escape::Json,
             (1, "escape=none") => escape = Escape::None,
             (1, other) if other.starts_with("escape=") => {
-                return Err(invalid(directive, word, "escape=default, escape=json or escape=none"));
+                return Err(invalid_value(directive, word, "escape=default, escape=json or escape=none"));
             }
             (_, piece) => text.push_str(piece),
         }
     }
     // Where it is part of a line, what only the end tells is filled in then.
-    let looked_back = builder.looks_back.get();
-    let format = LogFormat { template: builder.template_of(&text, arg(directive, 1))?, escape };
+    let looked_back = builder.needs_request_at_end.get();
+    let format = LogFormat { template: builder.template_from(&text, arg(directive, 1))?, escape };
     let is_open =
         |piece: &Segment| matches!(piece, Segment::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
-    builder.looks_back.set(looked_back || format.template.pieces().iter().any(is_open));
-    if find(&builder.formats, &name.text).is_some() || name.text == "combined" {
-        return Err(name.wrong("duplicate \"log_format\" name \"{}\""));
+    builder.needs_request_at_end.set(looked_back || format.template.segments().iter().any(is_open));
+    if find_by_name(&builder.log_formats, &name.text).is_some() || name.text == "combined" {
+        return Err(name.error("duplicate \"log_format\" name \"{}\""));
     }
-    builder.formats.push((name.text.clone(), Arc::new(format)));
+    builder.log_formats.push((name.text.clone(), Arc::new(format)));
     Ok(())
 }
 
@@ -175,56 +175,58 @@ pub(crate) fn access_log(builder: &mut Builder, block: &mut BlockBuilder, direct
     if path.text == "off" {
         block.settings.access_log = Arc::from([]);
         return match directive.args.get(1) {
-            Some(word) => Err(invalid(directive, word, "nothing after \"off\"")),
+            Some(word) => Err(invalid_value(directive, word, "nothing after \"off\"")),
             None => Ok(()),
         };
     }
     if path.text.starts_with("syslog:") || path.text.contains('$') {
-        return Err(invalid(directive, path, "\"off\" or a file without variables"));
+        return Err(invalid_value(directive, path, "\"off\" or a file without variables"));
     }
     let mut format = None;
     let mut condition = None;
     for word in directive.args.iter().skip(1) {
         match word.text.split_once('=') {
             Some(("if", value)) => {
-                condition = Some(builder.template_of(value, word)?);
+                condition = Some(builder.template_from(value, word)?);
             }
-            Some(("buffer", value)) if values::size(value).is_some() => buffered(builder, directive),
+            Some(("buffer", value)) if values::size(value).is_some() => note_unbuffered(builder, directive),
             Some(("flush", value)) if values::time(value).is_some() => {}
-            Some(("gzip", _)) => return Err(invalid(directive, word, "an uncompressed log")),
-            None if word.text == "gzip" => return Err(invalid(directive, word, "an uncompressed log")),
+            Some(("gzip", _)) => return Err(invalid_value(directive, word, "an uncompressed log")),
+            None if word.text == "gzip" => return Err(invalid_value(directive, word, "an uncompressed log")),
             None if format.is_none() => format = Some(word),
-            _ => return Err(invalid(directive, word, "a format, if=, buffer= or flush=")),
+            _ => return Err(invalid_value(directive, word, "a format, if=, buffer= or flush=")),
         }
     }
     let format = match format {
-        Some(word) if word.text != "combined" => find(&builder.formats, &word.text).cloned().ok_or_else(|| {
-            let error = word.wrong("unknown log format \"{}\"");
-            match suggestion::closest(&word.text, &mut builder.formats.iter().map(|(name, _)| name.as_str())) {
-                Some(near) => error.hint_about("did you mean \"{}\"?", near),
-                None => error.hint("\"log_format\" must define it before"),
-            }
-        })?,
-        _ => combined(builder)?,
+        Some(word) if word.text != "combined" => {
+            find_by_name(&builder.log_formats, &word.text).cloned().ok_or_else(|| {
+                let error = word.error("unknown log format \"{}\"");
+                match suggestion::closest(&word.text, &mut builder.log_formats.iter().map(|(name, _)| name.as_str())) {
+                    Some(near) => error.hint_formatted("did you mean \"{}\"?", near),
+                    None => error.hint("\"log_format\" must define it before"),
+                }
+            })?
+        }
+        _ => combined_format(builder)?,
     };
-    let target = target(builder, &path.text);
-    let mut logs = if block.first { Vec::new() } else { block.settings.access_log.to_vec() };
+    let target = parse_target(builder, &path.text);
+    let mut logs = if block.is_first { Vec::new() } else { block.settings.access_log.to_vec() };
     logs.push(AccessLog { target, format, condition });
     block.settings.access_log = logs.into();
     Ok(())
 }
 
-fn buffered(builder: &mut Builder, directive: &Directive) {
+fn note_unbuffered(builder: &mut Builder, directive: &Directive) {
     builder.note(&directive.name, "\"buffer\" and \"flush\": each line is written at once");
 }
 
-fn combined(builder: &mut Builder) -> Result<Arc<LogFormat>> {
-    if let Some(known) = find(&builder.formats, "combined") {
+fn combined_format(builder: &mut Builder) -> Result<Arc<LogFormat>> {
+    if let Some(known) = find_by_name(&builder.log_formats, "combined") {
         return Ok(known.clone());
     }
-    let template =
-        Template::parse(COMBINED, &mut Variable::builtin).map_err(|invalid| Error::nowhere(invalid.to_string()))?;
+    let template = Template::parse(COMBINED, &mut Variable::builtin)
+        .map_err(|invalid| Error::without_position(invalid.to_string()))?;
     let format = Arc::new(LogFormat { template, escape: Escape::Default });
-    builder.formats.push(("combined".to_owned(), format.clone()));
+    builder.log_formats.push(("combined".to_owned(), format.clone()));
     Ok(format)
 }

@@ -43,7 +43,7 @@ impl RateLimit {
 
 /// Returns the limit of a response to a client.
 pub fn for_client(exchange: &Exchange) -> Option<RateLimit> {
-    let limits = exchange.settings().rare.limits.as_ref();
+    let limits = exchange.settings().optional.limits.as_ref();
     let size = |template: Option<&Template>| template.map_or(0, |template| evaluate_size(template, exchange));
     let rate = match exchange.limits.rate {
         Some(rate) => rate,
@@ -55,7 +55,7 @@ pub fn for_client(exchange: &Exchange) -> Option<RateLimit> {
 
 /// Returns the limit of a response from an upstream, which starts now.
 pub fn for_upstream(exchange: &Exchange, now: Millis) -> Option<RateLimit> {
-    let rate = evaluate_size(exchange.settings().rare.limits.as_ref()?.upstream_rate.as_ref()?, exchange);
+    let rate = evaluate_size(exchange.settings().optional.limits.as_ref()?.upstream_rate.as_ref()?, exchange);
     (rate > 0).then_some(RateLimit { rate, after: 0, began: now })
 }
 
@@ -77,7 +77,7 @@ pub struct MinRate {
 impl MinRate {
     /// Returns the limit of a request body, which starts now.
     pub fn for_request(exchange: &Exchange) -> Option<Self> {
-        let rate = exchange.settings().rare.limits.as_ref()?.body_min_rate;
+        let rate = exchange.settings().optional.limits.as_ref()?.body_min_rate;
         (rate > 0).then(|| Self::new(rate))
     }
 

@@ -311,7 +311,9 @@ pub fn write_framing(exchange: &Exchange, framing: ResponseFraming, out: &mut Ve
     if let Some(secs) = settings.keepalive_header_secs.filter(|_| framing.keep_alive) {
         let _ = write!(out, "Keep-Alive: timeout={secs}\r\n");
     }
-    if framing.content_encoding != ContentEncoding::Plain && settings.rare.gzip.as_ref().is_some_and(|gzip| gzip.vary) {
+    if framing.content_encoding != ContentEncoding::Plain
+        && settings.optional.gzip.as_ref().is_some_and(|gzip| gzip.vary)
+    {
         out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
     }
     exchange.overrides.headers.iter().for_each(|(name, value)| write_header(name, value, out));

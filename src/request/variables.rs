@@ -37,7 +37,7 @@ pub fn write(template: &Template, exchange: &Exchange, out: &mut Vec<u8>) {
 
 fn write_nested(template: &Template, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     let limit = out.len() + VALUE_BYTES_MAX;
-    for segment in template.pieces() {
+    for segment in template.segments() {
         match segment {
             Segment::Text(text) => out.extend_from_slice(text),
             Segment::Variable(variable) => write_variable(variable, exchange, out, depth),
@@ -51,11 +51,11 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
     match variable {
         Variable::Empty => {}
         Variable::Builtin(builtin) => write_builtin(*builtin, exchange, out),
-        Variable::Field(name) => write_headers(&exchange.request.headers, name, out),
-        Variable::SentField(name) => write_header_lines(&exchange.response.head.borrow(), name, out),
+        Variable::RequestHeader(name) => write_headers(&exchange.request.headers, name, out),
+        Variable::SentHeader(name) => write_header_lines(&exchange.response.head.borrow(), name, out),
         Variable::UpstreamTrailer(name) => write_header_lines(&exchange.upstream.trailers, name, out),
         Variable::SentTrailer(name) => write_header_lines(&exchange.response.trailers, name, out),
-        Variable::UpstreamField(name) => {
+        Variable::UpstreamHeader(name) => {
             if let Some(head) = &exchange.upstream.head {
                 write_headers(&head.headers, name, out);
             }
@@ -95,7 +95,7 @@ fn write_map(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     }
     let mut source = Vec::new();
     write_nested(&map.source, exchange, &mut source, depth + 1);
-    let (template, captures) = map.find(&source);
+    let (template, captures) = map.lookup(&source);
     if let Some((expression, captures)) = captures {
         exchange.set_captures(expression, captures);
     }
@@ -127,14 +127,14 @@ fn write_geo(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
         x_forwarded_for::client_address(addr, headers, b"x_forwarded_for", &geo.proxies, geo.recursive)
             .map(|addr| addr.ip())
     });
-    out.extend_from_slice(geo.find(forwarded.or(addr.and_then(|addr| addr.ip()))));
+    out.extend_from_slice(geo.lookup(forwarded.or(addr.and_then(|addr| addr.ip()))));
 }
 
 fn write_split(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     let Some(split) = exchange.config.splits.get(number as usize).filter(|_| depth < DEPTH_MAX) else { return };
     let mut text = Vec::new();
     write_nested(&split.source, exchange, &mut text, depth + 1);
-    out.extend_from_slice(split.find(&text));
+    out.extend_from_slice(split.lookup(&text));
 }
 
 /// Appends the first cookie of this name. `Set-Cookie` has one per line, followed by attributes.
@@ -246,7 +246,7 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
         Builtin::InvalidReferer => write_invalid_referer(exchange, out),
         Builtin::DocumentRoot => {
             let files = &exchange.settings().files;
-            if let Some(root) = files.alias.as_ref().map(|alias| &alias.to).or(files.root.as_ref()) {
+            if let Some(root) = files.alias.as_ref().map(|alias| &alias.target).or(files.root.as_ref()) {
                 write(root, exchange, out);
             }
         }
@@ -382,8 +382,8 @@ pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
     let files = &exchange.settings().files;
     match (&files.alias, &files.root) {
         (Some(alias), _) => {
-            write(&alias.to, exchange, out);
-            alias.replaces.unwrap_or(exchange.uri.path.len())
+            write(&alias.target, exchange, out);
+            alias.replaced_bytes.unwrap_or(exchange.uri.path.len())
         }
         (None, Some(root)) => {
             write(root, exchange, out);
@@ -398,10 +398,11 @@ pub fn write_root(exchange: &Exchange, out: &mut Vec<u8>) -> usize {
 pub fn escapes_root(exchange: &Exchange, name: &[u8]) -> bool {
     let files = &exchange.settings().files;
     let alias = files.alias.as_ref();
-    let replaced = alias.filter(|_| !exchange.routing.alias_appended).and_then(|alias| alias.replaces).unwrap_or(0);
-    let root = alias.map(|alias| &alias.to).or(files.root.as_ref()).filter(|root| root.as_text().is_none());
+    let replaced =
+        alias.filter(|_| !exchange.routing.alias_appended).and_then(|alias| alias.replaced_bytes).unwrap_or(0);
+    let root = alias.map(|alias| &alias.target).or(files.root.as_ref()).filter(|root| root.as_text().is_none());
     let root_escapes = root.is_some_and(|root| {
-        let configured = root.pieces().iter().map(|segment| match segment {
+        let configured = root.segments().iter().map(|segment| match segment {
             Segment::Text(text) => count_dot_dot(text),
             Segment::Variable(_) => 0,
         });
@@ -491,7 +492,7 @@ fn write_attempts(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
 fn write_invalid_referer(exchange: &Exchange, out: &mut Vec<u8>) {
     let referer = exchange.request.headers.first_named(b"referer");
     let names = &exchange.server.names;
-    if exchange.settings().rare.referers.as_ref().is_some_and(|referers| !referers.allow(referer, names)) {
+    if exchange.settings().optional.referers.as_ref().is_some_and(|referers| !referers.is_valid(referer, names)) {
         out.push(b'1');
     }
 }

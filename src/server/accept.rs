@@ -145,7 +145,7 @@ fn turn_away(fd: OwnedFd, addr: &Addr, worker: &Worker) {
         .config
         .bindings
         .first()
-        .is_none_or(|binding| binding.group.names.default_server().settings.server_tokens);
+        .is_none_or(|binding| binding.virtual_hosts.names.default_server().settings.server_tokens);
     let Ok(socket) = Socket::new(fd) else { return };
     TURNING_AWAY.set(TURNING_AWAY.get() + 1);
     executor::spawn_boxed(async move {

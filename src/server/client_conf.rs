@@ -9,14 +9,14 @@ use crate::http1::head::HeaderNamePolicy;
 
 #[derive(Clone, Copy, Debug)]
 pub struct ClientOptions {
-    pub ignores_invalid: bool,
-    pub underscores: bool,
+    pub ignore_invalid_headers: bool,
+    pub underscores_in_headers: bool,
     pub merge_slashes: bool,
     /// Browsers whose connections end with each answer.
     pub keepalive_disable: KeepaliveDisable,
     pub rewrite_log: bool,
     /// A connection that timed out, or is closed without an answer, ends with a reset.
-    pub reset_timed_out: bool,
+    pub reset_timedout_connection: bool,
     pub lingering: Lingering,
 }
 
@@ -27,7 +27,7 @@ pub struct Lingering {
     /// How long all of it may last.
     pub time: Duration,
     /// How long the client may pause.
-    pub pause: Duration,
+    pub timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,21 +42,21 @@ impl Default for ClientOptions {
     /// nginx's defaults.
     fn default() -> Self {
         Self {
-            ignores_invalid: true,
-            underscores: false,
+            ignore_invalid_headers: true,
+            underscores_in_headers: false,
             merge_slashes: true,
             keepalive_disable: KeepaliveDisable { msie6: true, safari: false },
             rewrite_log: false,
-            reset_timed_out: false,
-            lingering: Lingering { on: true, time: Duration::from_secs(30), pause: Duration::from_secs(5) },
+            reset_timedout_connection: false,
+            lingering: Lingering { on: true, time: Duration::from_secs(30), timeout: Duration::from_secs(5) },
         }
     }
 }
 
 impl ClientOptions {
     /// The names of fields that are taken.
-    pub fn names(&self) -> HeaderNamePolicy {
-        match (self.ignores_invalid, self.underscores) {
+    pub fn header_name_policy(&self) -> HeaderNamePolicy {
+        match (self.ignore_invalid_headers, self.underscores_in_headers) {
             (false, _) => HeaderNamePolicy::Any,
             (true, true) => HeaderNamePolicy::Underscores,
             (true, false) => HeaderNamePolicy::Plain,
@@ -73,13 +73,13 @@ pub(crate) fn keepalive_disable(_: &mut Builder, block: &mut BlockBuilder, direc
             _ => browsers.safari = true,
         }
     }
-    block.settings.manners.keepalive_disable = browsers;
+    block.settings.client_options.keepalive_disable = browsers;
     Ok(())
 }
 
 /// A connection that is closed behind an answer always waits for its client, unless it is told not to.
 pub(crate) fn lingering_close(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    block.settings.manners.lingering.on = arguments::choice(directive, word, "on, always or off")? < 2;
+    block.settings.client_options.lingering.on = arguments::choice(directive, word, "on, always or off")? < 2;
     Ok(())
 }

@@ -58,7 +58,7 @@ pub fn start(
     let wire = BufStream::new(Stream::Plain(socket));
     let number = worker.next_connection();
     let client = Client { addr, local, number, connected_at: executor::now(), proxy_protocol: None, tls: None };
-    if !group.proxied && !group.tls {
+    if !group.proxy_protocol && !group.tls {
         return serve(wire, Rc::new(client), group, slot, KeepAlive::start());
     }
     // A task of its own, whose memory is not the connection's.
@@ -76,7 +76,7 @@ async fn open(
     group: &VirtualHosts,
     worker: &Worker,
 ) -> Option<(BufStream, Client)> {
-    if group.proxied {
+    if group.proxy_protocol {
         client.proxy_protocol = introduce(&client, &mut wire, group, worker).await?;
     }
     if tls::AVAILABLE && group.tls {
@@ -158,7 +158,7 @@ fn follow(mut download: Downloading, client: Rc<Client>, group: Arc<VirtualHosts
 
 /// Leaves a connection, of which nothing was read yet, to the next program; one that it could not go on with is closed.
 fn leave(wire: BufStream, client: &Client, group: &VirtualHosts, worker: &Worker) {
-    if !group.proxied
+    if !group.proxy_protocol
         && let Some(fd) = wire.into_fd()
     {
         let mut packer = HandoverEncoder::default();
@@ -182,10 +182,10 @@ async fn introduce(
         log::log_client(&settings.error_log, Level::Info, client, format_args!("{why} while reading PROXY protocol"));
     };
     if settings
-        .rare
+        .optional
         .real_ip
         .as_ref()
-        .is_some_and(|known| !known.from.is_empty() && !x_forwarded_for::is_trusted(&known.from, &client.addr))
+        .is_some_and(|known| !known.trusted.is_empty() && !x_forwarded_for::is_trusted(&known.trusted, &client.addr))
     {
         info(format_args!("client is none of \"set_real_ip_from\""));
         return None;
@@ -299,7 +299,7 @@ impl RequestHandler<'_> {
     /// The next head. `Err(None)`: nothing to answer.
     async fn read_head(&mut self, server: &Arc<Server>) -> Result<Request, Option<Malformed>> {
         let settings = &server.settings;
-        let names = settings.manners.names();
+        let names = settings.client_options.header_name_policy();
         let mut scan = HeadScanner::for_request();
         let mut parse = |bytes: &[u8]| scan.parse_request(bytes, settings.head_limits, names);
         let mut reader = self.wire.reader();
@@ -347,8 +347,8 @@ impl RequestHandler<'_> {
             return After::Download(Box::new(DetachedResponse::new(exchange, *rest, counted)));
         }
         end(exchange);
-        let manners = &exchange.settings().manners;
-        if manners.reset_timed_out && (exchange.timed_out || exchange.response.status == 444) {
+        let manners = &exchange.settings().client_options;
+        if manners.reset_timedout_connection && (exchange.timed_out || exchange.response.status == 444) {
             self.wire.stream.socket().abort();
         }
         match after {
@@ -368,7 +368,7 @@ fn end(exchange: &Exchange) {
 /// Takes the target and the host apart, and finds the server.
 fn understand(exchange: &mut Exchange, group: &VirtualHosts) -> Result<(), Malformed> {
     let request = &exchange.request;
-    let parsed = uri::parse(request.target(), exchange.settings().manners.merge_slashes)?;
+    let parsed = uri::parse(request.target(), exchange.settings().client_options.merge_slashes)?;
     let field = request.headers.first(crate::http1::head::HeaderName::Host);
     let host = match (parsed.authority, field) {
         (Some(authority), field) => {
@@ -398,7 +398,7 @@ fn understand(exchange: &mut Exchange, group: &VirtualHosts) -> Result<(), Malfo
 /// Reads what a client still sends, so that closing does not take the answer from it (RFC 9112 9.6).
 async fn linger(mut wire: BufStream, how: Lingering) {
     let timer = Timer::new();
-    let finished = timer.within(how.pause, poll_fn(|cx| wire.stream.poll_shutdown(cx)));
+    let finished = timer.within(how.timeout, poll_fn(|cx| wire.stream.poll_shutdown(cx)));
     if !matches!(finished.await, Ok(Ok(()))) {
         return;
     }
@@ -406,7 +406,7 @@ async fn linger(mut wire: BufStream, how: Lingering) {
     let mut reader = wire.reader();
     while executor::now().saturating_sub(began) < executor::millis(how.time) {
         let next = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| (bytes.len(), bytes.len())));
-        match timer.within(how.pause, next).await {
+        match timer.within(how.timeout, next).await {
             Ok(Ok(count)) if count > 0 => {}
             _ => return,
         }

@@ -58,7 +58,7 @@ impl DetachedResponse {
         } else {
             String::new()
         };
-        let lingering = settings.manners.lingering;
+        let lingering = settings.client_options.lingering;
         let then = match rest.keep_alive {
             true => Then::KeepAlive(settings.keepalive_timeout),
             false if lingering.on => Then::Linger(lingering),
@@ -73,7 +73,7 @@ impl DetachedResponse {
             head_bytes: exchange.response.head_bytes,
             began: exchange.began,
             then,
-            resets: settings.manners.reset_timed_out,
+            resets: settings.client_options.reset_timedout_connection,
             _held: held,
         };
         Self { outgoing: rest.outgoing, ending: Box::new(ending), counted }

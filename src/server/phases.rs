@@ -114,9 +114,9 @@ impl Phases<'_> {
 
     /// Takes the request through a location; without one, the server's own settings count.
     async fn enter(&mut self, exchange: &mut Exchange, location: Option<Arc<Location>>) -> Next {
-        let except = location.as_ref().and_then(|location| location.except.as_ref());
-        let except = except.filter(|except| except.is_for(exchange.request.method()));
-        let location = except.map(|except| except.scope.clone()).or(location);
+        let except = location.as_ref().and_then(|location| location.limit_except.as_ref());
+        let except = except.filter(|except| except.applies_to(exchange.request.method()));
+        let location = except.map(|except| except.location.clone()).or(location);
         exchange.location.clone_from(&location);
         let most = exchange.settings().body_bytes_max;
         if let Framing::Length(length) = exchange.request.framing
@@ -144,7 +144,7 @@ impl Phases<'_> {
             return refused(exchange, status);
         }
         // A question is asked by who has been let in, or is about to be.
-        if exchange.settings().rare.access.is_some()
+        if exchange.settings().optional.access.is_some()
             && exchange.subrequest_of.is_none()
             && let Err(next) = Box::pin(self.admit(exchange)).await
         {
@@ -158,7 +158,7 @@ impl Phases<'_> {
 
     /// Keeps out whom the location does not let in.
     async fn admit(&mut self, exchange: &mut Exchange) -> Result<(), Next> {
-        let rare = exchange.settings().rare.clone();
+        let rare = exchange.settings().optional.clone();
         let Some(access) = &rare.access else { return Ok(()) };
         let mut gate = Satisfy::new(access);
         let mut settled = gate.add(access::check_address(access, exchange));
@@ -166,7 +166,7 @@ impl Phases<'_> {
             settled = gate.add(access::check_password(access, exchange, self.wire).await);
         }
         if settled.is_none()
-            && let Some(request) = &access.request
+            && let Some(request) = &access.auth_request
         {
             settled = gate.add(self.ask(exchange, access, request).await?);
         }
@@ -183,7 +183,7 @@ impl Phases<'_> {
         };
         let phases = Phases { wire: &mut *self.wire, running: self.running, timer: self.timer };
         let done = Box::pin(phases.act_from(first, &mut asked)).await;
-        for (to, value) in access.set.iter() {
+        for (to, value) in access.auth_request_set.iter() {
             let value = variables::value(value, &asked);
             let holder = if matches!(to, SetTarget::User(_)) { &mut asked } else { &mut *exchange };
             rewrite::set_variable(holder, *to, value);
@@ -202,9 +202,9 @@ impl Phases<'_> {
 
     async fn deny(&self, exchange: &mut Exchange, access: &Access, denied: Denied) -> Next {
         let mut status = denied.status;
-        if status == 401 && !access.delay.is_zero() {
+        if status == 401 && !access.auth_delay.is_zero() {
             log::log_request(exchange, Level::Info, format_args!("delaying unauthorized request"));
-            let waited = limit::delay_request(exchange, self.timer, self.wire.stream.socket(), access.delay).await;
+            let waited = limit::delay_request(exchange, self.timer, self.wire.stream.socket(), access.auth_delay).await;
             status = waited.err().unwrap_or(status);
         }
         if status == 499 {

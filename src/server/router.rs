@@ -40,14 +40,16 @@ fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
     let prefix = locations.longest_prefix(path);
     // `location /a` is asked for itself, be there a `location /a/` or not.
     let is_asked = prefix.is_some_and(|prefix| prefix.path.len() == path.len());
-    if !is_asked && let Some(slashed) = locations.with_slash(path).filter(|location| location.pass.is_some()) {
+    if !is_asked
+        && let Some(slashed) = locations.with_trailing_slash(path).filter(|location| location.proxy_pass.is_some())
+    {
         return Search::AddSlash(slashed);
     }
     let mut found = Search::Nothing;
     let mut patterns = true;
     if let Some(prefix) = prefix {
         patterns = !matches!(prefix.matcher, Matcher::Prefix { skips_patterns: true });
-        found = match search(&prefix.inner, exchange) {
+        found = match search(&prefix.nested, exchange) {
             Search::Nothing => Search::Prefix(prefix),
             Search::Prefix(inner) => Search::Prefix(inner),
             done => return done,
@@ -57,7 +59,7 @@ fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
         for (expression, location) in locations.candidates(path) {
             if let Some(captures) = expression.pattern.captures(path) {
                 exchange.set_captures(expression, captures);
-                return match search(&location.inner, exchange) {
+                return match search(&location.nested, exchange) {
                     Search::Nothing => Search::Final(location),
                     Search::Prefix(inner) | Search::Final(inner) => Search::Final(inner),
                     slashed @ Search::AddSlash(_) => slashed,

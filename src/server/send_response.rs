@@ -178,7 +178,7 @@ async fn send_out(
     mut outgoing: SendQueue,
     may_rest: bool,
 ) -> Result<Option<SendQueue>, Aborted> {
-    let looks_back = exchange.config.looks_back && !exchange.settings().access_log.is_empty();
+    let looks_back = exchange.config.needs_request_at_end && !exchange.settings().access_log.is_empty();
     let may_rest = may_rest && !looks_back;
     let sent = poll_fn(|cx| match outgoing.poll(cx, &wire.stream) {
         Poll::Pending if may_rest && outgoing.is_held_up(&wire.stream) => Poll::Ready(None),

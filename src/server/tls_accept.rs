@@ -37,7 +37,7 @@ pub async fn secure(
     let ahead = wire.take_buffered();
     let Stream::Plain(socket) = wire.stream else { return None };
     let choose = |name: Option<&str>| {
-        let site = group.names.site(name)?;
+        let site = group.names.tls_for(name)?;
         site.reload_if_changed().iter().for_each(|news| log::log_cert_reload(&worker.error_log(), news));
         Some(site)
     };

@@ -316,7 +316,7 @@ impl Worker {
     /// The servers behind `local` now, if a reload has replaced `group`.
     pub fn group(&self, local: &Addr, group: &Arc<VirtualHosts>) -> Option<Arc<VirtualHosts>> {
         let running = self.running.borrow();
-        let same = || running.config.bindings.iter().find(|binding| binding.group.addr == group.addr);
+        let same = || running.config.bindings.iter().find(|binding| binding.virtual_hosts.addr == group.addr);
         let binding = binding(&running.config, local).or_else(same)?;
         let newer = group_of(binding, local);
         (!Arc::ptr_eq(&newer, group)).then_some(newer)
@@ -352,5 +352,5 @@ fn binding<'c>(config: &'c Config, local: &Addr) -> Option<&'c Binding> {
 
 /// The servers of a binding that are meant by `local`.
 fn group_of(binding: &Binding, local: &Addr) -> Arc<VirtualHosts> {
-    binding.specific.iter().find(|group| group.addr == *local).unwrap_or(&binding.group).clone()
+    binding.specific_hosts.iter().find(|group| group.addr == *local).unwrap_or(&binding.virtual_hosts).clone()
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
-use crate::config::parser::{Directive, Error, Result, Word, placeholder};
+use crate::config::parser::{Directive, Error, Result, Word, placeholder_hint};
 use crate::config::template::Template;
 use crate::config::{ProxyPass, Settings, values};
 use crate::tls::{self, ClientSettings, Protocols, ServerSettings, ServerTls, VerifyClient};
@@ -36,9 +36,11 @@ pub(crate) fn server_tls(
     let mut settings = ssl.settings.clone();
     for (index, certificate) in ssl.certificates.iter().enumerate() {
         let Some(key) = ssl.certificate_keys.get(index) else {
-            return Err(certificate.wrong("no \"ssl_certificate_key\" is defined for certificate \"{}\""));
+            return Err(certificate.error("no \"ssl_certificate_key\" is defined for certificate \"{}\""));
         };
-        settings.cert_key_paths.push((builder.in_folder(&certificate.text), builder.in_folder(&key.text)));
+        settings
+            .cert_key_paths
+            .push((builder.in_config_directory(&certificate.text), builder.in_config_directory(&key.text)));
     }
     let client_auth = &settings.client_auth;
     if matches!(client_auth.verify, VerifyClient::On | VerifyClient::Optional)
@@ -53,13 +55,13 @@ pub(crate) fn server_tls(
 
 /// Returns the name of a file. Variables, and nginx's prefixes for data and engines, are not supported.
 fn file_name<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word> {
-    if let Some(hint) = placeholder(&word.text) {
-        return Err(invalid(directive, word, "the name of a file").hint(hint));
+    if let Some(hint) = placeholder_hint(&word.text) {
+        return Err(invalid_value(directive, word, "the name of a file").hint(hint));
     }
     let is_unsupported = word.text.is_empty()
         || word.text.contains('$')
         || ["data:", "engine:", "store:"].iter().any(|prefix| word.text.starts_with(prefix));
-    if is_unsupported { Err(invalid(directive, word, "the name of a file, without variables")) } else { Ok(word) }
+    if is_unsupported { Err(invalid_value(directive, word, "the name of a file, without variables")) } else { Ok(word) }
 }
 
 pub(crate) fn on(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
@@ -72,7 +74,7 @@ pub(crate) fn on(_: &mut Builder, block: &mut BlockBuilder, directive: &Directiv
 
 pub(crate) fn certificate(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file_name(directive, arg(directive, 0))?;
-    if block.first {
+    if block.is_first {
         block.tls.certificates.clear();
     }
     block.tls.certificates.push(word.clone());
@@ -81,7 +83,7 @@ pub(crate) fn certificate(_: &mut Builder, block: &mut BlockBuilder, directive: 
 
 pub(crate) fn certificate_key(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file_name(directive, arg(directive, 0))?;
-    if block.first {
+    if block.is_first {
         block.tls.certificate_keys.clear();
     }
     block.tls.certificate_keys.push(word.clone());
@@ -97,13 +99,13 @@ fn parse_protocols(builder: &mut Builder, directive: &Directive) -> Result<Proto
             "TLSv1.2" => protocols.tls12 = true,
             "TLSv1.3" => protocols.tls13 = true,
             "SSLv2" | "SSLv3" | "TLSv1" | "TLSv1.1" => has_old = true,
-            _ => return Err(invalid(directive, word, "TLSv1.2 or TLSv1.3")),
+            _ => return Err(invalid_value(directive, word, "TLSv1.2 or TLSv1.3")),
         }
     }
     if !protocols.tls12 && !protocols.tls13 {
         return Err(directive
             .name
-            .wrong("\"{}\" enables neither TLSv1.2 nor TLSv1.3")
+            .error("\"{}\" enables neither TLSv1.2 nor TLSv1.3")
             .hint("older versions are insecure and not supported"));
     }
     if has_old {
@@ -129,7 +131,7 @@ pub(crate) fn session_cache(_: &mut Builder, block: &mut BlockBuilder, directive
             ["shared", name, size] if !name.is_empty() => values::size(size),
             _ => None,
         };
-        let size = size.ok_or_else(|| invalid(directive, word, "off, none, builtin or shared:NAME:SIZE"))?;
+        let size = size.ok_or_else(|| invalid_value(directive, word, "off, none, builtin or shared:NAME:SIZE"))?;
         bytes = bytes.max(if size > 0 {
             size.clamp(SESSION_CACHE_BYTES_MIN as u64, SESSION_CACHE_BYTES_MAX) as usize
         } else {
@@ -154,19 +156,19 @@ pub(crate) fn verify_client(_: &mut Builder, block: &mut BlockBuilder, directive
 
 pub(crate) fn client_certificate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file_name(directive, arg(directive, 0))?;
-    block.tls.settings.client_auth.client_certificate = Some(builder.in_folder(&word.text));
+    block.tls.settings.client_auth.client_certificate = Some(builder.in_config_directory(&word.text));
     Ok(())
 }
 
 pub(crate) fn trusted_certificate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file_name(directive, arg(directive, 0))?;
-    block.tls.settings.client_auth.trusted_certificate = Some(builder.in_folder(&word.text));
+    block.tls.settings.client_auth.trusted_certificate = Some(builder.in_config_directory(&word.text));
     Ok(())
 }
 
 pub(crate) fn crl(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file_name(directive, arg(directive, 0))?;
-    block.tls.settings.client_auth.crl = Some(builder.in_folder(&word.text));
+    block.tls.settings.client_auth.crl = Some(builder.in_config_directory(&word.text));
     Ok(())
 }
 
@@ -187,17 +189,18 @@ pub(crate) fn attach_client_tls(
     settings: &Settings,
     directive: &Directive,
 ) -> Result {
-    let Some(pass) = pass.filter(|pass| pass.may_secure() && pass.tls.is_none()) else { return Ok(()) };
+    let Some(pass) = pass.filter(|pass| pass.may_use_tls() && pass.tls.is_none()) else { return Ok(()) };
     let defaults = ProxyTls::default();
-    let proxy_tls = settings.rare.proxy_tls.as_ref().unwrap_or(&defaults);
+    let proxy_tls = settings.optional.proxy_tls.as_ref().unwrap_or(&defaults);
     let mut client_settings = proxy_tls.settings.clone();
     let at = proxy_tls.certificate.as_ref().map_or(&directive.name.at, |word| &word.at);
     match (&proxy_tls.certificate, &proxy_tls.key) {
         (Some(certificate), Some(key)) => {
-            client_settings.cert_key_paths = Some((builder.in_folder(&certificate.text), builder.in_folder(&key.text)));
+            client_settings.cert_key_paths =
+                Some((builder.in_config_directory(&certificate.text), builder.in_config_directory(&key.text)));
         }
         (Some(certificate), None) => {
-            return Err(Error::about(
+            return Err(Error::formatted(
                 at,
                 "no \"proxy_ssl_certificate_key\" is defined for certificate \"{}\"",
                 &certificate.text,
@@ -214,7 +217,7 @@ pub(crate) fn attach_client_tls(
 }
 
 pub(crate) fn proxy_tls_mut(block: &mut BlockBuilder) -> &mut ProxyTls {
-    block.rare().proxy_tls.get_or_insert_default()
+    block.optional_mut().proxy_tls.get_or_insert_default()
 }
 
 pub(crate) fn proxy_certificate(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
@@ -240,13 +243,13 @@ pub(crate) fn proxy_trusted_certificate(
     block: &mut BlockBuilder,
     directive: &Directive,
 ) -> Result {
-    let path = builder.in_folder(&file_name(directive, arg(directive, 0))?.text);
+    let path = builder.in_config_directory(&file_name(directive, arg(directive, 0))?.text);
     proxy_tls_mut(block).settings.trusted_certificate = Some(path);
     Ok(())
 }
 
 pub(crate) fn proxy_crl(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let path = builder.in_folder(&file_name(directive, arg(directive, 0))?.text);
+    let path = builder.in_config_directory(&file_name(directive, arg(directive, 0))?.text);
     proxy_tls_mut(block).settings.crl = Some(path);
     Ok(())
 }

@@ -150,8 +150,8 @@ pub fn password(input: &[u8]) {
 /// A configuration. No file is written, and only certificates and keys are opened.
 pub fn config(input: &[u8]) {
     let text = String::from_utf8_lossy(input).replace("include", "exclude");
-    let prefix = Prefix { prefix: "/nonexistent".to_owned() };
-    match config::load(ConfigSource::Text("corpus", text), "", prefix, ErrorLog::default_to(None)) {
+    let prefix = Prefix { path: "/nonexistent".to_owned() };
+    match config::load(ConfigSource::Text("corpus", text), "", prefix, ErrorLog::for_path(None)) {
         Ok(config) => drop(format!("{config:?}")),
         Err(error) => assert!(!error.to_string().is_empty()),
     }

@@ -287,9 +287,9 @@ type Sample = (String, String);
 
 /// Loads a text. Returns the error.
 fn load(text: &str, dir: &str) -> Result<(), String> {
-    let directories = Prefix { prefix: dir.to_owned() };
+    let directories = Prefix { path: dir.to_owned() };
     let loaded =
-        config::load(ConfigSource::Text("generated", text.to_owned()), "", directories, ErrorLog::default_to(None));
+        config::load(ConfigSource::Text("generated", text.to_owned()), "", directories, ErrorLog::for_path(None));
     loaded.map(drop).map_err(|error| error.to_string())
 }
 

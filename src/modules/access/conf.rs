@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result};
 use crate::config::template::Template;
 use crate::config::{Settings, directives};
 use crate::modules::rewrite::conf::SetTarget;
-use crate::request::location_conf::{Location, LocationDraft, Matcher};
+use crate::request::location_conf::{Location, LocationBuilder, Matcher};
 use crate::runtime::cidr::Cidr;
 use crate::runtime::socket::Addr;
 
@@ -17,28 +17,28 @@ use crate::runtime::socket::Addr;
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// The first one that fits counts; none: come in.
-    pub rules: Vec<Rule>,
-    pub basic: Option<AuthBasic>,
-    pub request: Option<AuthRequest>,
+    pub rules: Vec<AccessRule>,
+    pub auth_basic: Option<AuthBasic>,
+    pub auth_request: Option<AuthRequest>,
     /// What `auth_request` leaves behind, in order.
-    pub set: Vec<(SetTarget, Template)>,
+    pub auth_request_set: Vec<(SetTarget, Template)>,
     /// One of the checks is enough (`satisfy any`).
-    pub any: bool,
+    pub satisfy_any: bool,
     /// How long a 401 keeps its client waiting.
-    pub delay: Duration,
+    pub auth_delay: Duration,
 }
 
 /// An `allow` or a `deny`.
 #[derive(Clone, Copy, Debug)]
-pub struct Rule {
+pub struct AccessRule {
     /// None: everybody.
-    pub range: Option<Cidr>,
+    pub network: Option<Cidr>,
     pub allows: bool,
 }
 
-impl Rule {
-    pub fn fits(&self, addr: &Addr) -> bool {
-        self.range.is_none_or(|range| range.contains(addr))
+impl AccessRule {
+    pub fn matches(&self, addr: &Addr) -> bool {
+        self.network.is_none_or(|range| range.contains(addr))
     }
 }
 
@@ -50,7 +50,7 @@ pub struct AuthBasic {
     /// Where users are found; none: nobody is known.
     pub file: Option<Template>,
     /// What the name of that file is relative to.
-    pub folder: Arc<str>,
+    pub directory: Arc<str>,
 }
 
 /// Another request that decides.
@@ -65,75 +65,78 @@ pub struct AuthRequest {
 pub struct LimitExcept {
     /// Methods that it is not for.
     methods: Vec<&'static str>,
-    pub scope: Arc<Location>,
+    pub location: Arc<Location>,
 }
 
 impl LimitExcept {
-    pub fn is_for(&self, method: &[u8]) -> bool {
+    pub fn applies_to(&self, method: &[u8]) -> bool {
         !self.methods.iter().any(|known| known.as_bytes() == method)
     }
 }
 
 /// The access settings of a block, which are its own from now on.
-pub(crate) fn own(block: &mut BlockBuilder) -> &mut Access {
-    block.rare().access.get_or_insert_default()
+pub(crate) fn access_mut(block: &mut BlockBuilder) -> &mut Access {
+    block.optional_mut().access.get_or_insert_default()
 }
 
-fn own_basic(block: &mut BlockBuilder) -> &mut AuthBasic {
-    own(block).basic.get_or_insert_default()
+fn auth_basic_mut(block: &mut BlockBuilder) -> &mut AuthBasic {
+    access_mut(block).auth_basic.get_or_insert_default()
 }
 
 pub(crate) fn allow(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    rule(block, directive, true)
+    add_rule(block, directive, true)
 }
 
 pub(crate) fn deny(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    rule(block, directive, false)
+    add_rule(block, directive, false)
 }
 
 /// The first rule of a block, be it `allow` or `deny`, takes the place of all inherited ones.
-fn rule(block: &mut BlockBuilder, directive: &Directive, allows: bool) -> Result {
+fn add_rule(block: &mut BlockBuilder, directive: &Directive, allows: bool) -> Result {
     let word = arg(directive, 0);
-    let range = match word.text.as_str() {
-        "all" => None,
-        text => {
-            let range = Cidr::parse(text);
-            Some(range.ok_or_else(|| invalid(directive, word, "an address, a range like 10.0.0.0/8, unix: or all"))?)
-        }
-    };
-    let inherited = !std::mem::replace(&mut block.has_rules, true);
-    let rules = &mut own(block).rules;
+    let range =
+        match word.text.as_str() {
+            "all" => None,
+            text => {
+                let range = Cidr::parse(text);
+                Some(range.ok_or_else(|| {
+                    invalid_value(directive, word, "an address, a range like 10.0.0.0/8, unix: or all")
+                })?)
+            }
+        };
+    let inherited = !std::mem::replace(&mut block.has_access_rules, true);
+    let rules = &mut access_mut(block).rules;
     if inherited {
         rules.clear();
     }
-    rules.push(Rule { range, allows });
+    rules.push(AccessRule { network: range, allows });
     Ok(())
 }
 
 pub(crate) fn satisfy(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    own(block).any = arguments::choice(directive, word, "all or any")? == 1;
+    access_mut(block).satisfy_any = arguments::choice(directive, word, "all or any")? == 1;
     Ok(())
 }
 
 /// `auth_basic realm` or `off`, which a variable may come to as well.
-pub(crate) fn basic(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+pub(crate) fn auth_basic(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let realm = builder.template(arg(directive, 0))?;
-    own_basic(block).realm = (realm.as_text() != Some(b"off")).then_some(realm);
+    auth_basic_mut(block).realm = (realm.as_text() != Some(b"off")).then_some(realm);
     Ok(())
 }
 
-pub(crate) fn basic_user_file(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+pub(crate) fn auth_basic_user_file(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let file = builder.template(arg(directive, 0))?;
-    let basic = own_basic(block);
+    let basic = auth_basic_mut(block);
     basic.file = Some(file);
-    basic.folder = builder.folder.display().to_string().into();
+    basic.directory = builder.config_directory.display().to_string().into();
     Ok(())
 }
 
 /// Without a user file nginx would let everybody in: that can't be what is meant.
-pub(crate) fn check(settings: &Settings, directive: &Directive) -> Result {
-    let basic = settings.rare.access.as_ref().and_then(|access| access.basic.as_ref());
+pub(crate) fn check_auth_basic(settings: &Settings, directive: &Directive) -> Result {
+    let basic = settings.optional.access.as_ref().and_then(|access| access.auth_basic.as_ref());
     match basic {
         Some(basic) if basic.realm.is_some() && basic.file.is_none() => {
             Err(Error::new(&directive.name.at, "\"auth_basic\" is set without \"auth_basic_user_file\"")
@@ -143,21 +146,21 @@ pub(crate) fn check(settings: &Settings, directive: &Directive) -> Result {
     }
 }
 
-pub(crate) fn request(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+pub(crate) fn auth_request(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    own(block).request = match word.text.as_str() {
+    access_mut(block).auth_request = match word.text.as_str() {
         "off" => None,
         text if text.starts_with(['/', '@']) => Some(AuthRequest { target: text.as_bytes().to_vec() }),
-        _ => return Err(invalid(directive, word, "a path such as /auth, or off")),
+        _ => return Err(invalid_value(directive, word, "a path such as /auth, or off")),
     };
     Ok(())
 }
 
-pub(crate) fn request_set(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let to = builder.settable(arg(directive, 0))?;
+pub(crate) fn auth_request_set(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    let to = builder.set_target(arg(directive, 0))?;
     let value = builder.template(arg(directive, 1))?;
-    let first = block.first;
-    let set = &mut own(block).set;
+    let first = block.is_first;
+    let set = &mut access_mut(block).auth_request_set;
     if first {
         set.clear();
     }
@@ -188,7 +191,7 @@ pub(crate) fn limit_except(builder: &mut Builder, block: &mut BlockBuilder, dire
     let mut methods = Vec::new();
     for word in &directive.args {
         let known = METHODS.iter().find(|known| known.eq_ignore_ascii_case(&word.text));
-        methods.push(*known.ok_or_else(|| invalid(directive, word, &format!("one of {}", METHODS.join(", "))))?);
+        methods.push(*known.ok_or_else(|| invalid_value(directive, word, &format!("one of {}", METHODS.join(", "))))?);
     }
     if methods.contains(&"GET") {
         methods.push("HEAD");
@@ -199,13 +202,13 @@ pub(crate) fn limit_except(builder: &mut Builder, block: &mut BlockBuilder, dire
         Matcher::Prefix { skips_patterns } => Matcher::Prefix { skips_patterns },
         Matcher::Pattern(_) | Matcher::Named => Matcher::Named,
     };
-    let own = outer.for_if();
-    let mut inner = builder.inside(block, directive, directives::LIMIT_EXCEPT, Some(own))?;
-    check(&inner.settings, directive)?;
-    inner.location = inner.location.take().map(|own| LocationDraft { matcher, ..own });
-    let scope = crate::request::location_conf::scope(builder, block, inner, directive)?;
+    let own = outer.for_nested_block();
+    let mut inner = builder.build_block(block, directive, directives::LIMIT_EXCEPT, Some(own))?;
+    check_auth_basic(&inner.settings, directive)?;
+    inner.location = inner.location.take().map(|own| LocationBuilder { matcher, ..own });
+    let scope = crate::request::location_conf::build_nested_block(builder, block, inner, directive)?;
     if let Some((outer, scope)) = block.location.as_mut().zip(scope) {
-        outer.except = Some(LimitExcept { methods, scope });
+        outer.limit_except = Some(LimitExcept { methods, location: scope });
     }
     Ok(())
 }

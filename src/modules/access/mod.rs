@@ -60,7 +60,7 @@ pub struct Satisfy {
 
 impl Satisfy {
     pub fn new(access: &Access) -> Self {
-        Self { any: access.any, denied: None }
+        Self { any: access.satisfy_any, denied: None }
     }
 
     /// Adds a verdict; returns the result as soon as it no longer depends on further ones.
@@ -97,11 +97,11 @@ impl Satisfy {
 
 /// Checks `allow` and `deny`.
 pub fn check_address(access: &Access, exchange: &Exchange) -> Verdict {
-    match access.rules.iter().find(|rule| rule.fits(&exchange.client.addr)) {
+    match access.rules.iter().find(|rule| rule.matches(&exchange.client.addr)) {
         None => Verdict::NotApplicable,
         Some(rule) if rule.allows => Verdict::Allowed,
         Some(_) => {
-            if !access.any {
+            if !access.satisfy_any {
                 log::log_request(exchange, Level::Error, format_args!("access forbidden by rule"));
             }
             Verdict::denied(403)
@@ -111,7 +111,7 @@ pub fn check_address(access: &Access, exchange: &Exchange) -> Verdict {
 
 /// Checks `auth_basic`.
 pub async fn check_password(access: &Access, exchange: &Exchange, client: &BufStream) -> Verdict {
-    let Some(basic) = &access.basic else { return Verdict::NotApplicable };
+    let Some(basic) = &access.auth_basic else { return Verdict::NotApplicable };
     let Some(realm) = &basic.realm else { return Verdict::NotApplicable };
     let realm = variables::value(realm, exchange);
     if realm == b"off" {
@@ -188,7 +188,7 @@ fn read_user_file(basic: &AuthBasic, exchange: &Exchange) -> Result<(Rc<Htpasswd
         );
         return Err(403);
     }
-    let path = Path::new(&*basic.folder).join(String::from_utf8_lossy(&name).as_ref());
+    let path = Path::new(&*basic.directory).join(String::from_utf8_lossy(&name).as_ref());
     let shown = path.display().to_string();
     match htpasswd::read(&path) {
         Ok(users) => Ok((users, shown)),

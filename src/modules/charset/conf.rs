@@ -4,7 +4,7 @@ use crate::config::arguments::arg;
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Result};
 use crate::config::template::Template;
-use crate::modules::gzip::conf::Types;
+use crate::modules::gzip::conf::MediaTypes;
 
 /// Why what asks for recoding is ignored.
 pub(crate) const NOT_RECODED: &str = "bodies are not recoded: clients are told the charset of \"source_charset\"";
@@ -16,7 +16,7 @@ pub struct Charset {
     pub name: Option<Template>,
     /// The encoding that bodies have: they are not recoded, so it is the one that clients are told.
     pub source: Option<Template>,
-    pub types: Types,
+    pub types: MediaTypes,
 }
 
 impl Default for Charset {
@@ -29,29 +29,29 @@ impl Default for Charset {
             "application/javascript",
             "application/rss+xml",
         ];
-        Self { name: None, source: None, types: Types::Listed(USUAL.map(Into::into).into()) }
+        Self { name: None, source: None, types: MediaTypes::Listed(USUAL.map(Into::into).into()) }
     }
 }
 
-pub(crate) fn of(block: &mut BlockBuilder) -> &mut Charset {
-    block.rare().charset.get_or_insert_default()
+pub(crate) fn charset_mut(block: &mut BlockBuilder) -> &mut Charset {
+    block.optional_mut().charset.get_or_insert_default()
 }
 
 pub(crate) fn charset(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     let name = builder.template(word)?;
-    of(block).name = (word.text != "off" && !word.text.is_empty()).then_some(name);
+    charset_mut(block).name = (word.text != "off" && !word.text.is_empty()).then_some(name);
     Ok(())
 }
 
 pub(crate) fn charset_types(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let types = of(block).types.clone();
-    of(block).types = types.with(directive, block.first)?;
+    let types = charset_mut(block).types.clone();
+    charset_mut(block).types = types.extended_by(directive, block.is_first)?;
     Ok(())
 }
 
 pub(crate) fn source_charset(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    of(block).source = Some(builder.template(arg(directive, 0))?);
+    charset_mut(block).source = Some(builder.template(arg(directive, 0))?);
     builder.note(&directive.name, NOT_RECODED);
     Ok(())
 }

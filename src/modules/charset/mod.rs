@@ -7,14 +7,14 @@ use crate::request::variables;
 
 /// Returns the Content-Type with a charset, or `None` if it stays unchanged.
 pub fn content_type(exchange: &Exchange, status: u16, content_type: &[u8]) -> Option<Vec<u8>> {
-    let charset = exchange.settings().rare.charset.as_ref()?;
+    let charset = exchange.settings().optional.charset.as_ref()?;
     let name = charset.name.as_ref()?;
     // nginx adds no charset to redirects.
     if matches!(status, 301..=303 | 307 | 308) {
         return None;
     }
     let (media_type, own_charset) = split_charset(content_type);
-    if own_charset.is_some() || !charset.types.has(content_type) {
+    if own_charset.is_some() || !charset.types.contains(content_type) {
         return None;
     }
     let name = variables::value(charset.source.as_ref().unwrap_or(name), exchange);

@@ -1,6 +1,6 @@
 //! Where a request is sent without the client's knowing: `error_page`, `try_files`, `internal`.
 
-use crate::config::arguments::invalid;
+use crate::config::arguments::invalid_value;
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result};
 use crate::config::template::Template;
@@ -11,7 +11,7 @@ use crate::config::values;
 pub struct ErrorPage {
     pub status: u16,
     /// The status that the client gets; none: that of the answer (`=`).
-    pub answer: Option<u16>,
+    pub response_status: Option<u16>,
     /// A path, the name of a location, or a URL to send the client to.
     pub target: Template,
 }
@@ -19,15 +19,15 @@ pub struct ErrorPage {
 /// A `try_files`.
 #[derive(Clone, Debug)]
 pub struct TryFiles {
-    pub names: Vec<Candidate>,
-    pub otherwise: Fallback,
+    pub candidates: Vec<Candidate>,
+    pub fallback: Fallback,
 }
 
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// Without the slash that says that a folder is meant.
     pub name: Template,
-    pub is_folder: bool,
+    pub is_directory: bool,
 }
 
 /// What happens if nothing of a `try_files` is there.
@@ -46,10 +46,10 @@ pub(crate) fn error_page(builder: &mut Builder, block: &mut BlockBuilder, direct
         && let Some(code) = word.text.strip_prefix('=')
     {
         codes = rest;
-        answer = Some(match (code, status(code)) {
+        answer = Some(match (code, parse_status(code)) {
             ("", _) => None,
             (_, Some(code @ 200..=599)) => Some(code),
-            _ => return Err(invalid(directive, word, "= and a status code from 200 to 599, or = alone")),
+            _ => return Err(invalid_value(directive, word, "= and a status code from 200 to 599, or = alone")),
         });
     }
     if codes.is_empty() {
@@ -57,19 +57,20 @@ pub(crate) fn error_page(builder: &mut Builder, block: &mut BlockBuilder, direct
             .hint("error_page 502 504 /offline.html; for instance"));
     }
     let template = builder.template(target)?;
-    let mut pages = if block.first { Vec::new() } else { block.settings.error_pages.to_vec() };
+    let mut pages = if block.is_first { Vec::new() } else { block.settings.error_pages.to_vec() };
     for word in codes {
-        let status = status(&word.text).filter(|code| (300..=599).contains(code) && *code != 499);
-        let status = status.ok_or_else(|| invalid(directive, word, "a status code from 300 to 599, but not 499"))?;
+        let status = parse_status(&word.text).filter(|code| (300..=599).contains(code) && *code != 499);
+        let status =
+            status.ok_or_else(|| invalid_value(directive, word, "a status code from 300 to 599, but not 499"))?;
         // What is wrong with the connection has a number that is nobody else's business.
         let shown = if matches!(status, 494..=497) { 400 } else { status };
-        pages.push(ErrorPage { status, answer: answer.unwrap_or(Some(shown)), target: template.clone() });
+        pages.push(ErrorPage { status, response_status: answer.unwrap_or(Some(shown)), target: template.clone() });
     }
     block.settings.error_pages = pages.into();
     Ok(())
 }
 
-fn status(text: &str) -> Option<u16> {
+fn parse_status(text: &str) -> Option<u16> {
     values::number(text).and_then(|code| u16::try_from(code).ok()).filter(|code| *code <= 999)
 }
 
@@ -77,7 +78,9 @@ fn status(text: &str) -> Option<u16> {
 pub(crate) fn try_files(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let Some((last, names)) = directive.args.split_last() else { return Ok(()) };
     let otherwise = match last.text.strip_prefix('=') {
-        Some(code) => Fallback::Status(status(code).ok_or_else(|| invalid(directive, last, "= and a status code"))?),
+        Some(code) => {
+            Fallback::Status(parse_status(code).ok_or_else(|| invalid_value(directive, last, "= and a status code"))?)
+        }
         None => Fallback::Target(builder.template(last)?),
     };
     let mut all = Vec::new();
@@ -86,10 +89,10 @@ pub(crate) fn try_files(builder: &mut Builder, block: &mut BlockBuilder, directi
             Some(text) => (text, true),
             None => (word.text.as_str(), false),
         };
-        let name = builder.template_of(text, word)?;
-        all.push(Candidate { name, is_folder });
+        let name = builder.template_from(text, word)?;
+        all.push(Candidate { name, is_directory: is_folder });
     }
-    block.try_files = Some(TryFiles { names: all, otherwise });
+    block.try_files = Some(TryFiles { candidates: all, fallback: otherwise });
     Ok(())
 }
 

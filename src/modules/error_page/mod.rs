@@ -37,7 +37,7 @@ pub fn apply(exchange: &mut Exchange, mut response: Box<LocalResponse>) -> Error
     }
     match target.first() {
         Some(b'/') => {
-            exchange.overrides.status = page.answer;
+            exchange.overrides.status = page.response_status;
             if exchange.request.method() != b"HEAD" {
                 exchange.request.become_get();
                 exchange.body.is_dropped = true;
@@ -46,11 +46,12 @@ pub fn apply(exchange: &mut Exchange, mut response: Box<LocalResponse>) -> Error
             ErrorPageAction::InternalRedirect
         }
         Some(b'@') => {
-            exchange.overrides.status = page.answer;
+            exchange.overrides.status = page.response_status;
             ErrorPageAction::NamedLocation(target)
         }
         _ => {
-            let status = page.answer.filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
+            let status =
+                page.response_status.filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
             let mut redirect = LocalResponse::page(status, exchange.settings().server_tokens);
             redirect.location = Some(target);
             ErrorPageAction::Respond(Box::new(redirect))
@@ -61,7 +62,7 @@ pub fn apply(exchange: &mut Exchange, mut response: Box<LocalResponse>) -> Error
 /// Whether an error page replaces an upstream's response with `status` (`proxy_intercept_errors`).
 pub fn intercepts(exchange: &Exchange, status: u16) -> bool {
     let settings = exchange.settings();
-    settings.proxy.intercepts
+    settings.proxy.intercept_errors
         && !head::is_bodyless(status)
         && settings.error_pages.iter().any(|page| page.status == status)
 }

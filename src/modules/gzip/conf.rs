@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result};
 use crate::http1::head::Version;
@@ -20,11 +20,11 @@ pub struct Gzip {
     pub length_min: u64,
     pub version_min: Version,
     pub proxied: Proxied,
-    pub types: Types,
+    pub types: MediaTypes,
     /// Clients of before 2006 that claim more than they can.
-    pub not_msie6: bool,
+    pub disable_msie6: bool,
     /// User agents that get nothing compressed.
-    pub disable: Vec<Arc<Pattern>>,
+    pub disabled_agents: Vec<Arc<Pattern>>,
 }
 
 impl Gzip {
@@ -42,9 +42,9 @@ impl Default for Gzip {
             length_min: 20,
             version_min: Version::Http11,
             proxied: Proxied(Proxied::OFF),
-            types: Types::Listed(vec![HTML.into()]),
-            not_msie6: false,
-            disable: Vec::new(),
+            types: MediaTypes::Listed(vec![HTML.into()]),
+            disable_msie6: false,
+            disabled_agents: Vec::new(),
         }
     }
 }
@@ -69,14 +69,14 @@ const HTML: &str = "text/html";
 
 /// Media types, in lower case.
 #[derive(Clone, Debug)]
-pub enum Types {
+pub enum MediaTypes {
     All,
     Listed(Vec<Box<str>>),
 }
 
-impl Types {
+impl MediaTypes {
     /// Whether a media type without parameters is in the list.
-    pub fn has(&self, media_type: &[u8]) -> bool {
+    pub fn contains(&self, media_type: &[u8]) -> bool {
         match self {
             Self::All => true,
             Self::Listed(listed) => listed.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(media_type)),
@@ -85,7 +85,7 @@ impl Types {
 
     /// With those of a directive, which if it is the first of its block takes the place of what was there. `text/html` is
     /// always among them.
-    pub(crate) fn with(self, directive: &Directive, first: bool) -> Result<Self> {
+    pub(crate) fn extended_by(self, directive: &Directive, first: bool) -> Result<Self> {
         let mut listed = match self {
             Self::All if !first => return Ok(Self::All),
             Self::Listed(listed) if !first => listed,
@@ -96,7 +96,7 @@ impl Types {
                 return Ok(Self::All);
             }
             if !word.text.contains('/') {
-                return Err(invalid(directive, word, "a media type such as text/css, or *"));
+                return Err(invalid_value(directive, word, "a media type such as text/css, or *"));
             }
             listed.push(word.text.to_ascii_lowercase().into());
         }
@@ -122,13 +122,13 @@ impl Proxied {
     pub const AUTH: u16 = 128;
     pub const ANY: u16 = 256;
 
-    pub fn has(self, word: u16) -> bool {
+    pub fn allows(self, word: u16) -> bool {
         self.0 & word != 0
     }
 }
 
-pub(crate) fn of(block: &mut BlockBuilder) -> &mut Gzip {
-    block.rare().gzip.get_or_insert_default()
+pub(crate) fn gzip_mut(block: &mut BlockBuilder) -> &mut Gzip {
+    block.optional_mut().gzip.get_or_insert_default()
 }
 
 pub(crate) fn gzip(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
@@ -136,79 +136,79 @@ pub(crate) fn gzip(_: &mut Builder, block: &mut BlockBuilder, directive: &Direct
     if on && !Gzip::AVAILABLE {
         return Err(Error::new(&directive.name.at, "\"gzip on\" is not supported").hint("this build has no gzip"));
     }
-    of(block).on = on;
+    gzip_mut(block).on = on;
     Ok(())
 }
 
 pub(crate) fn comp_level(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     let level = word.text.parse().ok().filter(|level| (1..=9).contains(level));
-    of(block).level = level.ok_or_else(|| invalid(directive, word, "a number from 1 to 9"))?;
+    gzip_mut(block).level = level.ok_or_else(|| invalid_value(directive, word, "a number from 1 to 9"))?;
     Ok(())
 }
 
 /// nginx has this one too, and does not tell.
 pub(crate) fn window(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let bits = binary_logarithm(directive, 9, 15, "512, 1k, 2k, 4k, 8k, 16k or 32k")?;
-    of(block).window.bits = bits;
+    let bits = parse_log2(directive, 9, 15, "512, 1k, 2k, 4k, 8k, 16k or 32k")?;
+    gzip_mut(block).window.bits = bits;
     Ok(())
 }
 
 /// And this one.
 pub(crate) fn hash(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let bits = binary_logarithm(directive, 9, 17, "512, 1k, 2k and so on to 128k")?;
-    of(block).window.memory = bits - 8;
+    let bits = parse_log2(directive, 9, 17, "512, 1k, 2k and so on to 128k")?;
+    gzip_mut(block).window.memory = bits - 8;
     Ok(())
 }
 
-fn binary_logarithm(directive: &Directive, min: u8, max: u8, expected: &str) -> Result<u8> {
+fn parse_log2(directive: &Directive, min: u8, max: u8, expected: &str) -> Result<u8> {
     let word = arg(directive, 0);
     let size = crate::config::values::size(&word.text);
     let bits = (min..=max).find(|bits| size == Some(1 << bits));
-    bits.ok_or_else(|| invalid(directive, word, expected))
+    bits.ok_or_else(|| invalid_value(directive, word, expected))
 }
 
 pub(crate) fn min_length(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    of(block).length_min = arguments::size(directive, arg(directive, 0))?;
+    gzip_mut(block).length_min = arguments::size(directive, arg(directive, 0))?;
     Ok(())
 }
 
 pub(crate) fn http_version(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    of(block).version_min = arguments::version(directive, word)?;
+    gzip_mut(block).version_min = arguments::http_version(directive, word)?;
     Ok(())
 }
 
 /// Words add up, also those of several directives in one block.
 pub(crate) fn proxied(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let mut words = if block.first { 0 } else { of(block).proxied.0 };
+    let mut words = if block.is_first { 0 } else { gzip_mut(block).proxied.0 };
     for word in &directive.args {
         words |= 1 << arguments::choice(directive, word, PROXIED)?;
     }
-    of(block).proxied = Proxied(words);
+    gzip_mut(block).proxied = Proxied(words);
     Ok(())
 }
 
 pub(crate) fn types(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let types = of(block).types.clone();
-    of(block).types = types.with(directive, block.first)?;
+    let types = gzip_mut(block).types.clone();
+    gzip_mut(block).types = types.extended_by(directive, block.is_first)?;
     Ok(())
 }
 
 /// `msie6` is short for an expression that nginx can match faster.
 pub(crate) fn disable(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    if block.first {
-        of(block).not_msie6 = false;
-        of(block).disable.clear();
+    if block.is_first {
+        gzip_mut(block).disable_msie6 = false;
+        gzip_mut(block).disabled_agents.clear();
     }
     for word in &directive.args {
         if word.text == "msie6" {
-            of(block).not_msie6 = true;
+            gzip_mut(block).disable_msie6 = true;
             continue;
         }
         let failed = |why| Error::new(&word.at, format!("invalid regular expression \"{}\": {why}", word.text));
         let pattern = Pattern::new(&word.text, true).map_err(failed)?;
-        of(block).disable.push(Arc::new(pattern));
+        gzip_mut(block).disabled_agents.push(Arc::new(pattern));
     }
     Ok(())
 }

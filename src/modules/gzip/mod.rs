@@ -3,7 +3,7 @@
 
 pub(crate) mod conf;
 
-use crate::config::{Gzip, Proxied, Types};
+use crate::config::{Gzip, MediaTypes, Proxied};
 use crate::http1::head::{self, HeaderName, Headers};
 use crate::http1::user_agent;
 use crate::request::accept_encoding;
@@ -26,7 +26,7 @@ pub struct ResponseInfo<'a> {
 
 /// Decides whether to compress a response.
 pub fn content_encoding(exchange: &Exchange, response: &ResponseInfo<'_>) -> ContentEncoding {
-    match &exchange.settings().rare.gzip {
+    match &exchange.settings().optional.gzip {
         Some(gzip) if Gzip::AVAILABLE && gzip.on && is_compressible(gzip, response) => {
             // A range is a part of the uncompressed file.
             if response.status != 206 && accept_encoding::accepts(exchange, b"gzip") && may_compress(exchange, response)
@@ -42,13 +42,13 @@ pub fn content_encoding(exchange: &Exchange, response: &ResponseInfo<'_>) -> Con
 
 /// Whether to send `Vary: Accept-Encoding` (`gzip_vary`).
 pub fn sends_vary(exchange: &Exchange) -> bool {
-    exchange.settings().rare.gzip.as_ref().is_some_and(|gzip| gzip.vary)
+    exchange.settings().optional.gzip.as_ref().is_some_and(|gzip| gzip.vary)
 }
 
 /// Creates an encoder as configured; `None` only in builds without gzip.
 pub fn new_encoder(exchange: &Exchange) -> Option<Encoder> {
     let default = Gzip::default();
-    let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
+    let gzip = exchange.settings().optional.gzip.as_ref().unwrap_or(&default);
     Encoder::new(gzip.level, gzip.window)
 }
 
@@ -67,15 +67,15 @@ fn is_compressible(gzip: &Gzip, response: &ResponseInfo<'_>) -> bool {
 }
 
 /// Whether a media type, compared without parameters, is in the list.
-fn is_listed(types: &Types, content_type: &[u8]) -> bool {
+fn is_listed(types: &MediaTypes, content_type: &[u8]) -> bool {
     let media_type = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    types.has(media_type)
+    types.contains(media_type)
 }
 
 /// Whether the rules allow gzip for this client, whose Accept-Encoding has it. Also asked for precompressed files.
 pub fn may_compress(exchange: &Exchange, response: &ResponseInfo<'_>) -> bool {
     let default = Gzip::default();
-    let gzip = exchange.settings().rare.gzip.as_ref().unwrap_or(&default);
+    let gzip = exchange.settings().optional.gzip.as_ref().unwrap_or(&default);
     let request = &exchange.request;
     if request.version < gzip.version_min {
         return false;
@@ -84,17 +84,17 @@ pub fn may_compress(exchange: &Exchange, response: &ResponseInfo<'_>) -> bool {
         return false;
     }
     let agent = request.headers.first_named(b"user_agent").unwrap_or_default();
-    let disabled = gzip.not_msie6 && user_agent::is_msie6(agent);
-    !disabled && !gzip.disable.iter().any(|pattern| !agent.is_empty() && pattern.is_match(agent))
+    let disabled = gzip.disable_msie6 && user_agent::is_msie6(agent);
+    !disabled && !gzip.disabled_agents.iter().any(|pattern| !agent.is_empty() && pattern.is_match(agent))
 }
 
 /// `gzip_proxied`: a caching proxy might serve the compressed response to clients that do not accept gzip.
 fn may_compress_for_proxy(exchange: &Exchange, proxied: Proxied, response: &ResponseInfo<'_>) -> bool {
-    if proxied.has(Proxied::OFF) {
+    if proxied.allows(Proxied::OFF) {
         return false;
     }
     let authorized = || exchange.request.headers.first_named(b"authorization").is_some();
-    if proxied.has(Proxied::ANY) || proxied.has(Proxied::AUTH) && authorized() {
+    if proxied.allows(Proxied::ANY) || proxied.allows(Proxied::AUTH) && authorized() {
         return true;
     }
     let mut added = Vec::new();
@@ -106,18 +106,18 @@ fn may_compress_for_proxy(exchange: &Exchange, proxied: Proxied, response: &Resp
     let values = |kind| sent.iter().filter(move |(name, _)| *name == kind).map(|(_, value)| *value);
     if let Some(expires) = values(HeaderName::Expires).next() {
         let at = clock::parse_http_date(expires);
-        return proxied.has(Proxied::EXPIRED) && at.is_some_and(|at| at < clock::since_epoch().as_secs());
+        return proxied.allows(Proxied::EXPIRED) && at.is_some_and(|at| at < clock::since_epoch().as_secs());
     }
     if values(HeaderName::CacheControl).next().is_some() {
         let directives = || values(HeaderName::CacheControl).flat_map(head::tokens);
         let has = |name: &[u8]| directives().any(|directive| directive.eq_ignore_ascii_case(name));
-        return proxied.has(Proxied::NO_CACHE) && has(b"no-cache")
-            || proxied.has(Proxied::NO_STORE) && has(b"no-store")
-            || proxied.has(Proxied::PRIVATE) && has(b"private");
+        return proxied.allows(Proxied::NO_CACHE) && has(b"no-cache")
+            || proxied.allows(Proxied::NO_STORE) && has(b"no-store")
+            || proxied.allows(Proxied::PRIVATE) && has(b"private");
     }
     let is_dated = response.is_file || values(HeaderName::LastModified).next().is_some();
     let is_tagged = response.is_file && exchange.settings().files.etag || values(HeaderName::Etag).next().is_some();
-    !(proxied.has(Proxied::NO_LAST_MODIFIED) && is_dated || proxied.has(Proxied::NO_ETAG) && is_tagged)
+    !(proxied.allows(Proxied::NO_LAST_MODIFIED) && is_dated || proxied.allows(Proxied::NO_ETAG) && is_tagged)
 }
 
 fn name_and_value(line: &[u8]) -> Option<(HeaderName, &[u8])> {
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn media_types_are_compared_without_parameters_and_letter_case() {
-        let listed = Types::Listed(vec!["text/html".into(), "text/css".into()]);
+        let listed = MediaTypes::Listed(vec!["text/html".into(), "text/css".into()]);
         for (content_type, expected) in [
             ("text/html", true),
             ("Text/HTML; charset=utf-8", true),
@@ -142,7 +142,7 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_listed(&listed, content_type.as_bytes()), expected, "{content_type}");
-            assert!(is_listed(&Types::All, content_type.as_bytes()));
+            assert!(is_listed(&MediaTypes::All, content_type.as_bytes()));
         }
     }
 }

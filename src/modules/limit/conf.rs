@@ -1,6 +1,6 @@
 //! `limit_req`, `limit_conn` and their zones, `limit_rate`: how much a client may ask for.
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::Template;
@@ -12,7 +12,7 @@ const ZONE_BYTES_MIN: u64 = 32 * 1024;
 
 /// What a location limits. Most limit nothing and have none of this.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct LimitSettings {
     pub requests: Vec<RequestLimit>,
     pub connections: Vec<ConnectionLimit>,
     pub request_status: u16,
@@ -33,7 +33,7 @@ pub struct Limits {
     pub body_min_rate: u64,
 }
 
-impl Default for Limits {
+impl Default for LimitSettings {
     /// nginx's defaults.
     fn default() -> Self {
         Self {
@@ -67,7 +67,7 @@ pub struct RequestLimit {
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {
     pub zone: u32,
-    pub most: u32,
+    pub max: u32,
 }
 
 /// What a zone counts.
@@ -84,70 +84,75 @@ pub enum ZoneKind {
 #[derive(Clone, Debug)]
 pub struct ZoneDefinition {
     pub name: String,
-    pub counted: ZoneKind,
+    pub kind: ZoneKind,
     pub key: Template,
     /// The key as it was written, by which a reload knows the zone again.
-    pub key_text: String,
+    pub key_source: String,
     pub bytes: usize,
 }
 
 /// The zones by number. One that is used above the line that makes it is a name alone at first.
 #[derive(Default)]
 pub(crate) struct ZoneTable {
-    all: Vec<Zone>,
+    all: Vec<NamedZone>,
 }
 
-struct Zone {
+struct NamedZone {
     name: String,
-    of_requests: bool,
+    is_for_requests: bool,
     /// Where it is named first.
-    word: Word,
-    spec: Option<ZoneDefinition>,
+    named_at: Word,
+    definition: Option<ZoneDefinition>,
 }
 
 impl ZoneTable {
     /// The number of the zone that a `limit_req`, or else a `limit_conn`, names.
     fn number(&mut self, name: &str, of_requests: bool, word: &Word) -> usize {
-        let known = self.all.iter().position(|zone| zone.name == name && zone.of_requests == of_requests);
+        let known = self.all.iter().position(|zone| zone.name == name && zone.is_for_requests == of_requests);
         known.unwrap_or_else(|| {
-            self.all.push(Zone { name: name.to_owned(), of_requests, word: word.clone(), spec: None });
+            self.all.push(NamedZone {
+                name: name.to_owned(),
+                is_for_requests: of_requests,
+                named_at: word.clone(),
+                definition: None,
+            });
             self.all.len() - 1
         })
     }
 
     fn define(&mut self, word: &Word, spec: ZoneDefinition) -> Result {
-        if self.all.iter().any(|zone| zone.name == spec.name && zone.spec.is_some()) {
-            return Err(Error::about(&word.at, "a duplicate zone \"{}\"", &spec.name));
+        if self.all.iter().any(|zone| zone.name == spec.name && zone.definition.is_some()) {
+            return Err(Error::formatted(&word.at, "a duplicate zone \"{}\"", &spec.name));
         }
-        let number = self.number(&spec.name, matches!(spec.counted, ZoneKind::Requests { .. }), word);
+        let number = self.number(&spec.name, matches!(spec.kind, ZoneKind::Requests { .. }), word);
         if let Some(zone) = self.all.get_mut(number) {
-            zone.spec = Some(spec);
+            zone.definition = Some(spec);
         }
         Ok(())
     }
 
     /// All of them, once everything was read.
     pub(crate) fn finish(self) -> Result<Vec<ZoneDefinition>> {
-        let made = |zone: Zone| {
-            let directive = if zone.of_requests { "limit_req_zone" } else { "limit_conn_zone" };
+        let made = |zone: NamedZone| {
+            let directive = if zone.is_for_requests { "limit_req_zone" } else { "limit_conn_zone" };
             let missing = || {
-                Error::about(&zone.word.at, "unknown zone \"{}\"", &zone.name)
-                    .hint_about("a \"{}\" in http { } makes it", directive)
+                Error::formatted(&zone.named_at.at, "unknown zone \"{}\"", &zone.name)
+                    .hint_formatted("a \"{}\" in http { } makes it", directive)
             };
-            zone.spec.ok_or_else(missing)
+            zone.definition.ok_or_else(missing)
         };
         self.all.into_iter().map(made).collect()
     }
 }
 
 /// The limits of the block, to be changed.
-pub(crate) fn of(block: &mut BlockBuilder) -> &mut Limits {
-    block.rare().limits.get_or_insert_default()
+pub(crate) fn limits_mut(block: &mut BlockBuilder) -> &mut LimitSettings {
+    block.optional_mut().limits.get_or_insert_default()
 }
 
 /// `zone=name:size`.
-fn zone_size<'w>(directive: &Directive, word: &'w Word) -> Result<(&'w str, usize)> {
-    let expected = || invalid(directive, word, "zone=NAME:SIZE, the size at least 32k");
+fn parse_zone<'w>(directive: &Directive, word: &'w Word) -> Result<(&'w str, usize)> {
+    let expected = || invalid_value(directive, word, "zone=NAME:SIZE, the size at least 32k");
     let (name, size) = word.text.strip_prefix("zone=").and_then(|zone| zone.split_once(':')).ok_or_else(expected)?;
     let bytes = values::size(size).filter(|bytes| *bytes >= ZONE_BYTES_MIN);
     let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes <= isize::MAX as usize);
@@ -163,23 +168,24 @@ pub(crate) fn limit_req_zone(builder: &mut Builder, _: &mut BlockBuilder, direct
     let (mut zone, mut rate) = (None, None);
     for word in directive.args.iter().skip(1) {
         if word.text.starts_with("zone=") {
-            zone = Some((word, zone_size(directive, word)?));
+            zone = Some((word, parse_zone(directive, word)?));
         } else if let Some(text) = word.text.strip_prefix("rate=") {
-            rate = Some(thousandths(text).ok_or_else(|| invalid(directive, word, "a rate such as 10r/s or 30r/m"))?);
+            rate =
+                Some(parse_rate(text).ok_or_else(|| invalid_value(directive, word, "a rate such as 10r/s or 30r/m"))?);
         } else {
-            return Err(invalid(directive, word, "zone=NAME:SIZE or rate=NUMBERr/s"));
+            return Err(invalid_value(directive, word, "zone=NAME:SIZE or rate=NUMBERr/s"));
         }
     }
-    let missing = |what| Error::about(&directive.name.at, "\"limit_req_zone\" must have \"{}\" parameter", what);
+    let missing = |what| Error::formatted(&directive.name.at, "\"limit_req_zone\" must have \"{}\" parameter", what);
     let (word, (name, bytes)) = zone.ok_or_else(|| missing("zone"))?;
     let counted = ZoneKind::Requests { rate: rate.ok_or_else(|| missing("rate"))? };
     let (name, key_text) = (name.to_owned(), key.text.clone());
-    let spec = ZoneDefinition { name, counted, key: builder.template(key)?, key_text, bytes };
+    let spec = ZoneDefinition { name, kind: counted, key: builder.template(key)?, key_source: key_text, bytes };
     builder.zones.define(word, spec)
 }
 
 /// `10r/s` or `30r/m` to thousandths of requests a second.
-fn thousandths(text: &str) -> Option<u64> {
+fn parse_rate(text: &str) -> Option<u64> {
     let (count, secs) = match (text.strip_suffix("r/s"), text.strip_suffix("r/m")) {
         (Some(count), _) => (count, 1),
         (None, Some(count)) => (count, 60),
@@ -191,9 +197,10 @@ fn thousandths(text: &str) -> Option<u64> {
 /// `limit_conn_zone key zone=name:size`.
 pub(crate) fn limit_conn_zone(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let (key, word) = (arg(directive, 0), arg(directive, 1));
-    let (name, bytes) = zone_size(directive, word)?;
+    let (name, bytes) = parse_zone(directive, word)?;
     let (name, key_text) = (name.to_owned(), key.text.clone());
-    let spec = ZoneDefinition { name, counted: ZoneKind::Connections, key: builder.template(key)?, key_text, bytes };
+    let spec =
+        ZoneDefinition { name, kind: ZoneKind::Connections, key: builder.template(key)?, key_source: key_text, bytes };
     builder.zones.define(word, spec)
 }
 
@@ -203,21 +210,21 @@ pub(crate) fn limit_req(builder: &mut Builder, block: &mut BlockBuilder, directi
     for word in &directive.args {
         let count = |text: &str| {
             let count = values::number(text).filter(|count| *count > 0).map(|count| u64::from(count) * 1000);
-            count.ok_or_else(|| invalid(directive, word, "a number above 0"))
+            count.ok_or_else(|| invalid_value(directive, word, "a number above 0"))
         };
         match word.text.split_once('=') {
             Some(("zone", name)) if !name.is_empty() => zone = Some(builder.zones.number(name, true, word) as u32),
             Some(("burst", text)) => burst = count(text)?,
             Some(("delay", text)) => delay = count(text)?,
             None if word.text == "nodelay" => delay = u64::MAX,
-            _ => return Err(invalid(directive, word, "zone=NAME, burst=NUMBER, delay=NUMBER or nodelay")),
+            _ => return Err(invalid_value(directive, word, "zone=NAME, burst=NUMBER, delay=NUMBER or nodelay")),
         }
     }
     let Some(zone) = zone else {
         return Err(Error::new(&directive.name.at, "\"limit_req\" must have \"zone\" parameter"));
     };
-    let first = block.first;
-    let all = &mut of(block).requests;
+    let first = block.is_first;
+    let all = &mut limits_mut(block).requests;
     if first {
         all.clear();
     }
@@ -232,27 +239,27 @@ pub(crate) fn limit_req(builder: &mut Builder, block: &mut BlockBuilder, directi
 pub(crate) fn limit_conn(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let (name, number) = (arg(directive, 0), arg(directive, 1));
     let most = values::number(&number.text).filter(|most| (1..=65535).contains(most));
-    let most = most.ok_or_else(|| invalid(directive, number, "a number from 1 to 65535"))?;
+    let most = most.ok_or_else(|| invalid_value(directive, number, "a number from 1 to 65535"))?;
     let zone = builder.zones.number(&name.text, false, name) as u32;
-    let first = block.first;
-    let all = &mut of(block).connections;
+    let first = block.is_first;
+    let all = &mut limits_mut(block).connections;
     if first {
         all.clear();
     }
     if all.iter().any(|limit| limit.zone == zone) {
         return Err(Error::new(&directive.name.at, "this block limits connections by that zone already"));
     }
-    all.push(ConnectionLimit { zone, most });
+    all.push(ConnectionLimit { zone, max: most });
     Ok(())
 }
 
-fn status(directive: &Directive) -> Result<u16> {
+fn parse_status(directive: &Directive) -> Result<u16> {
     let word = arg(directive, 0);
     let status = values::number(&word.text).and_then(|status| u16::try_from(status).ok());
-    status.filter(|s| (400..600).contains(s)).ok_or_else(|| invalid(directive, word, "a status from 400 to 599"))
+    status.filter(|s| (400..600).contains(s)).ok_or_else(|| invalid_value(directive, word, "a status from 400 to 599"))
 }
 
-fn level(directive: &Directive) -> Result<Level> {
+fn parse_level(directive: &Directive) -> Result<Level> {
     let word = arg(directive, 0);
     Ok(match arguments::choice(directive, word, "info, notice, warn or error")? {
         0 => Level::Info,
@@ -263,27 +270,27 @@ fn level(directive: &Directive) -> Result<Level> {
 }
 
 pub(crate) fn limit_req_status(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    of(block).request_status = status(directive)?;
+    limits_mut(block).request_status = parse_status(directive)?;
     Ok(())
 }
 
 pub(crate) fn limit_conn_status(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    of(block).connection_status = status(directive)?;
+    limits_mut(block).connection_status = parse_status(directive)?;
     Ok(())
 }
 
 pub(crate) fn limit_req_log_level(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    of(block).request_level = level(directive)?;
+    limits_mut(block).request_level = parse_level(directive)?;
     Ok(())
 }
 
 pub(crate) fn limit_conn_log_level(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    of(block).connection_level = level(directive)?;
+    limits_mut(block).connection_level = parse_level(directive)?;
     Ok(())
 }
 
 /// A size that may be made of variables.
-fn rate(builder: &Builder, directive: &Directive) -> Result<Template> {
+fn parse_rate_limit(builder: &Builder, directive: &Directive) -> Result<Template> {
     let word = arg(directive, 0);
     if !word.text.contains('$') {
         arguments::size(directive, word)?;
@@ -292,22 +299,22 @@ fn rate(builder: &Builder, directive: &Directive) -> Result<Template> {
 }
 
 pub(crate) fn limit_rate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    of(block).rate = Some(rate(builder, directive)?);
+    limits_mut(block).rate = Some(parse_rate_limit(builder, directive)?);
     Ok(())
 }
 
 pub(crate) fn limit_rate_after(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    of(block).rate_after = Some(rate(builder, directive)?);
+    limits_mut(block).rate_after = Some(parse_rate_limit(builder, directive)?);
     Ok(())
 }
 
 pub(crate) fn proxy_limit_rate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    of(block).upstream_rate = Some(rate(builder, directive)?);
+    limits_mut(block).upstream_rate = Some(parse_rate_limit(builder, directive)?);
     Ok(())
 }
 
 pub(crate) fn client_body_min_rate(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    of(block).body_min_rate = arguments::size(directive, arg(directive, 0))?;
+    limits_mut(block).body_min_rate = arguments::size(directive, arg(directive, 0))?;
     Ok(())
 }
 
@@ -318,10 +325,10 @@ mod tests {
     #[test]
     fn rates_are_thousandths_of_a_second_rounded_down() {
         for (text, expected) in [("2r/s", 2000), ("30r/m", 500), ("1r/m", 16), ("1000r/s", 1_000_000)] {
-            assert_eq!(thousandths(text), Some(expected), "{text}");
+            assert_eq!(parse_rate(text), Some(expected), "{text}");
         }
         for bad in ["0r/s", "-1r/s", "2", "r/s", "2r/h", "1.5r/s", "99999999999r/s"] {
-            assert_eq!(thousandths(bad), None, "{bad}");
+            assert_eq!(parse_rate(bad), None, "{bad}");
         }
     }
 }

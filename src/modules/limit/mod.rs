@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::config::{Level, Limits, ZoneDefinition, ZoneKind};
+use crate::config::{Level, LimitSettings, ZoneDefinition, ZoneKind};
 use crate::request::exchange::Exchange;
 use crate::request::limit_zones::{BucketVerdict, LimitExceeded, LimitStatus, LimitZones, RequestZone};
 use crate::request::{log, variables};
@@ -21,10 +21,10 @@ const CONNECTION_KEY_BYTES_MAX: usize = 255;
 
 /// Admits a request, maybe after a delay, or returns the status to reject it with; 499: the client closed meanwhile.
 pub async fn apply(exchange: &mut Exchange, zones: &LimitZones, timer: &Timer, client: &Socket) -> Result<(), u16> {
-    if exchange.settings().rare.limits.is_none() {
+    if exchange.settings().optional.limits.is_none() {
         return Ok(());
     }
-    let rare = exchange.settings().rare.clone();
+    let rare = exchange.settings().optional.clone();
     let Some(limits) = &rare.limits else { return Ok(()) };
     if !limits.requests.is_empty()
         && exchange.limits.requests.is_none()
@@ -69,7 +69,7 @@ struct Reservation<'r> {
 }
 
 /// Adds the request to all buckets or to none, and returns the longest delay.
-fn limit_req(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Result<Option<Duration>, u16> {
+fn limit_req(exchange: &mut Exchange, limits: &LimitSettings, zones: &LimitZones) -> Result<Option<Duration>, u16> {
     let now = executor::now();
     let mut reservations: Vec<Reservation<'_>> = Vec::new();
     // The longest delay in milliseconds, with the excess and the name of its zone.
@@ -77,7 +77,7 @@ fn limit_req(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Re
     let mut is_limited = false;
     for (at, limit) in limits.requests.iter().enumerate() {
         let Some((spec, zone)) = zones.request_zone(limit.zone) else { continue };
-        let ZoneKind::Requests { rate } = spec.counted else { continue };
+        let ZoneKind::Requests { rate } = spec.kind else { continue };
         let Some(key) = evaluate_key(exchange, spec, REQUEST_KEY_BYTES_MAX) else { continue };
         is_limited = true;
         let is_last = at + 1 == limits.requests.len();
@@ -126,7 +126,7 @@ fn limit_req(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Re
 
 fn reject_request(
     exchange: &mut Exchange,
-    limits: &Limits,
+    limits: &LimitSettings,
     verdict: &BucketVerdict,
     name: &str,
 ) -> Result<Option<Duration>, u16> {
@@ -180,14 +180,14 @@ fn evaluate_key(exchange: &Exchange, zone: &ZoneDefinition, bytes_max: usize) ->
 }
 
 /// Counts the request in all zones, or in none if one is at its limit.
-fn limit_conn(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> Result<(), u16> {
+fn limit_conn(exchange: &mut Exchange, limits: &LimitSettings, zones: &LimitZones) -> Result<(), u16> {
     let mut guards = Vec::new();
     let mut is_limited = false;
     for limit in &limits.connections {
         let Some((spec, zone)) = zones.connection_zone(limit.zone) else { continue };
         let Some(key) = evaluate_key(exchange, spec, CONNECTION_KEY_BYTES_MAX) else { continue };
         is_limited = true;
-        match zone.acquire(&key, limit.most) {
+        match zone.acquire(&key, limit.max) {
             Ok(guard) => guards.push(guard),
             Err(exceeded) => return reject_connection(exchange, limits, &exceeded, &spec.name),
         }
@@ -201,7 +201,7 @@ fn limit_conn(exchange: &mut Exchange, limits: &Limits, zones: &LimitZones) -> R
 
 fn reject_connection(
     exchange: &mut Exchange,
-    limits: &Limits,
+    limits: &LimitSettings,
     exceeded: &LimitExceeded,
     name: &str,
 ) -> Result<(), u16> {

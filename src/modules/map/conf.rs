@@ -16,23 +16,23 @@ const ENTRIES_MAX: usize = 100_000;
 pub struct Expression {
     pub pattern: Pattern,
     /// Group and number of the variable.
-    pub users: Vec<(usize, u32)>,
+    pub group_variables: Vec<(usize, u32)>,
 }
 
 /// Where in the values that of a key is.
-type Places = HashMap<Vec<u8>, u32>;
+type ValueIndices = HashMap<Vec<u8>, u32>;
 
 /// A compiled map (nginx's order: text, longest `*.x`, longest `x.*`, expressions as they come, default).
 #[derive(Debug)]
 pub struct Map {
     pub name: String,
     pub source: Template,
-    exact: Places,
+    exact: ValueIndices,
     hosts: bool,
     /// Found anew each time, not once for a request.
     pub volatile: bool,
-    leading: Places,
-    trailing: Places,
+    leading: ValueIndices,
+    trailing: ValueIndices,
     patterns: Vec<(Expression, u32)>,
     prefilter: Prefilter,
     /// What it may be worth beside the default.
@@ -42,7 +42,7 @@ pub struct Map {
 
 impl Map {
     /// What `value` is mapped to, and what an expression captured on the way.
-    pub fn find(&self, value: &[u8]) -> (&Template, Option<(&Expression, Captures)>) {
+    pub fn lookup(&self, value: &[u8]) -> (&Template, Option<(&Expression, Captures)>) {
         let lower = value.to_ascii_lowercase();
         let key = if self.hosts { lower.strip_suffix(b".").unwrap_or(&lower) } else { &lower };
         if let Some(place) = self.exact.get(key) {
@@ -71,13 +71,13 @@ impl Map {
     }
 
     /// Everything that it may be worth.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Template> {
+    pub(crate) fn possible_values(&self) -> impl Iterator<Item = &Template> {
         self.values.iter().chain([&self.default])
     }
 }
 
 pub(crate) fn map(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
-    let name = builder.new_name(arg(directive, 1), &Variable::Map(builder.config.maps.len() as u32))?;
+    let name = builder.defined_variable_name(arg(directive, 1), &Variable::Map(builder.config.maps.len() as u32))?;
     let mut map = Map {
         name,
         source: builder.template(arg(directive, 0))?,
@@ -99,14 +99,14 @@ pub(crate) fn map(builder: &mut Builder, _: &mut BlockBuilder, directive: &Direc
     (map.hosts, map.volatile) = (says("hostnames"), says("volatile"));
     let mut default_seen = false;
     for entry in entries {
-        add(builder, &mut map, entry, &mut default_seen)?;
+        add_entry(builder, &mut map, entry, &mut default_seen)?;
     }
     map.prefilter = Prefilter::new(map.patterns.iter().map(|(expression, _)| &expression.pattern));
     builder.config.maps.push(map);
     Ok(())
 }
 
-fn add(builder: &Builder, map: &mut Map, entry: &Directive, default_seen: &mut bool) -> Result {
+fn add_entry(builder: &Builder, map: &mut Map, entry: &Directive, default_seen: &mut bool) -> Result {
     let key = &entry.name;
     let value = match entry.args.as_slice() {
         [] if matches!(key.text.as_str(), "hostnames" | "volatile") => return Ok(()),
@@ -121,7 +121,7 @@ fn add(builder: &Builder, map: &mut Map, entry: &Directive, default_seen: &mut b
         }
     };
     let template = builder.template(value)?;
-    let duplicate = |word: &Word| word.wrong("conflicting parameter \"{}\"");
+    let duplicate = |word: &Word| word.error("conflicting parameter \"{}\"");
     let text = key.text.as_str();
     if text == "default" && !key.quoted {
         if std::mem::replace(default_seen, true) {
@@ -160,7 +160,7 @@ pub(crate) fn check_cycles(maps: &[Map]) -> Result {
         let Some(map) = maps.get(at) else { return Ok(()) };
         match states.get(at).copied() {
             Some(1) => {
-                return Err(Error::nowhere(format!(
+                return Err(Error::without_position(format!(
                     "cycle while evaluating variable \"{}\": a map needs itself",
                     map.name
                 )));
@@ -170,7 +170,7 @@ pub(crate) fn check_cycles(maps: &[Map]) -> Result {
         }
         let mut set = |state| states.get_mut(at).map(|s| *s = state);
         set(1);
-        for variable in map.values().chain([&map.source]).flat_map(Template::variables) {
+        for variable in map.possible_values().chain([&map.source]).flat_map(Template::variables) {
             if let Variable::Map(next) = variable {
                 visit(*next as usize, maps, states)?;
             }

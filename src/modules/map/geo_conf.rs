@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::config::arguments::{arg, invalid};
+use crate::config::arguments::{arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::{Template, Variable};
@@ -48,7 +48,7 @@ type Network = [u8; 17];
 /// Added to the bits of IPv4's networks: they stand apart from those of IPv6.
 const V4_BITS: u8 = 129;
 
-fn network_of(bits: u8, first: u128) -> Network {
+fn network_key(bits: u8, first: u128) -> Network {
     let mut network = [bits; 17];
     network.iter_mut().skip(1).zip(first.to_be_bytes()).for_each(|(to, from)| *to = from);
     network
@@ -60,7 +60,7 @@ struct Networks(Vec<(Network, u32)>);
 
 impl Networks {
     /// Makes the list ready to be searched. What was said last of a network counts.
-    fn settle(&mut self) {
+    fn sort(&mut self) {
         self.0.sort_by_key(|(network, _)| *network);
         self.0.dedup_by(|later, kept| {
             let is_same = later.0 == kept.0;
@@ -72,10 +72,10 @@ impl Networks {
     }
 
     /// The value of the smallest network that `ip`, of which the last `len` bits count, is in.
-    fn find(&self, ip: u128, len: u8, bits_added: u8) -> Option<u32> {
+    fn lookup(&self, ip: u128, len: u8, bits_added: u8) -> Option<u32> {
         (0..=len).rev().find_map(|bits| {
             let first = ip & u128::MAX.checked_shl((len - bits).into()).unwrap_or(0);
-            let network = network_of(bits_added + bits, first);
+            let network = network_key(bits_added + bits, first);
             let at = self.0.binary_search_by_key(&network, |(network, _)| *network).ok()?;
             self.0.get(at).map(|(_, value)| *value)
         })
@@ -84,10 +84,10 @@ impl Networks {
 
 impl Geo {
     /// The value of an address; none: it is none of IP.
-    pub fn find(&self, ip: Option<IpAddr>) -> &[u8] {
+    pub fn lookup(&self, ip: Option<IpAddr>) -> &[u8] {
         let found = match (&self.table, ip.unwrap_or(NO_ADDRESS).to_canonical()) {
-            (Table::Networks(networks), IpAddr::V4(ip)) => networks.find(ip.to_bits().into(), 32, V4_BITS),
-            (Table::Networks(networks), IpAddr::V6(ip)) => networks.find(ip.to_bits(), 128, 0),
+            (Table::Networks(networks), IpAddr::V4(ip)) => networks.lookup(ip.to_bits().into(), 32, V4_BITS),
+            (Table::Networks(networks), IpAddr::V6(ip)) => networks.lookup(ip.to_bits(), 128, 0),
             (Table::Ranges(ranges), IpAddr::V4(ip)) => find_range(ranges, ip.to_bits()),
             (Table::Ranges(ranges), IpAddr::V6(_)) => find_range(ranges, Ipv4Addr::BROADCAST.to_bits()),
         };
@@ -95,11 +95,11 @@ impl Geo {
     }
 
     /// Everything that it may be worth.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn possible_values(&self) -> impl Iterator<Item = &[u8]> {
         self.values.iter().map(|value| &**value)
     }
 
-    fn entries(&self) -> usize {
+    fn len(&self) -> usize {
         match &self.table {
             Table::Networks(networks) => networks.0.len(),
             Table::Ranges(ranges) => ranges.len(),
@@ -141,10 +141,10 @@ fn parse_range(text: &str) -> Option<(u32, u32)> {
 }
 
 /// A block that is being read.
-struct Reading {
+struct GeoBuilder {
     geo: Geo,
-    known: HashMap<String, u32>,
-    default_seen: bool,
+    value_indices: HashMap<String, u32>,
+    has_default: bool,
 }
 
 pub(crate) fn geo(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
@@ -153,23 +153,23 @@ pub(crate) fn geo(builder: &mut Builder, _: &mut BlockBuilder, directive: &Direc
         _ => (None, arg(directive, 0)),
     };
     let number = builder.config.geos.len() as u32;
-    let name = builder.new_name(target, &Variable::Geo(number))?;
+    let name = builder.defined_variable_name(target, &Variable::Geo(number))?;
     let table = Table::Networks(Networks::default());
     let values = vec![Box::default()];
     let geo = Geo { name, source, proxies: Vec::new(), recursive: false, values, table, default: 0 };
-    let mut reading = Reading { geo, known: HashMap::new(), default_seen: false };
+    let mut reading = GeoBuilder { geo, value_indices: HashMap::new(), has_default: false };
     for entry in directive.block.as_deref().unwrap_or_default() {
-        reading.entry(builder, entry)?;
+        reading.read_entry(builder, entry)?;
     }
     if let Table::Networks(networks) = &mut reading.geo.table {
-        networks.settle();
+        networks.sort();
     }
     builder.config.geos.push(reading.geo);
     Ok(())
 }
 
-impl Reading {
-    fn entry(&mut self, builder: &mut Builder, entry: &Directive) -> Result {
+impl GeoBuilder {
+    fn read_entry(&mut self, builder: &mut Builder, entry: &Directive) -> Result {
         let key = &entry.name;
         match (key.text.as_str(), entry.args.as_slice()) {
             ("ranges", []) => self.use_ranges(key),
@@ -181,16 +181,16 @@ impl Reading {
             (name, [value]) if entry.block.is_none() => match name {
                 "proxy" => {
                     let range =
-                        Cidr::parse(&value.text).ok_or_else(|| invalid(entry, value, "an address or a range"))?;
+                        Cidr::parse(&value.text).ok_or_else(|| invalid_value(entry, value, "an address or a range"))?;
                     self.geo.proxies.push(range);
                     Ok(())
                 }
                 "delete" => self.delete(builder, entry, value),
-                "default" if std::mem::replace(&mut self.default_seen, true) => {
+                "default" if std::mem::replace(&mut self.has_default, true) => {
                     Err(Error::new(&key.at, "conflicting parameter \"default\""))
                 }
                 "default" => {
-                    self.geo.default = self.value(value);
+                    self.geo.default = self.value_index(value);
                     Ok(())
                 }
                 _ => self.add(key, value),
@@ -204,7 +204,7 @@ impl Reading {
 
     /// Whether addresses or ranges of them stand here is said before the first one.
     fn use_ranges(&mut self, key: &Word) -> Result {
-        if self.geo.entries() > 0 {
+        if self.geo.len() > 0 {
             return Err(Error::new(&key.at, "\"ranges\" must be the first directive inside \"geo\" block"));
         }
         self.geo.table = Table::Ranges(Vec::new());
@@ -212,40 +212,40 @@ impl Reading {
     }
 
     fn add(&mut self, key: &Word, value: &Word) -> Result {
-        if self.geo.entries() >= ENTRIES_MAX {
+        if self.geo.len() >= ENTRIES_MAX {
             return Err(Error::new(&key.at, format!("more than {ENTRIES_MAX} entries in a geo")));
         }
-        let value = self.value(value);
-        match (&mut self.geo.table, parse_range(&key.text), network(&key.text)) {
+        let value = self.value_index(value);
+        match (&mut self.geo.table, parse_range(&key.text), parse_network(&key.text)) {
             (Table::Ranges(ranges), Some((first, last)), _) => {
                 if !add_range(ranges, Range { first, last, value }) {
-                    return Err(key.wrong("range \"{}\" overlaps another one"));
+                    return Err(key.error("range \"{}\" overlaps another one"));
                 }
             }
-            (Table::Ranges(_), ..) => return Err(wrong_key(key, "a range like 192.0.2.0-192.0.2.255")),
+            (Table::Ranges(_), ..) => return Err(invalid_key(key, "a range like 192.0.2.0-192.0.2.255")),
             (Table::Networks(networks), _, Some(network)) => networks.0.push((network, value)),
-            (Table::Networks(_), ..) => return Err(wrong_key(key, "an address or a network like 192.0.2.0/24")),
+            (Table::Networks(_), ..) => return Err(invalid_key(key, "an address or a network like 192.0.2.0/24")),
         }
         Ok(())
     }
 
     fn delete(&mut self, builder: &mut Builder, entry: &Directive, what: &Word) -> Result {
-        let before = self.geo.entries();
-        match (&mut self.geo.table, parse_range(&what.text), network(&what.text)) {
+        let before = self.geo.len();
+        match (&mut self.geo.table, parse_range(&what.text), parse_network(&what.text)) {
             (Table::Ranges(ranges), Some(gone), _) => ranges.retain(|range| (range.first, range.last) != gone),
             (Table::Networks(networks), _, Some(gone)) => networks.0.retain(|(network, _)| *network != gone),
-            _ => return Err(invalid(entry, what, "an address, a network or a range as it was written")),
+            _ => return Err(invalid_value(entry, what, "an address, a network or a range as it was written")),
         }
-        if self.geo.entries() == before {
+        if self.geo.len() == before {
             builder.note(&entry.name, "there is nothing to delete");
         }
         Ok(())
     }
 
     /// The place of a value.
-    fn value(&mut self, word: &Word) -> u32 {
+    fn value_index(&mut self, word: &Word) -> u32 {
         let next = self.geo.values.len() as u32;
-        let place = *self.known.entry(word.text.clone()).or_insert(next);
+        let place = *self.value_indices.entry(word.text.clone()).or_insert(next);
         if place == next {
             self.geo.values.push(word.text.as_bytes().into());
         }
@@ -253,16 +253,16 @@ impl Reading {
     }
 }
 
-fn network(text: &str) -> Option<Network> {
+fn parse_network(text: &str) -> Option<Network> {
     match Cidr::parse(text)? {
-        Cidr::V4 { net, mask } => Some(network_of(V4_BITS + mask.count_ones() as u8, net.into())),
-        Cidr::V6 { net, mask } => Some(network_of(mask.count_ones() as u8, net)),
+        Cidr::V4 { net, mask } => Some(network_key(V4_BITS + mask.count_ones() as u8, net.into())),
+        Cidr::V6 { net, mask } => Some(network_key(mask.count_ones() as u8, net)),
         Cidr::Unix => None,
     }
 }
 
-fn wrong_key(key: &Word, expected: &str) -> Error {
-    key.wrong("invalid network \"{}\"").hint_about("{} is expected", expected)
+fn invalid_key(key: &Word, expected: &str) -> Error {
+    key.error("invalid network \"{}\"").hint_formatted("{} is expected", expected)
 }
 
 #[cfg(test)]

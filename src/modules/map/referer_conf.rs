@@ -16,19 +16,19 @@ const HOST_BYTES_MAX: usize = 256;
 pub enum HostName {
     Exact(Box<[u8]>),
     /// What `*.x` ends with, its dot in front; with `.x` the name without the dot as well.
-    Ending(Box<[u8]>, bool),
+    Suffix(Box<[u8]>, bool),
     /// What `x.*` starts with, its dot behind.
-    Starting(Box<[u8]>),
+    Prefix(Box<[u8]>),
     Pattern(Arc<Expression>),
 }
 
 impl HostName {
-    pub(crate) fn new(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let name = text.to_ascii_lowercase();
         match (name.strip_prefix('*'), name.strip_suffix('*')) {
-            (Some(ending), _) => Self::Ending(ending.as_bytes().into(), false),
-            (_, Some(start)) => Self::Starting(start.as_bytes().into()),
-            _ if name.starts_with('.') => Self::Ending(name.into_bytes().into(), true),
+            (Some(ending), _) => Self::Suffix(ending.as_bytes().into(), false),
+            (_, Some(start)) => Self::Prefix(start.as_bytes().into()),
+            _ if name.starts_with('.') => Self::Suffix(name.into_bytes().into(), true),
             _ => Self::Exact(name.into_bytes().into()),
         }
     }
@@ -37,11 +37,11 @@ impl HostName {
     fn rank(&self, host: &[u8]) -> Option<(u8, usize)> {
         match self {
             Self::Exact(name) => (host == &**name && !host.is_empty()).then_some((3, 0)),
-            Self::Ending(ending, true) if ending.get(1..) == Some(host) => Some((3, 0)),
-            Self::Ending(ending, _) => {
+            Self::Suffix(ending, true) if ending.get(1..) == Some(host) => Some((3, 0)),
+            Self::Suffix(ending, _) => {
                 (host.len() > ending.len() && host.ends_with(ending)).then_some((2, ending.len()))
             }
-            Self::Starting(start) => (host.len() > start.len() && host.starts_with(start)).then_some((1, start.len())),
+            Self::Prefix(start) => (host.len() > start.len() && host.starts_with(start)).then_some((1, start.len())),
             Self::Pattern(expression) => expression.pattern.is_match(host).then_some((0, 0)),
         }
     }
@@ -64,9 +64,9 @@ pub struct Referers {
 
 impl Referers {
     /// Whether a referer is valid for a server with these names.
-    pub fn allow(&self, referer: Option<&[u8]>, names: &[HostName]) -> bool {
+    pub fn is_valid(&self, referer: Option<&[u8]>, names: &[HostName]) -> bool {
         let Some(referer) = referer else { return self.none };
-        let Some(rest) = without_scheme(referer) else { return self.blocked };
+        let Some(rest) = strip_scheme(referer) else { return self.blocked };
         let host = rest.split(|b| matches!(b, b'/' | b':')).next().unwrap_or_default().to_ascii_lowercase();
         if host.len() > HOST_BYTES_MAX {
             return false;
@@ -81,7 +81,7 @@ impl Referers {
     }
 }
 
-fn without_scheme(referer: &[u8]) -> Option<&[u8]> {
+fn strip_scheme(referer: &[u8]) -> Option<&[u8]> {
     let schemes: [&[u8]; 2] = [b"http://", b"https://"];
     let starts = |scheme: &&[u8]| referer.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     let scheme = schemes.into_iter().find(starts).filter(|_| referer.len() >= LEN_MIN)?;
@@ -90,7 +90,7 @@ fn without_scheme(referer: &[u8]) -> Option<&[u8]> {
 
 /// Several lines of a block are one list.
 pub(crate) fn valid_referers(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let mut referers = match (&block.settings.rare.referers, block.first) {
+    let mut referers = match (&block.settings.optional.referers, block.is_first) {
         (Some(before), false) => before.clone(),
         _ => Referers::default(),
     };
@@ -106,14 +106,14 @@ pub(crate) fn valid_referers(builder: &mut Builder, block: &mut BlockBuilder, di
                     let stars = host.matches('*').count();
                     let at_end = host.starts_with("*.") || host.ends_with(".*");
                     if host.is_empty() || stars > 1 || (stars == 1 && !at_end) {
-                        return Err(Error::about(&word.at, "invalid host in \"{}\"", text)
+                        return Err(Error::formatted(&word.at, "invalid host in \"{}\"", text)
                             .hint("a name such as example.com, *.example.com or example.*/path is expected"));
                     }
-                    referers.hosts.push((HostName::new(host), path.as_bytes().into()));
+                    referers.hosts.push((HostName::parse(host), path.as_bytes().into()));
                 }
             },
         }
     }
-    block.rare().referers = Some(referers);
+    block.optional_mut().referers = Some(referers);
     Ok(())
 }

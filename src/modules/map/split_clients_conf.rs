@@ -16,14 +16,14 @@ pub struct Split {
 
 impl Split {
     /// The value for a text; none, if it is in no part.
-    pub fn find(&self, text: &[u8]) -> &[u8] {
-        let hash = u64::from(hash(text));
+    pub fn lookup(&self, text: &[u8]) -> &[u8] {
+        let hash = u64::from(murmur2(text));
         let found = self.parts.iter().find(|(end, _)| end.is_none_or(|end| hash < end));
         found.map_or(&[], |(_, value)| value)
     }
 
     /// Everything that it may be worth.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn possible_values(&self) -> impl Iterator<Item = &[u8]> {
         let is_whole = self.parts.iter().any(|(end, _)| end.is_none());
         let nothing = (!is_whole).then_some(&[][..]);
         self.parts.iter().map(|(_, value)| &**value).chain(nothing)
@@ -31,7 +31,7 @@ impl Split {
 }
 
 /// Austin Appleby's MurmurHash2 with the seed 0, as nginx has it: the same text is in the same part.
-fn hash(text: &[u8]) -> u32 {
+fn murmur2(text: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let (words, rest) = text.as_chunks::<4>();
     let mut hash = words.iter().fold(text.len() as u32, |hash, word| {
@@ -48,7 +48,7 @@ fn hash(text: &[u8]) -> u32 {
 
 pub(crate) fn split_clients(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let number = builder.config.splits.len() as u32;
-    let name = builder.new_name(arg(directive, 1), &Variable::Split(number))?;
+    let name = builder.defined_variable_name(arg(directive, 1), &Variable::Split(number))?;
     let source = builder.template(arg(directive, 0))?;
     let mut parts = Vec::new();
     let (mut sum, mut end) = (0, 0);
@@ -57,7 +57,7 @@ pub(crate) fn split_clients(builder: &mut Builder, _: &mut BlockBuilder, directi
             return Err(Error::new(&entry.name.at, "invalid number of the split_clients parameters")
                 .hint("a percentage and a value are expected"));
         };
-        let hundredths = part(&entry.name)?;
+        let hundredths = parse_percentage(&entry.name)?;
         sum = hundredths.map_or(HUNDREDTHS, |part| sum + part);
         if sum > HUNDREDTHS {
             return Err(Error::new(&entry.name.at, "percent total is greater than 100%"));
@@ -73,16 +73,16 @@ pub(crate) fn split_clients(builder: &mut Builder, _: &mut BlockBuilder, directi
 const HUNDREDTHS: u64 = 10_000;
 
 /// `51.2%` in hundredths of a percent; none: `*`, all that is left.
-fn part(word: &Word) -> Result<Option<u64>> {
+fn parse_percentage(word: &Word) -> Result<Option<u64>> {
     if word.text == "*" {
         return Ok(None);
     }
     let wrong =
-        || word.wrong("invalid percent value \"{}\"").hint("0.01% to 100%, or * for all that is left, is expected");
-    hundredths(&word.text).filter(|part| (1..=HUNDREDTHS).contains(part)).map(Some).ok_or_else(wrong)
+        || word.error("invalid percent value \"{}\"").hint("0.01% to 100%, or * for all that is left, is expected");
+    parse_hundredths(&word.text).filter(|part| (1..=HUNDREDTHS).contains(part)).map(Some).ok_or_else(wrong)
 }
 
-fn hundredths(text: &str) -> Option<u64> {
+fn parse_hundredths(text: &str) -> Option<u64> {
     let number = text.strip_suffix('%')?;
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
     let known = decimals.len() <= 2 && (1..=3).contains(&whole.len());
@@ -99,7 +99,7 @@ mod tests {
         for (text, expected) in
             [("", 0), ("a", 0x9268_5f5e), ("ab", 0x1aa1_4063), ("abc", 0x1357_7c9b), ("abcd", 0x2687_3021)]
         {
-            assert_eq!(hash(text.as_bytes()), expected, "{text}");
+            assert_eq!(murmur2(text.as_bytes()), expected, "{text}");
         }
     }
 
@@ -108,10 +108,10 @@ mod tests {
         for (text, expected) in
             [("51.2%", 5120), ("10%", 1000), ("0.01%", 1), ("100%", 10_000), ("100.00%", 10_000), ("7.%", 700)]
         {
-            assert_eq!(hundredths(text), Some(expected), "{text}");
+            assert_eq!(parse_hundredths(text), Some(expected), "{text}");
         }
         for bad in ["", "%", "10", ".5%", "0.001%", "1000.5%%", "-1%", "1e1%", "1 %", "12345%"] {
-            assert_eq!(hundredths(bad), None, "{bad}");
+            assert_eq!(parse_hundredths(bad), None, "{bad}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder, variable_name};
 use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::Template;
@@ -13,8 +13,8 @@ use crate::request::location_conf::Location;
 /// One thing to do with a request, in order.
 #[derive(Clone, Debug)]
 pub enum Step {
-    Return { status: u16, what: ReturnBody },
-    Set { to: SetTarget, value: Template },
+    Return { status: u16, body: ReturnBody },
+    Set { target: SetTarget, value: Template },
     If(Arc<If>),
     Rewrite(Arc<Rewrite>),
     Break,
@@ -42,7 +42,7 @@ pub struct If {
     pub condition: Condition,
     pub steps: Vec<Step>,
     /// What it sets beside steps: a location in place of the one it stands in.
-    pub scope: Option<Arc<Location>>,
+    pub location: Option<Arc<Location>>,
 }
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub enum Condition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileTest {
     File,
-    Folder,
+    Directory,
     Exists,
     Executable,
 }
@@ -65,12 +65,12 @@ pub enum FileTest {
 #[derive(Debug)]
 pub struct Rewrite {
     pub expression: Expression,
-    pub path: Template,
+    pub replacement: Template,
     /// Arguments of the replacement. A `?` in a variable starts none.
     pub args: Option<Template>,
     /// Whether the request's own arguments follow: not if the replacement ends with `?`.
     pub keeps_args: bool,
-    pub then: RewriteFlag,
+    pub flag: RewriteFlag,
 }
 
 /// What follows a rewrite that matched.
@@ -90,7 +90,7 @@ pub(crate) fn return_step(builder: &mut Builder, block: &mut BlockBuilder, direc
     let step = match (values::number(&first.text), directive.args.get(1)) {
         (Some(code), second) => {
             let status = u16::try_from(code).ok().filter(|code| *code <= 999);
-            let status = status.ok_or_else(|| invalid(directive, first, "a status code from 0 to 999"))?;
+            let status = status.ok_or_else(|| invalid_value(directive, first, "a status code from 0 to 999"))?;
             let what = match second {
                 Some(url) if matches!(status, 301 | 302 | 303 | 307 | 308) => {
                     ReturnBody::Redirect(builder.template(url)?)
@@ -98,14 +98,14 @@ pub(crate) fn return_step(builder: &mut Builder, block: &mut BlockBuilder, direc
                 Some(text) => ReturnBody::Text(builder.template(text)?),
                 None => ReturnBody::Page,
             };
-            Step::Return { status, what }
+            Step::Return { status, body: what }
         }
         (None, None) if is_url(&first.text) => {
-            Step::Return { status: 302, what: ReturnBody::Redirect(builder.template(first)?) }
+            Step::Return { status: 302, body: ReturnBody::Redirect(builder.template(first)?) }
         }
         (None, _) => {
             let expected = "a status code, or a URL that starts with http://, https:// or $scheme";
-            return Err(invalid(directive, first, expected));
+            return Err(invalid_value(directive, first, expected));
         }
     };
     block.steps.push(step);
@@ -123,22 +123,22 @@ pub(crate) fn break_step(_: &mut Builder, block: &mut BlockBuilder, _: &Directiv
 
 impl Builder {
     /// The variable that a directive fills.
-    pub(crate) fn settable(&self, target: &Word) -> Result<SetTarget> {
+    pub(crate) fn set_target(&self, target: &Word) -> Result<SetTarget> {
         let name = variable_name(target)?;
-        match self.user_number(name) {
+        match self.user_variable(name) {
             Some(number) => Ok(SetTarget::User(number)),
             None if name == "args" || name == "query_string" => Ok(SetTarget::Args),
             None if name == "limit_rate" => Ok(SetTarget::LimitRate),
-            None => Err(Error::about(&target.at, "the duplicate \"{}\" variable", name)
+            None => Err(Error::formatted(&target.at, "the duplicate \"{}\" variable", name)
                 .hint("a built-in variable or the result of a map can't be set")),
         }
     }
 }
 
 pub(crate) fn set(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let to = builder.settable(arg(directive, 0))?;
+    let to = builder.set_target(arg(directive, 0))?;
     let value = builder.template(arg(directive, 1))?;
-    block.steps.push(Step::Set { to, value });
+    block.steps.push(Step::Set { target: to, value });
     Ok(())
 }
 
@@ -160,29 +160,30 @@ pub(crate) fn rewrite(builder: &mut Builder, block: &mut BlockBuilder, directive
         Some((path, args)) => (path, Some(args.strip_suffix('?').unwrap_or(args)).filter(|args| !args.is_empty())),
         None => (to.text.as_str(), None),
     };
-    let template = |text: &str| builder.template_of(text, to);
+    let template = |text: &str| builder.template_from(text, to);
     let (path, args) = (template(path)?, args.map(template).transpose()?);
-    block.steps.push(Step::Rewrite(Arc::new(Rewrite { expression, path, args, keeps_args, then })));
+    block.steps.push(Step::Rewrite(Arc::new(Rewrite { expression, replacement: path, args, keeps_args, flag: then })));
     Ok(())
 }
 
 /// `if (condition) { ... }`.
 pub(crate) fn if_step(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let condition = condition(builder, directive)?;
+    let condition = parse_condition(builder, directive)?;
     let context = if block.context == directives::SERVER { directives::SERVER_IF } else { directives::LOCATION_IF };
     let directives = directive.block.as_deref().unwrap_or_default();
-    let own = block.location.as_ref().map(crate::request::location_conf::LocationDraft::for_if);
-    let mut inner = builder.inside(block, directive, context, own)?;
+    let own = block.location.as_ref().map(crate::request::location_conf::LocationBuilder::for_nested_block);
+    let mut inner = builder.build_block(block, directive, context, own)?;
     let steps_only =
         directives.iter().all(|d| matches!(directives::find(&d.name.text), Some(spec) if spec.action.is_step()));
     let steps = std::mem::take(&mut inner.steps);
-    let scope = crate::request::location_conf::scope(builder, block, inner, directive)?.filter(|_| !steps_only);
-    block.steps.push(Step::If(Arc::new(If { condition, steps, scope })));
+    let scope =
+        crate::request::location_conf::build_nested_block(builder, block, inner, directive)?.filter(|_| !steps_only);
+    block.steps.push(Step::If(Arc::new(If { condition, steps, location: scope })));
     Ok(())
 }
 
 /// The words between the parentheses, which may be glued to them.
-fn condition(builder: &Builder, directive: &Directive) -> Result<Condition> {
+fn parse_condition(builder: &Builder, directive: &Directive) -> Result<Condition> {
     let wrong = |at: &Word| {
         Error::new(&at.at, "invalid condition")
             .hint("($variable), ($variable = value), ($variable ~ expression) or (-f file)")
@@ -190,7 +191,7 @@ fn condition(builder: &Builder, directive: &Directive) -> Result<Condition> {
     let first = arg(directive, 0);
     let last = directive.args.last().unwrap_or(first);
     if !first.text.starts_with('(') || first.quoted || !last.text.ends_with(')') || last.quoted {
-        return Err(first.wrong("invalid condition \"{}\"").hint("it stands in parentheses"));
+        return Err(first.error("invalid condition \"{}\"").hint("it stands in parentheses"));
     }
     let mut words = directive.args.clone();
     if let Some(word) = words.first_mut() {
@@ -206,7 +207,7 @@ fn condition(builder: &Builder, directive: &Directive) -> Result<Condition> {
             let negated = test.text.starts_with('!');
             let test = match test.text.trim_start_matches('!') {
                 "-f" => FileTest::File,
-                "-d" => FileTest::Folder,
+                "-d" => FileTest::Directory,
                 "-e" => FileTest::Exists,
                 "-x" => FileTest::Executable,
                 _ => return Err(wrong(test)),

@@ -40,18 +40,18 @@ fn run_steps(steps: &[Step], exchange: &mut Exchange, uri_changed: &mut bool) ->
     for step in steps {
         let result = match step {
             Step::Return { status: 444, .. } => StepResult::Respond(None),
-            Step::Return { status, what } => {
+            Step::Return { status, body: what } => {
                 exchange.response.status = exchange.overrides.status.unwrap_or(*status); // for `$status` in the body
                 StepResult::Respond(Some(Box::new(LocalResponse::from_return(exchange, *status, what))))
             }
             Step::Break => StepResult::Break,
-            Step::Set { to, value } => {
+            Step::Set { target: to, value } => {
                 let value = variables::value(value, exchange);
                 set_variable(exchange, *to, value);
                 StepResult::Continue
             }
             Step::If(step) if evaluate(&step.condition, exchange) => {
-                if let Some(scope) = &step.scope {
+                if let Some(scope) = &step.location {
                     exchange.location = Some(scope.clone());
                 }
                 run_steps(&step.steps, exchange, uri_changed)
@@ -106,7 +106,7 @@ fn evaluate(condition: &Condition, exchange: &Exchange) -> bool {
             let meta = open::metadata(exchange, &variables::value(name, exchange)).ok();
             let holds = meta.is_some_and(|meta| match test {
                 FileTest::File => meta.is_file(),
-                FileTest::Folder => meta.is_dir(),
+                FileTest::Directory => meta.is_dir(),
                 FileTest::Exists => true,
                 FileTest::Executable => meta.permissions().mode() & 0o111 != 0,
             });
@@ -123,10 +123,10 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> S
         return StepResult::Continue;
     };
     exchange.set_captures(&step.expression, captures);
-    if let RewriteFlag::Redirect(status) = step.then {
+    if let RewriteFlag::Redirect(status) = step.flag {
         return redirect(step, status, exchange);
     }
-    let path = variables::value(&step.path, exchange);
+    let path = variables::value(&step.replacement, exchange);
     let args = step.args.as_ref().map(|args| evaluate_args(args, exchange)).unwrap_or_default();
     if let Some(response) = check_length(path.len(), path.len() + args.len(), exchange) {
         return response;
@@ -136,8 +136,8 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> S
     log_uri(exchange);
     exchange.uri.path_changed = true;
     exchange.routing.is_internal = true;
-    exchange.routing.rewrite_break = step.then == RewriteFlag::Break;
-    match step.then {
+    exchange.routing.rewrite_break = step.flag == RewriteFlag::Break;
+    match step.flag {
         RewriteFlag::Break => StepResult::Break,
         RewriteFlag::Last => {
             *uri_changed = true;
@@ -155,7 +155,7 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> S
 fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> StepResult {
     let mut url = Vec::new();
     let mut value = Vec::new();
-    for piece in step.path.pieces() {
+    for piece in step.replacement.segments() {
         match piece {
             Segment::Text(text) => uri::encode_url(text, &mut url),
             Segment::Variable(variable) => {
@@ -201,7 +201,7 @@ fn append_request_args(step: &Rewrite, args: Vec<u8>, exchange: &Exchange) -> Op
 
 /// Logs a step, with `rewrite_log`.
 fn log_rewrite(exchange: &Exchange, message: std::fmt::Arguments<'_>) {
-    if exchange.settings().manners.rewrite_log {
+    if exchange.settings().client_options.rewrite_log {
         log::log_request(exchange, Level::Notice, message);
     }
 }
@@ -225,7 +225,7 @@ fn evaluate_args(template: &Template, exchange: &Exchange) -> Vec<u8> {
     let is_encoded = path.iter().any(|b| matches!(b, b'%' | b'+'));
     let mut out = Vec::new();
     let mut value = Vec::new();
-    for piece in template.pieces() {
+    for piece in template.segments() {
         match piece {
             Segment::Text(text) => out.extend_from_slice(text),
             Segment::Variable(variable @ Variable::Capture(_)) if is_encoded => {

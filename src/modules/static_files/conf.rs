@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::Template;
@@ -20,14 +20,14 @@ pub struct Files {
     pub alias: Option<Alias>,
     pub index: Arc<[Template]>,
     /// Extensions, in lower case, and their types.
-    pub types: Arc<ByExtension>,
+    pub types: Arc<TypesByExtension>,
     pub etag: bool,
     pub if_modified_since: IfModifiedSince,
     pub log_not_found: bool,
     pub autoindex: Autoindex,
     /// Whether compressed files are looked for beside the plain ones.
-    pub gzip: Precompressed,
-    pub brotli: Precompressed,
+    pub gzip_static: Precompressed,
+    pub brotli_static: Precompressed,
     /// Ranges that one request may ask for; 0: `Range` is ignored. nginx has no default limit.
     pub max_ranges: u32,
 }
@@ -35,9 +35,9 @@ pub struct Files {
 /// An `alias`.
 #[derive(Clone, Debug)]
 pub struct Alias {
-    pub to: Template,
+    pub target: Template,
     /// For how many bytes of the path it stands: the path of its location. None: for all, an expression found it.
-    pub replaces: Option<usize>,
+    pub replaced_bytes: Option<usize>,
 }
 
 /// When a file counts as not modified.
@@ -53,24 +53,24 @@ impl Default for Files {
         Self {
             root: None,
             alias: None,
-            index: Arc::from([Template::text(b"index.html")]),
-            types: BUILT_IN.clone(),
+            index: Arc::from([Template::from_text(b"index.html")]),
+            types: DEFAULT_TYPES.clone(),
             etag: true,
             if_modified_since: IfModifiedSince::Exact,
             log_not_found: true,
             autoindex: Autoindex::default(),
-            gzip: Precompressed::Off,
-            brotli: Precompressed::Off,
+            gzip_static: Precompressed::Off,
+            brotli_static: Precompressed::Off,
             max_ranges: 16,
         }
     }
 }
 
 /// Types by extension.
-type ByExtension = HashMap<Vec<u8>, Arc<[u8]>>;
+type TypesByExtension = HashMap<Vec<u8>, Arc<[u8]>>;
 
 /// Types of what web applications are made of, where no `types` is configured.
-static BUILT_IN: LazyLock<Arc<ByExtension>> = LazyLock::new(|| {
+static DEFAULT_TYPES: LazyLock<Arc<TypesByExtension>> = LazyLock::new(|| {
     const TYPES: &[(&str, &str)] = &[
         ("text/html", "html htm shtml"),
         ("text/css", "css"),
@@ -109,7 +109,7 @@ static BUILT_IN: LazyLock<Arc<ByExtension>> = LazyLock::new(|| {
         ("video/webm", "webm"),
         ("video/mp2t", "ts"),
     ];
-    let mut types = ByExtension::default();
+    let mut types = TypesByExtension::default();
     for (name, list) in TYPES {
         let name: Arc<[u8]> = name.as_bytes().into();
         for extension in list.split(' ') {
@@ -120,13 +120,13 @@ static BUILT_IN: LazyLock<Arc<ByExtension>> = LazyLock::new(|| {
 });
 
 /// A folder, relative to the prefix unless a variable begins it.
-fn folder(builder: &Builder, word: &Word) -> String {
-    if word.text.starts_with(['/', '$']) { word.text.clone() } else { builder.folders.in_prefix(&word.text) }
+fn in_prefix(builder: &Builder, word: &Word) -> String {
+    if word.text.starts_with(['/', '$']) { word.text.clone() } else { builder.prefix.resolve(&word.text) }
 }
 
 pub(crate) fn root(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    block.settings.files.root = Some(builder.template_of(folder(builder, word).trim_end_matches('/'), word)?);
+    block.settings.files.root = Some(builder.template_from(in_prefix(builder, word).trim_end_matches('/'), word)?);
     block.settings.files.alias = None;
     Ok(())
 }
@@ -145,15 +145,16 @@ pub(crate) fn alias(builder: &mut Builder, block: &mut BlockBuilder, directive: 
         );
     }
     let replaces = (!matches!(location.matcher, Matcher::Pattern(_))).then_some(location.path.len());
-    block.settings.files.alias = Some(Alias { to: builder.template_of(&folder(builder, word), word)?, replaces });
+    block.settings.files.alias =
+        Some(Alias { target: builder.template_from(&in_prefix(builder, word), word)?, replaced_bytes: replaces });
     Ok(())
 }
 
 pub(crate) fn index(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let mut names = if block.first { Vec::new() } else { block.settings.files.index.to_vec() };
+    let mut names = if block.is_first { Vec::new() } else { block.settings.files.index.to_vec() };
     for word in &directive.args {
         if word.text.is_empty() {
-            return Err(invalid(directive, word, "a name"));
+            return Err(invalid_value(directive, word, "a name"));
         }
         names.push(builder.template(word)?);
     }
@@ -163,7 +164,7 @@ pub(crate) fn index(builder: &mut Builder, block: &mut BlockBuilder, directive: 
 
 /// `types { text/html html htm; }`; an empty block leaves everything to `default_type`.
 pub(crate) fn types(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let mut types = ByExtension::default();
+    let mut types = TypesByExtension::default();
     for entry in directive.block.as_deref().unwrap_or_default() {
         if entry.block.is_some() || entry.args.is_empty() {
             return Err(Error::new(&entry.name.at, "invalid number of arguments in \"types\" directive")

@@ -41,7 +41,7 @@ pub async fn respond(exchange: &Exchange) -> StaticResponse {
         return index::respond(exchange, &name).await;
     }
     let mut varies = false;
-    if (files.gzip, files.brotli) != Default::default() && exchange.request.method() != b"POST" {
+    if (files.gzip_static, files.brotli_static) != Default::default() && exchange.request.method() != b"POST" {
         let lookup = precompressed::find(exchange, &name);
         varies = lookup.varies;
         if let Some((file, meta, coding)) = lookup.file {

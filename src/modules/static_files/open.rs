@@ -30,7 +30,7 @@ pub fn open(exchange: &Exchange, name: &[u8]) -> io::Result<(File, Metadata)> {
 
 /// Returns the metadata of a file or a directory.
 pub fn metadata(exchange: &Exchange, name: &[u8]) -> io::Result<Metadata> {
-    if exchange.settings().rare.symlinks.is_none() {
+    if exchange.settings().optional.symlinks.is_none() {
         return std::fs::metadata(OsString::from_vec(name.to_vec()));
     }
     let meta = File::from(open_fd(exchange, name, OFlags::PATH | OFlags::CLOEXEC)?).metadata()?;
@@ -39,7 +39,7 @@ pub fn metadata(exchange: &Exchange, name: &[u8]) -> io::Result<Metadata> {
 
 fn open_fd(exchange: &Exchange, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let open_plain = || openat(CWD, name, flags, Mode::empty());
-    let Some(symlinks) = &exchange.settings().rare.symlinks else { return open_plain() };
+    let Some(symlinks) = &exchange.settings().optional.symlinks else { return open_plain() };
     let from = symlinks.from.as_ref().map(|from| variables::value(from, exchange)).unwrap_or_default();
     match trusted_prefix(name, &from) {
         trusted if trusted == name.len() => open_plain(),
@@ -82,7 +82,7 @@ fn open_component(
     name: &[u8],
     flags: OFlags,
 ) -> rustix::io::Result<OwnedFd> {
-    if !symlinks.of_same_owner {
+    if !symlinks.if_not_owner {
         return openat(directory, name, flags | OFlags::NOFOLLOW, Mode::empty());
     }
     let opened = openat(directory, name, flags, Mode::empty())?;

@@ -22,7 +22,8 @@ pub struct Lookup {
 pub fn find(exchange: &Exchange, name: &[u8]) -> Lookup {
     let files = &exchange.settings().files;
     let mut lookup = Lookup::default();
-    for (mode, coding, suffix) in [(files.brotli, &b"br"[..], &b".br"[..]), (files.gzip, b"gzip", b".gz")] {
+    for (mode, coding, suffix) in [(files.brotli_static, &b"br"[..], &b".br"[..]), (files.gzip_static, b"gzip", b".gz")]
+    {
         if mode == Precompressed::Off {
             continue;
         }

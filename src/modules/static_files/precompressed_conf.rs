@@ -14,7 +14,7 @@ pub enum Precompressed {
     Always,
 }
 
-fn read(directive: &Directive) -> Result<Precompressed> {
+fn parse(directive: &Directive) -> Result<Precompressed> {
     let word = arg(directive, 0);
     Ok(match arguments::choice(directive, word, "on, always or off")? {
         0 => Precompressed::On,
@@ -24,11 +24,11 @@ fn read(directive: &Directive) -> Result<Precompressed> {
 }
 
 pub(crate) fn gzip_static(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    block.settings.files.gzip = read(directive)?;
+    block.settings.files.gzip_static = parse(directive)?;
     Ok(())
 }
 
 pub(crate) fn brotli_static(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    block.settings.files.brotli = read(directive)?;
+    block.settings.files.brotli_static = parse(directive)?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `disable_symlinks`: which symbolic links lead nowhere.
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Result};
 use crate::config::template::Template;
@@ -9,7 +9,7 @@ use crate::config::template::Template;
 #[derive(Clone, Debug)]
 pub struct Symlinks {
     /// Links are followed to what their owner owns.
-    pub of_same_owner: bool,
+    pub if_not_owner: bool,
     /// The start of names that is not looked at.
     pub from: Option<Template>,
 }
@@ -23,11 +23,11 @@ pub(crate) fn disable_symlinks(builder: &mut Builder, block: &mut BlockBuilder, 
     };
     let from = match directive.args.get(1).map(|word| (word, word.text.strip_prefix("from="))) {
         None => None,
-        Some((word, Some(text))) if of_same_owner.is_some() => Some(builder.template_of(text, word)?),
+        Some((word, Some(text))) if of_same_owner.is_some() => Some(builder.template_from(text, word)?),
         Some((word, _)) => {
-            return Err(invalid(directive, word, "from= and the start of names, behind on or if_not_owner,"));
+            return Err(invalid_value(directive, word, "from= and the start of names, behind on or if_not_owner,"));
         }
     };
-    block.rare().symlinks = of_same_owner.map(|of_same_owner| Symlinks { of_same_owner, from });
+    block.optional_mut().symlinks = of_same_owner.map(|of_same_owner| Symlinks { if_not_owner: of_same_owner, from });
     Ok(())
 }

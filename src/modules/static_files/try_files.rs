@@ -27,8 +27,8 @@ pub fn resolve(exchange: &mut Exchange) -> Option<TryFilesResult> {
     let mut root = Vec::new();
     let prefix_bytes = variables::write_root(exchange, &mut root);
     // An `alias` in a location of an expression stands for the whole path.
-    let alias_is_file = exchange.settings().files.alias.as_ref().is_some_and(|alias| alias.replaces.is_none());
-    for candidate in &list.names {
+    let alias_is_file = exchange.settings().files.alias.as_ref().is_some_and(|alias| alias.replaced_bytes.is_none());
+    for candidate in &list.candidates {
         let mut name = variables::value(&candidate.name, exchange);
         let prefix = exchange.uri.path.get(..prefix_bytes).unwrap_or_default();
         // The part of the path that the alias replaces is not in the name of the file.
@@ -37,7 +37,7 @@ pub fn resolve(exchange: &mut Exchange) -> Option<TryFilesResult> {
         }
         if exists(exchange, candidate, &root, &name) {
             if alias_is_file {
-                if !candidate.is_folder {
+                if !candidate.is_directory {
                     exchange.uri.path = name;
                     exchange.routing.alias_appended = true;
                 }
@@ -47,7 +47,7 @@ pub fn resolve(exchange: &mut Exchange) -> Option<TryFilesResult> {
             return Some(TryFilesResult::Found);
         }
     }
-    Some(match &list.otherwise {
+    Some(match &list.fallback {
         Fallback::Status(status) => TryFilesResult::Status(*status),
         Fallback::Target(target) => TryFilesResult::Fallback(variables::value(target, exchange)),
     })
@@ -59,7 +59,7 @@ fn exists(exchange: &Exchange, candidate: &Candidate, root: &[u8], name: &[u8]) 
     }
     let path = [root, name].concat();
     match open::metadata(exchange, &path) {
-        Ok(meta) => meta.is_dir() == candidate.is_folder,
+        Ok(meta) => meta.is_dir() == candidate.is_directory,
         Err(error) => {
             if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
                 let name = String::from_utf8_lossy(name);

@@ -54,7 +54,7 @@ impl Search {
         };
         let sticky_id = match &upstream.sticky {
             None => Vec::new(),
-            Some(Sticky::Cookie(cookie)) => variables::value(&cookie.sent, exchange),
+            Some(Sticky::Cookie(cookie)) => variables::value(&cookie.sent_value, exchange),
             Some(Sticky::Route(values)) => {
                 let mut values = values.iter().map(|value| variables::value(value, exchange));
                 values.find(|value| !value.is_empty()).unwrap_or_default()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::arguments::{self, arg, invalid};
+use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result};
 use crate::config::template::{Template, Variable};
@@ -49,8 +49,8 @@ pub enum Sticky {
 pub struct StickyCookie {
     pub name: String,
     /// What the client sent of it.
-    pub sent: Template,
-    pub expires: Option<CookieLife>,
+    pub sent_value: Template,
+    pub expires: Option<CookieExpiry>,
     pub domain: Option<Template>,
     pub path: Option<Template>,
     pub samesite: Option<Template>,
@@ -60,13 +60,13 @@ pub struct StickyCookie {
 
 /// How long a browser keeps a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CookieLife {
+pub enum CookieExpiry {
     After(Duration),
     Max,
 }
 
 fn set_method(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive, method: Balance) {
-    block.upstream.group.balance = method;
+    block.upstream.upstream.balance = method;
     if std::mem::replace(&mut block.upstream.has_method, true) {
         builder.note(&directive.name, "another method was set before; the last one counts");
     }
@@ -88,7 +88,7 @@ pub(crate) fn hash(builder: &mut Builder, block: &mut BlockBuilder, directive: &
     let consistent = match directive.args.get(1) {
         None => false,
         Some(word) if word.text == "consistent" => true,
-        Some(word) => return Err(invalid(directive, word, "\"consistent\" or nothing")),
+        Some(word) => return Err(invalid_value(directive, word, "\"consistent\" or nothing")),
     };
     set_method(builder, block, directive, Balance::Hash { key, consistent });
     Ok(())
@@ -100,7 +100,7 @@ pub(crate) fn random(builder: &mut Builder, block: &mut BlockBuilder, directive:
     let two = match (words.as_slice(), directive.args.last()) {
         ([], _) => false,
         (["two"] | ["two", "least_conn"], _) => true,
-        (_, Some(last)) => return Err(invalid(directive, last, "\"two\", \"two least_conn\" or nothing")),
+        (_, Some(last)) => return Err(invalid_value(directive, last, "\"two\", \"two least_conn\" or nothing")),
         (_, None) => false,
     };
     set_method(builder, block, directive, Balance::Random { two });
@@ -111,7 +111,7 @@ pub(crate) fn random(builder: &mut Builder, block: &mut BlockBuilder, directive:
 pub(crate) fn queue(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     let length = match arguments::number(directive, word)? {
-        0 => return Err(invalid(directive, word, "a length of 1 or more")),
+        0 => return Err(invalid_value(directive, word, "a length of 1 or more")),
         length => length,
     };
     let timeout = match directive.args.get(1) {
@@ -121,9 +121,9 @@ pub(crate) fn queue(_: &mut Builder, block: &mut BlockBuilder, directive: &Direc
             .strip_prefix("timeout=")
             .and_then(values::time)
             .filter(|timeout| !timeout.is_zero())
-            .ok_or_else(|| invalid(directive, word, "a time above 0 such as timeout=60s"))?,
+            .ok_or_else(|| invalid_value(directive, word, "a time above 0 such as timeout=60s"))?,
     };
-    block.upstream.group.queue = Some(QueueSpec { length, timeout });
+    block.upstream.upstream.queue = Some(QueueSpec { length, timeout });
     Ok(())
 }
 
@@ -131,31 +131,31 @@ pub(crate) fn queue(_: &mut Builder, block: &mut BlockBuilder, directive: &Direc
 pub(crate) fn sticky(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let kind = arg(directive, 0);
     let sticky = match kind.text.as_str() {
-        "cookie" => Sticky::Cookie(sticky_cookie(builder, directive)?),
+        "cookie" => Sticky::Cookie(parse_sticky_cookie(builder, directive)?),
         "route" if directive.args.len() > 1 => {
             Sticky::Route(builder.templates(directive.args.get(1..).unwrap_or_default())?)
         }
-        "route" => return Err(invalid(directive, kind, "a variable behind \"route\"")),
+        "route" => return Err(invalid_value(directive, kind, "a variable behind \"route\"")),
         "learn" => {
             return Err(Error::new(&kind.at, "\"sticky learn\" is not supported")
                 .hint("\"sticky cookie\" needs nothing of the application"));
         }
-        _ => return Err(invalid(directive, kind, "\"cookie\" or \"route\"")),
+        _ => return Err(invalid_value(directive, kind, "\"cookie\" or \"route\"")),
     };
-    block.upstream.group.sticky = Some(sticky);
+    block.upstream.upstream.sticky = Some(sticky);
     Ok(())
 }
 
 /// What stands behind `sticky cookie`.
-fn sticky_cookie(builder: &Builder, directive: &Directive) -> Result<StickyCookie> {
+fn parse_sticky_cookie(builder: &Builder, directive: &Directive) -> Result<StickyCookie> {
     let Some(name) = directive.args.get(1) else {
-        return Err(invalid(directive, arg(directive, 0), "the name of a cookie behind \"cookie\""));
+        return Err(invalid_value(directive, arg(directive, 0), "the name of a cookie behind \"cookie\""));
     };
-    arguments::check_field(directive, name)?;
+    arguments::check_header_name(directive, name)?;
     let sent = Variable::Cookie(name.text.as_bytes().into());
     let mut cookie = StickyCookie {
         name: name.text.clone(),
-        sent: Template::variable(sent),
+        sent_value: Template::from_variable(sent),
         expires: None,
         domain: None,
         path: None,
@@ -164,14 +164,15 @@ fn sticky_cookie(builder: &Builder, directive: &Directive) -> Result<StickyCooki
         http_only: false,
     };
     for word in directive.args.iter().skip(2) {
-        let value = |text: &str| builder.template_of(text, word);
+        let value = |text: &str| builder.template_from(text, word);
         match word.text.split_once('=') {
             None if word.text == "secure" => cookie.secure = true,
             None if word.text == "httponly" => cookie.http_only = true,
-            Some(("expires", "max")) => cookie.expires = Some(CookieLife::Max),
+            Some(("expires", "max")) => cookie.expires = Some(CookieExpiry::Max),
             Some(("expires", time)) => {
-                let time = values::time(time).ok_or_else(|| invalid(directive, word, "a time such as expires=1h"))?;
-                cookie.expires = Some(CookieLife::After(time));
+                let time =
+                    values::time(time).ok_or_else(|| invalid_value(directive, word, "a time such as expires=1h"))?;
+                cookie.expires = Some(CookieExpiry::After(time));
             }
             Some(("domain", text)) => cookie.domain = Some(value(text)?),
             Some(("path", text)) => cookie.path = Some(value(text)?),
@@ -180,7 +181,7 @@ fn sticky_cookie(builder: &Builder, directive: &Directive) -> Result<StickyCooki
             }
             _ => {
                 let known = "expires=, domain=, path=, samesite=strict|lax|none, secure or httponly";
-                return Err(invalid(directive, word, known));
+                return Err(invalid_value(directive, word, known));
             }
         }
     }

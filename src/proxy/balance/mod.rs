@@ -106,7 +106,7 @@ impl UpstreamState {
             Balance::Hash { consistent: true, .. } => Some(Ring::new(&upstream.peers)),
             _ => None,
         };
-        let name = |spec: &Arc<PeerSpec>| match &spec.place {
+        let name = |spec: &Arc<PeerSpec>| match &spec.endpoint {
             Endpoint::Addr(_) => None,
             Endpoint::Name { host, .. } => Some(cache::entry(host, &spec.resolver)),
         };
@@ -163,7 +163,7 @@ impl UpstreamState {
         let mut addrs = Vec::new();
         state.valid_until = Millis::MAX;
         for spec in &self.upstream.peers {
-            match &spec.place {
+            match &spec.endpoint {
                 Endpoint::Addr(addr) => addrs.push((spec.clone(), addr.clone())),
                 Endpoint::Name { port, .. } => {
                     let (ips, until) = names.next().map(|name| name.addrs_and_expiry()).unwrap_or_default();
@@ -200,7 +200,7 @@ impl UpstreamState {
                     let is_new = previous.is_none();
                     let peer = previous.unwrap_or_else(|| self.new_peer(addr));
                     // Without a check an unhealthy peer would stay so for good.
-                    match &self.upstream.health {
+                    match &self.upstream.health_check {
                         None => peer.set_health(Health::Healthy),
                         Some(check) if is_new && check.mandatory => peer.set_health(Health::Unknown),
                         Some(_) => {}
@@ -313,7 +313,7 @@ impl UpstreamState {
         let count = state.primaries;
         let (primaries, backups) = state.members.split_at_mut_checked(count)?;
         let mut chosen = self.choose_among(primaries, search, now, is_only);
-        if chosen.is_none() && self.upstream.made {
+        if chosen.is_none() && self.upstream.is_from_request {
             chosen = self.choose_among(primaries, search, now, true);
         }
         let member = match chosen {

@@ -87,7 +87,7 @@ fn configured_status(spec: &PeerSpec) -> Option<PeerStatus> {
 
 /// Returns the snapshot of a `server` line without a peer.
 fn initial_state(spec: &PeerSpec) -> PeerState {
-    let (endpoint, status) = match &spec.place {
+    let (endpoint, status) = match &spec.endpoint {
         Endpoint::Addr(addr) => (addr.to_string(), PeerStatus::Up),
         Endpoint::Name { host, port } => (format!("{host}:{port}"), PeerStatus::Unknown),
     };

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::template::Template;
-use crate::config::{CookieLife, StickyCookie};
+use crate::config::{CookieExpiry, StickyCookie};
 use crate::http1::digest;
 use crate::request::exchange::Exchange;
 use crate::request::variables;
@@ -23,8 +23,8 @@ pub(super) fn set_cookie(cookie: &StickyCookie, id: &str, exchange: &Exchange) -
     let mut out = format!("{}={id}", cookie.name);
     match cookie.expires {
         None => {}
-        Some(CookieLife::Max) => out.push_str("; expires=Thu, 31-Dec-37 23:55:55 GMT; max-age=315360000"),
-        Some(CookieLife::After(age)) => {
+        Some(CookieExpiry::Max) => out.push_str("; expires=Thu, 31-Dec-37 23:55:55 GMT; max-age=315360000"),
+        Some(CookieExpiry::After(age)) => {
             let expires = clock::since_epoch().saturating_add(age);
             let _ = write!(out, "; expires={}; max-age={}", cookie_date(expires.as_secs()), age.as_secs());
         }

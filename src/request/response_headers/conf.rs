@@ -13,7 +13,7 @@ const DAY_SECS: u64 = 86_400;
 pub enum Expires {
     Fixed(Lifetime),
     /// Made for each request. With `modified` times count from the last change.
-    Made {
+    Template {
         template: Template,
         modified: bool,
     },
@@ -28,7 +28,7 @@ pub enum Lifetime {
     Max,
     FromNow {
         secs: u64,
-        past: bool,
+        negative: bool,
     },
     FromChange {
         secs: u64,
@@ -60,7 +60,7 @@ impl Lifetime {
             None => (text.strip_prefix('+').unwrap_or(text), false),
         };
         let secs = secs(text)?;
-        Ok(Some(if modified { Self::FromChange { secs, past } } else { Self::FromNow { secs, past } }))
+        Ok(Some(if modified { Self::FromChange { secs, past } } else { Self::FromNow { secs, negative: past } }))
     }
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn expires(builder: &mut Builder, block: &mut BlockBuilder, directive
         None => (first, false),
         Some(word) if first.text == "modified" => (word, true),
         Some(_) => {
-            return Err(crate::config::arguments::invalid(
+            return Err(crate::config::arguments::invalid_value(
                 directive,
                 first,
                 "one argument, or \"modified\" and a time,",
@@ -78,10 +78,10 @@ pub(crate) fn expires(builder: &mut Builder, block: &mut BlockBuilder, directive
         }
     };
     let template = builder.template(word)?;
-    block.rare().expires = match template.as_text() {
-        None => Some(Expires::Made { template, modified }),
+    block.optional_mut().expires = match template.as_text() {
+        None => Some(Expires::Template { template, modified }),
         Some(_) => Lifetime::parse(&word.text, modified)
-            .map_err(|expected| crate::config::arguments::invalid(directive, word, expected))?
+            .map_err(|expected| crate::config::arguments::invalid_value(directive, word, expected))?
             .map(Expires::Fixed),
     };
     Ok(())
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn forms_of_expires() {
-        let from_now = |secs, past| Ok(Some(Lifetime::FromNow { secs, past }));
+        let from_now = |secs, past| Ok(Some(Lifetime::FromNow { secs, negative: past }));
         for (text, modified, expected) in [
             ("30d", false, from_now(2_592_000, false)),
             ("+1h", false, from_now(3600, false)),

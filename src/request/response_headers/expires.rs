@@ -18,9 +18,9 @@ pub struct Freshness {
 
 /// Evaluates `expires` for a response with this `Last-Modified`.
 pub fn for_response(exchange: &Exchange, modified: Option<u64>) -> Option<Freshness> {
-    let lifetime = match exchange.settings().rare.expires.as_ref()? {
+    let lifetime = match exchange.settings().optional.expires.as_ref()? {
         Expires::Fixed(lifetime) => *lifetime,
-        Expires::Made { template, modified } => {
+        Expires::Template { template, modified } => {
             let text = variables::value(template, exchange);
             Lifetime::parse(std::str::from_utf8(&text).ok()?, *modified).ok()??
         }
@@ -39,7 +39,7 @@ impl Freshness {
                 let today = now - now % DAY_SECS + at;
                 (now, if today > now { today - now } else { today + DAY_SECS - now }, false)
             }
-            Lifetime::FromNow { secs, past } => (now, secs, past),
+            Lifetime::FromNow { secs, negative: past } => (now, secs, past),
             Lifetime::FromChange { secs, past } => (modified.unwrap_or(now), secs, past),
         };
         if secs == 0 && !matches!(lifetime, Lifetime::TimeOfDay(_)) {
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn lifetimes_become_dates_and_ages() {
         const NOW: u64 = 1_700_000_000; // Tue, 14 Nov 2023 22:13:20 GMT
-        let from_now = |secs, past| Lifetime::FromNow { secs, past };
+        let from_now = |secs, past| Lifetime::FromNow { secs, negative: past };
         let from_change = |secs, past| Lifetime::FromChange { secs, past };
         for (lifetime, modified, expires, cache_control) in [
             (Lifetime::Epoch, None, "Thu, 01 Jan 1970 00:00:01 GMT", "no-cache"),

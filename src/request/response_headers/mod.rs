@@ -6,7 +6,7 @@ pub(crate) mod expires;
 pub(crate) mod trailers;
 pub(crate) mod conf;
 
-use crate::config::AddField;
+use crate::config::AddHeader;
 use crate::http1::head::{HeaderName, write_header};
 use crate::request::exchange::Exchange;
 use crate::request::response_headers::expires::Freshness;
@@ -15,7 +15,7 @@ use crate::request::variables;
 /// The headers to add to one response, evaluated.
 pub struct HeaderFilter<'e> {
     /// In the order of the directives, with their values.
-    headers: Vec<(&'e AddField, Vec<u8>)>,
+    headers: Vec<(&'e AddHeader, Vec<u8>)>,
     freshness: Option<Freshness>,
     /// Those of the four replacing headers that were written.
     written: Vec<HeaderName>,
@@ -25,17 +25,17 @@ impl<'e> HeaderFilter<'e> {
     /// Evaluates the headers for a response with this status and `Last-Modified`.
     pub fn new(exchange: &'e Exchange, status: u16, modified: Option<u64>) -> Self {
         let applies_to_status = is_add_header_status(status);
-        let applies = |add: &&AddField| add.always || applies_to_status;
+        let applies = |add: &&AddHeader| add.always || applies_to_status;
         let start = exchange.response.head.borrow().len();
-        let value = |add: &'e AddField| {
+        let value = |add: &'e AddHeader| {
             let value = variables::value(&add.value, exchange);
             // The value of a later one may use `$sent_http_<name>` of this one.
-            if exchange.config.keeps_sent {
+            if exchange.config.keeps_response_head {
                 write_header(&add.name, &value, &mut exchange.response.head.borrow_mut());
             }
             (add, value)
         };
-        let headers = exchange.settings().add_field.iter().filter(applies).map(value).collect();
+        let headers = exchange.settings().add_headers.iter().filter(applies).map(value).collect();
         exchange.response.head.borrow_mut().truncate(start);
         Self {
             headers,

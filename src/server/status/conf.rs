@@ -1,6 +1,6 @@
 //! `stub_status` and `status`: what a location answers with by itself.
 
-use crate::config::arguments::invalid;
+use crate::config::arguments::invalid_value;
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word};
 
@@ -28,7 +28,7 @@ impl StatusForm {
 
 /// Its argument means nothing; old versions of nginx ask for one.
 pub(crate) fn stub_status(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    answer_with(block, directive, Content::StubStatus)
+    set_content(block, directive, Content::StubStatus)
 }
 
 pub(crate) fn status(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
@@ -41,26 +41,26 @@ pub(crate) fn status(_: &mut Builder, block: &mut BlockBuilder, directive: &Dire
             }
             "json" => StatusForm::Json,
             "prometheus" => StatusForm::Prometheus,
-            _ => return Err(invalid(directive, word, "html, json, prometheus or nothing")),
+            _ => return Err(invalid_value(directive, word, "html, json, prometheus or nothing")),
         }),
     };
-    answer_with(block, directive, Content::Status(form))
+    set_content(block, directive, Content::Status(form))
 }
 
-fn answer_with(block: &mut BlockBuilder, directive: &Directive, content: Content) -> Result {
+fn set_content(block: &mut BlockBuilder, directive: &Directive, content: Content) -> Result {
     match block.content.replace(content) {
         None => Ok(()),
-        Some(_) => Err(ambiguous(&directive.name)),
+        Some(_) => Err(duplicate_content(&directive.name)),
     }
 }
 
 /// Of two directives that answer, one would do nothing.
-pub(crate) fn check(block: &BlockBuilder, location: &Word) -> Result {
-    let passes = block.location.as_ref().is_some_and(|location| location.pass.is_some());
-    if passes && block.content.is_some() { Err(ambiguous(location)) } else { Ok(()) }
+pub(crate) fn check_single_content(block: &BlockBuilder, location: &Word) -> Result {
+    let passes = block.location.as_ref().is_some_and(|location| location.proxy_pass.is_some());
+    if passes && block.content.is_some() { Err(duplicate_content(location)) } else { Ok(()) }
 }
 
-fn ambiguous(at: &Word) -> Error {
+fn duplicate_content(at: &Word) -> Error {
     Error::new(&at.at, "this block is answered in two ways")
         .hint("\"proxy_pass\", \"status\" or \"stub_status\": one of them is expected")
 }
