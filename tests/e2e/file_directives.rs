@@ -363,7 +363,7 @@ fn large_directories(proxy: &Proxy) {
     add(MOST);
     assert_eq!(listed(), MOST);
     wait_for("a line in the error log", || {
-        proxy.error_lines().iter().any(|line| line.contains("has more than the 16384"))
+        proxy.error_lines().iter().any(|line| line.contains("has more than 16384 entries"))
     });
 }
 

@@ -216,7 +216,7 @@ fn other_processes_get_no_signal() {
         dir.write("smolgate.pid", format!("{number}\n"));
         let output = run(&dir, &["-s", "stop"], "smolgate.conf");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        let expected = format!("process {number} may be any other");
+        let expected = format!("process {number} may be another program");
         assert!(
             output.status.code() == Some(1) && stderr.contains(&expected) && stderr.lines().count() == 1,
             "{stderr}"

@@ -73,13 +73,13 @@ fn requests() {
         }),
         case("variables", || {
             let response = connect()?.request(b"GET /says HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
-            check_equal("it", &response.body, b"https,on,TLSv1.3,a.example,.,NONE")
+            check_equal("the client", &response.body, b"https,on,TLSv1.3,a.example,.,NONE")
         }),
         case("TLS 1.2", || {
             let old = TlsConnector::with_versions(&ca, None, &[&rustls::version::TLS12]);
             let mut client = old.connect(proxy.addr, "a.example")?;
             let response = client.request(b"GET /says HTTP/1.1\r\nHost: a.example\r\n\r\n", 200)?;
-            check_equal("it", &response.body, b"https,on,TLSv1.2,a.example,.,NONE")
+            check_equal("the client", &response.body, b"https,on,TLSv1.2,a.example,.,NONE")
         }),
         case("a redirect keeps https", || {
             let response = connect()?.request(b"GET /there HTTP/1.1\r\nHost: a.example\r\n\r\n", 301)?;
@@ -133,7 +133,7 @@ fn invalid_handshakes() {
         case("no common cipher", || gets_alert(&client_hello(0x0303, &[0x00, 0x2f], b""), 40)),
         case("an address as a server name is ignored", || {
             let mut client = Client::connect_and_send(proxy.addr, &client_hello_for(b"127.0.0.1"));
-            check_equal("it", &client.read_bytes(1)?, &[22])
+            check_equal("the client", &client.read_bytes(1)?, &[22])
         }),
         case("two dots", || gets_alert(&client_hello_for(b"a..b"), 47)),
         case("an invalid byte in a name", || gets_alert(&client_hello_for(b"a\0b"), 47)),
@@ -219,7 +219,7 @@ fn server_names_select_certificates() {
     let is = |name: &str, host: &str, body: &str| {
         let mut client = clients.connect(proxy.addr, name)?;
         let response = client.request(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 200)?;
-        check_equal("it", &response.body, body.as_bytes())
+        check_equal("the client", &response.body, body.as_bytes())
     };
     let fails = |addr, name: &str, why: &str| match clients.connect(addr, name) {
         Ok(_) => Err("the handshake was made".to_owned()),
@@ -247,7 +247,7 @@ fn server_names_select_certificates() {
             let mut clients = clients.clone();
             clients.config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
             let client = clients.connect(proxy.addr, "b.example")?;
-            check_equal("it", client.stream.conn.alpn_protocol().unwrap_or_default(), b"http/1.1")
+            check_equal("the client", client.stream.conn.alpn_protocol().unwrap_or_default(), b"http/1.1")
         }),
     ]);
 }
@@ -451,7 +451,7 @@ fn tunnels() {
             let mut client = upgrade("/ws")?;
             for n in 0..200u32 {
                 client.send(&n.to_be_bytes());
-                check_equal("it", &client.read_bytes(4)?, &n.to_be_bytes())?;
+                check_equal("the client", &client.read_bytes(4)?, &n.to_be_bytes())?;
             }
             Ok(())
         }),
@@ -459,7 +459,7 @@ fn tunnels() {
             let mut client = TlsConnector::trusting(&ca, None).connect(proxy.addr, "a.example")?;
             client.send(&[UPGRADE, b"early"].concat());
             client.expect_status(101)?;
-            check_equal("it", &client.read_bytes(5)?, b"early")
+            check_equal("the client", &client.read_bytes(5)?, b"early")
         }),
         case("the tail of a burst to a slow reader", || {
             let mut client = upgrade("/ws/burst")?;

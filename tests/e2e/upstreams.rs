@@ -175,7 +175,7 @@ fn response_bodies() {
         match response {
             Ok(response) => check(response.status == 502, || format!("a whole response: {:?}", response.head))?,
             Err(why) => {
-                check(why.starts_with("the end comes"), || why)?;
+                check(why.starts_with("EOF after"), || why)?;
                 let all = String::from_utf8_lossy(&abc(id)?).into_owned();
                 check(all.starts_with("HTTP/1.1 200 ") && !all.ends_with("0\r\n\r\n"), || all)?;
                 client.expect_eof()?;
