@@ -578,7 +578,6 @@ fn reloads_of_certificates() {
     assert_eq!(tunnel.read_bytes(10).unwrap(), b"still here");
 }
 
-/// What a configuration may not say of TLS, and how it is told.
 #[test]
 fn mistakes_are_certificate() {
     let (dir, ca) = certificates();

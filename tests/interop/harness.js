@@ -55,7 +55,7 @@ export async function proxy(t, port, config) {
       clearTimeout(timer);
     }
     await rm(dir, { recursive: true });
-    if (!t.passed) t.diagnostic(`the proxy output: ${errors.slice(-4000)}`);
+    if (!t.passed) t.diagnostic(`the output of the proxy: ${errors.slice(-4000)}`);
     assert.equal(child.signalCode ?? child.exitCode, 0, `the proxy did not stop by itself on SIGTERM: ${errors}`);
   });
   await until('the proxy listens', START_MS, () => {
