@@ -238,7 +238,7 @@ fn headers_that_may_stand_only_once() {
 
 /// What could not be understood has its page as well, but no upstream hears of it.
 #[test]
-fn pages_for_what_was_not_understood() {
+fn error_pages_for_malformed_requests() {
     let peer = Peer::start_echo();
     let config = "server { listen LISTEN; error_page 400 /page; error_page 414 = @up; error_page 505 /up;
             location = /page { return 200 \"page of $status\"; }

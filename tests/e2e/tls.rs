@@ -579,7 +579,7 @@ fn reloads_of_certificates() {
 }
 
 #[test]
-fn mistakes_are_certificate() {
+fn invalid_configurations() {
     let (dir, ca) = certificates();
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
     dir.write("encrypted.key", encrypted);
