@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::config::Level;
 use crate::proxy::balance::{Peer, PeerLease};
 use crate::proxy::error::AttemptError;
-use crate::proxy::forward::{AbortPolicy, ProxyRequest, poll_gone};
+use crate::proxy::forward::{AbortPolicy, ProxyRequest, poll_client_abort};
 use crate::proxy::pool::{TlsKey, UpstreamConn};
 use crate::request::log;
 use crate::runtime::executor::{self, Timer};
@@ -22,30 +22,30 @@ use crate::runtime::stream::{BufStream, Stream};
 use crate::tls;
 
 /// How long a connection within this machine may take: longer means that the backlog was full when it began.
-const NEAR: Duration = Duration::from_millis(10);
+const BACKLOG_RETRY: Duration = Duration::from_millis(10);
 /// How long it may take at most after some of them.
-const NEAR_MAX: Duration = Duration::from_millis(100);
+const BACKLOG_RETRY_MAX: Duration = Duration::from_millis(100);
 
 impl ProxyRequest<'_> {
     /// Waits for a peer, as long as the configuration allows (`queue`).
     pub(crate) async fn wait_for_peer(&mut self) -> Result<PeerLease, u16> {
-        let (Some(queue), false) = (self.group.upstream.queue, self.group.is_empty()) else {
-            return Err(self.no_peer("no live upstreams"));
+        let (Some(queue), false) = (self.upstream.upstream.queue, self.upstream.is_empty()) else {
+            return Err(self.no_live_upstreams("no live upstreams"));
         };
-        let Some(place) = self.group.enqueue(&self.search) else {
-            return Err(self.no_peer("no live upstreams, and no place in the queue"));
+        let Some(place) = self.upstream.enqueue(&self.search) else {
+            return Err(self.no_live_upstreams("no live upstreams, and no place in the queue"));
         };
         // Who does not wait any more keeps others from their turn.
-        let waits = match self.patience() {
+        let waits = match self.abort_policy() {
             AbortPolicy::WhileOpen => AbortPolicy::WhileSending,
             patience => patience,
         };
         let retry = Timer::new();
         self.timer.set(queue.timeout);
-        let (group, search, client, timer) = (&self.group, &mut self.search, &self.client.stream, self.timer);
+        let (group, search, client, timer) = (&self.upstream, &mut self.search, &self.client.stream, self.timer);
         let chosen = poll_fn(|cx| {
-            if poll_gone(client, waits, cx).is_ready() {
-                return Poll::Ready(Err(AttemptError::Gone));
+            if poll_client_abort(client, waits, cx).is_ready() {
+                return Poll::Ready(Err(AttemptError::ClientClosed));
             }
             if retry.poll_due(cx).is_ready() {
                 group.wake_first();
@@ -62,31 +62,31 @@ impl ProxyRequest<'_> {
         })
         .await;
         chosen.map_err(|missed| match missed {
-            AttemptError::Gone => {
+            AttemptError::ClientClosed => {
                 log::log_request(self.exchange, Level::Info, format_args!("{missed}"));
                 missed.status()
             }
-            _ => self.no_peer("no live upstreams within the time of the queue"),
+            _ => self.no_live_upstreams("no live upstreams within the time of the queue"),
         })
     }
 
     pub(crate) async fn connect(&self, peer: &Peer) -> Result<Box<UpstreamConn>, AttemptError> {
         let proxy = &self.exchange.settings().proxy;
-        let waits = self.patience();
+        let waits = self.abort_policy();
         let connected = Cell::new(false);
         let connecting = async {
             let socket = {
                 let _admission = peer.connect_permit().await;
-                reach(&peer.addr, self.way.bind.as_ref()).await.map_err(AttemptError::Connect)?
+                connect_with_retry(&peer.addr, self.pool_key.bind.as_ref()).await.map_err(AttemptError::Connect)?
             };
             connected.set(true);
-            match self.way.tls.as_ref().filter(|_| tls::AVAILABLE) {
+            match self.pool_key.tls.as_ref().filter(|_| tls::AVAILABLE) {
                 None => Ok(Stream::Plain(socket)),
                 Some(called) => {
                     if let Some(news) = called.client.reload_if_changed() {
                         log::log_cert_reload(&self.exchange.settings().error_log, &news);
                     }
-                    Box::pin(secure(socket, called)).await
+                    Box::pin(connect_tls(socket, called)).await
                 }
             }
         };
@@ -96,10 +96,10 @@ impl ProxyRequest<'_> {
             if let Poll::Ready(made) = Pin::new(&mut connecting).poll(cx) {
                 return Poll::Ready(Some(made));
             }
-            poll_gone(&self.client.stream, waits, cx).map(|()| None)
+            poll_client_abort(&self.client.stream, waits, cx).map(|()| None)
         });
         match made.await {
-            None => Err(AttemptError::Gone),
+            None => Err(AttemptError::ClientClosed),
             Some(Err(executor::Elapsed)) if connected.get() => {
                 Err(AttemptError::Timeout("while SSL handshaking to upstream"))
             }
@@ -112,7 +112,7 @@ impl ProxyRequest<'_> {
                 if proxy.socket_keepalive {
                     stream.socket().enable_keepalive();
                 }
-                Ok(Box::new(UpstreamConn::new(BufStream::new(stream), self.way.clone())))
+                Ok(Box::new(UpstreamConn::new(BufStream::new(stream), self.pool_key.clone())))
             }
         }
     }
@@ -120,23 +120,23 @@ impl ProxyRequest<'_> {
 
 /// Connects. Within this machine a full backlog shows by a connection that is not made at once: it is tried again soon,
 /// where the kernel would wait for a second, and then longer.
-async fn reach(addr: &Addr, from: Option<&Addr>) -> io::Result<Socket> {
+async fn connect_with_retry(addr: &Addr, from: Option<&Addr>) -> io::Result<Socket> {
     if !addr.is_local() {
         return Socket::connect(addr, from).await;
     }
-    let (timer, mut patience) = (Timer::new(), NEAR);
+    let (timer, mut patience) = (Timer::new(), BACKLOG_RETRY);
     loop {
         match timer.within(patience, pin!(Socket::connect(addr, from))).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => executor::sleep(patience).await,
             Ok(done) => return done,
             Err(executor::Elapsed) => {}
         }
-        patience = (patience * 2).min(NEAR_MAX);
+        patience = (patience * 2).min(BACKLOG_RETRY_MAX);
     }
 }
 
 /// Makes the handshake with a peer.
-async fn secure(socket: Socket, called: &TlsKey) -> Result<Stream, AttemptError> {
+async fn connect_tls(socket: Socket, called: &TlsKey) -> Result<Stream, AttemptError> {
     match tls::connect(socket, &called.client, &called.name).await {
         Ok(session) => Ok(Stream::Secure(session)),
         Err(error) => Err(AttemptError::Handshake(error)),

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::config::{Level, NextUpstream};
 use crate::http1::head::Malformed;
-use crate::request::body_relay::Failure;
+use crate::request::body_relay::TransferError;
 use crate::runtime::io_error;
 
 /// Why a try with a peer gave no answer.
@@ -24,7 +24,7 @@ pub(crate) enum AttemptError {
     /// The client's fault; no other peer is tried.
     Client(u16, String),
     /// The client is gone.
-    Gone,
+    ClientClosed,
 }
 
 impl AttemptError {
@@ -34,17 +34,17 @@ impl AttemptError {
             Self::Connect(_) | Self::Handshake(_) | Self::Closed(_) | Self::Invalid(_) | Self::Upgrade(_) => 502,
             Self::ConnectTimeout | Self::Timeout(_) => 504,
             Self::Status(status) | Self::Client(status, _) => *status,
-            Self::Gone => 499,
+            Self::ClientClosed => 499,
         }
     }
 
     /// What of `proxy_next_upstream` allows another try; a status has been looked at already.
-    pub(crate) fn flag(&self) -> Option<u16> {
+    pub(crate) fn next_upstream_flag(&self) -> Option<u16> {
         match self {
             Self::Connect(_) | Self::Handshake(_) | Self::Closed(_) => Some(NextUpstream::ERROR),
             Self::ConnectTimeout | Self::Timeout(_) => Some(NextUpstream::TIMEOUT),
             Self::Invalid(_) | Self::Upgrade(_) => Some(NextUpstream::INVALID_HEADER),
-            Self::Status(_) | Self::Client(..) | Self::Gone => None,
+            Self::Status(_) | Self::Client(..) | Self::ClientClosed => None,
         }
     }
 }
@@ -72,56 +72,61 @@ impl fmt::Display for AttemptError {
             Self::Upgrade(what) => write!(f, "upstream sent a 101 that {what}"),
             Self::Status(status) => write!(f, "upstream answered with {status}"),
             Self::Client(_, why) => write!(f, "client {why}"),
-            Self::Gone => f.write_str("client closed connection while waiting for the upstream"),
+            Self::ClientClosed => f.write_str("client closed connection while waiting for the upstream"),
         }
     }
 }
 
 /// Why an answer broke off.
 pub(crate) enum RelayError {
-    Upload(AttemptError),
-    Download(Failure),
+    Request(AttemptError),
+    Response(TransferError),
     Gone,
 }
 
 impl RelayError {
-    pub(crate) fn is_upstreams(&self) -> bool {
+    pub(crate) fn is_upstream_fault(&self) -> bool {
         matches!(
             self,
-            Self::Download(Failure::Source(_) | Failure::Cut | Failure::SourceTimeout | Failure::Malformed(_))
+            Self::Response(
+                TransferError::Source(_)
+                    | TransferError::Truncated
+                    | TransferError::SourceTimeout
+                    | TransferError::Malformed(_)
+            )
         )
     }
 
-    pub(crate) fn is_clients(&self) -> bool {
-        matches!(self, Self::Gone | Self::Upload(AttemptError::Gone) | Self::Download(Failure::Sink(_)))
+    pub(crate) fn is_client_fault(&self) -> bool {
+        matches!(self, Self::Gone | Self::Request(AttemptError::ClientClosed) | Self::Response(TransferError::Sink(_)))
     }
 
     pub(crate) fn level(&self) -> Level {
-        if self.is_upstreams() { Level::Error } else { Level::Info }
+        if self.is_upstream_fault() { Level::Error } else { Level::Info }
     }
 }
 
 impl fmt::Display for RelayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Upload(missed @ (AttemptError::Client(..) | AttemptError::Timeout(_))) => missed.fmt(f),
-            Self::Upload(_) | Self::Gone => f.write_str("client closed connection while reading upstream"),
-            Self::Download(Failure::Source(error)) => {
+            Self::Request(missed @ (AttemptError::Client(..) | AttemptError::Timeout(_))) => missed.fmt(f),
+            Self::Request(_) | Self::Gone => f.write_str("client closed connection while reading upstream"),
+            Self::Response(TransferError::Source(error)) => {
                 write!(f, "recv() failed ({}) while reading upstream", io_error::describe(error))
             }
-            Self::Download(Failure::Cut) => {
+            Self::Response(TransferError::Truncated) => {
                 f.write_str("upstream prematurely closed connection while reading upstream")
             }
-            Self::Download(Failure::SourceTimeout) => {
+            Self::Response(TransferError::SourceTimeout) => {
                 f.write_str("upstream timed out (110: Connection timed out) while reading upstream")
             }
-            Self::Download(Failure::Malformed(why)) => write!(f, "upstream sent {why} while reading upstream"),
-            Self::Download(Failure::Sink(error)) => {
+            Self::Response(TransferError::Malformed(why)) => write!(f, "upstream sent {why} while reading upstream"),
+            Self::Response(TransferError::Sink(error)) => {
                 write!(f, "send() failed ({}) while sending to client", io_error::describe(error))
             }
-            Self::Download(Failure::Encoder) => f.write_str("the answer could not be compressed"),
-            Self::Download(Failure::SinkTimeout) => f.write_str("client timed out while sending to client"),
-            Self::Download(Failure::TooLarge) => f.write_str("upstream sent too large body"),
+            Self::Response(TransferError::Encoder) => f.write_str("the answer could not be compressed"),
+            Self::Response(TransferError::SinkTimeout) => f.write_str("client timed out while sending to client"),
+            Self::Response(TransferError::TooLarge) => f.write_str("upstream sent too large body"),
         }
     }
 }

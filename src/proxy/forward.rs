@@ -15,15 +15,17 @@ use crate::http1::head::{Framing, HeadScanner, HeaderName, Malformed, Response, 
 use crate::http1::uri;
 use crate::modules::error_page;
 use crate::proxy::balance::{Outcome, PeerLease, Search, UpstreamState};
-use crate::proxy::destination::destination;
+use crate::proxy::destination::resolve_destination;
 use crate::proxy::error::AttemptError;
 use crate::proxy::headers::{self, UpstreamRequest};
 use crate::proxy::live::Live;
 use crate::proxy::pool::{self, PoolKey, TlsKey, UpstreamConn};
-use crate::proxy::request_body::{RequestProgress, Upload};
-use crate::request::body_relay::{self, BodyRelay, TransferCoding, send_all};
+use crate::proxy::request_body::{RequestProgress, RequestSender};
+use crate::request::body_relay::{self, BodyRelay, TransferCoding};
 use crate::request::exchange::{Attempt, AttemptTarget, Exchange};
+use crate::request::next::Next;
 use crate::request::rate_limit::MinRate;
+use crate::request::send_queue::send_all;
 use crate::request::{log, variables};
 use crate::runtime::executor::{self, Millis, Timer};
 use crate::runtime::socket::{self, Addr};
@@ -32,28 +34,35 @@ use crate::runtime::stream::{BufStream, Stream};
 /// Interim answers (1xx) to one request.
 const INTERIM_MAX: u32 = 32;
 
-/// What became of a request.
+/// The outcome of a proxied request.
 pub enum Forwarded {
-    /// The answer was relayed; whether the client's connection can be used again.
-    Answered { reusable: bool },
-    /// Nothing was sent to the client: it gets this status.
-    Refused(u16),
-    /// The answer broke off, or the client is gone: close.
-    Broken,
-    /// The upstream sends the request on: to another target, or a location by its name.
-    Elsewhere(Vec<u8>),
-    /// Both sides have agreed on another protocol.
-    Upgraded(Box<Upgraded>),
+    /// The response was sent whole.
+    Sent { keep_alive: bool },
+    /// The response was cut off, or the client has closed the connection.
+    Aborted,
+    /// Nothing was sent to the client.
+    Next(Next),
+    /// Both sides switch protocols.
+    Upgraded(Box<UpgradedUpstream>),
+}
+
+/// The outcome of one attempt.
+pub(crate) enum Attempted {
+    Done(Forwarded),
+    /// The status for the client.
+    Fail(u16),
+    /// Another peer may be tried.
+    Retry,
 }
 
 /// An upstream that has left HTTP, and what it has sent already.
-pub struct Upgraded {
+pub struct UpgradedUpstream {
     pub stream: Stream,
     pub early: Vec<u8>,
     /// What follows are frames of WebSocket.
-    pub websocket: bool,
+    pub is_websocket: bool,
     /// Counts the tunnel as a connection of its peer.
-    pub chosen: PeerLease,
+    pub lease: PeerLease,
 }
 
 /// Passes the request on, and the answer back.
@@ -61,12 +70,12 @@ pub struct Upgraded {
 pub async fn forward(exchange: &mut Exchange, client: &mut BufStream, running: &Live, timer: &Timer) -> Forwarded {
     match ProxyRequest::new(exchange, client, running, timer) {
         Ok(mut attempts) => attempts.run().await,
-        Err(status) => Forwarded::Refused(status),
+        Err(status) => Forwarded::Next(Next::Reject(status)),
     }
 }
 
 /// The address that connections come from (`proxy_bind`).
-fn origin(exchange: &Exchange) -> Result<Option<Addr>, String> {
+fn bind_address(exchange: &Exchange) -> Result<Option<Addr>, String> {
     let Some(template) = &exchange.settings().proxy.bind else { return Ok(None) };
     let text = variables::value(template, exchange);
     let text = String::from_utf8_lossy(&text);
@@ -79,7 +88,7 @@ fn origin(exchange: &Exchange) -> Result<Option<Addr>, String> {
 
 /// What has already come of the body is checked before anything is sent. If it is all of it, it is taken, and can be sent
 /// to one peer after the other.
-fn early_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
+fn buffered_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
     if exchange.body.buffered.is_some() {
         return Ok(exchange.body.buffered.clone());
     }
@@ -112,12 +121,12 @@ fn early_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<
     Ok(exchange.body.buffered.clone())
 }
 
-fn whole(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
+fn as_slice(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
     body.map(|body| body.as_slice())
 }
 
 /// How peers of a request are spoken to by TLS, if they are.
-fn called(exchange: &Exchange) -> Option<TlsKey> {
+fn tls_key(exchange: &Exchange) -> Option<TlsKey> {
     let client = exchange.upstream_tls()?.clone();
     let said = exchange.settings().optional.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref());
     let name = match said {
@@ -137,16 +146,16 @@ pub(crate) struct ProxyRequest<'e> {
     pub(crate) timer: &'e Timer,
     pub(crate) exchange: &'e mut Exchange,
     pub(crate) client: &'e mut BufStream,
-    pub(crate) group: Arc<UpstreamState>,
-    pub(crate) way: PoolKey,
+    pub(crate) upstream: Arc<UpstreamState>,
+    pub(crate) pool_key: PoolKey,
     /// What it asks for; without it, what the client has written.
     pub(crate) uri: Option<Vec<u8>>,
     /// The request's body, if all of it was there at once.
     pub(crate) body: Option<Rc<Vec<u8>>>,
-    pub(crate) outgoing: UpstreamRequest,
+    pub(crate) request: UpstreamRequest,
     pub(crate) search: Search,
     /// Tries of upstreams that have sent the request on.
-    pub(crate) earlier: usize,
+    pub(crate) earlier_attempts: usize,
     pub(crate) began: Millis,
 }
 
@@ -158,9 +167,9 @@ impl<'e> ProxyRequest<'e> {
         running: &Live,
         timer: &'e Timer,
     ) -> Result<Self, u16> {
-        let (group, uri) = destination(exchange, running).map_err(|message| {
-            log::log_request(exchange, Level::Error, format_args!("{message}"));
-            if message.starts_with("invalid") { 500_u16 } else { 502 }
+        let (group, uri) = resolve_destination(exchange, running).map_err(|error| {
+            log::log_request(exchange, Level::Error, format_args!("{}", error.message));
+            error.status
         })?;
         if !exchange.can_be_forwarded() {
             log::log_request(
@@ -170,7 +179,7 @@ impl<'e> ProxyRequest<'e> {
             );
             return Err(502);
         }
-        let body = early_body(exchange, client).map_err(|(status, why)| {
+        let body = buffered_body(exchange, client).map_err(|(status, why)| {
             log::log_request(exchange, Level::Info, format_args!("client sent {why}"));
             status
         })?;
@@ -178,11 +187,11 @@ impl<'e> ProxyRequest<'e> {
             Some(template) => Some(Rc::new(variables::value(template, exchange))),
             None => body,
         };
-        let outgoing = headers::outgoing(exchange, uri.as_deref(), whole(body.as_ref())).map_err(|why| {
+        let outgoing = headers::build_request(exchange, uri.as_deref(), as_slice(body.as_ref())).map_err(|why| {
             log::log_request(exchange, Level::Info, format_args!("client sent {why}"));
             why.status()
         })?;
-        if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > headers::BYTES_MAX {
+        if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > headers::HEAD_BYTES_MAX {
             log::log_request(
                 exchange,
                 Level::Error,
@@ -190,67 +199,80 @@ impl<'e> ProxyRequest<'e> {
             );
             return Err(500);
         }
-        let from = origin(exchange).map_err(|message| {
+        let from = bind_address(exchange).map_err(|message| {
             log::log_request(exchange, Level::Error, format_args!("{message}"));
             500_u16
         })?;
         let search = Search::new(&group.upstream, exchange);
         let earlier = exchange.upstream.attempts.len();
-        let way = PoolKey { bind: from, tls: called(exchange) };
-        Ok(Self { timer, exchange, client, group, uri, body, outgoing, search, way, earlier, began: executor::now() })
+        let way = PoolKey { bind: from, tls: tls_key(exchange) };
+        Ok(Self {
+            timer,
+            exchange,
+            client,
+            upstream: group,
+            uri,
+            body,
+            request: outgoing,
+            search,
+            pool_key: way,
+            earlier_attempts: earlier,
+            began: executor::now(),
+        })
     }
 
     async fn run(&mut self) -> Forwarded {
-        let timeout = self.group.upstream.resolver_timeout.unwrap_or(self.exchange.settings().resolver_timeout);
-        if let Some(complaint) = self.group.refresh(timeout).await {
+        let timeout = self.upstream.upstream.resolver_timeout.unwrap_or(self.exchange.settings().resolver_timeout);
+        if let Some(complaint) = self.upstream.refresh(timeout).await {
             let so = "the addresses that were known before are used";
             log::log_request(self.exchange, Level::Warn, format_args!("{complaint}; {so}"));
         }
         self.began = executor::now();
         loop {
-            let chosen = match self.group.choose(&mut self.search) {
+            let chosen = match self.upstream.choose(&mut self.search) {
                 Some(chosen) => chosen,
                 None => match self.wait_for_peer().await {
                     Ok(chosen) => chosen,
-                    Err(status) => return Forwarded::Refused(status),
+                    Err(status) => return Forwarded::Next(Next::Reject(status)),
                 },
             };
-            self.begin_try(AttemptTarget::Peer(chosen.peer.addr.clone()));
-            match self.with(chosen).await {
-                Ok(done) => return done,
-                Err(Some(status)) => return Forwarded::Refused(status),
-                Err(None) => {}
+            self.begin_attempt(AttemptTarget::Peer(chosen.peer.addr.clone()));
+            match self.try_peer(chosen).await {
+                Attempted::Done(forwarded) => return forwarded,
+                Attempted::Fail(status) => return Forwarded::Next(Next::Reject(status)),
+                Attempted::Retry => {}
             }
         }
     }
 
     /// Whether one more peer may be tried, if there is one.
-    fn may_go_on(&self) -> bool {
+    fn may_try_another(&self) -> bool {
         let proxy = &self.exchange.settings().proxy;
         let tries = self.search.attempts();
         let is_late = !proxy.next_upstream_timeout.is_zero()
             && executor::now().saturating_sub(self.began) >= executor::millis(proxy.next_upstream_timeout);
         let used_up = proxy.next_upstream_tries > 0 && tries >= proxy.next_upstream_tries as usize;
-        !is_late && !used_up && tries < self.group.attempts_max()
+        !is_late && !used_up && tries < self.upstream.attempts_max()
     }
 
     /// No peer is left, or none can be tried.
-    pub(crate) fn no_peer(&mut self, why: &str) -> u16 {
-        if let Some(message) = self.group.resolve_error() {
+    pub(crate) fn no_live_upstreams(&mut self, why: &str) -> u16 {
+        if let Some(message) = self.upstream.resolve_error() {
             log::log_request(self.exchange, Level::Error, format_args!("{message}"));
             return 502;
         }
-        self.begin_try(AttemptTarget::NoPeer(self.group.upstream.name.clone()));
-        self.end_try(Some(502));
+        self.begin_attempt(AttemptTarget::NoPeer(self.upstream.upstream.name.clone()));
+        self.end_attempt(Some(502));
         log::log_request(self.exchange, Level::Error, format_args!("{why} while connecting to upstream"));
         502
     }
 
     /// Tries one peer: what came of it, or the status to end with, or nothing: try the next.
-    async fn with(&mut self, chosen: PeerLease) -> Result<Forwarded, Option<u16>> {
+    async fn try_peer(&mut self, chosen: PeerLease) -> Attempted {
         let mut stale = false;
         loop {
-            let pooled = if stale { None } else { pool::take(&chosen.peer.addr, &self.way, &self.group.upstream) };
+            let pooled =
+                if stale { None } else { pool::take(&chosen.peer.addr, &self.pool_key, &self.upstream.upstream) };
             let reused = pooled.is_some();
             let pooled = match pooled {
                 Some(pooled) => Ok(pooled),
@@ -264,19 +286,24 @@ impl<'e> ProxyRequest<'e> {
                 Ok(pooled) => {
                     let mut pooled = pooled;
                     pooled.requests += 1;
-                    match self.ask(&mut pooled, &mut sent).await {
+                    match self.exchange_heads(&mut pooled, &mut sent).await {
                         Ok(head) => {
                             // Fields that are added to the answer may ask for the upstream's.
                             let head = Rc::new(head);
                             self.exchange.upstream.head = Some(head.clone());
                             if error_page::intercepts(self.exchange, head.status) {
-                                return Ok(self.intercept(&chosen, &head));
+                                return Attempted::Done(self.intercept(&chosen, &head));
                             }
                             if self.exchange.subrequest_of.is_some() {
-                                return Ok(self.hear(pooled, &chosen, &head, sent.upload.is_none()));
+                                return Attempted::Done(self.finish_subrequest(
+                                    pooled,
+                                    &chosen,
+                                    &head,
+                                    sent.unfinished.is_none(),
+                                ));
                             }
-                            if let Some(target) = self.accelerate(&head) {
-                                return Ok(self.send_on(&chosen, &head, target));
+                            if let Some(target) = self.x_accel_redirect(&head) {
+                                return Attempted::Done(self.redirect_internally(&chosen, &head, target));
                             }
                             return self.relay(pooled, chosen, &head, &mut sent).await;
                         }
@@ -284,46 +311,52 @@ impl<'e> ProxyRequest<'e> {
                     }
                 }
                 Err(missed) => {
-                    sent.nothing = true;
+                    sent.nothing_sent = true;
                     missed
                 }
             };
             // A connection that was closed while it lay idle says nothing of its peer: once more, on a new one.
-            if reused && matches!(missed, AttemptError::Closed(_)) && self.may_repeat(&sent) {
+            if reused && matches!(missed, AttemptError::Closed(_)) && self.may_resend(&sent) {
                 stale = true;
                 continue;
             }
-            return Err(self.judge(&chosen, &missed, &sent));
+            return self.classify_error(&chosen, &missed, &sent);
         }
     }
 
     /// Keeps the status and drops the body. If that is here already, and all of the request was `sent`, the connection can
     /// be used again.
-    fn hear(&mut self, mut pooled: Box<UpstreamConn>, chosen: &PeerLease, head: &Response, sent: bool) -> Forwarded {
+    fn finish_subrequest(
+        &mut self,
+        mut pooled: Box<UpstreamConn>,
+        chosen: &PeerLease,
+        head: &Response,
+        sent: bool,
+    ) -> Forwarded {
         chosen.report(Outcome::Succeeded);
-        self.end_try(None);
+        self.end_attempt(None);
         self.exchange.response.status = self.exchange.overrides.status.unwrap_or(head.status);
-        let mut body = Decoder::new(head.framing(self.outgoing.to_head));
-        let is_whole = matches!(body_relay::skip(&mut pooled.stream, &mut body), Ok(true));
+        let mut body = Decoder::new(head.framing(self.request.is_head));
+        let is_whole = matches!(body_relay::discard_buffered(&mut pooled.stream, &mut body), Ok(true));
         let is_over = sent && is_whole && pooled.stream.buffered().is_empty() && head.status != 101;
-        if is_over && self.outgoing.keeps_alive && head.keeps_alive() {
-            pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
+        if is_over && self.request.keep_alive && head.keeps_alive() {
+            pool::put(&chosen.peer.addr, pooled, &self.upstream.upstream);
         }
-        Forwarded::Answered { reusable: true }
+        Forwarded::Sent { keep_alive: true }
     }
 
     /// Drops the answer: `error_page` has another one.
     fn intercept(&mut self, chosen: &PeerLease, head: &Response) -> Forwarded {
         chosen.report(Outcome::Succeeded);
-        self.end_try(None);
+        self.end_attempt(None);
         if head.status == 401 {
-            keep(self.exchange, head, b"WWW-Authenticate", b"www_authenticate");
+            preserve_header(self.exchange, head, b"WWW-Authenticate", b"www_authenticate");
         }
-        Forwarded::Refused(head.status)
+        Forwarded::Next(Next::Reject(head.status))
     }
 
     /// Does what the upstream tells us to do: the target that it sends the request to.
-    fn accelerate(&mut self, head: &Response) -> Option<Vec<u8>> {
+    fn x_accel_redirect(&mut self, head: &Response) -> Option<Vec<u8>> {
         head.headers.first(HeaderName::Accel)?;
         let ignored = self.exchange.settings().proxy.ignored_headers;
         let rate = head.headers.first_named(b"x_accel_limit_rate").filter(|_| !ignored.limit_rate);
@@ -334,7 +367,7 @@ impl<'e> ProxyRequest<'e> {
     }
 
     /// The upstream has sent the request on: what it answers with is found anew, with some of its fields (nginx's choice).
-    fn send_on(&mut self, chosen: &PeerLease, head: &Response, target: Vec<u8>) -> Forwarded {
+    fn redirect_internally(&mut self, chosen: &PeerLease, head: &Response, target: Vec<u8>) -> Forwarded {
         const PASSED: [(&[u8], &[u8]); 5] = [
             (b"Set-Cookie", b"set_cookie"),
             (b"Content-Disposition", b"content_disposition"),
@@ -343,43 +376,43 @@ impl<'e> ProxyRequest<'e> {
             (b"Accept-Ranges", b"accept_ranges"),
         ];
         chosen.report(Outcome::Succeeded);
-        self.end_try(None);
+        self.end_attempt(None);
         let exchange = &mut *self.exchange;
         for (name, known) in PASSED {
-            keep(exchange, head, name, known);
+            preserve_header(exchange, head, name, known);
         }
         exchange.overrides.content_type = head.headers.first(HeaderName::ContentType).map(<[u8]>::to_vec);
         if target.starts_with(b"@") {
-            return Forwarded::Elsewhere(target);
+            return Forwarded::Next(Next::redirect(exchange, target));
         }
         let Some(target) = uri::parse_internal(&target) else {
             log::log_request(exchange, Level::Error, format_args!("upstream sent unsafe \"X-Accel-Redirect\""));
-            return Forwarded::Refused(404);
+            return Forwarded::Next(Next::Reject(404));
         };
         if exchange.request.method() != b"HEAD" {
             exchange.request.become_get();
             exchange.body.is_dropped = true;
         }
-        Forwarded::Elsewhere(target)
+        Forwarded::Next(Next::redirect(exchange, target))
     }
 
     /// Whether the request can be sent once more: its body can, and doing it twice does no harm
     /// (RFC 9110 9.2.2).
-    fn may_repeat(&self, sent: &RequestProgress) -> bool {
+    fn may_resend(&self, sent: &RequestProgress) -> bool {
         let proxy = &self.exchange.settings().proxy;
         let idempotent = !matches!(self.exchange.request.method(), b"POST" | b"LOCK" | b"PATCH");
         self.exchange.can_be_forwarded()
-            && (sent.nothing || idempotent || proxy.next_upstream.contains(NextUpstream::NON_IDEMPOTENT))
+            && (sent.nothing_sent || idempotent || proxy.next_upstream.contains(NextUpstream::NON_IDEMPOTENT))
     }
 
     /// What a miss means: for the log, for the peer, and for the client. `None`: another peer is tried.
-    fn judge(&mut self, chosen: &PeerLease, missed: &AttemptError, sent: &RequestProgress) -> Option<u16> {
+    fn classify_error(&mut self, chosen: &PeerLease, missed: &AttemptError, sent: &RequestProgress) -> Attempted {
         let status = missed.status();
-        if let AttemptError::Client(..) | AttemptError::Gone = missed {
+        if let AttemptError::Client(..) | AttemptError::ClientClosed = missed {
             chosen.report(Outcome::Neutral);
-            self.end_try(matches!(missed, AttemptError::Gone).then_some(status));
+            self.end_attempt(matches!(missed, AttemptError::ClientClosed).then_some(status));
             log::log_request(self.exchange, Level::Info, format_args!("{missed}"));
-            return Some(status);
+            return Attempted::Fail(status);
         }
         let fault = match missed {
             AttemptError::Status(status) => !matches!(status, 403 | 404),
@@ -388,24 +421,25 @@ impl<'e> ProxyRequest<'e> {
             _ => true,
         };
         let disabled = chosen.report(if fault { Outcome::Failed } else { Outcome::Neutral });
-        self.end_try(Some(status));
+        self.end_attempt(Some(status));
         if !matches!(missed, AttemptError::Status(_)) {
             log::log_request(self.exchange, Level::Error, format_args!("{missed}"));
         }
         if disabled {
             log::log_request(self.exchange, Level::Warn, format_args!("upstream server temporarily disabled"));
         }
-        let allowed = missed.flag().is_none_or(|flag| self.exchange.settings().proxy.next_upstream.contains(flag));
-        let again = allowed && self.may_repeat(sent) && self.may_go_on();
-        if again { None } else { Some(status) }
+        let allowed =
+            missed.next_upstream_flag().is_none_or(|flag| self.exchange.settings().proxy.next_upstream.contains(flag));
+        let again = allowed && self.may_resend(sent) && self.may_try_another();
+        if again { Attempted::Retry } else { Attempted::Fail(status) }
     }
 
-    fn begin_try(&mut self, peer: AttemptTarget) {
-        let elsewhere = self.earlier > 0 && self.exchange.upstream.attempts.len() == self.earlier;
+    fn begin_attempt(&mut self, peer: AttemptTarget) {
+        let elsewhere = self.earlier_attempts > 0 && self.exchange.upstream.attempts.len() == self.earlier_attempts;
         self.exchange.upstream.attempts.push(Attempt { after_redirect: elsewhere, ..Attempt::new(peer) });
     }
 
-    fn end_try(&mut self, status: Option<u16>) {
+    fn end_attempt(&mut self, status: Option<u16>) {
         if let Some(now) = self.exchange.upstream.attempts.last_mut() {
             now.status = now.status.or(status);
             now.ended = Some(now.elapsed());
@@ -414,10 +448,10 @@ impl<'e> ProxyRequest<'e> {
 
     /// When the client is known not to wait any more. One that is to upgrade, or that keeps others out (`limit_conn`), must
     /// not end its side.
-    pub(crate) fn patience(&self) -> AbortPolicy {
+    pub(crate) fn abort_policy(&self) -> AbortPolicy {
         match self.exchange.settings().proxy.ignore_client_abort {
-            true => AbortPolicy::Endless,
-            false if self.outgoing.offered.is_empty() && self.exchange.limits.conn_guards.is_empty() => {
+            true => AbortPolicy::Never,
+            false if self.request.offered_protocols.is_empty() && self.exchange.limits.conn_guards.is_empty() => {
                 AbortPolicy::WhileOpen
             }
             false => AbortPolicy::WhileSending,
@@ -425,11 +459,15 @@ impl<'e> ProxyRequest<'e> {
     }
 
     /// Sends the request, and reads heads until a final one is there. What is left of the body goes on later.
-    async fn ask(&mut self, pooled: &mut UpstreamConn, sent: &mut RequestProgress) -> Result<Response, AttemptError> {
+    async fn exchange_heads(
+        &mut self,
+        pooled: &mut UpstreamConn,
+        sent: &mut RequestProgress,
+    ) -> Result<Response, AttemptError> {
         let settings = self.exchange.settings();
         let proxy = &settings.proxy;
         let read_timeout = proxy.response_timeout();
-        let framing = self.outgoing.framing;
+        let framing = self.request.framing;
         let limits = body_relay::Limits {
             bytes_max: settings.body_bytes_max,
             read_timeout: settings.body_timeout,
@@ -441,28 +479,29 @@ impl<'e> ProxyRequest<'e> {
         let has_body = self.exchange.request.framing != Framing::None;
         let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.forwards_body();
         let send_timeout = settings.send_timeout;
-        let waits = self.patience();
+        let waits = self.abort_policy();
         // The first try takes the head; the rare further one writes it again.
-        let head = match std::mem::take(&mut self.outgoing.head) {
+        let head = match std::mem::take(&mut self.request.head) {
             head if !head.is_empty() => head,
             _ => {
-                headers::outgoing(self.exchange, self.uri.as_deref(), whole(self.body.as_ref()))
+                headers::build_request(self.exchange, self.uri.as_deref(), as_slice(self.body.as_ref()))
                     .map_err(AttemptError::Invalid)?
                     .head
             }
         };
         let min_rate = MinRate::for_request(self.exchange);
-        let upload = sent.upload.insert(Upload::new(BodyRelay::new(head, coding, limits), framing, min_rate));
+        let upload =
+            sent.unfinished.insert(RequestSender::new(BodyRelay::new(head, coding, limits), framing, min_rate));
         if self.exchange.config.keeps_request_body {
-            upload.transfer.keep();
+            upload.relay.keep_prefix();
         }
         let (client_tx, mut client_rx) = self.client.split();
         let (upstream_tx, mut upstream_rx) = pooled.stream.split();
         if goes_on && !self.exchange.body.continue_sent {
             self.exchange.body.continue_sent = true;
-            send_all(client_tx, b"HTTP/1.1 100 Continue\r\n\r\n", send_timeout)
+            send_all(client_tx, b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), send_timeout)
                 .await
-                .map_err(|_| AttemptError::Gone)?;
+                .map_err(|_| AttemptError::ClientClosed)?;
         }
         let timer = self.timer;
         let mut waiting = false;
@@ -471,16 +510,17 @@ impl<'e> ProxyRequest<'e> {
             let mut scan = HeadScanner::for_response();
             let mut parse = |bytes: &[u8]| scan.parse_response(bytes);
             let read = poll_fn(|cx| {
-                if let Err(missed) = upload.poll(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx) {
+                if let Err(missed) = upload.poll_send(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx)
+                {
                     return Poll::Ready(Err(missed));
                 }
                 match upstream_rx.poll_parse(cx, &mut parse) {
                     Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
-                    Poll::Ready(Err(unparsed)) => return Poll::Ready(Err(Upload::why_no_head(unparsed))),
+                    Poll::Ready(Err(unparsed)) => return Poll::Ready(Err(RequestSender::head_error(unparsed))),
                     Poll::Pending => {}
                 }
-                if let Poll::Ready(()) = poll_gone(client_tx, waits, cx) {
-                    return Poll::Ready(Err(AttemptError::Gone));
+                if let Poll::Ready(()) = poll_client_abort(client_tx, waits, cx) {
+                    return Poll::Ready(Err(AttemptError::ClientClosed));
                 }
                 if !upload.is_over() {
                     return Poll::Pending;
@@ -492,9 +532,9 @@ impl<'e> ProxyRequest<'e> {
             })
             .await;
             if let Some(now) = self.exchange.upstream.attempts.last_mut() {
-                now.sent = upload.transfer.written;
+                now.sent = upload.relay.written;
             }
-            upload.count(&mut self.exchange.body);
+            upload.record(&mut self.exchange.body);
             let head = read?;
             match head.status {
                 101 => break head,
@@ -505,21 +545,21 @@ impl<'e> ProxyRequest<'e> {
                     }
                     // We have said `100 Continue` ourselves.
                     if head.status != 100 && http11 && self.exchange.subrequest_of.is_none() {
-                        let bytes = headers::interim(&head);
-                        send_all(client_tx, &bytes, send_timeout).await.map_err(|_| AttemptError::Gone)?;
+                        let bytes = headers::interim_response(&head);
+                        send_all(client_tx, bytes, send_timeout).await.map_err(|_| AttemptError::ClientClosed)?;
                     }
                 }
                 _ => break head,
             }
         };
         if upload.complete {
-            sent.upload = None;
+            sent.unfinished = None;
         }
-        self.heed(head, sent)
+        self.check_response(head, sent)
     }
 
     /// Whether an answer is one that the client gets.
-    fn heed(&mut self, head: Response, sent: &RequestProgress) -> Result<Response, AttemptError> {
+    fn check_response(&mut self, head: Response, sent: &RequestProgress) -> Result<Response, AttemptError> {
         if head.status == 101 {
             self.check_upgrade(&head, sent).map_err(AttemptError::Upgrade)?;
         }
@@ -531,9 +571,9 @@ impl<'e> ProxyRequest<'e> {
         // Where no other peer can be asked this answer is better than none.
         let status = head.status;
         if self.exchange.settings().proxy.next_upstream.contains_status(status)
-            && self.may_repeat(sent)
-            && self.may_go_on()
-            && self.group.has_untried_peer(&self.search)
+            && self.may_resend(sent)
+            && self.may_try_another()
+            && self.upstream.has_untried_peer(&self.search)
         {
             return Err(AttemptError::Status(status));
         }
@@ -542,7 +582,7 @@ impl<'e> ProxyRequest<'e> {
 }
 
 /// Has the answer keep a field of an upstream's that it takes the place of.
-fn keep(exchange: &mut Exchange, head: &Response, name: &'static [u8], known: &[u8]) {
+fn preserve_header(exchange: &mut Exchange, head: &Response, name: &'static [u8], known: &[u8]) {
     for value in head.headers.all_named(known) {
         exchange.overrides.headers.push((name, value.to_vec()));
     }
@@ -556,13 +596,13 @@ pub(crate) enum AbortPolicy {
     /// As long as the connection is not broken: a client that only stopped sending still waits.
     WhileOpen,
     /// Whatever it does, the request goes on (`proxy_ignore_client_abort`).
-    Endless,
+    Never,
 }
 
 /// Ready when the client does not wait any more.
-pub(crate) fn poll_gone(client: &Stream, patience: AbortPolicy, cx: &mut Context<'_>) -> Poll<()> {
+pub(crate) fn poll_client_abort(client: &Stream, patience: AbortPolicy, cx: &mut Context<'_>) -> Poll<()> {
     match patience {
-        AbortPolicy::Endless => Poll::Pending,
+        AbortPolicy::Never => Poll::Pending,
         AbortPolicy::WhileSending if client.socket().peer_closed() => Poll::Ready(()),
         AbortPolicy::WhileSending | AbortPolicy::WhileOpen => client.socket().poll_failed(cx),
     }

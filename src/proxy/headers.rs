@@ -18,21 +18,21 @@ use crate::request::variables;
 use crate::runtime::clock;
 
 /// Bytes of a request head that is sent to an upstream.
-pub const BYTES_MAX: usize = 64 * 1024;
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of a body that finds room behind the head of its answer.
-const SHORT_BYTES: u64 = 512;
+const BODY_JOIN_BYTES: u64 = 512;
 
 /// Everything of a request that goes to the upstream.
 pub struct UpstreamRequest {
     pub head: Vec<u8>,
     pub framing: Framing,
     /// Tokens of the Upgrade field that we send, if we do.
-    pub offered: Vec<u8>,
+    pub offered_protocols: Vec<u8>,
     /// Whether the answer has no body because we asked with HEAD.
-    pub to_head: bool,
+    pub is_head: bool,
     /// Whether the connection could be used again, as far as we are concerned.
-    pub keeps_alive: bool,
+    pub keep_alive: bool,
 }
 
 /// Fields that a client can't take away by naming them in Connection: others rely on them.
@@ -57,15 +57,19 @@ fn is_protected(name: &[u8]) -> bool {
         || NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// Whether an application may take one name for the other: CGI makes `_` of `-`.
-fn is_like(name: &[u8], set: &[u8]) -> bool {
+/// Whether an application may take one name for the other: CGI turns `-` into `_`.
+fn is_same_header(name: &[u8], set: &[u8]) -> bool {
     let same = |a: u8, b: u8| a.eq_ignore_ascii_case(&b) || (b == b'-' && !a.is_ascii_alphanumeric());
     name.len() == set.len() && name.iter().zip(set).all(|(a, b)| same(*a, *b))
 }
 
-/// Writes the request head: what is configured, what frames the body, and the client's fields that are left.
-/// Without a `uri` it is the client's. A whole `body` follows at once.
-pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) -> Result<UpstreamRequest, Malformed> {
+/// Builds the request for the upstream: request line, configured headers, framing, and the remaining headers of the
+/// client. Without a `uri` it is the client's. A buffered `body` is appended.
+pub fn build_request(
+    exchange: &Exchange,
+    uri: Option<&[u8]>,
+    body: Option<&[u8]>,
+) -> Result<UpstreamRequest, Malformed> {
     let request = &exchange.request;
     let proxy = &exchange.settings().proxy;
     let sends_body = proxy.set_body.is_some() || exchange.forwards_body();
@@ -74,7 +78,7 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         Some(body) => Framing::Length(body.len() as u64),
         None => request.framing,
     };
-    // A chunked body can't be told to an HTTP/1.0 server.
+    // HTTP/1.0 has no chunked bodies.
     let version = if framing == Framing::Chunked { Version::Http11 } else { proxy.version };
     let method = proxy.method.as_ref().map(|method| variables::value(method, exchange));
     let method = method.as_deref().filter(|method| !method.is_empty()).unwrap_or(request.method());
@@ -84,66 +88,20 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
     let mut out = Vec::with_capacity(request.len() + 256);
     out.extend_from_slice(method);
     out.push(b' ');
-    // Whatever the URI was made of, it is one word of one line.
+    // Encoded: a URI from variables must stay one word of one line.
     uri::encode_url(uri.unwrap_or(&exchange.uri.raw), &mut out);
     out.push(b' ');
     out.extend_from_slice(version.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");
-
-    let is_set = |kind: HeaderName| proxy.set_headers.iter().any(|set| set.kind == kind);
-    let mut offered: Vec<u8> = Vec::new();
-    let mut connection: Vec<u8> = Vec::new();
-    if !is_set(HeaderName::Host) {
-        let host = exchange.proxy_host().map_or("", |(host, _)| host);
-        response::write_header(b"Host", host.as_bytes(), &mut out);
-    }
-    let mut value = Vec::new();
-    for set in proxy.set_headers.iter() {
-        if out.len() > BYTES_MAX {
-            break; // a client's field, used many times over
-        }
-        value.clear();
-        variables::write(&set.value, exchange, &mut value);
-        if head::has_line_break(&value) {
-            return Err(Malformed::Header);
-        }
-        match set.kind {
-            // Framing is ours, whatever is configured.
-            HeaderName::ContentLength
-            | HeaderName::TransferEncoding
-            | HeaderName::Http2Settings
-            | HeaderName::Expect => {}
-            _ if value.is_empty() => {}
-            // A question stays one, even for the sake of an upgrade.
-            HeaderName::Upgrade | HeaderName::Connection if exchange.subrequest_of.is_some() => {}
-            HeaderName::Upgrade => offered = offered_of(&value, request),
-            HeaderName::Connection if connection.is_empty() => connection = std::mem::take(&mut value),
-            HeaderName::Connection => {}
-            _ => response::write_header(&set.name, &value, &mut out),
-        }
-    }
-    // Where the configuration says nothing of it, WebSocket is passed on by itself.
-    if !is_set(HeaderName::Upgrade)
-        && !is_set(HeaderName::Connection)
-        && version == Version::Http11
-        && exchange.subrequest_of.is_none()
-    {
-        offered = offered_of(b"websocket", request);
-        if !offered.is_empty() {
-            connection = b"Upgrade".to_vec();
-        }
-    }
-    if version == Version::Http10 && !is_set(HeaderName::Connection) {
-        connection = b"close".to_vec();
-    }
-    if !offered.is_empty() {
+    let HopHeaders { upgrade, connection } = write_configured_headers(exchange, version, &mut out)?;
+    if !upgrade.is_empty() {
         if !matches!(request.framing, Framing::None | Framing::Length(0)) {
             return Err(Malformed::UpgradeWithBody);
         }
         if request.headers.all(HeaderName::WebSocketKey).count() > 1 {
             return Err(Malformed::DuplicateWebSocketKey);
         }
-        response::write_header(b"Upgrade", &offered, &mut out);
+        response::write_header(b"Upgrade", &upgrade, &mut out);
     }
     if !connection.is_empty() {
         response::write_header(b"Connection", &connection, &mut out);
@@ -154,29 +112,98 @@ pub fn outgoing(exchange: &Exchange, uri: Option<&[u8]>, body: Option<&[u8]>) ->
         Framing::None | Framing::UntilClose => {}
     }
     if proxy.pass_request_headers {
-        let named: Vec<&[u8]> = request.headers.all(HeaderName::Connection).flat_map(head::tokens).collect();
-        for field in request.headers.iter() {
-            let ours = matches!(field.kind, HeaderName::Host | HeaderName::ContentLength | HeaderName::Expect);
-            let named = || named.iter().any(|name| name.eq_ignore_ascii_case(field.name)) && !is_protected(field.name);
-            let set = || proxy.set_headers.iter().any(|set| is_like(field.name, &set.name));
-            if !(ours || field.kind.is_hop_by_hop() || named() || set()) {
-                response::write_header(field.name, field.value, &mut out);
-            }
-        }
+        write_client_headers(exchange, &mut out);
     }
     out.extend_from_slice(b"\r\n");
-    let whole = body.filter(|_| sends_body);
-    out.extend_from_slice(whole.unwrap_or_default());
-    let framing = if whole.is_some() { Framing::None } else { framing };
+    let buffered = body.filter(|_| sends_body);
+    out.extend_from_slice(buffered.unwrap_or_default());
     let closes = head::tokens(&connection).any(|token| token.eq_ignore_ascii_case(b"close"));
-    let keeps_alive = !closes && (version == Version::Http11 || connection.eq_ignore_ascii_case(b"keep-alive"));
-    Ok(UpstreamRequest { to_head: method == b"HEAD", head: out, framing, offered, keeps_alive })
+    Ok(UpstreamRequest {
+        is_head: method == b"HEAD",
+        head: out,
+        framing: if buffered.is_some() { Framing::None } else { framing },
+        offered_protocols: upgrade,
+        keep_alive: !closes && (version == Version::Http11 || connection.eq_ignore_ascii_case(b"keep-alive")),
+    })
+}
+
+/// Values of the hop-by-hop headers; empty ones are not sent.
+#[derive(Default)]
+struct HopHeaders {
+    upgrade: Vec<u8>,
+    connection: Vec<u8>,
+}
+
+/// Writes `Host` and the headers of `proxy_set_header`, but for the hop-by-hop ones, which it returns.
+fn write_configured_headers(exchange: &Exchange, version: Version, out: &mut Vec<u8>) -> Result<HopHeaders, Malformed> {
+    let set_headers = &exchange.settings().proxy.set_headers;
+    let is_set = |kind: HeaderName| set_headers.iter().any(|set| set.kind == kind);
+    if !is_set(HeaderName::Host) {
+        let host = exchange.proxy_host().map_or("", |(host, _)| host);
+        response::write_header(b"Host", host.as_bytes(), out);
+    }
+    let mut hop = HopHeaders::default();
+    let mut value = Vec::new();
+    for set in set_headers.iter() {
+        if out.len() > HEAD_BYTES_MAX {
+            break; // a long value of the client's, repeated by many directives
+        }
+        value.clear();
+        variables::write(&set.value, exchange, &mut value);
+        if head::has_line_break(&value) {
+            return Err(Malformed::Header);
+        }
+        match set.kind {
+            // Framing is not configurable.
+            HeaderName::ContentLength
+            | HeaderName::TransferEncoding
+            | HeaderName::Http2Settings
+            | HeaderName::Expect => {}
+            _ if value.is_empty() => {}
+            // A subrequest never upgrades.
+            HeaderName::Upgrade | HeaderName::Connection if exchange.subrequest_of.is_some() => {}
+            HeaderName::Upgrade => hop.upgrade = offered_protocols(&value, &exchange.request),
+            HeaderName::Connection if hop.connection.is_empty() => hop.connection = std::mem::take(&mut value),
+            HeaderName::Connection => {}
+            _ => response::write_header(&set.name, &value, out),
+        }
+    }
+    // WebSocket is forwarded without configuration.
+    if !is_set(HeaderName::Upgrade)
+        && !is_set(HeaderName::Connection)
+        && version == Version::Http11
+        && exchange.subrequest_of.is_none()
+    {
+        hop.upgrade = offered_protocols(b"websocket", &exchange.request);
+        if !hop.upgrade.is_empty() {
+            hop.connection = b"Upgrade".to_vec();
+        }
+    }
+    if version == Version::Http10 && !is_set(HeaderName::Connection) {
+        hop.connection = b"close".to_vec();
+    }
+    Ok(hop)
+}
+
+/// Writes the client's headers that are neither hop-by-hop nor replaced by configuration.
+fn write_client_headers(exchange: &Exchange, out: &mut Vec<u8>) {
+    let headers = &exchange.request.headers;
+    let set_headers = &exchange.settings().proxy.set_headers;
+    let named: Vec<&[u8]> = headers.all(HeaderName::Connection).flat_map(head::tokens).collect();
+    for header in headers.iter() {
+        let replaced = matches!(header.kind, HeaderName::Host | HeaderName::ContentLength | HeaderName::Expect);
+        let named = || named.iter().any(|name| name.eq_ignore_ascii_case(header.name)) && !is_protected(header.name);
+        let set = || set_headers.iter().any(|set| is_same_header(header.name, &set.name));
+        if !(replaced || header.kind.is_hop_by_hop() || named() || set()) {
+            response::write_header(header.name, header.value, out);
+        }
+    }
 }
 
 /// The protocols of `value` that an upstream is offered, each once: those that the client asks for itself, in HTTP/1.1 and
 /// with `Connection: upgrade` (RFC 9110 7.8); WebSocket by GET alone (RFC 6455 4.1); `h2c` never, since it lets a client
 /// speak HTTP/2 past all rules.
-fn offered_of(value: &[u8], request: &Request) -> Vec<u8> {
+fn offered_protocols(value: &[u8], request: &Request) -> Vec<u8> {
     if !request.may_upgrade() {
         return Vec::new();
     }
@@ -188,7 +215,7 @@ fn offered_of(value: &[u8], request: &Request) -> Vec<u8> {
 }
 
 /// An interim answer (RFC 9110 15.2), written anew.
-pub fn interim(head: &Response) -> Vec<u8> {
+pub fn interim_response(head: &Response) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len());
     response::write_status_line(head.status, head.reason(), &mut out);
     let passed =
@@ -199,7 +226,7 @@ pub fn interim(head: &Response) -> Vec<u8> {
 }
 
 /// Fields of an answer that go to the client.
-fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterator<Item = head::Header<'h>> {
+fn forwarded_headers<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterator<Item = head::Header<'h>> {
     let proxy = &exchange.settings().proxy;
     let listed = |list: &[Box<[u8]>], name: &[u8]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
     head.headers.iter().filter(move |field| {
@@ -222,11 +249,11 @@ fn passed_fields<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterato
 }
 
 /// The head of an answer, written anew for the client.
-pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) -> Vec<u8> {
+pub fn response_head(exchange: &Exchange, head: &Response, framing: ResponseFraming) -> Vec<u8> {
     let proxy = &exchange.settings().proxy;
     let passes = |name: &str| proxy.passed_headers.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
     // A short body is copied behind it.
-    let body = head.content_length().filter(|length| *length <= SHORT_BYTES).unwrap_or(0);
+    let body = head.content_length().filter(|length| *length <= BODY_JOIN_BYTES).unwrap_or(0);
     let mut out = Vec::with_capacity(head.len() + 128 + body as usize);
     let (status, reason) = match exchange.overrides.status {
         Some(status) => (status, response::reason_phrase(status).as_bytes()),
@@ -253,7 +280,7 @@ pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) ->
     if packed {
         added.weaken_etag();
     }
-    for field in passed_fields(exchange, head) {
+    for field in forwarded_headers(exchange, head) {
         match field.kind {
             kind if added.replace(kind, &mut out) => {}
             HeaderName::ContentLength => {
@@ -266,9 +293,15 @@ pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) ->
                 let told = charset::content_type(exchange, status, field.value);
                 response::write_header(field.name, told.as_deref().unwrap_or(field.value), &mut out);
             }
-            HeaderName::Location => response::write_header(field.name, &redirected(exchange, field.value), &mut out),
-            HeaderName::Refresh => response::write_header(field.name, &refreshed(exchange, field.value), &mut out),
-            HeaderName::SetCookie => response::write_header(field.name, &cookie(exchange, field.value), &mut out),
+            HeaderName::Location => {
+                response::write_header(field.name, &rewrite_location(exchange, field.value), &mut out)
+            }
+            HeaderName::Refresh => {
+                response::write_header(field.name, &rewrite_refresh(exchange, field.value), &mut out)
+            }
+            HeaderName::SetCookie => {
+                response::write_header(field.name, &rewrite_cookie(exchange, field.value), &mut out)
+            }
             HeaderName::Etag if packed => {
                 if let Some(weak) = weak_etag(field.value) {
                     response::write_header(field.name, &weak, &mut out);
@@ -286,7 +319,7 @@ pub fn answer(exchange: &Exchange, head: &Response, framing: ResponseFraming) ->
 }
 
 /// A cookie as the client gets it (`proxy_cookie_path` and the like).
-fn cookie<'v>(exchange: &Exchange, value: &'v [u8]) -> Cow<'v, [u8]> {
+fn rewrite_cookie<'v>(exchange: &Exchange, value: &'v [u8]) -> Cow<'v, [u8]> {
     match &exchange.settings().optional.cookies {
         Some(rules) => cookies::rewrite(rules, value, exchange),
         None => Cow::Borrowed(value),
@@ -294,8 +327,8 @@ fn cookie<'v>(exchange: &Exchange, value: &'v [u8]) -> Cow<'v, [u8]> {
 }
 
 /// `proxy_redirect` for a Location.
-fn redirected(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
-    match rewritten(exchange, value) {
+fn rewrite_location(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
+    match apply_proxy_redirect(exchange, value) {
         Some(value) if value.starts_with(b"/") => response::absolute_location(exchange, &value),
         Some(value) => value,
         None => value.to_vec(),
@@ -303,17 +336,17 @@ fn redirected(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
 }
 
 /// `proxy_redirect` for the URL in a Refresh, `5; url=http://...`.
-fn refreshed(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
+fn rewrite_refresh(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
     let Some(at) = value.windows(4).position(|part| part.eq_ignore_ascii_case(b"url=")) else { return value.to_vec() };
     let (before, url) = value.split_at(at + 4);
-    match rewritten(exchange, url) {
+    match apply_proxy_redirect(exchange, url) {
         Some(url) => [before, &url].concat(),
         None => value.to_vec(),
     }
 }
 
 /// The first redirect rule that fits.
-fn rewritten(exchange: &Exchange, value: &[u8]) -> Option<Vec<u8>> {
+fn apply_proxy_redirect(exchange: &Exchange, value: &[u8]) -> Option<Vec<u8>> {
     let pass = exchange.proxy_pass()?;
     exchange.settings().proxy.redirects.iter().find_map(|rule| match rule {
         Redirect::Default => {
@@ -346,16 +379,18 @@ fn location_path(location: &Location) -> &str {
 }
 
 /// The head of a 101: what was agreed on, and the upstream's other fields.
-pub fn upgraded(exchange: &Exchange, head: &Response, token: &[u8]) -> Vec<u8> {
+pub fn switching_protocols(exchange: &Exchange, head: &Response, token: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + 128);
     let reason = if head.reason().is_empty() { response::reason_phrase(101).as_bytes() } else { head.reason() };
     response::write_start(exchange, 101, reason, &mut out);
     response::write_header(b"Upgrade", token, &mut out);
     response::write_header(b"Connection", b"upgrade", &mut out);
-    for field in passed_fields(exchange, head) {
+    for field in forwarded_headers(exchange, head) {
         match field.kind {
             HeaderName::ContentLength => {}
-            HeaderName::SetCookie => response::write_header(field.name, &cookie(exchange, field.value), &mut out),
+            HeaderName::SetCookie => {
+                response::write_header(field.name, &rewrite_cookie(exchange, field.value), &mut out)
+            }
             _ => response::write_header(field.name, field.value, &mut out),
         }
     }

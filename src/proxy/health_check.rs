@@ -15,8 +15,8 @@ use crate::http1::head::{HeadScanner, HeaderName, Response};
 use crate::http1::{base64, websocket};
 use crate::proxy::balance::{Health, Peer, UpstreamState};
 use crate::proxy::live::Live;
-use crate::request::body_relay::send_all;
 use crate::request::log;
+use crate::request::send_queue::send_all;
 use crate::runtime::executor::{self, Task, Timer};
 use crate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};
 use crate::runtime::io_error;
@@ -223,7 +223,7 @@ async fn run_probe(socket: Socket, check: &HealthCheck) -> Result<(), String> {
             let head = exchange_heads(&mut stream, host, uri, &fields, check.timeout).await?;
             check_upgrade(&head, &key)?;
             let close = websocket::going_away_frame(Some(fastrand::u32(..).to_ne_bytes()));
-            let _ = send_all(&stream.stream, &close, check.timeout).await;
+            let _ = send_all(&stream.stream, close, check.timeout).await;
             Ok(())
         }
     }
@@ -239,7 +239,9 @@ async fn exchange_heads(
 ) -> Result<Response, String> {
     let agent = concat!("smolgate/", env!("CARGO_PKG_VERSION"), " (health check)");
     let request = format!("GET {uri} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{fields}\r\n");
-    send_all(&stream.stream, request.as_bytes(), timeout).await.map_err(|_| "sending the request failed".to_owned())?;
+    send_all(&stream.stream, request.into_bytes(), timeout)
+        .await
+        .map_err(|_| "sending the request failed".to_owned())?;
     read_head(stream).await
 }
 

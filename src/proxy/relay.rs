@@ -9,18 +9,19 @@ use crate::http1::websocket;
 use crate::modules::gzip;
 use crate::proxy::balance::{Outcome, PeerLease};
 use crate::proxy::error::RelayError;
-use crate::proxy::forward::{AbortPolicy, Forwarded, ProxyRequest, Upgraded, poll_gone};
+use crate::proxy::forward::{AbortPolicy, Attempted, Forwarded, ProxyRequest, UpgradedUpstream, poll_client_abort};
 use crate::proxy::headers;
 use crate::proxy::pool::{self, UpstreamConn};
 use crate::proxy::request_body::RequestProgress;
-use crate::request::body_relay::{self, BodyRelay, Failure, TransferCoding, send_all};
+use crate::request::body_relay::{self, BodyRelay, TransferCoding, TransferError};
 use crate::request::response::{ContentEncoding, ResponseFraming};
 use crate::request::response_headers::trailers;
+use crate::request::send_queue::send_all;
 use crate::request::{log, rate_limit};
 use crate::runtime::executor;
 
 /// How an answer goes on to the client.
-struct Plan {
+struct RelayPlan {
     status: u16,
     framing: Framing,
     coding: TransferCoding,
@@ -38,12 +39,12 @@ impl ProxyRequest<'_> {
         chosen: PeerLease,
         head: &Response,
         sent: &mut RequestProgress,
-    ) -> Result<Forwarded, Option<u16>> {
+    ) -> Attempted {
         if head.status == 101 {
-            return self.upgrade(pooled, chosen, head).await;
+            return self.open_tunnel(pooled, chosen, head).await;
         }
         chosen.report(Outcome::Succeeded);
-        let Plan { status, framing, coding, packing, keep_alive, reusable } = self.plan(head);
+        let RelayPlan { status, framing, coding, packing, keep_alive, reusable } = self.plan(head);
         let settings = self.exchange.settings();
         let limits = body_relay::Limits {
             bytes_max: 0,
@@ -54,10 +55,10 @@ impl ProxyRequest<'_> {
         if head.headers.first_named(b"location").is_some() {
             self.exchange.remove_location_header();
         }
-        self.bind(&chosen);
+        self.set_sticky_cookie(&chosen);
         let (chunked, trailed) = (coding.is_chunked(), coding == TransferCoding::Trailed);
         self.exchange.record_content_type(head.headers.first(HeaderName::ContentType).unwrap_or_default());
-        let out = headers::answer(
+        let out = headers::response_head(
             self.exchange,
             head,
             ResponseFraming { keep_alive, chunked, has_trailers: trailed, content_encoding: packing },
@@ -66,12 +67,12 @@ impl ProxyRequest<'_> {
         let mut download = BodyRelay::new(out, coding, limits);
         let mut received = Decoder::new(framing);
         if packing == ContentEncoding::Gzip {
-            download.pack(gzip::new_encoder(self.exchange));
+            download.compress(gzip::new_encoder(self.exchange));
         }
-        download.slow_down(rate_limit::for_client(self.exchange));
-        download.slow_down(rate_limit::for_upstream(self.exchange, executor::now()));
-        let upload = &mut sent.upload;
-        let waits = match self.patience() {
+        download.limit_rate(rate_limit::for_client(self.exchange));
+        download.limit_rate(rate_limit::for_upstream(self.exchange, executor::now()));
+        let upload = &mut sent.unfinished;
+        let waits = match self.abort_policy() {
             AbortPolicy::WhileSending if self.exchange.limits.conn_guards.is_empty() => AbortPolicy::WhileOpen,
             patience => patience,
         };
@@ -79,28 +80,28 @@ impl ProxyRequest<'_> {
         let (upstream_tx, mut upstream_rx) = pooled.stream.split();
         let done = poll_fn(|cx| {
             if let Some(upload) = upload.as_mut()
-                && let Err(missed) = upload.poll(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx)
+                && let Err(missed) = upload.poll_send(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx)
             {
-                return Poll::Ready(Err(RelayError::Upload(missed)));
+                return Poll::Ready(Err(RelayError::Request(missed)));
             }
             match download.poll(cx, &mut upstream_rx, &mut received, client_tx) {
-                Poll::Ready(Err(Failure::Sink(_))) if waits == AbortPolicy::Endless => {
-                    download.drop_the_rest();
+                Poll::Ready(Err(TransferError::Sink(_))) if waits == AbortPolicy::Never => {
+                    download.discard_rest();
                     cx.waker().wake_by_ref();
                     Poll::Pending
                 }
-                Poll::Ready(done) => Poll::Ready(done.map_err(RelayError::Download)),
-                Poll::Pending => poll_gone(client_tx, waits, cx).map(|()| Err(RelayError::Gone)),
+                Poll::Ready(done) => Poll::Ready(done.map_err(RelayError::Response)),
+                Poll::Pending => poll_client_abort(client_tx, waits, cx).map(|()| Err(RelayError::Gone)),
             }
         })
         .await;
         let exchange = &mut *self.exchange;
         exchange.response.bytes = download.written;
-        exchange.response.compressed_bytes = download.packed();
+        exchange.response.compressed_bytes = download.compressed_bytes();
         exchange.upstream.trailers = received.trailers().to_vec();
         let uploaded = upload.as_ref().is_none_or(|upload| upload.complete);
         if let Some(upload) = upload {
-            upload.count(&mut exchange.body);
+            upload.record(&mut exchange.body);
         }
         if let Some(now) = exchange.upstream.attempts.last_mut() {
             now.body = download.body_bytes;
@@ -108,51 +109,54 @@ impl ProxyRequest<'_> {
             now.ended = Some(now.elapsed());
         }
         match done {
-            Ok(()) if coding == TransferCoding::Trailed && self.send_trailers().await.is_err() => Ok(Forwarded::Broken),
+            Ok(()) if coding == TransferCoding::Trailed && self.send_trailers().await.is_err() => {
+                Attempted::Done(Forwarded::Aborted)
+            }
             Ok(()) => {
                 self.exchange.response.complete = true;
                 if reusable && uploaded && pooled.stream.buffered().is_empty() {
-                    pool::put(&chosen.peer.addr, pooled, &self.group.upstream);
+                    pool::put(&chosen.peer.addr, pooled, &self.upstream.upstream);
                 }
-                Ok(Forwarded::Answered { reusable: keep_alive })
+                Attempted::Done(Forwarded::Sent { keep_alive })
             }
             Err(stopped) => {
-                let untouched = download.written == 0 && stopped.is_upstreams();
+                let untouched = download.written == 0 && stopped.is_upstream_fault();
                 let exchange = &mut *self.exchange;
-                exchange.timed_out = matches!(stopped, RelayError::Download(Failure::SinkTimeout));
+                exchange.timed_out = matches!(stopped, RelayError::Response(TransferError::SinkTimeout));
                 log::log_request(exchange, stopped.level(), format_args!("{stopped}"));
                 if !untouched {
-                    if stopped.is_clients() {
+                    if stopped.is_client_fault() {
                         exchange.response.status = 499; // the client did not wait for the rest
                     }
-                    return Ok(Forwarded::Broken);
+                    return Attempted::Done(Forwarded::Aborted);
                 }
                 if let Some(now) = exchange.upstream.attempts.last_mut() {
                     now.status = Some(502);
                 }
-                Err(Some(502))
+                Attempted::Fail(502)
             }
         }
     }
 
     /// Ends the body with its trailers.
-    async fn send_trailers(&mut self) -> Result<(), Failure> {
+    async fn send_trailers(&mut self) -> Result<(), TransferError> {
         let end = trailers::last_chunk(self.exchange);
-        send_all(&self.client.stream, &end, self.exchange.settings().send_timeout).await?;
-        self.exchange.response.bytes += end.len() as u64;
+        let length = end.len() as u64;
+        send_all(&self.client.stream, end, self.exchange.settings().send_timeout).await?;
+        self.exchange.response.bytes += length;
         Ok(())
     }
 
     /// How an answer goes on.
-    fn plan(&self, head: &Response) -> Plan {
+    fn plan(&self, head: &Response) -> RelayPlan {
         let exchange = &self.exchange;
         let status = exchange.overrides.status.unwrap_or(head.status);
         // Asked with GET for a client that wants the head alone.
-        let unread = (exchange.request.method() == b"HEAD" && !self.outgoing.to_head)
+        let unread = (exchange.request.method() == b"HEAD" && !self.request.is_head)
             || (head::is_bodyless(status) && !head::is_bodyless(head.status));
-        let upstream_framing = head.framing(self.outgoing.to_head);
+        let upstream_framing = head.framing(self.request.is_head);
         let framing = if unread { Framing::None } else { upstream_framing };
-        let packing = gzip::content_encoding(exchange, &about(head, status));
+        let packing = gzip::content_encoding(exchange, &response_info(head, status));
         let (coding, delimited) = match framing {
             Framing::None => (TransferCoding::Plain, true),
             _ if trailers::is_expected(exchange, status) => (TransferCoding::Trailed, true),
@@ -162,25 +166,28 @@ impl ProxyRequest<'_> {
         };
         // What is left of the body must not be taken for the next request.
         let keep_alive = delimited && exchange.body.decoder.is_done() && exchange.may_keep_alive();
-        let reusable = self.outgoing.keeps_alive
+        let reusable = self.request.keep_alive
             && head.keeps_alive()
             && framing == upstream_framing
             && framing != Framing::UntilClose;
-        Plan { status, framing, coding, packing, keep_alive, reusable }
+        RelayPlan { status, framing, coding, packing, keep_alive, reusable }
     }
 
     /// Tells the client which peer it is bound to from now on.
-    fn bind(&mut self, chosen: &PeerLease) {
-        let cookie = self.group.sticky_cookie(&chosen.peer, self.exchange);
+    fn set_sticky_cookie(&mut self, chosen: &PeerLease) {
+        let cookie = self.upstream.sticky_cookie(&chosen.peer, self.exchange);
         self.exchange.overrides.headers.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
     }
 
     /// Whether a 101 is one that was asked for; or what is wrong with it.
     pub(crate) fn check_upgrade(&self, head: &Response, sent: &RequestProgress) -> Result<(), &'static str> {
-        if self.outgoing.offered.is_empty() {
+        if self.request.offered_protocols.is_empty() {
             return Err("was not asked for");
         }
-        let protocol = self.agreed(head).filter(|_| sent.upload.is_none()).ok_or("does not name what was asked for")?;
+        let protocol = self
+            .upgrade_protocol(head)
+            .filter(|_| sent.unfinished.is_none())
+            .ok_or("does not name what was asked for")?;
         let key = self.exchange.request.headers.first(HeaderName::WebSocketKey).filter(|_| is_websocket(protocol));
         let accepted = head.headers.first_named(b"sec_websocket_accept");
         // It shows that the peer has read the key, and is no server that repeats what it is sent (RFC 6455 4.1).
@@ -191,36 +198,36 @@ impl ProxyRequest<'_> {
     }
 
     /// What the upstream leaves HTTP for, if that is one of what we asked for.
-    pub(crate) fn agreed<'h>(&self, head: &'h Response) -> Option<&'h [u8]> {
+    pub(crate) fn upgrade_protocol<'h>(&self, head: &'h Response) -> Option<&'h [u8]> {
         let named = head.headers.first(HeaderName::Upgrade).and_then(|value| head::tokens(value).next())?;
-        let is_offered = head::tokens(&self.outgoing.offered).any(|known| known.eq_ignore_ascii_case(named));
+        let is_offered = head::tokens(&self.request.offered_protocols).any(|known| known.eq_ignore_ascii_case(named));
         let is_upgrade = head.version == Version::Http11 && head.headers.has_token(HeaderName::Connection, "upgrade");
         (is_offered && is_upgrade).then_some(named)
     }
 
     /// The upstream leaves HTTP, as was asked for.
-    async fn upgrade(
-        &mut self,
-        pooled: Box<UpstreamConn>,
-        chosen: PeerLease,
-        head: &Response,
-    ) -> Result<Forwarded, Option<u16>> {
-        let token = self.agreed(head).unwrap_or_default();
+    async fn open_tunnel(&mut self, pooled: Box<UpstreamConn>, chosen: PeerLease, head: &Response) -> Attempted {
+        let token = self.upgrade_protocol(head).unwrap_or_default();
         chosen.report(Outcome::Succeeded);
         self.exchange.response.status = 101;
-        self.bind(&chosen);
-        let out = headers::upgraded(self.exchange, head, token);
+        self.set_sticky_cookie(&chosen);
+        let out = headers::switching_protocols(self.exchange, head, token);
         self.exchange.record_head(101, &out);
-        let limit = self.exchange.settings().send_timeout;
-        if send_all(&self.client.stream, &out, limit).await.is_err() {
-            return Ok(Forwarded::Broken);
+        let (length, timeout) = (out.len() as u64, self.exchange.settings().send_timeout);
+        if send_all(&self.client.stream, out, timeout).await.is_err() {
+            return Attempted::Done(Forwarded::Aborted);
         }
-        self.exchange.response.bytes = out.len() as u64;
+        self.exchange.response.bytes = length;
         self.exchange.response.complete = true;
         let UpstreamConn { stream: mut wire, .. } = *pooled;
         let early = wire.take_buffered();
         let websocket = is_websocket(token);
-        Ok(Forwarded::Upgraded(Box::new(Upgraded { stream: wire.stream, early, websocket, chosen })))
+        Attempted::Done(Forwarded::Upgraded(Box::new(UpgradedUpstream {
+            stream: wire.stream,
+            early,
+            is_websocket: websocket,
+            lease: chosen,
+        })))
     }
 }
 
@@ -229,7 +236,7 @@ fn is_websocket(protocol: &[u8]) -> bool {
 }
 
 /// What compression has to know of an upstream's answer.
-fn about(head: &Response, status: u16) -> gzip::ResponseInfo<'_> {
+fn response_info(head: &Response, status: u16) -> gzip::ResponseInfo<'_> {
     gzip::ResponseInfo {
         status,
         content_type: head.headers.first(HeaderName::ContentType),

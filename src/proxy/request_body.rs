@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use crate::http1::body::Decoder;
 use crate::http1::head::{Framing, Malformed};
 use crate::proxy::error::AttemptError;
-use crate::request::body_relay::{BodyRelay, Failure};
+use crate::request::body_relay::{BodyRelay, TransferError};
 use crate::request::exchange::RequestBody;
 use crate::request::rate_limit::MinRate;
 use crate::runtime::stream::{ReadError, ReadHalf, Stream};
@@ -15,38 +15,38 @@ use crate::runtime::stream::{ReadError, ReadHalf, Stream};
 #[derive(Default)]
 pub(crate) struct RequestProgress {
     /// Not even the connection was made.
-    pub(crate) nothing: bool,
+    pub(crate) nothing_sent: bool,
     /// The request, as long as it was not sent to its end.
-    pub(crate) upload: Option<Upload>,
+    pub(crate) unfinished: Option<RequestSender>,
 }
 
 /// The request on its way to the upstream.
-pub(crate) struct Upload {
-    pub(crate) transfer: BodyRelay,
+pub(crate) struct RequestSender {
+    pub(crate) relay: BodyRelay,
     /// Stands for the client's decoder where the body does not come from the client's stream.
     bodyless: Option<Decoder>,
     min_rate: Option<MinRate>,
     /// All of it was sent.
     pub(crate) complete: bool,
     /// The upstream takes no more of it; its answer may still come.
-    refused: Option<io::Error>,
+    sink_error: Option<io::Error>,
 }
 
-impl Upload {
+impl RequestSender {
     /// `framing` is that of what follows the head, and `min_rate` counts for it.
     pub(crate) fn new(transfer: BodyRelay, framing: Framing, min_rate: Option<MinRate>) -> Self {
         let bodyless = (framing == Framing::None).then(|| Decoder::new(Framing::None));
         let min_rate = min_rate.filter(|_| bodyless.is_none());
-        Self { transfer, bodyless, min_rate, complete: false, refused: None }
+        Self { relay: transfer, bodyless, min_rate, complete: false, sink_error: None }
     }
 
     /// Nothing more is sent.
     pub(crate) fn is_over(&self) -> bool {
-        self.complete || self.refused.is_some()
+        self.complete || self.sink_error.is_some()
     }
 
     /// Sends on; `body` is the position in the client's body.
-    pub(crate) fn poll(
+    pub(crate) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut ReadHalf<'_>,
@@ -58,8 +58,8 @@ impl Upload {
         }
         let client_fault = |status, why: &str| Err(AttemptError::Client(status, why.to_owned()));
         let body = self.bodyless.as_mut().unwrap_or(body);
-        match self.transfer.poll(cx, client, body, upstream) {
-            Poll::Pending if self.poll_slow(cx).is_ready() => {
+        match self.relay.poll(cx, client, body, upstream) {
+            Poll::Pending if self.poll_min_rate(cx).is_ready() => {
                 client_fault(408, "sent its request body more slowly than \"client_body_min_rate\"")
             }
             Poll::Pending => Ok(()),
@@ -67,38 +67,42 @@ impl Upload {
                 self.complete = true;
                 Ok(())
             }
-            Poll::Ready(Err(Failure::Sink(error))) => {
-                self.refused = Some(error);
+            Poll::Ready(Err(TransferError::Sink(error))) => {
+                self.sink_error = Some(error);
                 Ok(())
             }
-            Poll::Ready(Err(Failure::SinkTimeout)) => Err(AttemptError::Timeout("while sending request to upstream")),
-            Poll::Ready(Err(Failure::Source(_))) => Err(AttemptError::Gone),
-            Poll::Ready(Err(Failure::Cut)) => {
+            Poll::Ready(Err(TransferError::SinkTimeout)) => {
+                Err(AttemptError::Timeout("while sending request to upstream"))
+            }
+            Poll::Ready(Err(TransferError::Source(_))) => Err(AttemptError::ClientClosed),
+            Poll::Ready(Err(TransferError::Truncated)) => {
                 client_fault(400, "prematurely closed connection while sending request body")
             }
-            Poll::Ready(Err(Failure::SourceTimeout)) => client_fault(408, "timed out while sending request body"),
+            Poll::Ready(Err(TransferError::SourceTimeout)) => client_fault(408, "timed out while sending request body"),
             // Nothing is compressed on this way.
-            Poll::Ready(Err(Failure::Encoder)) => Err(AttemptError::Gone),
-            Poll::Ready(Err(Failure::TooLarge)) => client_fault(413, "sent too large body"),
-            Poll::Ready(Err(Failure::Malformed(why))) => Err(AttemptError::Client(why.status(), format!("sent {why}"))),
+            Poll::Ready(Err(TransferError::Encoder)) => Err(AttemptError::ClientClosed),
+            Poll::Ready(Err(TransferError::TooLarge)) => client_fault(413, "sent too large body"),
+            Poll::Ready(Err(TransferError::Malformed(why))) => {
+                Err(AttemptError::Client(why.status(), format!("sent {why}")))
+            }
         }
     }
 
     /// Ready when the client sends more slowly than it may.
-    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_min_rate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(min_rate) = &mut self.min_rate else { return Poll::Pending };
-        min_rate.poll_slow(cx, self.transfer.body_bytes, self.transfer.is_held_up())
+        min_rate.poll_slow(cx, self.relay.body_bytes, self.relay.is_sink_blocked())
     }
 
     /// Notes what was read of the client's body.
-    pub(crate) fn count(&self, body: &mut RequestBody) {
+    pub(crate) fn record(&self, body: &mut RequestBody) {
         if self.bodyless.is_none() {
-            body.bytes = self.transfer.body_bytes;
-            body.start = self.transfer.kept().to_vec();
+            body.bytes = self.relay.body_bytes;
+            body.start = self.relay.prefix().to_vec();
         }
     }
 
-    pub(crate) fn why_no_head(unparsed: ReadError<Malformed>) -> AttemptError {
+    pub(crate) fn head_error(unparsed: ReadError<Malformed>) -> AttemptError {
         match unparsed {
             ReadError::Eof | ReadError::UnexpectedEof => AttemptError::Closed(None),
             ReadError::Io(error) => AttemptError::Closed(Some(error)),

@@ -14,6 +14,7 @@ use crate::http1::user_agent;
 use crate::regex::Captures;
 use crate::request::limit_zones::RequestLimits;
 use crate::runtime::executor::{self, Millis};
+use crate::runtime::metrics;
 use crate::runtime::socket::Addr;
 use crate::tls::{self, TlsInfo};
 
@@ -256,6 +257,8 @@ pub struct Exchange {
     pub timed_out: bool,
     /// The head is malformed: it is not forwarded.
     pub malformed: bool,
+    /// Counts the request until its response ends.
+    pub in_flight: Option<metrics::RequestGuard>,
     /// It arrived before the preceding request was answered.
     pub pipelined: bool,
 }
@@ -284,6 +287,7 @@ impl Exchange {
             subrequest_of: None,
             timed_out: false,
             malformed: false,
+            in_flight: None,
             pipelined: false,
         }
     }

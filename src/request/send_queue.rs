@@ -1,145 +1,181 @@
-//! What of an answer is ready to go: bytes and parts of a file, one after the other, to the last of them.
+//! The one way to send bytes to a peer outside of relays: bytes and ranges of a file, in order, with a timeout and a rate
+//! limit.
 //!
-//! It knows nothing of the request, so that it can outlive it: who takes a file slowly has what is left of it sent by a
-//! task that holds little else.
+//! It holds nothing of the request and can outlive it: when a client reads a file slowly, a small task sends the rest.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::http1::range::FileRange;
-use crate::request::body_relay::{Failure, poll_room};
+use crate::request::body_relay::TransferError;
 use crate::request::rate_limit::RateLimit;
 use crate::runtime::executor::{self, Timer};
 use crate::runtime::stream::Stream;
 
-/// Bytes that are sent in one turn, and at once: others get theirs then. Fewer at once would cost more.
-const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes sent in one tick, so that other connections get their turn. A smaller number costs CPU.
+const TICK_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// An answer, or what is left of it.
 pub struct SendQueue {
     bytes: Vec<u8>,
     written: usize,
-    /// What follows the bytes of the file.
-    part: FileRange,
-    /// What comes then: bytes again, and another part.
+    /// The file range behind `bytes`.
+    range: FileRange,
+    /// More bytes, each with a range behind them.
     more: VecDeque<(Vec<u8>, FileRange)>,
     file: Option<OwnedFd>,
-    /// Bytes that were sent.
+    /// Bytes sent so far.
     pub sent: u64,
-    pace: Option<Box<RateLimit>>,
-    /// How long nothing may be taken.
-    limit: Duration,
+    rate: Option<Box<RateLimit>>,
+    /// How long the peer may accept nothing.
+    timeout: Duration,
     timer: Timer,
 }
 
 impl SendQueue {
-    /// Begins with `bytes`.
-    pub fn new(bytes: Vec<u8>, pace: Option<RateLimit>, limit: Duration) -> Self {
+    pub fn new(bytes: Vec<u8>, rate: Option<RateLimit>, timeout: Duration) -> Self {
         let timer = Timer::new();
-        timer.set(limit);
-        let (part, more) = (FileRange::default(), VecDeque::new());
-        let pace = pace.map(Box::new);
-        Self { bytes, written: 0, part, more, file: None, sent: 0, pace, limit, timer }
+        timer.set(timeout);
+        let (range, more) = (FileRange::default(), VecDeque::new());
+        Self { bytes, written: 0, range, more, file: None, sent: 0, rate: rate.map(Box::new), timeout, timer }
     }
 
-    /// Parts are of this file.
-    pub fn of(&mut self, file: OwnedFd) {
+    /// Sets the file of all ranges.
+    pub fn set_file(&mut self, file: OwnedFd) {
         self.file = Some(file);
     }
 
-    /// Adds bytes.
-    pub fn add(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            self.timer.set(self.timeout);
+        }
         match self.more.back_mut() {
-            _ if bytes.is_empty() => {}
-            Some((last, part)) if part.length == 0 => last.extend_from_slice(bytes),
-            None if self.part.length == 0 => self.bytes.extend_from_slice(bytes),
+            Some((last, range)) if range.length == 0 => last.extend_from_slice(bytes),
+            None if self.range.length == 0 => self.bytes.extend_from_slice(bytes),
             _ => self.more.push_back((bytes.to_vec(), FileRange::default())),
         }
     }
 
-    /// Adds a part of the file.
-    pub fn add_part(&mut self, part: FileRange) {
+    pub fn push_range(&mut self, range: FileRange) {
         match self.more.back_mut() {
-            Some((_, last)) if last.length == 0 => *last = part,
-            None if self.part.length == 0 => self.part = part,
-            _ => self.more.push_back((Vec::new(), part)),
+            Some((_, last)) if last.length == 0 => *last = range,
+            None if self.range.length == 0 => self.range = range,
+            _ => self.more.push_back((Vec::new(), range)),
         }
     }
 
-    /// Sends what can be sent; ready when all of it is.
+    fn is_empty(&self) -> bool {
+        self.written == self.bytes.len() && self.range.length == 0 && self.more.is_empty()
+    }
+
+    /// Sends all of it. A cancelled call loses nothing: the next one continues.
+    pub async fn send(&mut self, to: &Stream) -> Result<(), TransferError> {
+        poll_fn(|cx| self.poll_send(cx, to)).await
+    }
+
+    /// Sends what the peer accepts; ready when the queue is empty.
     ///
     /// # Errors
-    /// [`Failure::Sink`]; [`Failure::SinkTimeout`] when nothing was taken for as long as allowed; of the file,
-    /// [`Failure::Source`], and [`Failure::Cut`] when it got shorter meanwhile.
-    pub fn poll(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<Result<(), Failure>> {
-        let mut budget = TURN_BYTES_MAX;
+    /// `Sink`; `SinkTimeout` when the peer accepted nothing for `timeout`; of the file `Source`, and `Truncated` when it
+    /// became shorter meanwhile.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<Result<(), TransferError>> {
+        let mut budget = TICK_BYTES_MAX;
         loop {
-            if self.written == self.bytes.len() && self.part.length == 0 {
-                let Some((bytes, part)) = self.more.pop_front() else { return Poll::Ready(Ok(())) };
-                (self.bytes, self.written, self.part) = (bytes, 0, part);
+            if self.written == self.bytes.len() && self.range.length == 0 {
+                let Some((bytes, range)) = self.more.pop_front() else { return Poll::Ready(Ok(())) };
+                (self.bytes, self.written, self.range) = (bytes, 0, range);
                 continue;
             }
-            let slow = self.pace.as_deref().map(|pace| (*pace, self.sent));
-            let room = ready!(poll_room(cx, to, slow, &self.timer, self.limit));
-            match self.poll_some(cx, to, room.min(budget)) {
+            let allowed = ready!(self.poll_rate(cx, to));
+            match self.poll_send_some(cx, to, allowed.min(budget)) {
                 Poll::Ready(Ok(count)) => {
                     self.sent += count as u64;
-                    self.timer.set(self.limit);
+                    self.timer.set(self.timeout);
                     budget = budget.saturating_sub(count);
                     if budget == 0 {
                         executor::wake_next_tick(cx);
                         return Poll::Pending;
                     }
                 }
-                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
-                Poll::Pending => return self.timer.poll_due(cx).map(|()| Err(Failure::SinkTimeout)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.timer.poll_due(cx).map(|()| Err(TransferError::SinkTimeout)),
             }
         }
     }
 
-    /// Sends some of what is next, `room` bytes at most.
-    fn poll_some(&mut self, cx: &mut Context<'_>, to: &Stream, room: usize) -> Poll<Result<usize, Failure>> {
-        let rest = self.bytes.get(self.written..).unwrap_or_default();
-        if !rest.is_empty() {
-            let count = ready!(to.poll_write(cx, rest.get(..room).unwrap_or(rest))).map_err(Failure::Sink)?;
+    /// How many bytes the rate limit allows now; ready when there are some, or when `to` is broken, as the next write says.
+    fn poll_rate(&self, cx: &mut Context<'_>, to: &Stream) -> Poll<usize> {
+        let Some(rate) = self.rate.as_deref() else { return Poll::Ready(usize::MAX) };
+        loop {
+            match rate.allowance(self.sent, executor::now()) {
+                Ok(room) => return Poll::Ready(usize::try_from(room).unwrap_or(usize::MAX)),
+                Err(wait) => self.timer.set(wait),
+            }
+            if to.socket().poll_failed(cx).is_ready() {
+                return Poll::Ready(usize::MAX);
+            }
+            ready!(self.timer.poll_due(cx));
+            self.timer.set(self.timeout);
+        }
+    }
+
+    /// Sends at most `count_max` bytes of what is next.
+    fn poll_send_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &Stream,
+        count_max: usize,
+    ) -> Poll<Result<usize, TransferError>> {
+        let unsent = self.bytes.get(self.written..).unwrap_or_default();
+        if !unsent.is_empty() {
+            let part = unsent.get(..count_max).unwrap_or(unsent);
+            let count = ready!(to.poll_write(cx, part)).map_err(TransferError::Sink)?;
             self.written += count;
             if self.written == self.bytes.len() {
                 (self.bytes, self.written) = (Vec::new(), 0);
             }
             return Poll::Ready(Ok(count));
         }
-        let most = usize::try_from(self.part.length).unwrap_or(usize::MAX).min(room);
-        match ready!(self.poll_part(cx, to, most)) {
-            Ok(0) => Poll::Ready(Err(Failure::Cut)),
+        let count_max = usize::try_from(self.range.length).unwrap_or(usize::MAX).min(count_max);
+        match ready!(self.poll_send_file(cx, to, count_max)) {
+            Ok(0) => Poll::Ready(Err(TransferError::Truncated)),
             Ok(count) => {
-                self.part.length = self.part.length.saturating_sub(count as u64);
+                self.range.length = self.range.length.saturating_sub(count as u64);
                 Poll::Ready(Ok(count))
             }
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                Poll::Ready(Err(Failure::Source(error)))
+                Poll::Ready(Err(TransferError::Source(error)))
             }
-            Err(error) => Poll::Ready(Err(Failure::Sink(error))),
+            Err(error) => Poll::Ready(Err(TransferError::Sink(error))),
         }
     }
 
-    /// Sends up to `most` bytes of the part; 0 is the end of the file. The error of a file that can't be read is EIO.
-    fn poll_part(&mut self, cx: &mut Context<'_>, to: &Stream, most: usize) -> Poll<io::Result<usize>> {
+    /// Sends at most `count_max` bytes of the range; 0 is the end of the file. A file that can't be read fails with EIO.
+    fn poll_send_file(&mut self, cx: &mut Context<'_>, to: &Stream, count_max: usize) -> Poll<io::Result<usize>> {
         let Some(file) = &self.file else { return Poll::Ready(Ok(0)) };
-        to.poll_send_file(cx, file, &mut self.part.start, most)
+        to.poll_send_file(cx, file, &mut self.range.start, count_max)
     }
 
-    /// Whether it waits for its receiver or for time to pass, rather than for its next turn.
-    pub fn is_held_up(&self, to: &Stream) -> bool {
-        let is_early = |pace: &RateLimit| pace.allowance(self.sent, executor::now()).is_err();
-        !to.socket().is_writable() || self.pace.as_deref().is_some_and(is_early)
+    /// Whether it waits for the peer or for the rate limit, rather than for its next tick.
+    pub fn is_blocked(&self, to: &Stream) -> bool {
+        let is_early = |rate: &RateLimit| rate.allowance(self.sent, executor::now()).is_err();
+        !to.socket().is_writable() || self.rate.as_deref().is_some_and(is_early)
     }
 
-    /// Forgets who waited, before another task goes on.
-    pub fn release(&self, to: &Stream) {
+    /// Drops the wakers of this task, before another task continues.
+    pub fn release_wakers(&self, to: &Stream) {
         to.socket().clear_wakers();
         self.timer.detach();
     }
+}
+
+/// Sends all of `bytes`.
+pub async fn send_all(to: &Stream, bytes: Vec<u8>, timeout: Duration) -> Result<(), TransferError> {
+    SendQueue::new(bytes, None, timeout).send(to).await
 }

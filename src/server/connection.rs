@@ -1,7 +1,7 @@
-//! One client: read a head, find out what it is for, do it, write a log line, again.
+//! A client's connection: reads a head, runs the phases, logs, and starts again.
 //!
-//! What waits is small: the wait for the next request holds a socket and nothing else, the work on a request is a boxed
-//! future that ends with it, and a tunnel is a task of its own.
+//! Waiting is cheap: between requests there is a socket and nothing else. The work on a request is a boxed future that ends
+//! with it, and a tunnel is a task of its own.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -24,160 +24,149 @@ use crate::runtime::handover::{self, HandoverEncoder};
 use crate::runtime::socket::{Addr, Socket};
 use crate::runtime::stream::{BufStream, ReadError, Stream};
 use crate::runtime::{io_error, metrics};
-use crate::server::detached_response::{DetachedResponse, Downloading, Then};
-use crate::server::phases::{Done, Phases};
-use crate::server::tunnel_task::TunnelSetup;
-use crate::server::worker::{ConnectionGuard, Waited, Worker};
-use crate::server::{send_response, tls_accept};
+use crate::server::detached_response::DetachedResponse;
+use crate::server::disposition::Disposition;
+use crate::server::phases::Phases;
+use crate::server::tls_accept;
+use crate::server::worker::{ConnectionGuard, WaitResult, Worker};
 use crate::tls;
 
-/// How long a connection keeps its working memory when a request is answered, for the next one.
+/// How long a connection keeps its working memory after a response, for the next request.
 const WARM: Duration = Duration::from_millis(100);
-
-/// What happens with a connection after a request.
-enum After {
-    KeepAlive,
-    Close,
-    /// Close, but let the client read the answer although it still sends.
-    Linger(Lingering),
-    Tunnel(Box<TunnelSetup>),
-    /// The client takes the answer slowly.
-    Download(Box<DetachedResponse>),
-}
 
 /// Starts the task of a connection.
 pub fn start(
     fd: OwnedFd,
     addr: Addr,
     local: Addr,
-    group: Arc<VirtualHosts>,
+    hosts: Arc<VirtualHosts>,
     worker: Rc<Worker>,
-    slot: ConnectionGuard,
+    guard: ConnectionGuard,
 ) {
     let Ok(socket) = Socket::new(fd) else { return };
-    let wire = BufStream::new(Stream::Plain(socket));
+    let stream = BufStream::new(Stream::Plain(socket));
     let number = worker.next_connection();
     let client = Client { addr, local, number, connected_at: executor::now(), proxy_protocol: None, tls: None };
-    if !group.proxy_protocol && !group.tls {
-        return serve(wire, Rc::new(client), group, slot, KeepAlive::start());
+    if !hosts.proxy_protocol && !hosts.tls {
+        return Connection { client: Rc::new(client), hosts, guard, requests: 0 }.spawn(stream, None);
     }
     // A task of its own, whose memory is not the connection's.
     executor::spawn_boxed(async move {
-        if let Some((wire, client)) = open(wire, client, &group, &worker).await {
-            serve(wire, Rc::new(client), group, slot, KeepAlive::start());
+        if let Some((stream, client)) = establish(stream, client, &hosts, &worker).await {
+            Connection { client: Rc::new(client), hosts, guard, requests: 0 }.spawn(stream, None);
         }
     });
 }
 
-/// What comes before the first request: whom a proxy speaks for, and the handshake of TLS. `None`: the connection ends.
-async fn open(
-    mut wire: BufStream,
+/// Does what precedes the first request: the PROXY protocol header, the TLS handshake. `None`: the connection ends.
+async fn establish(
+    mut stream: BufStream,
     mut client: Client,
-    group: &VirtualHosts,
+    hosts: &VirtualHosts,
     worker: &Worker,
 ) -> Option<(BufStream, Client)> {
-    if group.proxy_protocol {
-        client.proxy_protocol = introduce(&client, &mut wire, group, worker).await?;
+    if hosts.proxy_protocol {
+        match read_proxy_header(&client, &mut stream, hosts, worker).await {
+            ProxyHeader::Addresses(addresses) => client.proxy_protocol = Some(addresses),
+            ProxyHeader::Local => {}
+            ProxyHeader::Invalid => return None,
+        }
     }
-    if tls::AVAILABLE && group.tls {
-        // By its pointer alone, so that builds that never come here do not have it.
-        return tls_accept::secure(wire, client, group, worker).boxed_local().await;
+    if tls::AVAILABLE && hosts.tls {
+        // Boxed, so that plain connections do not reserve its memory.
+        return tls_accept::accept_tls(stream, client, hosts, worker).boxed_local().await;
     }
-    Some((wire, client))
+    Some((stream, client))
 }
 
-/// How far a connection is.
-#[derive(Clone, Copy)]
-struct KeepAlive {
-    /// Requests that it has served.
-    number: u32,
-    /// How long the next one is waited for; without it, as long as for the first.
-    idle: Option<Duration>,
-}
-
-impl KeepAlive {
-    fn start() -> Self {
-        Self { number: 0, idle: None }
-    }
-}
-
-/// Serves a connection to its last byte, or to where another task goes on. Not an `async fn`, which would hold what it is
-/// given twice.
-fn serve(
-    mut wire: BufStream,
+/// A client's connection between two requests, but for its stream.
+struct Connection {
     client: Rc<Client>,
-    mut group: Arc<VirtualHosts>,
-    slot: ConnectionGuard,
-    position: KeepAlive,
-) {
-    let worker = slot.worker().clone();
-    let KeepAlive { mut number, idle } = position;
-    let mut idle_max = idle.unwrap_or_else(|| group.names.default_server().settings.header_timeout);
-    executor::spawn(async move {
-        let timer = Timer::new();
-        loop {
-            match worker.wait(&wire, &timer, idle_max).await {
-                Waited::Readable => {}
-                Waited::Over => return,
-                Waited::Leaving => return leave(wire, &client, &group, &worker),
-            }
-            if let Some(newer) = worker.group(&client.local, &group) {
-                group = newer;
-            }
-            let warm = KeepAliveLoop {
-                timer: &timer,
-                wire: &mut wire,
-                client: &client,
-                group: &group,
-                number: &mut number,
-                worker: &worker,
-            };
-            let (after, idle) = Box::pin(warm.serve()).await;
-            match after {
-                After::KeepAlive if !worker.is_stopping() => idle_max = idle.saturating_sub(WARM),
-                After::Linger(how) => return Box::pin(linger(wire, how)).await,
-                After::Tunnel(tunnel) => return tunnel.start(wire, slot),
-                After::Download(download) => return follow(download.over(wire), client, group, slot, number),
-                After::KeepAlive | After::Close => return,
-            }
-        }
-    });
+    hosts: Arc<VirtualHosts>,
+    guard: ConnectionGuard,
+    /// Requests served so far.
+    requests: u32,
 }
 
-/// Sends the rest of an answer, and goes on with the connection then.
-fn follow(mut download: Downloading, client: Rc<Client>, group: Arc<VirtualHosts>, slot: ConnectionGuard, number: u32) {
-    executor::spawn_boxed(async move {
-        match (&mut download).await {
-            Then::KeepAlive(_) if slot.worker().is_stopping() => {}
-            Then::KeepAlive(idle) => serve(download.wire, client, group, slot, KeepAlive { number, idle: Some(idle) }),
-            Then::Linger(how) => Box::pin(linger(download.wire, how)).await,
-            Then::Close => {}
-        }
-    });
-}
+impl Connection {
+    /// Serves requests until the connection ends or another task takes it over. The next request has to begin within
+    /// `idle_timeout`, the first one within `client_header_timeout`. Not an `async fn`, which would store its arguments
+    /// twice.
+    fn spawn(mut self, mut stream: BufStream, idle_timeout: Option<Duration>) {
+        let worker = self.guard.worker().clone();
+        let mut idle_timeout =
+            idle_timeout.unwrap_or_else(|| self.hosts.names.default_server().settings.header_timeout);
+        executor::spawn(async move {
+            let timer = Timer::new();
+            loop {
+                match worker.wait(&stream, &timer, idle_timeout).await {
+                    WaitResult::Readable => {}
+                    WaitResult::Ended => return,
+                    WaitResult::HandOver => return hand_over(stream, &self.client, &self.hosts, &worker),
+                }
+                if let Some(newer) = worker.group(&self.client.local, &self.hosts) {
+                    self.hosts = newer;
+                }
+                let requests = KeepAliveLoop { timer: &timer, stream: &mut stream, connection: &mut self };
+                match Box::pin(requests.run()).await {
+                    Disposition::KeepAlive(timeout) if !worker.is_stopping() => {
+                        idle_timeout = timeout.saturating_sub(WARM);
+                    }
+                    Disposition::Linger(lingering) => return Box::pin(linger(stream, lingering)).await,
+                    Disposition::Tunnel(tunnel) => return tunnel.start(stream, self.guard),
+                    Disposition::Detached(response) => return self.finish_response(response, stream),
+                    Disposition::KeepAlive(_) | Disposition::Close => return,
+                }
+            }
+        });
+    }
 
-/// Leaves a connection, of which nothing was read yet, to the next program; one that it could not go on with is closed.
-fn leave(wire: BufStream, client: &Client, group: &VirtualHosts, worker: &Worker) {
-    if !group.proxy_protocol
-        && let Some(fd) = wire.into_fd()
-    {
-        let mut packer = HandoverEncoder::default();
-        packer.string(&client.addr);
-        packer.string(&client.local);
-        packer.fd(fd);
-        worker.pack(|all| all.entry(handover::CONNECTION, packer));
+    /// Sends the rest of a response in a task of its own, which then continues with the connection.
+    fn finish_response(self, mut response: Box<DetachedResponse>, stream: BufStream) {
+        response.release_wakers(&stream);
+        executor::spawn_boxed(async move {
+            match poll_fn(|cx| response.poll_send(cx, &stream)).await {
+                Disposition::KeepAlive(timeout) if !self.guard.worker().is_stopping() => {
+                    drop(response);
+                    self.spawn(stream, Some(timeout));
+                }
+                Disposition::Linger(lingering) => Box::pin(linger(stream, lingering)).await,
+                _ => {}
+            }
+        });
     }
 }
 
-/// Reads what the PROXY protocol says of the client before its first request. `None`: the connection ends, as with one who
-/// may not say it.
-async fn introduce(
+/// Leaves an idle connection to the new binary. One that can't be resumed there is closed.
+fn hand_over(stream: BufStream, client: &Client, hosts: &VirtualHosts, worker: &Worker) {
+    if !hosts.proxy_protocol
+        && let Some(fd) = stream.into_fd()
+    {
+        let mut encoder = HandoverEncoder::default();
+        encoder.string(&client.addr);
+        encoder.string(&client.local);
+        encoder.fd(fd);
+        worker.pack(|all| all.entry(handover::CONNECTION, encoder));
+    }
+}
+
+/// What a proxy in front says of its client.
+enum ProxyHeader {
+    Addresses(Rc<Addresses>),
+    /// The proxy connects for itself.
+    Local,
+    /// The sender is not trusted, or there is no valid header.
+    Invalid,
+}
+
+/// Reads the header of the PROXY protocol, from senders in `set_real_ip_from` only, if that is set.
+async fn read_proxy_header(
     client: &Client,
-    wire: &mut BufStream,
-    group: &VirtualHosts,
+    stream: &mut BufStream,
+    hosts: &VirtualHosts,
     worker: &Worker,
-) -> Option<Option<Rc<Addresses>>> {
-    let settings = &group.names.default_server().settings;
+) -> ProxyHeader {
+    let settings = &hosts.names.default_server().settings;
     let info = |why: fmt::Arguments<'_>| {
         log::log_client(&settings.error_log, Level::Info, client, format_args!("{why} while reading PROXY protocol"));
     };
@@ -188,92 +177,95 @@ async fn introduce(
         .is_some_and(|known| !known.trusted.is_empty() && !x_forwarded_for::is_trusted(&known.trusted, &client.addr))
     {
         info(format_args!("client is none of \"set_real_ip_from\""));
-        return None;
+        return ProxyHeader::Invalid;
     }
     let timer = Timer::new();
     let limit = settings.header_timeout;
-    if worker.wait(wire, &timer, limit).await != Waited::Readable {
-        return None;
+    if worker.wait(stream, &timer, limit).await != WaitResult::Readable {
+        return ProxyHeader::Invalid;
     }
-    let mut reader = wire.reader();
+    let mut reader = stream.reader();
     let mut parse = proxy_protocol::parse;
     match timer.within(limit, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await {
-        Ok(Ok(told)) => return Some(told.map(Rc::new)),
+        Ok(Ok(Some(addresses))) => return ProxyHeader::Addresses(Rc::new(addresses)),
+        Ok(Ok(None)) => return ProxyHeader::Local,
         Ok(Err(ReadError::Eof)) => {}
         Ok(Err(ReadError::UnexpectedEof)) => info(format_args!("client closed connection")),
         Ok(Err(ReadError::Malformed(malformed))) => info(format_args!("client sent {malformed}")),
         Ok(Err(ReadError::Io(error))) => info(format_args!("recv() failed ({})", io_error::describe(&error))),
         Err(executor::Elapsed) => info(format_args!("client timed out (110: Connection timed out)")),
     }
-    None
+    ProxyHeader::Invalid
 }
 
-/// A connection whose requests come one after the other: it keeps its working memory between them.
+/// Requests that follow one another on a connection: working memory is kept between them.
 struct KeepAliveLoop<'c> {
-    /// The one timer of a connection: moving it along costs nothing, a new one a place in the map.
+    /// Moving one timer is free, a new one costs an entry in the map.
     timer: &'c Timer,
-    wire: &'c mut BufStream,
-    client: &'c Rc<Client>,
-    group: &'c VirtualHosts,
-    number: &'c mut u32,
-    worker: &'c Rc<Worker>,
+    stream: &'c mut BufStream,
+    connection: &'c mut Connection,
 }
 
 impl KeepAliveLoop<'_> {
-    /// Serves requests until none comes for [`WARM`]: what comes after, and how long the next one may be waited for.
-    async fn serve(self) -> (After, Duration) {
-        let timer = self.timer;
+    /// Serves requests until none arrives for [`WARM`].
+    async fn run(self) -> Disposition {
+        let Self { timer, stream, connection } = self;
+        let worker = connection.guard.worker().clone();
         loop {
-            *self.number += 1;
-            let (wire, client, group) = (&mut *self.wire, self.client, self.group);
-            let running = self.worker.running();
-            let (after, idle) =
-                RequestHandler { timer, wire, client, group, number: *self.number, running: running.clone() }
-                    .serve()
-                    .await;
-            let wire = &*self.wire;
-            // A configuration that came meanwhile has other servers.
-            if !matches!(after, After::KeepAlive)
-                || self.worker.wait(wire, timer, idle.min(WARM)).await != Waited::Readable
-                || !Arc::ptr_eq(&running, &self.worker.running())
+            connection.requests += 1;
+            let live = worker.running();
+            let handler = RequestHandler { timer, stream: &mut *stream, connection: &*connection, live: live.clone() };
+            let disposition = handler.handle().await;
+            let Disposition::KeepAlive(timeout) = disposition else { return disposition };
+            // After a reload the servers may have changed.
+            if worker.wait(stream, timer, timeout.min(WARM)).await != WaitResult::Readable
+                || !Arc::ptr_eq(&live, &worker.running())
             {
-                return (after, idle);
+                return disposition;
             }
         }
     }
 }
 
+/// The head of a request, as far as it arrived.
+enum HeadRead {
+    Request(Request),
+    Malformed(Malformed),
+    /// There is no request to respond to.
+    Nothing,
+}
+
 /// One request on a connection.
 struct RequestHandler<'c> {
     timer: &'c Timer,
-    wire: &'c mut BufStream,
-    client: &'c Rc<Client>,
-    group: &'c VirtualHosts,
-    number: u32,
-    running: Arc<Live>,
+    stream: &'c mut BufStream,
+    connection: &'c Connection,
+    live: Arc<Live>,
 }
 
 impl RequestHandler<'_> {
-    /// Reads one request and answers it: what comes after, and how long the next one is waited for.
-    async fn serve(mut self) -> (After, Duration) {
-        let mut counted = metrics::RequestGuard::begin();
+    /// Reads one request and responds to it.
+    async fn handle(mut self) -> Disposition {
+        let mut in_flight = metrics::RequestGuard::begin();
         let began = executor::now();
-        let pipelined = !self.wire.buffered().is_empty() && self.number > 1;
-        let server = self.group.names.default_server().clone();
-        let (mut exchange, understood) = match self.read_head(&server).await {
-            Ok(request) => {
-                counted.set_writing();
+        let pipelined = !self.stream.buffered().is_empty() && self.connection.requests > 1;
+        let hosts = &*self.connection.hosts;
+        let server = hosts.names.default_server().clone();
+        let (mut exchange, resolved) = match self.read_head(&server).await {
+            HeadRead::Request(request) => {
+                in_flight.set_writing();
                 let mut exchange = self.exchange(&server, request);
                 exchange.began = began;
                 exchange.pipelined = pipelined;
-                let understood = understand(&mut exchange, self.group);
-                (exchange, understood)
+                let resolved = resolve_target(&mut exchange, hosts);
+                (exchange, resolved)
             }
-            Err(Some(malformed)) => (self.unread(&server), Err(malformed)),
-            Err(None) => return (After::Close, Duration::ZERO),
+            HeadRead::Malformed(malformed) => (self.unread_exchange(&server), Err(malformed)),
+            HeadRead::Nothing => return Disposition::Close,
         };
-        let refused = match understood {
-            Ok(()) => tls_accept::check(&exchange, self.group).err(),
+        exchange.in_flight = Some(in_flight);
+        let rejected = match resolved {
+            Ok(()) => tls_accept::authorize(&exchange, hosts).err(),
             Err(malformed) => {
                 log::log_request(
                     &exchange,
@@ -284,89 +276,69 @@ impl RequestHandler<'_> {
                 Some(malformed.status())
             }
         };
-        let phases = Phases { wire: &mut *self.wire, running: &self.running, timer: self.timer };
-        let after = match phases.act(&mut exchange, refused).await {
-            Done::Answered(after) => self.after(after, &mut exchange, counted),
-            Done::Upgraded(upgraded) => {
-                let passage = TunnelSetup::new(&mut exchange, *upgraded);
-                metrics::count_response(exchange.response.status); // its log line is written at its end
-                After::Tunnel(Box::new(passage))
-            }
-        };
-        (after, exchange.settings().keepalive_timeout)
-    }
-
-    /// The next head. `Err(None)`: nothing to answer.
-    async fn read_head(&mut self, server: &Arc<Server>) -> Result<Request, Option<Malformed>> {
-        let settings = &server.settings;
-        let names = settings.client_options.header_name_policy();
-        let mut scan = HeadScanner::for_request();
-        let mut parse = |bytes: &[u8]| scan.parse_request(bytes, settings.head_limits, names);
-        let mut reader = self.wire.reader();
-        let read = self.timer.within(settings.header_timeout, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await;
-        let info =
-            |message: &str| log::log_client(&settings.error_log, Level::Info, self.client, format_args!("{message}"));
-        match read {
-            Ok(Ok(request)) => return Ok(request),
-            Ok(Err(ReadError::Malformed(malformed))) => return Err(Some(malformed)),
-            Ok(Err(ReadError::Eof)) => {}
-            Ok(Err(ReadError::UnexpectedEof)) => {
-                info("client prematurely closed connection while reading client request headers");
-                self.log_unread(server, 400);
-            }
-            Ok(Err(ReadError::Io(error))) => {
-                info(&format!("recv() failed ({}) while reading client request headers", io_error::describe(&error)));
-            }
-            Err(executor::Elapsed) if self.wire.buffered().is_empty() => {}
-            Err(executor::Elapsed) => {
-                info("client timed out (110: Connection timed out) while reading client request headers")
+        let phases = Phases { stream: &mut *self.stream, live: &self.live, timer: self.timer };
+        let disposition = phases.run(&mut exchange, rejected).await;
+        match &disposition {
+            Disposition::Detached(_) => {} // counted and logged at its end
+            Disposition::Tunnel(_) => metrics::count_response(exchange.response.status), // logged at its end
+            _ => {
+                count_and_log(&exchange);
+                let resets = exchange.settings().client_options.reset_timedout_connection;
+                if resets && (exchange.timed_out || exchange.response.status == 444) {
+                    self.stream.stream.socket().abort();
+                }
             }
         }
-        Err(None)
+        disposition
     }
 
-    /// An exchange for a head that could not be read.
-    fn unread(&self, server: &Arc<Server>) -> Exchange {
-        self.exchange(server, Request::from_malformed(self.wire.buffered()))
+    async fn read_head(&mut self, server: &Arc<Server>) -> HeadRead {
+        let settings = &server.settings;
+        let names = settings.client_options.header_name_policy();
+        let mut scanner = HeadScanner::for_request();
+        let mut parse = |bytes: &[u8]| scanner.parse_request(bytes, settings.head_limits, names);
+        let mut reader = self.stream.reader();
+        let read = self.timer.within(settings.header_timeout, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await;
+        let client = &self.connection.client;
+        let info = |message: &str| {
+            let message = format_args!("{message} while reading client request headers");
+            log::log_client(&settings.error_log, Level::Info, client, message);
+        };
+        match read {
+            Ok(Ok(request)) => return HeadRead::Request(request),
+            Ok(Err(ReadError::Malformed(malformed))) => return HeadRead::Malformed(malformed),
+            Ok(Err(ReadError::Eof)) => {}
+            Ok(Err(ReadError::UnexpectedEof)) => {
+                info("client prematurely closed connection");
+                let mut exchange = self.unread_exchange(server);
+                exchange.response.status = 400;
+                count_and_log(&exchange);
+            }
+            Ok(Err(ReadError::Io(error))) => info(&format!("recv() failed ({})", io_error::describe(&error))),
+            Err(executor::Elapsed) if self.stream.buffered().is_empty() => {}
+            Err(executor::Elapsed) => info("client timed out (110: Connection timed out)"),
+        }
+        HeadRead::Nothing
+    }
+
+    /// The exchange of a head that could not be parsed.
+    fn unread_exchange(&self, server: &Arc<Server>) -> Exchange {
+        self.exchange(server, Request::from_malformed(self.stream.buffered()))
     }
 
     fn exchange(&self, server: &Arc<Server>, request: Request) -> Exchange {
-        Exchange::new(self.running.config.clone(), self.client.clone(), server.clone(), request, self.number)
-    }
-
-    /// Writes the access line of a request that gets no answer.
-    fn log_unread(&self, server: &Arc<Server>, status: u16) {
-        let mut exchange = self.unread(server);
-        exchange.response.status = status;
-        end(&exchange);
-    }
-
-    /// Ends a request, unless something of its answer is left, and says how the connection goes on.
-    fn after(&self, after: send_response::After, exchange: &mut Exchange, counted: metrics::RequestGuard) -> After {
-        if let send_response::After::Rest(rest) = after {
-            return After::Download(Box::new(DetachedResponse::new(exchange, *rest, counted)));
-        }
-        end(exchange);
-        let manners = &exchange.settings().client_options;
-        if manners.reset_timedout_connection && (exchange.timed_out || exchange.response.status == 444) {
-            self.wire.stream.socket().abort();
-        }
-        match after {
-            send_response::After::KeepAlive => After::KeepAlive,
-            send_response::After::Linger if manners.lingering.on => After::Linger(manners.lingering),
-            _ => After::Close,
-        }
+        let Connection { client, requests, .. } = self.connection;
+        Exchange::new(self.live.config.clone(), client.clone(), server.clone(), request, *requests)
     }
 }
 
-/// Counts a request that is over, and writes its log line.
-fn end(exchange: &Exchange) {
+fn count_and_log(exchange: &Exchange) {
     metrics::count_response(exchange.response.status);
     log::write_access(exchange);
 }
 
-/// Takes the target and the host apart, and finds the server.
-fn understand(exchange: &mut Exchange, group: &VirtualHosts) -> Result<(), Malformed> {
+/// Parses target and host, and selects the virtual server.
+fn resolve_target(exchange: &mut Exchange, hosts: &VirtualHosts) -> Result<(), Malformed> {
     let request = &exchange.request;
     let parsed = uri::parse(request.target(), exchange.settings().client_options.merge_slashes)?;
     let field = request.headers.first(crate::http1::head::HeaderName::Host);
@@ -378,35 +350,35 @@ fn understand(exchange: &mut Exchange, group: &VirtualHosts) -> Result<(), Malfo
         (None, Some(field)) => uri::parse_host(field)?,
         (None, None) => String::new(),
     };
-    let (written, path) = (parsed.path_and_query.into_owned(), parsed.path.into_owned());
+    let (raw, path) = (parsed.path_and_query.into_owned(), parsed.path.into_owned());
     let args = parsed.args.map(<[u8]>::to_vec);
     if parsed.authority.is_some() {
         exchange.request.set_host_from_target();
     }
-    let found = group.names.find(&host);
+    let found = hosts.names.find(&host);
     exchange.server = found.server.clone();
     if let Some((expression, captures)) = found.captures {
         exchange.set_captures(expression, captures);
     }
     exchange.uri.host = host;
-    exchange.uri.raw = written;
+    exchange.uri.raw = raw;
     exchange.uri.path = path;
     exchange.uri.args = args;
     Ok(())
 }
 
-/// Reads what a client still sends, so that closing does not take the answer from it (RFC 9112 9.6).
-async fn linger(mut wire: BufStream, how: Lingering) {
+/// Reads what the client still sends, so that closing does not reset the response (RFC 9112 9.6).
+async fn linger(mut stream: BufStream, lingering: Lingering) {
     let timer = Timer::new();
-    let finished = timer.within(how.timeout, poll_fn(|cx| wire.stream.poll_shutdown(cx)));
+    let finished = timer.within(lingering.timeout, poll_fn(|cx| stream.stream.poll_shutdown(cx)));
     if !matches!(finished.await, Ok(Ok(()))) {
         return;
     }
     let began = executor::now();
-    let mut reader = wire.reader();
-    while executor::now().saturating_sub(began) < executor::millis(how.time) {
+    let mut reader = stream.reader();
+    while executor::now().saturating_sub(began) < executor::millis(lingering.time) {
         let next = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| (bytes.len(), bytes.len())));
-        match timer.within(how.timeout, next).await {
+        match timer.within(lingering.timeout, next).await {
             Ok(Ok(count)) if count > 0 => {}
             _ => return,
         }

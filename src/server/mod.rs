@@ -5,6 +5,7 @@ pub(crate) mod client_conf;
 pub(crate) mod worker;
 pub(crate) mod accept;
 pub(crate) mod connection;
+pub(crate) mod disposition;
 pub(crate) mod phases;
 pub(crate) mod router;
 pub(crate) mod send_response;

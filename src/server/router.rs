@@ -1,26 +1,42 @@
-//! Which server a request is for, and which location of it.
+//! Finds the location of a request.
 
 use std::sync::Arc;
 
-use crate::config::{Location, Locations, Matcher};
+use crate::config::{Level, Location, Locations, Matcher};
 use crate::request::exchange::Exchange;
+use crate::request::log;
+use crate::request::next::Next;
+use crate::request::response::LocalResponse;
 
-/// What was found for a path.
-pub enum Found {
-    Location(Arc<Location>),
-    /// The path lacks the final slash of this location, which is passed on.
-    AddSlash(Arc<Location>),
-    Nothing,
+/// Finds the location of the URI, as nginx does: the exact one; else the longest prefix, unless an expression matches
+/// (which `^~` prevents); within that location the same again. Captures of an expression are stored.
+pub fn find_location(exchange: &mut Exchange) -> Next {
+    let (location, adds_slash) = match search(&exchange.server.locations, exchange) {
+        Search::Final(location) | Search::Prefix(location) => (location.clone(), false),
+        Search::AddSlash(location) => (location.clone(), true),
+        Search::Nothing => return Next::EnterLocation(None),
+    };
+    if location.internal && !exchange.routing.is_internal {
+        exchange.location = Some(location);
+        return Next::Reject(404);
+    }
+    if adds_slash {
+        exchange.location = Some(location);
+        return Next::Respond(Box::new(LocalResponse::add_slash(exchange)));
+    }
+    Next::EnterLocation(Some(location))
 }
 
-/// Finds the location of an exchange, as nginx does: the exact one; else the longest prefix, unless an expression
-/// matches (which `^~` forbids); within the one found the same again. What an expression captures is noted.
-pub fn find(exchange: &Exchange) -> Found {
-    match search(&exchange.server.locations, exchange) {
-        Search::Final(location) | Search::Prefix(location) => Found::Location(location.clone()),
-        Search::AddSlash(location) => Found::AddSlash(location.clone()),
-        Search::Nothing => Found::Nothing,
-    }
+/// Finds a location by its name, for an internal redirect.
+pub fn find_named(exchange: &mut Exchange, name: &[u8]) -> Next {
+    let text = String::from_utf8_lossy(name);
+    let Some(location) = exchange.server.locations.named(&text).cloned() else {
+        log::log_request(exchange, Level::Error, format_args!("could not find named location \"{text}\""));
+        return Next::Reject(500);
+    };
+    exchange.routing.is_internal = true;
+    exchange.uri.path_changed = true;
+    Next::EnterLocation(Some(location))
 }
 
 enum Search<'l> {

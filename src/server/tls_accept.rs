@@ -11,11 +11,11 @@ use crate::request::log;
 use crate::request::response::{HTTP_TO_HTTPS, SSL_CERTIFICATE_ERROR, SSL_CERTIFICATE_REQUIRED};
 use crate::runtime::executor::{Elapsed, Timer};
 use crate::runtime::stream::{BufStream, Stream};
-use crate::server::worker::{Waited, Worker};
+use crate::server::worker::{WaitResult, Worker};
 use crate::tls::{self, AuthError};
 
 /// Makes the handshake with a client, unless it speaks plainly: then it is to be told so by an answer. `None`: it is over.
-pub async fn secure(
+pub async fn accept_tls(
     mut wire: BufStream,
     client: Client,
     group: &VirtualHosts,
@@ -24,7 +24,7 @@ pub async fn secure(
     let settings = &group.names.default_server().settings;
     let info = |message: std::fmt::Arguments<'_>| log::log_client(&settings.error_log, Level::Info, &client, message);
     let timer = Timer::new();
-    if worker.wait(&wire, &timer, settings.header_timeout).await != Waited::Readable {
+    if worker.wait(&wire, &timer, settings.header_timeout).await != WaitResult::Readable {
         return None;
     }
     let mut reader = wire.reader();
@@ -59,7 +59,7 @@ pub async fn secure(
 }
 
 /// Whether a request is served on its connection.
-pub fn check(exchange: &Exchange, group: &VirtualHosts) -> Result<(), u16> {
+pub fn authorize(exchange: &Exchange, group: &VirtualHosts) -> Result<(), u16> {
     let info = |message: std::fmt::Arguments<'_>| {
         log::log_request(exchange, Level::Info, format_args!("{message} while reading client request headers"));
     };

@@ -135,12 +135,12 @@ impl ConnectionGuard {
 
 /// How a wait for the next request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waited {
+pub enum WaitResult {
     Readable,
     /// There will be none: the time is over, or the program stops and nothing has come of one.
-    Over,
+    Ended,
     /// Nothing has come yet, and another program goes on.
-    Leaving,
+    HandOver,
 }
 
 impl Worker {
@@ -323,12 +323,12 @@ impl Worker {
     }
 
     /// Waits for the next bytes of a client, for `limit` at most.
-    pub fn wait(&self, wire: &BufStream, timer: &Timer, limit: Duration) -> impl Future<Output = Waited> {
+    pub fn wait(&self, wire: &BufStream, timer: &Timer, limit: Duration) -> impl Future<Output = WaitResult> {
         timer.set(limit);
         poll_fn(move |cx| match wire.poll_readable(cx) {
-            Poll::Ready(()) => Poll::Ready(Waited::Readable),
-            Poll::Pending if timer.poll_due(cx).is_ready() || self.stopping.get() => Poll::Ready(Waited::Over),
-            Poll::Pending if self.leaving.get() => Poll::Ready(Waited::Leaving),
+            Poll::Ready(()) => Poll::Ready(WaitResult::Readable),
+            Poll::Pending if timer.poll_due(cx).is_ready() || self.stopping.get() => Poll::Ready(WaitResult::Ended),
+            Poll::Pending if self.leaving.get() => Poll::Ready(WaitResult::HandOver),
             Poll::Pending => Poll::Pending,
         })
     }

@@ -4,27 +4,19 @@ pub(crate) mod conf;
 
 use crate::http1::head;
 use crate::request::exchange::Exchange;
+use crate::request::next::Next;
 use crate::request::response::{self, LocalResponse};
 use crate::request::variables;
 
-pub enum ErrorPageAction {
-    /// The page itself, or a redirect in its place.
-    Respond(Box<LocalResponse>),
-    /// The request now has the path of the error page: its location is to be found.
-    InternalRedirect,
-    /// The name of a location, with its `@`.
-    NamedLocation(Vec<u8>),
-}
-
-/// Applies `error_page` to a generated page. An error while an error page is made is itself replaced only with
-/// `recursive_error_pages`.
-pub fn apply(exchange: &mut Exchange, mut response: Box<LocalResponse>) -> ErrorPageAction {
+/// Finds what `error_page` says of a page. A page for a page is looked for only where the location
+/// of the one before has `recursive_error_pages`.
+pub fn apply(exchange: &mut Exchange, mut response: Box<LocalResponse>) -> Next {
     if !response.is_page || exchange.routing.error_page_done {
-        return ErrorPageAction::Respond(response);
+        return Next::Send(response);
     }
     let pages = exchange.settings().error_pages.clone();
     let Some(page) = pages.iter().find(|page| page.status == response.status) else {
-        return ErrorPageAction::Respond(response);
+        return Next::Send(response);
     };
     exchange.routing.error_page_done = !exchange.settings().recursive_error_pages;
     let target = variables::value(&page.target, exchange);
@@ -42,19 +34,18 @@ pub fn apply(exchange: &mut Exchange, mut response: Box<LocalResponse>) -> Error
                 exchange.request.become_get();
                 exchange.body.is_dropped = true;
             }
-            exchange.redirect_internally(&target);
-            ErrorPageAction::InternalRedirect
+            Next::redirect(exchange, target)
         }
         Some(b'@') => {
             exchange.overrides.status = page.response_status;
-            ErrorPageAction::NamedLocation(target)
+            Next::redirect(exchange, target)
         }
         _ => {
             let status =
                 page.response_status.filter(|status| matches!(status, 301 | 302 | 303 | 307 | 308)).unwrap_or(302);
             let mut redirect = LocalResponse::page(status, exchange.settings().server_tokens);
             redirect.location = Some(target);
-            ErrorPageAction::Respond(Box::new(redirect))
+            Next::Send(Box::new(redirect))
         }
     }
 }

@@ -2,53 +2,46 @@
 
 pub(crate) mod conf;
 
+use std::ops::ControlFlow::{self, Break, Continue};
+
 use crate::config::template::{Builtin, Segment, Template, Variable};
 use crate::config::{Condition, Expression, FileTest, Level, Rewrite, RewriteFlag, SetTarget, Step};
 use crate::http1::uri;
 use crate::modules::static_files::open;
 use crate::request::exchange::Exchange;
+use crate::request::next::Next;
 use crate::request::response::LocalResponse;
 use crate::request::{log, rate_limit, variables};
 
 /// Bytes of a rewritten URI.
 const URI_BYTES_MAX: usize = 64 * 1024;
 
-/// The result of a block of steps.
-pub enum RewriteResult {
-    /// The request continues. `uri_changed`: with the search for its location.
-    Done { uri_changed: bool },
-    /// The response; none for `return 444`.
-    Respond(Option<Box<LocalResponse>>),
-}
+/// What follows a step: `Break(Next::Continue)` skips the remaining steps, any other `Break` ends the phase.
+type Flow = ControlFlow<Next>;
 
-/// What follows a step.
-enum StepResult {
-    Continue,
-    Break,
-    Respond(Option<Box<LocalResponse>>),
-}
-
-pub fn run(steps: &[Step], exchange: &mut Exchange) -> RewriteResult {
+/// Runs the rewrite phase: [`Next::FindLocation`] if the URI changed, [`Next::Continue`] if it did not, or a response.
+pub fn run(steps: &[Step], exchange: &mut Exchange) -> Next {
     let mut uri_changed = false;
     match run_steps(steps, exchange, &mut uri_changed) {
-        StepResult::Continue | StepResult::Break => RewriteResult::Done { uri_changed },
-        StepResult::Respond(response) => RewriteResult::Respond(response),
+        Continue(()) | Break(Next::Continue) if uri_changed => Next::FindLocation,
+        Continue(()) => Next::Continue,
+        Break(next) => next,
     }
 }
 
-fn run_steps(steps: &[Step], exchange: &mut Exchange, uri_changed: &mut bool) -> StepResult {
+fn run_steps(steps: &[Step], exchange: &mut Exchange, uri_changed: &mut bool) -> Flow {
     for step in steps {
         let result = match step {
-            Step::Return { status: 444, .. } => StepResult::Respond(None),
+            Step::Return { status: 444, .. } => Break(Next::Reject(444)),
             Step::Return { status, body: what } => {
                 exchange.response.status = exchange.overrides.status.unwrap_or(*status); // for `$status` in the body
-                StepResult::Respond(Some(Box::new(LocalResponse::from_return(exchange, *status, what))))
+                Break(Next::Respond(Box::new(LocalResponse::from_return(exchange, *status, what))))
             }
-            Step::Break => StepResult::Break,
+            Step::Break => Break(Next::Continue),
             Step::Set { target: to, value } => {
                 let value = variables::value(value, exchange);
                 set_variable(exchange, *to, value);
-                StepResult::Continue
+                Continue(())
             }
             Step::If(step) if evaluate(&step.condition, exchange) => {
                 if let Some(scope) = &step.location {
@@ -56,14 +49,14 @@ fn run_steps(steps: &[Step], exchange: &mut Exchange, uri_changed: &mut bool) ->
                 }
                 run_steps(&step.steps, exchange, uri_changed)
             }
-            Step::If(_) => StepResult::Continue,
+            Step::If(_) => Continue(()),
             Step::Rewrite(step) => rewrite(step, exchange, uri_changed),
         };
-        if !matches!(result, StepResult::Continue) {
+        if !matches!(result, Continue(())) {
             return result;
         }
     }
-    StepResult::Continue
+    Continue(())
 }
 
 /// Sets the variable of a `set` or `auth_request_set`.
@@ -115,12 +108,12 @@ fn evaluate(condition: &Condition, exchange: &Exchange) -> bool {
     }
 }
 
-fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> StepResult {
+fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> Flow {
     let captures = step.expression.pattern.captures(&exchange.uri.path);
     log_match(exchange, &step.expression, &exchange.uri.path, captures.is_some());
     let Some(captures) = captures else {
         exchange.clear_captures();
-        return StepResult::Continue;
+        return Continue(());
     };
     exchange.set_captures(&step.expression, captures);
     if let RewriteFlag::Redirect(status) = step.flag {
@@ -138,21 +131,21 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> S
     exchange.routing.is_internal = true;
     exchange.routing.rewrite_break = step.flag == RewriteFlag::Break;
     match step.flag {
-        RewriteFlag::Break => StepResult::Break,
+        RewriteFlag::Break => Break(Next::Continue),
         RewriteFlag::Last => {
             *uri_changed = true;
-            StepResult::Break
+            Break(Next::Continue)
         }
         RewriteFlag::NextStep | RewriteFlag::Redirect(_) => {
             *uri_changed = true;
-            StepResult::Continue
+            Continue(())
         }
     }
 }
 
 /// Responds with a redirect. Captures and `$uri` are encoded as a path. Other variables are decoded first, so that `$arg_url`
 /// becomes the URL that it encodes.
-fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> StepResult {
+fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> Flow {
     let mut url = Vec::new();
     let mut value = Vec::new();
     for piece in step.replacement.segments() {
@@ -177,16 +170,16 @@ fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> StepResult {
         url.extend_from_slice(&args);
     }
     log_rewrite(exchange, format_args!("rewritten redirect: \"{}\"", String::from_utf8_lossy(&url)));
-    StepResult::Respond(Some(Box::new(LocalResponse::redirect(exchange, status, &url))))
+    Break(Next::Respond(Box::new(LocalResponse::redirect(exchange, status, &url))))
 }
 
 /// Returns a 500 if the new path is empty, or the URI too long.
-fn check_length(path: usize, length: usize, exchange: &Exchange) -> Option<StepResult> {
+fn check_length(path: usize, length: usize, exchange: &Exchange) -> Option<Flow> {
     if path > 0 && length <= URI_BYTES_MAX {
         return None;
     }
     log::log_request(exchange, Level::Error, format_args!("rewritten URI is empty or too long: {length} bytes"));
-    Some(StepResult::Respond(Some(Box::new(LocalResponse::page(500, exchange.settings().server_tokens)))))
+    Some(Break(Next::Respond(Box::new(LocalResponse::page(500, exchange.settings().server_tokens)))))
 }
 
 /// Appends the arguments of the request to those of the replacement, unless that ends in `?`.

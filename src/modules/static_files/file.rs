@@ -14,6 +14,7 @@ use crate::modules::static_files::conditional::Validators;
 use crate::modules::{charset, gzip};
 use crate::request::exchange::Exchange;
 use crate::request::log;
+use crate::request::next::Next;
 use crate::request::response::{self, ContentEncoding, LocalResponse, ResponseFraming};
 use crate::request::response_headers::{HeaderFilter, weak_etag};
 use crate::runtime::clock;
@@ -21,14 +22,7 @@ use crate::runtime::clock;
 /// Files up to this size are sent with the head in one call.
 const SMALL_BYTES_MAX: u64 = 16 * 1024;
 
-/// The result for a path.
-pub enum StaticResponse {
-    Local(LocalResponse),
-    /// The path of an index file, for an internal redirect.
-    IndexRedirect(Vec<u8>),
-    File(FileResponse),
-}
-
+/// A file to send.
 pub struct FileResponse {
     pub head: FileHead,
     pub body: Body,
@@ -95,7 +89,12 @@ impl Body {
 }
 
 /// Creates the response for an open file: all of it, or the ranges that the request asks for.
-pub fn respond(exchange: &Exchange, file: File, meta: &Metadata, encoding: StaticEncoding) -> StaticResponse {
+pub fn respond(
+    exchange: &Exchange,
+    file: File,
+    meta: &Metadata,
+    encoding: StaticEncoding,
+) -> Result<FileResponse, Next> {
     let modified = u64::try_from(meta.mtime()).unwrap_or(0);
     let size = meta.len();
     // nginx's format, so that cached copies stay valid when it is replaced.
@@ -109,7 +108,7 @@ pub fn respond(exchange: &Exchange, file: File, meta: &Metadata, encoding: Stati
     }
     match head.validators.check_preconditions(exchange) {
         Some(304) => head.not_modified(),
-        Some(status) => status_page(exchange, status),
+        Some(status) => Err(Next::Reject(status)),
         // As in nginx: no ranges of precompressed files.
         None if head.encoding.coding.is_some() => file_response(exchange, head, file, whole),
         None => apply_range(exchange, head, file, size),
@@ -117,28 +116,25 @@ pub fn respond(exchange: &Exchange, file: File, meta: &Metadata, encoding: Stati
 }
 
 /// Creates the response for a listing.
-pub fn respond_listing(exchange: &Exchange, mut listing: Listing) -> StaticResponse {
+pub fn respond_listing(exchange: &Exchange, mut listing: Listing) -> Result<FileResponse, Next> {
     let content_type = listing.content_type().into();
     let head = FileHead::new(exchange, content_type, None, Validators::default(), StaticEncoding::default());
     listing.utf8 = head.type_with_charset.as_deref().is_some_and(charset::is_utf8);
     match head.validators.check_preconditions(exchange).filter(|_| head.status == 200) {
         Some(304) => head.not_modified(),
-        Some(status) => status_page(exchange, status),
-        None => StaticResponse::File(FileResponse { head, body: Body::Listing(listing) }),
+        Some(status) => Err(Next::Reject(status)),
+        None => Ok(FileResponse { head, body: Body::Listing(listing) }),
     }
 }
 
-pub fn status_page(exchange: &Exchange, status: u16) -> StaticResponse {
-    StaticResponse::Local(LocalResponse::page(status, exchange.settings().server_tokens))
-}
-
-pub fn method_not_allowed(exchange: &Exchange) -> StaticResponse {
+/// Files are only read.
+pub fn method_not_allowed(exchange: &Exchange) -> Result<FileResponse, Next> {
     let response = LocalResponse::page(405, exchange.settings().server_tokens);
-    StaticResponse::Local(LocalResponse { allow: Some(b"GET, HEAD"), ..response })
+    Err(Next::Respond(Box::new(LocalResponse { allow: Some(b"GET, HEAD"), ..response })))
 }
 
 /// Applies `Range`.
-fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> StaticResponse {
+fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -> Result<FileResponse, Next> {
     let whole = FileRange { start: 0, length: size };
     let ranges_max = exchange.settings().files.max_ranges;
     if ranges_max == 0 {
@@ -154,7 +150,7 @@ fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -
     };
     match selection {
         Selection::Whole => file_response(exchange, head, file, whole),
-        Selection::Unsatisfiable => StaticResponse::Local(range_not_satisfiable(exchange, &head, size)),
+        Selection::Unsatisfiable => Err(Next::Respond(Box::new(range_not_satisfiable(exchange, &head, size)))),
         Selection::Ranges(ranges) => {
             head.status = 206;
             if let [range] = ranges.as_slice() {
@@ -169,10 +165,7 @@ fn apply_range(exchange: &Exchange, mut head: FileHead, file: File, size: u64) -
             head.length = Some(multipart.length);
             head.range_header = RangeHeader::None;
             let ranges = multipart.heads.into_iter().zip(ranges).collect();
-            StaticResponse::File(FileResponse {
-                head,
-                body: Body::Multipart { fd: file.into(), ranges, end: multipart.end },
-            })
+            Ok(FileResponse { head, body: Body::Multipart { fd: file.into(), ranges, end: multipart.end } })
         }
     }
 }
@@ -186,7 +179,7 @@ fn range_not_satisfiable(exchange: &Exchange, head: &FileHead, size: u64) -> Loc
 }
 
 /// Creates the response for one range; a small file is read at once.
-fn file_response(exchange: &Exchange, head: FileHead, mut file: File, range: FileRange) -> StaticResponse {
+fn file_response(exchange: &Exchange, head: FileHead, mut file: File, range: FileRange) -> Result<FileResponse, Next> {
     let FileRange { start: from, length: count } = range;
     let body = if count <= SMALL_BYTES_MAX && from == 0 {
         let mut bytes = vec![0; count as usize];
@@ -196,13 +189,13 @@ fn file_response(exchange: &Exchange, head: FileHead, mut file: File, range: Fil
                 Level::Alert,
                 format_args!("file was truncated while it was read, responding with 500"),
             );
-            return status_page(exchange, 500);
+            return Err(Next::Reject(500));
         }
         Body::Bytes(bytes)
     } else {
         Body::File { fd: file.into(), from, count }
     };
-    StaticResponse::File(FileResponse { head, body })
+    Ok(FileResponse { head, body })
 }
 
 impl FileHead {
@@ -218,9 +211,9 @@ impl FileHead {
         Self { status, content_type, length, validators, range_header: RangeHeader::None, encoding, type_with_charset }
     }
 
-    fn not_modified(mut self) -> StaticResponse {
+    fn not_modified(mut self) -> Result<FileResponse, Next> {
         self.status = 304;
-        StaticResponse::File(FileResponse { head: self, body: Body::Bytes(Vec::new()) })
+        Ok(FileResponse { head: self, body: Body::Bytes(Vec::new()) })
     }
 
     /// Decides whether to compress the body.

@@ -16,26 +16,27 @@ pub(crate) mod symlinks_conf;
 
 use crate::config::Level;
 use crate::modules::gzip;
-use crate::modules::static_files::file::{StaticEncoding, StaticResponse};
+use crate::modules::static_files::file::{FileResponse, StaticEncoding};
 use crate::request::exchange::Exchange;
+use crate::request::next::Next;
 use crate::request::response::LocalResponse;
 use crate::request::{log, variables};
 use crate::runtime::io_error;
 
 /// Responds to a request for a file or a directory.
-pub async fn respond(exchange: &Exchange) -> StaticResponse {
+pub async fn respond(exchange: &mut Exchange) -> Result<FileResponse, Next> {
     let files = &exchange.settings().files;
     if !matches!(exchange.request.method(), b"GET" | b"HEAD" | b"POST") {
         return file::method_not_allowed(exchange);
     }
     if files.root.is_none() && files.alias.is_none() {
-        return file::status_page(exchange, 404);
+        return Err(Next::Reject(404));
     }
     let mut name = Vec::new();
     variables::write_file_name(exchange, &mut name);
     if variables::escapes_root(exchange, &name) {
         log::log_request(exchange, Level::Error, format_args!("path escapes its root, responding with 404"));
-        return file::status_page(exchange, 404);
+        return Err(Next::Reject(404));
     }
     if exchange.uri.path.ends_with(b"/") {
         return index::respond(exchange, &name).await;
@@ -49,11 +50,11 @@ pub async fn respond(exchange: &Exchange) -> StaticResponse {
         }
     }
     match open::open(exchange, &name) {
-        Ok((_, meta)) if meta.is_dir() => StaticResponse::Local(LocalResponse::add_slash(exchange)),
+        Ok((_, meta)) if meta.is_dir() => Err(Next::Respond(Box::new(LocalResponse::add_slash(exchange)))),
         Ok((_, meta)) if !meta.is_file() => {
             let name = String::from_utf8_lossy(&name);
             log::log_request(exchange, Level::Crit, format_args!("\"{name}\" is not a regular file"));
-            file::status_page(exchange, 404)
+            Err(Next::Reject(404))
         }
         Ok(_) if exchange.request.method() == b"POST" => file::method_not_allowed(exchange),
         Ok((file, meta)) => file::respond(exchange, file, &meta, StaticEncoding { coding: None, varies }),
@@ -71,7 +72,7 @@ pub async fn respond(exchange: &Exchange) -> StaticResponse {
             if varies && gzip::sends_vary(exchange) {
                 response.headers.push((b"Vary", b"Accept-Encoding".to_vec()));
             }
-            StaticResponse::Local(response)
+            Err(Next::Respond(Box::new(response)))
         }
     }
 }

@@ -1,29 +1,23 @@
-//! `try_files`: the first file or directory of a list that exists.
+//! `try_files`: the first existing file or directory of a list.
 
 use std::io;
 
 use crate::config::{Candidate, Fallback, Level};
 use crate::modules::static_files::open;
 use crate::request::exchange::Exchange;
+use crate::request::next::Next;
 use crate::request::{log, variables};
 use crate::runtime::io_error;
 
-pub enum TryFilesResult {
-    /// The path of the request is now that of the existing one.
-    Found,
-    Status(u16),
-    /// None exists: a path with arguments, or a named location with its `@`.
-    Fallback(Vec<u8>),
-}
-
-/// Evaluates `try_files`; `None` without the directive.
-pub fn resolve(exchange: &mut Exchange) -> Option<TryFilesResult> {
+/// Points the URI at the first existing file of `try_files`, or takes its fallback.
+pub fn resolve(exchange: &mut Exchange) -> Next {
     let location = exchange.location.clone();
     let server = exchange.server.clone();
     let list = match &location {
-        Some(location) => location.try_files.as_ref()?,
-        None => server.try_files.as_ref()?,
+        Some(location) => location.try_files.as_ref(),
+        None => server.try_files.as_ref(),
     };
+    let Some(list) = list else { return Next::Continue };
     let mut root = Vec::new();
     let prefix_bytes = variables::write_root(exchange, &mut root);
     // An `alias` in a location of an expression stands for the whole path.
@@ -44,13 +38,13 @@ pub fn resolve(exchange: &mut Exchange) -> Option<TryFilesResult> {
             } else {
                 exchange.uri.path = [prefix, &name].concat();
             }
-            return Some(TryFilesResult::Found);
+            return Next::Continue;
         }
     }
-    Some(match &list.fallback {
-        Fallback::Status(status) => TryFilesResult::Status(*status),
-        Fallback::Target(target) => TryFilesResult::Fallback(variables::value(target, exchange)),
-    })
+    match &list.fallback {
+        Fallback::Status(status) => Next::Reject(*status),
+        Fallback::Target(target) => Next::redirect(exchange, variables::value(target, exchange)),
+    }
 }
 
 fn exists(exchange: &Exchange, candidate: &Candidate, root: &[u8], name: &[u8]) -> bool {

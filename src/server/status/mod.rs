@@ -46,7 +46,7 @@ struct Report {
 }
 
 /// Answers a request for `content`.
-pub async fn answer(exchange: &Exchange, content: Content, running: &Live) -> LocalResponse {
+pub async fn respond(exchange: &Exchange, content: Content, running: &Live) -> LocalResponse {
     let page = |status| LocalResponse::page(status, exchange.settings().server_tokens);
     if !matches!(exchange.request.method(), b"GET" | b"HEAD") {
         return LocalResponse { allow: Some(b"GET, HEAD"), ..page(405) };
