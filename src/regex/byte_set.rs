@@ -1,10 +1,10 @@
-//! Sets of bytes: what a class like `[^a-z]` or `\d` matches.
+//! Sets of bytes, which classes like `[^a-z]` or `\d` match.
 
 /// One bit for each byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Set([u32; 8]);
+pub(super) struct ByteSet([u32; 8]);
 
-/// Names of POSIX classes in six bytes, and up to four ranges: first and last byte of each.
+/// POSIX classes: a name in six bytes, and the first and last byte of up to four ranges.
 const NAMED: [[u8; 14]; 14] = [
     *b"alnum 09AZazaz",
     *b"alpha AZazazaz",
@@ -22,26 +22,26 @@ const NAMED: [[u8; 14]; 14] = [
     *b"xdigit09AFafaf",
 ];
 
-impl Set {
-    /// The class of a POSIX name.
+impl ByteSet {
+    /// Returns the POSIX class of this name.
     pub(super) fn named(name: &[u8]) -> Option<Self> {
         let known = NAMED.iter().map(|entry| entry.split_at(6));
         let (_, ranges) = known.into_iter().find(|(known, _)| known.trim_ascii_end() == name)?;
         let mut set = Self::default();
         for range in ranges.chunks_exact(2) {
             if let [first, last] = range {
-                set.add(u32::from(*first), u32::from(*last));
+                set.add_range(u32::from(*first), u32::from(*last));
             }
         }
         Some(set)
     }
 
-    pub(super) fn has(&self, byte: u8) -> bool {
+    pub(super) fn contains(&self, byte: u8) -> bool {
         self.0.get(usize::from(byte >> 5)).is_some_and(|word| word >> (byte & 31) & 1 == 1)
     }
 
-    /// Adds the characters from `first` to `last`; those that are no bytes are in no set.
-    pub(super) fn add(&mut self, first: u32, last: u32) {
+    /// Adds the characters from `first` to `last`, except those above 255.
+    pub(super) fn add_range(&mut self, first: u32, last: u32) {
         for byte in first..=last.min(255) {
             if let Some(word) = self.0.get_mut(byte as usize >> 5) {
                 *word |= 1 << (byte & 31);
@@ -49,18 +49,18 @@ impl Set {
         }
     }
 
-    pub(super) fn join(&mut self, other: &Self) {
+    pub(super) fn add_all(&mut self, other: &Self) {
         for (word, more) in self.0.iter_mut().zip(other.0) {
             *word |= more;
         }
     }
 
-    /// Adds the letters that are there in the other case.
-    pub(super) fn fold(&mut self) {
+    /// Adds the other case of each ASCII letter in the set.
+    pub(super) fn add_other_case(&mut self) {
         for letter in b'A'..=b'Z' {
             for (one, other) in [(letter, letter | 0x20), (letter | 0x20, letter)] {
-                if self.has(one) {
-                    self.add(u32::from(other), u32::from(other));
+                if self.contains(one) {
+                    self.add_range(u32::from(other), u32::from(other));
                 }
             }
         }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stand_for_the_classes_of_ascii() {
+    fn names_select_the_classes_of_ascii() {
         type Class = (&'static str, fn(&u8) -> bool);
         let classes: [Class; 13] = [
             ("alnum", u8::is_ascii_alphanumeric),
@@ -93,24 +93,24 @@ mod tests {
             ("word", |b| b.is_ascii_alphanumeric() || *b == b'_'),
             ("xdigit", u8::is_ascii_hexdigit),
         ];
-        for (name, has) in classes {
-            let set = Set::named(name.as_bytes()).unwrap();
-            assert!((0..=255).all(|byte| set.has(byte) == has(&byte)), "{name}");
-            assert!((0..=255).all(|byte| set.negated().has(byte) != has(&byte)), "{name}");
+        for (name, is_member) in classes {
+            let set = ByteSet::named(name.as_bytes()).unwrap();
+            assert!((0..=255).all(|byte| set.contains(byte) == is_member(&byte)), "{name}");
+            assert!((0..=255).all(|byte| set.negated().contains(byte) != is_member(&byte)), "{name}");
         }
-        assert!(Set::named(b"print").unwrap().has(b' '));
-        assert_eq!((Set::named(b"words"), Set::named(b"xdigit09"), Set::named(b"")), (None, None, None));
+        assert!(ByteSet::named(b"print").unwrap().contains(b' '));
+        assert_eq!((ByteSet::named(b"words"), ByteSet::named(b"xdigit09"), ByteSet::named(b"")), (None, None, None));
     }
 
     #[test]
-    fn case_and_what_is_no_byte() {
-        let mut set = Set::default();
-        set.add(u32::from(b'Y'), u32::from(b'b'));
-        set.fold();
-        let members: Vec<u8> = (0..=255).filter(|byte| set.has(*byte)).collect();
+    fn other_case_and_characters_above_255() {
+        let mut set = ByteSet::default();
+        set.add_range(u32::from(b'Y'), u32::from(b'b'));
+        set.add_other_case();
+        let members: Vec<u8> = (0..=255).filter(|byte| set.contains(*byte)).collect();
         assert_eq!(members, b"ABYZ[\\]^_`abyz");
-        set.add(0x100, 0x200);
-        set.add(0xfe, 0x200);
-        assert_eq!((0..=255).filter(|byte| set.has(*byte)).count(), members.len() + 2);
+        set.add_range(0x100, 0x200);
+        set.add_range(0xfe, 0x200);
+        assert_eq!((0..=255).filter(|byte| set.contains(*byte)).count(), members.len() + 2);
     }
 }

@@ -1,55 +1,56 @@
-//! Reads an expression and writes its program on the way: parts that are repeated or chosen from are moved, no tree is kept.
+//! Parses an expression and emits its program on the way, without a syntax tree: the steps of repeated parts and of
+//! alternatives are moved.
 //!
-//! The grammar is PCRE's, as far as a search that never goes back can follow it. Every byte is a character.
+//! The grammar is PCRE's without what needs backtracking. Every byte is a character.
 
-use crate::regex::byte_set::Set;
+use crate::regex::byte_set::ByteSet;
 use crate::regex::literals::Literals;
 use crate::regex::program::{Assert, Lookaround, Program, Step};
 
-/// Steps of a program and of what it looks for around places: a search may take as many for each byte of a subject. A
-/// way between two has 16 bits.
+/// Steps of a program and its look-arounds: a search may take as many for each byte of a subject. The offset from one step
+/// to another has 16 bits.
 const STEPS_MAX: usize = 4000;
-/// Steps times groups: for each byte of a subject a search may copy twice as many numbers.
+/// Steps times groups: for each byte of a subject a search may copy twice as many slots.
 const STEPS_BY_GROUPS_MAX: usize = 1 << 16;
-/// The number of the last group that has a variable without having a name: `$9`.
-const NUMBERED_MAX: usize = 9;
+/// The last group that has a variable without a name: `$9`.
+const NUMBERED_GROUP_MAX: usize = 9;
 const GROUPS_MAX: usize = 1000;
-/// Groups inside of each other.
-const NESTED_MAX: u8 = 100;
-const LOOKS_MAX: usize = 64;
+/// Groups nested in each other.
+const NESTING_MAX: u8 = 100;
+const LOOKAROUNDS_MAX: usize = 64;
 
-/// What is wrong with an expression, at the place that the parser has come to.
-type Read<T> = Result<T, &'static str>;
+/// An error is one at the offset that the parser has reached.
+type ParseResult<T> = Result<T, &'static str>;
 
-/// The letters of flags: each has the bit of its place.
+/// The letters of flags. The index of a letter is its bit.
 const FLAGS: &[u8] = b"imsxU";
-const ANY_CASE: u8 = 1;
-const LINES: u8 = 2;
-const DOT_IS_ALL: u8 = 4;
-const SPACED: u8 = 8;
-const LAZY: u8 = 16;
+const CASELESS: u8 = 1;
+const MULTILINE: u8 = 2;
+const DOTALL: u8 = 4;
+const EXTENDED: u8 = 8;
+const UNGREEDY: u8 = 16;
 
 const TOO_BIG: &str =
     "it is too big: more than 4000 steps (each character, class and choice counts, as often as it is repeated)";
 const TOO_MANY_GROUPS: &str = "it has too many steps for a named group of so high a number";
 
-/// Groups that have names, by number.
-pub(super) type Names = Vec<(usize, Box<str>)>;
+/// Numbers and names of the named groups.
+pub(super) type GroupNames = Vec<(usize, Box<str>)>;
 
-/// What is known of an expression.
+/// An expression as it is parsed.
 pub(super) struct Parsed {
     pub(super) program: Program,
-    pub(super) names: Names,
+    pub(super) names: GroupNames,
     pub(super) literals: Literals,
 }
 
-/// Reads `source`.
-pub(super) fn parse(source: &[u8], any_case: bool) -> Result<Parsed, String> {
-    let flags = if any_case { ANY_CASE } else { 0 };
+/// Parses `source`.
+pub(super) fn parse(source: &[u8], caseless: bool) -> Result<Parsed, String> {
+    let flags = if caseless { CASELESS } else { 0 };
     let mut parser = Parser { source, flags, ..Parser::default() };
-    match parser.whole() {
+    match parser.expression() {
         Ok(literals) => Ok(Parsed { program: parser.program, names: parser.names, literals }),
-        Err(why) => Err(format!("{why}, at character {}", parser.at + 1)),
+        Err(error) => Err(format!("{error}, at character {}", parser.at + 1)),
     }
 }
 
@@ -61,61 +62,62 @@ struct Parser<'s> {
     quoted: bool,
     flags: u8,
     depth: u8,
-    /// The steps will be met from behind.
-    back: bool,
+    /// The program will run backwards through the subject.
+    is_backwards: bool,
     program: Program,
-    names: Names,
-    /// Steps of other programs: those that are complete, and those that wait for one inside of them.
+    names: GroupNames,
+    /// Steps of the other programs: of look-arounds, and of those that contain the current one.
     steps_elsewhere: usize,
 }
 
+/// What matches one byte.
 enum Item {
-    /// Above 255 it is in no subject.
+    /// A character. Above 255 it matches nothing.
     Char(u32),
-    Class(Set),
+    Class(ByteSet),
 }
 
 impl Parser<'_> {
-    fn whole(&mut self) -> Read<Literals> {
+    fn expression(&mut self) -> ParseResult<Literals> {
         self.program.groups = 1;
-        let literals = self.choice()?;
+        let literals = self.alternation()?;
         if self.at < self.source.len() {
             return Err("no \"(\" belongs to this \")\"");
         }
-        self.push(Step::Match)?;
-        // The others can't be asked for, and are not remembered.
-        let last = self.names.iter().map(|(number, _)| *number).fold(NUMBERED_MAX, usize::max);
-        self.program.groups = self.program.groups.min(last + 1);
+        self.emit(Step::Match)?;
+        // No variable refers to later groups, so that they are not captured.
+        let last_group = self.names.iter().map(|(number, _)| *number).fold(NUMBERED_GROUP_MAX, usize::max);
+        self.program.groups = self.program.groups.min(last_group + 1);
         if self.program.steps.len() * self.program.groups > STEPS_BY_GROUPS_MAX {
             return Err(TOO_MANY_GROUPS);
         }
         Ok(literals)
     }
 
-    /// `one|other`, up to the end of the group.
-    fn choice(&mut self) -> Read<Literals> {
+    /// Parses `one|other`, up to the end of the group.
+    fn alternation(&mut self) -> ParseResult<Literals> {
         self.depth += 1;
-        if self.depth > NESTED_MAX {
-            return Err("too many groups inside of each other");
+        if self.depth > NESTING_MAX {
+            return Err("too many nested groups");
         }
         let mut jumps = Vec::new();
         let mut literals: Option<Literals> = None;
         loop {
             let start = self.program.steps.len();
-            let branch = self.branch(start)?;
+            let branch = self.concatenation(start)?;
             literals = Some(match literals {
-                Some(others) => others.or(branch),
+                Some(previous) => previous.or(branch),
                 None => branch,
             });
             if self.peek() != Some((b'|', false)) {
                 break;
             }
             self.at += 1;
-            // Split, what was written, Jump; the others follow.
-            self.push(Step::Jump(0))?;
-            let other = self.program.steps.len() + 1;
-            self.program.steps.insert(start, Step::Split((other - start) as i16));
-            jumps.push(other - 1);
+            // PreferNext, this branch, Jump; the other branches follow.
+            self.emit(Step::Jump(0))?;
+            let next_branch = self.program.steps.len() + 1;
+            self.program.steps.insert(start, Step::PreferNext((next_branch - start) as i16));
+            jumps.push(next_branch - 1);
         }
         let end = self.program.steps.len();
         for jump in jumps {
@@ -127,58 +129,58 @@ impl Parser<'_> {
         Ok(literals.unwrap_or_default())
     }
 
-    /// What follows each other. Its steps begin at `start`.
-    fn branch(&mut self, start: usize) -> Read<Literals> {
-        let mut items = Vec::new();
+    /// Parses the items of a branch. Its steps begin at `start`.
+    fn concatenation(&mut self, start: usize) -> ParseResult<Literals> {
+        let mut item_starts = Vec::new();
         let mut is_repeatable = false;
-        // Those of what stands before the last item, and its own.
+        // Those of the items before the last one, and of the last one.
         let (mut literals, mut last) = (Literals::default(), Literals::default());
         while let Some((byte, quoted)) = self.peek() {
             match byte {
                 b'|' | b')' if !quoted => break,
-                _ if !quoted && self.repeats(byte) => {
-                    let part = items.last().filter(|_| is_repeatable).ok_or("there is nothing to repeat")?;
-                    let (min, max) = self.times()?;
-                    self.repeat(*part, min, max)?;
-                    last = last.repeated(min, max);
+                _ if !quoted && self.is_quantifier(byte) => {
+                    let item = item_starts.last().filter(|_| is_repeatable).ok_or("there is nothing to repeat")?;
+                    let (min, max) = self.quantifier()?;
+                    self.repeat(*item, min, max)?;
+                    last = last.repeat(min, max);
                 }
                 _ => {
-                    items.push(self.program.steps.len());
+                    item_starts.push(self.program.steps.len());
                     self.at += 1;
                     let item = self.item(byte, quoted)?;
                     is_repeatable = item.is_some();
-                    literals = literals.then(std::mem::replace(&mut last, item.unwrap_or_default()));
+                    literals = literals.concat(std::mem::replace(&mut last, item.unwrap_or_default()));
                 }
             }
         }
-        if self.back {
-            self.turn(start, &items);
+        if self.is_backwards {
+            self.reverse(start, &item_starts);
         }
-        Ok(literals.then(last))
+        Ok(literals.concat(last))
     }
 
-    /// Puts the items that were written from `start` on into the order in which they are met from behind.
-    fn turn(&mut self, start: usize, items: &[usize]) {
+    /// Reverses the items that were emitted from `start` on.
+    fn reverse(&mut self, start: usize, item_starts: &[usize]) {
         let steps = self.program.steps.split_off(start);
         let mut end = steps.len();
-        for item in items.iter().rev() {
-            let from = item - start;
+        for item_start in item_starts.iter().rev() {
+            let from = item_start - start;
             self.program.steps.extend_from_slice(steps.get(from..end).unwrap_or_default());
             end = from;
         }
     }
 
-    /// Whether a character says how often. `{` is one like others unless it could begin a number.
-    fn repeats(&self, mark: u8) -> bool {
-        match mark {
+    /// Whether `byte` begins a quantifier. `{` is literal unless a number could follow.
+    fn is_quantifier(&self, byte: u8) -> bool {
+        match byte {
             b'*' | b'+' | b'?' => true,
             b'{' => matches!(self.source.get(self.at + 1), Some(b'0'..=b'9' | b',' | b' ')),
             _ => false,
         }
     }
 
-    /// `*`, `+`, `?`, `{2}`, `{2,}`, `{2,3}`: least and most.
-    fn times(&mut self) -> Read<(usize, Option<usize>)> {
+    /// Parses `*`, `+`, `?`, `{2}`, `{2,}` or `{2,3}`: minimum and maximum.
+    fn quantifier(&mut self) -> ParseResult<(usize, Option<usize>)> {
         match self.next() {
             Some(b'*') => return Ok((0, None)),
             Some(b'+') => return Ok((1, None)),
@@ -197,7 +199,7 @@ impl Parser<'_> {
         if self.eat(b"}") { Ok((min, Some(max))) } else { Err("expected \"}\"") }
     }
 
-    fn number(&mut self) -> Read<usize> {
+    fn number(&mut self) -> ParseResult<usize> {
         let from = self.at;
         let mut number = 0;
         while let Some(digit @ b'0'..=b'9') = self.source.get(self.at) {
@@ -207,14 +209,17 @@ impl Parser<'_> {
         if self.at == from { Err("expected a number") } else { Ok(number) }
     }
 
-    /// Repeats what was written from `from` on.
-    fn repeat(&mut self, from: usize, min: usize, max: Option<usize>) -> Read<()> {
-        let is_lazy = self.eat(b"?") != self.has(LAZY);
-        let split = |leave: bool, way: isize| if leave { Step::Prefer(way as i16) } else { Step::Split(way as i16) };
-        let part = self.program.steps.split_off(from);
-        let len = part.len() as isize;
+    /// Repeats the steps from `from` on.
+    fn repeat(&mut self, from: usize, min: usize, max: Option<usize>) -> ParseResult<()> {
+        let is_lazy = self.eat(b"?") != self.has_flag(UNGREEDY);
+        let split = |prefer_far: bool, offset: isize| match prefer_far {
+            true => Step::PreferFar(offset as i16),
+            false => Step::PreferNext(offset as i16),
+        };
+        let repeated = self.program.steps.split_off(from);
+        let len = repeated.len() as isize;
         let copies = max.unwrap_or(min.max(1));
-        self.has_room(copies.saturating_mul(part.len() + 1) + 1)?;
+        self.check_size(copies.saturating_mul(repeated.len() + 1) + 1)?;
         let steps = &mut self.program.steps;
         if max.is_none() && min == 0 {
             steps.push(split(is_lazy, len + 2));
@@ -223,7 +228,7 @@ impl Parser<'_> {
             if max.is_some() && copy >= min {
                 steps.push(split(is_lazy, (copies - copy) as isize * (len + 1)));
             }
-            steps.extend_from_slice(&part);
+            steps.extend_from_slice(&repeated);
         }
         if max.is_none() {
             steps.push(split(!is_lazy, -len));
@@ -231,86 +236,87 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// What begins with `byte`. `None`: there is nothing that could be repeated.
-    fn item(&mut self, byte: u8, quoted: bool) -> Read<Option<Literals>> {
+    /// Parses the item that begins with `byte`. `None` if a quantifier can't follow.
+    fn item(&mut self, byte: u8, quoted: bool) -> ParseResult<Option<Literals>> {
         match byte {
-            _ if quoted => self.write(Item::Char(u32::from(byte))),
+            _ if quoted => self.emit_item(Item::Char(u32::from(byte))),
             b'(' => self.group(),
             b'[' => {
                 let class = self.class()?;
-                self.write(Item::Class(class))
+                self.emit_item(Item::Class(class))
             }
             b'\\' => self.escape(),
             b'.' => {
-                let mut others = Set::default();
-                if !self.has(DOT_IS_ALL) {
-                    others.add(u32::from(b'\n'), u32::from(b'\n'));
+                let mut excluded = ByteSet::default();
+                if !self.has_flag(DOTALL) {
+                    excluded.add_range(u32::from(b'\n'), u32::from(b'\n'));
                 }
-                self.write(Item::Class(others.negated()))
+                self.emit_item(Item::Class(excluded.negated()))
             }
-            b'^' => self.assert(if self.has(LINES) { Assert::LineStart } else { Assert::Start }),
-            b'$' => self.assert(if self.has(LINES) { Assert::LineEnd } else { Assert::End }),
-            _ => self.write(Item::Char(u32::from(byte))),
+            b'^' => self.emit_assert(if self.has_flag(MULTILINE) { Assert::LineStart } else { Assert::Start }),
+            b'$' => self.emit_assert(if self.has_flag(MULTILINE) { Assert::LineEnd } else { Assert::End }),
+            _ => self.emit_item(Item::Char(u32::from(byte))),
         }
     }
 
-    /// `(...)`, behind its bracket.
-    fn group(&mut self) -> Read<Option<Literals>> {
-        let outer = self.flags;
+    /// Parses `...)` of a group.
+    fn group(&mut self) -> ParseResult<Option<Literals>> {
+        let outer_flags = self.flags;
         let literals = if !self.eat(b"?") {
             self.capture()?
-        } else if let Some((_, wanted, behind)) = LOOKS.iter().find(|(mark, ..)| self.eat(mark)) {
-            self.look(*wanted, *behind)?;
+        } else if let Some((_, is_positive, is_behind)) = LOOKAROUNDS.iter().find(|(mark, ..)| self.eat(mark)) {
+            self.lookaround(*is_positive, *is_behind)?;
             Literals::default()
         } else if self.eat(b"<") || self.eat(b"P<") {
-            self.name(b'>')?;
+            self.group_name(b'>')?;
             self.capture()?
         } else if self.eat(b"'") {
-            self.name(b'\'')?;
+            self.group_name(b'\'')?;
             self.capture()?
-        } else if self.read_flags()? {
-            self.choice()?
+        } else if self.group_flags()? {
+            self.alternation()?
         } else {
             return Ok(None);
         };
         if !self.eat(b")") {
             return Err("expected \")\"");
         }
-        self.flags = outer;
+        self.flags = outer_flags;
         Ok(Some(literals))
     }
 
-    fn capture(&mut self) -> Read<Literals> {
+    /// Parses the inside of a group that captures.
+    fn capture(&mut self) -> ParseResult<Literals> {
         let number = self.program.groups;
         if number == GROUPS_MAX {
             return Err("too many groups");
         }
         self.program.groups += 1;
-        self.push(Step::Save(number as u16 * 2))?;
-        let literals = self.choice()?;
-        self.push(Step::Save(number as u16 * 2 + 1))?;
+        self.emit(Step::Save(number as u16 * 2))?;
+        let literals = self.alternation()?;
+        self.emit(Step::Save(number as u16 * 2 + 1))?;
         Ok(literals)
     }
 
-    /// The name of the group that comes next.
-    fn name(&mut self, end: u8) -> Read<()> {
-        let rest = self.source.get(self.at..).unwrap_or_default();
-        let len = rest.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'_').unwrap_or(rest.len());
-        let (name, behind) = rest.split_at(len);
-        if behind.first() != Some(&end) || name.first().is_none_or(u8::is_ascii_digit) {
+    /// Parses the name of a group, up to `terminator`.
+    fn group_name(&mut self, terminator: u8) -> ParseResult<()> {
+        let unread = self.source.get(self.at..).unwrap_or_default();
+        let len = unread.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'_').unwrap_or(unread.len());
+        let (name, rest) = unread.split_at(len);
+        if rest.first() != Some(&terminator) || name.first().is_none_or(u8::is_ascii_digit) {
             return Err("expected the name of a group: letters, digits and \"_\"");
         }
         let name = String::from_utf8_lossy(name);
         if self.names.iter().any(|(_, known)| **known == *name) {
-            return Err("there is a group of this name");
+            return Err("there is another group of this name");
         }
         self.names.push((self.program.groups, name.into()));
         self.at += len + 1;
         Ok(())
     }
 
-    /// `i)` or `i-s:`. True: what follows is in the group.
-    fn read_flags(&mut self) -> Read<bool> {
+    /// Parses `i)` or `i-s:`. Returns whether the group has a content.
+    fn group_flags(&mut self) -> ParseResult<bool> {
         let mut on = true;
         loop {
             let mark = *self.source.get(self.at).ok_or("expected \")\"")?;
@@ -328,81 +334,81 @@ impl Parser<'_> {
         }
     }
 
-    /// `(?=...)` and its kin get programs of their own.
-    fn look(&mut self, wanted: bool, behind: bool) -> Read<()> {
-        let (groups, back) = (self.program.groups, self.back);
+    /// Parses the inside of a look-around into a program of its own.
+    fn lookaround(&mut self, is_positive: bool, is_behind: bool) -> ParseResult<()> {
+        let (groups, outer_is_backwards) = (self.program.groups, self.is_backwards);
         let outer = std::mem::take(&mut self.program.steps);
-        let waiting = outer.len();
-        self.steps_elsewhere += waiting;
-        self.back = !behind;
-        self.choice()?;
-        self.push(Step::Match)?;
-        if wanted && self.program.groups > groups {
-            return Err("what is looked for can not capture");
+        let outer_len = outer.len();
+        self.steps_elsewhere += outer_len;
+        self.is_backwards = !is_behind;
+        self.alternation()?;
+        self.emit(Step::Match)?;
+        if is_positive && self.program.groups > groups {
+            return Err("a group in a look-around can not capture");
         }
         let number = self.program.looks.len();
-        if number == LOOKS_MAX {
+        if number == LOOKAROUNDS_MAX {
             return Err("it has more than 64 look-arounds");
         }
-        self.back = back;
+        self.is_backwards = outer_is_backwards;
         let steps = std::mem::replace(&mut self.program.steps, outer);
-        self.steps_elsewhere = self.steps_elsewhere - waiting + steps.len();
-        self.program.looks.push(Lookaround { steps, behind });
-        self.push(Step::Look { number: number as u8, wanted })
+        self.steps_elsewhere = self.steps_elsewhere - outer_len + steps.len();
+        self.program.looks.push(Lookaround { steps, is_behind });
+        self.emit(Step::Look { number: number as u8, is_positive })
     }
 
-    /// `[^a-z\d[:punct:]]`, behind its bracket.
-    fn class(&mut self) -> Read<Set> {
-        let outer = self.flags;
-        // Spaces count.
-        self.flags &= !SPACED;
+    /// Parses `^a-z\d[:punct:]]` of a class.
+    fn class(&mut self) -> ParseResult<ByteSet> {
+        let outer_flags = self.flags;
+        // Spaces are literal in a class.
+        self.flags &= !EXTENDED;
         let is_negated = self.eat(b"^");
-        let mut set = Set::default();
+        let mut set = ByteSet::default();
         let mut is_first = true;
         while is_first || self.peek() != Some((b']', false)) {
             is_first = false;
-            self.add_to_class(&mut set)?;
+            self.class_range(&mut set)?;
         }
         self.at += 1;
-        self.flags = outer;
-        if self.has(ANY_CASE) {
-            set.fold();
+        self.flags = outer_flags;
+        if self.has_flag(CASELESS) {
+            set.add_other_case();
         }
         Ok(if is_negated { set.negated() } else { set })
     }
 
-    /// A character, a range or a class. `-` means itself at the ends and beside a class.
-    fn add_to_class(&mut self, set: &mut Set) -> Read<()> {
+    /// Parses a character, a range or a class into `set`. `-` is literal at the ends and next to a class.
+    fn class_range(&mut self, set: &mut ByteSet) -> ParseResult<()> {
         let first = match self.class_item()? {
             Item::Char(first) => first,
             Item::Class(class) => {
-                set.join(&class);
+                set.add_all(&class);
                 return Ok(());
             }
         };
         let mut last = first;
         if self.peek() == Some((b'-', false)) {
             self.at += 1;
-            // There may be a `\E` between.
+            // There may be a `\E` in between.
             if self.peek() == Some((b']', false)) {
-                set.add(first, first);
-                set.add(u32::from(b'-'), u32::from(b'-'));
+                set.add_range(first, first);
+                set.add_range(u32::from(b'-'), u32::from(b'-'));
                 return Ok(());
             }
             match self.class_item()? {
                 Item::Char(end) if end < first => return Err("the range ends before it begins"),
                 Item::Char(end) => last = end,
                 Item::Class(class) => {
-                    set.join(&class);
-                    set.add(u32::from(b'-'), u32::from(b'-'));
+                    set.add_all(&class);
+                    set.add_range(u32::from(b'-'), u32::from(b'-'));
                 }
             }
         }
-        set.add(first, last);
+        set.add_range(first, last);
         Ok(())
     }
 
-    fn class_item(&mut self) -> Read<Item> {
+    fn class_item(&mut self) -> ParseResult<Item> {
         let (byte, quoted) = self.peek().ok_or("expected \"]\"")?;
         if byte == b'['
             && !quoted
@@ -411,42 +417,42 @@ impl Parser<'_> {
             return Ok(Item::Class(class));
         }
         self.at += 1;
-        if byte == b'\\' && !quoted { self.escaped() } else { Ok(Item::Char(u32::from(byte))) }
+        if byte == b'\\' && !quoted { self.escaped_item() } else { Ok(Item::Char(u32::from(byte))) }
     }
 
-    /// `[:alpha:]` or `[:^alpha:]`
-    fn posix_class(&mut self) -> Read<Option<Set>> {
-        let rest = self.source.get(self.at..).unwrap_or_default();
-        let Some(inner) = rest.strip_prefix(b"[:") else { return Ok(None) };
-        let name = inner.split(|b| *b == b':').next().unwrap_or_default();
-        if inner.get(name.len() + 1) != Some(&b']') {
+    /// Parses `[:alpha:]` or `[:^alpha:]`. `None` if there is no such class.
+    fn posix_class(&mut self) -> ParseResult<Option<ByteSet>> {
+        let unread = self.source.get(self.at..).unwrap_or_default();
+        let Some(body) = unread.strip_prefix(b"[:") else { return Ok(None) };
+        let name = body.split(|b| *b == b':').next().unwrap_or_default();
+        if body.get(name.len() + 1) != Some(&b']') {
             return Ok(None);
         }
-        let positive = name.strip_prefix(b"^");
-        let set = Set::named(positive.unwrap_or(name)).ok_or("no such class is known")?;
+        let negated_name = name.strip_prefix(b"^");
+        let set = ByteSet::named(negated_name.unwrap_or(name)).ok_or("unknown class")?;
         self.at += name.len() + 4;
-        Ok(Some(if positive.is_some() { set.negated() } else { set }))
+        Ok(Some(if negated_name.is_some() { set.negated() } else { set }))
     }
 
-    /// What is behind a `\`, outside of classes.
-    fn escape(&mut self) -> Read<Option<Literals>> {
+    /// Parses what follows a `\` outside of classes.
+    fn escape(&mut self) -> ParseResult<Option<Literals>> {
         let assert = match self.source.get(self.at) {
             Some(b'b') => Assert::Boundary,
             Some(b'B') => Assert::NoBoundary,
             Some(b'A') => Assert::Start,
             Some(b'z') => Assert::End,
             _ => {
-                let item = self.escaped()?;
-                return self.write(item);
+                let item = self.escaped_item()?;
+                return self.emit_item(item);
             }
         };
         self.at += 1;
-        self.assert(assert)
+        self.emit_assert(assert)
     }
 
-    /// What is behind a `\`, in a class as well.
-    fn escaped(&mut self) -> Read<Item> {
-        let mark = *self.source.get(self.at).ok_or("expected a character behind the \"\\\"")?;
+    /// Parses what follows a `\` and matches a byte.
+    fn escaped_item(&mut self) -> ParseResult<Item> {
+        let mark = *self.source.get(self.at).ok_or("expected a character after the \"\\\"")?;
         let char = match mark {
             b'd' | b'D' => return self.perl_class(b"digit"),
             b's' | b'S' => return self.perl_class(b"space"),
@@ -459,41 +465,41 @@ impl Parser<'_> {
             b'b' => 0x08,
             b't' => b'\t',
             b'n' => b'\n',
-            b'v' => return self.vertical(),
+            b'v' => return self.vertical_space(),
             b'f' => 0x0c,
             b'r' => b'\r',
             b'0'..=b'9' => return Err("references to groups are not supported"),
-            _ if mark.is_ascii_alphabetic() => return Err("no such escape is known"),
+            _ if mark.is_ascii_alphabetic() => return Err("unknown escape"),
             _ => mark,
         };
         self.at += 1;
         Ok(Item::Char(u32::from(char)))
     }
 
-    /// The class of a letter. A capital is for what is not in it.
-    fn perl_class(&mut self, name: &[u8]) -> Read<Item> {
+    /// Parses the letter of a class, which is negated by a capital letter.
+    fn perl_class(&mut self, name: &[u8]) -> ParseResult<Item> {
         let is_negated = self.next().is_some_and(|letter| letter.is_ascii_uppercase());
-        let set = Set::named(name).unwrap_or_default();
+        let set = ByteSet::named(name).unwrap_or_default();
         Ok(Item::Class(if is_negated { set.negated() } else { set }))
     }
 
-    /// `\v`, which is all that ends a line, as in PCRE.
-    fn vertical(&mut self) -> Read<Item> {
+    /// Parses `\v`, all characters that end a line, as in PCRE.
+    fn vertical_space(&mut self) -> ParseResult<Item> {
         self.at += 1;
-        let mut set = Set::default();
-        set.add(0x0a, 0x0d);
-        set.add(0x85, 0x85);
+        let mut set = ByteSet::default();
+        set.add_range(0x0a, 0x0d);
+        set.add_range(0x85, 0x85);
         Ok(Item::Class(set))
     }
 
-    /// The few of Unicode's properties that mean something for bytes.
-    fn property(&mut self) -> Read<Item> {
-        let (_, name) = PROPERTIES.iter().find(|(text, _)| self.eat(text)).ok_or("no such property is known")?;
-        Ok(Item::Class(Set::named(name).unwrap_or_default()))
+    /// Parses one of the Unicode properties that are defined for bytes.
+    fn property(&mut self) -> ParseResult<Item> {
+        let (_, name) = PROPERTIES.iter().find(|(text, _)| self.eat(text)).ok_or("unknown property")?;
+        Ok(Item::Class(ByteSet::named(name).unwrap_or_default()))
     }
 
-    /// `x4f`, with so many digits, or `x{4f}`.
-    fn hexadecimal(&mut self, digits: usize) -> Read<Item> {
+    /// Parses `x4f`, with exactly `digits` digits, or `x{4f}`.
+    fn hexadecimal(&mut self, digits: usize) -> ParseResult<Item> {
         self.at += 1;
         let in_braces = self.eat(b"{");
         let mut char = 0u32;
@@ -511,16 +517,16 @@ impl Parser<'_> {
         Ok(Item::Char(char))
     }
 
-    /// Writes a step that takes a byte.
-    fn write(&mut self, item: Item) -> Read<Option<Literals>> {
+    /// Emits a step that matches a byte.
+    fn emit_item(&mut self, item: Item) -> ParseResult<Option<Literals>> {
         let set = match item {
             Item::Char(char) if char < 256 => {
                 let byte = char as u8;
-                let or = if self.has(ANY_CASE) && byte.is_ascii_alphabetic() { 0x20 } else { 0 };
-                self.push(Step::Byte { is: byte | or, or })?;
-                return Ok(Some(Literals::byte(byte)));
+                let case_bit = if self.has_flag(CASELESS) && byte.is_ascii_alphabetic() { 0x20 } else { 0 };
+                self.emit(Step::Byte { value: byte | case_bit, case_bit })?;
+                return Ok(Some(Literals::from_byte(byte)));
             }
-            Item::Char(_) => Set::default(),
+            Item::Char(_) => ByteSet::default(),
             Item::Class(set) => set,
         };
         let sets = &mut self.program.sets;
@@ -531,44 +537,45 @@ impl Parser<'_> {
         if number == sets.len() {
             sets.push(set);
         }
-        self.push(Step::Set(number as u16))?;
-        Ok(Some(Literals::set(&set)))
+        self.emit(Step::Set(number as u16))?;
+        Ok(Some(Literals::from_set(&set)))
     }
 
-    fn assert(&mut self, assert: Assert) -> Read<Option<Literals>> {
-        self.push(Step::Assert(assert))?;
+    fn emit_assert(&mut self, assert: Assert) -> ParseResult<Option<Literals>> {
+        self.emit(Step::Assert(assert))?;
         Ok(Some(Literals::default()))
     }
 
-    fn push(&mut self, step: Step) -> Read<()> {
-        self.has_room(1)?;
+    fn emit(&mut self, step: Step) -> ParseResult<()> {
+        self.check_size(1)?;
         self.program.steps.push(step);
         Ok(())
     }
 
-    fn has_room(&self, steps: usize) -> Read<()> {
+    /// Fails if the program would become too big by `steps`.
+    fn check_size(&self, steps: usize) -> ParseResult<()> {
         let all = self.steps_elsewhere + self.program.steps.len() + steps;
         if all > STEPS_MAX { Err(TOO_BIG) } else { Ok(()) }
     }
 
-    fn has(&self, flag: u8) -> bool {
+    fn has_flag(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 
-    /// The next character and whether it is quoted; `\Q`, `\E` and what has no meaning are left behind.
+    /// Returns the next character and whether it is quoted. Skips `\Q`, `\E`, comments, and spaces without a meaning.
     fn peek(&mut self) -> Option<(u8, bool)> {
         loop {
             let rest = self.source.get(self.at..)?;
             match rest {
-                // A `\Q` in what is quoted is part of it.
+                // A quoted `\Q` is literal.
                 [b'\\', mark @ (b'Q' | b'E'), ..] if !(self.quoted && *mark == b'Q') => {
                     self.quoted = *mark == b'Q';
                     self.at += 2;
                 }
-                [b'#', ..] if !self.quoted && self.has(SPACED) => {
+                [b'#', ..] if !self.quoted && self.has_flag(EXTENDED) => {
                     self.at += rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
                 }
-                [b'\t'..=b'\r' | b' ', ..] if !self.quoted && self.has(SPACED) => self.at += 1,
+                [b'\t'..=b'\r' | b' ', ..] if !self.quoted && self.has_flag(EXTENDED) => self.at += 1,
                 rest => return Some((*rest.first()?, self.quoted)),
             }
         }
@@ -589,8 +596,8 @@ impl Parser<'_> {
     }
 }
 
-/// What begins a look-around, whether it is wanted, and whether it is behind.
-const LOOKS: [(&[u8], bool, bool); 4] =
+/// What begins a look-around, whether it is positive, and whether it is a look-behind.
+const LOOKAROUNDS: [(&[u8], bool, bool); 4] =
     [(b"=", true, false), (b"!", false, false), (b"<=", true, true), (b"<!", false, true)];
 
 const PROPERTIES: [(&[u8], &[u8]); 5] =

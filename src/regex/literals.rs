@@ -1,65 +1,65 @@
 //! Literals that every match of an expression contains, found while the expression is parsed.
 //!
-//! They are kept in lower case, so that one search serves expressions of either kind. They are a condition that is
-//! necessary, not one that suffices: asserts and look-arounds match the empty literal here, and where the possible
-//! texts are too many, the list is the empty literal, which every subject contains.
+//! Literals are in lower case, so that one search serves case-sensitive and caseless expressions. They are a necessary
+//! condition of a match, not a sufficient one: assertions and look-arounds count as the empty literal, and so does a part
+//! that matches too many texts. Every subject contains the empty literal.
 
-use crate::regex::byte_set::Set;
+use crate::regex::byte_set::ByteSet;
 
-/// Bytes of one literal: longer ones exclude hardly more subjects.
+/// Bytes of a literal: longer ones exclude hardly more subjects.
 const LITERAL_BYTES_MAX: usize = 32;
-/// Literals that may result where two lists, both of several literals, are concatenated.
+/// Literals of the product of two lists that both have several.
 const PRODUCT_MAX: usize = 16;
-/// Bytes of a set that count as literals.
+/// Bytes of a set that are listed as literals.
 const SET_MAX: usize = 8;
-/// Literals of one list.
+/// Literals of a list.
 const LITERALS_MAX: usize = 2000;
-/// From this length on fewer literals are better than longer ones.
+/// From this length on, fewer literals are better than longer ones.
 const LONG_ENOUGH: usize = 6;
 
 /// Bytes of a literal that make its key in a table.
 pub(super) const KEY_BYTES: usize = 3;
 
-/// Alternatives, one of which is in the subject.
-pub(super) type List = Vec<Vec<u8>>;
+/// Alternatives, at least one of which is in every match.
+pub(super) type LiteralList = Vec<Vec<u8>>;
 
-/// What is known of the texts that a part of an expression matches.
+/// The texts that a part of an expression matches.
 #[derive(Clone, Debug)]
 pub(super) enum Literals {
-    /// All of them.
-    All(List),
-    /// How they begin, what they contain, and how they end.
-    Some { starts: List, inner: List, ends: List },
+    /// All of these texts.
+    Exact(LiteralList),
+    /// What the texts begin with, contain and end with.
+    Partial { prefixes: LiteralList, inner: LiteralList, suffixes: LiteralList },
 }
 
 impl Default for Literals {
     /// The empty text.
     fn default() -> Self {
-        Self::All(anything())
+        Self::Exact(empty_literal())
     }
 }
 
 /// The list that excludes no subject.
-fn anything() -> List {
+fn empty_literal() -> LiteralList {
     vec![Vec::new()]
 }
 
-/// Whether a list excludes more subjects than another: by its shortest literal, then by the number of them.
-pub(super) fn quality(list: &List) -> (usize, std::cmp::Reverse<usize>) {
+/// A measure of how many subjects a list excludes: the length of its shortest literal, then the number of literals.
+pub(super) fn quality(list: &LiteralList) -> (usize, std::cmp::Reverse<usize>) {
     (shortest(list).min(LONG_ENOUGH), std::cmp::Reverse(list.len()))
 }
 
 /// The length of the shortest literal.
-pub(super) fn shortest(list: &List) -> usize {
+pub(super) fn shortest(list: &LiteralList) -> usize {
     list.iter().map(Vec::len).min().unwrap_or(0)
 }
 
-fn better(one: List, other: List) -> List {
+fn better(one: LiteralList, other: LiteralList) -> LiteralList {
     if quality(&other) > quality(&one) { other } else { one }
 }
 
-/// Each literal of `one` in front of each of `other`.
-fn product(mut one: List, other: &List) -> List {
+/// Concatenates each literal of `one` with each of `other`.
+fn product(mut one: LiteralList, other: &LiteralList) -> LiteralList {
     if let [end] = other.as_slice() {
         one.iter_mut().for_each(|literal| literal.extend_from_slice(end));
         return one;
@@ -67,17 +67,17 @@ fn product(mut one: List, other: &List) -> List {
     one.iter().flat_map(|start| other.iter().map(move |end| [start.as_slice(), end].concat())).collect()
 }
 
-/// Whether the product of two lists is small.
-fn fits(one: &List, other: &List) -> bool {
-    let longest = |list: &List| list.iter().map(Vec::len).max().unwrap_or(0);
+/// Whether the product of two lists is within the limits.
+fn product_fits(one: &LiteralList, other: &LiteralList) -> bool {
+    let longest = |list: &LiteralList| list.iter().map(Vec::len).max().unwrap_or(0);
     let count = one.len() * other.len();
     (count <= PRODUCT_MAX || one.len() == 1 || other.len() == 1) && longest(one) + longest(other) <= LITERAL_BYTES_MAX
 }
 
-/// The literals of both lists; anything, if they are too many or one list is anything.
-fn union(mut one: List, other: List) -> List {
+/// The literals of both lists, or the empty literal if there are too many.
+fn union(mut one: LiteralList, other: LiteralList) -> LiteralList {
     if one.len() + other.len() > LITERALS_MAX || shortest(&one).min(shortest(&other)) == 0 {
-        return anything();
+        return empty_literal();
     }
     one.extend(other);
     one
@@ -85,79 +85,83 @@ fn union(mut one: List, other: List) -> List {
 
 impl Literals {
     /// A part that can match any text.
-    pub(super) fn unknown() -> Self {
-        Self::Some { starts: anything(), inner: anything(), ends: anything() }
+    pub(super) fn any_text() -> Self {
+        Self::Partial { prefixes: empty_literal(), inner: empty_literal(), suffixes: empty_literal() }
     }
 
-    pub(super) fn byte(byte: u8) -> Self {
-        Self::All(vec![vec![byte.to_ascii_lowercase()]])
+    pub(super) fn from_byte(byte: u8) -> Self {
+        Self::Exact(vec![vec![byte.to_ascii_lowercase()]])
     }
 
-    /// One byte of a set.
-    pub(super) fn set(set: &Set) -> Self {
-        let is_twice = |byte: u8| byte.is_ascii_uppercase() && set.has(byte.to_ascii_lowercase());
-        let bytes = (0..=255).filter(|byte| set.has(*byte) && !is_twice(*byte));
-        let list: List = bytes.map(|byte: u8| vec![byte.to_ascii_lowercase()]).take(SET_MAX + 1).collect();
-        if (1..=SET_MAX).contains(&list.len()) { Self::All(list) } else { Self::unknown() }
+    /// Any one byte of a set.
+    pub(super) fn from_set(set: &ByteSet) -> Self {
+        let has_lower_case = |byte: u8| byte.is_ascii_uppercase() && set.contains(byte.to_ascii_lowercase());
+        let bytes = (0..=255).filter(|byte| set.contains(*byte) && !has_lower_case(*byte));
+        let list: LiteralList = bytes.map(|byte: u8| vec![byte.to_ascii_lowercase()]).take(SET_MAX + 1).collect();
+        if (1..=SET_MAX).contains(&list.len()) { Self::Exact(list) } else { Self::any_text() }
     }
 
-    /// The starts, what is inside, the ends.
-    fn lists(self) -> [List; 3] {
+    /// The prefixes, the inner literals, the suffixes.
+    fn lists(self) -> [LiteralList; 3] {
         match self {
-            Self::All(list) => [list.clone(), list.clone(), list],
-            Self::Some { starts, inner, ends } => [starts, inner, ends],
+            Self::Exact(list) => [list.clone(), list.clone(), list],
+            Self::Partial { prefixes, inner, suffixes } => [prefixes, inner, suffixes],
         }
     }
 
-    /// What begins every match, and what is in every match.
-    pub(super) fn starts_and_inner(self) -> (List, List) {
-        let [starts, inner, _] = self.lists();
-        (starts, inner)
+    /// The lists of what begins every match, and of what every match contains.
+    pub(super) fn prefixes_and_inner(self) -> (LiteralList, LiteralList) {
+        let [prefixes, inner, _] = self.lists();
+        (prefixes, inner)
     }
 
-    /// One behind the other.
-    pub(super) fn then(self, next: Self) -> Self {
-        let (start_is_all, end) = (matches!(self, Self::All(_)), next);
-        match (self, end) {
-            (Self::All(one), Self::All(other)) if fits(&one, &other) => Self::All(product(one, &other)),
+    /// This part followed by `next`.
+    pub(super) fn concat(self, next: Self) -> Self {
+        let (is_exact, next_is_exact) = (matches!(self, Self::Exact(_)), matches!(next, Self::Exact(_)));
+        match (self, next) {
+            (Self::Exact(one), Self::Exact(other)) if product_fits(&one, &other) => Self::Exact(product(one, &other)),
             (one, other) => {
-                let end_is_all = matches!(other, Self::All(_));
-                let ([starts, inner, ends], [next_starts, next_inner, next_ends]) = (one.lists(), other.lists());
-                let across =
-                    if fits(&ends, &next_starts) { product(ends.clone(), &next_starts) } else { next_starts.clone() };
-                let goes_on = start_is_all && fits(&starts, &next_starts);
-                let starts = if goes_on { product(starts, &next_starts) } else { starts };
-                let goes_back = end_is_all && fits(&ends, &next_ends);
-                let ends = if goes_back { product(ends, &next_ends) } else { next_ends };
-                Self::Some { starts, inner: better(better(inner, next_inner), across), ends }
+                let ([prefixes, inner, suffixes], [next_prefixes, next_inner, next_suffixes]) =
+                    (one.lists(), other.lists());
+                let across = if product_fits(&suffixes, &next_prefixes) {
+                    product(suffixes.clone(), &next_prefixes)
+                } else {
+                    next_prefixes.clone()
+                };
+                let extends_prefixes = is_exact && product_fits(&prefixes, &next_prefixes);
+                let prefixes = if extends_prefixes { product(prefixes, &next_prefixes) } else { prefixes };
+                let extends_suffixes = next_is_exact && product_fits(&suffixes, &next_suffixes);
+                let suffixes = if extends_suffixes { product(suffixes, &next_suffixes) } else { next_suffixes };
+                Self::Partial { prefixes, inner: better(better(inner, next_inner), across), suffixes }
             }
         }
     }
 
-    /// One or the other.
+    /// This part or `other`.
     pub(super) fn or(self, other: Self) -> Self {
         match (self, other) {
-            (Self::All(mut one), Self::All(other)) if one.len() + other.len() <= LITERALS_MAX => {
+            (Self::Exact(mut one), Self::Exact(other)) if one.len() + other.len() <= LITERALS_MAX => {
                 one.extend(other);
-                Self::All(one)
+                Self::Exact(one)
             }
             (one, other) => {
-                let ([starts, inner, ends], [other_starts, other_inner, other_ends]) = (one.lists(), other.lists());
-                let (starts, inner) = (union(starts, other_starts), union(inner, other_inner));
-                Self::Some { starts, inner, ends: union(ends, other_ends) }
+                let ([prefixes, inner, suffixes], [other_prefixes, other_inner, other_suffixes]) =
+                    (one.lists(), other.lists());
+                let (prefixes, inner) = (union(prefixes, other_prefixes), union(inner, other_inner));
+                Self::Partial { prefixes, inner, suffixes: union(suffixes, other_suffixes) }
             }
         }
     }
 
-    /// From `min` to `max` times.
-    pub(super) fn repeated(self, min: usize, max: Option<usize>) -> Self {
+    /// This part, repeated from `min` to `max` times.
+    pub(super) fn repeat(self, min: usize, max: Option<usize>) -> Self {
         match (min, max) {
             (1, Some(1)) => self,
             (0, Some(1)) => self.or(Self::default()),
-            (0, _) => Self::unknown(),
+            (0, _) => Self::any_text(),
             _ => {
-                let [starts, inner, ends] = self.lists();
-                Self::Some { starts, inner, ends }
+                let [prefixes, inner, suffixes] = self.lists();
+                Self::Partial { prefixes, inner, suffixes }
             }
         }
     }
@@ -173,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_every_match() {
-        for (source, starts, inner) in [
+    fn literals_of_every_match() {
+        for (source, prefixes, inner) in [
             ("Foo", "foo", "foo"),
             (r"(?:\bFoo)(?!x)bar\b", "foobar", "foobar"),
             ("foo|(ba[rz])", "foo bar baz", "foo bar baz"),
@@ -190,21 +194,21 @@ mod tests {
             ("a{0}b", "", "b"),
             (r"\x{100}a", "", "a"),
         ] {
-            let (found_starts, found_inner) = literals_of(source).starts_and_inner();
-            let text = |list: List| match shortest(&list) {
+            let (found_prefixes, found_inner) = literals_of(source).prefixes_and_inner();
+            let text = |list: LiteralList| match shortest(&list) {
                 0 => String::new(),
                 _ => String::from_utf8(list.join(&b' ')).unwrap(),
             };
-            assert_eq!((text(found_starts).as_str(), text(found_inner).as_str()), (starts, inner), "{source}");
+            assert_eq!((text(found_prefixes).as_str(), text(found_inner).as_str()), (prefixes, inner), "{source}");
         }
     }
 
     #[test]
-    fn lists_and_literals_have_a_limit() {
+    fn lists_and_literals_are_limited() {
         let long = "x".repeat(1000);
         for source in [long.clone(), format!("(a|b){long}(a|b)"), "(a|b)".repeat(100), format!("({long}|a)+")] {
-            let (starts, inner) = literals_of(&source).starts_and_inner();
-            for list in [starts, inner] {
+            let (prefixes, inner) = literals_of(&source).prefixes_and_inner();
+            for list in [prefixes, inner] {
                 assert!(list.len() <= PRODUCT_MAX && list.iter().all(|text| text.len() <= LITERAL_BYTES_MAX));
             }
         }

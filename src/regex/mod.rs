@@ -1,11 +1,11 @@
-//! Regular expressions over bytes, as nginx's users write them.
+//! Regular expressions over bytes, in the dialect of nginx's users.
 //!
-//! The language is PCRE's without what would need to go back: there are no references to groups and no atomic groups
-//! (`a++` is `a+`). Every byte is a character, and letters have a case if they are ASCII's. A search takes time in
-//! proportion to the lengths of the subject and the expression, whatever they are.
+//! The language is PCRE's without what needs backtracking: there are no backreferences and no atomic groups (`a++` is `a+`).
+//! Every byte is a character, and only ASCII letters have a case. The time of a search is proportional to the lengths of
+//! the subject and the expression.
 //!
-//! `compile` writes the `program` of an expression and collects its `literals`, `pike_vm` runs it where the literals allow
-//! a match, `prefilter` selects the expressions of a list that may match.
+//! `compile` emits the `program` of an expression and collects its `literals`, `pike_vm` runs it where the literals allow a
+//! match, `prefilter` selects the expressions of a list that may match.
 
 pub(crate) mod finder;
 pub(crate) mod literals;
@@ -23,15 +23,15 @@ use crate::regex::pike_vm::Slots;
 pub(crate) use crate::regex::prefilter::Prefilter;
 use crate::regex::program::Program;
 
-/// A compiled expression with the names of its groups.
+/// A compiled expression.
 #[derive(Debug)]
 pub struct Pattern {
     program: Program,
     source: Box<str>,
-    names: compile::Names,
+    names: compile::GroupNames,
 }
 
-/// What an expression's groups matched: ranges into the subject.
+/// What the groups of an expression matched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captures {
     subject: Vec<u8>,
@@ -39,15 +39,15 @@ pub struct Captures {
 }
 
 impl Captures {
-    /// Group `number`, or nothing.
+    /// Returns what group `number` matched, which may be nothing.
     pub fn group(&self, number: usize) -> &[u8] {
         self.range(number).and_then(|range| self.subject.get(range)).unwrap_or_default()
     }
 
-    /// The place of group `number` in the subject; `None` if it did not take part in the match.
+    /// Returns the range of group `number` in the subject. `None` if the group did not take part in the match.
     pub fn range(&self, number: usize) -> Option<Range<usize>> {
         match self.slots.get(number.checked_mul(2)?..)? {
-            [pike_vm::NOWHERE, ..] | [_, pike_vm::NOWHERE, ..] => None,
+            [pike_vm::UNSET, ..] | [_, pike_vm::UNSET, ..] => None,
             [start, end, ..] => Some(*start as usize..*end as usize),
             _ => None,
         }
@@ -56,17 +56,17 @@ impl Captures {
 
 impl Pattern {
     /// Compiles `source`.
-    pub fn new(source: &str, any_case: bool) -> Result<Self, String> {
-        let compile::Parsed { program, names, literals } = compile::parse(source.as_bytes(), any_case)?;
+    pub fn new(source: &str, caseless: bool) -> Result<Self, String> {
+        let compile::Parsed { program, names, literals } = compile::parse(source.as_bytes(), caseless)?;
         Ok(Self { program: program.complete(literals), source: source.into(), names })
     }
 
-    /// The named groups: number and name.
+    /// The numbers and names of the named groups.
     pub fn names(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.names.iter().map(|(at, name)| (*at, &**name))
+        self.names.iter().map(|(number, name)| (*number, &**name))
     }
 
-    /// The expression.
+    /// The expression as text.
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -75,7 +75,7 @@ impl Pattern {
         pike_vm::find(&self.program, subject, 0).is_some()
     }
 
-    /// Where the groups lie in `subject`, if it matches.
+    /// Finds the first match and its groups.
     pub fn captures(&self, subject: &[u8]) -> Option<Captures> {
         let slots = pike_vm::find(&self.program, subject, self.program.groups * 2)?;
         Some(Captures { subject: subject.to_vec(), slots })
@@ -86,9 +86,9 @@ impl Pattern {
 mod tests {
     use super::*;
 
-    /// What the expression captures of each text; `None` if it does not match.
-    fn check(source: &str, any_case: bool, texts: &[(&str, Option<&[&str]>)]) {
-        let pattern = Pattern::new(source, any_case).unwrap_or_else(|why| panic!("{source}: {why}"));
+    /// Checks what the expression captures of each text. `None` if it does not match.
+    fn check(source: &str, caseless: bool, texts: &[(&str, Option<&[&str]>)]) {
+        let pattern = Pattern::new(source, caseless).unwrap_or_else(|why| panic!("{source}: {why}"));
         for (text, expected) in texts {
             let found = pattern.captures(text.as_bytes());
             let group = |number| std::str::from_utf8(found.as_ref()?.group(number)).ok();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_byte_ranges_also_in_bytes_that_are_no_text() {
+    fn groups_are_byte_ranges_even_without_utf_8() {
         let pattern = Pattern::new(r"^/(.)/(?<rest>.*)$", false).unwrap();
         let found = pattern.captures(b"/\xff/caf\xc3\xa9").unwrap();
         assert_eq!((found.group(1), found.group(2)), (&b"\xff"[..], &b"caf\xc3\xa9"[..]));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_write_for_pcre_compiles() {
+    fn expressions_for_pcre_compile() {
         for source in [r"\/api\/", r"^/static/[0-9a-fA-F]{8}\/(.*)$", r#"^/([^/?&:'"]+)$"#, r"~\.(gif|jpg)$", r"\-\_\:"]
         {
             Pattern::new(source, true).unwrap();
@@ -120,14 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn marks_of_quotes_mean_what_they_mean_in_pcre() {
+    fn quotes_are_those_of_pcre() {
         check(r"^\Qa\Qb\E$", false, &[(r"a\Qb", Some(&[r"a\Qb"])), ("ab", None)]);
         check(r"^[a-\E]+$", false, &[("a-", Some(&["a-"])), ("b", None)]);
         check(r"^[a-\Ec]+$", false, &[("abc", Some(&["abc"])), ("-", None)]);
     }
 
     #[test]
-    fn a_vertical_space_is_any_end_of_a_line() {
+    fn vertical_space_is_any_line_end() {
         let pattern = Pattern::new(r"^\v[^\v]$", false).unwrap();
         for space in *b"\n\x0b\x0c\r\x85" {
             assert!(pattern.is_match(&[space, b'v']) && !pattern.is_match(&[space, space]), "{space:x}");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_pcre_means() {
+    fn details_of_pcre() {
         check(r"^[\w-.]+$", false, &[("a-.", Some(&["a-."])), ("a/", None)]);
         check(r"^[[a&&b~~-]+$", false, &[("[a&b~-", Some(&["[a&b~-"])), ("c", None)]);
         check(r"^(?'a'.)[\Qa-c]\E]{2,}?", false, &[("x-]]", Some(&["x-]", "x"])), ("xb]", None)]);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_follow() {
+    fn negative_look_aheads() {
         check(
             r"/\.(?!well-known).*",
             false,
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_stand_anywhere() {
+    fn look_arounds_can_be_anywhere() {
         check(r"^/v(?=[0-9])(.)", false, &[("/v1", Some(&["/v1", "1"])), ("/vx", None)]);
         check(r"^((?!admin).)*$", false, &[("/a/x", Some(&["/a/x", "x"])), ("/a/admin/", None)]);
         check(r"^/.*(?!\.php)\.\w+$|^/x(?=.*y$)", false, &[("/a.php", None), ("/a.js", Some(&["/a.js"]))]);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place() {
+    fn errors_have_an_offset() {
         for (source, why) in [
             ("(", "expected \")\", at character 2"),
             ("a)b", "no \"(\" belongs to this \")\", at character 2"),
@@ -201,17 +201,17 @@ mod tests {
             ("a{3,2}", "the second number is less than the first, at character 6"),
             ("[]a", "expected \"]\", at character 4"),
             ("[b-a]", "the range ends before it begins, at character 5"),
-            ("[[:x:]]", "no such class is known, at character 2"),
+            ("[[:x:]]", "unknown class, at character 2"),
             (r"(a)\1", "references to groups are not supported, at character 5"),
-            (r"a\", "expected a character behind the \"\\\", at character 3"),
-            (r"\y", "no such escape is known, at character 2"),
+            (r"a\", "expected a character after the \"\\\", at character 3"),
+            (r"\y", "unknown escape, at character 2"),
             (r"\x4g", "expected a hexadecimal digit, at character 4"),
-            (r"\p{Greek}", "no such property is known, at character 2"),
+            (r"\p{Greek}", "unknown property, at character 2"),
             ("(?>a)", "such a group is not supported, at character 3"),
             ("(?i", "expected \")\", at character 4"),
             ("(?<1>a)", "expected the name of a group: letters, digits and \"_\", at character 4"),
-            ("(?<a>.)(?P<a>.)", "there is a group of this name, at character 12"),
-            ("a(?=(b))", "what is looked for can not capture, at character 8"),
+            ("(?<a>.)(?P<a>.)", "there is another group of this name, at character 12"),
+            ("a(?=(b))", "a group in a look-around can not capture, at character 8"),
             ("a(?!b[)c", "expected \"]\", at character 9"),
         ] {
             assert_eq!(Pattern::new(source, false).unwrap_err(), why, "{source}");
@@ -232,20 +232,17 @@ mod tests {
         assert!(Pattern::new(&format!("{words}(?<last>b)"), false).unwrap_err().contains("named group"));
         let nested = |depth| format!("{}{}", "(".repeat(depth), ")".repeat(depth));
         assert!(Pattern::new(&nested(99), false).is_ok());
-        assert_eq!(
-            Pattern::new(&nested(10_000), false).unwrap_err().split(',').next(),
-            Some("too many groups inside of each other")
-        );
+        assert_eq!(Pattern::new(&nested(10_000), false).unwrap_err().split(',').next(), Some("too many nested groups"));
         assert!(Pattern::new(&"(?!a)".repeat(65), false).is_err());
     }
 
-    /// Steps of an expression, what it looks for around places included.
+    /// The steps of a program and its look-arounds.
     fn steps(program: &Program) -> usize {
         program.steps.len() + program.looks.iter().map(|look| look.steps.len()).sum::<usize>()
     }
 
     #[test]
-    fn a_search_takes_three_times_subject_times_expression_at_most() {
+    fn a_search_takes_at_most_three_times_subject_times_expression() {
         let words: Vec<String> = (0..300).map(|number| format!("a{}b{number}", "a".repeat(number % 9))).collect();
         let words = words.join("|");
         let many = [format!("({words})"), format!(r"\b(?:{words})\b"), format!("({words})*$"), format!("(?!{words})b")];

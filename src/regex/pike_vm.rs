@@ -1,64 +1,64 @@
-//! Runs a program over a subject, in time that grows with the length of both: all ways through the program are followed at
-//! once, a byte at a time, and where two meet in one step, the one that came first has the better claim (a Pike VM).
+//! Runs a program over a subject in time proportional to the length of both: a Pike VM. All threads, the possible paths
+//! through the program, advance together, one byte at a time; of two at the same step, the preferred one continues.
 //!
-//! What an expression looks for around a place is searched before all else, and marked: what lies behind a place in the
-//! direction of the bytes, what lies ahead of it against it.
+//! Look-arounds run before the expression and record the offsets at which they match: look-behinds forwards over the
+//! subject, look-aheads backwards.
 
 use crate::regex::program::{Lookaround, Program, Step};
 
-/// A group that captured nothing, and the mark of a step that was not seen.
-pub(super) const NOWHERE: u32 = u32::MAX;
+/// The offset of a group that captured nothing, and of a step that was not visited.
+pub(super) const UNSET: u32 = u32::MAX;
 
-/// Where groups begin and end, in turns.
+/// The start and the end of each group.
 pub(super) type Slots = Vec<u32>;
 
-/// Where the first match in `subject` and its groups lie; with `width` 0 whether there is one, which is faster.
-pub(super) fn find(program: &Program, subject: &[u8], width: usize) -> Option<Slots> {
-    let start = program.next_place(subject, 0)?;
+/// Finds the first match and its groups. With `slot_count` 0 it only tests whether there is one, which is faster.
+pub(super) fn find(program: &Program, subject: &[u8], slot_count: usize) -> Option<Slots> {
+    let start = program.next_start(subject, 0)?;
     if !program.may_match(subject) {
         return None;
     }
-    if program.straight {
-        return find_straight(program, subject, start, width);
+    if program.is_straight {
+        return find_straight(program, subject, start, slot_count);
     }
-    let mut marks: Vec<Vec<bool>> = Vec::new();
-    for Lookaround { steps, behind } in &program.looks {
-        let mut search = Search::new(program, steps, subject, &marks, 0);
-        search.marking = Some(vec![false; subject.len() + 1]);
-        search.run(if *behind { 0 } else { subject.len() }, !behind);
-        let marked = search.marking.unwrap_or_default();
-        marks.push(marked);
+    let mut lookarounds: Vec<Vec<bool>> = Vec::new();
+    for Lookaround { steps, is_behind } in &program.looks {
+        let mut vm = Vm::new(program, steps, subject, &lookarounds, 0);
+        vm.match_ends = Some(vec![false; subject.len() + 1]);
+        vm.run(if *is_behind { 0 } else { subject.len() }, !is_behind);
+        let match_ends = vm.match_ends.unwrap_or_default();
+        lookarounds.push(match_ends);
     }
-    let mut search = Search::new(program, &program.steps, subject, &marks, width);
-    search.run(start, false);
-    search.found
+    let mut vm = Vm::new(program, &program.steps, subject, &lookarounds, slot_count);
+    vm.run(start, false);
+    vm.found
 }
 
-/// Like `find`, for a program without choices: its steps are compared at one place after the other.
-fn find_straight(program: &Program, subject: &[u8], start: usize, width: usize) -> Option<Slots> {
-    let mut slots = vec![NOWHERE; width];
+/// As `find`, for a program without branches: compares its steps at one offset after the other.
+fn find_straight(program: &Program, subject: &[u8], start: usize, slot_count: usize) -> Option<Slots> {
+    let mut slots = vec![UNSET; slot_count];
     let mut next = Some(start);
     while let Some(start) = next {
-        let end = follow_straight(program, subject, start, &mut slots);
+        let end = match_straight(program, subject, start, &mut slots);
         if let Some(end) = end {
             if let [from, to, ..] = slots.as_mut_slice() {
                 (*from, *to) = (start as u32, end as u32);
             }
             return Some(slots);
         }
-        next = program.next_place(subject, start + 1);
+        next = program.next_start(subject, start + 1);
     }
     None
 }
 
-/// Where a match that begins at `at` ends.
-fn follow_straight(program: &Program, subject: &[u8], mut at: usize, slots: &mut [u32]) -> Option<usize> {
+/// Returns the end of a match that begins at `at`.
+fn match_straight(program: &Program, subject: &[u8], mut at: usize, slots: &mut [u32]) -> Option<usize> {
     for step in &program.steps {
         work::count();
         let byte = subject.get(at).copied();
-        let takes = match *step {
-            Step::Byte { is, or } => byte? | or == is,
-            Step::Set(number) => program.sets.get(usize::from(number))?.has(byte?),
+        let is_match = match *step {
+            Step::Byte { value, case_bit } => byte? | case_bit == value,
+            Step::Set(number) => program.sets.get(usize::from(number))?.contains(byte?),
             Step::Assert(assert) if !assert.holds(subject, at) => return None,
             Step::Save(slot) => {
                 if let Some(slot) = slots.get_mut(usize::from(slot)) {
@@ -68,7 +68,7 @@ fn follow_straight(program: &Program, subject: &[u8], mut at: usize, slots: &mut
             }
             _ => continue,
         };
-        if !takes {
+        if !is_match {
             return None;
         }
         at += 1;
@@ -76,192 +76,205 @@ fn follow_straight(program: &Program, subject: &[u8], mut at: usize, slots: &mut
     Some(at)
 }
 
-struct Search<'a> {
+struct Vm<'a> {
     program: &'a Program,
     steps: &'a [Step],
     subject: &'a [u8],
-    /// Where each look-around holds.
-    marks: &'a [Vec<bool>],
+    /// For each look-around, whether it matches at each offset.
+    lookarounds: &'a [Vec<bool>],
     at: usize,
-    /// The byte that comes next.
+    /// The byte at `at`, or before it if the run is backwards.
     byte: Option<u8>,
-    /// The place where each step was seen last.
-    seen: Vec<u32>,
-    /// The groups of the way that is followed.
+    /// The last offset at which each step was visited.
+    visited: Vec<u32>,
+    /// The slots of the current thread.
     slots: Slots,
     stack: Vec<Task>,
     found: Option<Slots>,
-    /// Instead of the first match: where any ends.
-    marking: Option<Vec<bool>>,
+    /// For a look-around: whether a match ends at each offset. Replaces `found`.
+    match_ends: Option<Vec<bool>>,
 }
 
-/// What is left to do at a place.
+/// What is left to do at the current offset.
 enum Task {
     Follow(usize),
-    /// A slot gets back what it held.
+    /// Restores the value of a slot.
     Restore(usize, u32),
 }
 
-/// The ways that go on behind the next byte, the best first.
+/// The threads that match the current byte, the preferred one first.
 #[derive(Default)]
-struct Ways {
-    /// Where they stand: the step of the byte.
+struct Threads {
+    /// The step of each that matches the byte.
     steps: Vec<usize>,
     /// The slots of each.
     slots: Slots,
 }
 
-impl<'a> Search<'a> {
-    fn new(program: &'a Program, steps: &'a [Step], subject: &'a [u8], marks: &'a [Vec<bool>], width: usize) -> Self {
+impl<'a> Vm<'a> {
+    fn new(
+        program: &'a Program,
+        steps: &'a [Step],
+        subject: &'a [u8],
+        lookarounds: &'a [Vec<bool>],
+        slot_count: usize,
+    ) -> Self {
         Self {
             program,
             steps,
             subject,
-            marks,
+            lookarounds,
             at: 0,
             byte: None,
-            seen: vec![NOWHERE; steps.len()],
-            slots: vec![NOWHERE; width],
+            visited: vec![UNSET; steps.len()],
+            slots: vec![UNSET; slot_count],
             stack: Vec::new(),
             found: None,
-            marking: None,
+            match_ends: None,
         }
     }
 
-    /// Goes over the subject from `at` on, or back. A match may begin there and in the places that the program says.
-    fn run(&mut self, at: usize, back: bool) {
-        let width = self.slots.len();
-        let (mut now, mut then) = (Ways::default(), Ways::default());
+    /// Runs from `at` to the end of the subject, or backwards to its start. A match can begin at `at`, and at the offsets
+    /// that [`Program::next_start`] returns.
+    fn run(&mut self, at: usize, is_backwards: bool) {
+        let slot_count = self.slots.len();
+        let (mut current, mut next) = (Threads::default(), Threads::default());
         self.at = at;
-        let mut begin = Some(at);
+        let mut next_start = Some(at);
         loop {
-            if now.steps.is_empty() {
-                match begin {
-                    Some(place) if self.found.is_none() => self.at = place,
+            if current.steps.is_empty() {
+                match next_start {
+                    Some(start) if self.found.is_none() => self.at = start,
                     _ => return,
                 }
             }
-            let before = if back { self.at.checked_sub(1) } else { Some(self.at) };
-            self.byte = before.and_then(|at| self.subject.get(at)).copied();
-            for (number, step) in now.steps.drain(..).enumerate() {
-                if let Some(slots) = now.slots.get(number * width..(number + 1) * width) {
+            let byte_at = if is_backwards { self.at.checked_sub(1) } else { Some(self.at) };
+            self.byte = byte_at.and_then(|at| self.subject.get(at)).copied();
+            for (number, step) in current.steps.drain(..).enumerate() {
+                if let Some(slots) = current.slots.get(number * slot_count..(number + 1) * slot_count) {
                     self.slots.copy_from_slice(slots);
                 }
-                if self.follow(step + 1, &mut then) {
+                if self.add_threads(step + 1, &mut next) {
                     break;
                 }
             }
-            now.slots.clear();
-            let next = if back { self.at.wrapping_sub(1) } else { self.at + 1 };
-            if begin == Some(self.at) && self.found.is_none() {
-                self.slots.fill(NOWHERE);
+            current.slots.clear();
+            let next_at = if is_backwards { self.at.wrapping_sub(1) } else { self.at + 1 };
+            if next_start == Some(self.at) && self.found.is_none() {
+                self.slots.fill(UNSET);
                 if let Some(start) = self.slots.first_mut() {
                     *start = self.at as u32;
                 }
-                self.follow(0, &mut then);
-                begin = if self.marking.is_some() { Some(next) } else { self.program.next_place(self.subject, next) };
+                self.add_threads(0, &mut next);
+                next_start = if self.match_ends.is_some() {
+                    Some(next_at)
+                } else {
+                    self.program.next_start(self.subject, next_at)
+                };
             }
-            if self.byte.is_none() || (self.found.is_some() && width == 0) {
+            if self.byte.is_none() || (self.found.is_some() && slot_count == 0) {
                 return;
             }
-            self.at = next;
-            std::mem::swap(&mut now, &mut then);
+            self.at = next_at;
+            std::mem::swap(&mut current, &mut next);
         }
     }
 
-    /// Follows a way up to bytes that match the next one. True: it was at the end of the program, and what comes after it
-    /// has no claim.
-    fn follow(&mut self, first: usize, ways: &mut Ways) -> bool {
+    /// Adds all threads that lead from `first` to a step that matches the current byte. Returns whether one reached the end
+    /// of the program, so that less preferred threads are dropped.
+    fn add_threads(&mut self, first: usize, threads: &mut Threads) -> bool {
         self.stack.push(Task::Follow(first));
         while let Some(task) = self.stack.pop() {
             match task {
-                Task::Follow(step) if self.follow_one(step, ways) => {
+                Task::Follow(step) if self.follow(step, threads) => {
                     self.stack.clear();
                     return true;
                 }
                 Task::Follow(_) => {}
-                Task::Restore(slot, old) => self.set(slot, old),
+                Task::Restore(slot, old) => self.set_slot(slot, old),
             }
         }
         false
     }
 
-    /// Follows a way, and leaves the others to the stack.
-    fn follow_one(&mut self, mut at: usize, ways: &mut Ways) -> bool {
+    /// Follows a thread from the step `at`, and pushes those that branch off to the stack.
+    fn follow(&mut self, mut at: usize, threads: &mut Threads) -> bool {
         loop {
             work::count();
-            let (Some(step), Some(seen)) = (self.steps.get(at), self.seen.get_mut(at)) else { return false };
-            if std::mem::replace(seen, self.at as u32) == self.at as u32 {
+            let (Some(step), Some(visited)) = (self.steps.get(at), self.visited.get_mut(at)) else { return false };
+            if std::mem::replace(visited, self.at as u32) == self.at as u32 {
                 return false;
             }
-            let far = |way: i16| at.wrapping_add_signed(isize::from(way));
-            let goes_on = match *step {
-                Step::Byte { is, or } => self.byte.is_some_and(|byte| byte | or == is) && ways.add(at, &self.slots),
-                Step::Set(number) => self.is_in(number) && ways.add(at, &self.slots),
-                Step::Match => return self.matched(),
+            let target = |offset: i16| at.wrapping_add_signed(isize::from(offset));
+            let continues = match *step {
+                Step::Byte { value, case_bit } => {
+                    self.byte.is_some_and(|byte| byte | case_bit == value) && threads.add(at, &self.slots)
+                }
+                Step::Set(number) => self.is_byte_in(number) && threads.add(at, &self.slots),
+                Step::Match => return self.record_match(),
                 Step::Assert(assert) => assert.holds(self.subject, self.at),
-                Step::Look { number, wanted } => self.is_marked(number) == wanted,
+                Step::Look { number, is_positive } => self.lookaround_matches(number) == is_positive,
                 Step::Save(slot) => {
                     let slot = usize::from(slot);
                     if let Some(old) = self.slots.get(slot) {
                         self.stack.push(Task::Restore(slot, *old));
-                        self.set(slot, self.at as u32);
+                        self.set_slot(slot, self.at as u32);
                     }
                     true
                 }
-                Step::Split(way) => {
-                    self.stack.push(Task::Follow(far(way)));
+                Step::PreferNext(offset) => {
+                    self.stack.push(Task::Follow(target(offset)));
                     true
                 }
-                Step::Prefer(way) => {
+                Step::PreferFar(offset) => {
                     self.stack.push(Task::Follow(at + 1));
-                    at = far(way);
+                    at = target(offset);
                     continue;
                 }
-                Step::Jump(way) => {
-                    at = far(way);
+                Step::Jump(offset) => {
+                    at = target(offset);
                     continue;
                 }
             };
-            if !goes_on {
+            if !continues {
                 return false;
             }
             at += 1;
         }
     }
 
-    fn is_in(&self, set: u16) -> bool {
+    fn is_byte_in(&self, set: u16) -> bool {
         let set = self.program.sets.get(usize::from(set));
-        self.byte.is_some_and(|byte| set.is_some_and(|set| set.has(byte)))
+        self.byte.is_some_and(|byte| set.is_some_and(|set| set.contains(byte)))
     }
 
-    fn is_marked(&self, look: u8) -> bool {
-        let marks = self.marks.get(usize::from(look));
-        marks.and_then(|marks| marks.get(self.at)) == Some(&true)
+    fn lookaround_matches(&self, number: u8) -> bool {
+        let matches = self.lookarounds.get(usize::from(number));
+        matches.and_then(|matches| matches.get(self.at)) == Some(&true)
     }
 
-    fn set(&mut self, slot: usize, to: u32) {
+    fn set_slot(&mut self, slot: usize, to: u32) {
         if let Some(slot) = self.slots.get_mut(slot) {
             *slot = to;
         }
     }
 
-    /// True: it ends the search, but for ways that are better.
-    fn matched(&mut self) -> bool {
-        if let Some(marks) = &mut self.marking {
-            if let Some(mark) = marks.get_mut(self.at) {
-                *mark = true;
+    /// Records a match. Returns whether only preferred threads can still replace it.
+    fn record_match(&mut self) -> bool {
+        if let Some(match_ends) = &mut self.match_ends {
+            if let Some(is_end) = match_ends.get_mut(self.at) {
+                *is_end = true;
             }
             return false;
         }
-        self.set(1, self.at as u32);
+        self.set_slot(1, self.at as u32);
         self.found = Some(self.slots.clone());
         true
     }
 }
 
-impl Ways {
-    /// False: such a way goes no further at this place.
+impl Threads {
+    /// Adds a thread, and returns false: it does not continue at the current offset.
     fn add(&mut self, step: usize, slots: &[u32]) -> bool {
         self.steps.push(step);
         self.slots.extend_from_slice(slots);
@@ -269,7 +282,7 @@ impl Ways {
     }
 }
 
-/// The steps that searches took, for tests.
+/// Counts the steps of searches, for tests.
 pub(super) mod work {
     #[cfg(test)]
     thread_local!(static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) });
@@ -282,7 +295,7 @@ pub(super) mod work {
     #[cfg(not(test))]
     pub(super) const fn count() {}
 
-    /// Those of this thread since the last call.
+    /// The steps of this OS thread since the last call.
     #[cfg(test)]
     pub(in crate::regex) fn take() -> usize {
         STEPS.take()

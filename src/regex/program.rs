@@ -1,44 +1,44 @@
-//! What an expression is compiled to: steps that follow each other, where some go on elsewhere.
+//! The program that an expression is compiled to, and where in a subject it can match.
 
-use crate::regex::byte_set::Set;
+use crate::regex::byte_set::ByteSet;
 use crate::regex::finder::Finder;
 use crate::regex::literals::{Literals, quality};
 
-/// One step of a program.
+/// A step of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// One byte. With the bits of `or` set in it, it is `is`: `or` is 0x20 for a letter in any case.
+    /// Matches a byte that is `value` once `case_bit` is set in it: 0x20 for a letter in any case, otherwise 0.
     Byte {
-        is: u8,
-        or: u8,
+        value: u8,
+        case_bit: u8,
     },
-    /// One byte out of the set of this number.
+    /// Matches a byte of the set with this index.
     Set(u16),
-    /// Goes on with the next step, or else with the one that is so far away. Ways are relative, so that a part of a
-    /// program can be moved and repeated.
-    Split(i16),
-    /// As `Split`, but the one far away comes first.
-    Prefer(i16),
+    /// Continues with the next step or the step at an offset, and prefers the next. Offsets are relative, so that a part
+    /// of a program can be moved and repeated.
+    PreferNext(i16),
+    /// As `PreferNext`, but prefers the step at the offset.
+    PreferFar(i16),
     Jump(i16),
-    /// A group begins (an even number) or ends here.
+    /// Saves the start (even numbers) or the end of a group.
     Save(u16),
     Assert(Assert),
-    /// Whether the look-around of this number holds here, as it is wanted.
+    /// Tests the look-around with this index, which must match if it is positive.
     Look {
         number: u8,
-        wanted: bool,
+        is_positive: bool,
     },
     Match,
 }
 
-/// What a place has to be.
+/// A condition on an offset of the subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Assert {
     Start,
     End,
     LineStart,
     LineEnd,
-    /// Between a character of a word and another.
+    /// Between a word character and another.
     Boundary,
     NoBoundary,
 }
@@ -47,27 +47,27 @@ pub(super) enum Assert {
 #[derive(Debug, Default)]
 pub(super) struct Program {
     pub(super) steps: Vec<Step>,
-    pub(super) sets: Vec<Set>,
-    /// Those inside of others stand before them.
+    pub(super) sets: Vec<ByteSet>,
+    /// Inner look-arounds precede those that contain them.
     pub(super) looks: Vec<Lookaround>,
-    /// Groups whose places are remembered, the whole match included.
+    /// Groups that are captured, the whole match included.
     pub(super) groups: usize,
-    /// It matches at the start of a subject or not at all.
-    anchored: bool,
-    /// It has no choices and no look-arounds: its steps follow each other.
-    pub(super) straight: bool,
+    /// Can only match at the start of a subject.
+    is_anchored: bool,
+    /// Has no branches and no look-arounds.
+    pub(super) is_straight: bool,
     /// Finds what every match begins with.
-    starts: Option<Box<Finder>>,
-    /// Finds what every match contains, where that excludes more subjects.
-    inner: Option<Box<Finder>>,
+    prefix_finder: Option<Box<Finder>>,
+    /// Finds what every match contains, if that excludes more subjects.
+    inner_finder: Option<Box<Finder>>,
 }
 
-/// What is looked for around a place.
+/// The program of a look-ahead or look-behind.
 #[derive(Debug)]
 pub(super) struct Lookaround {
     pub(super) steps: Vec<Step>,
-    /// It ends at the place; otherwise it begins there, and its steps go backwards.
-    pub(super) behind: bool,
+    /// A look-behind, which ends at the tested offset. The steps of a look-ahead run backwards through the subject.
+    pub(super) is_behind: bool,
 }
 
 impl Assert {
@@ -88,74 +88,74 @@ impl Assert {
 }
 
 impl Program {
-    /// Finds out where a match can begin; `literals` are those of the whole expression.
+    /// Completes the program with the literals of the expression, which tell where a match can begin.
     pub(super) fn complete(mut self, literals: Literals) -> Self {
-        self.anchored = self.first_steps(true).is_empty();
-        self.straight = !self
+        self.is_anchored = self.first_steps(true).is_empty();
+        self.is_straight = !self
             .steps
             .iter()
-            .any(|step| matches!(step, Step::Split(_) | Step::Prefer(_) | Step::Jump(_) | Step::Look { .. }));
-        let (starts, inner) = literals.starts_and_inner();
-        if quality(&inner) > quality(&starts) {
-            self.inner = Finder::new(inner).map(Box::new);
+            .any(|step| matches!(step, Step::PreferNext(_) | Step::PreferFar(_) | Step::Jump(_) | Step::Look { .. }));
+        let (prefixes, inner) = literals.prefixes_and_inner();
+        if quality(&inner) > quality(&prefixes) {
+            self.inner_finder = Finder::new(inner).map(Box::new);
         }
-        self.starts = Finder::new(starts).or_else(|| self.first_bytes().map(Finder::of_set)).map(Box::new);
+        self.prefix_finder = Finder::new(prefixes).or_else(|| self.first_bytes().map(Finder::from_set)).map(Box::new);
         self
     }
 
-    /// The steps that can take the first byte of a match, or end an empty one; with `but_at_start` without those that an
-    /// `Assert::Start` precedes.
-    fn first_steps(&self, but_at_start: bool) -> Vec<Step> {
+    /// The steps that can match the first byte of a match, or end an empty one. `without_anchored` leaves out those behind
+    /// an `Assert::Start`.
+    fn first_steps(&self, without_anchored: bool) -> Vec<Step> {
         let mut seen = vec![false; self.steps.len()];
-        let (mut found, mut ways) = (Vec::new(), vec![0_usize]);
-        while let Some(at) = ways.pop() {
+        let (mut found, mut pending) = (Vec::new(), vec![0_usize]);
+        while let Some(at) = pending.pop() {
             let (Some(step), Some(seen)) = (self.steps.get(at), seen.get_mut(at)) else { continue };
             if std::mem::replace(seen, true) {
                 continue;
             }
-            let far = |way: i16| at.wrapping_add_signed(isize::from(way));
+            let target = |offset: i16| at.wrapping_add_signed(isize::from(offset));
             match *step {
                 Step::Byte { .. } | Step::Set(_) | Step::Match => found.push(*step),
-                Step::Assert(Assert::Start) if but_at_start => {}
-                Step::Split(way) | Step::Prefer(way) => ways.extend([at + 1, far(way)]),
-                Step::Jump(way) => ways.push(far(way)),
-                Step::Save(_) | Step::Assert(_) | Step::Look { .. } => ways.push(at + 1),
+                Step::Assert(Assert::Start) if without_anchored => {}
+                Step::PreferNext(offset) | Step::PreferFar(offset) => pending.extend([at + 1, target(offset)]),
+                Step::Jump(offset) => pending.push(target(offset)),
+                Step::Save(_) | Step::Assert(_) | Step::Look { .. } => pending.push(at + 1),
             }
         }
         found
     }
 
-    /// The bytes that a match can begin with, unless it can be empty.
-    fn first_bytes(&self) -> Option<Set> {
-        let mut bytes = Set::default();
+    /// The bytes that a match can begin with. `None` if it can be empty.
+    fn first_bytes(&self) -> Option<ByteSet> {
+        let mut bytes = ByteSet::default();
         for step in self.first_steps(false) {
             match step {
-                Step::Byte { is, or } => {
-                    [is, is & !or].map(u32::from).into_iter().for_each(|byte| bytes.add(byte, byte))
+                Step::Byte { value, case_bit } => {
+                    [value, value & !case_bit].map(u32::from).into_iter().for_each(|byte| bytes.add_range(byte, byte))
                 }
-                Step::Set(number) => bytes.join(self.sets.get(usize::from(number))?),
+                Step::Set(number) => bytes.add_all(self.sets.get(usize::from(number))?),
                 _ => return None,
             }
         }
         Some(bytes)
     }
 
-    /// The first place from `from` on where a match can begin.
-    pub(super) fn next_place(&self, subject: &[u8], from: usize) -> Option<usize> {
-        let places = from..if self.anchored { 1 } else { subject.len() + 1 };
-        match &self.starts {
-            Some(starts) => starts.find(subject, places),
-            None => (!places.is_empty()).then_some(from),
+    /// Returns the first offset, `from` or greater, at which a match can begin.
+    pub(super) fn next_start(&self, subject: &[u8], from: usize) -> Option<usize> {
+        let starts = from..if self.is_anchored { 1 } else { subject.len() + 1 };
+        match &self.prefix_finder {
+            Some(finder) => finder.find(subject, starts),
+            None => (!starts.is_empty()).then_some(from),
         }
     }
 
     /// Whether `subject` contains what every match contains.
     pub(super) fn may_match(&self, subject: &[u8]) -> bool {
-        self.inner.as_ref().is_none_or(|inner| inner.find(subject, 0..subject.len()).is_some())
+        self.inner_finder.as_ref().is_none_or(|finder| finder.find(subject, 0..subject.len()).is_some())
     }
 
-    /// Literals in lower case, one of which is in every match; none, if there are no such.
+    /// Literals in lower case, at least one of which is in every match. None if there are no such literals.
     pub(super) fn literals(&self) -> Vec<&[u8]> {
-        self.inner.as_ref().or(self.starts.as_ref()).map(|finder| finder.literals()).unwrap_or_default()
+        self.inner_finder.as_ref().or(self.prefix_finder.as_ref()).map(|finder| finder.literals()).unwrap_or_default()
     }
 }
