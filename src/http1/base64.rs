@@ -1,13 +1,13 @@
-//! Base 64 (RFC 4648 4).
+//! Base64 (RFC 4648 4).
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 
-/// With padding.
+/// Encodes with padding.
 pub fn encode(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 
-/// Clients leave out the padding, or add some: both are understood.
+/// Decodes with any amount of padding: clients omit it, or add too much.
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let padding = text.iter().rev().take_while(|b| **b == b'=').count();
     BASE64_NOPAD.decode(text.get(..text.len() - padding)?).ok()
@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_and_text_are_the_same() {
+    fn encoding_and_decoding_are_inverse() {
         // RFC 4648 10
         for (bytes, text) in [
             ("", ""),
@@ -40,9 +40,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_of_bytes_is_refused() {
-        for odd in ["Z", "Zm9vY", "Zh", "Zm9", "Zm=v", "Zm 9v", "Zm9-", "Zm9_", "Zm9\u{e9}"] {
-            assert_eq!(decode(odd.as_bytes()), None, "{odd}");
+    fn invalid_base64_is_rejected() {
+        for invalid in ["Z", "Zm9vY", "Zh", "Zm9", "Zm=v", "Zm 9v", "Zm9-", "Zm9_", "Zm9\u{e9}"] {
+            assert_eq!(decode(invalid.as_bytes()), None, "{invalid}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Who a client says it is: Basic authentication (RFC 7617).
+//! The credentials of a request: Basic authentication (RFC 7617).
 
 use crate::http1::base64;
 use crate::http1::head::Headers;
 
-/// A user and the password that came along.
+/// A user name and a password.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Credentials {
     pub user: Vec<u8>,
@@ -11,12 +11,12 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Those of the first `Authorization`; none, if it is missing, of another scheme, or broken.
-    pub fn from_headers(fields: &Headers) -> Option<Self> {
-        Self::parse(fields.first_named(b"authorization")?)
+    /// Returns those of the first `Authorization`; `None` if it is missing, of another scheme, or malformed.
+    pub fn from_headers(headers: &Headers) -> Option<Self> {
+        Self::parse(headers.first_named(b"authorization")?)
     }
 
-    /// `Basic`, and user, colon and password in base 64.
+    /// Parses `Basic` and base64 of `user:password`.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let (scheme, token) = value.split_at_checked(6)?;
         if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -35,16 +35,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_and_a_password_are_read_or_nothing() {
-        let some = |user: &str, password: &str| Some(Credentials { user: user.into(), password: password.into() });
+    fn credentials_are_parsed_or_none() {
+        let credentials =
+            |user: &str, password: &str| Some(Credentials { user: user.into(), password: password.into() });
         for (value, expected) in [
-            ("Basic dXNlcjpwYXNz", some("user", "pass")),
-            ("basic    dXNlcjpwYXNz ", some("user", "pass")),
-            ("Basic dXNlcjpwYTpzcw==", some("user", "pa:ss")),
-            ("Basic dXNlcjpwYTpzcw", some("user", "pa:ss")),
-            ("Basic dXNlcjpwYTpzcw===", some("user", "pa:ss")),
-            ("Basic dXNlcjo=", some("user", "")),
-            ("Basic OnBhc3M=", some("", "pass")),
+            ("Basic dXNlcjpwYXNz", credentials("user", "pass")),
+            ("basic    dXNlcjpwYXNz ", credentials("user", "pass")),
+            ("Basic dXNlcjpwYTpzcw==", credentials("user", "pa:ss")),
+            ("Basic dXNlcjpwYTpzcw", credentials("user", "pa:ss")),
+            ("Basic dXNlcjpwYTpzcw===", credentials("user", "pa:ss")),
+            ("Basic dXNlcjo=", credentials("user", "")),
+            ("Basic OnBhc3M=", credentials("", "pass")),
             ("Basic dXNlcg==", None),
             ("Basic ", None),
             ("Basic =", None),

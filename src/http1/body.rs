@@ -1,7 +1,7 @@
-//! A body as it comes: a reader of each framing, strict about the chunked coding (RFC 9112 6 and 7).
+//! Decodes message bodies: one decoder per framing, strict about the chunked coding (RFC 9112 6 and 7).
 //!
-//! Chunk framing is never copied from one side to the other: sizes are read, checked and written anew, extensions and
-//! trailers are read, checked and dropped.
+//! Chunk framing is never copied from one side to the other: sizes are parsed, checked and written again; extensions
+//! are checked and dropped, trailers are checked.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// Hexadecimal digits of a chunk size.
 const SIZE_DIGITS_MAX: u8 = 8;
 
-/// What is wrong with a chunked body.
+/// An error in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     ChunkSize,
@@ -27,7 +27,7 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// The status that answers a request with this fault.
+    /// Returns the status of the response to a request with this error.
     pub fn status(self) -> u16 {
         match self {
             Self::TrailerTooLong => 431,
@@ -40,7 +40,7 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ChunkSize => "invalid chunk size",
-            Self::ChunkEnd => "chunk data that does not end where its size says",
+            Self::ChunkEnd => "chunk data without CRLF at its end",
             Self::Extension => "invalid or too long chunk extension",
             Self::Trailer => "invalid trailer",
             Self::TrailerTooLong => "too big trailer section",
@@ -48,37 +48,37 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// The position in a body: says which bytes of the input are the body's own, and when it is over.
+/// The position in a body: separates data from framing, and detects the end.
 ///
-/// There is one for each body, and every reader of the body goes on with it. A second one, begun in the middle, would
-/// read data as framing: request smuggling.
+/// A body has one decoder, which every reader of the body continues with. A second one that starts in the middle
+/// would parse data as framing: request smuggling.
 #[derive(Debug)]
 pub struct Decoder {
     state: State,
     trailers: Vec<u8>,
-    /// Bytes of the stream that were read, framing included.
+    /// Bytes of input consumed, framing included.
     consumed: u64,
 }
 
 #[derive(Debug)]
 enum State {
-    /// So many bytes to come, and then the end.
+    /// This many bytes are left.
     Length(u64),
     UntilClose,
     Chunked(Box<Chunked>),
     Done,
-    /// Nothing behind a fault can be understood.
+    /// Nothing after an error can be parsed.
     Malformed(Malformed),
 }
 
 #[derive(Debug, Default)]
 struct Chunked {
     step: Step,
-    /// Bytes of the current chunk still to come.
-    left: u64,
+    /// Bytes left in the current chunk.
+    remaining: u64,
     digits: u8,
-    extension: usize,
-    extensions: usize,
+    extension_bytes: usize,
+    extensions_bytes: usize,
     trailer: Vec<u8>,
 }
 
@@ -94,7 +94,7 @@ enum Step {
     Trailer,
 }
 
-/// A step of reading: how much input was used, and which part of it is the body's.
+/// The result of one call: the number of input bytes used, and those of them that are body data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded<'b> {
     pub used: usize,
@@ -112,49 +112,48 @@ impl Decoder {
         Self { state, trailers: Vec::new(), consumed: 0 }
     }
 
-    /// Whether nothing was read yet, not even framing: only then can the body be sent from its first byte.
+    /// Whether nothing was consumed yet, not even framing: only then can the body be sent from its first byte.
     pub fn is_at_start(&self) -> bool {
         self.consumed == 0
     }
 
-    /// The lines behind the last chunk, with their ends; none before the body is over.
+    /// Returns the trailer lines with their line ends; empty until the body is complete.
     pub fn trailers(&self) -> &[u8] {
         &self.trailers
     }
 
-    /// Whether the body is over.
+    /// Whether the body is complete.
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
-    /// Whether the end of the stream is the end of this body.
+    /// Whether EOF is a valid end of this body.
     pub fn ends_with_stream(&self) -> bool {
         matches!(self.state, State::UntilClose | State::Done)
     }
 
-    /// Reads on. Call it again with the rest of the input until it uses nothing or the body is done.
+    /// Decodes the next input. Call it again with the rest until it uses nothing or the body is complete.
     ///
-    /// # Errors
-    /// At the first byte that the coding does not allow, and at each call after that.
+    /// # Errors At the first byte that the coding does not allow, and on every call after that.
     pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<Decoded<'b>, Malformed> {
-        let piece = match &mut self.state {
+        let decoded = match &mut self.state {
             State::Done => Decoded { used: 0, data: &[] },
             State::UntilClose => Decoded { used: input.len(), data: input },
-            State::Length(left) => {
-                let used = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
-                *left -= used as u64;
-                if *left == 0 {
+            State::Length(remaining) => {
+                let used = usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len());
+                *remaining -= used as u64;
+                if *remaining == 0 {
                     self.state = State::Done;
                 }
                 Decoded { used, data: input.get(..used).unwrap_or_default() }
             }
             State::Chunked(chunked) => match chunked.decode(input) {
-                Ok((piece, done)) => {
+                Ok((decoded, done)) => {
                     if done {
                         self.trailers = std::mem::take(&mut chunked.trailer);
                         self.state = State::Done;
                     }
-                    piece
+                    decoded
                 }
                 Err(malformed) => {
                     self.consumed += 1;
@@ -164,18 +163,18 @@ impl Decoder {
             },
             State::Malformed(malformed) => return Err(*malformed),
         };
-        self.consumed += piece.used as u64;
-        Ok(piece)
+        self.consumed += decoded.used as u64;
+        Ok(decoded)
     }
 
-    /// The stream has ended where that ends the body.
+    /// Completes the body at EOF.
     pub fn finish(&mut self) {
         self.state = State::Done;
     }
 }
 
 impl Chunked {
-    /// Reads up to the next data, or the end.
+    /// Decodes up to the next data, or the end. Returns whether the body is complete.
     fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(Decoded<'b>, bool), Malformed> {
         let mut used = 0;
         loop {
@@ -183,9 +182,9 @@ impl Chunked {
             let Some(&byte) = rest.first() else { return Ok((Decoded { used, data: &[] }, false)) };
             match self.step {
                 Step::Data => {
-                    let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(rest.len());
-                    self.left -= count as u64;
-                    if self.left == 0 {
+                    let count = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(rest.len());
+                    self.remaining -= count as u64;
+                    if self.remaining == 0 {
                         self.step = Step::DataCr;
                     }
                     let data = rest.get(..count).unwrap_or_default();
@@ -206,7 +205,7 @@ impl Chunked {
         }
     }
 
-    /// One byte of `chunk-size [ chunk-ext ] CRLF`, or of the CRLF behind the data.
+    /// Parses one byte of `chunk-size [ chunk-ext ] CRLF`, or of the CRLF after chunk data.
     fn parse_framing(&mut self, byte: u8) -> Result<(), Malformed> {
         self.step = match (self.step, byte) {
             (Step::Size, _) if byte.is_ascii_hexdigit() => {
@@ -214,24 +213,24 @@ impl Chunked {
                 if self.digits > SIZE_DIGITS_MAX {
                     return Err(Malformed::ChunkSize);
                 }
-                self.left = self.left << 4 | u64::from(char::from(byte).to_digit(16).unwrap_or(0));
+                self.remaining = self.remaining << 4 | u64::from(char::from(byte).to_digit(16).unwrap_or(0));
                 Step::Size
             }
             (Step::Size, b'\r') if self.digits > 0 => Step::SizeLf,
             (Step::Size, b';') if self.digits > 0 => {
-                self.extension = 0;
+                self.extension_bytes = 0;
                 Step::Extension
             }
             (Step::Size | Step::SizeLf, b'\n') if self.digits > 0 && self.step == Step::SizeLf => {
                 self.digits = 0;
-                if self.left == 0 { Step::Trailer } else { Step::Data }
+                if self.remaining == 0 { Step::Trailer } else { Step::Data }
             }
             (Step::Size | Step::SizeLf, _) => return Err(Malformed::ChunkSize),
-            (Step::Extension, b'\r') if self.extension > 0 => Step::SizeLf,
+            (Step::Extension, b'\r') if self.extension_bytes > 0 => Step::SizeLf,
             (Step::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.extension += 1;
-                self.extensions += 1;
-                if self.extension > EXTENSION_BYTES_MAX || self.extensions > EXTENSIONS_BYTES_MAX {
+                self.extension_bytes += 1;
+                self.extensions_bytes += 1;
+                if self.extension_bytes > EXTENSION_BYTES_MAX || self.extensions_bytes > EXTENSIONS_BYTES_MAX {
                     return Err(Malformed::Extension);
                 }
                 Step::Extension
@@ -244,7 +243,8 @@ impl Chunked {
         Ok(())
     }
 
-    /// The trailer section ends with an empty line; it is checked like the fields of a head.
+    /// Whether the trailer section is complete, i.e. ends with an empty line; it is checked like the headers of a
+    /// head.
     fn is_trailer_complete(&self) -> Result<bool, Malformed> {
         if self.trailer.len() > TRAILER_BYTES_MAX {
             return Err(Malformed::TrailerTooLong);
@@ -268,24 +268,24 @@ pub fn write_chunk_size(out: &mut Vec<u8>, size: u64) {
     let _ = write!(out, "{size:x}\r\n");
 }
 
-/// Ends a chunked body without trailers.
+/// The end of a chunked body without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Decodes `input` given in pieces of `step` bytes: the body, and how much of the input it took.
+    /// Decodes `input` in pieces of `step` bytes. Returns the body, and the number of input bytes used.
     fn decode(framing: Framing, input: &[u8], step: usize) -> Result<Option<(Vec<u8>, usize)>, Malformed> {
         let mut decoder = Decoder::new(framing);
         let (mut body, mut at) = (Vec::new(), 0);
         for part in input.chunks(step) {
             let mut rest = part;
             while !rest.is_empty() && !decoder.is_done() {
-                let piece = decoder.decode(rest)?;
-                body.extend_from_slice(piece.data);
-                rest = &rest[piece.used..];
-                at += piece.used;
+                let decoded = decoder.decode(rest)?;
+                body.extend_from_slice(decoded.data);
+                rest = &rest[decoded.used..];
+                at += decoded.used;
             }
         }
         Ok(decoder.is_done().then_some((body, at)))
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_read_differently_is_refused() {
+    fn ambiguous_chunks_are_rejected() {
         for bad in [
             "5;\r\nhello\r\n0\r\n\r\n",
             "5;\nhello",
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_behind_a_fault() {
+    fn nothing_is_decoded_after_an_error() {
         let mut decoder = Decoder::new(Framing::Chunked);
         assert!(decoder.is_at_start());
         assert_eq!(decoder.decode(b"x"), Err(Malformed::ChunkSize));
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_line_alone_touches_a_body() {
+    fn a_size_line_alone_starts_a_body() {
         let mut decoder = Decoder::new(Framing::Chunked);
         assert_eq!(decoder.decode(b"5"), Ok(Decoded { used: 1, data: &[] }));
         assert!(!decoder.is_at_start());
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counted_body_takes_what_is_its_own() {
+    fn a_body_of_known_length_uses_only_its_own_bytes() {
         assert_eq!(decode(Framing::Length(5), b"helloGET", 3).unwrap().unwrap(), (b"hello".to_vec(), 5));
         assert!(decode(Framing::Length(5), b"hell", 4).unwrap().is_none());
     }

@@ -1,18 +1,17 @@
-//! MD5 and SHA-1, of which passwords in htpasswd, nginx's cookies and the WebSocket handshake are made. Nothing else should
-//! be.
+//! MD5 and SHA-1, for htpasswd, nginx's cookies and the WebSocket handshake. Nothing new should use them.
 
 use md5::Md5;
 use sha1::{Digest, Sha1};
 
-/// Bytes of a SHA-1.
+/// Bytes of a SHA-1 digest.
 pub const SHA1_BYTES: usize = 20;
 
-/// The MD5 of parts that stand one behind the other.
+/// Returns the MD5 digest of the concatenated parts.
 pub fn md5(parts: &[&[u8]]) -> Vec<u8> {
     digest::<Md5>(parts)
 }
 
-/// The SHA-1 of parts that stand one behind the other.
+/// Returns the SHA-1 digest of the concatenated parts.
 pub fn sha1(parts: &[&[u8]]) -> Vec<u8> {
     digest::<Sha1>(parts)
 }
@@ -29,9 +28,9 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Those of the RFCs, and lengths about that of a block as md5sum and sha1sum have it.
+    /// Test vectors of the RFCs, and lengths around the block size (expected values from md5sum and sha1sum).
     #[test]
-    fn digests_are_those_of_others() {
+    fn digests_match_test_vectors() {
         let alphabet = "abcdefghijklmnopqrstuvwxyz";
         for (text, expected_md5, expected_sha1) in [
             ("", "d41d8cd98f00b204e9800998ecf8427e", "da39a3ee5e6b4b0d3255bfef95601890afd80709"),

@@ -1,37 +1,39 @@
-//! Request and response heads (RFC 9112): read strictly, kept as they came, looked at by name.
+//! Request and response heads (RFC 9112): parsed strictly, stored as received, looked up by name.
 //!
-//! A head is found by [`HeadScanner`], which looks at each byte once however the bytes arrive, and read by
-//! [`Request::parse`] or [`Response::parse`]. httparse splits the field lines; what it lets through although RFC 9112
-//! or RFC 9110 forbids it is closed here. What is malformed is refused, never forwarded. An HTTP/1.1 request must use
-//! CRLF. LF alone (RFC 9112 2.2 leaves it to the recipient) may end the lines of an upstream, whose head is written anew
-//! anyway, and all lines of an HTTP/1.0 request: those are typed by hand or sent by old devices, have no chunked body
-//! to disagree about, and are the last of their connection.
+//! [`HeadScanner`] finds the end of a head, and looks at each byte once however the input is split;
+//! [`Request::parse`] and [`Response::parse`] parse it. httparse splits the header lines; what it accepts against RFC
+//! 9112 or RFC 9110 is rejected here. A malformed head is rejected, never forwarded.
+//!
+//! Lines of an HTTP/1.1 request must end with CRLF. A bare LF (RFC 9112 2.2 leaves it to the recipient) may end the
+//! lines of a response, which is generated again anyway, and all lines of an HTTP/1.0 request: those are typed by
+//! hand or sent by old devices, have no chunked body whose end could be ambiguous, and are the last request of their
+//! connection.
 
 use std::fmt;
 
 pub use crate::http1::header::{HeaderName, HeaderNamePolicy};
 
-/// Fields in one head, and lines in one trailer section.
+/// Headers in one head, and lines in one trailer section.
 pub const HEADERS_MAX: usize = 100;
-/// Fields that a head has at most as a rule.
+/// Headers for which a short array on the stack is tried first.
 const HEADERS_TYPICAL: usize = 24;
 /// Bytes of a method.
 const METHOD_BYTES_MAX: usize = 32;
-/// Empty lines before a request line that are passed over (RFC 9112 2.2 asks for one).
+/// Empty lines ignored before a request line (RFC 9112 2.2 requires at least one).
 const EMPTY_LINES_MAX: u8 = 1;
-/// Bytes of an upstream's head.
+/// Bytes of a response head.
 const RESPONSE_BYTES_MAX: usize = 32 * 1024;
 
-/// How much of a head is accepted.
+/// Size limits of a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one line (`large_client_header_buffers`, size).
+    /// Bytes of one line.
     pub line_bytes_max: usize,
-    /// Bytes of all lines (`large_client_header_buffers`, number times size).
+    /// Bytes of all lines.
     pub head_bytes_max: usize,
 }
 
-/// What is wrong with a head, and so whose fault it is.
+/// An error in a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     RequestLine,
@@ -59,12 +61,12 @@ pub enum Malformed {
     Expect,
     UpgradeWithBody,
     DuplicateWebSocketKey,
-    /// A field that may stand only once: its name.
+    /// A header that may occur only once, by name.
     Duplicate(&'static str),
 }
 
 impl Malformed {
-    /// The status that answers a request with this fault.
+    /// Returns the status of the response to a request with this error.
     pub fn status(self) -> u16 {
         match self {
             Self::MethodNotAllowed => 405,
@@ -133,7 +135,7 @@ struct Span {
 }
 
 impl Span {
-    /// Where `part`, a piece of `whole`, lies in it.
+    /// Returns the position of `part`, a subslice of `whole`.
     fn locate(whole: &[u8], part: &[u8]) -> Self {
         let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
         Self { start: start as u32, len: part.len() as u32 }
@@ -152,7 +154,7 @@ struct HeaderLine {
     value: Span,
 }
 
-/// One field of a head.
+/// One header of a head.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'h> {
     pub kind: HeaderName,
@@ -160,7 +162,7 @@ pub struct Header<'h> {
     pub value: &'h [u8],
 }
 
-/// The fields of a head, in the order in which they came.
+/// The headers of a head, in the order received.
 #[derive(Clone, Debug, Default)]
 pub struct Headers {
     bytes: Box<[u8]>,
@@ -184,27 +186,27 @@ impl Headers {
         self.all(kind).next()
     }
 
-    /// Gives the fields of a kind another value, a piece of the same head.
+    /// Replaces the values of the headers of a kind by a part of the same head.
     fn set_value(&mut self, kind: HeaderName, value: Span) {
         self.lines.iter_mut().filter(|line| line.kind == kind).for_each(|line| line.value = value);
     }
 
-    /// Values of the fields whose name is `name` in the way of a variable: `_` stands for `-`.
+    /// Returns the values of the headers that a variable names: `_` stands for `-`.
     pub fn all_named<'f>(&'f self, name: &'f [u8]) -> impl Iterator<Item = &'f [u8]> {
         self.iter().filter(move |field| variable_name_matches(field.name, name)).map(|field| field.value)
     }
 
-    /// The first of them.
+    /// Returns the first value that [`Headers::all_named`] returns.
     pub fn first_named(&self, name: &[u8]) -> Option<&[u8]> {
         self.iter().find(|field| variable_name_matches(field.name, name)).map(|field| field.value)
     }
 
-    /// Whether a field with a comma-separated list holds `token`, in any letter case.
+    /// Whether a comma-separated list contains `token`, case-insensitively.
     pub fn has_token(&self, kind: HeaderName, token: &str) -> bool {
         self.all(kind).flat_map(tokens).any(|t| t.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// Which of the values of a field that may stand only once is meant is anybody's guess.
+    /// Rejects a singleton header that occurs twice: recipients differ in which one they use.
     fn check_singletons(&self) -> Result<(), Malformed> {
         let mut seen = 0u64;
         for line in &self.lines {
@@ -218,14 +220,14 @@ impl Headers {
         Ok(())
     }
 
-    /// Splits `bytes`, the field lines up to and with the empty line.
+    /// Parses the header lines of `bytes` from `from` up to and including the empty line.
     fn parse(bytes: Box<[u8]>, from: usize, names: HeaderNamePolicy) -> Result<Self, Malformed> {
-        // Most heads are short: the long array is made for those that are not.
+        // Most heads are short: the long array is initialized only for the others.
         let lines = match split_lines(&bytes, from, names, &mut [httparse::EMPTY_HEADER; HEADERS_TYPICAL]) {
             Err(Malformed::TooManyHeaders) => {
                 split_lines(&bytes, from, names, &mut [httparse::EMPTY_HEADER; HEADERS_MAX])?
             }
-            usual => usual?,
+            lines => lines?,
         };
         Ok(Self { bytes, lines })
     }
@@ -252,12 +254,12 @@ fn split_lines<'h>(
     Ok(lines)
 }
 
-/// Checks field lines that are read and then discarded: trailers (RFC 9112 7.1.2).
+/// Checks trailer lines (RFC 9112 7.1.2).
 pub fn check_trailers(lines: &[u8]) -> Result<(), Malformed> {
     Headers::parse(Box::from(lines), 0, HeaderNamePolicy::Plain).map(drop)
 }
 
-/// Optional white space is space and tab and nothing else (RFC 9110 5.6.3).
+/// Trims optional whitespace: space and tab and nothing else (RFC 9110 5.6.3).
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
@@ -268,23 +270,23 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// The elements of a comma-separated list, without the empty ones (RFC 9110 5.6.1).
+/// Returns the elements of a comma-separated list, without the empty ones (RFC 9110 5.6.1).
 pub fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|b| *b == b',').map(trim).filter(|token| !token.is_empty())
 }
 
-/// Whether `$http_NAME` means the field `field`.
+/// Whether `$http_NAME` names the header `field`.
 pub fn variable_name_matches(field: &[u8], name: &[u8]) -> bool {
     field.len() == name.len()
         && field.iter().zip(name).all(|(f, n)| f.eq_ignore_ascii_case(n) || (*f == b'-' && *n == b'_'))
 }
 
-/// Whether a value would end its line. All of it is looked at, which takes a fraction of the time of looking for the first.
+/// Whether a value contains CR, LF or NUL. Scanning all of it is several times faster than stopping at the first.
 pub fn has_line_break(value: &[u8]) -> bool {
     value.iter().fold(false, |found, b| found | matches!(b, b'\r' | b'\n' | 0))
 }
 
-/// Writes one field. A value that would end the line early is left out with its name.
+/// Writes one header line. A header whose value contains a line break is omitted.
 pub fn write_header(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     if has_line_break(value) {
         return;
@@ -295,10 +297,10 @@ pub fn write_header(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Finds the end of a head in bytes that arrive in any pieces; each byte is looked at once.
+/// Finds the end of a head in input that is split anywhere; each byte is scanned once.
 #[derive(Debug)]
 pub struct HeadScanner {
-    at: usize,
+    position: usize,
     line_start: usize,
     lines: usize,
     empty_lines: u8,
@@ -308,33 +310,32 @@ pub struct HeadScanner {
 
 impl HeadScanner {
     pub fn for_request() -> Self {
-        Self { at: 0, line_start: 0, lines: 0, empty_lines: 0, is_response: false, bare_lf: false }
+        Self { position: 0, line_start: 0, lines: 0, empty_lines: 0, is_response: false, bare_lf: false }
     }
 
-    /// For a response: no empty line comes first.
+    /// Creates a scanner for a response, before which no empty line is ignored.
     pub fn for_response() -> Self {
         Self { is_response: true, ..Self::for_request() }
     }
 
-    /// Where the head in `bytes` starts and ends; `None` if it is not whole yet. `bytes` are those of the last call
-    /// and more.
+    /// Returns where the head in `bytes` starts and ends; `None` if it is incomplete. Each call gets the bytes of the
+    /// last one and more.
     ///
-    /// # Errors
-    /// As soon as what is there can't become a head, or passes a limit.
+    /// # Errors As soon as the input can't become a head, or exceeds a limit.
     pub fn find_end(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<(usize, usize)>, Malformed> {
-        while let Some(lf) = find_lf(bytes.get(self.at..).unwrap_or_default()) {
-            let end = self.at + lf;
-            self.at = end + 1;
+        while let Some(lf) = find_lf(bytes.get(self.position..).unwrap_or_default()) {
+            let end = self.position + lf;
+            self.position = end + 1;
             let line = bytes.get(self.line_start..end).unwrap_or_default();
             let line = self.strip_cr(line)?;
             let first = self.line_start;
-            self.line_start = self.at;
+            self.line_start = self.position;
             match (self.lines, line) {
                 (0, []) if self.is_response => return Err(Malformed::StatusLine),
                 (0, []) if self.empty_lines > EMPTY_LINES_MAX => return Err(Malformed::RequestLine),
                 (0, []) => self.empty_lines += 1,
-                (_, []) if self.at > limits.head_bytes_max => return Err(Malformed::HeadTooLong),
-                (_, []) => return Ok(Some((self.head_start(), self.at))),
+                (_, []) if self.position > limits.head_bytes_max => return Err(Malformed::HeadTooLong),
+                (_, []) => return Ok(Some((self.head_start(), self.position))),
                 (0, _) => {
                     self.check_start(bytes, first)?;
                     check_line_length(line.len(), 0, limits)?;
@@ -352,7 +353,7 @@ impl HeadScanner {
                 return Err(Malformed::TooManyHeaders);
             }
         }
-        self.at = bytes.len();
+        self.position = bytes.len();
         if self.lines == 0 {
             self.check_start(bytes, self.line_start)?;
         }
@@ -364,8 +365,8 @@ impl HeadScanner {
         Ok(None)
     }
 
-    /// Finds and reads the request head at the start of `bytes`: the request, and where its head ends; `None` if the head
-    /// is not complete yet.
+    /// Parses the request head at the start of `bytes`. Returns the request and the end of its head; `None` if it is
+    /// incomplete.
     pub fn parse_request(
         &mut self,
         bytes: &[u8],
@@ -376,7 +377,7 @@ impl HeadScanner {
         Request::parse(bytes.get(start..end).unwrap_or_default(), names).map(|head| Some((head, end)))
     }
 
-    /// The head of a response at the start of `bytes`, and where it ends; as [`HeadScanner::find_end`], within
+    /// Parses the response head at the start of `bytes`, like [`HeadScanner::parse_request`], within
     /// `RESPONSE_BYTES_MAX`.
     pub fn parse_response(&mut self, bytes: &[u8]) -> Result<Option<(Response, usize)>, Malformed> {
         let limits = Limits { line_bytes_max: RESPONSE_BYTES_MAX, head_bytes_max: RESPONSE_BYTES_MAX };
@@ -384,7 +385,7 @@ impl HeadScanner {
         Response::parse(bytes.get(start..end).unwrap_or_default()).map(|head| Some((head, end)))
     }
 
-    /// Takes the CR off a line that ends as this head's lines must.
+    /// Strips the CR of a line, if the line ends as the lines of this head must.
     fn strip_cr<'l>(&mut self, line: &'l [u8]) -> Result<&'l [u8], Malformed> {
         match (line, self.is_response) {
             ([line @ .., b'\r'], true) => Ok(line),
@@ -399,12 +400,12 @@ impl HeadScanner {
         }
     }
 
-    /// Where the start line starts: behind the empty lines.
+    /// Returns the offset of the start line: after the empty lines.
     fn head_start(&self) -> usize {
         usize::from(self.empty_lines) * 2
     }
 
-    /// What does not begin like a head is refused at once, not at the end of a line that may never come.
+    /// Rejects input that does not begin like a head at once, not at the end of a line that may never come.
     fn check_start(&self, bytes: &[u8], start: usize) -> Result<(), Malformed> {
         let Some(line) = bytes.get(start..).filter(|line| !line.is_empty()) else { return Ok(()) };
         match line {
@@ -423,13 +424,13 @@ impl HeadScanner {
     }
 }
 
-/// Where the first LF is. Looked for in words: every byte of a head comes by here.
+/// Finds the first LF, eight bytes at a time: every byte of a head passes here.
 fn find_lf(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     let (words, rest) = bytes.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
         let differs = u64::from_le_bytes(*word) ^ (ONES * b'\n' as u64);
-        // The top bit of the first byte that does not differ, and of none before it.
+        // The top bit of the first LF byte, and of none before it.
         let same = differs.wrapping_sub(ONES) & !differs & (ONES << 7);
         if same != 0 {
             return Some(at * 8 + same.trailing_zeros() as usize / 8);
@@ -460,9 +461,9 @@ impl<'h> RequestLine<'h> {
         else {
             return Err(Malformed::RequestLine);
         };
-        // Method names are tokens; nginx and common sense narrow them to capital letters, `-` and `_`.
-        let named = method.iter().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_'));
-        if method.len() > METHOD_BYTES_MAX || !named || !method.first().is_some_and(u8::is_ascii_uppercase) {
+        // Methods are tokens; like nginx, only capital letters, `-` and `_` are accepted.
+        let is_token = method.iter().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_'));
+        if method.len() > METHOD_BYTES_MAX || !is_token || !method.first().is_some_and(u8::is_ascii_uppercase) {
             return Err(Malformed::Method);
         }
         if target.is_empty() || target.iter().fold(false, |found, b| found | !b.is_ascii_graphic()) {
@@ -480,7 +481,7 @@ impl<'h> RequestLine<'h> {
         if method == b"CONNECT" && !is_authority(target) {
             return Err(Malformed::Target);
         }
-        // A tunnel to anywhere, and an echo of cookies: never through here (RFC 9110 9.3.6, 9.3.8).
+        // A tunnel to any host, and an echo of cookies, are never offered (RFC 9110 9.3.6, 9.3.8).
         if matches!(method, b"CONNECT" | b"TRACE") {
             return Err(Malformed::MethodNotAllowed);
         }
@@ -488,14 +489,14 @@ impl<'h> RequestLine<'h> {
     }
 }
 
-/// Whether it is a host with a port.
+/// Whether the target is `host:port`.
 fn is_authority(target: &[u8]) -> bool {
     let Some(colon) = target.iter().rposition(|b| *b == b':') else { return false };
     let (host, port) = target.split_at(colon);
     !host.is_empty() && !host.contains(&b'/') && port.len() > 1 && port.iter().skip(1).all(u8::is_ascii_digit)
 }
 
-/// How the body behind a head ends (RFC 9112 6).
+/// How the end of a body is determined (RFC 9112 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     None,
@@ -511,18 +512,18 @@ pub struct Request {
     target: Span,
     pub version: Version,
     pub headers: Headers,
-    /// How the body that follows ends.
+    /// How the end of the body is determined.
     pub framing: Framing,
-    /// Whether the client wants `100 Continue` before it sends the body.
+    /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// Its lines end with LF alone: nothing follows it on its connection.
+    /// Its lines end with a bare LF: the connection is not reused.
     bare_lf: bool,
-    /// It counts as a GET, whatever the client wrote.
+    /// Treated as a GET, whatever its request line says.
     as_get: bool,
 }
 
 impl Request {
-    /// Reads a whole head, as [`HeadScanner`] found it.
+    /// Parses a complete head, as found by [`HeadScanner`].
     pub fn parse(head: &[u8], names: HeaderNamePolicy) -> Result<Self, Malformed> {
         let bytes: Box<[u8]> = Box::from(head);
         let (first, next) = split_first_line(&bytes).ok_or(Malformed::RequestLine)?;
@@ -530,24 +531,16 @@ impl Request {
         let lf_alone = first.len() + 1 == next;
         let (method, target, version) =
             (Span::locate(&bytes, line.method), Span::locate(&bytes, line.target), line.version);
-        let fields = Headers::parse(bytes, next, names)?;
-        let framing = request_framing(&fields, version)?;
-        fields.check_singletons()?;
-        let expects_continue = match fields.first(HeaderName::Expect) {
+        let headers = Headers::parse(bytes, next, names)?;
+        let framing = request_framing(&headers, version)?;
+        headers.check_singletons()?;
+        let expects_continue = match headers.first(HeaderName::Expect) {
             Some(value) if value.eq_ignore_ascii_case(b"100-continue") => version == Version::Http11,
             Some(value) if !value.is_empty() => return Err(Malformed::Expect),
             _ => false,
         };
-        let request = Self {
-            method,
-            target,
-            version,
-            headers: fields,
-            framing,
-            expects_continue,
-            bare_lf: lf_alone,
-            as_get: false,
-        };
+        let request =
+            Self { method, target, version, headers, framing, expects_continue, bare_lf: lf_alone, as_get: false };
         if request.headers.all(HeaderName::Host).count() > 1 {
             return Err(Malformed::DuplicateHost);
         }
@@ -557,7 +550,7 @@ impl Request {
         Ok(request)
     }
 
-    /// What is left of a request that could not be read: its first line, for the log.
+    /// Keeps the first line of a malformed request, for the log.
     pub fn from_malformed(bytes: &[u8]) -> Self {
         const LINE_BYTES_MAX: usize = 1024;
         let bytes = bytes.trim_ascii_start();
@@ -582,13 +575,13 @@ impl Request {
         self.method.slice(&self.headers.bytes)
     }
 
-    /// The same fields in a GET without a body.
+    /// Returns a GET without a body and with the same headers.
     pub fn to_bodyless_get(&self) -> Self {
-        let fields = self.headers.clone();
-        Self { headers: fields, framing: Framing::None, expects_continue: false, as_get: true, ..*self }
+        let headers = self.headers.clone();
+        Self { headers, framing: Framing::None, expects_continue: false, as_get: true, ..*self }
     }
 
-    /// From now on it is a GET, as error pages are asked for.
+    /// Turns the request into a GET, as for error pages.
     pub fn become_get(&mut self) {
         self.as_get = true;
     }
@@ -597,8 +590,8 @@ impl Request {
         self.target.slice(&self.headers.bytes)
     }
 
-    /// Makes the authority of an absolute-form target the value of Host, as a proxy must (RFC 9112 3.2.2): whoever reads
-    /// Host later, an upstream too, sees what the request was routed by.
+    /// Sets Host to the authority of an absolute-form target, as a proxy must (RFC 9112 3.2.2): all later readers of
+    /// Host, upstreams included, see the name that the request was routed by.
     pub fn set_host_from_target(&mut self) {
         let target = self.target();
         let Some(start) = target.windows(3).position(|part| part == b"://").map(|at| at + 3) else { return };
@@ -608,12 +601,12 @@ impl Request {
         self.headers.set_value(HeaderName::Host, host);
     }
 
-    /// The request line without its end.
+    /// Returns the request line without its line end.
     pub fn request_line(&self) -> &[u8] {
         split_first_line(&self.headers.bytes).map_or(&[], |(line, _)| line)
     }
 
-    /// Bytes of the head.
+    /// Returns the bytes of the head.
     pub fn len(&self) -> usize {
         self.headers.bytes.len()
     }
@@ -622,43 +615,43 @@ impl Request {
         self.headers.bytes.is_empty()
     }
 
-    /// Whether the client would use the connection again (RFC 9112 9.3).
+    /// Whether the client keeps the connection open (RFC 9112 9.3).
     pub fn keeps_alive(&self) -> bool {
         keeps_alive(&self.headers, self.version) && !self.bare_lf
     }
 
-    /// Whether the Upgrade header counts: in HTTP/1.0, or without `Connection: upgrade`, it does not (RFC 9110 7.8).
+    /// Whether the Upgrade header applies: not in HTTP/1.0, nor without `Connection: upgrade` (RFC 9110 7.8).
     pub fn may_upgrade(&self) -> bool {
         self.version == Version::Http11 && self.headers.has_token(HeaderName::Connection, "upgrade")
     }
 }
 
-/// The first line without its end, and where the next one starts.
+/// Returns the first line without its line end, and the offset of the next one.
 fn split_first_line(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let end = find_lf(bytes)?;
     let line = bytes.get(..end)?;
     Some((line.strip_suffix(b"\r").unwrap_or(line), end + 1))
 }
 
-fn keeps_alive(fields: &Headers, version: Version) -> bool {
-    if fields.has_token(HeaderName::Connection, "close") {
+fn keeps_alive(headers: &Headers, version: Version) -> bool {
+    if headers.has_token(HeaderName::Connection, "close") {
         return false;
     }
-    version == Version::Http11 || fields.has_token(HeaderName::Connection, "keep-alive")
+    version == Version::Http11 || headers.has_token(HeaderName::Connection, "keep-alive")
 }
 
-/// RFC 9112 6.3, without the ambiguous cases: those are refused.
-fn request_framing(fields: &Headers, version: Version) -> Result<Framing, Malformed> {
-    match declared_framing(fields, version)? {
+/// RFC 9112 6.3, except that ambiguous cases are rejected.
+fn request_framing(headers: &Headers, version: Version) -> Result<Framing, Malformed> {
+    match declared_framing(headers, version)? {
         Some(framing) => Ok(framing),
         None => Ok(Framing::None),
     }
 }
 
-/// What Content-Length or Transfer-Encoding say; `None` if neither is there.
-fn declared_framing(fields: &Headers, version: Version) -> Result<Option<Framing>, Malformed> {
-    let mut codings = fields.all(HeaderName::TransferEncoding);
-    let mut lengths = fields.all(HeaderName::ContentLength);
+/// Returns the framing that Content-Length or Transfer-Encoding declares; `None` if neither is there.
+fn declared_framing(headers: &Headers, version: Version) -> Result<Option<Framing>, Malformed> {
+    let mut codings = headers.all(HeaderName::TransferEncoding);
+    let mut lengths = headers.all(HeaderName::ContentLength);
     let (coding, length) = (codings.next(), lengths.next());
     if lengths.next().is_some() {
         return Err(Malformed::DuplicateContentLength);
@@ -681,7 +674,7 @@ fn declared_framing(fields: &Headers, version: Version) -> Result<Option<Framing
     }
 }
 
-/// `1*DIGIT` (RFC 9110 8.6), below 2^63: Rust's own parser would take a sign.
+/// Parses `1*DIGIT` (RFC 9110 8.6) below 2^63. `str::parse` would accept a sign.
 fn parse_content_length(value: &[u8]) -> Result<u64, Malformed> {
     if value.is_empty() {
         return Err(Malformed::ContentLength);
@@ -706,7 +699,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// Reads a whole head, as [`HeadScanner`] found it.
+    /// Parses a complete head, as found by [`HeadScanner`].
     pub fn parse(head: &[u8]) -> Result<Self, Malformed> {
         let bytes: Box<[u8]> = Box::from(head);
         let (line, next) = split_first_line(&bytes).ok_or(Malformed::StatusLine)?;
@@ -715,32 +708,32 @@ impl Response {
             [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b' ', rest @ ..] => (Version::Http10, rest),
             _ => return Err(Malformed::StatusLine),
         };
-        // status-line = HTTP-version SP 3DIGIT SP [ reason ] (RFC 9112 4); the last space is often forgotten.
+        // status-line = HTTP-version SP 3DIGIT SP [ reason ] (RFC 9112 4); the last space is often missing.
         let (code, reason) = match rest {
             [a @ b'1'..=b'9', b, c] => ([*a, *b, *c], [].as_slice()),
             [a @ b'1'..=b'9', b, c, b' ', reason @ ..] => ([*a, *b, *c], reason),
             _ => return Err(Malformed::StatusLine),
         };
-        let text = reason.iter().all(|b| matches!(b, b'\t' | b' '..=b'~' | 0x80..));
-        if !code.iter().all(u8::is_ascii_digit) || !text {
+        let is_text = reason.iter().all(|b| matches!(b, b'\t' | b' '..=b'~' | 0x80..));
+        if !code.iter().all(u8::is_ascii_digit) || !is_text {
             return Err(Malformed::StatusLine);
         }
         let status = code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
         let reason = Span::locate(&bytes, reason);
-        let fields = Headers::parse(bytes, next, HeaderNamePolicy::Plain)?;
-        let declared = match declared_framing(&fields, version) {
-            // A body of such a response is never read: what it declares does not matter.
+        let headers = Headers::parse(bytes, next, HeaderNamePolicy::Plain)?;
+        let declared = match declared_framing(&headers, version) {
+            // Such a response has no body, so the declared framing does not matter.
             Err(_) if is_bodyless(status) => None,
             declared => declared?,
         };
-        Ok(Self { version, status, reason, headers: fields, declared })
+        Ok(Self { version, status, reason, headers, declared })
     }
 
     pub fn reason(&self) -> &[u8] {
         self.reason.slice(&self.headers.bytes)
     }
 
-    /// How the body ends (RFC 9112 6.3).
+    /// Returns how the end of the body is determined (RFC 9112 6.3). `to_head`: the response to a HEAD request.
     pub fn framing(&self, to_head: bool) -> Framing {
         if to_head || is_bodyless(self.status) {
             return Framing::None;
@@ -748,7 +741,7 @@ impl Response {
         self.declared.unwrap_or(Framing::UntilClose)
     }
 
-    /// What Content-Length says, be there a body or not.
+    /// Returns Content-Length, whether or not there is a body.
     pub fn content_length(&self) -> Option<u64> {
         match self.declared {
             Some(Framing::Length(length)) => Some(length),
@@ -756,14 +749,14 @@ impl Response {
         }
     }
 
-    /// Whether the upstream would use the connection again.
+    /// Whether the upstream keeps the connection open.
     pub fn keeps_alive(&self) -> bool {
-        // A 204 that declares a body may send one (RFC 9110 8.6 forbids it): nothing more of that connection.
-        let lies = self.status == 204 && self.declared.is_some();
-        keeps_alive(&self.headers, self.version) && !lies
+        // A 204 that declares a body may send one (RFC 9110 8.6 forbids it): the connection is not reused.
+        let declares_body = self.status == 204 && self.declared.is_some();
+        keeps_alive(&self.headers, self.version) && !declares_body
     }
 
-    /// Bytes of the head.
+    /// Returns the bytes of the head.
     pub fn len(&self) -> usize {
         self.headers.bytes.len()
     }
@@ -785,7 +778,7 @@ mod tests {
     const LIMITS: Limits = Limits { line_bytes_max: 8192, head_bytes_max: 32768 };
 
     #[test]
-    fn the_first_line_feed_is_found_wherever_it_stands() {
+    fn the_first_lf_is_found_at_every_offset() {
         for others in [0, 9, 11, b'\n' | 128, 255] {
             for (length, at) in (0..40).flat_map(|length| (0..=length).map(move |at| (length, at))) {
                 let mut bytes = vec![others; length];
@@ -803,11 +796,11 @@ mod tests {
     #[test]
     fn a_head_is_the_same_however_it_is_split() {
         let whole = b"\r\nGET /a?b HTTP/1.1\r\nHost: a\r\nX-Y:  z \t\r\n\r\nrest";
-        let mut scan = HeadScanner::for_request();
+        let mut scanner = HeadScanner::for_request();
         for end in 0..whole.len() - 4 {
-            assert_eq!(scan.find_end(&whole[..end], LIMITS), Ok(None), "{end}");
+            assert_eq!(scanner.find_end(&whole[..end], LIMITS), Ok(None), "{end}");
         }
-        let (start, end) = scan.find_end(whole, LIMITS).unwrap().unwrap();
+        let (start, end) = scanner.find_end(whole, LIMITS).unwrap().unwrap();
         let request = Request::parse(&whole[start..end], HeaderNamePolicy::Plain).unwrap();
         assert_eq!((request.method(), request.target()), (&b"GET"[..], &b"/a?b"[..]));
         assert_eq!(request.headers.all_named(b"x_y").next(), Some(&b"z"[..]));
@@ -815,7 +808,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_lines_alone_wait_and_a_second_one_before_a_request_is_refused() {
+    fn empty_lines_alone_are_incomplete_and_a_second_one_before_a_request_is_rejected() {
         assert!(read(b"\r\n").unwrap().is_none());
         assert!(read(b"\r\n\r\n").unwrap().is_none());
         assert_eq!(read(b"\r\n\r\nG").unwrap_err(), Malformed::RequestLine);
@@ -824,7 +817,7 @@ mod tests {
     }
 
     #[test]
-    fn lf_alone_ends_the_lines_of_http_1_0_or_none() {
+    fn a_bare_lf_ends_all_lines_of_http_1_0_or_none() {
         let request = read(b"GET / HTTP/1.0\nHost: a\nConnection: keep-alive\n\n").unwrap().unwrap();
         assert_eq!(request.request_line(), b"GET / HTTP/1.0");
         assert!(!request.keeps_alive());
@@ -850,7 +843,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_may_end_lines_with_lf_but_not_lie() {
+    fn a_response_may_end_lines_with_lf_but_not_be_ambiguous() {
         let parse = |bytes: &[u8]| {
             let limits = Limits { line_bytes_max: 8192, head_bytes_max: 8192 };
             let (start, end) = HeadScanner::for_response().find_end(bytes, limits)?.ok_or(Malformed::StatusLine)?;
@@ -863,8 +856,8 @@ mod tests {
         }
         let both = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(parse(both).unwrap_err(), Malformed::LengthAndTransferEncoding);
-        let lying = parse(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n").unwrap();
-        assert!(!lying.keeps_alive());
-        assert_eq!(lying.framing(false), Framing::None);
+        let no_content = parse(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n").unwrap();
+        assert!(!no_content.keeps_alive());
+        assert_eq!(no_content.framing(false), Framing::None);
     }
 }

@@ -1,6 +1,6 @@
-//! Which fields there are for a proxy, and which names a field may have.
+//! Header names: those that a proxy handles, and those that are accepted.
 
-/// Fields that the proxy itself has to know.
+/// The headers that the proxy handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderName {
     Other,
@@ -44,7 +44,7 @@ pub enum HeaderName {
 
 impl HeaderName {
     pub fn from_bytes(name: &[u8]) -> Self {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let is = |is_allowed: &str| name.eq_ignore_ascii_case(is_allowed.as_bytes());
         match name.len() {
             2 if is("te") => Self::Te,
             4 if is("host") => Self::Host,
@@ -86,7 +86,8 @@ impl HeaderName {
         }
     }
 
-    /// The name of a field that may stand only once in a request, beside those whose repetition has a fault of its own.
+    /// Returns the name of a singleton header (RFC 9110 5.5), except of those whose repetition has an error of its
+    /// own.
     pub(crate) fn singleton_name(self) -> Option<&'static str> {
         match self {
             Self::Authorization => Some("Authorization"),
@@ -101,7 +102,7 @@ impl HeaderName {
         }
     }
 
-    /// Whether the field is about one connection only (RFC 9110 7.6.1, 11.7).
+    /// Whether the header concerns one connection only (RFC 9110 7.6.1, 11.7).
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
             self,
@@ -118,12 +119,12 @@ impl HeaderName {
     }
 }
 
-/// Which names of fields are taken; a field with another one is passed over.
+/// Which header names are accepted; a header with another name is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderNamePolicy {
-    /// Letters, digits and `-`, as nginx does: `_` and `.` collide with `-` in CGI-like applications.
+    /// Letters, digits and `-`, as in nginx: `_` and `.` collide with `-` in CGI-like applications.
     Plain,
-    /// And `_`.
+    /// `_`, too.
     Underscores,
     /// Any token (RFC 9110 5.6.2).
     Any,
@@ -135,15 +136,16 @@ impl HeaderNamePolicy {
         if name.iter().all(|b| plain(*b)) {
             return true;
         }
-        let known = match self {
+        let is_allowed = match self {
             Self::Plain => false,
             Self::Underscores => name.iter().all(|b| plain(*b) || *b == b'_'),
             Self::Any => true,
         };
-        // What an application could take for a field that frames the request or names its host never passes.
-        let meant: Vec<u8> = name.iter().map(|b| if plain(*b) { *b } else { b'-' }).collect();
-        let kind = HeaderName::from_bytes(&meant);
-        known
+        // A header that an application could mistake for one that frames the request or names its host is never
+        // accepted.
+        let normalized: Vec<u8> = name.iter().map(|b| if plain(*b) { *b } else { b'-' }).collect();
+        let kind = HeaderName::from_bytes(&normalized);
+        is_allowed
             && !kind.is_hop_by_hop()
             && !matches!(kind, HeaderName::ContentLength | HeaderName::Host | HeaderName::Expect)
     }

@@ -1,4 +1,5 @@
-//! The protocol, as bytes in and values out: heads, bodies, URIs, WebSocket frames, PROXY protocol.
+//! HTTP/1.1 as pure functions, bytes in and values out: heads, bodies, URIs, WebSocket frames, the PROXY protocol. No
+//! I/O, and no directive.
 
 pub mod head;
 pub(crate) mod header;

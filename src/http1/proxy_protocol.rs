@@ -1,25 +1,26 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy of the transport says before the first byte of its client.
+//! The PROXY protocol, versions 1 and 2: a header in front of the client's first byte, with the addresses of the
+//! connection to the proxy before this one.
 //!
-//! Who the client is and whom it meant, or nothing of that. What follows the addresses (TLVs) is passed over.
+//! TLVs after the addresses are ignored.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Bytes of a line of version 1, with its end.
+/// Bytes of a header of version 1, CRLF included.
 const V1_BYTES_MAX: usize = 107;
 /// Bytes of a header of version 2.
 const V2_BYTES_MAX: usize = 4096;
-/// What version 2 starts with.
+/// The start of a header of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The client of the proxy, and where it had connected to.
+/// The client's address, and the address it connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
     pub source: SocketAddr,
     pub destination: SocketAddr,
 }
 
-/// What is wrong with a header.
+/// An error in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     Missing,
@@ -41,39 +42,38 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// What a header says, and how many bytes it is long. `None`: there is more to come.
+/// The addresses of a header, if any, and its length. `None`: the header is incomplete.
 pub type Header = Option<(Option<Addresses>, usize)>;
 
-/// Reads the header that `bytes` start with.
+/// Parses the header at the start of `bytes`.
 ///
-/// # Errors
-/// As soon as what is there can't become one.
+/// # Errors As soon as the input can't become one.
 pub fn parse(bytes: &[u8]) -> Result<Header, Malformed> {
-    let begins = |start: &[u8]| bytes.iter().zip(start).all(|(byte, known)| byte == known);
-    if begins(b"PROXY ") {
+    let may_start_with = |start: &[u8]| bytes.iter().zip(start).all(|(byte, known)| byte == known);
+    if may_start_with(b"PROXY ") {
         parse_v1(bytes)
-    } else if begins(SIGNATURE) {
+    } else if may_start_with(SIGNATURE) {
         parse_v2(bytes)
     } else {
         Err(Malformed::Missing)
     }
 }
 
-/// Version 1: `PROXY TCP4 source target port port CRLF`, or `PROXY UNKNOWN` and anything.
+/// Parses version 1: `PROXY TCP4 source destination port port CRLF`, or `PROXY UNKNOWN` followed by anything.
 fn parse_v1(bytes: &[u8]) -> Result<Header, Malformed> {
-    let most = bytes.get(..V1_BYTES_MAX).unwrap_or(bytes);
-    let Some(end) = most.windows(2).position(|pair| pair == b"\r\n") else {
+    let prefix = bytes.get(..V1_BYTES_MAX).unwrap_or(bytes);
+    let Some(end) = prefix.windows(2).position(|pair| pair == b"\r\n") else {
         return if bytes.len() < V1_BYTES_MAX { Ok(None) } else { Err(Malformed::TooLong) };
     };
-    let line = most.get(..end).and_then(|line| std::str::from_utf8(line).ok()).ok_or(Malformed::Line)?;
+    let line = prefix.get(..end).and_then(|line| std::str::from_utf8(line).ok()).ok_or(Malformed::Line)?;
     let words: Vec<&str> = line.split(' ').collect();
     let addresses = match words.as_slice() {
         ["PROXY", "UNKNOWN", ..] => None,
-        ["PROXY", family @ ("TCP4" | "TCP6"), source, target, from, to] => {
+        ["PROXY", family @ ("TCP4" | "TCP6"), source, destination, from, to] => {
             let addr = |host: &str, digits: &str| Some(SocketAddr::new(parse_ip(family, host)?, parse_port(digits)?));
-            let addresses = addr(source, from).zip(addr(target, to));
-            let (source, target) = addresses.ok_or(Malformed::Line)?;
-            Some(Addresses { source, destination: target })
+            let addresses = addr(source, from).zip(addr(destination, to));
+            let (source, destination) = addresses.ok_or(Malformed::Line)?;
+            Some(Addresses { source, destination })
         }
         _ => return Err(Malformed::Line),
     };
@@ -87,12 +87,12 @@ fn parse_ip(family: &str, text: &str) -> Option<IpAddr> {
     }
 }
 
-/// Digits alone: Rust's own parser would take a sign.
+/// Parses digits only: `str::parse` would accept a sign.
 fn parse_port(digits: &str) -> Option<u16> {
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// Version 2: the signature, version and command, family and transport, and the length of what follows.
+/// Parses version 2: the signature, version and command, family and transport, and the length of the rest.
 fn parse_v2(bytes: &[u8]) -> Result<Header, Malformed> {
     let Some((head, rest)) = bytes.split_at_checked(SIGNATURE.len() + 4) else { return Ok(None) };
     let Some(&[command, family, high, low]) = head.last_chunk() else { return Ok(None) };
@@ -108,28 +108,28 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, Malformed> {
     let addresses = match (command, family) {
         (0x21, 0x11) => Some(parse_ipv4(body).ok_or(Malformed::Addresses)?),
         (0x21, 0x21) => Some(parse_ipv6(body).ok_or(Malformed::Addresses)?),
-        _ => None, // a local socket, a datagram, or nothing that is known
+        _ => None, // a Unix socket, a datagram, or an unknown family
     };
     Ok(Some((addresses, head.len() + len)))
 }
 
 fn parse_ipv4(body: &[u8]) -> Option<Addresses> {
     let (source, rest) = body.split_first_chunk::<4>()?;
-    let (target, rest) = rest.split_first_chunk::<4>()?;
-    Some(join_ports(Ipv4Addr::from(*source).into(), Ipv4Addr::from(*target).into(), rest.first_chunk()?))
+    let (destination, rest) = rest.split_first_chunk::<4>()?;
+    Some(join_ports(Ipv4Addr::from(*source).into(), Ipv4Addr::from(*destination).into(), rest.first_chunk()?))
 }
 
 fn parse_ipv6(body: &[u8]) -> Option<Addresses> {
     let (source, rest) = body.split_first_chunk::<16>()?;
-    let (target, rest) = rest.split_first_chunk::<16>()?;
-    let (source, target) = (Ipv6Addr::from(*source).to_canonical(), Ipv6Addr::from(*target).to_canonical());
-    Some(join_ports(source, target, rest.first_chunk()?))
+    let (destination, rest) = rest.split_first_chunk::<16>()?;
+    let (source, destination) = (Ipv6Addr::from(*source).to_canonical(), Ipv6Addr::from(*destination).to_canonical());
+    Some(join_ports(source, destination, rest.first_chunk()?))
 }
 
-fn join_ports(source: IpAddr, target: IpAddr, [a, b, c, d]: &[u8; 4]) -> Addresses {
+fn join_ports(source: IpAddr, destination: IpAddr, [a, b, c, d]: &[u8; 4]) -> Addresses {
     Addresses {
         source: SocketAddr::new(source, u16::from_be_bytes([*a, *b])),
-        destination: SocketAddr::new(target, u16::from_be_bytes([*c, *d])),
+        destination: SocketAddr::new(destination, u16::from_be_bytes([*c, *d])),
     }
 }
 
@@ -137,8 +137,8 @@ fn join_ports(source: IpAddr, target: IpAddr, [a, b, c, d]: &[u8; 4]) -> Address
 mod tests {
     use super::*;
 
-    fn addresses(source: &str, target: &str) -> Option<Addresses> {
-        Some(Addresses { source: source.parse().unwrap(), destination: target.parse().unwrap() })
+    fn addresses(source: &str, destination: &str) -> Option<Addresses> {
+        Some(Addresses { source: source.parse().unwrap(), destination: destination.parse().unwrap() })
     }
 
     fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused_at_once() {
+    fn malformed_headers_are_rejected_at_once() {
         for (bytes, expected) in [
             (&b"GET / HTTP/1.1\r\n"[..], Malformed::Missing),
             (b"\r\n\r\n\0\r\nX", Malformed::Missing),

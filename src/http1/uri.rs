@@ -1,31 +1,31 @@
-//! A request-target (RFC 9112 3.2) to the path that locations are matched against, and a Host field to a name.
+//! Parses a request-target (RFC 9112 3.2) to the path that locations are matched against, and a Host header to a
+//! name.
 //!
-//! The path is percent-decoded once, then `//` becomes `/` and dot segments are resolved, as nginx does it; a path
-//! that leaves the root is refused. What is forwarded stays as the client wrote it.
+//! The path is percent-decoded once, then `//` becomes `/` and dot segments are resolved, as in nginx; a path above
+//! the root is rejected. The target is forwarded as the client wrote it.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use crate::http1::head::Malformed;
 
-/// A request-target, taken apart. The slices are those of the head.
+/// The parts of a request-target, as slices of the head.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Target<'h> {
     /// The authority of an absolute-form target.
     pub authority: Option<&'h [u8]>,
-    /// Path and query as written, without a fragment, `/` for no path; what `$request_uri` is.
+    /// Path and query as received, without a fragment, `/` for an empty path: nginx's `$request_uri`.
     pub path_and_query: Cow<'h, [u8]>,
-    /// The path, decoded and normalized; what `$uri` starts as.
+    /// The path, decoded and normalized: the initial `$uri`.
     pub path: Cow<'h, [u8]>,
-    /// What follows the first `?`.
+    /// The bytes after the first `?`.
     pub args: Option<&'h [u8]>,
 }
 
-/// Takes a request-target apart. A fragment, which is no business of a server (RFC 9110 4.2.5), is cut off.
+/// Parses a request-target. A fragment, which is not sent by clients (RFC 9110 4.2.5), is dropped.
 ///
-/// # Errors
-/// [`Malformed::Target`]: neither origin-form nor http absolute-form (`*` asks about the proxy itself, which has nothing
-/// to say), a bad percent escape, `%00`, or a path above the root.
+/// # Errors [`Malformed::Target`]: neither origin-form nor http absolute-form (`*` addresses the proxy itself, which
+/// has no resource for it), a bad percent escape, `%00`, or a path above the root.
 pub fn parse(target: &[u8], merge_slashes: bool) -> Result<Target<'_>, Malformed> {
     let end = target.iter().position(|b| *b == b'#').unwrap_or(target.len());
     let target = target.get(..end).unwrap_or_default();
@@ -42,17 +42,17 @@ pub fn parse(target: &[u8], merge_slashes: bool) -> Result<Target<'_>, Malformed
     Ok(Target { authority, path_and_query: written, path: path.ok_or(Malformed::Target)?, args })
 }
 
-/// The path, decoded, and the query of a target that an upstream sends us to, joined again. `None` if it is not safe: a
-/// path must begin at the root and not lead upwards.
+/// Parses the target of an internal redirect that an upstream requests, to decoded path and query. `None` for a path
+/// that does not begin at the root, or contains `..`.
 pub fn parse_internal(target: &[u8]) -> Option<Vec<u8>> {
     let (path, query) = target.split_at(target.iter().position(|b| *b == b'?').unwrap_or(target.len()));
     let path = percent_decode(path)?;
-    let safe = path.starts_with(b"/") && !path.contains(&0) && !path.split(|b| *b == b'/').any(|part| part == b"..");
-    // What is encoded there as `?` is part of the path, and can't be told from the query any more.
-    (safe && !path.contains(&b'?')).then(|| [&path, query].concat())
+    let is_safe = path.starts_with(b"/") && !path.contains(&0) && !path.split(|b| *b == b'/').any(|part| part == b"..");
+    // An encoded `?` is part of the path, but could not be told from the start of the query afterwards.
+    (is_safe && !path.contains(&b'?')).then(|| [&path, query].concat())
 }
 
-/// `http://authority[/path][?query]`; no user information (RFC 9110 4.2.4).
+/// Splits `http://authority[/path][?query]`; user information is rejected (RFC 9110 4.2.4).
 fn split_absolute(target: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Malformed> {
     let rest = ["http://", "https://"]
         .iter()
@@ -69,11 +69,12 @@ fn split_absolute(target: &[u8]) -> Result<(Option<&[u8]>, &[u8]), Malformed> {
     Ok((Some(authority), rest))
 }
 
-/// Decodes once, merges slashes if it is to, resolves dot segments. `None` if that can't be done safely.
+/// Decodes once, merges slashes if `merge_slashes` is set, and resolves dot segments. `None` if the path is malformed
+/// or above the root.
 pub fn normalize(raw: &[u8], merge_slashes: bool) -> Option<Cow<'_, [u8]>> {
-    let simple =
+    let is_normal =
         !raw.contains(&b'%') && raw.windows(2).all(|pair| !matches!(pair, b"//" | b"/.")) && raw.first() == Some(&b'/');
-    if simple {
+    if is_normal {
         return Some(Cow::Borrowed(raw));
     }
     let decoded = percent_decode(raw)?;
@@ -108,7 +109,7 @@ pub fn normalize(raw: &[u8], merge_slashes: bool) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(path))
 }
 
-/// Percent-decodes once. `None` for a `%` that two hexadecimal digits do not follow.
+/// Percent-decodes once. `None` for a `%` without two hexadecimal digits.
 pub fn percent_decode(raw: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(raw.len());
     let mut rest = raw;
@@ -130,7 +131,7 @@ pub fn percent_decode(raw: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Decodes what needs no encoding in a URL up to the first `?`, and leaves the rest, as nginx does in redirects.
+/// Decodes escapes of characters that need none in a URL up to the first `?`, as nginx does in redirects.
 pub fn decode_redirect(url: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(url.len());
     let mut rest = url;
@@ -157,41 +158,41 @@ pub fn decode_redirect(url: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Percent-encodes what a path may not hold, as nginx does when it writes `$uri` into a request or a redirect.
+/// Percent-encodes what a path must not contain, as nginx does when it writes `$uri` into a request or a redirect.
 pub fn encode_path(path: &[u8], out: &mut Vec<u8>) {
     percent_encode(path, out, |b| is_forbidden(b) || matches!(b, b'%' | b'?' | b'#'));
 }
 
-/// Percent-encodes what would end an argument or start another, as nginx does with captures.
+/// Percent-encodes what would end an argument or start another one, as nginx does with captures.
 pub fn encode_arg(value: &[u8], out: &mut Vec<u8>) {
     percent_encode(value, out, |b| is_forbidden(b) || matches!(b, b'%' | b'&' | b'+' | b';' | b'?' | b'#'));
 }
 
-/// Percent-encodes all that RFC 3986 2.3 does not leave to names.
+/// Percent-encodes all but unreserved characters (RFC 3986 2.3).
 pub fn encode_component(name: &[u8], out: &mut Vec<u8>) {
     percent_encode(name, out, |b| !(b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')));
 }
 
-/// Percent-encodes what a URL may not hold, and leaves what gives it its shape.
+/// Percent-encodes what a URL must not contain, and leaves delimiters.
 pub fn encode_url(url: &[u8], out: &mut Vec<u8>) {
-    let must = |b: u8| matches!(b, 0..=b' ' | 0x7f..);
-    // Nearly every one is a word already.
-    if url.iter().fold(false, |found, b| found | must(*b)) {
-        percent_encode(url, out, must);
+    let needs_encoding = |b: u8| matches!(b, 0..=b' ' | 0x7f..);
+    // Nearly every URL needs no encoding.
+    if url.iter().fold(false, |found, b| found | needs_encoding(*b)) {
+        percent_encode(url, out, needs_encoding);
     } else {
         out.extend_from_slice(url);
     }
 }
 
-/// What no part of a URL holds (RFC 3986 appendix C).
+/// Whether no part of a URL may contain the byte (RFC 3986 appendix C).
 fn is_forbidden(byte: u8) -> bool {
     matches!(byte, 0..=b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..)
 }
 
-fn percent_encode(bytes: &[u8], out: &mut Vec<u8>, must: impl Fn(u8) -> bool) {
+fn percent_encode(bytes: &[u8], out: &mut Vec<u8>, needs_encoding: impl Fn(u8) -> bool) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
-        if must(byte) {
+        if needs_encoding(byte) {
             let digit = |at: u8| HEX.get(usize::from(at)).copied().unwrap_or(b'0');
             out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
         } else {
@@ -200,29 +201,29 @@ fn percent_encode(bytes: &[u8], out: &mut Vec<u8>, must: impl Fn(u8) -> bool) {
     }
 }
 
-/// The name in a Host field or an authority: lower case, without port and final dot.
-pub fn parse_host(field: &[u8]) -> Result<String, Malformed> {
-    let (name, port) = match field {
+/// Parses a Host header or an authority to a name: lower case, without port and final dot.
+pub fn parse_host(host: &[u8]) -> Result<String, Malformed> {
+    let (name, port) = match host {
         [b'[', rest @ ..] => {
             let end = rest.iter().position(|b| *b == b']').ok_or(Malformed::Host)?;
             let inner = std::str::from_utf8(rest.get(..end).unwrap_or_default()).map_err(|_| Malformed::Host)?;
             if inner.parse::<Ipv6Addr>().is_err() && !is_ip_future(inner) {
                 return Err(Malformed::Host);
             }
-            let (name, port) = field.split_at(end + 2);
+            let (name, port) = host.split_at(end + 2);
             (name, (!port.is_empty()).then_some(port))
         }
-        _ => match field.iter().position(|b| *b == b':') {
-            Some(colon) => (field.get(..colon).unwrap_or_default(), field.get(colon..)),
-            None => (field, None),
+        _ => match host.iter().position(|b| *b == b':') {
+            Some(colon) => (host.get(..colon).unwrap_or_default(), host.get(colon..)),
+            None => (host, None),
         },
     };
     if let Some(port) = port {
         check_port(port)?;
     }
     if !name.starts_with(b"[") {
-        let known = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
-        if name.is_empty() || !known || name.windows(2).any(|pair| pair == b"..") || name == b"." {
+        let is_valid = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
+        if name.is_empty() || !is_valid || name.windows(2).any(|pair| pair == b"..") || name == b"." {
             return Err(Malformed::Host);
         }
     }
@@ -230,16 +231,19 @@ pub fn parse_host(field: &[u8]) -> Result<String, Malformed> {
     String::from_utf8(name.to_ascii_lowercase()).map_err(|_| Malformed::Host)
 }
 
-/// `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`, an address of a version to come.
+/// Whether the text is an IPvFuture (RFC 3986 3.2.2): `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`.
 fn is_ip_future(text: &str) -> bool {
     let Some((version, rest)) = text.strip_prefix(['v', 'V']).and_then(|text| text.split_once('.')) else {
         return false;
     };
-    let known = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(&b);
-    !version.is_empty() && version.bytes().all(|b| b.is_ascii_hexdigit()) && !rest.is_empty() && rest.bytes().all(known)
+    let is_valid = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(&b);
+    !version.is_empty()
+        && version.bytes().all(|b| b.is_ascii_hexdigit())
+        && !rest.is_empty()
+        && rest.bytes().all(is_valid)
 }
 
-/// `":" *DIGIT`, and no more than 65535.
+/// Checks `":" *DIGIT`, at most 65535.
 fn check_port(port: &[u8]) -> Result<(), Malformed> {
     let [b':', digits @ ..] = port else { return Err(Malformed::Host) };
     let fits = digits.iter().try_fold(0u32, |sum, digit| {
@@ -302,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn slashes_stay_where_they_are_not_to_be_merged() {
+    fn slashes_stay_without_merge_slashes() {
         for (raw, expected) in [
             ("/foo//../bar", "/foo/bar"),
             ("/foo///../bar", "/foo//bar"),
@@ -319,7 +323,7 @@ mod tests {
 
     #[test]
     fn hosts_are_names_or_addresses() {
-        for (field, expected) in [
+        for (host, expected) in [
             ("a", "a"),
             ("A.Example:80", "a.example"),
             ("a:", "a"),
@@ -328,7 +332,7 @@ mod tests {
             ("[::1]:8", "[::1]"),
             ("[v1.a:B]:8", "[v1.a:b]"),
         ] {
-            assert_eq!(parse_host(field.as_bytes()).as_deref(), Ok(expected), "{field}");
+            assert_eq!(parse_host(host.as_bytes()).as_deref(), Ok(expected), "{host}");
         }
         for bad in [
             "", ":80", "a, b", "a/p", "a b", "a:99999", "a:-1", "a:8x", "[::1", "[x]", "[v.a]", "[v1.]", "[vx.a]",

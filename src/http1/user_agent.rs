@@ -1,7 +1,6 @@
-//! Old browsers, known by their `User-Agent` as nginx knows them (ngx_http_process_user_agent): for `keepalive_disable` and
-//! `gzip_disable`.
+//! Detects old browsers by `User-Agent`, as nginx does (ngx_http_process_user_agent).
 
-/// Whether it is Internet Explorer 4, 5 or 6, but not that of Windows XP's second service pack, which announces `SV1`.
+/// Whether it is Internet Explorer 4, 5 or 6, except the one of Windows XP SP2, which announces `SV1`.
 pub fn is_msie6(agent: &[u8]) -> bool {
     let Some(version) = msie_version(agent) else { return false };
     match version {
@@ -13,12 +12,12 @@ pub fn is_msie6(agent: &[u8]) -> bool {
 
 /// Whether it is Safari on macOS.
 pub fn is_safari(agent: &[u8]) -> bool {
-    let has = |word: &[u8]| find(agent, word).is_some();
-    let other = msie_version(agent).is_some() || has(b"Opera") || has(b"Gecko/") || has(b"Chrome/");
-    !other && has(b"Safari/") && has(b"Mac OS X")
+    let contains = |word: &[u8]| find(agent, word).is_some();
+    let is_other = msie_version(agent).is_some() || contains(b"Opera") || contains(b"Gecko/") || contains(b"Chrome/");
+    !is_other && contains(b"Safari/") && contains(b"Mac OS X")
 }
 
-/// The version that stands behind `MSIE `. Opera says that it is MSIE, and is not.
+/// Returns the text after `MSIE `; none for Opera, which claims to be MSIE.
 fn msie_version(agent: &[u8]) -> Option<&[u8]> {
     let version = agent.get(find(agent, b"MSIE ")? + 5..)?;
     (version.len() > 2 && find(agent, b"Opera").is_none()).then_some(version)
@@ -33,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn browsers_are_known_by_their_names() {
+    fn browsers_are_detected_by_their_names() {
         let safari = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) AppleWebKit/605.1.15 (KHTML, like Gecko)";
         for (agent, msie6, on_macos) in [
             ("Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1)", true, false),

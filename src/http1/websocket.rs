@@ -1,14 +1,14 @@
-//! WebSocket (RFC 6455): where a stream of its frames stands, so that a frame of our own can be put between two of them
-//! (5.2), and how a key is answered (4.2.2).
+//! WebSocket (RFC 6455): tracks frame boundaries, so that a local frame can be inserted between two others (5.2), and
+//! computes `Sec-WebSocket-Accept` (4.2.2).
 //!
-//! Only the lengths are looked at: 16 bytes of memory a direction, and a few instructions a frame.
+//! Only frame lengths are parsed: 16 bytes of state per direction, and a few instructions per frame.
 
 use crate::http1::{base64, digest};
 
-/// What was seen of a stream of frames.
+/// Tracks the position in a stream of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameScanner {
-    /// Bytes of the payload (with its masking key) that are still to come; while the length is read, what is known of it.
+    /// Bytes left of the payload and its masking key; the partial value while the length is read.
     remaining: u64,
     stage: Stage,
 }
@@ -19,20 +19,20 @@ enum Stage {
     Boundary,
     /// The byte with the length is next.
     Length,
-    /// So many bytes of a longer length are to come.
+    /// This many bytes of the extended payload length are left.
     ExtendedLength {
         bytes: u8,
         masked: bool,
     },
     Payload,
-    /// It is no stream of frames.
+    /// The bytes are not WebSocket frames.
     Unknown,
 }
 
-/// What a server appends to a key.
+/// The GUID that a server appends to the key.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`.
+/// Returns the `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`.
 pub fn accept_key(key: &[u8]) -> String {
     base64::encode(&digest::sha1(&[key, ACCEPT_GUID]))
 }
@@ -43,29 +43,29 @@ const MASKING_KEY_BYTES: u64 = 4;
 impl FrameScanner {
     /// The start of a stream of frames.
     pub const START: Self = Self { remaining: 0, stage: Stage::Boundary };
-    /// A stream of which nothing is known.
+    /// A stream of an unknown protocol.
     pub const UNKNOWN: Self = Self { remaining: 0, stage: Stage::Unknown };
 
-    /// Whether the stream stands between two frames.
+    /// Whether the position is between two frames.
     pub fn is_at_boundary(self) -> bool {
         self.stage == Stage::Boundary
     }
 
-    /// Takes the next bytes of the stream.
+    /// Advances over the next bytes of the stream.
     pub fn advance(&mut self, mut bytes: &[u8]) {
         while let Some((first, rest)) = bytes.split_first() {
             bytes = match self.stage {
                 Stage::Unknown => return,
                 Stage::Payload => {
-                    let here = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len());
-                    self.remaining -= here as u64;
+                    let skipped = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len());
+                    self.remaining -= skipped as u64;
                     if self.remaining == 0 {
                         self.stage = Stage::Boundary;
                     }
-                    bytes.get(here..).unwrap_or_default()
+                    bytes.get(skipped..).unwrap_or_default()
                 }
                 Stage::Boundary => {
-                    // Opcodes 3 to 7 and 11 to 15 are nobody's.
+                    // Opcodes 3 to 7 and 11 to 15 are reserved.
                     self.stage = if matches!(first & 15, 0..=2 | 8..=10) { Stage::Length } else { Stage::Unknown };
                     rest
                 }
@@ -73,11 +73,11 @@ impl FrameScanner {
                     self.read_length(*first);
                     rest
                 }
-                Stage::ExtendedLength { bytes: more, masked } => {
+                Stage::ExtendedLength { bytes: left, masked } => {
                     self.remaining = self.remaining << 8 | u64::from(*first);
-                    match more {
+                    match left {
                         1 => self.begin_payload(masked),
-                        _ => self.stage = Stage::ExtendedLength { bytes: more - 1, masked },
+                        _ => self.stage = Stage::ExtendedLength { bytes: left - 1, masked },
                     }
                     rest
                 }
@@ -103,7 +103,7 @@ impl FrameScanner {
         self.stage = if self.remaining == 0 { Stage::Boundary } else { Stage::Payload };
     }
 
-    /// As a number of bytes to come, for another program that goes on from here; none in the middle of a frame's head.
+    /// Returns the bytes left in the frame, to continue in another process; `None` inside a frame header.
     pub fn remaining_bytes(self) -> Option<u64> {
         match self.stage {
             Stage::Boundary => Some(0),
@@ -112,7 +112,7 @@ impl FrameScanner {
         }
     }
 
-    /// What [`Frames::to_parts`] said.
+    /// Restores the state from [`FrameScanner::remaining_bytes`].
     pub fn from_remaining_bytes(left: Option<u64>) -> Self {
         match left {
             Some(0) => Self::START,
@@ -122,7 +122,7 @@ impl FrameScanner {
     }
 }
 
-/// A Close frame with status 1001, "going away" (RFC 6455 7.4.1), to a client, or masked as a client of an upstream must.
+/// Returns a Close frame with status 1001, "going away" (RFC 6455 7.4.1); masked with `key` when sent to an upstream.
 pub fn going_away_frame(key: Option<[u8; 4]>) -> Vec<u8> {
     let [high, low] = 1001u16.to_be_bytes();
     match key {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_are_no_frames_has_no_place_between_them() {
+    fn other_protocols_have_no_frame_boundary() {
         let mut frames = FrameScanner::START;
         frames.advance(b"SSH-2.0");
         assert!(!frames.is_at_boundary());
@@ -191,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_overflow_do_no_harm() {
+    fn an_overflowing_length_is_saturated() {
         let mut frames = FrameScanner::START;
         frames.advance(&[0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3]);
         assert!(!frames.is_at_boundary());
     }
 
     #[test]
-    fn the_close_frame_is_what_peers_expect() {
+    fn the_close_frame_has_status_1001() {
         assert_eq!(going_away_frame(None), [0x88, 2, 3, 0xe9]);
         assert_eq!(going_away_frame(Some([1, 2, 3, 4])), [0x88, 0x82, 1, 2, 3, 4, 2, 0xeb]);
         assert_eq!(size_of::<FrameScanner>(), 16);

@@ -1,4 +1,4 @@
-//! Who a proxy says it asks for: a list of addresses, each proxy's client at its end.
+//! `X-Forwarded-For`: a list of addresses, to which each proxy appends the address of its client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,11 +6,11 @@ use crate::http1::head::Headers;
 use crate::runtime::cidr::Cidr;
 use crate::runtime::socket::Addr;
 
-/// The last address in the fields `name` that `peer` sent, if it is trusted. If that is trusted itself, and `recursive`,
-/// the one before it, and so on.
+/// Returns the last address in the headers `name` of a trusted `peer`. If `recursive`, trusted addresses are skipped
+/// from the end, and the first one of the list is returned if all are trusted.
 pub fn client_address(
     peer: &Addr,
-    fields: &Headers,
+    headers: &Headers,
     name: &[u8],
     trusted: &[Cidr],
     recursive: bool,
@@ -18,11 +18,11 @@ pub fn client_address(
     if !is_trusted(trusted, peer) {
         return None;
     }
-    let lists: Vec<&[u8]> = fields.all_named(name).collect();
-    let words = lists.iter().rev().flat_map(|list| list.rsplit(|b| matches!(b, b' ' | b',')));
+    let lists: Vec<&[u8]> = headers.all_named(name).collect();
+    let entries = lists.iter().rev().flat_map(|list| list.rsplit(|b| matches!(b, b' ' | b',')));
     let mut found = None;
-    for word in words.filter(|word| !word.is_empty()) {
-        let Some(addr) = parse_address(word) else { break };
+    for entry in entries.filter(|entry| !entry.is_empty()) {
+        let Some(addr) = parse_address(entry) else { break };
         found = Some(addr);
         if !recursive || !is_trusted(trusted, &Addr::Ip(addr)) {
             break;
@@ -31,14 +31,14 @@ pub fn client_address(
     found
 }
 
-/// Whether an address may tell for whom it asks.
+/// Whether an address may set the client address.
 pub fn is_trusted(trusted: &[Cidr], addr: &Addr) -> bool {
     trusted.iter().any(|range| range.contains(addr))
 }
 
-/// An address with or without a port, which is 0 then.
-fn parse_address(word: &[u8]) -> Option<SocketAddr> {
-    let text = std::str::from_utf8(word).ok()?;
+/// Parses an address with or without a port, which is 0 then.
+fn parse_address(entry: &[u8]) -> Option<SocketAddr> {
+    let text = std::str::from_utf8(entry).ok()?;
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let addr = match bare.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip, 0),
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
     use crate::http1::head::{HeaderNamePolicy, Request};
 
-    /// What a list comes to, told by 127.0.0.1.
+    /// Returns the client address for a list sent by 127.0.0.1.
     fn found(lists: &[&str], recursive: bool) -> Option<String> {
         let head = lists.iter().map(|list| format!("X-Forwarded-For: {list}\r\n")).collect::<String>();
         let request =
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_address_counts_or_the_last_that_is_not_believed() {
+    fn the_last_address_counts_or_the_last_untrusted_one() {
         for (lists, last, recursive) in [
             (&["192.0.2.1"][..], "192.0.2.1:0", "192.0.2.1:0"),
             (&["10.0.0.1, 192.0.2.1"], "192.0.2.1:0", "192.0.2.1:0"),

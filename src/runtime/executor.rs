@@ -134,7 +134,7 @@ pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
     value.ok_or_else(|| io::Error::other("the worker ended before its task"))
 }
 
-/// Runs [`run`], compiled once for all types of futures.
+/// The loop of [`run`], compiled once for all types of futures.
 fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     let worker = Rc::new(Worker::new()?);
     let already = |_| io::Error::other("this thread is a worker already");
