@@ -6,14 +6,14 @@ use crate::config::parser::{Directive, Error, Result, Word, placeholder_hint};
 use crate::config::values;
 use crate::http1::head::Version;
 
-/// An argument that is not what the directive takes.
+/// Returns the error for an argument the directive does not accept.
 pub(crate) fn invalid_value(directive: &Directive, word: &Word, expected: &str) -> Error {
     let wrong = ["invalid value \"", &word.text, "\" in \"", &directive.name.text, "\" directive"].concat();
     Error::new(&word.at, wrong)
         .hint(placeholder_hint(&word.text).unwrap_or_else(|| [expected, " is expected"].concat()))
 }
 
-/// The argument number `at`, which is there: [`check`] has counted.
+/// Returns argument number `at`, which exists: the builder has checked the count.
 pub(crate) fn arg(directive: &Directive, at: usize) -> &Word {
     directive.args.get(at).unwrap_or(&directive.name)
 }
@@ -23,7 +23,7 @@ pub(crate) fn time(directive: &Directive) -> Result<Duration> {
     values::time(&word.text).ok_or_else(|| invalid_value(directive, word, "a time such as 60s, 5m or 1d"))
 }
 
-/// A time after which a wait is over, which can't be 0.
+/// Reads a timeout, which can't be 0.
 pub(crate) fn timeout(directive: &Directive) -> Result<Duration> {
     let timeout = time(directive)?;
     if timeout.is_zero() {
@@ -52,17 +52,17 @@ pub(crate) fn http_version(directive: &Directive, word: &Word) -> Result<Version
     Ok(if is_new { Version::Http11 } else { Version::Http10 })
 }
 
-/// Which of some words it is, which are written as the operator is told of them: `a, b or c`.
+/// Returns the index of `word` among `words`, which are written as the error message lists them: `a, b or c`.
 pub(crate) fn choice(directive: &Directive, word: &Word, words: &str) -> Result<usize> {
     let mut known = words.split(' ').filter(|known| *known != "or").map(|known| known.trim_end_matches(','));
     known.position(|known| known == word.text).ok_or_else(|| invalid_value(directive, word, words))
 }
 
-/// A field name is a token (RFC 9110 5.1).
+/// Checks that a header name is a token (RFC 9110 5.1).
 pub(crate) fn check_header_name(directive: &Directive, name: &Word) -> Result {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.text.is_empty() || !name.text.bytes().all(token) {
-        return Err(invalid_value(directive, name, "the name of a header field"));
+        return Err(invalid_value(directive, name, "the name of a header"));
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! The tree of directives to a [`Config`]: contexts, counts, inheritance, and the order in which things are read.
+//! Builds a [`Config`] from the tree of directives: contexts, numbers of arguments, inheritance, order of evaluation.
 //!
-//! A block is read in three rounds: what sets something, then the steps of the request in their order, then the
-//! blocks in it, which inherit all that this one has set, wherever in it that stands.
+//! The lines of a block are read in [`Round`]s: inner blocks come last and so inherit every setting of the block, wherever
+//! in it the line is. Names of variables are collected before everything else, so that they may be used above their
+//! definition.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -26,39 +27,36 @@ use crate::request::location_conf::LocationBuilder;
 use crate::tls::TlsStore;
 use crate::tls::conf::SslDirectives;
 
-/// What has been read so far of the whole configuration.
+/// The configuration under construction.
 pub(crate) struct Builder {
-    /// What becomes of it.
     pub(crate) config: Config,
     pub(crate) prefix: Prefix,
-    /// Where the main file is.
+    /// The directory of the main file.
     pub(crate) config_directory: PathBuf,
     pub(crate) health_matches: HealthMatches,
     pub(crate) zones: ZoneTable,
     pub(crate) log_formats: Vec<(String, Arc<LogFormat>)>,
     pub(crate) servers: Vec<ServerListens>,
-    /// Each `proxy_pass` whose host the client chooses.
+    /// Each `proxy_pass` whose host the client may choose.
     pub(crate) client_chosen_hosts: Vec<Word>,
-    /// Variables that a block of their own defines.
+    /// Variables defined by `map`, `geo` and `split_clients`.
     defined_variables: Vec<(String, Variable)>,
     user_variables: HashMap<String, u32>,
-    /// What variables are filled with, wherever that is in the configuration.
+    /// All values that variables are assigned, wherever in the configuration.
     pub(crate) assignments: Assignments,
-    /// Whether a variable asks for fields of the answer.
     keeps_response_head: Cell<bool>,
-    /// Whether one asks for the request body.
     keeps_request_body: Cell<bool>,
-    /// Whether one that asks how the answer went stands where it is no part of a line.
+    /// Set by a variable that changes until the end of the response, unless it is part of a `log_format`.
     pub(crate) needs_request_at_end: Cell<bool>,
 }
 
-/// A block that is being read.
+/// A block under construction.
 pub(crate) struct BlockBuilder {
     pub(crate) context: u16,
     pub(crate) settings: Settings,
-    /// Whether the directive at hand is the first of its name in this block: it replaces what was inherited.
+    /// Whether the current directive is the first of its name in this block: it replaces inherited values.
     pub(crate) is_first: bool,
-    /// Whether it has an `allow` or `deny` of its own.
+    /// Whether the block has an `allow` or `deny` of its own.
     pub(crate) has_access_rules: bool,
     pub(crate) listens: Vec<Listen>,
     pub(crate) names: Vec<ServerName>,
@@ -92,20 +90,20 @@ impl BlockBuilder {
 }
 
 impl BlockBuilder {
-    /// What few blocks set, which is this one's own from now on.
+    /// Returns the optional settings to change; they are no longer shared with the block around this one.
     pub(crate) fn optional_mut(&mut self) -> &mut OptionalSettings {
         Arc::make_mut(&mut self.settings.optional)
     }
 }
 
-/// Where a configuration comes from.
+/// The source of a configuration.
 pub enum ConfigSource<'s> {
     File(&'s Path),
-    /// A text with a name for messages.
+    /// Text, with a name for messages.
     Text(&'s str, String),
 }
 
-/// Loads a configuration; `extra` are the directives of `-g`.
+/// Loads a configuration; `global_directives` is the text of `-g`.
 pub fn load(
     source: ConfigSource<'_>,
     global_directives: &str,
@@ -124,7 +122,7 @@ pub fn load(
     Ok(builder.config)
 }
 
-/// The directives of the file or the text behind those of `-g`.
+/// Parses `-g`, and after it the file or text.
 fn parse(reader: &mut parser::Reader, source: ConfigSource<'_>, extra: &str) -> Result<Vec<Directive>> {
     let mut tree = if extra.is_empty() { Vec::new() } else { reader.parse_text("-g".to_owned(), extra.to_owned())? };
     tree.append(&mut match source {
@@ -134,7 +132,7 @@ fn parse(reader: &mut parser::Reader, source: ConfigSource<'_>, extra: &str) -> 
     Ok(tree)
 }
 
-/// A file without `http {}` is read as if it were inside one: most published ones are such fragments.
+/// Wraps a file without `http {}` in one: most published examples are such fragments.
 fn wrap_in_http(tree: Vec<Directive>) -> Vec<Directive> {
     let is_main =
         |d: &Directive| directives::find(&d.name.text).is_none_or(|spec| spec.contexts & directives::MAIN != 0);
@@ -149,7 +147,7 @@ fn wrap_in_http(tree: Vec<Directive>) -> Vec<Directive> {
     main
 }
 
-/// Directives of which `off` leaves no other one a meaning.
+/// Directives that accept no further line of their name in a block once one of them is `off`.
 const OFF_ALONE: [&str; 4] = ["proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path", "proxy_redirect"];
 
 impl Builder {
@@ -200,7 +198,7 @@ impl Builder {
         }
     }
 
-    /// Reads everything.
+    /// Builds the configuration.
     fn build(&mut self, tree: &[Directive]) -> Result {
         self.number_default_error_log(&self.config.main.error_log.clone());
         self.declare_variables(tree);
@@ -218,7 +216,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Reads the block of a directive, which inherits what the one around it has set.
+    /// Builds the block of a directive, which inherits the settings of `outer`.
     pub(crate) fn build_block(
         &mut self,
         outer: &BlockBuilder,
@@ -235,7 +233,7 @@ impl Builder {
         Ok(inner)
     }
 
-    /// Reads a block into `block`.
+    /// Adds the directives to `block`, round by round.
     fn read_block(&mut self, directives: &[Directive], block: &mut BlockBuilder) -> Result {
         let mut seen: Vec<(&str, bool)> = Vec::new();
         let mut checked = Vec::with_capacity(directives.len());
@@ -245,7 +243,7 @@ impl Builder {
             let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
             let before = seen.iter().find(|(known, _)| *known == name);
             if before.is_some_and(|(_, was_off)| is_off || *was_off || !spec.action.repeats()) {
-                return Err(directive.name.error("\"{}\" directive is duplicate").hint("it may stand once in a block"));
+                return Err(directive.name.error("\"{}\" directive is duplicate").hint("it is allowed once per block"));
             }
             let first = before.is_none();
             if first {
@@ -253,8 +251,8 @@ impl Builder {
             }
             let has = |name| seen.iter().any(|(known, _)| *known == name);
             if matches!(name, "root" | "alias") && has("root") && has("alias") {
-                return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" are two names for one thing")
-                    .hint("one of them may stand in a block"));
+                return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" exclude each other")
+                    .hint("keep one of them in this block"));
             }
             checked.push((directive, spec.action, first));
         }
@@ -267,7 +265,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Does what a directive asks for.
+    /// Performs the action of one directive.
     fn apply(&mut self, action: Action, block: &mut BlockBuilder, directive: &Directive) -> Result {
         match action {
             Action::Early(set) | Action::Once(set) | Action::Each(set) => set(self, block, directive)?,
@@ -285,7 +283,7 @@ impl Builder {
         Ok(())
     }
 
-    /// `name`, relative to the folder of the main file.
+    /// Returns `name` as a path, relative to the directory of the main file unless absolute.
     pub(crate) fn in_config_directory(&self, name: &str) -> String {
         self.config_directory.join(name).display().to_string()
     }
@@ -294,7 +292,7 @@ impl Builder {
         self.config.notes.push(Note { at: name.at, directive: name.text.clone(), text });
     }
 
-    /// Names of maps and of named groups, so that they are known before they are defined.
+    /// Declares the variables of maps, of `set` and of named groups, so that they may be used above their definition.
     fn declare_variables(&mut self, directives: &[Directive]) {
         for directive in directives {
             let make: Option<fn(u32) -> Variable> = match directive.name.text.as_str() {
@@ -333,8 +331,8 @@ impl Builder {
         *self.user_variables.entry(name.to_owned()).or_insert(next)
     }
 
-    /// What `set` and `auth_request_set` fill variables with: a block may use what another one has set. A value that is
-    /// wrong is an error later, when its directive is read.
+    /// Collects the values of `set` and `auth_request_set`: a block may use a variable that another one sets. An invalid
+    /// value is reported later, when its directive is read.
     fn collect_assignments(&mut self, directives: &[Directive]) {
         for directive in directives {
             if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
@@ -348,8 +346,8 @@ impl Builder {
         }
     }
 
-    /// The name of the variable that a block defines, without its `$`. Blocks are read in the order of their numbers:
-    /// one that has another number is the second of its name.
+    /// Returns the name, without `$`, of the variable that a block defines. Blocks are read in the order in which they were
+    /// declared: a declared number that differs from the block's belongs to an earlier block of the same name.
     pub(crate) fn defined_variable_name(&self, target: &Word, variable: &Variable) -> Result<String> {
         let name = variable_name(target)?;
         let duplicate = Error::formatted(&target.at, "the duplicate \"{}\" variable", name);
@@ -359,17 +357,17 @@ impl Builder {
         if find_by_name(&self.defined_variables, name) == Some(variable) { Ok(name.to_owned()) } else { Err(duplicate) }
     }
 
-    /// The number of the variable that a named group fills.
+    /// Returns the number of a variable that `set` or a named group assigns.
     pub(crate) fn user_variable(&self, name: &str) -> Option<u32> {
         self.user_variables.get(name).copied()
     }
 
-    /// Reads a word with variables.
+    /// Parses a word with variables.
     pub(crate) fn template(&self, word: &Word) -> Result<Template> {
         self.template_from(&word.text, word)
     }
 
-    /// Reads what `word` means with variables.
+    /// Parses `text`, a part of `word`, with variables.
     pub(crate) fn template_from(&self, text: &str, word: &Word) -> Result<Template> {
         Template::parse(text, &mut |name| self.variable(name)).map_err(|invalid| {
             let error = Error::new(&word.at, invalid.to_string());
@@ -400,12 +398,11 @@ impl Builder {
         builtin
     }
 
-    /// Reads words with variables.
     pub(crate) fn templates(&self, words: &[Word]) -> Result<Vec<Template>> {
         words.iter().map(|word| self.template(word)).collect()
     }
 
-    /// Compiles an expression.
+    /// Compiles a regular expression.
     pub(crate) fn expression(&self, source: &str, any_case: bool, at: &Position) -> Result<Expression> {
         let pattern = Pattern::new(source, any_case).map_err(|why| {
             Error::new(at, format!("invalid regular expression \"{source}\": {why}"))
@@ -415,7 +412,7 @@ impl Builder {
         Ok(Expression { pattern, group_variables: users })
     }
 
-    /// The number of a log file, which is opened once however often it is named.
+    /// Returns the number of a log file; a file is opened once, however often it is named.
     pub(crate) fn log_file_number(&mut self, path: &str) -> u32 {
         let path = self.prefix.resolve(path);
         let number = crate::request::log_conf::file_number(&path);
@@ -425,7 +422,7 @@ impl Builder {
         number
     }
 
-    /// The log file that `-e` names has its number already.
+    /// Gives the log file of `-e` its number.
     fn number_default_error_log(&mut self, logs: &[ErrorLog]) {
         for log in logs {
             if let Some(path) = &log.default_path {
@@ -437,18 +434,18 @@ impl Builder {
     }
 }
 
-/// The name of a variable that a directive makes or fills, without its `$`.
+/// Returns the name, without `$`, of a variable that a directive defines or assigns.
 pub(crate) fn variable_name(target: &Word) -> Result<&str> {
     let name = target.text.strip_prefix('$').filter(|name| !name.is_empty());
     name.ok_or_else(|| target.error("invalid variable name \"{}\"").hint("it must start with \"$\""))
 }
 
-/// What a name stands for, of the few that a configuration makes.
+/// Looks a name up in a short list.
 pub(crate) fn find_by_name<'v, T>(named: &'v [(String, T)], name: &str) -> Option<&'v T> {
     named.iter().find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-/// `(?<name>`, `(?P<name>` and `(?'name'` in an expression.
+/// Returns the names of groups in an expression: `(?<name>`, `(?P<name>` and `(?'name'`.
 fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
     let groups = std::iter::from_fn(move || {
         (_, source) = source.split_once("(?")?;
@@ -463,7 +460,7 @@ fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether the directive is known, may stand here, and has as many arguments as it takes.
+/// Checks that the directive is known, allowed here, and has the right number of arguments.
 fn check_directive(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec> {
     let name = &directive.name;
     let Some(spec) = directives::find(&name.text) else {
@@ -471,7 +468,7 @@ fn check_directive(directive: &Directive, context: u16) -> Result<&'static Direc
         return Err(match (directives::suggest(&name.text), placeholder_hint(&name.text)) {
             (Some(near), _) => error.hint_formatted("did you mean \"{}\"?", near),
             (None, Some(hint)) => error.hint(hint),
-            (None, None) if name.text.contains("_by_lua") => error.hint("there is no script engine here"),
+            (None, None) if name.text.contains("_by_lua") => error.hint("there is no script engine"),
             (None, None) => error,
         });
     };
@@ -482,7 +479,7 @@ fn check_directive(directive: &Directive, context: u16) -> Result<&'static Direc
     if spec.contexts & context == 0 {
         return Err(name
             .error("\"{}\" directive is not allowed here")
-            .hint_formatted("it may stand in {}", &context_names(spec.contexts)));
+            .hint_formatted("it is allowed in: {}", &context_names(spec.contexts)));
     }
     let is_peer = name.text == "server" && context == directives::UPSTREAM;
     let takes_block = spec.action.has_block() && !is_peer;
@@ -501,7 +498,7 @@ fn check_directive(directive: &Directive, context: u16) -> Result<&'static Direc
         }
         _ => {}
     }
-    // One name for two directives: a block in `http`, and a peer in `upstream`.
+    // `server` is two directives: a block in `http`, and a peer in `upstream`.
     let (min, max) = match name.text.as_str() {
         "server" if is_peer => (1, directives::MANY),
         "server" => (0, 0),
@@ -523,7 +520,7 @@ fn check_directive(directive: &Directive, context: u16) -> Result<&'static Direc
     Ok(spec)
 }
 
-/// A missing `;` makes the next line's directive an argument: say so instead of what follows from it.
+/// Checks that no argument is the directive of the next line, which means that a `;` is missing.
 fn check_semicolon(directive: &Directive) -> Result {
     let name = &directive.name;
     let words = || std::iter::once(name).chain(&directive.args);
@@ -548,7 +545,7 @@ fn not_supported(directive: &Directive, why: &str) -> Error {
     directive.name.error("\"{}\" is not supported").hint(why)
 }
 
-/// A configuration for the command line's `--listen` and `--proxy`.
+/// Returns the text of a configuration for the flags `--listen` and `--proxy`.
 pub fn generate(listens: &[String], proxies: &[(&str, &str)]) -> String {
     use std::fmt::Write;
     let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', ""));

@@ -1,4 +1,4 @@
-//! Setters of the program, of `http {}` and of `server {}` itself: timeouts, limits, fields, redirects.
+//! Directives of nginx's core modules: workers, `http`, `server`, keep-alive, limits of heads and bodies, `add_header`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub(crate) fn user(builder: &mut Builder, _: &mut BlockBuilder, directive: &Dire
     Ok(())
 }
 
-/// `auto` is one for each processor that the program may use.
+/// `auto`: one worker for each available processor.
 pub(crate) fn worker_processes(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     const WORKERS_MAX: u32 = 256;
     let word = arg(directive, 0);
@@ -76,7 +76,7 @@ pub(crate) fn worker_processes(builder: &mut Builder, _: &mut BlockBuilder, dire
     Ok(())
 }
 
-/// Those that the program may run on, but not more than its control group has time for (cgroups(7)).
+/// Counts the processors that the program may run on, but no more than its control group has CPU time for (cgroups(7)).
 fn available_processors() -> u32 {
     let all = sched_getaffinity(None).map_or(1, |set| set.count());
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -89,7 +89,7 @@ fn available_processors() -> u32 {
     Path::new("/sys/fs/cgroup").join(own).ancestors().filter_map(share).fold(all, u32::min)
 }
 
-/// `auto`, with or without a mask that is not looked at, or a mask of processors for each worker, the first one last.
+/// `auto`, with or without a mask (which is ignored), or a mask for each worker, whose last digit is the first processor.
 pub(crate) fn worker_cpu_affinity(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     const PROCESSORS_MAX: usize = 1024;
     if arg(directive, 0).text == "auto" {
@@ -129,7 +129,7 @@ pub(crate) fn keepalive_timeout(_: &mut Builder, block: &mut BlockBuilder, direc
     let timeout = arguments::time(directive)?;
     if block.context == directives::UPSTREAM {
         if let Some(word) = directive.args.get(1) {
-            return Err(invalid_value(directive, word, "nothing behind the time"));
+            return Err(invalid_value(directive, word, "one time, without a second argument,"));
         }
         block.upstream.upstream.keepalive_timeout = timeout;
         return Ok(());
@@ -144,7 +144,7 @@ pub(crate) fn keepalive_timeout(_: &mut Builder, block: &mut BlockBuilder, direc
     Ok(())
 }
 
-/// Idle connections to clients and to upstreams have the same limits.
+/// One directive for two settings: of connections to clients, and to an upstream.
 pub(crate) fn keepalive_requests<'a>(_: &'a mut Builder, block: &'a mut BlockBuilder) -> &'a mut u32 {
     match block.context {
         directives::UPSTREAM => &mut block.upstream.upstream.keepalive_requests,
@@ -160,7 +160,7 @@ pub(crate) fn keepalive_time<'a>(_: &'a mut Builder, block: &'a mut BlockBuilder
 }
 
 pub(crate) fn large_client_header_buffers(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    /// Heads are kept in memory while a request lasts.
+    /// A head stays in memory while its request lasts.
     const HEAD_BYTES_MAX: u64 = 1 << 20;
     let (count, each) = (arg(directive, 0), arg(directive, 1));
     let line = arguments::size(directive, each)?;
@@ -186,7 +186,7 @@ pub(crate) fn default_type(_: &mut Builder, block: &mut BlockBuilder, directive:
     Ok(())
 }
 
-/// Inherited only where the block has none of its own.
+/// Inherited only by blocks without an `add_header` of their own.
 pub(crate) fn add_header(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let field = parse_add_header(builder, directive)?;
     let mut fields = if block.is_first { Vec::new() } else { block.settings.add_headers.to_vec() };
@@ -195,7 +195,7 @@ pub(crate) fn add_header(builder: &mut Builder, block: &mut BlockBuilder, direct
     Ok(())
 }
 
-/// As [`add_header`].
+/// Inherited like [`add_header`].
 pub(crate) fn add_trailer(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let field = parse_add_header(builder, directive)?;
     let first = block.is_first;

@@ -1,7 +1,7 @@
-//! What the operator asked for: text to a tree of directives ([`parser`]), the tree to one immutable, typed [`Config`].
+//! The configuration: its text becomes a tree of directives ([`parser`]), the tree one immutable, typed [`Config`].
 //!
-//! All-or-nothing: after a load nothing reads text again, inheritance is resolved, templates, maps and expressions are
-//! compiled. What can't be done is refused with its place; what may be ignored leaves a [`Note`].
+//! Loading is all-or-nothing. In a loaded configuration inheritance is resolved, and templates, maps and expressions are
+//! compiled: no request parses text. A directive without effect leaves a [`Note`]; any other problem is an [`Error`].
 
 pub mod parser;
 pub(crate) mod values;
@@ -65,65 +65,65 @@ use crate::dns::client::Resolver;
 use crate::http1::head::{self, HeaderName};
 use crate::tls::{ServerTls, TlsStore};
 
-/// A configuration, whole and checked.
+/// A complete, valid configuration.
 #[derive(Debug)]
 pub struct Config {
     pub main: Main,
     pub bindings: Vec<Binding>,
     pub upstreams: Vec<Arc<Upstream>>,
-    /// Upstreams by the name, or host and port, that a `proxy_pass` with variables may come to.
+    /// Indices of `upstreams` by name, or host and port: what a `proxy_pass` with variables may evaluate to.
     pub upstream_names: HashMap<String, u32>,
     pub maps: Vec<Map>,
     pub geos: Vec<Geo>,
     pub splits: Vec<Split>,
     /// Zones of `limit_req` and `limit_conn`.
     pub zones: Vec<ZoneDefinition>,
-    /// How many variables named groups fill.
+    /// The number of variables that `set`, `auth_request_set` and named groups assign.
     pub user_variables: usize,
-    /// Whether a variable asks for fields of the answer, which must then be kept.
+    /// Whether a variable reads headers of the response, whose head must then be kept.
     pub keeps_response_head: bool,
-    /// Whether one asks for the start of the request body.
+    /// Whether a variable reads the start of the request body.
     pub keeps_request_body: bool,
-    /// Whether lines of a log need all of a request at its end, because a choice is made by how the answer went.
+    /// Whether log lines need the whole request after the response, because a map or an `if=` depends on its outcome.
     pub needs_request_at_end: bool,
-    /// Files that logs are written to, each once, with their numbers.
+    /// Log files, each once, with their numbers.
     pub log_files: Vec<(u32, String)>,
     pub notes: Vec<Note>,
     /// Certificates and their keys.
     pub tls: TlsStore,
-    /// The texts it was made of.
+    /// The text of each file, for messages and `-T`.
     pub files: Vec<Arc<parser::File>>,
 }
 
-/// Settings of the whole program.
+/// Settings of the main context.
 #[derive(Clone, Debug)]
 pub struct Main {
     pub pid: Option<String>,
     pub user: Option<String>,
     pub group: Option<String>,
     pub error_log: Arc<[ErrorLog]>,
-    /// Connections that a worker serves at the same time; as many as descriptors allow if not set.
+    /// Concurrent connections per worker. None: as many as the file descriptors allow.
     pub worker_connections: Option<u32>,
     pub workers: u32,
     pub cpu_affinity: CpuAffinity,
-    /// The limit of open files, if not as many as allowed.
+    /// `worker_rlimit_nofile`. None: the hard limit.
     pub open_files_max: Option<u64>,
-    /// How long a graceful stop waits for tunnels; as long as they last if not set.
+    /// How long a graceful stop waits for tunnels. None: until they end.
     pub worker_shutdown_timeout: Option<Duration>,
 }
 
-/// On which processors workers run.
+/// The processors that workers run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CpuAffinity {
-    /// Wherever the kernel puts them.
+    /// The kernel decides.
     Any,
-    /// Each on one of its own, as far as there are enough.
+    /// Each worker on a processor of its own, as far as there are enough.
     Auto,
-    /// The first worker on the processors of the first list, and so on; the last list counts for all that are left.
+    /// One list for each worker, in order; the last list applies to all further workers.
     Lists(Vec<Vec<usize>>),
 }
 
-/// A directive that was accepted and does less than its name says.
+/// A directive that was accepted without its effect, and why.
 #[derive(Clone, Debug)]
 pub struct Note {
     pub at: Position,
@@ -136,48 +136,48 @@ pub struct Note {
 pub struct Server {
     /// The first name, for `$server_name`.
     pub name: String,
-    /// All of them, for `valid_referers`.
+    /// All names, for `valid_referers`.
     pub names: Vec<HostName>,
     pub settings: Settings,
     pub steps: Vec<Step>,
     pub try_files: Option<TryFiles>,
     pub content: Option<Content>,
     pub locations: Locations,
-    /// How handshakes are made for it, if it says anything of that.
+    /// The TLS settings, if the server has any.
     pub tls: Option<Arc<ServerTls>>,
 }
 
-/// What a location, a server or `http {}` sets and the blocks in it inherit.
+/// Settings of `http {}`, a server or a location; inner blocks inherit them.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub access_log: Arc<[AccessLog]>,
     pub error_log: Arc<[ErrorLog]>,
-    /// Bytes of a request body; 0 for no limit.
+    /// The limit of a request body; 0: none.
     pub body_bytes_max: u64,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
     pub send_timeout: Duration,
-    /// Zero: no keep-alive.
+    /// Zero disables keep-alive.
     pub keepalive_timeout: Duration,
-    /// Seconds that the `Keep-Alive` field tells the client.
+    /// The `timeout` of the `Keep-Alive` header.
     pub keepalive_header_secs: Option<u64>,
     pub keepalive_requests: u32,
-    /// The longest life of a keep-alive connection.
+    /// The maximum age of a keep-alive connection.
     pub keepalive_time: Duration,
     pub head_limits: head::Limits,
     pub server_tokens: bool,
     pub default_type: Template,
     pub add_headers: Arc<[AddHeader]>,
-    /// HTTP/1.1 clients may get chunks.
+    /// Whether HTTP/1.1 clients may receive chunked bodies.
     pub chunked: bool,
     pub error_pages: Arc<[ErrorPage]>,
     pub recursive_error_pages: bool,
     pub absolute_redirect: bool,
     pub port_in_redirect: bool,
     pub server_name_in_redirect: bool,
-    /// Who is asked for names that a variable makes, and for those of `server ... resolve`.
+    /// Resolves names in variables and in `server ... resolve`.
     pub resolver: Option<Arc<Resolver>>,
-    /// How long a request waits for an answer.
+    /// How long a request waits for the resolver.
     pub resolver_timeout: Duration,
     pub files: Files,
     pub proxy: Proxy,
@@ -185,22 +185,20 @@ pub struct Settings {
     pub optional: Arc<OptionalSettings>,
 }
 
-/// What few blocks set: the others share it with the block around them.
+/// Settings that few blocks change: the others share one copy with the block around them.
 #[derive(Clone, Debug, Default)]
 pub struct OptionalSettings {
-    /// Nothing is asked if there is none.
     pub access: Option<Access>,
     pub charset: Option<Charset>,
     pub cookies: Option<Cookies>,
     pub expires: Option<Expires>,
-    /// Where something of it is set.
     pub gzip: Option<Gzip>,
     pub limits: Option<LimitSettings>,
     pub proxy_tls: Option<ProxyTls>,
     pub real_ip: Option<RealIp>,
     pub referers: Option<Referers>,
     pub symlinks: Option<Symlinks>,
-    /// Fields behind the body.
+    /// `add_trailer`.
     pub trailers: Vec<AddHeader>,
 }
 
@@ -247,15 +245,15 @@ impl Default for Settings {
     }
 }
 
-/// Where relative names of a configuration lead to.
+/// The directory that relative names start at.
 #[derive(Clone, Debug)]
 pub struct Prefix {
-    /// `-p`: logs and the pid file.
+    /// Of `-p`, or else the current directory.
     pub path: String,
 }
 
 impl Prefix {
-    /// `name`, relative to the prefix.
+    /// Returns `name` as a path, relative to the prefix unless absolute.
     pub fn resolve(&self, name: &str) -> String {
         Path::new(&self.path).join(name).display().to_string()
     }

@@ -1,7 +1,7 @@
-//! Text to a tree of directives: nginx's lexis, `include`, and where each word stood.
+//! Parses text into a tree of directives: nginx's syntax, `include`, and the position of each word.
 //!
-//! Nothing here knows a directive but `include`. Every error names file, line and column, shows the line with a caret,
-//! and hints at the slip that is most often behind it.
+//! `include` is the only directive known here. Each error names file, line and column, shows the line with a caret, and
+//! gives a hint at the most frequent cause.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use glob::{MatchOptions, Pattern, glob_with};
 
-/// Files that may be included in one another's depth.
+/// Depth of nested `include`s.
 const INCLUDE_DEPTH_MAX: usize = 16;
 /// Files of one configuration.
 const FILES_MAX: usize = 1024;
@@ -17,7 +17,7 @@ const FILES_MAX: usize = 1024;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of all files.
 const TOTAL_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Blocks within blocks.
+/// Depth of nested blocks.
 const BLOCK_DEPTH_MAX: usize = 32;
 
 /// A file of the configuration, kept for messages and for `-T`.
@@ -27,10 +27,10 @@ pub struct File {
     pub text: String,
 }
 
-/// Where a word stands. Lines and columns count from 1.
+/// The position of a word. Lines and columns count from 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Position {
-    /// The number of the file among those that were read.
+    /// The index in [`Reader::files`].
     pub file: u32,
     pub line: u32,
     pub column: u32,
@@ -45,12 +45,13 @@ pub struct Word {
 }
 
 impl Word {
-    /// An error of this word, which stands in place of the `{}` in the message.
+    /// Returns an error at this word, which replaces the `{}` of the message.
     pub(crate) fn error(&self, message: &str) -> Error {
         Error::formatted(&self.at, message, &self.text)
     }
 
-    /// The same without line breaks, which no field may have: values are written in several lines to be read.
+    /// Returns the word with its lines joined by spaces: a long header value may be written in several lines, but a header
+    /// must not contain line breaks.
     pub(crate) fn joined_lines(&self) -> Self {
         let mut word = self.clone();
         if !word.text.contains(['\r', '\n']) {
@@ -79,14 +80,14 @@ pub struct Directive {
 /// The result of reading a part of a configuration.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
-/// What is wrong with a configuration, and where. Boxed: there is at most one, and hundreds of places hand it on.
+/// An error in a configuration, with its position. Boxed, so that each `Result` in this layer stays small.
 #[derive(Debug, Clone)]
 pub struct Error(Box<ErrorDetails>);
 
 #[derive(Debug, Clone)]
 struct ErrorDetails {
     at: Option<Position>,
-    /// The file of that place, once it is known which one that is.
+    /// The file of the position, filled in when parsing ends.
     file: Option<Arc<File>>,
     message: String,
     hint: Option<String>,
@@ -97,12 +98,12 @@ impl Error {
         Self::from_message(Some(*at), message.into())
     }
 
-    /// An error of no place in a file.
+    /// Returns an error that has no position in a file.
     pub fn without_position(message: impl Into<String>) -> Self {
         Self::from_message(None, message.into())
     }
 
-    /// With `what` in place of the `{}` in the message.
+    /// Returns an error with `what` in place of the `{}` of the message.
     pub(crate) fn formatted(at: &Position, message: &str, what: &str) -> Self {
         Self::new(at, fill_in(message, what))
     }
@@ -111,14 +112,14 @@ impl Error {
         Self(Box::new(ErrorDetails { at, file: None, message, hint: None }))
     }
 
-    /// With the line that it is about, of one of the files that were read.
+    /// Adds the file of the position.
     #[must_use]
     pub(crate) fn with_file_of(mut self, files: &[Arc<File>]) -> Self {
         self.0.file = self.0.at.and_then(|at| files.get(at.file as usize).cloned());
         self
     }
 
-    /// With a hint that has `what` in place of its `{}`.
+    /// Adds a hint with `what` in place of its `{}`.
     #[must_use]
     pub(crate) fn hint_formatted(self, hint: &str, what: &str) -> Self {
         self.hint(fill_in(hint, what))
@@ -146,7 +147,7 @@ impl fmt::Display for Error {
         let (name, text) = file.as_ref().map_or(("", ""), |file| (&file.name, &file.text));
         writeln!(f, "{name}:{}:{}: {message}", at.line, at.column)?;
         let line = text.lines().nth(at.line as usize - 1).unwrap_or_default();
-        // A long line is shown around the place.
+        // Of a long line only the part around the position is shown.
         let skip = (at.column as usize).saturating_sub(100);
         let shown: String = line.chars().skip(skip).take(140).map(|c| if c.is_control() { ' ' } else { c }).collect();
         writeln!(f, "{:>5} | {shown}", at.line)?;
@@ -155,9 +156,9 @@ impl fmt::Display for Error {
     }
 }
 
-/// Reads files, each once or more, and keeps count.
+/// Reads the main file and those it includes, within limits of size and number.
 pub struct Reader {
-    /// What relative names are relative to: the folder of the main file.
+    /// The directory of the main file, where relative names start.
     directory: PathBuf,
     pub files: Vec<Arc<File>>,
     bytes: u64,
@@ -169,14 +170,14 @@ impl Reader {
         Self { directory: folder.to_owned(), files: Vec::new(), bytes: 0, depth: 0 }
     }
 
-    /// Reads and parses a file with all that it includes.
+    /// Reads and parses a file with its includes.
     pub fn parse_file(&mut self, path: &Path) -> Result<Vec<Directive>> {
         let name = path.display().to_string();
         let text = self.read_file(path).map_err(|why| Error::without_position(format!("{name}: {why}")))?;
         self.parse_text(name, text)
     }
 
-    /// Parses a text with all that it includes.
+    /// Parses a text with its includes.
     pub fn parse_text(&mut self, name: String, text: String) -> Result<Vec<Directive>> {
         let number = self.files.len() as u32;
         let file = Arc::new(File { name, text });
@@ -193,26 +194,26 @@ impl Reader {
         self.bytes += meta.len();
         if meta.len() > FILE_BYTES_MAX || self.bytes > TOTAL_BYTES_MAX {
             return Err(format!(
-                "is too big: a file may have {} MiB, all files together {} MiB",
+                "is too big: the limit is {} MiB for a file, {} MiB for all files",
                 FILE_BYTES_MAX >> 20,
                 TOTAL_BYTES_MAX >> 20
             ));
         }
         if self.files.len() >= FILES_MAX {
-            return Err(format!("is one file too many: a configuration may have {FILES_MAX}"));
+            return Err(format!("exceeds the limit of {FILES_MAX} files"));
         }
         let bytes = std::fs::read(path).map_err(explain)?;
         if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || bytes.contains(&0) {
-            return Err("is not a text file in UTF-8 (it holds NUL bytes)".to_owned());
+            return Err("is not a UTF-8 text file (it contains NUL bytes)".to_owned());
         }
         if bytes.contains(&b'\r') && !bytes.contains(&b'\n') {
-            return Err("has lines that end with CR alone: LF or CRLF is expected".to_owned());
+            return Err("has lines that end in CR: LF or CRLF is expected".to_owned());
         }
         let text = String::from_utf8_lossy(&bytes);
         Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned())
     }
 
-    /// Directives up to the `}` of `opened`, or to the end of the file.
+    /// Parses directives up to the `}` of the block opened at `opened`, or to the end of the file.
     fn parse_block(
         &mut self,
         lexer: &mut Lexer<'_>,
@@ -240,7 +241,7 @@ impl Reader {
                 }
                 Token::Semicolon => None,
                 Token::Open if depth >= BLOCK_DEPTH_MAX => {
-                    let message = format!("more than {BLOCK_DEPTH_MAX} blocks within one another");
+                    let message = format!("blocks nested more than {BLOCK_DEPTH_MAX} deep");
                     return Err(Error::new(&lexer.token_start, message));
                 }
                 Token::Open => Some(self.parse_block(lexer, Some(&name.at), depth + 1)?),
@@ -250,7 +251,7 @@ impl Reader {
         }
     }
 
-    /// Adds the directives of the files that are named; a pattern that matches nothing is no error.
+    /// Adds the directives of the included files; a pattern without a match is not an error.
     fn include(&mut self, name: &Word, args: &[Word], directives: &mut Vec<Directive>) -> Result {
         let [pattern] = args else {
             return Err(Error::new(&name.at, "invalid number of arguments in \"include\" directive")
@@ -276,7 +277,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The files that an `include` names, in the order of their names.
+    /// Returns the files that an `include` names, sorted.
     fn included_files(&self, pattern: &Word) -> Result<Vec<PathBuf>> {
         let text = pattern.text.as_str();
         let full = self.directory.join(text);
@@ -284,9 +285,9 @@ impl Reader {
             return Ok(vec![full]);
         }
         let wrong = |hint: &str| pattern.error("invalid pattern \"{}\" in \"include\"").hint(hint);
-        // It is a member of the set to the crate, and its negation to glob(3).
+        // The crate takes `^` as a member of the set, glob(3) as its negation.
         if text.contains("[^") {
-            return Err(wrong("write [!...] for characters that are not meant"));
+            return Err(wrong("to exclude characters write [!...]"));
         }
         let folder = if full == Path::new(text) { String::new() } else { format!("{}/", self.directory.display()) };
         let found = glob_with(&[&Pattern::escape(&folder), text].concat(), GLOB);
@@ -294,23 +295,23 @@ impl Reader {
     }
 }
 
-/// `include` as glob(3) has it: one component of a path at a time, and a leading dot must be written out.
+/// As glob(3): a wildcard matches neither a slash nor a leading dot.
 const GLOB: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
-/// What stands where a directive, or the end of the block that was opened, was to be.
+/// Returns the error for a token in place of a directive or of the end of the opened block.
 fn unexpected_token(token: &Token, opened: Option<&Position>, lexer: &Lexer<'_>) -> Error {
     let at = &lexer.token_start;
     match (token, opened) {
-        (Token::Close, _) => Error::new(at, "unexpected \"}\"").hint("there is no block that it could close"),
-        (Token::Open, _) => Error::new(at, "unexpected \"{\"").hint("a name must stand before it"),
+        (Token::Close, _) => Error::new(at, "unexpected \"}\"").hint("no block is open"),
+        (Token::Open, _) => Error::new(at, "unexpected \"{\"").hint("the name of a block is expected before it"),
         (Token::End, Some(opened)) => Error::new(opened, "unexpected end of file, expecting \"}\"")
             .hint(format!("the block opened here is not closed by line {}", lexer.position.line)),
         _ => Error::new(at, "unexpected \";\""),
     }
 }
 
-/// A directive that runs into `}` or the end of the file.
+/// Returns the error for a directive that ends in `}` or the end of the file instead of `;`.
 fn unterminated(name: &Word, last: Option<&Word>, end: &Token) -> Error {
     let met = if matches!(end, Token::Close) { "unexpected \"}\"" } else { "unexpected end of file" };
     let line = last.unwrap_or(name).at.line;
@@ -318,7 +319,7 @@ fn unterminated(name: &Word, last: Option<&Word>, end: &Token) -> Error {
         .hint(format!("put a \";\" at the end of line {line}"))
 }
 
-/// A hint if a word looks like something that was to be replaced.
+/// Returns a hint if the word looks like a placeholder of an example.
 pub fn placeholder_hint(text: &str) -> Option<String> {
     let between = |open: char, close: char| {
         let (_, rest) = text.split_once(open)?;
@@ -337,7 +338,7 @@ pub fn placeholder_hint(text: &str) -> Option<String> {
 }
 
 pub(crate) fn format_placeholder_hint(text: &str) -> String {
-    fill_in("is \"{}\" a placeholder that was to be replaced?", text)
+    fill_in("is \"{}\" a placeholder to be replaced?", text)
 }
 
 enum Token {
@@ -348,16 +349,15 @@ enum Token {
     End,
 }
 
-/// Cuts a text into words and punctuation, as ngx_conf_read_token does.
+/// Splits a text into words and punctuation, like ngx_conf_read_token.
 struct Lexer<'t> {
     rest: std::iter::Peekable<std::str::Chars<'t>>,
     position: Position,
-    /// Where the token begins that was returned last.
+    /// The start of the last token.
     token_start: Position,
 }
 
 impl<'t> Lexer<'t> {
-    /// Of the file with this number.
     fn new(text: &'t str, file: u32) -> Self {
         let start = Position { file, line: 1, column: 1 };
         Self { rest: text.chars().peekable(), position: start, token_start: start }
@@ -408,7 +408,7 @@ impl<'t> Lexer<'t> {
         loop {
             match self.next_char() {
                 None => {
-                    return Err(Error::new(&at, "unexpected end of file: this quoted text has no end")
+                    return Err(Error::new(&at, "unexpected end of file in a quoted text")
                         .hint(format!("a {quote} is missing")));
                 }
                 Some(c) if c == quote => break,
@@ -447,7 +447,8 @@ impl<'t> Lexer<'t> {
         Ok(Token::Word(Word { text, at, quoted: false }))
     }
 
-    /// What follows a backslash: `\" \' \\` are that character, `\t \r \n` control characters, the rest stays.
+    /// Reads the character after a backslash: `\" \' \\` are that character, `\t \r \n` control characters; otherwise
+    /// both characters stay.
     fn escape(&mut self, text: &mut String) {
         match self.next_char() {
             Some(c @ ('"' | '\'' | '\\')) => text.push(c),
@@ -520,7 +521,7 @@ mod tests {
             ),
             (
                 "a \"b;",
-                "t.conf:1:3: unexpected end of file: this quoted text has no end\n    1 | a \"b;\n      |   ^ a \" is missing",
+                "t.conf:1:3: unexpected end of file in a quoted text\n    1 | a \"b;\n      |   ^ a \" is missing",
             ),
         ] {
             assert_eq!(parse(text).unwrap_err().to_string(), expected, "{text}");
@@ -530,7 +531,7 @@ mod tests {
     #[test]
     fn blocks_do_not_nest_without_end() {
         let deep = "a {".repeat(100);
-        assert!(parse(&deep).unwrap_err().0.message.contains("within one another"));
+        assert!(parse(&deep).unwrap_err().0.message.contains("nested more than"));
     }
 
     #[test]

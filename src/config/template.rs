@@ -1,6 +1,6 @@
-//! Text with variables, `"http://$host${uri}x"`: taken apart once, names resolved once.
+//! Text with variables, `"http://$host${uri}x"`, parsed once: a [`Template`] is a list of texts and variables.
 //!
-//! What a variable is worth is not known here; a [`Template`] only says which one stands where.
+//! Values belong to a request: `request::variables` evaluates templates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::tls::SslVariable;
 /// A value of the configuration that may hold variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
-    /// Shared by all who inherit it.
+    /// Shared with the blocks that inherit it.
     segments: Arc<[Segment]>,
 }
 
@@ -42,15 +42,15 @@ pub enum Variable {
     Cookie(Box<[u8]>),
     /// `$1` to `$9`
     Capture(u8),
-    /// Filled by a named group of an expression.
+    /// Assigned by `set`, `auth_request_set` or a named group.
     User(u32),
-    /// The result of the map with that number.
+    /// The result of a `map`, by its index.
     Map(u32),
-    /// That of a `geo`.
+    /// The result of a `geo`.
     Geo(u32),
-    /// That of a `split_clients`.
+    /// The result of a `split_clients`.
     Split(u32),
-    /// A variable of nginx that is always empty here.
+    /// A variable of nginx's that is always empty here.
     Empty,
 }
 
@@ -124,7 +124,7 @@ pub enum Builtin {
 }
 
 impl Builtin {
-    /// Whether it is worth something else when the answer has gone.
+    /// Whether the value changes until the response has been sent.
     pub fn changes_until_end(self) -> bool {
         let is_told = matches!(
             self,
@@ -139,13 +139,13 @@ impl Builtin {
         is_told || self.is_momentary()
     }
 
-    /// Whether it changes, and even a line that waits for the end can't be told it then.
+    /// Whether the value is only known at the moment, and so can't be filled into a log line that is already prepared.
     pub fn is_momentary(self) -> bool {
         matches!(self, Self::ConnectionTime | Self::Connections(_))
     }
 }
 
-/// Connections of clients by what they do.
+/// Client connections by state, as in `stub_status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
     Active,
@@ -154,7 +154,7 @@ pub enum ConnectionState {
     Writing,
 }
 
-/// Names and what they mean, sorted.
+/// Sorted by name.
 const BUILTINS: &[(&str, Builtin)] = &[
     ("args", Builtin::Args),
     ("binary_remote_addr", Builtin::BinaryRemoteAddr),
@@ -246,12 +246,12 @@ const BUILTINS: &[(&str, Builtin)] = &[
     ("uri", Builtin::Uri),
 ];
 
-/// Known to nginx, and never set in this program.
+/// Known to nginx, but never set here. Sorted.
 const ALWAYS_EMPTY: &[&str] =
     &["realpath_root", "request_body_file", "ssl_early_data", "ssl_session_id", "upstream_cache_status"];
 
 impl Variable {
-    /// The variable of this program called `name`; maps and user variables are not known here.
+    /// Looks up a variable that the program defines; those that a configuration defines are not known here.
     pub fn builtin(name: &str) -> Option<Self> {
         if let Ok(at) = BUILTINS.binary_search_by_key(&name, |(known, _)| known) {
             return BUILTINS.get(at).map(|(_, builtin)| Self::Builtin(*builtin));
@@ -262,7 +262,7 @@ impl Variable {
         if let [digit @ b'1'..=b'9'] = name.as_bytes() {
             return Some(Self::Capture(digit - b'0'));
         }
-        // An argument without a name.
+        // nginx accepts an argument without a name.
         if name == "arg_" {
             return Some(Self::Empty);
         }
@@ -279,18 +279,17 @@ impl Variable {
             .or_else(|| rest("cookie_").map(Self::Cookie))
     }
 
-    /// Names of variables, for a "did you mean".
+    /// Lists the fixed names.
     pub fn known_names() -> impl Iterator<Item = &'static str> {
         BUILTINS.iter().map(|(name, _)| *name)
     }
 }
 
-/// Why a text is no template.
+/// Why a text is not a template.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TemplateError {
     NameMissing,
     Unclosed,
-    /// The name of no variable.
     Unknown(String),
 }
 
@@ -305,10 +304,7 @@ impl fmt::Display for TemplateError {
 }
 
 impl Template {
-    /// Cuts `text` into pieces; `resolve` turns a name into a variable.
-    ///
-    /// # Errors
-    /// A `$` without a name, a `${` without `}`, and a name that `resolve` does not know.
+    /// Parses `text`; `resolve` looks up the name of a variable.
     pub fn parse(text: &str, resolve: &mut dyn FnMut(&str) -> Option<Variable>) -> Result<Self, TemplateError> {
         let mut pieces = Vec::new();
         let mut plain = Vec::new();
@@ -335,13 +331,13 @@ impl Template {
         Ok(Self { segments: pieces.into() })
     }
 
-    /// A template without variables.
+    /// Returns a template without variables.
     pub fn from_text(text: &[u8]) -> Self {
         let pieces = if text.is_empty() { Arc::default() } else { Arc::from([Segment::Text(text.into())]) };
         Self { segments: pieces }
     }
 
-    /// A template of one variable.
+    /// Returns a template of one variable.
     pub fn from_variable(variable: Variable) -> Self {
         Self { segments: Arc::from([Segment::Variable(variable)]) }
     }
@@ -350,7 +346,7 @@ impl Template {
         &self.segments
     }
 
-    /// The text, if there is no variable in it.
+    /// Returns the text, unless the template has variables.
     pub fn as_text(&self) -> Option<&[u8]> {
         match &*self.segments {
             [] => Some(&[]),
@@ -359,7 +355,7 @@ impl Template {
         }
     }
 
-    /// What stands before byte `at` of a piece, and the rest.
+    /// Splits the template before byte `at` of a segment.
     pub fn split_at(&self, piece: usize, at: usize) -> (Self, Self) {
         let (before, behind) = self.segments.split_at(piece.min(self.segments.len()));
         let (mut before, mut behind) = (before.to_vec(), behind.to_vec());
@@ -371,7 +367,6 @@ impl Template {
         (Self { segments: before.into() }, Self { segments: behind.into() })
     }
 
-    /// The variables in it.
     pub fn variables(&self) -> impl Iterator<Item = &Variable> {
         self.segments.iter().filter_map(|piece| match piece {
             Segment::Variable(variable) => Some(variable),
@@ -380,7 +375,7 @@ impl Template {
     }
 }
 
-/// Letters, digits and `_`; but `$12` is `$1` and a 2, as in nginx.
+/// Counts the letters, digits and `_` of a name; but `$12` is `$1` followed by a 2, as in nginx.
 fn variable_name_len(text: &str) -> usize {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return 1;

@@ -1,12 +1,12 @@
-//! Values of the configuration: times, sizes, numbers, switches, addresses. Strict, and without overflow.
+//! Parsers of values: times, sizes, numbers, switches, addresses. All are strict and can't overflow; None means invalid.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-/// The longest time; what is longer means this.
+/// The longest time; longer ones are cut to it.
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// `30`, `30s`, `1h 30m`, `500ms`: seconds without a unit. nginx's units, largest first.
+/// `30`, `30s`, `1h 30m`, `500ms`: seconds without a unit; units from large to small.
 pub fn time(text: &str) -> Option<Duration> {
     const UNITS: [(&str, u64); 8] = [
         ("y", 365 * 86_400_000),
@@ -36,18 +36,18 @@ pub fn time(text: &str) -> Option<Duration> {
     (!text.is_empty()).then(|| Duration::from_millis(total).min(TIME_MAX))
 }
 
-/// Digits and nothing else, to a number that fits.
+/// Parses a number of digits alone.
 fn parse_digits(digits: &str) -> Option<u64> {
     let known = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     known.then(|| digits.parse().ok())?
 }
 
-/// A size of memory or a rate: `100`, `8k`, `1m`.
+/// A size in memory, or a rate: `100`, `8k`, `1m`.
 pub fn size(text: &str) -> Option<u64> {
     file_size(text).filter(|_| !text.ends_with(['g', 'G']))
 }
 
-/// A length of what need not be in memory, which may be `2G` as well.
+/// A size that need not fit into memory: also `2G`.
 pub fn file_size(text: &str) -> Option<u64> {
     let (digits, factor) = match text.as_bytes().last()? {
         b'k' | b'K' => (text.get(..text.len() - 1)?, 1 << 10),
@@ -58,12 +58,12 @@ pub fn file_size(text: &str) -> Option<u64> {
     parse_digits(digits)?.checked_mul(factor).filter(|size| *size <= i64::MAX as u64)
 }
 
-/// A whole number without a sign.
+/// A number without a sign.
 pub fn number(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// `on` or `off`, in any letter case.
+/// `on` or `off`, in any case.
 pub fn switch(text: &str) -> Option<bool> {
     match text {
         _ if text.eq_ignore_ascii_case("on") => Some(true),
@@ -72,7 +72,7 @@ pub fn switch(text: &str) -> Option<bool> {
     }
 }
 
-/// A host and, if it is there, a port: `a`, `a:80`, `1.2.3.4:80`, `[::1]`, `[::1]:80`.
+/// A host with an optional port: `a`, `a:80`, `1.2.3.4:80`, `[::1]`, `[::1]:80`.
 pub fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
     let port = |text: &str| number(text).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
     if let Some(rest) = text.strip_prefix('[') {
@@ -91,7 +91,7 @@ pub fn host_port(text: &str) -> Option<(&str, Option<u16>)> {
     .filter(|(host, _)| !host.is_empty())
 }
 
-/// An address literal, with or without the brackets of IPv6.
+/// `1.2.3.4` or `[::1]`.
 pub fn ip(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -99,7 +99,7 @@ pub fn ip(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// The first address and the last port of a `listen`: as [`listen_addr`], or with a range of ports, `127.0.0.1:8000-8010`.
+/// The address of a `listen` and its last port: as [`listen_addr`], or with a range of ports, `127.0.0.1:8000-8010`.
 pub fn listen_addr_range(text: &str) -> Option<(SocketAddr, u16)> {
     let (first, last) = match text.rsplit_once('-') {
         Some((first, last)) => (first, Some(number(last).and_then(|port| u16::try_from(port).ok())?)),

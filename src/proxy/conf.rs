@@ -1,4 +1,4 @@
-//! `proxy_pass` and the directives that say how a request goes to an upstream and how its answer comes back.
+//! `proxy_pass`, and the directives about requests to upstreams and responses from them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,29 +26,28 @@ pub struct Proxy {
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) send_timeout: Option<Duration>,
     pub redirects: Arc<[Redirect]>,
-    /// Fields of the upstream's answer that the client does not get, beyond nginx's own list.
+    /// Headers of responses that are removed, in addition to nginx's list.
     pub hidden_headers: Arc<[Box<[u8]>]>,
-    /// Fields that it gets although they are on nginx's list.
+    /// Headers that are forwarded although they are on nginx's list.
     pub passed_headers: Arc<[Box<[u8]>]>,
     pub method: Option<Template>,
     pub version: Version,
     pub next_upstream: NextUpstream,
-    /// Peers that are tried for one request; 0: all.
+    /// The limit of attempts per request; 0: all peers.
     pub next_upstream_tries: u32,
-    /// How long other peers are tried; zero: without limit.
+    /// The limit of time for further attempts; zero: none.
     pub next_upstream_timeout: Duration,
     pub pass_request_headers: bool,
     pub pass_request_body: bool,
-    /// Answers with a status that has an `error_page` make room for it.
+    /// Whether `error_page` also applies to responses of upstreams.
     pub intercept_errors: bool,
-    /// What is sent in place of the client's body.
+    /// Replaces the client's body.
     pub set_body: Option<Template>,
     pub ignored_headers: IgnoredHeaders,
-    /// The address that connections come from.
+    /// `proxy_bind`: the local address of connections.
     pub bind: Option<Template>,
-    /// The kernel watches connections on which nothing moves.
+    /// `SO_KEEPALIVE`.
     pub socket_keepalive: bool,
-    /// A request goes on when its client has gone.
     pub ignore_client_abort: bool,
 }
 
@@ -112,7 +111,7 @@ pub struct SetHeader {
     pub value: Template,
 }
 
-/// When another peer is tried (`proxy_next_upstream`).
+/// The conditions for another attempt (`proxy_next_upstream`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextUpstream(u16);
 
@@ -128,13 +127,13 @@ impl NextUpstream {
         self.0 & flag != 0
     }
 
-    /// Whether an answer with `status` makes the request go to another peer.
+    /// Whether a response with `status` leads to another attempt.
     pub fn contains_status(self, status: u16) -> bool {
         Self::STATUSES.iter().any(|(code, flag)| *code == status && self.contains(*flag))
     }
 }
 
-/// How `Location` and `Refresh` of an answer are rewritten.
+/// A rule for rewriting `Location` and `Refresh` (`proxy_redirect`).
 #[derive(Clone, Debug)]
 pub enum Redirect {
     /// From the URL of `proxy_pass` to the path of the location.
@@ -153,24 +152,24 @@ pub enum Redirect {
 #[derive(Clone, Debug)]
 pub struct ProxyPass {
     pub destination: Destination,
-    /// What the Host field says by default, `$proxy_host`.
+    /// `$proxy_host`, the default value of `Host`.
     pub host: String,
     pub port: u16,
-    /// The URL without its URI part, as written: what redirects are compared with.
+    /// The URL without its URI part, as written; redirects are compared with it.
     pub url_base: String,
-    /// What replaces the part of the path that the location matched.
+    /// Replaces the part of the path that the location matched.
     pub uri: Option<String>,
     scheme: Scheme,
-    /// How upstreams are connected to if the URL begins with `https://`.
+    /// The TLS client of a URL with `https://`.
     pub tls: Option<Arc<tls::ClientTls>>,
 }
 
-/// What is known of the scheme of a `proxy_pass`.
+/// The scheme of a `proxy_pass`, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scheme {
     Http,
     Https,
-    /// A variable makes it.
+    /// It depends on a variable.
     Either,
 }
 
@@ -183,7 +182,7 @@ fn parse_scheme(text: &str) -> Scheme {
 }
 
 impl ProxyPass {
-    /// Whether its requests are always, or may be, passed over TLS.
+    /// Whether requests are forwarded over TLS, or may be, depending on a variable.
     pub(crate) fn may_use_tls(&self) -> bool {
         tls::AVAILABLE && matches!(self.scheme, Scheme::Https | Scheme::Either)
     }
@@ -194,41 +193,41 @@ impl ProxyPass {
     }
 }
 
-/// Where requests go.
+/// The destination of a `proxy_pass`.
 #[derive(Clone, Debug)]
 pub enum Destination {
-    /// The number of an upstream.
+    /// An upstream, by its number.
     Upstream(u32),
-    /// A URL that is made for each request.
+    /// A URL that is evaluated for each request.
     Dynamic(Box<DynamicUrl>),
 }
 
 /// A URL with variables.
 #[derive(Clone, Debug)]
 pub struct DynamicUrl {
-    /// The URL as far as the client chooses nothing of its authority.
+    /// The part of the URL before the first variable of its authority that the client controls.
     pub start: Template,
-    /// What follows, as far as the authority may go.
+    /// The rest of what may be the authority.
     pub middle: Template,
-    /// What follows the authority; none: the authority ends within a variable before.
+    /// What follows the authority. None: the authority ends within a variable.
     pub rest: Option<Template>,
-    /// What the client chooses of the authority.
+    /// What the client controls of the authority.
     pub chosen: ClientChoice,
-    /// A host that the client chooses must be one that the configuration names: no `resolver` says that any is meant.
+    /// The host must be one that the configuration names, since the client controls it and no `resolver` is set.
     pub requires_known_host: bool,
 }
 
-/// A URL without variables, taken apart.
+/// The parts of a URL without variables.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Url<'u> {
-    /// It begins with `https://`.
+    /// The scheme is `https`.
     pub tls: bool,
     /// `host`, `host:port` or `unix:/path`.
     pub authority: &'u str,
     pub uri: Option<&'u str>,
 }
 
-/// Why a URL is none to which requests can be passed.
+/// Why requests can't be forwarded to a URL.
 #[derive(Debug, PartialEq, Eq)]
 pub enum UrlError {
     Scheme,
@@ -237,8 +236,7 @@ pub enum UrlError {
 }
 
 impl<'u> Url<'u> {
-    /// # Errors
-    /// Another scheme than `http://` and `https://`, or no host.
+    /// Parses `http://` and `https://` URLs, also of Unix sockets.
     pub fn parse(url: &'u str) -> Result<Self, UrlError> {
         let (scheme, rest) = url.split_once("://").ok_or(UrlError::Scheme)?;
         let tls = match scheme {
@@ -262,7 +260,7 @@ impl<'u> Url<'u> {
         Ok(Self { tls, authority, uri: uri.filter(|uri| !uri.is_empty()) })
     }
 
-    /// The value of `$proxy_host` and `$proxy_port`.
+    /// Returns the values of `$proxy_host` and `$proxy_port`.
     pub fn host_and_port(&self) -> (String, u16) {
         let usual = self.default_port();
         if self.authority.starts_with("unix:") {
@@ -275,12 +273,12 @@ impl<'u> Url<'u> {
         }
     }
 
-    /// The place that the authority itself names.
+    /// Returns the endpoint that the authority names.
     pub fn endpoint(&self) -> Option<Endpoint> {
         parse_endpoint(&self.authority_with_port())
     }
 
-    /// The authority with its port, said or not: no other place is called so.
+    /// Returns the authority with its port, which identifies the endpoint.
     pub fn authority_with_port(&self) -> Cow<'u, str> {
         match values::host_port(self.authority) {
             Some((_, None)) if !self.authority.starts_with("unix:") => {
@@ -290,12 +288,12 @@ impl<'u> Url<'u> {
         }
     }
 
-    /// Whether it is a host with a port, which is a number from 1 to 65535.
+    /// Whether the authority is a host with a valid port.
     pub fn has_port(&self) -> bool {
         matches!(values::host_port(self.authority), Some((_, Some(_))))
     }
 
-    /// What the upstream is called that stands for this place alone.
+    /// Returns the name of an implicit upstream, which has this endpoint as its only peer.
     pub fn upstream_name(&self) -> Cow<'u, str> {
         if self.tls { self.authority_with_port() } else { self.authority.into() }
     }
@@ -313,7 +311,7 @@ impl Builder {
         number
     }
 
-    /// The upstream of a URL: one that was defined, or one that stands for this place alone.
+    /// Returns the number of the URL's upstream: a defined one, or an implicit one with this endpoint.
     fn find_or_add_upstream(&mut self, url: &Url<'_>, block: &BlockBuilder) -> Option<u32> {
         let key = url.authority_with_port();
         let named = |name: &str| self.config.upstream_names.get(name);
@@ -362,13 +360,13 @@ pub(crate) fn pass(builder: &mut Builder, block: &mut BlockBuilder, directive: &
             &word.at,
             "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location",
         )
-        .hint("leave out what follows the host, or use a variable such as $1 in it"));
+        .hint("remove the URI part, or use a variable such as $1 in it"));
     }
     location.proxy_pass = Some(pass);
     Ok(())
 }
 
-/// A URL with variables. Where its authority is text the upstream is made known now.
+/// Builds a URL with variables. If its authority is plain text, the upstream is added at once.
 fn dynamic_url(
     builder: &mut Builder,
     block: &BlockBuilder,
@@ -382,7 +380,7 @@ fn dynamic_url(
         match Url::parse(std::str::from_utf8(text).unwrap_or_default()) {
             Ok(url) if url.uri.is_some() || end == Some((1, 0)) => {
                 let known = match block.settings.resolver {
-                    // A request makes it, with the resolver of its location.
+                    // The first request adds it, with the resolver of its location.
                     Some(_) => url.endpoint().is_some(),
                     None => builder.find_or_add_upstream(&url, block).is_some(),
                 };
@@ -401,7 +399,7 @@ fn dynamic_url(
     if chosen == ClientChoice::Port {
         builder.note(
             &directive.name,
-            "the client may choose the port; if a path is meant, write a slash before the variable",
+            "the client can choose the port; if the variable is a path, write a slash before it",
         );
     }
     let (url, rest) = match end {
@@ -415,13 +413,12 @@ fn dynamic_url(
     Ok(DynamicUrl { start, middle, rest, chosen, requires_known_host: only_named })
 }
 
-/// A host that clients choose must be one that the configuration names: where it names none, the operator has made an
-/// open proxy.
+/// Rejects an open proxy: a host that clients can choose must be one that the configuration names, and it names none.
 pub(crate) fn check_open_proxies(builder: &Builder) -> Result {
     match builder.client_chosen_hosts.first() {
         Some(word) if builder.config.upstreams.is_empty() => Err(word
             .error("\"proxy_pass {}\" lets the client choose any host")
-            .hint("name the hosts as upstreams, or choose one by a map; if any is meant, set a \"resolver\"")),
+            .hint("define the hosts as upstreams, or choose one by a map; to allow any host, set a \"resolver\"")),
         _ => Ok(()),
     }
 }
@@ -453,7 +450,7 @@ pub(crate) fn set_header(builder: &mut Builder, block: &mut BlockBuilder, direct
     Ok(())
 }
 
-/// `proxy_redirect off`, `default`, or what to replace by what.
+/// `proxy_redirect off | default | FROM TO`
 pub(crate) fn redirect(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let from = arg(directive, 0);
     let mut redirects = if block.is_first { Vec::new() } else { block.settings.proxy.redirects.to_vec() };
@@ -518,7 +515,7 @@ pub(crate) fn next_upstream(_: &mut Builder, block: &mut BlockBuilder, directive
                         invalid_value(
                             directive,
                             word,
-                            "error, timeout, invalid_header, http_502 and the like, non_idempotent or off",
+                            "error, timeout, invalid_header, http_500 (or 502, 503, 504, 403, 404, 429), non_idempotent or off",
                         )
                     })?
                     .1

@@ -1,4 +1,4 @@
-//! How cookies of upstreams are rewritten: `proxy_cookie_domain`, `proxy_cookie_path`, `proxy_cookie_flags`.
+//! Rewriting of cookies from upstreams: `proxy_cookie_domain`, `proxy_cookie_path`, `proxy_cookie_flags`.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::config::parser::{Directive, Result, Word};
 use crate::config::template::Template;
 use crate::modules::map::conf::Expression;
 
-/// The rules of a location; of each kind the first that fits counts.
+/// The rules of a location; of each kind the first match applies.
 #[derive(Clone, Debug, Default)]
 pub struct Cookies {
     pub domains: Vec<CookieRule>,
@@ -16,14 +16,14 @@ pub struct Cookies {
     pub flags: Vec<CookieFlags>,
 }
 
-/// What an attribute is replaced by.
+/// A replacement for the value of an attribute.
 #[derive(Clone, Debug)]
 pub struct CookieRule {
     pub from: CookieMatch,
     pub to: Template,
 }
 
-/// What is set and taken away: `secure`, `nosecure`, `httponly`, `nohttponly`, `samesite=...`, `nosamesite`.
+/// Flags to set or remove: `secure`, `nosecure`, `httponly`, `nohttponly`, `samesite=...`, `nosamesite`.
 #[derive(Clone, Debug)]
 pub struct CookieFlags {
     pub cookie: CookieMatch,
@@ -39,14 +39,14 @@ pub enum CookieMatch {
 const FLAGS: [&str; 8] =
     ["secure", "nosecure", "httponly", "nohttponly", "samesite=strict", "samesite=lax", "samesite=none", "nosamesite"];
 
-/// Text, or an expression behind `~`; `~*` and expressions for domains and names are for any letter case.
+/// Parses a text, or an expression after `~`; `~*` ignores case, as do all expressions for domains and names.
 fn parse_match(builder: &Builder, word: &Word, any_case: bool) -> Result<CookieMatch> {
     let Some(source) = word.text.strip_prefix('~') else { return Ok(CookieMatch::Text(builder.template(word)?)) };
     let (source, any_case) = source.strip_prefix('*').map_or((source, any_case), |source| (source, true));
     Ok(CookieMatch::Pattern(Arc::new(builder.expression(source, any_case, &word.at)?)))
 }
 
-/// Changes the rules of the block, of which `of` are the kind at hand.
+/// Adds a rule to a list of the block. The first rule of a block replaces the inherited ones; None (`off`) clears the list.
 fn change_rules<T>(block: &mut BlockBuilder, select_list: fn(&mut Cookies) -> &mut Vec<T>, rule: Option<T>) {
     let first = block.is_first;
     let rules = select_list(block.optional_mut().cookies.get_or_insert_default());
@@ -56,7 +56,7 @@ fn change_rules<T>(block: &mut BlockBuilder, select_list: fn(&mut Cookies) -> &m
     rules.extend(rule);
 }
 
-/// `off`, or what to replace by what. A dot before a domain does not count.
+/// Parses `off` or `FROM TO`. A dot before a domain is ignored.
 fn parse_rule(builder: &Builder, directive: &Directive, is_domain: bool) -> Result<Option<CookieRule>> {
     let from = arg(directive, 0);
     let Some(to) = directive.args.get(1) else {
@@ -94,14 +94,14 @@ pub(crate) fn flags(builder: &mut Builder, block: &mut BlockBuilder, directive: 
         return Ok(());
     }
     if words.is_empty() {
-        return Err(invalid_value(directive, name, "a cookie with flags, or \"off\","));
+        return Err(invalid_value(directive, name, "\"off\", or a cookie and its flags,"));
     }
     for word in words {
         if !FLAGS.contains(&word.text.as_str()) && !word.text.contains('$') {
             return Err(invalid_value(
                 directive,
                 word,
-                "secure, httponly, samesite=strict|lax|none, or one of them with \"no\"",
+                "secure, nosecure, httponly, nohttponly, samesite=strict|lax|none or nosamesite",
             ));
         }
     }

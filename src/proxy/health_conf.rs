@@ -1,4 +1,4 @@
-//! `health_check`: how peers are asked whether they are well.
+//! `health_check`: active health checks of peers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,52 +11,52 @@ use crate::proxy::conf::{Destination, ProxyPass};
 use crate::proxy::health_match_conf::HealthMatch;
 use crate::tls;
 
-/// How often peers may be asked at the most.
+/// The shortest interval.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// How the peers of an upstream are watched.
+/// The health checks of an upstream's peers.
 #[derive(Clone, Debug)]
 pub struct HealthCheck {
     pub probe: Probe,
-    /// The port that is asked, if it is not the one that requests go to.
+    /// The port to check. None: that of the peer.
     pub port: Option<u16>,
     pub interval: Duration,
-    /// Up to so much is added to each interval, so that many upstreams are not asked at once.
+    /// The maximum of a random time added to each interval, to spread the checks.
     pub jitter: Duration,
-    /// For a whole answer.
+    /// The limit for a complete response.
     pub timeout: Duration,
-    /// Failures, or good answers, one after the other, after which a peer is taken out, or taken back.
+    /// Consecutive failed checks after which a peer is unhealthy, and passed ones after which it is healthy.
     pub fails: u32,
     pub passes: u32,
-    /// A peer gets nothing before it was asked once.
+    /// Peers get no requests before their first check.
     pub mandatory: bool,
-    /// How it is spoken to by TLS, and by which name, if a `proxy_pass https://` leads to it.
+    /// The TLS client and the server name, of a `proxy_pass https://` to the upstream.
     pub tls: Option<(Arc<tls::ClientTls>, String)>,
 }
 
 impl HealthCheck {
-    /// Whether this build has them.
+    /// Whether this build has health checks.
     pub const AVAILABLE: bool = cfg!(feature = "health");
 }
 
-/// What is asked.
+/// The kind of a check.
 #[derive(Clone, Debug)]
 pub enum Probe {
-    /// Whether it takes connections.
+    /// Passes if the peer accepts a connection.
     Tcp,
     Http {
         host: String,
         uri: String,
         expected: Arc<HealthMatch>,
     },
-    /// Whether it takes an upgrade.
+    /// Passes if the peer accepts a WebSocket upgrade.
     WebSocket {
         host: String,
         uri: String,
     },
 }
 
-/// What is known while the words are read.
+/// Parameters of the probe, while they are read.
 struct ProbeParameters {
     probe_type: String,
     host: Option<String>,
@@ -89,7 +89,7 @@ pub(crate) fn health_check(builder: &mut Builder, block: &mut BlockBuilder, dire
         ("http", good) => Probe::Http { host, uri: words.uri, expected: good.unwrap_or_default() },
         (kind, Some(_)) => {
             return Err(Error::formatted(&directive.name.at, "\"match=\" with \"type={}\"", kind)
-                .hint("only answers to type=http are matched"));
+                .hint("\"match=\" needs type=http"));
         }
         ("websocket", None) => Probe::WebSocket { host, uri: words.uri },
         (_, None) => Probe::Tcp,
@@ -121,7 +121,7 @@ fn read_parameter(
         Some(("timeout", value)) => {
             check.timeout = time(value)?;
             if check.timeout.is_zero() {
-                return Err(invalid_value(directive, word, "a time above 0 (no peer could answer in time)"));
+                return Err(invalid_value(directive, word, "a time above 0"));
             }
         }
         Some(("fails", value)) => check.fails = count(value)?,
@@ -135,11 +135,11 @@ fn read_parameter(
         Some(("uri", value)) if is_printable(value) && value.starts_with('/') => value.clone_into(&mut words.uri),
         Some(("match", name)) => {
             let found = find_by_name(&builder.health_matches, name).cloned();
-            let unknown = || Error::formatted(&word.at, "match \"{}\" is not known", name);
+            let unknown = || Error::formatted(&word.at, "unknown match \"{}\"", name);
             words.expected = Some(found.ok_or_else(unknown)?);
         }
         None if word.text == "mandatory" => check.mandatory = true,
-        // Peers that stay the same are the same after a reload.
+        // Always the case: a reload keeps the state of unchanged peers.
         None if word.text == "persistent" => {}
         _ => {
             return Err(word.error("invalid parameter \"{}\"").hint(
@@ -151,12 +151,12 @@ fn read_parameter(
     Ok(())
 }
 
-/// Whether it can stand in the first lines of a request.
+/// Whether the text can be part of a request line or header.
 fn is_printable(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// Gives the check that stands in a location to the upstream of its `proxy_pass`.
+/// Attaches the check of a location to the upstream of its `proxy_pass`, and the upstream's TLS to its check.
 pub(crate) fn attach_health_check(
     builder: &mut Builder,
     check: Option<(HealthCheck, Word)>,
@@ -167,7 +167,7 @@ pub(crate) fn attach_health_check(
         return Ok(());
     }
     let upstream = match pass.map(|pass| &pass.destination) {
-        // Nobody else has it yet.
+        // The Arc is not shared yet.
         Some(Destination::Upstream(number)) => {
             builder.config.upstreams.get_mut(*number as usize).and_then(Arc::get_mut)
         }
@@ -177,7 +177,7 @@ pub(crate) fn attach_health_check(
         return match check {
             None => Ok(()),
             Some((_, at)) => Err(Error::new(&at.at, "\"health_check\" without an upstream")
-                .hint("it belongs beside a \"proxy_pass\" without variables, or into an \"upstream\"")),
+                .hint("set it next to a \"proxy_pass\" without variables, or in an \"upstream\"")),
         };
     };
     let secure = pass.and_then(|pass| pass.tls.clone());
@@ -190,7 +190,7 @@ pub(crate) fn attach_health_check(
         let name = &upstream.name;
         return Err(Error::formatted(&at.at, "a second \"health_check\" of upstream \"{}\"", name));
     }
-    // Who would have to be asked for a name by a request is called as the upstream is.
+    // A name with variables can't be evaluated without a request: the upstream's is used.
     let said = settings.optional.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());
     let name = said.map_or(upstream.name.clone(), |name| String::from_utf8_lossy(name).into_owned());
     let name = values::host_port(&name).map_or(name.as_str(), |(host, _)| host);
@@ -201,7 +201,7 @@ pub(crate) fn attach_health_check(
 }
 
 impl HealthCheck {
-    /// Peers are asked by the name of their upstream, where no other is given.
+    /// Sets `Host` to the name of the upstream, unless `host=` is given.
     pub(crate) fn with_default_host(mut self, name: &str) -> Self {
         if let Probe::Http { host, .. } | Probe::WebSocket { host, .. } = &mut self.probe
             && host.is_empty()

@@ -1,4 +1,4 @@
-//! `match`: the tests that a response to a health check must pass, all of them.
+//! `match`: tests for the response to a health check, all of which must pass.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::regex::Pattern;
 const LINES: &str =
     "status [!] 200 300-399, header [!] name, header name =|!=|~|!~ value, or body ~|!~ expression is expected";
 
-/// The tests, each with whether it is negated.
+/// The tests of a `match`; `true` marks a negated one.
 #[derive(Debug)]
 pub struct HealthMatch {
     status: Vec<(Vec<RangeInclusive<u16>>, bool)>,
@@ -29,14 +29,14 @@ enum ValueTest {
 }
 
 impl Default for HealthMatch {
-    /// Where no `match` says it.
+    /// The test without a `match=`.
     fn default() -> Self {
         Self { status: vec![(vec![200..=399], false)], headers: Vec::new(), body: Vec::new() }
     }
 }
 
 impl HealthMatch {
-    /// Says which test the head does not pass.
+    /// Returns the reason if the head fails a test.
     pub fn mismatch(&self, head: &Response) -> Option<String> {
         let has = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&head.status));
         if self.status.iter().any(|(ranges, negated)| has(ranges) == *negated) {
@@ -90,7 +90,7 @@ impl HealthMatch {
     }
 }
 
-/// Reads a code, or a range of codes.
+/// Parses a status, or a range of them.
 fn parse_status_range(word: &&str) -> Option<RangeInclusive<u16>> {
     let (first, last) = word.split_once('-').unwrap_or((word, word));
     let code = |text| u16::try_from(values::number(text)?).ok().filter(|code| (100..1000).contains(code));

@@ -1,49 +1,49 @@
-//! Where the authority of a URL with variables comes from: from the configuration, or from the client.
+//! Which part of the authority of a URL with variables the client controls.
 //!
-//! The text of a template is walked byte by byte through the grammar of a URL ([`At`]). A variable whose possible values
-//! the configuration holds (`set`, `map`, `geo`, `split_clients`) leads to every state that one of its values leads to;
-//! any other variable is the client's, unless [`by_server`] lists it. What follows the authority is not looked at.
+//! A template is run byte by byte through a state machine of the URL's grammar ([`UrlState`]). A variable whose values the
+//! configuration contains (`set`, `map`, `geo`, `split_clients`) leads to each state that one of its values leads to; any
+//! other variable is controlled by the client, unless [`server_value`] lists it. What follows the authority is not analyzed.
 //!
-//! The verdict is made when the configuration is read, over all assignments of a variable wherever they stand, and not
-//! by marks on the bytes of each request: it does not depend on the order in which a request meets the assignments, `-t`
-//! reports it, and a request pays nothing for it. A request is checked for what no verdict can know: whether the value of
-//! a variable begins with a slash (`http://127.0.0.1:8080$1`), and whether a port is digits.
+//! The analysis runs when the configuration is loaded, over all assignments of a variable, instead of tracing the bytes of
+//! each request: the result does not depend on the order of assignments, `-t` reports it, and requests cost nothing. Two
+//! checks are left to each request: whether the value of a variable starts with a slash (`http://127.0.0.1:8080$1`), and
+//! whether a port consists of digits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Config;
 use crate::config::template::{Builtin, Segment, Template, Variable};
 
-/// Variables within variables.
+/// Depth of variables within variables.
 const DEPTH_MAX: u8 = 64;
 
-/// The most that the client chooses of an authority.
+/// The part of an authority that the client controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientChoice {
     Nothing,
-    /// The port of a host that the configuration names.
+    /// The port, of a host that the configuration names.
     Port,
     Host,
 }
 
-/// What is known of the URLs that a template makes.
+/// The analysis of a template.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) chosen: ClientChoice,
-    /// The first piece of the template that has a part from the client which may be one of the authority.
+    /// The first segment of the template that the client controls and that may be part of the authority.
     pub(crate) client_segment: usize,
-    /// Whether it may be the path behind a host of the configuration (`http://127.0.0.1$1`).
+    /// Whether that segment may be the path after a host that the configuration names (`http://127.0.0.1$1`).
     pub(crate) may_be_path: bool,
-    /// The piece of the template, and the byte of it, behind the authority; none: it ends within a variable.
+    /// The segment, and the byte in it, after the authority. None: the authority ends within a variable.
     pub(crate) authority_end: Option<(usize, usize)>,
 }
 
-/// What variables of the configuration are filled with.
+/// The values that the configuration assigns to variables.
 #[derive(Debug, Default)]
 pub(crate) struct Assignments {
     /// By the number of the variable.
     values: BTreeMap<u32, Vec<Template>>,
-    /// Variables that a named group of an expression fills.
+    /// Variables that a named group assigns.
     captured: BTreeSet<u32>,
 }
 
@@ -57,7 +57,7 @@ impl Assignments {
     }
 }
 
-/// Where in a URL the next byte stands (`scheme://authority`, as [`crate::config::Url::parse`] takes it apart).
+/// The position in a URL of the next byte (`scheme://authority`, by the rules of [`crate::config::Url::parse`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum UrlState {
     Start,
@@ -68,7 +68,7 @@ enum UrlState {
     Https,
     Colon,
     Slash,
-    /// Behind `://`.
+    /// After `://`.
     Authority,
     U,
     Un,
@@ -80,12 +80,12 @@ enum UrlState {
     Bracket,
     Host,
     Port,
-    /// In a port that has a part from the client.
+    /// In a port that the client controls in part.
     ClientPort,
-    /// The client has had a say in the host.
+    /// In or after a host that the client controls in part.
     ClientHost,
     Done,
-    /// Behind a port that has a part from the client.
+    /// After a port that the client controls in part.
     DonePort,
 }
 
@@ -114,7 +114,7 @@ impl UrlState {
         Self::DonePort,
     ];
 
-    /// Where a byte leads; none: it makes no URL.
+    /// Returns the state after a byte. None: the text is not a URL.
     fn next(self, byte: u8) -> Option<Self> {
         let scheme = |expected: u8, next: Self| byte.eq_ignore_ascii_case(&expected).then_some(next);
         Some(match (self, byte) {
@@ -148,7 +148,7 @@ impl UrlState {
         })
     }
 
-    /// Where bytes lead that the client chooses.
+    /// Returns the state after bytes that the client controls.
     fn next_for_client(self) -> Self {
         match self {
             Self::Port | Self::ClientPort => Self::ClientPort,
@@ -157,7 +157,7 @@ impl UrlState {
         }
     }
 
-    /// Where bytes lead that the client does not choose, and that are known when a request comes.
+    /// Returns the state after bytes that the server determines at run time.
     fn next_for_server(self) -> Option<Self> {
         match self {
             Self::Authority | Self::U | Self::Un | Self::Uni | Self::Unix => Some(Self::Host),
@@ -192,7 +192,7 @@ impl States {
         UrlState::ALL.into_iter().filter(move |at| self.contains(*at))
     }
 
-    /// All that `lead` makes of one of them.
+    /// Returns the union of what `lead` returns for each state.
     fn flat_map(self, mut lead: impl FnMut(UrlState) -> Self) -> Self {
         self.iter().fold(Self::default(), |to, at| to.union(lead(at)))
     }
@@ -211,17 +211,17 @@ impl States {
         self.flat_map(|at| Self::from_state(at.next_for_client()))
     }
 
-    /// No byte behind the authority was met.
+    /// Whether no state is past the authority.
     fn is_before_authority_end(self) -> bool {
         !self.iter().any(UrlState::is_past_authority)
     }
 
-    /// The authority ends here, or no URL begins so.
+    /// Whether the authority has ended in all states, or its host is the client's.
     fn is_at_authority_end(self) -> bool {
         self.iter().all(|at| at.is_past_authority() || at == UrlState::ClientHost)
     }
 
-    /// Whether a host may have been met.
+    /// Whether a host may have started.
     fn has_host(self) -> bool {
         self.iter().any(|at| at > UrlState::Authority)
     }
@@ -237,59 +237,60 @@ impl States {
     }
 }
 
-/// What a variable of the server leads to.
+/// The values of a variable that the server determines.
 enum ServerValue {
-    /// It is one of these.
+    /// One of these.
     Either(&'static [&'static str]),
-    /// Text that no client chooses.
+    /// Text that no client controls.
     Text,
-    /// It begins with a slash; behind the slash stands what the client says.
+    /// A slash, and text that the client controls.
     Path,
 }
 
-/// Built-in variables that the client does not choose. What is not listed is the client's: also `$remote_addr` (a client
-/// would be connected to itself, and a proxy that `set_real_ip_from` trusts may name any address), `$connection_requests`,
-/// `$content_length`, `$request_length` and `$remote_port` (a client picks them), `$ssl_...`, `$proxy_protocol_...`,
-/// `$upstream_...` (an upstream may repeat what the client has said) and `$proxy_host` (that of an upstream tried before).
+/// Returns the values of a built-in variable that the server determines. All others are the client's: also `$remote_addr`
+/// (the connection would lead back to the client, and a proxy trusted by `set_real_ip_from` may name any address),
+/// `$connection_requests`, `$content_length`, `$request_length` and `$remote_port` (the client picks them), `$ssl_...`,
+/// `$proxy_protocol_...`, `$upstream_...` (an upstream may repeat the client's text) and `$proxy_host` (of an earlier
+/// attempt).
 fn server_value(builtin: Builtin) -> Option<ServerValue> {
     Some(match builtin {
         Builtin::Scheme => ServerValue::Either(&["http", "https"]),
         Builtin::Https => ServerValue::Either(&["", "on"]),
         // The address and port of a `listen`, or of the machine.
         Builtin::ServerAddr | Builtin::ServerPort => ServerValue::Text,
-        // Names that the configuration or the machine has, whatever the Host field says.
+        // Names of the configuration or the machine, independent of `Host`.
         Builtin::ServerName | Builtin::Hostname | Builtin::Version => ServerValue::Text,
         // Numbers of the process and its clock; `$request_id` is random.
         Builtin::Connection | Builtin::Pid | Builtin::Msec | Builtin::RequestId => ServerValue::Text,
         Builtin::TimeIso8601 | Builtin::TimeLocal => ServerValue::Text,
-        // A request whose target does not begin with a slash goes to no upstream.
+        // A request whose target does not start with a slash is not forwarded.
         Builtin::RequestUri => ServerValue::Path,
         _ => return None,
     })
 }
 
-/// Whether a variable that the client fills may hold a path.
+/// Whether a variable that the client controls may be a path.
 fn may_be_path(variable: &Variable) -> bool {
     matches!(variable, Variable::Capture(_) | Variable::User(_) | Variable::Map(_) | Variable::Builtin(Builtin::Uri))
 }
 
-/// A builder through the values of variables.
+/// A search through the values of variables.
 struct Search<'c> {
     config: &'c Config,
     assignments: &'c Assignments,
-    /// Where a variable leads to from a state, as far as that is known.
+    /// The states that a variable leads to from a state, as far as found.
     found: BTreeMap<(u8, u32, UrlState), States>,
-    /// What this round has looked at.
+    /// What the current round has visited.
     seen: BTreeSet<(u8, u32, UrlState)>,
-    /// Whether this round has found more than the one before.
+    /// Whether the current round has found more than the one before.
     grew: bool,
 }
 
-/// The origin of the URLs that `url` makes.
+/// Analyzes the URLs that `url` evaluates to.
 pub(crate) fn analyze(url: &Template, config: &Config, assignments: &Assignments) -> Origin {
     let (known, seen) = (BTreeMap::new(), BTreeSet::new());
     let mut search = Search { config, assignments, found: known, seen, grew: false };
-    // A variable may be set to what it was before and more: rounds are made until no more is found.
+    // A variable may be assigned a text that contains itself, so rounds are repeated until one finds nothing new.
     loop {
         let origin = search.url(url);
         if !std::mem::take(&mut search.grew) {
@@ -320,7 +321,7 @@ impl Search<'_> {
                         states = states.next(*byte);
                     }
                 }
-                // It begins with a slash, or each request is checked for one.
+                // The value starts with a slash, or each request is checked for one.
                 Segment::Variable(Variable::Builtin(Builtin::Uri | Builtin::RequestUri | Builtin::IsArgs))
                     if ends(states, b'/') =>
                 {
@@ -358,7 +359,7 @@ impl Search<'_> {
                 Some(ServerValue::Path) => states.next(b'/'),
                 None => states.behind_clients(),
             },
-            // It is empty until it is set.
+            // A variable is empty until it is set.
             Variable::User(number) => self.values((0, *number), states, depth).union(states),
             Variable::Map(number) => self.values((1, *number), states, depth),
             Variable::Geo(number) => self.values((2, *number), states, depth),
@@ -374,7 +375,7 @@ impl Search<'_> {
         states.flat_map(|at| {
             let key = (kind, number, at);
             let known = self.found.get(&key).copied().unwrap_or_default();
-            // What is on its way is as much as is known of it.
+            // A variable being visited contributes what has been found so far.
             if !self.seen.insert(key) {
                 return known;
             }

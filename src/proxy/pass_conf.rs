@@ -1,5 +1,4 @@
-//! Less usual ways to pass requests on: a body of one's own, the address that connections come from, clients that go away,
-//! and what an upstream may tell its proxy to do.
+//! `proxy_bind` and `proxy_ignore_headers`.
 
 use crate::config::arguments::{arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
@@ -7,14 +6,14 @@ use crate::config::parser::{Directive, Error, Result};
 use crate::config::values;
 use crate::runtime::socket::Addr;
 
-/// `X-Accel-*` fields that are not obeyed (`proxy_ignore_headers`).
+/// `X-Accel-*` headers without effect (`proxy_ignore_headers`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IgnoredHeaders {
     pub redirect: bool,
     pub limit_rate: bool,
 }
 
-/// Fields that are known; those for a cache, buffers and a character set are not obeyed anyway.
+/// Accepts all headers of nginx's list; most concern its cache and buffers, and never have an effect here.
 pub(crate) fn ignore_headers(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     const OTHERS: [&str; 7] =
         ["x-accel-expires", "x-accel-buffering", "x-accel-charset", "expires", "cache-control", "set-cookie", "vary"];
@@ -28,7 +27,7 @@ pub(crate) fn ignore_headers(_: &mut Builder, block: &mut BlockBuilder, directiv
                 return Err(invalid_value(
                     directive,
                     word,
-                    "X-Accel-Redirect, X-Accel-Limit-Rate or another field of nginx's list",
+                    "X-Accel-Redirect, X-Accel-Limit-Rate or another header of nginx's list",
                 ));
             }
         }
@@ -42,8 +41,7 @@ pub(crate) fn bind(builder: &mut Builder, block: &mut BlockBuilder, directive: &
     let word = arg(directive, 0);
     if let Some(more) = directive.args.get(1) {
         return Err(match more.text.as_str() {
-            "transparent" => Error::new(&more.at, "\"transparent\" is not supported")
-                .hint("the address must be one of this machine's own"),
+            "transparent" => Error::new(&more.at, "\"transparent\" is not supported").hint("the address must be local"),
             _ => invalid_value(directive, more, "one address"),
         });
     }
@@ -56,7 +54,7 @@ pub(crate) fn bind(builder: &mut Builder, block: &mut BlockBuilder, directive: &
     Ok(())
 }
 
-/// The address that connections come from; without a port the kernel chooses one.
+/// Parses the local address of connections; without a port the kernel chooses one.
 pub fn bind_addr(text: &str) -> Option<Addr> {
     let (host, port) = values::host_port(text)?;
     Some(Addr::Ip((values::ip(host)?, port.unwrap_or(0)).into()))

@@ -12,51 +12,51 @@ use crate::proxy::balance::conf::{Balance, QueueSpec, Sticky};
 use crate::proxy::health_conf::HealthCheck;
 use crate::runtime::socket::{Addr, Endpoint};
 
-/// Bytes of a `route=`.
+/// The longest `route=`.
 const ROUTE_BYTES_MAX: usize = 32;
 
 /// A group of peers.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// As `proxy_pass` names it.
+    /// The name that `proxy_pass` uses.
     pub name: String,
     pub peers: Vec<Arc<PeerSpec>>,
     pub balance: Balance,
     pub sticky: Option<Sticky>,
     pub queue: Option<QueueSpec>,
     pub health_check: Option<Arc<HealthCheck>>,
-    /// Idle connections that a worker keeps to it.
+    /// The limit of idle connections per worker.
     pub keepalive: u32,
     pub keepalive_requests: u32,
     pub keepalive_timeout: Duration,
     pub keepalive_time: Duration,
-    /// How long a request waits for the address of a peer, if not as long as its location says.
+    /// How long a request waits for the address of a peer. None: as set for its location.
     pub resolver_timeout: Option<Duration>,
-    /// A request has named it, not the configuration: its peers are tried even if all have failed, as nginx does it.
+    /// Created by a request, from a `proxy_pass` with variables. Its peers are tried even if all have failed, as in nginx.
     pub is_from_request: bool,
 }
 
-/// One `server` of an upstream. A name may stand for several addresses, each of which is a peer.
+/// One `server` of an upstream. A name may resolve to several addresses, each of which is a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSpec {
-    /// As it was written, which consistent hashing goes by.
+    /// As written; the input of consistent hashing.
     pub name: String,
     pub endpoint: Endpoint,
-    /// Who is asked for the addresses of a name.
+    /// Resolves the name.
     pub resolver: Arc<Resolver>,
     pub weight: u32,
-    /// Failures within `fail_timeout` after which a peer is left alone as long; 0: never.
+    /// Failures within `fail_timeout` that make the peer unavailable for the same time; 0: never.
     pub max_fails: u32,
     pub fail_timeout: Duration,
-    /// Connections at the same time; 0: no limit.
+    /// The limit of concurrent connections; 0: none.
     pub max_conns: u32,
-    /// How long a peer that comes back gets less than its share; zero: it gets all at once.
+    /// How long the weight of a recovered peer ramps up; zero: no ramp.
     pub slow_start: Duration,
-    /// What `sticky` knows it by, if it is not its address.
+    /// The value of `sticky` for the peer. None: its address.
     pub route: Option<String>,
     pub backup: bool,
     pub down: bool,
-    /// It gets only who is bound to it.
+    /// Only receives requests that `sticky` binds to it.
     pub drain: bool,
 }
 
@@ -79,18 +79,18 @@ impl PeerSpec {
     }
 }
 
-/// What of an upstream is known while its block is read.
+/// An `upstream` block under construction.
 #[derive(Default)]
 pub(crate) struct UpstreamBuilder {
     pub(crate) upstream: Upstream,
-    /// Whether it says how a peer is chosen.
+    /// Whether a load-balancing method is set.
     pub(crate) has_method: bool,
-    /// A `health_check`, and where it stands.
+    /// A `health_check` and its position; also of a location.
     pub(crate) health_check: Option<(HealthCheck, Word)>,
 }
 
 impl Default for Upstream {
-    /// Idle connections are kept by default, as nginx does since 1.29.7.
+    /// With idle connections, as in nginx since 1.29.7.
     fn default() -> Self {
         Self {
             name: String::new(),
@@ -110,23 +110,23 @@ impl Default for Upstream {
 }
 
 impl Upstream {
-    /// The group that stands behind a `proxy_pass` to a single place.
+    /// Returns the implicit upstream of a `proxy_pass` to one endpoint.
     pub fn single(name: String, place: Endpoint) -> Self {
         Self::from_peer(PeerSpec::new(name, place))
     }
 
-    /// The group that has one peer and its name.
+    /// Returns an upstream of one peer, with its name.
     pub fn from_peer(peer: PeerSpec) -> Self {
         Self { name: peer.name.clone(), peers: vec![Arc::new(peer)], ..Self::default() }
     }
 }
 
-/// `host`, `host:port`, `unix:/path`; the port is 80 if it is not said.
+/// Parses `host`, `host:port` or `unix:/path`; the default port is 80.
 pub(crate) fn parse_endpoint(text: &str) -> Option<Endpoint> {
     parse_endpoint_with_port(text, 80)
 }
 
-/// As [`place`], with another usual port.
+/// As [`parse_endpoint`], with another default port.
 pub(crate) fn parse_endpoint_with_port(text: &str, usual_port: u16) -> Option<Endpoint> {
     if let Some(path) = text.strip_prefix("unix:") {
         return (!path.is_empty()).then(|| Endpoint::Addr(Addr::Unix(Arc::from(path))));
@@ -168,11 +168,11 @@ pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive:
         match (word.text.as_str(), &block.settings.resolver) {
             ("resolve", Some(resolver)) => peer.resolver = resolver.clone(),
             ("resolve", None) => {
-                builder.note(&directive.name, "\"resolve\": no \"resolver\" is set, the system is asked")
+                builder.note(&directive.name, "\"resolve\" without a \"resolver\": the system's is used")
             }
             (text, _) if text.starts_with("service=") => {
                 return Err(Error::new(&word.at, "\"service=\" is not supported")
-                    .hint("SRV records are not asked for: name the port"));
+                    .hint("SRV records are not supported: write the port"));
             }
             _ => parameter(&mut peer, directive, word)?,
         }
@@ -212,7 +212,7 @@ fn invalid_endpoint(directive: &Directive, word: &Word) -> Error {
     if let Some(rest) = word.text.strip_prefix("http://").or_else(|| word.text.strip_prefix("https://")) {
         return word
             .error("invalid host in upstream \"{}\"")
-            .hint_formatted("no scheme here: server {};", rest.trim_end_matches('/'));
+            .hint_formatted("without a scheme: server {};", rest.trim_end_matches('/'));
     }
     let error = word.error("invalid host in upstream \"{}\"");
     match placeholder_hint(&word.text) {
@@ -221,10 +221,10 @@ fn invalid_endpoint(directive: &Directive, word: &Word) -> Error {
     }
 }
 
-/// nginx's least zone.
+/// nginx's minimum.
 const ZONE_BYTES_MIN: u64 = 32 * 1024;
 
-/// State is always shared by all workers; the name and the size don't matter.
+/// Without effect: all workers share the state of upstreams anyway.
 pub(crate) fn zone(_: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     match directive.args.get(1) {
         Some(word) if arguments::size(directive, word)? < ZONE_BYTES_MIN => {

@@ -1,4 +1,4 @@
-//! `listen` and `server_name`: which sockets to open, and which server a request on one of them is for.
+//! `listen` and `server_name`: the sockets to open, and the virtual hosts of each.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::regex::Captures;
 use crate::runtime::socket::{Addr, ListenOptions};
 use crate::tls::{self, ServerTls};
 
-/// Connections that wait to be accepted, if `backlog=` does not say: devices come back in herds.
+/// The default of `backlog=`: after an outage all devices reconnect at once.
 const BACKLOG: i32 = 4096;
 
 /// One `listen`.
@@ -21,7 +21,7 @@ const BACKLOG: i32 = 4096;
 pub(crate) struct Listen {
     addr: Addr,
     options: ListenOptions,
-    /// Whether something beside the address was said of the socket.
+    /// Whether the line has options of the socket.
     has_socket_options: bool,
     default: bool,
     proxy_protocol: bool,
@@ -35,13 +35,13 @@ impl Listen {
         Self { addr, options, has_socket_options: false, default: false, proxy_protocol: false, tls: false, word }
     }
 
-    /// As if it said `ssl`.
+    /// As the parameter `ssl`.
     pub(crate) fn enable_tls(&mut self) {
         self.tls = true;
     }
 }
 
-/// One word of a `server_name`.
+/// One name of a `server_name`.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerName {
     pub(crate) word: Word,
@@ -57,36 +57,37 @@ impl ServerName {
     }
 }
 
-/// A server, its addresses and its names.
+/// A server with its addresses and names.
 pub(crate) type ServerListens = (Arc<Server>, Vec<Listen>, Vec<ServerName>);
 
-/// One line that serves an address.
+/// One `listen` of an address, with its server.
 type AddressListen<'s> = (&'s Listen, &'s Arc<Server>, &'s [ServerName]);
 
-/// A socket to open, and what is behind it.
+/// A socket to open, with the virtual hosts that it serves.
 #[derive(Debug)]
 pub struct Binding {
     pub addr: Addr,
     pub options: ListenOptions,
-    /// Groups of addresses that this socket also serves because it is bound to a wildcard.
+    /// The virtual hosts of specific addresses, which a socket bound to the wildcard address also serves.
     pub specific_hosts: Vec<Arc<VirtualHosts>>,
     pub virtual_hosts: Arc<VirtualHosts>,
 }
 
-/// The servers of one `listen` address.
+/// The servers of one address.
 #[derive(Debug)]
 pub struct VirtualHosts {
     pub addr: Addr,
     pub names: ServerNames,
-    /// Connections start with the PROXY protocol.
+    /// Connections start with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// Connections begin with a handshake.
+    /// Connections start with a TLS handshake.
     pub tls: bool,
 }
 
 type ByName = HashMap<Vec<u8>, Arc<Server>>;
 
-/// Server names of one address (nginx's order: exact, longest `*.x`, longest `x.*`, expressions as they come).
+/// The server names of one address. Order of matching, as in nginx: exact, longest `*.x`, longest `x.*`, expressions in
+/// order, default.
 #[derive(Debug)]
 pub struct ServerNames {
     exact: ByName,
@@ -96,18 +97,18 @@ pub struct ServerNames {
     trailing: ByName,
     patterns: Vec<(Arc<Expression>, Arc<Server>)>,
     default: Arc<Server>,
-    /// There is no other server than the default one, and no expression that captures.
+    /// Whether the default server is the only one, and no expression captures.
     has_one_server: bool,
 }
 
-/// A server, and what an expression in its name captured.
+/// A server, and the captures of an expression in its name.
 pub struct ServerMatch<'n> {
     pub server: &'n Arc<Server>,
     pub captures: Option<(&'n Expression, Captures)>,
 }
 
 impl ServerNames {
-    /// The server for `host`, which is in lower case.
+    /// Returns the server for `host`, which is in lower case.
     pub fn find(&self, host: &str) -> ServerMatch<'_> {
         let found = |server| ServerMatch { server, captures: None };
         if self.has_one_server {
@@ -140,7 +141,7 @@ impl ServerNames {
         found(&self.default)
     }
 
-    /// How the handshake is made for `name`.
+    /// Returns the TLS settings for a server name (SNI).
     pub fn tls_for(&self, name: Option<&str>) -> Option<Arc<ServerTls>> {
         let named = name.map(|name| self.find(&name.to_ascii_lowercase()).server.tls.as_ref());
         named.flatten().or(self.default.tls.as_ref()).cloned()
@@ -197,7 +198,7 @@ pub(crate) fn listen(builder: &mut Builder, block: &mut BlockBuilder, directive:
                 line.has_socket_options = true;
             }
             ("quic", "") => {
-                builder.note(&directive.name, "HTTP/3 is not spoken: this address is not listened on for it");
+                builder.note(&directive.name, "HTTP/3 is not supported: this \"listen\" is ignored");
                 return Ok(());
             }
             ("ssl", "") if tls::AVAILABLE => line.tls = true,
@@ -206,26 +207,29 @@ pub(crate) fn listen(builder: &mut Builder, block: &mut BlockBuilder, directive:
             }
             ("proxy_protocol", "") => line.proxy_protocol = true,
             ("http2" | "spdy", "") => {
-                builder.note(&directive.name, "\"http2\": HTTP/1.1 is spoken; clients fall back to it")
+                builder.note(&directive.name, "\"http2\": only HTTP/1.1 is supported; clients fall back to it")
             }
             ("reuseport" | "deferred" | "bind", "") => {
                 line.has_socket_options = true;
-                builder
-                    .note(&directive.name, "\"reuseport\", \"deferred\" and \"bind\": one socket serves all workers");
+                builder.note(
+                    &directive.name,
+                    "\"reuseport\", \"deferred\" and \"bind\" are ignored: one socket serves all workers",
+                );
             }
             ("so_keepalive" | "fastopen" | "rcvbuf" | "sndbuf", _) if is_valid_socket_option(name, value) => {
                 line.has_socket_options = true;
-                builder.note(&directive.name, "socket options but \"backlog\" and \"ipv6only\" are the system's");
+                builder.note(&directive.name, "socket options other than \"backlog\" and \"ipv6only\" are ignored");
             }
             _ => {
                 let error = word.error("invalid parameter \"{}\"");
-                return Err(error.hint(placeholder_hint(&word.text).unwrap_or_else(|| "of \"listen\"".to_owned())));
+                return Err(error
+                    .hint(placeholder_hint(&word.text).unwrap_or_else(|| "not a parameter of \"listen\"".to_owned())));
             }
         }
     }
     loop {
         if block.listens.iter().any(|known| known.addr == line.addr) {
-            return Err(word.error("a duplicate listen {}").hint("this server has it already"));
+            return Err(word.error("a duplicate listen {}").hint("this server already has it"));
         }
         block.listens.push(line.clone());
         match &mut line.addr {
@@ -235,7 +239,8 @@ pub(crate) fn listen(builder: &mut Builder, block: &mut BlockBuilder, directive:
     }
 }
 
-/// Servers to sockets: a wildcard socket also serves the specific addresses of its port, which can't be bound beside it.
+/// Returns the sockets of the servers. A wildcard socket also serves the specific addresses of its port, which can't be
+/// bound at the same time.
 pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> {
     let nowhere = crate::config::Position { file: u32::MAX, line: 1, column: 1 };
     let word = Word { text: "80".to_owned(), at: nowhere, quoted: false };
@@ -277,7 +282,7 @@ pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> 
     Ok(bindings)
 }
 
-/// The options of an address may be said once.
+/// Returns the options of an address; only one `listen` may set them.
 fn socket_options(lines: &[AddressListen<'_>]) -> Result<ListenOptions> {
     let mut said = lines.iter().filter(|(line, ..)| line.has_socket_options).map(|(line, ..)| line);
     let (first, second) = (said.next(), said.next());
@@ -304,7 +309,7 @@ fn build_virtual_hosts(addr: &Addr, lines: &[AddressListen<'_>]) -> Result<Arc<V
             && lines.iter().all(|(_, _, names)| names.iter().all(|name| name.expression.is_none())),
     };
     for (_, server, words) in lines {
-        // A server without a name has the empty one.
+        // A server without a name has the empty name.
         if words.is_empty() {
             insert_if_absent(&mut names.exact, "", server);
         }
@@ -316,8 +321,7 @@ fn build_virtual_hosts(addr: &Addr, lines: &[AddressListen<'_>]) -> Result<Arc<V
     let tls = lines.iter().any(|(line, ..)| line.tls);
     if tls && names.default.tls.is_none() {
         let message = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
-        return Err(Error::new(&first.0.word.at, message)
-            .hint("\"ssl_certificate\" and \"ssl_certificate_key\" name its files"));
+        return Err(Error::new(&first.0.word.at, message).hint("set \"ssl_certificate\" and \"ssl_certificate_key\""));
     }
     Ok(Arc::new(VirtualHosts { addr: addr.clone(), names, proxy_protocol: proxied, tls }))
 }
@@ -342,12 +346,12 @@ impl ServerNames {
     }
 }
 
-/// The first server of a name keeps it, as in nginx (which warns of the others).
+/// The first server with a name wins, as in nginx (which warns about the others).
 fn insert_if_absent(servers: &mut ByName, name: &str, server: &Arc<Server>) {
     servers.entry(name.into()).or_insert_with(|| server.clone());
 }
 
-/// Whether an option of sockets, which is the system's here, has a value that it can have.
+/// Whether an ignored socket option has a valid value.
 fn is_valid_socket_option(name: &str, value: &str) -> bool {
     let numbers: Vec<&str> = value.split(':').collect();
     let is_number = |text: &&str| !text.is_empty() && values::number(text).is_some();

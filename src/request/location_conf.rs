@@ -1,4 +1,4 @@
-//! `location`: how one is found, and what it holds.
+//! `location`: matching and contents.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::proxy::conf::ProxyPass;
 use crate::regex::Prefilter;
 use crate::server::status::conf as status;
 
-/// How a location is found.
+/// How a location matches.
 #[derive(Debug)]
 pub enum Matcher {
     /// `= /path`
     Exact,
-    /// `/path`; with `final_`, `^~ /path`: expressions are not tried then.
+    /// `/path`, or with `skips_patterns` `^~ /path`: no expressions are tried after it.
     Prefix { skips_patterns: bool },
     /// `~` and `~*`
     Pattern(Expression),
@@ -34,7 +34,7 @@ pub struct Location {
     pub settings: Settings,
     pub steps: Vec<Step>,
     pub try_files: Option<TryFiles>,
-    /// Only for requests that were sent here by another location.
+    /// Only for internal redirects and subrequests.
     pub internal: bool,
     pub proxy_pass: Option<ProxyPass>,
     pub content: Option<Content>,
@@ -51,18 +51,18 @@ impl Location {
     }
 }
 
-/// The locations of one block, ready to be searched.
+/// The locations of one block, indexed for the search.
 #[derive(Debug, Default)]
 pub struct Locations {
     exact: HashMap<Vec<u8>, Arc<Location>>,
-    /// Sorted by path, so that the longest prefix of a path is near where the path would stand.
+    /// Sorted by path: the longest prefix of a path is close before the place of the path.
     prefixes: Vec<Arc<Location>>,
     patterns: Vec<Arc<Location>>,
     prefilter: Prefilter,
     named: HashMap<Vec<u8>, Arc<Location>>,
 }
 
-/// What of a location is known while its block is read.
+/// A location under construction, apart from the block's settings.
 pub(crate) struct LocationBuilder {
     pub(crate) matcher: Matcher,
     pub(crate) path: String,
@@ -72,7 +72,7 @@ pub(crate) struct LocationBuilder {
 }
 
 impl LocationBuilder {
-    /// The place of an `if` in this location.
+    /// Returns the location of an `if` or `limit_except` inside this one.
     pub(crate) fn for_nested_block(&self) -> Self {
         Self {
             matcher: Matcher::Named,
@@ -83,7 +83,7 @@ impl LocationBuilder {
         }
     }
 
-    /// The location, of which `block` is what stands in it.
+    /// Returns the location with the contents of its block.
     fn build(self, block: BlockBuilder, inner: Locations) -> Arc<Location> {
         Arc::new(Location {
             matcher: self.matcher,
@@ -134,20 +134,20 @@ impl Locations {
         if self.exact.is_empty() { None } else { self.exact.get(path) }
     }
 
-    /// The location with the longest prefix of `path`.
+    /// Returns the location with the longest prefix of `path`.
     pub fn longest_prefix(&self, path: &[u8]) -> Option<&Arc<Location>> {
         let end = self.prefixes.partition_point(|location| location.path.as_bytes() <= path);
         self.prefixes.get(..end)?.iter().rev().find(|location| path.starts_with(location.path.as_bytes()))
     }
 
-    /// The location whose path is `path` and a slash.
+    /// Returns the location whose path is `path` and a slash.
     pub fn with_trailing_slash(&self, path: &[u8]) -> Option<&Arc<Location>> {
         let slashed =
             |location: &&Arc<Location>| location.path.as_bytes().strip_suffix(b"/").is_some_and(|bare| bare == path);
         self.prefixes.iter().find(slashed)
     }
 
-    /// The locations whose expressions may match `path`, in their order.
+    /// Returns the locations whose expressions may match `path`, in order.
     pub fn candidates(&self, path: &[u8]) -> impl Iterator<Item = (&Expression, &Arc<Location>)> {
         let locations = self.prefilter.candidates(path).filter_map(|number| self.patterns.get(number));
         locations.filter_map(|location| Some((location.expression()?, location)))
@@ -182,8 +182,8 @@ pub(crate) fn location(builder: &mut Builder, block: &mut BlockBuilder, directiv
     Ok(())
 }
 
-/// What counts in place of the location around it (`if`, `limit_except`): it passes requests as that one does, unless it
-/// says otherwise.
+/// Builds the location that an `if` or `limit_except` puts in place of the one around it. It inherits the `proxy_pass`,
+/// unless it has its own.
 pub(crate) fn build_nested_block(
     builder: &mut Builder,
     outer: &BlockBuilder,
@@ -197,7 +197,7 @@ pub(crate) fn build_nested_block(
     Ok(Some(own.build(*inner, Locations::default())))
 }
 
-/// `location [ = | ~ | ~* | ^~ ] path`, the modifier apart or glued to the path.
+/// Parses `[ = | ~ | ~* | ^~ ] PATH`, with or without a space after the modifier.
 fn parse_matcher(builder: &Builder, directive: &Directive) -> Result<(Matcher, String)> {
     let first = arg(directive, 0);
     let (modifier, path, word) = match directive.args.get(1) {

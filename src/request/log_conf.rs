@@ -42,20 +42,20 @@ impl Level {
     }
 }
 
-/// Where lines go.
+/// The destination of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogTarget {
     Stderr,
-    /// The number of a file in [`crate::config::Config::log_files`].
+    /// A file, by its number in [`crate::config::Config::log_files`].
     File(u32),
     Nowhere,
 }
 
-/// Names of log files. A name keeps its number as long as the process lives, so that what still uses an old configuration
-/// writes where it always did.
+/// Names of log files by number. A number is valid for the life of the process, since connections may still use an old
+/// configuration.
 static FILE_NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The number of a log file.
+/// Returns the number of a log file.
 pub fn file_number(path: &str) -> u32 {
     let mut names = FILE_NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     let at = names.iter().position(|known| known == path).unwrap_or_else(|| {
@@ -68,14 +68,14 @@ pub fn file_number(path: &str) -> u32 {
 #[derive(Clone, Debug)]
 pub struct ErrorLog {
     pub target: LogTarget,
-    /// The least grave message that is written.
+    /// The lowest level that is written.
     pub level: Level,
-    /// The file of `-e`, which gets its number when the configuration is read.
+    /// The file of `-e`, until the builder gives it a number.
     pub default_path: Option<String>,
 }
 
 impl ErrorLog {
-    /// The log of `-e FILE`; standard error without one.
+    /// Returns the log of `-e FILE`; without a file, standard error.
     pub fn for_path(path: Option<String>) -> Self {
         let path = path.filter(|path| path != "stderr");
         Self { target: LogTarget::Stderr, level: Level::Error, default_path: path }
@@ -86,14 +86,14 @@ impl ErrorLog {
 pub struct AccessLog {
     pub target: LogTarget,
     pub format: Arc<LogFormat>,
-    /// Lines are written only where this is neither empty nor `0`.
+    /// `if=`: a line is written unless this is empty or `0`.
     pub condition: Option<Template>,
 }
 
-/// How bytes are written into a line.
+/// How values are escaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Escape {
-    /// `"`, `\` and what is not printable ASCII as `\xXX`.
+    /// `"`, `\` and everything but printable ASCII as `\xXX`.
     Default,
     Json,
     None,
@@ -132,7 +132,7 @@ pub(crate) fn error_log(builder: &mut Builder, block: &mut BlockBuilder, directi
     Ok(())
 }
 
-/// Where the lines of a log go. A file called `off` is never meant.
+/// Parses the destination of a log. `off` is not taken as the name of a file.
 fn parse_target(builder: &mut Builder, path: &str) -> LogTarget {
     match path {
         "off" | "/dev/null" => LogTarget::Nowhere,
@@ -156,7 +156,7 @@ pub(crate) fn log_format(builder: &mut Builder, _: &mut BlockBuilder, directive:
             (_, piece) => text.push_str(piece),
         }
     }
-    // Where it is part of a line, what only the end tells is filled in then.
+    // A variable that changes until the end needs no whole request as part of a line: it is filled in at the end.
     let looked_back = builder.needs_request_at_end.get();
     let format = LogFormat { template: builder.template_from(&text, arg(directive, 1))?, escape };
     let is_open =
@@ -175,7 +175,7 @@ pub(crate) fn access_log(builder: &mut Builder, block: &mut BlockBuilder, direct
     if path.text == "off" {
         block.settings.access_log = Arc::from([]);
         return match directive.args.get(1) {
-            Some(word) => Err(invalid_value(directive, word, "nothing after \"off\"")),
+            Some(word) => Err(invalid_value(directive, word, "\"off\" without further arguments")),
             None => Ok(()),
         };
     }
@@ -191,8 +191,8 @@ pub(crate) fn access_log(builder: &mut Builder, block: &mut BlockBuilder, direct
             }
             Some(("buffer", value)) if values::size(value).is_some() => note_unbuffered(builder, directive),
             Some(("flush", value)) if values::time(value).is_some() => {}
-            Some(("gzip", _)) => return Err(invalid_value(directive, word, "an uncompressed log")),
-            None if word.text == "gzip" => return Err(invalid_value(directive, word, "an uncompressed log")),
+            Some(("gzip", _)) => return Err(invalid_value(directive, word, "a log without compression")),
+            None if word.text == "gzip" => return Err(invalid_value(directive, word, "a log without compression")),
             None if format.is_none() => format = Some(word),
             _ => return Err(invalid_value(directive, word, "a format, if=, buffer= or flush=")),
         }
@@ -203,7 +203,7 @@ pub(crate) fn access_log(builder: &mut Builder, block: &mut BlockBuilder, direct
                 let error = word.error("unknown log format \"{}\"");
                 match suggestion::closest(&word.text, &mut builder.log_formats.iter().map(|(name, _)| name.as_str())) {
                     Some(near) => error.hint_formatted("did you mean \"{}\"?", near),
-                    None => error.hint("\"log_format\" must define it before"),
+                    None => error.hint("define it above by \"log_format\""),
                 }
             })?
         }
@@ -217,7 +217,7 @@ pub(crate) fn access_log(builder: &mut Builder, block: &mut BlockBuilder, direct
 }
 
 fn note_unbuffered(builder: &mut Builder, directive: &Directive) {
-    builder.note(&directive.name, "\"buffer\" and \"flush\": each line is written at once");
+    builder.note(&directive.name, "\"buffer\" and \"flush\" are ignored: each line is written at once");
 }
 
 fn combined_format(builder: &mut Builder) -> Result<Arc<LogFormat>> {

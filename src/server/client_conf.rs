@@ -1,4 +1,4 @@
-//! How clients are dealt with: which names of fields are taken, whether slashes are merged, and how connections end.
+//! Options of client connections: accepted header names, `merge_slashes`, `keepalive_disable`, how connections close.
 
 use std::time::Duration;
 
@@ -12,29 +12,29 @@ pub struct ClientOptions {
     pub ignore_invalid_headers: bool,
     pub underscores_in_headers: bool,
     pub merge_slashes: bool,
-    /// Browsers whose connections end with each answer.
     pub keepalive_disable: KeepaliveDisable,
     pub rewrite_log: bool,
-    /// A connection that timed out, or is closed without an answer, ends with a reset.
+    /// A connection that timed out, or is closed without a response, is reset.
     pub reset_timedout_connection: bool,
     pub lingering: Lingering,
 }
 
-/// How a connection is closed whose client may still send.
+/// How a connection is closed while its client may still be sending.
 #[derive(Clone, Copy, Debug)]
 pub struct Lingering {
     pub on: bool,
-    /// How long all of it may last.
+    /// The limit for the whole close.
     pub time: Duration,
-    /// How long the client may pause.
+    /// The limit for each wait for data.
     pub timeout: Duration,
 }
 
+/// Browsers without keep-alive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeepaliveDisable {
-    /// Old ones, after POST.
+    /// Old versions, after a POST.
     pub msie6: bool,
-    /// Safari and its like on macOS.
+    /// Safari and similar browsers on macOS.
     pub safari: bool,
 }
 
@@ -54,7 +54,7 @@ impl Default for ClientOptions {
 }
 
 impl ClientOptions {
-    /// The names of fields that are taken.
+    /// Returns which header names are accepted.
     pub fn header_name_policy(&self) -> HeaderNamePolicy {
         match (self.ignore_invalid_headers, self.underscores_in_headers) {
             (false, _) => HeaderNamePolicy::Any,
@@ -77,7 +77,7 @@ pub(crate) fn keepalive_disable(_: &mut Builder, block: &mut BlockBuilder, direc
     Ok(())
 }
 
-/// A connection that is closed behind an answer always waits for its client, unless it is told not to.
+/// `on` and `always` are the same: each connection closed after a response lingers.
 pub(crate) fn lingering_close(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     block.settings.client_options.lingering.on = arguments::choice(directive, word, "on, always or off")? < 2;

@@ -503,7 +503,7 @@ fn invalid_values() {
     let http = |text: &str| format!("server {{ listen 8080; {text} }}");
     let refused = [
         ("expires soon;", "\"soon\""),
-        ("expires modified @1h;", "\"modified\" does not go with"),
+        ("expires modified @1h;", "after \"modified\""),
         ("expires @25h;", "less than 24 hours"),
         ("expires x 1d;", "\"modified\" and a time"),
         ("max_ranges -1;", "max_ranges"),

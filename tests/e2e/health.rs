@@ -310,7 +310,7 @@ fn invalid_checks() {
     refuses(&upstream("health_check uri=x;"), "invalid parameter \"uri=x\"");
     refuses(&upstream("health_check \"host=a b\";"), "invalid parameter \"host=a b\"");
     refuses(&upstream("health_check type=grpc;"), "invalid parameter \"type=grpc\"");
-    refuses(&upstream("health_check match=none;"), "match \"none\" is not known");
+    refuses(&upstream("health_check match=none;"), "unknown match \"none\"");
     for line in [
         "status",
         "status !",

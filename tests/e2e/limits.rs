@@ -310,7 +310,10 @@ fn invalid_values() {
         ("limit_req_zone $arg_a zone=a:1m rate=1; server { }", "invalid value \"rate=1\""),
         ("limit_req_zone $arg_a zone=a:1m rate=1r/s; limit_conn_zone $arg_a zone=a:1m; server { }", "duplicate zone"),
         ("limit_conn_zone $arg_a zone=a:1m; server { limit_conn a 0; }", "invalid value \"0\""),
-        ("limit_conn_zone $arg_a zone=a:1m; server { limit_conn a 1; limit_conn a 2; }", "by that zone already"),
+        (
+            "limit_conn_zone $arg_a zone=a:1m; server { limit_conn a 1; limit_conn a 2; }",
+            "already has a limit with this zone",
+        ),
         ("server { limit_req_status 200; }", "invalid value \"200\""),
         ("server { limit_rate fast; }", "invalid value \"fast\""),
         ("server { client_body_min_rate 1g; }", "invalid value \"1g\""),

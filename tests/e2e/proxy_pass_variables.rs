@@ -215,7 +215,7 @@ fn errors_and_notes_of_a_configuration() {
         assert_eq!(code, Some(2), "{inner}: {err}");
         assert!(err.contains("lets the client choose any host"), "{err}");
     }
-    let note = "note: \"proxy_pass\": the client may choose the port";
+    let note = "note: \"proxy_pass\": the client can choose the port";
     for (inner, noted) in [
         ("location ~ ^/(.*) { proxy_pass http://127.0.0.1:80/$1$is_args$args; }", false),
         ("location ~ ^/(.*) { set $u http://127.0.0.1:80; proxy_pass $u/$1$is_args$args; }", false),

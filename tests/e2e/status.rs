@@ -157,7 +157,7 @@ fn invalid_configurations() {
     is_rejected("location / { status html; }", "this build has no page");
     is_rejected("status;", "\"status\" directive is not allowed here");
     is_rejected("location / { status; status json; }", "\"status\" directive is duplicate");
-    let twice = "this block is answered in two ways";
+    let twice = "this block has two directives that respond";
     is_rejected("location / { status; stub_status; }", twice);
     is_rejected("location / { proxy_pass http://127.0.0.1:1; status; }", twice);
     is_rejected("location / { stub_status; proxy_pass http://127.0.0.1:1; }", twice);

@@ -1,4 +1,4 @@
-//! Who is let in: `allow`, `deny`, `auth_basic`, `auth_request`, `satisfy`, `limit_except`.
+//! Access control: `allow`, `deny`, `auth_basic`, `auth_request`, `satisfy`, `limit_except`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use crate::request::location_conf::{Location, LocationBuilder, Matcher};
 use crate::runtime::cidr::Cidr;
 use crate::runtime::socket::Addr;
 
-/// What is asked of a request before its location does anything for it.
+/// The checks of the access phase.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// The first one that fits counts; none: come in.
+    /// The first matching rule decides; without one access is allowed.
     pub rules: Vec<AccessRule>,
     pub auth_basic: Option<AuthBasic>,
     pub auth_request: Option<AuthRequest>,
-    /// What `auth_request` leaves behind, in order.
+    /// `auth_request_set`, in order.
     pub auth_request_set: Vec<(SetTarget, Template)>,
-    /// One of the checks is enough (`satisfy any`).
+    /// `satisfy any`: one passed check suffices.
     pub satisfy_any: bool,
-    /// How long a 401 keeps its client waiting.
+    /// How long a 401 is delayed.
     pub auth_delay: Duration,
 }
 
 /// An `allow` or a `deny`.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessRule {
-    /// None: everybody.
+    /// None: all addresses.
     pub network: Option<Cidr>,
     pub allows: bool,
 }
@@ -42,28 +42,28 @@ impl AccessRule {
     }
 }
 
-/// Users and their passwords.
+/// HTTP Basic authentication.
 #[derive(Clone, Debug, Default)]
 pub struct AuthBasic {
-    /// What the password is asked for; none: nothing is asked.
+    /// None: no authentication.
     pub realm: Option<Template>,
-    /// Where users are found; none: nobody is known.
+    /// The user file. None: there are no users.
     pub file: Option<Template>,
-    /// What the name of that file is relative to.
+    /// The directory that a relative name of the file starts at.
     pub directory: Arc<str>,
 }
 
-/// Another request that decides.
+/// A subrequest whose status decides.
 #[derive(Clone, Debug)]
 pub struct AuthRequest {
     /// A path, or the name of a location.
     pub target: Vec<u8>,
 }
 
-/// What counts instead of a location's own settings for some methods (`limit_except`).
+/// A `limit_except`: the settings of a location for all methods but those listed.
 #[derive(Debug)]
 pub struct LimitExcept {
-    /// Methods that it is not for.
+    /// The excepted methods.
     methods: Vec<&'static str>,
     pub location: Arc<Location>,
 }
@@ -74,7 +74,7 @@ impl LimitExcept {
     }
 }
 
-/// The access settings of a block, which are its own from now on.
+/// Returns the access settings of the block to change.
 pub(crate) fn access_mut(block: &mut BlockBuilder) -> &mut Access {
     block.optional_mut().access.get_or_insert_default()
 }
@@ -91,19 +91,18 @@ pub(crate) fn deny(_: &mut Builder, block: &mut BlockBuilder, directive: &Direct
     add_rule(block, directive, false)
 }
 
-/// The first rule of a block, be it `allow` or `deny`, takes the place of all inherited ones.
+/// The first rule of a block, whether `allow` or `deny`, replaces all inherited rules.
 fn add_rule(block: &mut BlockBuilder, directive: &Directive, allows: bool) -> Result {
     let word = arg(directive, 0);
-    let range =
-        match word.text.as_str() {
-            "all" => None,
-            text => {
-                let range = Cidr::parse(text);
-                Some(range.ok_or_else(|| {
-                    invalid_value(directive, word, "an address, a range like 10.0.0.0/8, unix: or all")
-                })?)
-            }
-        };
+    let range = match word.text.as_str() {
+        "all" => None,
+        text => {
+            let range = Cidr::parse(text);
+            Some(range.ok_or_else(|| {
+                invalid_value(directive, word, "an address, a range such as 10.0.0.0/8, unix: or all")
+            })?)
+        }
+    };
     let inherited = !std::mem::replace(&mut block.has_access_rules, true);
     let rules = &mut access_mut(block).rules;
     if inherited {
@@ -119,7 +118,7 @@ pub(crate) fn satisfy(_: &mut Builder, block: &mut BlockBuilder, directive: &Dir
     Ok(())
 }
 
-/// `auth_basic realm` or `off`, which a variable may come to as well.
+/// `auth_basic REALM | off`; a variable may also evaluate to `off`.
 pub(crate) fn auth_basic(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let realm = builder.template(arg(directive, 0))?;
     auth_basic_mut(block).realm = (realm.as_text() != Some(b"off")).then_some(realm);
@@ -134,13 +133,13 @@ pub(crate) fn auth_basic_user_file(builder: &mut Builder, block: &mut BlockBuild
     Ok(())
 }
 
-/// Without a user file nginx would let everybody in: that can't be what is meant.
+/// Rejects `auth_basic` without a user file, with which nginx would allow every request.
 pub(crate) fn check_auth_basic(settings: &Settings, directive: &Directive) -> Result {
     let basic = settings.optional.access.as_ref().and_then(|access| access.auth_basic.as_ref());
     match basic {
         Some(basic) if basic.realm.is_some() && basic.file.is_none() => {
             Err(Error::new(&directive.name.at, "\"auth_basic\" is set without \"auth_basic_user_file\"")
-                .hint("name the file that holds users and passwords, as htpasswd writes it"))
+                .hint("name a file of users and passwords, as written by htpasswd"))
         }
         _ => Ok(()),
     }
@@ -168,7 +167,7 @@ pub(crate) fn auth_request_set(builder: &mut Builder, block: &mut BlockBuilder, 
     Ok(())
 }
 
-/// Methods that `limit_except` may name.
+/// The methods that `limit_except` accepts.
 const METHODS: [&str; 14] = [
     "GET",
     "HEAD",
@@ -186,7 +185,7 @@ const METHODS: [&str; 14] = [
     "PATCH",
 ];
 
-/// `limit_except method ... { ... }`. It inherits all but steps and `try_files`, as in nginx.
+/// `limit_except METHOD ... { ... }`. It inherits everything but steps and `try_files`, as in nginx.
 pub(crate) fn limit_except(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut methods = Vec::new();
     for word in &directive.args {

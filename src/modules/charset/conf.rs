@@ -1,4 +1,4 @@
-//! `charset` and what belongs to it: the encoding of texts, as clients are told.
+//! `charset` and its relatives: the `charset` parameter of Content-Type.
 
 use crate::config::arguments::arg;
 use crate::config::builder::{BlockBuilder, Builder};
@@ -6,15 +6,15 @@ use crate::config::parser::{Directive, Result};
 use crate::config::template::Template;
 use crate::modules::gzip::conf::MediaTypes;
 
-/// Why what asks for recoding is ignored.
-pub(crate) const NOT_RECODED: &str = "bodies are not recoded: clients are told the charset of \"source_charset\"";
+/// The note of the directives that recode bodies.
+pub(crate) const NOT_RECODED: &str = "bodies are not recoded: Content-Type names the charset of \"source_charset\"";
 
-/// What is told of the encoding of texts.
+/// The charset sent in Content-Type.
 #[derive(Clone, Debug)]
 pub struct Charset {
-    /// None: nothing.
+    /// None: no charset is added.
     pub name: Option<Template>,
-    /// The encoding that bodies have: they are not recoded, so it is the one that clients are told.
+    /// The charset of the bodies: since they are not recoded, it is sent in place of `name`.
     pub source: Option<Template>,
     pub types: MediaTypes,
 }

@@ -1,4 +1,4 @@
-//! Where a request is sent without the client's knowing: `error_page`, `try_files`, `internal`.
+//! Internal redirects: `error_page`, `try_files`, `internal`.
 
 use crate::config::arguments::invalid_value;
 use crate::config::builder::{BlockBuilder, Builder};
@@ -6,13 +6,13 @@ use crate::config::parser::{Directive, Error, Result};
 use crate::config::template::Template;
 use crate::config::values;
 
-/// What one status is answered with instead.
+/// The replacement for responses with one status.
 #[derive(Clone, Debug)]
 pub struct ErrorPage {
     pub status: u16,
-    /// The status that the client gets; none: that of the answer (`=`).
+    /// The status sent to the client. None (`=`): that of the replacement.
     pub response_status: Option<u16>,
-    /// A path, the name of a location, or a URL to send the client to.
+    /// A path, a named location, or a URL to redirect the client to.
     pub target: Template,
 }
 
@@ -25,20 +25,20 @@ pub struct TryFiles {
 
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// Without the slash that says that a folder is meant.
+    /// Without the final slash that marks a directory.
     pub name: Template,
     pub is_directory: bool,
 }
 
-/// What happens if nothing of a `try_files` is there.
+/// The last argument of `try_files`: used if no candidate exists.
 #[derive(Clone, Debug)]
 pub enum Fallback {
     Status(u16),
-    /// A path, or the name of a location.
+    /// A path or a named location.
     Target(Template),
 }
 
-/// `error_page code ... [=[response]] target`. Inherited only where the block has none of its own.
+/// `error_page CODE ... [=[RESPONSE]] TARGET`. Inherited only by blocks without an `error_page` of their own.
 pub(crate) fn error_page(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let Some((target, mut codes)) = directive.args.split_last() else { return Ok(()) };
     let mut answer = None;
@@ -54,7 +54,7 @@ pub(crate) fn error_page(builder: &mut Builder, block: &mut BlockBuilder, direct
     }
     if codes.is_empty() {
         return Err(Error::new(&directive.name.at, "\"error_page\" names no status code")
-            .hint("error_page 502 504 /offline.html; for instance"));
+            .hint("for example: error_page 502 504 /offline.html;"));
     }
     let template = builder.template(target)?;
     let mut pages = if block.is_first { Vec::new() } else { block.settings.error_pages.to_vec() };
@@ -62,7 +62,7 @@ pub(crate) fn error_page(builder: &mut Builder, block: &mut BlockBuilder, direct
         let status = parse_status(&word.text).filter(|code| (300..=599).contains(code) && *code != 499);
         let status =
             status.ok_or_else(|| invalid_value(directive, word, "a status code from 300 to 599, but not 499"))?;
-        // What is wrong with the connection has a number that is nobody else's business.
+        // 494 to 497 are internal codes of nginx's; clients see 400.
         let shown = if matches!(status, 494..=497) { 400 } else { status };
         pages.push(ErrorPage { status, response_status: answer.unwrap_or(Some(shown)), target: template.clone() });
     }
@@ -74,7 +74,7 @@ fn parse_status(text: &str) -> Option<u16> {
     values::number(text).and_then(|code| u16::try_from(code).ok()).filter(|code| *code <= 999)
 }
 
-/// Not inherited: it says what its own block looks for.
+/// Not inherited.
 pub(crate) fn try_files(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let Some((last, names)) = directive.args.split_last() else { return Ok(()) };
     let otherwise = match last.text.strip_prefix('=') {

@@ -1,4 +1,4 @@
-//! Setters of compression on the fly: `gzip` and what begins with `gzip_`.
+//! Directives of compression on the fly: `gzip`, `gzip_*`.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use crate::config::parser::{Directive, Error, Result};
 use crate::http1::head::Version;
 use crate::regex::Pattern;
 
-/// Which answers are compressed, and how.
+/// Which responses are compressed, and how.
 #[derive(Clone, Debug)]
 pub struct Gzip {
     pub on: bool,
-    /// Tell caches that the answer depends on what the client accepts.
+    /// `Vary: Accept-Encoding`.
     pub vary: bool,
     pub level: u8,
     pub window: Window,
-    /// Bytes of a body whose length is known.
+    /// The shortest body, if its length is known.
     pub length_min: u64,
     pub version_min: Version,
     pub proxied: Proxied,
     pub types: MediaTypes,
-    /// Clients of before 2006 that claim more than they can.
+    /// Internet Explorer before 6 SP2, which fails to decompress.
     pub disable_msie6: bool,
-    /// User agents that get nothing compressed.
+    /// User agents that get uncompressed responses.
     pub disabled_agents: Vec<Arc<Pattern>>,
 }
 
@@ -49,17 +49,17 @@ impl Default for Gzip {
     }
 }
 
-/// How far back an encoder looks for what it has seen already, and how much it collects before it writes: its memory.
+/// The memory of an encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Binary logarithm of its bytes, 9 to 15.
+    /// Binary logarithm of the window size, 9 to 15.
     pub bits: u8,
-    /// zlib's measure of the rest, 1 to 9.
+    /// zlib's memLevel, 1 to 9.
     pub memory: u8,
 }
 
 impl Default for Window {
-    /// A quarter less memory than zlib's own choice (8), for 4 % more time.
+    /// A quarter less memory than zlib's default memLevel, 8, for 4 % more time.
     fn default() -> Self {
         Self { bits: 15, memory: 6 }
     }
@@ -75,7 +75,7 @@ pub enum MediaTypes {
 }
 
 impl MediaTypes {
-    /// Whether a media type without parameters is in the list.
+    /// Whether the list contains a media type, which has no parameters.
     pub fn contains(&self, media_type: &[u8]) -> bool {
         match self {
             Self::All => true,
@@ -83,8 +83,7 @@ impl MediaTypes {
         }
     }
 
-    /// With those of a directive, which if it is the first of its block takes the place of what was there. `text/html` is
-    /// always among them.
+    /// Adds the types of a directive; the first one of a block replaces the inherited list. `text/html` is always included.
     pub(crate) fn extended_by(self, directive: &Directive, first: bool) -> Result<Self> {
         let mut listed = match self {
             Self::All if !first => return Ok(Self::All),
@@ -104,11 +103,11 @@ impl MediaTypes {
     }
 }
 
-/// Which answers to requests that came by another proxy are compressed.
+/// Which responses are compressed for a request with `Via`, that is, from another proxy (`gzip_proxied`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proxied(u16);
 
-/// In the order of their bits.
+/// The words in the order of their bits.
 const PROXIED: &str = "off, expired, no-cache, no-store, private, no_last_modified, no_etag, auth or any";
 
 impl Proxied {
@@ -147,14 +146,14 @@ pub(crate) fn comp_level(_: &mut Builder, block: &mut BlockBuilder, directive: &
     Ok(())
 }
 
-/// nginx has this one too, and does not tell.
+/// Undocumented in nginx.
 pub(crate) fn window(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let bits = parse_log2(directive, 9, 15, "512, 1k, 2k, 4k, 8k, 16k or 32k")?;
     gzip_mut(block).window.bits = bits;
     Ok(())
 }
 
-/// And this one.
+/// Undocumented in nginx.
 pub(crate) fn hash(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let bits = parse_log2(directive, 9, 17, "512, 1k, 2k and so on to 128k")?;
     gzip_mut(block).window.memory = bits - 8;
@@ -179,7 +178,7 @@ pub(crate) fn http_version(_: &mut Builder, block: &mut BlockBuilder, directive:
     Ok(())
 }
 
-/// Words add up, also those of several directives in one block.
+/// All words of a block add up.
 pub(crate) fn proxied(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut words = if block.is_first { 0 } else { gzip_mut(block).proxied.0 };
     for word in &directive.args {
@@ -195,7 +194,7 @@ pub(crate) fn types(_: &mut Builder, block: &mut BlockBuilder, directive: &Direc
     Ok(())
 }
 
-/// `msie6` is short for an expression that nginx can match faster.
+/// `msie6` is a keyword for a built-in expression.
 pub(crate) fn disable(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     if block.is_first {
         gzip_mut(block).disable_msie6 = false;

@@ -1,4 +1,4 @@
-//! `limit_req`, `limit_conn` and their zones, `limit_rate`: how much a client may ask for.
+//! `limit_req`, `limit_conn` and their zones; `limit_rate` and other limits of bandwidth.
 
 use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
@@ -7,29 +7,29 @@ use crate::config::template::Template;
 use crate::config::values;
 use crate::request::log_conf::Level;
 
-/// The smallest zone: nginx's, where pages have 4 KiB.
+/// The smallest zone, as in nginx with pages of 4 KiB.
 const ZONE_BYTES_MIN: u64 = 32 * 1024;
 
-/// What a location limits. Most limit nothing and have none of this.
+/// The limits of a location.
 #[derive(Clone, Debug)]
 pub struct LimitSettings {
     pub requests: Vec<RequestLimit>,
     pub connections: Vec<ConnectionLimit>,
     pub request_status: u16,
     pub connection_status: u16,
-    /// How grave a refusal is; a delay is one step less.
+    /// The log level of a rejection; a delay is logged one level lower.
     pub request_level: Level,
     pub connection_level: Level,
-    /// Limits are looked at and logged, but nobody is held up.
+    /// Excess is logged, but neither delayed nor rejected.
     pub request_dry_run: bool,
     pub connection_dry_run: bool,
-    /// Bytes a second to the client, by value; 0 or nothing is no limit.
+    /// Bytes per second to the client; 0 or empty: no limit.
     pub rate: Option<Template>,
-    /// Bytes that go as fast as they can.
+    /// The first bytes of a response, which are not limited.
     pub rate_after: Option<Template>,
-    /// Bytes a second from the upstream.
+    /// Bytes per second from the upstream.
     pub upstream_rate: Option<Template>,
-    /// Bytes a second of a request's body, at least; 0: any.
+    /// The minimum of bytes per second of a request body; 0: none.
     pub body_min_rate: u64,
 }
 
@@ -53,13 +53,13 @@ impl Default for LimitSettings {
     }
 }
 
-/// A `limit_req`. Thousandths of requests, as nginx counts.
+/// A `limit_req`, in thousandths of requests, as nginx counts.
 #[derive(Clone, Debug)]
 pub struct RequestLimit {
-    /// The number of the zone.
+    /// The index of the zone.
     pub zone: u32,
     pub burst: u64,
-    /// What is above this waits.
+    /// Excess above this is delayed.
     pub delay: u64,
 }
 
@@ -73,7 +73,7 @@ pub struct ConnectionLimit {
 /// What a zone counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZoneKind {
-    /// With the rate at which buckets leak, thousandths of requests a second.
+    /// `rate`: thousandths of requests per second.
     Requests {
         rate: u64,
     },
@@ -86,12 +86,12 @@ pub struct ZoneDefinition {
     pub name: String,
     pub kind: ZoneKind,
     pub key: Template,
-    /// The key as it was written, by which a reload knows the zone again.
+    /// The text of the key: a reload keeps the state of a zone with the same key.
     pub key_source: String,
     pub bytes: usize,
 }
 
-/// The zones by number. One that is used above the line that makes it is a name alone at first.
+/// The zones by number. A zone that is used above its definition is only a name at first.
 #[derive(Default)]
 pub(crate) struct ZoneTable {
     all: Vec<NamedZone>,
@@ -100,13 +100,13 @@ pub(crate) struct ZoneTable {
 struct NamedZone {
     name: String,
     is_for_requests: bool,
-    /// Where it is named first.
+    /// The first use.
     named_at: Word,
     definition: Option<ZoneDefinition>,
 }
 
 impl ZoneTable {
-    /// The number of the zone that a `limit_req`, or else a `limit_conn`, names.
+    /// Returns the number of the zone that a `limit_req` or, otherwise, a `limit_conn` names.
     fn number(&mut self, name: &str, of_requests: bool, word: &Word) -> usize {
         let known = self.all.iter().position(|zone| zone.name == name && zone.is_for_requests == of_requests);
         known.unwrap_or_else(|| {
@@ -131,13 +131,13 @@ impl ZoneTable {
         Ok(())
     }
 
-    /// All of them, once everything was read.
+    /// Returns all zones, or an error if one has no definition.
     pub(crate) fn finish(self) -> Result<Vec<ZoneDefinition>> {
         let made = |zone: NamedZone| {
             let directive = if zone.is_for_requests { "limit_req_zone" } else { "limit_conn_zone" };
             let missing = || {
                 Error::formatted(&zone.named_at.at, "unknown zone \"{}\"", &zone.name)
-                    .hint_formatted("a \"{}\" in http { } makes it", directive)
+                    .hint_formatted("define it by \"{}\" in http { }", directive)
             };
             zone.definition.ok_or_else(missing)
         };
@@ -145,12 +145,12 @@ impl ZoneTable {
     }
 }
 
-/// The limits of the block, to be changed.
+/// Returns the limits of the block to change.
 pub(crate) fn limits_mut(block: &mut BlockBuilder) -> &mut LimitSettings {
     block.optional_mut().limits.get_or_insert_default()
 }
 
-/// `zone=name:size`.
+/// Parses `zone=NAME:SIZE`.
 fn parse_zone<'w>(directive: &Directive, word: &'w Word) -> Result<(&'w str, usize)> {
     let expected = || invalid_value(directive, word, "zone=NAME:SIZE, the size at least 32k");
     let (name, size) = word.text.strip_prefix("zone=").and_then(|zone| zone.split_once(':')).ok_or_else(expected)?;
@@ -162,7 +162,7 @@ fn parse_zone<'w>(directive: &Directive, word: &'w Word) -> Result<(&'w str, usi
     }
 }
 
-/// `limit_req_zone key zone=name:size rate=10r/s`.
+/// `limit_req_zone KEY zone=NAME:SIZE rate=10r/s`.
 pub(crate) fn limit_req_zone(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let key = arg(directive, 0);
     let (mut zone, mut rate) = (None, None);
@@ -184,7 +184,7 @@ pub(crate) fn limit_req_zone(builder: &mut Builder, _: &mut BlockBuilder, direct
     builder.zones.define(word, spec)
 }
 
-/// `10r/s` or `30r/m` to thousandths of requests a second.
+/// Parses `10r/s` or `30r/m` to thousandths of requests per second.
 fn parse_rate(text: &str) -> Option<u64> {
     let (count, secs) = match (text.strip_suffix("r/s"), text.strip_suffix("r/m")) {
         (Some(count), _) => (count, 1),
@@ -194,7 +194,7 @@ fn parse_rate(text: &str) -> Option<u64> {
     values::number(count).filter(|count| *count > 0).map(|count| u64::from(count) * 1000 / secs)
 }
 
-/// `limit_conn_zone key zone=name:size`.
+/// `limit_conn_zone KEY zone=NAME:SIZE`.
 pub(crate) fn limit_conn_zone(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let (key, word) = (arg(directive, 0), arg(directive, 1));
     let (name, bytes) = parse_zone(directive, word)?;
@@ -204,7 +204,7 @@ pub(crate) fn limit_conn_zone(builder: &mut Builder, _: &mut BlockBuilder, direc
     builder.zones.define(word, spec)
 }
 
-/// `limit_req zone=name [burst=number] [nodelay | delay=number]`. Inherited only where the block has none of its own.
+/// `limit_req zone=NAME [burst=NUMBER] [nodelay | delay=NUMBER]`. Inherited only by blocks without one of their own.
 pub(crate) fn limit_req(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let (mut zone, mut burst, mut delay) = (None, 0, 0);
     for word in &directive.args {
@@ -229,13 +229,13 @@ pub(crate) fn limit_req(builder: &mut Builder, block: &mut BlockBuilder, directi
         all.clear();
     }
     if all.iter().any(|limit| limit.zone == zone) {
-        return Err(Error::new(&directive.name.at, "this block limits requests by that zone already"));
+        return Err(Error::new(&directive.name.at, "this block already has a limit with this zone"));
     }
     all.push(RequestLimit { zone, burst, delay });
     Ok(())
 }
 
-/// `limit_conn zone number`. Inherited only where the block has none of its own.
+/// `limit_conn ZONE NUMBER`. Inherited only by blocks without one of their own.
 pub(crate) fn limit_conn(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let (name, number) = (arg(directive, 0), arg(directive, 1));
     let most = values::number(&number.text).filter(|most| (1..=65535).contains(most));
@@ -247,7 +247,7 @@ pub(crate) fn limit_conn(builder: &mut Builder, block: &mut BlockBuilder, direct
         all.clear();
     }
     if all.iter().any(|limit| limit.zone == zone) {
-        return Err(Error::new(&directive.name.at, "this block limits connections by that zone already"));
+        return Err(Error::new(&directive.name.at, "this block already has a limit with this zone"));
     }
     all.push(ConnectionLimit { zone, max: most });
     Ok(())
@@ -289,7 +289,7 @@ pub(crate) fn limit_conn_log_level(_: &mut Builder, block: &mut BlockBuilder, di
     Ok(())
 }
 
-/// A size that may be made of variables.
+/// Parses a size, or a text with variables.
 fn parse_rate_limit(builder: &Builder, directive: &Directive) -> Result<Template> {
     let word = arg(directive, 0);
     if !word.text.contains('$') {

@@ -1,4 +1,4 @@
-//! `map $source $name { ... }`: a value found by a value.
+//! `map $source $name { ... }`: a variable whose value depends on another one's.
 
 use std::collections::HashMap;
 
@@ -8,40 +8,40 @@ use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::{Template, Variable};
 use crate::regex::{Captures, Pattern, Prefilter};
 
-/// Entries of one map.
+/// The limit of entries per map.
 const ENTRIES_MAX: usize = 100_000;
 
-/// An expression, and the variables that its named groups fill.
+/// A regular expression, and the variables that its named groups assign.
 #[derive(Debug)]
 pub struct Expression {
     pub pattern: Pattern,
-    /// Group and number of the variable.
+    /// The group, and the number of its variable.
     pub group_variables: Vec<(usize, u32)>,
 }
 
-/// Where in the values that of a key is.
+/// Indices of values by key.
 type ValueIndices = HashMap<Vec<u8>, u32>;
 
-/// A compiled map (nginx's order: text, longest `*.x`, longest `x.*`, expressions as they come, default).
+/// A compiled map. Order of matching, as in nginx: exact text, longest `*.x`, longest `x.*`, expressions in order, default.
 #[derive(Debug)]
 pub struct Map {
     pub name: String,
     pub source: Template,
     exact: ValueIndices,
     hosts: bool,
-    /// Found anew each time, not once for a request.
+    /// Evaluated at each use, not once per request.
     pub volatile: bool,
     leading: ValueIndices,
     trailing: ValueIndices,
     patterns: Vec<(Expression, u32)>,
     prefilter: Prefilter,
-    /// What it may be worth beside the default.
+    /// The values of the entries, without the default.
     values: Vec<Template>,
     default: Template,
 }
 
 impl Map {
-    /// What `value` is mapped to, and what an expression captured on the way.
+    /// Returns what `value` is mapped to, and the captures if an expression matched.
     pub fn lookup(&self, value: &[u8]) -> (&Template, Option<(&Expression, Captures)>) {
         let lower = value.to_ascii_lowercase();
         let key = if self.hosts { lower.strip_suffix(b".").unwrap_or(&lower) } else { &lower };
@@ -70,7 +70,7 @@ impl Map {
         self.values.get(place as usize).unwrap_or(&self.default)
     }
 
-    /// Everything that it may be worth.
+    /// Lists all values that the variable may have.
     pub(crate) fn possible_values(&self) -> impl Iterator<Item = &Template> {
         self.values.iter().chain([&self.default])
     }
@@ -137,7 +137,7 @@ fn add_entry(builder: &Builder, map: &mut Map, entry: &Directive, default_seen: 
         map.patterns.push((builder.expression(source, any_case, &key.at)?, place));
         return Ok(());
     }
-    // A backslash takes its meaning from a key: `\default`, `\~x`.
+    // A backslash escapes a key with a special meaning: `\default`, `\~x`.
     let text = text.strip_prefix('\\').unwrap_or(text).to_ascii_lowercase();
     let old = match text.as_str() {
         _ if !map.hosts => map.exact.insert(text.into_bytes(), place),
@@ -152,16 +152,16 @@ fn add_entry(builder: &Builder, map: &mut Map, entry: &Directive, default_seen: 
     old.map_or(Ok(()), |_| Err(duplicate(key)))
 }
 
-/// A map whose value needs itself can't be evaluated.
+/// Rejects maps whose value depends on themselves.
 pub(crate) fn check_cycles(maps: &[Map]) -> Result {
-    // 0: not seen, 1: on the way, 2: fine
+    // 0: not visited, 1: being visited, 2: no cycle
     let mut states = vec![0u8; maps.len()];
     fn visit(at: usize, maps: &[Map], states: &mut [u8]) -> Result {
         let Some(map) = maps.get(at) else { return Ok(()) };
         match states.get(at).copied() {
             Some(1) => {
                 return Err(Error::without_position(format!(
-                    "cycle while evaluating variable \"{}\": a map needs itself",
+                    "cycle while evaluating variable \"{}\": the map depends on itself",
                     map.name
                 )));
             }

@@ -1,4 +1,4 @@
-//! `geo [$address] $name { ... }`: a value found by an address, of networks (the smallest counts) or of ranges.
+//! `geo [$address] $name { ... }`: maps an address to a value, by networks (the longest prefix wins) or by ranges.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,21 +9,21 @@ use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::{Template, Variable};
 use crate::runtime::cidr::Cidr;
 
-/// Networks or ranges of one block.
+/// The limit of networks or ranges per block.
 const ENTRIES_MAX: usize = 500_000;
-/// What is no IPv4 or IPv6 address is looked for as this one, as in nginx.
+/// Looked up in place of a value that is not an IP address, as in nginx.
 const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 
 /// A compiled `geo`.
 #[derive(Debug)]
 pub struct Geo {
     pub name: String,
-    /// Where the address is taken from; none: it is the client's.
+    /// The variable with the address. None: the client address.
     pub source: Option<Template>,
-    /// Who may tell for whom it asks.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub proxies: Vec<Cidr>,
     pub recursive: bool,
-    /// Each value once; tables have its place here.
+    /// Distinct values; the table has indices of them.
     values: Vec<Box<[u8]>>,
     table: Table,
     default: u32,
@@ -32,7 +32,7 @@ pub struct Geo {
 #[derive(Debug)]
 enum Table {
     Networks(Networks),
-    /// By address; none touches another.
+    /// Sorted and disjoint.
     Ranges(Vec<Range>),
 }
 
@@ -43,9 +43,9 @@ struct Range {
     value: u32,
 }
 
-/// A network as it is sorted: bits of its mask, and its first address in the last bytes.
+/// The sort key of a network: the prefix length, then its first address in the last bytes.
 type Network = [u8; 17];
-/// Added to the bits of IPv4's networks: they stand apart from those of IPv6.
+/// Added to the prefix length of IPv4 networks, to keep them apart from IPv6.
 const V4_BITS: u8 = 129;
 
 fn network_key(bits: u8, first: u128) -> Network {
@@ -54,12 +54,12 @@ fn network_key(bits: u8, first: u128) -> Network {
     network
 }
 
-/// Networks of both families and their values.
+/// Networks of both families, with the indices of their values.
 #[derive(Debug, Default)]
 struct Networks(Vec<(Network, u32)>);
 
 impl Networks {
-    /// Makes the list ready to be searched. What was said last of a network counts.
+    /// Sorts the list for the search. Of several entries for a network the last one counts.
     fn sort(&mut self) {
         self.0.sort_by_key(|(network, _)| *network);
         self.0.dedup_by(|later, kept| {
@@ -71,7 +71,7 @@ impl Networks {
         });
     }
 
-    /// The value of the smallest network that `ip`, of which the last `len` bits count, is in.
+    /// Returns the value of the smallest network that contains `ip`, an address of `len` bits.
     fn lookup(&self, ip: u128, len: u8, bits_added: u8) -> Option<u32> {
         (0..=len).rev().find_map(|bits| {
             let first = ip & u128::MAX.checked_shl((len - bits).into()).unwrap_or(0);
@@ -83,7 +83,7 @@ impl Networks {
 }
 
 impl Geo {
-    /// The value of an address; none: it is none of IP.
+    /// Returns the value for an address. None: the value looked up is not an IP address.
     pub fn lookup(&self, ip: Option<IpAddr>) -> &[u8] {
         let found = match (&self.table, ip.unwrap_or(NO_ADDRESS).to_canonical()) {
             (Table::Networks(networks), IpAddr::V4(ip)) => networks.lookup(ip.to_bits().into(), 32, V4_BITS),
@@ -94,7 +94,7 @@ impl Geo {
         self.values.get(found.unwrap_or(self.default) as usize).map_or(&[], |value| value)
     }
 
-    /// Everything that it may be worth.
+    /// Lists all values that the variable may have.
     pub(crate) fn possible_values(&self) -> impl Iterator<Item = &[u8]> {
         self.values.iter().map(|value| &**value)
     }
@@ -112,7 +112,7 @@ fn find_range(ranges: &[Range], ip: u32) -> Option<u32> {
     ranges.get(at).filter(|range| range.first <= ip).map(|range| range.value)
 }
 
-/// Puts a range in, into a wider one if there is one; false, if it reaches over the end of another.
+/// Inserts a range, splitting a wider one that contains it. Returns false if it overlaps the end of another.
 fn add_range(ranges: &mut Vec<Range>, new: Range) -> bool {
     let at = ranges.partition_point(|range| range.last < new.first);
     match ranges.get(at).copied().filter(|old| old.first <= new.last) {
@@ -140,7 +140,7 @@ fn parse_range(text: &str) -> Option<(u32, u32)> {
     (first <= last).then_some((first, last))
 }
 
-/// A block that is being read.
+/// A block under construction.
 struct GeoBuilder {
     geo: Geo,
     value_indices: HashMap<String, u32>,
@@ -202,7 +202,7 @@ impl GeoBuilder {
         }
     }
 
-    /// Whether addresses or ranges of them stand here is said before the first one.
+    /// `ranges` must precede the first entry.
     fn use_ranges(&mut self, key: &Word) -> Result {
         if self.geo.len() > 0 {
             return Err(Error::new(&key.at, "\"ranges\" must be the first directive inside \"geo\" block"));
@@ -222,9 +222,9 @@ impl GeoBuilder {
                     return Err(key.error("range \"{}\" overlaps another one"));
                 }
             }
-            (Table::Ranges(_), ..) => return Err(invalid_key(key, "a range like 192.0.2.0-192.0.2.255")),
+            (Table::Ranges(_), ..) => return Err(invalid_key(key, "a range such as 192.0.2.0-192.0.2.255")),
             (Table::Networks(networks), _, Some(network)) => networks.0.push((network, value)),
-            (Table::Networks(_), ..) => return Err(invalid_key(key, "an address or a network like 192.0.2.0/24")),
+            (Table::Networks(_), ..) => return Err(invalid_key(key, "an address or a network such as 192.0.2.0/24")),
         }
         Ok(())
     }
@@ -234,15 +234,15 @@ impl GeoBuilder {
         match (&mut self.geo.table, parse_range(&what.text), parse_network(&what.text)) {
             (Table::Ranges(ranges), Some(gone), _) => ranges.retain(|range| (range.first, range.last) != gone),
             (Table::Networks(networks), _, Some(gone)) => networks.0.retain(|(network, _)| *network != gone),
-            _ => return Err(invalid_value(entry, what, "an address, a network or a range as it was written")),
+            _ => return Err(invalid_value(entry, what, "an address, a network or a range, written as in its entry,")),
         }
         if self.geo.len() == before {
-            builder.note(&entry.name, "there is nothing to delete");
+            builder.note(&entry.name, "no such entry to delete");
         }
         Ok(())
     }
 
-    /// The place of a value.
+    /// Returns the index of a value, which is added if it is new.
     fn value_index(&mut self, word: &Word) -> u32 {
         let next = self.geo.values.len() as u32;
         let place = *self.value_indices.entry(word.text.clone()).or_insert(next);

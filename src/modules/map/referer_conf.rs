@@ -1,4 +1,4 @@
-//! `valid_referers`: whose pages may lead here, and `$invalid_referer`.
+//! `valid_referers`, evaluated by `$invalid_referer`.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result};
 use crate::modules::map::conf::Expression;
 
-/// The shortest referer with a scheme, as nginx has it: `http://i.ru`.
+/// The shortest referer with a scheme in nginx: `http://i.ru`.
 const LEN_MIN: usize = 11;
-/// Bytes of a host in a referer; a longer one is not valid.
+/// The longest valid host of a referer.
 const HOST_BYTES_MAX: usize = 256;
 
-/// A name of a host, or many of them.
+/// The name of a host, with or without a wildcard, or an expression.
 #[derive(Clone, Debug)]
 pub enum HostName {
     Exact(Box<[u8]>),
-    /// What `*.x` ends with, its dot in front; with `.x` the name without the dot as well.
+    /// `.x` for `*.x`; with `true`, for `.x`, which also matches `x`.
     Suffix(Box<[u8]>, bool),
-    /// What `x.*` starts with, its dot behind.
+    /// `x.` for `x.*`.
     Prefix(Box<[u8]>),
     Pattern(Arc<Expression>),
 }
@@ -33,7 +33,7 @@ impl HostName {
         }
     }
 
-    /// How well it fits a host in lower case; none: not at all.
+    /// Ranks the match with a host, which is in lower case; the highest rank wins. None: no match.
     fn rank(&self, host: &[u8]) -> Option<(u8, usize)> {
         match self {
             Self::Exact(name) => (host == &**name && !host.is_empty()).then_some((3, 0)),
@@ -47,18 +47,18 @@ impl HostName {
     }
 }
 
-/// Referers that are valid.
+/// The valid referers.
 #[derive(Clone, Debug, Default)]
 pub struct Referers {
-    /// A request without a referer.
+    /// No `Referer` header.
     none: bool,
-    /// A referer without `http://` or `https://`.
+    /// A `Referer` without `http://` or `https://`.
     blocked: bool,
-    /// All names of the server.
+    /// The names of the server.
     server_names: bool,
-    /// Hosts, and what the path must start with.
+    /// Hosts, each with a prefix of the path.
     hosts: Vec<(HostName, Box<[u8]>)>,
-    /// For the referer without its scheme.
+    /// Matched with the referer without its scheme.
     patterns: Vec<Arc<Expression>>,
 }
 
@@ -88,7 +88,7 @@ fn strip_scheme(referer: &[u8]) -> Option<&[u8]> {
     referer.get(scheme.len()..)
 }
 
-/// Several lines of a block are one list.
+/// All lines of a block make one list.
 pub(crate) fn valid_referers(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut referers = match (&block.settings.optional.referers, block.is_first) {
         (Some(before), false) => before.clone(),

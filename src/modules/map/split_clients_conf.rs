@@ -1,4 +1,4 @@
-//! `split_clients "text" $name { ... }`: a value by chance that is always the same for the same text.
+//! `split_clients "text" $name { ... }`: a value chosen by a hash of the text, with given percentages.
 
 use crate::config::arguments::arg;
 use crate::config::builder::{BlockBuilder, Builder};
@@ -10,19 +10,19 @@ use crate::config::template::{Template, Variable};
 pub struct Split {
     pub name: String,
     pub source: Template,
-    /// Hashes below the number get the value; none: all that are left.
+    /// Values, each for hashes below a bound. None: for all remaining hashes.
     parts: Vec<(Option<u64>, Box<[u8]>)>,
 }
 
 impl Split {
-    /// The value for a text; none, if it is in no part.
+    /// Returns the value for a text; empty, if its hash is in no part.
     pub fn lookup(&self, text: &[u8]) -> &[u8] {
         let hash = u64::from(murmur2(text));
         let found = self.parts.iter().find(|(end, _)| end.is_none_or(|end| hash < end));
         found.map_or(&[], |(_, value)| value)
     }
 
-    /// Everything that it may be worth.
+    /// Lists all values that the variable may have.
     pub(crate) fn possible_values(&self) -> impl Iterator<Item = &[u8]> {
         let is_whole = self.parts.iter().any(|(end, _)| end.is_none());
         let nothing = (!is_whole).then_some(&[][..]);
@@ -30,7 +30,7 @@ impl Split {
     }
 }
 
-/// Austin Appleby's MurmurHash2 with the seed 0, as nginx has it: the same text is in the same part.
+/// MurmurHash2 with seed 0, as in nginx: a text gets the same value from both.
 fn murmur2(text: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let (words, rest) = text.as_chunks::<4>();
@@ -69,16 +69,15 @@ pub(crate) fn split_clients(builder: &mut Builder, _: &mut BlockBuilder, directi
     Ok(())
 }
 
-/// Hundredths of a percent in the whole.
+/// 100 % in hundredths of a percent.
 const HUNDREDTHS: u64 = 10_000;
 
-/// `51.2%` in hundredths of a percent; none: `*`, all that is left.
+/// Parses `51.2%` to hundredths of a percent. `Ok(None)`: `*`, the rest.
 fn parse_percentage(word: &Word) -> Result<Option<u64>> {
     if word.text == "*" {
         return Ok(None);
     }
-    let wrong =
-        || word.error("invalid percent value \"{}\"").hint("0.01% to 100%, or * for all that is left, is expected");
+    let wrong = || word.error("invalid percent value \"{}\"").hint("0.01% to 100%, or * for the rest, is expected");
     parse_hundredths(&word.text).filter(|part| (1..=HUNDREDTHS).contains(part)).map(Some).ok_or_else(wrong)
 }
 

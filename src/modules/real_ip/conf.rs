@@ -1,4 +1,4 @@
-//! `set_real_ip_from`, `real_ip_header`, `real_ip_recursive`: where the address of a client is taken from behind a proxy.
+//! `set_real_ip_from`, `real_ip_header`, `real_ip_recursive`: the client address when another proxy is in front.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,19 +7,19 @@ use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Result};
 use crate::runtime::cidr::Cidr;
 
-/// Who is believed when it tells for whom it asks, and how it tells it.
+/// The proxies whose information is trusted, and its source.
 #[derive(Clone, Debug)]
 pub struct RealIp {
     pub trusted: Vec<Cidr>,
     pub source: RealIpSource,
-    /// Addresses that are believed themselves are passed over.
+    /// Trusted addresses at the end of the list are skipped.
     pub recursive: bool,
 }
 
-/// Where the address stands.
+/// The source of the client address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RealIpSource {
-    /// In a field, the last one of a list.
+    /// The last address in this header.
     Header(Box<[u8]>),
     ProxyProtocol,
 }
@@ -35,7 +35,7 @@ pub(crate) fn real_ip_mut(block: &mut BlockBuilder) -> &mut RealIp {
     block.optional_mut().real_ip.get_or_insert_default()
 }
 
-/// Inherited only where the block has none of its own.
+/// Inherited only by blocks without a `set_real_ip_from` of their own.
 pub(crate) fn set_real_ip_from(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     let ranges =

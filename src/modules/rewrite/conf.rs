@@ -1,4 +1,4 @@
-//! The steps that a request goes through in a server or location: `return`, `set`, `if`, `rewrite`, `break`.
+//! The rewrite module's steps, which run in order: `return`, `set`, `if`, `rewrite`, `break`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::config::{directives, values};
 use crate::modules::map::conf::Expression;
 use crate::request::location_conf::Location;
 
-/// One thing to do with a request, in order.
+/// One step.
 #[derive(Clone, Debug)]
 pub enum Step {
     Return { status: u16, body: ReturnBody },
@@ -20,7 +20,7 @@ pub enum Step {
     Break,
 }
 
-/// What `return` answers with.
+/// The response of `return`.
 #[derive(Clone, Debug)]
 pub enum ReturnBody {
     Page,
@@ -28,7 +28,7 @@ pub enum ReturnBody {
     Redirect(Template),
 }
 
-/// What `set` fills.
+/// The variable that `set` assigns.
 #[derive(Clone, Copy, Debug)]
 pub enum SetTarget {
     User(u32),
@@ -41,7 +41,7 @@ pub enum SetTarget {
 pub struct If {
     pub condition: Condition,
     pub steps: Vec<Step>,
-    /// What it sets beside steps: a location in place of the one it stands in.
+    /// The location with the settings of the block, if it has other directives than steps.
     pub location: Option<Arc<Location>>,
 }
 
@@ -66,25 +66,25 @@ pub enum FileTest {
 pub struct Rewrite {
     pub expression: Expression,
     pub replacement: Template,
-    /// Arguments of the replacement. A `?` in a variable starts none.
+    /// The arguments of the replacement. A `?` in the value of a variable does not start arguments.
     pub args: Option<Template>,
-    /// Whether the request's own arguments follow: not if the replacement ends with `?`.
+    /// Whether the arguments of the request are appended; not if the replacement ends with `?`.
     pub keeps_args: bool,
     pub flag: RewriteFlag,
 }
 
-/// What follows a rewrite that matched.
+/// What happens after a match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RewriteFlag {
     NextStep,
-    /// No more steps; another location is looked for.
+    /// Ends the steps and searches for a location again.
     Last,
-    /// No more steps; the location stays.
+    /// Ends the steps and stays in the location.
     Break,
     Redirect(u16),
 }
 
-/// `return code`, `return code text`, `return code URL`, `return URL`.
+/// `return CODE`, `return CODE TEXT`, `return CODE URL`, `return URL`.
 pub(crate) fn return_step(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let first = arg(directive, 0);
     let step = match (values::number(&first.text), directive.args.get(1)) {
@@ -122,7 +122,7 @@ pub(crate) fn break_step(_: &mut Builder, block: &mut BlockBuilder, _: &Directiv
 }
 
 impl Builder {
-    /// The variable that a directive fills.
+    /// Returns the variable that a directive assigns.
     pub(crate) fn set_target(&self, target: &Word) -> Result<SetTarget> {
         let name = variable_name(target)?;
         match self.user_variable(name) {
@@ -130,7 +130,7 @@ impl Builder {
             None if name == "args" || name == "query_string" => Ok(SetTarget::Args),
             None if name == "limit_rate" => Ok(SetTarget::LimitRate),
             None => Err(Error::formatted(&target.at, "the duplicate \"{}\" variable", name)
-                .hint("a built-in variable or the result of a map can't be set")),
+                .hint("built-in variables and results of maps can't be set")),
         }
     }
 }
@@ -182,7 +182,7 @@ pub(crate) fn if_step(builder: &mut Builder, block: &mut BlockBuilder, directive
     Ok(())
 }
 
-/// The words between the parentheses, which may be glued to them.
+/// Parses the words between the parentheses, which may touch the first and the last one.
 fn parse_condition(builder: &Builder, directive: &Directive) -> Result<Condition> {
     let wrong = |at: &Word| {
         Error::new(&at.at, "invalid condition")
@@ -191,7 +191,7 @@ fn parse_condition(builder: &Builder, directive: &Directive) -> Result<Condition
     let first = arg(directive, 0);
     let last = directive.args.last().unwrap_or(first);
     if !first.text.starts_with('(') || first.quoted || !last.text.ends_with(')') || last.quoted {
-        return Err(first.error("invalid condition \"{}\"").hint("it stands in parentheses"));
+        return Err(first.error("invalid condition \"{}\"").hint("a condition in parentheses is expected"));
     }
     let mut words = directive.args.clone();
     if let Some(word) = words.first_mut() {

@@ -1,15 +1,15 @@
-//! `autoindex`: what a folder without an index is answered with.
+//! `autoindex`: listings of directories that have no index file.
 
 use crate::config::arguments::{self, arg};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Result};
 
-/// How folders are listed.
+/// How directories are listed.
 #[derive(Clone, Copy, Debug)]
 pub struct Autoindex {
     pub on: bool,
     pub format: ListingFormat,
-    /// Sizes in bytes, rather than in the largest unit that fits.
+    /// Exact sizes in bytes, not rounded to K, M or G.
     pub exact_size: bool,
 }
 
@@ -29,7 +29,7 @@ impl Default for Autoindex {
 
 pub(crate) fn localtime(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     if arguments::switch(directive)? {
-        builder.note(&directive.name, "times are UTC: there are no time zones here");
+        builder.note(&directive.name, "not supported: times are in UTC");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Setters about files: `root`, `alias`, `index`, `types`, `etag`, `if_modified_since`.
+//! Directives of static files: `root`, `alias`, `index`, `types`, `if_modified_since`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -11,21 +11,19 @@ use crate::modules::static_files::autoindex_conf::Autoindex;
 use crate::modules::static_files::precompressed_conf::Precompressed;
 use crate::request::location_conf::Matcher;
 
-/// How files are found and described.
+/// How files are located and described.
 #[derive(Clone, Debug)]
 pub struct Files {
-    /// The folder that paths lead into; no files are served without one.
+    /// The directory of the files. None, and no `alias`: no files are served.
     pub root: Option<Template>,
-    /// What stands for the matched part of the path, instead.
+    /// Replaces `root`.
     pub alias: Option<Alias>,
     pub index: Arc<[Template]>,
-    /// Extensions, in lower case, and their types.
     pub types: Arc<TypesByExtension>,
     pub etag: bool,
     pub if_modified_since: IfModifiedSince,
     pub log_not_found: bool,
     pub autoindex: Autoindex,
-    /// Whether compressed files are looked for beside the plain ones.
     pub gzip_static: Precompressed,
     pub brotli_static: Precompressed,
     /// Ranges that one request may ask for; 0: `Range` is ignored. nginx has no default limit.
@@ -36,11 +34,11 @@ pub struct Files {
 #[derive(Clone, Debug)]
 pub struct Alias {
     pub target: Template,
-    /// For how many bytes of the path it stands: the path of its location. None: for all, an expression found it.
+    /// The length of the location's path, which it replaces. None: the location is an expression, it replaces the whole path.
     pub replaced_bytes: Option<usize>,
 }
 
-/// When a file counts as not modified.
+/// How `If-Modified-Since` is compared with the time of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfModifiedSince {
     Off,
@@ -66,10 +64,10 @@ impl Default for Files {
     }
 }
 
-/// Types by extension.
+/// Media types by extension, in lower case.
 type TypesByExtension = HashMap<Vec<u8>, Arc<[u8]>>;
 
-/// Types of what web applications are made of, where no `types` is configured.
+/// Types of the files of web applications, used without a `types` block.
 static DEFAULT_TYPES: LazyLock<Arc<TypesByExtension>> = LazyLock::new(|| {
     const TYPES: &[(&str, &str)] = &[
         ("text/html", "html htm shtml"),
@@ -119,7 +117,7 @@ static DEFAULT_TYPES: LazyLock<Arc<TypesByExtension>> = LazyLock::new(|| {
     Arc::new(types)
 });
 
-/// A folder, relative to the prefix unless a variable begins it.
+/// Resolves the directory against the prefix, unless it is absolute or starts with a variable.
 fn in_prefix(builder: &Builder, word: &Word) -> String {
     if word.text.starts_with(['/', '$']) { word.text.clone() } else { builder.prefix.resolve(&word.text) }
 }
@@ -135,13 +133,13 @@ pub(crate) fn alias(builder: &mut Builder, block: &mut BlockBuilder, directive: 
     let word = arg(directive, 0);
     let Some(location) = &block.location else { return Ok(()) };
     if matches!(location.matcher, Matcher::Named) {
-        return Err(Error::new(&directive.name.at, "\"alias\" cannot stand in a named location").hint("\"root\" can"));
+        return Err(Error::new(&directive.name.at, "\"alias\" is not allowed in a named location").hint("use \"root\""));
     }
-    // `location /a { alias /b/; }` would let `/a../x` out of /b/: see `leads_out`.
+    // `location /a { alias /b/; }` would serve /x for `/a../x`, which request::variables therefore rejects.
     if matches!(location.matcher, Matcher::Prefix { .. }) && !location.path.ends_with('/') && word.text.ends_with('/') {
         builder.note(
             &directive.name,
-            "it ends with a slash, its location does not: what would leave the folder is not found",
+            "it ends with a slash but its location does not: paths that leave the directory get 404",
         );
     }
     let replaces = (!matches!(location.matcher, Matcher::Pattern(_))).then_some(location.path.len());
@@ -162,7 +160,7 @@ pub(crate) fn index(builder: &mut Builder, block: &mut BlockBuilder, directive: 
     Ok(())
 }
 
-/// `types { text/html html htm; }`; an empty block leaves everything to `default_type`.
+/// `types { text/html html htm; }`; with an empty block all files have the `default_type`.
 pub(crate) fn types(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let mut types = TypesByExtension::default();
     for entry in directive.block.as_deref().unwrap_or_default() {

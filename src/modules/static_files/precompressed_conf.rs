@@ -1,15 +1,15 @@
-//! `gzip_static` and `brotli_static`: compressed files beside the plain ones.
+//! `gzip_static` and `brotli_static`: precompressed files (`.gz`, `.br`) next to the originals.
 
 use crate::config::arguments::{self, arg};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Result};
 
-/// Who gets a compressed file where one lies beside the plain one.
+/// Which clients get a precompressed file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precompressed {
     #[default]
     Off,
-    /// Clients that say that they can read it.
+    /// Clients that accept the encoding.
     On,
     Always,
 }

@@ -1,4 +1,4 @@
-//! `disable_symlinks`: which symbolic links lead nowhere.
+//! `disable_symlinks`: which symbolic links are not followed.
 
 use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
@@ -8,9 +8,9 @@ use crate::config::template::Template;
 /// A `disable_symlinks` that is not off.
 #[derive(Clone, Debug)]
 pub struct Symlinks {
-    /// Links are followed to what their owner owns.
+    /// Links are followed if their target has the same owner.
     pub if_not_owner: bool,
-    /// The start of names that is not looked at.
+    /// The start of a path in which links are followed.
     pub from: Option<Template>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn disable_symlinks(builder: &mut Builder, block: &mut BlockBuilder, 
         None => None,
         Some((word, Some(text))) if of_same_owner.is_some() => Some(builder.template_from(text, word)?),
         Some((word, _)) => {
-            return Err(invalid_value(directive, word, "from= and the start of names, behind on or if_not_owner,"));
+            return Err(invalid_value(directive, word, "from=PATH, after on or if_not_owner,"));
         }
     };
     block.optional_mut().symlinks = of_same_owner.map(|of_same_owner| Symlinks { if_not_owner: of_same_owner, from });

@@ -1,4 +1,4 @@
-//! How an upstream chooses among its peers: the method, and what binds a client to one of them.
+//! Load balancing: the method, `sticky` and `queue`.
 
 use std::time::Duration;
 
@@ -8,39 +8,39 @@ use crate::config::parser::{Directive, Error, Result};
 use crate::config::template::{Template, Variable};
 use crate::config::values;
 
-/// The method of an upstream.
+/// The load-balancing method of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Balance {
     RoundRobin,
-    /// The fewest connections for the weight.
+    /// The fewest connections in relation to the weight.
     LeastConn,
     /// By the client's address: the first three bytes of IPv4, all of IPv6.
     IpHash,
-    /// By any text.
+    /// By a text with variables.
     Hash {
         key: Template,
-        /// Another set of peers moves few keys.
+        /// A change of the peers remaps few keys.
         consistent: bool,
     },
     Random {
-        /// Of two peers, the one with fewer connections.
+        /// Picks two peers and takes the one with fewer connections.
         two: bool,
     },
 }
 
-/// Requests that wait where no peer can take them (`queue`).
+/// `queue`: requests wait if no peer can accept them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSpec {
     pub length: u32,
     pub timeout: Duration,
 }
 
-/// What binds a client to a peer, as long as that can serve it.
+/// What binds a client to a peer, as long as the peer is available.
 #[derive(Clone, Debug)]
 pub enum Sticky {
-    /// A cookie that we set.
+    /// A cookie set here.
     Cookie(StickyCookie),
-    /// The first of these values that is not empty is the `route=` of a peer.
+    /// The first value that is not empty is the `route=` of the peer.
     Route(Vec<Template>),
 }
 
@@ -48,7 +48,7 @@ pub enum Sticky {
 #[derive(Clone, Debug)]
 pub struct StickyCookie {
     pub name: String,
-    /// What the client sent of it.
+    /// The value that the client sent.
     pub sent_value: Template,
     pub expires: Option<CookieExpiry>,
     pub domain: Option<Template>,
@@ -68,7 +68,7 @@ pub enum CookieExpiry {
 fn set_method(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive, method: Balance) {
     block.upstream.upstream.balance = method;
     if std::mem::replace(&mut block.upstream.has_method, true) {
-        builder.note(&directive.name, "another method was set before; the last one counts");
+        builder.note(&directive.name, "replaces the method set above");
     }
 }
 
@@ -135,10 +135,9 @@ pub(crate) fn sticky(builder: &mut Builder, block: &mut BlockBuilder, directive:
         "route" if directive.args.len() > 1 => {
             Sticky::Route(builder.templates(directive.args.get(1..).unwrap_or_default())?)
         }
-        "route" => return Err(invalid_value(directive, kind, "a variable behind \"route\"")),
+        "route" => return Err(invalid_value(directive, kind, "a variable after \"route\"")),
         "learn" => {
-            return Err(Error::new(&kind.at, "\"sticky learn\" is not supported")
-                .hint("\"sticky cookie\" needs nothing of the application"));
+            return Err(Error::new(&kind.at, "\"sticky learn\" is not supported").hint("use \"sticky cookie\""));
         }
         _ => return Err(invalid_value(directive, kind, "\"cookie\" or \"route\"")),
     };
@@ -146,10 +145,10 @@ pub(crate) fn sticky(builder: &mut Builder, block: &mut BlockBuilder, directive:
     Ok(())
 }
 
-/// What stands behind `sticky cookie`.
+/// Parses the arguments after `sticky cookie`.
 fn parse_sticky_cookie(builder: &Builder, directive: &Directive) -> Result<StickyCookie> {
     let Some(name) = directive.args.get(1) else {
-        return Err(invalid_value(directive, arg(directive, 0), "the name of a cookie behind \"cookie\""));
+        return Err(invalid_value(directive, arg(directive, 0), "the name of a cookie after \"cookie\""));
     };
     arguments::check_header_name(directive, name)?;
     let sent = Variable::Cookie(name.text.as_bytes().into());

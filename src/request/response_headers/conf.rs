@@ -1,4 +1,4 @@
-//! `expires`: how long those who got an answer may keep it.
+//! `expires`: how long clients and caches may store a response.
 
 use crate::config::arguments::arg;
 use crate::config::builder::{BlockBuilder, Builder};
@@ -12,19 +12,19 @@ const DAY_SECS: u64 = 86_400;
 #[derive(Clone, Debug)]
 pub enum Expires {
     Fixed(Lifetime),
-    /// Made for each request. With `modified` times count from the last change.
+    /// Evaluated for each request. With `modified` times count from the last modification.
     Template {
         template: Template,
         modified: bool,
     },
 }
 
-/// How long something may be kept. Times are in seconds.
+/// How long a response may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// `epoch`: it was old when it was made.
+    /// `epoch`: already expired.
     Epoch,
-    /// `max`: for ever, as far as anybody can tell.
+    /// `max`: ten years.
     Max,
     FromNow {
         secs: u64,
@@ -34,12 +34,12 @@ pub enum Lifetime {
         secs: u64,
         past: bool,
     },
-    /// Until this second of a day, by UTC.
+    /// Until this second of the day, in UTC.
     TimeOfDay(u64),
 }
 
 impl Lifetime {
-    /// Reads `30d`, `-1`, `+1h`, `@15h30m`, `epoch` and `max`; `off` is `Ok(None)`.
+    /// Parses `30d`, `-1`, `+1h`, `@15h30m`, `epoch` and `max`; `off` is `Ok(None)`. The error is what is expected.
     pub fn parse(text: &str, modified: bool) -> Result<Option<Self>, &'static str> {
         match text {
             "off" if !modified => return Ok(None),
@@ -50,7 +50,7 @@ impl Lifetime {
         let secs = |text: &str| values::time(text).map(|time| time.as_secs()).ok_or("a time, epoch, max or off");
         if let Some(text) = text.strip_prefix('@') {
             if modified {
-                return Err("a time without \"@\", which \"modified\" does not go with,");
+                return Err("a time without \"@\" after \"modified\"");
             }
             let at = Some(secs(text)?).filter(|secs| *secs <= DAY_SECS).ok_or("a time of less than 24 hours")?;
             return Ok(Some(Self::TimeOfDay(at)));

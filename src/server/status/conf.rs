@@ -1,19 +1,19 @@
-//! `stub_status` and `status`: what a location answers with by itself.
+//! `stub_status` and `status`: responses generated from the metrics.
 
 use crate::config::arguments::invalid_value;
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word};
 
-/// What is answered without a file and without an upstream.
+/// A generated response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// nginx's seven numbers.
+    /// nginx's page with seven numbers.
     StubStatus,
-    /// All numbers, in this form, or in the one that is asked for.
+    /// All metrics, in this format. None: in the format that the request asks for.
     Status(Option<StatusForm>),
 }
 
-/// A form of the status.
+/// A format of `status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusForm {
     Html,
@@ -22,11 +22,11 @@ pub enum StatusForm {
 }
 
 impl StatusForm {
-    /// Whether this build has the page.
+    /// Whether this build has the HTML page.
     pub const HAS_PAGE: bool = cfg!(feature = "page");
 }
 
-/// Its argument means nothing; old versions of nginx ask for one.
+/// The argument is ignored; old versions of nginx require one.
 pub(crate) fn stub_status(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     set_content(block, directive, Content::StubStatus)
 }
@@ -41,7 +41,7 @@ pub(crate) fn status(_: &mut Builder, block: &mut BlockBuilder, directive: &Dire
             }
             "json" => StatusForm::Json,
             "prometheus" => StatusForm::Prometheus,
-            _ => return Err(invalid_value(directive, word, "html, json, prometheus or nothing")),
+            _ => return Err(invalid_value(directive, word, "html, json, prometheus or no argument")),
         }),
     };
     set_content(block, directive, Content::Status(form))
@@ -54,13 +54,13 @@ fn set_content(block: &mut BlockBuilder, directive: &Directive, content: Content
     }
 }
 
-/// Of two directives that answer, one would do nothing.
+/// Rejects a location with two directives that respond: one would have no effect.
 pub(crate) fn check_single_content(block: &BlockBuilder, location: &Word) -> Result {
     let passes = block.location.as_ref().is_some_and(|location| location.proxy_pass.is_some());
     if passes && block.content.is_some() { Err(duplicate_content(location)) } else { Ok(()) }
 }
 
 fn duplicate_content(at: &Word) -> Error {
-    Error::new(&at.at, "this block is answered in two ways")
-        .hint("\"proxy_pass\", \"status\" or \"stub_status\": one of them is expected")
+    Error::new(&at.at, "this block has two directives that respond")
+        .hint("keep one of \"proxy_pass\", \"status\" and \"stub_status\"")
 }
