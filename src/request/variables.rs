@@ -105,8 +105,8 @@ fn write_map(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     if !map.volatile {
         let mut cache = exchange.variables.maps.borrow_mut();
         cache.resize(exchange.config.maps.len(), None);
-        if let Some(slot) = cache.get_mut(at) {
-            *slot = Some(out.get(start..).unwrap_or_default().into());
+        if let (Some(slot), Some(value)) = (cache.get_mut(at), out.get(start..)) {
+            *slot = Some(value.into());
         }
     }
 }
@@ -438,7 +438,7 @@ pub fn write_number(number: u64, digits_min: usize, out: &mut Vec<u8>) {
             break;
         }
     }
-    out.extend_from_slice(digits.get(digits.len() - count..).unwrap_or_default());
+    out.extend_from_slice(digits.split_at(digits.len() - count).1);
 }
 
 /// Appends milliseconds as seconds with three decimals.

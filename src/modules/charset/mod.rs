@@ -28,14 +28,14 @@ pub fn is_utf8(content_type: &[u8]) -> bool {
 
 /// Splits the `charset` parameter off. Parameters before it stay with the type, as in nginx.
 fn split_charset(content_type: &[u8]) -> (&[u8], Option<&[u8]>) {
-    let mut start = 0;
+    let mut start = 0usize;
     for parameter in content_type.split(|b| *b == b';') {
         if let Some((name, value)) = parameter.trim_ascii().split_at_checked(8)
             && name.eq_ignore_ascii_case(b"charset=")
-            && start > 0
+            && let Some(media_type) = start.checked_sub(1).and_then(|end| content_type.get(..end))
         {
             let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
-            return (content_type.get(..start - 1).unwrap_or_default(), Some(value));
+            return (media_type, Some(value));
         }
         start += parameter.len() + 1;
     }

@@ -213,9 +213,9 @@ impl Entry {
         out.extend_from_slice(slash);
         out.extend_from_slice(b"\">");
         // The slash of a directory is left out where it does not fit.
-        let (chars, shown) = measure_name(&self.name, utf8);
+        let (chars, shown) = shorten_name(&self.name, utf8);
         if chars > NAME_CHARS_MAX {
-            escape_html(self.name.get(..shown).unwrap_or_default(), out);
+            escape_html(shown, out);
             out.extend_from_slice(b"..&gt;</a>");
         } else {
             escape_html(&self.name, out);
@@ -258,12 +258,15 @@ impl Entry {
     }
 }
 
-/// Returns the number of characters of a name, and the bytes to show if there are too many. Without UTF-8 bytes count.
-fn measure_name(name: &[u8], utf8: bool) -> (usize, usize) {
+/// Returns the number of characters of a name, and the start to show if there are too many. Without UTF-8 bytes count.
+fn shorten_name(name: &[u8], utf8: bool) -> (usize, &[u8]) {
     const SHOWN: usize = NAME_CHARS_MAX - 3;
     match std::str::from_utf8(name).ok().filter(|_| utf8) {
-        Some(text) => (text.chars().count(), text.char_indices().nth(SHOWN).map_or(name.len(), |(at, _)| at)),
-        None => (name.len(), SHOWN),
+        Some(text) => {
+            let end = text.char_indices().nth(SHOWN).map_or(name.len(), |(at, _)| at);
+            (text.chars().count(), name.get(..end).unwrap_or(name))
+        }
+        None => (name.len(), name.get(..SHOWN).unwrap_or(name)),
     }
 }
 

@@ -121,9 +121,9 @@ impl Encoder {
             let start = out.len();
             out.resize(start + STEP_BYTES, 0);
             let (bytes_in, bytes_out) = (deflate.total_in(), deflate.total_out());
-            let status = deflate.compress(data, out.get_mut(start..).unwrap_or_default(), flush);
+            let status = deflate.compress(data, out.get_mut(start..).ok_or(EncodeError)?, flush);
             let produced = (deflate.total_out() - bytes_out) as usize;
-            data = data.get((deflate.total_in() - bytes_in) as usize..).unwrap_or_default();
+            data = data.get((deflate.total_in() - bytes_in) as usize..).ok_or(EncodeError)?;
             out.truncate(start + produced);
             match status {
                 Ok(Status::StreamEnd) => return Ok(()),
@@ -168,7 +168,7 @@ impl Encoder {
     }
 
     fn update_history(&mut self, data: &[u8]) {
-        let latest = data.get(data.len().saturating_sub(HISTORY_BYTES)..).unwrap_or_default();
+        let latest = data.last_chunk::<HISTORY_BYTES>().map_or(data, |latest| latest);
         let excess = (self.history.len() + latest.len()).saturating_sub(HISTORY_BYTES);
         self.history.drain(..excess);
         self.history.extend_from_slice(latest);
