@@ -1,7 +1,7 @@
-//! The way to a peer: waiting for one that has room, and connecting to it.
+//! Connects to a peer, after waiting for one that has room.
 //!
-//! When a peer comes back thousands may want to connect at once. No more than its backlog holds are let at it, in their
-//! order: what a full backlog refuses would come back only after seconds.
+//! When a peer comes back, thousands of requests may want to connect at once. At most as many as its backlog holds
+//! connect at the same time, in order: the kernel would retry what a full backlog drops only after seconds.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -21,13 +21,13 @@ use crate::runtime::socket::{Addr, Socket};
 use crate::runtime::stream::{BufStream, Stream};
 use crate::tls;
 
-/// How long a connection within this machine may take: longer means that the backlog was full when it began.
+/// The longest a connection within this machine takes unless the backlog was full.
 const BACKLOG_RETRY: Duration = Duration::from_millis(10);
-/// How long it may take at most after some of them.
+/// The longest wait after several full backlogs.
 const BACKLOG_RETRY_MAX: Duration = Duration::from_millis(100);
 
 impl ProxyRequest<'_> {
-    /// Waits for a peer, as long as the configuration allows (`queue`).
+    /// Waits for a peer as long as `queue` allows.
     pub(crate) async fn wait_for_peer(&mut self) -> Result<PeerLease, u16> {
         let (Some(queue), false) = (self.upstream.upstream.queue, self.upstream.is_empty()) else {
             return Err(self.no_live_upstreams("no live upstreams"));
@@ -35,7 +35,7 @@ impl ProxyRequest<'_> {
         let Some(place) = self.upstream.enqueue(&self.search) else {
             return Err(self.no_live_upstreams("no live upstreams, and no place in the queue"));
         };
-        // Who does not wait any more keeps others from their turn.
+        // A client that has aborted would delay the others in the queue.
         let waits = match self.abort_policy() {
             AbortPolicy::WhileOpen => AbortPolicy::WhileSending,
             patience => patience,
@@ -118,8 +118,8 @@ impl ProxyRequest<'_> {
     }
 }
 
-/// Connects. Within this machine a full backlog shows by a connection that is not made at once: it is tried again soon,
-/// where the kernel would wait for a second, and then longer.
+/// Connects. Within this machine a connection that is not established at once means a full backlog: it is tried again
+/// soon, where the kernel would wait a second, and then longer.
 async fn connect_with_retry(addr: &Addr, from: Option<&Addr>) -> io::Result<Socket> {
     if !addr.is_local() {
         return Socket::connect(addr, from).await;
@@ -135,7 +135,7 @@ async fn connect_with_retry(addr: &Addr, from: Option<&Addr>) -> io::Result<Sock
     }
 }
 
-/// Makes the handshake with a peer.
+/// Performs the TLS handshake with a peer.
 async fn connect_tls(socket: Socket, called: &TlsKey) -> Result<Stream, AttemptError> {
     match tls::connect(socket, &called.client, &called.name).await {
         Ok(session) => Ok(Stream::Secure(session)),

@@ -1,4 +1,4 @@
-//! What went wrong with a peer: before there was an answer, and on its way.
+//! Errors of an attempt: before the response, and during it.
 
 use std::fmt;
 use std::io;
@@ -8,27 +8,27 @@ use crate::http1::head::Malformed;
 use crate::request::body_relay::TransferError;
 use crate::runtime::io_error;
 
-/// Why a try with a peer gave no answer.
+/// Why an attempt gave no response.
 pub(crate) enum AttemptError {
     Connect(io::Error),
     ConnectTimeout,
     Handshake(io::Error),
-    /// The peer ended or broke the connection before a head was there.
+    /// The peer closed the connection before the head was complete.
     Closed(Option<io::Error>),
     Timeout(&'static str),
     Invalid(Malformed),
-    /// It would leave HTTP for something else than was asked for.
+    /// A 101 that does not accept what was offered.
     Upgrade(&'static str),
-    /// It answered with a status that means: ask another.
+    /// A status for which `proxy_next_upstream` tries another peer.
     Status(u16),
-    /// The client's fault; no other peer is tried.
+    /// An error of the client; no other peer is tried.
     Client(u16, String),
-    /// The client is gone.
+    /// The client has closed the connection.
     ClientClosed,
 }
 
 impl AttemptError {
-    /// The status that the client gets, if that was the last try.
+    /// The status for the client after the last attempt.
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Connect(_) | Self::Handshake(_) | Self::Closed(_) | Self::Invalid(_) | Self::Upgrade(_) => 502,
@@ -38,7 +38,7 @@ impl AttemptError {
         }
     }
 
-    /// What of `proxy_next_upstream` allows another try; a status has been looked at already.
+    /// The condition of `proxy_next_upstream` for another attempt; a status was checked already.
     pub(crate) fn next_upstream_flag(&self) -> Option<u16> {
         match self {
             Self::Connect(_) | Self::Handshake(_) | Self::Closed(_) => Some(NextUpstream::ERROR),
@@ -77,7 +77,7 @@ impl fmt::Display for AttemptError {
     }
 }
 
-/// Why an answer broke off.
+/// Why a response was cut off.
 pub(crate) enum RelayError {
     Request(AttemptError),
     Response(TransferError),

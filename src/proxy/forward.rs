@@ -1,8 +1,8 @@
-//! One request to an upstream and its answer back: choose a peer, write the head anew, stream both bodies, try another
-//! peer where that is safe, keep or drop the connection.
+//! Forwards a request to an upstream: selects a peer, sends the request, relays the response, retries on another peer
+//! where that is safe, and keeps or closes the connection.
 //!
-//! Bodies go both ways at once: an answer that comes early reaches the client while it still sends. Nothing of a request
-//! is sent before what has come of its body has been checked.
+//! Both bodies are relayed at once: an early response reaches the client while it still sends. Nothing of a request is
+//! sent before the buffered part of its body is checked.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -31,7 +31,7 @@ use crate::runtime::executor::{self, Millis, Timer};
 use crate::runtime::socket::{self, Addr};
 use crate::runtime::stream::{BufStream, Stream};
 
-/// Interim answers (1xx) to one request.
+/// Interim responses (1xx) to one request.
 const INTERIM_MAX: u32 = 32;
 
 /// The outcome of a proxied request.
@@ -55,18 +55,17 @@ pub(crate) enum Attempted {
     Retry,
 }
 
-/// An upstream that has left HTTP, and what it has sent already.
+/// An upstream connection after a 101, and the bytes that followed it.
 pub struct UpgradedUpstream {
     pub stream: Stream,
     pub early: Vec<u8>,
-    /// What follows are frames of WebSocket.
+    /// The protocol is WebSocket.
     pub is_websocket: bool,
     /// Counts the tunnel as a connection of its peer.
     pub lease: PeerLease,
 }
 
-/// Passes the request on, and the answer back.
-/// `timer` is the connection's.
+/// Forwards the request, and relays the response. `timer` is that of the connection.
 pub async fn forward(exchange: &mut Exchange, client: &mut BufStream, running: &Live, timer: &Timer) -> Forwarded {
     match ProxyRequest::new(exchange, client, running, timer) {
         Ok(mut attempts) => attempts.run().await,
@@ -74,7 +73,7 @@ pub async fn forward(exchange: &mut Exchange, client: &mut BufStream, running: &
     }
 }
 
-/// The address that connections come from (`proxy_bind`).
+/// The local address of upstream connections (`proxy_bind`).
 fn bind_address(exchange: &Exchange) -> Result<Option<Addr>, String> {
     let Some(template) = &exchange.settings().proxy.bind else { return Ok(None) };
     let text = variables::value(template, exchange);
@@ -86,8 +85,8 @@ fn bind_address(exchange: &Exchange) -> Result<Option<Addr>, String> {
     }
 }
 
-/// What has already come of the body is checked before anything is sent. If it is all of it, it is taken, and can be sent
-/// to one peer after the other.
+/// Checks the buffered part of the body before anything is sent. If that is the whole body it is taken, and can be sent
+/// to several peers, one after the other.
 fn buffered_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
     if exchange.body.buffered.is_some() {
         return Ok(exchange.body.buffered.clone());
@@ -125,7 +124,7 @@ fn as_slice(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
     body.map(|body| body.as_slice())
 }
 
-/// How peers of a request are spoken to by TLS, if they are.
+/// SNI and settings of TLS to the upstream, if it is used.
 fn tls_key(exchange: &Exchange) -> Option<TlsKey> {
     let client = exchange.upstream_tls()?.clone();
     let said = exchange.settings().optional.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref());
@@ -133,7 +132,7 @@ fn tls_key(exchange: &Exchange) -> Option<TlsKey> {
         Some(name) => String::from_utf8_lossy(&variables::value(name, exchange)).into_owned(),
         None => exchange.proxy_host().map_or(String::new(), |(host, _)| host.to_owned()),
     };
-    // Without a port, as in brackets.
+    // Removes a port, also behind brackets.
     let name = match name.rsplit_once(':') {
         Some((host, _)) if !host.contains(':') || host.ends_with(']') => host.into(),
         _ => name.into(),
@@ -141,26 +140,26 @@ fn tls_key(exchange: &Exchange) -> Option<TlsKey> {
     Some(TlsKey { client, name })
 }
 
-/// The tries of one request, one peer after the other.
+/// The attempts of one request, one peer after the other.
 pub(crate) struct ProxyRequest<'e> {
     pub(crate) timer: &'e Timer,
     pub(crate) exchange: &'e mut Exchange,
     pub(crate) client: &'e mut BufStream,
     pub(crate) upstream: Arc<UpstreamState>,
     pub(crate) pool_key: PoolKey,
-    /// What it asks for; without it, what the client has written.
+    /// The URI for the upstream; `None`: that of the client.
     pub(crate) uri: Option<Vec<u8>>,
-    /// The request's body, if all of it was there at once.
+    /// The buffered body, if it is complete.
     pub(crate) body: Option<Rc<Vec<u8>>>,
     pub(crate) request: UpstreamRequest,
     pub(crate) search: Search,
-    /// Tries of upstreams that have sent the request on.
+    /// Attempts with upstreams before an internal redirect.
     pub(crate) earlier_attempts: usize,
     pub(crate) began: Millis,
 }
 
 impl<'e> ProxyRequest<'e> {
-    /// Finds out where to the request goes, and what of it.
+    /// Resolves the destination, and builds the request.
     fn new(
         exchange: &'e mut Exchange,
         client: &'e mut BufStream,
@@ -245,7 +244,7 @@ impl<'e> ProxyRequest<'e> {
         }
     }
 
-    /// Whether one more peer may be tried, if there is one.
+    /// Whether `proxy_next_upstream_tries` and `_timeout` allow another attempt.
     fn may_try_another(&self) -> bool {
         let proxy = &self.exchange.settings().proxy;
         let tries = self.search.attempts();
@@ -255,7 +254,7 @@ impl<'e> ProxyRequest<'e> {
         !is_late && !used_up && tries < self.upstream.attempts_max()
     }
 
-    /// No peer is left, or none can be tried.
+    /// Logs that no peer is available.
     pub(crate) fn no_live_upstreams(&mut self, why: &str) -> u16 {
         if let Some(message) = self.upstream.resolve_error() {
             log::log_request(self.exchange, Level::Error, format_args!("{message}"));
@@ -267,7 +266,7 @@ impl<'e> ProxyRequest<'e> {
         502
     }
 
-    /// Tries one peer: what came of it, or the status to end with, or nothing: try the next.
+    /// Makes an attempt with one peer.
     async fn try_peer(&mut self, chosen: PeerLease) -> Attempted {
         let mut stale = false;
         loop {
@@ -288,7 +287,7 @@ impl<'e> ProxyRequest<'e> {
                     pooled.requests += 1;
                     match self.exchange_heads(&mut pooled, &mut sent).await {
                         Ok(head) => {
-                            // Fields that are added to the answer may ask for the upstream's.
+                            // Headers added to the response may read those of the upstream.
                             let head = Rc::new(head);
                             self.exchange.upstream.head = Some(head.clone());
                             if error_page::intercepts(self.exchange, head.status) {
@@ -315,7 +314,8 @@ impl<'e> ProxyRequest<'e> {
                     missed
                 }
             };
-            // A connection that was closed while it lay idle says nothing of its peer: once more, on a new one.
+            // A pooled connection that was closed while idle says nothing about its peer: once more, on a new
+            // connection.
             if reused && matches!(missed, AttemptError::Closed(_)) && self.may_resend(&sent) {
                 stale = true;
                 continue;
@@ -324,8 +324,8 @@ impl<'e> ProxyRequest<'e> {
         }
     }
 
-    /// Keeps the status and drops the body. If that is here already, and all of the request was `sent`, the connection can
-    /// be used again.
+    /// Keeps the status and discards the body. The connection is reused if the body is buffered and the whole request
+    /// was `sent`.
     fn finish_subrequest(
         &mut self,
         mut pooled: Box<UpstreamConn>,
@@ -345,7 +345,7 @@ impl<'e> ProxyRequest<'e> {
         Forwarded::Sent { keep_alive: true }
     }
 
-    /// Drops the answer: `error_page` has another one.
+    /// Discards the response: `error_page` replaces it.
     fn intercept(&mut self, chosen: &PeerLease, head: &Response) -> Forwarded {
         chosen.report(Outcome::Succeeded);
         self.end_attempt(None);
@@ -355,7 +355,7 @@ impl<'e> ProxyRequest<'e> {
         Forwarded::Next(Next::Reject(head.status))
     }
 
-    /// Does what the upstream tells us to do: the target that it sends the request to.
+    /// Obeys `X-Accel-Limit-Rate`, and returns `X-Accel-Redirect`.
     fn x_accel_redirect(&mut self, head: &Response) -> Option<Vec<u8>> {
         head.headers.first(HeaderName::Accel)?;
         let ignored = self.exchange.settings().proxy.ignored_headers;
@@ -366,7 +366,7 @@ impl<'e> ProxyRequest<'e> {
         head.headers.first_named(b"x_accel_redirect").filter(|_| !ignored.redirect).map(<[u8]>::to_vec)
     }
 
-    /// The upstream has sent the request on: what it answers with is found anew, with some of its fields (nginx's choice).
+    /// Redirects internally (`X-Accel-Redirect`), keeping some headers of the response as nginx does.
     fn redirect_internally(&mut self, chosen: &PeerLease, head: &Response, target: Vec<u8>) -> Forwarded {
         const PASSED: [(&[u8], &[u8]); 5] = [
             (b"Set-Cookie", b"set_cookie"),
@@ -396,8 +396,7 @@ impl<'e> ProxyRequest<'e> {
         Forwarded::Next(Next::redirect(exchange, target))
     }
 
-    /// Whether the request can be sent once more: its body can, and doing it twice does no harm
-    /// (RFC 9110 9.2.2).
+    /// Whether the request may be sent again: its body is available, and it is idempotent (RFC 9110 9.2.2).
     fn may_resend(&self, sent: &RequestProgress) -> bool {
         let proxy = &self.exchange.settings().proxy;
         let idempotent = !matches!(self.exchange.request.method(), b"POST" | b"LOCK" | b"PATCH");
@@ -405,7 +404,7 @@ impl<'e> ProxyRequest<'e> {
             && (sent.nothing_sent || idempotent || proxy.next_upstream.contains(NextUpstream::NON_IDEMPOTENT))
     }
 
-    /// What a miss means: for the log, for the peer, and for the client. `None`: another peer is tried.
+    /// Logs an error, reports it to the peer, and decides whether to try another one.
     fn classify_error(&mut self, chosen: &PeerLease, missed: &AttemptError, sent: &RequestProgress) -> Attempted {
         let status = missed.status();
         if let AttemptError::Client(..) | AttemptError::ClientClosed = missed {
@@ -416,7 +415,7 @@ impl<'e> ProxyRequest<'e> {
         }
         let fault = match missed {
             AttemptError::Status(status) => !matches!(status, 403 | 404),
-            // Being out of descriptors, ports or memory is no fault of the peer.
+            // A shortage of descriptors, ports or memory here is no failure of the peer.
             AttemptError::Connect(error) => !socket::is_out_of_resources(error),
             _ => true,
         };
@@ -446,8 +445,7 @@ impl<'e> ProxyRequest<'e> {
         }
     }
 
-    /// When the client is known not to wait any more. One that is to upgrade, or that keeps others out (`limit_conn`), must
-    /// not end its side.
+    /// How a client can abort. A request that is to upgrade, or holds `limit_conn` slots, must not be half-closed.
     pub(crate) fn abort_policy(&self) -> AbortPolicy {
         match self.exchange.settings().proxy.ignore_client_abort {
             true => AbortPolicy::Never,
@@ -458,7 +456,7 @@ impl<'e> ProxyRequest<'e> {
         }
     }
 
-    /// Sends the request, and reads heads until a final one is there. What is left of the body goes on later.
+    /// Sends the request, and reads heads until the final one. The rest of the body is sent by the relay.
     async fn exchange_heads(
         &mut self,
         pooled: &mut UpstreamConn,
@@ -475,12 +473,12 @@ impl<'e> ProxyRequest<'e> {
         };
         let coding = if framing == Framing::Chunked { TransferCoding::Chunked } else { TransferCoding::Plain };
         let http11 = self.exchange.request.version == Version::Http11;
-        // A client that tells the length 0 may wait nevertheless.
+        // A client that sends `Content-Length: 0` may wait for `100 Continue` too.
         let has_body = self.exchange.request.framing != Framing::None;
         let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.forwards_body();
         let send_timeout = settings.send_timeout;
         let waits = self.abort_policy();
-        // The first try takes the head; the rare further one writes it again.
+        // The first attempt takes the head; further ones, which are rare, build it again.
         let head = match std::mem::take(&mut self.request.head) {
             head if !head.is_empty() => head,
             _ => {
@@ -543,7 +541,7 @@ impl<'e> ProxyRequest<'e> {
                     if interim > INTERIM_MAX {
                         return Err(AttemptError::Invalid(Malformed::HeadTooLong));
                     }
-                    // We have said `100 Continue` ourselves.
+                    // `100 Continue` was sent before.
                     if head.status != 100 && http11 && self.exchange.subrequest_of.is_none() {
                         let bytes = headers::interim_response(&head);
                         send_all(client_tx, bytes, send_timeout).await.map_err(|_| AttemptError::ClientClosed)?;
@@ -558,7 +556,7 @@ impl<'e> ProxyRequest<'e> {
         self.check_response(head, sent)
     }
 
-    /// Whether an answer is one that the client gets.
+    /// Decides whether a response is relayed.
     fn check_response(&mut self, head: Response, sent: &RequestProgress) -> Result<Response, AttemptError> {
         if head.status == 101 {
             self.check_upgrade(&head, sent).map_err(AttemptError::Upgrade)?;
@@ -568,7 +566,7 @@ impl<'e> ProxyRequest<'e> {
             now.status = Some(head.status);
             now.received += head.len() as u64;
         }
-        // Where no other peer can be asked this answer is better than none.
+        // Without another peer this response is better than none.
         let status = head.status;
         if self.exchange.settings().proxy.next_upstream.contains_status(status)
             && self.may_resend(sent)
@@ -581,25 +579,25 @@ impl<'e> ProxyRequest<'e> {
     }
 }
 
-/// Has the answer keep a field of an upstream's that it takes the place of.
+/// Adds a header of the upstream to the response that replaces it.
 fn preserve_header(exchange: &mut Exchange, head: &Response, name: &'static [u8], known: &[u8]) {
     for value in head.headers.all_named(known) {
         exchange.overrides.headers.push((name, value.to_vec()));
     }
 }
 
-/// How long a client waits for its answer.
+/// What counts as an abort by the client.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AbortPolicy {
-    /// As long as its side is open.
+    /// The client closed its sending side.
     WhileSending,
-    /// As long as the connection is not broken: a client that only stopped sending still waits.
+    /// The connection is broken: a half-closed client still waits.
     WhileOpen,
-    /// Whatever it does, the request goes on (`proxy_ignore_client_abort`).
+    /// Nothing: the request continues (`proxy_ignore_client_abort`).
     Never,
 }
 
-/// Ready when the client does not wait any more.
+/// Ready when the client has aborted.
 pub(crate) fn poll_client_abort(client: &Stream, patience: AbortPolicy, cx: &mut Context<'_>) -> Poll<()> {
     match patience {
         AbortPolicy::Never => Poll::Pending,

@@ -1,7 +1,7 @@
-//! Heads that pass through, written anew: a request for its upstream, an answer for its client.
+//! Rewrites message heads in transit: requests on their way to the upstream, responses on their way to the client.
 //!
-//! Nothing is copied blindly. Hop-by-hop fields end here, framing is ours, what is configured is added behind what the
-//! client could take away, and `Upgrade` goes on only as configured, or by itself for WebSocket.
+//! Hop-by-hop headers are removed and framing is set here. Configured headers follow those that a client could remove
+//! by naming them in `Connection`. `Upgrade` is forwarded as configured, or without configuration for WebSocket.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -17,25 +17,25 @@ use crate::request::response_headers::{HeaderFilter, weak_etag};
 use crate::request::variables;
 use crate::runtime::clock;
 
-/// Bytes of a request head that is sent to an upstream.
+/// Bytes of a request head for an upstream.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of a body that finds room behind the head of its answer.
+/// Response bodies up to this size are copied behind their head.
 const BODY_JOIN_BYTES: u64 = 512;
 
-/// Everything of a request that goes to the upstream.
+/// A request for an upstream.
 pub struct UpstreamRequest {
     pub head: Vec<u8>,
     pub framing: Framing,
-    /// Tokens of the Upgrade field that we send, if we do.
+    /// The protocols of `Upgrade`; empty if it is not sent.
     pub offered_protocols: Vec<u8>,
-    /// Whether the answer has no body because we asked with HEAD.
+    /// The response has no body: the method is HEAD.
     pub is_head: bool,
-    /// Whether the connection could be used again, as far as we are concerned.
+    /// The connection can be reused, unless the upstream closes it.
     pub keep_alive: bool,
 }
 
-/// Fields that a client can't take away by naming them in Connection: others rely on them.
+/// Headers that a client can't remove by naming them in `Connection`, since applications rely on them.
 fn is_protected(name: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 7] = [b"x-", b"sec-", b"content-", b"if-", b"accept", b"cf-", b"remote-"];
     const NAMES: [&[u8]; 13] = [
@@ -200,9 +200,8 @@ fn write_client_headers(exchange: &Exchange, out: &mut Vec<u8>) {
     }
 }
 
-/// The protocols of `value` that an upstream is offered, each once: those that the client asks for itself, in HTTP/1.1 and
-/// with `Connection: upgrade` (RFC 9110 7.8); WebSocket by GET alone (RFC 6455 4.1); `h2c` never, since it lets a client
-/// speak HTTP/2 past all rules.
+/// The protocols of `value` to offer, each once: those that the client requests with HTTP/1.1 and `Connection: upgrade`
+/// (RFC 9110 7.8). WebSocket only with GET (RFC 6455 4.1); `h2c` never, since HTTP/2 would bypass all rules.
 fn offered_protocols(value: &[u8], request: &Request) -> Vec<u8> {
     if !request.may_upgrade() {
         return Vec::new();
@@ -214,7 +213,7 @@ fn offered_protocols(value: &[u8], request: &Request) -> Vec<u8> {
     offered.join(&b", "[..])
 }
 
-/// An interim answer (RFC 9110 15.2), written anew.
+/// The head of an interim response (RFC 9110 15.2).
 pub fn interim_response(head: &Response) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len());
     response::write_status_line(head.status, head.reason(), &mut out);
@@ -225,7 +224,7 @@ pub fn interim_response(head: &Response) -> Vec<u8> {
     out
 }
 
-/// Fields of an answer that go to the client.
+/// The upstream's headers for the client.
 fn forwarded_headers<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Iterator<Item = head::Header<'h>> {
     let proxy = &exchange.settings().proxy;
     let listed = |list: &[Box<[u8]>], name: &[u8]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
@@ -248,7 +247,7 @@ fn forwarded_headers<'h>(exchange: &'h Exchange, head: &'h Response) -> impl Ite
     })
 }
 
-/// The head of an answer, written anew for the client.
+/// The head of a response for the client.
 pub fn response_head(exchange: &Exchange, head: &Response, framing: ResponseFraming) -> Vec<u8> {
     let proxy = &exchange.settings().proxy;
     let passes = |name: &str| proxy.passed_headers.iter().any(|known| known.eq_ignore_ascii_case(name.as_bytes()));
@@ -272,7 +271,7 @@ pub fn response_head(exchange: &Exchange, head: &Response, framing: ResponseFram
             }
         }
     }
-    // Only `expires` asks for it.
+    // Only `expires` reads it.
     let expires = exchange.settings().optional.expires.as_ref();
     let modified = expires.and_then(|_| head.headers.first(HeaderName::LastModified)).and_then(clock::parse_http_date);
     let mut added = HeaderFilter::new(exchange, status, modified);
@@ -318,7 +317,7 @@ pub fn response_head(exchange: &Exchange, head: &Response, framing: ResponseFram
     out
 }
 
-/// A cookie as the client gets it (`proxy_cookie_path` and the like).
+/// Rewrites `Set-Cookie` (`proxy_cookie_path` and the like).
 fn rewrite_cookie<'v>(exchange: &Exchange, value: &'v [u8]) -> Cow<'v, [u8]> {
     match &exchange.settings().optional.cookies {
         Some(rules) => cookies::rewrite(rules, value, exchange),
@@ -326,7 +325,7 @@ fn rewrite_cookie<'v>(exchange: &Exchange, value: &'v [u8]) -> Cow<'v, [u8]> {
     }
 }
 
-/// `proxy_redirect` for a Location.
+/// Applies `proxy_redirect` to `Location`.
 fn rewrite_location(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
     match apply_proxy_redirect(exchange, value) {
         Some(value) if value.starts_with(b"/") => response::absolute_location(exchange, &value),
@@ -335,7 +334,7 @@ fn rewrite_location(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
     }
 }
 
-/// `proxy_redirect` for the URL in a Refresh, `5; url=http://...`.
+/// Applies `proxy_redirect` to the URL in `Refresh`: `5; url=http://...`.
 fn rewrite_refresh(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
     let Some(at) = value.windows(4).position(|part| part.eq_ignore_ascii_case(b"url=")) else { return value.to_vec() };
     let (before, url) = value.split_at(at + 4);
@@ -345,7 +344,7 @@ fn rewrite_refresh(exchange: &Exchange, value: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The first redirect rule that fits.
+/// Applies the first rule that matches.
 fn apply_proxy_redirect(exchange: &Exchange, value: &[u8]) -> Option<Vec<u8>> {
     let pass = exchange.proxy_pass()?;
     exchange.settings().proxy.redirects.iter().find_map(|rule| match rule {
@@ -370,7 +369,7 @@ fn apply_proxy_redirect(exchange: &Exchange, value: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// What stands for the location in a redirect.
+/// The path of a location in `proxy_redirect default`.
 fn location_path(location: &Location) -> &str {
     match location.matcher {
         Matcher::Exact | Matcher::Prefix { .. } => &location.path,
@@ -378,7 +377,7 @@ fn location_path(location: &Location) -> &str {
     }
 }
 
-/// The head of a 101: what was agreed on, and the upstream's other fields.
+/// The head of a 101: the protocol, and the other headers of the upstream.
 pub fn switching_protocols(exchange: &Exchange, head: &Response, token: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + 128);
     let reason = if head.reason().is_empty() { response::reason_phrase(101).as_bytes() } else { head.reason() };

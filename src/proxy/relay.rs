@@ -1,4 +1,4 @@
-//! The answer of a peer on its way to the client: as HTTP, or as the start of a tunnel.
+//! Relays the response of a peer to the client, or starts a tunnel.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -20,19 +20,19 @@ use crate::request::send_queue::send_all;
 use crate::request::{log, rate_limit};
 use crate::runtime::executor;
 
-/// How an answer goes on to the client.
+/// How a response is relayed.
 struct RelayPlan {
     status: u16,
     framing: Framing,
     coding: TransferCoding,
     packing: ContentEncoding,
     keep_alive: bool,
-    /// Whether the upstream's connection can be used again.
+    /// Whether the upstream connection can be reused.
     reusable: bool,
 }
 
 impl ProxyRequest<'_> {
-    /// Passes the answer on.
+    /// Relays the response.
     pub(crate) async fn relay(
         &mut self,
         mut pooled: Box<UpstreamConn>,
@@ -147,11 +147,11 @@ impl ProxyRequest<'_> {
         Ok(())
     }
 
-    /// How an answer goes on.
+    /// Chooses framing and coding of a response.
     fn plan(&self, head: &Response) -> RelayPlan {
         let exchange = &self.exchange;
         let status = exchange.overrides.status.unwrap_or(head.status);
-        // Asked with GET for a client that wants the head alone.
+        // The upstream was asked with GET for a client that wants the head only.
         let unread = (exchange.request.method() == b"HEAD" && !self.request.is_head)
             || (head::is_bodyless(status) && !head::is_bodyless(head.status));
         let upstream_framing = head.framing(self.request.is_head);
@@ -164,7 +164,7 @@ impl ProxyRequest<'_> {
             _ if exchange.accepts_chunked() => (TransferCoding::Chunked, true),
             _ => (TransferCoding::Plain, false),
         };
-        // What is left of the body must not be taken for the next request.
+        // The unread rest of the request body must not be parsed as the next request.
         let keep_alive = delimited && exchange.body.decoder.is_done() && exchange.may_keep_alive();
         let reusable = self.request.keep_alive
             && head.keeps_alive()
@@ -173,13 +173,13 @@ impl ProxyRequest<'_> {
         RelayPlan { status, framing, coding, packing, keep_alive, reusable }
     }
 
-    /// Tells the client which peer it is bound to from now on.
+    /// Sends the sticky cookie of the peer to the client.
     fn set_sticky_cookie(&mut self, chosen: &PeerLease) {
         let cookie = self.upstream.sticky_cookie(&chosen.peer, self.exchange);
         self.exchange.overrides.headers.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
     }
 
-    /// Whether a 101 is one that was asked for; or what is wrong with it.
+    /// Checks that a 101 accepts what was offered.
     pub(crate) fn check_upgrade(&self, head: &Response, sent: &RequestProgress) -> Result<(), &'static str> {
         if self.request.offered_protocols.is_empty() {
             return Err("was not asked for");
@@ -190,14 +190,14 @@ impl ProxyRequest<'_> {
             .ok_or("does not name what was asked for")?;
         let key = self.exchange.request.headers.first(HeaderName::WebSocketKey).filter(|_| is_websocket(protocol));
         let accepted = head.headers.first_named(b"sec_websocket_accept");
-        // It shows that the peer has read the key, and is no server that repeats what it is sent (RFC 6455 4.1).
+        // Shows that the peer has read the key, and does not just echo the request (RFC 6455 4.1).
         if key.is_some_and(|key| accepted != Some(websocket::accept_key(key).as_bytes())) {
             return Err("has not the \"Sec-WebSocket-Accept\" of the client's key");
         }
         Ok(())
     }
 
-    /// What the upstream leaves HTTP for, if that is one of what we asked for.
+    /// The protocol of a 101, if it is one of those offered.
     pub(crate) fn upgrade_protocol<'h>(&self, head: &'h Response) -> Option<&'h [u8]> {
         let named = head.headers.first(HeaderName::Upgrade).and_then(|value| head::tokens(value).next())?;
         let is_offered = head::tokens(&self.request.offered_protocols).any(|known| known.eq_ignore_ascii_case(named));
@@ -205,7 +205,7 @@ impl ProxyRequest<'_> {
         (is_offered && is_upgrade).then_some(named)
     }
 
-    /// The upstream leaves HTTP, as was asked for.
+    /// Sends the 101 to the client, and hands the connection over to a tunnel.
     async fn open_tunnel(&mut self, pooled: Box<UpstreamConn>, chosen: PeerLease, head: &Response) -> Attempted {
         let token = self.upgrade_protocol(head).unwrap_or_default();
         chosen.report(Outcome::Succeeded);
@@ -235,7 +235,7 @@ fn is_websocket(protocol: &[u8]) -> bool {
     protocol.eq_ignore_ascii_case(b"websocket")
 }
 
-/// What compression has to know of an upstream's answer.
+/// The input of the compression policy.
 fn response_info(head: &Response, status: u16) -> gzip::ResponseInfo<'_> {
     gzip::ResponseInfo {
         status,

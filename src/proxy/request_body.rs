@@ -1,4 +1,4 @@
-//! The request on its way to a peer, and how much of it has left.
+//! Sends the request to a peer, and knows how much of it was sent.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -11,41 +11,41 @@ use crate::request::exchange::RequestBody;
 use crate::request::rate_limit::MinRate;
 use crate::runtime::stream::{ReadError, ReadHalf, Stream};
 
-/// What of a request has left for a peer.
+/// How much of a request was sent to a peer.
 #[derive(Default)]
 pub(crate) struct RequestProgress {
-    /// Not even the connection was made.
+    /// Not even the connection was established.
     pub(crate) nothing_sent: bool,
-    /// The request, as long as it was not sent to its end.
+    /// The rest of the request; `None` when it was sent whole.
     pub(crate) unfinished: Option<RequestSender>,
 }
 
-/// The request on its way to the upstream.
+/// Sends a request.
 pub(crate) struct RequestSender {
     pub(crate) relay: BodyRelay,
-    /// Stands for the client's decoder where the body does not come from the client's stream.
+    /// Replaces the client's decoder where the body is not that of the client.
     bodyless: Option<Decoder>,
     min_rate: Option<MinRate>,
-    /// All of it was sent.
+    /// The whole request was sent.
     pub(crate) complete: bool,
-    /// The upstream takes no more of it; its answer may still come.
+    /// The upstream accepts no more; its response may still follow.
     sink_error: Option<io::Error>,
 }
 
 impl RequestSender {
-    /// `framing` is that of what follows the head, and `min_rate` counts for it.
+    /// `framing` is that of what follows the head; `min_rate` applies to it.
     pub(crate) fn new(transfer: BodyRelay, framing: Framing, min_rate: Option<MinRate>) -> Self {
         let bodyless = (framing == Framing::None).then(|| Decoder::new(Framing::None));
         let min_rate = min_rate.filter(|_| bodyless.is_none());
         Self { relay: transfer, bodyless, min_rate, complete: false, sink_error: None }
     }
 
-    /// Nothing more is sent.
+    /// Whether nothing more is sent.
     pub(crate) fn is_over(&self) -> bool {
         self.complete || self.sink_error.is_some()
     }
 
-    /// Sends on; `body` is the position in the client's body.
+    /// Sends; `body` is the position in the client's body.
     pub(crate) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -79,7 +79,7 @@ impl RequestSender {
                 client_fault(400, "prematurely closed connection while sending request body")
             }
             Poll::Ready(Err(TransferError::SourceTimeout)) => client_fault(408, "timed out while sending request body"),
-            // Nothing is compressed on this way.
+            // Requests are not compressed.
             Poll::Ready(Err(TransferError::Encoder)) => Err(AttemptError::ClientClosed),
             Poll::Ready(Err(TransferError::TooLarge)) => client_fault(413, "sent too large body"),
             Poll::Ready(Err(TransferError::Malformed(why))) => {
@@ -88,13 +88,13 @@ impl RequestSender {
         }
     }
 
-    /// Ready when the client sends more slowly than it may.
+    /// Ready when the client sends below `client_body_min_rate`.
     fn poll_min_rate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(min_rate) = &mut self.min_rate else { return Poll::Pending };
         min_rate.poll_slow(cx, self.relay.body_bytes, self.relay.is_sink_blocked())
     }
 
-    /// Notes what was read of the client's body.
+    /// Stores how much of the client's body was read.
     pub(crate) fn record(&self, body: &mut RequestBody) {
         if self.bodyless.is_none() {
             body.bytes = self.relay.body_bytes;

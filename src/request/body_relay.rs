@@ -1,10 +1,11 @@
-//! One body on its way: read from one wire, unframed, framed anew, written to the other side's stream.
+//! Relays a body: reads it from one stream, removes its framing, and writes it with new framing to another.
 //!
-//! Bytes go from the scratch buffer straight into a send. What the receiver would not take yet is held, and nothing
-//! more is read until that is gone: the whole back-pressure. What is held at first is the head that goes before.
+//! Bytes go from the shared read buffer straight into a write. What the receiver does not accept is pending, and
+//! nothing more is read until it is written: that is the back-pressure. The head that precedes the body is the first
+//! pending output.
 //!
-//! A body that is compressed on its way goes through an encoder in between. Whenever its sender pauses, all of it comes
-//! out: what is sent event by event arrives event by event.
+//! A compressed body goes through an encoder. Whenever its sender pauses the encoder is flushed, so that events are not
+//! delayed.
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
@@ -16,30 +17,26 @@ use crate::request::rate_limit::RateLimit;
 use crate::runtime::executor::{self, Timer};
 use crate::runtime::stream::{BufStream, ReadHalf, Stream};
 
-/// Bytes of a body that are copied behind what is held rather than sent from where they are.
+/// Parts of a body up to this size are copied behind the pending output rather than written from the read buffer.
 const COALESCE_BYTES_MAX: usize = 8 * 1024;
 
-/// Bytes of a body that `$request_body` holds.
+/// Bytes of a body for `$request_body`.
 const PREFIX_BYTES_MAX: usize = 16 * 1024;
 
 /// How long an encoder keeps its memory while nothing moves.
 pub const ENCODER_IDLE: Duration = Duration::from_millis(250);
 
-/// Why a body did not come to its end.
+/// Why a body was not relayed to its end.
 #[derive(Debug)]
 pub enum TransferError {
-    /// Reading failed.
     Source(io::Error),
-    /// The sender ended before the body did.
+    /// The sender closed before the end of the body.
     Truncated,
     SourceTimeout,
     Malformed(body::Malformed),
-    /// There is more of it than allowed.
     TooLarge,
-    /// Writing failed.
     Sink(io::Error),
     SinkTimeout,
-    /// It could not be compressed.
     Encoder,
 }
 
@@ -52,10 +49,10 @@ impl From<EncodeError> for TransferError {
 /// How a body is framed for its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferCoding {
-    /// As it is: its length was told, or the connection ends with it.
+    /// As it is: its length was announced, or it ends with the connection.
     Plain,
     Chunked,
-    /// In chunks, whose end somebody else writes: fields stand in it.
+    /// Chunked; the caller sends the last chunk with trailers.
     Trailed,
 }
 
@@ -64,12 +61,12 @@ impl TransferCoding {
         self != Self::Plain
     }
 
-    /// What ends a body.
+    /// The bytes that end a body.
     pub fn terminator(self) -> &'static [u8] {
         if self == Self::Chunked { body::LAST_CHUNK } else { b"" }
     }
 
-    /// Frames the piece of a body that `out` has from `start` on.
+    /// Frames the part of a body that starts at `start` in `out`.
     pub fn frame(self, start: usize, out: &mut Vec<u8>) {
         if self.is_chunked() && out.len() > start {
             let piece = out.split_off(start);
@@ -89,28 +86,27 @@ pub struct Limits {
     pub write_timeout: Duration,
 }
 
-/// A body on its way. Where it is read from, and how far that has come, belongs to its owner: the [`Decoder`] comes with
-/// each call.
+/// A body on its way. The position in the source belongs to the caller, who passes the [`Decoder`] with each call.
 pub struct BodyRelay {
     coding: TransferCoding,
     limits: Limits,
     /// Bytes that have to be written before anything else.
     pending: Vec<u8>,
     pending_written: usize,
-    /// Whether what is held may wait for the first bytes of the body, to go with them.
+    /// Pending output may wait for the first bytes of the body, to be written together.
     may_coalesce: bool,
-    /// Bytes of the body that were read.
+    /// Bytes of the body read so far.
     pub body_bytes: u64,
-    /// Bytes that were written, with heads and framing.
+    /// Bytes written so far, including head and framing.
     pub written: u64,
-    /// The start of the body, where a variable asks for it.
+    /// The start of the body, where a variable reads it.
     prefix: Option<Vec<u8>>,
     encoder: Option<Box<Encoder>>,
     timer: Timer,
     waiting: Option<Waiting>,
-    /// How fast it may go, at most.
+    /// All must allow it.
     rate_limits: Vec<RateLimit>,
-    /// The receiver is gone: what comes is dropped.
+    /// The receiver has closed: the body is read and discarded.
     discards: bool,
 }
 
@@ -118,7 +114,7 @@ pub struct BodyRelay {
 enum Waiting {
     Source,
     Sink,
-    /// Neither: the next bytes may not go yet.
+    /// The rate limit.
     Pace,
 }
 
@@ -142,12 +138,12 @@ impl BodyRelay {
         }
     }
 
-    /// Goes no faster than this.
+    /// Adds a rate limit.
     pub fn limit_rate(&mut self, pace: Option<RateLimit>) {
         self.rate_limits.extend(pace);
     }
 
-    /// Goes on to the end of the body, without its receiver.
+    /// Reads the body to its end without its receiver.
     pub fn discard_rest(&mut self) {
         self.discards = true;
         self.pending = Vec::new();
@@ -157,32 +153,31 @@ impl BodyRelay {
         self.waiting = None;
     }
 
-    /// Whether the receiver does not take what has come.
+    /// Whether the receiver does not accept the pending output.
     pub fn is_sink_blocked(&self) -> bool {
         self.waiting == Some(Waiting::Sink)
     }
 
-    /// Keeps the start of the body.
+    /// Stores the start of the body.
     pub fn keep_prefix(&mut self) {
         self.prefix = Some(Vec::new());
     }
 
-    /// What was kept.
     pub fn prefix(&self) -> &[u8] {
         self.prefix.as_deref().unwrap_or_default()
     }
 
-    /// Compresses the body on its way.
+    /// Compresses the body.
     pub fn compress(&mut self, encoder: Option<Encoder>) {
         self.encoder = encoder.map(Box::new);
     }
 
-    /// Bytes of the body before and after it was compressed.
+    /// Bytes of the body before and after compression.
     pub fn compressed_bytes(&self) -> Option<(u64, u64)> {
         self.encoder.as_ref().map(|encoder| encoder.byte_counts())
     }
 
-    /// Moves what can be moved; ready when all of it is written.
+    /// Relays what can be relayed; ready when the whole body is written.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -196,7 +191,7 @@ impl BodyRelay {
                 self.timer.clear();
                 return moved;
             }
-            // Or its turn is over.
+            // Or its share of this tick is used up.
             let Some(side) = self.waiting else { return Poll::Pending };
             ready!(self.timer.poll_due(cx));
             let (limit, failure) = match side {
@@ -215,7 +210,7 @@ impl BodyRelay {
         }
     }
 
-    /// Whether a wait is long enough for the encoder to rest in it.
+    /// Whether a wait is long enough to release the encoder's memory.
     fn may_release_encoder(&self, wait: Duration) -> bool {
         wait > ENCODER_IDLE && self.encoder.as_ref().is_some_and(|encoder| encoder.is_active())
     }
@@ -271,7 +266,7 @@ impl BodyRelay {
                 Poll::Ready(Ok(Err(failure))) => return Poll::Ready(Err(failure)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(TransferError::Source(error))),
                 Poll::Pending => {
-                    // Nothing of the body is there yet: the head does not wait for it.
+                    // The body has not arrived: the head does not wait for it.
                     self.may_coalesce = false;
                     self.encode(cx, &[], Flush::Sync, to)?;
                     ready!(self.poll_flush(cx, to))?;
@@ -282,7 +277,7 @@ impl BodyRelay {
         }
     }
 
-    /// How many bytes may be taken, or how long to wait for some.
+    /// How many bytes may be written, or how long to wait.
     fn room(&self) -> Result<usize, Duration> {
         let mut most = usize::MAX;
         for pace in &self.rate_limits {
@@ -292,7 +287,7 @@ impl BodyRelay {
         Ok(most)
     }
 
-    /// Takes what is the body's of `bytes`, and sends it: how many bytes were used.
+    /// Decodes and writes `bytes`; returns how many belong to the body.
     fn forward(
         &mut self,
         cx: &mut Context<'_>,
@@ -344,7 +339,7 @@ impl BodyRelay {
         (used, if self.encoder.is_some() { self.encode(cx, data, then, to) } else { self.send(cx, data, then, to) })
     }
 
-    /// Sends what comes of `data` when it is compressed.
+    /// Compresses and writes `data`.
     fn encode(&mut self, cx: &mut Context<'_>, data: &[u8], then: Flush, to: &Stream) -> Result<(), TransferError> {
         let Some(encoder) = &mut self.encoder else { return Ok(()) };
         let mut packed = Vec::new();
@@ -352,7 +347,7 @@ impl BodyRelay {
         if packed.is_empty() { Ok(()) } else { self.send(cx, &packed, then, to) }
     }
 
-    /// Sends what is held and `data` with one call, and holds what was not taken.
+    /// Writes pending output and `data` with one call; what is not accepted stays pending.
     fn send(&mut self, cx: &mut Context<'_>, data: &[u8], then: Flush, to: &Stream) -> Result<(), TransferError> {
         if self.discards {
             return Ok(());
@@ -369,7 +364,7 @@ impl BodyRelay {
                 (true, false) => b"",
             };
         }
-        // Small pieces are copied behind one another: cheaper than a call with several buffers.
+        // Small parts are copied: cheaper than a call with several buffers.
         let small = data.len() <= COALESCE_BYTES_MAX && !(self.pending.is_empty() && tail.is_empty());
         let (data, tail) = if small {
             self.pending.extend_from_slice(data);
@@ -436,7 +431,7 @@ impl BodyRelay {
         self.waiting = None;
     }
 
-    /// Starts to wait for a side, unless it is waited for already.
+    /// Starts to wait, unless this wait has begun already.
     fn wait(&mut self, side: Waiting, limit: Duration) {
         if self.waiting != Some(side) {
             self.waiting = Some(side);
@@ -445,7 +440,7 @@ impl BodyRelay {
     }
 }
 
-/// Drops what has come of a body that is not wanted: whether that is all of it.
+/// Discards buffered bytes of an unwanted body; returns whether that was all of it.
 pub fn discard_buffered(stream: &mut BufStream, decoder: &mut Decoder) -> Result<bool, body::Malformed> {
     while !decoder.is_done() && !stream.buffered().is_empty() {
         let used = decoder.decode(stream.buffered())?.used;

@@ -1,7 +1,7 @@
-//! Access lines and the error log: one record is one line, and writing never holds up a request.
+//! Access log and error log. A record is one line, and writing never delays a request.
 //!
-//! A line is one write(2) to a file opened for appending. A target that would block, or is full, loses the line; how
-//! many were lost is told once a minute. Bytes that a terminal or a log reader could misread are escaped.
+//! A line is one write(2) to a file opened for appending. A target that would block or is full loses the line; the
+//! number of lost lines is logged once a minute. Bytes that a terminal or a log reader could misread are escaped.
 
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
@@ -23,29 +23,29 @@ use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
 use crate::runtime::{clock, executor, io_error};
 use crate::tls::ReloadEvent;
 
-/// Stands for standard error where a file is named.
+/// The name that stands for standard error.
 const STDERR: &str = "stderr";
-/// Lines of the error log that a worker writes in a second; more of them are counted.
+/// Error log lines of a worker in one second; further ones are counted.
 const ERRORS_PER_SECOND_MAX: u32 = 100;
-/// Symbolic links that a log may lead through to a standard stream.
+/// Symbolic links between a log's name and a standard stream.
 const LINKS_MAX: u32 = 8;
 /// Bytes of a line of the error log.
 const LINE_BYTES_MAX: usize = 2048;
-/// Bytes of the value of one variable in a line of the access log, before they are escaped.
+/// Bytes of the value of a variable in the access log, before escaping.
 const VALUE_BYTES_MAX: usize = 2048;
 
-/// The open log files by number. They live as long as the process: a reload adds to them.
+/// The open log files by number. They stay open as long as the process: a reload adds to them.
 static FILES: RwLock<Vec<Option<File>>> = RwLock::new(Vec::new());
 
 struct File {
     path: String,
     fd: OwnedFd,
-    /// Lines that could not be written since it was opened.
+    /// Lines lost since it was opened.
     lost: AtomicU32,
 }
 
-/// Opens the files of a configuration that are not open yet, so that `account`, which root is to become, can open those
-/// that are made here again.
+/// Opens the files of a configuration that are not open yet. New files belong to `account`, the user of the workers, so
+/// that it can reopen them.
 pub fn open(files: &[(u32, String)], account: Option<&Account>) -> Result<(), String> {
     let mut all = FILES.write().unwrap_or_else(PoisonError::into_inner);
     for (number, path) in files {
@@ -61,12 +61,12 @@ pub fn open(files: &[(u32, String)], account: Option<&Account>) -> Result<(), St
     Ok(())
 }
 
-/// Opens each file again under its name, after it was moved away; one that can't be opened stays as it is, and why is
-/// returned.
+/// Opens each renamed file again under its configured name, and returns an error for each that can't be opened; those
+/// stay open.
 pub fn reopen() -> Vec<String> {
     let mut all = FILES.write().unwrap_or_else(PoisonError::into_inner);
     let mut failed = Vec::new();
-    // What was not moved away, such as a pipe or a device, can be root's: the account may not be able to open it again.
+    // Files that were not renamed stay open: a pipe or device of root's could not be opened again by the worker's user.
     for file in all.iter_mut().flatten().filter(|file| !is_unchanged(file)) {
         match open_file(&file.path, None) {
             Ok(fd) => *file = File { path: std::mem::take(&mut file.path), fd, lost: AtomicU32::new(0) },
@@ -84,10 +84,10 @@ fn is_unchanged(file: &File) -> bool {
 
 fn open_file(path: &str, account: Option<&Account>) -> io::Result<OwnedFd> {
     let opened = root_files::open_append(path.as_ref(), account);
-    // A standard stream can't be opened by its name if it is a socket (of a supervisor), or a pipe of root's.
+    // A standard stream can't be opened by its name if it is a socket (of a supervisor) or a pipe of root's.
     opened.or_else(|error| match standard_stream(path.into()) {
         Some(stream) => {
-            // A file that a shell has opened would be written from its start.
+            // A file opened by a shell would be written from its start.
             let _ = fcntl_getfl(stream).and_then(|flags| fcntl_setfl(stream, flags | OFlags::APPEND));
             stream.try_clone_to_owned()
         }
@@ -95,7 +95,7 @@ fn open_file(path: &str, account: Option<&Account>) -> io::Result<OwnedFd> {
     })
 }
 
-/// The standard stream that a name stands for, or a link to one.
+/// The standard stream that a path is a name of or a link to.
 fn standard_stream(mut path: PathBuf) -> Option<BorrowedFd<'static>> {
     for _ in 0..LINKS_MAX {
         match path.to_str()? {
@@ -110,7 +110,7 @@ fn standard_stream(mut path: PathBuf) -> Option<BorrowedFd<'static>> {
     None
 }
 
-/// Writes a whole line. A line that can't be written is lost.
+/// Writes a line; one that can't be written is lost.
 fn write(target: LogTarget, line: &[u8]) {
     match target {
         LogTarget::Nowhere => {}
@@ -129,21 +129,21 @@ fn write(target: LogTarget, line: &[u8]) {
 }
 
 thread_local! {
-    /// The second at hand, and how many errors it has seen.
+    /// The current second, and its number of errors.
     static ERROR_RATE: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
 }
 
-/// Whether a message of this level is written at all.
+/// Whether messages of this level are written.
 pub fn is_enabled(logs: &[ErrorLog], level: Level) -> bool {
     logs.iter().any(|log| level <= log.level && log.target != LogTarget::Nowhere)
 }
 
-/// A message of no connection.
+/// Logs a message without a connection.
 pub fn log(logs: &[ErrorLog], level: Level, message: fmt::Arguments<'_>) {
     write_error(logs, level, None, message, "");
 }
 
-/// Tells what became of a certificate that has changed.
+/// Logs the reload of a certificate.
 pub fn log_cert_reload(logs: &[ErrorLog], news: &ReloadEvent) {
     match news {
         ReloadEvent::Reloaded(text) => log(logs, Level::Notice, format_args!("{text}")),
@@ -151,7 +151,7 @@ pub fn log_cert_reload(logs: &[ErrorLog], news: &ReloadEvent) {
     }
 }
 
-/// A message about a connection without a request.
+/// Logs a message about a connection without a request.
 pub fn log_client(logs: &[ErrorLog], level: Level, client: &Client, message: fmt::Arguments<'_>) {
     if is_enabled(logs, level) {
         let context = format!(", client: {}, server: {}", client.addr.host(), client.local);
@@ -159,7 +159,7 @@ pub fn log_client(logs: &[ErrorLog], level: Level, client: &Client, message: fmt
     }
 }
 
-/// A message about a request: what it was and where it went stand behind it.
+/// Logs a message about a request, followed by its context.
 pub fn log_request(exchange: &Exchange, level: Level, message: fmt::Arguments<'_>) {
     let logs = &exchange.settings().error_log;
     if is_enabled(logs, level) {
@@ -167,7 +167,7 @@ pub fn log_request(exchange: &Exchange, level: Level, message: fmt::Arguments<'_
     }
 }
 
-/// What the error log says of a request.
+/// The context of a request in the error log.
 pub fn request_context(exchange: &Exchange) -> String {
     let text = |bytes: &[u8]| {
         let mut out = Vec::new();
@@ -191,7 +191,7 @@ pub fn request_context(exchange: &Exchange) -> String {
     context
 }
 
-/// Writes a message to all logs that want its level.
+/// Writes a message to all logs of its level.
 pub fn write_error(
     logs: &[ErrorLog],
     level: Level,
@@ -219,8 +219,8 @@ pub fn write_error(
     }
 }
 
-/// A text as one line that reads as it was written: control characters become spaces, and characters that break lines or
-/// turn the direction of what stands behind them (UAX 9) are escaped, whatever file or host they are in the name of.
+/// Escapes a text into one line: control characters become spaces, and characters that break lines or change the
+/// direction of text (UAX 9) are escaped. They may be in file names and host names.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len() + 1);
     for c in text.chars() {
@@ -235,7 +235,8 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// Counts messages: an attack must not fill the disk. What was left out is told in the next second that has room.
+/// Limits messages per second, so that an attack can't fill the disk. The number of omitted ones is logged in a later
+/// second.
 fn is_over_rate(logs: &[ErrorLog]) -> bool {
     let second = executor::now() / 1000;
     let (last, count) = ERROR_RATE.get();
@@ -251,7 +252,7 @@ fn is_over_rate(logs: &[ErrorLog]) -> bool {
     count >= ERRORS_PER_SECOND_MAX
 }
 
-/// Writes the access line of an exchange.
+/// Writes the access log line of an exchange.
 pub fn write_access(exchange: &Exchange) {
     for log in exchange.settings().access_log.iter() {
         if let Some(line) = PendingLine::new(log, exchange, LineKind::Now) {
@@ -260,16 +261,16 @@ pub fn write_access(exchange: &Exchange) {
     }
 }
 
-/// The access lines of an exchange whose end is still to come.
+/// Prepares the access log lines of an exchange that has not ended.
 pub fn pending_lines(exchange: &Exchange, end: LineKind) -> Box<[PendingLine]> {
     exchange.settings().access_log.iter().filter_map(|log| PendingLine::new(log, exchange, end)).collect()
 }
 
-/// An access line that is whole but for what is known only at the end: bytes and times.
+/// An access log line, complete but for values known only at the end.
 pub struct PendingLine {
     target: LogTarget,
     text: Box<[u8]>,
-    /// Where in the text which value goes, in order.
+    /// Where in the text each deferred value goes, in order.
     deferred: Box<[(u32, DeferredVar)]>,
 }
 
@@ -285,13 +286,13 @@ enum DeferredVar {
     Completion,
 }
 
-/// What the end of an exchange is, for which a line has to wait.
+/// When the exchange of a line ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineKind {
-    /// It has come.
+    /// It has ended.
     Now,
     Tunnel,
-    /// Of a file, by whatever way the request has come to it.
+    /// With a detached response.
     File,
 }
 
@@ -311,7 +312,7 @@ impl DeferredVar {
         Self::ALL.into_iter().find(|kind| *kind as u8 == code)
     }
 
-    /// What is not known of this variable before the end.
+    /// The deferred value of a variable.
     fn at_end(variable: &Variable, end: LineKind) -> Option<Self> {
         let Variable::Builtin(builtin) = variable else { return None };
         match builtin {
@@ -329,20 +330,19 @@ impl DeferredVar {
     }
 }
 
-/// What is known when the end has come.
+/// The values known at the end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
-    /// Bytes that the client got, with the head.
+    /// Bytes sent to the client, including the head.
     pub bytes: u64,
     pub head_bytes: u64,
     pub millis: u64,
-    /// Whether it was all.
+    /// The response was sent whole.
     pub complete: bool,
 }
 
 impl PendingLine {
-    /// `None` if the log does not want this exchange. What an `end` that is still to come will tell is left to
-    /// [`PendingLine::write`].
+    /// `None` if the log's condition excludes this exchange. Deferred values are left to [`PendingLine::write`].
     pub fn new(log: &AccessLog, exchange: &Exchange, end: LineKind) -> Option<Self> {
         if log.target == LogTarget::Nowhere || log.condition.as_ref().is_some_and(|c| !variables::is_true(c, exchange))
         {
@@ -372,7 +372,7 @@ impl PendingLine {
         Some(Self { target: log.target, text: text.into(), deferred: late.into() })
     }
 
-    /// For the next program: by the name of the file, since numbers are not the same there.
+    /// Encodes it for the new binary, with the name of the file, since numbers differ there.
     pub fn pack(&self, packer: &mut HandoverEncoder) {
         let path = match self.target {
             LogTarget::Nowhere => String::new(),
@@ -391,7 +391,7 @@ impl PendingLine {
         }
     }
 
-    /// What [`PendingLine::pack`] wrote.
+    /// Decodes what [`PendingLine::pack`] wrote.
     pub fn unpack(parcel: &mut HandoverDecoder) -> Option<Self> {
         let target = match parcel.string()?.as_str() {
             "" => LogTarget::Nowhere,
@@ -412,7 +412,7 @@ impl PendingLine {
         Some(Self { target, text, deferred: late.into() })
     }
 
-    /// Fills in what was not known, and writes the line.
+    /// Inserts the deferred values, and writes the line.
     pub fn write(&self, moved: &Totals) {
         let mut line = Vec::with_capacity(self.text.len() + 64);
         let mut from = 0;
@@ -439,7 +439,7 @@ impl PendingLine {
     }
 }
 
-/// Whether a variable has a value for each request, be it an empty one: no `-` stands for that.
+/// Whether a variable always has a value, even an empty one, so that no `-` stands for it.
 fn has_value(variable: &Variable) -> bool {
     match variable {
         Variable::Builtin(builtin) => matches!(
@@ -456,7 +456,7 @@ fn has_value(variable: &Variable) -> bool {
     }
 }
 
-/// Appends `bytes` so that a record stays one line.
+/// Appends `bytes` escaped, so that a record stays one line.
 pub fn escape(bytes: &[u8], how: Escape, out: &mut Vec<u8>) {
     for &byte in bytes {
         match (how, byte) {
@@ -471,7 +471,7 @@ pub fn escape(bytes: &[u8], how: Escape, out: &mut Vec<u8>) {
             _ => out.push(byte),
         }
     }
-    // Bytes that are no text would make the line no JSON.
+    // Invalid UTF-8 would be invalid JSON.
     if how == Escape::Json && std::str::from_utf8(bytes).is_err() {
         let start = out.len() - escaped_len(bytes);
         let text = String::from_utf8_lossy(out.get(start..).unwrap_or_default()).into_owned();

@@ -1,4 +1,4 @@
-//! Answers that we make ourselves, and what every head to a client has in common.
+//! Responses generated here, and what all response heads have in common.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -12,48 +12,47 @@ use crate::request::response_headers::HeaderFilter;
 use crate::request::variables;
 use crate::runtime::clock;
 
-/// An answer of our own.
+/// A response generated here rather than by an upstream or from a file.
 #[derive(Debug, Default)]
 pub struct LocalResponse {
     pub status: u16,
     pub content_type: Option<Vec<u8>>,
     /// A URL that is made absolute when it is sent, as the settings say.
     pub location: Option<Vec<u8>>,
-    /// The methods that a 405 names, if they are not those of a proxy.
+    /// `Allow` of a 405, where it differs from that of a proxy.
     pub allow: Option<&'static [u8]>,
-    /// Lines of the head that are written already.
+    /// Header lines that are written already.
     pub header_lines: Vec<u8>,
-    /// Further fields.
     pub headers: Vec<(&'static [u8], Vec<u8>)>,
-    /// A page of ours, which `error_page` may replace.
+    /// An error page or redirect of this program, which `error_page` may replace.
     pub is_page: bool,
     pub body: Vec<u8>,
 }
 
-/// What becomes of the body of an answer on its way.
+/// The content coding that is applied on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentEncoding {
-    /// Nothing, for no client.
+    /// None, whatever the client accepts.
     Plain,
-    /// Nothing for this client; for others it may be another.
+    /// None for this client; another one may get a coding.
     Varies,
     Gzip,
 }
 
-/// How an answer travels.
+/// How a response is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseFraming {
     pub keep_alive: bool,
     pub chunked: bool,
-    /// Fields follow the body.
+    /// Trailers follow the body.
     pub has_trailers: bool,
     pub content_encoding: ContentEncoding,
 }
 
-/// Methods that may be proxied; others may as well, but for CONNECT and TRACE.
+/// `Allow` of a proxy. It forwards any method but CONNECT and TRACE.
 const METHODS: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
 
-/// The text of a status code (RFC 9110 15).
+/// The reason phrase of a status (RFC 9110 15).
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",
@@ -103,7 +102,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// The text of a status code on its page, as nginx has it.
+/// The title of a status page, as in nginx.
 fn page_title(status: u16) -> &'static str {
     match status {
         302 => "Found",
@@ -112,8 +111,8 @@ fn page_title(status: u16) -> &'static str {
     }
 }
 
-/// What is wrong with a connection rather than with a request. `error_page` knows it by a status of its own, the client
-/// is told 400.
+/// The message of an error of the connection rather than of the request. `error_page` knows it by a status of its own;
+/// the client gets 400.
 pub fn connection_error(status: u16) -> Option<&'static str> {
     match status {
         SSL_CERTIFICATE_ERROR => Some("The SSL certificate error"),
@@ -128,7 +127,7 @@ pub const SSL_CERTIFICATE_REQUIRED: u16 = 496;
 pub const HTTP_TO_HTTPS: u16 = 497;
 
 impl LocalResponse {
-    /// The small page of a status; nothing of the request is repeated in it.
+    /// The page of a status. It repeats nothing of the request.
     pub fn page(status: u16, tokens: bool) -> Self {
         if let Some(fault) = connection_error(status) {
             let (text, name) = (reason_phrase(400), server_token(tokens));
@@ -159,11 +158,11 @@ impl LocalResponse {
         response
     }
 
-    /// Sends the client from the path to the same with a slash at its end.
+    /// A redirect to the same path with a slash at its end.
     pub fn add_slash(exchange: &Exchange) -> Self {
         let mut url = Vec::new();
         uri::encode_path(&exchange.uri.path, &mut url);
-        // `//host/` would lead to another host (`merge_slashes off`).
+        // `//host/` would be another host (`merge_slashes off`).
         let doubled = url.iter().take_while(|b| **b == b'/').count().saturating_sub(1);
         url.drain(..doubled);
         url.push(b'/');
@@ -174,7 +173,7 @@ impl LocalResponse {
         Self::redirect(exchange, 301, &url)
     }
 
-    /// The answer of a `return`.
+    /// The response of a `return`.
     pub fn from_return(exchange: &Exchange, status: u16, what: &ReturnBody) -> Self {
         match what {
             ReturnBody::Page if matches!(status, 200..=299) && !crate::http1::head::is_bodyless(status) => {
@@ -183,7 +182,7 @@ impl LocalResponse {
             }
             ReturnBody::Page => Self::page(status, exchange.settings().server_tokens),
             ReturnBody::Redirect(url) => Self::redirect(exchange, status, &variables::value(url, exchange)),
-            // An empty text is no page of one's own.
+            // An empty text gets the page of the status.
             ReturnBody::Text(text) if status >= 400 && text.as_text() == Some(b"") => {
                 Self::page(status, exchange.settings().server_tokens)
             }
@@ -196,7 +195,7 @@ impl LocalResponse {
         }
     }
 
-    /// The whole answer to nobody in particular, who may send no other request.
+    /// The whole response for a connection without a request, which is closed after it.
     pub fn without_exchange(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         write_status_line(self.status, reason_phrase(self.status).as_bytes(), &mut out);
@@ -208,7 +207,7 @@ impl LocalResponse {
         out
     }
 
-    /// The head of this answer.
+    /// Writes the head.
     pub fn head(&self, exchange: &Exchange, framing: ResponseFraming) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         write_start(exchange, self.status, reason_phrase(self.status).as_bytes(), &mut out);
@@ -221,7 +220,7 @@ impl LocalResponse {
             }
         }
         let location = self.location.as_ref().map(|url| absolute_location(exchange, url));
-        // Where nginx has it: what it made absolute stands among the fields that each answer has.
+        // As in nginx: a `Location` that was made absolute comes before the headers of the connection.
         let is_made = self.location != location;
         if let Some(location) = location.as_ref().filter(|_| is_made) {
             write_header(b"Location", location, &mut out);
@@ -242,7 +241,7 @@ impl LocalResponse {
     }
 }
 
-/// The type by the extension, in any letter case.
+/// The media type by extension, in any case.
 pub fn content_type(exchange: &Exchange) -> Arc<[u8]> {
     if let Some(given) = &exchange.overrides.content_type {
         return given.as_slice().into();
@@ -257,24 +256,24 @@ pub fn content_type(exchange: &Exchange) -> Arc<[u8]> {
     known.cloned().unwrap_or_else(|| variables::value(&settings.default_type, exchange).into())
 }
 
-/// What the program calls itself (`server_tokens`).
+/// `Server` (`server_tokens`).
 fn server_token(tokens: bool) -> &'static str {
     if tokens { concat!("smolgate/", env!("CARGO_PKG_VERSION")) } else { "smolgate" }
 }
 
-/// The status line, `Server` and `Date`.
+/// Writes the status line, `Server` and `Date`.
 pub fn write_start(exchange: &Exchange, status: u16, reason: &[u8], out: &mut Vec<u8>) {
     write_status_line(status, reason, out);
     write_server(exchange, out);
     write_date(out);
 }
 
-/// `Server` (RFC 9110 10.2.4).
+/// Writes `Server` (RFC 9110 10.2.4).
 pub fn write_server(exchange: &Exchange, out: &mut Vec<u8>) {
     write_header(b"Server", server_token(exchange.settings().server_tokens).as_bytes(), out);
 }
 
-/// The status line alone.
+/// Writes the status line alone.
 pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend([100, 10, 1].map(|unit| b'0' + (status / unit % 10) as u8));
@@ -283,21 +282,21 @@ pub fn write_status_line(status: u16, reason: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `Content-Length` (RFC 9110 8.6).
+/// Writes `Content-Length` (RFC 9110 8.6).
 pub fn write_content_length(length: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Content-Length: ");
     variables::write_number(length, 1, out);
     out.extend_from_slice(b"\r\n");
 }
 
-/// `Date` (RFC 9110 6.6.1).
+/// Writes `Date` (RFC 9110 6.6.1).
 pub fn write_date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"Date: ");
     clock::write_http_date(out);
     out.extend_from_slice(b"\r\n");
 }
 
-/// The fields that say how an answer travels, and behind them what phases have added.
+/// Writes the headers for framing and connection, and behind them those that phases have added.
 pub fn write_framing(exchange: &Exchange, framing: ResponseFraming, out: &mut Vec<u8>) {
     let settings = exchange.settings();
     if framing.chunked {
@@ -319,14 +318,14 @@ pub fn write_framing(exchange: &Exchange, framing: ResponseFraming, out: &mut Ve
     exchange.overrides.headers.iter().for_each(|(name, value)| write_header(name, value, out));
 }
 
-/// `Content-Encoding` of what is compressed on its way: nginx has it behind the other fields.
+/// Writes `Content-Encoding`, which nginx has behind the other headers.
 pub fn write_content_encoding(framing: ResponseFraming, out: &mut Vec<u8>) {
     if framing.content_encoding == ContentEncoding::Gzip {
         out.extend_from_slice(b"Content-Encoding: gzip\r\n");
     }
 }
 
-/// A URL for `Location`: control bytes are encoded, and one that starts with `/` gets scheme, host and port.
+/// A URL for `Location`: control characters are encoded, and a path gets scheme, host and port.
 pub fn absolute_location(exchange: &Exchange, url: &[u8]) -> Vec<u8> {
     let safe: Cow<'_, [u8]> = if url.iter().any(u8::is_ascii_control) {
         let mut safe = Vec::new();

@@ -1,8 +1,7 @@
-//! Connections as they come in: accepted, given to the worker that has the fewest, turned away when there is no room.
+//! Accepts connections, gives each to the worker with the fewest, and rejects those for which there is no room.
 //!
-//! All workers wait on the same sockets, of which the kernel wakes one worker for a connection. That one would get most
-//! of them when there is little to do, so it passes on what another has more room for; a message costs nothing beside a
-//! handshake, and the workers stay level.
+//! All workers wait on the same sockets, and the kernel wakes one of them for a connection. Under little load that one
+//! would get most connections, so it passes them on; that costs little beside a handshake and keeps the workers level.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -22,16 +21,16 @@ use crate::runtime::socket::{self, Addr, Listener, Socket};
 use crate::server::connection;
 use crate::server::worker::{Accepted, Assignment, ConnectionGuard, Worker, WorkerCommand};
 
-/// How long accepting rests when descriptors or memory are short, unless a connection ends before.
+/// How long accepting pauses when descriptors or memory are short, unless a connection ends before.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(200);
-/// Clients that are being turned away at the same time; more of them are just cut off.
+/// Connections that are being rejected with 503 at the same time; further ones are closed without a response.
 const TURNED_AWAY_MAX: u32 = 64;
-/// How long one of them may take to read the answer.
+/// How long a rejected client may take to read the response.
 const TURNED_AWAY: Duration = Duration::from_secs(1);
-/// How often it is told that clients are turned away.
+/// The shortest time between two log lines about rejected clients.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
-/// A listening socket of this worker; accepting ends when this is dropped.
+/// A listening socket of this worker. Dropping it ends accepting.
 pub struct AcceptHandle {
     listener: Rc<Listener>,
     state: Rc<Cell<State>>,
@@ -40,14 +39,14 @@ pub struct AcceptHandle {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// What has come is taken, and then no more.
+    /// Accept what is in the backlog, then end.
     Closing,
-    /// Who comes now is for somebody else.
+    /// End at once: the backlog is for another process.
     Left,
 }
 
 impl AcceptHandle {
-    /// Ends without taking what has come.
+    /// Ends without accepting the backlog.
     pub fn leave(self) {
         self.state.set(State::Left);
     }
@@ -62,7 +61,6 @@ impl Drop for AcceptHandle {
     }
 }
 
-/// Starts to accept connections.
 pub fn start(fd: OwnedFd, worker: &Rc<Worker>) -> io::Result<AcceptHandle> {
     let listener = Rc::new(Listener::new(fd)?);
     let state = Rc::new(Cell::new(State::Open));
@@ -73,7 +71,7 @@ pub fn start(fd: OwnedFd, worker: &Rc<Worker>) -> io::Result<AcceptHandle> {
 async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worker>) {
     let mut short = false;
     loop {
-        // Whoever connected to a socket that is being closed is served as well.
+        // Clients in the backlog of a socket that is being closed are served.
         let accepted = poll_fn(|cx| match state.get() {
             State::Left => Poll::Ready(None),
             state => match listener.poll_accept(cx) {
@@ -108,10 +106,10 @@ async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worke
     }
 }
 
-/// Serves a connection that has its place.
+/// Serves a connection that has its guard.
 pub fn serve(newcomer: Accepted, worker: &Rc<Worker>, slot: ConnectionGuard) {
     let Accepted { fd, addr, bound } = newcomer;
-    // A wildcard socket does not know which address a client came to.
+    // A wildcard socket does not know which local address a client used.
     let local = match &bound {
         Addr::Ip(ip) if ip.ip().is_unspecified() => socket::local_addr(&fd).unwrap_or_else(|_| bound.clone()),
         _ => bound.clone(),
@@ -126,7 +124,7 @@ thread_local! {
     static TOLD: Cell<Option<executor::Millis>> = const { Cell::new(None) };
 }
 
-/// Answers with 503 and closes.
+/// Responds with 503 and closes.
 fn turn_away(fd: OwnedFd, addr: &Addr, worker: &Worker) {
     let now = executor::now();
     if TOLD.get().is_none_or(|at| now - at >= executor::millis(TOLD_EVERY)) {
@@ -158,6 +156,6 @@ async fn say_no(socket: Socket, tokens: bool) {
     let answer = LocalResponse::page(503, tokens).without_exchange();
     let _ = poll_fn(|cx| socket.poll_write(cx, &answer)).await;
     let _ = socket.shutdown_write();
-    // What it still sends is read, or it would not see the answer.
+    // Reads what the client still sends: closing earlier would reset the response.
     while let Ok(1..) = poll_fn(|cx| executor::with_scratch(|scratch| socket.poll_read(cx, scratch))).await {}
 }

@@ -1,7 +1,7 @@
-//! The sockets that the program listens on, and their copies for the workers.
+//! The listening sockets, and their copies for the workers.
 //!
-//! Most are bound here. Those that systemd has bound (sd_listen_fds(3)) are taken for the `listen` whose address they have,
-//! and stay ours while there is none: after a reload that brings it back nobody else could bind it.
+//! Most are bound here. Sockets from systemd (sd_listen_fds(3)) serve the `listen` with their address. They stay open
+//! without one, since they could not be bound again after a reload that brings the `listen` back.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,22 +19,22 @@ use crate::server::worker::{WorkerCommand, Workers};
 /// A new listening socket, with a copy for each worker.
 pub type NewListener = (Addr, OwnedFd, Vec<OwnedFd>);
 
-/// What the program listens on.
+/// All listening sockets.
 #[derive(Default)]
 pub struct Listeners {
-    /// By the address that is configured.
+    /// By configured address.
     open: Vec<(Addr, OwnedFd)>,
     passed: Vec<InheritedListener>,
 }
 
-/// A socket that systemd has bound.
+/// A socket from systemd.
 struct InheritedListener {
     addr: Addr,
     fd: OwnedFd,
 }
 
 impl InheritedListener {
-    /// An IPv6 socket may take IPv4 connections too; systemd's do if `BindIPv6Only=` does not say otherwise.
+    /// An IPv6 socket may accept IPv4 connections too; those of systemd do unless `BindIPv6Only=` is set.
     fn serves(&self, addr: &Addr) -> bool {
         let both = match (&self.addr, addr) {
             (Addr::Ip(SocketAddr::V6(own)), Addr::Ip(SocketAddr::V4(addr))) => {
@@ -47,7 +47,7 @@ impl InheritedListener {
 }
 
 impl Listeners {
-    /// Takes what systemd or the program before has left: sockets that are listened on. The rest comes back.
+    /// Takes the listening sockets of systemd or the old binary out of the hand-over, and returns the other entries.
     pub fn inherit(&mut self, mut parcel: HandoverDecoder) -> HandoverEncoder {
         let mut rest = HandoverEncoder::default();
         while let Some((kind, mut content)) = parcel.entry() {
@@ -66,7 +66,7 @@ impl Listeners {
         rest
     }
 
-    /// For the next program.
+    /// Encodes the sockets for the new binary.
     pub fn pack(&self, packer: &mut HandoverEncoder) -> io::Result<()> {
         for (addr, fd) in &self.open {
             let mut socket = HandoverEncoder::default();
@@ -82,7 +82,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// Opens the socket of a binding, unless it is open. Root makes the path of a Unix socket as `account`, where that is safer.
+    /// Opens the socket of a binding, unless it is open. Root binds a Unix socket as `account`, where that is safer.
     pub fn open(&self, binding: &Binding, account: Option<&Account>) -> Result<Option<OwnedFd>, String> {
         if self.open.iter().any(|(addr, _)| *addr == binding.addr) {
             return Ok(None);
@@ -99,18 +99,18 @@ impl Listeners {
         self.open.push((addr, fd));
     }
 
-    /// Closes those that a configuration does not name.
+    /// Closes the sockets that the configuration does not name.
     pub fn retain(&mut self, config: &Config) {
         self.open.retain(|(addr, _)| config.bindings.iter().any(|binding| binding.addr == *addr));
     }
 
-    /// What systemd has bound and no `listen` of a configuration names.
+    /// Sockets from systemd without a `listen`.
     pub fn unused(&self, config: &Config) -> Vec<&Addr> {
         let used = |passed: &&InheritedListener| !config.bindings.iter().any(|binding| passed.serves(&binding.addr));
         self.passed.iter().filter(used).map(|passed| &passed.addr).collect()
     }
 
-    /// Closes all; a Unix socket that was bound here leaves no path behind.
+    /// Closes all sockets, and removes the paths of Unix sockets bound here.
     pub fn close(&mut self) {
         for (addr, _) in self.open.iter().filter(|(addr, _)| !self.passed.iter().any(|passed| passed.addr == *addr)) {
             if let Addr::Unix(path) = addr {
@@ -125,7 +125,7 @@ impl Listeners {
         self.open.is_empty()
     }
 
-    /// One descriptor of each socket for each worker.
+    /// Duplicates each socket for each worker.
     pub fn copies(&self, crew: &Workers) -> io::Result<Vec<(Addr, Vec<OwnedFd>)>> {
         let mut all = Vec::new();
         for (addr, fd) in &self.open {
@@ -135,8 +135,8 @@ impl Listeners {
     }
 }
 
-/// A configuration without a server is a mistake: at a reload most often a file that is just being written, and taking it
-/// would drop every listener.
+/// Rejects a configuration without a server. At a reload that is most often a file that is being written, and taking it
+/// would close every listener.
 pub fn serves_somebody(config: &Config) -> Result<(), String> {
     match config.bindings.is_empty() {
         false => Ok(()),
@@ -147,12 +147,12 @@ pub fn serves_somebody(config: &Config) -> Result<(), String> {
     }
 }
 
-/// One descriptor of a socket for each worker.
+/// Duplicates a socket for each worker.
 pub fn copies(fd: &OwnedFd, crew: &Workers) -> io::Result<Vec<OwnedFd>> {
     crew.desks.iter().map(|_| fd.try_clone()).collect()
 }
 
-/// Has every worker listen on a socket.
+/// Makes every worker listen on a socket.
 pub fn listen(crew: &Workers, addr: &Addr, fds: Vec<OwnedFd>) {
     for (desk, fd) in crew.desks.iter().zip(fds) {
         desk.orders.send(WorkerCommand::Listen(addr.clone(), fd));

@@ -54,7 +54,7 @@ fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
         return Search::Final(exact);
     }
     let prefix = locations.longest_prefix(path);
-    // `location /a` is asked for itself, be there a `location /a/` or not.
+    // `location /a` matches `/a` itself, whether or not there is a `location /a/`.
     let is_asked = prefix.is_some_and(|prefix| prefix.path.len() == path.len());
     if !is_asked
         && let Some(slashed) = locations.with_trailing_slash(path).filter(|location| location.proxy_pass.is_some())

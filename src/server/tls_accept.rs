@@ -1,4 +1,4 @@
-//! The beginning of a secured connection, and who is served on it.
+//! The TLS handshake of a connection, and whether a request may be served on it.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -14,7 +14,8 @@ use crate::runtime::stream::{BufStream, Stream};
 use crate::server::worker::{WaitResult, Worker};
 use crate::tls::{self, AuthError};
 
-/// Makes the handshake with a client, unless it speaks plainly: then it is to be told so by an answer. `None`: it is over.
+/// Performs the handshake, unless the client speaks plain HTTP: it gets an error response then. `None`: the connection
+/// ends.
 pub async fn accept_tls(
     mut wire: BufStream,
     client: Client,
@@ -29,7 +30,7 @@ pub async fn accept_tls(
     }
     let mut reader = wire.reader();
     let first = poll_fn(|cx| reader.poll_bytes(cx, |_, bytes| (0, bytes.first().copied())));
-    // A handshake record, or the first message of SSL 2, which is refused as such.
+    // A handshake record, or the ClientHello of SSL 2, which is rejected.
     let first = timer.within(settings.header_timeout, first).await.ok()?.ok()??;
     if !matches!(first, 22 | 0x80..) {
         return Some((wire, client));
@@ -58,7 +59,7 @@ pub async fn accept_tls(
     }
 }
 
-/// Whether a request is served on its connection.
+/// Checks SNI and client certificate of a request.
 pub fn authorize(exchange: &Exchange, group: &VirtualHosts) -> Result<(), u16> {
     let info = |message: std::fmt::Arguments<'_>| {
         log::log_request(exchange, Level::Info, format_args!("{message} while reading client request headers"));
@@ -72,7 +73,7 @@ pub fn authorize(exchange: &Exchange, group: &VirtualHosts) -> Result<(), u16> {
         }
         None => return Ok(()),
     };
-    // A server without a site of its own has that of the default one.
+    // A server without TLS settings of its own uses those of the default server.
     let own = exchange.server.tls.as_ref();
     let site: Option<&Arc<tls::ServerTls>> = own.or(group.names.default_server().tls.as_ref());
     secured.authorize(site).map_err(|refusal| match refusal {

@@ -1,5 +1,5 @@
-//! What the tasks of one worker share: the configuration in force, how many connections there are, whether the program
-//! stops. And what workers know of one another: who has the fewest connections, and how to reach it.
+//! State shared by the tasks of one worker: the live configuration, the number of connections, whether it is stopping;
+//! and what workers know of each other: load, and a channel for commands.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -20,7 +20,7 @@ use crate::runtime::metrics::{self, Metric};
 use crate::runtime::socket::Addr;
 use crate::runtime::stream::BufStream;
 
-/// A connection that one worker has accepted and another one serves.
+/// A connection accepted by one worker and served by another.
 pub struct Accepted {
     pub fd: OwnedFd,
     pub addr: Addr,
@@ -28,31 +28,31 @@ pub struct Accepted {
     pub bound: Addr,
 }
 
-/// What a worker is told to do.
+/// A command to a worker.
 pub enum WorkerCommand {
-    /// A new configuration comes into force.
+    /// Use a new configuration.
     Take(Arc<Live>),
-    /// Another socket is to be listened on; the address is the one that is configured.
+    /// Listen on another socket; the address is the configured one.
     Listen(Addr, OwnedFd),
     Serve(Accepted),
-    /// Stop when all that was begun is done.
+    /// Stop after the current requests and tunnels.
     Finish,
-    /// Another program is about to go on: accept nothing, and finish requests.
+    /// A binary upgrade starts: accept nothing more, and finish requests.
     Leave,
-    /// Pack all that is left.
+    /// Encode all connections and tunnels.
     Freeze,
-    /// Go on with this.
+    /// Adopt connections and tunnels of the old binary.
     Resume(HandoverDecoder),
-    /// Go on as if nothing had been.
+    /// The binary upgrade failed: continue.
     Stay,
     Stop,
 }
 
-/// Where a new connection goes.
+/// The worker for a new connection.
 pub enum Assignment<'w> {
     Here(ConnectionGuard),
     There(&'w WorkerHandle),
-    /// There are as many as allowed.
+    /// All workers are at `worker_connections`.
     Nowhere,
 }
 
@@ -70,15 +70,15 @@ pub struct Workers {
     pub reports: Channel<WorkerEvent>,
 }
 
-/// What is told to who gives the orders.
+/// An event that a worker reports to the main thread.
 pub enum WorkerEvent {
-    /// A worker has ended.
+    /// The worker has ended.
     Ended(std::io::Result<()>),
-    /// A new program says whether it could go on.
+    /// The new binary reported whether it can take over.
     Checked(Result<(), String>),
-    /// A worker has nothing but tunnels left, or its time is over.
+    /// Only tunnels are left, or the time for requests is over.
     Settled,
-    /// What the next program gets of a worker.
+    /// The encoded connections and tunnels of the worker.
     Packed(HandoverEncoder),
 }
 
@@ -88,31 +88,30 @@ impl Workers {
         Arc::new(Self { desks, reports: Channel::default() })
     }
 
-    /// Tells every worker the same.
+    /// Sends every worker the same command.
     pub fn tell(&self, order: &dyn Fn() -> WorkerCommand) {
         self.desks.iter().for_each(|desk| desk.orders.send(order()));
     }
 }
 
-/// One worker's part of the program.
 pub struct Worker {
     running: RefCell<Arc<Live>>,
     crew: Arc<Workers>,
-    /// Which of the crew it is.
+    /// The index of this worker.
     number: usize,
     connections_max: u32,
     last_connection: Cell<u32>,
     stopping: Cell<bool>,
-    /// Another program is about to go on: connections without a request are packed, and when frozen, tunnels as well.
+    /// A binary upgrade is in progress: idle connections are encoded, and once frozen, tunnels too.
     leaving: Cell<bool>,
     frozen: Cell<bool>,
     packer: RefCell<HandoverEncoder>,
     tunnels: Cell<u32>,
-    /// Who waits for connections to end.
+    /// Tasks that wait for connections to end.
     waiting: Cell<Option<Waker>>,
 }
 
-/// One of the connections that a worker counts.
+/// Counts a connection of a worker while it exists.
 pub struct ConnectionGuard {
     worker: Rc<Worker>,
 }
@@ -133,19 +132,18 @@ impl ConnectionGuard {
     }
 }
 
-/// How a wait for the next request ended.
+/// The result of waiting for the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitResult {
     Readable,
-    /// There will be none: the time is over, or the program stops and nothing has come of one.
+    /// None follows: timeout, or the worker is stopping and no byte of one has arrived.
     Ended,
-    /// Nothing has come yet, and another program goes on.
+    /// No byte has arrived, and a binary upgrade takes the connection over.
     HandOver,
 }
 
 impl Worker {
-    /// The worker `number` of `crew`. It serves `connections_max` connections at the same time, if `worker_connections`
-    /// does not say.
+    /// Creates worker `number`. `connections_max` applies where `worker_connections` is not set.
     pub fn new(running: Arc<Live>, crew: Arc<Workers>, number: usize, connections_max: u32) -> Self {
         Self {
             running: RefCell::new(running),
@@ -166,7 +164,7 @@ impl Worker {
         self.crew.desks.get(self.number)
     }
 
-    /// The next order for this worker.
+    /// The next command.
     pub fn poll_order(&self, cx: &Context<'_>) -> Poll<WorkerCommand> {
         self.desk().map_or(Poll::Pending, |desk| desk.orders.poll_receive(cx))
     }
@@ -175,11 +173,11 @@ impl Worker {
         self.desk().map_or(0, |desk| desk.connections.load(Ordering::Relaxed))
     }
 
-    /// The place for a new connection: with the worker that has the fewest, if even that one has room.
+    /// Chooses the worker with the fewest connections, if it has room.
     pub fn place(self: &Rc<Self>) -> Assignment<'_> {
         metrics::add(Metric::Accepted, 1);
         let own = self.desk().map(|desk| (self.connections(), desk));
-        // A worker that stops sends nobody to others, who may have ended.
+        // A stopping worker keeps its connections: the others may have ended.
         let others = self.crew.desks.iter().filter(|_| self.crew.desks.len() > 1 && !self.is_stopping());
         let counted = others.map(|desk| (desk.connections.load(Ordering::Relaxed), desk));
         let Some((least, desk)) = own.into_iter().chain(counted).min_by_key(|(count, _)| *count) else {
@@ -196,19 +194,19 @@ impl Worker {
         }
     }
 
-    /// The slot of a connection that was counted when this worker was chosen for it.
+    /// The guard of a connection that was counted when this worker was chosen.
     pub fn slot(self: &Rc<Self>) -> ConnectionGuard {
         metrics::add(Metric::Handled, 1);
         metrics::add(Metric::Active, 1);
         ConnectionGuard { worker: self.clone() }
     }
 
-    /// Takes another configuration into force.
+    /// Uses another configuration.
     pub fn replace(&self, running: Arc<Live>) {
         self.running.replace(running);
     }
 
-    /// From now on nothing new is begun.
+    /// Begins nothing new from now on.
     pub fn stop(&self) {
         self.stopping.set(true);
         exchange::end_keep_alive();
@@ -219,7 +217,7 @@ impl Worker {
         self.poll_fewer(cx, 0)
     }
 
-    /// Ready when there are only tunnels.
+    /// Ready when only tunnels are left.
     pub fn poll_settled(&self, cx: &Context<'_>) -> Poll<()> {
         self.poll_fewer(cx, self.tunnels.get())
     }
@@ -247,17 +245,17 @@ impl Worker {
         self.tunnels.set(self.tunnels.get().saturating_sub(1));
     }
 
-    /// From now on connections without a request are packed.
+    /// Idle connections are encoded from now on.
     pub fn leave(&self) {
         self.leaving.set(true);
     }
 
-    /// From now on tunnels are packed as well.
+    /// Tunnels are encoded from now on.
     pub fn freeze(&self) {
         self.frozen.set(true);
     }
 
-    /// Nobody leaves after all.
+    /// Cancels the hand-over.
     pub fn stay(&self) {
         self.leaving.set(false);
         self.frozen.set(false);
@@ -267,17 +265,17 @@ impl Worker {
         self.frozen.get()
     }
 
-    /// Adds to what the next program gets.
+    /// Adds to what the new binary gets.
     pub fn pack(&self, with: impl FnOnce(&mut HandoverEncoder)) {
         with(&mut self.packer.borrow_mut());
     }
 
-    /// What the next program gets of this worker.
+    /// What the new binary gets of this worker.
     pub fn take_packed(&self) -> HandoverEncoder {
         self.packer.take()
     }
 
-    /// The slot of a connection that was let in by the program before.
+    /// The guard of a connection from the old binary, which has admitted it.
     pub fn admit(self: &Rc<Self>) -> ConnectionGuard {
         if let Some(desk) = self.desk() {
             desk.connections.fetch_add(1, Ordering::Relaxed);
@@ -286,12 +284,12 @@ impl Worker {
         ConnectionGuard { worker: self.clone() }
     }
 
-    /// Tells something to who gives the orders.
+    /// Reports an event to the main thread.
     pub fn report(&self, report: WorkerEvent) {
         self.crew.reports.send(report);
     }
 
-    /// The configuration in force.
+    /// The live configuration.
     pub fn running(&self) -> Arc<Live> {
         self.running.borrow().clone()
     }
@@ -300,20 +298,20 @@ impl Worker {
         self.stopping.get()
     }
 
-    /// The number of a new connection; no other worker gives the same.
+    /// The number of a new connection, unique among all workers.
     pub fn next_connection(&self) -> u32 {
         let workers = self.crew.desks.len() as u32;
         self.last_connection.set(self.last_connection.get().wrapping_add(1));
         (self.last_connection.get() - 1).wrapping_mul(workers).wrapping_add(self.number as u32 + 1)
     }
 
-    /// The servers behind a new connection to `local`.
+    /// The virtual hosts of a new connection to `local`.
     pub fn group_at(&self, local: &Addr) -> Option<Arc<VirtualHosts>> {
         let running = self.running.borrow();
         Some(group_of(binding(&running.config, local)?, local))
     }
 
-    /// The servers behind `local` now, if a reload has replaced `group`.
+    /// The virtual hosts of `local`, if a reload has replaced `group`.
     pub fn group(&self, local: &Addr, group: &Arc<VirtualHosts>) -> Option<Arc<VirtualHosts>> {
         let running = self.running.borrow();
         let same = || running.config.bindings.iter().find(|binding| binding.virtual_hosts.addr == group.addr);
@@ -322,7 +320,7 @@ impl Worker {
         (!Arc::ptr_eq(&newer, group)).then_some(newer)
     }
 
-    /// Waits for the next bytes of a client, for `limit` at most.
+    /// Waits at most `limit` for the next bytes of a client.
     pub fn wait(&self, wire: &BufStream, timer: &Timer, limit: Duration) -> impl Future<Output = WaitResult> {
         timer.set(limit);
         poll_fn(move |cx| match wire.poll_readable(cx) {
@@ -338,7 +336,7 @@ impl Worker {
     }
 }
 
-/// The binding that takes connections to `local`. An IPv6 socket may take those over IPv4, if there is no other for them.
+/// The binding for connections to `local`. An IPv6 socket accepts IPv4 connections where no other socket does.
 fn binding<'c>(config: &'c Config, local: &Addr) -> Option<&'c Binding> {
     let fit = |bound: &Addr| match (bound, local) {
         (Addr::Ip(b), Addr::Ip(l)) if b.ip().is_unspecified() && b.port() == l.port() => {
@@ -350,7 +348,7 @@ fn binding<'c>(config: &'c Config, local: &Addr) -> Option<&'c Binding> {
     fitting.min_by_key(|(distance, _)| *distance).map(|(_, binding)| binding)
 }
 
-/// The servers of a binding that are meant by `local`.
+/// The virtual hosts of a binding for `local`.
 fn group_of(binding: &Binding, local: &Addr) -> Arc<VirtualHosts> {
     binding.specific_hosts.iter().find(|group| group.addr == *local).unwrap_or(&binding.virtual_hosts).clone()
 }

@@ -1,4 +1,4 @@
-//! What a worker does as it is told: it listens, takes configurations into force, stops, leaves.
+//! The main loop of a worker: it carries out commands until one of them ends it.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,12 +17,12 @@ use crate::tunnel;
 
 /// The longest time over which tunnels are closed at the end of a graceful stop.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// How long requests may take to end before another program goes on; then they are cut off.
+/// How long requests may take to end before a binary upgrade; then they are aborted.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How long tunnels that can't go on have for their farewell.
+/// How long tunnels that can't be handed over have for their close handshake.
 const FREEZE: Duration = Duration::from_millis(1500);
 
-/// Follows orders until one says to end.
+/// Runs commands until one ends the worker.
 pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
     let mut open: Vec<(Addr, AcceptHandle)> = Vec::new();
     loop {
@@ -41,7 +41,7 @@ pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
             }
             WorkerCommand::Stop => return Ok(()),
             WorkerCommand::Leave => {
-                // Who connects from now on is for the next program.
+                // Clients in the backlog are for the new binary.
                 open.drain(..).for_each(|(_, accepting)| accepting.leave());
                 worker.leave();
                 executor::wake_all();
@@ -68,7 +68,7 @@ pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
     }
 }
 
-/// Waits, while connections that others have accepted for this worker still come.
+/// Serves connections that other workers accepted for this one until `over`.
 async fn until(worker: &Rc<Worker>, over: &mut dyn FnMut(&mut Context<'_>) -> bool) {
     poll_fn(|cx| {
         while let Poll::Ready(order) = worker.poll_order(cx) {
@@ -83,8 +83,8 @@ async fn until(worker: &Rc<Worker>, over: &mut dyn FnMut(&mut Context<'_>) -> bo
     .await;
 }
 
-/// Stops without cutting anything off: idle connections end, requests are answered, tunnels last as long as they may, and
-/// are closed one after the other then.
+/// Stops gracefully: idle connections end, requests are finished, tunnels last until they end or until
+/// `worker_shutdown_timeout`, when they are closed one after the other.
 async fn finish(worker: &Rc<Worker>) {
     pool::clear();
     executor::wake_all();
@@ -118,7 +118,7 @@ fn stay(worker: &Worker) {
     worker.stay();
 }
 
-/// Goes on with the connections and tunnels of a parcel; a broken one is dropped, and closes.
+/// Adopts connections and tunnels of the old binary. A malformed entry is dropped, which closes its socket.
 fn resume(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) {
     while let Some((kind, mut content)) = parcel.entry() {
         let _ = match kind {

@@ -99,7 +99,7 @@ fn write_peer(peer: &PeerState, out: &mut String) {
     out.push('}');
 }
 
-/// A string, in which nothing is left that could end it, or begin markup where somebody puts it into a page.
+/// Writes a string escaped for JSON and for HTML.
 fn string(text: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {

@@ -1,8 +1,7 @@
-//! What the program is doing, as an answer: `stub_status` in nginx's words, and `status` as a page, as JSON and as
-//! Prometheus' text.
+//! The status of the program: `stub_status` as in nginx, and `status` as page, JSON and Prometheus text.
 //!
-//! The page holds no number. Its script asks the address that it came from for JSON, again and again, and puts what it
-//! gets into the page as text: names of upstreams, which requests may choose, are never markup.
+//! The page contains no data. Its script fetches JSON from its own address and inserts values as text, so that names of
+//! upstreams, which requests can choose, are never markup.
 
 pub(crate) mod conf;
 pub(crate) mod json;
@@ -22,30 +21,29 @@ use crate::runtime::executor::{self, millis};
 use crate::runtime::metrics::{self, Metric, Snapshot};
 
 const PAGE: &str = if StatusForm::HAS_PAGE { include_str!("page.html") } else { "" };
-/// The page's style and script, by their SHA-256, may be used; nothing else may, and nobody may frame it.
+/// Allows the page's own style and script, by their SHA-256, and nothing else. The page can't be framed.
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "; style-src 'sha256-9Z73EXWa0eaYKtyzCv9t8TN7qvdq3Xe+RXbWh/jtOwc='",
     "; script-src 'sha256-tmekb1WOTJhMN6/CQWKk79ih5c9vYtKM43YM20jUDZA='",
 );
 
-/// How long other workers are waited for: one that is busier tells what it told last.
+/// How long to wait for other workers: a busy one counts with what it published last.
 const ANSWERS_MAX: Duration = Duration::from_millis(250);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// All that is told.
+/// All data of the status.
 struct Report {
     figures: Snapshot,
     started: Duration,
     uptime: Duration,
-    /// Of the process, as far as the system tells.
+    /// Of the process, where the system says so.
     memory_bytes: Option<u64>,
-    /// Directives that do less than they say.
+    /// Directives with a note.
     notes: usize,
     upstreams: Vec<(String, Vec<PeerState>)>,
 }
 
-/// Answers a request for `content`.
 pub async fn respond(exchange: &Exchange, content: Content, running: &Live) -> LocalResponse {
     let page = |status| LocalResponse::page(status, exchange.settings().server_tokens);
     if !matches!(exchange.request.method(), b"GET" | b"HEAD") {
@@ -84,8 +82,7 @@ pub async fn respond(exchange: &Exchange, content: Content, running: &Live) -> L
     LocalResponse { status: 200, content_type, headers: fields, body: body.into_bytes(), ..LocalResponse::default() }
 }
 
-/// The form that the location says, or else the end of the path, or else the field `Accept`. `None`: there is nothing of
-/// this name.
+/// The format: set by the location, or by the extension of the path, or by `Accept`. `None`: the path names no format.
 fn form(exchange: &Exchange, wanted: Option<StatusForm>) -> Option<StatusForm> {
     let accept: Vec<&[u8]> = exchange.request.headers.all_named(b"accept").flat_map(head::tokens).collect();
     let form = match (wanted, suffix(exchange)) {
@@ -93,18 +90,18 @@ fn form(exchange: &Exchange, wanted: Option<StatusForm>) -> Option<StatusForm> {
         (None, b"") => by_accept(&accept),
         (None, suffix) => by_name(suffix)?,
     };
-    // The page asks the address that it came from.
+    // The page fetches from its own address.
     let by_page = form == StatusForm::Html && matches!(accept[..], [b"application/json"]);
     Some(if by_page { StatusForm::Json } else { form })
 }
 
-/// What follows the location in the path, without the dot or the slash between.
+/// The part of the path behind the location, without the dot or slash between.
 fn suffix(exchange: &Exchange) -> &[u8] {
     let prefix = exchange.location.as_ref().map_or("", |location| location.path.as_str());
     if let Some(rest) = exchange.uri.path.strip_prefix(prefix.as_bytes()) {
         return rest.strip_prefix(b".").or(rest.strip_prefix(b"/")).unwrap_or(rest);
     }
-    // An expression found it: the end may be one of ours, or part of a name.
+    // An expression matched: the last part may be a format, or part of a name.
     let last = exchange.uri.path.rsplit(|b| matches!(b, b'.' | b'/')).next().unwrap_or_default();
     if by_name(last).is_some() { last } else { b"" }
 }
@@ -121,8 +118,8 @@ fn by_name(suffix: &[u8]) -> Option<StatusForm> {
     (StatusForm::HAS_PAGE || *form != StatusForm::Html).then_some(*form)
 }
 
-/// Of the types that are named the one with the greatest weight (RFC 9110 12.5.1), and of equals the first. Who names none,
-/// as curl does, gets JSON.
+/// The listed type with the highest weight (RFC 9110 12.5.1), the first of equal ones. Without a listed type, as from
+/// curl, it is JSON.
 fn by_accept(accept: &[&[u8]]) -> StatusForm {
     const TYPES: [(&str, StatusForm); 5] = [
         ("text/html", StatusForm::Html),
@@ -150,8 +147,8 @@ fn by_accept(accept: &[&[u8]]) -> StatusForm {
     best.1
 }
 
-/// A weight from 0 to 1 (RFC 9110 12.4.2); what is none counts as 0. Without floating point, whose reading and writing
-/// would make the program larger by more than the rest of this module.
+/// Parses a weight from 0 to 1 (RFC 9110 12.4.2) in thousandths; an invalid one is 0. Without floating point, whose
+/// parser is larger than this module.
 fn thousandths(weight: &[u8]) -> u32 {
     let (whole, digits) = match weight {
         [b'1'] | [b'1', b'.', ..] => return 1000,
@@ -162,7 +159,7 @@ fn thousandths(weight: &[u8]) -> u32 {
     if *whole == b'0' { digit(0) * 100 + digit(1) * 10 + digit(2) } else { 0 }
 }
 
-/// Lets other workers write down their numbers.
+/// Makes other workers publish their counters.
 async fn ask_workers() {
     metrics::request_update();
     let began = executor::now();
@@ -189,14 +186,14 @@ fn seconds(time: Duration) -> String {
     format!("{}.{:03}", time.as_secs(), time.subsec_millis())
 }
 
-/// Bytes of memory that are in use, code included.
+/// Resident memory in bytes, including code.
 fn memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(kib.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
-/// The form of nginx's ngx_http_stub_status_module.
+/// The text of nginx's ngx_http_stub_status_module.
 fn stub(figures: &Snapshot) -> String {
     let of = |count| figures.get(count);
     let mut text = String::new();
@@ -218,7 +215,7 @@ fn stub(figures: &Snapshot) -> String {
 mod tests {
     use super::*;
 
-    /// The page must stay small, and whoever changes it has to say so in its policy.
+    /// The page must stay small, and a change of it must change the policy.
     #[test]
     #[cfg(feature = "page")]
     fn the_policy_lets_the_page_work_and_nothing_else() {
@@ -232,7 +229,7 @@ mod tests {
             let hash = format!("{tag}-src 'sha256-{}'", base64::encode(&Sha256::digest(inner[0])));
             assert!(POLICY.contains(&hash), "POLICY needs {hash}");
         }
-        // Neither handlers nor styles in attributes, and nothing from elsewhere.
+        // Neither event handlers nor style attributes, and nothing from other hosts.
         for banned in [" style=", " onclick=", " onload=", "javascript:", "src=", "@import", "url(", "innerHTML"] {
             assert!(!PAGE.contains(banned), "{banned}");
         }

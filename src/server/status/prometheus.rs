@@ -1,6 +1,6 @@
-//! The status as Prometheus reads it: its text format, version 0.0.4.
+//! The status in Prometheus' text format, version 0.0.4.
 //!
-//! Names follow its conventions: base units, `_total` for what only grows, and for the process what all programs use.
+//! Names follow its conventions: base units, `_total` for counters, and the common names for process metrics.
 
 use std::fmt::{Display, Write};
 
@@ -87,7 +87,7 @@ fn upstreams(report: &Report, text: &mut Text) {
     }
 }
 
-/// All peers. The same address may stand in several lines of an upstream, but a series may not come twice.
+/// All peers, each address once per upstream: a series may not be repeated.
 fn peers(report: &Report) -> Vec<(&str, PeerState)> {
     let mut all: Vec<(&str, PeerState)> = Vec::new();
     for (upstream, states) in &report.upstreams {
@@ -128,7 +128,7 @@ impl Text {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    /// A counter without labels.
+    /// Writes a counter without labels.
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.metric(name, Kind::Counter, help);
         self.sample(name, &[], &value);
@@ -145,7 +145,7 @@ impl Text {
     }
 }
 
-/// The value of a label.
+/// Escapes the value of a label.
 fn escape(text: &str, out: &mut String) {
     for c in text.chars() {
         match c {
