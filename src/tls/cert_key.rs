@@ -19,7 +19,7 @@ use crate::tls::{pem, verify};
 
 /// Seconds between two checks of the files.
 const CHECK_INTERVAL_SECS: u32 = 30;
-/// A certificate that expires within so many seconds should have been renewed.
+/// The remaining lifetime below which a certificate should have been renewed.
 const EXPIRY_WARNING_SECS: i64 = 14 * 86_400;
 /// The permissions that a key may have: owner and group may read it.
 const KEY_MODE_MAX: u32 = 0o640;
