@@ -165,3 +165,34 @@ fn prose_names_roles() {
     }
     assert!(wrong.is_empty(), "words to avoid: name the role (client, operator, peer, caller):\n{}", wrong.join("\n"));
 }
+
+/// Returns the source of a module and what follows of the path: of `a::b::Type` the file `a/b.rs`, and `Type`.
+fn module(path: &str) -> Option<(String, String)> {
+    let parts: Vec<&str> = path.split("::").collect();
+    (1..=parts.len()).rev().find_map(|count| {
+        let (file, item) = parts.split_at(count);
+        let base = source().join(file.join("/"));
+        let text = fs::read_to_string(base.with_extension("rs")).or_else(|_| fs::read_to_string(base.join("mod.rs")));
+        Some((text.ok()?, item.join("::")))
+    })
+}
+
+#[test]
+fn the_map_names_what_exists() {
+    let rooms = rooms();
+    let texts = ["src/lib.rs", "docs/architecture.md", "CONTRIBUTING.md"]
+        .map(|name| fs::read_to_string(top().join(name)).unwrap());
+    let text = texts.join("\n").replace("tls/", "tls::").replace("modules/", "modules::");
+    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+    let paths: Vec<&str> = words
+        .map(|word| word.trim_matches(':'))
+        .filter(|word| word.split_once("::").is_some_and(|(room, _)| rooms.iter().any(|known| known == room)))
+        .collect();
+    assert!(paths.len() > 30, "the map was not understood");
+    for path in paths {
+        let (text, item) = module(path).unwrap_or_else(|| panic!("{path} does not exist"));
+        let is_defined = |kind| text.contains(&format!("{kind} {item}"));
+        let defined = item.is_empty() || ["fn", "struct", "enum", "trait"].into_iter().any(is_defined);
+        assert!(defined, "{path} does not exist");
+    }
+}
