@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,9 +88,7 @@ impl BlockBuilder {
             tls: SslDirectives::default(),
         }
     }
-}
 
-impl BlockBuilder {
     /// Returns the optional settings to change; they are no longer shared with the block around this one.
     pub(crate) fn optional_mut(&mut self) -> &mut OptionalSettings {
         Arc::make_mut(&mut self.settings.optional)
@@ -107,24 +106,28 @@ pub enum ConfigSource<'s> {
 pub fn load(
     source: ConfigSource<'_>,
     global_directives: &str,
-    folders: Prefix,
+    prefix: Prefix,
     default_error_log: ErrorLog,
 ) -> Result<Config> {
-    let folder = match source {
+    let directory = match source {
         ConfigSource::File(path) => path.parent().unwrap_or(Path::new(".")).to_owned(),
-        ConfigSource::Text(..) => folders.path.clone().into(),
+        ConfigSource::Text(..) => prefix.path.clone().into(),
     };
-    let mut reader = parser::Reader::new(&folder);
+    let mut reader = parser::Reader::new(&directory);
     let tree = parse(&mut reader, source, global_directives)?;
-    let mut builder = Builder::new(folders, folder, default_error_log);
+    let mut builder = Builder::new(prefix, directory, default_error_log);
     builder.build(&wrap_in_http(tree)).map_err(|error| error.with_file_of(&reader.files))?;
     builder.config.files = reader.files;
     Ok(builder.config)
 }
 
 /// Parses `-g`, and after it the file or text.
-fn parse(reader: &mut parser::Reader, source: ConfigSource<'_>, extra: &str) -> Result<Vec<Directive>> {
-    let mut tree = if extra.is_empty() { Vec::new() } else { reader.parse_text("-g".to_owned(), extra.to_owned())? };
+fn parse(reader: &mut parser::Reader, source: ConfigSource<'_>, global_directives: &str) -> Result<Vec<Directive>> {
+    let mut tree = if global_directives.is_empty() {
+        Vec::new()
+    } else {
+        reader.parse_text("-g".to_owned(), global_directives.to_owned())?
+    };
     tree.append(&mut match source {
         ConfigSource::File(path) => reader.parse_file(path)?,
         ConfigSource::Text(name, text) => reader.parse_text(name.to_owned(), text)?,
@@ -151,7 +154,7 @@ fn wrap_in_http(tree: Vec<Directive>) -> Vec<Directive> {
 const OFF_ALONE: [&str; 4] = ["proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path", "proxy_redirect"];
 
 impl Builder {
-    fn new(folders: Prefix, folder: PathBuf, default_error_log: ErrorLog) -> Self {
+    fn new(prefix: Prefix, directory: PathBuf, default_error_log: ErrorLog) -> Self {
         let main = Main {
             pid: None,
             user: None,
@@ -182,8 +185,8 @@ impl Builder {
                 tls: TlsStore::default(),
                 files: Vec::new(),
             },
-            prefix: folders,
-            config_directory: folder,
+            prefix,
+            config_directory: directory,
             health_matches: Vec::new(),
             zones: ZoneTable::default(),
             log_formats: Vec::new(),
@@ -235,30 +238,10 @@ impl Builder {
 
     /// Adds the directives to `block`, round by round.
     fn read_block(&mut self, directives: &[Directive], block: &mut BlockBuilder) -> Result {
-        let mut seen: Vec<(&str, bool)> = Vec::new();
-        let mut checked = Vec::with_capacity(directives.len());
-        for directive in directives {
-            let spec = check_directive(directive, block.context)?;
-            let name = spec.name;
-            let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
-            let before = seen.iter().find(|(known, _)| *known == name);
-            if before.is_some_and(|(_, was_off)| is_off || *was_off || !spec.action.repeats()) {
-                return Err(directive.name.error("\"{}\" directive is duplicate").hint("it is allowed once per block"));
-            }
-            let first = before.is_none();
-            if first {
-                seen.push((name, is_off));
-            }
-            let has = |name| seen.iter().any(|(known, _)| *known == name);
-            if matches!(name, "root" | "alias") && has("root") && has("alias") {
-                return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" exclude each other")
-                    .hint("keep one of them in this block"));
-            }
-            checked.push((directive, spec.action, first));
-        }
+        let checked = check_directives(directives, block.context)?;
         for round in Round::ORDER {
-            for (directive, action, first) in checked.iter().filter(|(_, action, _)| action.round() == round) {
-                block.is_first = *first;
+            for (directive, action, is_first) in checked.iter().filter(|(_, action, _)| action.round() == round) {
+                block.is_first = *is_first;
                 self.apply(*action, block, directive)?;
             }
         }
@@ -295,20 +278,19 @@ impl Builder {
     /// Declares the variables of maps, of `set` and of named groups, so that they may be used above their definition.
     fn declare_variables(&mut self, directives: &[Directive]) {
         for directive in directives {
-            let make: Option<fn(u32) -> Variable> = match directive.name.text.as_str() {
+            let kind: Option<fn(u32) -> Variable> = match directive.name.text.as_str() {
                 "map" => Some(Variable::Map),
                 "geo" => Some(Variable::Geo),
                 "split_clients" => Some(Variable::Split),
                 _ => None,
             };
-            if let Some(make) = make
-                && let Some(name) = directive.args.last().and_then(|arg| arg.text.strip_prefix('$'))
+            let target = directive.args.last().and_then(|arg| arg.text.strip_prefix('$'));
+            if let Some((kind, name)) = kind.zip(target)
+                && find_by_name(&self.defined_variables, name).is_none()
             {
-                let same = |known: &&Variable| std::mem::discriminant(*known) == std::mem::discriminant(&make(0));
-                let next = self.defined_variables.iter().map(|(_, made)| made).filter(same).count() as u32;
-                if find_by_name(&self.defined_variables, name).is_none() {
-                    self.defined_variables.push((name.to_owned(), make(next)));
-                }
+                let is_same_kind = |(_, known): &&(String, Variable)| discriminant(known) == discriminant(&kind(0));
+                let number = self.defined_variables.iter().filter(is_same_kind).count() as u32;
+                self.defined_variables.push((name.to_owned(), kind(number)));
             }
             if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
                 && let Some(name) = directive.args.first().and_then(|arg| arg.text.strip_prefix('$'))
@@ -372,9 +354,9 @@ impl Builder {
         Template::parse(text, &mut |name| self.variable(name)).map_err(|invalid| {
             let error = Error::new(&word.at, invalid.to_string());
             let TemplateError::Unknown(name) = invalid else { return error };
-            let mut mine = self.defined_variables.iter().map(|(made, _)| made.as_str());
+            let mut defined_names = self.defined_variables.iter().map(|(name, _)| name.as_str());
             let nearest = suggestion::closest(&name, &mut Variable::known_names());
-            match nearest.or_else(|| suggestion::closest(&name, &mut mine)) {
+            match nearest.or_else(|| suggestion::closest(&name, &mut defined_names)) {
                 Some(near) => error.hint_formatted("did you mean \"${}\"?", near),
                 None => error.hint("neither built in nor defined by \"map\" or a named group"),
             }
@@ -382,8 +364,8 @@ impl Builder {
     }
 
     fn variable(&self, name: &str) -> Option<Variable> {
-        if let Some(made) = find_by_name(&self.defined_variables, name) {
-            return Some(made.clone());
+        if let Some(variable) = find_by_name(&self.defined_variables, name) {
+            return Some(variable.clone());
         }
         if let Some(number) = self.user_variable(name) {
             return Some(Variable::User(number));
@@ -460,6 +442,32 @@ fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Checks the directives of a block; returns each with its action, and whether it is the first of its name.
+fn check_directives(directives: &[Directive], context: u16) -> Result<Vec<(&Directive, Action, bool)>> {
+    let mut seen: Vec<(&str, bool)> = Vec::new();
+    let mut checked = Vec::with_capacity(directives.len());
+    for directive in directives {
+        let spec = check_directive(directive, context)?;
+        let name = spec.name;
+        let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
+        let before = seen.iter().find(|(known, _)| *known == name);
+        if before.is_some_and(|(_, was_off)| is_off || *was_off || !spec.action.repeats()) {
+            return Err(directive.name.error("\"{}\" directive is duplicate").hint("it is allowed once per block"));
+        }
+        let is_first = before.is_none();
+        if is_first {
+            seen.push((name, is_off));
+        }
+        let is_seen = |name| seen.iter().any(|(known, _)| *known == name);
+        if matches!(name, "root" | "alias") && is_seen("root") && is_seen("alias") {
+            return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" exclude each other")
+                .hint("keep one of them in this block"));
+        }
+        checked.push((directive, spec.action, is_first));
+    }
+    Ok(checked)
+}
+
 /// Checks that the directive is known, allowed here, and has the right number of arguments.
 fn check_directive(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec> {
     let name = &directive.name;
@@ -481,43 +489,54 @@ fn check_directive(directive: &Directive, context: u16) -> Result<&'static Direc
             .error("\"{}\" directive is not allowed here")
             .hint_formatted("it is allowed in: {}", &context_names(spec.contexts)));
     }
+    // `server` is two directives: a block in `http`, and a peer in `upstream`.
     let is_peer = name.text == "server" && context == directives::UPSTREAM;
-    let takes_block = spec.action.has_block() && !is_peer;
-    match (&directive.block, takes_block) {
-        (Some(_), false) => {
+    check_block(directive, spec.action.has_block() && !is_peer)?;
+    check_arg_count(
+        directive,
+        match name.text.as_str() {
+            "server" if is_peer => (1, directives::MANY),
+            "server" => (0, 0),
+            _ => spec.args,
+        },
+    )?;
+    Ok(spec)
+}
+
+/// Checks that the directive has a block or none, as it should.
+fn check_block(directive: &Directive, takes_block: bool) -> Result {
+    let name = &directive.name;
+    match &directive.block {
+        Some(block) if !takes_block => {
             let error = name.error("directive \"{}\" is not terminated by \";\"");
-            return Err(match directive.block.as_deref() {
-                Some([inner]) if inner.args.is_empty() => {
+            Err(match block.as_slice() {
+                [inner] if inner.args.is_empty() => {
                     error.hint(parser::format_placeholder_hint(&["{", &inner.name.text, "}"].concat()))
                 }
-                _ => error.hint("it takes no block"),
-            });
+                _ => error.hint("the directive takes no block"),
+            })
         }
-        (None, true) => {
-            return Err(name.error("directive \"{}\" has no opening \"{\""));
-        }
-        _ => {}
+        None if takes_block => Err(name.error("directive \"{}\" has no opening \"{\"")),
+        _ => Ok(()),
     }
-    // `server` is two directives: a block in `http`, and a peer in `upstream`.
-    let (min, max) = match name.text.as_str() {
-        "server" if is_peer => (1, directives::MANY),
-        "server" => (0, 0),
-        _ => spec.args,
-    };
+}
+
+fn check_arg_count(directive: &Directive, (min, max): (u8, u8)) -> Result {
     let given = directive.args.len();
-    if given < min.into() || (given > max.into() && max != directives::MANY) {
-        let expected = match (min, max) {
-            (0, 0) => "none is".to_owned(),
-            (1, 1) => "one is".to_owned(),
-            _ if min == max => format!("{min} are"),
-            (_, directives::MANY) => format!("{min} or more are"),
-            _ => format!("{min} to {max} are"),
-        };
-        return Err(name
-            .error("invalid number of arguments in \"{}\" directive")
-            .hint(format!("{expected} expected, {given} given")));
+    if given >= min.into() && (given <= max.into() || max == directives::MANY) {
+        return Ok(());
     }
-    Ok(spec)
+    let expected = match (min, max) {
+        (0, 0) => "none is".to_owned(),
+        (1, 1) => "one is".to_owned(),
+        _ if min == max => format!("{min} are"),
+        (_, directives::MANY) => format!("{min} or more are"),
+        _ => format!("{min} to {max} are"),
+    };
+    Err(directive
+        .name
+        .error("invalid number of arguments in \"{}\" directive")
+        .hint(format!("{expected} expected, {given} given")))
 }
 
 /// Checks that no argument is the directive of the next line, which means that a `;` is missing.

@@ -80,13 +80,13 @@ pub(crate) fn worker_processes(builder: &mut Builder, _: &mut BlockBuilder, dire
 fn available_processors() -> u32 {
     let all = sched_getaffinity(None).map_or(1, |set| set.count());
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let Some(own) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return all };
+    let Some(own_group) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return all };
     let share = |group: &Path| {
         let text = std::fs::read_to_string(group.join("cpu.max")).ok()?;
         let (time, period) = text.trim_end().split_once(' ')?;
         time.parse::<u32>().ok()?.checked_div(period.parse().ok()?)
     };
-    Path::new("/sys/fs/cgroup").join(own).ancestors().filter_map(share).fold(all, u32::min)
+    Path::new("/sys/fs/cgroup").join(own_group).ancestors().filter_map(share).fold(all, u32::min)
 }
 
 /// `auto`, with or without a mask (which is ignored), or a mask for each worker, whose last digit is the first processor.
@@ -188,22 +188,22 @@ pub(crate) fn default_type(_: &mut Builder, block: &mut BlockBuilder, directive:
 
 /// Inherited only by blocks without an `add_header` of their own.
 pub(crate) fn add_header(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let field = parse_add_header(builder, directive)?;
-    let mut fields = if block.is_first { Vec::new() } else { block.settings.add_headers.to_vec() };
-    fields.push(field);
-    block.settings.add_headers = fields.into();
+    let header = parse_add_header(builder, directive)?;
+    let mut headers = if block.is_first { Vec::new() } else { block.settings.add_headers.to_vec() };
+    headers.push(header);
+    block.settings.add_headers = headers.into();
     Ok(())
 }
 
 /// Inherited like [`add_header`].
 pub(crate) fn add_trailer(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let field = parse_add_header(builder, directive)?;
+    let header = parse_add_header(builder, directive)?;
     let first = block.is_first;
     let trailers = &mut block.optional_mut().trailers;
     if first {
         trailers.clear();
     }
-    trailers.push(field);
+    trailers.push(header);
     Ok(())
 }
 

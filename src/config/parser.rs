@@ -166,8 +166,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(folder: &Path) -> Self {
-        Self { directory: folder.to_owned(), files: Vec::new(), bytes: 0, depth: 0 }
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), files: Vec::new(), bytes: 0, depth: 0 }
     }
 
     /// Reads and parses a file with its includes.
@@ -289,8 +289,8 @@ impl Reader {
         if text.contains("[^") {
             return Err(wrong("to exclude characters write [!...]"));
         }
-        let folder = if full == Path::new(text) { String::new() } else { format!("{}/", self.directory.display()) };
-        let found = glob_with(&[&Pattern::escape(&folder), text].concat(), GLOB);
+        let directory = if full == Path::new(text) { String::new() } else { format!("{}/", self.directory.display()) };
+        let found = glob_with(&[&Pattern::escape(&directory), text].concat(), GLOB);
         Ok(found.map_err(|why| wrong(why.msg))?.flatten().collect())
     }
 }

@@ -306,7 +306,7 @@ impl fmt::Display for TemplateError {
 impl Template {
     /// Parses `text`; `resolve` looks up the name of a variable.
     pub fn parse(text: &str, resolve: &mut dyn FnMut(&str) -> Option<Variable>) -> Result<Self, TemplateError> {
-        let mut pieces = Vec::new();
+        let mut segments = Vec::new();
         let mut plain = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {
@@ -319,22 +319,22 @@ impl Template {
                 return Err(TemplateError::NameMissing);
             }
             if !plain.is_empty() {
-                pieces.push(Segment::Text(std::mem::take(&mut plain).into()));
+                segments.push(Segment::Text(std::mem::take(&mut plain).into()));
             }
-            pieces.push(Segment::Variable(resolve(name).ok_or_else(|| TemplateError::Unknown(name.to_owned()))?));
+            segments.push(Segment::Variable(resolve(name).ok_or_else(|| TemplateError::Unknown(name.to_owned()))?));
             rest = tail;
         }
         plain.extend_from_slice(rest.as_bytes());
         if !plain.is_empty() {
-            pieces.push(Segment::Text(plain.into()));
+            segments.push(Segment::Text(plain.into()));
         }
-        Ok(Self { segments: pieces.into() })
+        Ok(Self { segments: segments.into() })
     }
 
     /// Returns a template without variables.
     pub fn from_text(text: &[u8]) -> Self {
-        let pieces = if text.is_empty() { Arc::default() } else { Arc::from([Segment::Text(text.into())]) };
-        Self { segments: pieces }
+        let segments = if text.is_empty() { Arc::default() } else { Arc::from([Segment::Text(text.into())]) };
+        Self { segments }
     }
 
     /// Returns a template of one variable.
@@ -356,8 +356,8 @@ impl Template {
     }
 
     /// Splits the template before byte `at` of a segment.
-    pub fn split_at(&self, piece: usize, at: usize) -> (Self, Self) {
-        let (before, behind) = self.segments.split_at(piece.min(self.segments.len()));
+    pub fn split_at(&self, segment: usize, at: usize) -> (Self, Self) {
+        let (before, behind) = self.segments.split_at(segment.min(self.segments.len()));
         let (mut before, mut behind) = (before.to_vec(), behind.to_vec());
         if let Some(Segment::Text(text)) = behind.first_mut().filter(|_| at > 0) {
             let (head, tail) = text.split_at(at.min(text.len()));
@@ -368,7 +368,7 @@ impl Template {
     }
 
     pub fn variables(&self) -> impl Iterator<Item = &Variable> {
-        self.segments.iter().filter_map(|piece| match piece {
+        self.segments.iter().filter_map(|segment| match segment {
             Segment::Variable(variable) => Some(variable),
             Segment::Text(_) => None,
         })
@@ -419,15 +419,15 @@ mod tests {
 
     #[test]
     fn a_template_is_split_at_a_piece_or_within_its_text() {
-        for (piece, at, before, behind) in [
+        for (segment, at, before, behind) in [
             (0, 0, "", "ab${uri}cd"),
             (0, 1, "a", "b${uri}cd"),
             (1, 0, "ab", "${uri}cd"),
             (2, 1, "ab${uri}c", "d"),
             (3, 0, "ab${uri}cd", ""),
         ] {
-            let split = parse("ab${uri}cd").unwrap().split_at(piece, at);
-            assert_eq!(split, (parse(before).unwrap(), parse(behind).unwrap()), "{piece} {at}");
+            let split = parse("ab${uri}cd").unwrap().split_at(segment, at);
+            assert_eq!(split, (parse(before).unwrap(), parse(behind).unwrap()), "{segment} {at}");
         }
     }
 }

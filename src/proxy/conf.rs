@@ -318,9 +318,9 @@ impl Builder {
         if let Some(number) = named(url.authority).or_else(|| named(&key)) {
             return Some(*number);
         }
-        let place = url.endpoint()?;
+        let endpoint = url.endpoint()?;
         let peer =
-            PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(url.upstream_name().into_owned(), place) };
+            PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(url.upstream_name().into_owned(), endpoint) };
         Some(self.add_upstream(key.into_owned(), Upstream::from_peer(peer)))
     }
 }
@@ -374,7 +374,7 @@ fn dynamic_url(
     directive: &Directive,
 ) -> Result<DynamicUrl> {
     let word = arg(directive, 0);
-    let Origin { chosen, client_segment: clients, may_be_path, authority_end: end } =
+    let Origin { chosen, client_segment, may_be_path, authority_end: end } =
         origin_conf::analyze(template, &builder.config, &builder.assignments);
     if let Some(Segment::Text(text)) = template.segments().first() {
         match Url::parse(std::str::from_utf8(text).unwrap_or_default()) {
@@ -403,13 +403,13 @@ fn dynamic_url(
         );
     }
     let (url, rest) = match end {
-        Some((piece, at)) => {
-            let (url, rest) = template.split_at(piece, at);
+        Some((segment, at)) => {
+            let (url, rest) = template.split_at(segment, at);
             (url, Some(rest))
         }
         None => (template.clone(), None),
     };
-    let (start, middle) = url.split_at(clients, 0);
+    let (start, middle) = url.split_at(client_segment, 0);
     Ok(DynamicUrl { start, middle, rest, chosen, requires_known_host: only_named })
 }
 
@@ -440,13 +440,13 @@ pub(crate) fn set_header(builder: &mut Builder, block: &mut BlockBuilder, direct
     let name = arg(directive, 0);
     arguments::check_header_name(directive, name)?;
     let value = builder.template(&arg(directive, 1).joined_lines())?;
-    let mut fields = if block.is_first { Vec::new() } else { block.settings.proxy.set_headers.to_vec() };
-    fields.push(SetHeader {
+    let mut headers = if block.is_first { Vec::new() } else { block.settings.proxy.set_headers.to_vec() };
+    headers.push(SetHeader {
         kind: HeaderName::from_bytes(name.text.as_bytes()),
         name: name.text.as_bytes().into(),
         value,
     });
-    block.settings.proxy.set_headers = fields.into();
+    block.settings.proxy.set_headers = headers.into();
     Ok(())
 }
 

@@ -66,7 +66,8 @@ struct ProbeParameters {
 
 /// `health_check [parameters];`
 pub(crate) fn health_check(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let mut words = ProbeParameters { probe_type: "http".to_owned(), host: None, uri: "/".to_owned(), expected: None };
+    let mut parameters =
+        ProbeParameters { probe_type: "http".to_owned(), host: None, uri: "/".to_owned(), expected: None };
     let mut check = HealthCheck {
         probe: Probe::Tcp,
         port: None,
@@ -79,19 +80,19 @@ pub(crate) fn health_check(builder: &mut Builder, block: &mut BlockBuilder, dire
         tls: None,
     };
     for word in &directive.args {
-        read_parameter(builder, &mut check, &mut words, directive, word)?;
+        read_parameter(builder, &mut check, &mut parameters, directive, word)?;
     }
     if check.jitter == Duration::MAX {
         check.jitter = check.interval / 10;
     }
-    let host = words.host.unwrap_or_default();
-    check.probe = match (words.probe_type.as_str(), words.expected) {
-        ("http", good) => Probe::Http { host, uri: words.uri, expected: good.unwrap_or_default() },
+    let host = parameters.host.unwrap_or_default();
+    check.probe = match (parameters.probe_type.as_str(), parameters.expected) {
+        ("http", expected) => Probe::Http { host, uri: parameters.uri, expected: expected.unwrap_or_default() },
         (kind, Some(_)) => {
             return Err(Error::formatted(&directive.name.at, "\"match=\" with \"type={}\"", kind)
                 .hint("\"match=\" needs type=http"));
         }
-        ("websocket", None) => Probe::WebSocket { host, uri: words.uri },
+        ("websocket", None) => Probe::WebSocket { host, uri: parameters.uri },
         (_, None) => Probe::Tcp,
     };
     block.upstream.health_check = Some((check, directive.name.clone()));
@@ -101,7 +102,7 @@ pub(crate) fn health_check(builder: &mut Builder, block: &mut BlockBuilder, dire
 fn read_parameter(
     builder: &Builder,
     check: &mut HealthCheck,
-    words: &mut ProbeParameters,
+    parameters: &mut ProbeParameters,
     directive: &Directive,
     word: &Word,
 ) -> Result {
@@ -130,13 +131,13 @@ fn read_parameter(
             let port = u16::try_from(count(value)?).map_err(|_| invalid_value(directive, word, "a port"))?;
             check.port = Some(port);
         }
-        Some(("type", value @ ("http" | "tcp" | "websocket"))) => value.clone_into(&mut words.probe_type),
-        Some(("host", value)) if is_printable(value) && !value.is_empty() => words.host = Some(value.to_owned()),
-        Some(("uri", value)) if is_printable(value) && value.starts_with('/') => value.clone_into(&mut words.uri),
+        Some(("type", value @ ("http" | "tcp" | "websocket"))) => value.clone_into(&mut parameters.probe_type),
+        Some(("host", value)) if is_printable(value) && !value.is_empty() => parameters.host = Some(value.to_owned()),
+        Some(("uri", value)) if is_printable(value) && value.starts_with('/') => value.clone_into(&mut parameters.uri),
         Some(("match", name)) => {
             let found = find_by_name(&builder.health_matches, name).cloned();
             let unknown = || Error::formatted(&word.at, "unknown match \"{}\"", name);
-            words.expected = Some(found.ok_or_else(unknown)?);
+            parameters.expected = Some(found.ok_or_else(unknown)?);
         }
         None if word.text == "mandatory" => check.mandatory = true,
         // Always the case: a reload keeps the state of unchanged peers.
@@ -191,8 +192,8 @@ pub(crate) fn attach_health_check(
         return Err(Error::formatted(&at.at, "a second \"health_check\" of upstream \"{}\"", name));
     }
     // A name with variables can't be evaluated without a request: the upstream's is used.
-    let said = settings.optional.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());
-    let name = said.map_or(upstream.name.clone(), |name| String::from_utf8_lossy(name).into_owned());
+    let server_name = settings.optional.proxy_tls.as_ref().and_then(|tls| tls.name.as_ref()?.as_text());
+    let name = server_name.map_or(upstream.name.clone(), |name| String::from_utf8_lossy(name).into_owned());
     let name = values::host_port(&name).map_or(name.as_str(), |(host, _)| host);
     if let Some(health) = upstream.health_check.as_mut().and_then(Arc::get_mut) {
         health.tls = health.tls.take().or(secure.map(|client| (client, name.to_owned())));

@@ -207,7 +207,7 @@ impl States {
         })
     }
 
-    fn behind_clients(self) -> Self {
+    fn next_for_client(self) -> Self {
         self.flat_map(|at| Self::from_state(at.next_for_client()))
     }
 
@@ -303,20 +303,20 @@ pub(crate) fn analyze(url: &Template, config: &Config, assignments: &Assignments
 impl Search<'_> {
     fn url(&mut self, url: &Template) -> Origin {
         let mut states = States::from_state(UrlState::Start);
-        let mut clients = None;
-        let origin = |states: States, clients: Option<(usize, bool)>, end: Option<(usize, usize)>| {
-            let pieces = end.map_or(url.segments().len(), |(piece, at)| piece + usize::from(at > 0));
-            let (clients, may_be_path) = clients.unwrap_or((pieces, true));
-            Origin { chosen: states.chosen(), client_segment: clients, may_be_path, authority_end: end }
+        let mut client_segment = None;
+        let origin = |states: States, client_segment: Option<(usize, bool)>, end: Option<(usize, usize)>| {
+            let segments = end.map_or(url.segments().len(), |(segment, at)| segment + usize::from(at > 0));
+            let (client_segment, may_be_path) = client_segment.unwrap_or((segments, true));
+            Origin { chosen: states.chosen(), client_segment, may_be_path, authority_end: end }
         };
-        for (number, piece) in url.segments().iter().enumerate() {
+        for (number, segment) in url.segments().iter().enumerate() {
             let ends =
                 |states: States, byte| states.is_before_authority_end() && states.next(byte).is_at_authority_end();
-            match piece {
+            match segment {
                 Segment::Text(text) => {
                     for (at, byte) in text.iter().enumerate() {
                         if matches!(byte, b'/' | b'?') && ends(states, *byte) {
-                            return origin(states.next(*byte), clients, Some((number, at)));
+                            return origin(states.next(*byte), client_segment, Some((number, at)));
                         }
                         states = states.next(*byte);
                     }
@@ -325,22 +325,22 @@ impl Search<'_> {
                 Segment::Variable(Variable::Builtin(Builtin::Uri | Builtin::RequestUri | Builtin::IsArgs))
                     if ends(states, b'/') =>
                 {
-                    return origin(states, clients, Some((number, 0)));
+                    return origin(states, client_segment, Some((number, 0)));
                 }
                 Segment::Variable(variable) => {
                     let before = states;
                     states = self.variable(variable, states, 0);
-                    if clients.is_none() && states.chosen() != ClientChoice::Nothing {
-                        clients = Some((number, before.has_host() && may_be_path(variable)));
+                    if client_segment.is_none() && states.chosen() != ClientChoice::Nothing {
+                        client_segment = Some((number, before.has_host() && may_be_path(variable)));
                     }
                 }
             }
         }
-        origin(states, clients, states.is_before_authority_end().then_some((url.segments().len(), 0)))
+        origin(states, client_segment, states.is_before_authority_end().then_some((url.segments().len(), 0)))
     }
 
     fn template(&mut self, template: &Template, states: States, depth: u8) -> States {
-        template.segments().iter().fold(states, |states, piece| match piece {
+        template.segments().iter().fold(states, |states, segment| match segment {
             Segment::Text(text) => states.next_for_text(text),
             Segment::Variable(variable) => self.variable(variable, states, depth),
         })
@@ -357,20 +357,20 @@ impl Search<'_> {
                     states.flat_map(|at| at.next_for_server().map(States::from_state).unwrap_or_default()).union(states)
                 }
                 Some(ServerValue::Path) => states.next(b'/'),
-                None => states.behind_clients(),
+                None => states.next_for_client(),
             },
             // A variable is empty until it is set.
             Variable::User(number) => self.values((0, *number), states, depth).union(states),
             Variable::Map(number) => self.values((1, *number), states, depth),
             Variable::Geo(number) => self.values((2, *number), states, depth),
             Variable::Split(number) => self.values((3, *number), states, depth),
-            _ => states.behind_clients(),
+            _ => states.next_for_client(),
         }
     }
 
     fn values(&mut self, (kind, number): (u8, u32), states: States, depth: u8) -> States {
         if depth > DEPTH_MAX {
-            return states.behind_clients();
+            return states.next_for_client();
         }
         states.flat_map(|at| {
             let key = (kind, number, at);
@@ -390,25 +390,27 @@ impl Search<'_> {
 
     fn values_from(&mut self, kind: u8, number: u32, at: UrlState, depth: u8) -> States {
         let from = States::from_state(at);
-        let (config, assignments, place) = (self.config, self.assignments, number as usize);
+        let (config, assignments, index) = (self.config, self.assignments, number as usize);
         let of_texts = |values: &mut dyn Iterator<Item = &[u8]>| {
             values.fold(States::default(), |all, value| all.union(from.next_for_text(value)))
         };
         match kind {
             0 => {
                 let captured =
-                    if assignments.captured.contains(&number) { from.behind_clients() } else { States::default() };
+                    if assignments.captured.contains(&number) { from.next_for_client() } else { States::default() };
                 let values = assignments.values.get(&number).into_iter().flatten();
                 values.fold(captured, |all, value| all.union(self.template(value, from, depth)))
             }
-            1 => match config.maps.get(place) {
+            1 => match config.maps.get(index) {
                 Some(map) => map
                     .possible_values()
                     .fold(States::default(), |all, value| all.union(self.template(value, from, depth))),
-                None => from.behind_clients(),
+                None => from.next_for_client(),
             },
-            2 => config.geos.get(place).map_or(from.behind_clients(), |geo| of_texts(&mut geo.possible_values())),
-            _ => config.splits.get(place).map_or(from.behind_clients(), |split| of_texts(&mut split.possible_values())),
+            2 => config.geos.get(index).map_or(from.next_for_client(), |geo| of_texts(&mut geo.possible_values())),
+            _ => {
+                config.splits.get(index).map_or(from.next_for_client(), |split| of_texts(&mut split.possible_values()))
+            }
         }
     }
 }
@@ -557,7 +559,7 @@ mod tests {
 
     #[test]
     fn a_url_is_cut_where_the_client_begins_and_where_the_authority_ends() {
-        let pieces = |template: &Template| template.segments().len();
+        let segments = |template: &Template| template.segments().len();
         for (url, start, middle, rest) in [
             ("http://127.0.0.1:80/$1", 1, 0, Some(2)),
             ("http://127.0.0.1:80$1", 1, 1, Some(0)),
@@ -573,7 +575,7 @@ mod tests {
             ("$tunnel", 1, 0, None),
         ] {
             let (made, _) = made(&format!("proxy_pass {url};"));
-            let found = (pieces(&made.start), pieces(&made.middle), made.rest.as_ref().map(pieces));
+            let found = (segments(&made.start), segments(&made.middle), made.rest.as_ref().map(segments));
             assert_eq!(found, (start, middle, rest), "{url}");
         }
     }

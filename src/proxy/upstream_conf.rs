@@ -61,10 +61,10 @@ pub struct PeerSpec {
 }
 
 impl PeerSpec {
-    pub fn new(name: String, place: Endpoint) -> Self {
+    pub fn new(name: String, endpoint: Endpoint) -> Self {
         Self {
             name,
-            endpoint: place,
+            endpoint,
             resolver: Arc::new(Resolver::system(None)),
             weight: 1,
             max_fails: 1,
@@ -111,8 +111,8 @@ impl Default for Upstream {
 
 impl Upstream {
     /// Returns the implicit upstream of a `proxy_pass` to one endpoint.
-    pub fn single(name: String, place: Endpoint) -> Self {
-        Self::from_peer(PeerSpec::new(name, place))
+    pub fn single(name: String, endpoint: Endpoint) -> Self {
+        Self::from_peer(PeerSpec::new(name, endpoint))
     }
 
     /// Returns an upstream of one peer, with its name.
@@ -162,8 +162,8 @@ pub(crate) fn upstream(builder: &mut Builder, block: &mut BlockBuilder, directiv
 /// `server address [parameters];`
 pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    let place = parse_endpoint(&word.text).ok_or_else(|| invalid_endpoint(directive, word))?;
-    let mut peer = PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(word.text.clone(), place) };
+    let endpoint = parse_endpoint(&word.text).ok_or_else(|| invalid_endpoint(directive, word))?;
+    let mut peer = PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(word.text.clone(), endpoint) };
     for word in directive.args.iter().skip(1) {
         match (word.text.as_str(), &block.settings.resolver) {
             ("resolve", Some(resolver)) => peer.resolver = resolver.clone(),

@@ -157,8 +157,10 @@ pub(crate) fn server_name(builder: &mut Builder, block: &mut BlockBuilder, direc
         let name = &word.text;
         let middle = name.strip_prefix("*.").or_else(|| name.strip_prefix('.')).unwrap_or(name);
         let middle = middle.strip_suffix(".*").unwrap_or(middle);
-        let odd = |c: char| c == '*' || c == '/' || c == '<' || c == '>' || c == '{';
-        if !name.starts_with('~') && (middle.contains(odd) || name.starts_with("http:") || name.starts_with("https:")) {
+        let is_forbidden = |c: char| c == '*' || c == '/' || c == '<' || c == '>' || c == '{';
+        if !name.starts_with('~')
+            && (middle.contains(is_forbidden) || name.starts_with("http:") || name.starts_with("https:"))
+        {
             return Err(invalid_value(directive, word, "a name, *.name, name.*, or ~ and an expression"));
         }
         let expression = match name.strip_prefix('~') {
@@ -244,10 +246,10 @@ pub(crate) fn listen(builder: &mut Builder, block: &mut BlockBuilder, directive:
 pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> {
     let nowhere = crate::config::Position { file: u32::MAX, line: 1, column: 1 };
     let word = Word { text: "80".to_owned(), at: nowhere, quoted: false };
-    let unsaid = Listen::new(Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))), word);
+    let default_listen = Listen::new(Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))), word);
     let mut addrs: Vec<(&Addr, Vec<AddressListen<'_>>)> = Vec::new();
     for (server, listens, names) in servers {
-        for line in if listens.is_empty() { std::slice::from_ref(&unsaid) } else { listens.as_slice() } {
+        for line in if listens.is_empty() { std::slice::from_ref(&default_listen) } else { listens.as_slice() } {
             let line = (line, server, names.as_slice());
             match addrs.iter_mut().find(|(addr, _)| **addr == line.0.addr) {
                 Some((_, lines)) => lines.push(line),
@@ -259,15 +261,15 @@ pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> 
     for (addr, lines) in addrs {
         groups.push((build_virtual_hosts(addr, &lines)?, socket_options(&lines)?));
     }
-    let covers = |wild: &Addr, addr: &Addr| match (wild, addr) {
+    let covers = |wildcard: &Addr, addr: &Addr| match (wildcard, addr) {
         (Addr::Ip(w), Addr::Ip(a)) => {
             w != a && w.ip().is_unspecified() && w.port() == a.port() && w.is_ipv4() == a.is_ipv4()
         }
         _ => false,
     };
-    let covered = |addr: &Addr| groups.iter().any(|(group, _)| covers(&group.addr, addr));
+    let is_covered = |addr: &Addr| groups.iter().any(|(group, _)| covers(&group.addr, addr));
     let mut bindings = Vec::new();
-    for (group, options) in groups.iter().filter(|(group, _)| !covered(&group.addr)) {
+    for (group, options) in groups.iter().filter(|(group, _)| !is_covered(&group.addr)) {
         let mut specific = Vec::new();
         for (other, _) in groups.iter().filter(|(other, _)| covers(&group.addr, &other.addr)) {
             specific.push(other.clone());
@@ -284,8 +286,8 @@ pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> 
 
 /// Returns the options of an address; only one `listen` may set them.
 fn socket_options(lines: &[AddressListen<'_>]) -> Result<ListenOptions> {
-    let mut said = lines.iter().filter(|(line, ..)| line.has_socket_options).map(|(line, ..)| line);
-    let (first, second) = (said.next(), said.next());
+    let mut with_options = lines.iter().filter(|(line, ..)| line.has_socket_options).map(|(line, ..)| line);
+    let (first, second) = (with_options.next(), with_options.next());
     if let Some(second) = second {
         return Err(Error::new(&second.word.at, format!("duplicate listen options for {}", second.addr)));
     }

@@ -163,22 +163,22 @@ pub(crate) fn location(builder: &mut Builder, block: &mut BlockBuilder, directiv
     if let Some(outer) = &block.location {
         check_nesting(outer, &matcher, &path, directive)?;
     }
-    let own = LocationBuilder { matcher, path, proxy_pass: None, internal: false, limit_except: None };
-    let mut inner = builder.build_block(block, directive, directives::LOCATION, Some(own))?;
+    let location = LocationBuilder { matcher, path, proxy_pass: None, internal: false, limit_except: None };
+    let mut inner = builder.build_block(block, directive, directives::LOCATION, Some(location))?;
     status::check_single_content(&inner, &directive.name)?;
     if inner.locations.is_empty() {
         crate::modules::access::conf::check_auth_basic(&inner.settings, directive)?;
     }
     let nested = Locations::new(std::mem::take(&mut inner.locations), &directive.name)?;
-    let Some(mut own) = inner.location.take() else { return Ok(()) };
-    crate::tls::conf::attach_client_tls(builder, own.proxy_pass.as_mut(), &inner.settings, directive)?;
+    let Some(mut location) = inner.location.take() else { return Ok(()) };
+    crate::tls::conf::attach_client_tls(builder, location.proxy_pass.as_mut(), &inner.settings, directive)?;
     crate::proxy::health_conf::attach_health_check(
         builder,
         inner.upstream.health_check.take(),
-        own.proxy_pass.as_ref(),
+        location.proxy_pass.as_ref(),
         &inner.settings,
     )?;
-    block.locations.push(own.build(*inner, nested));
+    block.locations.push(location.build(*inner, nested));
     Ok(())
 }
 
@@ -190,11 +190,11 @@ pub(crate) fn build_nested_block(
     mut inner: Box<BlockBuilder>,
     directive: &Directive,
 ) -> Result<Option<Arc<Location>>> {
-    let (Some(around), Some(mut own)) = (&outer.location, inner.location.take()) else { return Ok(None) };
-    inner.content = outer.content.filter(|_| own.proxy_pass.is_none());
-    own.proxy_pass = own.proxy_pass.or_else(|| around.proxy_pass.clone());
-    crate::tls::conf::attach_client_tls(builder, own.proxy_pass.as_mut(), &inner.settings, directive)?;
-    Ok(Some(own.build(*inner, Locations::default())))
+    let (Some(outer_location), Some(mut location)) = (&outer.location, inner.location.take()) else { return Ok(None) };
+    inner.content = outer.content.filter(|_| location.proxy_pass.is_none());
+    location.proxy_pass = location.proxy_pass.or_else(|| outer_location.proxy_pass.clone());
+    crate::tls::conf::attach_client_tls(builder, location.proxy_pass.as_mut(), &inner.settings, directive)?;
+    Ok(Some(location.build(*inner, Locations::default())))
 }
 
 /// Parses `[ = | ~ | ~* | ^~ ] PATH`, with or without a space after the modifier.

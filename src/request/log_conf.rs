@@ -153,14 +153,14 @@ pub(crate) fn log_format(builder: &mut Builder, _: &mut BlockBuilder, directive:
             (1, other) if other.starts_with("escape=") => {
                 return Err(invalid_value(directive, word, "escape=default, escape=json or escape=none"));
             }
-            (_, piece) => text.push_str(piece),
+            (_, segment) => text.push_str(segment),
         }
     }
     // A variable that changes until the end needs no whole request as part of a line: it is filled in at the end.
     let looked_back = builder.needs_request_at_end.get();
     let format = LogFormat { template: builder.template_from(&text, arg(directive, 1))?, escape };
     let is_open =
-        |piece: &Segment| matches!(piece, Segment::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
+        |segment: &Segment| matches!(segment, Segment::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
     builder.needs_request_at_end.set(looked_back || format.template.segments().iter().any(is_open));
     if find_by_name(&builder.log_formats, &name.text).is_some() || name.text == "combined" {
         return Err(name.error("duplicate \"log_format\" name \"{}\""));

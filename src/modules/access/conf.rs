@@ -201,10 +201,10 @@ pub(crate) fn limit_except(builder: &mut Builder, block: &mut BlockBuilder, dire
         Matcher::Prefix { skips_patterns } => Matcher::Prefix { skips_patterns },
         Matcher::Pattern(_) | Matcher::Named => Matcher::Named,
     };
-    let own = outer.for_nested_block();
-    let mut inner = builder.build_block(block, directive, directives::LIMIT_EXCEPT, Some(own))?;
+    let location = outer.for_nested_block();
+    let mut inner = builder.build_block(block, directive, directives::LIMIT_EXCEPT, Some(location))?;
     check_auth_basic(&inner.settings, directive)?;
-    inner.location = inner.location.take().map(|own| LocationBuilder { matcher, ..own });
+    inner.location = inner.location.take().map(|location| LocationBuilder { matcher, ..location });
     let scope = crate::request::location_conf::build_nested_block(builder, block, inner, directive)?;
     if let Some((outer, scope)) = block.location.as_mut().zip(scope) {
         outer.limit_except = Some(LimitExcept { methods, location: scope });

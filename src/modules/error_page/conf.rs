@@ -41,12 +41,12 @@ pub enum Fallback {
 /// `error_page CODE ... [=[RESPONSE]] TARGET`. Inherited only by blocks without an `error_page` of their own.
 pub(crate) fn error_page(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let Some((target, mut codes)) = directive.args.split_last() else { return Ok(()) };
-    let mut answer = None;
+    let mut response_status = None;
     if let Some((word, rest)) = codes.split_last()
         && let Some(code) = word.text.strip_prefix('=')
     {
         codes = rest;
-        answer = Some(match (code, parse_status(code)) {
+        response_status = Some(match (code, parse_status(code)) {
             ("", _) => None,
             (_, Some(code @ 200..=599)) => Some(code),
             _ => return Err(invalid_value(directive, word, "= and a status code from 200 to 599, or = alone")),
@@ -64,7 +64,11 @@ pub(crate) fn error_page(builder: &mut Builder, block: &mut BlockBuilder, direct
             status.ok_or_else(|| invalid_value(directive, word, "a status code from 300 to 599, but not 499"))?;
         // 494 to 497 are internal codes of nginx's; clients see 400.
         let shown = if matches!(status, 494..=497) { 400 } else { status };
-        pages.push(ErrorPage { status, response_status: answer.unwrap_or(Some(shown)), target: template.clone() });
+        pages.push(ErrorPage {
+            status,
+            response_status: response_status.unwrap_or(Some(shown)),
+            target: template.clone(),
+        });
     }
     block.settings.error_pages = pages.into();
     Ok(())

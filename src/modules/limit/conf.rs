@@ -133,7 +133,7 @@ impl ZoneTable {
 
     /// Returns all zones, or an error if one has no definition.
     pub(crate) fn finish(self) -> Result<Vec<ZoneDefinition>> {
-        let made = |zone: NamedZone| {
+        let into_definition = |zone: NamedZone| {
             let directive = if zone.is_for_requests { "limit_req_zone" } else { "limit_conn_zone" };
             let missing = || {
                 Error::formatted(&zone.named_at.at, "unknown zone \"{}\"", &zone.name)
@@ -141,7 +141,7 @@ impl ZoneTable {
             };
             zone.definition.ok_or_else(missing)
         };
-        self.all.into_iter().map(made).collect()
+        self.all.into_iter().map(into_definition).collect()
     }
 }
 
@@ -238,8 +238,8 @@ pub(crate) fn limit_req(builder: &mut Builder, block: &mut BlockBuilder, directi
 /// `limit_conn ZONE NUMBER`. Inherited only by blocks without one of their own.
 pub(crate) fn limit_conn(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let (name, number) = (arg(directive, 0), arg(directive, 1));
-    let most = values::number(&number.text).filter(|most| (1..=65535).contains(most));
-    let most = most.ok_or_else(|| invalid_value(directive, number, "a number from 1 to 65535"))?;
+    let max = values::number(&number.text).filter(|max| (1..=65535).contains(max));
+    let max = max.ok_or_else(|| invalid_value(directive, number, "a number from 1 to 65535"))?;
     let zone = builder.zones.number(&name.text, false, name) as u32;
     let first = block.is_first;
     let all = &mut limits_mut(block).connections;
@@ -249,7 +249,7 @@ pub(crate) fn limit_conn(builder: &mut Builder, block: &mut BlockBuilder, direct
     if all.iter().any(|limit| limit.zone == zone) {
         return Err(Error::new(&directive.name.at, "this block already has a limit with this zone"));
     }
-    all.push(ConnectionLimit { zone, max: most });
+    all.push(ConnectionLimit { zone, max });
     Ok(())
 }
 

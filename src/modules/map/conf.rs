@@ -45,29 +45,29 @@ impl Map {
     pub fn lookup(&self, value: &[u8]) -> (&Template, Option<(&Expression, Captures)>) {
         let lower = value.to_ascii_lowercase();
         let key = if self.hosts { lower.strip_suffix(b".").unwrap_or(&lower) } else { &lower };
-        if let Some(place) = self.exact.get(key) {
-            return (self.value(*place), None);
+        if let Some(index) = self.exact.get(key) {
+            return (self.value(*index), None);
         }
         if self.hosts {
             let dots = || key.iter().enumerate().filter(|(_, b)| **b == b'.').map(|(at, _)| at);
             let leading = dots().find_map(|at| self.leading.get(key.get(at..)?));
             let trailing =
                 || dots().collect::<Vec<_>>().into_iter().rev().find_map(|at| self.trailing.get(key.get(..=at)?));
-            if let Some(place) = leading.or_else(trailing) {
-                return (self.value(*place), None);
+            if let Some(index) = leading.or_else(trailing) {
+                return (self.value(*index), None);
             }
         }
         for number in self.prefilter.candidates(value) {
-            let Some((expression, place)) = self.patterns.get(number) else { continue };
+            let Some((expression, index)) = self.patterns.get(number) else { continue };
             if let Some(captures) = expression.pattern.captures(value) {
-                return (self.value(*place), Some((expression, captures)));
+                return (self.value(*index), Some((expression, captures)));
             }
         }
         (&self.default, None)
     }
 
-    fn value(&self, place: u32) -> &Template {
-        self.values.get(place as usize).unwrap_or(&self.default)
+    fn value(&self, index: u32) -> &Template {
+        self.values.get(index as usize).unwrap_or(&self.default)
     }
 
     /// Lists all values that the variable may have.
@@ -95,8 +95,8 @@ pub(crate) fn map(builder: &mut Builder, _: &mut BlockBuilder, directive: &Direc
     if entries.len() > ENTRIES_MAX {
         return Err(Error::new(&directive.name.at, format!("more than {ENTRIES_MAX} entries in a map")));
     }
-    let says = |word: &str| entries.iter().any(|entry| entry.name.text == word && entry.args.is_empty());
-    (map.hosts, map.volatile) = (says("hostnames"), says("volatile"));
+    let has_flag = |word: &str| entries.iter().any(|entry| entry.name.text == word && entry.args.is_empty());
+    (map.hosts, map.volatile) = (has_flag("hostnames"), has_flag("volatile"));
     let mut default_seen = false;
     for entry in entries {
         add_entry(builder, &mut map, entry, &mut default_seen)?;
@@ -130,24 +130,24 @@ fn add_entry(builder: &Builder, map: &mut Map, entry: &Directive, default_seen: 
         map.default = template;
         return Ok(());
     }
-    let place = map.values.len() as u32;
+    let index = map.values.len() as u32;
     map.values.push(template);
     if let Some(source) = text.strip_prefix('~') {
         let (source, any_case) = source.strip_prefix('*').map_or((source, false), |source| (source, true));
-        map.patterns.push((builder.expression(source, any_case, &key.at)?, place));
+        map.patterns.push((builder.expression(source, any_case, &key.at)?, index));
         return Ok(());
     }
     // A backslash escapes a key with a special meaning: `\default`, `\~x`.
     let text = text.strip_prefix('\\').unwrap_or(text).to_ascii_lowercase();
     let old = match text.as_str() {
-        _ if !map.hosts => map.exact.insert(text.into_bytes(), place),
-        t if t.starts_with("*.") => map.leading.insert(t.get(1..).unwrap_or_default().into(), place),
-        t if t.ends_with(".*") => map.trailing.insert(t.strip_suffix('*').unwrap_or_default().into(), place),
+        _ if !map.hosts => map.exact.insert(text.into_bytes(), index),
+        t if t.starts_with("*.") => map.leading.insert(t.get(1..).unwrap_or_default().into(), index),
+        t if t.ends_with(".*") => map.trailing.insert(t.strip_suffix('*').unwrap_or_default().into(), index),
         t if t.starts_with('.') => {
-            map.exact.insert(t.get(1..).unwrap_or_default().into(), place);
-            map.leading.insert(t.into(), place)
+            map.exact.insert(t.get(1..).unwrap_or_default().into(), index);
+            map.leading.insert(t.into(), index)
         }
-        t => map.exact.insert(t.into(), place),
+        t => map.exact.insert(t.into(), index),
     };
     old.map_or(Ok(()), |_| Err(duplicate(key)))
 }

@@ -62,10 +62,10 @@ impl Networks {
     /// Sorts the list for the search. Of several entries for a network the last one counts.
     fn sort(&mut self) {
         self.0.sort_by_key(|(network, _)| *network);
-        self.0.dedup_by(|later, kept| {
-            let is_same = later.0 == kept.0;
+        self.0.dedup_by(|later, last| {
+            let is_same = later.0 == last.0;
             if is_same {
-                kept.1 = later.1;
+                last.1 = later.1;
             }
             is_same
         });
@@ -232,8 +232,8 @@ impl GeoBuilder {
     fn delete(&mut self, builder: &mut Builder, entry: &Directive, what: &Word) -> Result {
         let before = self.geo.len();
         match (&mut self.geo.table, parse_range(&what.text), parse_network(&what.text)) {
-            (Table::Ranges(ranges), Some(gone), _) => ranges.retain(|range| (range.first, range.last) != gone),
-            (Table::Networks(networks), _, Some(gone)) => networks.0.retain(|(network, _)| *network != gone),
+            (Table::Ranges(ranges), Some(deleted), _) => ranges.retain(|range| (range.first, range.last) != deleted),
+            (Table::Networks(networks), _, Some(deleted)) => networks.0.retain(|(network, _)| *network != deleted),
             _ => return Err(invalid_value(entry, what, "an address, a network or a range, written as in its entry,")),
         }
         if self.geo.len() == before {
@@ -245,11 +245,11 @@ impl GeoBuilder {
     /// Returns the index of a value, which is added if it is new.
     fn value_index(&mut self, word: &Word) -> u32 {
         let next = self.geo.values.len() as u32;
-        let place = *self.value_indices.entry(word.text.clone()).or_insert(next);
-        if place == next {
+        let index = *self.value_indices.entry(word.text.clone()).or_insert(next);
+        if index == next {
             self.geo.values.push(word.text.as_bytes().into());
         }
-        place
+        index
     }
 }
 

@@ -171,8 +171,8 @@ pub(crate) fn if_step(builder: &mut Builder, block: &mut BlockBuilder, directive
     let condition = parse_condition(builder, directive)?;
     let context = if block.context == directives::SERVER { directives::SERVER_IF } else { directives::LOCATION_IF };
     let directives = directive.block.as_deref().unwrap_or_default();
-    let own = block.location.as_ref().map(crate::request::location_conf::LocationBuilder::for_nested_block);
-    let mut inner = builder.build_block(block, directive, context, own)?;
+    let location = block.location.as_ref().map(crate::request::location_conf::LocationBuilder::for_nested_block);
+    let mut inner = builder.build_block(block, directive, context, location)?;
     let steps_only =
         directives.iter().all(|d| matches!(directives::find(&d.name.text), Some(spec) if spec.action.is_step()));
     let steps = std::mem::take(&mut inner.steps);
