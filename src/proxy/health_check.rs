@@ -211,16 +211,16 @@ async fn run_probe(socket: Socket, check: &HealthCheck) -> Result<(), String> {
     let mut stream = BufStream::new(stream);
     match &check.probe {
         Probe::Tcp => Ok(()),
-        Probe::Http { host, uri, expected: good } => {
+        Probe::Http { host, uri, expected } => {
             let head = exchange_heads(&mut stream, host, uri, "Connection: close\r\n", check.timeout).await?;
-            check_response(&mut stream, good, &head).await
+            check_response(&mut stream, expected, &head).await
         }
         Probe::WebSocket { host, uri } => {
             let key = base64::encode(&fastrand::u128(..).to_ne_bytes());
-            let fields = format!(
+            let headers = format!(
                 "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
             );
-            let head = exchange_heads(&mut stream, host, uri, &fields, check.timeout).await?;
+            let head = exchange_heads(&mut stream, host, uri, &headers, check.timeout).await?;
             check_upgrade(&head, &key)?;
             let close = websocket::going_away_frame(Some(fastrand::u32(..).to_ne_bytes()));
             let _ = send_all(&stream.stream, close, check.timeout).await;
@@ -234,11 +234,11 @@ async fn exchange_heads(
     stream: &mut BufStream,
     host: &str,
     uri: &str,
-    fields: &str,
+    headers: &str,
     timeout: Duration,
 ) -> Result<Response, String> {
     let agent = concat!("smolgate/", env!("CARGO_PKG_VERSION"), " (health check)");
-    let request = format!("GET {uri} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{fields}\r\n");
+    let request = format!("GET {uri} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{headers}\r\n");
     send_all(&stream.stream, request.into_bytes(), timeout)
         .await
         .map_err(|_| "sending the request failed".to_owned())?;
@@ -246,11 +246,11 @@ async fn exchange_heads(
 }
 
 /// Checks a response against the `match` block.
-async fn check_response(stream: &mut BufStream, good: &HealthMatch, head: &Response) -> Result<(), String> {
-    if let Some(why) = good.mismatch(head) {
+async fn check_response(stream: &mut BufStream, expected: &HealthMatch, head: &Response) -> Result<(), String> {
+    if let Some(why) = expected.mismatch(head) {
         return Err(why);
     }
-    if good.tests_body() && !good.matches_body(&read_body(stream, head).await?) {
+    if expected.tests_body() && !expected.matches_body(&read_body(stream, head).await?) {
         return Err("response body does not match".to_owned());
     }
     Ok(())
