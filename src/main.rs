@@ -1,6 +1,7 @@
-//! The command line: nginx's letters, a configuration without a file, messages, exit codes.
+//! The command line: nginx's flags, a configuration without a file, messages, exit codes.
 //!
-//! 0: stopped on request, or a check that went well. 1: failed while running. 2: wrong flags or configuration.
+//! Exit codes: 0 for a requested stop or a successful check, 1 for a failure while running, 2 for invalid flags or
+//! configuration.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -25,43 +26,43 @@ use smolgate::tls;
 #[derive(FromArgs)]
 #[argh(help_triggers("-h", "-?", "--help"))]
 struct Flags {
-    /// configuration file (smolgate.conf here, or else /etc/smolgate/smolgate.conf)
+    /// configuration file (./smolgate.conf, or else /etc/smolgate/smolgate.conf)
     #[argh(option, short = 'c', long = "config", arg_name = "file")]
     config: Option<String>,
-    /// folder that relative names start from (the current one)
-    #[argh(option, short = 'p', long = "prefix", arg_name = "folder")]
+    /// directory that relative paths start from (the current one)
+    #[argh(option, short = 'p', long = "prefix", arg_name = "directory")]
     prefix: Option<String>,
-    /// error log until the configuration names one (stderr)
+    /// error log until the configuration sets one (stderr)
     #[argh(option, short = 'e', long = "error-log", arg_name = "file")]
     error_log: Option<String>,
-    /// directives that are read before the file
+    /// directives to apply before the file
     #[argh(option, short = 'g', long = "directives", arg_name = "text")]
     directives: Option<String>,
-    /// check the configuration and say what in it is ignored
+    /// check the configuration and list what it ignores
     #[argh(switch, short = 't', long = "test")]
     test: bool,
     /// check the configuration and print it
     #[argh(switch, short = 'T', long = "dump")]
     dump: bool,
-    /// say nothing but errors while checking
+    /// print only errors and warnings while checking
     #[argh(switch, short = 'q', long = "quiet")]
     quiet: bool,
-    /// tell the running program to stop, quit, reload, reopen or upgrade
+    /// signal the running process: stop, quit, reload, reopen or upgrade
     #[argh(option, short = 's', long = "signal", arg_name = "signal")]
     signal: Option<String>,
-    /// check whether this version could go on with the connections of another
+    /// check whether this version can take over the connections of another
     #[argh(option, long = "takes-over", arg_name = "version", hidden_help)]
     takes_over: Option<String>,
     /// print the version
     #[argh(switch, short = 'v', long = "version")]
     version: bool,
-    /// print the version and what is built in
+    /// print the version and the built-in features
     #[argh(switch, short = 'V', long = "build")]
     build: bool,
     /// without a file: port or address to listen on
     #[argh(option, long = "listen", arg_name = "addr")]
     listen: Vec<String>,
-    /// without a file: what to pass on and where, as in /ws/=127.0.0.1:8010 or /=unix:/run/app.sock
+    /// without a file: path to forward and where to, as in /ws/=127.0.0.1:8010 or /=unix:/run/app.sock
     #[argh(option, long = "proxy", arg_name = "path=upstream")]
     proxy: Vec<String>,
 }
@@ -86,7 +87,7 @@ fn main() -> ExitCode {
         Err(exit) => return fail(EXIT_USAGE, format_args!("{}", exit.output.trim_end())),
     };
     if flags.takes_over.as_ref().is_some_and(|version| *version != handover::VERSION.to_string()) {
-        return fail(EXIT_USAGE, format_args!("it does not understand what the running program would leave to it"));
+        return fail(EXIT_USAGE, format_args!("this version can't take over the connections of the running one"));
     }
     if flags.version || flags.build {
         print_version(flags.build);
@@ -103,7 +104,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// nginx takes `-tq` for `-t -q`, `-cfile` for `-c file`, and `-tc file` for `-t -c file`.
+/// Expands clustered flags as nginx does: `-tq` to `-t -q`, `-cfile` to `-c file`, and `-tc file` to `-t -c file`.
 fn expand_flags(arg: String, out: &mut Vec<String>) {
     let letters = arg.strip_prefix('-').filter(|rest| !rest.starts_with('-') && rest.len() > 1).unwrap_or_default();
     let switches = letters.bytes().take_while(|letter| b"tTqvVh".contains(letter)).count();
@@ -148,7 +149,7 @@ fn print_version(build: bool) {
     }
 }
 
-/// What the flags ask for.
+/// The parsed command line.
 struct Options {
     file: Option<PathBuf>,
     generated: String,
@@ -172,12 +173,12 @@ impl Options {
                 Some(file) => Path::new(&dir).join(file),
                 None => if_exists(Path::new(&dir).join("smolgate.conf"))
                     .or_else(|| if_exists(PathBuf::from("/etc/smolgate/smolgate.conf")))
-                    .ok_or("no configuration: give -c FILE, or --listen ADDR and --proxy PATH=UPSTREAM")?,
+                    .ok_or("no configuration: use -c FILE, or --listen ADDR and --proxy PATH=UPSTREAM")?,
             });
             return Ok(options);
         }
         if flags.config.is_some() {
-            return Err("--listen and --proxy stand for a configuration file: they don't go with -c".to_owned());
+            return Err("--listen and --proxy replace a configuration file: they can't be used with -c".to_owned());
         }
         let mut proxies = Vec::new();
         for text in &flags.proxy {
@@ -187,13 +188,13 @@ impl Options {
             }
         }
         if flags.listen.is_empty() || proxies.is_empty() {
-            return Err("--listen and --proxy go together".to_owned());
+            return Err("--listen and --proxy must be used together".to_owned());
         }
         options.generated = config::generate(&flags.listen, &proxies);
         Ok(options)
     }
 
-    /// The name of the configuration in messages.
+    /// Returns the name of the configuration in messages.
     fn name(&self) -> String {
         self.file.as_ref().map_or_else(|| "of the command line".to_owned(), |file| file.display().to_string())
     }
@@ -214,7 +215,7 @@ impl Options {
                 print_error(format_args!("{error}"));
                 None
             }
-            // Before anything is opened: these have the numbers that are free otherwise.
+            // Before anything is opened: systemd's descriptors start at 3.
             None => match systemd::take_sockets() {
                 Ok(handover) => handover,
                 Err(error) => return fail(1, format_args!("the sockets of LISTEN_FDS can't be used: {error}")),
@@ -234,7 +235,7 @@ impl Options {
         }
     }
 
-    /// `-t` and `-T`.
+    /// Checks the configuration: `-t` and `-T`.
     fn check(&self, dump: bool, quiet: bool, takes_over: bool) -> ExitCode {
         let loaded =
             self.load().and_then(|config| if takes_over { start::check_startable(config) } else { Ok(config) });
@@ -255,7 +256,9 @@ impl Options {
             print_error(format_args!("warning: {warning}"));
         }
         for name in executor::run(unresolved_names(&config)).unwrap_or_default() {
-            print_error(format_args!("warning: upstream \"{name}\" can't be resolved now: its requests would get 502"));
+            print_error(format_args!(
+                "warning: upstream \"{name}\" can't be resolved now: requests to it would get 502"
+            ));
         }
         if !quiet {
             let name = self.name();
@@ -274,7 +277,7 @@ impl Options {
         ExitCode::SUCCESS
     }
 
-    /// `-s`: the program that holds the pid file of the configuration gets the signal.
+    /// Signals the process that holds the pid file of the configuration: `-s`.
     fn send_signal(&self, signal: &str) -> ExitCode {
         use rustix::process::{Signal, kill_process};
         let signal = match signal {
@@ -289,13 +292,13 @@ impl Options {
             }
         };
         let loaded = self.load();
-        // What the program would not take either.
+        // A reload that the process would refuse is refused here.
         let config = match if signal == Signal::HUP { loaded.and_then(start::check_startable) } else { loaded } {
             Ok(config) => config,
             Err(why) => return fail(1, format_args!("{why}")),
         };
         let Some(path) = &config.main.pid else {
-            return fail(1, format_args!("the configuration names no pid file: \"-s\" needs \"pid FILE;\" in it"));
+            return fail(1, format_args!("no pid file: \"-s\" needs \"pid FILE;\" in the configuration"));
         };
         let pid = match pid_file::find_holder(path) {
             Ok(pid) => pid,
@@ -308,16 +311,16 @@ impl Options {
     }
 }
 
-/// A file, if it is there.
+/// Returns the path if it exists.
 fn if_exists(path: PathBuf) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Names of upstreams that have no address now.
+/// Returns the names of upstreams that can't be resolved now.
 async fn unresolved_names(config: &Config) -> Vec<String> {
     let mut all = Vec::new();
     for peer in config.upstreams.iter().flat_map(|upstream| &upstream.peers) {
-        // Name servers of the configuration are asked when somebody needs the answer.
+        // Configured name servers are queried on demand.
         let Endpoint::Name { host, .. } = &peer.endpoint else { continue };
         if peer.resolver.is_system() {
             let name = cache::entry(host, &Arc::new(Resolver::system(None)));

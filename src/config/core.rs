@@ -11,7 +11,7 @@ use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Result};
 use crate::config::{AddHeader, CpuAffinity, Server, directives, values};
 use crate::http1::head::{HeaderName, Limits};
-use crate::request::listen_conf::Listen;
+use crate::request::listen_conf::{Listen, ServerListens};
 use crate::request::location_conf::Locations;
 
 pub(crate) fn http(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
@@ -48,7 +48,7 @@ pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive:
         locations,
         tls,
     };
-    builder.servers.push((Arc::new(server), inner.listens, inner.names));
+    builder.servers.push(ServerListens { server: Arc::new(server), listens: inner.listens, names: inner.names });
     Ok(())
 }
 

@@ -514,7 +514,7 @@ mod tests {
                 "t.conf:1:1: unexpected end of file, expecting \"}\"\n    1 | http {\n\
                  \x20     | ^ the block opened here is not closed by line 4",
             ),
-            ("}", "t.conf:1:1: unexpected \"}\"\n    1 | }\n      | ^ there is no block that it could close"),
+            ("}", "t.conf:1:1: unexpected \"}\"\n    1 | }\n      | ^ no block is open"),
             (
                 "a 'b'c;",
                 "t.conf:1:6: unexpected \"c\"\n    1 | a 'b'c;\n      |      ^ a space or \";\" must follow the quoted text",

@@ -1,7 +1,7 @@
-//! Another program in place of this one: the same process, the same sockets, the same tunnels.
+//! Executes a new binary in place of this one: the same process, sockets and tunnels.
 //!
-//! The new program is asked first whether it understands what it gets, and whether it could start with the configuration.
-//! Only then connections are packed; and if it can't be executed after all, they are unpacked where they were.
+//! The new executable first checks that it can read the hand-over and start with the configuration. Only then
+//! connections are packed; if exec fails after all, the old binary resumes them.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -16,48 +16,50 @@ use crate::process::exec::{HANDOVER_ENV, Program};
 use crate::runtime::handover::{self, HandoverDecoder};
 use crate::server::worker::{WorkerEvent, Workers};
 
-/// Bytes of the stack of the thread that waits for what a new program says.
+/// Bytes of the stack of the thread that waits for the check.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// Has a new program check whether it could go on; the answer comes as a report.
-pub fn check(program: &Program, crew: Arc<Workers>) -> io::Result<()> {
-    let mut other = program.clone();
-    other.args.extend(["-t", "-q", "--takes-over", &handover::VERSION.to_string()].map(Into::into));
-    let ask = move || crew.reports.send(WorkerEvent::Checked(run_check(&other)));
-    privileged_reader::run(|| Builder::new().name("check".to_owned()).stack_size(STACK_BYTES).spawn(ask).map(drop))
+/// Has the new executable check whether it can take over; the result arrives as a [`WorkerEvent`].
+pub fn check(program: &Program, workers: Arc<Workers>) -> io::Result<()> {
+    let mut checker = program.clone();
+    checker.args.extend(["-t", "-q", "--takes-over", &handover::VERSION.to_string()].map(Into::into));
+    let run = move || workers.reports.send(WorkerEvent::Checked(run_check(&checker)));
+    privileged_reader::run(|| Builder::new().name("check".to_owned()).stack_size(STACK_BYTES).spawn(run).map(drop))
 }
 
-/// What a program finds that checks something, or why it can't.
+/// Runs the check. Returns its error output, or the reason why it can't run.
 fn run_check(program: &Program) -> Result<(), String> {
     let file = program.file.display();
     match program.command().stdin(Stdio::null()).stdout(Stdio::null()).output() {
-        Ok(ended) if ended.status.success() => Ok(()),
-        Ok(ended) => Err(format!("{file} says: {}", String::from_utf8_lossy(&ended.stderr).trim().replace('\n', " "))),
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            Err(format!("{file} reports: {}", String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ")))
+        }
         Err(error) => Err(format!("{file}: {error}")),
     }
 }
 
-/// Becomes the new program, which gets `parcel`. Comes back only if that fails.
-pub fn execute(program: &Program, parcel: &OwnedFd) -> io::Result<Infallible> {
-    rustix::stdio::dup2_stdin(parcel)?;
-    let failed = program.execute(HANDOVER_ENV);
+/// Executes the new binary with `handover` as standard input. Returns only on failure.
+pub fn execute(program: &Program, handover: &OwnedFd) -> io::Result<Infallible> {
+    rustix::stdio::dup2_stdin(handover)?;
+    let error = program.execute(HANDOVER_ENV);
     let _ = reset_stdin();
-    failed
+    error
 }
 
-/// Puts nothing in the place of standard input.
+/// Replaces standard input by /dev/null.
 fn reset_stdin() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
 }
 
-/// Whether this program has taken the place of another one, which may have left nothing that can be read.
+/// Whether this process is a binary upgrade, even if its hand-over can't be read.
 pub fn is_upgraded() -> bool {
     std::env::var_os(HANDOVER_ENV).is_some()
 }
 
-/// What the program before has left for this one.
+/// Receives the state that the old binary has handed over.
 pub fn receive_handover() -> Option<io::Result<HandoverDecoder>> {
     is_upgraded().then_some(())?;
-    let parcel = HandoverDecoder::receive(rustix::stdio::stdin());
-    Some(reset_stdin().and(parcel))
+    let handover = HandoverDecoder::receive(rustix::stdio::stdin());
+    Some(reset_stdin().and(handover))
 }

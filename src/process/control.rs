@@ -1,7 +1,7 @@
-//! What the workers are told: signals become orders, reports become the next step.
+//! The control loop of the main thread: signals become worker commands, worker events advance a binary upgrade.
 //!
-//! A reload makes the new configuration ready beside the old one and swaps them; what was begun goes on under the old one,
-//! and tunnels do not notice. An upgrade goes step by step, and each step can still be taken back.
+//! A reload prepares the new configuration beside the old one and swaps them. Requests in progress finish under the
+//! old one, and tunnels are unaffected. A binary upgrade advances step by step, and each step can be undone.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -28,74 +28,74 @@ use crate::runtime::signals::Signals;
 use crate::server::listeners::{self, Listeners, NewListener};
 use crate::server::worker::{WorkerCommand, WorkerEvent, Workers};
 
-/// How long a stop at once may take.
+/// How long a fast shutdown may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Makes a configuration anew, for a reload.
+/// Loads the configuration for a reload.
 pub type LoadConfig<'l> = dyn Fn() -> Result<Config, String> + 'l;
 
-/// Who tells the workers what to do.
+/// The state of the control loop.
 pub struct Control<'r> {
     pub workers: Arc<Workers>,
-    /// Each socket that is listened on, from which the workers have their descriptors.
+    /// The listening sockets, of which the workers have duplicates.
     pub listeners: &'r mut Listeners,
     pub signals: Signals,
     pub load: &'r LoadConfig<'r>,
     pub program: Option<Program>,
     pub live: Arc<Live>,
-    /// The health checks of that.
+    /// The health checks of `live`.
     pub health_checks: HealthChecks,
-    /// A program that is about to take the place of this one.
+    /// The binary upgrade in progress.
     pub upgrade: Option<UpgradeProgress>,
-    /// The program was told to stop at once.
+    /// A fast shutdown is in progress.
     pub stopping: bool,
 }
 
-/// How far an upgrade has come.
+/// The progress of a binary upgrade.
 #[derive(Default)]
 pub struct UpgradeProgress {
-    /// Workers that have nothing but tunnels left, and those that have packed them.
+    /// Workers that have only tunnels left, and those that have packed them.
     settled: usize,
     packed: usize,
     handover: HandoverEncoder,
 }
 
 impl Control<'_> {
-    /// Passes on what signals say, until all workers have ended.
+    /// Handles signals and worker events until all workers have ended.
     pub async fn run(mut self) -> io::Result<()> {
-        let mut left = self.workers.desks.len();
+        let mut running = self.workers.desks.len();
         let timer = Timer::new();
-        let watched = systemd::watchdog_interval();
+        let interval = systemd::watchdog_interval();
         systemd::notify_ready(&status());
         loop {
-            let limit = if self.stopping { STOP_TIMEOUT } else { watched.unwrap_or(Duration::MAX) };
-            let happened = {
+            let limit = if self.stopping { STOP_TIMEOUT } else { interval.unwrap_or(Duration::MAX) };
+            let outcome = {
                 let signal = pin!(self.signals.wait());
-                let report = pin!(self.workers.reports.receive());
-                timer.within(limit, select(signal, report)).await
+                let event = pin!(self.workers.reports.receive());
+                timer.within(limit, select(signal, event)).await
             };
-            match happened {
-                Ok(Some(WorkerEvent::Ended(ended))) => {
-                    ended?;
-                    left -= 1;
-                    if left == 0 {
+            match outcome {
+                Ok(Some(WorkerEvent::Ended(result))) => {
+                    result?;
+                    running -= 1;
+                    if running == 0 {
                         return Ok(());
                     }
                 }
-                Ok(Some(report)) => {
-                    self.advance_upgrade(report);
+                Ok(Some(event)) => {
+                    self.advance_upgrade(event);
                     self.handle_signals();
                 }
                 Ok(None) => self.handle_signals(),
-                // A worker that hangs in a call to the system is not waited for.
+                // A worker that hangs in a system call is not waited for.
                 Err(executor::Elapsed) if self.stopping => return Ok(()),
                 Err(executor::Elapsed) => systemd::notify_watchdog(&status()),
             }
         }
     }
 
-    /// Does what the signals that came ask for. While another program is about to go on, all but a stop waits: the new one
-    /// reads its configuration and opens its logs anyway.
+    /// Handles pending signals. During a binary upgrade all but a fast shutdown stay pending: the new binary reads
+    /// its configuration and opens its logs anyway.
     fn handle_signals(&mut self) {
         if self.signals.take(Signal::SIGTERM) | self.signals.take(Signal::SIGINT) {
             self.stopping = true;
@@ -119,30 +119,30 @@ impl Control<'_> {
             systemd::notify_ready(&status());
         }
         if self.signals.take(Signal::SIGUSR2) && !self.listeners.is_empty() {
-            self.log(Level::Notice, format_args!("an upgrade was asked for: the new program is checked"));
+            self.log(Level::Notice, format_args!("binary upgrade requested; checking the new executable"));
             self.upgrade = Some(UpgradeProgress::default());
-            let asked = match &self.program {
+            let check = match &self.program {
                 Some(program) => {
                     binary_upgrade::check(program, self.workers.clone()).map_err(|error| io_error::describe(&error))
                 }
-                None => Err("there is no program to be executed".to_owned()),
+                None => Err("the executable is unknown".to_owned()),
             };
-            if asked.is_err() {
-                self.advance_upgrade(WorkerEvent::Checked(asked));
+            if check.is_err() {
+                self.advance_upgrade(WorkerEvent::Checked(check));
             }
         }
     }
 
-    /// One step after the other: the new program is asked, requests end, everything is packed, the program is executed.
-    fn advance_upgrade(&mut self, report: WorkerEvent) {
-        // Workers that were told to stop may still report a step that they had begun.
+    /// Advances a binary upgrade: check the new executable, finish requests, pack connections, exec.
+    fn advance_upgrade(&mut self, event: WorkerEvent) {
+        // Workers may still report a step that they began before a stop.
         let Some(upgrade) = self.upgrade.as_mut().filter(|_| !self.stopping) else { return };
         let workers = self.workers.desks.len();
-        match report {
+        match event {
             WorkerEvent::Checked(Ok(())) => self.workers.tell(&|| WorkerCommand::Leave),
             WorkerEvent::Checked(Err(why)) => {
                 self.upgrade = None;
-                self.log(Level::Emerg, format_args!("no upgrade: {why}"));
+                self.log(Level::Emerg, format_args!("binary upgrade failed, continuing with the old binary: {why}"));
             }
             WorkerEvent::Settled => {
                 upgrade.settled += 1;
@@ -161,14 +161,14 @@ impl Control<'_> {
         }
     }
 
-    /// Becomes the new program. If that fails, everything goes on here.
+    /// Executes the new binary. If that fails, this one resumes.
     fn finish_upgrade(&mut self) {
         let packed = self.upgrade.take().unwrap_or_default().handover;
-        let failed = match self.exec_new_binary(&packed) {
+        let error = match self.exec_new_binary(&packed) {
             Ok(never) => match never {},
             Err(why) => why,
         };
-        self.log(Level::Emerg, format_args!("no upgrade: {failed}"));
+        self.log(Level::Emerg, format_args!("binary upgrade failed, continuing with the old binary: {error}"));
         for (addr, copies) in self.listeners.copies(&self.workers).unwrap_or_default() {
             listeners::listen(&self.workers, &addr, copies);
         }
@@ -178,9 +178,9 @@ impl Control<'_> {
 
     fn exec_new_binary(&self, packed: &HandoverEncoder) -> Result<Infallible, String> {
         if self.signals.is_pending(Signal::SIGQUIT) {
-            return Err("the program is to stop".to_owned());
+            return Err("a graceful shutdown was requested".to_owned());
         }
-        // It may have changed since the new program has looked at it, which could not go on without.
+        // The configuration may have changed since the check; without a valid one the new binary could not start.
         (self.load)()?;
         self.hand_over(packed).map_err(|error| io_error::describe(&error))
     }
@@ -189,9 +189,9 @@ impl Control<'_> {
         let mut all = HandoverEncoder::default();
         self.listeners.pack(&mut all)?;
         health_check::pack(&self.live, &mut all);
-        let parcel = all.send_with(packed)?;
+        let handover = all.send_with(packed)?;
         match &self.program {
-            Some(program) => binary_upgrade::execute(program, &parcel),
+            Some(program) => binary_upgrade::execute(program, &handover),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -203,75 +203,76 @@ impl Control<'_> {
     fn reopen(&self) {
         let failed = log::reopen();
         for why in &failed {
-            self.log(Level::Error, format_args!("{why}: the old file is still written to"));
+            self.log(Level::Error, format_args!("{why}: still writing to the old file"));
         }
         if failed.is_empty() {
-            self.log(Level::Notice, format_args!("logs were reopened"));
+            self.log(Level::Notice, format_args!("log files reopened"));
         }
     }
 
-    /// Takes a new configuration into force; the old one stays if anything is wrong with it.
+    /// Reloads; the old configuration stays in force if the new one has any error.
     fn reload(&mut self) {
         match self.prepare_reload() {
-            Err(why) => {
-                self.log(Level::Emerg, format_args!("the new configuration was not taken: {}", why.replace('\n', " ")))
-            }
-            Ok((config, fresh)) => {
+            Err(why) => self.log(
+                Level::Emerg,
+                format_args!("reload failed, keeping the old configuration: {}", why.replace('\n', " ")),
+            ),
+            Ok((config, new_listeners)) => {
                 if config.main.workers as usize != self.workers.desks.len() {
-                    self.log(Level::Warn, format_args!("the number of workers stays until the program starts anew"));
+                    self.log(Level::Warn, format_args!("`worker_processes` changes take effect after a restart"));
                 }
                 self.live = Arc::new(Live::new(config.clone(), Some(&self.live)));
-                // No worker listens before all of them know for whom.
+                // All workers get the configuration before any of them listens.
                 self.workers.tell(&|| WorkerCommand::Take(self.live.clone()));
                 self.health_checks = health_check::start(&self.live);
                 self.listeners.retain(&config);
-                for (addr, fd, copies) in fresh {
+                for (addr, fd, copies) in new_listeners {
                     listeners::listen(&self.workers, &addr, copies);
                     self.listeners.insert(addr, fd);
                 }
-                self.log(Level::Notice, format_args!("the new configuration is in force"));
+                self.log(Level::Notice, format_args!("configuration reloaded"));
             }
         }
     }
 
-    /// Makes everything ready that can go wrong.
+    /// Does every step of a reload that can fail.
     fn prepare_reload(&self) -> Result<(Arc<Config>, Vec<NewListener>), String> {
         let config = (self.load)()?;
         listeners::serves_somebody(&config)?;
-        let mut fresh = Vec::new();
+        let mut new_listeners = Vec::new();
         for binding in &config.bindings {
             let Some(fd) = self.listeners.open(binding, None)? else { continue };
             let copies = listeners::copies(&fd, &self.workers).map_err(|error| io_error::describe(&error))?;
-            fresh.push((binding.addr.clone(), fd, copies));
+            new_listeners.push((binding.addr.clone(), fd, copies));
         }
         log::open(&config.log_files, None)?;
-        Ok((Arc::new(config), fresh))
+        Ok((Arc::new(config), new_listeners))
     }
 }
 
-/// What a supervisor shows of the program. Of other workers it knows what was last asked for.
+/// Returns the status shown by systemd. For other workers it holds the values of the last update.
 fn status() -> String {
     metrics::request_update();
     let now = metrics::total();
     format!("{} tunnels, {} connections", now.get(Metric::OpenTunnels), now.get(Metric::Active))
 }
 
-/// The first of a signal (nothing) and a report.
+/// Waits for a signal (`None`) or a worker event.
 fn select<T>(
     mut signal: Pin<&mut impl Future<Output = ()>>,
-    mut report: Pin<&mut impl Future<Output = T>>,
+    mut event: Pin<&mut impl Future<Output = T>>,
 ) -> impl Future<Output = Option<T>> + Unpin {
-    poll_fn(move |cx| match report.as_mut().poll(cx) {
-        Poll::Ready(report) => Poll::Ready(Some(report)),
+    poll_fn(move |cx| match event.as_mut().poll(cx) {
+        Poll::Ready(event) => Poll::Ready(Some(event)),
         Poll::Pending => signal.as_mut().poll(cx).map(|()| None),
     })
 }
 
-/// Gives each worker its part of what another program left, or what this one has packed.
-pub fn distribute(mut parcel: HandoverDecoder, workers: &Workers) {
+/// Distributes handed-over connections among the workers.
+pub fn distribute(mut handover: HandoverDecoder, workers: &Workers) {
     let mut parts: Vec<HandoverEncoder> = workers.desks.iter().map(|_| HandoverEncoder::default()).collect();
     let mut next = (0..parts.len()).cycle();
-    while let Some((kind, content)) = parcel.entry() {
+    while let Some((kind, content)) = handover.entry() {
         if let Some(part) = next.next().and_then(|at| parts.get_mut(at)) {
             part.entry(kind, content.into_encoder());
         }

@@ -1,4 +1,5 @@
-//! The program that runs, to be executed once more: beside this process or in its place, and maybe in another version.
+//! The running executable, to be executed again: in a child process, or in place of this one, maybe as another
+//! version.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
@@ -11,25 +12,26 @@ use std::process::Command;
 use crate::os::privileged_reader;
 use crate::process::systemd;
 
-/// In the environment of a program that goes on with the connections of another: their parcel is at standard input.
+/// The environment variable of a binary that takes over connections: their state is on standard input. Old and new
+/// binary must agree on the name.
 pub const HANDOVER_ENV: &str = "SMOLGATE_PARCEL";
 
 /// How this program was started.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// Its file, under the name that it had then: another version may have its place by now.
+    /// The path of the executable at start; another version may be there now.
     pub file: PathBuf,
-    /// With the name of the program as the first.
+    /// The arguments, program name included.
     pub args: Vec<OsString>,
 }
 
 impl Program {
-    /// The program that runs.
+    /// Returns the running program.
     pub fn current() -> io::Result<Self> {
         Ok(Self { file: std::env::current_exe()?, args: std::env::args_os().collect() })
     }
 
-    /// The command that starts it in a process of its own.
+    /// Returns the command that starts the program as a child process.
     pub fn command(&self) -> Command {
         let mut args = self.args.iter();
         let mut command = Command::new(&self.file);
@@ -40,23 +42,23 @@ impl Program {
         command
     }
 
-    /// Becomes it, with what this process has open; `said` is a variable of its environment. Comes back only if that fails.
+    /// Replaces this process by the program; open descriptors stay, and the environment variable `flag` is set.
+    /// Returns only on failure.
     ///
-    /// Signals stay blocked, as they are for signalfd(2): std's `CommandExt::exec` would unblock them, and one that comes
-    /// before the new program reads them would end it.
-    pub fn execute(&self, said: &str) -> io::Result<Infallible> {
+    /// Signals stay blocked, as signalfd(2) requires: std's `CommandExt::exec` would unblock them, and one that
+    /// arrives before the new program reads signals would end it.
+    pub fn execute(&self, flag: &str) -> io::Result<Infallible> {
         let file = CString::new(self.file.as_os_str().as_bytes())?;
         let args: Result<Vec<CString>, _> = self.args.iter().map(|arg| CString::new(arg.as_bytes())).collect();
-        let lines = inherited_environment().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
-        let lines: Result<Vec<CString>, _> =
-            lines.chain([format!("{said}=1").into_bytes()]).map(CString::new).collect();
-        let (args, lines) = (args?, lines?);
-        Ok(privileged_reader::run(move || nix::unistd::execve(&file, &args, &lines))?)
+        let env = inherited_environment().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+        let env: Result<Vec<CString>, _> = env.chain([format!("{flag}=1").into_bytes()]).map(CString::new).collect();
+        let (args, env) = (args?, env?);
+        Ok(privileged_reader::run(move || nix::unistd::execve(&file, &args, &env))?)
     }
 }
 
-/// Our environment without what was said to this program in particular: the sockets that systemd has bound, too, are ours or
-/// in the parcel.
+/// Returns this process's environment, except the variables addressed to it in particular: the sockets of systemd are
+/// owned by this process or part of the hand-over.
 fn inherited_environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os()
         .filter(|(name, _)| name != HANDOVER_ENV && !systemd::LISTEN_VARS.iter().any(|passed| name == passed))

@@ -1,4 +1,4 @@
-//! The life of the program: start, reload, binary upgrade, stop.
+//! The life cycle of the program: start, reload, binary upgrade, stop.
 
 pub mod exec;
 pub mod systemd;

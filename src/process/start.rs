@@ -1,7 +1,7 @@
-//! The start of the program and its end: sockets, pid file, privileges, workers.
+//! Start and end of the program: sockets, pid file, privileges, workers.
 //!
-//! A start is all-or-nothing: the configuration is whole, logs are open, addresses are bound and the pid file is written
-//! before the first connection is accepted.
+//! A start is all-or-nothing: the configuration is valid, logs are open, addresses are bound and the pid file is
+//! written before the first connection is accepted.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -28,14 +28,14 @@ use crate::server::listeners::{self, Listeners};
 use crate::server::worker::{Worker, WorkerEvent, Workers};
 use crate::server::worker_loop;
 
-/// Descriptors that are neither a client's nor an upstream's: logs, files, idle connections to upstreams.
+/// Descriptors reserved for logs, files and idle connections to upstreams.
 const OWN_DESCRIPTORS: u64 = 64;
-/// How many open files "unlimited" stands for.
+/// The number of open files that "unlimited" stands for.
 const DESCRIPTORS_MAX: u64 = 1 << 20;
-/// Stack of a worker; what takes more waits in boxes.
+/// Stack of a worker; larger futures are boxed.
 const STACK_BYTES: usize = 1 << 20;
 
-/// Why the program could not start, or ended.
+/// The reason why the program could not start, or ended.
 #[derive(Debug)]
 pub struct FatalError(String);
 
@@ -45,20 +45,21 @@ impl fmt::Display for FatalError {
     }
 }
 
-/// What a program asks of a configuration beside that it can be read: whom it would serve, and as who.
+/// Runs the start-up checks beyond parsing: at least one listener, and an existing user and group.
 pub fn check_startable(config: Config) -> Result<Config, String> {
     listeners::serves_somebody(&config)?;
     privileges::find_account(config.main.user.as_deref(), config.main.group.as_deref())?;
     Ok(config)
 }
 
-/// Runs the proxy until it is told to stop. A program that has other threads calls [`signals::block`] before it starts them:
-/// a signal that one of these gets would end it.
+/// Runs the proxy until it is stopped. A program with other threads calls [`signals::block`] before it starts them: a
+/// signal delivered to one of these would end the program.
 pub fn run(config: Config, load: &LoadConfig<'_>) -> Result<(), FatalError> {
     run_upgradable(None, config, load, None)
 }
 
-/// As [`run`], for a program that another one can take the place of. `parcel` is what a program before it, or systemd, has left.
+/// Runs the proxy like [`run`], with binary upgrades if `program` is known. `handover` is the state of the old
+/// binary, or the sockets of systemd.
 pub fn run_upgradable(
     program: Option<Program>,
     config: Config,
@@ -66,7 +67,7 @@ pub fn run_upgradable(
     handover: Option<HandoverDecoder>,
 ) -> Result<(), FatalError> {
     clock::start_time();
-    // Before there are other threads, and before anybody can know whom to send one.
+    // Before other threads start, and before the pid file invites signals.
     let signals = signals::block().map_err(|error| FatalError(format!("signals: {error}")))?;
     listeners::serves_somebody(&config).map_err(FatalError)?;
     let descriptors = raise_descriptor_limit(config.main.open_files_max);
@@ -91,21 +92,20 @@ pub fn run_upgradable(
     ended.map_err(|error| FatalError(format!("a worker ended ({})", io_error::describe(&error))))
 }
 
-/// What there is before the workers.
+/// The state before the workers start.
 struct Startup<'s> {
     descriptors: u64,
     program: Option<Program>,
     load: &'s LoadConfig<'s>,
     listeners: Listeners,
-    /// Connections and tunnels of the program before.
+    /// Connections and tunnels of the old binary.
     inherited: HandoverEncoder,
-    /// Whether there was one: then this one goes on, whatever it lacks.
+    /// Whether this is a binary upgrade, which continues whatever is missing.
     is_upgraded: bool,
 }
 
 impl Startup<'_> {
-    /// What can't be had keeps the program from starting; one with the connections of another would cut them all off, and
-    /// only tells it.
+    /// A failed step prevents a start. In a binary upgrade, where that would drop all connections, it is only logged.
     fn require<T>(&self, config: &Config, what: Result<T, String>) -> Result<Option<T>, FatalError> {
         match what {
             Ok(what) => Ok(Some(what)),
@@ -117,7 +117,7 @@ impl Startup<'_> {
         if !self.is_upgraded {
             return Err(FatalError(why));
         }
-        log::log(&config.main.error_log, Level::Emerg, format_args!("{why}: it goes on without"));
+        log::log(&config.main.error_log, Level::Emerg, format_args!("{why}: continuing without it"));
         Ok(())
     }
 
@@ -138,11 +138,8 @@ impl Startup<'_> {
             }
         }
         for addr in self.listeners.unused(config) {
-            log::log(
-                &config.main.error_log,
-                Level::Warn,
-                format_args!("systemd has bound {addr}, which no \"listen\" names: nobody is served there"),
-            );
+            let message = format_args!("systemd passed a socket for {addr} but no `listen` matches it: ignored");
+            log::log(&config.main.error_log, Level::Warn, message);
         }
         Ok(())
     }
@@ -154,7 +151,7 @@ impl Startup<'_> {
         log_start(&config, self.descriptors, connections_max);
         let live = Arc::new(Live::new(config, None));
         let workers = Workers::new(count);
-        // What was let in before goes on first: limits count it.
+        // Inherited connections come first: limits count them.
         let inherited = health_check::restore(&live, std::mem::take(&mut self.inherited).into_decoder());
         control::distribute(inherited.into_decoder(), &workers);
         for (addr, copies) in self.listeners.copies(&workers)? {
@@ -191,14 +188,14 @@ fn write_pid(path: &str, account: Option<&Account>) -> Result<PidFile, String> {
     PidFile::write(path, account).map_err(|error| format!("open() \"{path}\" failed ({})", io_error::describe(&error)))
 }
 
-/// Room for connections in one worker, each of which may become a tunnel and take two descriptors.
+/// Returns how many connections a worker can serve; each may become a tunnel with two descriptors.
 fn connections_max(descriptors: u64, config: &Config) -> u32 {
     let workers = u64::from(config.main.workers);
     let own = OWN_DESCRIPTORS.min(descriptors / 2) + config.bindings.len() as u64 * (workers + 1);
     u32::try_from(descriptors.saturating_sub(own) / 2 / workers.max(1)).unwrap_or(u32::MAX).max(1)
 }
 
-/// Keeps this thread on its processors.
+/// Pins this thread to its processors.
 fn pin_thread(affinity: &CpuAffinity, number: usize) {
     let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return };
     let processors: Vec<usize> = match affinity {
@@ -216,13 +213,14 @@ fn pin_thread(affinity: &CpuAffinity, number: usize) {
     }
 }
 
-/// Tunnels take two descriptors each: as many as the system allows, or as `worker_rlimit_nofile` says. How many there are.
+/// Raises the limit of open files to `wanted`, or to the hard limit: a tunnel takes two descriptors. Returns the
+/// limit.
 fn raise_descriptor_limit(wanted: Option<u64>) -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(DESCRIPTORS_MAX);
     let wanted = wanted.unwrap_or(most);
-    // Only root may have more than the hard limit.
+    // Only root can exceed the hard limit.
     let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
     if setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_err() {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted.min(most)), ..limit });

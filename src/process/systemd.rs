@@ -1,5 +1,5 @@
-//! What systemd is told: that the program is ready, reloads, stops, and lives (sd_notify(3)). And what it has bound for the
-//! program (sd_listen_fds(3)). Without it nothing happens.
+//! Notifies systemd of readiness, reload, stop and liveness (sd_notify(3)), and takes the sockets that systemd has
+//! bound (sd_listen_fds(3)). Without systemd nothing happens.
 
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -11,15 +11,15 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 
 use crate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};
 
-/// Where systemd says how many sockets it has bound, and for which process.
+/// The variables of socket activation.
 pub const LISTEN_VARS: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
-/// The first of them.
+/// The first passed descriptor (SD_LISTEN_FDS_START).
 const LISTEN_FDS_START: RawFd = 3;
-/// How many there can be.
+/// Upper bound of the passed descriptors.
 const FDS_MAX: u64 = u16::MAX as u64;
 
-/// The sockets that systemd has bound; to be asked before the program opens anything.
+/// Takes the sockets that systemd has bound. Call it before the program opens anything.
 pub fn take_sockets() -> Result<Option<HandoverDecoder>, String> {
     if env_number("LISTEN_PID", u32::MAX.into())? != Some(std::process::id().into()) {
         return Ok(None);
@@ -30,7 +30,7 @@ pub fn take_sockets() -> Result<Option<HandoverDecoder>, String> {
     }
     let mut numbers = Vec::new();
     for number in (LISTEN_FDS_START..).take(count as usize) {
-        // One that is not there becomes that of what is opened next.
+        // The number of a missing descriptor would be reused by the next open(2).
         if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
             return Err(format!("{number} is not open"));
         }
@@ -45,7 +45,7 @@ pub fn take_sockets() -> Result<Option<HandoverDecoder>, String> {
     Ok(Some(handover.into_decoder()))
 }
 
-/// The number that a variable of the environment is, if it is there.
+/// Parses an environment variable, if it is set.
 fn env_number(name: &str, max: u64) -> Result<Option<u64>, String> {
     let Ok(text) = std::env::var(name) else { return Ok(None) };
     match text.parse() {
@@ -54,12 +54,12 @@ fn env_number(name: &str, max: u64) -> Result<Option<u64>, String> {
     }
 }
 
-/// It serves; `status` is what `systemctl status` shows.
+/// Reports readiness; `status` is shown by `systemctl status`.
 pub fn notify_ready(status: &str) {
     send(&format!("READY=1\nSTATUS={status}\n"));
 }
 
-/// It has begun to read its configuration; [`ready`] follows.
+/// Reports the start of a reload; [`notify_ready`] follows.
 pub fn notify_reloading() {
     if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from) {
         let micros = now.as_secs() * 1_000_000 + u64::from(now.subsec_micros());
@@ -71,20 +71,20 @@ pub fn notify_stopping(status: &str) {
     send(&format!("STOPPING=1\nSTATUS={status}\n"));
 }
 
-/// It lives; and what it does.
+/// Reports liveness and the status.
 pub fn notify_watchdog(status: &str) {
     send(&format!("WATCHDOG=1\nSTATUS={status}\n"));
 }
 
-/// How often systemd wants to hear that it lives: twice as often as it has to.
+/// Returns the interval of liveness reports: half of the watchdog timeout.
 pub fn watchdog_interval() -> Option<Duration> {
     let process = env_number("WATCHDOG_PID", u32::MAX.into()).unwrap_or(None);
     let micros = env_number("WATCHDOG_USEC", u64::MAX).unwrap_or(None)?;
     process.is_none_or(|process| process == std::process::id().into()).then(|| Duration::from_micros(micros) / 2)
 }
 
-/// One datagram to a socket with a path, or with a name that begins with a zero byte and not with `@`. There is nobody to
-/// whom it could be told that it did not arrive.
+/// Sends one datagram to NOTIFY_SOCKET: a path, or an abstract name, whose leading zero byte is written as `@`.
+/// Errors are ignored.
 fn send(lines: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let addr = match path.as_bytes() {

@@ -186,11 +186,6 @@ impl ProxyPass {
     pub(crate) fn may_use_tls(&self) -> bool {
         tls::AVAILABLE && matches!(self.scheme, Scheme::Https | Scheme::Either)
     }
-
-    /// `http` or `https`, as far as that is known.
-    pub fn is_secure(&self) -> bool {
-        self.scheme == Scheme::Https
-    }
 }
 
 /// The destination of a `proxy_pass`.
@@ -212,7 +207,7 @@ pub struct DynamicUrl {
     /// What follows the authority. None: the authority ends within a variable.
     pub rest: Option<Template>,
     /// What the client controls of the authority.
-    pub chosen: ClientChoice,
+    pub client_choice: ClientChoice,
     /// The host must be one that the configuration names, since the client controls it and no `resolver` is set.
     pub requires_known_host: bool,
 }
@@ -333,7 +328,7 @@ pub(crate) fn pass(builder: &mut Builder, block: &mut BlockBuilder, directive: &
             let url = Url::parse(&word.text).map_err(|why| invalid_url(word, &why))?;
             let number = builder.find_or_add_upstream(&url, block).ok_or_else(|| invalid_url(word, &UrlError::Host))?;
             let (host, port) = url.host_and_port();
-            let base = word.text.get(..word.text.len() - url.uri.map_or(0, str::len)).unwrap_or_default();
+            let base = word.text.strip_suffix(url.uri.unwrap_or_default()).unwrap_or(&word.text);
             ProxyPass {
                 destination: Destination::Upstream(number),
                 host,
@@ -374,11 +369,11 @@ fn dynamic_url(
     directive: &Directive,
 ) -> Result<DynamicUrl> {
     let word = arg(directive, 0);
-    let Origin { chosen, client_segment, may_be_path, authority_end: end } =
+    let Origin { client_choice, client_segment, may_be_path, authority_end } =
         origin_conf::analyze(template, &builder.config, &builder.assignments);
     if let Some(Segment::Text(text)) = template.segments().first() {
         match Url::parse(std::str::from_utf8(text).unwrap_or_default()) {
-            Ok(url) if url.uri.is_some() || end == Some((1, 0)) => {
+            Ok(url) if url.uri.is_some() || authority_end == Some((1, 0)) => {
                 let known = match block.settings.resolver {
                     // The first request adds it, with the resolver of its location.
                     Some(_) => url.endpoint().is_some(),
@@ -392,17 +387,17 @@ fn dynamic_url(
             Ok(_) | Err(UrlError::Scheme | UrlError::Host) => {}
         }
     }
-    let only_named = chosen == ClientChoice::Host && block.settings.resolver.is_none();
-    if only_named && !may_be_path {
+    let requires_known_host = client_choice == ClientChoice::Host && block.settings.resolver.is_none();
+    if requires_known_host && !may_be_path {
         builder.client_chosen_hosts.push(word.clone());
     }
-    if chosen == ClientChoice::Port {
+    if client_choice == ClientChoice::Port {
         builder.note(
             &directive.name,
             "the client can choose the port; if the variable is a path, write a slash before it",
         );
     }
-    let (url, rest) = match end {
+    let (url, rest) = match authority_end {
         Some((segment, at)) => {
             let (url, rest) = template.split_at(segment, at);
             (url, Some(rest))
@@ -410,7 +405,7 @@ fn dynamic_url(
         None => (template.clone(), None),
     };
     let (start, middle) = url.split_at(client_segment, 0);
-    Ok(DynamicUrl { start, middle, rest, chosen, requires_known_host: only_named })
+    Ok(DynamicUrl { start, middle, rest, client_choice, requires_known_host })
 }
 
 /// Rejects an open proxy: a host that clients can choose must be one that the configuration names, and it names none.

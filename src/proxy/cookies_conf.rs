@@ -87,8 +87,7 @@ pub(crate) fn path(builder: &mut Builder, block: &mut BlockBuilder, directive: &
 }
 
 pub(crate) fn flags(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let name = arg(directive, 0);
-    let words = directive.args.get(1..).unwrap_or_default();
+    let Some((name, words)) = directive.args.split_first() else { return Ok(()) };
     if words.is_empty() && name.text == "off" {
         change_rules(block, |cookies| &mut cookies.flags, None);
         return Ok(());

@@ -70,7 +70,7 @@ fn variable_destination(made: &DynamicUrl, exchange: &Exchange, live: &Live) -> 
     let is_own = Url::parse(own).is_ok_and(|own| own.authority == url.authority);
     let port = whole.get(start..middle).filter(|_| own.ends_with(':') && made.rest.is_some());
     let is_port = url.has_port() && port.is_none_or(|port| port.bytes().all(|b| b.is_ascii_digit()));
-    match made.chosen {
+    match made.client_choice {
         ClientChoice::Nothing if !is_own => {
             return Err(DestinationError::no_upstream(format!(
                 "\"{own}\" is not followed by a slash in the URL \"{whole}\" of \"proxy_pass\""
@@ -83,7 +83,8 @@ fn variable_destination(made: &DynamicUrl, exchange: &Exchange, live: &Live) -> 
         }
         _ => {}
     }
-    let (only_named, is_clients) = (made.requires_known_host && !is_own, made.chosen == ClientChoice::Host && !is_own);
+    let (only_named, is_clients) =
+        (made.requires_known_host && !is_own, made.client_choice == ClientChoice::Host && !is_own);
     let upstream = match live.upstream_named(&url) {
         Some(upstream) => upstream,
         None if only_named => {

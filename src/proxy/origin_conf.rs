@@ -29,7 +29,7 @@ pub enum ClientChoice {
 /// The analysis of a template.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    pub(crate) chosen: ClientChoice,
+    pub(crate) client_choice: ClientChoice,
     /// The first segment of the template that the client controls and that may be part of the authority.
     pub(crate) client_segment: usize,
     /// Whether that segment may be the path after a host that the configuration names (`http://127.0.0.1$1`).
@@ -226,7 +226,7 @@ impl States {
         self.iter().any(|at| at > UrlState::Authority)
     }
 
-    fn chosen(self) -> ClientChoice {
+    fn client_choice(self) -> ClientChoice {
         if self.contains(UrlState::ClientHost) {
             ClientChoice::Host
         } else if self.contains(UrlState::ClientPort) || self.contains(UrlState::DonePort) {
@@ -304,10 +304,10 @@ impl Search<'_> {
     fn url(&mut self, url: &Template) -> Origin {
         let mut states = States::from_state(UrlState::Start);
         let mut client_segment = None;
-        let origin = |states: States, client_segment: Option<(usize, bool)>, end: Option<(usize, usize)>| {
-            let segments = end.map_or(url.segments().len(), |(segment, at)| segment + usize::from(at > 0));
+        let origin = |states: States, client_segment: Option<(usize, bool)>, authority_end: Option<(usize, usize)>| {
+            let segments = authority_end.map_or(url.segments().len(), |(segment, at)| segment + usize::from(at > 0));
             let (client_segment, may_be_path) = client_segment.unwrap_or((segments, true));
-            Origin { chosen: states.chosen(), client_segment, may_be_path, authority_end: end }
+            Origin { client_choice: states.client_choice(), client_segment, may_be_path, authority_end }
         };
         for (number, segment) in url.segments().iter().enumerate() {
             let ends =
@@ -330,7 +330,7 @@ impl Search<'_> {
                 Segment::Variable(variable) => {
                     let before = states;
                     states = self.variable(variable, states, 0);
-                    if client_segment.is_none() && states.chosen() != ClientChoice::Nothing {
+                    if client_segment.is_none() && states.client_choice() != ClientChoice::Nothing {
                         client_segment = Some((number, before.has_host() && may_be_path(variable)));
                     }
                 }
@@ -527,7 +527,7 @@ mod tests {
                 continue;
             }
             let (made, notes) = made(&format!("proxy_pass {url};"));
-            assert_eq!(made.chosen, expected, "{url}");
+            assert_eq!(made.client_choice, expected, "{url}");
             assert_eq!(made.requires_known_host, expected == ClientChoice::Host, "{url}");
             assert_eq!(notes, usize::from(expected == ClientChoice::Port), "{url}");
         }
@@ -553,7 +553,7 @@ mod tests {
             ("if ($arg_x) { set $u http://127.0.0.1/; } proxy_pass $u$request_uri;", ClientChoice::Nothing),
             ("proxy_pass http://known$uri; proxy_set_header X $arg_x;", ClientChoice::Nothing),
         ] {
-            assert_eq!(made(inner).0.chosen, expected, "{inner}");
+            assert_eq!(made(inner).0.client_choice, expected, "{inner}");
         }
     }
 

@@ -23,7 +23,7 @@ pub(crate) struct Listen {
     options: ListenOptions,
     /// Whether the line has options of the socket.
     has_socket_options: bool,
-    default: bool,
+    is_default: bool,
     proxy_protocol: bool,
     tls: bool,
     word: Word,
@@ -32,7 +32,7 @@ pub(crate) struct Listen {
 impl Listen {
     fn new(addr: Addr, word: Word) -> Self {
         let options = ListenOptions { backlog: BACKLOG, ipv6_only: true };
-        Self { addr, options, has_socket_options: false, default: false, proxy_protocol: false, tls: false, word }
+        Self { addr, options, has_socket_options: false, is_default: false, proxy_protocol: false, tls: false, word }
     }
 
     /// As the parameter `ssl`.
@@ -58,10 +58,18 @@ impl ServerName {
 }
 
 /// A server with its addresses and names.
-pub(crate) type ServerListens = (Arc<Server>, Vec<Listen>, Vec<ServerName>);
+pub(crate) struct ServerListens {
+    pub(crate) server: Arc<Server>,
+    pub(crate) listens: Vec<Listen>,
+    pub(crate) names: Vec<ServerName>,
+}
 
 /// One `listen` of an address, with its server.
-type AddressListen<'s> = (&'s Listen, &'s Arc<Server>, &'s [ServerName]);
+struct AddressListen<'s> {
+    listen: &'s Listen,
+    server: &'s Arc<Server>,
+    names: &'s [ServerName],
+}
 
 /// A socket to open, with the virtual hosts that it serves.
 #[derive(Debug)]
@@ -118,7 +126,7 @@ impl ServerNames {
             return found(server);
         }
         if !self.leading.is_empty() {
-            let suffixes = host.match_indices('.').map(|(at, _)| host.get(at..).unwrap_or_default());
+            let suffixes = host.match_indices('.').filter_map(|(at, _)| host.get(at..));
             if let Some(server) =
                 suffixes.filter(|s| s.len() < host.len()).find_map(|suffix| self.leading.get(suffix.as_bytes()))
             {
@@ -126,7 +134,7 @@ impl ServerNames {
             }
         }
         if !self.trailing.is_empty() {
-            let prefixes = host.rmatch_indices('.').map(|(at, _)| host.get(..=at).unwrap_or_default());
+            let prefixes = host.rmatch_indices('.').filter_map(|(at, _)| host.get(..=at));
             if let Some(server) =
                 prefixes.filter(|p| p.len() < host.len()).find_map(|prefix| self.trailing.get(prefix.as_bytes()))
             {
@@ -179,66 +187,70 @@ pub(crate) fn listen(builder: &mut Builder, block: &mut BlockBuilder, directive:
         Some(path) => (Addr::Unix(Arc::from(path)), 0),
         None => {
             let expected = "a port from 1 to 65535, an address, address:port, or unix:/path";
-            let addrs =
-                values::listen_addr_range(&word.text).ok_or_else(|| invalid_value(directive, word, expected))?;
-            (Addr::Ip(addrs.0), addrs.1)
+            let range = values::listen_addr_range(&word.text);
+            let (addr, last_port) = range.ok_or_else(|| invalid_value(directive, word, expected))?;
+            (Addr::Ip(addr), last_port)
         }
     };
-    let mut line = Listen::new(addr, word.clone());
-    for word in directive.args.iter().skip(1) {
-        let (name, value) = word.text.split_once('=').unwrap_or((&word.text, ""));
-        match (name, value) {
-            ("default_server" | "default", "") => line.default = true,
-            ("backlog", count) => {
-                let count = values::number(count).filter(|n| *n > 0).and_then(|n| i32::try_from(n).ok());
-                line.options.backlog = count.ok_or_else(|| invalid_value(directive, word, "a number"))?;
-                line.has_socket_options = true;
-            }
-            ("ipv6only", value) => {
-                let value = values::switch(value);
-                line.options.ipv6_only = value.ok_or_else(|| invalid_value(directive, word, "\"on\" or \"off\""))?;
-                line.has_socket_options = true;
-            }
-            ("quic", "") => {
-                builder.note(&directive.name, "HTTP/3 is not supported: this \"listen\" is ignored");
-                return Ok(());
-            }
-            ("ssl", "") if tls::AVAILABLE => line.tls = true,
-            ("ssl", "") => {
-                return Err(Error::new(&word.at, "\"listen ... ssl\" is not supported").hint("this build has no TLS"));
-            }
-            ("proxy_protocol", "") => line.proxy_protocol = true,
-            ("http2" | "spdy", "") => {
-                builder.note(&directive.name, "\"http2\": only HTTP/1.1 is supported; clients fall back to it")
-            }
-            ("reuseport" | "deferred" | "bind", "") => {
-                line.has_socket_options = true;
-                builder.note(
-                    &directive.name,
-                    "\"reuseport\", \"deferred\" and \"bind\" are ignored: one socket serves all workers",
-                );
-            }
-            ("so_keepalive" | "fastopen" | "rcvbuf" | "sndbuf", _) if is_valid_socket_option(name, value) => {
-                line.has_socket_options = true;
-                builder.note(&directive.name, "socket options other than \"backlog\" and \"ipv6only\" are ignored");
-            }
-            _ => {
-                let error = word.error("invalid parameter \"{}\"");
-                return Err(error
-                    .hint(placeholder_hint(&word.text).unwrap_or_else(|| "not a parameter of \"listen\"".to_owned())));
-            }
+    let mut listen = Listen::new(addr, word.clone());
+    for parameter in directive.args.iter().skip(1) {
+        if parameter.text == "quic" {
+            builder.note(&directive.name, "HTTP/3 is not supported: this \"listen\" is ignored");
+            return Ok(());
         }
+        read_parameter(builder, &mut listen, directive, parameter)?;
     }
     loop {
-        if block.listens.iter().any(|known| known.addr == line.addr) {
+        if block.listens.iter().any(|known| known.addr == listen.addr) {
             return Err(word.error("a duplicate listen {}").hint("this server already has it"));
         }
-        block.listens.push(line.clone());
-        match &mut line.addr {
+        block.listens.push(listen.clone());
+        match &mut listen.addr {
             Addr::Ip(addr) if addr.port() < last_port => addr.set_port(addr.port() + 1),
             _ => return Ok(()),
         }
     }
+}
+
+fn read_parameter(builder: &mut Builder, listen: &mut Listen, directive: &Directive, word: &Word) -> Result {
+    let (name, value) = word.text.split_once('=').unwrap_or((&word.text, ""));
+    match (name, value) {
+        ("default_server" | "default", "") => listen.is_default = true,
+        ("backlog", count) => {
+            let count = values::number(count).filter(|n| *n > 0).and_then(|n| i32::try_from(n).ok());
+            listen.options.backlog = count.ok_or_else(|| invalid_value(directive, word, "a number"))?;
+            listen.has_socket_options = true;
+        }
+        ("ipv6only", value) => {
+            let value = values::switch(value);
+            listen.options.ipv6_only = value.ok_or_else(|| invalid_value(directive, word, "\"on\" or \"off\""))?;
+            listen.has_socket_options = true;
+        }
+        ("ssl", "") if tls::AVAILABLE => listen.tls = true,
+        ("ssl", "") => {
+            return Err(Error::new(&word.at, "\"listen ... ssl\" is not supported").hint("this build has no TLS"));
+        }
+        ("proxy_protocol", "") => listen.proxy_protocol = true,
+        ("http2" | "spdy", "") => {
+            builder.note(&directive.name, "\"http2\": only HTTP/1.1 is supported; clients fall back to it")
+        }
+        ("reuseport" | "deferred" | "bind", "") => {
+            listen.has_socket_options = true;
+            builder.note(
+                &directive.name,
+                "\"reuseport\", \"deferred\" and \"bind\" are ignored: one socket serves all workers",
+            );
+        }
+        ("so_keepalive" | "fastopen" | "rcvbuf" | "sndbuf", _) if is_valid_socket_option(name, value) => {
+            listen.has_socket_options = true;
+            builder.note(&directive.name, "socket options other than \"backlog\" and \"ipv6only\" are ignored");
+        }
+        _ => {
+            let hint = placeholder_hint(&word.text).unwrap_or_else(|| "not a parameter of \"listen\"".to_owned());
+            return Err(word.error("invalid parameter \"{}\"").hint(hint));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the sockets of the servers. A wildcard socket also serves the specific addresses of its port, which can't be
@@ -248,18 +260,18 @@ pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> 
     let word = Word { text: "80".to_owned(), at: nowhere, quoted: false };
     let default_listen = Listen::new(Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))), word);
     let mut addrs: Vec<(&Addr, Vec<AddressListen<'_>>)> = Vec::new();
-    for (server, listens, names) in servers {
-        for line in if listens.is_empty() { std::slice::from_ref(&default_listen) } else { listens.as_slice() } {
-            let line = (line, server, names.as_slice());
-            match addrs.iter_mut().find(|(addr, _)| **addr == line.0.addr) {
-                Some((_, lines)) => lines.push(line),
-                None => addrs.push((&line.0.addr, vec![line])),
+    for ServerListens { server, listens, names } in servers {
+        for listen in if listens.is_empty() { std::slice::from_ref(&default_listen) } else { listens.as_slice() } {
+            let entry = AddressListen { listen, server, names };
+            match addrs.iter_mut().find(|(addr, _)| **addr == listen.addr) {
+                Some((_, entries)) => entries.push(entry),
+                None => addrs.push((&listen.addr, vec![entry])),
             }
         }
     }
-    let mut groups = Vec::new();
-    for (addr, lines) in addrs {
-        groups.push((build_virtual_hosts(addr, &lines)?, socket_options(&lines)?));
+    let mut hosts = Vec::new();
+    for (addr, entries) in addrs {
+        hosts.push((build_virtual_hosts(addr, &entries)?, socket_options(&entries)?));
     }
     let covers = |wildcard: &Addr, addr: &Addr| match (wildcard, addr) {
         (Addr::Ip(w), Addr::Ip(a)) => {
@@ -267,65 +279,61 @@ pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> 
         }
         _ => false,
     };
-    let is_covered = |addr: &Addr| groups.iter().any(|(group, _)| covers(&group.addr, addr));
+    let is_covered = |addr: &Addr| hosts.iter().any(|(other, _)| covers(&other.addr, addr));
     let mut bindings = Vec::new();
-    for (group, options) in groups.iter().filter(|(group, _)| !is_covered(&group.addr)) {
-        let mut specific = Vec::new();
-        for (other, _) in groups.iter().filter(|(other, _)| covers(&group.addr, &other.addr)) {
-            specific.push(other.clone());
-        }
-        bindings.push(Binding {
-            addr: group.addr.clone(),
-            options: *options,
-            specific_hosts: specific,
-            virtual_hosts: group.clone(),
-        });
+    for (virtual_hosts, options) in hosts.iter().filter(|(own, _)| !is_covered(&own.addr)) {
+        let addr = virtual_hosts.addr.clone();
+        let covered = hosts.iter().filter(|(other, _)| covers(&addr, &other.addr));
+        let specific_hosts = covered.map(|(other, _)| other.clone()).collect();
+        bindings.push(Binding { addr, options: *options, specific_hosts, virtual_hosts: virtual_hosts.clone() });
     }
     Ok(bindings)
 }
 
 /// Returns the options of an address; only one `listen` may set them.
-fn socket_options(lines: &[AddressListen<'_>]) -> Result<ListenOptions> {
-    let mut with_options = lines.iter().filter(|(line, ..)| line.has_socket_options).map(|(line, ..)| line);
+fn socket_options(entries: &[AddressListen<'_>]) -> Result<ListenOptions> {
+    let mut with_options = entries.iter().map(|entry| entry.listen).filter(|listen| listen.has_socket_options);
     let (first, second) = (with_options.next(), with_options.next());
     if let Some(second) = second {
         return Err(Error::new(&second.word.at, format!("duplicate listen options for {}", second.addr)));
     }
-    Ok(first.map_or(ListenOptions { backlog: BACKLOG, ipv6_only: true }, |line| line.options))
+    Ok(first.map_or(ListenOptions { backlog: BACKLOG, ipv6_only: true }, |listen| listen.options))
 }
 
-fn build_virtual_hosts(addr: &Addr, lines: &[AddressListen<'_>]) -> Result<Arc<VirtualHosts>> {
-    let mut defaults = lines.iter().filter(|(line, ..)| line.default);
+fn build_virtual_hosts(addr: &Addr, entries: &[AddressListen<'_>]) -> Result<Arc<VirtualHosts>> {
+    let mut defaults = entries.iter().filter(|entry| entry.listen.is_default);
     let default = defaults.next();
-    if let Some((line, ..)) = defaults.next() {
-        return Err(Error::new(&line.word.at, format!("a duplicate default server for {addr}")));
+    if let Some(second) = defaults.next() {
+        return Err(Error::new(&second.listen.word.at, format!("a duplicate default server for {addr}")));
     }
-    let first = default.or(lines.first()).ok_or_else(|| Error::without_position("a listen without a server"))?;
+    let default = default.or(entries.first()).ok_or_else(|| Error::without_position("a listen without a server"))?;
+    let captures = |entry: &AddressListen<'_>| entry.names.iter().any(|name| name.expression.is_some());
     let mut names = ServerNames {
         exact: HashMap::new(),
         leading: HashMap::new(),
         trailing: HashMap::new(),
         patterns: Vec::new(),
-        default: first.1.clone(),
-        has_one_server: lines.len() == 1
-            && lines.iter().all(|(_, _, names)| names.iter().all(|name| name.expression.is_none())),
+        default: default.server.clone(),
+        has_one_server: entries.len() == 1 && !entries.iter().any(captures),
     };
-    for (_, server, words) in lines {
+    for entry in entries {
         // A server without a name has the empty name.
-        if words.is_empty() {
-            insert_if_absent(&mut names.exact, "", server);
+        if entry.names.is_empty() {
+            insert_if_absent(&mut names.exact, "", entry.server);
         }
-        for name in *words {
-            names.add(name, server);
+        for name in entry.names {
+            names.add(name, entry.server);
         }
     }
-    let proxied = lines.iter().any(|(line, ..)| line.proxy_protocol);
-    let tls = lines.iter().any(|(line, ..)| line.tls);
+    let proxy_protocol = entries.iter().any(|entry| entry.listen.proxy_protocol);
+    let tls = entries.iter().any(|entry| entry.listen.tls);
     if tls && names.default.tls.is_none() {
         let message = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
-        return Err(Error::new(&first.0.word.at, message).hint("set \"ssl_certificate\" and \"ssl_certificate_key\""));
+        return Err(
+            Error::new(&default.listen.word.at, message).hint("set \"ssl_certificate\" and \"ssl_certificate_key\"")
+        );
     }
-    Ok(Arc::new(VirtualHosts { addr: addr.clone(), names, proxy_protocol: proxied, tls }))
+    Ok(Arc::new(VirtualHosts { addr: addr.clone(), names, proxy_protocol, tls }))
 }
 
 impl ServerNames {

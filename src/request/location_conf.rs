@@ -203,9 +203,10 @@ fn parse_matcher(builder: &Builder, directive: &Directive) -> Result<(Matcher, S
     let (modifier, path, word) = match directive.args.get(1) {
         Some(second) => (first.text.as_str(), second.text.as_str(), second),
         None => {
-            let glued = ["=", "^~", "~*", "~"].iter().find(|m| !first.quoted && first.text.starts_with(**m));
-            let modifier = glued.copied().unwrap_or_default();
-            (modifier, first.text.get(modifier.len()..).unwrap_or_default(), first)
+            let split = |modifier| Some((modifier, first.text.strip_prefix(modifier)?));
+            let found = ["=", "^~", "~*", "~"].into_iter().find_map(split).filter(|_| !first.quoted);
+            let (modifier, path) = found.unwrap_or(("", &first.text));
+            (modifier, path, first)
         }
     };
     let matcher = match modifier {

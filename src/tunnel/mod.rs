@@ -1,11 +1,11 @@
-//! Bytes both ways between two streams until both have ended: what a connection becomes after a 101.
+//! A tunnel relays bytes both ways between two streams until both have ended: what a connection becomes after a 101.
 //!
-//! One small future and nothing else: bytes pass through the worker's scratch buffer, one recv and one send a hop. Only
-//! what a receiver would not take yet is held, at most one scratch buffer a direction, and its sender is not read
-//! meanwhile. The end of one side is passed on as a half-close, a reset as a reset.
+//! It is one small future. Bytes pass through the worker's scratch buffer, with one recv and one send per hop. Only
+//! what a receiver does not accept yet is stored, at most one scratch buffer per direction, and its sender is not
+//! read meanwhile. EOF of one side is forwarded as a half-close, a failure as a reset.
 //!
-//! A worker that stops may [`drain`] its tunnels: each is closed at a time of its own, with a WebSocket Close frame where
-//! that fits between two frames.
+//! A worker that shuts down may [`drain`] its tunnels: each is closed at a random time within a window, with a
+//! WebSocket Close frame if the direction is between two frames.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -20,43 +20,43 @@ use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::Stream;
 
-/// How long the other side may go on after one has ended.
+/// How long the other direction may stay open after one has ended.
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a tunnel that we close waits for both sides to close as well.
+/// How long a tunnel that is closed here waits for both sides to close.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// When the tunnels of this worker are closed: from, and until.
+    /// The window within which the tunnels of this worker are closed.
     static DRAIN: Cell<Option<(Millis, Millis)>> = const { Cell::new(None) };
 }
 
-/// Tunnels that were to be closed go on after all.
+/// Keeps the tunnels open that [`drain`] has not closed yet.
 pub fn cancel_drain() {
     DRAIN.set(None);
 }
 
-/// Closes the tunnels of this worker, spread over `window`: their clients would all come back at once.
+/// Closes the tunnels of this worker, spread over `window`, so that their clients don't reconnect all at once.
 pub fn drain(window: Duration) {
     let now = executor::now();
     DRAIN.set(Some((now, now + millis(window))));
     executor::wake_all();
 }
 
-/// How a tunnel ended.
+/// The reason why a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Both sides ended.
+    /// Both directions have ended.
     Closed,
-    /// Nothing moved for as long as the configuration allows.
+    /// Nothing was transferred for as long as [`Timeouts`] allow.
     Idle,
-    /// We closed it.
+    /// Closed by [`drain`].
     Drained,
     ClientFailed,
     UpstreamFailed,
 }
 
-/// What a tunnel moved, and how it ended.
+/// The result of a tunnel.
 #[derive(Clone, Copy, Debug)]
 pub struct TunnelStats {
     pub end: End,
@@ -64,12 +64,12 @@ pub struct TunnelStats {
     pub bytes_to_upstream: u64,
 }
 
-/// How long a tunnel may stand still; `None` is for ever, while the kernel watches for dead peers.
+/// Timeouts of a tunnel; `None` is unlimited, as the kernel detects dead peers (keepalive).
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// `proxy_read_timeout`, where it is set.
+    /// Without a transferred byte in either direction.
     pub idle: Option<Duration>,
-    /// `proxy_send_timeout`, where it is set: for an upstream that takes nothing.
+    /// While the upstream accepts no more bytes.
     pub send: Option<Duration>,
 }
 
@@ -78,31 +78,31 @@ impl Timeouts {
         let half = half_closed.then_some(HALF_CLOSE_TIMEOUT);
         let send = self.send.filter(|_| upstream_stuck);
         if (self.idle, half, send) == (None, None, None) {
-            return None; // as most often
+            return None; // the common case
         }
         [self.idle, half, send].into_iter().flatten().min()
     }
 }
 
-/// One direction.
+/// One direction of a tunnel.
 struct HalfTunnel {
-    /// What the receiver would not take yet.
+    /// Bytes that the receiver has not accepted yet.
     pending: Vec<u8>,
     state: State,
     bytes_moved: u64,
-    /// Where the sender's frames stand.
+    /// The position in the sender's WebSocket frames.
     frames: FrameScanner,
 }
 
 #[derive(PartialEq, Eq)]
 enum State {
     Open,
-    /// The sender has ended; what is held goes first.
+    /// EOF of the sender; the pending bytes are sent first.
     SourceClosed,
     Done,
 }
 
-/// Why a direction broke: on which of its sides.
+/// The side of a direction that failed.
 enum FailedSide {
     Source,
     Sink,
@@ -140,7 +140,7 @@ impl HalfTunnel {
         })
     }
 
-    /// Ends the direction from our side, with a Close frame if it has room for one.
+    /// Ends the direction, with a Close frame if it is between two frames.
     fn close(&mut self, key: Option<[u8; 4]>) {
         if self.state == State::Open {
             if self.frames.is_at_boundary() {
@@ -150,19 +150,19 @@ impl HalfTunnel {
         }
     }
 
-    /// Moves what can be moved; ready when the end was passed on.
+    /// Transfers what can be transferred; ready when EOF was forwarded.
     fn poll(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream) -> Poll<Result<(), FailedSide>> {
         loop {
             ready!(self.poll_flush(cx, to))?;
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::SourceClosed => {
-                    // A receiver that is gone already has ended anyway.
+                    // A failure means that the receiver has closed already.
                     let _ = ready!(to.poll_shutdown(cx));
                     self.state = State::Done;
                 }
                 State::Open => {
-                    // Most often one direction has nothing. (A session has work of its own to do.)
+                    // Most often one direction is idle. (An encrypted stream has work of its own to do.)
                     if from.is_plain() {
                         ready!(from.poll_readable(cx));
                     }
@@ -175,7 +175,7 @@ impl HalfTunnel {
         }
     }
 
-    /// One read and one write.
+    /// Reads once and writes once.
     fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
@@ -212,7 +212,7 @@ impl HalfTunnel {
     }
 }
 
-/// A tunnel: a future that relays between `client` and `upstream` until both have ended.
+/// A future that relays between `client` and `upstream` until both directions have ended.
 pub struct Tunnel {
     client: Stream,
     upstream: Stream,
@@ -220,14 +220,15 @@ pub struct Tunnel {
     down: HalfTunnel,
     timeouts: Timeouts,
     timer: Timer,
-    /// How much had moved when something moved last, and when that was.
+    /// The bytes transferred at the last activity, and its time.
     last_activity: (u64, Millis),
-    /// When the worker closes it, if it does.
+    /// The time at which [`drain`] closes the tunnel.
     close_at: Option<Millis>,
 }
 
 impl Tunnel {
-    /// `early` bytes were read before: from the client, and from the upstream. `frames` is how both begin.
+    /// Creates a tunnel. `early` are bytes that were read before, from the client and from the upstream; `frames` is
+    /// the initial position in the frames of both.
     pub fn new(
         client: Stream,
         upstream: Stream,
@@ -251,12 +252,12 @@ impl Tunnel {
         }
     }
 
-    /// Whether another program could go on with it: its streams are no more than descriptors.
+    /// Whether the tunnel can be handed over: its streams are not encrypted.
     pub fn can_hand_over(&self) -> bool {
         self.client.is_plain() && self.upstream.is_plain()
     }
 
-    /// Leaves the tunnel to another program: descriptors, what is held, and where it stands.
+    /// Encodes the tunnel for a hand-over: descriptors, pending bytes and state.
     pub fn encode(self, encoder: &mut HandoverEncoder) -> io::Result<()> {
         let (client, upstream) = (self.client.into_fd()?, self.upstream.into_fd()?);
         encoder.fd(client);
@@ -268,7 +269,7 @@ impl Tunnel {
         Ok(())
     }
 
-    /// What [`Tunnel::encode`] left; an error, if its sockets can't be watched.
+    /// Decodes what [`Tunnel::encode`] wrote. An error inside: its sockets can't be registered.
     pub fn decode(decoder: &mut HandoverDecoder) -> Option<io::Result<Self>> {
         let (client, upstream) = (decoder.fd()?, decoder.fd()?);
         let (up, down) = (HalfTunnel::decode(decoder)?, HalfTunnel::decode(decoder)?);
@@ -307,7 +308,7 @@ impl Tunnel {
         }
     }
 
-    /// Chooses a time to close, and closes when it has come.
+    /// Chooses a random time within the window, and closes when it has come.
     fn close_when_due(&mut self, (from, until): (Millis, Millis)) {
         let at = *self.close_at.get_or_insert_with(|| fastrand::u64(from..=until));
         if at <= executor::now() {
@@ -316,7 +317,8 @@ impl Tunnel {
         }
     }
 
-    /// Takes what still comes, so that closing does not take our last words from their receivers.
+    /// Reads and discards until both sides have closed: closing a socket with unread data would reset it, and the
+    /// peer could lose the last bytes sent.
     fn poll_linger(&self, cx: &mut Context<'_>) -> Poll<End> {
         let over = self.close_at.unwrap_or(0) + millis(CLOSE_GRACE);
         self.timer.set(Duration::from_millis(over.saturating_sub(executor::now())));
@@ -333,17 +335,17 @@ impl Tunnel {
         if open { self.timer.poll_due(cx).map(|()| End::Drained) } else { Poll::Ready(End::Drained) }
     }
 
-    /// Ready when nothing has moved for too long.
+    /// Ready when a timeout has passed.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if let Some(at) = self.close_at {
-            // What is held then has as long as a farewell to go.
+            // Pending bytes have the same grace period.
             let at = if at <= executor::now() { at + millis(CLOSE_GRACE) } else { at };
             self.timer.set(Duration::from_millis(at.saturating_sub(executor::now())));
             return self.timer.poll_due(cx).map(|()| End::Drained);
         }
         let half_closed = self.up.state == State::Done || self.down.state == State::Done;
         let Some(limit) = self.timeouts.current(half_closed, !self.up.pending.is_empty()) else { return Poll::Pending };
-        // Activity stores a number; the timer looks at it when it goes off.
+        // Activity only stores a number, which is checked when the timer fires.
         let bytes_moved = self.up.bytes_moved + self.down.bytes_moved;
         if bytes_moved != self.last_activity.0 {
             self.last_activity = (bytes_moved, executor::now());

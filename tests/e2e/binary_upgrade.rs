@@ -112,12 +112,19 @@ fn upgrades_that_fail() {
     let upgrade_fails = |times: usize| {
         proxy.signal("USR2");
         wait_for("a log line", || {
-            proxy.error_lines().iter().filter(|line| line.contains("no upgrade: ")).count() == times
+            proxy
+                .error_lines()
+                .iter()
+                .filter(|line| line.contains("binary upgrade failed, continuing with the old binary: "))
+                .count()
+                == times
         });
     };
     proxy.write_config("server { listen LISTEN; frobnicate; }");
     upgrade_fails(1);
-    proxy.wait_for_error_line(&["no upgrade: ", "unknown directive"]).unwrap();
+    proxy
+        .wait_for_error_line(&["binary upgrade failed, continuing with the old binary: ", "unknown directive"])
+        .unwrap();
     serves("a broken configuration");
     proxy.write_config(&first);
     let replace = |script: &str| {
@@ -127,11 +134,15 @@ fn upgrades_that_fail() {
     };
     replace("#!/bin/sh\necho 'unknown flag --takes-over' >&2\nexit 2\n");
     upgrade_fails(2);
-    proxy.wait_for_error_line(&["no upgrade: ", "unknown flag --takes-over"]).unwrap();
+    proxy
+        .wait_for_error_line(&["binary upgrade failed, continuing with the old binary: ", "unknown flag --takes-over"])
+        .unwrap();
     serves("an executable without the flag");
     replace("#!/bin/sh\nrm \"$0\"\n");
     upgrade_fails(3);
-    proxy.wait_for_error_line(&["no upgrade: 2: No such file or directory"]).unwrap();
+    proxy
+        .wait_for_error_line(&["binary upgrade failed, continuing with the old binary: 2: No such file or directory"])
+        .unwrap();
     serves("an executable that is gone");
 }
 
@@ -193,15 +204,20 @@ fn a_missing_log_or_address_closes_no_connection() {
     );
     proxy.signal("USR2");
     wait_for("the new binary", || starts(&proxy) == 2);
-    proxy.wait_for_error_line(&["[emerg]", "bind() to 203.0.113.1:80 failed", "it goes on without"]).unwrap();
-    proxy.wait_for_error_line(&["[emerg]", "logs/access.log\" failed", "it goes on without"]).unwrap();
+    proxy.wait_for_error_line(&["[emerg]", "bind() to 203.0.113.1:80 failed", "continuing without it"]).unwrap();
+    proxy.wait_for_error_line(&["[emerg]", "logs/access.log\" failed", "continuing without it"]).unwrap();
     client.send(b"ping");
     assert_eq!(client.read_bytes(4).unwrap(), b"ping");
     assert_eq!(version(&proxy), "here");
     // A new binary that would serve no address is not executed.
     proxy.dir.write("smolgate.conf", "pid smolgate.pid;");
     proxy.signal("USR2");
-    proxy.wait_for_error_line(&["no upgrade: ", "nothing would be listened on"]).unwrap();
+    proxy
+        .wait_for_error_line(&[
+            "binary upgrade failed, continuing with the old binary: ",
+            "nothing would be listened on",
+        ])
+        .unwrap();
     assert_eq!(version(&proxy), "here");
 }
 

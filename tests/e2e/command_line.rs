@@ -168,10 +168,12 @@ fn a_reload_changes_locations_and_ports() {
     let mut idle = Client::connect(proxy.addr);
     idle.request(format_request("/").as_bytes(), 201).unwrap();
     let reload = |text: &str| {
-        let before = proxy.error_lines().iter().filter(|line| line.contains("in force")).count();
+        let before = proxy.error_lines().iter().filter(|line| line.contains("configuration reloaded")).count();
         proxy.write_config(text);
         proxy.signal("HUP");
-        wait_for("a reload", || proxy.error_lines().iter().filter(|line| line.contains("in force")).count() > before);
+        wait_for("a reload", || {
+            proxy.error_lines().iter().filter(|line| line.contains("configuration reloaded")).count() > before
+        });
     };
     let both = "server { listen LISTEN; listen OTHER; location / { return 202; } location /new { return 203; } }";
     reload(both);
@@ -200,7 +202,7 @@ fn reopened_logs_are_new_files() {
     assert_eq!(status(&proxy, "/between"), 204);
     wait_for("the old file is written to", || proxy.dir.lines("access.log.1").len() == 2);
     proxy.signal("USR1");
-    proxy.wait_for_error_line(&["logs were reopened"]).unwrap();
+    proxy.wait_for_error_line(&["log files reopened"]).unwrap();
     assert_eq!(status(&proxy, "/after"), 204);
     proxy.wait_for_access_line(&["GET /after"]).unwrap();
     assert_eq!(proxy.access_lines().len(), 1);

@@ -235,7 +235,7 @@ fn addresses_that_change() {
     });
     proxy.write_config(&config);
     proxy.signal("HUP");
-    wait_for("the reload", || proxy.error_lines().iter().any(|line| line.contains("is in force")));
+    wait_for("the reload", || proxy.error_lines().iter().any(|line| line.contains("configuration reloaded")));
     assert_eq!(get().body, b"second");
 
     STATE.store(3, Ordering::SeqCst);

@@ -47,7 +47,7 @@ fn reloads() {
         proxy.write_config(&server(202));
         proxy.signal("HUP");
         wait_for("the last configuration", || status(&proxy) == 202);
-        let reloads = proxy.error_lines().iter().filter(|line| line.contains("in force")).count();
+        let reloads = proxy.error_lines().iter().filter(|line| line.contains("configuration reloaded")).count();
         check(reloads <= 1001, || format!("{reloads} reloads"))?;
         wait_for("descriptors", || proxy.open_descriptors() <= before + 1 + starting);
         Ok(())

@@ -136,7 +136,7 @@ fn links_of_root_are_followed() {
     // The user cannot create files in a directory of root, and keeps using the open ones.
     fs::rename(proxy.dir.path("old.log"), proxy.dir.path("older.log")).unwrap();
     proxy.signal("USR1");
-    proxy.wait_for_error_line(&["old.log", "the old file is still written to"]).unwrap();
+    proxy.wait_for_error_line(&["old.log", "still writing to the old file"]).unwrap();
     assert!(
         !proxy.error_lines().iter().any(|line| line.contains("out.log") || line.contains("fifo")),
         "{:?}",

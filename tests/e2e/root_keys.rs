@@ -118,10 +118,13 @@ fn no_thread_keeps_the_capability_without_need() {
     check_capabilities();
     proxy.write_config(&config(&hidden, ""));
     proxy.signal("HUP");
-    let refused = ["not taken: ", "a.crt\": Permission denied", "restart smolgate as root"];
+    let refused =
+        ["reload failed, keeping the old configuration: ", "a.crt\": Permission denied", "restart smolgate as root"];
     proxy.wait_for_error_line(&refused).unwrap();
     proxy.signal("USR2");
-    proxy.wait_for_error_line(&["no upgrade: ", "restart smolgate as root"]).unwrap();
+    proxy
+        .wait_for_error_line(&["binary upgrade failed, continuing with the old binary: ", "restart smolgate as root"])
+        .unwrap();
     proxy.write_config(&config(&open, "# changed"));
     proxy.signal("USR2");
     wait_for("the new binary", || proxy.error_lines().iter().filter(|line| line.contains("listens on")).count() == 2);

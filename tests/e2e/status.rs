@@ -202,7 +202,7 @@ fn bytes_of_a_tunnel() {
         assert!(open_text.lines().any(|known| known == line), "{line:?} expected in {open_text}");
     }
     proxy.signal("HUP");
-    proxy.wait_for_error_line(&["the new configuration is in force"]).unwrap();
+    proxy.wait_for_error_line(&["configuration reloaded"]).unwrap();
     let reloaded = watcher.request(asked.as_bytes(), 200).unwrap();
     let text = String::from_utf8_lossy(&reloaded.body).into_owned();
     let still = format!("smolgate_peer_connections{{upstream=\"{addr}\",peer=\"{addr}\"}} 1\n");

@@ -25,7 +25,7 @@ fn sockets_are_matched_by_address() {
     let starts = || proxy.error_lines().iter().filter(|line| line.contains("listens on")).count();
     proxy.signal("USR2");
     wait_for("the new binary", || starts() == 2 && status(proxy.addr) == 203);
-    proxy.wait_for_error_line(&["[warn]", &format!("systemd has bound {}", proxy.other)]).unwrap();
+    proxy.wait_for_error_line(&["[warn]", &format!("systemd passed a socket for {}", proxy.other)]).unwrap();
     // No worker accepts there now: a client waits in the backlog.
     let mut early = Client::connect_and_send(proxy.other, GET);
     proxy.write_config(both);

@@ -139,17 +139,19 @@ fn add_entry(builder: &Builder, map: &mut Map, entry: &Directive, default_seen: 
     }
     // A backslash escapes a key with a special meaning: `\default`, `\~x`.
     let text = text.strip_prefix('\\').unwrap_or(text).to_ascii_lowercase();
-    let old = match text.as_str() {
+    let leading = text.strip_prefix('*').filter(|suffix| suffix.starts_with('.'));
+    let trailing = text.strip_suffix('*').filter(|prefix| prefix.ends_with('.'));
+    let old = match (leading, trailing, text.strip_prefix('.')) {
         _ if !map.hosts => map.exact.insert(text.into_bytes(), index),
-        t if t.starts_with("*.") => map.leading.insert(t.get(1..).unwrap_or_default().into(), index),
-        t if t.ends_with(".*") => map.trailing.insert(t.strip_suffix('*').unwrap_or_default().into(), index),
-        t if t.starts_with('.') => {
-            map.exact.insert(t.get(1..).unwrap_or_default().into(), index);
-            map.leading.insert(t.into(), index)
+        (Some(suffix), ..) => map.leading.insert(suffix.into(), index),
+        (None, Some(prefix), _) => map.trailing.insert(prefix.into(), index),
+        (None, None, Some(host)) => {
+            map.exact.insert(host.into(), index);
+            map.leading.insert(text.into(), index)
         }
-        t => map.exact.insert(t.into(), index),
+        (None, None, None) => map.exact.insert(text.into(), index),
     };
-    old.map_or(Ok(()), |_| Err(duplicate(key)))
+    if old.is_some() { Err(duplicate(key)) } else { Ok(()) }
 }
 
 /// Rejects maps whose value depends on themselves.

@@ -73,8 +73,8 @@ impl Referers {
         }
         let known = self.hosts.iter().filter_map(|(name, path)| Some((name.rank(&host)?, path)));
         if let Some((_, path)) = known.max_by_key(|(rank, _)| *rank) {
-            let at = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
-            return rest.get(at..).unwrap_or_default().starts_with(path);
+            let uri = rest.iter().position(|b| *b == b'/').and_then(|at| rest.get(at..));
+            return uri.unwrap_or_default().starts_with(path);
         }
         self.server_names && names.iter().any(|name| name.rank(&host).is_some())
             || self.patterns.iter().any(|expression| expression.pattern.is_match(rest))

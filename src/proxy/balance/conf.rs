@@ -129,12 +129,10 @@ pub(crate) fn queue(_: &mut Builder, block: &mut BlockBuilder, directive: &Direc
 
 /// `sticky cookie NAME ...;` or `sticky route $VARIABLE ...;`
 pub(crate) fn sticky(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let kind = arg(directive, 0);
+    let Some((kind, parameters)) = directive.args.split_first() else { return Ok(()) };
     let sticky = match kind.text.as_str() {
         "cookie" => Sticky::Cookie(parse_sticky_cookie(builder, directive)?),
-        "route" if directive.args.len() > 1 => {
-            Sticky::Route(builder.templates(directive.args.get(1..).unwrap_or_default())?)
-        }
+        "route" if !parameters.is_empty() => Sticky::Route(builder.templates(parameters)?),
         "route" => return Err(invalid_value(directive, kind, "a variable after \"route\"")),
         "learn" => {
             return Err(Error::new(&kind.at, "\"sticky learn\" is not supported").hint("use \"sticky cookie\""));
