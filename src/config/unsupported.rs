@@ -1,6 +1,6 @@
 //! Directives of nginx and of common modules that do nothing here: accepted with a note, accepted only as `off`, or refused.
 //!
-//! A directive gets a note if ignoring it changes neither what is served, nor who has access, nor where requests go;
+//! A directive gets a note if ignoring it changes neither what is served, nor access, nor where requests go;
 //! otherwise it is refused. `-t` prints each text as `note: "gzip_buffers": TEXT`, and after a refusal as the hint.
 
 use crate::config::directives::{

@@ -86,7 +86,7 @@ pub struct Limits {
     pub write_timeout: Duration,
 }
 
-/// A body on its way. The position in the source belongs to the caller, who passes the [`Decoder`] with each call.
+/// A body on its way. The position in the source belongs to the caller, which passes the [`Decoder`] with each call.
 pub struct BodyRelay {
     coding: TransferCoding,
     limits: Limits,

@@ -266,7 +266,7 @@ mod tests {
             drop(tunnel);
         });
         published.recv().unwrap();
-        assert_eq!(total().get(Metric::Tunnels), before, "nobody has requested");
+        assert_eq!(total().get(Metric::Tunnels), before, "no totals were requested");
         request_update();
         while total().get(Metric::Tunnels) == before {}
         assert_eq!(total().get(Metric::Tunnels), before + 1);

@@ -568,10 +568,10 @@ fn reloads_of_certificates() {
     let other = ca.issue("a.example");
     dir.write("a.crt", other.pem()); // without its key
     proxy.signal("HUP");
-    proxy.wait_for_error_line(&["[emerg]", "not taken", "does not match the certificate"]).unwrap();
+    proxy.wait_for_error_line(&["[emerg]", "reload failed", "does not match the certificate"]).unwrap();
     dir.write("a.crt", "garbage");
     proxy.signal("HUP");
-    proxy.wait_for_error_line(&["[emerg]", "not taken", "BEGIN CERTIFICATE"]).unwrap();
+    proxy.wait_for_error_line(&["[emerg]", "reload failed", "BEGIN CERTIFICATE"]).unwrap();
     assert_eq!(certificate(), renewed.der());
 
     tunnel.send(b"still here");

@@ -25,7 +25,7 @@ const PAGE: &str = if StatusForm::HAS_PAGE { include_str!("page.html") } else { 
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "; style-src 'sha256-9Z73EXWa0eaYKtyzCv9t8TN7qvdq3Xe+RXbWh/jtOwc='",
-    "; script-src 'sha256-tmekb1WOTJhMN6/CQWKk79ih5c9vYtKM43YM20jUDZA='",
+    "; script-src 'sha256-cm0UBriQ5bQNP5VpaEQxFAatOu5Yr25vxyuKj/Qx78k='",
 );
 
 /// How long to wait for other workers: a busy one counts with what it published last.
