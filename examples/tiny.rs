@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use smolgate::http1::body::{Decoded, Decoder};
-use smolgate::http1::head::{self, Framing, HeadScanner, HeaderName, HeaderNamePolicy, Limits, Request, Response};
+use smolgate::http1::head::{self, Framing, HeadLimits, HeadScanner, HeaderName, HeaderNamePolicy, Request, Response};
 use smolgate::http1::uri;
 use smolgate::http1::websocket::{self, FrameScanner};
 use smolgate::runtime::executor::{self, Timer};
@@ -24,7 +24,7 @@ use smolgate::runtime::stream::{BufStream, ReadError, Stream};
 use smolgate::tunnel::{self, Tunnel};
 
 /// The largest request head.
-const HEAD_LIMITS: Limits = Limits { line_bytes_max: 8 * 1024, head_bytes_max: 32 * 1024 };
+const HEAD_LIMITS: HeadLimits = HeadLimits { line_bytes_max: 8 * 1024, head_bytes_max: 32 * 1024 };
 /// The longest wait for one step: a request, a response head, the next bytes of a body.
 const STEP: Duration = Duration::from_secs(60);
 /// The longest wait for a client to close after its response.

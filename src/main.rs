@@ -16,7 +16,7 @@ use smolgate::dns::cache;
 use smolgate::dns::client::Resolver;
 use smolgate::modules::access::password;
 use smolgate::os::pid_file;
-use smolgate::process::exec::Program;
+use smolgate::process::exec::Invocation;
 use smolgate::process::{binary_upgrade, start, systemd};
 use smolgate::runtime::socket::Endpoint;
 use smolgate::runtime::{executor, handover};
@@ -225,7 +225,7 @@ impl Options {
             Ok(config) => config,
             Err(why) => return fail(EXIT_USAGE, format_args!("{why}")),
         };
-        let program = match Program::current() {
+        let program = match Invocation::current() {
             Ok(program) => program,
             Err(error) => return fail(1, format_args!("/proc/self/exe: {error}")),
         };

@@ -102,7 +102,7 @@ fn requests_for_unknown_names_get_no_response() {
     assert_eq!(config.bindings.len(), 2);
     for binding in &config.bindings {
         let steps = &binding.virtual_hosts.names.find("198.51.100.1").server.steps;
-        assert!(matches!(steps[..], [config::Step::Return { status: 444, .. }]));
+        assert!(matches!(steps[..], [config::RewriteStep::Return { status: 444, .. }]));
     }
 }
 

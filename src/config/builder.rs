@@ -15,7 +15,8 @@ use crate::config::directives::{self, Action, DirectiveSpec, Round};
 use crate::config::parser::{self, Directive, Error, Position, Result, Word, placeholder_hint};
 use crate::config::template::{Builtin, Template, TemplateError, Variable};
 use crate::config::{
-    Config, Content, ErrorLog, LogFormat, Main, Note, OptionalSettings, Prefix, Settings, Step, TryFiles, suggestion,
+    Config, Content, ErrorLog, LogFormat, Main, Note, OptionalSettings, Prefix, RewriteStep, Settings, TryFiles,
+    suggestion,
 };
 use crate::modules::limit::conf::ZoneTable;
 use crate::modules::map::conf::Expression;
@@ -61,7 +62,7 @@ pub(crate) struct BlockBuilder {
     pub(crate) has_access_rules: bool,
     pub(crate) listens: Vec<Listen>,
     pub(crate) names: Vec<ServerName>,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<RewriteStep>,
     pub(crate) try_files: Option<TryFiles>,
     pub(crate) content: Option<Content>,
     pub(crate) location: Option<LocationBuilder>,

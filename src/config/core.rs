@@ -10,7 +10,7 @@ use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Result};
 use crate::config::{AddHeader, CpuAffinity, Server, directives, values};
-use crate::http1::head::{HeaderName, Limits};
+use crate::http1::head::{HeadLimits, HeaderName};
 use crate::request::listen_conf::{Listen, ServerListens};
 use crate::request::location_conf::Locations;
 
@@ -168,7 +168,7 @@ pub(crate) fn large_client_header_buffers(_: &mut Builder, block: &mut BlockBuil
     if head == 0 || head > HEAD_BYTES_MAX {
         return Err(invalid_value(directive, each, "a size that, times the number, is at most 1m"));
     }
-    block.settings.head_limits = Limits { line_bytes_max: line as usize, head_bytes_max: head as usize };
+    block.settings.head_limits = HeadLimits { line_bytes_max: line as usize, head_bytes_max: head as usize };
     Ok(())
 }
 

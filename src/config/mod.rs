@@ -33,7 +33,7 @@ pub(crate) use crate::modules::map::geo_conf::Geo;
 pub(crate) use crate::modules::map::referer_conf::{HostName, Referers};
 pub(crate) use crate::modules::map::split_clients_conf::Split;
 pub(crate) use crate::modules::real_ip::conf::{RealIp, RealIpSource};
-pub use crate::modules::rewrite::conf::Step;
+pub use crate::modules::rewrite::conf::RewriteStep;
 pub(crate) use crate::modules::rewrite::conf::{Condition, FileTest, ReturnBody, Rewrite, RewriteFlag, SetTarget};
 pub(crate) use crate::modules::static_files::autoindex_conf::{Autoindex, ListingFormat};
 pub(crate) use crate::modules::static_files::conf::{Files, IfModifiedSince};
@@ -92,7 +92,7 @@ pub struct Config {
     /// Certificates and their keys.
     pub tls: TlsStore,
     /// The text of each file, for messages and `-T`.
-    pub files: Vec<Arc<parser::File>>,
+    pub files: Vec<Arc<parser::SourceFile>>,
 }
 
 /// Settings of the main context.
@@ -139,7 +139,7 @@ pub struct Server {
     /// All names, for `valid_referers`.
     pub names: Vec<HostName>,
     pub settings: Settings,
-    pub steps: Vec<Step>,
+    pub steps: Vec<RewriteStep>,
     pub try_files: Option<TryFiles>,
     pub content: Option<Content>,
     pub locations: Locations,
@@ -164,7 +164,7 @@ pub struct Settings {
     pub keepalive_requests: u32,
     /// The maximum age of a keep-alive connection.
     pub keepalive_time: Duration,
-    pub head_limits: head::Limits,
+    pub head_limits: head::HeadLimits,
     pub server_tokens: bool,
     pub default_type: Template,
     pub add_headers: Arc<[AddHeader]>,
@@ -225,7 +225,7 @@ impl Default for Settings {
             keepalive_header_secs: None,
             keepalive_requests: 1000,
             keepalive_time: Duration::from_secs(3600),
-            head_limits: head::Limits { line_bytes_max: 8192, head_bytes_max: 4 * 8192 },
+            head_limits: head::HeadLimits { line_bytes_max: 8192, head_bytes_max: 4 * 8192 },
             server_tokens: true,
             default_type: Template::from_text(b"text/plain"),
             add_headers: Arc::from([]),

@@ -22,7 +22,7 @@ const BLOCK_DEPTH_MAX: usize = 32;
 
 /// A file of the configuration, kept for messages and for `-T`.
 #[derive(Debug)]
-pub struct File {
+pub struct SourceFile {
     pub name: String,
     pub text: String,
 }
@@ -88,7 +88,7 @@ pub struct Error(Box<ErrorDetails>);
 struct ErrorDetails {
     at: Option<Position>,
     /// The file of the position, filled in when parsing ends.
-    file: Option<Arc<File>>,
+    file: Option<Arc<SourceFile>>,
     message: String,
     hint: Option<String>,
 }
@@ -114,7 +114,7 @@ impl Error {
 
     /// Adds the file of the position.
     #[must_use]
-    pub(crate) fn with_file_of(mut self, files: &[Arc<File>]) -> Self {
+    pub(crate) fn with_file_of(mut self, files: &[Arc<SourceFile>]) -> Self {
         self.0.file = self.0.at.and_then(|at| files.get(at.file as usize).cloned());
         self
     }
@@ -160,7 +160,7 @@ impl fmt::Display for Error {
 pub struct Reader {
     /// The directory of the main file, where relative names start.
     directory: PathBuf,
-    pub files: Vec<Arc<File>>,
+    pub files: Vec<Arc<SourceFile>>,
     bytes: u64,
     depth: usize,
 }
@@ -180,7 +180,7 @@ impl Reader {
     /// Parses a text with its includes.
     pub fn parse_text(&mut self, name: String, text: String) -> Result<Vec<Directive>> {
         let number = self.files.len() as u32;
-        let file = Arc::new(File { name, text });
+        let file = Arc::new(SourceFile { name, text });
         self.files.push(file.clone());
         self.parse_block(&mut Lexer::new(&file.text, number), None, 0).map_err(|error| error.with_file_of(&self.files))
     }

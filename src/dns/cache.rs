@@ -103,7 +103,7 @@ impl CachedName {
             return Poll::Ready(());
         }
         let started = *state.lookup_started.get_or_insert_with(|| {
-            executor::spawn_boxed(look_up(Lookup(self.clone())));
+            executor::spawn_boxed(look_up(PendingLookup(self.clone())));
             now
         });
         let has_waited = state.error.is_some() || now.saturating_sub(started) >= millis(REFRESH_WAIT);
@@ -143,9 +143,9 @@ impl CachedName {
 }
 
 /// A lookup in progress.
-struct Lookup(Arc<CachedName>);
+struct PendingLookup(Arc<CachedName>);
 
-impl Drop for Lookup {
+impl Drop for PendingLookup {
     /// Wakes all waiters: they use the result, or start another lookup if the worker of this one has ended.
     fn drop(&mut self) {
         let wakers = {
@@ -157,7 +157,7 @@ impl Drop for Lookup {
     }
 }
 
-async fn look_up(lookup: Lookup) {
+async fn look_up(lookup: PendingLookup) {
     let CachedName { host, resolver, .. } = &*lookup.0;
     let result = match resolver.is_system() {
         true => look_up_by_system(host).await,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_lite::future::zip;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::dns::message::{self, Addresses, DomainName, Question, RecordType, Response};
+use crate::dns::message::{self, DnsResponse, DomainName, Question, RecordType, ResolvedAddrs};
 use crate::runtime::executor::{self, Elapsed, Timer};
 use crate::runtime::io_error;
 use crate::runtime::socket::{Addr, Endpoint, Socket, UdpSocket};
@@ -132,8 +132,8 @@ async fn query(
     rtype: RecordType,
     servers: &[SocketAddr],
     is_wanted: bool,
-) -> Result<Addresses, ResolveError> {
-    let no_addresses = Addresses { ttl: u32::MAX, ..Addresses::default() };
+) -> Result<ResolvedAddrs, ResolveError> {
+    let no_addresses = ResolvedAddrs { ttl: u32::MAX, ..ResolvedAddrs::default() };
     if !is_wanted {
         return Ok(no_addresses);
     }
@@ -154,7 +154,7 @@ async fn query(
             Err(error) => Ok((queries.len() - 1, Err(error))),
         };
         let Ok((index, mut response)) = received else { continue };
-        if let (Ok(Response::Truncated), Some(query)) = (&response, queries.get(index)) {
+        if let (Ok(DnsResponse::Truncated), Some(query)) = (&response, queries.get(index)) {
             let timed_out = |Elapsed| io::Error::from(io::ErrorKind::TimedOut);
             response = timer
                 .within(TCP_TIMEOUT, pin!(query_by_tcp(&query.question, query.server)))
@@ -163,10 +163,10 @@ async fn query(
                 .and_then(|response| response);
         }
         error = match response {
-            Ok(Response::Addresses(addresses)) => return Ok(addresses),
-            Ok(Response::Error(message::NXDOMAIN)) => return Ok(no_addresses),
-            Ok(Response::Error(code)) => ResolveError::Rcode(code),
-            Ok(Response::Truncated) => ResolveError::Other("response truncated over TCP".to_owned()),
+            Ok(DnsResponse::Addresses(addresses)) => return Ok(addresses),
+            Ok(DnsResponse::Error(message::NXDOMAIN)) => return Ok(no_addresses),
+            Ok(DnsResponse::Error(code)) => ResolveError::Rcode(code),
+            Ok(DnsResponse::Truncated) => ResolveError::Other("response truncated over TCP".to_owned()),
             Err(error) => ResolveError::Other(io_error::describe(&error)),
         };
         let failed = queries.remove(index);
@@ -198,7 +198,7 @@ impl Query<'_> {
     }
 
     /// Receives the response. UdpSocket that don't match the query are dropped.
-    fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<io::Result<Response>> {
+    fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<io::Result<DnsResponse>> {
         let Some(socket) = &self.socket else { return Poll::Pending };
         executor::with_scratch(|scratch| {
             loop {
@@ -213,7 +213,7 @@ impl Query<'_> {
 }
 
 /// Waits for the first response to any of the queries, and returns the index of its query.
-async fn receive_first(queries: &[Query<'_>]) -> (usize, io::Result<Response>) {
+async fn receive_first(queries: &[Query<'_>]) -> (usize, io::Result<DnsResponse>) {
     poll_fn(|cx| {
         let received = queries.iter().enumerate().find_map(|(index, query)| match query.poll_receive(cx) {
             Poll::Ready(response) => Some((index, response)),
@@ -234,7 +234,7 @@ fn random_id() -> u16 {
 }
 
 /// Sends a query over TCP, where each message has its length in front (RFC 1035 4.2.2).
-async fn query_by_tcp(question: &Question<'_>, server: SocketAddr) -> io::Result<Response> {
+async fn query_by_tcp(question: &Question<'_>, server: SocketAddr) -> io::Result<DnsResponse> {
     let message = question.encode().ok_or(io::ErrorKind::InvalidInput)?;
     let socket = Socket::connect(&Addr::Ip(server), None).await?;
     let sent = [&(message.len() as u16).to_be_bytes(), message.as_slice()].concat();

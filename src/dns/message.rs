@@ -47,8 +47,8 @@ pub struct Question<'n> {
 
 /// What a server responds to a question.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Response {
-    Addresses(Addresses),
+pub enum DnsResponse {
+    Addresses(ResolvedAddrs),
     /// A response code other than 0.
     Error(u8),
     /// The response does not fit into a datagram.
@@ -57,7 +57,7 @@ pub enum Response {
 
 /// The addresses of a name, or its CNAME.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+pub struct ResolvedAddrs {
     pub addrs: Vec<IpAddr>,
     /// The target of the last CNAME, if there are no addresses of it.
     pub cname: Option<Box<DomainName>>,
@@ -87,7 +87,7 @@ impl Question<'_> {
     }
 
     /// Parses a message. `None` if it is malformed or no response to this query.
-    pub fn parse_response(&self, bytes: &[u8]) -> Option<Response> {
+    pub fn parse_response(&self, bytes: &[u8]) -> Option<DnsResponse> {
         let message = Message::from_slice(bytes).ok()?;
         let header = message.header();
         if !header.qr() || header.opcode() != Opcode::QUERY || header.id() != self.id {
@@ -99,15 +99,15 @@ impl Question<'_> {
             return None;
         }
         match header.rcode() {
-            Rcode::NOERROR if header.tc() => Some(Response::Truncated),
-            Rcode::NOERROR => self.collect(message.answer().ok()?).map(Response::Addresses),
-            code => Some(Response::Error(code.to_int())),
+            Rcode::NOERROR if header.tc() => Some(DnsResponse::Truncated),
+            Rcode::NOERROR => self.collect(message.answer().ok()?).map(DnsResponse::Addresses),
+            code => Some(DnsResponse::Error(code.to_int())),
         }
     }
 
     /// Collects the addresses of the name, or of the CNAMEs it leads to.
-    fn collect(&self, records: RecordSection<'_, [u8]>) -> Option<Addresses> {
-        let mut found = Addresses { ttl: u32::MAX, ..Addresses::default() };
+    fn collect(&self, records: RecordSection<'_, [u8]>) -> Option<ResolvedAddrs> {
+        let mut found = ResolvedAddrs { ttl: u32::MAX, ..ResolvedAddrs::default() };
         let mut cname: Option<DomainName> = None;
         for record in records.take(RECORDS_MAX) {
             let record = record.ok()?;
@@ -150,13 +150,13 @@ mod tests {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Option<Response> {
+    fn read(bytes: &[u8]) -> Option<DnsResponse> {
         with_question("a.test", RecordType::A, |question| question.parse_response(bytes))
     }
 
-    fn found(addrs: &[[u8; 4]], cname: Option<&str>, ttl: u32) -> Option<Response> {
+    fn found(addrs: &[[u8; 4]], cname: Option<&str>, ttl: u32) -> Option<DnsResponse> {
         let addrs = addrs.iter().map(|addr| IpAddr::from(*addr)).collect();
-        Some(Response::Addresses(Addresses {
+        Some(DnsResponse::Addresses(ResolvedAddrs {
             addrs,
             cname: cname.map(|cname| Box::new(parse_name(cname).unwrap())),
             ttl,
@@ -184,9 +184,9 @@ mod tests {
             bad[at] = if at == 2 { 0x01 } else { bad[at] ^ 1 };
             assert_eq!(read(&bad), None, "{what}");
         }
-        assert_eq!(read(&response(0x0200, &[])), Some(Response::Truncated));
+        assert_eq!(read(&response(0x0200, &[])), Some(DnsResponse::Truncated));
         for code in 1..=15 {
-            assert_eq!(read(&response(code, &[ADDR])), Some(Response::Error(code as u8)));
+            assert_eq!(read(&response(code, &[ADDR])), Some(DnsResponse::Error(code as u8)));
         }
     }
 
@@ -201,7 +201,7 @@ mod tests {
         let to_itself: &[u8] = b"\xc0\x0c\0\x05\0\x01\0\0\0\x05\0\x02\xc0\x0c";
         assert_eq!(read(&response(0, &[to_itself; 3])), found(&[], Some("a.test"), 5));
         let many = read(&response(0, &[ADDR; 600]));
-        assert!(matches!(many, Some(Response::Addresses(found)) if found.addrs.len() == ADDRS_MAX));
+        assert!(matches!(many, Some(DnsResponse::Addresses(found)) if found.addrs.len() == ADDRS_MAX));
     }
 
     #[test]

@@ -18,7 +18,7 @@ const SIZE_DIGITS_MAX: u8 = 8;
 
 /// An error in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub enum MalformedBody {
     ChunkSize,
     ChunkEnd,
     Extension,
@@ -26,7 +26,7 @@ pub enum Malformed {
     TrailerTooLong,
 }
 
-impl Malformed {
+impl MalformedBody {
     /// Returns the status of the response to a request with this error.
     pub fn status(self) -> u16 {
         match self {
@@ -36,7 +36,7 @@ impl Malformed {
     }
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for MalformedBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ChunkSize => "invalid chunk size",
@@ -54,26 +54,26 @@ impl fmt::Display for Malformed {
 /// would parse data as framing: request smuggling.
 #[derive(Debug)]
 pub struct Decoder {
-    state: State,
+    state: BodyState,
     trailers: Vec<u8>,
     /// Bytes of input consumed, framing included.
     consumed: u64,
 }
 
 #[derive(Debug)]
-enum State {
+enum BodyState {
     /// This many bytes are left.
     Length(u64),
     UntilClose,
     Chunked(Box<Chunked>),
     Done,
     /// Nothing after an error can be parsed.
-    Malformed(Malformed),
+    Malformed(MalformedBody),
 }
 
 #[derive(Debug, Default)]
 struct Chunked {
-    step: Step,
+    step: ChunkState,
     /// Bytes left in the current chunk.
     remaining: u64,
     digits: u8,
@@ -83,7 +83,7 @@ struct Chunked {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Step {
+enum ChunkState {
     #[default]
     Size,
     Extension,
@@ -104,10 +104,10 @@ pub struct Decoded<'b> {
 impl Decoder {
     pub fn new(framing: Framing) -> Self {
         let state = match framing {
-            Framing::None | Framing::Length(0) => State::Done,
-            Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::Chunked(Box::default()),
-            Framing::UntilClose => State::UntilClose,
+            Framing::None | Framing::Length(0) => BodyState::Done,
+            Framing::Length(length) => BodyState::Length(length),
+            Framing::Chunked => BodyState::Chunked(Box::default()),
+            Framing::UntilClose => BodyState::UntilClose,
         };
         Self { state, trailers: Vec::new(), consumed: 0 }
     }
@@ -124,44 +124,44 @@ impl Decoder {
 
     /// Whether the body is complete.
     pub fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, BodyState::Done)
     }
 
     /// Whether EOF is a valid end of this body.
     pub fn ends_with_stream(&self) -> bool {
-        matches!(self.state, State::UntilClose | State::Done)
+        matches!(self.state, BodyState::UntilClose | BodyState::Done)
     }
 
     /// Decodes the next input. Call it again with the rest until it uses nothing or the body is complete.
     ///
     /// # Errors At the first byte that the coding does not allow, and on every call after that.
-    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<Decoded<'b>, Malformed> {
+    pub fn decode<'b>(&mut self, input: &'b [u8]) -> Result<Decoded<'b>, MalformedBody> {
         let decoded = match &mut self.state {
-            State::Done => Decoded { used: 0, data: &[] },
-            State::UntilClose => Decoded { used: input.len(), data: input },
-            State::Length(remaining) => {
+            BodyState::Done => Decoded { used: 0, data: &[] },
+            BodyState::UntilClose => Decoded { used: input.len(), data: input },
+            BodyState::Length(remaining) => {
                 let used = usize::try_from(*remaining).unwrap_or(usize::MAX).min(input.len());
                 *remaining -= used as u64;
                 if *remaining == 0 {
-                    self.state = State::Done;
+                    self.state = BodyState::Done;
                 }
                 Decoded { used, data: input.get(..used).unwrap_or_default() }
             }
-            State::Chunked(chunked) => match chunked.decode(input) {
+            BodyState::Chunked(chunked) => match chunked.decode(input) {
                 Ok((decoded, done)) => {
                     if done {
                         self.trailers = std::mem::take(&mut chunked.trailer);
-                        self.state = State::Done;
+                        self.state = BodyState::Done;
                     }
                     decoded
                 }
                 Err(malformed) => {
                     self.consumed += 1;
-                    self.state = State::Malformed(malformed);
+                    self.state = BodyState::Malformed(malformed);
                     return Err(malformed);
                 }
             },
-            State::Malformed(malformed) => return Err(*malformed),
+            BodyState::Malformed(malformed) => return Err(*malformed),
         };
         self.consumed += decoded.used as u64;
         Ok(decoded)
@@ -169,28 +169,28 @@ impl Decoder {
 
     /// Completes the body at EOF.
     pub fn finish(&mut self) {
-        self.state = State::Done;
+        self.state = BodyState::Done;
     }
 }
 
 impl Chunked {
     /// Decodes up to the next data, or the end. Returns whether the body is complete.
-    fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(Decoded<'b>, bool), Malformed> {
+    fn decode<'b>(&mut self, input: &'b [u8]) -> Result<(Decoded<'b>, bool), MalformedBody> {
         let mut used = 0;
         loop {
             let rest = input.get(used..).unwrap_or_default();
             let Some(&byte) = rest.first() else { return Ok((Decoded { used, data: &[] }, false)) };
             match self.step {
-                Step::Data => {
+                ChunkState::Data => {
                     let count = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(rest.len());
                     self.remaining -= count as u64;
                     if self.remaining == 0 {
-                        self.step = Step::DataCr;
+                        self.step = ChunkState::DataCr;
                     }
                     let data = rest.get(..count).unwrap_or_default();
                     return Ok((Decoded { used: used + count, data }, false));
                 }
-                Step::Trailer => {
+                ChunkState::Trailer => {
                     self.trailer.push(byte);
                     used += 1;
                     if self.is_trailer_complete()? {
@@ -206,56 +206,58 @@ impl Chunked {
     }
 
     /// Parses one byte of `chunk-size [ chunk-ext ] CRLF`, or of the CRLF after chunk data.
-    fn parse_framing(&mut self, byte: u8) -> Result<(), Malformed> {
+    fn parse_framing(&mut self, byte: u8) -> Result<(), MalformedBody> {
         self.step = match (self.step, byte) {
-            (Step::Size, _) if byte.is_ascii_hexdigit() => {
+            (ChunkState::Size, _) if byte.is_ascii_hexdigit() => {
                 self.digits += 1;
                 if self.digits > SIZE_DIGITS_MAX {
-                    return Err(Malformed::ChunkSize);
+                    return Err(MalformedBody::ChunkSize);
                 }
                 self.remaining = self.remaining << 4 | u64::from(char::from(byte).to_digit(16).unwrap_or(0));
-                Step::Size
+                ChunkState::Size
             }
-            (Step::Size, b'\r') if self.digits > 0 => Step::SizeLf,
-            (Step::Size, b';') if self.digits > 0 => {
+            (ChunkState::Size, b'\r') if self.digits > 0 => ChunkState::SizeLf,
+            (ChunkState::Size, b';') if self.digits > 0 => {
                 self.extension_bytes = 0;
-                Step::Extension
+                ChunkState::Extension
             }
-            (Step::Size | Step::SizeLf, b'\n') if self.digits > 0 && self.step == Step::SizeLf => {
+            (ChunkState::Size | ChunkState::SizeLf, b'\n') if self.digits > 0 && self.step == ChunkState::SizeLf => {
                 self.digits = 0;
-                if self.remaining == 0 { Step::Trailer } else { Step::Data }
+                if self.remaining == 0 { ChunkState::Trailer } else { ChunkState::Data }
             }
-            (Step::Size | Step::SizeLf, _) => return Err(Malformed::ChunkSize),
-            (Step::Extension, b'\r') if self.extension_bytes > 0 => Step::SizeLf,
-            (Step::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
+            (ChunkState::Size | ChunkState::SizeLf, _) => return Err(MalformedBody::ChunkSize),
+            (ChunkState::Extension, b'\r') if self.extension_bytes > 0 => ChunkState::SizeLf,
+            (ChunkState::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
                 self.extension_bytes += 1;
                 self.extensions_bytes += 1;
                 if self.extension_bytes > EXTENSION_BYTES_MAX || self.extensions_bytes > EXTENSIONS_BYTES_MAX {
-                    return Err(Malformed::Extension);
+                    return Err(MalformedBody::Extension);
                 }
-                Step::Extension
+                ChunkState::Extension
             }
-            (Step::Extension, _) => return Err(Malformed::Extension),
-            (Step::DataCr, b'\r') => Step::DataLf,
-            (Step::DataLf, b'\n') => Step::Size,
-            (Step::DataCr | Step::DataLf | Step::Data | Step::Trailer, _) => return Err(Malformed::ChunkEnd),
+            (ChunkState::Extension, _) => return Err(MalformedBody::Extension),
+            (ChunkState::DataCr, b'\r') => ChunkState::DataLf,
+            (ChunkState::DataLf, b'\n') => ChunkState::Size,
+            (ChunkState::DataCr | ChunkState::DataLf | ChunkState::Data | ChunkState::Trailer, _) => {
+                return Err(MalformedBody::ChunkEnd);
+            }
         };
         Ok(())
     }
 
     /// Whether the trailer section is complete, i.e. ends with an empty line; it is checked like the headers of a
     /// head.
-    fn is_trailer_complete(&self) -> Result<bool, Malformed> {
+    fn is_trailer_complete(&self) -> Result<bool, MalformedBody> {
         if self.trailer.len() > TRAILER_BYTES_MAX {
-            return Err(Malformed::TrailerTooLong);
+            return Err(MalformedBody::TrailerTooLong);
         }
         match self.trailer.as_slice() {
-            [b'\n'] | [.., 0..=12 | 14.., b'\n'] => Err(Malformed::Trailer),
+            [b'\n'] | [.., 0..=12 | 14.., b'\n'] => Err(MalformedBody::Trailer),
             [b'\r', b'\n'] => Ok(true),
             [.., b'\r', b'\n', b'\r', b'\n'] => match head::check_trailers(&self.trailer) {
                 Ok(()) => Ok(true),
-                Err(head::Malformed::TooManyHeaders) => Err(Malformed::TrailerTooLong),
-                Err(_) => Err(Malformed::Trailer),
+                Err(head::Malformed::TooManyHeaders) => Err(MalformedBody::TrailerTooLong),
+                Err(_) => Err(MalformedBody::Trailer),
             },
             _ => Ok(false),
         }
@@ -276,7 +278,7 @@ mod tests {
     use super::*;
 
     /// Decodes `input` in pieces of `step` bytes. Returns the body, and the number of input bytes used.
-    fn decode(framing: Framing, input: &[u8], step: usize) -> Result<Option<(Vec<u8>, usize)>, Malformed> {
+    fn decode(framing: Framing, input: &[u8], step: usize) -> Result<Option<(Vec<u8>, usize)>, MalformedBody> {
         let mut decoder = Decoder::new(framing);
         let (mut body, mut at) = (Vec::new(), 0);
         for part in input.chunks(step) {
@@ -331,19 +333,19 @@ mod tests {
     #[test]
     fn extensions_and_trailers_have_limits() {
         let long = format!("5;{}\r\nhello", "a".repeat(257));
-        assert_eq!(decode(Framing::Chunked, long.as_bytes(), 64).unwrap_err(), Malformed::Extension);
+        assert_eq!(decode(Framing::Chunked, long.as_bytes(), 64).unwrap_err(), MalformedBody::Extension);
         let many = "1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nz\r\n".repeat(400);
-        assert_eq!(decode(Framing::Chunked, many.as_bytes(), 64).unwrap_err(), Malformed::Extension);
+        assert_eq!(decode(Framing::Chunked, many.as_bytes(), 64).unwrap_err(), MalformedBody::Extension);
         let big = format!("0\r\nX: {}\r\n\r\n", "a".repeat(9000));
-        assert_eq!(decode(Framing::Chunked, big.as_bytes(), 64).unwrap_err(), Malformed::TrailerTooLong);
+        assert_eq!(decode(Framing::Chunked, big.as_bytes(), 64).unwrap_err(), MalformedBody::TrailerTooLong);
     }
 
     #[test]
     fn nothing_is_decoded_after_an_error() {
         let mut decoder = Decoder::new(Framing::Chunked);
         assert!(decoder.is_at_start());
-        assert_eq!(decoder.decode(b"x"), Err(Malformed::ChunkSize));
-        assert_eq!(decoder.decode(b"0\r\n\r\n"), Err(Malformed::ChunkSize));
+        assert_eq!(decoder.decode(b"x"), Err(MalformedBody::ChunkSize));
+        assert_eq!(decoder.decode(b"0\r\n\r\n"), Err(MalformedBody::ChunkSize));
         assert!(!decoder.is_at_start() && !decoder.is_done());
     }
 

@@ -26,7 +26,7 @@ const RESPONSE_BYTES_MAX: usize = 32 * 1024;
 
 /// Size limits of a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct HeadLimits {
     /// Bytes of one line.
     pub line_bytes_max: usize,
     /// Bytes of all lines.
@@ -322,7 +322,7 @@ impl HeadScanner {
     /// last one and more.
     ///
     /// # Errors As soon as the input can't become a head, or exceeds a limit.
-    pub fn find_end(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<(usize, usize)>, Malformed> {
+    pub fn find_end(&mut self, bytes: &[u8], limits: HeadLimits) -> Result<Option<(usize, usize)>, Malformed> {
         while let Some(lf) = find_lf(bytes.get(self.position..).unwrap_or_default()) {
             let end = self.position + lf;
             self.position = end + 1;
@@ -370,7 +370,7 @@ impl HeadScanner {
     pub fn parse_request(
         &mut self,
         bytes: &[u8],
-        limits: Limits,
+        limits: HeadLimits,
         names: HeaderNamePolicy,
     ) -> Result<Option<(Request, usize)>, Malformed> {
         let Some((start, end)) = self.find_end(bytes, limits)? else { return Ok(None) };
@@ -380,7 +380,7 @@ impl HeadScanner {
     /// Parses the response head at the start of `bytes`, like [`HeadScanner::parse_request`], within
     /// `RESPONSE_BYTES_MAX`.
     pub fn parse_response(&mut self, bytes: &[u8]) -> Result<Option<(Response, usize)>, Malformed> {
-        let limits = Limits { line_bytes_max: RESPONSE_BYTES_MAX, head_bytes_max: RESPONSE_BYTES_MAX };
+        let limits = HeadLimits { line_bytes_max: RESPONSE_BYTES_MAX, head_bytes_max: RESPONSE_BYTES_MAX };
         let Some((start, end)) = self.find_end(bytes, limits)? else { return Ok(None) };
         Response::parse(bytes.get(start..end).unwrap_or_default()).map(|head| Some((head, end)))
     }
@@ -439,7 +439,7 @@ fn find_lf(bytes: &[u8]) -> Option<usize> {
     rest.iter().position(|b| *b == b'\n').map(|at| words.len() * 8 + at)
 }
 
-fn check_line_length(line: usize, lines_before: usize, limits: Limits) -> Result<(), Malformed> {
+fn check_line_length(line: usize, lines_before: usize, limits: HeadLimits) -> Result<(), Malformed> {
     match lines_before {
         _ if line <= limits.line_bytes_max => Ok(()),
         0 => Err(Malformed::RequestLineTooLong),
@@ -775,7 +775,7 @@ pub fn is_bodyless(status: u16) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { line_bytes_max: 8192, head_bytes_max: 32768 };
+    const LIMITS: HeadLimits = HeadLimits { line_bytes_max: 8192, head_bytes_max: 32768 };
 
     #[test]
     fn the_first_lf_is_found_at_every_offset() {
@@ -845,7 +845,7 @@ mod tests {
     #[test]
     fn a_response_may_end_lines_with_lf_but_not_be_ambiguous() {
         let parse = |bytes: &[u8]| {
-            let limits = Limits { line_bytes_max: 8192, head_bytes_max: 8192 };
+            let limits = HeadLimits { line_bytes_max: 8192, head_bytes_max: 8192 };
             let (start, end) = HeadScanner::for_response().find_end(bytes, limits)?.ok_or(Malformed::StatusLine)?;
             Response::parse(&bytes[start..end])
         };

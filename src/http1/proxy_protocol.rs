@@ -15,14 +15,14 @@ const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The client's address, and the address it connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses {
+pub struct ProxiedAddrs {
     pub source: SocketAddr,
     pub destination: SocketAddr,
 }
 
 /// An error in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub enum MalformedProxyHeader {
     Missing,
     Line,
     Version,
@@ -30,7 +30,7 @@ pub enum Malformed {
     Addresses,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for MalformedProxyHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Missing => "no PROXY protocol header",
@@ -43,39 +43,39 @@ impl fmt::Display for Malformed {
 }
 
 /// The addresses of a header, if any, and its length. `None`: the header is incomplete.
-pub type Header = Option<(Option<Addresses>, usize)>;
+pub type ParsedHeader = Option<(Option<ProxiedAddrs>, usize)>;
 
 /// Parses the header at the start of `bytes`.
 ///
 /// # Errors As soon as the input can't become one.
-pub fn parse(bytes: &[u8]) -> Result<Header, Malformed> {
+pub fn parse(bytes: &[u8]) -> Result<ParsedHeader, MalformedProxyHeader> {
     let may_start_with = |start: &[u8]| bytes.iter().zip(start).all(|(byte, known)| byte == known);
     if may_start_with(b"PROXY ") {
         parse_v1(bytes)
     } else if may_start_with(SIGNATURE) {
         parse_v2(bytes)
     } else {
-        Err(Malformed::Missing)
+        Err(MalformedProxyHeader::Missing)
     }
 }
 
 /// Parses version 1: `PROXY TCP4 source destination port port CRLF`, or `PROXY UNKNOWN` followed by anything.
-fn parse_v1(bytes: &[u8]) -> Result<Header, Malformed> {
+fn parse_v1(bytes: &[u8]) -> Result<ParsedHeader, MalformedProxyHeader> {
     let prefix = bytes.get(..V1_BYTES_MAX).unwrap_or(bytes);
     let Some(end) = prefix.windows(2).position(|pair| pair == b"\r\n") else {
-        return if bytes.len() < V1_BYTES_MAX { Ok(None) } else { Err(Malformed::TooLong) };
+        return if bytes.len() < V1_BYTES_MAX { Ok(None) } else { Err(MalformedProxyHeader::TooLong) };
     };
-    let line = prefix.get(..end).and_then(|line| std::str::from_utf8(line).ok()).ok_or(Malformed::Line)?;
+    let line = prefix.get(..end).and_then(|line| std::str::from_utf8(line).ok()).ok_or(MalformedProxyHeader::Line)?;
     let words: Vec<&str> = line.split(' ').collect();
     let addresses = match words.as_slice() {
         ["PROXY", "UNKNOWN", ..] => None,
         ["PROXY", family @ ("TCP4" | "TCP6"), source, destination, from, to] => {
             let addr = |host: &str, digits: &str| Some(SocketAddr::new(parse_ip(family, host)?, parse_port(digits)?));
             let addresses = addr(source, from).zip(addr(destination, to));
-            let (source, destination) = addresses.ok_or(Malformed::Line)?;
-            Some(Addresses { source, destination })
+            let (source, destination) = addresses.ok_or(MalformedProxyHeader::Line)?;
+            Some(ProxiedAddrs { source, destination })
         }
-        _ => return Err(Malformed::Line),
+        _ => return Err(MalformedProxyHeader::Line),
     };
     Ok(Some((addresses, end + 2)))
 }
@@ -93,41 +93,41 @@ fn parse_port(digits: &str) -> Option<u16> {
 }
 
 /// Parses version 2: the signature, version and command, family and transport, and the length of the rest.
-fn parse_v2(bytes: &[u8]) -> Result<Header, Malformed> {
+fn parse_v2(bytes: &[u8]) -> Result<ParsedHeader, MalformedProxyHeader> {
     let Some((head, rest)) = bytes.split_at_checked(SIGNATURE.len() + 4) else { return Ok(None) };
     let Some(&[command, family, high, low]) = head.last_chunk() else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([high, low]));
     // LOCAL, as in health checks of the proxy itself, or PROXY.
     if !matches!(command, 0x20 | 0x21) {
-        return Err(Malformed::Version);
+        return Err(MalformedProxyHeader::Version);
     }
     if head.len() + len > V2_BYTES_MAX {
-        return Err(Malformed::TooLong);
+        return Err(MalformedProxyHeader::TooLong);
     }
     let Some(body) = rest.get(..len) else { return Ok(None) };
     let addresses = match (command, family) {
-        (0x21, 0x11) => Some(parse_ipv4(body).ok_or(Malformed::Addresses)?),
-        (0x21, 0x21) => Some(parse_ipv6(body).ok_or(Malformed::Addresses)?),
+        (0x21, 0x11) => Some(parse_ipv4(body).ok_or(MalformedProxyHeader::Addresses)?),
+        (0x21, 0x21) => Some(parse_ipv6(body).ok_or(MalformedProxyHeader::Addresses)?),
         _ => None, // a Unix socket, a datagram, or an unknown family
     };
     Ok(Some((addresses, head.len() + len)))
 }
 
-fn parse_ipv4(body: &[u8]) -> Option<Addresses> {
+fn parse_ipv4(body: &[u8]) -> Option<ProxiedAddrs> {
     let (source, rest) = body.split_first_chunk::<4>()?;
     let (destination, rest) = rest.split_first_chunk::<4>()?;
     Some(join_ports(Ipv4Addr::from(*source).into(), Ipv4Addr::from(*destination).into(), rest.first_chunk()?))
 }
 
-fn parse_ipv6(body: &[u8]) -> Option<Addresses> {
+fn parse_ipv6(body: &[u8]) -> Option<ProxiedAddrs> {
     let (source, rest) = body.split_first_chunk::<16>()?;
     let (destination, rest) = rest.split_first_chunk::<16>()?;
     let (source, destination) = (Ipv6Addr::from(*source).to_canonical(), Ipv6Addr::from(*destination).to_canonical());
     Some(join_ports(source, destination, rest.first_chunk()?))
 }
 
-fn join_ports(source: IpAddr, destination: IpAddr, [a, b, c, d]: &[u8; 4]) -> Addresses {
-    Addresses {
+fn join_ports(source: IpAddr, destination: IpAddr, [a, b, c, d]: &[u8; 4]) -> ProxiedAddrs {
+    ProxiedAddrs {
         source: SocketAddr::new(source, u16::from_be_bytes([*a, *b])),
         destination: SocketAddr::new(destination, u16::from_be_bytes([*c, *d])),
     }
@@ -137,8 +137,8 @@ fn join_ports(source: IpAddr, destination: IpAddr, [a, b, c, d]: &[u8; 4]) -> Ad
 mod tests {
     use super::*;
 
-    fn addresses(source: &str, destination: &str) -> Option<Addresses> {
-        Some(Addresses { source: source.parse().unwrap(), destination: destination.parse().unwrap() })
+    fn addresses(source: &str, destination: &str) -> Option<ProxiedAddrs> {
+        Some(ProxiedAddrs { source: source.parse().unwrap(), destination: destination.parse().unwrap() })
     }
 
     fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
@@ -180,22 +180,22 @@ mod tests {
     #[test]
     fn malformed_headers_are_rejected_at_once() {
         for (bytes, expected) in [
-            (&b"GET / HTTP/1.1\r\n"[..], Malformed::Missing),
-            (b"\r\n\r\n\0\r\nX", Malformed::Missing),
-            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1\r\n", Malformed::Line),
-            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2 3\r\n", Malformed::Line),
-            (b"PROXY TCP4  1.2.3.4 1.2.3.4 1 2\r\n", Malformed::Line),
-            (b"PROXY TCP4 ::1 ::1 1 2\r\n", Malformed::Line),
-            (b"PROXY TCP4 1.2.3.4 1.2.3.4 +1 2\r\n", Malformed::Line),
-            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 65536\r\n", Malformed::Line),
-            (b"PROXY TCP4 1.2.3.4 1.2.3.4  2\r\n", Malformed::Line),
-            (b"PROXY UDP4 1.2.3.4 1.2.3.4 1 2\r\n", Malformed::Line),
-            (&[b"PROXY UNKNOWN ", &[b'x'; 100][..]].concat(), Malformed::TooLong),
-            (&binary(0x11, 0x11, &[0; 12]), Malformed::Version),
-            (&binary(0x22, 0x11, &[0; 12]), Malformed::Version),
-            (&binary(0x21, 0x11, &[0; 11]), Malformed::Addresses),
-            (&binary(0x21, 0x21, &[0; 35]), Malformed::Addresses),
-            (&binary(0x21, 0x11, &[0; 5000])[..16], Malformed::TooLong),
+            (&b"GET / HTTP/1.1\r\n"[..], MalformedProxyHeader::Missing),
+            (b"\r\n\r\n\0\r\nX", MalformedProxyHeader::Missing),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1\r\n", MalformedProxyHeader::Line),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2 3\r\n", MalformedProxyHeader::Line),
+            (b"PROXY TCP4  1.2.3.4 1.2.3.4 1 2\r\n", MalformedProxyHeader::Line),
+            (b"PROXY TCP4 ::1 ::1 1 2\r\n", MalformedProxyHeader::Line),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 +1 2\r\n", MalformedProxyHeader::Line),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 65536\r\n", MalformedProxyHeader::Line),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4  2\r\n", MalformedProxyHeader::Line),
+            (b"PROXY UDP4 1.2.3.4 1.2.3.4 1 2\r\n", MalformedProxyHeader::Line),
+            (&[b"PROXY UNKNOWN ", &[b'x'; 100][..]].concat(), MalformedProxyHeader::TooLong),
+            (&binary(0x11, 0x11, &[0; 12]), MalformedProxyHeader::Version),
+            (&binary(0x22, 0x11, &[0; 12]), MalformedProxyHeader::Version),
+            (&binary(0x21, 0x11, &[0; 11]), MalformedProxyHeader::Addresses),
+            (&binary(0x21, 0x21, &[0; 35]), MalformedProxyHeader::Addresses),
+            (&binary(0x21, 0x11, &[0; 5000])[..16], MalformedProxyHeader::TooLong),
         ] {
             assert_eq!(parse(bytes), Err(expected), "{:?}", bytes.escape_ascii());
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::Builder;
 
 use crate::os::privileged_reader;
-use crate::process::exec::{HANDOVER_ENV, Program};
+use crate::process::exec::{HANDOVER_ENV, Invocation};
 use crate::runtime::handover::{self, HandoverDecoder};
 use crate::server::worker::{WorkerEvent, Workers};
 
@@ -20,7 +20,7 @@ use crate::server::worker::{WorkerEvent, Workers};
 const STACK_BYTES: usize = 128 * 1024;
 
 /// Has the new executable check whether it can take over; the result arrives as a [`WorkerEvent`].
-pub fn check(program: &Program, workers: Arc<Workers>) -> io::Result<()> {
+pub fn check(program: &Invocation, workers: Arc<Workers>) -> io::Result<()> {
     let mut checker = program.clone();
     checker.args.extend(["-t", "-q", "--takes-over", &handover::VERSION.to_string()].map(Into::into));
     let run = move || workers.reports.send(WorkerEvent::Checked(run_check(&checker)));
@@ -28,7 +28,7 @@ pub fn check(program: &Program, workers: Arc<Workers>) -> io::Result<()> {
 }
 
 /// Runs the check. Returns its error output, or the reason why it can't run.
-fn run_check(program: &Program) -> Result<(), String> {
+fn run_check(program: &Invocation) -> Result<(), String> {
     let file = program.file.display();
     match program.command().stdin(Stdio::null()).stdout(Stdio::null()).output() {
         Ok(output) if output.status.success() => Ok(()),
@@ -40,7 +40,7 @@ fn run_check(program: &Program) -> Result<(), String> {
 }
 
 /// Executes the new binary with `handover` as standard input. Returns only on failure.
-pub fn execute(program: &Program, handover: &OwnedFd) -> io::Result<Infallible> {
+pub fn execute(program: &Invocation, handover: &OwnedFd) -> io::Result<Infallible> {
     rustix::stdio::dup2_stdin(handover)?;
     let error = program.execute(HANDOVER_ENV);
     let _ = reset_stdin();

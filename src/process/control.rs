@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::config::{Config, Level};
-use crate::process::exec::Program;
+use crate::process::exec::Invocation;
 use crate::process::{binary_upgrade, systemd};
 use crate::proxy::health_check::{self, HealthChecks};
 use crate::proxy::live::Live;
@@ -41,7 +41,7 @@ pub struct Control<'r> {
     pub listeners: &'r mut Listeners,
     pub signals: Signals,
     pub load: &'r LoadConfig<'r>,
-    pub program: Option<Program>,
+    pub program: Option<Invocation>,
     pub live: Arc<Live>,
     /// The health checks of `live`.
     pub health_checks: HealthChecks,

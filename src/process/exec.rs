@@ -18,14 +18,14 @@ pub const HANDOVER_ENV: &str = "SMOLGATE_PARCEL";
 
 /// How this program was started.
 #[derive(Clone, Debug)]
-pub struct Program {
+pub struct Invocation {
     /// The path of the executable at start; another version may be there now.
     pub file: PathBuf,
     /// The arguments, program name included.
     pub args: Vec<OsString>,
 }
 
-impl Program {
+impl Invocation {
     /// Returns the running program.
     pub fn current() -> io::Result<Self> {
         Ok(Self { file: std::env::current_exe()?, args: std::env::args_os().collect() })

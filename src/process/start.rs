@@ -17,7 +17,7 @@ use crate::os::pid_file::PidFile;
 use crate::os::privileged_reader;
 use crate::os::privileges::{self, Account};
 use crate::process::control::{self, Control, LoadConfig};
-use crate::process::exec::Program;
+use crate::process::exec::Invocation;
 use crate::proxy::health_check;
 use crate::proxy::live::Live;
 use crate::request::log;
@@ -61,7 +61,7 @@ pub fn run(config: Config, load: &LoadConfig<'_>) -> Result<(), FatalError> {
 /// Runs the proxy like [`run`], with binary upgrades if `program` is known. `handover` is the state of the old
 /// binary, or the sockets of systemd.
 pub fn run_upgradable(
-    program: Option<Program>,
+    program: Option<Invocation>,
     config: Config,
     load: &LoadConfig<'_>,
     handover: Option<HandoverDecoder>,
@@ -95,7 +95,7 @@ pub fn run_upgradable(
 /// The state before the workers start.
 struct Startup<'s> {
     descriptors: u64,
-    program: Option<Program>,
+    program: Option<Invocation>,
     load: &'s LoadConfig<'s>,
     listeners: Listeners,
     /// Connections and tunnels of the old binary.

@@ -9,12 +9,12 @@ use crate::request::exchange::Exchange;
 use crate::request::variables;
 
 /// `name=value`, or a name alone.
-struct Attribute<'v> {
+struct CookieAttribute<'v> {
     name: &'v [u8],
     value: Option<Cow<'v, [u8]>>,
 }
 
-impl Attribute<'_> {
+impl CookieAttribute<'_> {
     fn is_named(&self, name: &[u8]) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
@@ -22,7 +22,7 @@ impl Attribute<'_> {
 
 /// Returns the `Set-Cookie` value for the client.
 pub fn rewrite<'v>(rules: &Cookies, value: &'v [u8], exchange: &Exchange) -> Cow<'v, [u8]> {
-    let mut attributes: Vec<Attribute<'v>> = value.split(|b| *b == b';').map(parse_attribute).collect();
+    let mut attributes: Vec<CookieAttribute<'v>> = value.split(|b| *b == b';').map(parse_attribute).collect();
     let mut changed = false;
     for attribute in attributes.iter_mut().skip(1) {
         let replaced = match attribute.value.as_deref() {
@@ -52,10 +52,10 @@ pub fn rewrite<'v>(rules: &Cookies, value: &'v [u8], exchange: &Exchange) -> Cow
     out.into()
 }
 
-fn parse_attribute(text: &[u8]) -> Attribute<'_> {
+fn parse_attribute(text: &[u8]) -> CookieAttribute<'_> {
     let mut parts = text.splitn(2, |b| *b == b'=');
     let name = parts.next().unwrap_or_default().trim_ascii();
-    Attribute { name, value: parts.next().map(Cow::Borrowed) }
+    CookieAttribute { name, value: parts.next().map(Cow::Borrowed) }
 }
 
 /// Applies the first rule that matches a domain. A leading dot stays.
@@ -107,7 +107,7 @@ const FLAGS: [(&str, &str, Option<&str>); 8] = [
 ];
 
 /// Sets and removes attributes; true if any changed.
-fn set_flags(rule: &CookieFlags, attributes: &mut Vec<Attribute<'_>>, exchange: &Exchange) -> bool {
+fn set_flags(rule: &CookieFlags, attributes: &mut Vec<CookieAttribute<'_>>, exchange: &Exchange) -> bool {
     let mut changed = false;
     for flag in &rule.flags {
         let flag = variables::value(flag, exchange).to_ascii_lowercase();
@@ -123,7 +123,7 @@ fn set_flags(rule: &CookieFlags, attributes: &mut Vec<Attribute<'_>>, exchange: 
             changed |= attributes.len() != count;
             continue;
         }
-        let new = Attribute { name, value: value.map(|value| value.as_bytes().into()) };
+        let new = CookieAttribute { name, value: value.map(|value| value.as_bytes().into()) };
         match attributes.iter_mut().skip(1).find(|attribute| attribute.is_named(name)) {
             Some(attribute) => *attribute = new,
             None => attributes.push(new),

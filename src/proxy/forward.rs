@@ -14,7 +14,7 @@ use crate::http1::body::Decoder;
 use crate::http1::head::{Framing, HeadScanner, HeaderName, Malformed, Response, Version};
 use crate::http1::uri;
 use crate::modules::error_page;
-use crate::proxy::balance::{Outcome, PeerLease, Search, UpstreamState};
+use crate::proxy::balance::{Outcome, PeerLease, PeerSelection, UpstreamState};
 use crate::proxy::destination::resolve_destination;
 use crate::proxy::error::AttemptError;
 use crate::proxy::headers::{self, UpstreamRequest};
@@ -152,7 +152,7 @@ pub(crate) struct ProxyRequest<'e> {
     /// The buffered body, if it is complete.
     pub(crate) body: Option<Rc<Vec<u8>>>,
     pub(crate) request: UpstreamRequest,
-    pub(crate) search: Search,
+    pub(crate) search: PeerSelection,
     /// Attempts with upstreams before an internal redirect.
     pub(crate) earlier_attempts: usize,
     pub(crate) began: Millis,
@@ -202,7 +202,7 @@ impl<'e> ProxyRequest<'e> {
             log::log_request(exchange, Level::Error, format_args!("{message}"));
             500_u16
         })?;
-        let search = Search::new(&group.upstream, exchange);
+        let search = PeerSelection::new(&group.upstream, exchange);
         let earlier = exchange.upstream.attempts.len();
         let way = PoolKey { bind: from, tls: tls_key(exchange) };
         Ok(Self {
@@ -466,7 +466,7 @@ impl<'e> ProxyRequest<'e> {
         let proxy = &settings.proxy;
         let read_timeout = proxy.response_timeout();
         let framing = self.request.framing;
-        let limits = body_relay::Limits {
+        let limits = body_relay::RelayLimits {
             bytes_max: settings.body_bytes_max,
             read_timeout: settings.body_timeout,
             write_timeout: proxy.request_timeout(),

@@ -275,7 +275,7 @@ fn may_be_path(variable: &Variable) -> bool {
 }
 
 /// A search through the values of variables.
-struct Search<'c> {
+struct OriginSearch<'c> {
     config: &'c Config,
     assignments: &'c Assignments,
     /// The states that a variable leads to from a state, as far as found.
@@ -289,7 +289,7 @@ struct Search<'c> {
 /// Analyzes the URLs that `url` evaluates to.
 pub(crate) fn analyze(url: &Template, config: &Config, assignments: &Assignments) -> Origin {
     let (known, seen) = (BTreeMap::new(), BTreeSet::new());
-    let mut search = Search { config, assignments, found: known, seen, grew: false };
+    let mut search = OriginSearch { config, assignments, found: known, seen, grew: false };
     // A variable may be assigned a text that contains itself, so rounds are repeated until one finds nothing new.
     loop {
         let origin = search.url(url);
@@ -300,7 +300,7 @@ pub(crate) fn analyze(url: &Template, config: &Config, assignments: &Assignments
     }
 }
 
-impl Search<'_> {
+impl OriginSearch<'_> {
     fn url(&mut self, url: &Template) -> Origin {
         let mut states = States::from_state(UrlState::Start);
         let mut client_segment = None;

@@ -46,7 +46,7 @@ impl ProxyRequest<'_> {
         chosen.report(Outcome::Succeeded);
         let RelayPlan { status, framing, coding, packing, keep_alive, reusable } = self.plan(head);
         let settings = self.exchange.settings();
-        let limits = body_relay::Limits {
+        let limits = body_relay::RelayLimits {
             bytes_max: 0,
             read_timeout: settings.proxy.response_timeout(),
             write_timeout: settings.send_timeout,

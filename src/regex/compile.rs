@@ -5,7 +5,7 @@
 
 use crate::regex::byte_set::ByteSet;
 use crate::regex::literals::Literals;
-use crate::regex::program::{Assert, Lookaround, Program, Step};
+use crate::regex::program::{Assert, Instruction, Lookaround, Program};
 
 /// Steps of a program and its look-arounds: a search may take as many for each byte of a subject. The offset from one step
 /// to another has 16 bits.
@@ -84,7 +84,7 @@ impl Parser<'_> {
         if self.at < self.source.len() {
             return Err("no \"(\" belongs to this \")\"");
         }
-        self.emit(Step::Match)?;
+        self.emit(Instruction::Match)?;
         // No variable refers to later groups, so that they are not captured.
         let last_group = self.names.iter().map(|(number, _)| *number).fold(NUMBERED_GROUP_MAX, usize::max);
         self.program.groups = self.program.groups.min(last_group + 1);
@@ -114,15 +114,15 @@ impl Parser<'_> {
             }
             self.at += 1;
             // PreferNext, this branch, Jump; the other branches follow.
-            self.emit(Step::Jump(0))?;
+            self.emit(Instruction::Jump(0))?;
             let next_branch = self.program.steps.len() + 1;
-            self.program.steps.insert(start, Step::PreferNext((next_branch - start) as i16));
+            self.program.steps.insert(start, Instruction::PreferNext((next_branch - start) as i16));
             jumps.push(next_branch - 1);
         }
         let end = self.program.steps.len();
         for jump in jumps {
             if let Some(step) = self.program.steps.get_mut(jump) {
-                *step = Step::Jump((end - jump) as i16);
+                *step = Instruction::Jump((end - jump) as i16);
             }
         }
         self.depth -= 1;
@@ -213,8 +213,8 @@ impl Parser<'_> {
     fn repeat(&mut self, from: usize, min: usize, max: Option<usize>) -> ParseResult<()> {
         let is_lazy = self.eat(b"?") != self.has_flag(UNGREEDY);
         let split = |prefer_far: bool, offset: isize| match prefer_far {
-            true => Step::PreferFar(offset as i16),
-            false => Step::PreferNext(offset as i16),
+            true => Instruction::PreferFar(offset as i16),
+            false => Instruction::PreferNext(offset as i16),
         };
         let repeated = self.program.steps.split_off(from);
         let len = repeated.len() as isize;
@@ -292,9 +292,9 @@ impl Parser<'_> {
             return Err("too many groups");
         }
         self.program.groups += 1;
-        self.emit(Step::Save(number as u16 * 2))?;
+        self.emit(Instruction::Save(number as u16 * 2))?;
         let literals = self.alternation()?;
-        self.emit(Step::Save(number as u16 * 2 + 1))?;
+        self.emit(Instruction::Save(number as u16 * 2 + 1))?;
         Ok(literals)
     }
 
@@ -342,7 +342,7 @@ impl Parser<'_> {
         self.steps_elsewhere += outer_len;
         self.is_backwards = !is_behind;
         self.alternation()?;
-        self.emit(Step::Match)?;
+        self.emit(Instruction::Match)?;
         if is_positive && self.program.groups > groups {
             return Err("a group in a look-around can not capture");
         }
@@ -354,7 +354,7 @@ impl Parser<'_> {
         let steps = std::mem::replace(&mut self.program.steps, outer);
         self.steps_elsewhere = self.steps_elsewhere - outer_len + steps.len();
         self.program.looks.push(Lookaround { steps, is_behind });
-        self.emit(Step::Look { number: number as u8, is_positive })
+        self.emit(Instruction::Look { number: number as u8, is_positive })
     }
 
     /// Parses `^a-z\d[:punct:]]` of a class.
@@ -523,7 +523,7 @@ impl Parser<'_> {
             Item::Char(char) if char < 256 => {
                 let byte = char as u8;
                 let case_bit = if self.has_flag(CASELESS) && byte.is_ascii_alphabetic() { 0x20 } else { 0 };
-                self.emit(Step::Byte { value: byte | case_bit, case_bit })?;
+                self.emit(Instruction::Byte { value: byte | case_bit, case_bit })?;
                 return Ok(Some(Literals::from_byte(byte)));
             }
             Item::Char(_) => ByteSet::default(),
@@ -537,16 +537,16 @@ impl Parser<'_> {
         if number == sets.len() {
             sets.push(set);
         }
-        self.emit(Step::Set(number as u16))?;
+        self.emit(Instruction::Set(number as u16))?;
         Ok(Some(Literals::from_set(&set)))
     }
 
     fn emit_assert(&mut self, assert: Assert) -> ParseResult<Option<Literals>> {
-        self.emit(Step::Assert(assert))?;
+        self.emit(Instruction::Assert(assert))?;
         Ok(Some(Literals::default()))
     }
 
-    fn emit(&mut self, step: Step) -> ParseResult<()> {
+    fn emit(&mut self, step: Instruction) -> ParseResult<()> {
         self.check_size(1)?;
         self.program.steps.push(step);
         Ok(())

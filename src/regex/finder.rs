@@ -88,7 +88,7 @@ fn starts_with(text: &[u8], literal: &[u8]) -> bool {
 /// A hash table of literals. The key of each is a sequence of `KEY_BYTES` bytes in it.
 #[derive(Debug, Default)]
 pub(super) struct LiteralTable {
-    entries: Vec<Entry>,
+    entries: Vec<LiteralEntry>,
     /// One more than the index of the first entry of each slot; 0 for an empty slot.
     slots: Vec<u32>,
     /// The low bits of a hash that are not part of the slot number.
@@ -96,7 +96,7 @@ pub(super) struct LiteralTable {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct LiteralEntry {
     literal: Vec<u8>,
     /// Offset of the key in the literal.
     key_offset: usize,
@@ -127,7 +127,7 @@ impl LiteralTable {
         let empty = if is_empty(first) { None } else { slots.zip(1..).find(|(slot, _)| is_empty(*slot)) };
         let (slot, key_offset) = empty.unwrap_or((first, 0));
         if let Some(head) = self.slots.get_mut(slot) {
-            self.entries.push(Entry { literal, key_offset, owner, next: *head });
+            self.entries.push(LiteralEntry { literal, key_offset, owner, next: *head });
             *head = self.entries.len() as u32;
         }
     }

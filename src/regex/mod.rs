@@ -19,7 +19,7 @@ pub(crate) mod byte_set;
 
 use std::ops::Range;
 
-use crate::regex::pike_vm::Slots;
+use crate::regex::pike_vm::CaptureSlots;
 pub(crate) use crate::regex::prefilter::Prefilter;
 use crate::regex::program::Program;
 
@@ -35,7 +35,7 @@ pub struct Pattern {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captures {
     subject: Vec<u8>,
-    slots: Slots,
+    slots: CaptureSlots,
 }
 
 impl Captures {

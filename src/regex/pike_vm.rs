@@ -4,16 +4,16 @@
 //! Look-arounds run before the expression and record the offsets at which they match: look-behinds forwards over the
 //! subject, look-aheads backwards.
 
-use crate::regex::program::{Lookaround, Program, Step};
+use crate::regex::program::{Instruction, Lookaround, Program};
 
 /// The offset of a group that captured nothing, and of a step that was not visited.
 pub(super) const UNSET: u32 = u32::MAX;
 
 /// The start and the end of each group.
-pub(super) type Slots = Vec<u32>;
+pub(super) type CaptureSlots = Vec<u32>;
 
 /// Finds the first match and its groups. With `slot_count` 0 it only tests whether there is one, which is faster.
-pub(super) fn find(program: &Program, subject: &[u8], slot_count: usize) -> Option<Slots> {
+pub(super) fn find(program: &Program, subject: &[u8], slot_count: usize) -> Option<CaptureSlots> {
     let start = program.next_start(subject, 0)?;
     if !program.may_match(subject) {
         return None;
@@ -35,7 +35,7 @@ pub(super) fn find(program: &Program, subject: &[u8], slot_count: usize) -> Opti
 }
 
 /// As `find`, for a program without branches: compares its steps at one offset after the other.
-fn find_straight(program: &Program, subject: &[u8], start: usize, slot_count: usize) -> Option<Slots> {
+fn find_straight(program: &Program, subject: &[u8], start: usize, slot_count: usize) -> Option<CaptureSlots> {
     let mut slots = vec![UNSET; slot_count];
     let mut next = Some(start);
     while let Some(start) = next {
@@ -57,10 +57,10 @@ fn match_straight(program: &Program, subject: &[u8], mut at: usize, slots: &mut 
         work::count();
         let byte = subject.get(at).copied();
         let is_match = match *step {
-            Step::Byte { value, case_bit } => byte? | case_bit == value,
-            Step::Set(number) => program.sets.get(usize::from(number))?.contains(byte?),
-            Step::Assert(assert) if !assert.holds(subject, at) => return None,
-            Step::Save(slot) => {
+            Instruction::Byte { value, case_bit } => byte? | case_bit == value,
+            Instruction::Set(number) => program.sets.get(usize::from(number))?.contains(byte?),
+            Instruction::Assert(assert) if !assert.holds(subject, at) => return None,
+            Instruction::Save(slot) => {
                 if let Some(slot) = slots.get_mut(usize::from(slot)) {
                     *slot = at as u32;
                 }
@@ -78,7 +78,7 @@ fn match_straight(program: &Program, subject: &[u8], mut at: usize, slots: &mut 
 
 struct Vm<'a> {
     program: &'a Program,
-    steps: &'a [Step],
+    steps: &'a [Instruction],
     subject: &'a [u8],
     /// For each look-around, whether it matches at each offset.
     lookarounds: &'a [Vec<bool>],
@@ -88,15 +88,15 @@ struct Vm<'a> {
     /// The last offset at which each step was visited.
     visited: Vec<u32>,
     /// The slots of the current thread.
-    slots: Slots,
-    stack: Vec<Task>,
-    found: Option<Slots>,
+    slots: CaptureSlots,
+    stack: Vec<PendingStep>,
+    found: Option<CaptureSlots>,
     /// For a look-around: whether a match ends at each offset. Replaces `found`.
     match_ends: Option<Vec<bool>>,
 }
 
 /// What is left to do at the current offset.
-enum Task {
+enum PendingStep {
     Follow(usize),
     /// Restores the value of a slot.
     Restore(usize, u32),
@@ -108,13 +108,13 @@ struct Threads {
     /// The step of each that matches the byte.
     steps: Vec<usize>,
     /// The slots of each.
-    slots: Slots,
+    slots: CaptureSlots,
 }
 
 impl<'a> Vm<'a> {
     fn new(
         program: &'a Program,
-        steps: &'a [Step],
+        steps: &'a [Instruction],
         subject: &'a [u8],
         lookarounds: &'a [Vec<bool>],
         slot_count: usize,
@@ -183,15 +183,15 @@ impl<'a> Vm<'a> {
     /// Adds all threads that lead from `first` to a step that matches the current byte. Returns whether one reached the end
     /// of the program, so that less preferred threads are dropped.
     fn add_threads(&mut self, first: usize, threads: &mut Threads) -> bool {
-        self.stack.push(Task::Follow(first));
+        self.stack.push(PendingStep::Follow(first));
         while let Some(task) = self.stack.pop() {
             match task {
-                Task::Follow(step) if self.follow(step, threads) => {
+                PendingStep::Follow(step) if self.follow(step, threads) => {
                     self.stack.clear();
                     return true;
                 }
-                Task::Follow(_) => {}
-                Task::Restore(slot, old) => self.set_slot(slot, old),
+                PendingStep::Follow(_) => {}
+                PendingStep::Restore(slot, old) => self.set_slot(slot, old),
             }
         }
         false
@@ -207,31 +207,31 @@ impl<'a> Vm<'a> {
             }
             let target = |offset: i16| at.wrapping_add_signed(isize::from(offset));
             let continues = match *step {
-                Step::Byte { value, case_bit } => {
+                Instruction::Byte { value, case_bit } => {
                     self.byte.is_some_and(|byte| byte | case_bit == value) && threads.add(at, &self.slots)
                 }
-                Step::Set(number) => self.is_byte_in(number) && threads.add(at, &self.slots),
-                Step::Match => return self.record_match(),
-                Step::Assert(assert) => assert.holds(self.subject, self.at),
-                Step::Look { number, is_positive } => self.lookaround_matches(number) == is_positive,
-                Step::Save(slot) => {
+                Instruction::Set(number) => self.is_byte_in(number) && threads.add(at, &self.slots),
+                Instruction::Match => return self.record_match(),
+                Instruction::Assert(assert) => assert.holds(self.subject, self.at),
+                Instruction::Look { number, is_positive } => self.lookaround_matches(number) == is_positive,
+                Instruction::Save(slot) => {
                     let slot = usize::from(slot);
                     if let Some(old) = self.slots.get(slot) {
-                        self.stack.push(Task::Restore(slot, *old));
+                        self.stack.push(PendingStep::Restore(slot, *old));
                         self.set_slot(slot, self.at as u32);
                     }
                     true
                 }
-                Step::PreferNext(offset) => {
-                    self.stack.push(Task::Follow(target(offset)));
+                Instruction::PreferNext(offset) => {
+                    self.stack.push(PendingStep::Follow(target(offset)));
                     true
                 }
-                Step::PreferFar(offset) => {
-                    self.stack.push(Task::Follow(at + 1));
+                Instruction::PreferFar(offset) => {
+                    self.stack.push(PendingStep::Follow(at + 1));
                     at = target(offset);
                     continue;
                 }
-                Step::Jump(offset) => {
+                Instruction::Jump(offset) => {
                     at = target(offset);
                     continue;
                 }

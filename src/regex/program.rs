@@ -6,7 +6,7 @@ use crate::regex::literals::{Literals, quality};
 
 /// A step of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Instruction {
     /// Matches a byte that is `value` once `case_bit` is set in it: 0x20 for a letter in any case, otherwise 0.
     Byte {
         value: u8,
@@ -46,7 +46,7 @@ pub(super) enum Assert {
 /// A compiled expression.
 #[derive(Debug, Default)]
 pub(super) struct Program {
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<Instruction>,
     pub(super) sets: Vec<ByteSet>,
     /// Inner look-arounds precede those that contain them.
     pub(super) looks: Vec<Lookaround>,
@@ -65,7 +65,7 @@ pub(super) struct Program {
 /// The program of a look-ahead or look-behind.
 #[derive(Debug)]
 pub(super) struct Lookaround {
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<Instruction>,
     /// A look-behind, which ends at the tested offset. The steps of a look-ahead run backwards through the subject.
     pub(super) is_behind: bool,
 }
@@ -91,10 +91,15 @@ impl Program {
     /// Completes the program with the literals of the expression, which tell where a match can begin.
     pub(super) fn complete(mut self, literals: Literals) -> Self {
         self.is_anchored = self.first_steps(true).is_empty();
-        self.is_straight = !self
-            .steps
-            .iter()
-            .any(|step| matches!(step, Step::PreferNext(_) | Step::PreferFar(_) | Step::Jump(_) | Step::Look { .. }));
+        self.is_straight = !self.steps.iter().any(|step| {
+            matches!(
+                step,
+                Instruction::PreferNext(_)
+                    | Instruction::PreferFar(_)
+                    | Instruction::Jump(_)
+                    | Instruction::Look { .. }
+            )
+        });
         let (prefixes, inner) = literals.prefixes_and_inner();
         if quality(&inner) > quality(&prefixes) {
             self.inner_finder = Finder::new(inner).map(Box::new);
@@ -105,7 +110,7 @@ impl Program {
 
     /// The steps that can match the first byte of a match, or end an empty one. `without_anchored` leaves out those behind
     /// an `Assert::Start`.
-    fn first_steps(&self, without_anchored: bool) -> Vec<Step> {
+    fn first_steps(&self, without_anchored: bool) -> Vec<Instruction> {
         let mut seen = vec![false; self.steps.len()];
         let (mut found, mut pending) = (Vec::new(), vec![0_usize]);
         while let Some(at) = pending.pop() {
@@ -115,11 +120,13 @@ impl Program {
             }
             let target = |offset: i16| at.wrapping_add_signed(isize::from(offset));
             match *step {
-                Step::Byte { .. } | Step::Set(_) | Step::Match => found.push(*step),
-                Step::Assert(Assert::Start) if without_anchored => {}
-                Step::PreferNext(offset) | Step::PreferFar(offset) => pending.extend([at + 1, target(offset)]),
-                Step::Jump(offset) => pending.push(target(offset)),
-                Step::Save(_) | Step::Assert(_) | Step::Look { .. } => pending.push(at + 1),
+                Instruction::Byte { .. } | Instruction::Set(_) | Instruction::Match => found.push(*step),
+                Instruction::Assert(Assert::Start) if without_anchored => {}
+                Instruction::PreferNext(offset) | Instruction::PreferFar(offset) => {
+                    pending.extend([at + 1, target(offset)])
+                }
+                Instruction::Jump(offset) => pending.push(target(offset)),
+                Instruction::Save(_) | Instruction::Assert(_) | Instruction::Look { .. } => pending.push(at + 1),
             }
         }
         found
@@ -130,10 +137,10 @@ impl Program {
         let mut bytes = ByteSet::default();
         for step in self.first_steps(false) {
             match step {
-                Step::Byte { value, case_bit } => {
+                Instruction::Byte { value, case_bit } => {
                     [value, value & !case_bit].map(u32::from).into_iter().for_each(|byte| bytes.add_range(byte, byte))
                 }
-                Step::Set(number) => bytes.add_all(self.sets.get(usize::from(number))?),
+                Instruction::Set(number) => bytes.add_all(self.sets.get(usize::from(number))?),
                 _ => return None,
             }
         }

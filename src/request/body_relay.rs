@@ -33,7 +33,7 @@ pub enum TransferError {
     /// The sender closed before the end of the body.
     Truncated,
     SourceTimeout,
-    Malformed(body::Malformed),
+    Malformed(body::MalformedBody),
     TooLarge,
     Sink(io::Error),
     SinkTimeout,
@@ -79,7 +79,7 @@ impl TransferCoding {
 
 /// Limits of one direction.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RelayLimits {
     /// Bytes of the body; 0: no limit.
     pub bytes_max: u64,
     pub read_timeout: Duration,
@@ -89,7 +89,7 @@ pub struct Limits {
 /// A body on its way. The position in the source belongs to the caller, which passes the [`Decoder`] with each call.
 pub struct BodyRelay {
     coding: TransferCoding,
-    limits: Limits,
+    limits: RelayLimits,
     /// Bytes that have to be written before anything else.
     pending: Vec<u8>,
     pending_written: usize,
@@ -120,7 +120,7 @@ enum Waiting {
 
 impl BodyRelay {
     /// `head` is written first, together with the first bytes of the body if they are there.
-    pub fn new(head: Vec<u8>, coding: TransferCoding, limits: Limits) -> Self {
+    pub fn new(head: Vec<u8>, coding: TransferCoding, limits: RelayLimits) -> Self {
         Self {
             coding,
             limits,
@@ -441,7 +441,7 @@ impl BodyRelay {
 }
 
 /// Discards buffered bytes of an unwanted body; returns whether that was all of it.
-pub fn discard_buffered(stream: &mut BufStream, decoder: &mut Decoder) -> Result<bool, body::Malformed> {
+pub fn discard_buffered(stream: &mut BufStream, decoder: &mut Decoder) -> Result<bool, body::MalformedBody> {
     while !decoder.is_done() && !stream.buffered().is_empty() {
         let used = decoder.decode(stream.buffered())?.used;
         stream.consume(used);

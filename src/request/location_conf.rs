@@ -8,7 +8,7 @@ use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::{Content, LimitExcept, Settings, TryFiles, directives};
 use crate::modules::map::conf::Expression;
-use crate::modules::rewrite::conf::Step;
+use crate::modules::rewrite::conf::RewriteStep;
 use crate::proxy::conf::ProxyPass;
 use crate::regex::Prefilter;
 use crate::server::status::conf as status;
@@ -32,7 +32,7 @@ pub struct Location {
     pub matcher: Matcher,
     pub path: String,
     pub settings: Settings,
-    pub steps: Vec<Step>,
+    pub steps: Vec<RewriteStep>,
     pub try_files: Option<TryFiles>,
     /// Only for internal redirects and subrequests.
     pub internal: bool,

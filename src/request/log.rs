@@ -35,9 +35,9 @@ const LINE_BYTES_MAX: usize = 2048;
 const VALUE_BYTES_MAX: usize = 2048;
 
 /// The open log files by number. They stay open as long as the process: a reload adds to them.
-static FILES: RwLock<Vec<Option<File>>> = RwLock::new(Vec::new());
+static FILES: RwLock<Vec<Option<LogFile>>> = RwLock::new(Vec::new());
 
-struct File {
+struct LogFile {
     path: String,
     fd: OwnedFd,
     /// Lines lost since it was opened.
@@ -56,7 +56,7 @@ pub fn open(files: &[(u32, String)], account: Option<&Account>) -> Result<(), St
         let Some(slot) = all.get_mut(at).filter(|slot| slot.is_none()) else { continue };
         let fd = open_file(path, account)
             .map_err(|error| format!("open() \"{path}\" failed ({})", io_error::describe(&error)))?;
-        *slot = Some(File { path: path.clone(), fd, lost: AtomicU32::new(0) });
+        *slot = Some(LogFile { path: path.clone(), fd, lost: AtomicU32::new(0) });
     }
     Ok(())
 }
@@ -69,7 +69,7 @@ pub fn reopen() -> Vec<String> {
     // Files that were not renamed stay open: a pipe or device of root's could not be opened again by the worker's user.
     for file in all.iter_mut().flatten().filter(|file| !is_unchanged(file)) {
         match open_file(&file.path, None) {
-            Ok(fd) => *file = File { path: std::mem::take(&mut file.path), fd, lost: AtomicU32::new(0) },
+            Ok(fd) => *file = LogFile { path: std::mem::take(&mut file.path), fd, lost: AtomicU32::new(0) },
             Err(error) => failed.push(format!("open() \"{}\" failed ({})", file.path, io_error::describe(&error))),
         }
     }
@@ -77,7 +77,7 @@ pub fn reopen() -> Vec<String> {
 }
 
 /// Whether a file still has its name.
-fn is_unchanged(file: &File) -> bool {
+fn is_unchanged(file: &LogFile) -> bool {
     let (named, open) = (stat(file.path.as_str()), fstat(&file.fd));
     named.is_ok_and(|named| open.is_ok_and(|open| (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino)))
 }

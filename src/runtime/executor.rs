@@ -47,17 +47,17 @@ pub type Millis = u64;
 type TimerKey = (Millis, u64);
 
 thread_local! {
-    static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
+    static WORKER: OnceCell<Rc<Reactor>> = const { OnceCell::new() };
     static NOW: Cell<Millis> = const { Cell::new(0) };
     static TICK: Cell<u32> = const { Cell::new(0) };
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-struct Worker {
+struct Reactor {
     epoll: OwnedFd,
     notifier: Arc<Notifier>,
     executor: LocalExecutor<'static>,
-    sources: RefCell<Slots>,
+    sources: RefCell<ReadinessTable>,
     /// Wakers by due time; the number keeps those of one millisecond apart.
     timers: RefCell<BTreeMap<TimerKey, Waker>>,
     timer_count: Cell<u64>,
@@ -67,7 +67,7 @@ struct Worker {
 }
 
 #[derive(Default)]
-struct Slots {
+struct ReadinessTable {
     entries: Vec<Option<Rc<Readiness>>>,
     free: Vec<u32>,
 }
@@ -136,7 +136,7 @@ pub fn run<T>(main: impl Future<Output = T>) -> io::Result<T> {
 
 /// The loop of [`run`], compiled once for all types of futures.
 fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
-    let worker = Rc::new(Worker::new()?);
+    let worker = Rc::new(Reactor::new()?);
     let already = |_| io::Error::other("this thread is a worker already");
     WORKER.with(|cell| cell.set(worker.clone())).map_err(already)?;
     // Zeroed pages are mapped lazily: only the used part of the buffer takes memory.
@@ -170,7 +170,7 @@ fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     }
 }
 
-impl Worker {
+impl Reactor {
     fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -280,7 +280,7 @@ impl Worker {
     }
 }
 
-fn with_worker<R>(f: impl FnOnce(&Rc<Worker>) -> R) -> Option<R> {
+fn with_worker<R>(f: impl FnOnce(&Rc<Reactor>) -> R) -> Option<R> {
     // `None` also while the thread ends and its tasks are dropped.
     WORKER.try_with(|cell| cell.get().map(f)).ok().flatten()
 }

@@ -33,11 +33,11 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// A listening socket of this worker. Dropping it ends accepting.
 pub struct AcceptHandle {
     listener: Rc<Listener>,
-    state: Rc<Cell<State>>,
+    state: Rc<Cell<ListenerState>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ListenerState {
     Open,
     /// Accept what is in the backlog, then end.
     Closing,
@@ -48,14 +48,14 @@ enum State {
 impl AcceptHandle {
     /// Ends without accepting the backlog.
     pub fn leave(self) {
-        self.state.set(State::Left);
+        self.state.set(ListenerState::Left);
     }
 }
 
 impl Drop for AcceptHandle {
     fn drop(&mut self) {
-        if self.state.get() == State::Open {
-            self.state.set(State::Closing);
+        if self.state.get() == ListenerState::Open {
+            self.state.set(ListenerState::Closing);
         }
         self.listener.wake();
     }
@@ -63,19 +63,19 @@ impl Drop for AcceptHandle {
 
 pub fn start(fd: OwnedFd, worker: &Rc<Worker>) -> io::Result<AcceptHandle> {
     let listener = Rc::new(Listener::new(fd)?);
-    let state = Rc::new(Cell::new(State::Open));
+    let state = Rc::new(Cell::new(ListenerState::Open));
     executor::spawn_boxed(accept(listener.clone(), state.clone(), worker.clone()));
     Ok(AcceptHandle { listener, state })
 }
 
-async fn accept(listener: Rc<Listener>, state: Rc<Cell<State>>, worker: Rc<Worker>) {
+async fn accept(listener: Rc<Listener>, state: Rc<Cell<ListenerState>>, worker: Rc<Worker>) {
     let mut short = false;
     loop {
         // Clients in the backlog of a socket that is being closed are served.
         let accepted = poll_fn(|cx| match state.get() {
-            State::Left => Poll::Ready(None),
+            ListenerState::Left => Poll::Ready(None),
             state => match listener.poll_accept(cx) {
-                Poll::Pending if state == State::Closing => Poll::Ready(None),
+                Poll::Pending if state == ListenerState::Closing => Poll::Ready(None),
                 accepted => accepted.map(Some),
             },
         });

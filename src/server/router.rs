@@ -12,9 +12,9 @@ use crate::request::response::LocalResponse;
 /// (which `^~` prevents); within that location the same again. Captures of an expression are stored.
 pub fn find_location(exchange: &mut Exchange) -> Next {
     let (location, adds_slash) = match search(&exchange.server.locations, exchange) {
-        Search::Final(location) | Search::Prefix(location) => (location.clone(), false),
-        Search::AddSlash(location) => (location.clone(), true),
-        Search::Nothing => return Next::EnterLocation(None),
+        LocationMatch::Final(location) | LocationMatch::Prefix(location) => (location.clone(), false),
+        LocationMatch::AddSlash(location) => (location.clone(), true),
+        LocationMatch::Nothing => return Next::EnterLocation(None),
     };
     if location.internal && !exchange.routing.is_internal {
         exchange.location = Some(location);
@@ -39,7 +39,7 @@ pub fn find_named(exchange: &mut Exchange, name: &[u8]) -> Next {
     Next::EnterLocation(Some(location))
 }
 
-enum Search<'l> {
+enum LocationMatch<'l> {
     /// Nothing can take precedence.
     Final(&'l Arc<Location>),
     /// An expression further out may take precedence.
@@ -48,10 +48,10 @@ enum Search<'l> {
     Nothing,
 }
 
-fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
+fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> LocationMatch<'l> {
     let path = exchange.uri.path.as_slice();
     if let Some(exact) = locations.exact(path) {
-        return Search::Final(exact);
+        return LocationMatch::Final(exact);
     }
     let prefix = locations.longest_prefix(path);
     // `location /a` matches `/a` itself, whether or not there is a `location /a/`.
@@ -59,15 +59,15 @@ fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
     if !is_asked
         && let Some(slashed) = locations.with_trailing_slash(path).filter(|location| location.proxy_pass.is_some())
     {
-        return Search::AddSlash(slashed);
+        return LocationMatch::AddSlash(slashed);
     }
-    let mut found = Search::Nothing;
+    let mut found = LocationMatch::Nothing;
     let mut patterns = true;
     if let Some(prefix) = prefix {
         patterns = !matches!(prefix.matcher, Matcher::Prefix { skips_patterns: true });
         found = match search(&prefix.nested, exchange) {
-            Search::Nothing => Search::Prefix(prefix),
-            Search::Prefix(inner) => Search::Prefix(inner),
+            LocationMatch::Nothing => LocationMatch::Prefix(prefix),
+            LocationMatch::Prefix(inner) => LocationMatch::Prefix(inner),
             done => return done,
         };
     }
@@ -76,9 +76,9 @@ fn search<'l>(locations: &'l Locations, exchange: &Exchange) -> Search<'l> {
             if let Some(captures) = expression.pattern.captures(path) {
                 exchange.set_captures(expression, captures);
                 return match search(&location.nested, exchange) {
-                    Search::Nothing => Search::Final(location),
-                    Search::Prefix(inner) | Search::Final(inner) => Search::Final(inner),
-                    slashed @ Search::AddSlash(_) => slashed,
+                    LocationMatch::Nothing => LocationMatch::Final(location),
+                    LocationMatch::Prefix(inner) | LocationMatch::Final(inner) => LocationMatch::Final(inner),
+                    slashed @ LocationMatch::AddSlash(_) => slashed,
                 };
             }
         }

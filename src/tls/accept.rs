@@ -21,7 +21,7 @@ use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
 use crate::tls::info::{ClientOffer, TlsInfo};
 use crate::tls::server_config::ServerTls;
-use crate::tls::stream::{Connection, TlsStream};
+use crate::tls::stream::{RustlsConnection, TlsStream};
 
 /// Bytes of a ClientHello.
 const HELLO_BYTES_MAX: usize = 32 * 1024;
@@ -82,7 +82,7 @@ pub async fn accept(
     wait_for_server_hello_quota().await;
     let connection = UnbufferedServerConnection::new(server.config_for(&offer.ciphers))
         .map_err(|error| AcceptError::Protocol(error.to_string()))?;
-    let stream = TlsStream::new(socket, Connection::Server(connection), received);
+    let stream = TlsStream::new(socket, RustlsConnection::Server(connection), received);
     poll_fn(|cx| match permit.poll_evicted(cx) {
         Poll::Ready(()) => Poll::Ready(Err(AcceptError::Evicted)),
         Poll::Pending => stream.poll_handshake(cx).map_err(handshake_error),

@@ -30,7 +30,7 @@ pub(super) struct CertKey {
     pub(super) key_path: String,
     current: RwLock<Arc<CertifiedKey>>,
     /// The files as they were when they were last loaded.
-    stamps: Mutex<Option<[FileStamp; 2]>>,
+    stamps: Mutex<Option<[PemFileStamp; 2]>>,
     /// When the files were last checked, in [`seconds_since_2000`].
     checked_at: AtomicU32,
 }
@@ -43,13 +43,13 @@ impl fmt::Debug for CertKey {
 
 /// Identifies a state of a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
+struct PemFileStamp {
     inode: u64,
     length: u64,
     modified: (i64, i64),
 }
 
-impl FileStamp {
+impl PemFileStamp {
     fn from_metadata(meta: &Metadata) -> Self {
         Self { inode: meta.ino(), length: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) }
     }
@@ -137,9 +137,9 @@ impl CertKey {
     }
 }
 
-fn stamps(certificate_path: &str, key_path: &str) -> Option<[FileStamp; 2]> {
+fn stamps(certificate_path: &str, key_path: &str) -> Option<[PemFileStamp; 2]> {
     let stamp =
-        |path| Some(FileStamp::from_metadata(&privileged_reader::open(path).and_then(|file| file.metadata()).ok()?));
+        |path| Some(PemFileStamp::from_metadata(&privileged_reader::open(path).and_then(|file| file.metadata()).ok()?));
     Some([stamp(certificate_path)?, stamp(key_path)?])
 }
 

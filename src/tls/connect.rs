@@ -17,7 +17,7 @@ use crate::tls::cert_key::{CertKey, ReloadEvent};
 use crate::tls::pem;
 use crate::tls::server_config::{crypto_provider, protocol_versions};
 use crate::tls::settings::ClientSettings;
-use crate::tls::stream::{Connection, TlsStream};
+use crate::tls::stream::{RustlsConnection, TlsStream};
 use crate::tls::verify::chain::{Purpose, Verifier, VerifyError};
 use crate::tls::verify::{self, host, signature};
 
@@ -38,7 +38,7 @@ pub async fn connect(socket: Socket, client: &ClientTls, name: &str) -> io::Resu
     let unspecified = || ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])));
     let server_name = ServerName::try_from(host.to_owned()).unwrap_or_else(|_| unspecified());
     let connection = UnbufferedClientConnection::new(client.config.clone(), server_name).map_err(io::Error::other)?;
-    let stream = TlsStream::new(socket, Connection::Client(connection), Vec::new());
+    let stream = TlsStream::new(socket, RustlsConnection::Client(connection), Vec::new());
     poll_fn(|cx| stream.poll_handshake(cx)).await?;
     Ok(Box::new(stream))
 }

@@ -49,13 +49,13 @@ fn with_record_buffer<R>(run: impl FnOnce(&mut [u8]) -> R) -> R {
 /// A TLS connection, from its handshake on.
 pub(super) struct TlsStream {
     socket: Socket,
-    state: RefCell<State>,
+    state: RefCell<StreamState>,
     /// Whether dropping the stream sends close_notify.
     send_close_notify: Cell<bool>,
 }
 
-struct State {
-    connection: Connection,
+struct StreamState {
+    connection: RustlsConnection,
     /// Received bytes of records that are not complete.
     partial_record: Vec<u8>,
     /// Encrypted records that the socket did not accept.
@@ -83,14 +83,14 @@ enum ReadState {
 }
 
 /// The rustls connection of either side.
-pub(super) enum Connection {
+pub(super) enum RustlsConnection {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
 }
 
 /// What follows a state of the connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum NextAction {
     /// Another state.
     Continue,
     /// The peer has sent close_notify.
@@ -103,10 +103,10 @@ enum Next {
 enum Encrypted {
     Bytes(io::Result<usize>),
     /// The connection was in another state, which was handled first.
-    NotReady(Result<Next, rustls::Error>),
+    NotReady(Result<NextAction, rustls::Error>),
 }
 
-impl Connection {
+impl RustlsConnection {
     /// Handles the next state of the connection with `received`: returns how many of these bytes are used up, and what
     /// follows. Decrypted bytes go to `on_plaintext`, handshake messages and alerts are appended to `unsent`.
     fn process(
@@ -114,7 +114,7 @@ impl Connection {
         received: &mut [u8],
         on_plaintext: &mut dyn FnMut(&[u8]),
         unsent: &mut Vec<u8>,
-    ) -> (usize, Result<Next, rustls::Error>) {
+    ) -> (usize, Result<NextAction, rustls::Error>) {
         match self {
             Self::Server(connection) => handle(connection.process_tls_records(received), on_plaintext, unsent),
             Self::Client(connection) => handle(connection.process_tls_records(received), on_plaintext, unsent),
@@ -147,12 +147,12 @@ fn handle<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     on_plaintext: &mut dyn FnMut(&[u8]),
     unsent: &mut Vec<u8>,
-) -> (usize, Result<Next, rustls::Error>) {
+) -> (usize, Result<NextAction, rustls::Error>) {
     let mut used = status.discard;
     let next = match status.state {
         Err(error) => Err(error),
         Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-            let mut next = Ok(Next::Continue);
+            let mut next = Ok(NextAction::Continue);
             while let Some(record) = traffic.next_record() {
                 match record {
                     Ok(record) => {
@@ -179,15 +179,15 @@ fn handle<Data>(
                     }
                 }
             }
-            Ok(Next::Continue)
+            Ok(NextAction::Continue)
         }
         // The message is in `unsent`, before all records that are encrypted from now on.
         Ok(ConnectionState::TransmitTlsData(message)) => {
             message.done();
-            Ok(Next::Continue)
+            Ok(NextAction::Continue)
         }
-        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Next::PeerClosed),
-        Ok(_) => Ok(Next::NeedsInput),
+        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(NextAction::PeerClosed),
+        Ok(_) => Ok(NextAction::NeedsInput),
     };
     (used, next)
 }
@@ -216,8 +216,8 @@ fn encrypt<Data>(
 
 impl TlsStream {
     /// `received` has bytes of the peer that were read already.
-    pub(super) fn new(socket: Socket, connection: Connection, received: Vec<u8>) -> Self {
-        let state = State {
+    pub(super) fn new(socket: Socket, connection: RustlsConnection, received: Vec<u8>) -> Self {
+        let state = StreamState {
             connection,
             partial_record: received,
             unsent: Vec::new(),
@@ -232,7 +232,7 @@ impl TlsStream {
     }
 
     /// Lends the connection, for what the handshake has negotiated.
-    pub(super) fn with_connection<R>(&self, run: impl FnOnce(&mut Connection) -> R) -> R {
+    pub(super) fn with_connection<R>(&self, run: impl FnOnce(&mut RustlsConnection) -> R) -> R {
         run(&mut self.state.borrow_mut().connection)
     }
 
@@ -248,7 +248,7 @@ impl TlsStream {
             state.plaintext.extend_from_slice(&early);
             let is_done = result.is_ok() && !state.connection.common().is_handshaking();
             let version = state.connection.common().protocol_version();
-            let is_server = matches!(state.connection, Connection::Server(_));
+            let is_server = matches!(state.connection, RustlsConnection::Server(_));
             if is_done && is_server && version == Some(rustls::ProtocolVersion::TLSv1_3) {
                 // The client sends the last message of the handshake. `unsent` has tickets, which go out with a response.
                 state.may_defer_unsent = !state.unsent.is_empty();
@@ -371,7 +371,7 @@ impl Drop for TlsStream {
     }
 }
 
-impl State {
+impl StreamState {
     fn check_error(&self) -> io::Result<()> {
         match &self.error {
             None => Ok(()),
@@ -409,12 +409,12 @@ impl State {
             let (count, next) = self.connection.process(unread, on_plaintext, &mut self.unsent);
             *used += count;
             match next {
-                Ok(Next::Continue) if self.unsent.len() > UNSENT_BYTES_MAX => {
+                Ok(NextAction::Continue) if self.unsent.len() > UNSENT_BYTES_MAX => {
                     return Err(self.fail(&rustls::Error::General("too many messages that need a response".to_owned())));
                 }
-                Ok(Next::Continue) => {}
-                Ok(Next::NeedsInput) => return Ok(()),
-                Ok(Next::PeerClosed) => {
+                Ok(NextAction::Continue) => {}
+                Ok(NextAction::NeedsInput) => return Ok(()),
+                Ok(NextAction::PeerClosed) => {
                     self.read_state = ReadState::Closed;
                     *used = received.len(); // bytes after close_notify are ignored
                     return Ok(());
@@ -547,9 +547,9 @@ impl State {
         loop {
             match self.connection.encrypt(&mut self.partial_record, bytes, out, &mut self.unsent) {
                 Encrypted::Bytes(count) => return count,
-                Encrypted::NotReady(Ok(Next::Continue)) => {}
-                Encrypted::NotReady(Ok(Next::PeerClosed)) => self.read_state = ReadState::Closed,
-                Encrypted::NotReady(Ok(Next::NeedsInput)) => return Err(io::Error::other("not ready to send")),
+                Encrypted::NotReady(Ok(NextAction::Continue)) => {}
+                Encrypted::NotReady(Ok(NextAction::PeerClosed)) => self.read_state = ReadState::Closed,
+                Encrypted::NotReady(Ok(NextAction::NeedsInput)) => return Err(io::Error::other("not ready to send")),
                 Encrypted::NotReady(Err(error)) => return Err(self.fail(&error)),
             }
         }

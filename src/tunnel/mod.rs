@@ -88,14 +88,14 @@ impl Timeouts {
 struct HalfTunnel {
     /// Bytes that the receiver has not accepted yet.
     pending: Vec<u8>,
-    state: State,
+    state: DirectionState,
     bytes_moved: u64,
     /// The position in the sender's WebSocket frames.
     frames: FrameScanner,
 }
 
 #[derive(PartialEq, Eq)]
-enum State {
+enum DirectionState {
     Open,
     /// EOF of the sender; the pending bytes are sent first.
     SourceClosed,
@@ -111,15 +111,15 @@ enum FailedSide {
 impl HalfTunnel {
     fn new(early: Vec<u8>, mut frames: FrameScanner) -> Self {
         frames.advance(&early);
-        Self { pending: early, state: State::Open, bytes_moved: 0, frames }
+        Self { pending: early, state: DirectionState::Open, bytes_moved: 0, frames }
     }
 
     fn encode(&self, encoder: &mut HandoverEncoder) {
         encoder.bytes(&self.pending);
         encoder.u8(match self.state {
-            State::Open => 0,
-            State::SourceClosed => 1,
-            State::Done => 2,
+            DirectionState::Open => 0,
+            DirectionState::SourceClosed => 1,
+            DirectionState::Done => 2,
         });
         encoder.u64(self.bytes_moved);
         encoder.option_u64(self.frames.remaining_bytes());
@@ -128,9 +128,9 @@ impl HalfTunnel {
     fn decode(decoder: &mut HandoverDecoder) -> Option<Self> {
         let pending = decoder.bytes()?;
         let state = match decoder.u8()? {
-            0 => State::Open,
-            1 => State::SourceClosed,
-            _ => State::Done,
+            0 => DirectionState::Open,
+            1 => DirectionState::SourceClosed,
+            _ => DirectionState::Done,
         };
         Some(Self {
             pending,
@@ -142,11 +142,11 @@ impl HalfTunnel {
 
     /// Ends the direction, with a Close frame if it is between two frames.
     fn close(&mut self, key: Option<[u8; 4]>) {
-        if self.state == State::Open {
+        if self.state == DirectionState::Open {
             if self.frames.is_at_boundary() {
                 self.pending.extend_from_slice(&websocket::going_away_frame(key));
             }
-            self.state = State::SourceClosed;
+            self.state = DirectionState::SourceClosed;
         }
     }
 
@@ -155,20 +155,20 @@ impl HalfTunnel {
         loop {
             ready!(self.poll_flush(cx, to))?;
             match self.state {
-                State::Done => return Poll::Ready(Ok(())),
-                State::SourceClosed => {
+                DirectionState::Done => return Poll::Ready(Ok(())),
+                DirectionState::SourceClosed => {
                     // A failure means that the receiver has closed already.
                     let _ = ready!(to.poll_shutdown(cx));
-                    self.state = State::Done;
+                    self.state = DirectionState::Done;
                 }
-                State::Open => {
+                DirectionState::Open => {
                     // Most often one direction is idle. (An encrypted stream has work of its own to do.)
                     if from.is_plain() {
                         ready!(from.poll_readable(cx));
                     }
                     let count = ready!(executor::with_scratch(|scratch| self.poll_copy(cx, scratch, from, to)))?;
                     if count == 0 {
-                        self.state = State::SourceClosed;
+                        self.state = DirectionState::SourceClosed;
                     }
                 }
             }
@@ -343,7 +343,7 @@ impl Tunnel {
             self.timer.set(Duration::from_millis(at.saturating_sub(executor::now())));
             return self.timer.poll_due(cx).map(|()| End::Drained);
         }
-        let half_closed = self.up.state == State::Done || self.down.state == State::Done;
+        let half_closed = self.up.state == DirectionState::Done || self.down.state == DirectionState::Done;
         let Some(limit) = self.timeouts.current(half_closed, !self.up.pending.is_empty()) else { return Poll::Pending };
         // Activity only stores a number, which is checked when the timer fires.
         let bytes_moved = self.up.bytes_moved + self.down.bytes_moved;

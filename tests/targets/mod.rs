@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use smolgate::config::{self, ConfigSource, ErrorLog, Prefix};
-use smolgate::dns::message::{self, Addresses, Question, RecordType};
+use smolgate::dns::message::{self, Question, RecordType, ResolvedAddrs};
 use smolgate::http1::basic_auth::Credentials;
 use smolgate::http1::body::Decoder;
-use smolgate::http1::head::{Framing, HeadScanner, HeaderNamePolicy, Limits, Request, Response};
+use smolgate::http1::head::{Framing, HeadLimits, HeadScanner, HeaderNamePolicy, Request, Response};
 use smolgate::http1::proxy_protocol;
 use smolgate::http1::range::{self, Multipart, Selection};
 use smolgate::http1::uri;
@@ -24,7 +24,7 @@ use smolgate::server::listeners::Listeners;
 use smolgate::tunnel::Tunnel;
 
 /// Small, so that small inputs can exceed them.
-const LIMITS: Limits = Limits { line_bytes_max: 120, head_bytes_max: 400 };
+const LIMITS: HeadLimits = HeadLimits { line_bytes_max: 120, head_bytes_max: 400 };
 
 /// Checks that `read` gets the same from an input in one piece, in two pieces split anywhere, and byte by byte.
 fn read_in_pieces<T: PartialEq + Debug>(input: &[u8], read: impl Fn(&[&[u8]]) -> T) -> T {
@@ -161,7 +161,7 @@ pub fn config(input: &[u8]) {
 pub fn dns(input: &[u8]) {
     let id = input.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
     for rtype in [RecordType::A, RecordType::Aaaa] {
-        if let Some(message::Response::Addresses(found)) =
+        if let Some(message::DnsResponse::Addresses(found)) =
             (Question { id, name: &message::parse_name("a.test").unwrap(), rtype }).parse_response(input)
         {
             assert!(found.addrs.iter().all(|addr| addr.is_ipv4() == (rtype == RecordType::A)), "{found:?}");
@@ -172,10 +172,10 @@ pub fn dns(input: &[u8]) {
             let question = Question { id, name: &name, rtype };
             let mut message = question.encode().unwrap();
             message[2] |= 0x80;
-            let none = Addresses { ttl: u32::MAX, ..Addresses::default() };
+            let none = ResolvedAddrs { ttl: u32::MAX, ..ResolvedAddrs::default() };
             assert_eq!(
                 question.parse_response(&message),
-                Some(message::Response::Addresses(none)),
+                Some(message::DnsResponse::Addresses(none)),
                 "{}",
                 input.escape_ascii()
             );

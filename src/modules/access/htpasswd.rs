@@ -1,6 +1,6 @@
 //! Password files as htpasswd writes them: one `user:hash[:comment]` per line.
 //!
-//! Each worker caches the files that it has read, and reads a file again when its [`FileStamp`] has changed.
+//! Each worker caches the files that it has read, and reads a file again when its [`UserFileStamp`] has changed.
 
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
@@ -25,7 +25,7 @@ pub struct Htpasswd {
 
 /// Tells a changed file from an unchanged one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
+struct UserFileStamp {
     modified: (i64, i64),
     changed: (i64, i64),
     length: u64,
@@ -36,7 +36,7 @@ struct FileStamp {
 static DECOY_KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 thread_local! {
-    static CACHE: RefCell<Vec<(PathBuf, FileStamp, Rc<Htpasswd>)>> = RefCell::default();
+    static CACHE: RefCell<Vec<(PathBuf, UserFileStamp, Rc<Htpasswd>)>> = RefCell::default();
 }
 
 impl Htpasswd {
@@ -66,7 +66,7 @@ impl Htpasswd {
     }
 }
 
-impl FileStamp {
+impl UserFileStamp {
     fn new(meta: &Metadata) -> Self {
         Self {
             modified: (meta.mtime(), meta.mtime_nsec()),
@@ -82,14 +82,14 @@ impl FileStamp {
 /// # Errors
 /// Those of opening and reading; if `path` is not a regular file, or one above [`FILE_BYTES_MAX`].
 pub fn read(path: &Path) -> io::Result<Rc<Htpasswd>> {
-    let stamp = FileStamp::new(&std::fs::metadata(path)?);
+    let stamp = UserFileStamp::new(&std::fs::metadata(path)?);
     let is_current =
-        |(cached, old, _): &&(PathBuf, FileStamp, Rc<Htpasswd>)| is_same_path(cached, path) && *old == stamp;
+        |(cached, old, _): &&(PathBuf, UserFileStamp, Rc<Htpasswd>)| is_same_path(cached, path) && *old == stamp;
     if let Some(users) = CACHE.with_borrow(|cache| cache.iter().find(is_current).map(|(.., users)| users.clone())) {
         return Ok(users);
     }
     let file = privileged_reader::open_nonblocking(path)?;
-    let stamp = FileStamp::new(&file.metadata()?);
+    let stamp = UserFileStamp::new(&file.metadata()?);
     let users = Rc::new(Htpasswd { text: read_text(file)? });
     CACHE.with_borrow_mut(|cache| {
         cache.retain(|(cached, ..)| !is_same_path(cached, path));

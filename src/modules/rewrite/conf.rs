@@ -12,7 +12,7 @@ use crate::request::location_conf::Location;
 
 /// One step.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub enum RewriteStep {
     Return { status: u16, body: ReturnBody },
     Set { target: SetTarget, value: Template },
     If(Arc<If>),
@@ -40,7 +40,7 @@ pub enum SetTarget {
 #[derive(Debug)]
 pub struct If {
     pub condition: Condition,
-    pub steps: Vec<Step>,
+    pub steps: Vec<RewriteStep>,
     /// The location with the settings of the block, if it has other directives than steps.
     pub location: Option<Arc<Location>>,
 }
@@ -98,10 +98,10 @@ pub(crate) fn return_step(builder: &mut Builder, block: &mut BlockBuilder, direc
                 Some(text) => ReturnBody::Text(builder.template(text)?),
                 None => ReturnBody::Page,
             };
-            Step::Return { status, body: what }
+            RewriteStep::Return { status, body: what }
         }
         (None, None) if is_url(&first.text) => {
-            Step::Return { status: 302, body: ReturnBody::Redirect(builder.template(first)?) }
+            RewriteStep::Return { status: 302, body: ReturnBody::Redirect(builder.template(first)?) }
         }
         (None, _) => {
             let expected = "a status code, or a URL that starts with http://, https:// or $scheme";
@@ -117,7 +117,7 @@ fn is_url(text: &str) -> bool {
 }
 
 pub(crate) fn break_step(_: &mut Builder, block: &mut BlockBuilder, _: &Directive) -> Result {
-    block.steps.push(Step::Break);
+    block.steps.push(RewriteStep::Break);
     Ok(())
 }
 
@@ -138,7 +138,7 @@ impl Builder {
 pub(crate) fn set(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let to = builder.set_target(arg(directive, 0))?;
     let value = builder.template(arg(directive, 1))?;
-    block.steps.push(Step::Set { target: to, value });
+    block.steps.push(RewriteStep::Set { target: to, value });
     Ok(())
 }
 
@@ -162,7 +162,13 @@ pub(crate) fn rewrite(builder: &mut Builder, block: &mut BlockBuilder, directive
     };
     let template = |text: &str| builder.template_from(text, to);
     let (path, args) = (template(path)?, args.map(template).transpose()?);
-    block.steps.push(Step::Rewrite(Arc::new(Rewrite { expression, replacement: path, args, keeps_args, flag: then })));
+    block.steps.push(RewriteStep::Rewrite(Arc::new(Rewrite {
+        expression,
+        replacement: path,
+        args,
+        keeps_args,
+        flag: then,
+    })));
     Ok(())
 }
 
@@ -178,7 +184,7 @@ pub(crate) fn if_step(builder: &mut Builder, block: &mut BlockBuilder, directive
     let steps = std::mem::take(&mut inner.steps);
     let scope =
         crate::request::location_conf::build_nested_block(builder, block, inner, directive)?.filter(|_| !steps_only);
-    block.steps.push(Step::If(Arc::new(If { condition, steps, location: scope })));
+    block.steps.push(RewriteStep::If(Arc::new(If { condition, steps, location: scope })));
     Ok(())
 }
 

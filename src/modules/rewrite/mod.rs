@@ -5,7 +5,7 @@ pub(crate) mod conf;
 use std::ops::ControlFlow::{self, Break, Continue};
 
 use crate::config::template::{Builtin, Segment, Template, Variable};
-use crate::config::{Condition, Expression, FileTest, Level, Rewrite, RewriteFlag, SetTarget, Step};
+use crate::config::{Condition, Expression, FileTest, Level, Rewrite, RewriteFlag, RewriteStep, SetTarget};
 use crate::http1::uri;
 use crate::modules::static_files::open;
 use crate::request::exchange::Exchange;
@@ -17,10 +17,10 @@ use crate::request::{log, rate_limit, variables};
 const URI_BYTES_MAX: usize = 64 * 1024;
 
 /// What follows a step: `Break(Next::Continue)` skips the remaining steps, any other `Break` ends the phase.
-type Flow = ControlFlow<Next>;
+type StepFlow = ControlFlow<Next>;
 
 /// Runs the rewrite phase: [`Next::FindLocation`] if the URI changed, [`Next::Continue`] if it did not, or a response.
-pub fn run(steps: &[Step], exchange: &mut Exchange) -> Next {
+pub fn run(steps: &[RewriteStep], exchange: &mut Exchange) -> Next {
     let mut uri_changed = false;
     match run_steps(steps, exchange, &mut uri_changed) {
         Continue(()) | Break(Next::Continue) if uri_changed => Next::FindLocation,
@@ -29,28 +29,28 @@ pub fn run(steps: &[Step], exchange: &mut Exchange) -> Next {
     }
 }
 
-fn run_steps(steps: &[Step], exchange: &mut Exchange, uri_changed: &mut bool) -> Flow {
+fn run_steps(steps: &[RewriteStep], exchange: &mut Exchange, uri_changed: &mut bool) -> StepFlow {
     for step in steps {
         let result = match step {
-            Step::Return { status: 444, .. } => Break(Next::Reject(444)),
-            Step::Return { status, body: what } => {
+            RewriteStep::Return { status: 444, .. } => Break(Next::Reject(444)),
+            RewriteStep::Return { status, body: what } => {
                 exchange.response.status = exchange.overrides.status.unwrap_or(*status); // for `$status` in the body
                 Break(Next::Respond(Box::new(LocalResponse::from_return(exchange, *status, what))))
             }
-            Step::Break => Break(Next::Continue),
-            Step::Set { target: to, value } => {
+            RewriteStep::Break => Break(Next::Continue),
+            RewriteStep::Set { target: to, value } => {
                 let value = variables::value(value, exchange);
                 set_variable(exchange, *to, value);
                 Continue(())
             }
-            Step::If(step) if evaluate(&step.condition, exchange) => {
+            RewriteStep::If(step) if evaluate(&step.condition, exchange) => {
                 if let Some(scope) = &step.location {
                     exchange.location = Some(scope.clone());
                 }
                 run_steps(&step.steps, exchange, uri_changed)
             }
-            Step::If(_) => Continue(()),
-            Step::Rewrite(step) => rewrite(step, exchange, uri_changed),
+            RewriteStep::If(_) => Continue(()),
+            RewriteStep::Rewrite(step) => rewrite(step, exchange, uri_changed),
         };
         if !matches!(result, Continue(())) {
             return result;
@@ -108,7 +108,7 @@ fn evaluate(condition: &Condition, exchange: &Exchange) -> bool {
     }
 }
 
-fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> Flow {
+fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> StepFlow {
     let captures = step.expression.pattern.captures(&exchange.uri.path);
     log_match(exchange, &step.expression, &exchange.uri.path, captures.is_some());
     let Some(captures) = captures else {
@@ -145,7 +145,7 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> F
 
 /// Responds with a redirect. Captures and `$uri` are encoded as a path. Other variables are decoded first, so that `$arg_url`
 /// becomes the URL that it encodes.
-fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> Flow {
+fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> StepFlow {
     let mut url = Vec::new();
     let mut value = Vec::new();
     for piece in step.replacement.segments() {
@@ -174,7 +174,7 @@ fn redirect(step: &Rewrite, status: u16, exchange: &Exchange) -> Flow {
 }
 
 /// Returns a 500 if the new path is empty, or the URI too long.
-fn check_length(path: usize, length: usize, exchange: &Exchange) -> Option<Flow> {
+fn check_length(path: usize, length: usize, exchange: &Exchange) -> Option<StepFlow> {
     if path > 0 && length <= URI_BYTES_MAX {
         return None;
     }

@@ -23,7 +23,7 @@ const PART_BYTES: usize = 16 * 1024;
 /// Characters of a name that HTML shows.
 const NAME_CHARS_MAX: usize = 50;
 
-struct Entry {
+struct DirectoryEntry {
     name: Box<[u8]>,
     is_directory: bool,
     is_file: bool,
@@ -35,19 +35,19 @@ struct Entry {
 /// A directory listing, as far as it is not sent yet.
 pub struct Listing {
     path: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<DirectoryEntry>,
     settings: Autoindex,
     /// The Content-Type declares UTF-8.
     pub utf8: bool,
     /// The function to call (JSONP).
     callback: Option<Vec<u8>>,
-    position: Position,
+    position: ListingPosition,
     /// There are more than [`ENTRIES_MAX`] entries.
     pub is_truncated: bool,
 }
 
 #[derive(Clone, Copy)]
-enum Position {
+enum ListingPosition {
     Start,
     Entry(usize),
     Done,
@@ -80,7 +80,7 @@ impl Listing {
             settings,
             utf8: false,
             callback: None,
-            position: Position::Start,
+            position: ListingPosition::Start,
             is_truncated: is_cut,
         })
     }
@@ -105,19 +105,19 @@ impl Listing {
         let end = out.len() + PART_BYTES;
         while out.len() < end {
             self.position = match self.position {
-                Position::Done => return,
-                Position::Start => {
+                ListingPosition::Done => return,
+                ListingPosition::Start => {
                     self.write_start(out);
-                    Position::Entry(0)
+                    ListingPosition::Entry(0)
                 }
-                Position::Entry(at) => match self.entries.get(at) {
+                ListingPosition::Entry(at) => match self.entries.get(at) {
                     Some(entry) => {
                         self.write_entry(entry, at == 0, out);
-                        Position::Entry(at + 1)
+                        ListingPosition::Entry(at + 1)
                     }
                     None => {
                         self.write_end(out);
-                        Position::Done
+                        ListingPosition::Done
                     }
                 },
             };
@@ -146,7 +146,7 @@ impl Listing {
         }
     }
 
-    fn write_entry(&self, entry: &Entry, is_first: bool, out: &mut Vec<u8>) {
+    fn write_entry(&self, entry: &DirectoryEntry, is_first: bool, out: &mut Vec<u8>) {
         match self.settings.format {
             ListingFormat::Html => entry.write_html(self.settings.exact_size, self.utf8, out),
             ListingFormat::Xml => entry.write_xml(out),
@@ -177,7 +177,7 @@ pub fn is_callback_name(name: &[u8]) -> bool {
 }
 
 /// Describes an entry: the target of a link, or the link itself if it is broken. `None` if access is denied, or it is gone.
-fn stat_entry(directory: &File, name: &[u8]) -> io::Result<Option<Entry>> {
+fn stat_entry(directory: &File, name: &[u8]) -> io::Result<Option<DirectoryEntry>> {
     let directory = directory.as_fd();
     let stat = match statat(directory, name, AtFlags::empty()) {
         Err(Errno::NOENT | Errno::LOOP) => match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -188,7 +188,7 @@ fn stat_entry(directory: &File, name: &[u8]) -> io::Result<Option<Entry>> {
         stat => stat?,
     };
     let kind = FileType::from_raw_mode(stat.st_mode);
-    Ok(Some(Entry {
+    Ok(Some(DirectoryEntry {
         name: name.into(),
         is_directory: kind == FileType::Directory,
         is_file: kind == FileType::RegularFile,
@@ -197,7 +197,7 @@ fn stat_entry(directory: &File, name: &[u8]) -> io::Result<Option<Entry>> {
     }))
 }
 
-impl Entry {
+impl DirectoryEntry {
     fn kind(&self) -> &'static str {
         match (self.is_directory, self.is_file) {
             (true, _) => "directory",

@@ -11,7 +11,7 @@ use crate::runtime::io_error;
 
 /// The result of looking for precompressed files.
 #[derive(Default)]
-pub struct Lookup {
+pub struct PrecompressedLookup {
     /// The file to send in place of the plain one, and its content coding.
     pub file: Option<(File, Metadata, &'static [u8])>,
     /// The choice depends on Accept-Encoding.
@@ -19,9 +19,9 @@ pub struct Lookup {
 }
 
 /// Looks for a precompressed file of `name` that this client accepts.
-pub fn find(exchange: &Exchange, name: &[u8]) -> Lookup {
+pub fn find(exchange: &Exchange, name: &[u8]) -> PrecompressedLookup {
     let files = &exchange.settings().files;
-    let mut lookup = Lookup::default();
+    let mut lookup = PrecompressedLookup::default();
     for (mode, coding, suffix) in [(files.brotli_static, &b"br"[..], &b".br"[..]), (files.gzip_static, b"gzip", b".gz")]
     {
         if mode == Precompressed::Off {

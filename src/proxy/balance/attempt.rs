@@ -14,7 +14,7 @@ const MISSES_MAX: u32 = 20;
 
 /// The keys of one request, and the peers it has tried.
 #[derive(Default)]
-pub struct Search {
+pub struct PeerSelection {
     /// The peer of the client's sticky session; empty: none.
     pub(super) sticky_id: Vec<u8>,
     pub(super) tried: Vec<Arc<Peer>>,
@@ -45,7 +45,7 @@ impl HashProbe {
     }
 }
 
-impl Search {
+impl PeerSelection {
     pub fn new(upstream: &Upstream, exchange: &Exchange) -> Self {
         let key = match &upstream.balance {
             Balance::IpHash => ip_hash_key(&exchange.client.addr),

@@ -27,7 +27,7 @@ use crate::proxy::balance::consistent_hash::Ring;
 use crate::proxy::balance::peer::GroupPeer;
 use crate::proxy::balance::queue::Queue;
 
-pub(crate) use crate::proxy::balance::attempt::Search;
+pub(crate) use crate::proxy::balance::attempt::PeerSelection;
 pub(crate) use crate::proxy::balance::peer::{Health, Peer};
 pub(crate) use crate::proxy::balance::queue::Ticket;
 pub(crate) use crate::proxy::balance::status::{PeerState, PeerStatus};
@@ -47,11 +47,11 @@ pub struct UpstreamState {
     names: Vec<Arc<CachedName>>,
     /// The requests that wait for a peer. Like the peers, it survives a reload.
     queue: Arc<Queue>,
-    state: Mutex<State>,
+    state: Mutex<MemberState>,
 }
 
 #[derive(Default)]
-struct State {
+struct MemberState {
     /// Primaries, then backups.
     members: Vec<GroupPeer>,
     primaries: usize,
@@ -113,12 +113,18 @@ impl UpstreamState {
         let names = upstream.peers.iter().filter_map(name).collect();
         let queue = previous.map(|group| group.queue.clone()).unwrap_or_default();
         let previous = previous.map(|group| group.lock().peers()).unwrap_or_default();
-        let group = Self { ring, names, queue, state: Mutex::new(State { previous, ..State::default() }), upstream };
+        let group = Self {
+            ring,
+            names,
+            queue,
+            state: Mutex::new(MemberState { previous, ..MemberState::default() }),
+            upstream,
+        };
         group.update_peers();
         group
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MemberState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,7 +185,7 @@ impl UpstreamState {
     }
 
     /// Replaces the peers; false if nothing changed.
-    fn replace_peers(&self, state: &mut State, addrs: Vec<(Arc<PeerSpec>, Addr)>) -> bool {
+    fn replace_peers(&self, state: &mut MemberState, addrs: Vec<(Arc<PeerSpec>, Addr)>) -> bool {
         let (mut backups, mut addrs): (Vec<_>, Vec<_>) = addrs.into_iter().partition(|(spec, _)| spec.backup);
         addrs.append(&mut backups);
         let matches = |member: &GroupPeer, spec: &Arc<PeerSpec>, addr: &Addr| {
@@ -267,7 +273,7 @@ impl UpstreamState {
     }
 
     /// Chooses a peer for a request; none while other requests are queued.
-    pub fn choose(self: &Arc<Self>, search: &mut Search) -> Option<PeerLease> {
+    pub fn choose(self: &Arc<Self>, search: &mut PeerSelection) -> Option<PeerLease> {
         match self.upstream.queue {
             Some(_) if !self.queue.is_empty() => None,
             _ => self.choose_at(search, executor::now()),
@@ -275,7 +281,7 @@ impl UpstreamState {
     }
 
     /// Queues the request, if there is room in the queue and a peer that may become available.
-    pub fn enqueue(&self, search: &Search) -> Option<Ticket> {
+    pub fn enqueue(&self, search: &PeerSelection) -> Option<Ticket> {
         let spec = self.upstream.queue?;
         let may_serve = |member: &GroupPeer| !member.spec.down && !member.spec.drain && !search.has_tried(&member.peer);
         let is_useful = self.lock().members.iter().any(may_serve);
@@ -286,7 +292,7 @@ impl UpstreamState {
     pub fn choose_queued(
         self: &Arc<Self>,
         ticket: &Ticket,
-        search: &mut Search,
+        search: &mut PeerSelection,
         cx: &Context<'_>,
     ) -> Option<PeerLease> {
         ticket.try_take(cx, || self.choose_at(search, executor::now()))
@@ -307,7 +313,7 @@ impl UpstreamState {
         self.queue.notify_first();
     }
 
-    fn choose_at(self: &Arc<Self>, search: &mut Search, now: Millis) -> Option<PeerLease> {
+    fn choose_at(self: &Arc<Self>, search: &mut PeerSelection, now: Millis) -> Option<PeerLease> {
         let mut state = self.lock();
         let is_only = state.members.len() == 1;
         let count = state.primaries;
@@ -329,11 +335,11 @@ impl UpstreamState {
     fn choose_among(
         &self,
         members: &mut [GroupPeer],
-        search: &mut Search,
+        search: &mut PeerSelection,
         now: Millis,
         is_only: bool,
     ) -> Option<usize> {
-        let Search { sticky_id, tried, probe } = search;
+        let PeerSelection { sticky_id, tried, probe } = search;
         let is_open = |member: &GroupPeer| {
             member.is_available(now, is_only) && !tried.iter().any(|p| Arc::ptr_eq(p, &member.peer))
         };
@@ -357,7 +363,7 @@ impl UpstreamState {
     }
 
     /// Whether an untried peer is available.
-    pub fn has_untried_peer(&self, search: &Search) -> bool {
+    pub fn has_untried_peer(&self, search: &PeerSelection) -> bool {
         let now = executor::now();
         let state = self.lock();
         let is_only = state.members.len() == 1;
@@ -396,7 +402,7 @@ impl UpstreamState {
     }
 }
 
-impl State {
+impl MemberState {
     fn peers(&self) -> Vec<Arc<Peer>> {
         self.members.iter().map(|member| &member.peer).chain(&self.previous).cloned().collect()
     }

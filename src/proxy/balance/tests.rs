@@ -33,8 +33,8 @@ fn number(chosen: &PeerLease) -> u32 {
     u32::from(chosen.peer.addr.port().unwrap() - 27310)
 }
 
-fn search(key: &[u8]) -> Search {
-    Search { probe: HashProbe::for_key(key.to_vec()), ..Search::default() }
+fn search(key: &[u8]) -> PeerSelection {
+    PeerSelection { probe: HashProbe::for_key(key.to_vec()), ..PeerSelection::default() }
 }
 
 /// The number of the peer for a key.
@@ -228,7 +228,7 @@ fn a_sticky_session_keeps_its_peer_also_while_it_drains() {
     };
     upstream.peers = (1..=3).map(|number| Arc::new(spec(number))).collect();
     let group = Arc::new(UpstreamState::new(Arc::new(upstream), None));
-    let bound = |route: &[u8]| Search { sticky_id: route.to_vec(), ..Search::default() };
+    let bound = |route: &[u8]| PeerSelection { sticky_id: route.to_vec(), ..PeerSelection::default() };
     assert!((0..4).all(|_| number(&group.choose_at(&mut bound(b"r1"), 0).unwrap()) == 1));
     assert_eq!(choose_many(&group, 4), [2, 3, 2, 3]);
     let two = [0; 2].map(|_| group.choose_at(&mut bound(b"r2"), 0).unwrap());

@@ -370,7 +370,7 @@ const ATTRIBUTES: [(&[u8], &str); 14] = [
 ];
 
 /// An attribute of a distinguished name.
-struct Attribute<'d> {
+struct NameAttribute<'d> {
     /// The attribute is in the same set as the previous one.
     is_multi_valued: bool,
     id: &'d [u8],
@@ -378,7 +378,7 @@ struct Attribute<'d> {
     value: &'d [u8],
 }
 
-fn attributes(name: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+fn attributes(name: &[u8]) -> impl Iterator<Item = NameAttribute<'_>> {
     let mut sets = Elements(read_single(name, SEQUENCE).unwrap_or_default());
     let mut all = Vec::new();
     while let Some(set) = sets.read_optional(SET) {
@@ -387,7 +387,7 @@ fn attributes(name: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
         while let Some(pair) = set.read_optional(SEQUENCE) {
             let mut pair = Elements(pair);
             if let (Some(id), Some((tag, value, _))) = (pair.read(OBJECT_IDENTIFIER), pair.next()) {
-                all.push(Attribute { is_multi_valued, id, tag, value });
+                all.push(NameAttribute { is_multi_valued, id, tag, value });
                 is_multi_valued = true;
             }
         }
@@ -395,7 +395,7 @@ fn attributes(name: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     all.into_iter()
 }
 
-impl Attribute<'_> {
+impl NameAttribute<'_> {
     fn text(&self) -> String {
         let units =
             |size: usize| self.value.chunks(size).map(|unit| unit.iter().fold(0, |n, b| n << 8 | u32::from(*b)));
@@ -433,8 +433,8 @@ impl Attribute<'_> {
 
 /// Appends a name as RFC 2253 writes it: the last set first, separated by commas.
 pub fn write_rfc2253_name(name: &[u8], out: &mut Vec<u8>) {
-    let all: Vec<Attribute<'_>> = attributes(name).collect();
-    let mut sets: Vec<&[Attribute<'_>]> = all.chunk_by(|_, next| next.is_multi_valued).collect();
+    let all: Vec<NameAttribute<'_>> = attributes(name).collect();
+    let mut sets: Vec<&[NameAttribute<'_>]> = all.chunk_by(|_, next| next.is_multi_valued).collect();
     sets.reverse();
     for (index, set) in sets.iter().enumerate() {
         for (position, attribute) in set.iter().enumerate() {
