@@ -157,8 +157,8 @@ impl Response {
                 ("Server", ..) if value.contains('/') => "PROGRAM/VERSION".to_owned(),
                 ("Server", ..) => "PROGRAM".to_owned(),
                 ("Date", Some(_), _) => "NOW".to_owned(),
-                // Within a second of the clock of the other program.
-                ("Expires", Some(time), Some(now)) if time.abs_diff(now) % 60 <= 1 => {
+                // Within a second of the clock of the other program. `expires epoch` is a constant, at any time of day.
+                ("Expires", Some(time), Some(now)) if time > 1 && time.abs_diff(now) % 60 <= 1 => {
                     format!("NOW + {}", time as i64 - now as i64)
                 }
                 ("Content-Length", ..) if before != self.body.len() => match value.parse() == Ok(before) {
