@@ -23,7 +23,7 @@ const STACK_BYTES: usize = 128 * 1024;
 pub fn check(program: &Invocation, workers: Arc<Workers>) -> io::Result<()> {
     let mut checker = program.clone();
     checker.args.extend(["-t", "-q", "--takes-over", &handover::VERSION.to_string()].map(Into::into));
-    let run = move || workers.reports.send(WorkerEvent::Checked(run_check(&checker)));
+    let run = move || workers.events.send(WorkerEvent::Checked(run_check(&checker)));
     privileged_reader::run(|| Builder::new().name("check".to_owned()).stack_size(STACK_BYTES).spawn(run).map(drop))
 }
 

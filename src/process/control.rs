@@ -63,7 +63,7 @@ pub struct UpgradeProgress {
 impl Control<'_> {
     /// Handles signals and worker events until all workers have ended.
     pub async fn run(mut self) -> io::Result<()> {
-        let mut running = self.workers.desks.len();
+        let mut running = self.workers.handles.len();
         let timer = Timer::new();
         let interval = systemd::watchdog_interval();
         systemd::notify_ready(&status());
@@ -71,7 +71,7 @@ impl Control<'_> {
             let limit = if self.stopping { STOP_TIMEOUT } else { interval.unwrap_or(Duration::MAX) };
             let outcome = {
                 let signal = pin!(self.signals.wait());
-                let event = pin!(self.workers.reports.receive());
+                let event = pin!(self.workers.events.receive());
                 timer.within(limit, select(signal, event)).await
             };
             match outcome {
@@ -100,7 +100,7 @@ impl Control<'_> {
         if self.signals.take(Signal::SIGTERM) | self.signals.take(Signal::SIGINT) {
             self.stopping = true;
             systemd::notify_stopping("stopping");
-            self.workers.tell(&|| WorkerCommand::Stop);
+            self.workers.send(&|| WorkerCommand::Stop);
         }
         if self.upgrade.is_some() {
             return;
@@ -111,7 +111,7 @@ impl Control<'_> {
         if self.signals.take(Signal::SIGQUIT) {
             self.listeners.close();
             systemd::notify_stopping("shutting down gracefully");
-            self.workers.tell(&|| WorkerCommand::Finish);
+            self.workers.send(&|| WorkerCommand::Finish);
         }
         if self.signals.take(Signal::SIGHUP) {
             systemd::notify_reloading();
@@ -137,9 +137,9 @@ impl Control<'_> {
     fn advance_upgrade(&mut self, event: WorkerEvent) {
         // Workers may still report a step that they began before a stop.
         let Some(upgrade) = self.upgrade.as_mut().filter(|_| !self.stopping) else { return };
-        let workers = self.workers.desks.len();
+        let workers = self.workers.handles.len();
         match event {
-            WorkerEvent::Checked(Ok(())) => self.workers.tell(&|| WorkerCommand::Leave),
+            WorkerEvent::Checked(Ok(())) => self.workers.send(&|| WorkerCommand::Leave),
             WorkerEvent::Checked(Err(why)) => {
                 self.upgrade = None;
                 self.log(Level::Emerg, format_args!("binary upgrade failed, continuing with the old binary: {why}"));
@@ -147,7 +147,7 @@ impl Control<'_> {
             WorkerEvent::Settled => {
                 upgrade.settled += 1;
                 if upgrade.settled == workers {
-                    self.workers.tell(&|| WorkerCommand::Freeze);
+                    self.workers.send(&|| WorkerCommand::Freeze);
                 }
             }
             WorkerEvent::Packed(handover) => {
@@ -172,7 +172,7 @@ impl Control<'_> {
         for (addr, copies) in self.listeners.copies(&self.workers).unwrap_or_default() {
             listeners::listen(&self.workers, &addr, copies);
         }
-        self.workers.tell(&|| WorkerCommand::Stay);
+        self.workers.send(&|| WorkerCommand::Stay);
         distribute(packed.into_decoder(), &self.workers);
     }
 
@@ -187,8 +187,8 @@ impl Control<'_> {
 
     fn hand_over(&self, packed: &HandoverEncoder) -> io::Result<Infallible> {
         let mut all = HandoverEncoder::default();
-        self.listeners.pack(&mut all)?;
-        health_check::pack(&self.live, &mut all);
+        self.listeners.encode(&mut all)?;
+        health_check::encode(&self.live, &mut all);
         let handover = all.send_with(packed)?;
         match &self.program {
             Some(program) => binary_upgrade::execute(program, &handover),
@@ -218,12 +218,12 @@ impl Control<'_> {
                 format_args!("reload failed, keeping the old configuration: {}", why.replace('\n', " ")),
             ),
             Ok((config, new_listeners)) => {
-                if config.main.workers as usize != self.workers.desks.len() {
+                if config.main.workers as usize != self.workers.handles.len() {
                     self.log(Level::Warn, format_args!("`worker_processes` changes take effect after a restart"));
                 }
                 self.live = Arc::new(Live::new(config.clone(), Some(&self.live)));
                 // All workers get the configuration before any of them listens.
-                self.workers.tell(&|| WorkerCommand::Take(self.live.clone()));
+                self.workers.send(&|| WorkerCommand::Take(self.live.clone()));
                 self.health_checks = health_check::start(&self.live);
                 self.listeners.retain(&config);
                 for (addr, fd, copies) in new_listeners {
@@ -270,14 +270,14 @@ fn select<T>(
 
 /// Distributes handed-over connections among the workers.
 pub fn distribute(mut handover: HandoverDecoder, workers: &Workers) {
-    let mut parts: Vec<HandoverEncoder> = workers.desks.iter().map(|_| HandoverEncoder::default()).collect();
+    let mut parts: Vec<HandoverEncoder> = workers.handles.iter().map(|_| HandoverEncoder::default()).collect();
     let mut next = (0..parts.len()).cycle();
     while let Some((kind, content)) = handover.entry() {
         if let Some(part) = next.next().and_then(|at| parts.get_mut(at)) {
             part.entry(kind, content.into_encoder());
         }
     }
-    for (desk, part) in workers.desks.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
-        desk.orders.send(WorkerCommand::Resume(part.into_decoder()));
+    for (handle, part) in workers.handles.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
+        handle.commands.send(WorkerCommand::Resume(part.into_decoder()));
     }
 }

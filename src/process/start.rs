@@ -163,7 +163,7 @@ impl Startup<'_> {
                 pin_thread(&live.config.main.cpu_affinity, number);
                 let worker = || Rc::new(Worker::new(live, workers.clone(), number, connections_max));
                 let ended = executor::run(async { worker_loop::follow(worker()).await });
-                workers.reports.send(WorkerEvent::Ended(ended.and_then(|ended| ended)));
+                workers.events.send(WorkerEvent::Ended(ended.and_then(|ended| ended)));
             };
             Builder::new().name(format!("worker {number}")).stack_size(STACK_BYTES).spawn(body)?;
         }
@@ -173,7 +173,7 @@ impl Startup<'_> {
             let first = Rc::new(Worker::new(live.clone(), workers.clone(), 0, connections_max));
             let ends = workers.clone();
             executor::spawn_boxed(
-                async move { ends.reports.send(WorkerEvent::Ended(worker_loop::follow(first).await)) },
+                async move { ends.events.send(WorkerEvent::Ended(worker_loop::follow(first).await)) },
             );
             let signals = Signals::new(signals)?;
             let health_checks = health_check::start(&live);

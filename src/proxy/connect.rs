@@ -43,15 +43,15 @@ impl ProxyRequest<'_> {
         let retry = Timer::new();
         self.timer.set(queue.timeout);
         let (group, search, client, timer) = (&self.upstream, &mut self.search, &self.client.stream, self.timer);
-        let chosen = poll_fn(|cx| {
+        let lease = poll_fn(|cx| {
             if poll_client_abort(client, waits, cx).is_ready() {
                 return Poll::Ready(Err(AttemptError::ClientClosed));
             }
             if retry.poll_due(cx).is_ready() {
                 group.wake_first();
             }
-            if let Some(chosen) = group.choose_queued(&place, search, cx) {
-                return Poll::Ready(Ok(chosen));
+            if let Some(lease) = group.choose_queued(&place, search, cx) {
+                return Poll::Ready(Ok(lease));
             }
             match group.until_retry(&place) {
                 Some(time) => retry.set(time),
@@ -61,7 +61,7 @@ impl ProxyRequest<'_> {
             timer.poll_due(cx).map(|()| Err(AttemptError::Timeout("in the queue")))
         })
         .await;
-        chosen.map_err(|missed| match missed {
+        lease.map_err(|missed| match missed {
             AttemptError::ClientClosed => {
                 log::log_request(self.exchange, Level::Info, format_args!("{missed}"));
                 missed.status()

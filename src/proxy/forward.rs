@@ -166,7 +166,7 @@ impl<'e> ProxyRequest<'e> {
         running: &Live,
         timer: &'e Timer,
     ) -> Result<Self, u16> {
-        let (group, uri) = resolve_destination(exchange, running).map_err(|error| {
+        let (upstream, uri) = resolve_destination(exchange, running).map_err(|error| {
             log::log_request(exchange, Level::Error, format_args!("{}", error.message));
             error.status
         })?;
@@ -186,11 +186,11 @@ impl<'e> ProxyRequest<'e> {
             Some(template) => Some(Rc::new(variables::value(template, exchange))),
             None => body,
         };
-        let outgoing = headers::build_request(exchange, uri.as_deref(), as_slice(body.as_ref())).map_err(|why| {
+        let request = headers::build_request(exchange, uri.as_deref(), as_slice(body.as_ref())).map_err(|why| {
             log::log_request(exchange, Level::Info, format_args!("client sent {why}"));
             why.status()
         })?;
-        if outgoing.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > headers::HEAD_BYTES_MAX {
+        if request.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > headers::HEAD_BYTES_MAX {
             log::log_request(
                 exchange,
                 Level::Error,
@@ -198,24 +198,24 @@ impl<'e> ProxyRequest<'e> {
             );
             return Err(500);
         }
-        let from = bind_address(exchange).map_err(|message| {
+        let bind = bind_address(exchange).map_err(|message| {
             log::log_request(exchange, Level::Error, format_args!("{message}"));
             500_u16
         })?;
-        let search = PeerSelection::new(&group.upstream, exchange);
-        let earlier = exchange.upstream.attempts.len();
-        let way = PoolKey { bind: from, tls: tls_key(exchange) };
+        let search = PeerSelection::new(&upstream.upstream, exchange);
+        let earlier_attempts = exchange.upstream.attempts.len();
+        let pool_key = PoolKey { bind, tls: tls_key(exchange) };
         Ok(Self {
             timer,
             exchange,
             client,
-            upstream: group,
+            upstream,
             uri,
             body,
-            request: outgoing,
+            request,
             search,
-            pool_key: way,
-            earlier_attempts: earlier,
+            pool_key,
+            earlier_attempts,
             began: executor::now(),
         })
     }
@@ -228,15 +228,15 @@ impl<'e> ProxyRequest<'e> {
         }
         self.began = executor::now();
         loop {
-            let chosen = match self.upstream.choose(&mut self.search) {
-                Some(chosen) => chosen,
+            let lease = match self.upstream.choose(&mut self.search) {
+                Some(lease) => lease,
                 None => match self.wait_for_peer().await {
-                    Ok(chosen) => chosen,
+                    Ok(lease) => lease,
                     Err(status) => return Forwarded::Next(Next::Reject(status)),
                 },
             };
-            self.begin_attempt(AttemptTarget::Peer(chosen.peer.addr.clone()));
-            match self.try_peer(chosen).await {
+            self.begin_attempt(AttemptTarget::Peer(lease.peer.addr.clone()));
+            match self.try_peer(lease).await {
                 Attempted::Done(forwarded) => return forwarded,
                 Attempted::Fail(status) => return Forwarded::Next(Next::Reject(status)),
                 Attempted::Retry => {}
@@ -267,15 +267,15 @@ impl<'e> ProxyRequest<'e> {
     }
 
     /// Makes an attempt with one peer.
-    async fn try_peer(&mut self, chosen: PeerLease) -> Attempted {
+    async fn try_peer(&mut self, lease: PeerLease) -> Attempted {
         let mut stale = false;
         loop {
             let pooled =
-                if stale { None } else { pool::take(&chosen.peer.addr, &self.pool_key, &self.upstream.upstream) };
+                if stale { None } else { pool::take(&lease.peer.addr, &self.pool_key, &self.upstream.upstream) };
             let reused = pooled.is_some();
             let pooled = match pooled {
                 Some(pooled) => Ok(pooled),
-                None => self.connect(&chosen.peer).await,
+                None => self.connect(&lease.peer).await,
             };
             if let Some(now) = self.exchange.upstream.attempts.last_mut().filter(|_| pooled.is_ok()) {
                 now.connected = Some(now.elapsed());
@@ -291,20 +291,20 @@ impl<'e> ProxyRequest<'e> {
                             let head = Rc::new(head);
                             self.exchange.upstream.head = Some(head.clone());
                             if error_page::intercepts(self.exchange, head.status) {
-                                return Attempted::Done(self.intercept(&chosen, &head));
+                                return Attempted::Done(self.intercept(&lease, &head));
                             }
                             if self.exchange.subrequest_of.is_some() {
                                 return Attempted::Done(self.finish_subrequest(
                                     pooled,
-                                    &chosen,
+                                    &lease,
                                     &head,
                                     sent.unfinished.is_none(),
                                 ));
                             }
                             if let Some(target) = self.x_accel_redirect(&head) {
-                                return Attempted::Done(self.redirect_internally(&chosen, &head, target));
+                                return Attempted::Done(self.redirect_internally(&lease, &head, target));
                             }
-                            return self.relay(pooled, chosen, &head, &mut sent).await;
+                            return self.relay(pooled, lease, &head, &mut sent).await;
                         }
                         Err(missed) => missed,
                     }
@@ -320,7 +320,7 @@ impl<'e> ProxyRequest<'e> {
                 stale = true;
                 continue;
             }
-            return self.classify_error(&chosen, &missed, &sent);
+            return self.classify_error(&lease, &missed, &sent);
         }
     }
 
@@ -329,25 +329,25 @@ impl<'e> ProxyRequest<'e> {
     fn finish_subrequest(
         &mut self,
         mut pooled: Box<UpstreamConn>,
-        chosen: &PeerLease,
+        lease: &PeerLease,
         head: &Response,
         sent: bool,
     ) -> Forwarded {
-        chosen.report(Outcome::Succeeded);
+        lease.report(Outcome::Succeeded);
         self.end_attempt(None);
         self.exchange.response.status = self.exchange.overrides.status.unwrap_or(head.status);
         let mut body = Decoder::new(head.framing(self.request.is_head));
         let is_whole = matches!(body_relay::discard_buffered(&mut pooled.stream, &mut body), Ok(true));
         let is_over = sent && is_whole && pooled.stream.buffered().is_empty() && head.status != 101;
         if is_over && self.request.keep_alive && head.keeps_alive() {
-            pool::put(&chosen.peer.addr, pooled, &self.upstream.upstream);
+            pool::put(&lease.peer.addr, pooled, &self.upstream.upstream);
         }
         Forwarded::Sent { keep_alive: true }
     }
 
     /// Discards the response: `error_page` replaces it.
-    fn intercept(&mut self, chosen: &PeerLease, head: &Response) -> Forwarded {
-        chosen.report(Outcome::Succeeded);
+    fn intercept(&mut self, lease: &PeerLease, head: &Response) -> Forwarded {
+        lease.report(Outcome::Succeeded);
         self.end_attempt(None);
         if head.status == 401 {
             preserve_header(self.exchange, head, b"WWW-Authenticate", b"www_authenticate");
@@ -367,7 +367,7 @@ impl<'e> ProxyRequest<'e> {
     }
 
     /// Redirects internally (`X-Accel-Redirect`), keeping some headers of the response as nginx does.
-    fn redirect_internally(&mut self, chosen: &PeerLease, head: &Response, target: Vec<u8>) -> Forwarded {
+    fn redirect_internally(&mut self, lease: &PeerLease, head: &Response, target: Vec<u8>) -> Forwarded {
         const PASSED: [(&[u8], &[u8]); 5] = [
             (b"Set-Cookie", b"set_cookie"),
             (b"Content-Disposition", b"content_disposition"),
@@ -375,7 +375,7 @@ impl<'e> ProxyRequest<'e> {
             (b"Expires", b"expires"),
             (b"Accept-Ranges", b"accept_ranges"),
         ];
-        chosen.report(Outcome::Succeeded);
+        lease.report(Outcome::Succeeded);
         self.end_attempt(None);
         let exchange = &mut *self.exchange;
         for (name, known) in PASSED {
@@ -405,10 +405,10 @@ impl<'e> ProxyRequest<'e> {
     }
 
     /// Logs an error, reports it to the peer, and decides whether to try another one.
-    fn classify_error(&mut self, chosen: &PeerLease, missed: &AttemptError, sent: &RequestProgress) -> Attempted {
+    fn classify_error(&mut self, lease: &PeerLease, missed: &AttemptError, sent: &RequestProgress) -> Attempted {
         let status = missed.status();
         if let AttemptError::Client(..) | AttemptError::ClientClosed = missed {
-            chosen.report(Outcome::Neutral);
+            lease.report(Outcome::Neutral);
             self.end_attempt(matches!(missed, AttemptError::ClientClosed).then_some(status));
             log::log_request(self.exchange, Level::Info, format_args!("{missed}"));
             return Attempted::Fail(status);
@@ -419,7 +419,7 @@ impl<'e> ProxyRequest<'e> {
             AttemptError::Connect(error) => !socket::is_out_of_resources(error),
             _ => true,
         };
-        let disabled = chosen.report(if fault { Outcome::Failed } else { Outcome::Neutral });
+        let disabled = lease.report(if fault { Outcome::Failed } else { Outcome::Neutral });
         self.end_attempt(Some(status));
         if !matches!(missed, AttemptError::Status(_)) {
             log::log_request(self.exchange, Level::Error, format_args!("{missed}"));
@@ -434,8 +434,9 @@ impl<'e> ProxyRequest<'e> {
     }
 
     fn begin_attempt(&mut self, peer: AttemptTarget) {
-        let elsewhere = self.earlier_attempts > 0 && self.exchange.upstream.attempts.len() == self.earlier_attempts;
-        self.exchange.upstream.attempts.push(Attempt { after_redirect: elsewhere, ..Attempt::new(peer) });
+        let after_redirect =
+            self.earlier_attempts > 0 && self.exchange.upstream.attempts.len() == self.earlier_attempts;
+        self.exchange.upstream.attempts.push(Attempt { after_redirect, ..Attempt::new(peer) });
     }
 
     fn end_attempt(&mut self, status: Option<u16>) {

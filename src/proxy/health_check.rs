@@ -54,7 +54,7 @@ fn checked_upstreams(live: &Live) -> Vec<Arc<UpstreamState>> {
 }
 
 /// Appends the health of all checked peers, for a binary upgrade.
-pub fn pack(live: &Live, out: &mut HandoverEncoder) {
+pub fn encode(live: &Live, out: &mut HandoverEncoder) {
     for group in checked_upstreams(live) {
         for peer in group.peers() {
             let mut entry = HandoverEncoder::default();

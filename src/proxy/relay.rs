@@ -25,7 +25,7 @@ struct RelayPlan {
     status: u16,
     framing: Framing,
     coding: TransferCoding,
-    packing: ContentEncoding,
+    content_encoding: ContentEncoding,
     keep_alive: bool,
     /// Whether the upstream connection can be reused.
     reusable: bool,
@@ -36,15 +36,15 @@ impl ProxyRequest<'_> {
     pub(crate) async fn relay(
         &mut self,
         mut pooled: Box<UpstreamConn>,
-        chosen: PeerLease,
+        lease: PeerLease,
         head: &Response,
         sent: &mut RequestProgress,
     ) -> Attempted {
         if head.status == 101 {
-            return self.open_tunnel(pooled, chosen, head).await;
+            return self.open_tunnel(pooled, lease, head).await;
         }
-        chosen.report(Outcome::Succeeded);
-        let RelayPlan { status, framing, coding, packing, keep_alive, reusable } = self.plan(head);
+        lease.report(Outcome::Succeeded);
+        let RelayPlan { status, framing, coding, content_encoding, keep_alive, reusable } = self.plan(head);
         let settings = self.exchange.settings();
         let limits = body_relay::RelayLimits {
             bytes_max: 0,
@@ -55,18 +55,18 @@ impl ProxyRequest<'_> {
         if head.headers.first_named(b"location").is_some() {
             self.exchange.remove_location_header();
         }
-        self.set_sticky_cookie(&chosen);
-        let (chunked, trailed) = (coding.is_chunked(), coding == TransferCoding::Trailed);
+        self.set_sticky_cookie(&lease);
+        let (chunked, has_trailers) = (coding.is_chunked(), coding == TransferCoding::Trailed);
         self.exchange.record_content_type(head.headers.first(HeaderName::ContentType).unwrap_or_default());
         let out = headers::response_head(
             self.exchange,
             head,
-            ResponseFraming { keep_alive, chunked, has_trailers: trailed, content_encoding: packing },
+            ResponseFraming { keep_alive, chunked, has_trailers, content_encoding },
         );
         self.exchange.record_head(status, &out);
         let mut download = BodyRelay::new(out, coding, limits);
         let mut received = Decoder::new(framing);
-        if packing == ContentEncoding::Gzip {
+        if content_encoding == ContentEncoding::Gzip {
             download.compress(gzip::new_encoder(self.exchange));
         }
         download.limit_rate(rate_limit::for_client(self.exchange));
@@ -115,7 +115,7 @@ impl ProxyRequest<'_> {
             Ok(()) => {
                 self.exchange.response.complete = true;
                 if reusable && uploaded && pooled.stream.buffered().is_empty() {
-                    pool::put(&chosen.peer.addr, pooled, &self.upstream.upstream);
+                    pool::put(&lease.peer.addr, pooled, &self.upstream.upstream);
                 }
                 Attempted::Done(Forwarded::Sent { keep_alive })
             }
@@ -156,11 +156,11 @@ impl ProxyRequest<'_> {
             || (head::is_bodyless(status) && !head::is_bodyless(head.status));
         let upstream_framing = head.framing(self.request.is_head);
         let framing = if unread { Framing::None } else { upstream_framing };
-        let packing = gzip::content_encoding(exchange, &response_info(head, status));
+        let content_encoding = gzip::content_encoding(exchange, &response_info(head, status));
         let (coding, delimited) = match framing {
             Framing::None => (TransferCoding::Plain, true),
             _ if trailers::is_expected(exchange, status) => (TransferCoding::Trailed, true),
-            Framing::Length(_) if packing != ContentEncoding::Gzip => (TransferCoding::Plain, true),
+            Framing::Length(_) if content_encoding != ContentEncoding::Gzip => (TransferCoding::Plain, true),
             _ if exchange.accepts_chunked() => (TransferCoding::Chunked, true),
             _ => (TransferCoding::Plain, false),
         };
@@ -170,12 +170,12 @@ impl ProxyRequest<'_> {
             && head.keeps_alive()
             && framing == upstream_framing
             && framing != Framing::UntilClose;
-        RelayPlan { status, framing, coding, packing, keep_alive, reusable }
+        RelayPlan { status, framing, coding, content_encoding, keep_alive, reusable }
     }
 
     /// Sends the sticky cookie of the peer to the client.
-    fn set_sticky_cookie(&mut self, chosen: &PeerLease) {
-        let cookie = self.upstream.sticky_cookie(&chosen.peer, self.exchange);
+    fn set_sticky_cookie(&mut self, lease: &PeerLease) {
+        let cookie = self.upstream.sticky_cookie(&lease.peer, self.exchange);
         self.exchange.overrides.headers.extend(cookie.map(|cookie| (&b"Set-Cookie"[..], cookie.into_bytes())));
     }
 
@@ -206,11 +206,11 @@ impl ProxyRequest<'_> {
     }
 
     /// Sends the 101 to the client, and hands the connection over to a tunnel.
-    async fn open_tunnel(&mut self, pooled: Box<UpstreamConn>, chosen: PeerLease, head: &Response) -> Attempted {
+    async fn open_tunnel(&mut self, pooled: Box<UpstreamConn>, lease: PeerLease, head: &Response) -> Attempted {
         let token = self.upgrade_protocol(head).unwrap_or_default();
-        chosen.report(Outcome::Succeeded);
+        lease.report(Outcome::Succeeded);
         self.exchange.response.status = 101;
-        self.set_sticky_cookie(&chosen);
+        self.set_sticky_cookie(&lease);
         let out = headers::switching_protocols(self.exchange, head, token);
         self.exchange.record_head(101, &out);
         let (length, timeout) = (out.len() as u64, self.exchange.settings().send_timeout);
@@ -221,12 +221,12 @@ impl ProxyRequest<'_> {
         self.exchange.response.complete = true;
         let UpstreamConn { stream: mut wire, .. } = *pooled;
         let early = wire.take_buffered();
-        let websocket = is_websocket(token);
+        let is_websocket = is_websocket(token);
         Attempted::Done(Forwarded::Upgraded(Box::new(UpgradedUpstream {
             stream: wire.stream,
             early,
-            is_websocket: websocket,
-            lease: chosen,
+            is_websocket,
+            lease,
         })))
     }
 }

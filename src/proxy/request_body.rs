@@ -34,10 +34,10 @@ pub(crate) struct RequestSender {
 
 impl RequestSender {
     /// `framing` is that of what follows the head; `min_rate` applies to it.
-    pub(crate) fn new(transfer: BodyRelay, framing: Framing, min_rate: Option<MinRate>) -> Self {
+    pub(crate) fn new(relay: BodyRelay, framing: Framing, min_rate: Option<MinRate>) -> Self {
         let bodyless = (framing == Framing::None).then(|| Decoder::new(Framing::None));
         let min_rate = min_rate.filter(|_| bodyless.is_none());
-        Self { relay: transfer, bodyless, min_rate, complete: false, sink_error: None }
+        Self { relay, bodyless, min_rate, complete: false, sink_error: None }
     }
 
     /// Whether nothing more is sent.

@@ -373,7 +373,7 @@ impl PendingLine {
     }
 
     /// Encodes it for the new binary, with the name of the file, since numbers differ there.
-    pub fn pack(&self, packer: &mut HandoverEncoder) {
+    pub fn encode(&self, encoder: &mut HandoverEncoder) {
         let path = match self.target {
             LogTarget::Nowhere => String::new(),
             LogTarget::Stderr => STDERR.to_owned(),
@@ -382,18 +382,18 @@ impl PendingLine {
                 files.get(number as usize).and_then(Option::as_ref).map_or(String::new(), |file| file.path.clone())
             }
         };
-        packer.string(&path);
-        packer.bytes(&self.text);
-        packer.u64(self.deferred.len() as u64);
+        encoder.string(&path);
+        encoder.bytes(&self.text);
+        encoder.u64(self.deferred.len() as u64);
         for (at, kind) in &self.deferred {
-            packer.u64(u64::from(*at));
-            packer.u8(*kind as u8);
+            encoder.u64(u64::from(*at));
+            encoder.u8(*kind as u8);
         }
     }
 
-    /// Decodes what [`PendingLine::pack`] wrote.
-    pub fn unpack(parcel: &mut HandoverDecoder) -> Option<Self> {
-        let target = match parcel.string()?.as_str() {
+    /// Decodes what [`PendingLine::encode`] wrote.
+    pub fn decode(decoder: &mut HandoverDecoder) -> Option<Self> {
+        let target = match decoder.string()?.as_str() {
             "" => LogTarget::Nowhere,
             STDERR => LogTarget::Stderr,
             path => {
@@ -404,10 +404,10 @@ impl PendingLine {
                 }
             }
         };
-        let text = parcel.bytes()?.into();
+        let text = decoder.bytes()?.into();
         let mut late = Vec::new();
-        for _ in 0..parcel.u64()? {
-            late.push((u32::try_from(parcel.u64()?).ok()?, DeferredVar::from_code(parcel.u8()?)?));
+        for _ in 0..decoder.u64()? {
+            late.push((u32::try_from(decoder.u64()?).ok()?, DeferredVar::from_code(decoder.u8()?)?));
         }
         Some(Self { target, text, deferred: late.into() })
     }

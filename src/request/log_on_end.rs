@@ -64,7 +64,7 @@ impl LogOnEnd {
     }
 
     /// Encodes it for the new binary, with `limit_conn` slots by the name of their zone.
-    pub fn pack(&self, encoder: &mut HandoverEncoder, zones: &LimitZones) {
+    pub fn encode(&self, encoder: &mut HandoverEncoder, zones: &LimitZones) {
         let mut slots = Vec::new();
         for guard in &self.conn_guards {
             slots.extend(zones.zone_name(guard.zone()).map(|zone| (zone, guard.key())));
@@ -75,15 +75,15 @@ impl LogOnEnd {
             encoder.bytes(key);
         }
         encoder.u64(self.lines.len() as u64);
-        self.lines.iter().for_each(|line| line.pack(encoder));
+        self.lines.iter().for_each(|line| line.encode(encoder));
         encoder.u64(self.connection.into());
         encoder.bytes(self.error_context.as_bytes());
         encoder.u64(self.head_bytes);
         encoder.u64(executor::now().saturating_sub(self.began));
     }
 
-    /// Decodes what [`LogOnEnd::pack`] wrote.
-    pub fn unpack(decoder: &mut HandoverDecoder, zones: &LimitZones, error_log: Arc<[ErrorLog]>) -> Option<Box<Self>> {
+    /// Decodes what [`LogOnEnd::encode`] wrote.
+    pub fn decode(decoder: &mut HandoverDecoder, zones: &LimitZones, error_log: Arc<[ErrorLog]>) -> Option<Box<Self>> {
         let mut conn_guards = Vec::new();
         for _ in 0..decoder.u64()? {
             let (zone, key) = (decoder.string()?, decoder.bytes()?);
@@ -92,7 +92,7 @@ impl LogOnEnd {
         }
         let mut lines = Vec::new();
         for _ in 0..decoder.u64()? {
-            lines.push(PendingLine::unpack(decoder)?);
+            lines.push(PendingLine::decode(decoder)?);
         }
         Some(Box::new(Self {
             lines: lines.into(),

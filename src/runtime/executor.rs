@@ -143,7 +143,7 @@ fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
     SCRATCH.set(vec![0; SCRATCH_BYTES]);
     update_clock();
     let main_notify = Arc::new(MainWaker { woken: AtomicBool::new(true), notifier: worker.notifier.clone() });
-    let (main_waker, bell) = (Waker::from(main_notify.clone()), Waker::from(worker.notifier.clone()));
+    let (main_waker, notifier) = (Waker::from(main_notify.clone()), Waker::from(worker.notifier.clone()));
     // Waits for the next ready task, and runs it.
     let mut next_task = pin!(worker.executor.tick());
     let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_MAX);
@@ -161,7 +161,7 @@ fn drive(mut main: Pin<&mut dyn Future<Output = ()>>) -> io::Result<()> {
             if worker.executor.try_tick() {
                 continue;
             }
-            if next_task.as_mut().poll(&mut Context::from_waker(&bell)).is_pending() {
+            if next_task.as_mut().poll(&mut Context::from_waker(&notifier)).is_pending() {
                 break;
             }
             next_task.set(worker.executor.tick());
@@ -180,11 +180,11 @@ impl Reactor {
             epoll::EventData::new_u64(NOTIFIER_TOKEN),
             epoll::EventFlags::IN | epoll::EventFlags::ET,
         )?;
-        let bell = Arc::new(Notifier { notified: AtomicBool::new(false), sleeping: AtomicBool::new(false), fd });
+        let notifier = Arc::new(Notifier { notified: AtomicBool::new(false), sleeping: AtomicBool::new(false), fd });
         Ok(Self {
             epoll,
-            metrics: WorkerMetrics::register(Waker::from(bell.clone())),
-            notifier: bell,
+            metrics: WorkerMetrics::register(Waker::from(notifier.clone())),
+            notifier,
             executor: LocalExecutor::new(),
             sources: RefCell::default(),
             timers: RefCell::default(),
@@ -195,9 +195,9 @@ impl Reactor {
 
     /// Waits for readiness, timers or the notifier, unless there is work already, and wakes the tasks concerned.
     fn wait_for_events(&self, events: &mut Vec<epoll::Event>, busy: bool) -> io::Result<()> {
-        let bell = &self.notifier;
-        bell.sleeping.store(true, Ordering::SeqCst);
-        let timeout = if busy || bell.notified.load(Ordering::SeqCst) || !self.deferred.borrow().is_empty() {
+        let notifier = &self.notifier;
+        notifier.sleeping.store(true, Ordering::SeqCst);
+        let timeout = if busy || notifier.notified.load(Ordering::SeqCst) || !self.deferred.borrow().is_empty() {
             Some(Duration::ZERO)
         } else {
             self.time_to_next_timer()
@@ -206,7 +206,7 @@ impl Reactor {
             timeout.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: i64::from(d.subsec_nanos()) as _ });
         events.clear();
         let waited = epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref());
-        bell.sleeping.store(false, Ordering::SeqCst);
+        notifier.sleeping.store(false, Ordering::SeqCst);
         update_clock();
         match waited {
             Ok(_) => {}

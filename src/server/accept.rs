@@ -86,7 +86,7 @@ async fn accept(listener: Rc<Listener>, state: Rc<Cell<ListenerState>>, worker: 
                 let newcomer = Accepted { fd, addr, bound: listener.local_addr().clone() };
                 match worker.place() {
                     Assignment::Here(slot) => serve(newcomer, &worker, slot),
-                    Assignment::There(desk) => desk.orders.send(WorkerCommand::Serve(newcomer)),
+                    Assignment::There(handle) => handle.commands.send(WorkerCommand::Serve(newcomer)),
                     Assignment::Nowhere => turn_away(newcomer.fd, &newcomer.addr, &worker),
                 }
             }

@@ -146,7 +146,7 @@ fn hand_over(stream: BufStream, client: &Client, hosts: &VirtualHosts, worker: &
         encoder.string(&client.addr);
         encoder.string(&client.local);
         encoder.fd(fd);
-        worker.pack(|all| all.entry(handover::CONNECTION, encoder));
+        worker.add_to_hand_over(|all| all.entry(handover::CONNECTION, encoder));
     }
 }
 

@@ -48,9 +48,9 @@ impl InheritedListener {
 
 impl Listeners {
     /// Takes the listening sockets of systemd or the old binary out of the hand-over, and returns the other entries.
-    pub fn inherit(&mut self, mut parcel: HandoverDecoder) -> HandoverEncoder {
+    pub fn inherit(&mut self, mut decoder: HandoverDecoder) -> HandoverEncoder {
         let mut rest = HandoverEncoder::default();
-        while let Some((kind, mut content)) = parcel.entry() {
+        while let Some((kind, mut content)) = decoder.entry() {
             match kind {
                 handover::LISTENER => {
                     let addr = content.string().and_then(|text| Addr::parse(&text));
@@ -67,17 +67,17 @@ impl Listeners {
     }
 
     /// Encodes the sockets for the new binary.
-    pub fn pack(&self, packer: &mut HandoverEncoder) -> io::Result<()> {
+    pub fn encode(&self, encoder: &mut HandoverEncoder) -> io::Result<()> {
         for (addr, fd) in &self.open {
             let mut socket = HandoverEncoder::default();
             socket.string(addr);
             socket.fd(fd.try_clone()?);
-            packer.entry(handover::LISTENER, socket);
+            encoder.entry(handover::LISTENER, socket);
         }
         for passed in &self.passed {
             let mut socket = HandoverEncoder::default();
             socket.fd(passed.fd.try_clone()?);
-            packer.entry(handover::INHERITED_SOCKET, socket);
+            encoder.entry(handover::INHERITED_SOCKET, socket);
         }
         Ok(())
     }
@@ -126,10 +126,10 @@ impl Listeners {
     }
 
     /// Duplicates each socket for each worker.
-    pub fn copies(&self, crew: &Workers) -> io::Result<Vec<(Addr, Vec<OwnedFd>)>> {
+    pub fn copies(&self, workers: &Workers) -> io::Result<Vec<(Addr, Vec<OwnedFd>)>> {
         let mut all = Vec::new();
         for (addr, fd) in &self.open {
-            all.push((addr.clone(), copies(fd, crew)?));
+            all.push((addr.clone(), copies(fd, workers)?));
         }
         Ok(all)
     }
@@ -148,13 +148,13 @@ pub fn serves_somebody(config: &Config) -> Result<(), String> {
 }
 
 /// Duplicates a socket for each worker.
-pub fn copies(fd: &OwnedFd, crew: &Workers) -> io::Result<Vec<OwnedFd>> {
-    crew.desks.iter().map(|_| fd.try_clone()).collect()
+pub fn copies(fd: &OwnedFd, workers: &Workers) -> io::Result<Vec<OwnedFd>> {
+    workers.handles.iter().map(|_| fd.try_clone()).collect()
 }
 
 /// Makes every worker listen on a socket.
-pub fn listen(crew: &Workers, addr: &Addr, fds: Vec<OwnedFd>) {
-    for (desk, fd) in crew.desks.iter().zip(fds) {
-        desk.orders.send(WorkerCommand::Listen(addr.clone(), fd));
+pub fn listen(workers: &Workers, addr: &Addr, fds: Vec<OwnedFd>) {
+    for (handle, fd) in workers.handles.iter().zip(fds) {
+        handle.commands.send(WorkerCommand::Listen(addr.clone(), fd));
     }
 }

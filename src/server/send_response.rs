@@ -66,8 +66,8 @@ pub fn from_file(exchange: &mut Exchange, client: &mut BufStream, found: file::F
     let keep_alive =
         body_relay::discard_buffered(client, &mut exchange.body.decoder) == Ok(true) && exchange.may_keep_alive();
     exchange.response.status = found.head.status;
-    let packing = found.head.content_encoding(exchange);
-    let framing = response_framing(exchange, packing, found.head.length, keep_alive);
+    let content_encoding = found.head.content_encoding(exchange);
+    let framing = response_framing(exchange, content_encoding, found.head.length, keep_alive);
     exchange.record_content_type(found.head.content_type());
     let head = found.head.write(exchange, framing);
     PreparedResponse { head, body: found.body, framing }
@@ -76,18 +76,18 @@ pub fn from_file(exchange: &mut Exchange, client: &mut BufStream, found: file::F
 /// Chooses framing and coding of a local response.
 fn response_framing(
     exchange: &Exchange,
-    packing: ContentEncoding,
+    content_encoding: ContentEncoding,
     length: Option<u64>,
     keep_alive: bool,
 ) -> ResponseFraming {
-    let unknown = (packing == ContentEncoding::Gzip || length.is_none()) && wants_body(exchange);
+    let unknown = (content_encoding == ContentEncoding::Gzip || length.is_none()) && wants_body(exchange);
     let chunks = exchange.accepts_chunked();
-    let trailed = trailers::is_expected(exchange, exchange.response.status);
+    let has_trailers = trailers::is_expected(exchange, exchange.response.status);
     ResponseFraming {
         keep_alive: keep_alive && (chunks || !unknown),
-        chunked: chunks && unknown || trailed,
-        has_trailers: trailed,
-        content_encoding: packing,
+        chunked: chunks && unknown || has_trailers,
+        has_trailers,
+        content_encoding,
     }
 }
 

@@ -32,7 +32,7 @@ impl TunnelSetup {
     pub fn new(exchange: &mut Exchange, upstream: UpgradedUpstream) -> Self {
         let log = LogOnEnd::new(exchange, LineKind::Tunnel, Level::Info);
         let proxy = &exchange.settings().proxy;
-        let timeouts = Timeouts { idle: proxy.read_timeout, send: proxy.send_timeout };
+        let timeouts = Timeouts { idle: proxy.tunnel_idle_timeout(), send: proxy.tunnel_send_timeout() };
         let frames = if upstream.is_websocket { FrameScanner::START } else { FrameScanner::UNKNOWN };
         Self { upstream, frames, timeouts, log }
     }
@@ -75,9 +75,9 @@ impl TunnelTask {
         encoder.u8(self.log.is_some().into());
         let worker = self.guard.worker();
         if let Some(log) = self.log.take() {
-            log.pack(&mut encoder, &worker.running().zones);
+            log.encode(&mut encoder, &worker.running().zones);
         }
-        worker.pack(|all| all.entry(handover::TUNNEL, encoder));
+        worker.add_to_hand_over(|all| all.entry(handover::TUNNEL, encoder));
     }
 }
 
@@ -122,7 +122,7 @@ pub fn resume(decoder: &mut HandoverDecoder, worker: &Rc<Worker>) -> Option<()> 
     let live = worker.running();
     let log = match decoder.u8()? {
         0 => None,
-        _ => Some(LogOnEnd::unpack(decoder, &live.zones, worker.error_log())?),
+        _ => Some(LogOnEnd::decode(decoder, &live.zones, worker.error_log())?),
     };
     let state = live.all_upstreams().into_iter().find(|state| state.upstream.name == upstream).unwrap_or_else(|| {
         Arc::new(UpstreamState::new(Arc::new(Upstream::single(upstream, Endpoint::Addr(peer.clone()))), None))

@@ -59,15 +59,15 @@ pub enum Assignment<'w> {
 /// A worker as the others see it.
 #[derive(Default)]
 pub struct WorkerHandle {
-    pub orders: Channel<WorkerCommand>,
+    pub commands: Channel<WorkerCommand>,
     /// Connections that it serves.
     connections: AtomicU32,
 }
 
 /// All workers.
 pub struct Workers {
-    pub desks: Box<[WorkerHandle]>,
-    pub reports: Channel<WorkerEvent>,
+    pub handles: Box<[WorkerHandle]>,
+    pub events: Channel<WorkerEvent>,
 }
 
 /// An event that a worker reports to the main thread.
@@ -84,19 +84,19 @@ pub enum WorkerEvent {
 
 impl Workers {
     pub fn new(workers: usize) -> Arc<Self> {
-        let desks = std::iter::repeat_with(WorkerHandle::default).take(workers.max(1)).collect();
-        Arc::new(Self { desks, reports: Channel::default() })
+        let handles = std::iter::repeat_with(WorkerHandle::default).take(workers.max(1)).collect();
+        Arc::new(Self { handles, events: Channel::default() })
     }
 
     /// Sends every worker the same command.
-    pub fn tell(&self, order: &dyn Fn() -> WorkerCommand) {
-        self.desks.iter().for_each(|desk| desk.orders.send(order()));
+    pub fn send(&self, command: &dyn Fn() -> WorkerCommand) {
+        self.handles.iter().for_each(|handle| handle.commands.send(command()));
     }
 }
 
 pub struct Worker {
     running: RefCell<Arc<Live>>,
-    crew: Arc<Workers>,
+    workers: Arc<Workers>,
     /// The index of this worker.
     number: usize,
     connections_max: u32,
@@ -105,7 +105,7 @@ pub struct Worker {
     /// A binary upgrade is in progress: idle connections are encoded, and once frozen, tunnels too.
     leaving: Cell<bool>,
     frozen: Cell<bool>,
-    packer: RefCell<HandoverEncoder>,
+    hand_over: RefCell<HandoverEncoder>,
     tunnels: Cell<u32>,
     /// Tasks that wait for connections to end.
     waiting: Cell<Option<Waker>>,
@@ -119,8 +119,8 @@ pub struct ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         metrics::decrement(Metric::Active);
-        if let Some(desk) = self.worker.desk() {
-            desk.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(handle) = self.worker.handle() {
+            handle.connections.fetch_sub(1, Ordering::Relaxed);
         }
         self.worker.wake_waiting();
     }
@@ -144,53 +144,53 @@ pub enum WaitResult {
 
 impl Worker {
     /// Creates worker `number`. `connections_max` applies where `worker_connections` is not set.
-    pub fn new(running: Arc<Live>, crew: Arc<Workers>, number: usize, connections_max: u32) -> Self {
+    pub fn new(running: Arc<Live>, workers: Arc<Workers>, number: usize, connections_max: u32) -> Self {
         Self {
             running: RefCell::new(running),
-            crew,
+            workers,
             number,
             connections_max,
             last_connection: Cell::new(0),
             stopping: Cell::new(false),
             leaving: Cell::new(false),
             frozen: Cell::new(false),
-            packer: RefCell::default(),
+            hand_over: RefCell::default(),
             tunnels: Cell::new(0),
             waiting: Cell::new(None),
         }
     }
 
-    fn desk(&self) -> Option<&WorkerHandle> {
-        self.crew.desks.get(self.number)
+    fn handle(&self) -> Option<&WorkerHandle> {
+        self.workers.handles.get(self.number)
     }
 
     /// The next command.
-    pub fn poll_order(&self, cx: &Context<'_>) -> Poll<WorkerCommand> {
-        self.desk().map_or(Poll::Pending, |desk| desk.orders.poll_receive(cx))
+    pub fn poll_command(&self, cx: &Context<'_>) -> Poll<WorkerCommand> {
+        self.handle().map_or(Poll::Pending, |handle| handle.commands.poll_receive(cx))
     }
 
     pub fn connections(&self) -> u32 {
-        self.desk().map_or(0, |desk| desk.connections.load(Ordering::Relaxed))
+        self.handle().map_or(0, |handle| handle.connections.load(Ordering::Relaxed))
     }
 
     /// Chooses the worker with the fewest connections, if it has room.
     pub fn place(self: &Rc<Self>) -> Assignment<'_> {
         metrics::add(Metric::Accepted, 1);
-        let own = self.desk().map(|desk| (self.connections(), desk));
+        let own = self.handle().map(|handle| (self.connections(), handle));
         // A stopping worker keeps its connections: the others may have ended.
-        let others = self.crew.desks.iter().filter(|_| self.crew.desks.len() > 1 && !self.is_stopping());
-        let counted = others.map(|desk| (desk.connections.load(Ordering::Relaxed), desk));
-        let Some((least, desk)) = own.into_iter().chain(counted).min_by_key(|(count, _)| *count) else {
+        let others = self.workers.handles.iter().filter(|_| self.workers.handles.len() > 1 && !self.is_stopping());
+        let counted = others.map(|handle| (handle.connections.load(Ordering::Relaxed), handle));
+        let Some((least, handle)) = own.into_iter().chain(counted).min_by_key(|(count, _)| *count) else {
             return Assignment::Nowhere;
         };
         if least >= self.running.borrow().config.main.worker_connections.unwrap_or(self.connections_max) {
             return Assignment::Nowhere;
         }
-        desk.connections.fetch_add(1, Ordering::Relaxed);
-        if self.desk().is_some_and(|own| std::ptr::eq(own, desk)) {
+        handle.connections.fetch_add(1, Ordering::Relaxed);
+        if self.handle().is_some_and(|own| std::ptr::eq(own, handle)) {
             Assignment::Here(self.slot())
         } else {
-            Assignment::There(desk)
+            Assignment::There(handle)
         }
     }
 
@@ -266,19 +266,19 @@ impl Worker {
     }
 
     /// Adds to what the new binary gets.
-    pub fn pack(&self, with: impl FnOnce(&mut HandoverEncoder)) {
-        with(&mut self.packer.borrow_mut());
+    pub fn add_to_hand_over(&self, with: impl FnOnce(&mut HandoverEncoder)) {
+        with(&mut self.hand_over.borrow_mut());
     }
 
     /// What the new binary gets of this worker.
-    pub fn take_packed(&self) -> HandoverEncoder {
-        self.packer.take()
+    pub fn take_hand_over(&self) -> HandoverEncoder {
+        self.hand_over.take()
     }
 
     /// The guard of a connection from the old binary, which has admitted it.
     pub fn admit(self: &Rc<Self>) -> ConnectionGuard {
-        if let Some(desk) = self.desk() {
-            desk.connections.fetch_add(1, Ordering::Relaxed);
+        if let Some(handle) = self.handle() {
+            handle.connections.fetch_add(1, Ordering::Relaxed);
         }
         metrics::add(Metric::Active, 1);
         ConnectionGuard { worker: self.clone() }
@@ -286,7 +286,7 @@ impl Worker {
 
     /// Reports an event to the main thread.
     pub fn report(&self, report: WorkerEvent) {
-        self.crew.reports.send(report);
+        self.workers.events.send(report);
     }
 
     /// The live configuration.
@@ -300,7 +300,7 @@ impl Worker {
 
     /// The number of a new connection, unique among all workers.
     pub fn next_connection(&self) -> u32 {
-        let workers = self.crew.desks.len() as u32;
+        let workers = self.workers.handles.len() as u32;
         self.last_connection.set(self.last_connection.get().wrapping_add(1));
         (self.last_connection.get() - 1).wrapping_mul(workers).wrapping_add(self.number as u32 + 1)
     }

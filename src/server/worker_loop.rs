@@ -26,7 +26,7 @@ const FREEZE: Duration = Duration::from_millis(1500);
 pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
     let mut open: Vec<(Addr, AcceptHandle)> = Vec::new();
     loop {
-        match poll_fn(|cx| worker.poll_order(cx)).await {
+        match poll_fn(|cx| worker.poll_command(cx)).await {
             WorkerCommand::Take(running) => {
                 open.retain(|(addr, _)| running.config.bindings.iter().any(|binding| binding.addr == *addr));
                 worker.replace(running);
@@ -57,11 +57,11 @@ pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
                 let timer = Timer::new();
                 timer.set(FREEZE);
                 until(&worker, &mut |cx| worker.poll_empty(cx).is_ready() || timer.poll_due(cx).is_ready()).await;
-                worker.report(WorkerEvent::Packed(worker.take_packed()));
+                worker.report(WorkerEvent::Packed(worker.take_hand_over()));
             }
-            WorkerCommand::Resume(mut parcel) => {
+            WorkerCommand::Resume(mut decoder) => {
                 stay(&worker);
-                resume(&mut parcel, &worker);
+                resume(&mut decoder, &worker);
             }
             WorkerCommand::Stay => stay(&worker),
         }
@@ -71,8 +71,8 @@ pub async fn follow(worker: Rc<Worker>) -> io::Result<()> {
 /// Serves connections that other workers accepted for this one until `over`.
 async fn until(worker: &Rc<Worker>, over: &mut dyn FnMut(&mut Context<'_>) -> bool) {
     poll_fn(|cx| {
-        while let Poll::Ready(order) = worker.poll_order(cx) {
-            match order {
+        while let Poll::Ready(command) = worker.poll_command(cx) {
+            match command {
                 WorkerCommand::Stop => return Poll::Ready(()),
                 WorkerCommand::Serve(newcomer) => accept::serve(newcomer, worker, worker.slot()),
                 _ => {}
@@ -119,8 +119,8 @@ fn stay(worker: &Worker) {
 }
 
 /// Adopts connections and tunnels of the old binary. A malformed entry is dropped, which closes its socket.
-fn resume(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) {
-    while let Some((kind, mut content)) = parcel.entry() {
+fn resume(decoder: &mut HandoverDecoder, worker: &Rc<Worker>) {
+    while let Some((kind, mut content)) = decoder.entry() {
         let _ = match kind {
             handover::CONNECTION => connection(&mut content, worker),
             handover::TUNNEL => tunnel_task::resume(&mut content, worker),
@@ -129,9 +129,9 @@ fn resume(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) {
     }
 }
 
-fn connection(parcel: &mut HandoverDecoder, worker: &Rc<Worker>) -> Option<()> {
-    let (addr, local) = (Addr::parse(&parcel.string()?)?, Addr::parse(&parcel.string()?)?);
-    let fd = parcel.fd()?;
+fn connection(decoder: &mut HandoverDecoder, worker: &Rc<Worker>) -> Option<()> {
+    let (addr, local) = (Addr::parse(&decoder.string()?)?, Addr::parse(&decoder.string()?)?);
+    let fd = decoder.fd()?;
     if let Some(group) = worker.group_at(&local) {
         connection::start(fd, addr, local, group, worker.clone(), worker.admit());
     }

@@ -66,18 +66,8 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 fn write_peer(peer: &PeerState, out: &mut String) {
-    let PeerState {
-        endpoint: place,
-        status: health,
-        backup,
-        weight,
-        conns,
-        attempts: tries,
-        failures,
-        checks,
-        failed_checks,
-    } = peer;
-    let health = match health {
+    let PeerState { endpoint, status, backup, weight, conns, attempts, failures, checks, failed_checks } = peer;
+    let state = match status {
         PeerStatus::Up => "up",
         PeerStatus::Failed => "failed",
         PeerStatus::Unhealthy => "unhealthy",
@@ -87,10 +77,10 @@ fn write_peer(peer: &PeerState, out: &mut String) {
         PeerStatus::Unknown => "unknown",
     };
     out.push_str("{\"address\":");
-    string(place, out);
+    string(endpoint, out);
     let _ = write!(
         out,
-        ",\"state\":\"{health}\",\"backup\":{backup},\"weight\":{weight},\"connections\":{conns},\"tries\":{tries},\
+        ",\"state\":\"{state}\",\"backup\":{backup},\"weight\":{weight},\"connections\":{conns},\"tries\":{attempts},\
          \"failures\":{failures}"
     );
     if *checks > 0 {

@@ -69,17 +69,17 @@ pub async fn respond(exchange: &Exchange, content: Content, running: &Live) -> L
             ("text/plain; version=0.0.4; charset=utf-8", prometheus::render(&report(running).await))
         }
     };
-    let mut fields: Vec<(&'static [u8], Vec<u8>)> = vec![
+    let mut headers: Vec<(&'static [u8], Vec<u8>)> = vec![
         (b"Cache-Control", b"no-store".to_vec()),
         (b"Vary", b"Accept".to_vec()),
         (b"X-Content-Type-Options", b"nosniff".to_vec()),
     ];
     if form == StatusForm::Html {
-        fields.push((b"Content-Security-Policy", POLICY.as_bytes().to_vec()));
-        fields.push((b"Referrer-Policy", b"no-referrer".to_vec()));
+        headers.push((b"Content-Security-Policy", POLICY.as_bytes().to_vec()));
+        headers.push((b"Referrer-Policy", b"no-referrer".to_vec()));
     }
     let content_type = Some(content_type.as_bytes().to_vec());
-    LocalResponse { status: 200, content_type, headers: fields, body: body.into_bytes(), ..LocalResponse::default() }
+    LocalResponse { status: 200, content_type, headers, body: body.into_bytes(), ..LocalResponse::default() }
 }
 
 /// The format: set by the location, or by the extension of the path, or by `Accept`. `None`: the path names no format.

@@ -171,13 +171,13 @@ mod tests {
 
     #[test]
     fn a_peer_that_stands_in_two_lines_is_one_series() {
-        let peer = |place: &str, health, tries| PeerState {
-            endpoint: place.to_owned(),
-            status: health,
+        let peer = |endpoint: &str, status, attempts| PeerState {
+            endpoint: endpoint.to_owned(),
+            status,
             backup: false,
             weight: 1,
             conns: 1,
-            attempts: tries,
+            attempts,
             failures: 0,
             checks: 0,
             failed_checks: 0,
