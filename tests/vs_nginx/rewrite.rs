@@ -75,6 +75,7 @@ server {
     location ~ ^/forgot-if/(\w+)$ { if ($uri ~ forgot) { return 200 "[$1]\n"; } }
     location ~ ^/forgot-not/(\w+)$ { if ($uri !~ nothing) { return 200 "[$1]\n"; } }
     location ~ ^/forgot-rewrite/(\w+)$ { rewrite ^ /show/ last; }
+    location /aliased/ { alias DIRECTORY/www/; rewrite ^/aliased/(.*)$ /new/$1 break; }
     location = /exact { rewrite ^ /show/exact last; }
     location @named { return 200 "named"; }
 }
@@ -160,6 +161,7 @@ fn rewrite() {
         "/forgot-if/x",
         "/forgot-not/x",
         "/forgot-rewrite/x",
+        "/aliased/f.txt",
         "/exact",
         "/exact?a=1",
         "/server",
@@ -411,4 +413,54 @@ fn returns() {
         ("/200-text\nIf-None-Match: *", "200", "only files have something to be matched"),
     ];
     compare(&pair, &rows, &otherwise);
+}
+
+/// Every order of three steps, of which the last ones decide whether a location is searched for the new URI.
+#[test]
+fn rewrite_and_break_in_every_order() {
+    const STEPS: [&str; 7] = [
+        "set $mark set;",
+        "rewrite ^(/[^/]+)?(/.*)$ /show$2;",
+        "rewrite ^/[^/]+(/.*)$ $1 break;",
+        "rewrite ^ /show/last last;",
+        "break;",
+        "if ($arg_a) { break; }",
+        "if ($arg_a) { rewrite ^ /show/if; }",
+    ];
+    let mut locations = String::new();
+    let mut rows = Vec::new();
+    for (i, first) in STEPS.iter().enumerate() {
+        for (j, second) in STEPS.iter().enumerate() {
+            for (k, third) in STEPS.iter().enumerate() {
+                let steps = format!("{first} {second} {third}");
+                locations.push_str(&format!("location /{i}{j}{k}/ {{ {steps} proxy_pass http://LISTEN/with/; }}\n"));
+                rows.extend([format!("/{i}{j}{k}/x"), format!("/{i}{j}{k}/x?a=1")]);
+            }
+        }
+    }
+    let text = format!(
+        "server {{ listen LISTEN; set $mark none; proxy_set_header X-Proxied yes; rewrite ^/before/(.*)$ /442/$1;
+         {locations} location / {{ return 200 \"$request_uri $uri $mark $http_x_proxied\\n\"; }} }}"
+    );
+    rows.extend(["/before/x".to_owned(), "/before/x?a=1".to_owned()]);
+    let Some(pair) = Pair::start(&text, fill) else { return };
+    compare(&pair, &rows.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+}
+
+/// Gitea below a path: the URI as the client sent it, without the prefix.
+#[test]
+fn rewrite_to_the_request_uri() {
+    const TEXT: &str = r#"
+server {
+    listen LISTEN;
+    location /gitea/ {
+        rewrite ^ $request_uri;
+        rewrite ^(/gitea)?(/.*) $2 break;
+        proxy_pass http://LISTEN$uri;
+    }
+    location / { return 200 "$request_uri\n"; }
+}
+"#;
+    let Some(pair) = Pair::start(TEXT, fill) else { return };
+    compare(&pair, &["/gitea/", "/gitea/a%20b/c%2Fd", "/gitea/x?a=1&b=%20"], &[]);
 }

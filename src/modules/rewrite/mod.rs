@@ -37,7 +37,12 @@ fn run_steps(steps: &[RewriteStep], exchange: &mut Exchange, uri_changed: &mut b
                 exchange.response.status = exchange.overrides.status.unwrap_or(*status); // for `$status` in the body
                 Break(Next::Respond(Box::new(LocalResponse::from_return(exchange, *status, what))))
             }
-            RewriteStep::Break => Break(Next::Continue),
+            RewriteStep::Break => {
+                if *uri_changed {
+                    stay_in_location(exchange, uri_changed);
+                }
+                Break(Next::Continue)
+            }
             RewriteStep::Set { target: to, value } => {
                 let value = variables::value(value, exchange);
                 set_variable(exchange, *to, value);
@@ -129,9 +134,11 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> S
     log_uri(exchange);
     exchange.uri.path_changed = true;
     exchange.routing.is_internal = true;
-    exchange.routing.rewrite_break = step.flag == RewriteFlag::Break;
     match step.flag {
-        RewriteFlag::Break => Break(Next::Continue),
+        RewriteFlag::Break => {
+            stay_in_location(exchange, uri_changed);
+            Break(Next::Continue)
+        }
         RewriteFlag::Last => {
             *uri_changed = true;
             Break(Next::Continue)
@@ -141,6 +148,12 @@ fn rewrite(step: &Rewrite, exchange: &mut Exchange, uri_changed: &mut bool) -> S
             Continue(())
         }
     }
+}
+
+/// `break`: no location is searched for the new URI, not even for one that an earlier `rewrite` made.
+fn stay_in_location(exchange: &mut Exchange, uri_changed: &mut bool) {
+    exchange.routing.rewrite_break = true;
+    *uri_changed = false;
 }
 
 /// Responds with a redirect. Captures and `$uri` are encoded as a path. Other variables are decoded first, so that `$arg_url`
