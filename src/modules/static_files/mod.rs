@@ -32,6 +32,11 @@ pub async fn respond(exchange: &mut Exchange) -> Result<FileResponse, Next> {
     if files.root.is_none() && files.alias.is_none() {
         return Err(Next::Reject(404));
     }
+    if files.alias.is_some() && exchange.routing.rewrite_break {
+        let why = "\"alias\" cannot be used in a location whose URI was rewritten with \"break\"; use \"root\"";
+        log::log_request(exchange, Level::Error, format_args!("{why}"));
+        return Err(Next::Reject(500));
+    }
     let mut name = Vec::new();
     variables::write_file_name(exchange, &mut name);
     if variables::escapes_root(exchange, &name) {
