@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::config::Level;
 use crate::proxy::balance::{Peer, PeerLease};
 use crate::proxy::error::AttemptError;
-use crate::proxy::forward::{AbortPolicy, ProxyRequest, poll_client_abort};
+use crate::proxy::forward::{ProxyRequest, poll_client_abort};
 use crate::proxy::pool::{TlsKey, UpstreamConn};
 use crate::request::log;
 use crate::runtime::executor::{self, Timer};
@@ -36,15 +36,12 @@ impl ProxyRequest<'_> {
             return Err(self.no_live_upstreams("no live upstreams, and no place in the queue"));
         };
         // A client that has aborted would delay the others in the queue.
-        let waits = match self.abort_policy() {
-            AbortPolicy::WhileOpen => AbortPolicy::WhileSending,
-            patience => patience,
-        };
+        let ignores_abort = self.exchange.settings().proxy.ignore_client_abort;
         let retry = Timer::new();
         self.timer.set(queue.timeout);
         let (group, search, client, timer) = (&self.upstream, &mut self.search, &self.client.stream, self.timer);
         let lease = poll_fn(|cx| {
-            if poll_client_abort(client, waits, cx).is_ready() {
+            if poll_client_abort(client, ignores_abort, cx).is_ready() {
                 return Poll::Ready(Err(AttemptError::ClientClosed));
             }
             if retry.poll_due(cx).is_ready() {
@@ -72,7 +69,6 @@ impl ProxyRequest<'_> {
 
     pub(crate) async fn connect(&self, peer: &Peer) -> Result<Box<UpstreamConn>, AttemptError> {
         let proxy = &self.exchange.settings().proxy;
-        let waits = self.abort_policy();
         let connected = Cell::new(false);
         let connecting = async {
             let socket = {
@@ -96,7 +92,7 @@ impl ProxyRequest<'_> {
             if let Poll::Ready(made) = Pin::new(&mut connecting).poll(cx) {
                 return Poll::Ready(Some(made));
             }
-            poll_client_abort(&self.client.stream, waits, cx).map(|()| None)
+            poll_client_abort(&self.client.stream, proxy.ignore_client_abort, cx).map(|()| None)
         });
         match made.await {
             None => Err(AttemptError::ClientClosed),

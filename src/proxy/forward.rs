@@ -446,17 +446,6 @@ impl<'e> ProxyRequest<'e> {
         }
     }
 
-    /// How a client can abort. A request that is to upgrade, or holds `limit_conn` slots, must not be half-closed.
-    pub(crate) fn abort_policy(&self) -> AbortPolicy {
-        match self.exchange.settings().proxy.ignore_client_abort {
-            true => AbortPolicy::Never,
-            false if self.request.offered_protocols.is_empty() && self.exchange.limits.conn_guards.is_empty() => {
-                AbortPolicy::WhileOpen
-            }
-            false => AbortPolicy::WhileSending,
-        }
-    }
-
     /// Sends the request, and reads heads until the final one. The rest of the body is sent by the relay.
     async fn exchange_heads(
         &mut self,
@@ -478,7 +467,7 @@ impl<'e> ProxyRequest<'e> {
         let has_body = self.exchange.request.framing != Framing::None;
         let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.forwards_body();
         let send_timeout = settings.send_timeout;
-        let waits = self.abort_policy();
+        let ignores_abort = proxy.ignore_client_abort;
         // The first attempt takes the head; further ones, which are rare, build it again.
         let head = match std::mem::take(&mut self.request.head) {
             head if !head.is_empty() => head,
@@ -518,7 +507,7 @@ impl<'e> ProxyRequest<'e> {
                     Poll::Ready(Err(unparsed)) => return Poll::Ready(Err(RequestSender::head_error(unparsed))),
                     Poll::Pending => {}
                 }
-                if let Poll::Ready(()) = poll_client_abort(client_tx, waits, cx) {
+                if let Poll::Ready(()) = poll_client_abort(client_tx, ignores_abort, cx) {
                     return Poll::Ready(Err(AttemptError::ClientClosed));
                 }
                 if !upload.is_over() {
@@ -587,22 +576,13 @@ fn preserve_header(exchange: &mut Exchange, head: &Response, name: &'static [u8]
     }
 }
 
-/// What counts as an abort by the client.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AbortPolicy {
-    /// The client closed its sending side.
-    WhileSending,
-    /// The connection is broken: a half-closed client still waits.
-    WhileOpen,
-    /// Nothing: the request continues (`proxy_ignore_client_abort`).
-    Never,
-}
-
-/// Ready when the client has aborted.
-pub(crate) fn poll_client_abort(client: &Stream, patience: AbortPolicy, cx: &mut Context<'_>) -> Poll<()> {
-    match patience {
-        AbortPolicy::Never => Poll::Pending,
-        AbortPolicy::WhileSending if client.socket().peer_closed() => Poll::Ready(()),
-        AbortPolicy::WhileSending | AbortPolicy::WhileOpen => client.socket().poll_failed(cx),
+/// Ready when the client has aborted: it has closed the connection, or only its sending direction, which looks the same
+/// from here.
+pub(crate) fn poll_client_abort(client: &Stream, ignored: bool, cx: &mut Context<'_>) -> Poll<()> {
+    let socket = client.socket();
+    match ignored {
+        true => Poll::Pending,
+        false if socket.peer_closed() => Poll::Ready(()),
+        false => socket.poll_failed(cx),
     }
 }

@@ -9,7 +9,7 @@ use crate::http1::websocket;
 use crate::modules::gzip;
 use crate::proxy::balance::{Outcome, PeerLease};
 use crate::proxy::error::RelayError;
-use crate::proxy::forward::{AbortPolicy, Attempted, Forwarded, ProxyRequest, UpgradedUpstream, poll_client_abort};
+use crate::proxy::forward::{Attempted, Forwarded, ProxyRequest, UpgradedUpstream, poll_client_abort};
 use crate::proxy::headers;
 use crate::proxy::pool::{self, UpstreamConn};
 use crate::proxy::request_body::RequestProgress;
@@ -72,10 +72,7 @@ impl ProxyRequest<'_> {
         download.limit_rate(rate_limit::for_client(self.exchange));
         download.limit_rate(rate_limit::for_upstream(self.exchange, executor::now()));
         let upload = &mut sent.unfinished;
-        let waits = match self.abort_policy() {
-            AbortPolicy::WhileSending if self.exchange.limits.conn_guards.is_empty() => AbortPolicy::WhileOpen,
-            patience => patience,
-        };
+        let ignores_abort = self.exchange.settings().proxy.ignore_client_abort;
         let (client_tx, mut client_rx) = self.client.split();
         let (upstream_tx, mut upstream_rx) = pooled.stream.split();
         let done = poll_fn(|cx| {
@@ -85,13 +82,13 @@ impl ProxyRequest<'_> {
                 return Poll::Ready(Err(RelayError::Request(missed)));
             }
             match download.poll(cx, &mut upstream_rx, &mut received, client_tx) {
-                Poll::Ready(Err(TransferError::Sink(_))) if waits == AbortPolicy::Never => {
+                Poll::Ready(Err(TransferError::Sink(_))) if ignores_abort => {
                     download.discard_rest();
                     cx.waker().wake_by_ref();
                     Poll::Pending
                 }
                 Poll::Ready(done) => Poll::Ready(done.map_err(RelayError::Response)),
-                Poll::Pending => poll_client_abort(client_tx, waits, cx).map(|()| Err(RelayError::Gone)),
+                Poll::Pending => poll_client_abort(client_tx, ignores_abort, cx).map(|()| Err(RelayError::Gone)),
             }
         })
         .await;

@@ -208,6 +208,15 @@ fn tunnels_that_break_or_stall() {
 
 #[test]
 fn clients_that_close_early() {
+    // Silent after the request, or after the start of a response, until the proxy closes.
+    let silent = Peer::start(|connection| {
+        if let Some(request) = connection.read_request() {
+            if request.target().starts_with("/events") {
+                connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
+            }
+            connection.read_to_end();
+        }
+    });
     let slow = Peer::start(|connection| {
         if connection.read_request().is_some() {
             // The client's FIN comes before the response.
@@ -224,17 +233,37 @@ fn clients_that_close_early() {
         }
     });
     let config = "server { listen LISTEN;
-        location /half-closed { proxy_pass http://SLOW; }
+        location /patient { proxy_ignore_client_abort on; proxy_pass http://SLOW; }
+        location /silent { proxy_pass http://SILENT; }
+        location /events { proxy_pass http://SILENT; }
         location /gone { proxy_pass http://STREAM; }
         location / { proxy_pass http://SLOW; } }";
-    let peers = [("SLOW", &slow), ("STREAM", &streaming)];
+    let peers = [("SILENT", &silent), ("SLOW", &slow), ("STREAM", &streaming)];
     let proxy = Proxy::start_with_peers(config, &peers);
     let cases = vec![
-        case("half-closed", || {
-            let mut client = Client::connect_and_send(proxy.addr, b"GET /half-closed HTTP/1.1\r\nHost: a\r\n\r\n");
+        case("half-closed with proxy_ignore_client_abort", || {
+            let mut client = Client::connect_and_send(proxy.addr, b"GET /patient HTTP/1.1\r\nHost: a\r\n\r\n");
             client.shutdown_write();
             check_equal("the client", &client.expect_status(200)?.body, b"ok")?;
             client.expect_eof()
+        }),
+        case("a FIN ends what the upstream has not answered, or not to the end", || {
+            let post = "POST /silent/post HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+            let pipelined = "GET /silent/first HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+            for request in ["GET /silent/get HTTP/1.1\r\nHost: a\r\n\r\n", post, pipelined] {
+                let mut client = Client::connect_and_send(proxy.addr, request.as_bytes());
+                client.shutdown_write();
+                client.expect_eof()?;
+                let line = request.lines().next().unwrap_or_default();
+                proxy.wait_for_access_line(&[&format!("\"{line}\" 499 ")])?;
+                silent.expect_all_closed()?;
+            }
+            let mut client = Client::connect_and_send(proxy.addr, b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.read_until(b"data: 1\n\n\r\n")?;
+            client.shutdown_write();
+            client.expect_eof()?;
+            proxy.wait_for_access_line(&["\"GET /events HTTP/1.1\" 499 "])?;
+            silent.expect_all_closed()
         }),
         case("gone while the body is sent", || {
             let mut client = Client::connect_and_send(proxy.addr, b"GET /gone HTTP/1.1\r\nHost: a\r\n\r\n");
