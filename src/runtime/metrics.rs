@@ -121,26 +121,36 @@ pub fn count_response(status: u16) {
 }
 
 /// Counts a request as being read, then as being responded to, until dropped.
-pub struct RequestGuard(Metric);
+pub struct RequestGuard {
+    state: Metric,
+    is_counted: bool,
+}
 
 impl RequestGuard {
     pub fn begin() -> Self {
-        add(Metric::Requests, 1);
         add(Metric::Reading, 1);
-        Self(Metric::Reading)
+        Self { state: Metric::Reading, is_counted: false }
+    }
+
+    /// Called when bytes of the head have arrived: a connection that ends between two requests is no request.
+    pub fn count(&mut self) {
+        if !self.is_counted {
+            add(Metric::Requests, 1);
+            self.is_counted = true;
+        }
     }
 
     /// Called when the head is complete.
     pub fn set_writing(&mut self) {
-        decrement(self.0);
+        decrement(self.state);
         add(Metric::Writing, 1);
-        self.0 = Metric::Writing;
+        self.state = Metric::Writing;
     }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        decrement(self.0);
+        decrement(self.state);
     }
 }
 
@@ -280,6 +290,9 @@ mod tests {
     fn gauges_last_as_long_as_their_guards() {
         let now = |metric| local_snapshot().get(metric);
         let mut request = RequestGuard::begin();
+        assert_eq!((now(Metric::Reading), now(Metric::Writing), now(Metric::Requests)), (1, 0, 0));
+        request.count();
+        request.count();
         assert_eq!((now(Metric::Reading), now(Metric::Writing), now(Metric::Requests)), (1, 0, 1));
         request.set_writing();
         let tunnel = TunnelGuard::open();

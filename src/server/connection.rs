@@ -251,7 +251,7 @@ impl RequestHandler<'_> {
         let pipelined = !self.stream.buffered().is_empty() && self.connection.requests > 1;
         let hosts = &*self.connection.hosts;
         let server = hosts.names.default_server().clone();
-        let (mut exchange, resolved) = match self.read_head(&server).await {
+        let (mut exchange, resolved) = match self.read_head(&server, &mut in_flight).await {
             HeadRead::Request(request) => {
                 in_flight.set_writing();
                 let mut exchange = self.exchange(&server, request);
@@ -292,11 +292,14 @@ impl RequestHandler<'_> {
         disposition
     }
 
-    async fn read_head(&mut self, server: &Arc<Server>) -> HeadRead {
+    async fn read_head(&mut self, server: &Arc<Server>, in_flight: &mut metrics::RequestGuard) -> HeadRead {
         let settings = &server.settings;
         let names = settings.client_options.header_name_policy();
         let mut scanner = HeadScanner::for_request();
-        let mut parse = |bytes: &[u8]| scanner.parse_request(bytes, settings.head_limits, names);
+        let mut parse = |bytes: &[u8]| {
+            in_flight.count();
+            scanner.parse_request(bytes, settings.head_limits, names)
+        };
         let mut reader = self.stream.reader();
         let read = self.timer.within(settings.header_timeout, poll_fn(|cx| reader.poll_parse(cx, &mut parse))).await;
         let client = &self.connection.client;

@@ -1,6 +1,6 @@
 //! `stub_status` and `status`.
 
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 
 use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::{Client, expand};
@@ -46,6 +46,24 @@ fn stub_counts() -> Result<(), String> {
     wait_for_body(&proxy, "/stub", &["Active connections: 1 \n", "Reading: 0 Writing: 1 Waiting: 0 \n"])
 }
 
+/// A request is counted from its first byte on; the end of an idle connection is none.
+fn stub_counts_requests() -> Result<(), String> {
+    let proxy = Proxy::start(STUB);
+    let end = |client: &mut Client| {
+        client.stream.shutdown(Shutdown::Write).map_err(|error| error.to_string())?;
+        client.expect_eof()
+    };
+    let mut idle = Client::connect(proxy.addr);
+    idle.request(format_request("/").as_bytes(), 200)?;
+    end(&mut idle)?;
+    end(&mut Client::connect(proxy.addr))?;
+    Client::connect_and_send(proxy.addr, b"GET / HTTP/1.1\r\nHost : a\r\n\r\n").expect_status(400)?;
+    end(&mut Client::connect_and_send(proxy.addr, b"GET / HT"))?;
+    let text = body(&proxy, "/stub")?;
+    // One, none, a malformed one, an incomplete one, and this one.
+    check(text.contains("\n 5 5 4 \n"), || text)
+}
+
 /// A rejected client is accepted, but not handled.
 fn stub_counts_rejected_clients() -> Result<(), String> {
     let proxy = Proxy::start(&format!("events {{ worker_connections 1; }} {STUB}"));
@@ -61,7 +79,11 @@ fn stub_counts_rejected_clients() -> Result<(), String> {
 
 #[test]
 fn stub_status() {
-    run_concurrently(vec![case("counts", stub_counts), case("rejected", stub_counts_rejected_clients)]);
+    run_concurrently(vec![
+        case("counts", stub_counts),
+        case("requests", stub_counts_requests),
+        case("rejected", stub_counts_rejected_clients),
+    ]);
     let config = "server { listen LISTEN; add_header X-Connections
             $connections_active,$connections_reading,$connections_writing,$connections_waiting;
         location /files { root /nowhere; }
