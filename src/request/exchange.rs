@@ -213,8 +213,8 @@ pub struct VariableValues {
     pub captures: RefCell<Captures>,
     /// Variables of `set` and of named groups.
     pub user: RefCell<Vec<Vec<u8>>>,
-    /// Values of maps, kept from their first evaluation on.
-    pub maps: RefCell<Vec<Option<Rc<[u8]>>>>,
+    /// Values of `map`, `geo` and `split_clients`, kept from their first evaluation on.
+    pub evaluated: RefCell<Vec<Option<Rc<[u8]>>>>,
     request_id: RefCell<Option<String>>,
 }
 
@@ -349,7 +349,7 @@ impl Exchange {
         subrequest.malformed = self.malformed;
         subrequest.proxy_peer.clone_from(&self.proxy_peer);
         subrequest.variables.user.swap(&self.variables.user);
-        subrequest.variables.maps.swap(&self.variables.maps);
+        subrequest.variables.evaluated.swap(&self.variables.evaluated);
         subrequest.variables.request_id = RefCell::new(Some(self.request_id()));
         subrequest
     }

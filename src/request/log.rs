@@ -466,7 +466,9 @@ pub fn escape(bytes: &[u8], how: Escape, out: &mut Vec<u8>) {
             (Escape::Json, b'\n') => out.extend_from_slice(b"\\n"),
             (Escape::Json, b'\r') => out.extend_from_slice(b"\\r"),
             (Escape::Json, b'\t') => out.extend_from_slice(b"\\t"),
-            (Escape::Json, 0..=0x1f | 0x7f) => drop(write!(out, "\\u{byte:04x}")),
+            (Escape::Json, 0x08) => out.extend_from_slice(b"\\b"),
+            (Escape::Json, 0x0c) => out.extend_from_slice(b"\\f"),
+            (Escape::Json, 0..=0x1f | 0x7f) => drop(write!(out, "\\u{byte:04X}")),
             (Escape::Default, b'"' | b'\\' | 0..=0x1f | 0x7f..) => drop(write!(out, "\\x{byte:02X}")),
             _ => out.push(byte),
         }
@@ -482,7 +484,7 @@ pub fn escape(bytes: &[u8], how: Escape, out: &mut Vec<u8>) {
 
 fn escaped_len(bytes: &[u8]) -> usize {
     let one = |byte: &u8| match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
         0..=0x1f | 0x7f => 6,
         _ => 1,
     };
@@ -511,7 +513,8 @@ mod tests {
     #[test]
     fn a_record_stays_one_line_whatever_is_in_it() {
         assert_eq!(escaped(b"a\"b\\\r\n\x1b\xff", Escape::Default), b"a\\x22b\\x5C\\x0D\\x0A\\x1B\\xFF");
-        assert_eq!(escaped(b"a\"b\\\n\x01\xff", Escape::Json), "a\\\"b\\\\\\n\\u0001\u{fffd}".as_bytes());
+        let json = "a\\\"b\\\\\\n\\u001F\\b\\f\u{fffd}";
+        assert_eq!(escaped(b"a\"b\\\n\x1f\x08\x0c\xff", Escape::Json), json.as_bytes());
         assert_eq!(escaped(b"a\nb", Escape::None), b"a b");
     }
 }

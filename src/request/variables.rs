@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::config::Geo;
 use crate::config::template::{Builtin, ConnectionState, Segment, Template, Variable};
 use crate::http1::basic_auth::Credentials;
 use crate::http1::head::{self, HeaderName, Headers};
@@ -89,30 +90,42 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
 fn write_map(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     let at = number as usize;
     let Some(map) = exchange.config.maps.get(at).filter(|_| depth < DEPTH_MAX) else { return };
-    let cached = exchange.variables.maps.borrow().get(at).cloned().flatten();
-    if let Some(cached) = cached.filter(|_| !map.volatile) {
-        return out.extend_from_slice(&cached);
-    }
-    let mut source = Vec::new();
-    write_nested(&map.source, exchange, &mut source, depth + 1);
-    let (template, captures) = map.lookup(&source);
-    if let Some((expression, captures)) = captures {
-        exchange.set_captures(expression, captures);
+    let evaluate = |out: &mut Vec<u8>| {
+        let mut source = Vec::new();
+        write_nested(&map.source, exchange, &mut source, depth + 1);
+        let (template, captures) = map.lookup(&source);
+        if let Some((expression, captures)) = captures {
+            exchange.set_captures(expression, captures);
+        }
+        write_nested(template, exchange, out, depth + 1);
+    };
+    if map.volatile { evaluate(out) } else { write_once(at, exchange, out, evaluate) }
+}
+
+/// Appends what `evaluate` appends at its first call for `at`: as in nginx, a `map` without `volatile`, a `geo` and a
+/// `split_clients` keep their value for the whole request. `at` counts through all maps, then all geos, then all splits.
+fn write_once(at: usize, exchange: &Exchange, out: &mut Vec<u8>, evaluate: impl FnOnce(&mut Vec<u8>)) {
+    let known = exchange.variables.evaluated.borrow().get(at).cloned().flatten();
+    if let Some(known) = known {
+        return out.extend_from_slice(&known);
     }
     let start = out.len();
-    write_nested(template, exchange, out, depth + 1);
-    // As in nginx, a map is evaluated once per request.
-    if !map.volatile {
-        let mut cache = exchange.variables.maps.borrow_mut();
-        cache.resize(exchange.config.maps.len(), None);
-        if let (Some(slot), Some(value)) = (cache.get_mut(at), out.get(start..)) {
-            *slot = Some(value.into());
-        }
+    evaluate(out);
+    let config = &exchange.config;
+    let mut evaluated = exchange.variables.evaluated.borrow_mut();
+    evaluated.resize(config.maps.len() + config.geos.len() + config.splits.len(), None);
+    if let (Some(slot), Some(value)) = (evaluated.get_mut(at), out.get(start..)) {
+        *slot = Some(value.into());
     }
 }
 
 fn write_geo(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
-    let Some(geo) = exchange.config.geos.get(number as usize).filter(|_| depth < DEPTH_MAX) else { return };
+    let config = &exchange.config;
+    let Some(geo) = config.geos.get(number as usize).filter(|_| depth < DEPTH_MAX) else { return };
+    write_once(config.maps.len() + number as usize, exchange, out, |out| evaluate_geo(geo, exchange, out, depth));
+}
+
+fn evaluate_geo(geo: &Geo, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
     let addr = match &geo.source {
         None => Some(exchange.client.addr.clone()),
         Some(source) => {
@@ -131,10 +144,14 @@ fn write_geo(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
 }
 
 fn write_split(number: u32, exchange: &Exchange, out: &mut Vec<u8>, depth: u8) {
-    let Some(split) = exchange.config.splits.get(number as usize).filter(|_| depth < DEPTH_MAX) else { return };
-    let mut text = Vec::new();
-    write_nested(&split.source, exchange, &mut text, depth + 1);
-    out.extend_from_slice(split.lookup(&text));
+    let config = &exchange.config;
+    let Some(split) = config.splits.get(number as usize).filter(|_| depth < DEPTH_MAX) else { return };
+    let at = config.maps.len() + config.geos.len() + number as usize;
+    write_once(at, exchange, out, |out| {
+        let mut text = Vec::new();
+        write_nested(&split.source, exchange, &mut text, depth + 1);
+        out.extend_from_slice(split.lookup(&text));
+    });
 }
 
 /// Appends the first cookie of this name. `Set-Cookie` has one per line, followed by attributes.

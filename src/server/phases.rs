@@ -200,7 +200,7 @@ impl Phases<'_> {
             rewrite::set_variable(holder, *to, value);
         }
         subrequest.variables.user.swap(&exchange.variables.user);
-        subrequest.variables.maps.swap(&exchange.variables.maps);
+        subrequest.variables.evaluated.swap(&exchange.variables.evaluated);
         exchange.limits.merge(&mut subrequest.limits);
         if matches!(disposition, Disposition::Close) {
             exchange.response.status = subrequest.response.status;

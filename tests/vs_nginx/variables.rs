@@ -137,3 +137,28 @@ fn split_clients() {
     let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
     compare(&pair, &rows, &[]);
 }
+
+const EVALUATED_ONCE: &str = r#"
+geo $address $net { default none; 10.0.0.0/8 ten; 192.0.2.0/24 doc; }
+split_clients $address $part { 50% one; * two; }
+map $address $entry { default none; 10.0.0.1 ten; 192.0.2.1 doc; }
+map $address $each { volatile; default none; 10.0.0.1 ten; 192.0.2.1 doc; }
+server {
+    listen LISTEN;
+    set $address 10.0.0.1;
+    location / {
+        set $first "$net $part $entry $each";
+        set $address 192.0.2.1;
+        return 200 "$first, $net $part $entry $each\n";
+    }
+    location /late { set $address 192.0.2.1; return 200 "$net $part $entry $each\n"; }
+    location /inner { set $first $net; set $address 192.0.2.1; rewrite ^ /again last; }
+    location /again { return 200 "$first $net\n"; }
+}
+"#;
+
+#[test]
+fn a_geo_and_a_split_are_evaluated_once_per_request() {
+    let Some(pair) = Pair::start(EVALUATED_ONCE, |_| ()) else { return };
+    compare(&pair, &["/", "/late", "/inner"], &[]);
+}
