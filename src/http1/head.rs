@@ -291,6 +291,11 @@ pub fn write_header(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     if has_line_break(value) {
         return;
     }
+    write_folded_header(name, value, out);
+}
+
+/// Writes one header, of which a line break in the value must continue it on the next line (`obs-fold`, RFC 9112 5.2).
+pub fn write_folded_header(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use crate::config::template::{Builtin, Variable};
 use crate::config::{Destination, Location, Matcher, Redirect};
 use crate::http1::head::{self, Framing, HeaderName, Malformed, Request, Response, Version};
 use crate::http1::uri;
@@ -16,12 +17,16 @@ use crate::request::response::{self, ContentEncoding, ResponseFraming};
 use crate::request::response_headers::{HeaderFilter, weak_etag};
 use crate::request::variables;
 use crate::runtime::clock;
+use crate::tls::SslVariable;
 
 /// Bytes of a request head for an upstream.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Response bodies up to this size are copied behind their head.
 const BODY_JOIN_BYTES: u64 = 512;
+
+/// `$ssl_client_cert`
+const CLIENT_CERTIFICATE: Variable = Variable::Builtin(Builtin::Ssl(SslVariable::ClientCert));
 
 /// A request for an upstream.
 pub struct UpstreamRequest {
@@ -150,10 +155,12 @@ fn write_configured_headers(exchange: &Exchange, version: Version, out: &mut Vec
         }
         value.clear();
         variables::write(&set.value, exchange, &mut value);
-        if head::has_line_break(&value) {
+        let is_folded = head::has_line_break(&value);
+        if is_folded && (set.kind != HeaderName::Other || !is_folded_by_certificate(exchange, &value)) {
             return Err(Malformed::Header);
         }
         match set.kind {
+            _ if is_folded => head::write_folded_header(&set.name, &value, out),
             // Framing is not configurable.
             HeaderName::ContentLength
             | HeaderName::TransferEncoding
@@ -183,6 +190,21 @@ fn write_configured_headers(exchange: &Exchange, version: Version, out: &mut Vec
         hop.connection = b"close".to_vec();
     }
     Ok(hop)
+}
+
+/// Whether all line breaks of a value are in `$ssl_client_cert`, which is folded, as in nginx.
+fn is_folded_by_certificate(exchange: &Exchange, value: &[u8]) -> bool {
+    let mut certificate = Vec::new();
+    variables::write_variable(&CLIENT_CERTIFICATE, exchange, &mut certificate, 0);
+    let mut rest = value;
+    while let Some(at) = rest.windows(certificate.len().max(1)).position(|part| part == certificate) {
+        let (before, behind) = rest.split_at(at);
+        if head::has_line_break(before) {
+            return false;
+        }
+        rest = behind.get(certificate.len()..).unwrap_or_default();
+    }
+    !head::has_line_break(rest)
 }
 
 /// Writes the client's headers that are neither hop-by-hop nor replaced by configuration.

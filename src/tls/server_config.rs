@@ -2,6 +2,7 @@
 //!
 //! Servers with equal settings share one [`ServerTls`], and each file is read once.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use futures_rustls::rustls;
@@ -181,11 +182,13 @@ fn client_verifier(settings: &ClientAuthSettings) -> Result<Verifier, String> {
     Ok(Verifier { anchors, crls, depth: settings.depth, algorithms })
 }
 
-/// The issuers that the CertificateRequest names.
+/// The issuers that the CertificateRequest names, each once: a CA often has several certificates.
 fn issuer_names(settings: &ClientAuthSettings) -> Result<Vec<DistinguishedName>, String> {
     let Some(path) = &settings.client_certificate else { return Ok(Vec::new()) };
     let certificates = pem::read_certificates(path)?;
-    Ok(certificates.iter().filter_map(|der| Some(Certificate::parse(der)?.subject.to_vec().into())).collect())
+    let mut seen = HashSet::new();
+    let names = certificates.iter().filter_map(|der| Some(Certificate::parse(der)?.subject.to_vec()));
+    Ok(names.filter(|name| seen.insert(name.clone())).map(DistinguishedName::from).collect())
 }
 
 /// The cryptography of ring, with the cipher suites in the order of their cost on this machine. Without AES instructions
