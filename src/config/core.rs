@@ -125,6 +125,21 @@ pub(crate) fn client_max_body_size(_: &mut Builder, block: &mut BlockBuilder, di
     Ok(())
 }
 
+pub(crate) fn client_body_buffer_size(
+    builder: &mut Builder,
+    block: &mut BlockBuilder,
+    directive: &Directive,
+) -> Result {
+    const MAX: u64 = 1 << 20;
+    let word = arg(directive, 0);
+    let size = values::size(&word.text).ok_or_else(|| invalid_value(directive, word, "a size such as 16k"))?;
+    if size > MAX {
+        builder.note(&directive.name, "at most 1m of a request body is kept in memory");
+    }
+    block.settings.body_buffer_size = size.min(MAX) as usize;
+    Ok(())
+}
+
 pub(crate) fn keepalive_timeout(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let timeout = arguments::time(directive)?;
     if block.context == directives::UPSTREAM {

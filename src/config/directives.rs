@@ -257,6 +257,7 @@ static TABLE: &[DirectiveSpec] = &[
     spec("charset_map", HTTP, 2, 2, Definition(charset::charset_map)),
     spec("charset_types", HSL, 1, MANY, Each(charset::charset_types)),
     spec("chunked_transfer_encoding", HSL, 1, 1, Switch(|_, block| &mut block.settings.chunked)),
+    spec("client_body_buffer_size", HSL, 1, 1, Once(core::client_body_buffer_size)),
     spec("client_body_min_rate", HSL, 1, 1, Once(limit::client_body_min_rate)),
     spec("client_body_timeout", HSL, 1, 1, Timeout(|_, block| &mut block.settings.body_timeout)),
     spec("client_header_timeout", HS, 1, 1, Timeout(|_, block| &mut block.settings.header_timeout)),
@@ -356,6 +357,7 @@ static TABLE: &[DirectiveSpec] = &[
         Timeout(|_, block| block.settings.proxy.read_timeout.get_or_insert_default()),
     ),
     spec("proxy_redirect", HSL, 1, 2, Each(proxy::redirect)),
+    spec("proxy_request_buffering", HSL, 1, 1, Switch(|_, block| &mut block.settings.proxy.request_buffering)),
     spec(
         "proxy_send_timeout",
         HSL,

@@ -154,6 +154,8 @@ pub struct Settings {
     pub error_log: Arc<[ErrorLog]>,
     /// The limit of a request body; 0: none.
     pub body_bytes_max: u64,
+    /// Bytes of a chunked request body in memory (`client_body_buffer_size`).
+    pub body_buffer_size: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
     pub send_timeout: Duration,
@@ -218,6 +220,7 @@ impl Default for Settings {
             access_log: Arc::from([]),
             error_log: Arc::from([]),
             body_bytes_max: 1 << 20,
+            body_buffer_size: 16 << 10,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),

@@ -59,7 +59,7 @@ pub enum Malformed {
     UnknownTransferEncoding,
     TransferEncodingInHttp10,
     Expect,
-    UpgradeWithBody,
+    WebSocketWithBody,
     DuplicateWebSocketKey,
     /// A header that may occur only once, by name.
     Duplicate(&'static str),
@@ -107,7 +107,7 @@ impl fmt::Display for Malformed {
             Self::UnknownTransferEncoding => "unknown \"Transfer-Encoding\"",
             Self::TransferEncodingInHttp10 => "\"Transfer-Encoding\" header in HTTP/1.0",
             Self::Expect => "unknown expectation",
-            Self::UpgradeWithBody => "an upgrade with a body",
+            Self::WebSocketWithBody => "a WebSocket handshake with a body",
             Self::DuplicateWebSocketKey => "more than one \"Sec-WebSocket-Key\" header",
         })
     }

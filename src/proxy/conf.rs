@@ -39,6 +39,8 @@ pub struct Proxy {
     pub next_upstream_timeout: Duration,
     pub pass_request_headers: bool,
     pub pass_request_body: bool,
+    /// Whether a chunked request body is read before it is sent, as far as memory allows.
+    pub request_buffering: bool,
     /// Whether `error_page` also applies to responses of upstreams.
     pub intercept_errors: bool,
     /// Replaces the client's body.
@@ -93,6 +95,7 @@ impl Default for Proxy {
             next_upstream_timeout: Duration::ZERO,
             pass_request_headers: true,
             pass_request_body: true,
+            request_buffering: true,
             intercept_errors: false,
             set_body: None,
             ignored_headers: IgnoredHeaders::default(),

@@ -69,6 +69,8 @@ impl ProxyRequest<'_> {
 
     pub(crate) async fn connect(&self, peer: &Peer) -> Result<Box<UpstreamConn>, AttemptError> {
         let proxy = &self.exchange.settings().proxy;
+        // While the body is not read a FIN may be behind it, or cut it off: reading it tells.
+        let ignores_abort = proxy.ignore_client_abort || !self.exchange.body.decoder.is_done();
         let connected = Cell::new(false);
         let connecting = async {
             let socket = {
@@ -92,7 +94,7 @@ impl ProxyRequest<'_> {
             if let Poll::Ready(made) = Pin::new(&mut connecting).poll(cx) {
                 return Poll::Ready(Some(made));
             }
-            poll_client_abort(&self.client.stream, proxy.ignore_client_abort, cx).map(|()| None)
+            poll_client_abort(&self.client.stream, ignores_abort, cx).map(|()| None)
         });
         match made.await {
             None => Err(AttemptError::ClientClosed),

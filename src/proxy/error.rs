@@ -28,6 +28,22 @@ pub(crate) enum AttemptError {
 }
 
 impl AttemptError {
+    pub(crate) fn client_body_slow() -> Self {
+        Self::Client(408, "sent its request body more slowly than \"client_body_min_rate\"".to_owned())
+    }
+
+    pub(crate) fn client_body_timeout() -> Self {
+        Self::Client(408, "timed out while sending request body".to_owned())
+    }
+
+    pub(crate) fn client_body_too_large() -> Self {
+        Self::Client(413, "sent too large body".to_owned())
+    }
+
+    pub(crate) fn client_body_truncated() -> Self {
+        Self::Client(400, "prematurely closed connection while sending request body".to_owned())
+    }
+
     /// The status for the client after the last attempt.
     pub(crate) fn status(&self) -> u16 {
         match self {

@@ -20,7 +20,7 @@ use crate::proxy::error::AttemptError;
 use crate::proxy::headers::{self, UpstreamRequest};
 use crate::proxy::live::Live;
 use crate::proxy::pool::{self, PoolKey, TlsKey, UpstreamConn};
-use crate::proxy::request_body::{RequestProgress, RequestSender};
+use crate::proxy::request_body::{self, RequestProgress, RequestSender};
 use crate::request::body_relay::{self, BodyRelay, TransferCoding};
 use crate::request::exchange::{Attempt, AttemptTarget, Exchange};
 use crate::request::next::Next;
@@ -67,6 +67,10 @@ pub struct UpgradedUpstream {
 
 /// Forwards the request, and relays the response. `timer` is that of the connection.
 pub async fn forward(exchange: &mut Exchange, client: &mut BufStream, running: &Live, timer: &Timer) -> Forwarded {
+    if let Err(failure) = request_body::buffer_chunked(exchange, client, timer).await {
+        log::log_request(exchange, Level::Info, format_args!("{failure}"));
+        return Forwarded::Next(Next::Reject(failure.status()));
+    }
     match ProxyRequest::new(exchange, client, running, timer) {
         Ok(mut attempts) => attempts.run().await,
         Err(status) => Forwarded::Next(Next::Reject(status)),
@@ -92,7 +96,7 @@ fn buffered_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Opti
         return Ok(exchange.body.buffered.clone());
     }
     let known = &exchange.body.decoder;
-    if !known.is_at_start() || known.is_done() || client.buffered().is_empty() {
+    if known.consumed() > 0 || known.is_done() || client.buffered().is_empty() {
         return Ok(None);
     }
     let most = exchange.settings().body_bytes_max;
@@ -108,7 +112,8 @@ fn buffered_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Opti
             return Err((413, "too large body".to_owned()));
         }
     }
-    if !decoder.is_done() {
+    // A chunked body is buffered before, or else streamed.
+    if !decoder.is_done() || exchange.request.framing == Framing::Chunked {
         return Ok(None);
     }
     client.consume(used);
@@ -190,7 +195,7 @@ impl<'e> ProxyRequest<'e> {
             log::log_request(exchange, Level::Info, format_args!("client sent {why}"));
             why.status()
         })?;
-        if request.head.len().saturating_sub(body.as_ref().map_or(0, |body| body.len())) > headers::HEAD_BYTES_MAX {
+        if request.head_length > headers::HEAD_BYTES_MAX {
             log::log_request(
                 exchange,
                 Level::Error,
@@ -463,9 +468,6 @@ impl<'e> ProxyRequest<'e> {
         };
         let coding = if framing == Framing::Chunked { TransferCoding::Chunked } else { TransferCoding::Plain };
         let http11 = self.exchange.request.version == Version::Http11;
-        // A client that sends `Content-Length: 0` may wait for `100 Continue` too.
-        let has_body = self.exchange.request.framing != Framing::None;
-        let goes_on = self.exchange.request.expects_continue && has_body && self.exchange.forwards_body();
         let send_timeout = settings.send_timeout;
         let ignores_abort = proxy.ignore_client_abort;
         // The first attempt takes the head; further ones, which are rare, build it again.
@@ -480,17 +482,13 @@ impl<'e> ProxyRequest<'e> {
         let min_rate = MinRate::for_request(self.exchange);
         let upload =
             sent.unfinished.insert(RequestSender::new(BodyRelay::new(head, coding, limits), framing, min_rate));
+        upload.relay.body_bytes = self.exchange.body.prefix.len() as u64;
         if self.exchange.config.keeps_request_body {
-            upload.relay.keep_prefix();
+            upload.relay.keep_prefix(&self.exchange.body.prefix);
         }
+        request_body::send_continue(self.exchange, &self.client.stream).await?;
         let (client_tx, mut client_rx) = self.client.split();
         let (upstream_tx, mut upstream_rx) = pooled.stream.split();
-        if goes_on && !self.exchange.body.continue_sent {
-            self.exchange.body.continue_sent = true;
-            send_all(client_tx, b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), send_timeout)
-                .await
-                .map_err(|_| AttemptError::ClientClosed)?;
-        }
         let timer = self.timer;
         let mut waiting = false;
         let mut interim = 0;

@@ -12,6 +12,7 @@ use crate::http1::head::{self, Framing, HeaderName, Malformed, Request, Response
 use crate::http1::uri;
 use crate::modules::charset;
 use crate::proxy::cookies;
+use crate::request::body_relay::TransferCoding;
 use crate::request::exchange::Exchange;
 use crate::request::response::{self, ContentEncoding, ResponseFraming};
 use crate::request::response_headers::{HeaderFilter, weak_etag};
@@ -30,7 +31,9 @@ const CLIENT_CERTIFICATE: Variable = Variable::Builtin(Builtin::Ssl(SslVariable:
 
 /// A request for an upstream.
 pub struct UpstreamRequest {
+    /// The head, and behind it what is in memory of the body.
     pub head: Vec<u8>,
+    pub head_length: usize,
     pub framing: Framing,
     /// The protocols of `Upgrade`; empty if it is not sent.
     pub offered_protocols: Vec<u8>,
@@ -69,7 +72,7 @@ fn is_same_header(name: &[u8], set: &[u8]) -> bool {
 }
 
 /// Builds the request for the upstream: request line, configured headers, framing, and the remaining headers of the
-/// client. Without a `uri` it is the client's. A buffered `body` is appended.
+/// client. Without a `uri` it is the client's. A buffered `body` is appended, or the buffered start of a longer one.
 pub fn build_request(
     exchange: &Exchange,
     uri: Option<&[u8]>,
@@ -83,8 +86,6 @@ pub fn build_request(
         Some(body) => Framing::Length(body.len() as u64),
         None => request.framing,
     };
-    // HTTP/1.0 has no chunked bodies.
-    let version = if framing == Framing::Chunked { Version::Http11 } else { proxy.version };
     let method = proxy.method.as_ref().map(|method| variables::value(method, exchange));
     let method = method.as_deref().filter(|method| !method.is_empty()).unwrap_or(request.method());
     if !method.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
@@ -96,12 +97,14 @@ pub fn build_request(
     // Encoded: a URI from variables must stay one word of one line.
     uri::encode_url(uri.unwrap_or(&exchange.uri.raw), &mut out);
     out.push(b' ');
-    out.extend_from_slice(version.as_str().as_bytes());
+    out.extend_from_slice(proxy.version.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");
-    let HopHeaders { upgrade, connection } = write_configured_headers(exchange, version, &mut out)?;
+    let HopHeaders { upgrade, connection } = write_configured_headers(exchange, proxy.version, &mut out)?;
     if !upgrade.is_empty() {
-        if !matches!(request.framing, Framing::None | Framing::Length(0)) {
-            return Err(Malformed::UpgradeWithBody);
+        // The handshake of WebSocket is a GET without a body (RFC 6455 4.1); others may have one, as that of Docker has.
+        let is_websocket = head::tokens(&upgrade).any(|token| token.eq_ignore_ascii_case(b"websocket"));
+        if is_websocket && !matches!(request.framing, Framing::None | Framing::Length(0)) {
+            return Err(Malformed::WebSocketWithBody);
         }
         if request.headers.all(HeaderName::WebSocketKey).count() > 1 {
             return Err(Malformed::DuplicateWebSocketKey);
@@ -120,15 +123,21 @@ pub fn build_request(
         write_client_headers(exchange, &mut out);
     }
     out.extend_from_slice(b"\r\n");
+    let head_length = out.len();
     let buffered = body.filter(|_| sends_body);
     out.extend_from_slice(buffered.unwrap_or_default());
+    if framing == Framing::Chunked {
+        out.extend_from_slice(&exchange.body.prefix);
+        TransferCoding::Chunked.frame(head_length, &mut out);
+    }
     let closes = head::tokens(&connection).any(|token| token.eq_ignore_ascii_case(b"close"));
     Ok(UpstreamRequest {
         is_head: method == b"HEAD",
         head: out,
+        head_length,
         framing: if buffered.is_some() { Framing::None } else { framing },
         offered_protocols: upgrade,
-        keep_alive: !closes && (version == Version::Http11 || connection.eq_ignore_ascii_case(b"keep-alive")),
+        keep_alive: !closes && (proxy.version == Version::Http11 || connection.eq_ignore_ascii_case(b"keep-alive")),
     })
 }
 

@@ -158,9 +158,9 @@ impl BodyRelay {
         self.waiting == Some(Waiting::Sink)
     }
 
-    /// Stores the start of the body.
-    pub fn keep_prefix(&mut self) {
-        self.prefix = Some(Vec::new());
+    /// Stores the start of the body; `first` of it precedes what is relayed.
+    pub fn keep_prefix(&mut self, first: &[u8]) {
+        self.prefix = Some(first.get(..PREFIX_BYTES_MAX).unwrap_or(first).to_vec());
     }
 
     pub fn prefix(&self) -> &[u8] {

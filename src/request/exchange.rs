@@ -136,8 +136,12 @@ pub struct SentResponse {
 pub struct RequestBody {
     /// The position in the client's stream.
     pub decoder: Decoder,
-    /// The whole body, if it arrived together with the head: it can be sent to several peers, one after the other.
+    /// The whole body, if it is in memory: it can be sent to several peers, one after the other.
     pub buffered: Option<Rc<Vec<u8>>>,
+    /// The start of a chunked body that is too long for memory. It can be sent again until more of the body was read.
+    pub prefix: Vec<u8>,
+    /// Where the rest of the body starts behind `prefix`, in bytes of the client's stream.
+    pub prefix_end: u64,
     /// The first bytes, where a variable reads them.
     pub start: Vec<u8>,
     /// Bytes read for an upstream, without framing.
@@ -153,6 +157,8 @@ impl RequestBody {
         Self {
             decoder: Decoder::new(request.framing),
             buffered: None,
+            prefix: Vec::new(),
+            prefix_end: 0,
             start: Vec::new(),
             bytes: 0,
             is_dropped: false,
@@ -160,9 +166,9 @@ impl RequestBody {
         }
     }
 
-    /// Whether the body can be sent from its first byte: it is buffered, or no byte behind the head was read.
-    fn can_be_resent(&self) -> bool {
-        self.buffered.is_some() || self.decoder.is_at_start()
+    /// Whether the body can be sent from its first byte: it is in memory as far as it was read.
+    pub fn can_be_resent(&self) -> bool {
+        self.buffered.is_some() || self.decoder.consumed() == self.prefix_end
     }
 }
 

@@ -193,6 +193,60 @@ fn chunks_of_a_large_body() {
     }
 }
 
+/// A chunked body of up to `client_body_buffer_size` is read whole, however it arrives, and gets a length. A longer one is
+/// streamed in chunks; so is each with `proxy_request_buffering off`. HTTP/1.0 upstreams never get chunks.
+#[test]
+fn buffered_bodies() {
+    let peer = Peer::start_echo();
+    let proxy = Proxy::start_with_peers(
+        "upstream up { server PEER; keepalive 4; }
+        server { listen LISTEN;
+            client_body_buffer_size 16; client_max_body_size 40;
+            location /on { proxy_pass http://up; }
+            location /off { proxy_request_buffering off; proxy_pass http://up; }
+            location /old { proxy_http_version 1.0; proxy_request_buffering off; proxy_pass http://up; } }",
+        &[("PEER", &peer)],
+    );
+    let short = ["8\r\n01234567\r\n", "8\r\n89abcdef\r\n", "0\r\n", "\r\n"];
+    let long = ["8\r\n01234567\r\n", "9\r\n89abcdefg\r\n", "2\r\nhi\r\n0\r\n", "\r\n"];
+    let head = "Host: up\r\n";
+    let rows: [(&str, &[&str], Result<&str, u16>); 8] = [
+        ("/on", &short, Ok("Content-Length: 16\r\n\r\n0123456789abcdef")),
+        ("/on", &["0\r\n\r\n"], Ok("Content-Length: 0\r\n\r\n")),
+        ("/on", &long, Ok("Transfer-Encoding: chunked\r\n\r\n11\r\n0123456789abcdefg\r\n2\r\nhi\r\n0\r\n\r\n")),
+        ("/on", &["29\r\n01234567890123456789012345678901234567890\r\n0\r\n\r\n"], Err(413)),
+        ("/on", &["8\r\n01234567\r\n", "x\r\n"], Err(400)),
+        ("/off", &["4\r\n0123\r\n0\r\n\r\n"], Ok("Transfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n0\r\n\r\n")),
+        ("/old", &short, Ok("Connection: close\r\nContent-Length: 16\r\n\r\n0123456789abcdef")),
+        ("/old", &long, Err(411)),
+    ];
+    for (target, parts, expected) in rows {
+        let (before, connections) = (peer.received().len(), peer.connections());
+        let mut client = Client::connect(proxy.addr);
+        let expect =
+            format!("POST {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n");
+        client.send(expect.as_bytes());
+        // The proxy has read the head alone.
+        client.expect_status(100).unwrap_or_else(|why| panic!("{target}: {why}"));
+        if target != "/off" {
+            assert_eq!(peer.connections(), connections, "{target} connects before the body is read");
+        }
+        parts.iter().for_each(|part| client.send(part.as_bytes()));
+        match expected {
+            Ok(rest) => {
+                client.expect_status(200).unwrap_or_else(|why| panic!("{target}: {why}"));
+                let version = if target == "/old" { "1.0" } else { "1.1" };
+                let request = format!("POST {target} HTTP/{version}\r\n{head}{rest}");
+                check_equal("the upstream", &peer.received()[before..], request.as_bytes()).unwrap();
+            }
+            Err(status) => {
+                client.expect_status(status).unwrap_or_else(|why| panic!("{target}: {why}"));
+                assert_eq!(peer.received().len(), before, "{target} with {parts:?} is sent");
+            }
+        }
+    }
+}
+
 /// A body in two packets, split at every byte.
 #[test]
 fn chunks_in_two_packets() {

@@ -18,6 +18,7 @@ const CONFIG: &str = "
     upstream busy { server BUSY max_fails=0; server GOOD backup; }
     server {
         listen LISTEN;
+        BUFFERING
         location /next { proxy_pass http://GOOD; }
         location /admin { proxy_pass http://GOOD; }
         location /inner { internal; proxy_pass http://GOOD; }
@@ -129,13 +130,14 @@ fn request(target: &str) -> (String, String) {
     (head.clone(), head + &body)
 }
 
-/// Sends a request in two parts, split at `cut`; the second when the first has an effect.
+/// Sends a request in two parts, split at `cut`; where bodies are streamed the second when the first has an effect.
 fn send_split(
     proxy: &Proxy,
     [good, stale]: [&Peer; 2],
     seen: &Seen,
     (target, is_stale): (&str, bool),
     cut: usize,
+    streams: bool,
 ) -> Result<(), String> {
     let (head, request) = request(target);
     let (first, second) = request.as_bytes().split_at(cut);
@@ -145,7 +147,7 @@ fn send_split(
     }
     let before = (seen.lock().unwrap().len(), good.received().len(), stale.connections());
     client.send(first);
-    if cut >= head.len() {
+    if streams && cut >= head.len() {
         client.stream.set_nonblocking(true).unwrap();
         wait_for("a response, or another upstream", || {
             let elsewhere = good.received().len() > before.1 || stale.connections() > before.2;
@@ -187,28 +189,30 @@ fn data_of_a_body_is_never_parsed_as_framing() {
     let redirects_to_text =
         early(b"HTTP/1.1 200 OK\r\nConnection: close\r\nX-Accel-Redirect: /text\r\nContent-Length: 0\r\n\r\n");
     let early = early(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
-    let proxy = Proxy::start_with_peers(
-        CONFIG,
-        &[
-            ("GOOD", &good),
-            ("FAILS", &fails),
-            ("STALE", &stale),
-            ("BUSY", &busy),
-            ("REDIRECTS", &redirects),
-            ("TO_TEXT", &redirects_to_text),
-            ("EARLY", &early),
-        ],
-    );
-    let mut wrong = Vec::new();
-    for target in TARGETS {
-        for cut in 0..=request(target.0).1.len() {
-            if let Err(why) = send_split(&proxy, [&good, &stale], &seen, target, cut) {
-                wrong.push(format!("{} split at {cut}: {why}", target.0));
-                break;
+    let peers = [
+        ("GOOD", &good),
+        ("FAILS", &fails),
+        ("STALE", &stale),
+        ("BUSY", &busy),
+        ("REDIRECTS", &redirects),
+        ("TO_TEXT", &redirects_to_text),
+        ("EARLY", &early),
+    ];
+    let buffering = ["proxy_request_buffering off;", "", "client_body_buffer_size 8;", "client_body_buffer_size 0;"];
+    for buffering in buffering {
+        let proxy = Proxy::start_with_peers(&CONFIG.replace("BUFFERING", buffering), &peers);
+        let streams = buffering.contains("off");
+        let mut wrong = Vec::new();
+        for target in TARGETS {
+            for cut in 0..=request(target.0).1.len() {
+                if let Err(why) = send_split(&proxy, [&good, &stale], &seen, target, cut, streams) {
+                    wrong.push(format!("{} split at {cut}: {why}", target.0));
+                    break;
+                }
             }
         }
+        assert!(wrong.is_empty(), "{buffering}\n{}", wrong.join("\n"));
+        let smuggled: Vec<String> = proxy.access_lines().into_iter().filter(|line| line.contains("/admin")).collect();
+        assert!(smuggled.is_empty(), "{buffering} {smuggled:?}");
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let smuggled: Vec<String> = proxy.access_lines().into_iter().filter(|line| line.contains("/admin")).collect();
-    assert!(smuggled.is_empty(), "{smuggled:?}");
 }

@@ -92,6 +92,22 @@ fn upgrades_that_are_configured() {
             Forwarded(b"POST /attach HTTP/1.1\r\nHost: up\r\nUpgrade: tcp\r\nConnection: upgrade\r\n\r\n"),
         ),
         (
+            b"POST /fixed HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello",
+            Forwarded(b"POST /fixed HTTP/1.1\r\nHost: up\r\nConnection: upgrade\r\nContent-Length: 5\r\n\r\nhello"),
+        ),
+        (
+            b"POST /fixed HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nUpgrade: TLS/1.2\r\nConnection: Upgrade\r\n\r\nhello",
+            Forwarded(b"POST /fixed HTTP/1.1\r\nHost: up\r\nConnection: upgrade\r\nContent-Length: 5\r\n\r\nhello"),
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nUpgrade: TLS/1.2\r\nConnection: Upgrade\r\n\r\nhello{N}",
+            ForwardedTimes(
+                2,
+                b"POST / HTTP/1.1\r\nHost: up\r\nUpgrade: TLS/1.2\r\nConnection: upgrade\r\nContent-Length: 5\r\n\r\n\
+                  hello{n}",
+            ),
+        ),
+        (
             b"GET /plain HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
             Forwarded(b"GET /plain HTTP/1.1\r\nHost: up\r\nConnection: upgrade\r\n\r\n"),
         ),
@@ -115,6 +131,54 @@ fn upgrades_that_are_configured() {
             location /fixed { proxy_set_header Host up; proxy_set_header Upgrade websocket;
                 proxy_set_header Connection upgrade; proxy_pass http://up; } }";
     run_request_rows(&Proxy::start_with_peers(config, &[("PEER", &peer)]), &peer, rows);
+}
+
+/// Docker's attach and exec: the body ends by its framing, and the 101 makes the tunnel. What follows the body waits for it; a
+/// 101 before the body was sent, or without one, makes no tunnel.
+#[test]
+fn upgrades_with_a_body() {
+    const UPGRADED: &[u8] = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+    let docker = Peer::start(|connection| {
+        let Some(head) = connection.read_head() else { return };
+        if head.starts_with("POST /hasty ") {
+            connection.send(UPGRADED);
+            connection.read_to_end();
+            return;
+        }
+        if !head.starts_with("POST /exec ") {
+            connection.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+            connection.read_to_end();
+            return;
+        }
+        let body = connection.read_bytes(16);
+        if body.as_deref() == Some(br#"{"Detach":false}"#) && connection.is_quiet() {
+            connection.send(UPGRADED);
+            connection.echo();
+        }
+    });
+    let config = "server { listen LISTEN; location / { proxy_pass http://PEER;
+        proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; } }";
+    let proxy = Proxy::start_with_peers(config, &[("PEER", &docker)]);
+    let post = |target: &str, framing: &str| {
+        format!("POST {target} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n{framing}\r\n\r\n")
+    };
+    for (framing, body) in [
+        ("Content-Length: 16", r#"{"Detach":false}"#),
+        ("Transfer-Encoding: chunked", "8\r\n{\"Detach\r\n8\r\n\":false}\r\n0\r\n\r\n"),
+    ] {
+        for behind in ["", "early"] {
+            let request = post("/exec", framing) + body + behind;
+            let mut client = Client::connect_and_send(proxy.addr, request.as_bytes());
+            client.expect_status(101).unwrap_or_else(|why| panic!("{framing}: {why}"));
+            client.send(b" late");
+            let expected = format!("{behind} late");
+            assert_eq!(client.read_bytes(expected.len()).unwrap(), expected.as_bytes(), "{framing}");
+        }
+    }
+    let mut client = Client::connect_and_send(proxy.addr, post("/hasty", "Content-Length: 16").as_bytes());
+    client.expect_status(502).unwrap();
+    let mut client = Client::connect_and_send(proxy.addr, (post("/none", "Content-Length: 4") + "body").as_bytes());
+    client.expect_status(404).unwrap();
 }
 
 /// Opens a tunnel to an echoing upstream, and sends bytes both ways. Returns the bytes that the upstream got before them.
