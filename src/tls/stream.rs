@@ -13,6 +13,7 @@ use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
 use futures_rustls::rustls;
+use rustls::AlertDescription;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
@@ -384,9 +385,27 @@ impl StreamState {
         while self.connection.common().wants_write() {
             let _ = self.connection.process(&mut [], &mut |_| {}, &mut self.unsent);
         }
-        let message = error.to_string();
+        let message = match self.refusal(error) {
+            Some(reason) => format!("{error}: {reason}"),
+            None => error.to_string(),
+        };
         self.error = Some(message.clone().into());
         io::Error::new(io::ErrorKind::InvalidData, message)
+    }
+
+    /// Why an upstream refused the ClientHello, if `error` is its alert.
+    fn refusal(&self, error: &rustls::Error) -> Option<&'static str> {
+        let is_refused = matches!(self.connection, RustlsConnection::Client(_))
+            && self.connection.common().negotiated_cipher_suite().is_none();
+        match error {
+            rustls::Error::AlertReceived(
+                AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity,
+            ) if is_refused => Some("the upstream offers no cipher that is supported (ECDHE with AES-GCM or ChaCha20)"),
+            rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) if is_refused => {
+                Some("the upstream offers no version of TLS that is enabled (1.2 and 1.3 are supported)")
+            }
+            _ => None,
+        }
     }
 
     /// Processes `received` as far as possible, and removes the bytes that are used up.

@@ -179,14 +179,32 @@ fn upstreams_that_fail() {
         }
         stream.flush().unwrap();
     });
+    // Alerts before a ServerHello.
+    let refusing = |alert: u8| {
+        Peer::start(move |connection| {
+            connection.read();
+            connection.send(&[21, 3, 3, 0, 2, 2, alert]);
+        })
+    };
+    let (no_cipher, old) = (refusing(40), refusing(70));
     let config = "proxy_connect_timeout 1s; proxy_next_upstream off; server { listen LISTEN;
+        location /cipher { proxy_pass https://CIPHER; } location /version { proxy_pass https://VERSION; }
         location /plain { proxy_pass https://PLAIN; } location /silent { proxy_pass https://SILENT; }
         location /closing { proxy_pass https://CLOSING; } location / { proxy_pass https://ENDING; } }";
-    let peers = [("PLAIN", &plain), ("SILENT", &silent), ("CLOSING", &closing), ("ENDING", &ending)];
+    let peers = [
+        ("PLAIN", &plain),
+        ("SILENT", &silent),
+        ("CLOSING", &closing),
+        ("ENDING", &ending),
+        ("CIPHER", &no_cipher),
+        ("VERSION", &old),
+    ];
     let proxy = start(&dir, config, &peers);
     run_concurrently(vec![
         case("plain HTTP", || ask(&proxy, "/plain", 502).map(drop)),
         case("no response", || ask(&proxy, "/silent", 504).map(drop)),
+        case("no cipher", || ask(&proxy, "/cipher", 502).map(drop)),
+        case("no version", || ask(&proxy, "/version", 502).map(drop)),
         case("EOF", || ask(&proxy, "/closing", 502).map(drop)),
         case("a complete response", || check_equal("the client", ask(&proxy, "/whole", 200)?.as_bytes(), b"part")),
         case("a response that may be truncated", || {
@@ -197,6 +215,8 @@ fn upstreams_that_fail() {
     ]);
     proxy.wait_for_error_line(&["upstream timed out", "while SSL handshaking to upstream"]).unwrap();
     proxy.wait_for_error_line(&["upstream prematurely closed connection", "/cut"]).unwrap();
+    proxy.wait_for_error_line(&["the upstream offers no cipher that is supported", "/cipher"]).unwrap();
+    proxy.wait_for_error_line(&["the upstream offers no version of TLS that is enabled", "/version"]).unwrap();
 }
 
 #[test]
