@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::http1::proxy_protocol::Tlv;
 use crate::tls::SslVariable;
 
 /// A value of the configuration that may hold variables.
@@ -50,6 +51,8 @@ pub enum Variable {
     Geo(u32),
     /// The result of a `split_clients`.
     Split(u32),
+    /// `$proxy_protocol_tlv_NAME`
+    ProxyProtocolTlv(Tlv),
     /// A variable of nginx's that is always empty here.
     Empty,
 }
@@ -74,6 +77,7 @@ pub enum Builtin {
     Https,
     InvalidReferer,
     IsArgs,
+    IsRequestPort,
     LimitConnStatus,
     LimitRate,
     LimitReqStatus,
@@ -99,6 +103,7 @@ pub enum Builtin {
     RequestId,
     RequestLength,
     RequestMethod,
+    RequestPort,
     RequestTime,
     RequestUri,
     Scheme,
@@ -177,6 +182,7 @@ const BUILTINS: &[(&str, Builtin)] = &[
     ("https", Builtin::Https),
     ("invalid_referer", Builtin::InvalidReferer),
     ("is_args", Builtin::IsArgs),
+    ("is_request_port", Builtin::IsRequestPort),
     ("limit_conn_status", Builtin::LimitConnStatus),
     ("limit_rate", Builtin::LimitRate),
     ("limit_req_status", Builtin::LimitReqStatus),
@@ -204,6 +210,7 @@ const BUILTINS: &[(&str, Builtin)] = &[
     ("request_id", Builtin::RequestId),
     ("request_length", Builtin::RequestLength),
     ("request_method", Builtin::RequestMethod),
+    ("request_port", Builtin::RequestPort),
     ("request_time", Builtin::RequestTime),
     ("request_uri", Builtin::RequestUri),
     ("scheme", Builtin::Scheme),
@@ -232,6 +239,7 @@ const BUILTINS: &[(&str, Builtin)] = &[
     ("ssl_protocol", Builtin::Ssl(SslVariable::Protocol)),
     ("ssl_server_name", Builtin::Ssl(SslVariable::ServerName)),
     ("ssl_session_reused", Builtin::Ssl(SslVariable::SessionReused)),
+    ("ssl_sigalgs", Builtin::Ssl(SslVariable::Sigalgs)),
     ("status", Builtin::Status),
     ("time_iso8601", Builtin::TimeIso8601),
     ("time_local", Builtin::TimeLocal),
@@ -247,8 +255,25 @@ const BUILTINS: &[(&str, Builtin)] = &[
 ];
 
 /// Known to nginx, but never set here. Sorted.
-const ALWAYS_EMPTY: &[&str] =
-    &["realpath_root", "request_body_file", "ssl_early_data", "ssl_session_id", "upstream_cache_status"];
+const ALWAYS_EMPTY: &[&str] = &[
+    "http2",
+    "http3",
+    "realpath_root",
+    "request_body_file",
+    "ssl_client_sigalg",
+    "ssl_early_data",
+    "ssl_ech_outer_server_name",
+    "ssl_ech_status",
+    "ssl_session_id",
+    "ssl_sigalg",
+    "tcpinfo_rcv_space",
+    "tcpinfo_rtt",
+    "tcpinfo_rttvar",
+    "tcpinfo_snd_cwnd",
+    "upstream_cache_etag",
+    "upstream_cache_last_modified",
+    "upstream_cache_status",
+];
 
 impl Variable {
     /// Looks up a variable that the program defines; those that a configuration defines are not known here.
@@ -265,6 +290,9 @@ impl Variable {
         // nginx accepts an argument without a name.
         if name == "arg_" {
             return Some(Self::Empty);
+        }
+        if let Some(name) = name.strip_prefix("proxy_protocol_tlv_") {
+            return Tlv::from_name(name).map(Self::ProxyProtocolTlv);
         }
         let rest =
             |prefix: &str| name.strip_prefix(prefix).filter(|rest| !rest.is_empty()).map(|rest| rest.as_bytes().into());

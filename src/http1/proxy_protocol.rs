@@ -1,7 +1,7 @@
 //! The PROXY protocol, versions 1 and 2: a header in front of the client's first byte, with the addresses of the
 //! connection to the proxy before this one.
 //!
-//! TLVs after the addresses are ignored.
+//! TLVs after the addresses are kept as they are, and parsed where a variable names one ([`Tlv`]).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,11 +13,83 @@ const V2_BYTES_MAX: usize = 4096;
 /// The start of a header of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The client's address, and the address it connected to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProxiedAddrs {
+/// The connection to the proxy before this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxiedConnection {
+    /// The client's address.
     pub source: SocketAddr,
+    /// The address it connected to.
     pub destination: SocketAddr,
+    /// The TLVs of version 2; not parsed.
+    pub tlvs: Box<[u8]>,
+}
+
+/// Which TLV of version 2 (section 2.2 of the specification), as `$proxy_protocol_tlv_NAME` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tlv {
+    Type(u8),
+    /// One of those in the TLV of TLS.
+    Tls(u8),
+    /// The result of the verification of the client's certificate, in the TLV of TLS.
+    TlsVerify,
+}
+
+/// The type of the TLV of TLS, and the bytes before the TLVs in it: one of flags, four of the result of the verification.
+const TLS: u8 = 0x20;
+const TLS_FLAGS_BYTES: usize = 1;
+
+impl Tlv {
+    /// Parses nginx's name, or a number such as `0xea`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let (name, is_tls) = match name.strip_prefix("ssl_") {
+            Some(rest) => (rest, true),
+            None => (name, false),
+        };
+        let kind = match (is_tls, name) {
+            (true, "verify") => return Some(Self::TlsVerify),
+            (false, "alpn") => 0x01,
+            (false, "authority") => 0x02,
+            (false, "unique_id") => 0x05,
+            (false, "ssl") => TLS,
+            (false, "netns") => 0x30,
+            (true, "version") => 0x21,
+            (true, "cn") => 0x22,
+            (true, "cipher") => 0x23,
+            (true, "sig_alg") => 0x24,
+            (true, "key_alg") => 0x25,
+            _ => {
+                let digits = name.strip_prefix("0x").filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+                u8::from_str_radix(digits, 16).ok()?
+            }
+        };
+        Some(if is_tls { Self::Tls(kind) } else { Self::Type(kind) })
+    }
+
+    /// Appends the value of the first such TLV among `tlvs`; nothing if there is none or if one before it is malformed.
+    pub fn write(self, tlvs: &[u8], out: &mut Vec<u8>) {
+        let tls = || find_tlv(tlvs, TLS)?.get(TLS_FLAGS_BYTES..)?.split_first_chunk::<4>();
+        let value = match self {
+            Self::Type(kind) => find_tlv(tlvs, kind),
+            Self::Tls(kind) => tls().and_then(|(_, inner)| find_tlv(inner, kind)),
+            Self::TlsVerify => {
+                let result = tls().map(|(result, _)| u32::from_be_bytes(*result).to_string());
+                return out.extend_from_slice(result.unwrap_or_default().as_bytes());
+            }
+        };
+        out.extend_from_slice(value.unwrap_or_default());
+    }
+}
+
+/// Finds the first TLV of a type: one byte of type, two of length, the value.
+fn find_tlv(mut tlvs: &[u8], kind: u8) -> Option<&[u8]> {
+    loop {
+        let (&[found, high, low], rest) = tlvs.split_first_chunk::<3>()?;
+        let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        if found == kind {
+            return Some(value);
+        }
+        tlvs = rest;
+    }
 }
 
 /// An error in a header.
@@ -43,7 +115,7 @@ impl fmt::Display for MalformedProxyHeader {
 }
 
 /// The addresses of a header, if any, and its length. `None`: the header is incomplete.
-pub type ParsedHeader = Option<(Option<ProxiedAddrs>, usize)>;
+pub type ParsedHeader = Option<(Option<ProxiedConnection>, usize)>;
 
 /// Parses the header at the start of `bytes`.
 ///
@@ -73,7 +145,7 @@ fn parse_v1(bytes: &[u8]) -> Result<ParsedHeader, MalformedProxyHeader> {
             let addr = |host: &str, digits: &str| Some(SocketAddr::new(parse_ip(family, host)?, parse_port(digits)?));
             let addresses = addr(source, from).zip(addr(destination, to));
             let (source, destination) = addresses.ok_or(MalformedProxyHeader::Line)?;
-            Some(ProxiedAddrs { source, destination })
+            Some(ProxiedConnection { source, destination, tlvs: Box::default() })
         }
         _ => return Err(MalformedProxyHeader::Line),
     };
@@ -113,32 +185,40 @@ fn parse_v2(bytes: &[u8]) -> Result<ParsedHeader, MalformedProxyHeader> {
     Ok(Some((addresses, head.len() + len)))
 }
 
-fn parse_ipv4(body: &[u8]) -> Option<ProxiedAddrs> {
+fn parse_ipv4(body: &[u8]) -> Option<ProxiedConnection> {
     let (source, rest) = body.split_first_chunk::<4>()?;
     let (destination, rest) = rest.split_first_chunk::<4>()?;
-    Some(join_ports(Ipv4Addr::from(*source).into(), Ipv4Addr::from(*destination).into(), rest.first_chunk()?))
+    join_ports(Ipv4Addr::from(*source).into(), Ipv4Addr::from(*destination).into(), rest)
 }
 
-fn parse_ipv6(body: &[u8]) -> Option<ProxiedAddrs> {
+fn parse_ipv6(body: &[u8]) -> Option<ProxiedConnection> {
     let (source, rest) = body.split_first_chunk::<16>()?;
     let (destination, rest) = rest.split_first_chunk::<16>()?;
     let (source, destination) = (Ipv6Addr::from(*source).to_canonical(), Ipv6Addr::from(*destination).to_canonical());
-    Some(join_ports(source, destination, rest.first_chunk()?))
+    join_ports(source, destination, rest)
 }
 
-fn join_ports(source: IpAddr, destination: IpAddr, [a, b, c, d]: &[u8; 4]) -> ProxiedAddrs {
-    ProxiedAddrs {
+/// Parses what follows the addresses: two ports and the TLVs.
+fn join_ports(source: IpAddr, destination: IpAddr, rest: &[u8]) -> Option<ProxiedConnection> {
+    let ([a, b, c, d], tlvs) = rest.split_first_chunk()?;
+    Some(ProxiedConnection {
         source: SocketAddr::new(source, u16::from_be_bytes([*a, *b])),
         destination: SocketAddr::new(destination, u16::from_be_bytes([*c, *d])),
-    }
+        tlvs: tlvs.into(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn addresses(source: &str, destination: &str) -> Option<ProxiedAddrs> {
-        Some(ProxiedAddrs { source: source.parse().unwrap(), destination: destination.parse().unwrap() })
+    fn addresses(source: &str, destination: &str) -> Option<ProxiedConnection> {
+        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+        Some(ProxiedConnection { source, destination, tlvs: Box::default() })
+    }
+
+    fn with_tlvs(tlvs: &[u8]) -> Option<ProxiedConnection> {
+        addresses("192.0.2.1:123", "192.0.2.2:5678").map(|known| ProxiedConnection { tlvs: tlvs.into(), ..known })
     }
 
     fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
@@ -159,10 +239,7 @@ mod tests {
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
             (b"PROXY UNKNOWN 1 2 3 4 \xc3\xa4\r\n".to_vec(), None),
             (binary(0x21, 0x11, &v4_body), addresses("192.0.2.1:123", "192.0.2.2:5678")),
-            (
-                binary(0x21, 0x11, &[&v4_body[..], &[3, 0, 4, 1, 2, 3, 4]].concat()),
-                addresses("192.0.2.1:123", "192.0.2.2:5678"),
-            ),
+            (binary(0x21, 0x11, &[&v4_body[..], &[3, 0, 4, 1, 2, 3, 4]].concat()), with_tlvs(&[3, 0, 4, 1, 2, 3, 4])),
             (binary(0x21, 0x21, &v6_body), addresses("[2000::1]:5", "[2000::2]:6")),
             (binary(0x20, 0x11, &v4_body), None),
             (binary(0x21, 0x00, &[]), None),
@@ -174,6 +251,40 @@ mod tests {
                 assert_eq!(parse(&whole[..end]), Ok(None), "{:?}", whole[..end].escape_ascii());
             }
             assert_eq!(parse(&whole), Ok(Some((expected, header.len()))));
+        }
+    }
+
+    #[test]
+    fn tlvs_have_names() {
+        let tls = [&[5, 0, 0, 1, 2][..], b"\x21\0\x07TLSv1.3", b"\x22\0\x01a"].concat();
+        let tlvs = [b"\x01\0\x02h2\x02\0\x01a\x02\0\x01b\x20\0\x13", &tls[..], b"\xea\0\0\x30\0\x03cut"].concat();
+        let value = |name: &str, tlvs: &[u8]| {
+            let mut out = Vec::new();
+            Tlv::from_name(name).unwrap().write(tlvs, &mut out);
+            out
+        };
+        for (name, expected) in [
+            ("alpn", &b"h2"[..]),
+            ("authority", b"a"),
+            ("0x2", b"a"),
+            ("unique_id", b""),
+            ("ssl", &tls),
+            ("ssl_verify", b"258"),
+            ("ssl_version", b"TLSv1.3"),
+            ("ssl_0x22", b"a"),
+            ("ssl_cipher", b""),
+            ("0xea", b""),
+            ("netns", b"cut"),
+        ] {
+            assert_eq!(value(name, &tlvs), expected, "{name}");
+            for end in 0..tlvs.len() {
+                let part = value(name, &tlvs[..end]);
+                assert!(part.is_empty() || part == expected, "{name}: {end}");
+            }
+        }
+        assert_eq!(value("ssl_verify", b"\x20\0\x04\0\0\0\0"), b"");
+        for name in ["", "0x", "0x100", "0x+1", "verify", "ssl_", "ssl_alpn", "cn"] {
+            assert_eq!(Tlv::from_name(name), None, "{name}");
         }
     }
 

@@ -231,6 +231,14 @@ pub fn parse_host(host: &[u8]) -> Result<String, Malformed> {
     String::from_utf8(name.to_ascii_lowercase()).map_err(|_| Malformed::Host)
 }
 
+/// Returns the port of a valid host.
+pub fn host_port(host: &[u8]) -> Option<u16> {
+    let behind_address = host.iter().rposition(|b| *b == b']').map_or(0, |end| end + 1);
+    let rest = host.get(behind_address..)?;
+    let digits = rest.get(rest.iter().position(|b| *b == b':')? + 1..)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// Whether the text is an IPvFuture (RFC 3986 3.2.2): `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`.
 fn is_ip_future(text: &str) -> bool {
     let Some((version, rest)) = text.strip_prefix(['v', 'V']).and_then(|text| text.split_once('.')) else {
@@ -302,6 +310,20 @@ mod tests {
             "/a/../..",
         ] {
             assert_eq!(path(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn hosts_have_ports() {
+        for (host, port) in [
+            ("a", None),
+            ("a:", None),
+            ("a:8080", Some(8080)),
+            ("[::1]", None),
+            ("[::1]:0", Some(0)),
+            ("[v1.a]:65535", Some(65535)),
+        ] {
+            assert_eq!(host_port(host.as_bytes()), port, "{host}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::config::{Config, Content, KeepaliveDisable, Location, ProxyPass, Server, Settings};
 use crate::http1::body::Decoder;
 use crate::http1::head::{Request, Response, Version};
-use crate::http1::proxy_protocol::ProxiedAddrs;
+use crate::http1::proxy_protocol::ProxiedConnection;
 use crate::http1::user_agent;
 use crate::regex::Captures;
 use crate::request::limit_zones::RequestLimits;
@@ -38,7 +38,7 @@ pub struct Client {
     pub number: u32,
     pub connected_at: Millis,
     /// The addresses of the PROXY protocol header.
-    pub proxy_protocol: Option<Rc<ProxiedAddrs>>,
+    pub proxy_protocol: Option<Rc<ProxiedConnection>>,
     /// Set on TLS connections.
     pub tls: Option<Rc<TlsInfo>>,
 }

@@ -447,7 +447,9 @@ fn has_value(variable: &Variable) -> bool {
             Builtin::Https
                 | Builtin::InvalidReferer
                 | Builtin::IsArgs
+                | Builtin::IsRequestPort
                 | Builtin::RequestCompletion
+                | Builtin::RequestPort
                 | Builtin::ServerName
                 | Builtin::Uri
         ),

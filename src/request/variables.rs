@@ -7,7 +7,7 @@ use crate::config::Geo;
 use crate::config::template::{Builtin, ConnectionState, Segment, Template, Variable};
 use crate::http1::basic_auth::Credentials;
 use crate::http1::head::{self, HeaderName, Headers};
-use crate::http1::x_forwarded_for;
+use crate::http1::{uri, x_forwarded_for};
 use crate::request::exchange::{Attempt, Exchange};
 use crate::request::limit_zones::LimitStatus;
 use crate::runtime::clock;
@@ -80,6 +80,9 @@ pub fn write_variable(variable: &Variable, exchange: &Exchange, out: &mut Vec<u8
             if let Some(value) = exchange.variables.user.borrow().get(*number as usize) {
                 out.extend_from_slice(value);
             }
+        }
+        Variable::ProxyProtocolTlv(tlv) => {
+            exchange.client.proxy_protocol.iter().for_each(|proxied| tlv.write(&proxied.tlvs, out))
         }
         Variable::Map(number) => write_map(*number, exchange, out, depth),
         Variable::Geo(number) => write_geo(*number, exchange, out, depth),
@@ -230,6 +233,8 @@ fn write_builtin(builtin: Builtin, exchange: &Exchange, out: &mut Vec<u8>) {
     let mut number = |value: u64| write_number(value, 1, out);
     match builtin {
         Builtin::Args => out.extend_from_slice(exchange.uri.args.as_deref().unwrap_or_default()),
+        Builtin::IsRequestPort => out.extend_from_slice(request_port(exchange).map_or(b"", |_| b":")),
+        Builtin::RequestPort => request_port(exchange).into_iter().for_each(|port| number(port.into())),
         Builtin::IsArgs => {
             if exchange.uri.args.as_ref().is_some_and(|args| !args.is_empty()) {
                 out.push(b'?');
@@ -442,6 +447,12 @@ pub fn has_dot_dot(path: &[u8]) -> bool {
 /// Returns `$host`: the host of the request, or the name of its server.
 pub fn host(exchange: &Exchange) -> &str {
     if exchange.uri.host.is_empty() { &exchange.server.name } else { &exchange.uri.host }
+}
+
+/// The port in the host of the request, if it has one.
+fn request_port(exchange: &Exchange) -> Option<u16> {
+    // A host in the target has replaced the header.
+    uri::host_port(exchange.request.headers.first(HeaderName::Host)?).filter(|port| *port > 0)
 }
 
 /// Appends a number with at least `digits_min` digits. `write!` takes several times as long.

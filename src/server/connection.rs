@@ -14,7 +14,7 @@ use futures_lite::FutureExt;
 
 use crate::config::{Level, Lingering, Server, VirtualHosts};
 use crate::http1::head::{HeadScanner, Malformed, Request};
-use crate::http1::proxy_protocol::{self, ProxiedAddrs};
+use crate::http1::proxy_protocol::{self, ProxiedConnection};
 use crate::http1::{uri, x_forwarded_for};
 use crate::proxy::live::Live;
 use crate::request::exchange::{Client, Exchange};
@@ -152,7 +152,7 @@ fn hand_over(stream: BufStream, client: &Client, hosts: &VirtualHosts, worker: &
 
 /// What a proxy in front says of its client.
 enum ProxyHeader {
-    Addresses(Rc<ProxiedAddrs>),
+    Addresses(Rc<ProxiedConnection>),
     /// The proxy connects for itself.
     Local,
     /// The sender is not trusted, or there is no valid header.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_rustls::rustls;
 use rustls::pki_types::CertificateDer;
 use rustls::server::ClientHello;
-use rustls::{CipherSuite, CommonState, HandshakeKind, NamedGroup, ProtocolVersion};
+use rustls::{CipherSuite, CommonState, HandshakeKind, NamedGroup, ProtocolVersion, SignatureScheme};
 
 use crate::http1::{base64, digest};
 use crate::tls::server_config::ServerTls;
@@ -21,6 +21,7 @@ pub(super) struct ClientOffer {
     server_name: Option<Box<str>>,
     pub(super) ciphers: Box<[CipherSuite]>,
     groups: Box<[NamedGroup]>,
+    signature_schemes: Box<[SignatureScheme]>,
 }
 
 impl ClientOffer {
@@ -29,6 +30,7 @@ impl ClientOffer {
             server_name: hello.server_name().map(Into::into),
             ciphers: hello.cipher_suites().into(),
             groups: hello.named_groups().unwrap_or_default().into(),
+            signature_schemes: hello.signature_schemes().into(),
         }
     }
 }
@@ -102,6 +104,9 @@ impl TlsInfo {
             SslVariable::Ciphers => write_list(&self.hello.ciphers, out, |cipher, out| write_cipher(*cipher, out)),
             SslVariable::Curve => self.group.iter().for_each(|group| write_group(*group, out)),
             SslVariable::Curves => write_list(&self.hello.groups, out, |group, out| write_group(*group, out)),
+            SslVariable::Sigalgs => {
+                write_list(&self.hello.signature_schemes, out, |scheme, out| write_signature_scheme(*scheme, out))
+            }
             SslVariable::Protocol => out.extend_from_slice(match self.protocol {
                 Some(ProtocolVersion::TLSv1_3) => b"TLSv1.3",
                 Some(ProtocolVersion::TLSv1_2) => b"TLSv1.2",
@@ -153,6 +158,27 @@ fn write_group(group: NamedGroup, out: &mut Vec<u8>) {
         NamedGroup::secp256r1 => "prime256v1",
         NamedGroup::secp384r1 => "secp384r1",
         NamedGroup::secp521r1 => "secp521r1",
+        other => return drop(write!(out, "0x{:04x}", u16::from(other))),
+    };
+    out.extend_from_slice(name.as_bytes());
+}
+
+/// Writes the name of a signature algorithm in TLS (RFC 8446 4.2.3), and others as numbers.
+fn write_signature_scheme(scheme: SignatureScheme, out: &mut Vec<u8>) {
+    let name = match scheme {
+        SignatureScheme::RSA_PKCS1_SHA1 => "rsa_pkcs1_sha1",
+        SignatureScheme::RSA_PKCS1_SHA256 => "rsa_pkcs1_sha256",
+        SignatureScheme::RSA_PKCS1_SHA384 => "rsa_pkcs1_sha384",
+        SignatureScheme::RSA_PKCS1_SHA512 => "rsa_pkcs1_sha512",
+        SignatureScheme::RSA_PSS_SHA256 => "rsa_pss_rsae_sha256",
+        SignatureScheme::RSA_PSS_SHA384 => "rsa_pss_rsae_sha384",
+        SignatureScheme::RSA_PSS_SHA512 => "rsa_pss_rsae_sha512",
+        SignatureScheme::ECDSA_SHA1_Legacy => "ecdsa_sha1",
+        SignatureScheme::ECDSA_NISTP256_SHA256 => "ecdsa_secp256r1_sha256",
+        SignatureScheme::ECDSA_NISTP384_SHA384 => "ecdsa_secp384r1_sha384",
+        SignatureScheme::ECDSA_NISTP521_SHA512 => "ecdsa_secp521r1_sha512",
+        SignatureScheme::ED25519 => "ed25519",
+        SignatureScheme::ED448 => "ed448",
         other => return drop(write!(out, "0x{:04x}", u16::from(other))),
     };
     out.extend_from_slice(name.as_bytes());

@@ -24,4 +24,5 @@ pub enum SslVariable {
     Protocol,
     ServerName,
     SessionReused,
+    Sigalgs,
 }

@@ -7,6 +7,7 @@ use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::{Client, expand};
 use crate::harness::{ABOUT_A_SECOND, Proxy, wait_for};
 use crate::peer::Peer;
+use crate::response_rows::run_response_rows;
 
 /// The response of all servers of these tests.
 const ADDRESSES: &str = "return 200 \"$remote_addr:$remote_port $realip_remote_addr $proxy_protocol_addr:$proxy_protocol_port \
@@ -92,6 +93,42 @@ fn addresses_in_headers() {
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2 with the addresses of the line `PROXY TCP4 192.0.2.1 192.0.2.2 123 5678`.
 const V2_TCP4: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x7b\x16\x2e";
+
+#[test]
+fn tlvs_of_the_proxy_protocol() {
+    let proxy = Proxy::start(
+        "server { listen LISTEN proxy_protocol;
+            return 200 \"$proxy_protocol_tlv_alpn,$proxy_protocol_tlv_0xea,$proxy_protocol_tlv_ssl_version,$proxy_protocol_tlv_netns\"; }",
+    );
+    let tlvs = b"\x01\0\x02h2\xea\0\x01x\x20\0\x0f\x01\0\0\0\0\x21\0\x07TLSv1.3";
+    let addresses = b"\xc0\0\x02\x01\xc0\0\x02\x02\0\x7b\x16\x2e";
+    for (tlvs, expected) in [(&tlvs[..], &b"h2,x,TLSv1.3,"[..]), (b"", b",,,")] {
+        let rest = [&addresses[..], tlvs].concat();
+        let header = [V2, b"\x21\x11\0", &[rest.len() as u8], &rest].concat();
+        let mut client =
+            Client::connect_and_send(proxy.addr, &[&header[..], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
+        check_equal("the client", &client.expect_status(200).unwrap().body, expected).unwrap();
+    }
+}
+
+/// Names of newer nginx.
+#[test]
+fn the_port_of_a_request() {
+    let proxy = Proxy::start(
+        "server { listen LISTEN; return 200 \"$host$is_request_port$request_port,$http2$http3$tcpinfo_rtt\"; }",
+    );
+    run_response_rows(
+        &proxy,
+        &[
+            ("a port", "/\nHost: a:81", 200, "=a:81,"),
+            ("none", "/\nHost: a", 200, "=a,"),
+            ("an empty one", "/\nHost: a:", 200, "=a,"),
+            ("zero", "/\nHost: a:0", 200, "=a,"),
+            ("of an address", "/\nHost: [::1]:82", 200, "=[::1]:82,"),
+            ("of a target", "GET http://b:83/\nHost: a:81", 200, "=b:83,"),
+        ],
+    );
+}
 
 #[test]
 fn the_proxy_protocol() {

@@ -102,3 +102,14 @@ fn an_issuer_is_named_once() {
     check_equal("issuers", &[issuers.len() as u8], &[2]).unwrap();
     assert!(issuers[0].windows(6).any(|part| part == b"issuer") && issuers[1].windows(5).any(|part| part == b"other"));
 }
+
+#[test]
+fn signature_algorithms_of_a_client_have_names() {
+    let (dir, ca) = certificates();
+    let proxy = start(&dir, &format!("{PAIR} server {{ listen LISTEN ssl; return 200 $ssl_sigalgs; }}"), &[]);
+    let mut client = TlsConnector::trusting(&ca, None).connect(proxy.addr, "a.example").unwrap();
+    let response = client.request(crate::tls::GET, 200).unwrap();
+    let expected = "ecdsa_secp384r1_sha384:ecdsa_secp256r1_sha256:ed25519:rsa_pss_rsae_sha512:rsa_pss_rsae_sha384:\
+        rsa_pss_rsae_sha256:rsa_pkcs1_sha512:rsa_pkcs1_sha384:rsa_pkcs1_sha256";
+    check_equal("the client", &response.body, expected.as_bytes()).unwrap();
+}
