@@ -38,7 +38,7 @@ pub(crate) const LOCATION_IF: u16 = 128;
 pub(crate) const LIMIT_EXCEPT: u16 = 256;
 pub(super) const HSL: u16 = HTTP | SERVER | LOCATION;
 pub(super) const HS: u16 = HTTP | SERVER;
-const SL: u16 = SERVER | LOCATION;
+pub(super) const SL: u16 = SERVER | LOCATION;
 /// Contexts of steps (the rewrite module).
 const STEPS: u16 = SL | SERVER_IF | LOCATION_IF;
 /// Contexts of access control.
