@@ -222,14 +222,15 @@ pub(crate) fn proxy_tls_mut(block: &mut BlockBuilder) -> &mut ProxyTls {
 
 pub(crate) fn proxy_certificate(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    // An empty name resets an inherited certificate.
+    // An empty name resets an inherited certificate, as one of a key does.
     proxy_tls_mut(block).certificate =
         if word.text.is_empty() { None } else { Some(file_name(directive, word)?.clone()) };
     Ok(())
 }
 
 pub(crate) fn proxy_certificate_key(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    proxy_tls_mut(block).key = Some(file_name(directive, arg(directive, 0))?.clone());
+    let word = arg(directive, 0);
+    proxy_tls_mut(block).key = if word.text.is_empty() { None } else { Some(file_name(directive, word)?.clone()) };
     Ok(())
 }
 

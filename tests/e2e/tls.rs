@@ -680,6 +680,17 @@ fn formats_of_keys() {
         let out = run(&dir, &["-t"], "kind.conf");
         assert_eq!(out.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&out.stderr));
     }
+    // A certificate with trust settings: of a server it is read without them.
+    shell("openssl x509 -in p384.crt -trustout -addtrust serverAuth -setalias a -out trusted.crt");
+    for (more, code) in [("", 0), ("ssl_verify_client on; ssl_client_certificate trusted.crt;", 2)] {
+        let text =
+            format!("server {{ listen 1 ssl; ssl_certificate trusted.crt; ssl_certificate_key p384.key; {more} }}");
+        dir.write("kind.conf", text);
+        let out = run(&dir, &["-t"], "kind.conf");
+        let err = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(code), "{err}");
+        assert_eq!(err.contains("trust settings"), code != 0, "{err}");
+    }
 }
 
 /// The memory of connections without a handshake, and of idle TLS connections.
