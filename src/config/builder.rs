@@ -6,7 +6,6 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,7 +41,7 @@ pub(crate) struct Builder {
     /// Each `proxy_pass` whose host the client may choose.
     pub(crate) client_chosen_hosts: Vec<Word>,
     /// Variables defined by `map`, `geo` and `split_clients`.
-    defined_variables: Vec<(String, Variable)>,
+    defined_variables: HashMap<String, Variable>,
     user_variables: HashMap<String, u32>,
     /// All values that variables are assigned, wherever in the configuration.
     pub(crate) assignments: Assignments,
@@ -193,7 +192,7 @@ impl Builder {
             log_formats: Vec::new(),
             servers: Vec::new(),
             client_chosen_hosts: Vec::new(),
-            defined_variables: Vec::new(),
+            defined_variables: HashMap::new(),
             user_variables: HashMap::new(),
             assignments: Assignments::default(),
             keeps_response_head: Cell::new(false),
@@ -205,7 +204,7 @@ impl Builder {
     /// Builds the configuration.
     fn build(&mut self, tree: &[Directive]) -> Result {
         self.number_default_error_log(&self.config.main.error_log.clone());
-        self.declare_variables(tree);
+        self.declare_variables(tree, &mut Definitions::default());
         self.collect_assignments(tree);
         let mut block = BlockBuilder::new(directives::MAIN, Settings::default());
         self.read_block(tree, &mut block)?;
@@ -277,21 +276,20 @@ impl Builder {
     }
 
     /// Declares the variables of maps, of `set` and of named groups, so that they may be used above their definition.
-    fn declare_variables(&mut self, directives: &[Directive]) {
+    fn declare_variables<'t>(&mut self, directives: &'t [Directive], definitions: &mut Definitions<'t>) {
         for directive in directives {
-            let kind: Option<fn(u32) -> Variable> = match directive.name.text.as_str() {
-                "map" => Some(Variable::Map),
-                "geo" => Some(Variable::Geo),
-                "split_clients" => Some(Variable::Split),
-                _ => None,
-            };
+            let variable = definitions.number(directive);
             let target = directive.args.last().and_then(|arg| arg.text.strip_prefix('$'));
-            if let Some((kind, name)) = kind.zip(target)
-                && find_by_name(&self.defined_variables, name).is_none()
-            {
-                let is_same_kind = |(_, known): &&(String, Variable)| discriminant(known) == discriminant(&kind(0));
-                let number = self.defined_variables.iter().filter(is_same_kind).count() as u32;
-                self.defined_variables.push((name.to_owned(), kind(number)));
+            if let Some((variable, name)) = variable.zip(target) {
+                let earlier = definitions.by_name.insert(name, directive);
+                if earlier.is_some_and(|earlier| !is_same_directive(earlier, directive)) {
+                    self.config.notes.push(Note {
+                        at: directive.name.at,
+                        directive: format!("{} ${name}", directive.name.text),
+                        text: "replaces an earlier definition of the variable, which is different",
+                    });
+                }
+                self.defined_variables.insert(name.to_owned(), variable);
             }
             if matches!(directive.name.text.as_str(), "set" | "auth_request_set")
                 && let Some(name) = directive.args.first().and_then(|arg| arg.text.strip_prefix('$'))
@@ -305,7 +303,7 @@ impl Builder {
                     self.assignments.add_captured(user);
                 }
             }
-            self.declare_variables(directive.block.as_deref().unwrap_or_default());
+            self.declare_variables(directive.block.as_deref().unwrap_or_default(), definitions);
         }
     }
 
@@ -329,15 +327,17 @@ impl Builder {
         }
     }
 
-    /// Returns the name, without `$`, of the variable that a block defines. Blocks are read in the order in which they were
-    /// declared: a declared number that differs from the block's belongs to an earlier block of the same name.
-    pub(crate) fn defined_variable_name(&self, target: &Word, variable: &Variable) -> Result<String> {
+    /// Returns the name, without `$`, of the variable that a block defines. A built-in one can't be defined, but for
+    /// `$invalid_referer`, as in nginx.
+    pub(crate) fn defined_variable_name(&self, target: &Word) -> Result<String> {
         let name = variable_name(target)?;
-        let duplicate = Error::formatted(&target.at, "the duplicate \"{}\" variable", name);
-        if matches!(Variable::builtin(name), Some(Variable::Builtin(_) | Variable::Capture(_))) {
-            return Err(duplicate.hint("it is built in"));
+        match Variable::builtin(name) {
+            Some(Variable::Builtin(Builtin::InvalidReferer)) => Ok(name.to_owned()),
+            Some(Variable::Builtin(_) | Variable::Capture(_)) => {
+                Err(Error::formatted(&target.at, "the duplicate \"{}\" variable", name).hint("it is built in"))
+            }
+            _ => Ok(name.to_owned()),
         }
-        if find_by_name(&self.defined_variables, name) == Some(variable) { Ok(name.to_owned()) } else { Err(duplicate) }
     }
 
     /// Returns the number of a variable that `set` or a named group assigns.
@@ -355,7 +355,7 @@ impl Builder {
         Template::parse(text, &mut |name| self.variable(name)).map_err(|invalid| {
             let error = Error::new(&word.at, invalid.to_string());
             let TemplateError::Unknown(name) = invalid else { return error };
-            let mut defined_names = self.defined_variables.iter().map(|(name, _)| name.as_str());
+            let mut defined_names = self.defined_variables.keys().map(String::as_str);
             let nearest = suggestion::closest(&name, &mut Variable::known_names());
             match nearest.or_else(|| suggestion::closest(&name, &mut defined_names)) {
                 Some(near) => error.hint_formatted("did you mean \"${}\"?", near),
@@ -365,7 +365,7 @@ impl Builder {
     }
 
     fn variable(&self, name: &str) -> Option<Variable> {
-        if let Some(variable) = find_by_name(&self.defined_variables, name) {
+        if let Some(variable) = self.defined_variables.get(name) {
             return Some(variable.clone());
         }
         if let Some(number) = self.user_variable(name) {
@@ -426,6 +426,40 @@ pub(crate) fn variable_name(target: &Word) -> Result<&str> {
 /// Looks a name up in a short list.
 pub(crate) fn find_by_name<'v, T>(named: &'v [(String, T)], name: &str) -> Option<&'v T> {
     named.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+}
+
+/// The blocks that define variables, in the order of the files.
+#[derive(Default)]
+struct Definitions<'t> {
+    /// The last definition of each name: it is the one that counts, as in nginx.
+    by_name: HashMap<&'t str, &'t Directive>,
+    maps: u32,
+    geos: u32,
+    splits: u32,
+}
+
+impl Definitions<'_> {
+    /// Returns the variable of a block that defines one. Blocks of a kind are numbered as they will be read.
+    fn number(&mut self, directive: &Directive) -> Option<Variable> {
+        let (kind, count): (fn(u32) -> Variable, _) = match directive.name.text.as_str() {
+            "map" => (Variable::Map, &mut self.maps),
+            "geo" => (Variable::Geo, &mut self.geos),
+            "split_clients" => (Variable::Split, &mut self.splits),
+            _ => return None,
+        };
+        *count += 1;
+        Some(kind(*count - 1))
+    }
+}
+
+/// Whether two directives say the same, wherever they stand.
+fn is_same_directive(a: &Directive, b: &Directive) -> bool {
+    let same_words = |a: &[Word], b: &[Word]| a.iter().map(|word| &word.text).eq(b.iter().map(|word| &word.text));
+    let (inner_a, inner_b) = (a.block.as_deref().unwrap_or_default(), b.block.as_deref().unwrap_or_default());
+    a.name.text == b.name.text
+        && same_words(&a.args, &b.args)
+        && inner_a.len() == inner_b.len()
+        && inner_a.iter().zip(inner_b).all(|(a, b)| is_same_directive(a, b))
 }
 
 /// Returns the names of groups in an expression: `(?<name>`, `(?P<name>` and `(?'name'`.

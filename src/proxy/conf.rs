@@ -123,11 +123,13 @@ impl NextUpstream {
     pub const TIMEOUT: u16 = 2;
     pub const INVALID_HEADER: u16 = 4;
     pub const NON_IDEMPOTENT: u16 = 8;
+    /// `off`, which overrides all others.
+    const OFF: u16 = 1 << 15;
     const STATUSES: [(u16, u16); 7] =
         [(500, 16), (502, 32), (503, 64), (504, 128), (403, 256), (404, 512), (429, 1024)];
 
     pub fn contains(self, flag: u16) -> bool {
-        self.0 & flag != 0
+        self.0 & Self::OFF == 0 && self.0 & flag != 0
     }
 
     /// Whether a response with `status` leads to another attempt.
@@ -496,10 +498,11 @@ pub(crate) fn http_version(_: &mut Builder, block: &mut BlockBuilder, directive:
 }
 
 pub(crate) fn next_upstream(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let mut flags = 0;
+    let current = &mut block.settings.proxy.next_upstream;
+    let mut flags = if block.is_first { 0 } else { current.0 };
     for word in &directive.args {
         flags |= match word.text.as_str() {
-            "off" => 0,
+            "off" => NextUpstream::OFF,
             "error" => NextUpstream::ERROR,
             "timeout" => NextUpstream::TIMEOUT,
             "invalid_header" => NextUpstream::INVALID_HEADER,
@@ -520,6 +523,6 @@ pub(crate) fn next_upstream(_: &mut Builder, block: &mut BlockBuilder, directive
             }
         };
     }
-    block.settings.proxy.next_upstream = NextUpstream(flags);
+    *current = NextUpstream(flags);
     Ok(())
 }

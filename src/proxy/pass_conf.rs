@@ -17,7 +17,8 @@ pub struct IgnoredHeaders {
 pub(crate) fn ignore_headers(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     const OTHERS: [&str; 7] =
         ["x-accel-expires", "x-accel-buffering", "x-accel-charset", "expires", "cache-control", "set-cookie", "vary"];
-    let mut ignored = IgnoredHeaders::default();
+    let current = &mut block.settings.proxy.ignored_headers;
+    let mut ignored = if block.is_first { IgnoredHeaders::default() } else { *current };
     for word in &directive.args {
         match word.text.to_ascii_lowercase().as_str() {
             "x-accel-redirect" => ignored.redirect = true,
@@ -32,7 +33,7 @@ pub(crate) fn ignore_headers(_: &mut Builder, block: &mut BlockBuilder, directiv
             }
         }
     }
-    block.settings.proxy.ignored_headers = ignored;
+    *current = ignored;
     Ok(())
 }
 

@@ -214,8 +214,8 @@ fn parse_matcher(builder: &Builder, directive: &Directive) -> Result<(Matcher, S
         "^~" => Matcher::Prefix { skips_patterns: true },
         "~" => Matcher::Pattern(builder.expression(path, false, &word.at)?),
         "~*" => Matcher::Pattern(builder.expression(path, true, &word.at)?),
-        "" if path.starts_with('@') => Matcher::Named,
-        "" => Matcher::Prefix { skips_patterns: false },
+        "" if directive.args.len() == 1 && path.starts_with('@') => Matcher::Named,
+        "" if directive.args.len() == 1 => Matcher::Prefix { skips_patterns: false },
         _ => {
             return Err(Error::formatted(&first.at, "invalid location modifier \"{}\"", modifier)
                 .hint("=, ~, ~* or ^~ is expected"));

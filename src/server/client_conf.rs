@@ -65,7 +65,8 @@ impl ClientOptions {
 }
 
 pub(crate) fn keepalive_disable(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let mut browsers = KeepaliveDisable::default();
+    let options = &mut block.settings.client_options;
+    let mut browsers = if block.is_first { KeepaliveDisable::default() } else { options.keepalive_disable };
     for word in &directive.args {
         match arguments::choice(directive, word, "none, msie6 or safari")? {
             0 => {}
@@ -73,7 +74,7 @@ pub(crate) fn keepalive_disable(_: &mut Builder, block: &mut BlockBuilder, direc
             _ => browsers.safari = true,
         }
     }
-    block.settings.client_options.keepalive_disable = browsers;
+    options.keepalive_disable = browsers;
     Ok(())
 }
 

@@ -90,9 +90,9 @@ pub(crate) fn certificate_key(_: &mut Builder, block: &mut BlockBuilder, directi
     Ok(())
 }
 
-/// Parses `ssl_protocols`, of which older versions than TLSv1.2 are ignored.
-fn parse_protocols(builder: &mut Builder, directive: &Directive) -> Result<Protocols> {
-    let mut protocols = Protocols { tls12: false, tls13: false };
+/// Adds the versions of `ssl_protocols`, of which those before TLSv1.2 are ignored, to the ones that the block enables above.
+fn parse_protocols(builder: &mut Builder, directive: &Directive, above: Option<Protocols>) -> Result<Protocols> {
+    let mut protocols = above.unwrap_or(Protocols { tls12: false, tls13: false });
     let mut has_old = false;
     for word in &directive.args {
         match word.text.as_str() {
@@ -115,7 +115,8 @@ fn parse_protocols(builder: &mut Builder, directive: &Directive) -> Result<Proto
 }
 
 pub(crate) fn protocols(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    block.tls.settings.protocols = parse_protocols(builder, directive)?;
+    let above = (!block.is_first).then_some(block.tls.settings.protocols);
+    block.tls.settings.protocols = parse_protocols(builder, directive, above)?;
     Ok(())
 }
 
@@ -235,7 +236,8 @@ pub(crate) fn proxy_certificate_key(_: &mut Builder, block: &mut BlockBuilder, d
 }
 
 pub(crate) fn proxy_protocols(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    proxy_tls_mut(block).settings.protocols = parse_protocols(builder, directive)?;
+    let above = (!block.is_first).then_some(proxy_tls_mut(block).settings.protocols);
+    proxy_tls_mut(block).settings.protocols = parse_protocols(builder, directive, above)?;
     Ok(())
 }
 

@@ -356,6 +356,37 @@ fn nginx_accepts_single_directives() {
     }
 }
 
+/// A directive that is said twice in a block is accepted, or refused, by both.
+#[test]
+fn nginx_accepts_the_same_directives_twice() {
+    let dir = TempDir::new();
+    let (known, prefix) = (known(), dir.path("").display().to_string());
+    if pair::nginx().is_none() {
+        return;
+    }
+    let mut wrong = Vec::new();
+    for (name, (right, _)) in arguments(&known, &prefix) {
+        let (Some(first), Some(last)) = (right.first(), right.last()) else { continue };
+        for context in &known[name].contexts {
+            let lines = [first, last].map(|value| format!("{name} {value};"));
+            let is_accepted_alone = lines.iter().enumerate().all(|(number, line)| {
+                let text = alone(line, context);
+                load(&text, &prefix).is_ok() && nginx(&dir, number, &text) == Some(Ok(()))
+            });
+            if !is_accepted_alone {
+                continue;
+            }
+            let text = alone(&lines.join("\n"), context);
+            match (load(&text, &prefix), nginx(&dir, 0, &text)) {
+                (Err(why), Some(Ok(()))) => wrong.push(format!("{context}: {} smolgate says {why}", lines.join(" "))),
+                (Ok(()), Some(Err(why))) => wrong.push(format!("{context}: {} nginx says {why}", lines.join(" "))),
+                _ => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
 /// What only smolgate accepts on purpose: parts of nginx's messages, and the reason.
 const ONLY_SMOLGATE_ACCEPTS: &[(&str, &str)] = &[
     ("should be placed after the \"proxy_pass\"", "the order of lines does not matter"),

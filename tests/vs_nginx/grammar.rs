@@ -52,6 +52,22 @@ const STATUSES: &[&str] = &["429", "503", "444", "200", "600", "399"];
 
 /// By the name of the directive.
 pub(crate) const SAMPLES: &[(&str, &[&str])] = &[
+    ("add_trailer", &["X-T a", "X-T $status always"]),
+    ("chunked_transfer_encoding", SWITCH),
+    ("client_body_buffer_size", BYTES),
+    ("pid", &["one.pid", "other.pid"]),
+    ("proxy_request_buffering", SWITCH),
+    ("proxy_ssl_name", &["$host", "example.org"]),
+    ("proxy_ssl_protocols", &["TLSv1.2", "TLSv1.2 TLSv1.3", "SSLv9"]),
+    ("proxy_ssl_server_name", SWITCH),
+    ("proxy_ssl_session_reuse", SWITCH),
+    ("proxy_ssl_verify_depth", &["1", "2", "x"]),
+    ("ssl_protocols", &["TLSv1.2", "TLSv1.2 TLSv1.3", "SSLv9"]),
+    ("ssl_session_cache", &["shared:SSL:1m", "none", "shared:other:10m", "builtin:1000 shared:SSL:1m", "some"]),
+    ("ssl_session_tickets", SWITCH),
+    ("ssl_session_timeout", &["5m", "1d", "10x"]),
+    ("ssl_verify_depth", &["1", "2", "x"]),
+    ("user", &["root", "root root"]),
     ("absolute_redirect", SWITCH),
     (
         "access_log",

@@ -162,3 +162,28 @@ fn a_geo_and_a_split_are_evaluated_once_per_request() {
     let Some(pair) = Pair::start(EVALUATED_ONCE, |_| ()) else { return };
     compare(&pair, &["/", "/late", "/inner"], &[]);
 }
+
+const DEFINED_TWICE: &str = r#"
+map $arg_a $value { default first; x "first x"; y $other; }
+geo $arg_ip $other { default none; 10.0.0.0/8 ten; }
+split_clients $arg_a $other { * split; }
+map $arg_a $third { default third; }
+map $arg_b $value { default second; x "second x"; z $other; }
+geo $arg_ip $place { default nowhere; default somewhere; 10.0.0.0/8 ten; 10.0.0.0/8 "still ten"; }
+server {
+    listen LISTEN;
+    valid_referers server_names;
+    proxy_next_upstream off;
+    proxy_next_upstream error http_404;
+    keepalive_disable none;
+    keepalive_disable msie6;
+    location / { return 200 "$value $other $third $place\n"; }
+}
+"#;
+
+#[test]
+fn the_last_definition_of_a_variable_counts() {
+    let Some(pair) = Pair::start(DEFINED_TWICE, |_| ()) else { return };
+    let rows = ["/", "/?a=x", "/?b=x", "/?a=y&b=z&ip=10.0.0.1", "/?a=x&b=y"];
+    compare(&pair, &rows, &[]);
+}

@@ -77,7 +77,7 @@ impl Map {
 }
 
 pub(crate) fn map(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
-    let name = builder.defined_variable_name(arg(directive, 1), &Variable::Map(builder.config.maps.len() as u32))?;
+    let name = builder.defined_variable_name(arg(directive, 1))?;
     let mut map = Map {
         name,
         source: builder.template(arg(directive, 0))?,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::config::arguments::{arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word};
-use crate::config::template::{Template, Variable};
+use crate::config::template::Template;
 use crate::runtime::cidr::Cidr;
 
 /// The limit of networks or ranges per block.
@@ -144,7 +144,6 @@ fn parse_range(text: &str) -> Option<(u32, u32)> {
 struct GeoBuilder {
     geo: Geo,
     value_indices: HashMap<String, u32>,
-    has_default: bool,
 }
 
 pub(crate) fn geo(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
@@ -152,12 +151,11 @@ pub(crate) fn geo(builder: &mut Builder, _: &mut BlockBuilder, directive: &Direc
         [source, target] => (Some(builder.template(source)?), target),
         _ => (None, arg(directive, 0)),
     };
-    let number = builder.config.geos.len() as u32;
-    let name = builder.defined_variable_name(target, &Variable::Geo(number))?;
+    let name = builder.defined_variable_name(target)?;
     let table = Table::Networks(Networks::default());
     let values = vec![Box::default()];
     let geo = Geo { name, source, proxies: Vec::new(), recursive: false, values, table, default: 0 };
-    let mut reading = GeoBuilder { geo, value_indices: HashMap::new(), has_default: false };
+    let mut reading = GeoBuilder { geo, value_indices: HashMap::new() };
     for entry in directive.block.as_deref().unwrap_or_default() {
         reading.read_entry(builder, entry)?;
     }
@@ -186,9 +184,6 @@ impl GeoBuilder {
                     Ok(())
                 }
                 "delete" => self.delete(builder, entry, value),
-                "default" if std::mem::replace(&mut self.has_default, true) => {
-                    Err(Error::new(&key.at, "conflicting parameter \"default\""))
-                }
                 "default" => {
                     self.geo.default = self.value_index(value);
                     Ok(())

@@ -3,7 +3,7 @@
 use crate::config::arguments::arg;
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word};
-use crate::config::template::{Template, Variable};
+use crate::config::template::Template;
 
 /// A compiled `split_clients`.
 #[derive(Debug)]
@@ -47,8 +47,7 @@ fn murmur2(text: &[u8]) -> u32 {
 }
 
 pub(crate) fn split_clients(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
-    let number = builder.config.splits.len() as u32;
-    let name = builder.defined_variable_name(arg(directive, 1), &Variable::Split(number))?;
+    let name = builder.defined_variable_name(arg(directive, 1))?;
     let source = builder.template(arg(directive, 0))?;
     let mut parts = Vec::new();
     let (mut sum, mut end) = (0, 0);

@@ -50,6 +50,7 @@ pub(crate) fn status(_: &mut Builder, block: &mut BlockBuilder, directive: &Dire
 fn set_content(block: &mut BlockBuilder, directive: &Directive, content: Content) -> Result {
     match block.content.replace(content) {
         None => Ok(()),
+        Some(Content::StubStatus) if content == Content::StubStatus => Ok(()),
         Some(_) => Err(duplicate_content(&directive.name)),
     }
 }
