@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub(crate) struct Builder {
     pub(crate) config_directory: PathBuf,
     pub(crate) health_matches: HealthMatches,
     pub(crate) zones: ZoneTable,
+    /// Where names are given, by the kind of what they name.
+    names: HashMap<(&'static str, String), Position>,
     pub(crate) log_formats: Vec<(String, Arc<LogFormat>)>,
     pub(crate) servers: Vec<ServerListens>,
     /// Each `proxy_pass` whose host the client may choose.
@@ -66,6 +69,8 @@ pub(crate) struct BlockBuilder {
     pub(crate) content: Option<Content>,
     pub(crate) location: Option<LocationBuilder>,
     pub(crate) locations: Vec<Arc<crate::config::Location>>,
+    /// Where they are, by modifier and path.
+    pub(crate) location_positions: HashMap<String, Position>,
     pub(crate) upstream: UpstreamBuilder,
     pub(crate) tls: SslDirectives,
 }
@@ -84,6 +89,7 @@ impl BlockBuilder {
             content: None,
             location: None,
             locations: Vec::new(),
+            location_positions: HashMap::new(),
             upstream: UpstreamBuilder::default(),
             tls: SslDirectives::default(),
         }
@@ -189,6 +195,7 @@ impl Builder {
             config_directory: directory,
             health_matches: Vec::new(),
             zones: ZoneTable::default(),
+            names: HashMap::new(),
             log_formats: Vec::new(),
             servers: Vec::new(),
             client_chosen_hosts: Vec::new(),
@@ -208,7 +215,7 @@ impl Builder {
         self.collect_assignments(tree);
         let mut block = BlockBuilder::new(directives::MAIN, Settings::default());
         self.read_block(tree, &mut block)?;
-        self.config.bindings = crate::request::listen_conf::build_bindings(&self.servers)?;
+        self.config.bindings = crate::request::listen_conf::build_bindings(&self.servers, &mut self.config.notes)?;
         crate::modules::map::conf::check_cycles(&self.config.maps)?;
         crate::proxy::conf::check_open_proxies(self)?;
         self.config.zones = std::mem::take(&mut self.zones).finish()?;
@@ -216,6 +223,8 @@ impl Builder {
         self.config.keeps_request_body = self.keeps_request_body.get();
         self.config.needs_request_at_end = self.needs_request_at_end.get();
         self.config.user_variables = self.user_variables.len();
+        // First those that change more.
+        self.config.notes.sort_by_key(|note| (note.is_ignored, note.at.file, note.at.line));
         Ok(())
     }
 
@@ -259,7 +268,10 @@ impl Builder {
             Action::Timeout(slot) => *slot(self, block) = arguments::timeout(directive)?,
             Action::Number(slot) => *slot(self, block) = arguments::number(directive, arg(directive, 0))?,
             Action::Template(slot) => *slot(self, block) = self.template(arg(directive, 0))?,
-            Action::Note(reason) => self.note(&directive.name, reason),
+            Action::Note(reason) => {
+                let note = Note::new(&directive.name.at, directive.name.text.clone(), reason);
+                self.config.notes.push(Note { is_ignored: true, ..note });
+            }
             Action::OnlyOff(_) if directive.args.first().is_some_and(|arg| arg.text == "off") => {}
             Action::OnlyOff(reason) | Action::Refuse(reason) => return Err(not_supported(directive, reason)),
         }
@@ -271,8 +283,19 @@ impl Builder {
         self.config_directory.join(name).display().to_string()
     }
 
+    /// Gives a name to a thing of a kind, such as an upstream; it must be new.
+    pub(crate) fn claim_name(&mut self, kind: &'static str, name: &Word) -> Result {
+        match self.names.entry((kind, name.text.clone())) {
+            Entry::Occupied(first) => Err(name.error(&format!("duplicate {kind} \"{{}}\"")).first_at(*first.get())),
+            Entry::Vacant(place) => {
+                place.insert(name.at);
+                Ok(())
+            }
+        }
+    }
+
     pub(crate) fn note(&mut self, name: &Word, text: &'static str) {
-        self.config.notes.push(Note { at: name.at, directive: name.text.clone(), text });
+        self.config.notes.push(Note::new(&name.at, name.text.clone(), text));
     }
 
     /// Declares the variables of maps, of `set` and of named groups, so that they may be used above their definition.
@@ -283,11 +306,11 @@ impl Builder {
             if let Some((variable, name)) = variable.zip(target) {
                 let earlier = definitions.by_name.insert(name, directive);
                 if earlier.is_some_and(|earlier| !is_same_directive(earlier, directive)) {
-                    self.config.notes.push(Note {
-                        at: directive.name.at,
-                        directive: format!("{} ${name}", directive.name.text),
-                        text: "replaces an earlier definition of the variable, which is different",
-                    });
+                    self.config.notes.push(Note::new(
+                        &directive.name.at,
+                        format!("{} ${name}", directive.name.text),
+                        "replaces an earlier definition of the variable, which is different",
+                    ));
                 }
                 self.defined_variables.insert(name.to_owned(), variable);
             }
@@ -479,21 +502,24 @@ fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
 
 /// Checks the directives of a block; returns each with its action, and whether it is the first of its name.
 fn check_directives(directives: &[Directive], context: u16) -> Result<Vec<(&Directive, Action, bool)>> {
-    let mut seen: Vec<(&str, bool)> = Vec::new();
+    let mut seen: Vec<(&Directive, &str, bool)> = Vec::new();
     let mut checked = Vec::with_capacity(directives.len());
     for directive in directives {
         let spec = check_directive(directive, context)?;
         let name = spec.name;
         let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
-        let before = seen.iter().find(|(known, _)| *known == name);
-        if before.is_some_and(|(_, was_off)| is_off || *was_off || !spec.action.repeats()) {
-            return Err(directive.name.error("\"{}\" directive is duplicate").hint("it is allowed once per block"));
+        let before = seen.iter().find(|(_, known, _)| *known == name);
+        if let Some((first, _, was_off)) = before
+            && (is_off || *was_off || !spec.action.repeats())
+        {
+            let error = directive.name.error("\"{}\" directive is duplicate").hint("it is allowed once per block");
+            return Err(error.first_at(first.name.at));
         }
         let is_first = before.is_none();
         if is_first {
-            seen.push((name, is_off));
+            seen.push((directive, name, is_off));
         }
-        let is_seen = |name| seen.iter().any(|(known, _)| *known == name);
+        let is_seen = |name| seen.iter().any(|(_, known, _)| *known == name);
         if matches!(name, "root" | "alias") && is_seen("root") && is_seen("alias") {
             return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" exclude each other")
                 .hint("keep one of them in this block"));

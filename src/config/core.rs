@@ -36,7 +36,7 @@ pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive:
     }
     let tls = crate::tls::conf::server_tls(builder, &inner.tls, directive)?;
     let name = inner.names.first().map_or(String::new(), |name| name.word.text.trim_start_matches('.').to_owned());
-    let locations = Locations::new(inner.locations, &directive.name)?;
+    let locations = Locations::new(inner.locations);
     let names = inner.names.iter().map(crate::request::listen_conf::ServerName::host_name).collect();
     let server = Server {
         name,

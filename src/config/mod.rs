@@ -13,6 +13,7 @@ pub(crate) mod builder;
 pub(crate) mod core;
 pub mod template;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -123,12 +124,20 @@ pub enum CpuAffinity {
     Lists(Vec<Vec<usize>>),
 }
 
-/// A directive that was accepted without its effect, and why.
+/// A directive that was accepted, but has another effect than it says, or none.
 #[derive(Clone, Debug)]
 pub struct Note {
     pub at: Position,
     pub directive: String,
-    pub text: &'static str,
+    pub text: Cow<'static, str>,
+    /// The directive is ignored, which changes nothing of what is served.
+    pub is_ignored: bool,
+}
+
+impl Note {
+    pub(crate) fn new(at: &Position, directive: String, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { at: *at, directive, text: text.into(), is_ignored: false }
+    }
 }
 
 /// A `server {}`.

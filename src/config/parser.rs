@@ -13,6 +13,8 @@ use glob::{MatchOptions, Pattern, glob_with};
 const INCLUDE_DEPTH_MAX: usize = 16;
 /// Files of one configuration.
 const FILES_MAX: usize = 1024;
+/// Includes; a file may be included several times.
+const INCLUDES_MAX: usize = 16 * 1024;
 /// Bytes of one file.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of all files.
@@ -91,6 +93,8 @@ struct ErrorDetails {
     file: Option<Arc<SourceFile>>,
     message: String,
     hint: Option<String>,
+    /// Where the same was said before, and its file.
+    first: Option<(Position, Option<Arc<SourceFile>>)>,
 }
 
 impl Error {
@@ -109,13 +113,24 @@ impl Error {
     }
 
     fn from_message(at: Option<Position>, message: String) -> Self {
-        Self(Box::new(ErrorDetails { at, file: None, message, hint: None }))
+        Self(Box::new(ErrorDetails { at, file: None, message, hint: None, first: None }))
     }
 
     /// Adds the file of the position.
     #[must_use]
     pub(crate) fn with_file_of(mut self, files: &[Arc<SourceFile>]) -> Self {
-        self.0.file = self.0.at.and_then(|at| files.get(at.file as usize).cloned());
+        let file_of = |at: Position| files.get(at.file as usize).cloned();
+        self.0.file = self.0.at.and_then(file_of);
+        if let Some((at, file)) = &mut self.0.first {
+            *file = file_of(*at);
+        }
+        self
+    }
+
+    /// Adds where the same was said before.
+    #[must_use]
+    pub(crate) fn first_at(mut self, first: Position) -> Self {
+        self.0.first = Some((first, None));
         self
     }
 
@@ -139,7 +154,7 @@ fn fill_in(text: &str, what: &str) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ErrorDetails { at, file, message, hint } = &*self.0;
+        let ErrorDetails { at, file, message, hint, first } = &*self.0;
         let Some(at) = at else {
             f.write_str(message)?;
             return hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"));
@@ -152,7 +167,11 @@ impl fmt::Display for Error {
         let shown: String = line.chars().skip(skip).take(140).map(|c| if c.is_control() { ' ' } else { c }).collect();
         writeln!(f, "{:>5} | {shown}", at.line)?;
         write!(f, "      | {:>width$}", "^", width = at.column as usize - skip)?;
-        hint.as_ref().map_or(Ok(()), |hint| write!(f, " {hint}"))
+        if let Some(hint) = hint {
+            write!(f, " {hint}")?;
+        }
+        let Some((first, Some(file))) = first else { return Ok(()) };
+        write!(f, "{} first at {}:{}", if hint.is_some() { ";" } else { "" }, file.name, first.line)
     }
 }
 
@@ -161,31 +180,53 @@ pub struct Reader {
     /// The directory of the main file, where relative names start.
     directory: PathBuf,
     pub files: Vec<Arc<SourceFile>>,
+    /// The text read so far, counted for each time that a file is included.
     bytes: u64,
+    includes: usize,
     depth: usize,
 }
 
 impl Reader {
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), files: Vec::new(), bytes: 0, depth: 0 }
+        Self { directory: directory.to_owned(), files: Vec::new(), bytes: 0, includes: 0, depth: 0 }
     }
 
     /// Reads and parses a file with its includes.
     pub fn parse_file(&mut self, path: &Path) -> Result<Vec<Directive>> {
         let name = path.display().to_string();
-        let text = self.read_file(path).map_err(|why| Error::without_position(format!("{name}: {why}")))?;
-        self.parse_text(name, text)
+        let number = self.read_file(path).map_err(|why| Error::without_position(format!("{name}: {why}")))?;
+        self.parse_source(number)
     }
 
     /// Parses a text with its includes.
     pub fn parse_text(&mut self, name: String, text: String) -> Result<Vec<Directive>> {
-        let number = self.files.len() as u32;
-        let file = Arc::new(SourceFile { name, text });
-        self.files.push(file.clone());
-        self.parse_block(&mut Lexer::new(&file.text, number), None, 0).map_err(|error| error.with_file_of(&self.files))
+        self.files.push(Arc::new(SourceFile { name, text }));
+        self.parse_source(self.files.len() - 1)
     }
 
-    fn read_file(&mut self, path: &Path) -> Result<String, String> {
+    fn parse_source(&mut self, number: usize) -> Result<Vec<Directive>> {
+        let Some(file) = self.files.get(number).cloned() else { return Ok(Vec::new()) };
+        let mut lexer = Lexer::new(&file.text, number as u32);
+        self.parse_block(&mut lexer, None, 0).map_err(|error| error.with_file_of(&self.files))
+    }
+
+    /// Returns the number of a file, which is read once, however often it is included.
+    fn read_file(&mut self, path: &Path) -> Result<usize, String> {
+        let name = path.display().to_string();
+        self.includes += 1;
+        if self.includes > INCLUDES_MAX {
+            return Err(format!("exceeds the limit of {INCLUDES_MAX} includes"));
+        }
+        if let Some(known) = self.files.iter().position(|file| file.name == name) {
+            self.bytes += self.files.get(known).map_or(0, |file| file.text.len()) as u64;
+            return if self.bytes > TOTAL_BYTES_MAX { Err(too_big()) } else { Ok(known) };
+        }
+        let text = self.read_text(path)?;
+        self.files.push(Arc::new(SourceFile { name, text }));
+        Ok(self.files.len() - 1)
+    }
+
+    fn read_text(&mut self, path: &Path) -> Result<String, String> {
         let explain = |error: std::io::Error| error.to_string().to_ascii_lowercase();
         let meta = std::fs::metadata(path).map_err(explain)?;
         if !meta.is_file() {
@@ -193,11 +234,7 @@ impl Reader {
         }
         self.bytes += meta.len();
         if meta.len() > FILE_BYTES_MAX || self.bytes > TOTAL_BYTES_MAX {
-            return Err(format!(
-                "is too big: the limit is {} MiB for a file, {} MiB for all files",
-                FILE_BYTES_MAX >> 20,
-                TOTAL_BYTES_MAX >> 20
-            ));
+            return Err(too_big());
         }
         if self.files.len() >= FILES_MAX {
             return Err(format!("exceeds the limit of {FILES_MAX} files"));
@@ -263,7 +300,7 @@ impl Reader {
         }
         for path in self.included_files(pattern)? {
             let name = path.display().to_string();
-            let text = self.read_file(&path).map_err(|why| {
+            let number = self.read_file(&path).map_err(|why| {
                 let error = Error::new(&pattern.at, [&name, ": ", &why].concat());
                 match placeholder_hint(&pattern.text) {
                     Some(hint) => error.hint(hint),
@@ -271,7 +308,7 @@ impl Reader {
                 }
             })?;
             self.depth += 1;
-            directives.append(&mut self.parse_text(name, text)?);
+            directives.append(&mut self.parse_source(number)?);
             self.depth -= 1;
         }
         Ok(())
@@ -293,6 +330,11 @@ impl Reader {
         let found = glob_with(&[&Pattern::escape(&directory), text].concat(), GLOB);
         Ok(found.map_err(|why| wrong(why.msg))?.flatten().collect())
     }
+}
+
+fn too_big() -> String {
+    let (file, all) = (FILE_BYTES_MAX >> 20, TOTAL_BYTES_MAX >> 20);
+    format!("is too big: the limit is {file} MiB for a file, {all} MiB for all files")
 }
 
 /// As glob(3): a wildcard matches neither a slash nor a leading dot.

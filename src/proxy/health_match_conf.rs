@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::config::arguments::arg;
-use crate::config::builder::{BlockBuilder, Builder, find_by_name};
+use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Result};
 use crate::config::values;
 use crate::http1::head::Response;
@@ -103,9 +103,7 @@ pub(crate) type HealthMatches = Vec<(String, Arc<HealthMatch>)>;
 /// `match NAME { status ...; header ...; body ...; }`
 pub(crate) fn match_block(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
     let name = arg(directive, 0);
-    if find_by_name(&builder.health_matches, &name.text).is_some() {
-        return Err(name.error("duplicate match \"{}\""));
-    }
+    builder.claim_name("match", name)?;
     let mut expected = HealthMatch { status: Vec::new(), headers: Vec::new(), body: Vec::new() };
     directive.block.iter().flatten().try_for_each(|line| expected.add(builder, line))?;
     builder.health_matches.push((name.text.clone(), Arc::new(expected)));

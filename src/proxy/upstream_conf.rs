@@ -150,9 +150,7 @@ pub(crate) fn upstream(builder: &mut Builder, block: &mut BlockBuilder, directiv
     if upstream.peers.iter().all(|peer| peer.backup) {
         return Err(Error::formatted(&directive.name.at, "only backup servers are inside upstream \"{}\"", &name.text));
     }
-    if builder.config.upstream_names.contains_key(&name.text) {
-        return Err(name.error("duplicate upstream \"{}\""));
-    }
+    builder.claim_name("upstream", name)?;
     upstream.name.clone_from(&name.text);
     upstream.health_check = inner.health_check.take().map(|(check, _)| Arc::new(check.with_default_host(&name.text)));
     builder.add_upstream(name.text.clone(), upstream);

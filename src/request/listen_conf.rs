@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::arguments::{arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word, placeholder_hint};
-use crate::config::{HostName, Server, values};
+use crate::config::{HostName, Note, Server, values};
 use crate::modules::map::conf::Expression;
 use crate::regex::Captures;
 use crate::runtime::socket::{Addr, ListenOptions};
@@ -201,8 +201,9 @@ pub(crate) fn listen(builder: &mut Builder, block: &mut BlockBuilder, directive:
         read_parameter(builder, &mut listen, directive, parameter)?;
     }
     loop {
-        if block.listens.iter().any(|known| known.addr == listen.addr) {
-            return Err(word.error("a duplicate listen {}").hint("this server already has it"));
+        if let Some(first) = block.listens.iter().find(|known| known.addr == listen.addr) {
+            let error = word.error("a duplicate listen {}").hint("this server already has it");
+            return Err(error.first_at(first.word.at));
         }
         block.listens.push(listen.clone());
         match &mut listen.addr {
@@ -254,8 +255,8 @@ fn read_parameter(builder: &mut Builder, listen: &mut Listen, directive: &Direct
 }
 
 /// Returns the sockets of the servers. A wildcard socket also serves the specific addresses of its port, which can't be
-/// bound at the same time.
-pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> {
+/// bound at the same time. Names that an earlier server of the same address has are noted.
+pub(crate) fn build_bindings(servers: &[ServerListens], notes: &mut Vec<Note>) -> Result<Vec<Binding>> {
     let nowhere = crate::config::Position { file: u32::MAX, line: 1, column: 1 };
     let word = Word { text: "80".to_owned(), at: nowhere, quoted: false };
     let default_listen = Listen::new(Addr::Ip(SocketAddr::from(([0, 0, 0, 0], 80))), word);
@@ -271,7 +272,7 @@ pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> 
     }
     let mut hosts = Vec::new();
     for (addr, entries) in addrs {
-        hosts.push((build_virtual_hosts(addr, &entries)?, socket_options(&entries)?));
+        hosts.push((build_virtual_hosts(addr, &entries, notes)?, socket_options(&entries)?));
     }
     let covers = |wildcard: &Addr, addr: &Addr| match (wildcard, addr) {
         (Addr::Ip(w), Addr::Ip(a)) => {
@@ -294,17 +295,19 @@ pub(crate) fn build_bindings(servers: &[ServerListens]) -> Result<Vec<Binding>> 
 fn socket_options(entries: &[AddressListen<'_>]) -> Result<ListenOptions> {
     let mut with_options = entries.iter().map(|entry| entry.listen).filter(|listen| listen.has_socket_options);
     let (first, second) = (with_options.next(), with_options.next());
-    if let Some(second) = second {
-        return Err(Error::new(&second.word.at, format!("duplicate listen options for {}", second.addr)));
+    if let (Some(first), Some(second)) = (first, second) {
+        let error = Error::new(&second.word.at, format!("duplicate listen options for {}", second.addr));
+        return Err(error.first_at(first.word.at));
     }
     Ok(first.map_or(ListenOptions { backlog: BACKLOG, ipv6_only: true }, |listen| listen.options))
 }
 
-fn build_virtual_hosts(addr: &Addr, entries: &[AddressListen<'_>]) -> Result<Arc<VirtualHosts>> {
+fn build_virtual_hosts(addr: &Addr, entries: &[AddressListen<'_>], notes: &mut Vec<Note>) -> Result<Arc<VirtualHosts>> {
     let mut defaults = entries.iter().filter(|entry| entry.listen.is_default);
     let default = defaults.next();
-    if let Some(second) = defaults.next() {
-        return Err(Error::new(&second.listen.word.at, format!("a duplicate default server for {addr}")));
+    if let (Some(first), Some(second)) = (default, defaults.next()) {
+        let error = Error::new(&second.listen.word.at, format!("a duplicate default server for {addr}"));
+        return Err(error.first_at(first.listen.word.at));
     }
     let default = default.or(entries.first()).ok_or_else(|| Error::without_position("a listen without a server"))?;
     let captures = |entry: &AddressListen<'_>| entry.names.iter().any(|name| name.expression.is_some());
@@ -318,11 +321,13 @@ fn build_virtual_hosts(addr: &Addr, entries: &[AddressListen<'_>]) -> Result<Arc
     };
     for entry in entries {
         // A server without a name has the empty name.
-        if entry.names.is_empty() {
-            insert_if_absent(&mut names.exact, "", entry.server);
+        if entry.names.is_empty() && !insert_if_absent(&mut names.exact, "", entry.server) {
+            notes.push(conflicting_name(&entry.listen.word, "", addr));
         }
         for name in entry.names {
-            names.add(name, entry.server);
+            if !names.add(name, entry.server) {
+                notes.push(conflicting_name(&name.word, &name.word.text, addr));
+            }
         }
     }
     let proxy_protocol = entries.iter().any(|entry| entry.listen.proxy_protocol);
@@ -336,29 +341,35 @@ fn build_virtual_hosts(addr: &Addr, entries: &[AddressListen<'_>]) -> Result<Arc
     Ok(Arc::new(VirtualHosts { addr: addr.clone(), names, proxy_protocol, tls }))
 }
 
+fn conflicting_name(at: &Word, name: &str, addr: &Addr) -> Note {
+    let directive = format!("server_name \"{name}\"");
+    Note::new(&at.at, directive, format!("an earlier server of {addr} has this name, and gets its requests"))
+}
+
 impl ServerNames {
-    fn add(&mut self, name: &ServerName, server: &Arc<Server>) {
+    /// Returns false if an earlier server has the name.
+    fn add(&mut self, name: &ServerName, server: &Arc<Server>) -> bool {
         if let Some(expression) = &name.expression {
             self.patterns.push((expression.clone(), server.clone()));
-            return;
+            return true;
         }
         let name = name.word.text.to_ascii_lowercase();
         if let Some(suffix) = name.strip_prefix('*') {
-            insert_if_absent(&mut self.leading, suffix, server);
+            insert_if_absent(&mut self.leading, suffix, server)
         } else if name.starts_with('.') {
-            insert_if_absent(&mut self.leading, &name, server);
-            insert_if_absent(&mut self.exact, name.trim_start_matches('.'), server);
+            let is_new = insert_if_absent(&mut self.leading, &name, server);
+            insert_if_absent(&mut self.exact, name.trim_start_matches('.'), server) && is_new
         } else if let Some(prefix) = name.strip_suffix('*') {
-            insert_if_absent(&mut self.trailing, prefix, server);
+            insert_if_absent(&mut self.trailing, prefix, server)
         } else {
-            insert_if_absent(&mut self.exact, name.strip_suffix('.').unwrap_or(&name), server);
+            insert_if_absent(&mut self.exact, name.strip_suffix('.').unwrap_or(&name), server)
         }
     }
 }
 
-/// The first server with a name wins, as in nginx (which warns about the others).
-fn insert_if_absent(servers: &mut ByName, name: &str, server: &Arc<Server>) {
-    servers.entry(name.into()).or_insert_with(|| server.clone());
+/// The first server with a name wins, as in nginx. Returns false if that is another one.
+fn insert_if_absent(servers: &mut ByName, name: &str, server: &Arc<Server>) -> bool {
+    Arc::ptr_eq(servers.entry(name.into()).or_insert_with(|| server.clone()), server)
 }
 
 /// Whether an ignored socket option has a valid value.

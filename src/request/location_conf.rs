@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::arguments::arg;
 use crate::config::builder::{BlockBuilder, Builder};
-use crate::config::parser::{Directive, Error, Result, Word};
+use crate::config::parser::{Directive, Error, Result};
 use crate::config::{Content, LimitExcept, Settings, TryFiles, directives};
 use crate::modules::map::conf::Expression;
 use crate::modules::rewrite::conf::RewriteStep;
@@ -101,33 +101,22 @@ impl LocationBuilder {
 }
 
 impl Locations {
-    pub(crate) fn new(locations: Vec<Arc<Location>>, at: &Word) -> Result<Self> {
+    /// Sorts the locations of a block, whose paths differ.
+    pub(crate) fn new(locations: Vec<Arc<Location>>) -> Self {
         let mut all = Self::default();
-        let duplicate = |path: &str| Error::formatted(&at.at, "duplicate location \"{}\" in this block", path);
         for location in locations {
-            let path = location.path.clone();
-            let is_new = match location.matcher {
-                Matcher::Exact => all.exact.insert(path.clone().into(), location).is_none(),
-                Matcher::Named => all.named.insert(path.clone().into(), location).is_none(),
-                Matcher::Pattern(_) => {
-                    all.patterns.push(location);
-                    true
-                }
-                Matcher::Prefix { .. } => match all.prefixes.binary_search_by(|known| known.path.cmp(&path)) {
-                    Ok(_) => false,
-                    Err(at) => {
-                        all.prefixes.insert(at, location);
-                        true
-                    }
-                },
-            };
-            if !is_new {
-                return Err(duplicate(&path));
+            let path = location.path.as_bytes().to_vec();
+            match location.matcher {
+                Matcher::Exact => drop(all.exact.insert(path, location)),
+                Matcher::Named => drop(all.named.insert(path, location)),
+                Matcher::Pattern(_) => all.patterns.push(location),
+                Matcher::Prefix { .. } => all.prefixes.push(location),
             }
         }
+        all.prefixes.sort_by(|a, b| a.path.cmp(&b.path));
         let expressions = all.patterns.iter().filter_map(|location| location.expression());
         all.prefilter = Prefilter::new(expressions.map(|expression| &expression.pattern));
-        Ok(all)
+        all
     }
 
     pub fn exact(&self, path: &[u8]) -> Option<&Arc<Location>> {
@@ -163,13 +152,14 @@ pub(crate) fn location(builder: &mut Builder, block: &mut BlockBuilder, directiv
     if let Some(outer) = &block.location {
         check_nesting(outer, &matcher, &path, directive)?;
     }
+    check_new(block, &matcher, &path, directive)?;
     let location = LocationBuilder { matcher, path, proxy_pass: None, internal: false, limit_except: None };
     let mut inner = builder.build_block(block, directive, directives::LOCATION, Some(location))?;
     status::check_single_content(&inner, &directive.name)?;
     if inner.locations.is_empty() {
         crate::modules::access::conf::check_auth_basic(&inner.settings, directive)?;
     }
-    let nested = Locations::new(std::mem::take(&mut inner.locations), &directive.name)?;
+    let nested = Locations::new(std::mem::take(&mut inner.locations));
     let Some(mut location) = inner.location.take() else { return Ok(()) };
     crate::tls::conf::attach_client_tls(builder, location.proxy_pass.as_mut(), &inner.settings, directive)?;
     crate::proxy::health_conf::attach_health_check(
@@ -222,6 +212,20 @@ fn parse_matcher(builder: &Builder, directive: &Directive) -> Result<(Matcher, S
         }
     };
     Ok((matcher, path.to_owned()))
+}
+
+/// Checks that the block has no such location yet. Expressions may be the same: the first one counts.
+fn check_new(block: &mut BlockBuilder, matcher: &Matcher, path: &str, directive: &Directive) -> Result {
+    let key = match matcher {
+        Matcher::Pattern(_) => return Ok(()),
+        Matcher::Exact => format!("= {path}"),
+        Matcher::Prefix { .. } | Matcher::Named => path.to_owned(),
+    };
+    let word = directive.args.last().unwrap_or(&directive.name);
+    match block.location_positions.insert(key, word.at) {
+        Some(first) => Err(Error::formatted(&word.at, "duplicate location \"{}\" in this block", path).first_at(first)),
+        None => Ok(()),
+    }
 }
 
 fn check_nesting(outer: &LocationBuilder, inner: &Matcher, path: &str, directive: &Directive) -> Result {

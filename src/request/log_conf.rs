@@ -162,9 +162,10 @@ pub(crate) fn log_format(builder: &mut Builder, _: &mut BlockBuilder, directive:
     let is_open =
         |segment: &Segment| matches!(segment, Segment::Variable(Variable::Builtin(builtin)) if builtin.is_momentary());
     builder.needs_request_at_end.set(looked_back || format.template.segments().iter().any(is_open));
-    if find_by_name(&builder.log_formats, &name.text).is_some() || name.text == "combined" {
-        return Err(name.error("duplicate \"log_format\" name \"{}\""));
+    if name.text == "combined" {
+        return Err(name.error("duplicate log_format \"{}\"").hint("it is built in"));
     }
+    builder.claim_name("log_format", name)?;
     builder.log_formats.push((name.text.clone(), Arc::new(format)));
     Ok(())
 }

@@ -26,7 +26,11 @@ pub(crate) fn refuses_text(text: impl AsRef<[u8]>, parts: &[&str]) -> Result<(),
 pub(crate) fn accepts_text(text: impl AsRef<[u8]>) -> Result<(), String> {
     let dir = TempDir::new();
     dir.write("smolgate.conf", text);
-    let output = run(&dir, &["-t"], "smolgate.conf");
+    accepts(&dir)
+}
+
+fn accepts(dir: &TempDir) -> Result<(), String> {
+    let output = run(dir, &["-t"], "smolgate.conf");
     check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -56,6 +60,18 @@ fn bombs() {
             (0..1100).for_each(|n| dir.write(&format!("many/{n}.conf"), ""));
             dir.write("smolgate.conf", format!("{}include many/*.conf;\n", server("return 204;")));
             refuses(&dir, "smolgate.conf", &["smolgate.conf:5:9: ", "1024"])
+        }),
+        case("few files, included often", || {
+            let dir = TempDir::new();
+            dir.write("headers", "add_header X-A a;\n");
+            let locations: String = (0..3000).map(|n| format!("location /{n} {{ include headers; }}\n")).collect();
+            dir.write("smolgate.conf", server(&locations));
+            accepts(&dir)?;
+            // Each includes the next twice.
+            (0..15)
+                .for_each(|n| dir.write(&format!("{n}.conf"), format!("include {0}.conf; include {0}.conf;", n + 1)));
+            dir.write("15.conf", "");
+            refuses(&dir, "0.conf", &["conf:1:", "exceeds the limit of 16384 includes"])
         }),
         case("a big file", || {
             let dir = TempDir::new();
@@ -87,6 +103,80 @@ fn bombs() {
         }),
     ];
     run_concurrently(cases);
+}
+
+/// What may be said only once names the second place and the first, also if both come from includes.
+#[test]
+fn duplicates() {
+    let rows: [(&str, &str, &str); 11] = [
+        ("http { server { include one; include two; } }", "location / { }", "two:1:10: duplicate location \"/\""),
+        ("http { server { include one; include two; } }", "location ^~ / { }", "two:1:13: duplicate location \"/\""),
+        ("http { server { include one; include two; } }", "location = /a { }", "two:1:12: duplicate location \"/a\""),
+        ("http { server { include one; include two; } }", "location @a { }", "two:1:10: duplicate location \"@a\""),
+        ("http { server { include one; include two; } }", "gzip on;", "two:1:1: \"gzip\" directive is duplicate"),
+        ("http { server { include one; include two; } }", "listen 8080;", "two:1:8: a duplicate listen 8080"),
+        ("http { include one; include two; }", "upstream u { server a; }", "two:1:10: duplicate upstream \"u\""),
+        ("http { include one; include two; }", "log_format f x;", "two:1:12: duplicate log_format \"f\""),
+        ("http { include one; include two; }", "limit_conn_zone $uri zone=z:1m;", "two:1:22: duplicate zone \"z\""),
+        (
+            "http { include one; include two; }",
+            "server { listen 8080 default_server; }",
+            "two:1:17: a duplicate default server for 0.0.0.0:8080",
+        ),
+        (
+            "http { include one; include two; }",
+            "server { listen 8080 backlog=9; }",
+            "two:1:17: duplicate listen options for 0.0.0.0:8080",
+        ),
+    ];
+    let cases = rows.into_iter().map(|(outer, line, message)| {
+        case(line, move || {
+            let dir = TempDir::new();
+            dir.write("smolgate.conf", format!("events {{ }}\n{outer}"));
+            dir.write("one", line);
+            dir.write("two", line);
+            refuses(&dir, "smolgate.conf", &[message, "first at ", "one:1\n"])
+        })
+    });
+    run_concurrently(cases.collect());
+}
+
+/// `-t` lists what does something else than it says before what is ignored.
+#[test]
+fn notes() {
+    let dir = TempDir::new();
+    dir.write(
+        "smolgate.conf",
+        "sendfile on;
+        map $http_upgrade $upgrade { default upgrade; '' close; }
+        map $http_upgrade $upgrade { default upgrade; '' close; }
+        map $uri $hsts { default a; }
+        map $uri $hsts { default b; }
+        log_format unused x;
+        server { listen 8080; server_name a b; }
+        server { listen 8080; server_name B; }
+        server { listen 8080; listen 8081; }
+        server { listen 8081; }",
+    );
+    let output = run(&dir, &["-t"], "smolgate.conf");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let notes: Vec<&str> = stderr
+        .lines()
+        .filter_map(|line| line.split_once("smolgate.conf:")?.1.split_once(" note: "))
+        .map(|(_, n)| n)
+        .collect();
+    let expected = [
+        "\"map $hsts\": replaces an earlier definition of the variable, which is different",
+        "\"server_name \"B\"\": an earlier server of 0.0.0.0:8080 has this name, and gets its requests",
+        "\"server_name \"\"\": an earlier server of 0.0.0.0:8081 has this name, and gets its requests",
+        "\"sendfile\": always on",
+    ];
+    assert_eq!(notes, expected, "{stderr}");
+    for (number, line) in [(5, 0), (8, 1), (10, 2), (1, 3)] {
+        let place = format!("smolgate.conf:{number}: note: {}", expected[line]);
+        assert!(stderr.contains(&place), "{place} is not in {stderr}");
+    }
 }
 
 #[test]

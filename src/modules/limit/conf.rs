@@ -121,11 +121,12 @@ impl ZoneTable {
     }
 
     fn define(&mut self, word: &Word, spec: ZoneDefinition) -> Result {
-        if self.all.iter().any(|zone| zone.name == spec.name && zone.definition.is_some()) {
-            return Err(Error::formatted(&word.at, "a duplicate zone \"{}\"", &spec.name));
+        if let Some(first) = self.all.iter().find(|zone| zone.name == spec.name && zone.definition.is_some()) {
+            return Err(Error::formatted(&word.at, "duplicate zone \"{}\"", &spec.name).first_at(first.named_at.at));
         }
         let number = self.number(&spec.name, matches!(spec.kind, ZoneKind::Requests { .. }), word);
         if let Some(zone) = self.all.get_mut(number) {
+            zone.named_at = word.clone();
             zone.definition = Some(spec);
         }
         Ok(())
