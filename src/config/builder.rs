@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use crate::config::arguments::{self, arg};
 use crate::config::directives::{self, Action, DirectiveSpec, Round};
-use crate::config::parser::{self, Directive, Error, Position, Result, Word, placeholder_hint};
+use crate::config::parser::{self, Directive, Error, Position, Result, Word, comment_hint, placeholder_hint};
 use crate::config::template::{Builtin, Template, TemplateError, Variable};
 use crate::config::{
     Config, Content, ErrorLog, LogFormat, Main, Note, OptionalSettings, Prefix, RewriteStep, Settings, TryFiles,
-    suggestion,
+    suggestion, unsupported,
 };
 use crate::modules::limit::conf::ZoneTable;
 use crate::modules::map::conf::Expression;
@@ -410,10 +410,8 @@ impl Builder {
 
     /// Compiles a regular expression.
     pub(crate) fn expression(&self, source: &str, any_case: bool, at: &Position) -> Result<Expression> {
-        let pattern = Pattern::new(source, any_case).map_err(|why| {
-            Error::new(at, format!("invalid regular expression \"{source}\": {why}"))
-                .hint("an expression with \"{\", \"}\" or \";\" must be quoted")
-        })?;
+        let pattern = Pattern::new(source, any_case)
+            .map_err(|why| Error::new(at, format!("invalid regular expression \"{source}\": {why}")))?;
         let users = pattern.names().filter_map(|(group, name)| Some((group, self.user_variable(name)?))).collect();
         Ok(Expression { pattern, group_variables: users })
     }
@@ -529,16 +527,33 @@ fn check_directives(directives: &[Directive], context: u16) -> Result<Vec<(&Dire
     Ok(checked)
 }
 
+/// Says what an unknown directive may have been meant to be.
+fn unknown_hint(name: &str) -> Option<String> {
+    if let Some(hint) = comment_hint(name) {
+        return Some(hint.to_owned());
+    }
+    if let Some((before, _)) = name.split_once('(')
+        && directives::find(before).is_some()
+    {
+        return Some(format!("put a space between \"{before}\" and \"(\""));
+    }
+    if unsupported::is_of_missing_module(name) {
+        return Some("of a module that is not here".to_owned());
+    }
+    match directives::suggest(name) {
+        Some(near) => Some(format!("did you mean \"{near}\"?")),
+        None => placeholder_hint(name),
+    }
+}
+
 /// Checks that the directive is known, allowed here, and has the right number of arguments.
 fn check_directive(directive: &Directive, context: u16) -> Result<&'static DirectiveSpec> {
     let name = &directive.name;
     let Some(spec) = directives::find(&name.text) else {
         let error = name.error("unknown directive \"{}\"");
-        return Err(match (directives::suggest(&name.text), placeholder_hint(&name.text)) {
-            (Some(near), _) => error.hint_formatted("did you mean \"{}\"?", near),
-            (None, Some(hint)) => error.hint(hint),
-            (None, None) if name.text.contains("_by_lua") => error.hint("there is no script engine"),
-            (None, None) => error,
+        return Err(match unknown_hint(&name.text) {
+            Some(hint) => error.hint(hint),
+            None => error,
         });
     };
     check_semicolon(directive)?;

@@ -206,7 +206,7 @@ pub(crate) fn find(name: &str) -> Option<&'static DirectiveSpec> {
         let at = table.binary_search_by(|spec| spec.name.cmp(name)).ok()?;
         table.get(at)
     };
-    find_in(TABLE).or_else(|| find_in(unsupported::TABLE))
+    find_in(TABLE).or_else(|| find_in(unsupported::TABLE)).or_else(|| unsupported::find_family(name))
 }
 
 /// Returns the supported directive whose name is closest to `name`, if one is close.

@@ -121,6 +121,11 @@ impl Error {
     pub(crate) fn with_file_of(mut self, files: &[Arc<SourceFile>]) -> Self {
         let file_of = |at: Position| files.get(at.file as usize).cloned();
         self.0.file = self.0.at.and_then(file_of);
+        if let (Some(file), Some(at)) = (&self.0.file, self.0.at)
+            && let Some(hint) = file.text.lines().nth(at.line as usize - 1).and_then(typography_hint)
+        {
+            self.0.hint = Some(hint.to_owned());
+        }
         if let Some((at, file)) = &mut self.0.first {
             *file = file_of(*at);
         }
@@ -357,8 +362,27 @@ fn unexpected_token(token: &Token, opened: Option<&Position>, lexer: &Lexer<'_>)
 fn unterminated(name: &Word, last: Option<&Word>, end: &Token) -> Error {
     let met = if matches!(end, Token::Close) { "unexpected \"}\"" } else { "unexpected end of file" };
     let line = last.unwrap_or(name).at.line;
-    Error::new(&name.at, format!("{met}: \"{}\" is not ended by \";\"", name.text))
-        .hint(format!("put a \";\" at the end of line {line}"))
+    let error = Error::new(&name.at, format!("{met}: \"{}\" is not ended by \";\"", name.text));
+    match comment_hint(&name.text) {
+        Some(hint) => error.hint(hint),
+        None => error.hint(format!("put a \";\" at the end of line {line}")),
+    }
+}
+
+/// Returns a hint if a line, in which an error was found, has characters that look like others: it was copied from a page.
+fn typography_hint(line: &str) -> Option<&'static str> {
+    if line.contains('\u{a0}') {
+        return Some("the line has a no-break space: write an ordinary space");
+    }
+    let opens =
+        |(before, quote): (char, char)| is_space(before) && matches!(quote, '“' | '”' | '„' | '‘' | '’' | '«' | '»');
+    let has_quotes = line.chars().zip(line.chars().skip(1)).any(opens);
+    has_quotes.then_some("the line has typographic quotes: write \" or '")
+}
+
+/// Returns a hint if a directive begins as comments of other languages do.
+pub(crate) fn comment_hint(name: &str) -> Option<&'static str> {
+    (name.starts_with("//") || name.starts_with("/*")).then_some("comments begin with \"#\"")
 }
 
 /// Returns a hint if the word looks like a placeholder of an example.
@@ -476,6 +500,10 @@ impl<'t> Lexer<'t> {
             match c {
                 ';' => break,
                 '{' if text.ends_with('$') => {}
+                '{' if self.is_repetition() => {
+                    return Err(Error::new(&self.position, "unexpected \"{\"")
+                        .hint("an expression with \"{\" or \"}\" must be quoted"));
+                }
                 '{' => break,
                 c if is_space(c) => break,
                 _ => {}
@@ -487,6 +515,13 @@ impl<'t> Lexer<'t> {
             }
         }
         Ok(Token::Word(Word { text, at, quoted: false }))
+    }
+
+    /// Whether the rest begins with `{4}`, `{4,}` or `{4,8}`: never a block, but a part of an expression.
+    fn is_repetition(&self) -> bool {
+        let mut ahead = self.rest.clone().skip(1).skip_while(|c| c.is_ascii_digit() || *c == ',');
+        let begins_with_digit = self.rest.clone().nth(1).is_some_and(|c| c.is_ascii_digit());
+        begins_with_digit && ahead.next() == Some('}')
     }
 
     /// Reads the character after a backslash: `\" \' \\` are that character, `\t \r \n` control characters; otherwise
@@ -560,6 +595,11 @@ mod tests {
             (
                 "a 'b'c;",
                 "t.conf:1:6: unexpected \"c\"\n    1 | a 'b'c;\n      |      ^ a space or \";\" must follow the quoted text",
+            ),
+            (
+                "location ~ ^/a{4}$ { }",
+                "t.conf:1:15: unexpected \"{\"\n    1 | location ~ ^/a{4}$ { }\n\
+                 \x20     |               ^ an expression with \"{\" or \"}\" must be quoted",
             ),
             (
                 "a \"b;",

@@ -29,6 +29,7 @@ const NO_FILE_CACHE: &str = "there is no cache of open files: each request opens
 const NO_GEOIP: &str = "GeoIP is not supported; use \"geo\" or \"map\"";
 const NO_MIRROR: &str = "requests are not mirrored";
 const NO_OCSP: &str = "client certificates are not checked by OCSP; use revocation lists, \"ssl_crl\"";
+const NO_SUCH_UPSTREAMS: &str = "no effect without FastCGI, uWSGI, SCGI, gRPC and memcached, which are not supported";
 const NO_SCRIPTS: &str = "there is no script engine";
 const NO_SIGNED_LINKS: &str = "signed links are not supported; without the check every request would be allowed";
 const NO_STAPLING: &str = "OCSP stapling is not supported";
@@ -92,12 +93,7 @@ pub(super) static TABLE: &[DirectiveSpec] = &[
     spec("early_hints", HSL, 1, MANY, Note(INTERIM)),
     spec("empty_gif", LOCATION, 0, 0, Refuse(NOT_YET)),
     spec("env", MAIN, 1, 1, Note("no child processes are started")),
-    spec("fastcgi_cache_path", HTTP, 1, MANY, Note(NO_CACHE)),
-    spec("fastcgi_index", HSL, 1, 1, Refuse(HTTP_UPSTREAMS)),
-    spec("fastcgi_param", HSL, 2, 3, Refuse(HTTP_UPSTREAMS)),
     spec("fastcgi_pass", LOCATION, 1, 1, Refuse(HTTP_UPSTREAMS)),
-    spec("fastcgi_split_path_info", LOCATION, 1, 1, Refuse(HTTP_UPSTREAMS)),
-    spec("fastcgi_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
     spec("flv", LOCATION, 0, 0, Refuse(NOT_YET)),
     spec("geoip_city", HTTP, 1, 2, Refuse(NO_GEOIP)),
     spec("geoip_country", HTTP, 1, 2, Refuse(NO_GEOIP)),
@@ -216,9 +212,7 @@ pub(super) static TABLE: &[DirectiveSpec] = &[
     spec("referer_hash_max_size", SL, 1, 1, Note(SIZED_TABLES)),
     spec("request_pool_size", HS, 1, 1, Note(BUFFERS)),
     spec("rtmp", MAIN, 0, 0, Refuse(ONLY_HTTP)),
-    spec("scgi_cache_path", HTTP, 1, MANY, Note(NO_CACHE)),
     spec("scgi_pass", LOCATION, 1, 1, Refuse(HTTP_UPSTREAMS)),
-    spec("scgi_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
     spec("secure_link", HSL, 1, 1, Refuse(NO_SIGNED_LINKS)),
     spec("secure_link_md5", HSL, 1, 1, Refuse(NO_SIGNED_LINKS)),
     spec("secure_link_secret", LOCATION, 1, 1, Refuse(NO_SIGNED_LINKS)),
@@ -275,10 +269,7 @@ pub(super) static TABLE: &[DirectiveSpec] = &[
     spec("userid_p3p", HSL, 1, 1, Note(NO_USERID)),
     spec("userid_path", HSL, 1, 1, Note(NO_USERID)),
     spec("userid_service", HSL, 1, 1, Note(NO_USERID)),
-    spec("uwsgi_cache_path", HTTP, 1, MANY, Note(NO_CACHE)),
-    spec("uwsgi_param", HSL, 2, 3, Refuse(HTTP_UPSTREAMS)),
     spec("uwsgi_pass", LOCATION, 1, 1, Refuse(HTTP_UPSTREAMS)),
-    spec("uwsgi_temp_path", HSL, 1, 4, Note(BODIES_STREAM)),
     spec("variables_hash_bucket_size", HTTP, 1, 1, Note(SIZED_TABLES)),
     spec("variables_hash_max_size", HTTP, 1, 1, Note(SIZED_TABLES)),
     spec("worker_aio_requests", EVENTS, 1, 1, Note(NO_ASYNC_IO)),
@@ -288,6 +279,109 @@ pub(super) static TABLE: &[DirectiveSpec] = &[
     spec("xclient", MAIN, 1, 1, Refuse(ONLY_HTTP)),
     spec("xslt_stylesheet", LOCATION, 1, MANY, Refuse(NO_BODY_FILTERS)),
 ];
+
+/// Settings of upstreams that do not speak HTTP, by the start of their names: without the directives of [`TABLE`] that pass
+/// requests to such upstreams they have no effect in nginx either.
+static FAMILIES: &[DirectiveSpec] = &[
+    spec("fastcgi_", HSLI, 1, MANY, Note(NO_SUCH_UPSTREAMS)),
+    spec("grpc_", HSLI, 1, MANY, Note(NO_SUCH_UPSTREAMS)),
+    spec("memcached_", HSLI, 1, MANY, Note(NO_SUCH_UPSTREAMS)),
+    spec("scgi_", HSLI, 1, MANY, Note(NO_SUCH_UPSTREAMS)),
+    spec("uwsgi_", HSLI, 1, MANY, Note(NO_SUCH_UPSTREAMS)),
+];
+
+/// Returns the family of a name that is in no table.
+pub(super) fn find_family(name: &str) -> Option<&'static DirectiveSpec> {
+    FAMILIES.iter().find(|family| name.len() > family.name.len() && name.starts_with(family.name))
+}
+
+/// Starts of names of other modules, of nginx and of its builders.
+const MISSING_MODULES: &[&str] = &[
+    "acme_",
+    "api",
+    "auth_digest",
+    "auth_gss",
+    "auth_jwt",
+    "auth_ldap",
+    "auth_oidc",
+    "auth_pam",
+    "auth_require",
+    "cache_purge",
+    "cors",
+    "drizzle_",
+    "echo",
+    "eval",
+    "f4f",
+    "fancyindex",
+    "geoip2",
+    "geoip_",
+    "hls",
+    "image_filter",
+    "internal_redirect",
+    "js_",
+    "keyval",
+    "lua_",
+    "memc_",
+    "modsecurity",
+    "more_",
+    "mp4_",
+    "naxsi",
+    "nchan_",
+    "ndk_",
+    "num_map",
+    "oidc_",
+    "opentelemetry",
+    "opentracing",
+    "otel_",
+    "pagespeed",
+    "passenger_",
+    "perl_",
+    "postgres_",
+    "proxy_cache_purge",
+    "push_stream",
+    "redis",
+    "security",
+    "session_log",
+    "set_base",
+    "set_by_lua",
+    "set_decode",
+    "set_encode",
+    "set_escape_uri",
+    "set_formatted",
+    "set_from",
+    "set_hash",
+    "set_hex",
+    "set_hmac",
+    "set_if_empty",
+    "set_local_today",
+    "set_md5",
+    "set_misc",
+    "set_quote",
+    "set_random",
+    "set_rotate",
+    "set_secure",
+    "set_sha1",
+    "set_unescape_uri",
+    "slowfs_",
+    "srcache_",
+    "status_",
+    "subs_filter",
+    "testcookie",
+    "traffic_status",
+    "tunnel_",
+    "upload",
+    "vhost_traffic_status",
+    "vod",
+    "waf",
+    "xml_",
+    "xslt_",
+    "zstd",
+];
+
+/// Whether an unknown directive seems to be of a module that is not here.
+pub(super) fn is_of_missing_module(name: &str) -> bool {
+    name.contains("_by_lua") || MISSING_MODULES.iter().any(|start| name.starts_with(start))
+}
 
 #[cfg(test)]
 mod tests {

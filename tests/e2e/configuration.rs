@@ -198,6 +198,41 @@ fn encodings_and_syntax() {
     run_concurrently(cases);
 }
 
+/// Slips and copies from pages, each with its hint.
+#[test]
+fn hints() {
+    let rows = [
+        ("//comment", "smolgate.conf:3:1: unexpected \"}\": \"//comment\"", "^ comments begin with \"#\""),
+        ("//listen 80;", "unknown directive \"//listen\"", "^ comments begin with \"#\""),
+        ("if($http_x) { return 403; }", "unknown directive \"if($http_x)\"", "^ put a space between \"if\" and \"(\""),
+        (
+            "location ~ ^/a{4}$ { }",
+            "smolgate.conf:3:15: unexpected \"{\"",
+            "^ an expression with \"{\" or \"}\" must be quoted",
+        ),
+        (
+            "rewrite ^/a{2,}$ /b;",
+            "smolgate.conf:3:12: unexpected \"{\"",
+            "^ an expression with \"{\" or \"}\" must be quoted",
+        ),
+        ("location ~ ^/(x { }", "invalid regular expression", "^\nsmolgate: "),
+        ("add_header X-A “a b”;", "invalid value \"b”\"", "^ the line has typographic quotes: write \" or '"),
+        ("return\u{a0}204;", "unknown directive", "^ the line has a no-break space: write an ordinary space"),
+        ("set_escape_uri $a $b;", "unknown directive \"set_escape_uri\"", "^ of a module that is not here"),
+        ("mp4_buffer_size 1m;", "unknown directive \"mp4_buffer_size\"", "^ of a module that is not here"),
+        ("auth_jwt x;", "unknown directive \"auth_jwt\"", "^ of a module that is not here"),
+    ];
+    let cases =
+        rows.into_iter().map(|(line, message, hint)| case(line, move || refuses_text(server(line), &[message, hint])));
+    run_concurrently(cases.collect());
+    accepts_text(server(
+        "fastcgi_buffers 8 16k; location / { fastcgi_param A b; uwsgi_param a b; grpc_set_header A b; }",
+    ))
+    .unwrap();
+    refuses_text(server("location / { fastcgi_pass a:1; }"), &["\"fastcgi_pass\" is not supported", "HTTP/1.1"])
+        .unwrap();
+}
+
 /// An unknown directive is an error: ignoring it could make a server less secure.
 #[test]
 fn unknown_directives() {
