@@ -471,7 +471,7 @@ impl<'h> RequestLine<'h> {
         if method.len() > METHOD_BYTES_MAX || !is_token || !method.first().is_some_and(u8::is_ascii_uppercase) {
             return Err(Malformed::Method);
         }
-        if target.is_empty() || target.iter().fold(false, |found, b| found | !b.is_ascii_graphic()) {
+        if target.is_empty() || target.iter().fold(false, |found, b| found | matches!(b, 0..=b' ' | 0x7f)) {
             return Err(Malformed::Target);
         }
         let version = match version.ok_or(Malformed::RequestLine)? {

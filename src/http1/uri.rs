@@ -207,7 +207,8 @@ pub fn parse_host(host: &[u8]) -> Result<String, Malformed> {
         [b'[', rest @ ..] => {
             let end = rest.iter().position(|b| *b == b']').ok_or(Malformed::Host)?;
             let inner = std::str::from_utf8(rest.get(..end).unwrap_or_default()).map_err(|_| Malformed::Host)?;
-            if inner.parse::<Ipv6Addr>().is_err() && !is_ip_future(inner) {
+            let is_address = inner.parse::<Ipv6Addr>().is_ok() || is_zoned_address(inner) || is_ip_future(inner);
+            if !is_address {
                 return Err(Malformed::Host);
             }
             let (name, port) = host.split_at(end + 2);
@@ -237,6 +238,14 @@ pub fn host_port(host: &[u8]) -> Option<u16> {
     let rest = host.get(behind_address..)?;
     let digits = rest.get(rest.iter().position(|b| *b == b':')? + 1..)?;
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Whether the text is an IPv6 address with a zone (RFC 6874): `address "%25" 1*unreserved`.
+fn is_zoned_address(text: &str) -> bool {
+    let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+    text.split_once("%25").is_some_and(|(address, zone)| {
+        address.parse::<Ipv6Addr>().is_ok() && !zone.is_empty() && zone.bytes().all(is_unreserved)
+    })
 }
 
 /// Whether the text is an IPvFuture (RFC 3986 3.2.2): `"v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" )`.
@@ -353,12 +362,37 @@ mod tests {
             ("[::1]", "[::1]"),
             ("[::1]:8", "[::1]"),
             ("[v1.a:B]:8", "[v1.a:b]"),
+            ("[fe80::1%25eth0]:8", "[fe80::1%25eth0]"),
         ] {
             assert_eq!(parse_host(host.as_bytes()).as_deref(), Ok(expected), "{host}");
         }
         for bad in [
-            "", ":80", "a, b", "a/p", "a b", "a:99999", "a:-1", "a:8x", "[::1", "[x]", "[v.a]", "[v1.]", "[vx.a]",
-            "[v1.a/b]", "a\"b", "<a>", "\u{e9}", "a?x", "a#x", "a%0d", "a..b", ".",
+            "",
+            ":80",
+            "a, b",
+            "a/p",
+            "a b",
+            "a:99999",
+            "a:-1",
+            "a:8x",
+            "[::1",
+            "[x]",
+            "[v.a]",
+            "[v1.]",
+            "[vx.a]",
+            "[v1.a/b]",
+            "a\"b",
+            "<a>",
+            "\u{e9}",
+            "a?x",
+            "a#x",
+            "a%0d",
+            "a..b",
+            ".",
+            "[fe80::1%25]",
+            "[fe80::1%eth0]",
+            "[fe80::1%25e/0]",
+            "[x%25eth0]",
         ] {
             assert!(parse_host(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -94,8 +94,11 @@ pub fn build_request(
     let mut out = Vec::with_capacity(request.len() + 256);
     out.extend_from_slice(method);
     out.push(b' ');
-    // Encoded: a URI from variables must stay one word of one line.
-    uri::encode_url(uri.unwrap_or(&exchange.uri.raw), &mut out);
+    match uri {
+        // Encoded: a URI from variables must stay one word of one line.
+        Some(uri) => uri::encode_url(uri, &mut out),
+        None => out.extend_from_slice(&exchange.uri.raw),
+    }
     out.push(b' ');
     out.extend_from_slice(proxy.version.as_str().as_bytes());
     out.extend_from_slice(b"\r\n");

@@ -76,7 +76,11 @@ fn targets() {
         (b"GET # HTTP/1.1\r\nHost: a\r\n\r\n", Rejected(400)),
         (b"GET /x%00.html HTTP/1.1\r\nHost: a\r\n\r\n", Rejected(400)),
         (b"GET /x\x00y HTTP/1.1\r\nHost: a\r\n\r\n", Rejected(400)),
-        (b"GET /caf\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", Rejected(400)),
+        (
+            b"GET /caf\xc3\xa9?\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+            Forwarded(b"GET /caf\xc3\xa9?\xff HTTP/1.1\r\nHost: up\r\n\r\n"),
+        ),
+        (b"GET /\x80 HTTP/1.1\r\nHost: [fe80::1%25eth0]\r\n\r\n", Forwarded(b"GET /\x80 HTTP/1.1\r\nHost: up\r\n\r\n")),
         (b"GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", Rejected(400)),
         (b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", Rejected(400)),
         (b"GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", Rejected(400)),
