@@ -331,6 +331,7 @@ static TABLE: &[DirectiveSpec] = &[
     spec("pid", MAIN, 1, 1, Once(core::pid)),
     spec("port_in_redirect", HSL, 1, 1, Switch(|_, block| &mut block.settings.port_in_redirect)),
     spec("proxy_bind", HSL, 1, 2, Once(pass_conf::bind)),
+    spec("proxy_buffer_size", HSL, 1, 1, Once(proxy::buffer_size)),
     spec("proxy_connect_timeout", HSL, 1, 1, Timeout(|_, block| &mut block.settings.proxy.connect_timeout)),
     spec("proxy_cookie_domain", HSL, 1, 2, Each(cookies_conf::domain)),
     spec("proxy_cookie_flags", HSL, 1, MANY, Each(cookies_conf::flags)),

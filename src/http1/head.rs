@@ -22,7 +22,7 @@ const METHOD_BYTES_MAX: usize = 32;
 /// Empty lines ignored before a request line (RFC 9112 2.2 requires at least one).
 const EMPTY_LINES_MAX: u8 = 1;
 /// Bytes of a response head.
-const RESPONSE_BYTES_MAX: usize = 32 * 1024;
+pub const RESPONSE_BYTES_MAX: usize = 32 * 1024;
 
 /// Size limits of a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -383,9 +383,9 @@ impl HeadScanner {
     }
 
     /// Parses the response head at the start of `bytes`, like [`HeadScanner::parse_request`], within
-    /// `RESPONSE_BYTES_MAX`.
-    pub fn parse_response(&mut self, bytes: &[u8]) -> Result<Option<(Response, usize)>, Malformed> {
-        let limits = HeadLimits { line_bytes_max: RESPONSE_BYTES_MAX, head_bytes_max: RESPONSE_BYTES_MAX };
+    /// `bytes_max`.
+    pub fn parse_response(&mut self, bytes: &[u8], bytes_max: usize) -> Result<Option<(Response, usize)>, Malformed> {
+        let limits = HeadLimits { line_bytes_max: bytes_max, head_bytes_max: bytes_max };
         let Some((start, end)) = self.find_end(bytes, limits)? else { return Ok(None) };
         Response::parse(bytes.get(start..end).unwrap_or_default()).map(|head| Some((head, end)))
     }

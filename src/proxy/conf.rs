@@ -9,7 +9,7 @@ use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word, placeholder_hint};
 use crate::config::template::{Segment, Template};
 use crate::config::values;
-use crate::http1::head::{HeaderName, Version};
+use crate::http1::head::{HeaderName, RESPONSE_BYTES_MAX, Version};
 use crate::modules::map::conf::Expression;
 use crate::proxy::origin_conf::{self, ClientChoice, Origin};
 use crate::proxy::pass_conf::IgnoredHeaders;
@@ -39,6 +39,8 @@ pub struct Proxy {
     pub next_upstream_timeout: Duration,
     pub pass_request_headers: bool,
     pub pass_request_body: bool,
+    /// Bytes of the head of a response (`proxy_buffer_size`).
+    pub response_head_bytes_max: usize,
     /// Whether a chunked request body is read before it is sent, as far as memory allows.
     pub request_buffering: bool,
     /// Whether `error_page` also applies to responses of upstreams.
@@ -95,6 +97,7 @@ impl Default for Proxy {
             next_upstream_timeout: Duration::ZERO,
             pass_request_headers: true,
             pass_request_body: true,
+            response_head_bytes_max: RESPONSE_BYTES_MAX,
             request_buffering: true,
             intercept_errors: false,
             set_body: None,
@@ -494,6 +497,17 @@ fn append_name(first: bool, list: &Arc<[Box<[u8]>]>, name: &Word) -> Arc<[Box<[u
 pub(crate) fn http_version(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     block.settings.proxy.version = arguments::http_version(directive, word)?;
+    Ok(())
+}
+
+/// `proxy_buffer_size SIZE;`, which in nginx too limits the head of a response.
+pub(crate) fn buffer_size(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
+    const MAX: u64 = 256 * 1024;
+    let size = arguments::size(directive, arg(directive, 0))?;
+    if size > MAX {
+        builder.note(&directive.name, "the limit for the head of a response is at most 256k");
+    }
+    block.settings.proxy.response_head_bytes_max = RESPONSE_BYTES_MAX.max(size.min(MAX) as usize);
     Ok(())
 }
 

@@ -195,11 +195,12 @@ impl<'e> ProxyRequest<'e> {
             log::log_request(exchange, Level::Info, format_args!("client sent {why}"));
             why.status()
         })?;
-        if request.head_length > headers::HEAD_BYTES_MAX {
+        let head_bytes_max = headers::head_bytes_max(exchange);
+        if request.head_length > head_bytes_max {
             log::log_request(
                 exchange,
                 Level::Error,
-                format_args!("the request head for the upstream is longer than 64 KiB"),
+                format_args!("the request head for the upstream is longer than {} KiB", head_bytes_max >> 10),
             );
             return Err(500);
         }
@@ -459,7 +460,7 @@ impl<'e> ProxyRequest<'e> {
     ) -> Result<Response, AttemptError> {
         let settings = self.exchange.settings();
         let proxy = &settings.proxy;
-        let read_timeout = proxy.response_timeout();
+        let (read_timeout, head_bytes_max) = (proxy.response_timeout(), proxy.response_head_bytes_max);
         let framing = self.request.framing;
         let limits = body_relay::RelayLimits {
             bytes_max: settings.body_bytes_max,
@@ -494,7 +495,7 @@ impl<'e> ProxyRequest<'e> {
         let mut interim = 0;
         let head = loop {
             let mut scan = HeadScanner::for_response();
-            let mut parse = |bytes: &[u8]| scan.parse_response(bytes);
+            let mut parse = |bytes: &[u8]| scan.parse_response(bytes, head_bytes_max);
             let read = poll_fn(|cx| {
                 if let Err(missed) = upload.poll_send(cx, &mut client_rx, &mut self.exchange.body.decoder, upstream_tx)
                 {

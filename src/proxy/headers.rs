@@ -20,8 +20,8 @@ use crate::request::variables;
 use crate::runtime::clock;
 use crate::tls::SslVariable;
 
-/// Bytes of a request head for an upstream.
-pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes by which a request head for an upstream may exceed what `large_client_header_buffers` allow a client.
+const ADDED_BYTES_MAX: usize = 32 * 1024;
 
 /// Response bodies up to this size are copied behind their head.
 const BODY_JOIN_BYTES: u64 = 512;
@@ -41,6 +41,11 @@ pub struct UpstreamRequest {
     pub is_head: bool,
     /// The connection can be reused, unless the upstream closes it.
     pub keep_alive: bool,
+}
+
+/// Returns the limit of a request head for an upstream.
+pub fn head_bytes_max(exchange: &Exchange) -> usize {
+    exchange.settings().head_limits.head_bytes_max + ADDED_BYTES_MAX
 }
 
 /// Headers that a client can't remove by naming them in `Connection`, since applications rely on them.
@@ -162,7 +167,7 @@ fn write_configured_headers(exchange: &Exchange, version: Version, out: &mut Vec
     let mut hop = HopHeaders::default();
     let mut value = Vec::new();
     for set in set_headers.iter() {
-        if out.len() > HEAD_BYTES_MAX {
+        if out.len() > head_bytes_max(exchange) {
             break; // a long value of the client's, repeated by many directives
         }
         value.clear();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::config::{ErrorLog, HealthCheck, HealthMatch, Level, Probe};
 use crate::http1::body::Decoder;
-use crate::http1::head::{HeadScanner, HeaderName, Response};
+use crate::http1::head::{HeadScanner, HeaderName, RESPONSE_BYTES_MAX, Response};
 use crate::http1::{base64, websocket};
 use crate::proxy::balance::{Health, Peer, UpstreamState};
 use crate::proxy::live::Live;
@@ -274,7 +274,7 @@ fn check_upgrade(head: &Response, key: &str) -> Result<(), String> {
 async fn read_head(stream: &mut BufStream) -> Result<Response, String> {
     loop {
         let mut scan = HeadScanner::for_response();
-        let mut parse = |bytes: &[u8]| scan.parse_response(bytes);
+        let mut parse = |bytes: &[u8]| scan.parse_response(bytes, RESPONSE_BYTES_MAX);
         let mut reader = stream.reader();
         let head = match poll_fn(|cx| reader.poll_parse(cx, &mut parse)).await {
             Ok(head) => head,

@@ -324,3 +324,46 @@ fn heads_that_drip() {
     ];
     run_cases(cases);
 }
+
+/// `proxy_buffer_size` raises the limit of a response's head, `large_client_header_buffers` those of a request's.
+#[test]
+fn sizes_that_are_configured() {
+    let peer = Peer::start(|connection| {
+        while let Some(request) = connection.read_request() {
+            let bytes: usize = request.target().rsplit('/').next().unwrap().parse().unwrap();
+            let length = request.head.len();
+            connection.send(
+                format!("HTTP/1.1 200 OK\r\nX: {}\r\nY: {length}\r\nContent-Length: 0\r\n\r\n", "x".repeat(bytes))
+                    .as_bytes(),
+            );
+        }
+    });
+    let proxy = Proxy::start_with_peers(
+        "server { listen LISTEN; large_client_header_buffers 4 100k;
+            location / { proxy_pass http://PEER; }
+            location /small/ { proxy_buffer_size 4k; proxy_pass http://PEER; }
+            location /128k/ { proxy_buffer_size 128k; proxy_pass http://PEER; }
+            location /max/ { proxy_buffer_size 1m; proxy_pass http://PEER; } }",
+        &[("PEER", &peer)],
+    );
+    let rows = [
+        ("/32000", 200),
+        ("/33000", 502),
+        ("/small/32000", 200),
+        ("/128k/33000", 200),
+        ("/128k/130000", 200),
+        ("/128k/132000", 502),
+        ("/max/262000", 200),
+        ("/max/263000", 502),
+    ];
+    for (target, status) in rows {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut client = Client::connect_and_send(proxy.addr, request.as_bytes());
+        client.expect_status(status).unwrap_or_else(|why| panic!("{target}: {why}"));
+    }
+    let cookies = format!("Cookie: {}\r\n", "c".repeat(90_000)).repeat(3);
+    let request = format!("GET /1 HTTP/1.1\r\nHost: a\r\n{cookies}\r\n");
+    let response = Client::connect_and_send(proxy.addr, request.as_bytes()).expect_status(200).unwrap();
+    let length: usize = response.header("Y").unwrap().parse().unwrap();
+    assert!(length > 270_000, "{length} bytes reach the upstream");
+}
