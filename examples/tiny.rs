@@ -15,7 +15,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use smolgate::http1::body::{Decoded, Decoder};
-use smolgate::http1::head::{self, Framing, HeadLimits, HeadScanner, HeaderName, HeaderNamePolicy, Request, Response};
+use smolgate::http1::head::{
+    self, Framing, HeadLimits, HeadScanner, HeaderName, HeaderNamePolicy, RESPONSE_BYTES_MAX, Request, Response,
+};
 use smolgate::http1::uri;
 use smolgate::http1::websocket::{self, FrameScanner};
 use smolgate::runtime::executor::{self, Timer};
@@ -123,7 +125,8 @@ async fn forward(request: &Request, upstream: &Addr) -> Result<(Response, BufStr
     loop {
         let mut scanner = HeadScanner::for_response();
         let mut reader = peer.reader();
-        let read = poll_fn(|cx| reader.poll_parse(cx, &mut |bytes| scanner.parse_response(bytes))).await;
+        let read =
+            poll_fn(|cx| reader.poll_parse(cx, &mut |bytes| scanner.parse_response(bytes, RESPONSE_BYTES_MAX))).await;
         let head = read.map_err(|_| 502u16)?;
         match (head.status, key) {
             // Without the answer to its key it is no WebSocket, and the tunnel would carry any requests past these checks.
