@@ -117,20 +117,20 @@ impl ProxyRequest<'_> {
                 Attempted::Done(Forwarded::Sent { keep_alive })
             }
             Err(stopped) => {
-                let untouched = download.written == 0 && stopped.is_upstream_fault();
                 let exchange = &mut *self.exchange;
                 exchange.timed_out = matches!(stopped, RelayError::Response(TransferError::SinkTimeout));
                 log::log_request(exchange, stopped.level(), format_args!("{stopped}"));
-                if !untouched {
-                    if stopped.is_client_fault() {
-                        exchange.response.status = 499; // the client did not wait for the rest
+                if stopped.is_client_fault() {
+                    exchange.response.status = 499; // the client did not wait for the rest
+                } else if stopped.is_upstream_fault() && download.written == 0 {
+                    // The head waited for the body. That the body would not come must not depend on how soon it was known.
+                    let head = download.take_pending();
+                    let length = head.len() as u64;
+                    if send_all(&self.client.stream, head, exchange.settings().send_timeout).await.is_ok() {
+                        exchange.response.bytes = length;
                     }
-                    return Attempted::Done(Forwarded::Aborted);
                 }
-                if let Some(now) = exchange.upstream.attempts.last_mut() {
-                    now.status = Some(502);
-                }
-                Attempted::Fail(502)
+                Attempted::Done(Forwarded::Aborted)
             }
         }
     }

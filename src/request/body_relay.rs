@@ -153,6 +153,13 @@ impl BodyRelay {
         self.waiting = None;
     }
 
+    /// Takes the output that was not written yet.
+    pub fn take_pending(&mut self) -> Vec<u8> {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.drain(..std::mem::take(&mut self.pending_written));
+        pending
+    }
+
     /// Whether the receiver does not accept the pending output.
     pub fn is_sink_blocked(&self) -> bool {
         self.waiting == Some(Waiting::Sink)

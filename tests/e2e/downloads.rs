@@ -6,6 +6,7 @@ use std::io::Read;
 use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::client::Client;
 use crate::harness::{Proxy, TIMEOUT, wait_for};
+use crate::peer::Peer;
 use crate::response_rows::format_request;
 use crate::static_files::put;
 
@@ -197,4 +198,32 @@ fn memory_of_slow_readers() {
     let readers: Vec<Client> = (0..READERS).map(|_| slow(&proxy, "/big")).collect();
     let each = proxy.resident_kib().saturating_sub(before) * 1024 / readers.len() as u64;
     assert!(each < 4096, "{each} bytes each");
+}
+
+/// A response that ends right behind its head: the client gets the head and then EOF, however early the end is known.
+#[test]
+fn responses_that_end_behind_their_head() {
+    let heads = ["Content-Length: 10", "Transfer-Encoding: chunked"];
+    let peers = heads.map(|framing| {
+        Peer::start_responding_once(format!("HTTP/1.1 200 OK\r\nX: y\r\n{framing}\r\n\r\n").into_bytes())
+    });
+    let late = Peer::start(|connection| {
+        if connection.read_request().is_some() {
+            connection.send(b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 10\r\n\r\n");
+            connection.is_quiet();
+        }
+    });
+    let proxy = Proxy::start_with_peers(
+        "server { listen LISTEN; location /0 { proxy_pass http://LENGTH; } location /1 { proxy_pass http://CHUNKED; }
+            location /2 { proxy_pass http://LATE; } }",
+        &[("LENGTH", &peers[0]), ("CHUNKED", &peers[1]), ("LATE", &late)],
+    );
+    for target in ["/0", "/0", "/0", "/1", "/1", "/1", "/2"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut client = Client::connect_and_send(proxy.addr, request.as_bytes());
+        let head = client.read_head().unwrap_or_else(|why| panic!("{target}: {why}"));
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nX: y\r\n"), "{target}: {head}");
+        client.expect_eof().unwrap_or_else(|why| panic!("{target}: {why}"));
+        proxy.wait_for_error_line(&["upstream prematurely closed connection while reading upstream", target]).unwrap();
+    }
 }
