@@ -39,7 +39,7 @@ pub async fn accept_tls(
     let Stream::Plain(socket) = wire.stream else { return None };
     let choose = |name: Option<&str>| {
         let site = group.names.tls_for(name)?;
-        site.reload_if_changed().iter().for_each(|news| log::log_cert_reload(&worker.error_log(), news));
+        site.reload_if_changed(name).iter().for_each(|news| log::log_cert_reload(&worker.error_log(), news));
         Some(site)
     };
     let made = tls::accept(socket, ahead, choose);

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word, placeholder_hint};
-use crate::config::template::Template;
+use crate::config::template::{Builtin, Segment, Template, Variable};
 use crate::config::{ProxyPass, Settings, values};
-use crate::tls::{self, ClientSettings, Protocols, ServerSettings, ServerTls, VerifyClient};
+use crate::tls::settings::NamedPath;
+use crate::tls::{self, ClientSettings, Protocols, ServerSettings, ServerTls, SslVariable, VerifyClient};
 
 /// The least size of a session cache, and that of `builtin`.
 const SESSION_CACHE_BYTES_MIN: usize = 256 * 1024;
 const SESSION_CACHE_BYTES_MAX: u64 = 64 << 20;
+
+/// `$ssl_server_name`
+const SERVER_NAME: Variable = Variable::Builtin(Builtin::Ssl(SslVariable::ServerName));
 
 /// The `ssl_*` directives of a block.
 #[derive(Clone, Debug, Default)]
@@ -38,9 +42,11 @@ pub(crate) fn server_tls(
         let Some(key) = ssl.certificate_keys.get(index) else {
             return Err(certificate.error("no \"ssl_certificate_key\" is defined for certificate \"{}\""));
         };
-        settings
-            .cert_key_paths
-            .push((builder.in_config_directory(&certificate.text), builder.in_config_directory(&key.text)));
+        let (certificate, key) = (named_path(builder, certificate)?, named_path(builder, key)?);
+        match (certificate.0.as_slice(), key.0.as_slice()) {
+            ([certificate], [key]) => settings.cert_key_paths.push((certificate.clone(), key.clone())),
+            _ => settings.named_cert_key_paths.push((certificate, key)),
+        }
     }
     let client_auth = &settings.client_auth;
     if matches!(client_auth.verify, VerifyClient::On | VerifyClient::Optional)
@@ -51,6 +57,31 @@ pub(crate) fn server_tls(
             .hint("it names the file with the CA certificates that issue client certificates"));
     }
     builder.config.tls.server_tls(&settings).map(Some).map_err(|error| Error::new(at, error))
+}
+
+/// Parses a path, in which the one variable is `$ssl_server_name`.
+fn named_path(builder: &Builder, word: &Word) -> Result<NamedPath> {
+    let mut parts = vec![String::new()];
+    for segment in builder.template(word)?.segments() {
+        match (segment, parts.last_mut()) {
+            (Segment::Text(text), Some(last)) => last.push_str(&String::from_utf8_lossy(text)),
+            (Segment::Variable(SERVER_NAME), _) => parts.push(String::new()),
+            _ => {
+                return Err(word
+                    .error("unsupported variable in \"{}\"")
+                    .hint("the name of a file, without variables other than $ssl_server_name, is expected"));
+            }
+        }
+    }
+    if let Some(first) = parts.first_mut() {
+        *first = builder.in_config_directory(first);
+    }
+    Ok(NamedPath(parts))
+}
+
+/// Returns the name of a file that may have variables, which are checked when the server is complete.
+fn cert_key_name<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word> {
+    if word.text.contains('$') && !word.text.contains(':') { Ok(word) } else { file_name(directive, word) }
 }
 
 /// Returns the name of a file. Variables, and nginx's prefixes for data and engines, are not supported.
@@ -73,7 +104,7 @@ pub(crate) fn on(_: &mut Builder, block: &mut BlockBuilder, directive: &Directiv
 }
 
 pub(crate) fn certificate(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = file_name(directive, arg(directive, 0))?;
+    let word = cert_key_name(directive, arg(directive, 0))?;
     if block.is_first {
         block.tls.certificates.clear();
     }
@@ -82,7 +113,7 @@ pub(crate) fn certificate(_: &mut Builder, block: &mut BlockBuilder, directive: 
 }
 
 pub(crate) fn certificate_key(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = file_name(directive, arg(directive, 0))?;
+    let word = cert_key_name(directive, arg(directive, 0))?;
     if block.is_first {
         block.tls.certificate_keys.clear();
     }

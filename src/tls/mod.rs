@@ -19,6 +19,8 @@ pub(crate) mod server_config;
 #[cfg(feature = "tls")]
 pub(crate) mod cert_key;
 #[cfg(feature = "tls")]
+pub(crate) mod named_cert_keys;
+#[cfg(feature = "tls")]
 pub(crate) mod pem;
 #[cfg(feature = "tls")]
 pub(crate) mod session_cache;

@@ -19,6 +19,7 @@ use rustls::{
 
 use crate::tls::cert_key::{CertKey, ReloadEvent};
 use crate::tls::connect::ClientTls;
+use crate::tls::named_cert_keys::NamedCertKeys;
 use crate::tls::pem;
 use crate::tls::session_cache::{SessionCache, Ticketer};
 use crate::tls::settings::{ClientAuthSettings, ClientSettings, Protocols, ServerSettings, VerifyClient};
@@ -90,6 +91,7 @@ pub struct ServerTls {
     chacha_first: Arc<ServerConfig>,
     pub(super) rejects_handshakes: bool,
     cert_keys: Vec<Arc<CertKey>>,
+    named_cert_keys: Arc<NamedCertKeys>,
     verify_client: VerifyClient,
     verifier: Verifier,
 }
@@ -107,7 +109,9 @@ impl ServerTls {
                 algorithms: verifier.algorithms,
             })),
         };
-        let mut config = builder.with_cert_resolver(Arc::new(CertResolver(cert_keys.clone())));
+        let named_cert_keys = Arc::new(NamedCertKeys::new(settings.named_cert_key_paths.clone()));
+        let resolver = CertResolver { fixed: cert_keys.clone(), named: named_cert_keys.clone() };
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         config.ignore_client_order = true;
         config.session_storage = match settings.session_cache_bytes {
@@ -127,14 +131,18 @@ impl ServerTls {
             chacha_first: Arc::new(chacha_first),
             rejects_handshakes: settings.reject_handshake,
             cert_keys,
+            named_cert_keys,
             verify_client: settings.client_auth.verify,
             verifier,
         })
     }
 
-    /// Reloads certificates whose files have changed. See [`CertKey::reload_if_changed`].
-    pub fn reload_if_changed(&self) -> Vec<ReloadEvent> {
-        self.cert_keys.iter().filter_map(|cert_key| cert_key.reload_if_changed()).collect()
+    /// Reloads certificates whose files have changed, and loads those for the server name of a client. See
+    /// [`CertKey::reload_if_changed`].
+    pub fn reload_if_changed(&self, name: Option<&str>) -> Vec<ReloadEvent> {
+        let mut events = self.named_cert_keys.load_or_reload(name.unwrap_or_default());
+        events.extend(self.cert_keys.iter().filter_map(|cert_key| cert_key.reload_if_changed()));
+        events
     }
 
     /// The configuration for a client that offers `ciphers`: its order counts only if it puts ChaCha20 first.
@@ -250,15 +258,21 @@ pub(super) fn protocol_versions(protocols: Protocols) -> Vec<&'static SupportedP
 
 /// Selects the certificate of a server that a client can verify.
 #[derive(Debug)]
-struct CertResolver(Vec<Arc<CertKey>>);
+struct CertResolver {
+    fixed: Vec<Arc<CertKey>>,
+    named: Arc<NamedCertKeys>,
+}
 
 impl ResolvesServerCert for CertResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let is_usable =
             |certified: &Arc<CertifiedKey>| certified.key.choose_scheme(hello.signature_schemes()).is_some();
-        let mut usable = self.0.iter().map(|cert_key| cert_key.current()).filter(is_usable).peekable();
+        // An error was logged before the handshake.
+        let named = self.named.get(hello.server_name().unwrap_or_default()).unwrap_or_default();
+        let all = || self.fixed.iter().chain(&named);
+        let mut usable = all().map(|cert_key| cert_key.current()).filter(is_usable).peekable();
         // If the client can verify none, rustls rejects it with any of them.
-        let first = usable.peek().cloned().or_else(|| self.0.first().map(|cert_key| cert_key.current()));
+        let first = usable.peek().cloned().or_else(|| all().next().map(|cert_key| cert_key.current()));
         // Other keys than RSA sign in a tenth of the time.
         usable.find(|certified| certified.key.algorithm() != rustls::SignatureAlgorithm::RSA).or(first)
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct ServerSettings {
     /// The paths of each certificate and its key.
     pub cert_key_paths: Vec<(String, String)>,
+    /// The same with the server name of the client in at least one of the two.
+    pub named_cert_key_paths: Vec<(NamedPath, NamedPath)>,
     pub protocols: Protocols,
     pub session_tickets: bool,
     /// Size of the session cache; 0 disables it.
@@ -23,6 +25,7 @@ impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             cert_key_paths: Vec::new(),
+            named_cert_key_paths: Vec::new(),
             protocols: Protocols::default(),
             session_tickets: true,
             session_cache_bytes: 0,
@@ -30,6 +33,19 @@ impl Default for ServerSettings {
             reject_handshake: false,
             client_auth: ClientAuthSettings { depth: 1, ..ClientAuthSettings::default() },
         }
+    }
+}
+
+/// A path in which the server name of the client stands between two parts each. With one part it is fixed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPath(pub Vec<String>);
+
+impl NamedPath {
+    /// Returns the path for a server name; `None` if the name could lead out of the directory.
+    pub fn for_name(&self, name: &str) -> Option<String> {
+        let is_label = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let is_safe = name.bytes().all(is_label) && !name.starts_with('.') && !name.contains("..");
+        is_safe.then(|| self.0.join(&name.to_ascii_lowercase()))
     }
 }
 
@@ -98,4 +114,25 @@ pub enum VerifyClient {
     Optional,
     /// As `Optional`, but the issuer of a certificate may be unknown.
     OptionalNoCa,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_name_stays_in_its_directory() {
+        let path = NamedPath(vec!["/live/".to_owned(), "/key.".to_owned(), String::new()]);
+        for (name, expected) in [
+            ("A.Example", Some("/live/a.example/key.a.example")),
+            ("", Some("/live//key.")),
+            ("..", None),
+            (".", None),
+            ("a..b", None),
+            ("a/b", None),
+            ("a\0", None),
+        ] {
+            assert_eq!(path.for_name(name).as_deref(), expected, "{name}");
+        }
+    }
 }

@@ -47,7 +47,7 @@ impl fmt::Display for VerifyError {
 pub enum ServerTls {}
 
 impl ServerTls {
-    pub fn reload_if_changed(&self) -> Vec<ReloadEvent> {
+    pub fn reload_if_changed(&self, _: Option<&str>) -> Vec<ReloadEvent> {
         match *self {}
     }
 }

@@ -1,4 +1,4 @@
-//! What clients and upstreams learn of certificates: names of issuers in the handshake, certificates as header values.
+//! Certificates by name, and what clients and upstreams learn of certificates: names of issuers, certificates as header values.
 
 use std::sync::{Arc, Mutex};
 
@@ -112,4 +112,26 @@ fn signature_algorithms_of_a_client_have_names() {
     let expected = "ecdsa_secp384r1_sha384:ecdsa_secp256r1_sha256:ed25519:rsa_pss_rsae_sha512:rsa_pss_rsae_sha384:\
         rsa_pss_rsae_sha256:rsa_pkcs1_sha512:rsa_pkcs1_sha384:rsa_pkcs1_sha256";
     check_equal("the client", &response.body, expected.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_server_name_names_the_files_of_a_certificate() {
+    let (dir, ca) = certificates();
+    ca.issue("a.example").write(&dir, "a.example");
+    let config = "server { listen LISTEN ssl; ssl_certificate DIRECTORY$ssl_server_name.crt;
+        ssl_certificate_key DIRECTORY${ssl_server_name}.key; return 200 $ssl_server_name; }
+        server { listen OTHER ssl; ssl_certificate DIRECTORYb.crt; ssl_certificate_key DIRECTORYb.key;
+        ssl_certificate DIRECTORY$ssl_server_name.crt; ssl_certificate_key DIRECTORY$ssl_server_name.key; return 200; }";
+    let proxy = start(&dir, config, &[]);
+    let clients = TlsConnector::trusting(&ca, None);
+    for name in ["a.example", "A.Example", "a.example"] {
+        let response = clients.connect(proxy.addr, name).unwrap().request(crate::tls::GET, 200).unwrap();
+        check_equal("the client", &response.body, b"a.example").unwrap();
+    }
+    assert!(clients.connect(proxy.addr, "c.example").is_err());
+    proxy.wait_for_error_line(&["cannot load", "c.example.crt"]).unwrap();
+    assert!(clients.connect(proxy.addr, "127.0.0.1").is_err(), "no name");
+    ca.issue("c.example").write(&dir, "c.example");
+    clients.connect(proxy.addr, "c.example").unwrap().request(crate::tls::GET, 200).unwrap();
+    clients.connect(proxy.other, "b.example").unwrap().request(crate::tls::GET, 200).unwrap();
 }
