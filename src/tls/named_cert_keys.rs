@@ -14,8 +14,15 @@ const PAIRS_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub(super) struct NamedCertKeys {
     paths: Vec<(NamedPath, NamedPath)>,
-    /// The pairs with their server names, the one used last first.
-    cached: Mutex<VecDeque<(Box<str>, Vec<Arc<CertKey>>)>>,
+    /// The one used last first.
+    cached: Mutex<VecDeque<CachedPairs>>,
+}
+
+/// The pairs of a server name.
+#[derive(Debug)]
+struct CachedPairs {
+    name: Box<str>,
+    pairs: Vec<Arc<CertKey>>,
 }
 
 impl NamedCertKeys {
@@ -29,9 +36,9 @@ impl NamedCertKeys {
             return Ok(Vec::new());
         }
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = cached.iter().position(|(known, _)| known.eq_ignore_ascii_case(name));
+        let known = cached.iter().position(|entry| entry.name.eq_ignore_ascii_case(name));
         if let Some(entry) = known.and_then(|at| cached.remove(at)) {
-            let pairs = entry.1.clone();
+            let pairs = entry.pairs.clone();
             cached.push_front(entry);
             return Ok(pairs);
         }
@@ -40,7 +47,7 @@ impl NamedCertKeys {
             CertKey::load(&path(certificate)?, &path(key)?).map(Arc::new)
         };
         let pairs = self.paths.iter().map(load).collect::<Result<Vec<_>, String>>()?;
-        cached.push_front((name.into(), pairs.clone()));
+        cached.push_front(CachedPairs { name: name.into(), pairs: pairs.clone() });
         cached.truncate(PAIRS_MAX);
         Ok(pairs)
     }

@@ -22,6 +22,7 @@ mod geo_split;
 mod proxy_pass_variables;
 mod client;
 mod client_address;
+#[cfg(feature = "tls")]
 mod client_certificates;
 #[cfg(feature = "gzip")]
 mod compression;
