@@ -578,10 +578,5 @@ fn preserve_header(exchange: &mut Exchange, head: &Response, name: &'static [u8]
 /// Ready when the client has aborted: it has closed the connection, or only its sending direction, which looks the same
 /// from here.
 pub(crate) fn poll_client_abort(client: &Stream, ignored: bool, cx: &mut Context<'_>) -> Poll<()> {
-    let socket = client.socket();
-    match ignored {
-        true => Poll::Pending,
-        false if socket.peer_closed() => Poll::Ready(()),
-        false => socket.poll_failed(cx),
-    }
+    if ignored { Poll::Pending } else { client.socket().poll_peer_closed(cx) }
 }

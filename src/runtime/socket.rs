@@ -391,6 +391,11 @@ impl Socket {
         self.source.peer_closed()
     }
 
+    /// Ready when the peer has closed its direction, or the connection. Data also wakes the task.
+    pub fn poll_peer_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.peer_closed() { Poll::Ready(()) } else { self.poll_failed(cx) }
+    }
+
     /// Closes the sending direction; the other one stays open.
     pub fn shutdown_write(&self) -> io::Result<()> {
         Ok(net::shutdown(&self.source, Shutdown::Write)?)

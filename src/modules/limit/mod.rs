@@ -42,7 +42,7 @@ pub async fn apply(exchange: &mut Exchange, zones: &LimitZones, timer: &Timer, c
 pub async fn delay_request(exchange: &Exchange, timer: &Timer, client: &Socket, delay: Duration) -> Result<(), u16> {
     timer.set(delay);
     let is_closed = poll_fn(|cx| {
-        if client.peer_closed() || client.poll_failed(cx).is_ready() {
+        if client.poll_peer_closed(cx).is_ready() {
             return Poll::Ready(true);
         }
         timer.poll_due(cx).map(|()| false)
