@@ -89,42 +89,6 @@ fn bind_address(exchange: &Exchange) -> Result<Option<Addr>, String> {
     }
 }
 
-/// Checks the buffered part of the body before anything is sent. If that is the whole body it is taken, and can be sent
-/// to several peers, one after the other.
-fn buffered_body(exchange: &mut Exchange, client: &mut BufStream) -> Result<Option<Rc<Vec<u8>>>, (u16, String)> {
-    if exchange.body.buffered.is_some() {
-        return Ok(exchange.body.buffered.clone());
-    }
-    let known = &exchange.body.decoder;
-    if known.consumed() > 0 || known.is_done() || client.buffered().is_empty() {
-        return Ok(None);
-    }
-    let most = exchange.settings().body_bytes_max;
-    let mut decoder = Decoder::new(exchange.request.framing);
-    let mut body = Vec::new();
-    let mut used = 0;
-    while used < client.buffered().len() && !decoder.is_done() {
-        let rest = client.buffered().get(used..).unwrap_or_default();
-        let piece = decoder.decode(rest).map_err(|why| (why.status(), why.to_string()))?;
-        used += piece.used;
-        body.extend_from_slice(piece.data);
-        if most > 0 && body.len() as u64 > most {
-            return Err((413, "too large body".to_owned()));
-        }
-    }
-    // A chunked body is buffered before, or else streamed.
-    if !decoder.is_done() || exchange.request.framing == Framing::Chunked {
-        return Ok(None);
-    }
-    client.consume(used);
-    let start = if exchange.config.keeps_request_body { body.clone() } else { Vec::new() };
-    exchange.body.start = start;
-    exchange.body.bytes = body.len() as u64;
-    exchange.body.decoder = decoder;
-    exchange.body.buffered = Some(Rc::new(body));
-    Ok(exchange.body.buffered.clone())
-}
-
 fn as_slice(body: Option<&Rc<Vec<u8>>>) -> Option<&[u8]> {
     body.map(|body| body.as_slice())
 }
@@ -183,9 +147,9 @@ impl<'e> ProxyRequest<'e> {
             );
             return Err(502);
         }
-        let body = buffered_body(exchange, client).map_err(|(status, why)| {
-            log::log_request(exchange, Level::Info, format_args!("client sent {why}"));
-            status
+        let body = request_body::take_buffered(exchange, client).map_err(|failure| {
+            log::log_request(exchange, Level::Info, format_args!("{failure}"));
+            failure.status()
         })?;
         let body = match &exchange.settings().proxy.set_body {
             Some(template) => Some(Rc::new(variables::value(template, exchange))),

@@ -100,6 +100,39 @@ async fn read_chunked(exchange: &mut Exchange, client: &mut BufStream, timer: &T
         }
     })
     .await?;
+    store(exchange, body);
+    Ok(())
+}
+
+/// Checks the part of a body that came with the head, before anything is sent. If that is the whole body it is taken, and
+/// can be sent to several peers, one after the other; but a chunked one is buffered before, or else streamed.
+pub(crate) fn take_buffered(
+    exchange: &mut Exchange,
+    client: &mut BufStream,
+) -> Result<Option<Rc<Vec<u8>>>, AttemptError> {
+    let known = &exchange.body.decoder;
+    if exchange.body.buffered.is_some() || known.consumed() > 0 || known.is_done() || client.buffered().is_empty() {
+        return Ok(exchange.body.buffered.clone());
+    }
+    let bytes_max =
+        usize::try_from(exchange.settings().body_bytes_max).ok().filter(|max| *max > 0).unwrap_or(usize::MAX);
+    let mut decoder = Decoder::new(exchange.request.framing);
+    let mut body = Vec::new();
+    let (used, decoded) = decode_into(&mut body, bytes_max, &mut decoder, client.buffered());
+    decoded?;
+    if body.len() > bytes_max {
+        return Err(AttemptError::client_body_too_large());
+    }
+    if decoder.is_done() && exchange.request.framing != Framing::Chunked {
+        client.consume(used);
+        exchange.body.decoder = decoder;
+        store(exchange, body);
+    }
+    Ok(exchange.body.buffered.clone())
+}
+
+/// Stores what was read of a body: all of it, or its start.
+fn store(exchange: &mut Exchange, body: Vec<u8>) {
     exchange.body.bytes = body.len() as u64;
     if exchange.config.keeps_request_body {
         exchange.body.start.clone_from(&body);
@@ -110,7 +143,6 @@ async fn read_chunked(exchange: &mut Exchange, client: &mut BufStream, timer: &T
         exchange.body.prefix = body;
         exchange.body.prefix_end = exchange.body.decoder.consumed();
     }
-    Ok(())
 }
 
 /// Decodes `bytes` into `body`, until it is complete or longer than `size`. Returns how many were used.
@@ -125,7 +157,7 @@ fn decode_into(
     }
     let mut used = 0;
     while used < bytes.len() && body.len() <= size && !decoder.is_done() {
-        let end = bytes.len().min(used + size + 1 - body.len());
+        let end = bytes.len().min(used.saturating_add(size - body.len()).saturating_add(1));
         match decoder.decode(bytes.get(used..end).unwrap_or_default()) {
             Ok(piece) => {
                 used += piece.used;
