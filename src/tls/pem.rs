@@ -11,7 +11,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 
 use crate::os::privileged_reader;
 use crate::tls::verify::crl::Crl;
-use crate::tls::verify::x509::Certificate;
+use crate::tls::verify::x509::{self, Certificate};
 
 /// Bytes of a file with a certificate and its chain, or with a key.
 const CERT_KEY_BYTES_MAX: u64 = 64 * 1024;
@@ -26,12 +26,9 @@ const PERMISSION_HINT: &str = "let the user of the workers read it, or restart s
 /// Reads a certificate with its chain, and its key.
 pub(super) fn read_cert_key(certificate_path: &str, key_path: &str) -> Result<CertifiedKey, String> {
     let pem = read_file(certificate_path, CERT_KEY_BYTES_MAX)?;
-    let chain = match contains(&pem, TRUSTED_LABEL) {
+    let chain = match has_trust_settings(&pem) {
+        true => parse_trusted_certificates(certificate_path, &pem)?,
         false => parse_certificates(certificate_path, &pem)?,
-        true => parse_certificates(certificate_path, &without_trust_label(&pem))?
-            .into_iter()
-            .map(without_trust_settings)
-            .collect(),
     };
     let Some(leaf) = chain.first().and_then(|leaf| Certificate::parse(leaf)) else {
         return Err(format!("cannot load certificate \"{certificate_path}\": it is malformed"));
@@ -62,7 +59,7 @@ fn read_signing_key(path: &str) -> Result<Arc<dyn SigningKey>, String> {
 /// Reads trusted certificates. Those with trust settings of OpenSSL are an error: some of the settings restrict the trust.
 pub(super) fn read_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = read_file(path, CA_BYTES_MAX)?;
-    if contains(&pem, TRUSTED_LABEL) {
+    if has_trust_settings(&pem) {
         return Err(format!(
             "cannot load certificate \"{path}\": trust settings of a \"BEGIN TRUSTED CERTIFICATE\" are not supported; \
              \"openssl x509 -in {path} -out FILE\" writes a certificate without them"
@@ -71,43 +68,21 @@ pub(super) fn read_certificates(path: &str) -> Result<Vec<CertificateDer<'static
     parse_certificates(path, &pem)
 }
 
-/// What OpenSSL writes into the lines around a certificate with trust settings (`openssl x509 -trustout`), and what
-/// remains without the first word.
-const TRUSTED_LABEL: &[u8] = b"TRUSTED CERTIFICATE-----";
-const LABEL_BYTES: usize = b"CERTIFICATE-----".len();
+/// What OpenSSL writes into the lines around a certificate with trust settings (`openssl x509 -trustout`).
+const TRUSTED_LABEL: &str = "TRUSTED CERTIFICATE-----";
 
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
+fn has_trust_settings(pem: &[u8]) -> bool {
+    String::from_utf8_lossy(pem).contains(TRUSTED_LABEL)
 }
 
-/// Makes each `TRUSTED CERTIFICATE` a `CERTIFICATE`.
-fn without_trust_label(pem: &[u8]) -> Vec<u8> {
-    let (mut out, mut rest) = (Vec::with_capacity(pem.len()), pem);
-    while let Some(at) = rest.windows(TRUSTED_LABEL.len()).position(|window| window == TRUSTED_LABEL) {
-        let (before, label) = rest.split_at(at);
-        out.extend_from_slice(before);
-        rest = label.get(TRUSTED_LABEL.len() - LABEL_BYTES..).unwrap_or_default();
-    }
-    out.extend_from_slice(rest);
-    out
-}
-
-/// Removes the trust settings, which follow the certificate: for an own one they have no meaning.
-fn without_trust_settings(certificate: CertificateDer<'static>) -> CertificateDer<'static> {
-    match der_length(&certificate).and_then(|length| certificate.get(..length)) {
+/// Removes the trust settings, which follow each certificate: for an own one they have no meaning.
+fn parse_trusted_certificates(path: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = String::from_utf8_lossy(pem).replace(TRUSTED_LABEL, "CERTIFICATE-----");
+    let without_settings = |der: CertificateDer<'static>| match x509::first_element(&der) {
         Some(own) => own.to_vec().into(),
-        None => certificate,
-    }
-}
-
-/// The length of the first DER element, if its header is complete.
-fn der_length(der: &[u8]) -> Option<usize> {
-    match *der {
-        [_, short @ 0..=0x7f, ..] => Some(2 + usize::from(short)),
-        [_, 0x81, low, ..] => Some(3 + usize::from(low)),
-        [_, 0x82, high, low, ..] => Some(4 + usize::from(u16::from_be_bytes([high, low]))),
-        _ => None,
-    }
+        None => der,
+    };
+    Ok(parse_certificates(path, pem.as_bytes())?.into_iter().map(without_settings).collect())
 }
 
 fn parse_certificates(path: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

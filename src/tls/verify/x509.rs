@@ -115,6 +115,11 @@ impl<'d> Elements<'d> {
     }
 }
 
+/// Returns all bytes of the first element.
+pub fn first_element(der: &[u8]) -> Option<&[u8]> {
+    Elements(der).next().map(|(.., whole)| whole)
+}
+
 /// Reads `der`, which must be one element.
 fn read_single(der: &[u8], tag: u8) -> Option<&[u8]> {
     let mut elements = Elements(der);
