@@ -170,7 +170,7 @@ pub fn encode_arg(value: &[u8], out: &mut Vec<u8>) {
 
 /// Percent-encodes all but unreserved characters (RFC 3986 2.3).
 pub fn encode_component(name: &[u8], out: &mut Vec<u8>) {
-    percent_encode(name, out, |b| !(b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')));
+    percent_encode(name, out, |b| !is_unreserved(b));
 }
 
 /// Percent-encodes what a URL must not contain, and leaves delimiters.
@@ -182,6 +182,11 @@ pub fn encode_url(url: &[u8], out: &mut Vec<u8>) {
     } else {
         out.extend_from_slice(url);
     }
+}
+
+/// RFC 3986 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Whether no part of a URL may contain the byte (RFC 3986 appendix C).
@@ -203,27 +208,17 @@ fn percent_encode(bytes: &[u8], out: &mut Vec<u8>, needs_encoding: impl Fn(u8) -
 
 /// Parses a Host header or an authority to a name: lower case, without port and final dot.
 pub fn parse_host(host: &[u8]) -> Result<String, Malformed> {
-    let (name, port) = match host {
-        [b'[', rest @ ..] => {
-            let end = rest.iter().position(|b| *b == b']').ok_or(Malformed::Host)?;
-            let inner = std::str::from_utf8(rest.get(..end).unwrap_or_default()).map_err(|_| Malformed::Host)?;
-            let is_address = inner.parse::<Ipv6Addr>().is_ok() || is_zoned_address(inner) || is_ip_future(inner);
-            if !is_address {
-                return Err(Malformed::Host);
-            }
-            let (name, port) = host.split_at(end + 2);
-            (name, (!port.is_empty()).then_some(port))
-        }
-        _ => match host.iter().position(|b| *b == b':') {
-            Some(colon) => (host.get(..colon).unwrap_or_default(), host.get(colon..)),
-            None => (host, None),
-        },
-    };
-    if let Some(port) = port {
+    let (name, port) = split_port(host);
+    if !port.is_empty() {
         check_port(port)?;
     }
-    if !name.starts_with(b"[") {
-        let is_valid = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
+    if let Some(rest) = name.strip_prefix(b"[") {
+        let inner = rest.strip_suffix(b"]").and_then(|inner| std::str::from_utf8(inner).ok()).ok_or(Malformed::Host)?;
+        if inner.parse::<Ipv6Addr>().is_err() && !is_zoned_address(inner) && !is_ip_future(inner) {
+            return Err(Malformed::Host);
+        }
+    } else {
+        let is_valid = name.iter().all(|b| is_unreserved(*b));
         if name.is_empty() || !is_valid || name.windows(2).any(|pair| pair == b"..") || name == b"." {
             return Err(Malformed::Host);
         }
@@ -234,15 +229,21 @@ pub fn parse_host(host: &[u8]) -> Result<String, Malformed> {
 
 /// Returns the port of a valid host.
 pub fn host_port(host: &[u8]) -> Option<u16> {
-    let behind_address = host.iter().rposition(|b| *b == b']').map_or(0, |end| end + 1);
-    let rest = host.get(behind_address..)?;
-    let digits = rest.get(rest.iter().position(|b| *b == b':')? + 1..)?;
+    let digits = split_port(host).1.strip_prefix(b":")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Splits what follows the name or the address in brackets off: the colon and the port, or nothing.
+fn split_port(host: &[u8]) -> (&[u8], &[u8]) {
+    let end = match host.starts_with(b"[") {
+        true => host.iter().position(|b| *b == b']').map(|bracket| bracket + 1),
+        false => host.iter().position(|b| *b == b':'),
+    };
+    host.split_at(end.unwrap_or(host.len()))
 }
 
 /// Whether the text is an IPv6 address with a zone (RFC 6874): `address "%25" 1*unreserved`.
 fn is_zoned_address(text: &str) -> bool {
-    let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
     text.split_once("%25").is_some_and(|(address, zone)| {
         address.parse::<Ipv6Addr>().is_ok() && !zone.is_empty() && zone.bytes().all(is_unreserved)
     })
