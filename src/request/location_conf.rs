@@ -191,22 +191,22 @@ pub(crate) fn build_nested_block(
 fn parse_matcher(builder: &Builder, directive: &Directive) -> Result<(Matcher, String)> {
     let first = arg(directive, 0);
     let (modifier, path, word) = match directive.args.get(1) {
-        Some(second) => (first.text.as_str(), second.text.as_str(), second),
+        Some(second) => (Some(first.text.as_str()), second.text.as_str(), second),
         None => {
             let split = |modifier| Some((modifier, first.text.strip_prefix(modifier)?));
             let found = ["=", "^~", "~*", "~"].into_iter().find_map(split).filter(|_| !first.quoted);
-            let (modifier, path) = found.unwrap_or(("", &first.text));
-            (modifier, path, first)
+            let (modifier, path) = found.unzip();
+            (modifier, path.unwrap_or(&first.text), first)
         }
     };
     let matcher = match modifier {
-        "=" => Matcher::Exact,
-        "^~" => Matcher::Prefix { skips_patterns: true },
-        "~" => Matcher::Pattern(builder.expression(path, false, &word.at)?),
-        "~*" => Matcher::Pattern(builder.expression(path, true, &word.at)?),
-        "" if directive.args.len() == 1 && path.starts_with('@') => Matcher::Named,
-        "" if directive.args.len() == 1 => Matcher::Prefix { skips_patterns: false },
-        _ => {
+        Some("=") => Matcher::Exact,
+        Some("^~") => Matcher::Prefix { skips_patterns: true },
+        Some("~") => Matcher::Pattern(builder.expression(path, false, &word.at)?),
+        Some("~*") => Matcher::Pattern(builder.expression(path, true, &word.at)?),
+        None if path.starts_with('@') => Matcher::Named,
+        None => Matcher::Prefix { skips_patterns: false },
+        Some(modifier) => {
             return Err(Error::formatted(&first.at, "invalid location modifier \"{}\"", modifier)
                 .hint("=, ~, ~* or ^~ is expected"));
         }
