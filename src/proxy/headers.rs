@@ -166,8 +166,9 @@ fn write_configured_headers(exchange: &Exchange, version: Version, out: &mut Vec
     }
     let mut hop = HopHeaders::default();
     let mut value = Vec::new();
+    let bytes_max = head_bytes_max(exchange);
     for set in set_headers.iter() {
-        if out.len() > head_bytes_max(exchange) {
+        if out.len() > bytes_max {
             break; // a long value of the client's, repeated by many directives
         }
         value.clear();
