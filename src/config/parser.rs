@@ -198,7 +198,7 @@ impl Reader {
 
     /// Reads and parses a file with its includes.
     pub fn parse_file(&mut self, path: &Path) -> Result<Vec<Directive>> {
-        let name = path.display().to_string();
+        let name = path.display();
         let number = self.read_file(path).map_err(|why| Error::without_position(format!("{name}: {why}")))?;
         self.parse_source(number)
     }
@@ -222,8 +222,8 @@ impl Reader {
         if self.includes > INCLUDES_MAX {
             return Err(format!("exceeds the limit of {INCLUDES_MAX} includes"));
         }
-        if let Some(known) = self.files.iter().position(|file| file.name == name) {
-            self.bytes += self.files.get(known).map_or(0, |file| file.text.len()) as u64;
+        if let Some((known, file)) = self.files.iter().enumerate().find(|(_, file)| file.name == name) {
+            self.bytes += file.text.len() as u64;
             return if self.bytes > TOTAL_BYTES_MAX { Err(too_big()) } else { Ok(known) };
         }
         let text = self.read_text(path)?;
@@ -304,9 +304,8 @@ impl Reader {
                 .hint("does a file include itself?"));
         }
         for path in self.included_files(pattern)? {
-            let name = path.display().to_string();
             let number = self.read_file(&path).map_err(|why| {
-                let error = Error::new(&pattern.at, [&name, ": ", &why].concat());
+                let error = Error::new(&pattern.at, format!("{}: {why}", path.display()));
                 match placeholder_hint(&pattern.text) {
                     Some(hint) => error.hint(hint),
                     None => error,
