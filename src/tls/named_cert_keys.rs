@@ -3,7 +3,7 @@
 //! The pairs used last are kept, and reloaded as any other. A name for which there is no pair is looked up each time.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::tls::cert_key::{CertKey, ReloadEvent};
 use crate::tls::settings::NamedPath;
@@ -30,33 +30,46 @@ impl NamedCertKeys {
         Self { paths, ..Self::default() }
     }
 
-    /// Returns the pairs for a server name.
-    pub(super) fn get(&self, name: &str) -> Result<Vec<Arc<CertKey>>, String> {
-        if self.paths.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = cached.iter().position(|entry| entry.name.eq_ignore_ascii_case(name));
-        if let Some(entry) = known.and_then(|at| cached.remove(at)) {
-            let pairs = entry.pairs.clone();
-            cached.push_front(entry);
-            return Ok(pairs);
-        }
-        let load = |(certificate, key): &(NamedPath, NamedPath)| {
-            let path = |path: &NamedPath| path.for_name(name).ok_or_else(|| format!("no certificate for \"{name}\""));
-            CertKey::load(&path(certificate)?, &path(key)?).map(Arc::new)
-        };
-        let pairs = self.paths.iter().map(load).collect::<Result<Vec<_>, String>>()?;
-        cached.push_front(CachedPairs { name: name.into(), pairs: pairs.clone() });
-        cached.truncate(PAIRS_MAX);
-        Ok(pairs)
+    /// Returns the pairs for a server name, if [`Self::load_or_reload`] has found them.
+    pub(super) fn get(&self, name: &str) -> Vec<Arc<CertKey>> {
+        if self.paths.is_empty() { Vec::new() } else { find(&mut self.lock(), name).unwrap_or_default() }
     }
 
     /// Loads the pairs for a server name, or reloads those whose files have changed.
     pub(super) fn load_or_reload(&self, name: &str) -> Vec<ReloadEvent> {
-        match self.get(name) {
-            Ok(pairs) => pairs.iter().filter_map(|pair| pair.reload_if_changed()).collect(),
+        if self.paths.is_empty() {
+            return Vec::new();
+        }
+        let mut cached = self.lock();
+        if let Some(pairs) = find(&mut cached, name) {
+            drop(cached);
+            return pairs.iter().filter_map(|pair| pair.reload_if_changed()).collect();
+        }
+        match self.paths.iter().map(|paths| load(paths, name)).collect() {
+            Ok(pairs) => {
+                cached.push_front(CachedPairs { name: name.into(), pairs });
+                cached.truncate(PAIRS_MAX);
+                Vec::new()
+            }
             Err(error) => vec![ReloadEvent::Failed(error)],
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<CachedPairs>> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Finds the pairs of a name, and makes them the ones used last.
+fn find(cached: &mut VecDeque<CachedPairs>, name: &str) -> Option<Vec<Arc<CertKey>>> {
+    let at = cached.iter().position(|entry| entry.name.eq_ignore_ascii_case(name))?;
+    let entry = cached.remove(at)?;
+    let pairs = entry.pairs.clone();
+    cached.push_front(entry);
+    Some(pairs)
+}
+
+fn load((certificate, key): &(NamedPath, NamedPath), name: &str) -> Result<Arc<CertKey>, String> {
+    let path = |path: &NamedPath| path.for_name(name).ok_or_else(|| format!("no certificate for \"{name}\""));
+    CertKey::load(&path(certificate)?, &path(key)?).map(Arc::new)
 }

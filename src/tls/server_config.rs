@@ -268,7 +268,7 @@ impl ResolvesServerCert for CertResolver {
         let is_usable =
             |certified: &Arc<CertifiedKey>| certified.key.choose_scheme(hello.signature_schemes()).is_some();
         // An error was logged before the handshake.
-        let named = self.named.get(hello.server_name().unwrap_or_default()).unwrap_or_default();
+        let named = self.named.get(hello.server_name().unwrap_or_default());
         let all = || self.fixed.iter().chain(&named);
         let mut usable = all().map(|cert_key| cert_key.current()).filter(is_usable).peekable();
         // If the client can verify none, rustls rejects it with any of them.
