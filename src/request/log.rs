@@ -464,13 +464,8 @@ pub fn escape(bytes: &[u8], how: Escape, out: &mut Vec<u8>) {
         match (how, byte) {
             (Escape::None, b'\n' | b'\r') => out.push(b' '),
             (Escape::None, _) => out.push(byte),
-            (Escape::Json, b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
-            (Escape::Json, b'\n') => out.extend_from_slice(b"\\n"),
-            (Escape::Json, b'\r') => out.extend_from_slice(b"\\r"),
-            (Escape::Json, b'\t') => out.extend_from_slice(b"\\t"),
-            (Escape::Json, 0x08) => out.extend_from_slice(b"\\b"),
-            (Escape::Json, 0x0c) => out.extend_from_slice(b"\\f"),
-            (Escape::Json, 0..=0x1f | 0x7f) => drop(write!(out, "\\u{byte:04X}")),
+            (Escape::Json, 0x7f) => out.extend_from_slice(b"\\u007F"),
+            (Escape::Json, _) => write_json_byte(byte, out),
             (Escape::Default, b'"' | b'\\' | 0..=0x1f | 0x7f..) => drop(write!(out, "\\x{byte:02X}")),
             _ => out.push(byte),
         }
@@ -481,6 +476,20 @@ pub fn escape(bytes: &[u8], how: Escape, out: &mut Vec<u8>) {
         let text = String::from_utf8_lossy(out.get(start..).unwrap_or_default()).into_owned();
         out.truncate(start);
         out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Appends one byte of a JSON string, escaped as nginx does it.
+pub fn write_json_byte(byte: u8, out: &mut Vec<u8>) {
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        0x08 => out.extend_from_slice(b"\\b"),
+        0x0c => out.extend_from_slice(b"\\f"),
+        0..=0x1f => drop(write!(out, "\\u{byte:04X}")),
+        _ => out.push(byte),
     }
 }
 

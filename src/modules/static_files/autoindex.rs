@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::config::{Autoindex, ListingFormat};
 use crate::http1::uri;
+use crate::request::log;
 use crate::runtime::{clock, executor};
 
 /// Listed entries of a directory. All are in memory, as they are sorted.
@@ -248,7 +249,7 @@ impl DirectoryEntry {
 
     fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{ \"name\":\"");
-        escape_json(&self.name, out);
+        self.name.iter().for_each(|byte| log::write_json_byte(*byte, out));
         let _ =
             write!(out, "\", \"type\":\"{}\", \"mtime\":\"{}\"", self.kind(), clock::format_http_date(self.modified));
         if self.is_file {
@@ -288,21 +289,6 @@ fn escape_html(text: &[u8], out: &mut Vec<u8>) {
             b'>' => out.extend_from_slice(b"&gt;"),
             b'&' => out.extend_from_slice(b"&amp;"),
             b'"' => out.extend_from_slice(b"&quot;"),
-            _ => out.push(*byte),
-        }
-    }
-}
-
-fn escape_json(text: &[u8], out: &mut Vec<u8>) {
-    for byte in text {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            0..=0x1f => drop(write!(out, "\\u{byte:04X}")),
             _ => out.push(*byte),
         }
     }
