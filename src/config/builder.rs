@@ -419,7 +419,7 @@ impl Builder {
     /// Returns the number of a log file; a file is opened once, however often it is named.
     pub(crate) fn log_file_number(&mut self, path: &str) -> u32 {
         let path = self.prefix.resolve(path);
-        let number = crate::request::log_conf::file_number(&path);
+        let number = crate::request::log::conf::file_number(&path);
         if !self.config.log_files.iter().any(|(known, _)| *known == number) {
             self.config.log_files.push((number, path));
         }

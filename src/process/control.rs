@@ -201,7 +201,7 @@ impl Control<'_> {
     }
 
     fn reopen(&self) {
-        let failed = log::reopen();
+        let failed = log::target::reopen();
         for why in &failed {
             self.log(Level::Error, format_args!("{why}: still writing to the old file"));
         }
@@ -245,7 +245,7 @@ impl Control<'_> {
             let copies = listeners::copies(&fd, &self.workers).map_err(|error| io_error::describe(&error))?;
             new_listeners.push((binding.addr.clone(), fd, copies));
         }
-        log::open(&config.log_files, None)?;
+        log::target::open(&config.log_files, None)?;
         Ok((Arc::new(config), new_listeners))
     }
 }

@@ -3,7 +3,6 @@
 pub(crate) mod accept_encoding;
 pub(crate) mod location_conf;
 pub(crate) mod listen_conf;
-pub(crate) mod log_conf;
 pub(crate) mod exchange;
 pub(crate) mod next;
 pub(crate) mod variables;
@@ -12,7 +11,6 @@ pub(crate) mod response;
 pub(crate) mod body_relay;
 pub(crate) mod send_queue;
 pub(crate) mod gzip_sender;
-pub(crate) mod log_on_end;
 pub(crate) mod rate_limit;
 pub(crate) mod gzip_encoder;
 pub(crate) mod limit_zones;

@@ -6,7 +6,7 @@ use crate::config::Level;
 use crate::request::body_relay::TransferError;
 use crate::request::exchange::Exchange;
 use crate::request::log::LineKind;
-use crate::request::log_on_end::LogOnEnd;
+use crate::request::log::on_end::LogOnEnd;
 use crate::request::send_queue::SendQueue;
 use crate::runtime::metrics;
 use crate::runtime::stream::BufStream;

@@ -12,7 +12,7 @@ use crate::proxy::balance::{PeerLease, UpstreamState};
 use crate::proxy::forward::UpgradedUpstream;
 use crate::request::exchange::Exchange;
 use crate::request::log::LineKind;
-use crate::request::log_on_end::LogOnEnd;
+use crate::request::log::on_end::LogOnEnd;
 use crate::runtime::handover::{self, HandoverDecoder, HandoverEncoder};
 use crate::runtime::socket::{Addr, Endpoint};
 use crate::runtime::stream::BufStream;

@@ -5,7 +5,7 @@ use crate::config::builder::{BlockBuilder, Builder};
 use crate::config::parser::{Directive, Error, Result, Word};
 use crate::config::template::Template;
 use crate::config::values;
-use crate::request::log_conf::Level;
+use crate::request::log::conf::Level;
 
 /// The smallest zone, as in nginx with pages of 4 KiB.
 const ZONE_BYTES_MIN: u64 = 32 * 1024;
