@@ -186,7 +186,7 @@ impl Builder {
                 keeps_response_head: false,
                 keeps_request_body: false,
                 needs_request_at_end: false,
-                log_files: Vec::new(),
+                log_targets: Vec::new(),
                 notes: Vec::new(),
                 tls: TlsStore::default(),
                 files: Vec::new(),
@@ -416,12 +416,11 @@ impl Builder {
         Ok(Expression { pattern, group_variables: users })
     }
 
-    /// Returns the number of a log file; a file is opened once, however often it is named.
-    pub(crate) fn log_file_number(&mut self, path: &str) -> u32 {
-        let path = self.prefix.resolve(path);
-        let number = crate::request::log::conf::file_number(&path);
-        if !self.config.log_files.iter().any(|(known, _)| *known == number) {
-            self.config.log_files.push((number, path));
+    /// Returns the number of a log file or syslog server, which is opened once, however often it is named.
+    pub(crate) fn log_target_number(&mut self, name: String) -> u32 {
+        let number = crate::config::log_target_number(&name);
+        if !self.config.log_targets.iter().any(|(known, _)| *known == number) {
+            self.config.log_targets.push((number, name));
         }
         number
     }
@@ -430,9 +429,9 @@ impl Builder {
     fn number_default_error_log(&mut self, logs: &[ErrorLog]) {
         for log in logs {
             if let Some(path) = &log.default_path {
-                let number = self.log_file_number(path);
+                let number = self.log_target_number(self.prefix.resolve(path));
                 self.config.main.error_log =
-                    Arc::from([ErrorLog { target: crate::config::LogTarget::File(number), ..log.clone() }]);
+                    Arc::from([ErrorLog { target: crate::config::LogTarget::Numbered(number), ..log.clone() }]);
             }
         }
     }

@@ -53,8 +53,9 @@ pub(crate) use crate::proxy::upstream_conf::{PeerSpec, Upstream};
 pub(crate) use crate::request::listen_conf::{Binding, VirtualHosts};
 pub(crate) use crate::request::location_conf::{Location, Locations, Matcher};
 pub use crate::request::log::conf::ErrorLog;
-pub use crate::request::log::conf::file_number as log_number;
-pub(crate) use crate::request::log::conf::{AccessLog, Escape, Level, LogFormat, LogTarget};
+pub use crate::request::log::conf::target_number as log_target_number;
+pub(crate) use crate::request::log::conf::{AccessLog, AccessLogTarget, Escape, Level, LogFormat, LogTarget};
+pub(crate) use crate::request::log::conf::{SYSLOG_PREFIX, Syslog, SyslogServer};
 pub(crate) use crate::request::response_headers::conf::{Expires, Lifetime};
 pub(crate) use crate::server::client_conf::{ClientOptions, KeepaliveDisable, Lingering};
 pub(crate) use crate::server::status::conf::Content;
@@ -87,8 +88,8 @@ pub struct Config {
     pub keeps_request_body: bool,
     /// Whether log lines need the whole request after the response, because a map or an `if=` depends on its outcome.
     pub needs_request_at_end: bool,
-    /// Log files, each once, with their numbers.
-    pub log_files: Vec<(u32, String)>,
+    /// Log files and syslog servers, each once, with their numbers.
+    pub log_targets: Vec<(u32, String)>,
     pub notes: Vec<Note>,
     /// Certificates and their keys.
     pub tls: TlsStore,

@@ -154,7 +154,7 @@ pub(super) static TABLE: &[DirectiveSpec] = &[
     spec("open_file_cache_events", HSL, 1, 1, Note(NO_FILE_CACHE)),
     spec("open_file_cache_min_uses", HSL, 1, 1, Note(NO_FILE_CACHE)),
     spec("open_file_cache_valid", HSL, 1, 1, Note(NO_FILE_CACHE)),
-    spec("open_log_file_cache", HSL, 1, 4, Note("log files stay open")),
+    spec("open_log_file_cache", HSL, 1, 4, Note("the 64 files used last stay open")),
     spec("output_buffers", HSL, 2, 2, Note(BUFFERS)),
     spec("override_charset", HSLI, 1, 1, Note(NOT_RECODED)),
     spec("pcre_jit", MAIN, 1, 1, Note("regular expressions always run in linear time")),

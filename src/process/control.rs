@@ -245,7 +245,7 @@ impl Control<'_> {
             let copies = listeners::copies(&fd, &self.workers).map_err(|error| io_error::describe(&error))?;
             new_listeners.push((binding.addr.clone(), fd, copies));
         }
-        log::target::open(&config.log_files, None)?;
+        log::target::open(&config.log_targets, None)?;
         Ok((Arc::new(config), new_listeners))
     }
 }

@@ -123,8 +123,8 @@ impl Startup<'_> {
 
     /// Opens logs and sockets.
     fn open_logs_and_sockets(&mut self, config: &Config, account: Option<&Account>) -> Result<(), FatalError> {
-        for file in &config.log_files {
-            let opened = log::target::open(std::slice::from_ref(file), account);
+        for target in &config.log_targets {
+            let opened = log::target::open(std::slice::from_ref(target), account);
             if let (Err(why), true) = (&opened, self.is_upgraded) {
                 let _ = writeln!(io::stderr(), "smolgate: {why}");
             }

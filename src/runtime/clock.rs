@@ -29,6 +29,7 @@ struct TimeCache {
     time_local: String,
     time_iso8601: String,
     error_log: String,
+    syslog: String,
 }
 
 thread_local! {
@@ -75,6 +76,7 @@ impl TimeCache {
             time_local: format(second, "%d/%b/%Y:%T +0000"),
             time_iso8601: format(second, "%Y-%m-%dT%T+00:00"),
             error_log: format(second, "%Y/%m/%d %T"),
+            syslog: format(second, "%b %e %T"),
         }
     }
 }
@@ -97,6 +99,7 @@ pub fn format(secs: u64, format_string: &str) -> String {
             Some('a') => out.push_str(weekday.get(..3).unwrap_or_default()),
             Some('b') => out.push_str(calendar::month_name(month)),
             Some('d') => write_two_digits(day, &mut out),
+            Some('e') => out.push_str(&format!("{day:2}")),
             Some('m') => write_two_digits(month, &mut out),
             Some('Y') => {
                 write_two_digits(year / 100, &mut out);
@@ -181,6 +184,11 @@ pub fn error_log_time() -> String {
     with_cache(|cache| cache.error_log.clone())
 }
 
+/// Returns the current time as in messages to a syslog server: `Nov  1 03:21:00` (RFC 3164 4.1.2).
+pub fn syslog_time() -> String {
+    with_cache(|cache| cache.syslog.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +200,7 @@ mod tests {
         assert_eq!(format(784_111_777, "%d-%b-%Y %R"), "06-Nov-1994 08:49");
         assert_eq!(cache.http_date, "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(cache.time_local, "06/Nov/1994:08:49:37 +0000");
+        assert_eq!(cache.syslog, "Nov  6 08:49:37");
         assert_eq!(cache.time_iso8601, "1994-11-06T08:49:37+00:00");
     }
 

@@ -36,6 +36,8 @@ pub enum Metric {
     BytesToClients,
     BytesFromUpstreams,
     BytesToUpstreams,
+    /// Log lines that could not be written.
+    LostLogLines,
 }
 
 /// The peer of a socket, by which its bytes are counted.
@@ -47,7 +49,7 @@ pub enum Side {
     Internal,
 }
 
-const METRICS: usize = Metric::BytesToUpstreams as usize + 1;
+const METRICS: usize = Metric::LostLogLines as usize + 1;
 
 /// The values of one moment.
 #[derive(Clone, Copy, Debug, Default)]

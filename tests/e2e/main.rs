@@ -7,7 +7,7 @@
 //! - TLS: `tls`, `handshakes`, `openssl`, `upstream_tls`, `root_keys`
 //! - Directives: `proxying`, `proxy_options`, `proxy_pass_variables`, `balancing`, `health`, `dns`, `static_files`,
 //!   `file_directives`, `downloads` (slow readers), `rewrite`, `internal_redirects`, `compression`, `access`, `limits`,
-//!   `client_address`, `client_options`, `geo_split`, `status`, `logs`
+//!   `client_address`, `client_options`, `geo_split`, `status`, `logs`, `log_targets`
 //! - The process: `configuration` (errors), `command_line`, `process` (signals, workers), `binary_upgrade`, `systemd_sockets`,
 //!   `root`
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets what it does not expect fails")]
@@ -36,6 +36,7 @@ mod health;
 mod internal_redirects;
 mod lifecycle;
 mod limits;
+mod log_targets;
 mod logs;
 mod client_options;
 mod dns;

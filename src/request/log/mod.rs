@@ -5,13 +5,14 @@
 pub(crate) mod conf;
 pub(crate) mod on_end;
 pub(crate) mod target;
+mod syslog;
 
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
-use crate::config::template::{Builtin, Segment, Variable};
-use crate::config::{self, AccessLog, ErrorLog, Escape, Level, LogTarget};
+use crate::config::template::{Builtin, Segment, Template, Variable};
+use crate::config::{self, AccessLog, AccessLogTarget, ErrorLog, Escape, Level, LogTarget, SYSLOG_PREFIX};
 use crate::request::exchange::{Client, Exchange};
 use crate::request::variables;
 use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
@@ -114,7 +115,7 @@ pub fn write_error(
     let mut line = one_line(&line);
     line.push('\n');
     for log in logs.iter().filter(|log| level <= log.level) {
-        target::write(log.target, line.as_bytes());
+        target::write(log.target, Some(level), line.as_bytes());
     }
 }
 
@@ -167,10 +168,16 @@ pub fn pending_lines(exchange: &Exchange, end: LineKind) -> Box<[PendingLine]> {
 
 /// An access log line, complete but for values known only at the end.
 pub struct PendingLine {
-    target: LogTarget,
+    target: LineTarget,
     text: Box<[u8]>,
     /// Where in the text each deferred value goes, in order.
     deferred: Box<[(u32, DeferredVar)]>,
+}
+
+enum LineTarget {
+    Fixed(LogTarget),
+    /// A path that was made with variables.
+    Path(Box<str>),
 }
 
 #[derive(Clone, Copy)]
@@ -243,10 +250,14 @@ pub struct Totals {
 impl PendingLine {
     /// `None` if the log's condition excludes this exchange. Deferred values are left to [`PendingLine::write`].
     pub fn new(log: &AccessLog, exchange: &Exchange, end: LineKind) -> Option<Self> {
-        if log.target == LogTarget::Nowhere || log.condition.as_ref().is_some_and(|c| !variables::is_true(c, exchange))
-        {
+        if log.condition.as_ref().is_some_and(|condition| !variables::is_true(condition, exchange)) {
             return None;
         }
+        let target = match &log.target {
+            AccessLogTarget::Fixed(LogTarget::Nowhere) => return None,
+            AccessLogTarget::Fixed(target) => LineTarget::Fixed(*target),
+            AccessLogTarget::Path(template) => LineTarget::Path(path(template, exchange)?),
+        };
         let mut text = Vec::with_capacity(256);
         let mut late = Vec::new();
         let mut value = Vec::new();
@@ -268,17 +279,18 @@ impl PendingLine {
             }
         }
         text.push(b'\n');
-        Some(Self { target: log.target, text: text.into(), deferred: late.into() })
+        Some(Self { target, text: text.into(), deferred: late.into() })
     }
 
-    /// Encodes it for the new binary, with the name of the file, since numbers differ there.
+    /// Encodes it for the new binary, with the name of the target, since numbers differ there.
     pub fn encode(&self, encoder: &mut HandoverEncoder) {
-        let path = match self.target {
-            LogTarget::Nowhere => String::new(),
-            LogTarget::Stderr => STDERR.to_owned(),
-            LogTarget::File(number) => target::path(number).unwrap_or_default(),
+        let name = match &self.target {
+            LineTarget::Fixed(LogTarget::Nowhere) => String::new(),
+            LineTarget::Fixed(LogTarget::Stderr) => STDERR.to_owned(),
+            LineTarget::Fixed(LogTarget::Numbered(number)) => target::name(*number).unwrap_or_default(),
+            LineTarget::Path(path) => path.to_string(),
         };
-        encoder.string(&path);
+        encoder.string(&name);
         encoder.bytes(&self.text);
         encoder.u64(self.deferred.len() as u64);
         for (at, kind) in &self.deferred {
@@ -289,16 +301,22 @@ impl PendingLine {
 
     /// Decodes what [`PendingLine::encode`] wrote.
     pub fn decode(decoder: &mut HandoverDecoder) -> Option<Self> {
-        let target = match decoder.string()?.as_str() {
-            "" => LogTarget::Nowhere,
-            STDERR => LogTarget::Stderr,
-            path => {
-                let number = config::log_number(path);
-                match target::open(&[(number, path.to_owned())], None) {
-                    Ok(()) => LogTarget::File(number),
-                    Err(_) => LogTarget::Nowhere,
+        let name = decoder.string()?;
+        let target = match name.as_str() {
+            "" => LineTarget::Fixed(LogTarget::Nowhere),
+            STDERR => LineTarget::Fixed(LogTarget::Stderr),
+            name if name.starts_with(SYSLOG_PREFIX) => {
+                let number = config::log_target_number(name);
+                match target::open(&[(number, name.to_owned())], None) {
+                    Ok(()) => LineTarget::Fixed(LogTarget::Numbered(number)),
+                    Err(_) => LineTarget::Fixed(LogTarget::Nowhere),
                 }
             }
+            path => match target::number(path) {
+                Some(number) => LineTarget::Fixed(LogTarget::Numbered(number)),
+                // The new configuration does not have it, or its name had variables.
+                None => LineTarget::Path(path.into()),
+            },
         };
         let text = decoder.bytes()?.into();
         let mut late = Vec::new();
@@ -331,8 +349,40 @@ impl PendingLine {
             }
         }
         line.extend_from_slice(self.text.get(from..).unwrap_or_default());
-        target::write(self.target, &line);
+        match &self.target {
+            LineTarget::Fixed(target) => target::write(*target, None, &line),
+            LineTarget::Path(path) => target::write_named(path, &line),
+        }
     }
+}
+
+/// Returns the path that the variables of a target make. No value may lead to another directory than the configuration
+/// says: a line without a valid path is lost.
+fn path(template: &Template, exchange: &Exchange) -> Option<Box<str>> {
+    let mut path = Vec::new();
+    let mut is_valid = true;
+    for segment in template.segments() {
+        match segment {
+            Segment::Text(text) => path.extend_from_slice(text),
+            Segment::Variable(variable) => {
+                let start = path.len();
+                variables::write_variable(variable, exchange, &mut path, 0);
+                let value = path.get(start..).unwrap_or_default();
+                is_valid &= is_defined(variable) || !value.contains(&b'/');
+            }
+        }
+    }
+    let path = String::from_utf8_lossy(&path);
+    if is_valid && !path.contains('\0') && path.split('/').all(|component| component != "..") {
+        return Some(path.into());
+    }
+    target::refuse_named(&one_line(&path));
+    None
+}
+
+/// Whether the configuration defines a variable, and with it what characters a value can have.
+fn is_defined(variable: &Variable) -> bool {
+    matches!(variable, Variable::User(_) | Variable::Map(_) | Variable::Geo(_) | Variable::Split(_))
 }
 
 /// Whether a variable always has a value, even an empty one, so that no `-` stands for it.
@@ -349,8 +399,7 @@ fn has_value(variable: &Variable) -> bool {
                 | Builtin::ServerName
                 | Builtin::Uri
         ),
-        Variable::User(_) | Variable::Map(_) | Variable::Geo(_) | Variable::Split(_) => true,
-        _ => false,
+        _ => is_defined(variable),
     }
 }
 

@@ -42,13 +42,14 @@ pub(super) fn render(report: &Report) -> String {
     let _ = writeln!(
         out,
         "\"tunnels\":{{\"open\":{},\"opened\":{}}},\n\
-         \"bytes\":{{\"from_clients\":{},\"to_clients\":{},\"from_upstreams\":{},\"to_upstreams\":{}}},",
+         \"bytes\":{{\"from_clients\":{},\"to_clients\":{},\"from_upstreams\":{},\"to_upstreams\":{}}},\n\"log_lines_lost\":{},",
         of(Metric::OpenTunnels),
         of(Metric::Tunnels),
         of(Metric::BytesFromClients),
         of(Metric::BytesToClients),
         of(Metric::BytesFromUpstreams),
         of(Metric::BytesToUpstreams),
+        of(Metric::LostLogLines),
     );
     out.push_str("\"upstreams\":[");
     for (at, (name, peers)) in report.upstreams.iter().enumerate() {

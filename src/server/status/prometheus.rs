@@ -60,6 +60,8 @@ fn traffic(report: &Report, text: &mut Text) {
         text.sample(name, &[("side", "client")], &of(*client));
         text.sample(name, &[("side", "upstream")], &of(*upstream));
     }
+    let lost = of(Metric::LostLogLines);
+    text.counter("smolgate_log_lines_lost_total", "Log lines that could not be written.", lost);
 }
 
 fn upstreams(report: &Report, text: &mut Text) {
