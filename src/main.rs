@@ -295,7 +295,7 @@ impl Options {
         // A reload that the process would refuse is refused here.
         let config = match if signal == Signal::HUP { loaded.and_then(start::check_startable) } else { loaded } {
             Ok(config) => config,
-            Err(why) => return fail(1, format_args!("{why}")),
+            Err(why) => return fail(EXIT_USAGE, format_args!("{why}")),
         };
         let Some(path) = &config.main.pid else {
             return fail(1, format_args!("no pid file: \"-s\" needs \"pid FILE;\" in the configuration"));

@@ -14,6 +14,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::os::privileged_reader;
 use crate::runtime::clock;
+use crate::tls::settings::LoadError;
 use crate::tls::verify::x509::Certificate;
 use crate::tls::{pem, verify};
 
@@ -64,7 +65,7 @@ pub enum ReloadEvent {
 
 impl CertKey {
     /// Loads both files.
-    pub(super) fn load(certificate_path: &str, key_path: &str) -> Result<Self, String> {
+    pub(super) fn load(certificate_path: &str, key_path: &str) -> Result<Self, LoadError> {
         let stamps = stamps(certificate_path, key_path);
         let certified = pem::read_cert_key(certificate_path, key_path)?;
         Ok(Self {

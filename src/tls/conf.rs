@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::config::arguments::{self, arg, invalid_value};
 use crate::config::builder::{BlockBuilder, Builder};
-use crate::config::parser::{Directive, Error, Result, Word, placeholder_hint};
+use crate::config::parser::{Directive, Error, Position, Result, Word, placeholder_hint};
 use crate::config::template::{Builtin, Segment, Template, Variable};
 use crate::config::{ProxyPass, Settings, values};
-use crate::tls::settings::NamedPath;
+use crate::tls::settings::{LoadError, NamedPath};
 use crate::tls::{self, ClientSettings, Protocols, ServerSettings, ServerTls, SslVariable, VerifyClient};
 
 /// The least size of a session cache, and that of `builtin`.
@@ -24,6 +24,8 @@ pub(crate) struct SslDirectives {
     pub(crate) is_on: bool,
     certificates: Vec<Word>,
     certificate_keys: Vec<Word>,
+    /// The names of all files, for errors.
+    files: Vec<Word>,
     pub(crate) settings: ServerSettings,
 }
 
@@ -56,7 +58,13 @@ pub(crate) fn server_tls(
         return Err(Error::new(at, "no \"ssl_client_certificate\" for \"ssl_verify_client\"")
             .hint("it names the file with the CA certificates that issue client certificates"));
     }
-    builder.config.tls.server_tls(&settings).map(Some).map_err(|error| Error::new(at, error))
+    builder.config.tls.server_tls(&settings).map(Some).map_err(|error| load_error(builder, error, &ssl.files, at))
+}
+
+/// Returns the error about a file that can't be loaded, at the last of `files` that names it.
+fn load_error(builder: &Builder, error: LoadError, files: &[Word], at: &Position) -> Error {
+    let is_cause = |word: &&Word| error.path.as_ref() == Some(&builder.in_config_directory(&word.text));
+    Error::new(files.iter().rfind(is_cause).map_or(at, |word| &word.at), error.message)
 }
 
 /// Parses a path, in which the one variable is `$ssl_server_name`.
@@ -109,6 +117,7 @@ pub(crate) fn certificate(_: &mut Builder, block: &mut BlockBuilder, directive: 
         block.tls.certificates.clear();
     }
     block.tls.certificates.push(word.clone());
+    block.tls.files.push(word.clone());
     Ok(())
 }
 
@@ -118,6 +127,7 @@ pub(crate) fn certificate_key(_: &mut Builder, block: &mut BlockBuilder, directi
         block.tls.certificate_keys.clear();
     }
     block.tls.certificate_keys.push(word.clone());
+    block.tls.files.push(word.clone());
     Ok(())
 }
 
@@ -189,18 +199,21 @@ pub(crate) fn verify_client(_: &mut Builder, block: &mut BlockBuilder, directive
 pub(crate) fn client_certificate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file_name(directive, arg(directive, 0))?;
     block.tls.settings.client_auth.client_certificate = Some(builder.in_config_directory(&word.text));
+    block.tls.files.push(word.clone());
     Ok(())
 }
 
 pub(crate) fn trusted_certificate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file_name(directive, arg(directive, 0))?;
     block.tls.settings.client_auth.trusted_certificate = Some(builder.in_config_directory(&word.text));
+    block.tls.files.push(word.clone());
     Ok(())
 }
 
 pub(crate) fn crl(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = file_name(directive, arg(directive, 0))?;
     block.tls.settings.client_auth.crl = Some(builder.in_config_directory(&word.text));
+    block.tls.files.push(word.clone());
     Ok(())
 }
 
@@ -212,6 +225,8 @@ pub struct ProxyTls {
     pub(crate) settings: ClientSettings,
     certificate: Option<Word>,
     key: Option<Word>,
+    /// The names of all files, for errors.
+    files: Vec<Word>,
 }
 
 /// Attaches the TLS configuration to a `proxy_pass` with `https://`, once all directives of the block are read.
@@ -244,7 +259,8 @@ pub(crate) fn attach_client_tls(
         return Err(Error::new(at, "no \"proxy_ssl_trusted_certificate\" for \"proxy_ssl_verify\"")
             .hint("it names the file with the trusted CA certificates"));
     }
-    pass.tls = Some(builder.config.tls.client_tls(&client_settings).map_err(|error| Error::new(at, error))?);
+    let loaded = builder.config.tls.client_tls(&client_settings);
+    pass.tls = Some(loaded.map_err(|error| load_error(builder, error, &proxy_tls.files, at))?);
     Ok(())
 }
 
@@ -253,16 +269,23 @@ pub(crate) fn proxy_tls_mut(block: &mut BlockBuilder) -> &mut ProxyTls {
 }
 
 pub(crate) fn proxy_certificate(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = arg(directive, 0);
-    // An empty name resets an inherited certificate, as one of a key does.
-    proxy_tls_mut(block).certificate =
-        if word.text.is_empty() { None } else { Some(file_name(directive, word)?.clone()) };
+    proxy_tls_mut(block).certificate = proxy_file_or_none(block, directive)?;
     Ok(())
 }
 
+/// Returns the name of a file. An empty name resets an inherited one.
+fn proxy_file_or_none(block: &mut BlockBuilder, directive: &Directive) -> Result<Option<Word>> {
+    if arg(directive, 0).text.is_empty() { Ok(None) } else { proxy_file(block, directive).cloned().map(Some) }
+}
+
+fn proxy_file<'w>(block: &mut BlockBuilder, directive: &'w Directive) -> Result<&'w Word> {
+    let word = file_name(directive, arg(directive, 0))?;
+    proxy_tls_mut(block).files.push(word.clone());
+    Ok(word)
+}
+
 pub(crate) fn proxy_certificate_key(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = arg(directive, 0);
-    proxy_tls_mut(block).key = if word.text.is_empty() { None } else { Some(file_name(directive, word)?.clone()) };
+    proxy_tls_mut(block).key = proxy_file_or_none(block, directive)?;
     Ok(())
 }
 
@@ -277,13 +300,13 @@ pub(crate) fn proxy_trusted_certificate(
     block: &mut BlockBuilder,
     directive: &Directive,
 ) -> Result {
-    let path = builder.in_config_directory(&file_name(directive, arg(directive, 0))?.text);
+    let path = builder.in_config_directory(&proxy_file(block, directive)?.text);
     proxy_tls_mut(block).settings.trusted_certificate = Some(path);
     Ok(())
 }
 
 pub(crate) fn proxy_crl(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let path = builder.in_config_directory(&file_name(directive, arg(directive, 0))?.text);
+    let path = builder.in_config_directory(&proxy_file(block, directive)?.text);
     proxy_tls_mut(block).settings.crl = Some(path);
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::runtime::stream::SecureStream;
 use crate::tls::cert_key::{CertKey, ReloadEvent};
 use crate::tls::pem;
 use crate::tls::server_config::{crypto_provider, protocol_versions};
-use crate::tls::settings::ClientSettings;
+use crate::tls::settings::{ClientSettings, LoadError};
 use crate::tls::stream::{RustlsConnection, TlsStream};
 use crate::tls::verify::chain::{Purpose, Verifier, VerifyError};
 use crate::tls::verify::{self, host, signature};
@@ -44,7 +44,7 @@ pub async fn connect(socket: Socket, client: &ClientTls, name: &str) -> io::Resu
 }
 
 impl ClientTls {
-    pub(super) fn new(settings: &ClientSettings, cert_key: Option<Arc<CertKey>>) -> Result<Self, String> {
+    pub(super) fn new(settings: &ClientSettings, cert_key: Option<Arc<CertKey>>) -> Result<Self, LoadError> {
         let verifier = match (&settings.trusted_certificate, settings.verify) {
             (Some(path), true) => Some(Verifier {
                 anchors: pem::read_certificates(path)?,

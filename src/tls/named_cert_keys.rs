@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::tls::cert_key::{CertKey, ReloadEvent};
-use crate::tls::settings::NamedPath;
+use crate::tls::settings::{LoadError, NamedPath};
 
 /// Pairs that are kept.
 const PAIRS_MAX: usize = 100;
@@ -51,7 +51,7 @@ impl NamedCertKeys {
                 cached.truncate(PAIRS_MAX);
                 Vec::new()
             }
-            Err(error) => vec![ReloadEvent::Failed(error)],
+            Err(error) => vec![ReloadEvent::Failed(error.message)],
         }
     }
 
@@ -69,7 +69,7 @@ fn find(cached: &mut VecDeque<CachedPairs>, name: &str) -> Option<Vec<Arc<CertKe
     Some(pairs)
 }
 
-fn load((certificate, key): &(NamedPath, NamedPath), name: &str) -> Result<Arc<CertKey>, String> {
+fn load((certificate, key): &(NamedPath, NamedPath), name: &str) -> Result<Arc<CertKey>, LoadError> {
     let path = |path: &NamedPath| path.for_name(name).ok_or_else(|| format!("no certificate for \"{name}\""));
     CertKey::load(&path(certificate)?, &path(key)?).map(Arc::new)
 }

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::{CertifiedKey, SigningKey};
 
 use crate::os::privileged_reader;
+use crate::tls::settings::LoadError;
 use crate::tls::verify::crl::Crl;
 use crate::tls::verify::x509::{self, Certificate};
 
@@ -24,20 +25,26 @@ const CRL_BYTES_MAX: u64 = 16 << 20;
 const PERMISSION_HINT: &str = "let the user of the workers read it, or restart smolgate as root";
 
 /// Reads a certificate with its chain, and its key.
-pub(super) fn read_cert_key(certificate_path: &str, key_path: &str) -> Result<CertifiedKey, String> {
-    let pem = read_file(certificate_path, CERT_KEY_BYTES_MAX)?;
-    let chain = match has_trust_settings(&pem) {
-        true => parse_trusted_certificates(certificate_path, &pem)?,
-        false => parse_certificates(certificate_path, &pem)?,
-    };
+pub(super) fn read_cert_key(certificate_path: &str, key_path: &str) -> Result<CertifiedKey, LoadError> {
+    let chain = read_chain(certificate_path).map_err(LoadError::of(certificate_path))?;
     let Some(leaf) = chain.first().and_then(|leaf| Certificate::parse(leaf)) else {
-        return Err(format!("cannot load certificate \"{certificate_path}\": it is malformed"));
+        let message = format!("cannot load certificate \"{certificate_path}\": it is malformed");
+        return Err(LoadError::of(certificate_path)(message));
     };
-    let signing_key = read_signing_key(key_path)?;
+    let signing_key = read_signing_key(key_path).map_err(LoadError::of(key_path))?;
     if signing_key.public_key().is_some_and(|info| info.as_ref() != leaf.public_key_info) {
-        return Err(format!("the key \"{key_path}\" does not match the certificate \"{certificate_path}\""));
+        let message = format!("the key \"{key_path}\" does not match the certificate \"{certificate_path}\"");
+        return Err(LoadError::of(key_path)(message));
     }
     Ok(CertifiedKey::new(chain, signing_key))
+}
+
+fn read_chain(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read_file(path, CERT_KEY_BYTES_MAX)?;
+    match has_trust_settings(&pem) {
+        true => parse_trusted_certificates(path, &pem),
+        false => parse_certificates(path, &pem),
+    }
 }
 
 fn read_signing_key(path: &str) -> Result<Arc<dyn SigningKey>, String> {
@@ -57,15 +64,15 @@ fn read_signing_key(path: &str) -> Result<Arc<dyn SigningKey>, String> {
 }
 
 /// Reads trusted certificates. Those with trust settings of OpenSSL are an error: some of the settings restrict the trust.
-pub(super) fn read_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read_file(path, CA_BYTES_MAX)?;
+pub(super) fn read_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let pem = read_file(path, CA_BYTES_MAX).map_err(LoadError::of(path))?;
     if has_trust_settings(&pem) {
-        return Err(format!(
+        return Err(LoadError::of(path)(format!(
             "cannot load certificate \"{path}\": trust settings of a \"BEGIN TRUSTED CERTIFICATE\" are not supported; \
              \"openssl x509 -in {path} -out FILE\" writes a certificate without them"
-        ));
+        )));
     }
-    parse_certificates(path, &pem)
+    parse_certificates(path, &pem).map_err(LoadError::of(path))
 }
 
 /// What OpenSSL writes into the lines around a certificate with trust settings (`openssl x509 -trustout`).
@@ -95,9 +102,12 @@ fn parse_certificates(path: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'stat
 }
 
 /// Reads revocation lists. A list that is not supported is an error: without it a revoked certificate would be accepted.
-pub(super) fn read_crls(path: &str) -> Result<Vec<Crl>, String> {
-    let pem = read_file(path, CRL_BYTES_MAX)?;
-    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+pub(super) fn read_crls(path: &str) -> Result<Vec<Crl>, LoadError> {
+    read_file(path, CRL_BYTES_MAX).and_then(|pem| parse_crls(path, &pem)).map_err(LoadError::of(path))
+}
+
+fn parse_crls(path: &str, pem: &[u8]) -> Result<Vec<Crl>, String> {
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
     let lists = lists.map_err(|error| format!("cannot load CRL \"{path}\": {error}"))?;
     if lists.is_empty() {
         return Err(format!("cannot load CRL \"{path}\": it has no \"BEGIN X509 CRL\" line"));

@@ -22,7 +22,7 @@ use crate::tls::connect::ClientTls;
 use crate::tls::named_cert_keys::NamedCertKeys;
 use crate::tls::pem;
 use crate::tls::session_cache::{SessionCache, Ticketer};
-use crate::tls::settings::{ClientAuthSettings, ClientSettings, Protocols, ServerSettings, VerifyClient};
+use crate::tls::settings::{ClientAuthSettings, ClientSettings, LoadError, Protocols, ServerSettings, VerifyClient};
 use crate::tls::verify::chain::{Purpose, Verifier, VerifyError};
 use crate::tls::verify::x509::Certificate;
 use crate::tls::verify::{self, signature};
@@ -40,7 +40,7 @@ pub struct TlsStore {
 
 impl TlsStore {
     /// Returns the TLS configuration of a server. Reads its files unless an equal one exists.
-    pub fn server_tls(&mut self, settings: &ServerSettings) -> Result<Arc<ServerTls>, String> {
+    pub fn server_tls(&mut self, settings: &ServerSettings) -> Result<Arc<ServerTls>, LoadError> {
         if let Some((_, server)) = self.servers.iter().find(|(known, _)| known == settings) {
             return Ok(server.clone());
         }
@@ -54,7 +54,7 @@ impl TlsStore {
     }
 
     /// Returns the TLS configuration of connections to upstreams. Reads its files unless an equal one exists.
-    pub fn client_tls(&mut self, settings: &ClientSettings) -> Result<Arc<ClientTls>, String> {
+    pub fn client_tls(&mut self, settings: &ClientSettings) -> Result<Arc<ClientTls>, LoadError> {
         if let Some((_, client)) = self.clients.iter().find(|(known, _)| known == settings) {
             return Ok(client.clone());
         }
@@ -72,7 +72,7 @@ impl TlsStore {
         self.cert_keys.iter().flat_map(|cert_key| cert_key.warnings()).collect()
     }
 
-    fn cert_key(&mut self, certificate_path: &str, key_path: &str) -> Result<Arc<CertKey>, String> {
+    fn cert_key(&mut self, certificate_path: &str, key_path: &str) -> Result<Arc<CertKey>, LoadError> {
         let is_known = |known: &&Arc<CertKey>| known.certificate_path == certificate_path && known.key_path == key_path;
         if let Some(known) = self.cert_keys.iter().find(is_known) {
             return Ok(known.clone());
@@ -97,7 +97,7 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    fn new(settings: &ServerSettings, cert_keys: Vec<Arc<CertKey>>) -> Result<Self, String> {
+    fn new(settings: &ServerSettings, cert_keys: Vec<Arc<CertKey>>) -> Result<Self, LoadError> {
         let verifier = client_verifier(&settings.client_auth)?;
         let builder = ServerConfig::builder_with_provider(crypto_provider().clone())
             .with_protocol_versions(&protocol_versions(settings.protocols))
@@ -175,7 +175,7 @@ impl ServerTls {
 }
 
 /// Reads the trusted certificates and revocation lists of `ssl_verify_client`.
-fn client_verifier(settings: &ClientAuthSettings) -> Result<Verifier, String> {
+fn client_verifier(settings: &ClientAuthSettings) -> Result<Verifier, LoadError> {
     let mut anchors = Vec::new();
     let mut crls = Vec::new();
     if settings.verify != VerifyClient::Off {
@@ -191,7 +191,7 @@ fn client_verifier(settings: &ClientAuthSettings) -> Result<Verifier, String> {
 }
 
 /// The issuers that the CertificateRequest names, each once: a CA often has several certificates.
-fn issuer_names(settings: &ClientAuthSettings) -> Result<Vec<DistinguishedName>, String> {
+fn issuer_names(settings: &ClientAuthSettings) -> Result<Vec<DistinguishedName>, LoadError> {
     let Some(path) = &settings.client_certificate else { return Ok(Vec::new()) };
     let certificates = pem::read_certificates(path)?;
     let mut seen = HashSet::new();

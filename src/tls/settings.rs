@@ -1,5 +1,6 @@
 //! The TLS settings of a configuration, before any file is read.
 
+use std::fmt;
 use std::time::Duration;
 
 /// The `ssl_*` directives of a server.
@@ -77,6 +78,33 @@ impl Default for ClientSettings {
             depth: 1,
             send_server_name: false,
         }
+    }
+}
+
+/// Why a TLS configuration can't be built.
+#[derive(Debug)]
+pub struct LoadError {
+    pub message: String,
+    /// The file that is the cause.
+    pub path: Option<String>,
+}
+
+impl LoadError {
+    /// Returns a function that turns messages about a file into errors.
+    pub fn of(path: &str) -> impl FnOnce(String) -> Self {
+        move |message| Self { message, path: Some(path.to_owned()) }
+    }
+}
+
+impl From<String> for LoadError {
+    fn from(message: String) -> Self {
+        Self { message, path: None }
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
     }
 }
 

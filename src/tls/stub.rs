@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::runtime::socket::Socket;
 use crate::runtime::stream::SecureStream;
-use crate::tls::settings::{ClientSettings, ServerSettings};
+use crate::tls::settings::{ClientSettings, LoadError, ServerSettings};
 use crate::tls::variables::SslVariable;
 
 /// Properties of a TLS connection.
@@ -74,16 +74,16 @@ impl ClientTls {
 pub struct TlsStore {}
 
 impl TlsStore {
-    pub fn server_tls(&mut self, _: &ServerSettings) -> Result<Arc<ServerTls>, String> {
-        Err("this build has no TLS".to_owned())
+    pub fn server_tls(&mut self, _: &ServerSettings) -> Result<Arc<ServerTls>, LoadError> {
+        Err("this build has no TLS".to_owned().into())
     }
 
     pub fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    pub fn client_tls(&mut self, _: &ClientSettings) -> Result<Arc<ClientTls>, String> {
-        Err("this build has no TLS".to_owned())
+    pub fn client_tls(&mut self, _: &ClientSettings) -> Result<Arc<ClientTls>, LoadError> {
+        Err("this build has no TLS".to_owned().into())
     }
 }
 

@@ -262,6 +262,10 @@ fn shutdown_and_signals() {
             let output = run(&proxy.dir, &["-s", "reload"], "smolgate.conf");
             check(output.status.code() == Some(0) && output.stderr.is_empty(), || describe(&output))?;
             wait_for("-s reload", || status(&proxy, "/") == 202);
+            proxy.write_config("server { listen LISTEN; return; }");
+            let output = run(&proxy.dir, &["-s", "reload"], "smolgate.conf");
+            check(output.status.code() == Some(2) && status(&proxy, "/") == 202, || describe(&output))?;
+            proxy.write_config("server { listen LISTEN; return 202; }");
             let output = run(&proxy.dir, &["-s", signal], "smolgate.conf");
             check(output.status.code() == Some(0) && output.stderr.is_empty(), || describe(&output))?;
             let code = proxy.exit_code_within(TIMEOUT);

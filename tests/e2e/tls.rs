@@ -629,6 +629,46 @@ fn invalid_configurations() {
     run_concurrently(cases.collect());
 }
 
+/// An error about a file is at the word that names it.
+#[test]
+fn the_place_of_a_file_that_cannot_be_loaded() {
+    let dir = TempDir::new();
+    let ca = certificate_authority("authority");
+    for name in ["a", "b"] {
+        ca.issue(name).write(&dir, name);
+    }
+    ca.write(&dir, "ca");
+    let server = "listen 1 ssl; ssl_certificate a.crt; ssl_certificate_key a.key;";
+    let verify = "ssl_verify_client on; ssl_client_certificate";
+    let upstream =
+        "listen 1; location / { proxy_pass https://127.0.0.1; proxy_ssl_verify on; proxy_ssl_trusted_certificate";
+    // The last word in the text is the cause.
+    for (config, cause) in [
+        ("server { listen 1 ssl; ssl_certificate a.crt; ssl_certificate_key none.key; }".to_owned(), "none.key"),
+        ("server { listen 1 ssl; ssl_certificate_key a.key; ssl_certificate none.crt; }".to_owned(), "none.crt"),
+        ("server { listen 1 ssl; ssl_certificate a.crt; ssl_certificate_key b.key; }".to_owned(), "b.key"),
+        ("ssl_certificate_key bad.key; server { listen 1 ssl; ssl_certificate a.crt; }".to_owned(), "bad.key"),
+        (format!("server {{ {server} ssl_certificate b.crt; ssl_certificate_key bad.key; }}"), "bad.key"),
+        (format!("server {{ {server} {verify} none.crt; }}"), "none.crt"),
+        (format!("server {{ {server} {verify} ca.crt; ssl_trusted_certificate bad.crt; }}"), "bad.crt"),
+        (format!("server {{ {server} {verify} ca.crt; ssl_crl none.crl; }}"), "none.crl"),
+        (format!("server {{ {upstream} bad.crt; }} }}"), "bad.crt"),
+        (format!("server {{ {upstream} ca.crt; proxy_ssl_crl none.crl; }} }}"), "none.crl"),
+        (
+            format!("server {{ {upstream} ca.crt; proxy_ssl_certificate a.crt; proxy_ssl_certificate_key b.key; }} }}"),
+            "b.key",
+        ),
+    ] {
+        dir.write("bad.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+        dir.write("bad.crt", "");
+        dir.write("smolgate.conf", &config);
+        let out = run(&dir, &["-t"], "smolgate.conf");
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        let place = format!("smolgate.conf:1:{}: ", config.rfind(cause).unwrap() + 1);
+        assert!(out.status.code() == Some(2) && text.contains(&place), "{config}: {text}");
+    }
+}
+
 /// Warnings about certificates, of `-t` and in the log at start.
 #[test]
 fn warnings_about_certificates() {
