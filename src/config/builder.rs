@@ -15,8 +15,8 @@ use crate::config::directives::{self, Action, DirectiveSpec, Round};
 use crate::config::parser::{self, Directive, Error, Position, Result, Word, comment_hint, placeholder_hint};
 use crate::config::template::{Builtin, Template, TemplateError, Variable};
 use crate::config::{
-    Config, Content, ErrorLog, LogFormat, Main, Note, OptionalSettings, Prefix, RewriteStep, Settings, TryFiles,
-    suggestion, unsupported,
+    Config, Content, ErrorLog, LogFormat, Main, Note, NoteEffect, OptionalSettings, Prefix, RewriteStep, Settings,
+    TryFiles, suggestion, unsupported,
 };
 use crate::modules::limit::conf::ZoneTable;
 use crate::modules::map::conf::Expression;
@@ -224,7 +224,7 @@ impl Builder {
         self.config.needs_request_at_end = self.needs_request_at_end.get();
         self.config.user_variables = self.user_variables.len();
         // First those that change more.
-        self.config.notes.sort_by_key(|note| (note.is_ignored, note.at.file, note.at.line));
+        self.config.notes.sort_by_key(|note| (note.effect, note.at.file, note.at.line));
         Ok(())
     }
 
@@ -268,11 +268,9 @@ impl Builder {
             Action::Timeout(slot) => *slot(self, block) = arguments::timeout(directive)?,
             Action::Number(slot) => *slot(self, block) = arguments::number(directive, arg(directive, 0))?,
             Action::Template(slot) => *slot(self, block) = self.template(arg(directive, 0))?,
-            Action::Note(reason) => {
-                let note = Note::new(&directive.name.at, directive.name.text.clone(), reason);
-                self.config.notes.push(Note { is_ignored: true, ..note });
-            }
-            Action::OnlyOff(_) if directive.args.first().is_some_and(|arg| arg.text == "off") => {}
+            Action::OnlyOff(_) | Action::Missing(_) if directive.args.first().is_some_and(|arg| arg.text == "off") => {}
+            Action::Note(reason) => self.note_ignored(directive, reason, NoteEffect::Nothing),
+            Action::Missing(reason) => self.note_ignored(directive, reason, NoteEffect::MissingFunction),
             Action::OnlyOff(reason) | Action::Refuse(reason) => return Err(not_supported(directive, reason)),
         }
         Ok(())
@@ -296,6 +294,11 @@ impl Builder {
 
     pub(crate) fn note(&mut self, name: &Word, text: &'static str) {
         self.config.notes.push(Note::new(&name.at, name.text.clone(), text));
+    }
+
+    fn note_ignored(&mut self, directive: &Directive, reason: &'static str, effect: NoteEffect) {
+        let note = Note::new(&directive.name.at, directive.name.text.clone(), reason);
+        self.config.notes.push(Note { effect, ..note });
     }
 
     /// Declares the variables of maps, of `set` and of named groups, so that they may be used above their definition.

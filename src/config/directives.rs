@@ -96,8 +96,10 @@ pub(crate) enum Action {
     Upstream(Setter),
     /// A block that inherits the settings around it: `server`, `location`.
     Block(Setter),
-    /// Accepted without effect.
+    /// Accepted without effect: nothing has to be set here.
     Note(Reason),
+    /// Accepted without effect: a function of nginx that is missing here. No note if it is `off`.
+    Missing(Reason),
     Refuse(Reason),
     /// Refused, unless the argument is `off`.
     OnlyOff(Reason),
@@ -194,7 +196,7 @@ pub fn directives() -> impl Iterator<Item = KnownDirective> {
         args_max: (spec.args.1 != MANY).then_some(spec.args.1.into()),
         support: match spec.action {
             Note(NO_TLS) | Refuse(NO_HEALTH_CHECKS) => Support::Works,
-            Note(_) => Support::Note,
+            Note(_) | Missing(_) => Support::Note,
             OnlyOff(_) => Support::OnlyOff,
             Refuse(_) => Support::Refuse,
             _ => Support::Works,
@@ -217,8 +219,8 @@ pub(crate) fn suggest(name: &str) -> Option<&'static str> {
 }
 
 use Action::{
-    Block, Definition, Each, Early, Note, Number, Once, OnlyOff, Refuse, SettingBlock, Step, StepBlock, Switch, Time,
-    Timeout,
+    Block, Definition, Each, Early, Missing, Note, Number, Once, OnlyOff, Refuse, SettingBlock, Step, StepBlock,
+    Switch, Time, Timeout,
 };
 
 const NO_TLS: &str = "this build has no TLS";

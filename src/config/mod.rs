@@ -131,13 +131,23 @@ pub struct Note {
     pub at: Position,
     pub directive: String,
     pub text: Cow<'static, str>,
-    /// The directive is ignored, which changes nothing of what is served.
-    pub is_ignored: bool,
+    pub effect: NoteEffect,
+}
+
+/// What a note says of a directive. Notes are listed in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoteEffect {
+    /// It does something else than the operator may expect.
+    Behaviour,
+    /// It asks for a function that is missing.
+    MissingFunction,
+    /// It is ignored, since nothing has to be set.
+    Nothing,
 }
 
 impl Note {
     pub(crate) fn new(at: &Position, directive: String, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { at: *at, directive, text: text.into(), is_ignored: false }
+        Self { at: *at, directive, text: text.into(), effect: NoteEffect::Behaviour }
     }
 }
 

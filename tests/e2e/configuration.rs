@@ -147,7 +147,7 @@ fn notes() {
     let dir = TempDir::new();
     dir.write(
         "smolgate.conf",
-        "sendfile on;
+        "sendfile on; proxy_cache off; proxy_cache_lock on; http2 off;
         map $http_upgrade $upgrade { default upgrade; '' close; }
         map $http_upgrade $upgrade { default upgrade; '' close; }
         map $uri $hsts { default a; }
@@ -170,10 +170,11 @@ fn notes() {
         "\"map $hsts\": replaces an earlier definition of the variable, which is different",
         "\"server_name \"B\"\": an earlier server of 0.0.0.0:8080 has this name, and gets its requests",
         "\"server_name \"\"\": an earlier server of 0.0.0.0:8081 has this name, and gets its requests",
+        "\"proxy_cache_lock\": there is no cache: every request goes to the upstream",
         "\"sendfile\": always on",
     ];
     assert_eq!(notes, expected, "{stderr}");
-    for (number, line) in [(5, 0), (8, 1), (10, 2), (1, 3)] {
+    for (number, line) in [(5, 0), (8, 1), (10, 2), (1, 3), (1, 4)] {
         let place = format!("smolgate.conf:{number}: note: {}", expected[line]);
         assert!(stderr.contains(&place), "{place} is not in {stderr}");
     }
