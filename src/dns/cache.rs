@@ -106,7 +106,9 @@ impl CachedName {
             executor::spawn_boxed(look_up(PendingLookup(self.clone())));
             now
         });
-        let has_waited = state.error.is_some() || now.saturating_sub(started) >= millis(REFRESH_WAIT);
+        // A name server that has just answered with an error does so again within moments, or has new addresses.
+        let is_silent = state.error.as_ref().is_some_and(|error| !error.is_response());
+        let has_waited = is_silent || now.saturating_sub(started) >= millis(REFRESH_WAIT);
         if !state.addrs.is_empty() && has_waited {
             return Poll::Ready(());
         }
@@ -224,6 +226,28 @@ mod tests {
             executor::run(async { (addrs("localhost").await, addrs("no-such-host.invalid").await) }).unwrap();
         assert!(resolved.iter().all(IpAddr::is_loopback) && !resolved.is_empty());
         assert!(unresolved.is_empty());
+    }
+
+    /// Only a name server that does not respond is not waited for.
+    #[test]
+    fn old_addresses_are_used_at_once_after_a_silent_failure() {
+        let errors = [
+            (None, true),
+            (Some(ResolveError::Rcode(2)), true),
+            (Some(ResolveError::Timeout), false),
+            (Some(ResolveError::Other("?".to_owned())), false),
+        ];
+        executor::run(async {
+            for (error, expected) in errors {
+                let name = entry("waited.invalid", &system());
+                name.update(Ok((vec![IpAddr::from([127, 0, 0, 9])], SYSTEM_TTL)));
+                error.map(|error| name.update(Err(error)));
+                lock(&name.state).expires = 0;
+                let is_waited_for = poll_fn(|cx| Poll::Ready(name.poll_resolved(cx).is_pending())).await;
+                assert_eq!(is_waited_for, expected);
+            }
+        })
+        .unwrap();
     }
 
     #[test]

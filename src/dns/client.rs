@@ -66,6 +66,11 @@ impl ResolveError {
     pub fn is_negative(&self) -> bool {
         matches!(self, Self::Rcode(message::NXDOMAIN))
     }
+
+    /// Whether a name server responded.
+    pub fn is_response(&self) -> bool {
+        matches!(self, Self::Rcode(_))
+    }
 }
 
 impl fmt::Display for ResolveError {
