@@ -3,6 +3,7 @@
 //! Exit codes: 0 for a requested stop or a successful check, 1 for a failure while running, 2 for invalid flags or
 //! configuration.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, Write as _};
@@ -68,6 +69,8 @@ struct Flags {
 }
 
 const EXIT_USAGE: u8 = 2;
+/// Places of a note that `-t` prints.
+const NOTE_PLACES_MAX: usize = 3;
 
 fn main() -> ExitCode {
     let mut args = Vec::new();
@@ -247,10 +250,7 @@ impl Options {
             }
         };
         if !quiet {
-            for note in &config.notes {
-                let file = config.files.get(note.at.file as usize).map_or("", |file| &file.name);
-                print_error(format_args!("{file}:{}: note: \"{}\": {}", note.at.line, note.directive, note.text));
-            }
+            print_notes(&config);
         }
         for warning in config.tls.warnings() {
             print_error(format_args!("warning: {warning}"));
@@ -308,6 +308,27 @@ impl Options {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, format_args!("kill(Pid({})) failed ({error})", pid.as_raw_pid())),
         }
+    }
+}
+
+/// Prints the first places of each note, and how many more there are.
+fn print_notes(config: &Config) {
+    let mut places: HashMap<(&str, &str), (usize, usize)> = HashMap::new();
+    for note in &config.notes {
+        places.entry((&note.directive, &note.text)).or_default().0 += 1;
+    }
+    for note in &config.notes {
+        let (all, printed) = places.entry((&note.directive, &note.text)).or_default();
+        *printed += 1;
+        if *printed > NOTE_PLACES_MAX {
+            continue;
+        }
+        let file = config.files.get(note.at.file as usize).map_or("", |file| &file.name);
+        let more = match *all - *printed {
+            1.. if *printed == NOTE_PLACES_MAX => format!(" (and {} more)", *all - *printed),
+            _ => String::new(),
+        };
+        print_error(format_args!("{file}:{}: note: \"{}\": {}{more}", note.at.line, note.directive, note.text));
     }
 }
 

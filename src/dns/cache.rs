@@ -241,7 +241,9 @@ mod tests {
             for (error, expected) in errors {
                 let name = entry("waited.invalid", &system());
                 name.update(Ok((vec![IpAddr::from([127, 0, 0, 9])], SYSTEM_TTL)));
-                error.map(|error| name.update(Err(error)));
+                if let Some(error) = error {
+                    name.update(Err(error));
+                }
                 lock(&name.state).expires = 0;
                 let is_waited_for = poll_fn(|cx| Poll::Ready(name.poll_resolved(cx).is_pending())).await;
                 assert_eq!(is_waited_for, expected);

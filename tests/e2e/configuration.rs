@@ -180,6 +180,31 @@ fn notes() {
     }
 }
 
+/// A file that is included twice has one note; of many equal notes the first are printed.
+#[test]
+fn repeated_notes() {
+    let dir = TempDir::new();
+    dir.write("more.conf", "sendfile on;");
+    let servers: String =
+        (1..=5).map(|port| format!("server {{ listen {port}; include more.conf;\n aio on; }}")).collect();
+    dir.write("smolgate.conf", servers);
+    let output = run(&dir, &["-t"], "smolgate.conf");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let notes: Vec<&str> =
+        stderr.lines().filter_map(|line| line.strip_prefix("smolgate: ")?.rsplit_once('/')).map(|(_, n)| n).collect();
+    assert_eq!(
+        notes[..4],
+        [
+            "smolgate.conf:2: note: \"aio\": files are read by the workers themselves",
+            "smolgate.conf:3: note: \"aio\": files are read by the workers themselves",
+            "smolgate.conf:4: note: \"aio\": files are read by the workers themselves (and 2 more)",
+            "more.conf:1: note: \"sendfile\": always on",
+        ],
+        "{stderr}"
+    );
+    assert_eq!(stderr.matches(" note: ").count(), 4, "{stderr}");
+}
+
 #[test]
 fn encodings_and_syntax() {
     let cases = vec![
