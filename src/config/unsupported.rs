@@ -166,7 +166,7 @@ pub(super) static TABLE: &[DirectiveSpec] = &[
     spec("post_action", HSLI, 1, 1, Refuse(NOT_YET)),
     spec("postpone_gzipping", HSL, 1, 1, Note(SENT_AT_ONCE)),
     spec("postpone_output", HSL, 1, 1, Note(SENT_AT_ONCE)),
-    spec("proxy_buffering", HSL, 1, 1, Note("responses are always streamed, as with \"off\"")),
+    spec("proxy_buffering", HSL, 1, 1, Missing("responses are always streamed, as with \"off\"")),
     spec("proxy_buffers", HSL, 2, 2, Note(BODIES_STREAM)),
     spec("proxy_busy_buffers_size", HSL, 1, 1, Note(BODIES_STREAM)),
     spec("proxy_cache", HSL, 1, 1, Missing(NO_CACHE)),
