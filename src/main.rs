@@ -10,8 +10,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use argh::FromArgs;
+use rustix::process::{Pid, Signal, kill_process};
 use smolgate::config::{self, Config, ConfigSource, ErrorLog, Gzip, HealthCheck, Prefix, StatusForm};
 use smolgate::dns::cache;
 use smolgate::dns::client::Resolver;
@@ -51,6 +53,12 @@ struct Flags {
     /// signal the running process: stop, quit, reload, reopen or upgrade
     #[argh(option, short = 's', long = "signal", arg_name = "signal")]
     signal: Option<String>,
+    /// with -s: the process to signal, in place of the one that holds the pid file
+    #[argh(option, long = "pid", arg_name = "pid")]
+    pid: Option<String>,
+    /// how long a graceful stop takes at most, as in 5s (the worker_shutdown_timeout of the configuration)
+    #[argh(option, long = "stop-timeout", arg_name = "time")]
+    stop_timeout: Option<String>,
     /// check whether this version can take over the connections of another
     #[argh(option, long = "takes-over", arg_name = "version", hidden_help)]
     takes_over: Option<String>,
@@ -101,7 +109,7 @@ fn main() -> ExitCode {
         Err(why) => return fail(EXIT_USAGE, format_args!("{why}")),
     };
     match &flags.signal {
-        Some(signal) => options.send_signal(signal),
+        Some(signal) => options.send_signal(signal, flags.pid.as_deref()),
         None if flags.test || flags.dump => options.check(flags.dump, flags.quiet, flags.takes_over.is_some()),
         None => options.run(),
     }
@@ -159,6 +167,7 @@ struct Options {
     directives: String,
     prefix: Prefix,
     error_log: Option<String>,
+    stop_timeout: Option<Duration>,
 }
 
 impl Options {
@@ -170,7 +179,11 @@ impl Options {
             directives: flags.directives.clone().unwrap_or_default(),
             error_log: flags.error_log.clone(),
             prefix: Prefix { path: dir.clone() },
+            stop_timeout: None,
         };
+        if let Some(text) = &flags.stop_timeout {
+            options.stop_timeout = Some(config::parse_time(text).ok_or("--stop-timeout takes a time, as in 5s or 1h")?);
+        }
         if flags.listen.is_empty() && flags.proxy.is_empty() {
             options.file = Some(match &flags.config {
                 Some(file) => Path::new(&dir).join(file),
@@ -208,7 +221,12 @@ impl Options {
             None => ConfigSource::Text("the command line", self.generated.clone()),
         };
         let error_log = ErrorLog::for_path(self.error_log.clone());
-        config::load(source, &self.directives, self.prefix.clone(), error_log).map_err(|error| error.to_string())
+        let mut config = config::load(source, &self.directives, self.prefix.clone(), error_log)
+            .map_err(|error| error.to_string())?;
+        if let Some(limit) = self.stop_timeout {
+            config.main.limit_stop(limit);
+        }
+        Ok(config)
     }
 
     fn run(&self) -> ExitCode {
@@ -277,9 +295,26 @@ impl Options {
         ExitCode::SUCCESS
     }
 
-    /// Signals the process that holds the pid file of the configuration: `-s`.
-    fn send_signal(&self, signal: &str) -> ExitCode {
-        use rustix::process::{Signal, kill_process};
+    /// Returns the process to signal, or an exit code and a message. A reload that the process would refuse is refused here.
+    fn find_process(&self, pid: Option<&str>, is_reload: bool) -> Result<Pid, (u8, String)> {
+        let load = || {
+            let loaded = self.load();
+            let checked = if is_reload { loaded.and_then(start::check_startable) } else { loaded };
+            checked.map_err(|why| (EXIT_USAGE, why))
+        };
+        if let Some(pid) = pid {
+            let pid = pid_file::parse_pid(pid)
+                .ok_or_else(|| (EXIT_USAGE, format!("--pid takes a process id, not \"{pid}\"")))?;
+            return if is_reload { load().map(|_| pid) } else { Ok(pid) };
+        }
+        match load()?.main.pid {
+            Some(path) => pid_file::find_holder(&path).map_err(|why| (1, why)),
+            None => Err((1, "no pid file: \"-s\" needs \"pid FILE;\" in the configuration, or --pid".to_owned())),
+        }
+    }
+
+    /// Signals the process `pid`, or the one that holds the pid file of the configuration: `-s`.
+    fn send_signal(&self, signal: &str, pid: Option<&str>) -> ExitCode {
         let signal = match signal {
             "stop" => Signal::TERM,
             "quit" => Signal::QUIT,
@@ -291,22 +326,13 @@ impl Options {
                 return fail(EXIT_USAGE, format_args!("invalid option: \"-s {other}\": {expected}"));
             }
         };
-        let loaded = self.load();
-        // A reload that the process would refuse is refused here.
-        let config = match if signal == Signal::HUP { loaded.and_then(start::check_startable) } else { loaded } {
-            Ok(config) => config,
-            Err(why) => return fail(EXIT_USAGE, format_args!("{why}")),
-        };
-        let Some(path) = &config.main.pid else {
-            return fail(1, format_args!("no pid file: \"-s\" needs \"pid FILE;\" in the configuration"));
-        };
-        let pid = match pid_file::find_holder(path) {
+        let pid = match self.find_process(pid, signal == Signal::HUP) {
             Ok(pid) => pid,
-            Err(why) => return fail(1, format_args!("{why}")),
+            Err((code, why)) => return fail(code, format_args!("{why}")),
         };
         match kill_process(pid, signal) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(1, format_args!("kill(Pid({})) failed ({error})", pid.as_raw_pid())),
+            Err(error) => fail(1, format_args!("kill({}) failed ({error})", pid.as_raw_pid())),
         }
     }
 }

@@ -23,6 +23,7 @@ pub use crate::config::builder::{ConfigSource, generate, load};
 pub use crate::config::directives::{KnownDirective, Support, directives};
 pub use crate::config::parser::Error;
 pub(crate) use crate::config::parser::Position;
+pub use crate::config::values::time as parse_time;
 pub(crate) use crate::modules::access::conf::{Access, AuthBasic, AuthRequest, LimitExcept};
 pub(crate) use crate::modules::charset::conf::Charset;
 pub(crate) use crate::modules::error_page::conf::{Candidate, ErrorPage, Fallback, TryFiles};
@@ -143,6 +144,14 @@ pub enum NoteEffect {
     MissingFunction,
     /// It is ignored, since nothing has to be set.
     Nothing,
+}
+
+impl Main {
+    /// Limits the time of a graceful stop, whatever `worker_shutdown_timeout` says.
+    pub fn limit_stop(&mut self, limit: Duration) {
+        let limit = limit.saturating_sub(crate::tunnel::CLOSE_GRACE);
+        self.worker_shutdown_timeout = Some(self.worker_shutdown_timeout.map_or(limit, |own| own.min(limit)));
+    }
 }
 
 impl Note {

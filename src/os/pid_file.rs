@@ -85,19 +85,28 @@ pub fn find_holder(path: &str) -> Result<Pid, String> {
         let (file, text) =
             read(path).map_err(|error| format!("reading \"{path}\" failed ({error}): is smolgate running?"))?;
         let text = text.trim();
-        let Some(pid) = text.parse().ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
-            return Err(format!("invalid PID \"{text}\" in \"{path}\""));
-        };
+        if text.is_empty() {
+            return Err(format!("smolgate is not running: \"{path}\" is empty"));
+        }
+        let pid = parse_pid(text).ok_or_else(|| format!("\"{path}\" has no process id: \"{text}\""))?;
         if let Some(holder) = lock_owner(&file).map_err(|error| format!("fcntl() \"{path}\" failed ({error})"))? {
             return Ok(holder);
         }
-        if test_kill_process(pid) == Err(Errno::SRCH) || started.elapsed() > LOCK_WAIT_MAX {
+        if test_kill_process(pid) == Err(Errno::SRCH) {
+            return Err(format!("smolgate is not running: \"{path}\" names process {text}, which has ended"));
+        }
+        if started.elapsed() > LOCK_WAIT_MAX {
             return Err(format!(
                 "no smolgate holds the lock of \"{path}\": process {text} may be another program, and gets no signal"
             ));
         }
         std::thread::sleep(LOCK_POLL_INTERVAL);
     }
+}
+
+/// Parses the id of one process: 0 and negative numbers name groups.
+pub fn parse_pid(text: &str) -> Option<Pid> {
+    text.parse().ok().filter(|pid| *pid > 0).and_then(Pid::from_raw)
 }
 
 fn read(path: &str) -> io::Result<(File, String)> {

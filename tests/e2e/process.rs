@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cases::{case, check, run_concurrently};
 use crate::client::{Client, expand};
-use crate::harness::{Proxy, TIMEOUT, wait_for};
+use crate::harness::{Proxy, TIMEOUT, TempDir, run, wait_for};
 use crate::peer::Peer;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -235,6 +235,36 @@ fn workers() {
     limited.wait_for_error_line(&["[alert]", "worker_connections are not enough"]).unwrap();
     clients.pop();
     wait_for("room for another client", || status(&limited) == 204);
+}
+
+/// `--stop-timeout` limits a graceful stop whatever the configuration says, a reloaded one too.
+#[test]
+fn the_time_of_a_stop() {
+    for setting in ["", "worker_shutdown_timeout 1h;"] {
+        let peer = Peer::start_echo();
+        let config = format!("{setting} server {{ listen LISTEN; location / {{ proxy_pass http://{}; }} }}", peer.addr);
+        let mut proxy = Proxy::start_in_shell(&config, "exec \"$0\" \"$@\" --stop-timeout 2s");
+        proxy.write_config(&config);
+        let pid = proxy.pid().to_string();
+        let output = run(&proxy.dir, &["-s", "reload", "--pid", &pid], "smolgate.conf");
+        assert_eq!(output.status.code(), Some(0));
+        proxy.wait_for_error_line(&["configuration reloaded"]).unwrap();
+        let mut client = tunnel(&proxy);
+        assert_eq!(run(&proxy.dir, &["-s", "quit", "--pid", &pid], "none.conf").status.code(), Some(0));
+        assert_eq!(client.read_bytes(4).unwrap(), [0x88, 2, 0x03, 0xe9]);
+        assert_eq!(proxy.exit_code_within(TIMEOUT), Some(0));
+    }
+    let dir = TempDir::new();
+    dir.write("smolgate.conf", "server { listen 127.0.0.1:1; return 204; }");
+    for (flags, expected) in [
+        (&["-s", "stop", "--pid", "-1"][..], "--pid takes a process id, not \"-1\""),
+        (&["-s", "stop", "--pid", "x"], "--pid takes a process id, not \"x\""),
+        (&["-s", "stop"], "no pid file: \"-s\" needs \"pid FILE;\" in the configuration, or --pid"),
+        (&["--stop-timeout", "soon"], "--stop-timeout takes a time, as in 5s or 1h"),
+    ] {
+        let output = run(&dir, flags, "smolgate.conf");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{output:?}");
+    }
 }
 
 /// At the end of a graceful shutdown WebSockets are closed with a Close frame, unless a frame is incomplete.

@@ -212,20 +212,33 @@ fn other_processes_get_no_signal() {
         gone.wait().unwrap();
         gone.id()
     };
-    for number in [other.id(), exited] {
+    for (number, expected) in [
+        (other.id(), format!("process {} may be another program", other.id())),
+        (
+            exited,
+            format!(
+                "smolgate is not running: \"{}\" names process {exited}, which has ended",
+                dir.path("smolgate.pid").display()
+            ),
+        ),
+    ] {
         dir.write("smolgate.pid", format!("{number}\n"));
         let output = run(&dir, &["-s", "stop"], "smolgate.conf");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        let expected = format!("process {number} may be another program");
         assert!(
             output.status.code() == Some(1) && stderr.contains(&expected) && stderr.lines().count() == 1,
             "{stderr}"
         );
     }
-    for text in ["-1\n", "0\n", "none\n"] {
+    for (text, expected) in [
+        ("-1\n", "has no process id: \"-1\""),
+        ("0\n", "has no process id: \"0\""),
+        ("none\n", "has no process id: \"none\""),
+        ("\n", "smolgate is not running: "),
+    ] {
         dir.write("smolgate.pid", text);
         let stderr = run(&dir, &["-s", "stop"], "smolgate.conf").stderr;
-        assert!(String::from_utf8_lossy(&stderr).contains("invalid PID"), "{text}");
+        assert!(String::from_utf8_lossy(&stderr).contains(expected), "{text}: {}", String::from_utf8_lossy(&stderr));
     }
     assert!(other.try_wait().unwrap().is_none());
     other.kill().unwrap();
