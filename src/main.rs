@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use rustix::process::{Pid, Signal, kill_process};
-use smolgate::config::{self, Config, ConfigSource, ErrorLog, Gzip, HealthCheck, Prefix, StatusForm};
+use smolgate::config::{
+    self, Config, ConfigSource, ErrorLog, Gzip, HealthCheck, Position, Prefix, Reference, ReferenceTarget, StatusForm,
+};
 use smolgate::dns::cache;
 use smolgate::dns::client::Resolver;
 use smolgate::modules::access::password;
 use smolgate::os::pid_file;
 use smolgate::process::exec::Invocation;
 use smolgate::process::{binary_upgrade, start, systemd};
-use smolgate::runtime::socket::Endpoint;
 use smolgate::runtime::{executor, handover};
 use smolgate::tls;
 
@@ -258,8 +259,9 @@ impl Options {
 
     /// Checks the configuration: `-t` and `-T`.
     fn check(&self, dump: bool, quiet: bool, takes_over: bool) -> ExitCode {
-        let loaded =
-            self.load().and_then(|config| if takes_over { start::check_startable(config) } else { Ok(config) });
+        // A binary upgrade goes on without a log that can't be opened.
+        let check = if takes_over { start::check_startable } else { start::check_complete };
+        let loaded = self.load().and_then(check);
         let config = match loaded {
             Ok(config) => config,
             Err(why) => {
@@ -273,9 +275,16 @@ impl Options {
         for warning in config.tls.warnings() {
             print_error(format_args!("warning: {warning}"));
         }
-        for name in executor::run(unresolved_names(&config)).unwrap_or_default() {
+        for reference in &config.references {
+            if let Some(warning) = reference.warning() {
+                print_error(format_args!("{}: warning: {warning}", place(&config, &reference.at)));
+            }
+        }
+        for (reference, host, upstream) in executor::run(unresolved_hosts(&config)).unwrap_or_default() {
+            let hint = upstream.map_or(String::new(), |name| format!(" (did you mean upstream \"{name}\"?)"));
             print_error(format_args!(
-                "warning: upstream \"{name}\" can't be resolved now: requests to it would get 502"
+                "{}: warning: \"{host}\" can't be resolved now: requests to it would get 502{hint}",
+                place(&config, &reference.at)
             ));
         }
         if !quiet {
@@ -299,7 +308,7 @@ impl Options {
     fn find_process(&self, pid: Option<&str>, is_reload: bool) -> Result<Pid, (u8, String)> {
         let load = || {
             let loaded = self.load();
-            let checked = if is_reload { loaded.and_then(start::check_startable) } else { loaded };
+            let checked = if is_reload { loaded.and_then(start::check_complete) } else { loaded };
             checked.map_err(|why| (EXIT_USAGE, why))
         };
         if let Some(pid) = pid {
@@ -349,12 +358,11 @@ fn print_notes(config: &Config) {
         if *printed > NOTE_PLACES_MAX {
             continue;
         }
-        let file = config.files.get(note.at.file as usize).map_or("", |file| &file.name);
         let more = match *all - *printed {
             1.. if *printed == NOTE_PLACES_MAX => format!(" (and {} more)", *all - *printed),
             _ => String::new(),
         };
-        print_error(format_args!("{file}:{}: note: \"{}\": {}{more}", note.at.line, note.directive, note.text));
+        print_error(format_args!("{}: note: \"{}\": {}{more}", place(config, &note.at), note.directive, note.text));
     }
 }
 
@@ -363,18 +371,21 @@ fn if_exists(path: PathBuf) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Returns the names of upstreams that can't be resolved now.
-async fn unresolved_names(config: &Config) -> Vec<String> {
-    let mut all = Vec::new();
-    for peer in config.upstreams.iter().flat_map(|upstream| &upstream.peers) {
-        // Configured name servers are queried on demand.
-        let Endpoint::Name { host, .. } = &peer.endpoint else { continue };
-        if peer.resolver.is_system() {
-            let name = cache::entry(host, &Arc::new(Resolver::system(None)));
-            poll_fn(|cx| name.poll_resolved(cx)).await;
-            if name.addrs_and_expiry().0.is_empty() {
-                all.push(host.clone());
-            }
+/// Returns the file and line of a position.
+fn place(config: &Config, at: &Position) -> String {
+    let file = config.files.get(at.file as usize).map_or("", |file| &file.name);
+    format!("{file}:{}", at.line)
+}
+
+/// Returns the hosts that can't be resolved now, each at its first place, with the upstream whose name is close to it.
+async fn unresolved_hosts(config: &Config) -> Vec<(&Reference, &str, Option<&str>)> {
+    let mut all: Vec<(&Reference, &str, Option<&str>)> = Vec::new();
+    for reference in &config.references {
+        let ReferenceTarget::Host { name, upstream } = &reference.target else { continue };
+        let entry = cache::entry(name, &Arc::new(Resolver::system(None)));
+        poll_fn(|cx| entry.poll_resolved(cx)).await;
+        if entry.addrs_and_expiry().0.is_empty() && all.iter().all(|(_, known, _)| *known != name) {
+            all.push((reference, name, upstream.as_deref()));
         }
     }
     all

@@ -177,6 +177,7 @@ impl Builder {
             pid: None,
             user: None,
             group: None,
+            user_position: None,
             error_log: Arc::from([default_error_log]),
             worker_connections: None,
             workers: 1,
@@ -200,6 +201,7 @@ impl Builder {
                 needs_request_at_end: false,
                 log_targets: Vec::new(),
                 notes: Vec::new(),
+                references: Vec::new(),
                 tls: TlsStore::default(),
                 files: Vec::new(),
             },
@@ -289,6 +291,11 @@ impl Builder {
     /// Returns `name` as a path, relative to the directory of the main file unless absolute.
     pub(crate) fn in_config_directory(&self, name: &str) -> String {
         self.config_directory.join(name).display().to_string()
+    }
+
+    /// Lists the names of `upstream` blocks.
+    pub(crate) fn upstream_names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().filter(|(kind, _)| *kind == "upstream").map(|(_, name)| name.as_str())
     }
 
     /// Gives a name to a thing of a kind, such as an upstream; it must be new.

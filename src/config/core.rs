@@ -53,12 +53,17 @@ pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive:
 }
 
 pub(crate) fn pid(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
-    builder.config.main.pid = Some(builder.prefix.resolve(&arg(directive, 0).text));
+    let word = arg(directive, 0);
+    let path = builder.prefix.resolve(&word.text);
+    builder.refer_to_created_file(word, path.clone());
+    builder.config.main.pid = Some(path);
     Ok(())
 }
 
 pub(crate) fn user(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
-    builder.config.main.user = Some(arg(directive, 0).text.clone());
+    let word = arg(directive, 0);
+    builder.config.main.user = Some(word.text.clone());
+    builder.config.main.user_position = Some(word.at);
     builder.config.main.group = directive.args.get(1).map(|word| word.text.clone());
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! compiled: no request parses text. A directive without effect leaves a [`Note`]; any other problem is an [`Error`].
 
 pub mod parser;
+pub(crate) mod references;
 pub(crate) mod values;
 pub(crate) mod arguments;
 pub(crate) mod directives;
@@ -22,7 +23,8 @@ use std::time::Duration;
 pub use crate::config::builder::{ConfigSource, generate, load};
 pub use crate::config::directives::{KnownDirective, Support, directives};
 pub use crate::config::parser::Error;
-pub(crate) use crate::config::parser::Position;
+pub use crate::config::parser::Position;
+pub use crate::config::references::{Reference, ReferenceTarget};
 pub use crate::config::values::time as parse_time;
 pub(crate) use crate::modules::access::conf::{Access, AuthBasic, AuthRequest, LimitExcept};
 pub(crate) use crate::modules::charset::conf::Charset;
@@ -92,6 +94,8 @@ pub struct Config {
     /// Log files and syslog servers, each once, with their numbers.
     pub log_targets: Vec<(u32, String)>,
     pub notes: Vec<Note>,
+    /// Files and hosts that `-t` looks for.
+    pub references: Vec<Reference>,
     /// Certificates and their keys.
     pub tls: TlsStore,
     /// The text of each file, for messages and `-T`.
@@ -104,6 +108,8 @@ pub struct Main {
     pub pid: Option<String>,
     pub user: Option<String>,
     pub group: Option<String>,
+    /// Where `user` is set.
+    pub user_position: Option<Position>,
     pub error_log: Arc<[ErrorLog]>,
     /// Concurrent connections per worker. None: as many as the file descriptors allow.
     pub worker_connections: Option<u32>,
@@ -144,6 +150,21 @@ pub enum NoteEffect {
     MissingFunction,
     /// It is ignored, since nothing has to be set.
     Nothing,
+}
+
+impl Config {
+    /// Returns the first error of a log or pid file that can't be created.
+    pub fn creation_error(&self) -> Option<Error> {
+        self.references.iter().find_map(|reference| reference.creation_error(&self.files))
+    }
+
+    /// Returns an error about `user`, at its place.
+    pub fn user_error(&self, message: String) -> Error {
+        match self.main.user_position {
+            Some(at) => Error::new(&at, message).with_file_of(&self.files),
+            None => Error::without_position(message),
+        }
+    }
 }
 
 impl Main {

@@ -48,8 +48,17 @@ impl fmt::Display for FatalError {
 /// Runs the start-up checks beyond parsing: at least one listener, and an existing user and group.
 pub fn check_startable(config: Config) -> Result<Config, String> {
     listeners::serves_somebody(&config)?;
-    privileges::find_account(config.main.user.as_deref(), config.main.group.as_deref())?;
+    privileges::find_account(config.main.user.as_deref(), config.main.group.as_deref())
+        .map_err(|why| config.user_error(why).to_string())?;
     Ok(config)
+}
+
+/// As [`check_startable`], and looks for the directories of logs and of the pid file.
+pub fn check_complete(config: Config) -> Result<Config, String> {
+    match config.creation_error() {
+        Some(error) => Err(error.to_string()),
+        None => check_startable(config),
+    }
 }
 
 /// Runs the proxy until it is stopped. A program with other threads calls [`signals::block`] before it starts them: a

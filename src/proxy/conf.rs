@@ -315,13 +315,16 @@ impl Builder {
     }
 
     /// Returns the number of the URL's upstream: a defined one, or an implicit one with this endpoint.
-    fn find_or_add_upstream(&mut self, url: &Url<'_>, block: &BlockBuilder) -> Option<u32> {
+    fn find_or_add_upstream(&mut self, url: &Url<'_>, block: &BlockBuilder, word: &Word) -> Option<u32> {
         let key = url.authority_with_port();
         let named = |name: &str| self.config.upstream_names.get(name);
         if let Some(number) = named(url.authority).or_else(|| named(&key)) {
             return Some(*number);
         }
         let endpoint = url.endpoint()?;
+        if let Endpoint::Name { host, .. } = &endpoint {
+            self.refer_to_host(word, host);
+        }
         let peer =
             PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(url.upstream_name().into_owned(), endpoint) };
         Some(self.add_upstream(key.into_owned(), Upstream::from_peer(peer)))
@@ -334,7 +337,8 @@ pub(crate) fn pass(builder: &mut Builder, block: &mut BlockBuilder, directive: &
     let pass = match template.as_text() {
         Some(_) => {
             let url = Url::parse(&word.text).map_err(|why| invalid_url(word, &why))?;
-            let number = builder.find_or_add_upstream(&url, block).ok_or_else(|| invalid_url(word, &UrlError::Host))?;
+            let number =
+                builder.find_or_add_upstream(&url, block, word).ok_or_else(|| invalid_url(word, &UrlError::Host))?;
             let (host, port) = url.host_and_port();
             let base = word.text.strip_suffix(url.uri.unwrap_or_default()).unwrap_or(&word.text);
             ProxyPass {
@@ -385,7 +389,7 @@ fn dynamic_url(
                 let known = match block.settings.resolver {
                     // The first request adds it, with the resolver of its location.
                     Some(_) => url.endpoint().is_some(),
-                    None => builder.find_or_add_upstream(&url, block).is_some(),
+                    None => builder.find_or_add_upstream(&url, block, word).is_some(),
                 };
                 if !known {
                     return Err(invalid_url(word, &UrlError::Host));

@@ -161,6 +161,11 @@ pub(crate) fn upstream(builder: &mut Builder, block: &mut BlockBuilder, directiv
 pub(crate) fn server(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
     let endpoint = parse_endpoint(&word.text).ok_or_else(|| invalid_endpoint(directive, word))?;
+    if let Endpoint::Name { host, .. } = &endpoint
+        && !directive.args.iter().any(|word| word.text == "resolve")
+    {
+        builder.refer_to_host(word, host);
+    }
     let mut peer = PeerSpec { resolver: block.system_resolver(), ..PeerSpec::new(word.text.clone(), endpoint) };
     for word in directive.args.iter().skip(1) {
         match (word.text.as_str(), &block.settings.resolver) {

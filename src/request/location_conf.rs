@@ -153,6 +153,10 @@ pub(crate) fn location(builder: &mut Builder, block: &mut BlockBuilder, directiv
         check_nesting(outer, &matcher, &path, directive)?;
     }
     check_new(block, &matcher, &path, directive)?;
+    let is_path = matches!(matcher, Matcher::Exact | Matcher::Prefix { .. });
+    if is_path && !path.is_empty() && !path.starts_with('/') {
+        builder.note(&directive.name, "it matches no request: a path starts with \"/\"");
+    }
     let location = LocationBuilder { matcher, path, proxy_pass: None, internal: false, limit_except: None };
     let mut inner = builder.build_block(block, directive, directives::LOCATION, Some(location))?;
     status::check_single_content(&inner, &directive.name)?;

@@ -282,6 +282,67 @@ fn shutdown_and_signals() {
     ]);
 }
 
+/// What would end the start ends the check, and what would fail requests is a warning.
+#[test]
+fn checks_beyond_the_syntax() {
+    let dir = TempDir::new();
+    dir.write("users", "a:{PLAIN}b\n");
+    let server = "server { listen 127.0.0.1:1; return 204; }";
+    for (config, expected) in [
+        ("pid none/x.pid;", ":1:5: \"DIR/none/x.pid\" can't be created: there is no directory \"DIR/none\""),
+        ("error_log none/x.log;", ":1:11: \"DIR/none/x.log\" can't be created: there is no directory \"DIR/none\""),
+        ("access_log users/x.log;", ":1:12: \"DIR/users/x.log\" can't be created: "),
+        ("user no-such-user;", ":1:6: user \"no-such-user\" does not exist"),
+        ("events {}", "there is no \"server { }\" in it"),
+    ] {
+        dir.write(
+            "smolgate.conf",
+            if config == "events {}" { config.to_owned() } else { format!("{config} {server}") },
+        );
+        let output = run(&dir, &["-t"], "smolgate.conf");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let expected = expected.replace("DIR", dir.path("").display().to_string().trim_end_matches('/'));
+        assert!(output.status.code() == Some(2) && stderr.contains(&expected), "{config}: {stderr}");
+    }
+    for (server, expected) in [
+        ("root none;", Some(":2: warning: \"DIR/none\" does not exist")),
+        (
+            "access_log /run/no-such-directory/x.log;",
+            Some(":2: warning: \"/run/no-such-directory/x.log\" can't be created: "),
+        ),
+        ("root .;", None),
+        ("root /srv/$host;", None),
+        ("auth_basic x; auth_basic_user_file none;", Some(":2: warning: \"DIR/none\" does not exist")),
+        ("auth_basic x; auth_basic_user_file users;", None),
+        (
+            "location api { return 204; }",
+            Some(":2: note: \"location\": it matches no request: a path starts with \"/\""),
+        ),
+        ("location /api { return 204; }", None),
+        (
+            "location / { proxy_pass http://bakend.invalid; }",
+            Some(":2: warning: \"bakend.invalid\" can't be resolved now: requests to it would get 502\n"),
+        ),
+        (
+            "location / { proxy_pass http://backed.invalid; }",
+            Some("requests to it would get 502 (did you mean upstream \"backend.invalid\"?)\n"),
+        ),
+        ("location / { proxy_pass http://backend.invalid; }", None),
+    ] {
+        let upstream = if server.contains("backe") { "upstream backend.invalid { server 127.0.0.1:1; }" } else { "" };
+        dir.write("smolgate.conf", format!("{upstream}\nserver {{ listen 127.0.0.1:1; {server} }}"));
+        let output = run(&dir, &["-t"], "smolgate.conf");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{server}: {stderr}");
+        let expected =
+            expected.map(|text| text.replace("DIR", dir.path("").display().to_string().trim_end_matches('/')));
+        match expected {
+            Some(expected) => assert!(stderr.contains(&expected), "{expected:?} is not in {stderr}"),
+            None => assert!(!stderr.contains("warning") && !stderr.contains("note"), "{server}: {stderr}"),
+        }
+    }
+}
+
 #[test]
 fn directives_of_the_command_line() {
     let proxy = Proxy::start_in_shell(

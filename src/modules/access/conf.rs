@@ -126,7 +126,11 @@ pub(crate) fn auth_basic(builder: &mut Builder, block: &mut BlockBuilder, direct
 }
 
 pub(crate) fn auth_basic_user_file(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let file = builder.template(arg(directive, 0))?;
+    let word = arg(directive, 0);
+    let file = builder.template(word)?;
+    if file.as_text().is_some() {
+        builder.refer_to_file(word, builder.in_config_directory(&word.text));
+    }
     let basic = auth_basic_mut(block);
     basic.file = Some(file);
     basic.directory = builder.config_directory.display().to_string().into();

@@ -124,7 +124,11 @@ fn in_prefix(builder: &Builder, word: &Word) -> String {
 
 pub(crate) fn root(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     let word = arg(directive, 0);
-    block.settings.files.root = Some(builder.template_from(in_prefix(builder, word).trim_end_matches('/'), word)?);
+    let path = in_prefix(builder, word);
+    block.settings.files.root = Some(builder.template_from(path.trim_end_matches('/'), word)?);
+    if !path.contains('$') {
+        builder.refer_to_file(word, path);
+    }
     block.settings.files.alias = None;
     Ok(())
 }

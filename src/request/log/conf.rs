@@ -245,7 +245,11 @@ fn parse_target(builder: &mut Builder, word: &Word) -> Result<LogTarget> {
             })?;
             LogTarget::Numbered(builder.log_target_number(name.to_owned()))
         }
-        path => LogTarget::Numbered(builder.log_target_number(builder.prefix.resolve(path))),
+        path => {
+            let path = builder.prefix.resolve(path);
+            builder.refer_to_created_file(word, path.clone());
+            LogTarget::Numbered(builder.log_target_number(path))
+        }
     })
 }
 

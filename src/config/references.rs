@@ -1,0 +1,88 @@
+//! Files and hosts that a configuration names. They may appear after it is loaded, so that only `-t` and `-s reload` look for
+//! them.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::builder::Builder;
+use crate::config::parser::{Error, Position, SourceFile, Word};
+use crate::config::suggestion;
+
+/// A file or host that a directive names.
+#[derive(Debug)]
+pub struct Reference {
+    pub at: Position,
+    pub target: ReferenceTarget,
+}
+
+#[derive(Debug)]
+pub enum ReferenceTarget {
+    /// A host name that the system resolves, and the upstream whose name is close to it.
+    Host { name: String, upstream: Option<String> },
+    /// The path of a log or of the pid file, whose directory must exist at the start.
+    Created(String),
+    /// A file or directory that requests need: `root`, `auth_basic_user_file`.
+    Read(String),
+}
+
+impl Reference {
+    /// Returns the error of a file that can't be created: the start would fail.
+    pub(crate) fn creation_error(&self, files: &[Arc<SourceFile>]) -> Option<Error> {
+        match &self.target {
+            ReferenceTarget::Created(path) if !is_volatile(path) => {
+                Some(Error::new(&self.at, creation_failure(path)?).with_file_of(files))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns a warning about a file that is not there: requests would fail, or the start, unless a service manager creates
+    /// its directory.
+    pub fn warning(&self) -> Option<String> {
+        match &self.target {
+            ReferenceTarget::Created(path) if is_volatile(path) => creation_failure(path),
+            ReferenceTarget::Read(path) => {
+                let is_missing = std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+                is_missing.then(|| format!("\"{path}\" does not exist"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a path is in a directory that is empty after a boot. Service managers create directories there at the start.
+fn is_volatile(path: &str) -> bool {
+    path.starts_with("/run/") || path.starts_with("/var/run/")
+}
+
+fn creation_failure(path: &str) -> Option<String> {
+    let directory = Path::new(path).parent().filter(|directory| !directory.as_os_str().is_empty())?;
+    match std::fs::metadata(directory) {
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some(format!("\"{path}\" can't be created: \"{}\" is not a directory", directory.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some(format!("\"{path}\" can't be created: there is no directory \"{}\"", directory.display()))
+        }
+        Err(_) => None,
+    }
+}
+
+impl Builder {
+    pub(crate) fn refer_to_created_file(&mut self, word: &Word, path: String) {
+        self.refer(word, ReferenceTarget::Created(path));
+    }
+
+    pub(crate) fn refer_to_file(&mut self, word: &Word, path: String) {
+        self.refer(word, ReferenceTarget::Read(path));
+    }
+
+    pub(crate) fn refer_to_host(&mut self, word: &Word, host: &str) {
+        let upstream = suggestion::closest(host, &mut self.upstream_names()).map(str::to_owned);
+        self.refer(word, ReferenceTarget::Host { name: host.to_owned(), upstream });
+    }
+
+    fn refer(&mut self, word: &Word, target: ReferenceTarget) {
+        self.config.references.push(Reference { at: word.at, target });
+    }
+}
