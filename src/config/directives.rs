@@ -253,7 +253,7 @@ static TABLE: &[DirectiveSpec] = &[
     spec("autoindex", HSL, 1, 1, Switch(|_, block| &mut block.settings.files.autoindex.on)),
     spec("autoindex_exact_size", HSL, 1, 1, Switch(|_, block| &mut block.settings.files.autoindex.exact_size)),
     spec("autoindex_format", HSL, 1, 1, Once(autoindex_conf::format)),
-    spec("autoindex_localtime", HSL, 1, 1, Once(autoindex_conf::localtime)),
+    spec("autoindex_localtime", HSL, 1, 1, Switch(|_, block| &mut block.settings.files.autoindex.local_time)),
     spec("break", STEPS, 0, 0, Step(rewrite::break_step)),
     spec("brotli_static", HSL, 1, 1, Once(precompressed_conf::brotli_static)),
     spec("charset", HSLI, 1, 1, Once(charset::charset)),

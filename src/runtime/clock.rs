@@ -1,10 +1,15 @@
 //! The time of day as text, formatted at most once a second: `Date` headers and log lines.
 //!
-//! Times are UTC. Deadlines are independent of this clock: they use the monotonic one.
+//! HTTP dates are UTC; logs have the time zone of the machine. Deadlines are independent of this clock: they use the
+//! monotonic one.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::runtime::calendar::{self, MONTHS};
 use crate::runtime::executor;
@@ -14,6 +19,12 @@ use crate::runtime::executor;
 const IMF_FIXDATE: &str = "%a, %d %b %Y %T GMT";
 const RFC850: &str = "%A, %d-%b-%y %T GMT";
 const ASCTIME: &str = "%a %b %d %T %Y";
+/// Time zones by name.
+const ZONEINFO_DIRECTORY: &str = "/usr/share/zoneinfo";
+/// The zone of the machine in the format of tzfile(5).
+const LOCALTIME: &str = "/etc/localtime";
+/// The zone of an OpenWrt machine as a value of TZ.
+const OPENWRT_TZ: &str = "/etc/TZ";
 /// The last second that is formatted: the end of the year 9999.
 const SECS_MAX: u64 = 253_402_300_799;
 /// 1 January 1970 was a Thursday.
@@ -35,6 +46,9 @@ struct TimeCache {
 thread_local! {
     static TIME_CACHE: RefCell<TimeCache> = RefCell::default();
 }
+
+/// The zone of logs, read once.
+static ZONE: OnceLock<TimeZone> = OnceLock::new();
 
 static STARTED: OnceLock<(Instant, Duration)> = OnceLock::new();
 
@@ -59,7 +73,7 @@ fn with_cache<R>(pick: impl FnOnce(&TimeCache) -> R) -> R {
         if cache.tick != executor::tick() || cache.tick == 0 {
             let second = since_epoch().as_secs();
             if cache.second != second || cache.http_date.is_empty() {
-                *cache = TimeCache::for_second(second);
+                *cache = TimeCache::for_second(second, zone());
             }
             cache.tick = executor::tick();
         }
@@ -68,17 +82,55 @@ fn with_cache<R>(pick: impl FnOnce(&TimeCache) -> R) -> R {
 }
 
 impl TimeCache {
-    fn for_second(second: u64) -> Self {
+    fn for_second(second: u64, zone: &TimeZone) -> Self {
+        let offset = offset_secs(second, zone);
+        let local = second.saturating_add_signed(offset);
+        let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.unsigned_abs() / 60);
+        let (hours, minutes) = (minutes / 60, minutes % 60);
         Self {
             tick: 0,
             second,
             http_date: format(second, IMF_FIXDATE),
-            time_local: format(second, "%d/%b/%Y:%T +0000"),
-            time_iso8601: format(second, "%Y-%m-%dT%T+00:00"),
-            error_log: format(second, "%Y/%m/%d %T"),
-            syslog: format(second, "%b %e %T"),
+            time_local: std::format!("{} {sign}{hours:02}{minutes:02}", format(local, "%d/%b/%Y:%T")),
+            time_iso8601: std::format!("{}{sign}{hours:02}:{minutes:02}", format(local, "%Y-%m-%dT%T")),
+            error_log: format(local, "%Y/%m/%d %T"),
+            syslog: format(local, "%b %e %T"),
         }
     }
+}
+
+/// Returns how many seconds the local time is ahead of UTC.
+fn offset_secs(secs: u64, zone: &TimeZone) -> i64 {
+    let timestamp = Timestamp::from_second(secs.min(SECS_MAX) as i64).unwrap_or_default();
+    zone.to_offset(timestamp).seconds().into()
+}
+
+fn zone() -> &'static TimeZone {
+    ZONE.get_or_init(|| {
+        let found = match std::env::var("TZ") {
+            Ok(text) => parse_zone(&text),
+            Err(_) => {
+                read_zone(Path::new(LOCALTIME)).or_else(|| parse_zone(&std::fs::read_to_string(OPENWRT_TZ).ok()?))
+            }
+        };
+        found.unwrap_or(TimeZone::UTC)
+    })
+}
+
+/// Parses a value of TZ: a rule (`CET-1CEST,M3.5.0,M10.5.0/3`), or the name or path of a file, also after a colon.
+fn parse_zone(text: &str) -> Option<TimeZone> {
+    let text = text.trim();
+    let name = text.strip_prefix(':').unwrap_or(text);
+    TimeZone::posix(name).ok().or_else(|| read_zone(&Path::new(ZONEINFO_DIRECTORY).join(name)))
+}
+
+fn read_zone(path: &Path) -> Option<TimeZone> {
+    TimeZone::tzif("", &std::fs::read(path).ok()?).ok()
+}
+
+/// Returns a time since 1970 as a time that [`format`] writes in the zone of the machine.
+pub fn to_local(secs: u64) -> u64 {
+    secs.saturating_add_signed(offset_secs(secs, zone()))
 }
 
 /// Formats seconds since 1970 by the conversions of strftime(3) that dates need. A time beyond `SECS_MAX` is clamped.
@@ -169,12 +221,12 @@ pub fn write_http_date(out: &mut Vec<u8>) {
     with_cache(|cache| out.extend_from_slice(cache.http_date.as_bytes()));
 }
 
-/// Appends the current time as in `$time_local`: `21/Nov/2026:03:21:00 +0000`.
+/// Appends the current time as in `$time_local`: `21/Nov/2026:04:21:00 +0100`.
 pub fn write_time_local(out: &mut Vec<u8>) {
     with_cache(|cache| out.extend_from_slice(cache.time_local.as_bytes()));
 }
 
-/// Appends the current time as in `$time_iso8601`: `2026-11-21T03:21:00+00:00`.
+/// Appends the current time as in `$time_iso8601`: `2026-11-21T04:21:00+01:00`.
 pub fn write_time_iso8601(out: &mut Vec<u8>) {
     with_cache(|cache| out.extend_from_slice(cache.time_iso8601.as_bytes()));
 }
@@ -195,13 +247,47 @@ mod tests {
 
     #[test]
     fn times_are_formatted() {
-        let cache = TimeCache::for_second(784_111_777);
+        let cache = TimeCache::for_second(784_111_777, &TimeZone::UTC);
         assert_eq!(format_http_date(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
         assert_eq!(format(784_111_777, "%d-%b-%Y %R"), "06-Nov-1994 08:49");
         assert_eq!(cache.http_date, "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(cache.time_local, "06/Nov/1994:08:49:37 +0000");
         assert_eq!(cache.syslog, "Nov  6 08:49:37");
         assert_eq!(cache.time_iso8601, "1994-11-06T08:49:37+00:00");
+    }
+
+    #[test]
+    fn logs_have_the_time_of_the_zone() {
+        let times = |zone: &str| {
+            let cache = TimeCache::for_second(784_111_777, &parse_zone(zone).unwrap_or(TimeZone::UTC));
+            (cache.http_date, cache.time_local, cache.time_iso8601, cache.error_log)
+        };
+        for (zone, local, iso8601, error_log) in [
+            (
+                "CET-1CEST,M3.5.0,M10.5.0/3",
+                "06/Nov/1994:09:49:37 +0100",
+                "1994-11-06T09:49:37+01:00",
+                "1994/11/06 09:49:37",
+            ),
+            ("<+0530>-5:30", "06/Nov/1994:14:19:37 +0530", "1994-11-06T14:19:37+05:30", "1994/11/06 14:19:37"),
+            ("NST3:30", "06/Nov/1994:05:19:37 -0330", "1994-11-06T05:19:37-03:30", "1994/11/06 05:19:37"),
+            ("no zone", "06/Nov/1994:08:49:37 +0000", "1994-11-06T08:49:37+00:00", "1994/11/06 08:49:37"),
+        ] {
+            let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+            assert_eq!(times(zone), (date.into(), local.into(), iso8601.into(), error_log.into()), "{zone}");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_read_from_a_file() {
+        // Version 1 of tzfile(5): one type of local time, two hours ahead.
+        let counts = [0, 0, 0, 0, 1, 4].map(u32::to_be_bytes).concat();
+        let file = [b"TZif".as_slice(), &[0; 16], &counts, &7200u32.to_be_bytes(), &[0, 0], b"EET\0"].concat();
+        let path = std::env::temp_dir().join(std::format!("smolgate-zone-{}", std::process::id()));
+        std::fs::write(&path, &file).unwrap();
+        let zone = parse_zone(&std::format!(":{}", path.display()));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(zone.map(|zone| offset_secs(0, &zone)), Some(7200));
     }
 
     #[test]

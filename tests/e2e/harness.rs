@@ -147,6 +147,8 @@ impl Proxy {
             let mut command = Command::new("sh");
             command.args(["-c", shell, BINARY, "-p"]).arg(&dir.0).args(["-c", "smolgate.conf"]);
             let err = fs::File::create(dir.path("stderr")).unwrap();
+            // Whatever the zone of this machine.
+            command.env("TZ", "UTC0");
             let mut child = command.stdin(stream(0)).stdout(stream(1)).stderr(err).spawn().unwrap();
             let pid = dir.path("smolgate.pid");
             let up =

@@ -135,6 +135,26 @@ fn rotation() {
     wait_for("the old file stays", || has("elsewhere/access.log", "/five"));
 }
 
+/// Logs have the time of the zone that TZ names.
+#[test]
+fn local_times() {
+    let config = "error_log error.log notice; pid smolgate.pid; log_format times '$msec $time_local $time_iso8601';
+        access_log access.log times; server { listen LISTEN; return 204; }";
+    let proxy = Proxy::start_in_shell(config, "TZ='<+0530>-5:30' exec \"$0\" \"$@\"");
+    Client::connect(proxy.addr).request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 204).unwrap();
+    proxy.wait_for_access_line(&["+0530", "+05:30"]).unwrap();
+    let line = proxy.access_lines().remove(0);
+    let mut words = line.split(' ');
+    let secs: u64 = words.next().unwrap().split('.').next().unwrap().parse().unwrap();
+    let minutes = (secs / 60 + 5 * 60 + 30) % (24 * 60);
+    let time = format!(":{:02}:{:02}:{:02}", minutes / 60, minutes % 60, secs % 60);
+    assert!(words.next().unwrap().ends_with(&time) && line.contains(&format!("T{}+05:30", &time[1..])), "{line}");
+    // The start was less than a minute ago, or the minute before.
+    let minute = |minutes: u64| format!(" {:02}:{:02}:", minutes / 60, minutes % 60);
+    let started = proxy.error_lines().remove(0);
+    assert!((0..3).any(|ago| started.contains(&minute((minutes + 24 * 60 - ago) % (24 * 60)))), "{started}");
+}
+
 #[test]
 fn pipelined_requests() {
     let proxy = Proxy::start(

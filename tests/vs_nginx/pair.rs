@@ -145,6 +145,7 @@ fn start(dir: &TempDir, program: &Path, name: &str, text: &str, extra: &str) -> 
         fs::write(&file, text.replace("LISTEN", &addr.to_string())).unwrap();
         let err = fs::File::create(dir.path(&format!("{name}.err"))).unwrap();
         let mut command = Command::new(program);
+        command.env("TZ", "CET-1CEST,M3.5.0,M10.5.0/3");
         command.arg("-p").arg(&dir.0).arg("-c").arg(&file);
         command.args(["-e", "stderr", "-g", &format!("pid {name}.pid; {extra}")]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(err);

@@ -149,7 +149,7 @@ impl Listing {
 
     fn write_entry(&self, entry: &DirectoryEntry, is_first: bool, out: &mut Vec<u8>) {
         match self.settings.format {
-            ListingFormat::Html => entry.write_html(self.settings.exact_size, self.utf8, out),
+            ListingFormat::Html => entry.write_html(&self.settings, self.utf8, out),
             ListingFormat::Xml => entry.write_xml(out),
             ListingFormat::Json | ListingFormat::Jsonp => {
                 out.extend_from_slice(if is_first { b"\r\n" } else { b",\r\n" });
@@ -207,7 +207,7 @@ impl DirectoryEntry {
         }
     }
 
-    fn write_html(&self, exact_size: bool, utf8: bool, out: &mut Vec<u8>) {
+    fn write_html(&self, settings: &Autoindex, utf8: bool, out: &mut Vec<u8>) {
         let slash: &[u8] = if self.is_directory { b"/" } else { b"" };
         out.extend_from_slice(b"<a href=\"");
         uri::encode_component(&self.name, out);
@@ -226,9 +226,10 @@ impl DirectoryEntry {
             let width = NAME_CHARS_MAX - chars - if fits { slash.len() } else { 0 };
             out.resize(out.len() + width, b' ');
         }
-        let _ = write!(out, " {} ", clock::format(self.modified, "%d-%b-%Y %R"));
-        let width = if exact_size { 19 } else { 7 };
-        let size = match (self.is_directory, exact_size) {
+        let modified = if settings.local_time { clock::to_local(self.modified) } else { self.modified };
+        let _ = write!(out, " {} ", clock::format(modified, "%d-%b-%Y %R"));
+        let width = if settings.exact_size { 19 } else { 7 };
+        let size = match (self.is_directory, settings.exact_size) {
             (true, _) => "-".to_owned(),
             (false, true) => self.size.to_string(),
             (false, false) => rounded_size(self.size),

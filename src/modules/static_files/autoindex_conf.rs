@@ -11,6 +11,8 @@ pub struct Autoindex {
     pub format: ListingFormat,
     /// Exact sizes in bytes, not rounded to K, M or G.
     pub exact_size: bool,
+    /// Times of HTML listings are local.
+    pub local_time: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +25,8 @@ pub enum ListingFormat {
 
 impl Default for Autoindex {
     fn default() -> Self {
-        Self { on: false, format: ListingFormat::Html, exact_size: true }
+        Self { on: false, format: ListingFormat::Html, exact_size: true, local_time: false }
     }
-}
-
-pub(crate) fn localtime(builder: &mut Builder, _: &mut BlockBuilder, directive: &Directive) -> Result {
-    if arguments::switch(directive)? {
-        builder.note(&directive.name, "not supported: times are in UTC");
-    }
-    Ok(())
 }
 
 pub(crate) fn format(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {

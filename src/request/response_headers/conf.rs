@@ -34,7 +34,7 @@ pub enum Lifetime {
         secs: u64,
         past: bool,
     },
-    /// Until this second of the day, in UTC.
+    /// Until this second of the day, in local time.
     TimeOfDay(u64),
 }
 
