@@ -168,6 +168,10 @@ fn wrap_in_http(tree: Vec<Directive>) -> Vec<Directive> {
     main
 }
 
+/// What guides forget to copy.
+const CONNECTION_UPGRADE_HINT: &str = "the guide has \"map $http_upgrade $connection_upgrade { default upgrade; '' close; }\": \
+    put it beside the servers, or delete the lines that set Upgrade and Connection, since WebSockets need neither";
+
 /// Directives that accept no further line of their name in a block once one of them is `off`.
 const OFF_ALONE: [&str; 4] = ["proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path", "proxy_redirect"];
 
@@ -402,6 +406,7 @@ impl Builder {
             let nearest = suggestion::closest(&name, &mut Variable::known_names());
             match nearest.or_else(|| suggestion::closest(&name, &mut defined_names)) {
                 Some(near) => error.hint_formatted("did you mean \"${}\"?", near),
+                None if name == "connection_upgrade" => error.hint(CONNECTION_UPGRADE_HINT),
                 None => error.hint("neither built in nor defined by \"map\" or a named group"),
             }
         })

@@ -266,7 +266,14 @@ impl Reader {
         loop {
             let name = match (lexer.next_token()?, opened) {
                 (Token::Word(name), _) => name,
-                (Token::Close, Some(_)) | (Token::End, None) => return Ok(directives),
+                (Token::Close, Some(opened)) => {
+                    let close = lexer.token_start;
+                    if close.column < opened.column && close.line > opened.line {
+                        lexer.misaligned_block.get_or_insert((*opened, close));
+                    }
+                    return Ok(directives);
+                }
+                (Token::End, None) => return Ok(directives),
                 (token, _) => return Err(unexpected_token(&token, opened, lexer)),
             };
             let mut args = Vec::new();
@@ -351,8 +358,15 @@ fn unexpected_token(token: &Token, opened: Option<&Position>, lexer: &Lexer<'_>)
     match (token, opened) {
         (Token::Close, _) => Error::new(at, "unexpected \"}\"").hint("no block is open"),
         (Token::Open, _) => Error::new(at, "unexpected \"{\"").hint("the name of a block is expected before it"),
-        (Token::End, Some(opened)) => Error::new(opened, "unexpected end of file, expecting \"}\"")
-            .hint(format!("the block opened here is not closed by line {}", lexer.position.line)),
+        (Token::End, Some(opened)) => {
+            let (block, hint) = match &lexer.misaligned_block {
+                Some((block, close)) => {
+                    (block, format!("its \"}}\" may be missing: the one of line {} closes it", close.line))
+                }
+                None => (opened, format!("the block opened here is not closed by line {}", lexer.position.line)),
+            };
+            Error::new(block, "unexpected end of file, expecting \"}\"").hint(hint)
+        }
         _ => Error::new(at, "unexpected \";\""),
     }
 }
@@ -420,12 +434,17 @@ struct Lexer<'t> {
     position: Position,
     /// The start of the last token.
     token_start: Position,
+    /// The first block whose `}` is further left than the block, and that `}`: it may be the one of the block around it.
+    misaligned_block: Option<(Position, Position)>,
+    /// The first quoted text of several lines, and its last line: its closing quote may be missing.
+    long_quote: Option<(Position, u32)>,
 }
 
 impl<'t> Lexer<'t> {
     fn new(text: &'t str, file: u32) -> Self {
         let start = Position { file, line: 1, column: 1 };
-        Self { rest: text.chars().peekable(), position: start, token_start: start }
+        let rest = text.chars().peekable();
+        Self { rest, position: start, token_start: start, misaligned_block: None, long_quote: None }
     }
 
     fn next_char(&mut self) -> Option<char> {
@@ -466,6 +485,12 @@ impl<'t> Lexer<'t> {
         }
     }
 
+    /// Returns an error at the first quoted text of several lines.
+    fn missing_quote(&self, message: &str) -> Option<Error> {
+        let (at, end) = self.long_quote?;
+        Some(Error::new(&at, message).hint(format!("the closing quote may be missing: the text goes on to line {end}")))
+    }
+
     fn quoted_word(&mut self, quote: char) -> Result<Token> {
         let at = self.position;
         self.next_char();
@@ -473,20 +498,27 @@ impl<'t> Lexer<'t> {
         loop {
             match self.next_char() {
                 None => {
-                    return Err(Error::new(&at, "unexpected end of file in a quoted text")
-                        .hint(format!("a {quote} is missing")));
+                    let error = "unexpected end of file in a quoted text";
+                    return Err(self
+                        .missing_quote(error)
+                        .unwrap_or_else(|| Error::new(&at, error).hint(format!("a {quote} is missing"))));
                 }
                 Some(c) if c == quote => break,
                 Some('\\') => self.escape(&mut text),
                 Some(c) => text.push(c),
             }
         }
+        if self.position.line > at.line {
+            self.long_quote.get_or_insert((at, self.position.line));
+        }
         match self.rest.peek().copied() {
             None | Some(';' | '{' | ')') => {}
             Some(c) if is_space(c) => {}
             Some(c) => {
-                return Err(Error::new(&self.position, format!("unexpected \"{c}\""))
-                    .hint("a space or \";\" must follow the quoted text"));
+                let error = format!("unexpected \"{c}\"");
+                return Err(self.missing_quote(&error).unwrap_or_else(|| {
+                    Error::new(&self.position, error).hint("a space or \";\" must follow the quoted text")
+                }));
             }
         }
         Ok(Token::Word(Word { text, at, quoted: true }))
@@ -589,6 +621,21 @@ mod tests {
                 "http {\n server {\n }\n",
                 "t.conf:1:1: unexpected end of file, expecting \"}\"\n    1 | http {\n\
                  \x20     | ^ the block opened here is not closed by line 4",
+            ),
+            (
+                "http {\n server {\n  a;\n server {\n }\n}\n",
+                "t.conf:2:2: unexpected end of file, expecting \"}\"\n    2 |  server {\n\
+                 \x20     |  ^ its \"}\" may be missing: the one of line 6 closes it",
+            ),
+            (
+                "a \"b;\nc;\nd \"e\";\n",
+                "t.conf:1:3: unexpected \"e\"\n    1 | a \"b;\n\
+                 \x20     |   ^ the closing quote may be missing: the text goes on to line 3",
+            ),
+            (
+                "a \"b;\nc \" \"d;\n",
+                "t.conf:1:3: unexpected end of file in a quoted text\n    1 | a \"b;\n\
+                 \x20     |   ^ the closing quote may be missing: the text goes on to line 2",
             ),
             ("}", "t.conf:1:1: unexpected \"}\"\n    1 | }\n      | ^ no block is open"),
             (

@@ -91,8 +91,10 @@ impl Listeners {
             Some(passed) => passed.fd.try_clone(),
             None => socket::listen(&binding.addr, binding.options, account),
         };
-        let explain = |error| format!("bind() to {} failed ({})", binding.addr, io_error::describe(&error));
-        fd.map(Some).map_err(explain)
+        fd.map(Some).map_err(|error| {
+            let hint = bind_hint(&binding.addr, error.kind());
+            format!("bind() to {} failed ({}){hint}", binding.addr, io_error::describe(&error))
+        })
     }
 
     pub fn insert(&mut self, addr: Addr, fd: OwnedFd) {
@@ -147,6 +149,18 @@ pub fn serves_somebody(config: &Config) -> Result<(), String> {
     }
 }
 
+/// What the operator can do about a bind(2) that failed.
+fn bind_hint(addr: &Addr, error: io::ErrorKind) -> &'static str {
+    match (addr, error) {
+        (Addr::Ip(addr), io::ErrorKind::PermissionDenied) if addr.port() < 1024 => {
+            ": ports below 1024 need root, CAP_NET_BIND_SERVICE or a socket unit of systemd"
+        }
+        (Addr::Ip(_), io::ErrorKind::AddrInUse) => ": another program listens there, \"ss -ltnp\" shows which",
+        (Addr::Ip(_), io::ErrorKind::AddrNotAvailable) => ": this machine does not have the address",
+        _ => "",
+    }
+}
+
 /// Duplicates a socket for each worker.
 pub fn copies(fd: &OwnedFd, workers: &Workers) -> io::Result<Vec<OwnedFd>> {
     workers.handles.iter().map(|_| fd.try_clone()).collect()
@@ -156,5 +170,20 @@ pub fn copies(fd: &OwnedFd, workers: &Workers) -> io::Result<Vec<OwnedFd>> {
 pub fn listen(workers: &Workers, addr: &Addr, fds: Vec<OwnedFd>) {
     for (handle, fd) in workers.handles.iter().zip(fds) {
         handle.commands.send(WorkerCommand::Listen(addr.clone(), fd));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_bind_has_a_hint() {
+        let hint = |addr: &str, error| bind_hint(&Addr::parse(addr).unwrap(), error);
+        assert!(hint("0.0.0.0:80", io::ErrorKind::PermissionDenied).contains("ports below 1024"));
+        assert_eq!(hint("0.0.0.0:8080", io::ErrorKind::PermissionDenied), "");
+        assert_eq!(hint("unix:/run/a", io::ErrorKind::PermissionDenied), "");
+        assert!(hint("[::]:80", io::ErrorKind::AddrInUse).contains("another program"));
+        assert!(hint("203.0.113.1:80", io::ErrorKind::AddrNotAvailable).contains("does not have the address"));
     }
 }

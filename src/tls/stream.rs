@@ -13,10 +13,10 @@ use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
 use futures_rustls::rustls;
-use rustls::AlertDescription;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::{AlertDescription, InvalidMessage};
 
 use crate::runtime::executor::SCRATCH_BYTES;
 use crate::runtime::socket::Socket;
@@ -403,6 +403,9 @@ impl StreamState {
             ) if is_refused => Some("the upstream offers no cipher that is supported (ECDHE with AES-GCM or ChaCha20)"),
             rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) if is_refused => {
                 Some("the upstream offers no version of TLS that is enabled (1.2 and 1.3 are supported)")
+            }
+            rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) if is_refused => {
+                Some("the upstream does not speak TLS at this port: write http:// for it")
             }
             _ => None,
         }

@@ -218,6 +218,13 @@ fn encodings_and_syntax() {
         }),
         case("no semicolon at the end", || refuses_text("pid x", &["smolgate.conf:1:1: ", "\"pid\"", "\";\""])),
         case("no quote", || refuses_text("server {\n  return 200 \"abc;\n}\n", &["smolgate.conf:2:14: ", "quote"])),
+        case("a variable of guides", || {
+            let text = "server {\n  listen 8080;\n  proxy_set_header Connection $connection_upgrade;\n}\n";
+            refuses_text(
+                text,
+                &["smolgate.conf:3:31: ", "map $http_upgrade $connection_upgrade", "or delete the lines"],
+            )
+        }),
         case("no brace", || refuses_text("server {\n  listen 8080;\n", &["smolgate.conf:1:1: ", "\"}\""])),
         case("a brace too many", || refuses_text("server {\n listen 8080;\n}\n}\n", &["smolgate.conf:4:1: ", "\"}\""])),
     ];

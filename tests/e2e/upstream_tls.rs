@@ -225,6 +225,9 @@ fn upstreams_that_fail() {
     proxy.wait_for_error_line(&["upstream prematurely closed connection", "/cut"]).unwrap();
     proxy.wait_for_error_line(&["the upstream offers no cipher that is supported", "/cipher"]).unwrap();
     proxy.wait_for_error_line(&["the upstream offers no version of TLS that is enabled", "/version"]).unwrap();
+    proxy
+        .wait_for_error_line(&["the upstream does not speak TLS at this port: write http:// for it", "/plain"])
+        .unwrap();
 }
 
 #[test]

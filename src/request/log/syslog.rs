@@ -29,7 +29,7 @@ impl SyslogSender {
             SyslogServer::Unix(path) => Addr::Unix(path.as_str().into()),
             SyslogServer::Udp(host, port) => Addr::Ip(resolve(host, *port)?),
         };
-        let hostname = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        let hostname = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
         Ok(Self { syslog, addr, hostname, socket: Mutex::new(None) })
     }
 
