@@ -15,7 +15,8 @@ use std::time::Duration;
 use argh::FromArgs;
 use rustix::process::{Pid, Signal, kill_process};
 use smolgate::config::{
-    self, Config, ConfigSource, ErrorLog, Gzip, HealthCheck, Position, Prefix, Reference, ReferenceTarget, StatusForm,
+    self, Config, ConfigSource, ErrorLog, Gzip, HealthCheck, Position, Prefix, Reference, ReferenceTarget, Route,
+    StatusForm,
 };
 use smolgate::dns::cache;
 use smolgate::dns::client::Resolver;
@@ -72,12 +73,17 @@ struct Flags {
     /// without a file: port or address to listen on
     #[argh(option, long = "listen", arg_name = "addr")]
     listen: Vec<String>,
-    /// without a file: path to forward and where to, as in /ws/=127.0.0.1:8010 or /=unix:/run/app.sock
+    /// without a file: path to forward and where to, as in /=3000, /ws/=127.0.0.1:8010 or /=unix:/run/app.sock
     #[argh(option, long = "proxy", arg_name = "path=upstream")]
     proxy: Vec<String>,
+    /// without a file: path to serve from a directory, as in /=./www
+    #[argh(option, long = "static", arg_name = "path=directory")]
+    static_files: Vec<String>,
 }
 
 const EXIT_USAGE: u8 = 2;
+const NO_CONFIGURATION: &str = "there is no ./smolgate.conf or /etc/smolgate/smolgate.conf: name a file with -c, or try \
+    \"smolgate --listen 8080 --proxy /=3000\" for an application at port 3000";
 /// Places of a note that `-t` prints.
 const NOTE_PLACES_MAX: usize = 3;
 
@@ -116,8 +122,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Expands clustered flags as nginx does: `-tq` to `-t -q`, `-cfile` to `-c file`, and `-tc file` to `-t -c file`.
+/// Expands clustered flags as nginx does: `-tq` to `-t -q`, `-cfile` to `-c file`, and `-tc file` to `-t -c file`; and
+/// `--listen=8080` to `--listen 8080`.
 fn expand_flags(arg: String, out: &mut Vec<String>) {
+    if let Some((name, value)) = arg.split_once('=').filter(|(name, _)| name.starts_with("--")) {
+        out.extend([name.to_owned(), value.to_owned()]);
+        return;
+    }
     let letters = arg.strip_prefix('-').filter(|rest| !rest.starts_with('-') && rest.len() > 1).unwrap_or_default();
     let switches = letters.bytes().take_while(|letter| b"tTqvVh".contains(letter)).count();
     let (switches, rest) = letters.split_at(switches);
@@ -185,29 +196,33 @@ impl Options {
         if let Some(text) = &flags.stop_timeout {
             options.stop_timeout = Some(config::parse_time(text).ok_or("--stop-timeout takes a time, as in 5s or 1h")?);
         }
-        if flags.listen.is_empty() && flags.proxy.is_empty() {
+        if flags.listen.is_empty() && flags.proxy.is_empty() && flags.static_files.is_empty() {
             options.file = Some(match &flags.config {
                 Some(file) => Path::new(&dir).join(file),
                 None => if_exists(Path::new(&dir).join("smolgate.conf"))
                     .or_else(|| if_exists(PathBuf::from("/etc/smolgate/smolgate.conf")))
-                    .ok_or("no configuration: use -c FILE, or --listen ADDR and --proxy PATH=UPSTREAM")?,
+                    .ok_or(NO_CONFIGURATION)?,
             });
             return Ok(options);
         }
         if flags.config.is_some() {
-            return Err("--listen and --proxy replace a configuration file: they can't be used with -c".to_owned());
+            return Err(
+                "--listen, --proxy and --static replace a configuration file: they can't be used with -c".to_owned()
+            );
         }
-        let mut proxies = Vec::new();
+        let mut routes = Vec::new();
         for text in &flags.proxy {
-            match text.split_once('=') {
-                Some((path, to)) if path.starts_with('/') && !to.is_empty() => proxies.push((path, to)),
-                _ => return Err("--proxy takes PATH=UPSTREAM, as in /ws/=127.0.0.1:8010".to_owned()),
-            }
+            routes.push(
+                Route::parse_proxy(text).ok_or("--proxy takes PATH=UPSTREAM, as in /=3000 or /ws/=127.0.0.1:8010")?,
+            );
         }
-        if flags.listen.is_empty() || proxies.is_empty() {
-            return Err("--listen and --proxy must be used together".to_owned());
+        for text in &flags.static_files {
+            routes.push(Route::parse_static(text).ok_or("--static takes PATH=DIRECTORY, as in /=./www")?);
         }
-        options.generated = config::generate(&flags.listen, &proxies);
+        if flags.listen.is_empty() || routes.is_empty() {
+            return Err("--listen needs --proxy or --static, and these need --listen".to_owned());
+        }
+        options.generated = config::generate(&flags.listen, &routes);
         Ok(options)
     }
 

@@ -663,26 +663,3 @@ fn context_names(contexts: u16) -> String {
 fn not_supported(directive: &Directive, why: &str) -> Error {
     directive.name.error("\"{}\" is not supported").hint(why)
 }
-
-/// Returns the text of a configuration for the flags `--listen` and `--proxy`.
-pub fn generate(listens: &[String], proxies: &[(&str, &str)]) -> String {
-    use std::fmt::Write;
-    let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', ""));
-    let mut text = String::from("server {\n");
-    for listen in listens {
-        let _ = writeln!(text, "    listen {};", quote(listen));
-    }
-    for (path, to) in proxies {
-        let _ = write!(
-            text,
-            "\n    location {} {{\n        proxy_pass {};\n        proxy_set_header Host $http_host;\n        \
-             proxy_set_header X-Real-IP $remote_addr;\n        \
-             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n        \
-             proxy_set_header X-Forwarded-Proto $scheme;\n    }}\n",
-            quote(path),
-            quote(&format!("http://{to}"))
-        );
-    }
-    text.push_str("}\n");
-    text
-}

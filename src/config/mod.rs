@@ -4,6 +4,7 @@
 //! compiled: no request parses text. A directive without effect leaves a [`Note`]; any other problem is an [`Error`].
 
 pub mod parser;
+pub(crate) mod command_line;
 pub(crate) mod references;
 pub(crate) mod values;
 pub(crate) mod arguments;
@@ -20,7 +21,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::config::builder::{ConfigSource, generate, load};
+pub use crate::config::builder::{ConfigSource, load};
+pub use crate::config::command_line::{Route, generate};
 pub use crate::config::directives::{KnownDirective, Support, directives};
 pub use crate::config::parser::Error;
 pub use crate::config::parser::Position;

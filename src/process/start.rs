@@ -4,7 +4,8 @@
 //! written before the first connection is accepted.
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::thread::Builder;
 
 use rustix::thread::CpuSet;
 
-use crate::config::{Config, CpuAffinity, Level};
+use crate::config::{Binding, Config, CpuAffinity, Level};
 use crate::os::pid_file::PidFile;
 use crate::os::privileged_reader;
 use crate::os::privileges::{self, Account};
@@ -23,6 +24,7 @@ use crate::proxy::live::Live;
 use crate::request::log;
 use crate::runtime::handover::{HandoverDecoder, HandoverEncoder};
 use crate::runtime::signals::{self, Signals};
+use crate::runtime::socket::Addr;
 use crate::runtime::{clock, executor, io_error};
 use crate::server::listeners::{self, Listeners};
 use crate::server::worker::{Worker, WorkerEvent, Workers};
@@ -158,6 +160,7 @@ impl Startup<'_> {
         let count = config.main.workers as usize;
         let connections_max = connections_max(self.descriptors, &config);
         log_start(&config, self.descriptors, connections_max);
+        greet(&config);
         let live = Arc::new(Live::new(config, None));
         let workers = Workers::new(count);
         // Inherited connections come first: limits count them.
@@ -235,6 +238,27 @@ fn raise_descriptor_limit(wanted: Option<u64>) -> u64 {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted.min(most)), ..limit });
     }
     getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS_MAX)
+}
+
+/// Tells a person at a terminal where to look, since the log may be a file and has no such line by default.
+fn greet(config: &Config) {
+    let urls: Vec<String> = config.bindings.iter().filter_map(url).collect();
+    if io::stderr().is_terminal() && !urls.is_empty() {
+        let _ = writeln!(io::stderr(), "smolgate: serving {} (stop with Ctrl-C)", urls.join(" "));
+    }
+}
+
+/// Returns the URL of a binding for a browser of this machine.
+fn url(binding: &Binding) -> Option<String> {
+    let Addr::Ip(addr) = &binding.addr else { return None };
+    let (scheme, default_port) = if binding.virtual_hosts.tls { ("https", 443) } else { ("http", 80) };
+    let host = match addr {
+        _ if addr.ip().is_unspecified() => "localhost".to_owned(),
+        SocketAddr::V4(addr) => addr.ip().to_string(),
+        SocketAddr::V6(addr) => format!("[{}]", addr.ip()),
+    };
+    let port = if addr.port() == default_port { String::new() } else { format!(":{}", addr.port()) };
+    Some(format!("{scheme}://{host}{port}/"))
 }
 
 fn log_start(config: &Config, descriptors: u64, connections_max: u32) {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 
@@ -146,10 +147,67 @@ fn flags_without_a_configuration() {
     assert_eq!(String::from_utf8_lossy(&dump.unwrap().stdout), expected);
     // The dump is a valid configuration.
     assert!(check_text(&["-t"], &text).starts_with("Some(0)\n"));
-    for flags in [&["--listen", "1"][..], &["--proxy", "/=a"], &["--listen", "1", "--proxy", "a"]] {
+    for flags in [
+        &["--listen", "1"][..],
+        &["--proxy", "/=a"],
+        &["--static", "/=a"],
+        &["--listen", "1", "--proxy", "a"],
+        &["--listen", "1", "--proxy", "/="],
+        &["--listen", "1", "--static", "www"],
+        &["--listen", "1", "--static", "/=a", "-c", "b"],
+    ] {
         let output = Command::new(BINARY).args(flags).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {output:?}");
     }
+}
+
+/// Every way to write an address or upstream that people try.
+#[test]
+fn forms_of_the_flags() {
+    let dump = |flags: &[&str]| {
+        let output = Command::new(BINARY).arg("-T").args(flags).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{flags:?}: {}", String::from_utf8_lossy(&output.stderr));
+        text.lines()
+            .map(str::trim)
+            .filter(|line| !line.starts_with("proxy_set_header X-"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let common = "# configuration file the command line: server {";
+    for (flags, expected) in [
+        (
+            &["--listen=8080", "--proxy=/=3000"][..],
+            "listen \"8080\";  location \"/\" { proxy_pass \"http://127.0.0.1:3000\"; proxy_set_header Host $http_host; } } ",
+        ),
+        (
+            &["--listen", ":8080", "--proxy", "/=http://127.0.0.1:3000"],
+            "listen \"8080\";  location \"/\" { proxy_pass \"http://127.0.0.1:3000\"; proxy_set_header Host $http_host; } } ",
+        ),
+        (
+            &["--listen", "[::1]:8080", "--proxy", "/api/=https://127.0.0.1/v1/"],
+            "listen \"[::1]:8080\";  location \"/api/\" { proxy_pass \"https://127.0.0.1/v1/\"; proxy_ssl_server_name on; \
+             proxy_set_header Host $proxy_host; } } ",
+        ),
+        (&["--listen", "8080", "--static", "/=./www"], "listen \"8080\";  location \"/\" { root \"./www\"; } } "),
+        (
+            &["--listen", "8080", "--static", "/docs/=/srv/docs", "--static", "/one=/srv/one"],
+            "listen \"8080\";  location \"/docs/\" { alias \"/srv/docs/\"; }  location \"/one\" { alias \"/srv/one\"; } } ",
+        ),
+    ] {
+        if flags.iter().any(|flag| flag.contains("https:")) && cfg!(not(feature = "tls")) {
+            continue;
+        }
+        assert_eq!(dump(flags), format!("{common} {expected}"), "{flags:?}");
+    }
+    let dir = TempDir::new();
+    let output = Command::new(BINARY).current_dir(dir.path("")).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    // A machine with the package has a file.
+    assert!(
+        stderr.contains("try \"smolgate --listen 8080 --proxy /=3000\"") || Path::new("/etc/smolgate").exists(),
+        "{stderr}"
+    );
 }
 
 /// Returns the status of a request for `target`.
