@@ -122,7 +122,7 @@ pub fn load(
     let mut reader = parser::Reader::new(&directory);
     let tree = parse(&mut reader, source, global_directives)?;
     let mut builder = Builder::new(prefix, directory, default_error_log);
-    builder.build(&wrap_in_http(tree)).map_err(|error| error.with_file_of(&reader.files))?;
+    builder.build(&wrap_in_http(tree)).map_err(|error| error.with_files(&reader.files))?;
     builder.config.files = reader.files;
     sort_notes(&mut builder.config);
     Ok(builder.config)
@@ -263,14 +263,15 @@ impl Builder {
 
     /// Adds the directives to `block`, round by round.
     fn read_block(&mut self, directives: &[Directive], block: &mut BlockBuilder) -> Result {
-        let checked = check_directives(directives, block.context)?;
+        let mut errors = Errors::default();
+        let checked = check_directives(directives, block.context, &mut errors);
         for round in Round::ORDER {
             for (directive, action, is_first) in checked.iter().filter(|(_, action, _)| action.round() == round) {
                 block.is_first = *is_first;
-                self.apply(*action, block, directive)?;
+                errors.keep(self.apply(*action, block, directive));
             }
         }
-        Ok(())
+        errors.into_result()
     }
 
     /// Performs the action of one directive.
@@ -523,11 +524,15 @@ fn named_groups(mut source: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Checks the directives of a block; returns each with its action, and whether it is the first of its name.
-fn check_directives(directives: &[Directive], context: u16) -> Result<Vec<(&Directive, Action, bool)>> {
+fn check_directives<'d>(
+    directives: &'d [Directive],
+    context: u16,
+    errors: &mut Errors,
+) -> Vec<(&'d Directive, Action, bool)> {
     let mut seen: Vec<(&Directive, &str, bool)> = Vec::new();
     let mut checked = Vec::with_capacity(directives.len());
     for directive in directives {
-        let spec = check_directive(directive, context)?;
+        let Some(spec) = errors.keep(check_directive(directive, context)) else { continue };
         let name = spec.name;
         let is_off = OFF_ALONE.contains(&name) && directive.args.iter().any(|arg| arg.text == "off");
         let before = seen.iter().find(|(_, known, _)| *known == name);
@@ -535,7 +540,8 @@ fn check_directives(directives: &[Directive], context: u16) -> Result<Vec<(&Dire
             && (is_off || *was_off || !spec.action.repeats())
         {
             let error = directive.name.error("\"{}\" directive is duplicate").hint("it is allowed once per block");
-            return Err(error.first_at(first.name.at));
+            errors.add(error.first_at(first.name.at));
+            continue;
         }
         let is_first = before.is_none();
         if is_first {
@@ -543,12 +549,35 @@ fn check_directives(directives: &[Directive], context: u16) -> Result<Vec<(&Dire
         }
         let is_seen = |name| seen.iter().any(|(_, known, _)| *known == name);
         if matches!(name, "root" | "alias") && is_seen("root") && is_seen("alias") {
-            return Err(Error::new(&directive.name.at, "\"root\" and \"alias\" exclude each other")
-                .hint("keep one of them in this block"));
+            let error = Error::new(&directive.name.at, "\"root\" and \"alias\" exclude each other");
+            errors.add(error.hint("keep one of them in this block"));
+            continue;
         }
         checked.push((directive, spec.action, is_first));
     }
-    Ok(checked)
+    checked
+}
+
+/// The errors of a block: its directives are read on after an error, so that one run shows all mistakes.
+#[derive(Default)]
+struct Errors(Option<Error>);
+
+impl Errors {
+    fn add(&mut self, error: Error) {
+        self.0 = Some(match self.0.take() {
+            Some(all) => all.and(error),
+            None => error,
+        });
+    }
+
+    /// Returns the value, or keeps the error.
+    fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.add(error)).ok()
+    }
+
+    fn into_result(self) -> Result {
+        self.0.map_or(Ok(()), Err)
+    }
 }
 
 /// Says what an unknown directive may have been meant to be.

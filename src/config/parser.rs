@@ -19,6 +19,8 @@ const INCLUDES_MAX: usize = 16 * 1024;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of all files.
 const TOTAL_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Errors that are reported at once.
+const ERRORS_MAX: usize = 20;
 /// Depth of nested blocks.
 const BLOCK_DEPTH_MAX: usize = 32;
 
@@ -95,6 +97,8 @@ struct ErrorDetails {
     hint: Option<String>,
     /// Where the same was said before, and its file.
     first: Option<(Position, Option<Arc<SourceFile>>)>,
+    /// Further errors of the configuration.
+    more: Vec<Error>,
 }
 
 impl Error {
@@ -113,7 +117,30 @@ impl Error {
     }
 
     fn from_message(at: Option<Position>, message: String) -> Self {
-        Self(Box::new(ErrorDetails { at, file: None, message, hint: None, first: None }))
+        Self(Box::new(ErrorDetails { at, file: None, message, hint: None, first: None, more: Vec::new() }))
+    }
+
+    /// Adds another error and all that it has.
+    #[must_use]
+    pub(crate) fn and(mut self, mut other: Self) -> Self {
+        let further = std::mem::take(&mut other.0.more);
+        let room = (ERRORS_MAX - 1).saturating_sub(self.0.more.len());
+        self.0.more.extend(std::iter::once(other).chain(further).take(room));
+        self
+    }
+
+    /// Adds the files of the positions, and puts the errors in their order. An error in a file that is included several times
+    /// is one.
+    #[must_use]
+    pub(crate) fn with_files(mut self, files: &[Arc<SourceFile>]) -> Self {
+        let mut all = std::mem::take(&mut self.0.more);
+        all.push(self);
+        all.sort_by_key(|error| error.0.at.map(|at| (at.file, at.line, at.column)));
+        let key = |error: &Self| (error.0.at.map(|at| (at.file, at.line, at.column)), error.0.message.clone());
+        all.dedup_by(|a, b| key(a) == key(b));
+        let mut all = all.into_iter().map(|error| error.with_file_of(files));
+        let first = all.next().unwrap_or_else(|| Self::without_position(""));
+        all.fold(first, Self::and)
     }
 
     /// Adds the file of the position.
@@ -159,7 +186,14 @@ fn fill_in(text: &str, what: &str) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ErrorDetails { at, file, message, hint, first } = &*self.0;
+        self.fmt_first(f)?;
+        self.0.more.iter().try_for_each(|error| write!(f, "\n{error}"))
+    }
+}
+
+impl Error {
+    fn fmt_first(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ErrorDetails { at, file, message, hint, first, more: _ } = &*self.0;
         let Some(at) = at else {
             f.write_str(message)?;
             return hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"));

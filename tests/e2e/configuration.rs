@@ -180,6 +180,55 @@ fn notes() {
     }
 }
 
+/// One run shows all mistakes of a file, each with its place, up to 20.
+#[test]
+fn several_mistakes() {
+    let dir = TempDir::new();
+    dir.write("more.conf", "proxy_redirect on on on;");
+    let text = "http {
+    server {
+        lisen 80;
+        listen 99999;
+        location / {
+            include more.conf;
+            proxy_pass htp://x;
+            expires never;
+        }
+        location /b { include more.conf; }
+        root;
+    }
+    server { listen 8080; root /a; root /b; location /a { return 204; } location /a { } }
+    upstream u { server 127.0.0.1:1 wieght=2; }
+}
+";
+    dir.write("smolgate.conf", text);
+    let output = run(&dir, &["-t"], "smolgate.conf");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    let directory = format!("{}/", dir.path("").display().to_string().trim_end_matches('/'));
+    let places = |stderr: &str| -> Vec<String> {
+        let lines = stderr.lines().map(|line| line.strip_prefix("smolgate: ").unwrap_or(line));
+        let places = lines.filter_map(|line| line.strip_prefix(&directory));
+        places.map(|place| place.split(": ").next().unwrap().to_owned()).collect()
+    };
+    let expected = [
+        "smolgate.conf:3:9",
+        "smolgate.conf:4:16",
+        "smolgate.conf:7:24",
+        "smolgate.conf:8:21",
+        "smolgate.conf:11:9",
+        "smolgate.conf:13:36",
+        "smolgate.conf:13:82",
+        "smolgate.conf:14:37",
+        "more.conf:1:1",
+    ];
+    assert_eq!(places(&stderr), expected, "{stderr}");
+    dir.write("smolgate.conf", "lisen 80;\n".repeat(30));
+    let output = run(&dir, &["-t"], "smolgate.conf");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(places(&stderr).len(), 20, "{stderr}");
+}
+
 /// A file that is included twice has one note; of many equal notes the first are printed.
 #[test]
 fn repeated_notes() {
