@@ -614,9 +614,14 @@ fn check_directive(directive: &Directive, context: u16) -> Result<&'static Direc
         return Err(not_supported(directive, why));
     }
     if spec.contexts & context == 0 {
-        return Err(name
-            .error("\"{}\" directive is not allowed here")
-            .hint_formatted("it is allowed in: {}", &context_names(spec.contexts)));
+        let error = name.error("\"{}\" directive is not allowed here");
+        return Err(match name.text.as_str() {
+            // A whole nginx.conf in a directory of files for `http`.
+            "events" | "http" if context == directives::HTTP => error.hint(
+                "this is read inside \"http\" already: keep what is in its \"http\" block, without the block, and no \"events\"",
+            ),
+            _ => error.hint_formatted("it is allowed in: {}", &context_names(spec.contexts)),
+        });
     }
     // `server` is two directives: a block in `http`, and a peer in `upstream`.
     let is_peer = name.text == "server" && context == directives::UPSTREAM;

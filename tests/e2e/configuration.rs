@@ -274,6 +274,12 @@ fn encodings_and_syntax() {
                 &["smolgate.conf:3:31: ", "map $http_upgrade $connection_upgrade", "or delete the lines"],
             )
         }),
+        case("a whole file in conf.d", || {
+            refuses_text(
+                "http {\n  events { }\n  http {\n    server { }\n  }\n}\n",
+                &["smolgate.conf:2:3: ", "smolgate.conf:3:3: ", "this is read inside \"http\" already"],
+            )
+        }),
         case("no brace", || refuses_text("server {\n  listen 8080;\n", &["smolgate.conf:1:1: ", "\"}\""])),
         case("a brace too many", || refuses_text("server {\n listen 8080;\n}\n}\n", &["smolgate.conf:4:1: ", "\"}\""])),
     ];

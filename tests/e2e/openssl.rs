@@ -1,9 +1,11 @@
 //! TLS with OpenSSL and curl as clients, where they are installed.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::cases::{case, check, check_equal, run_concurrently};
 use crate::harness::{Proxy, TempDir};
+use crate::peer::Peer;
 use crate::tls::{certificates, start};
 use crate::tls_fixtures::certificate_authority;
 
@@ -126,4 +128,59 @@ fn client_certificates_by_curl() {
             check(output.contains("sent to HTTPS port") && output.ends_with(" 400"), || output)
         }),
     ]);
+}
+
+/// The commands of docs/https-at-home.md make a CA and a certificate that clients accept for every name and address of it.
+#[test]
+fn an_own_ca() {
+    const PAGE: &str = include_str!("../../docs/https-at-home.md");
+    const HUB: &str = include_str!("../../configs/hub-tls.conf");
+    if !is_installed("openssl") || !is_installed("curl") {
+        return;
+    }
+    let dir = TempDir::new();
+    for commands in PAGE.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        let done = Command::new("sh").current_dir(dir.path("")).args(["-ec", commands]).output().unwrap();
+        assert!(done.status.success(), "{commands}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    std::fs::set_permissions(dir.path("hub.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let peer = Peer::start(|connection| {
+        while let Some(request) = connection.read_request() {
+            connection.respond(&request, "home");
+        }
+    });
+    let directory = dir.path("").display().to_string();
+    let config = HUB
+        .replace("/etc/smolgate/tls", directory.trim_end_matches('/'))
+        .replace("listen [::]:443 ssl default_server;", "")
+        .replace("listen [::]:443 ssl;", "")
+        .replace("listen [::]:80 default_server;", "")
+        .replace("listen 443", "listen LISTEN")
+        .replace("listen 80", "listen OTHER")
+        .replace("127.0.0.1:8123", &peer.addr.to_string())
+        .replace("error_log stderr;", "pid smolgate.pid; error_log error.log info;");
+    let proxy = Proxy::start(&config);
+    let port = proxy.addr.port();
+    for name in ["hub.home.arpa", "nodered.home.arpa", "esphome.home.arpa", "192.168.1.2"] {
+        let resolve = format!("--connect-to {name}:443:127.0.0.1:{port}");
+        let output = shell(
+            &dir,
+            &proxy,
+            &format!("curl -sS --cacert ca.crt {resolve} https://{name}/ -o body -w '%{{http_code}}'"),
+        );
+        let expected = if name.contains("nodered") || name.contains("esphome") { "502" } else { "200" };
+        assert_eq!(output, expected, "{name}");
+    }
+    assert_eq!(dir.lines("body"), ["home"]);
+    let output = shell(
+        &dir,
+        &proxy,
+        &format!(
+            "curl -sS http://{}/ca.crt; curl -sS -o body -w '%{{redirect_url}}' http://{}/a",
+            proxy.other, proxy.other
+        ),
+    );
+    assert!(output.contains("BEGIN CERTIFICATE") && output.ends_with("https://127.0.0.1/a"), "{output}");
+    let output = shell(&dir, &proxy, &format!("curl -sS --cacert ca.crt https://127.0.0.1:{port}/"));
+    assert!(output.contains("certificate subject name"), "{output}");
 }
