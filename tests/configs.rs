@@ -159,6 +159,26 @@ fn nginx_blocks_of_the_pages_load() {
 }
 
 #[test]
+fn the_sizes_of_building_md_are_the_budgets() {
+    let page = include_str!("../docs/building.md");
+    let budgets = include_str!("../cross/budgets");
+    let kilobytes = |target: &str, variant: &str| {
+        let line = budgets.lines().find(|line| line.split_whitespace().take(2).eq([target, variant])).unwrap();
+        line.split_whitespace().nth(2).unwrap().parse::<u32>().unwrap() / 1000
+    };
+    let mut rows = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() == 4) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let target = cells[0].split(':').next().unwrap();
+        if let (Ok(full), Ok(mini)) = (cells[1].parse::<u32>(), cells[2].parse::<u32>()) {
+            assert_eq!((full, mini), (kilobytes(target, "full"), kilobytes(target, "mini")), "{row}");
+            rows += 1;
+        }
+    }
+    assert_eq!(rows, 9);
+}
+
+#[test]
 fn the_readme_has_at_most_150_lines() {
     assert!(README.lines().count() <= 150);
 }
