@@ -23,13 +23,20 @@ use smolgate::dns::client::Resolver;
 use smolgate::modules::access::password;
 use smolgate::os::pid_file;
 use smolgate::process::exec::Invocation;
-use smolgate::process::{binary_upgrade, start, systemd};
+use smolgate::process::{binary_upgrade, check_url, start, systemd};
 use smolgate::runtime::{executor, handover};
 use smolgate::tls;
 
 /// HTTP/1.1 and WebSocket proxy for small machines that reads nginx's configuration language.
 #[derive(FromArgs)]
-#[argh(help_triggers("-h", "-?", "--help"))]
+#[argh(
+    help_triggers("-h", "-?", "--help"),
+    example = "An application at port 3000, and files of a directory:\n  {command_name} --listen 8080 --proxy /=3000\n  \
+               {command_name} --listen 8080 --static /=./www",
+    example = "With a configuration file, in nginx's language:\n  {command_name} -t -c smolgate.conf\n  \
+               {command_name} -c smolgate.conf",
+    note = "docs/operations.md and smolgate(8) describe the flags; smolgate.conf(5) the configuration."
+)]
 struct Flags {
     /// configuration file (./smolgate.conf, or else /etc/smolgate/smolgate.conf)
     #[argh(option, short = 'c', long = "config", arg_name = "file")]
@@ -61,6 +68,9 @@ struct Flags {
     /// how long a graceful stop takes at most, as in 5s (the worker_shutdown_timeout of the configuration)
     #[argh(option, long = "stop-timeout", arg_name = "time")]
     stop_timeout: Option<String>,
+    /// request a URL once; the exit code is 0 if the status is below 400
+    #[argh(option, long = "check", arg_name = "url")]
+    check: Option<String>,
     /// check whether this version can take over the connections of another
     #[argh(option, long = "takes-over", arg_name = "version", hidden_help)]
     takes_over: Option<String>,
@@ -110,6 +120,12 @@ fn main() -> ExitCode {
     if flags.version || flags.build {
         print_version(flags.build);
         return ExitCode::SUCCESS;
+    }
+    if let Some(url) = &flags.check {
+        return match check_url::check(url) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => fail(1, format_args!("{url}: {why}")),
+        };
     }
     let options = match Options::from_flags(&flags) {
         Ok(options) => options,

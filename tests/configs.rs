@@ -28,7 +28,7 @@ fn path(name: &str) -> PathBuf {
 /// Loads a file of `configs/`, which must give no note. Its certificates are made for the test.
 fn loaded(name: &str) -> Config {
     let text = std::fs::read_to_string(path(name)).unwrap();
-    let directory = std::env::temp_dir().join(format!("smolgate-configs-{}", std::process::id()));
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("configs");
     if text.contains("/etc/smolgate/tls/hub") && !directory.join("hub.pem").exists() {
         let own = rcgen::generate_simple_self_signed(["hub.home.arpa".to_owned()]).unwrap();
         std::fs::create_dir_all(&directory).unwrap();

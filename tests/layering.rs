@@ -131,6 +131,33 @@ fn the_top_level_has_only_rooms() {
     assert_eq!(found, expected, "src has the rooms of lib.rs, lib.rs and main.rs");
 }
 
+/// Windows reserves some names, with any extension, and characters: a clone there would fail.
+#[test]
+fn windows_can_have_all_file_names() {
+    let is_reserved = |name: &str| {
+        let stem = name.split('.').next().unwrap().to_lowercase();
+        let is_numbered = stem.len() == 4 && (stem.starts_with("com") || stem.starts_with("lpt"));
+        ["con", "prn", "aux", "nul"].contains(&stem.as_str())
+            || (is_numbered && stem.ends_with(|c: char| c.is_ascii_digit()))
+    };
+    let is_bad = |name: &str| {
+        is_reserved(name) || name.contains(['<', '>', ':', '"', '|', '?', '*', '\\']) || name.ends_with(['.', ' '])
+    };
+    let mut bad = Vec::new();
+    for directory in ["src", "docs", "configs", "examples", "tests", "bench", "cross", "fuzz", ".ci"] {
+        for file in files(&top().join(directory)) {
+            let path = file.strip_prefix(top()).unwrap();
+            let parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap()).collect();
+            if !parts.iter().any(|part| ["target", "node_modules"].contains(part))
+                && parts.iter().any(|part| is_bad(part))
+            {
+                bad.push(path.display().to_string());
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{bad:?}");
+}
+
 /// What prose is written in: comments, strings and documents below these paths.
 const PROSE: &[&str] = &[
     "src",

@@ -470,8 +470,8 @@ struct Lexer<'t> {
     token_start: Position,
     /// The first block whose `}` is further left than the block, and that `}`: it may be the one of the block around it.
     misaligned_block: Option<(Position, Position)>,
-    /// The first quoted text of several lines, and its last line: its closing quote may be missing.
-    long_quote: Option<(Position, u32)>,
+    /// The line of the first quoted text of several lines: its closing quote may be missing.
+    long_quote: Option<u32>,
 }
 
 impl<'t> Lexer<'t> {
@@ -519,12 +519,6 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// Returns an error at the first quoted text of several lines.
-    fn missing_quote(&self, message: &str) -> Option<Error> {
-        let (at, end) = self.long_quote?;
-        Some(Error::new(&at, message).hint(format!("the closing quote may be missing: the text goes on to line {end}")))
-    }
-
     fn quoted_word(&mut self, quote: char) -> Result<Token> {
         let at = self.position;
         self.next_char();
@@ -532,27 +526,34 @@ impl<'t> Lexer<'t> {
         loop {
             match self.next_char() {
                 None => {
-                    let error = "unexpected end of file in a quoted text";
-                    return Err(self
-                        .missing_quote(error)
-                        .unwrap_or_else(|| Error::new(&at, error).hint(format!("a {quote} is missing"))));
+                    let hint = match self.long_quote {
+                        Some(line) => {
+                            format!("a {quote} is missing, perhaps that of the text that begins in line {line}")
+                        }
+                        None => format!("a {quote} is missing"),
+                    };
+                    return Err(Error::new(&at, "unexpected end of file in a quoted text").hint(hint));
                 }
                 Some(c) if c == quote => break,
                 Some('\\') => self.escape(&mut text),
                 Some(c) => text.push(c),
             }
         }
-        if self.position.line > at.line {
-            self.long_quote.get_or_insert((at, self.position.line));
+        let end = self.position.line;
+        if end > at.line {
+            self.long_quote.get_or_insert(at.line);
         }
         match self.rest.peek().copied() {
             None | Some(';' | '{' | ')') => {}
             Some(c) if is_space(c) => {}
             Some(c) => {
                 let error = format!("unexpected \"{c}\"");
-                return Err(self.missing_quote(&error).unwrap_or_else(|| {
-                    Error::new(&self.position, error).hint("a space or \";\" must follow the quoted text")
-                }));
+                // The text may have taken the opening quote of another text for its end.
+                return Err(match end > at.line {
+                    true => Error::new(&at, error)
+                        .hint(format!("the closing quote may be missing: the text goes on to line {end}")),
+                    false => Error::new(&self.position, error).hint("a space or \";\" must follow the quoted text"),
+                });
             }
         }
         Ok(Token::Word(Word { text, at, quoted: true }))
@@ -668,8 +669,8 @@ mod tests {
             ),
             (
                 "a \"b;\nc \" \"d;\n",
-                "t.conf:1:3: unexpected end of file in a quoted text\n    1 | a \"b;\n\
-                 \x20     |   ^ the closing quote may be missing: the text goes on to line 2",
+                "t.conf:2:5: unexpected end of file in a quoted text\n    2 | c \" \"d;\n\
+                 \x20     |     ^ a \" is missing, perhaps that of the text that begins in line 1",
             ),
             ("}", "t.conf:1:1: unexpected \"}\"\n    1 | }\n      | ^ no block is open"),
             (

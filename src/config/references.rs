@@ -37,23 +37,18 @@ impl Reference {
         }
     }
 
-    /// Returns a warning about a file that is not there: requests would fail, or the start, unless a service manager creates
-    /// its directory.
+    /// Returns a warning about a file that is not there: requests would fail.
     pub fn warning(&self) -> Option<String> {
-        match &self.target {
-            ReferenceTarget::Created(path) if is_volatile(path) => creation_failure(path),
-            ReferenceTarget::Read(path) => {
-                let is_missing = std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-                is_missing.then(|| format!("\"{path}\" does not exist"))
-            }
-            _ => None,
-        }
+        let ReferenceTarget::Read(path) = &self.target else { return None };
+        let is_missing = std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        is_missing.then(|| format!("\"{path}\" does not exist"))
     }
 }
 
-/// Whether a path is in a directory that is empty after a boot. Service managers create directories there at the start.
+/// Whether a path is below a directory `run`, as in `/run` and `/var/run`. These are empty after a boot, and service managers
+/// create directories there at the start.
 fn is_volatile(path: &str) -> bool {
-    path.starts_with("/run/") || path.starts_with("/var/run/")
+    Path::new(path).components().any(|component| component.as_os_str() == "run")
 }
 
 fn creation_failure(path: &str) -> Option<String> {

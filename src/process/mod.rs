@@ -5,3 +5,4 @@ pub mod systemd;
 pub mod start;
 pub(crate) mod control;
 pub mod binary_upgrade;
+pub mod check_url;

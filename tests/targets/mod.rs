@@ -111,6 +111,8 @@ pub fn target(input: &[u8]) {
     if let Ok(name) = uri::parse_host(input) {
         // An address of a future version may have more characters (RFC 3986 3.2.2).
         let more = if name.starts_with("[v") { "[]:!$&'()*+,;=" } else { "[]:" };
+        // A zone begins with an escaped percent sign (RFC 6874 2).
+        let name = if name.starts_with('[') { name.replacen("%25", "", 1) } else { name };
         let known = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c) || more.contains(c);
         assert!(name.chars().all(known), "host {name:?}");
     }

@@ -2,6 +2,7 @@
 //! test.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -26,7 +27,7 @@ pub(crate) struct Nginx {
     dir: PathBuf,
 }
 
-/// Returns the installed nginx. Without one, prints a line.
+/// Returns the installed nginx. Without one, nothing is compared, which the screen shows; in CI the test fails.
 pub(crate) fn nginx() -> Option<&'static Nginx> {
     static FOUND: OnceLock<Option<Nginx>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
@@ -40,7 +41,9 @@ pub(crate) fn nginx() -> Option<&'static Nginx> {
         Some(Nginx { program, dir })
     });
     if found.is_none() {
-        eprintln!("nginx is not installed: nothing is compared");
+        assert!(std::env::var_os("CI").is_none(), "nginx is not installed");
+        // The test runner shows only failed tests what eprintln prints.
+        let _ = writeln!(std::io::stderr(), "skipped: nginx is not installed, nothing is compared");
     }
     found.as_ref()
 }

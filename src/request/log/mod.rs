@@ -376,7 +376,7 @@ fn path(template: &Template, exchange: &Exchange) -> Option<Box<str>> {
     if is_valid && !path.contains('\0') && path.split('/').all(|component| component != "..") {
         return Some(path.into());
     }
-    target::refuse_named(&one_line(&path));
+    target::refuse_named(&path);
     None
 }
 

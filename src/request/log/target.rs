@@ -16,6 +16,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat, stat};
 use crate::config::{Level, LogTarget, SYSLOG_PREFIX};
 use crate::os::privileges::Account;
 use crate::os::root_files;
+use crate::request::log::one_line;
 use crate::request::log::syslog::SyslogSender;
 use crate::runtime::executor::{self, Millis};
 use crate::runtime::metrics::{self, Metric};
@@ -229,7 +230,7 @@ impl LostLines {
         let minute = (clock::uptime().as_secs() / 60) as u32 + 1;
         if self.reported.swap(minute, Ordering::Relaxed) != minute {
             let lost = self.count.swap(0, Ordering::Relaxed);
-            let why = io_error::describe(error);
+            let (name, why) = (one_line(name), io_error::describe(error));
             let _ = writeln!(io::stderr(), "write to \"{name}\" failed ({why}): {lost} lines are lost");
         }
     }

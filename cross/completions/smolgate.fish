@@ -1,0 +1,20 @@
+# Completion of fish for smolgate(8).
+
+complete -c smolgate -f
+complete -c smolgate -s c -l config -r -F -d 'configuration file'
+complete -c smolgate -s p -l prefix -x -a '(__fish_complete_directories)' -d 'directory that relative paths start from'
+complete -c smolgate -s e -l error-log -r -F -d 'error log until the configuration sets one'
+complete -c smolgate -s g -l directives -x -d 'directives to apply before the file'
+complete -c smolgate -s t -l test -d 'check the configuration and list what it ignores'
+complete -c smolgate -s T -l dump -d 'check the configuration and print it'
+complete -c smolgate -s q -l quiet -d 'print only errors and warnings while checking'
+complete -c smolgate -s s -l signal -x -a 'stop quit reload reopen upgrade' -d 'signal the running process'
+complete -c smolgate -l pid -x -d 'with -s, the process to signal'
+complete -c smolgate -l stop-timeout -x -d 'how long a graceful stop takes at most'
+complete -c smolgate -l check -x -d 'request a URL once'
+complete -c smolgate -s v -l version -d 'print the version'
+complete -c smolgate -s V -l build -d 'print the version and the built-in features'
+complete -c smolgate -l listen -x -d 'without a file, port or address to listen on'
+complete -c smolgate -l proxy -x -d 'without a file, path and upstream'
+complete -c smolgate -l static -x -d 'without a file, path and directory'
+complete -c smolgate -s h -l help -d 'print the flags'
