@@ -3,7 +3,7 @@
 //! Exit codes: 0 for a requested stop or a successful check, 1 for a failure while running, 2 for invalid flags or
 //! configuration.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, Write as _};
@@ -15,8 +15,7 @@ use std::time::Duration;
 use argh::FromArgs;
 use rustix::process::{Pid, Signal, kill_process};
 use smolgate::config::{
-    self, Config, ConfigSource, ErrorLog, Gzip, HealthCheck, Position, Prefix, Reference, ReferenceTarget, Route,
-    StatusForm,
+    self, Config, ConfigSource, ErrorLog, Gzip, HealthCheck, Position, Prefix, ReferenceTarget, Route, StatusForm,
 };
 use smolgate::dns::cache;
 use smolgate::dns::client::Resolver;
@@ -311,11 +310,12 @@ impl Options {
                 print_error(format_args!("{}: warning: {warning}", place(&config, &reference.at)));
             }
         }
-        for (reference, host, upstream) in executor::run(unresolved_hosts(&config)).unwrap_or_default() {
-            let hint = upstream.map_or(String::new(), |name| format!(" (did you mean upstream \"{name}\"?)"));
+        for (at, host) in executor::run(unresolved_hosts(&config)).unwrap_or_default() {
+            let near = config.closest_upstream(host);
+            let hint = near.map_or(String::new(), |name| format!(" (did you mean upstream \"{name}\"?)"));
             print_error(format_args!(
                 "{}: warning: \"{host}\" can't be resolved now: requests to it would get 502{hint}",
-                place(&config, &reference.at)
+                place(&config, at)
             ));
         }
         if !quiet {
@@ -408,16 +408,20 @@ fn place(config: &Config, at: &Position) -> String {
     format!("{file}:{}", at.line)
 }
 
-/// Returns the hosts that can't be resolved now, each at its first place, with the upstream whose name is close to it.
-async fn unresolved_hosts(config: &Config) -> Vec<(&Reference, &str, Option<&str>)> {
-    let mut all: Vec<(&Reference, &str, Option<&str>)> = Vec::new();
+/// Returns the hosts that can't be resolved now, each at its first place.
+async fn unresolved_hosts(config: &Config) -> Vec<(&Position, &str)> {
+    let mut seen = HashSet::new();
+    let mut unresolved = Vec::new();
     for reference in &config.references {
-        let ReferenceTarget::Host { name, upstream } = &reference.target else { continue };
-        let entry = cache::entry(name, &Arc::new(Resolver::system(None)));
-        poll_fn(|cx| entry.poll_resolved(cx)).await;
-        if entry.addrs_and_expiry().0.is_empty() && all.iter().all(|(_, known, _)| *known != name) {
-            all.push((reference, name, upstream.as_deref()));
+        let ReferenceTarget::Host(host) = &reference.target else { continue };
+        if !seen.insert(host) {
+            continue;
+        }
+        let name = cache::entry(host, &Arc::new(Resolver::system(None)));
+        poll_fn(|cx| name.poll_resolved(cx)).await;
+        if name.addrs_and_expiry().0.is_empty() {
+            unresolved.push((&reference.at, host.as_str()));
         }
     }
-    all
+    unresolved
 }

@@ -298,11 +298,6 @@ impl Builder {
         self.config_directory.join(name).display().to_string()
     }
 
-    /// Lists the names of `upstream` blocks.
-    pub(crate) fn upstream_names(&self) -> impl Iterator<Item = &str> {
-        self.names.keys().filter(|(kind, _)| *kind == "upstream").map(|(_, name)| name.as_str())
-    }
-
     /// Gives a name to a thing of a kind, such as an upstream; it must be new.
     pub(crate) fn claim_name(&mut self, kind: &'static str, name: &Word) -> Result {
         match self.names.entry((kind, name.text.clone())) {

@@ -155,11 +155,6 @@ pub enum NoteEffect {
 }
 
 impl Config {
-    /// Returns the first error of a log or pid file that can't be created.
-    pub fn creation_error(&self) -> Option<Error> {
-        self.references.iter().find_map(|reference| reference.creation_error(&self.files))
-    }
-
     /// Returns an error about `user`, at its place.
     pub fn user_error(&self, message: String) -> Error {
         match self.main.user_position {

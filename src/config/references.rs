@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::builder::Builder;
 use crate::config::parser::{Error, Position, SourceFile, Word};
-use crate::config::suggestion;
+use crate::config::{Config, Upstream, suggestion};
 
 /// A file or host that a directive names.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub struct Reference {
 
 #[derive(Debug)]
 pub enum ReferenceTarget {
-    /// A host name that the system resolves, and the upstream whose name is close to it.
-    Host { name: String, upstream: Option<String> },
+    /// A host name that the system resolves.
+    Host(String),
     /// The path of a log or of the pid file, whose directory must exist at the start.
     Created(String),
     /// A file or directory that requests need: `root`, `auth_basic_user_file`.
@@ -28,7 +28,7 @@ pub enum ReferenceTarget {
 
 impl Reference {
     /// Returns the error of a file that can't be created: the start would fail.
-    pub(crate) fn creation_error(&self, files: &[Arc<SourceFile>]) -> Option<Error> {
+    fn creation_error(&self, files: &[Arc<SourceFile>]) -> Option<Error> {
         match &self.target {
             ReferenceTarget::Created(path) if !is_volatile(path) => {
                 Some(Error::new(&self.at, creation_failure(path)?).with_file_of(files))
@@ -63,6 +63,20 @@ fn creation_failure(path: &str) -> Option<String> {
     }
 }
 
+impl Config {
+    /// Returns the first error of a log or pid file that can't be created.
+    pub fn creation_error(&self) -> Option<Error> {
+        self.references.iter().find_map(|reference| reference.creation_error(&self.files))
+    }
+
+    /// Returns the name of the `upstream` block that is closest to a host name, if one is close.
+    pub fn closest_upstream(&self, host: &str) -> Option<&str> {
+        // An upstream without a block has the name of its peer.
+        let has_block = |upstream: &&Arc<Upstream>| upstream.peers.iter().all(|peer| peer.name != upstream.name);
+        suggestion::closest(host, &mut self.upstreams.iter().filter(has_block).map(|upstream| upstream.name.as_str()))
+    }
+}
+
 impl Builder {
     pub(crate) fn refer_to_created_file(&mut self, word: &Word, path: String) {
         self.refer(word, ReferenceTarget::Created(path));
@@ -73,8 +87,7 @@ impl Builder {
     }
 
     pub(crate) fn refer_to_host(&mut self, word: &Word, host: &str) {
-        let upstream = suggestion::closest(host, &mut self.upstream_names()).map(str::to_owned);
-        self.refer(word, ReferenceTarget::Host { name: host.to_owned(), upstream });
+        self.refer(word, ReferenceTarget::Host(host.to_owned()));
     }
 
     fn refer(&mut self, word: &Word, target: ReferenceTarget) {
