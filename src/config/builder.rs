@@ -5,8 +5,8 @@
 //! definition.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,19 +124,7 @@ pub fn load(
     let mut builder = Builder::new(prefix, directory, default_error_log);
     builder.build(&wrap_in_http(tree)).map_err(|error| error.with_files(&reader.files))?;
     builder.config.files = reader.files;
-    sort_notes(&mut builder.config);
     Ok(builder.config)
-}
-
-/// Sorts notes by what they change and by place. A directive of a file that is included several times has one.
-fn sort_notes(config: &mut Config) {
-    let files = &config.files;
-    let mut seen = HashSet::new();
-    config.notes.sort_by_key(|note| (note.effect, note.at.file, note.at.line));
-    config.notes.retain(|note| {
-        let file = files.get(note.at.file as usize).map(|file| file.name.clone());
-        seen.insert((file, note.at.line, note.at.column, note.directive.clone(), note.text.clone()))
-    });
 }
 
 /// Parses `-g`, and after it the file or text.
@@ -241,6 +229,9 @@ impl Builder {
         self.config.keeps_request_body = self.keeps_request_body.get();
         self.config.needs_request_at_end = self.needs_request_at_end.get();
         self.config.user_variables = self.user_variables.len();
+        self.config.notes.sort();
+        // A directive of a file that is included several times has one note.
+        self.config.notes.dedup();
         Ok(())
     }
 

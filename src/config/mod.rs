@@ -134,16 +134,16 @@ pub enum CpuAffinity {
     Lists(Vec<Vec<usize>>),
 }
 
-/// A directive that was accepted, but has another effect than it says, or none.
-#[derive(Clone, Debug)]
+/// A directive that was accepted, but has another effect than it says, or none. Notes are listed in the order of the fields.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {
+    pub effect: NoteEffect,
     pub at: Position,
     pub directive: String,
     pub text: Cow<'static, str>,
-    pub effect: NoteEffect,
 }
 
-/// What a note says of a directive. Notes are listed in this order.
+/// What a note says of a directive, what matters most first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoteEffect {
     /// It does something else than the operator may expect.

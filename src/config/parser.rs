@@ -32,7 +32,7 @@ pub struct SourceFile {
 }
 
 /// The position of a word. Lines and columns count from 1.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The index in [`Reader::files`].
     pub file: u32,
@@ -135,12 +135,10 @@ impl Error {
     pub(crate) fn with_files(mut self, files: &[Arc<SourceFile>]) -> Self {
         let mut all = std::mem::take(&mut self.0.more);
         all.push(self);
-        all.sort_by_key(|error| error.0.at.map(|at| (at.file, at.line, at.column)));
-        let key = |error: &Self| (error.0.at.map(|at| (at.file, at.line, at.column)), error.0.message.clone());
-        all.dedup_by(|a, b| key(a) == key(b));
-        let mut all = all.into_iter().map(|error| error.with_file_of(files));
-        let first = all.next().unwrap_or_else(|| Self::without_position(""));
-        all.fold(first, Self::and)
+        all.sort_by_key(|error| error.0.at);
+        all.dedup_by(|a, b| (a.0.at, &a.0.message) == (b.0.at, &b.0.message));
+        let all = all.into_iter().map(|error| error.with_file_of(files));
+        all.reduce(Self::and).unwrap_or_else(|| Self::without_position(""))
     }
 
     /// Adds the file of the position.
