@@ -25,21 +25,19 @@ pub fn for_response(exchange: &Exchange, modified: Option<u64>) -> Option<Freshn
             Lifetime::parse(std::str::from_utf8(&text).ok()?, *modified).ok()??
         }
     };
-    let now = clock::since_epoch().as_secs();
-    Some(Freshness::compute(now, clock::to_local(now), lifetime, modified))
+    Some(Freshness::compute(clock::since_epoch().as_secs(), clock::to_local, lifetime, modified))
 }
 
 impl Freshness {
-    /// `local_now` is `now` in the zone of the machine.
-    fn compute(now: u64, local_now: u64, lifetime: Lifetime, modified: Option<u64>) -> Self {
+    fn compute(now: u64, to_local: fn(u64) -> u64, lifetime: Lifetime, modified: Option<u64>) -> Self {
         let until = |time: u64, cache_control| Self { expires: clock::format_http_date(time), cache_control };
         let (from, secs, past) = match lifetime {
             // As nginx: one second after the epoch, which some caches take for an unknown time.
             Lifetime::Epoch => return until(1, "no-cache".into()),
             Lifetime::Max => return until(2_145_916_555, "max-age=315360000".into()),
             Lifetime::TimeOfDay(at) => {
-                let today = local_now - local_now % DAY_SECS + at;
-                (now, if today > local_now { today - local_now } else { today + DAY_SECS - local_now }, false)
+                let now_of_day = to_local(now) % DAY_SECS;
+                (now, if at > now_of_day { at - now_of_day } else { at + DAY_SECS - now_of_day }, false)
             }
             Lifetime::FromNow { secs, negative: past } => (now, secs, past),
             Lifetime::FromChange { secs, past } => (modified.unwrap_or(now), secs, past),
@@ -79,7 +77,7 @@ mod tests {
             (from_change(60, true), Some(NOW + 3600), "Tue, 14 Nov 2023 23:12:20 GMT", "no-cache"),
         ] {
             let freshness = Freshness { expires: expires.to_owned(), cache_control: cache_control.into() };
-            assert_eq!(Freshness::compute(NOW, NOW, lifetime, modified), freshness, "{lifetime:?}");
+            assert_eq!(Freshness::compute(NOW, |secs| secs, lifetime, modified), freshness, "{lifetime:?}");
         }
     }
 }
