@@ -1,10 +1,11 @@
 //! `--check URL`: one request, for the health check of a container, whose image has no program for that.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::config::values;
+use crate::dns;
 use crate::runtime::io_error;
 
 /// The limit for each step.
@@ -17,22 +18,17 @@ pub fn check(url: &str) -> Result<(), String> {
     let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic());
     let rest = url.strip_prefix("http://").filter(|_| is_plain).ok_or("a URL with http:// is expected")?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let addrs = resolve(authority).ok_or_else(|| format!("\"{authority}\" is no address or known host"))?;
+    let (host, port) = values::host_port(authority).unwrap_or_default();
+    let addrs = dns::resolve_blocking(host, port.unwrap_or(80));
+    if host.is_empty() || addrs.is_empty() {
+        return Err(format!("\"{authority}\" is no address or known host"));
+    }
     let path = if path.is_empty() { "/" } else { path };
     match status(&addrs, authority, path) {
         Ok(Some(200..=399)) => Ok(()),
         Ok(Some(status)) => Err(format!("the response has status {status}")),
         Ok(None) => Err("the response is not HTTP".to_owned()),
         Err(error) => Err(io_error::describe(&error)),
-    }
-}
-
-fn resolve(authority: &str) -> Option<Vec<SocketAddr>> {
-    let (host, port) = values::host_port(authority)?;
-    let port = port.unwrap_or(80);
-    match values::ip(host) {
-        Some(ip) => Some(vec![SocketAddr::new(ip, port)]),
-        None => Some((host, port).to_socket_addrs().ok()?.collect()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sends log lines to a syslog server as datagrams in the format of RFC 3164.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use crate::config::{Level, Syslog, SyslogServer, values};
+use crate::config::{Level, Syslog, SyslogServer};
+use crate::dns;
 use crate::runtime::clock;
 use crate::runtime::socket::Addr;
 
@@ -27,7 +28,11 @@ impl SyslogSender {
         let syslog = Syslog::parse(name).map_err(|(message, _)| message)?;
         let addr = match &syslog.server {
             SyslogServer::Unix(path) => Addr::Unix(path.as_str().into()),
-            SyslogServer::Udp(host, port) => Addr::Ip(resolve(host, *port)?),
+            SyslogServer::Udp(host, port) => Addr::Ip(
+                *dns::resolve_blocking(host, *port)
+                    .first()
+                    .ok_or_else(|| format!("host not found in syslog server \"{host}\""))?,
+            ),
         };
         let hostname = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
         Ok(Self { syslog, addr, hostname, socket: Mutex::new(None) })
@@ -86,12 +91,4 @@ impl SyslogSender {
         datagram.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
         datagram
     }
-}
-
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
-    if let Some(ip) = values::ip(host) {
-        return Ok(SocketAddr::new(ip, port));
-    }
-    let mut addrs = (host, port).to_socket_addrs().unwrap_or_default();
-    addrs.next().ok_or_else(|| format!("host not found in syslog server \"{host}\""))
 }
