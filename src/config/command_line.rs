@@ -48,15 +48,15 @@ pub fn generate(listens: &[String], routes: &[Route<'_>]) -> String {
 }
 
 fn write_proxy(path: &str, upstream: &str, text: &mut String) {
-    let is_port = upstream.bytes().all(|byte| byte.is_ascii_digit());
+    let is_https = upstream.starts_with("https://");
     let url = match upstream {
-        port if is_port => format!("http://127.0.0.1:{port}"),
-        url if url.starts_with("http://") || url.starts_with("https://") => url.to_owned(),
+        port if port.bytes().all(|byte| byte.is_ascii_digit()) => format!("http://127.0.0.1:{port}"),
+        url if is_https || url.starts_with("http://") => url.to_owned(),
         other => format!("http://{other}"),
     };
     // A site of another machine needs its own name; an application of this one, the name that the browser shows.
-    let host = if url.starts_with("https://") { "$proxy_host" } else { "$http_host" };
-    let sni = if url.starts_with("https://") { "        proxy_ssl_server_name on;\n" } else { "" };
+    let (host, sni) =
+        if is_https { ("$proxy_host", "        proxy_ssl_server_name on;\n") } else { ("$http_host", "") };
     let _ = write!(
         text,
         "\n    location {} {{\n        proxy_pass {};\n{sni}        proxy_set_header Host {host};\n        \

@@ -103,6 +103,13 @@ fn file_name<'w>(directive: &Directive, word: &'w Word) -> Result<&'w Word> {
     if is_unsupported { Err(invalid_value(directive, word, "the name of a file, without variables")) } else { Ok(word) }
 }
 
+/// As [`file_name`], and adds the name to `files`.
+fn keep_file_name<'w>(files: &mut Vec<Word>, directive: &'w Directive) -> Result<&'w Word> {
+    let word = file_name(directive, arg(directive, 0))?;
+    files.push(word.clone());
+    Ok(word)
+}
+
 pub(crate) fn on(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
     block.tls.is_on = arguments::switch(directive)?;
     if block.tls.is_on && !tls::AVAILABLE {
@@ -197,23 +204,20 @@ pub(crate) fn verify_client(_: &mut Builder, block: &mut BlockBuilder, directive
 }
 
 pub(crate) fn client_certificate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = file_name(directive, arg(directive, 0))?;
+    let word = keep_file_name(&mut block.tls.files, directive)?;
     block.tls.settings.client_auth.client_certificate = Some(builder.in_config_directory(&word.text));
-    block.tls.files.push(word.clone());
     Ok(())
 }
 
 pub(crate) fn trusted_certificate(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = file_name(directive, arg(directive, 0))?;
+    let word = keep_file_name(&mut block.tls.files, directive)?;
     block.tls.settings.client_auth.trusted_certificate = Some(builder.in_config_directory(&word.text));
-    block.tls.files.push(word.clone());
     Ok(())
 }
 
 pub(crate) fn crl(builder: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {
-    let word = file_name(directive, arg(directive, 0))?;
+    let word = keep_file_name(&mut block.tls.files, directive)?;
     block.tls.settings.client_auth.crl = Some(builder.in_config_directory(&word.text));
-    block.tls.files.push(word.clone());
     Ok(())
 }
 
@@ -279,9 +283,7 @@ fn proxy_file_or_none(block: &mut BlockBuilder, directive: &Directive) -> Result
 }
 
 fn proxy_file<'w>(block: &mut BlockBuilder, directive: &'w Directive) -> Result<&'w Word> {
-    let word = file_name(directive, arg(directive, 0))?;
-    proxy_tls_mut(block).files.push(word.clone());
-    Ok(word)
+    keep_file_name(&mut proxy_tls_mut(block).files, directive)
 }
 
 pub(crate) fn proxy_certificate_key(_: &mut Builder, block: &mut BlockBuilder, directive: &Directive) -> Result {

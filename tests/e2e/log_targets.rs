@@ -39,18 +39,18 @@ fn unix_config(dir: &TempDir) -> String {
     )
 }
 
-fn text((length, buffer): (usize, [u8; 4096])) -> String {
-    String::from_utf8(buffer[..length].to_vec()).unwrap()
-}
-
 fn receive(server: &UdpSocket) -> String {
-    let mut buffer = [0; 4096];
-    text((server.recv(&mut buffer).unwrap(), buffer))
+    datagram(|buffer| server.recv(buffer))
 }
 
 fn receive_unix(server: &UnixDatagram) -> String {
+    datagram(|buffer| server.recv(buffer))
+}
+
+fn datagram(receive: impl FnOnce(&mut [u8]) -> std::io::Result<usize>) -> String {
     let mut buffer = [0; 4096];
-    text((server.recv(&mut buffer).unwrap(), buffer))
+    let length = receive(&mut buffer).unwrap();
+    String::from_utf8(buffer[..length].to_vec()).unwrap()
 }
 
 fn get(proxy: &Proxy, path: &str, status: u16) {
